@@ -1,0 +1,85 @@
+"""Typed settings: YAML in, overrides on top, YAML out.
+
+A recipe may name a `base:` file beside it and then says only what differs. Unknown keys are refused.
+Knows nothing of torch or of what the settings mean.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lens.errors import SettingError
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, defaults checked too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def of(cls, values: dict[str, Any], source: str = "settings") -> Self:
+        """Return validated settings; a bad value becomes a SettingError that names it."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or source
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(sorted(cls.model_fields))
+                raise SettingError(name, first["input"], "a known name", f"Known in {source}: {known}.") from error
+            raise SettingError(name, first["input"], first["msg"], f"Fix it in {source}.") from error
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Return a recipe's values: its base first, then the file, then `key=value` overrides.
+
+    Raises: SettingError for a missing or malformed file, a cycle of bases, or a malformed override.
+    """
+    values = _read_with_base(Path(path), seen=())
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise SettingError("--set", override, "the form key=value", "For example --set steps=100.")
+        _put(values, key.split("."), yaml.safe_load(text))
+    return values
+
+
+def write_yaml(values: dict[str, Any], path: Path) -> None:
+    """Write values as YAML in their own order."""
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise SettingError("base", str(path), "a chain of recipes without a cycle")
+    if not path.is_file():
+        raise SettingError("recipe", str(path), "the path of a YAML file", "See recipes/ for those that ship.")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingError("recipe", str(path), "valid YAML", str(error).replace("\n", " ")) from error
+    if not isinstance(values, dict):
+        raise SettingError("recipe", str(path), "a mapping of settings at the top")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    return merged(_read_with_base(path.parent / base, (*seen, path.resolve())), values)
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return both mappings joined; where both have a value the one above wins, mappings are joined in turn."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise SettingError("--set", ".".join(keys), f"a mapping at {key}, which holds a single value")
+    values[keys[-1]] = value

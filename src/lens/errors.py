@@ -1,0 +1,37 @@
+"""Errors that a person can act on: which setting, what it is, what it needs, what to do.
+
+The command turns any LensError into one line on stderr and exit status 2; libraries never print or exit.
+Knows nothing of torch, files or the command line.
+"""
+
+
+class LensError(Exception):
+    """Anything that the caller can mend; the message alone says how."""
+
+
+class SettingError(LensError, ValueError):
+    """A setting the user can fix: which one, what it is, what it needs, what to do."""
+
+    def __init__(self, setting: str, got: object, needs: str, fix: str = ""):
+        super().__init__(f"{setting} is {got!r}, but it needs {needs}. {fix}".strip())
+        self.setting = setting
+
+
+class ShapeError(LensError, ValueError):
+    """Tensors that do not fit each other, or a size that the model cannot work at."""
+
+
+class CheckpointError(LensError, ValueError):
+    """A file of weights that is missing, damaged, refused, or of another model."""
+
+
+class MemoryNeedError(LensError, MemoryError):
+    """A load or a run that will not fit; the message carries what it needs and what is there."""
+
+
+class NonFiniteError(LensError, ArithmeticError):
+    """A loss or gradient that stopped being a number; weights are unchanged."""
+
+
+class Cancelled(LensError):
+    """The caller stopped the work through a callback."""
