@@ -1,0 +1,314 @@
+"""Scenes of the nano world: what is where on which background, laid out so that captions can be exact.
+
+A scene is its own ground truth: things with counts, at most one relation, a background colour. Knows nothing of
+sentences or models. Lengths are pixels; `base_px` is the square root of the area and scales everything.
+Coordinates: x to the right, y down; a thing's centre is the centre of its sprite square.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens.nano.art import opaque_box, sprite
+from lens.nano.things import COLOURS, THINGS
+
+KINDS: dict[str, float] = {
+    "single": 0.22, "counting": 0.22, "position": 0.18, "position_counted": 0.14, "two": 0.11, "three": 0.13,
+}  # fmt: skip
+"""Kinds of scene and how often training draws them."""
+
+RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+SIDES: dict[str, tuple[float, float]] = {"small": (0.21, 0.28), "medium": (0.34, 0.42), "large": (0.61, 0.75)}
+"""Side of a thing that is alone: small and medium as fractions of base_px, large of the picture's short side."""
+
+CROWD_SIDES: dict[int, tuple[float, float]] = {2: (0.25, 0.44), 3: (0.24, 0.36), 4: (0.23, 0.31), 5: (0.21, 0.28)}
+"""Sides, as fractions of base_px, of things in company, by how many there are."""
+
+PLACES = tuple(
+    " ".join(filter(None, (row, column))) or "centre" for row in ("", "top", "bottom") for column in ("", "left", "right")
+)  # fmt: skip
+"""Thirds of the picture: centre, left, right, top, top left, ..."""
+
+HELD_OUT_SHARE = 0.1
+
+Box = tuple[float, float, float, float]
+Group = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a picture must show; None and () ask for nothing."""
+
+    groups: tuple[Group, ...]
+    """Things and how many of each."""
+    background: str | None
+    relations: tuple[tuple[int, str, int], ...]
+    """(index of a group, relation, index of the group it is related to)."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A thing in a picture: the centre and the side of its sprite square."""
+
+    thing: str
+    x_px: int
+    y_px: int
+    size_px: int
+
+    @property
+    def box(self) -> Box:
+        """Return where the thing is visible: left, top, right, bottom."""
+        left, top, right, bottom = opaque_box(self.thing)
+        x, y = self.x_px - self.size_px // 2, self.y_px - self.size_px // 2
+        return x + left * self.size_px, y + top * self.size_px, x + right * self.size_px, y + bottom * self.size_px
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture as facts."""
+
+    kind: str
+    background: str
+    background_rgb: tuple[int, int, int]
+    placed: tuple[Placed, ...]
+    """Things in the order of `groups`."""
+    width_px: int
+    height_px: int
+    relation: str | None
+    """How the first group lies to the second."""
+    groups: tuple[Group, ...]
+
+    @property
+    def expected(self) -> Expected:
+        """Return everything that a picture of this scene must show."""
+        relations = ((0, self.relation, 1),) if self.relation else ()
+        return Expected(self.groups, self.background, relations)
+
+    def members(self, group: int) -> tuple[Placed, ...]:
+        """Return the placed things of a group."""
+        start = sum(count for _, count in self.groups[:group])
+        return self.placed[start : start + self.groups[group][1]]
+
+    def place(self, index: int = 0) -> str:
+        """Return the third of the picture that holds a thing's centre, one of PLACES."""
+        thing = self.placed[index]
+        column = ("left", "", "right")[min(2, 3 * thing.x_px // self.width_px)]
+        row = ("top", "", "bottom")[min(2, 3 * thing.y_px // self.height_px)]
+        return " ".join(filter(None, (row, column))) or "centre"
+
+    def size(self, index: int = 0) -> str:
+        """Return small, medium or large."""
+        side = self.placed[index].size_px
+        if side >= 0.58 * min(self.width_px, self.height_px):
+            return "large"
+        return "small" if side <= 0.3 * base_px(self.height_px, self.width_px) else "medium"
+
+
+def base_px(height_px: int, width_px: int) -> float:
+    """Return the side of the square of the same area."""
+    return math.sqrt(height_px * width_px)
+
+
+def is_held_out(*combination: str | int) -> bool:
+    """Return whether a combination, such as two things or a thing and a colour, is kept for tests.
+
+    A fixed tenth of all combinations, by hash; the order of the parts does not matter.
+    """
+    text = "|".join(sorted(map(str, combination)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") < HELD_OUT_SHARE * 2**32
+
+
+def held_out_combinations(groups: Sequence[Group], background: str | None) -> list[tuple[str | int, ...]]:
+    """List the held-out combinations among things, counts from two up, and the background."""
+    things = [thing for thing, _ in groups]
+    found: list[tuple[str | int, ...]] = list(combinations(things, 2))
+    found += [(thing, count) for thing, count in groups if count > 1]
+    found += [(thing, f"on {background}") for thing in things if background]
+    return [combination for combination in found if is_held_out(*combination)]
+
+
+def kind_of(groups: Sequence[Group], relation: str | None) -> str:
+    """Return the kind of scene that shows these groups."""
+    counted = any(count > 1 for _, count in groups)
+    if len(groups) == 1:
+        return "counting" if counted else "single"
+    if relation:
+        return "position_counted" if counted else "position"
+    return "two" if len(groups) == 2 else "three"
+
+
+def random_scene(rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None) -> Scene:
+    """Draw a training scene: never a held-out combination."""
+    kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    while True:
+        groups, relation = _random_content(rng, kind)
+        background = _pick(rng, tuple(COLOURS))
+        if not held_out_combinations(groups, background):
+            return arrange(rng, groups, background, relation, height_px, width_px)
+
+
+def arrange(
+    rng: np.random.Generator, groups: Sequence[Group], background: str, relation: str | None, height_px: int, width_px: int
+) -> Scene:
+    """Lay out a scene of given content: visible boxes inside the picture, disjoint, at least a gap apart."""
+    canvas = _Canvas(rng, height_px, width_px)
+    kind = kind_of(groups, relation)
+    if kind == "single":
+        placed = [canvas.place_alone(groups[0][0])]
+    elif relation:
+        placed = canvas.place_related(groups, relation)
+    else:
+        placed = canvas.place_apart(groups)
+    shade = np.array(COLOURS[background]) + rng.integers(-6, 7) + rng.integers(-2, 3, size=3)
+    red, green, blue = (int(channel) for channel in shade.clip(0, 255))
+    return Scene(kind, background, (red, green, blue), tuple(placed), width_px, height_px, relation, tuple(groups))
+
+
+def draw(scene: Scene) -> NDArray[np.float32]:
+    """Return the picture of a scene: (3, height, width) in [-1, 1]."""
+    canvas = np.empty((scene.height_px, scene.width_px, 3), dtype=np.float32)
+    canvas[:] = np.array(scene.background_rgb, dtype=np.float32) / 255
+    for thing in scene.placed:
+        blend(canvas, thing)
+    return np.ascontiguousarray(canvas.transpose(2, 0, 1)) * 2 - 1                  # (3, H, W)
+
+
+def blend(canvas: NDArray[np.float32], thing: Placed) -> None:
+    """Draw a thing over a picture (height, width, 3) in [0, 1], in place; what lies outside is cut."""
+    left, top = thing.x_px - thing.size_px // 2, thing.y_px - thing.size_px // 2
+    height, width = canvas.shape[:2]
+    rows = slice(max(0, top), min(height, top + thing.size_px))
+    columns = slice(max(0, left), min(width, left + thing.size_px))
+    art = sprite(thing.thing, thing.size_px)[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    behind = canvas[rows, columns]
+    behind += art[..., 3:] * (art[..., :3] - behind)
+
+
+def _random_content(rng: np.random.Generator, kind: str) -> tuple[list[Group], str | None]:
+    num_groups = {"single": 1, "counting": 1, "three": 3}.get(kind, 2)
+    names = tuple(THINGS)
+    things = [names[index] for index in rng.choice(len(names), num_groups, replace=False)]
+    counts = [1] * num_groups
+    if kind == "counting":
+        counts = [int(rng.integers(2, 6))]
+    if kind == "position_counted":
+        counts = list(_pick(rng, ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2), (2, 3))))
+    relation = _pick(rng, RELATIONS) if kind.startswith("position") else None
+    return list(zip(things, counts, strict=True)), relation
+
+
+def _pick(rng: np.random.Generator, choices: Sequence):
+    return choices[int(rng.integers(len(choices)))]
+
+
+class _Canvas:
+    """Finds room for things in one picture."""
+
+    def __init__(self, rng: np.random.Generator, height_px: int, width_px: int):
+        self.rng = rng
+        self.height_px, self.width_px = height_px, width_px
+        self.base_px = base_px(height_px, width_px)
+        # Sides come in even steps (4 px at base 128), so that few distinct sprites are drawn and cached.
+        self.step_px = 2 * max(1, round(self.base_px / 64))
+        self.gap_px = self.step_px
+        self.region: Box = (self.gap_px, self.gap_px, width_px - self.gap_px, height_px - self.gap_px)
+
+    def place_alone(self, thing: str) -> Placed:
+        """Put one thing clearly into a third of the picture, with a clear size."""
+        size = str(self.rng.choice(["small", "medium", "large"], p=[0.25, 0.35, 0.4]))
+        unit_px = min(self.height_px, self.width_px) if size == "large" else self.base_px
+        side = self._side(*SIDES[size], unit_px)
+        is_centred = bool(self.rng.random() < 0.3)
+        x = self._coordinate(side, self.width_px, is_centred)
+        return Placed(thing, x, self._coordinate(side, self.height_px, is_centred), side)
+
+    def place_apart(self, groups: Sequence[Group]) -> list[Placed]:
+        """Scatter groups over the whole picture."""
+        num_things = sum(count for _, count in groups)
+        for shrink in self._shrinking():
+            placed = self._scatter(groups, self.region, CROWD_SIDES[num_things], shrink, [])
+            if placed:
+                return placed
+        raise AssertionError("a picture of this size has no room")
+
+    def place_related(self, groups: Sequence[Group], relation: str) -> list[Placed]:
+        """Put two groups on either side of a line, more apart along the relation's axis than across it."""
+        sides = CROWD_SIDES[sum(count for _, count in groups)]
+        axis = 0 if relation in ("left of", "right of") else 1
+        order = 1 if relation in ("left of", "above") else -1
+        for shrink in self._shrinking():
+            line = self.rng.uniform(0.42, 0.58) * (self.width_px, self.height_px)[axis]
+            halves = [list(self.region), list(self.region)]
+            halves[0][axis + 2], halves[1][axis] = line - self.gap_px / 2, line + self.gap_px / 2
+            first, second = (self._scatter([group], tuple(half), sides, shrink, [])
+                             for group, half in zip(groups, halves[::order], strict=True))  # fmt: skip
+            if first and second and self._is_clear(first, second, axis):
+                return first + second
+        raise AssertionError("a picture of this size has no room")
+
+    def _shrinking(self):
+        """Yield how much of the range of sides is still used: less after every few failures."""
+        for attempt in range(400):
+            yield max(0.0, 1 - attempt / 40)
+
+    def _side(self, low: float, high: float, unit_px: float) -> int:
+        """Draw a side between two fractions of a length, in whole steps, never below the low one."""
+        lowest = math.ceil(low * unit_px / self.step_px)
+        return self.step_px * int(self.rng.integers(lowest, max(lowest, int(high * unit_px / self.step_px)) + 1))
+
+    def _coordinate(self, side: int, length_px: int, is_centred: bool) -> int:
+        """Draw a centre in the middle of the middle third, or in an outer third when the side leaves room."""
+        first = side // 2 + self.gap_px // 2
+        last = int(0.31 * length_px)
+        if is_centred or first > last or self.rng.random() < 1 / 3:
+            return round(self.rng.uniform(0.44, 0.56) * length_px) if side < 0.8 * length_px else length_px // 2
+        from_edge = int(self.rng.integers(first, last + 1))
+        return from_edge if self.rng.random() < 0.5 else length_px - from_edge
+
+    def _scatter(
+        self, groups: Sequence[Group], region: Box, sides: tuple[float, float], shrink: float, taken: list[Placed]
+    ) -> list[Placed] | None:
+        """Place groups, all of a group at one side, in a region; None when no room was found."""
+        placed = list(taken)
+        low, high = sides
+        for thing, count in groups:
+            side = self._side(low, low + (high - low) * shrink, self.base_px)
+            for _ in range(count):
+                found = self._find_room(thing, side, region, placed)
+                if found is None:
+                    return None
+                placed.append(found)
+        return placed
+
+    def _find_room(self, thing: str, side: int, region: Box, placed: list[Placed]) -> Placed | None:
+        left, top, right, bottom = (edge * side - side // 2 for edge in opaque_box(thing))
+        lowest_x, highest_x = math.ceil(region[0] - left), math.floor(region[2] - right)
+        lowest_y, highest_y = math.ceil(region[1] - top), math.floor(region[3] - bottom)
+        if lowest_x > highest_x or lowest_y > highest_y:
+            return None
+        xs = self.rng.integers(lowest_x, highest_x + 1, size=24)
+        ys = self.rng.integers(lowest_y, highest_y + 1, size=24)
+        for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
+            candidate = Placed(thing, x, y, side)
+            if all(self._are_apart(candidate.box, other.box) for other in placed):
+                return candidate
+        return None
+
+    def _are_apart(self, one: Box, other: Box) -> bool:
+        gap = self.gap_px
+        return (
+            one[2] + gap <= other[0] or other[2] + gap <= one[0] or one[3] + gap <= other[1] or other[3] + gap <= one[1]
+        )
+
+    @staticmethod
+    def _is_clear(first: list[Placed], second: list[Placed], axis: int) -> bool:
+        middles = [np.mean([(thing.x_px, thing.y_px) for thing in group], axis=0) for group in (first, second)]
+        apart = np.abs(middles[0] - middles[1])
+        return bool(apart[1 - axis] <= 0.6 * apart[axis])
