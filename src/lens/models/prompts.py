@@ -1,0 +1,215 @@
+"""The conversation a prompt is wrapped in, and the text features of prompts.
+
+Lens reads its prompt from inside a fixed GPT-OSS ("harmony") conversation. The fixed strings must match those of
+training byte for byte: tokens before the prompt are dropped from the features, but the kept ones attend to them.
+Deliberately free of chat-template engines and of today's date. Spec: section 4.
+Letters: B prompts, T tokens from the prompt's first one on, P tokens of the preamble.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lens.errors import SettingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from lens.models.text_features import LensGptOssEncoder
+
+logger = logging.getLogger(__name__)
+
+PINNED_DATE = "2026-05-01"
+"""The conversation's date. The kept tokens attend to it: unpinned, the same seed draws another picture tomorrow."""
+
+DEVELOPER_INSTRUCTIONS = (
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
+    "the objects and background."
+)
+THINKING = "Need to generate one image according to the description."
+
+SYSTEM = (
+    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+    "Knowledge cutoff: 2024-06\nCurrent date: {date}\n\nReasoning: medium\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
+)
+DEVELOPER_OPEN, DEVELOPER_CLOSE = "<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>"
+USER_OPEN, CLOSE = "<|start|>user<|message|>", "<|end|>"
+ANALYSIS_OPEN = "<|start|>assistant<|channel|>analysis<|message|>"
+FINAL_OPEN = "<|start|>assistant<|channel|>final<|message|>"
+
+PREAMBLE = SYSTEM + DEVELOPER_OPEN + DEVELOPER_INSTRUCTIONS + DEVELOPER_CLOSE + USER_OPEN
+"""All that comes before the prompt, the date left open."""
+SCAFFOLD = CLOSE + ANALYSIS_OPEN + THINKING + CLOSE + FINAL_OPEN
+"""All that comes after it."""
+
+Progress = Callable[[int, int], None]
+"""Called with (prompts done, prompts in all); whatever it raises stops the work."""
+
+
+class TokenizedPrompts(NamedTuple):
+    """Whole conversations, padded on the right."""
+
+    input_ids: Tensor
+    """(B, P+T) token ids."""
+    attention_mask: Tensor
+    """(B, P+T) integers, 1 = real token."""
+    num_preamble: int
+    """P, the tokens before the prompt's first one; the same for every prompt."""
+
+
+class PromptTemplate:
+    """Turns prompts into the token ids of the conversation that the denoiser was trained on."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", date: str = PINNED_DATE):
+        self.tokenizer = tokenizer
+        self.date = date
+        # The preamble ends and the scaffold begins with a control token, so the ids of the three parts joined are
+        # the ids of the joined text.
+        self.preamble_ids = self._ids(PREAMBLE.format(date=date))
+        self.scaffold_ids = self._ids(SCAFFOLD)
+        for part, ids in (("preamble", self.preamble_ids), ("scaffold", self.scaffold_ids)):
+            if tokenizer.convert_tokens_to_ids("<|message|>") not in ids:
+                raise SettingError(
+                    "tokenizer", type(tokenizer).__name__, f"the harmony control tokens of the {part}"
+                )
+
+    def render(self, prompt: str) -> str:
+        """Return the conversation as text, control tokens of the prompt included: for people, not for encoding."""
+        return PREAMBLE.format(date=self.date) + prompt + SCAFFOLD
+
+    def tokenize(self, prompts: Sequence[str], max_sequence_length: int = 512) -> TokenizedPrompts:
+        """Return padded conversations; a prompt too long for the length is cut, nothing else ever is.
+
+        Raises: SettingError where the length leaves no room for a prompt.
+        """
+        num_fixed = len(self.preamble_ids) + len(self.scaffold_ids)
+        room = max_sequence_length - num_fixed
+        if room < 1:
+            raise SettingError("max_sequence_length", max_sequence_length, f"more than {num_fixed} tokens")
+        rows = [self.preamble_ids + self._prompt_ids(prompt, room) + self.scaffold_ids for prompt in prompts]
+        length = max(map(len, rows), default=0)
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], dtype=torch.long)
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], dtype=torch.long)
+        return TokenizedPrompts(ids, mask, len(self.preamble_ids))
+
+    def _prompt_ids(self, prompt: str, room: int) -> list[int]:
+        ids = self._ids(prompt, control_tokens=False)
+        if len(ids) > room:
+            logger.warning(
+                "The prompt has %d tokens, and %d fit: the last %d are cut, from %r on.",
+                len(ids), room, len(ids) - room, self.tokenizer.decode(ids[room:])[:60],
+            )  # fmt: skip
+        return ids[:room]
+
+    def _ids(self, text: str, control_tokens: bool = True) -> list[int]:
+        # Control tokens that a user types are split into ordinary ones: as ids they could close the message.
+        return self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=not control_tokens,
+            return_attention_mask=False,
+        )["input_ids"]
+
+
+def encode_prompts(
+    encoder: "LensGptOssEncoder",
+    tokenizer: "PreTrainedTokenizerFast",
+    prompts: Sequence[str],
+    layers: Sequence[int],
+    max_sequence_length: int = 512,
+    *,
+    prompts_per_pass: int = 1,
+    date: str = PINNED_DATE,
+    on_progress: Progress | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """Return the text features of prompts, from each prompt's first token on, and which tokens are real.
+
+    Each distinct prompt is encoded once; one a pass (the default) makes its features independent, to the bit, of
+    the others in the call. T is the longest of the batch; features past a prompt's end are zero.
+
+    Shapes: one (B, T, hidden) a layer, and a bool mask (B, T), True = real token.
+    """
+    template = PromptTemplate(tokenizer, date)
+    distinct = list(dict.fromkeys(prompts))
+    features_of: dict[str, list[Tensor]] = {}
+    for start in range(0, len(distinct), prompts_per_pass):
+        some = distinct[start : start + prompts_per_pass]
+        batch = template.tokenize(some, max_sequence_length)
+        captured = encoder.text_features(
+            batch.input_ids, batch.attention_mask, layers
+        )  # each (b, P+T, hidden)
+        for row, prompt in enumerate(some):
+            stop = int(batch.attention_mask[row].sum())
+            features_of[prompt] = [feature[row, batch.num_preamble : stop] for feature in captured]
+        if on_progress is not None:
+            on_progress(len(features_of), len(distinct))
+    return pad_features([features_of[prompt] for prompt in prompts])
+
+
+def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
+    """Return features of several prompts as one batch, zeros on the right, and their mask.
+
+    Shapes: B rows of one (T_row, hidden) a layer -> one (B, T, hidden) a layer, mask (B, T) with T the longest.
+    """
+    lengths = torch.tensor([row[0].shape[0] for row in rows])
+    longest = int(lengths.max())
+    batch = [
+        torch.stack(
+            [functional.pad(one, (0, 0, 0, longest - one.shape[0])) for one in layer]
+        )  # (B, T, hidden)
+        for layer in zip(*rows, strict=True)
+    ]
+    return batch, (torch.arange(longest) < lengths[:, None]).to(batch[0].device)
+
+
+def no_text(like: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return what stands for no text at all: zero features and a mask all False, in the shape of other features.
+
+    Shapes: one (B, T, hidden) a layer -> the same, and a bool mask (B, T).
+    """
+    return [torch.zeros_like(one) for one in like], torch.zeros(
+        like[0].shape[:2], dtype=torch.bool, device=like[0].device
+    )
+
+
+def conversation(prompt: str) -> list[dict[str, str]]:
+    """Return the messages of a prompt, for a chat template; cut what it renders at the first `<|return|>`."""
+    return [
+        {"role": "system", "content": DEVELOPER_INSTRUCTIONS},
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "thinking": THINKING, "content": ""},
+    ]
+
+
+def chat_template(date: str = PINNED_DATE) -> str:
+    """Return a chat template (Jinja) that renders `conversation` to the bytes of this module's strings."""
+    head, tail = (json.dumps(part) for part in SYSTEM.split("{date}"))
+    text = {name: json.dumps(value) for name, value in (
+        ("developer", DEVELOPER_OPEN), ("instructed", DEVELOPER_CLOSE), ("user", USER_OPEN), ("close", CLOSE),
+        ("analysis", ANALYSIS_OPEN), ("final", FINAL_OPEN),
+    )}  # fmt: skip
+    lines = (
+        f"{{{{- {head} ~ (date or {json.dumps(date)}) ~ {tail} -}}}}",
+        "{%- for message in messages -%}",
+        '{%- if message.role == "system" or message.role == "developer" -%}',
+        f"{{{{- {text['developer']} ~ message.content ~ {text['instructed']} -}}}}",
+        '{%- elif message.role == "user" -%}',
+        f"{{{{- {text['user']} ~ message.content ~ {text['close']} -}}}}",
+        '{%- elif message.role == "assistant" -%}',
+        "{%- if message.thinking -%}",
+        f"{{{{- {text['analysis']} ~ message.thinking ~ {text['close']} -}}}}",
+        "{%- endif -%}",
+        f"{{{{- {text['final']} ~ message.content -}}}}",
+        f'{{{{- "<|return|>" if loop.last else {text["close"]} -}}}}',
+        "{%- endif -%}",
+        "{%- endfor -%}",
+        '{%- if add_generation_prompt -%}{{- "<|start|>assistant" -}}{%- endif -%}',
+    )
+    return "\n".join(lines) + "\n"

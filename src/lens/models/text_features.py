@@ -1,0 +1,79 @@
+"""Text features: what chosen blocks of a GPT-OSS language model put out, on the way to its answer.
+
+The model stops after the last block asked for, and its LM head never runs; `generate` works on the same weights.
+Knows nothing of templates or of what reads the features. Spec: section 4.
+Letters: B batch, T tokens, hidden the width of the language model.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
+
+from lens.errors import SettingError
+
+
+class LensGptOssEncoder(GptOssForCausalLM):
+    """GPT-OSS with its inner features exposed; published checkpoints name this class."""
+
+    @torch.no_grad()
+    def text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, layers: Sequence[int] = (5, 11, 17, 23)
+    ) -> list[Tensor]:
+        """Return the outputs (residual stream) of zero-based blocks, in the order asked for.
+
+        Right padding leaves the features of real tokens as they are: attention is causal.
+
+        Shapes: ids and mask (B, T) -> one (B, T, hidden) a layer.
+        Raises: SettingError for a layer that the model does not have.
+        """
+        num_layers = len(self.model.layers)
+        if not layers or not all(0 <= layer < num_layers for layer in layers):
+            raise SettingError("layers", tuple(layers), f"blocks between 0 and {num_layers - 1}")
+        device = self._enter()
+        mask = None if attention_mask is None or attention_mask.bool().all() else attention_mask.to(device)
+        captured = self._run_blocks(input_ids.to(device), mask, last=max(layers), wanted=set(layers))
+        return [captured[layer] for layer in layers]
+
+    def _run_blocks(
+        self, input_ids: Tensor, mask: Tensor | None, last: int, wanted: set[int]
+    ) -> dict[int, Tensor]:
+        # The blocks are called one by one: the library's own forward cannot stop early, and the last of its
+        # hidden_states has the final norm applied, while Lens reads before it.
+        model = self.model
+        stream = model.embed_tokens(input_ids)  # (B, T, hidden)
+        positions = torch.arange(stream.shape[1], device=stream.device)[None]  # (1, T)
+        mask_inputs = {
+            "config": model.config, "inputs_embeds": stream, "attention_mask": mask, "past_key_values": None,
+        }  # fmt: skip
+        masks = {
+            "full_attention": create_causal_mask(**mask_inputs),
+            "sliding_attention": create_sliding_window_causal_mask(**mask_inputs),
+        }
+        rotary = model.rotary_emb(stream, positions)
+        captured: dict[int, Tensor] = {}
+        for index, block in enumerate(model.layers[: last + 1]):
+            stream = block(
+                stream,
+                attention_mask=masks[model.config.layer_types[index]],
+                position_embeddings=rotary,
+                position_ids=positions,
+                use_cache=False,
+            )
+            if index in wanted:
+                captured[index] = stream
+        return captured
+
+    def _enter(self) -> torch.device:
+        # Offloading hooks `forward`, which features do not go through: fetch the weights as the hook would.
+        hook = getattr(self, "_hf_hook", None)
+        if hook is not None and hasattr(hook, "pre_forward"):
+            hook.pre_forward(self)
+        execution_device = getattr(hook, "execution_device", None)
+        return (
+            torch.device(execution_device)
+            if execution_device is not None
+            else self.model.embed_tokens.weight.device
+        )

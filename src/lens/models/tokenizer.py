@@ -1,0 +1,94 @@
+"""A byte-level BPE tokenizer with the control tokens of the harmony conversation, trained from texts.
+
+What it makes loads and behaves as the released GPT-OSS tokenizer does, only smaller: o200k's splitting of text
+into words, byte-level pieces, control tokens outside the vocabulary learned. Knows nothing of models.
+Spec: sections 4 and 6.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lens.errors import SettingError
+from lens.models.prompts import chat_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+CONTROL_TOKENS = (
+    "<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<|channel|>", "<|start|>", "<|end|>",
+    "<|message|>", "<|call|>",
+)  # fmt: skip
+PAD_TOKEN, EOS_TOKEN, BOS_TOKEN = "<|endoftext|>", "<|return|>", "<|startoftext|>"
+
+NUM_BYTES = 256
+
+_WORD_START = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_WORD_REST = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+WORD_PATTERN = "|".join(
+    (
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_WORD_START}*{_WORD_REST}+{_CONTRACTION}",
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_WORD_START}+{_WORD_REST}*{_CONTRACTION}",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+"""How o200k splits text before merging: words with their case and contraction, digits by three, marks, spaces."""
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, max_length: int = 4096
+) -> "PreTrainedTokenizerFast":
+    """Return a tokenizer of exactly vocab_size entries or fewer (where the texts hold too few pairs to merge).
+
+    The same texts in the same order give the same tokenizer. Control tokens take the last ids.
+
+    Raises: SettingError for a vocabulary that cannot hold the bytes and the control tokens.
+    """
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+    from transformers import PreTrainedTokenizerFast
+
+    num_learned = vocab_size - len(CONTROL_TOKENS)
+    if num_learned < NUM_BYTES:
+        raise SettingError("vocab_size", vocab_size, f"at least {NUM_BYTES + len(CONTROL_TOKENS)} entries")
+    backend = Tokenizer(models.BPE(ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=num_learned,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in CONTROL_TOKENS]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BOS_TOKEN,
+        eos_token=EOS_TOKEN,
+        pad_token=PAD_TOKEN,
+        padding_side="right",
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = chat_template()
+    return tokenizer

@@ -1,0 +1,189 @@
+"""Pixels to normalised FLUX.2 latents and back, around the library's AutoencoderKLFlux2.
+
+The autoencoder makes c channels at 1/8 of the size; 2x2 patches of them, normalised by the statistics of the
+autoencoder's own BatchNorm, are what the denoiser sees. Knows nothing of prompts, sampling or files.
+Letters: B batch, c latent channels, C = 4c patched channels, h and w the size in patches (1/16 of the pixels).
+Order: patched channels run (c, row, column). Spec: sections 5 and 6 (latents).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lens.core.packing import patchify, unpatchify
+from lens.errors import SettingError, ShapeError
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all); whatever it raises stops the work."""
+
+TILE_OVERLAP = 0.25
+"""Share of a tile's side that it has in common with its neighbour, where the two are blended."""
+
+
+def encode_pixels(
+    vae: "AutoencoderKLFlux2", pixels: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Return normalised latents: the posterior's mean, or a sample of it where a generator is given.
+
+    Shapes: pixels (B, 3, H, W) -> (B, 4c, H/16, W/16).
+    Units: pixels in [-1, 1].
+    Raises: ShapeError unless both sides divide by the patch of pixels behind one latent cell.
+    """
+    cell_px = pixels_per_cell(vae)
+    if pixels.ndim != 4 or pixels.shape[-2] % cell_px or pixels.shape[-1] % cell_px:
+        raise ShapeError(
+            f"Pixels are {tuple(pixels.shape)}, but need (B, 3, H, W) with sides divisible by {cell_px}."
+        )
+    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist  # type: ignore[union-attr]
+    latents = posterior.mode() if generator is None else posterior.sample(generator=generator)
+    return normalise(vae, patchify(latents))  # (B, 4c, h, w)
+
+
+def decode_latents(
+    vae: "AutoencoderKLFlux2",
+    latents: Tensor,
+    tile_px: int | None = None,
+    on_progress: Progress | None = None,
+) -> Tensor:
+    """Return the pixels of normalised latents, each picture by itself so that none depends on its batch.
+
+    Shapes: latents (B, 4c, h, w) -> (B, 3, 16h, 16w).
+    Units: pixels in [-1, 1], clamped; tile_px is the side of a square tile, None decodes in one piece.
+    Raises: SettingError for a tile that is not a multiple of a latent cell or too small to overlap.
+    """
+    cell_px = pixels_per_cell(vae)
+    tiles = _tiles(latents.shape[-2], latents.shape[-1], _tile_cells(tile_px, cell_px))
+    grid = unpatchify(denormalise(vae, latents)).to(vae.dtype)  # (B, c, 2h, 2w)
+    pictures = []
+    for index, one in enumerate(grid.split(1)):
+        done = index * len(tiles)
+
+        def report(tiles_done: int, done: int = done) -> None:
+            if on_progress is not None:
+                on_progress(done + tiles_done, len(grid) * len(tiles))
+
+        pictures.append(_decode_one(vae, one, tiles, cell_px, report))
+    return torch.cat(pictures).clamp(-1, 1)  # (B, 3, 16h, 16w)
+
+
+def normalise(vae: "AutoencoderKLFlux2", patches: Tensor) -> Tensor:
+    """Return patched latents at about zero mean and unit variance, by the autoencoder's own statistics.
+
+    Shapes: (B, 4c, h, w) -> (B, 4c, h, w).
+    """
+    mean, std = _statistics(vae, patches)
+    return (patches - mean) / std
+
+
+def denormalise(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
+    """Undo `normalise`.
+
+    Shapes: (B, 4c, h, w) -> (B, 4c, h, w).
+    """
+    mean, std = _statistics(vae, latents)
+    return latents * std + mean
+
+
+def pixels_per_cell(vae: "AutoencoderKLFlux2") -> int:
+    """Return the side of the square of pixels behind one latent cell: 16 for FLUX.2."""
+    return 2 ** (len(vae.config.block_out_channels) - 1) * vae.config.patch_size[0]  # type: ignore[attr-defined]
+
+
+def _statistics(vae: "AutoencoderKLFlux2", like: Tensor) -> tuple[Tensor, Tensor]:
+    # Moved to the latents, not the other way round: an offloaded autoencoder leaves its buffers on the CPU.
+    mean, var = vae.bn.running_mean, vae.bn.running_var
+    if mean is None or var is None or like.shape[1] != mean.shape[0]:
+        have = "none" if mean is None else mean.shape[0]
+        raise ShapeError(
+            f"Latents have {like.shape[1]} channels, but the autoencoder's statistics have {have}."
+        )
+    std = (var.float() + vae.config.batch_norm_eps).sqrt()  # type: ignore[attr-defined]
+    return tuple(stat.to(like.device, like.dtype).view(1, -1, 1, 1) for stat in (mean.float(), std))  # type: ignore
+
+
+class _Tile(NamedTuple):
+    """A rectangle of latent cells, and how many cells it shares with the tile above and to the left."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    shared_top: int
+    shared_left: int
+    shared_bottom: int
+    shared_right: int
+
+
+def _tile_cells(tile_px: int | None, cell_px: int) -> int | None:
+    if tile_px is None:
+        return None
+    if tile_px % cell_px or tile_px < 4 * cell_px:
+        raise SettingError("tile_px", tile_px, f"a multiple of {cell_px} of at least {4 * cell_px}")
+    return tile_px // cell_px
+
+
+def _tiles(height: int, width: int, side: int | None) -> list[_Tile]:
+    """Return tiles that cover a grid of latent cells; each overlaps its neighbours."""
+    return [
+        _Tile(top, left, bottom, right, above, before, below, after)
+        for top, bottom, above, below in _spans(height, side)
+        for left, right, before, after in _spans(width, side)
+    ]
+
+
+def _spans(length: int, side: int | None) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (start, stop, cells shared with the one before, cells shared with the one after)."""
+    if side is None or length <= side:
+        yield 0, length, 0, 0
+        return
+    stride = side - max(1, round(side * TILE_OVERLAP))
+    starts = [*range(0, length - side, stride), length - side]
+    for index, start in enumerate(starts):
+        before = starts[index - 1] + side - start if index else 0
+        after = start + side - starts[index + 1] if index + 1 < len(starts) else 0
+        yield start, start + side, before, after
+
+
+def _decode_one(
+    vae: "AutoencoderKLFlux2", grid: Tensor, tiles: list[_Tile], cell_px: int, report: Callable[[int], None]
+) -> Tensor:
+    if len(tiles) == 1:
+        picture = vae.decode(grid).sample  # type: ignore[union-attr]
+        report(1)
+        return picture
+    patch = vae.config.patch_size[0]  # type: ignore[attr-defined]
+    height, width = (side // patch * cell_px for side in grid.shape[-2:])
+    picture = torch.zeros(1, vae.config.out_channels, height, width, device=grid.device)  # type: ignore[attr-defined]
+    weights = torch.zeros(1, 1, height, width, device=grid.device)
+    for index, tile in enumerate(tiles):
+        cells = grid[:, :, tile.top * patch : tile.bottom * patch, tile.left * patch : tile.right * patch]
+        pixels = vae.decode(cells).sample.float()  # type: ignore[union-attr]
+        rows = _ramp(pixels.shape[-2], tile.shared_top * cell_px, tile.shared_bottom * cell_px, pixels.device)
+        columns = _ramp(
+            pixels.shape[-1], tile.shared_left * cell_px, tile.shared_right * cell_px, pixels.device
+        )
+        weight = rows[:, None] * columns[None, :]  # (tile H, tile W)
+        there = (
+            ...,
+            slice(tile.top * cell_px, tile.bottom * cell_px),
+            slice(tile.left * cell_px, tile.right * cell_px),
+        )
+        picture[there] += pixels * weight
+        weights[there] += weight
+        report(index + 1)
+    return (picture / weights).to(grid.dtype)
+
+
+def _ramp(length: int, rise: int, fall: int, device: torch.device) -> Tensor:
+    """Return weights that rise linearly from the first pixel shared and fall to the last, never quite to zero."""
+    weights = torch.ones(length, device=device)
+    if rise:
+        weights[:rise] *= (torch.arange(rise, device=device) + 0.5) / rise
+    if fall:
+        weights[length - fall :] *= (torch.arange(fall, device=device).flip(0) + 0.5) / fall
+    return weights
