@@ -1,0 +1,117 @@
+"""Picture sizes: the named buckets, the limits, and the size that a request means.
+
+Sizes are (height, width) in pixels, names of ratios are W:H. Imports no torch, so the command answers at once.
+Paper: Lens report, resolution buckets.
+"""
+
+from lens.errors import SettingError
+
+SIDE_STEP_PX = 16
+MAX_AREA_PX = 1440 * 1440
+MAX_RATIO = 2
+ASPECT_RATIOS = ("1:2", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "2:1")
+
+# The tall half of each table; the wide ratios are the same sizes with the sides swapped.
+_TALL_TO_SQUARE = {
+    512: ((704, 352), (672, 384), (640, 416), (608, 448), (512, 512)),
+    768: ((1088, 544), (1024, 576), (960, 640), (896, 672), (768, 768)),
+    1024: ((1472, 736), (1376, 768), (1248, 832), (1152, 864), (1024, 1024)),
+    1440: ((2080, 1040), (1936, 1088), (1760, 1168), (1616, 1216), (1440, 1440)),
+}
+_SMALL_BASES = (128, 192, 256)  # of the nano model, sized by rule
+
+
+def _both_halves(tall: tuple[tuple[int, int], ...]) -> dict[str, tuple[int, int]]:
+    wide = tuple((width, height) for height, width in tall[-2::-1])
+    return dict(zip(ASPECT_RATIOS, tall + wide, strict=True))
+
+
+RESOLUTION_BUCKETS = {base: _both_halves(tall) for base, tall in _TALL_TO_SQUARE.items()}
+
+
+def buckets_for(base_resolution: int) -> dict[str, tuple[int, int]]:
+    """Return the nine sizes of a base as {ratio: (height, width)}: the table, or for any other base by rule.
+
+    Raises: SettingError for a base that is not a positive multiple of 16.
+    """
+    if base_resolution in RESOLUTION_BUCKETS:
+        return dict(RESOLUTION_BUCKETS[base_resolution])
+    if base_resolution <= 0 or base_resolution % SIDE_STEP_PX:
+        known = ", ".join(str(base) for base in RESOLUTION_BUCKETS)
+        fix = f"Named bases are {known}; the nearest that works is {_nearest(base_resolution)}."
+        raise SettingError("base_resolution", base_resolution, f"a positive multiple of {SIDE_STEP_PX}", fix)
+    sizes = {}
+    for name in ASPECT_RATIOS:
+        width, height = (int(part) for part in name.split(":"))
+        stretch = (height / width) ** 0.5
+        sizes[name] = (_nearest(base_resolution * stretch), _nearest(base_resolution / stretch))
+    return sizes
+
+
+def resolve_resolution(
+    height: int | None = None,
+    width: int | None = None,
+    base_resolution: int | None = None,
+    aspect_ratio: str | None = None,
+    *,
+    default_base: int = 1024,
+    allow_extreme: bool = False,
+) -> tuple[int, int]:
+    """Return the (height, width) that a request means: an explicit size, or a base and a ratio.
+
+    Units: pixels; a ratio is named W:H and defaults to 1:1, a base to `default_base`.
+    Raises: SettingError for half a size, a size beside a bucket that differs from it, an unknown ratio, a side that
+        is not a multiple of 16, and (without `allow_extreme`) a ratio or an area outside the limits.
+    """
+    if height is None and width is None:
+        bucket = _bucket(base_resolution or default_base, aspect_ratio or "1:1")
+        return _within_limits(*bucket, allow_extreme)
+    if height is None or width is None:
+        missing, given = ("height", width) if height is None else ("width", height)
+        raise SettingError(missing, None, f"a number beside the other side of {given}", "Give both or neither.")
+    _check_sides(height, width)
+    if base_resolution is not None or aspect_ratio is not None:
+        bucket = _bucket(base_resolution or default_base, aspect_ratio or "1:1")
+        if bucket != (height, width):
+            named = f"{bucket[1]}x{bucket[0]}"
+            needs = f"to agree with the base and ratio given beside it, which mean {named}"
+            raise SettingError("size", f"{width}x{height}", needs, "Give a size, or a base and a ratio.")
+    return _within_limits(height, width, allow_extreme)
+
+
+def _bucket(base_resolution: int, aspect_ratio: str) -> tuple[int, int]:
+    sizes = buckets_for(base_resolution)
+    if aspect_ratio not in sizes:
+        fix = "Give height and width for any other."
+        raise SettingError("aspect_ratio", aspect_ratio, f"one of {', '.join(ASPECT_RATIOS)}", fix)
+    return sizes[aspect_ratio]
+
+
+def _nearest(side: float) -> int:
+    return max(SIDE_STEP_PX, int(side / SIDE_STEP_PX + 0.5) * SIDE_STEP_PX)
+
+
+def _check_sides(height: int, width: int) -> None:
+    for name, side in (("height", height), ("width", width)):
+        if side > 0 and side % SIDE_STEP_PX == 0:
+            continue
+        below = side // SIDE_STEP_PX * SIDE_STEP_PX
+        near = [good for good in (below, below + SIDE_STEP_PX) if good > 0] or [SIDE_STEP_PX]
+        fix = f"The nearest good {name} is {' or '.join(str(good) for good in near)}."
+        raise SettingError(name, side, f"a positive multiple of {SIDE_STEP_PX}", fix)
+
+
+def _within_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, int]:
+    # The longest buckets at base 1440 exceed 1440 x 1440 by a little; whatever has a name is allowed.
+    if allow_extreme or _is_named(height, width):
+        return height, width
+    override = "To draw it anyway: allow_extreme=True (--allow-extreme); expect poorer pictures."
+    if max(height, width) > MAX_RATIO * min(height, width):
+        raise SettingError("size", f"{width}x{height}", "an aspect ratio from 1:2 to 2:1", override)
+    if height * width > MAX_AREA_PX:
+        raise SettingError("size", f"{width}x{height}", "an area of at most 1440 x 1440", override)
+    return height, width
+
+
+def _is_named(height: int, width: int) -> bool:
+    return any((height, width) in buckets_for(base).values() for base in (*_SMALL_BASES, *RESOLUTION_BUCKETS))

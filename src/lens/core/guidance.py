@@ -1,0 +1,31 @@
+"""Classifier-free guidance that keeps the length of the conditional velocity.
+
+Knows nothing of models or of how the two velocities were made. Paper: Lens report, sampling.
+Letters: B batch, I image tokens, C channels of a token.
+"""
+
+import torch
+from torch import Tensor
+
+from lens.errors import ShapeError
+
+
+def guided_velocity(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """Return the velocity led away from `uncond`, each token's vector at the length it has in `cond`.
+
+    Without the rescale, high scales oversaturate: plastic skin. A vector of length zero stays zero.
+
+    Shapes: cond and uncond (B, I, C) -> (B, I, C), in the dtype of cond; computed in float32 or above.
+    Raises: ShapeError unless the two have one shape.
+    """
+    if cond.shape != uncond.shape:
+        shapes = f"{tuple(cond.shape)} and {tuple(uncond.shape)}"
+        raise ShapeError(f"cond and uncond have shapes {shapes}, but they need to be the same.")
+    if scale == 1:
+        return cond
+    wide = torch.promote_types(cond.dtype, torch.float32)
+    conditional, unconditional = cond.to(wide), uncond.to(wide)
+    led = unconditional + scale * (conditional - unconditional)             # (B, I, C)
+    wanted = torch.linalg.vector_norm(conditional, dim=-1, keepdim=True)    # (B, I, 1)
+    length = torch.linalg.vector_norm(led, dim=-1, keepdim=True)            # (B, I, 1)
+    return (led * (wanted / length.clamp_min(torch.finfo(wide).tiny))).to(cond.dtype)

@@ -1,0 +1,259 @@
+"""The Lens denoiser: dual-stream transformer blocks over image and text tokens.
+
+Knows nothing of training, sampling or files. Paper: Lens report, model section.
+Letters: B batch, I image tokens, T text tokens, C channels of an image token, E text feature width, D width,
+K head dimension.
+Order: joint sequences put image tokens first.
+"""
+
+import logging
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import scale_lora_layers, unscale_lora_layers
+from torch import Tensor, nn
+
+from lens.core.packing import image_positions, rotary_angles, text_positions
+from lens.errors import SettingError, ShapeError
+from lens.models.layers import LensTransformerBlock, RMSNorm, ScaledLayerNorm, TimeEmbedding
+
+log = logging.getLogger(__name__)
+
+ROTARY_THETA = 10000.0
+FLOAT16_LIMIT = 65504.0
+
+
+class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    """Predicts the velocity of noisy latents from text features and the noise level."""
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["LensTransformerBlock"]
+    _repeated_blocks = ["LensTransformerBlock"]
+    _skip_layerwise_casting_patterns = ["img_in", "txt_in", "txt_norm", "time_text_embed", "norm", "_mod", "proj_out"]
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: int = 2,
+        in_channels: int = 128,
+        out_channels: int = 32,
+        num_layers: int = 48,
+        attention_head_dim: int = 64,
+        num_attention_heads: int = 24,
+        inner_dim: int = 1536,
+        enc_hidden_dim: int = 2880,
+        axes_dims_rope: Sequence[int] = (8, 28, 28),
+        gate_mlp: bool = True,
+        rms_norm: bool = True,
+        multi_layer_encoder_feature: bool = True,
+        selected_layer_index: Sequence[int] = (5, 11, 17, 23),
+    ):
+        super().__init__()
+        _check_config(self.config)
+        num_features = len(selected_layer_index)
+        self.img_in = nn.Linear(in_channels, inner_dim)
+        self.txt_norm = nn.ModuleList(RMSNorm(enc_hidden_dim, 1e-5) for _ in range(num_features))
+        self.txt_in = nn.Linear(num_features * enc_hidden_dim, inner_dim)
+        self.time_text_embed = TimeEmbedding(inner_dim)
+        self.transformer_blocks = nn.ModuleList(
+            LensTransformerBlock(
+                inner_dim, num_attention_heads, attention_head_dim, text_goes_on=index < num_layers - 1
+            )
+            for index in range(num_layers)
+        )
+        self.norm_out = ScaledLayerNorm(inner_dim)
+        self.proj_out = nn.Linear(inner_dim, patch_size**2 * out_channels)
+        self.gradient_checkpointing = False
+        self._rotary = RotaryTables(tuple(axes_dims_rope))
+        self._padding = PaddingFacts()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Sequence[Tensor],
+        encoder_hidden_states_mask: Tensor | None = None,
+        timestep: Tensor | None = None,
+        img_shapes: Sequence[Any] | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Return the velocity, noise - data, of packed latents.
+
+        `attention_kwargs={"scale": s}` weighs the loaded adapters by s for this call.
+
+        Shapes: hidden_states (B, I, C), encoder_hidden_states one (B, T, E) for each selected layer, mask bool (B, T)
+            with True for real tokens, timestep (B,), img_shapes [(1, h, w)] with h*w = I -> sample (B, I, C).
+        Units: timestep is the noise level in [0, 1], 1 is pure noise.
+        Raises: ShapeError that names the argument that does not fit.
+        """
+        timestep = self._checked_timestep(timestep, hidden_states)
+        h, w = self._checked_cells(img_shapes, hidden_states)
+        self._check_features(encoder_hidden_states, encoder_hidden_states_mask, hidden_states)
+        scale = (attention_kwargs or {}).get("scale", 1.0)
+        if scale != 1.0:
+            scale_lora_layers(self, scale)
+        try:
+            velocity = self._velocity(
+                hidden_states, encoder_hidden_states, encoder_hidden_states_mask, timestep, h, w
+            )
+        finally:
+            if scale != 1.0:
+                unscale_lora_layers(self, scale)
+        return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
+
+    def _velocity(
+        self, tokens: Tensor, features: Sequence[Tensor], mask: Tensor | None, t: Tensor, h: int, w: int
+    ) -> Tensor:
+        num_text, is_padded = self._padding.of(mask, features[0])
+        key_mask = None
+        if mask is not None and is_padded:
+            image_keys = mask.new_ones(len(mask), h * w)
+            key_mask = torch.cat([image_keys, mask[:, :num_text]], dim=1)[:, None, None]   # (B, 1, 1, I+T)
+        image = self.img_in(tokens)                                                        # (B, I, D)
+        text = self._embed_text([layer[:, :num_text] for layer in features], tokens.dtype)  # (B, T, D)
+        cond = self.time_text_embed(t, tokens.dtype)                                       # (B, D)
+        turns = self._rotary.of(h, w, num_text, tokens.device)                             # (I+T, K/2)
+        for block in self.transformer_blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                image, text = self._gradient_checkpointing_func(block, image, text, cond, turns, key_mask)
+            else:
+                image, text = block(image, text, cond, turns, key_mask)
+        return self.proj_out(self.norm_out(image, cond))                                   # (B, I, C)
+
+    def _embed_text(self, features: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        if dtype == torch.float16:
+            _warn_of_float16()
+            features = [layer.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT) for layer in features]
+        normed = [norm(layer.to(dtype)) for norm, layer in zip(self.txt_norm, features, strict=True)]
+        return self.txt_in(torch.cat(normed, dim=-1))                                      # (B, T, D)
+
+    def _checked_timestep(self, timestep: Tensor | None, tokens: Tensor) -> Tensor:
+        if tokens.ndim != 3 or tokens.shape[2] != self.config.in_channels:
+            needs = f"(batch, tokens, {self.config.in_channels})"
+            raise ShapeError(f"hidden_states has shape {tuple(tokens.shape)}, but it needs {needs}.")
+        if timestep is None:
+            raise ShapeError("timestep is missing; it needs one noise level in [0, 1] per sample.")
+        if timestep.ndim == 0:
+            timestep = timestep.expand(len(tokens))
+        if timestep.shape != tokens.shape[:1]:
+            raise ShapeError(f"timestep has shape {tuple(timestep.shape)}, but it needs ({len(tokens)},).")
+        return timestep
+
+    def _checked_cells(self, img_shapes: Sequence[Any] | None, tokens: Tensor) -> tuple[int, int]:
+        shapes = list(img_shapes) if img_shapes is not None else []
+        shapes = {tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else tuple(shape) for shape in shapes}
+        if len(shapes) != 1:
+            raise ShapeError(f"img_shapes is {img_shapes}, but it needs one (1, height/16, width/16) for the batch.")
+        frames, h, w = shapes.pop()
+        if frames != 1 or h * w != tokens.shape[1]:
+            got = f"({frames}, {h}, {w})"
+            raise ShapeError(f"img_shapes is {got}, but hidden_states has {tokens.shape[1]} tokens in one frame.")
+        return h, w
+
+    def _check_features(self, features: Sequence[Tensor], mask: Tensor | None, tokens: Tensor) -> None:
+        num_layers, width = len(self.txt_norm), self.config.enc_hidden_dim
+        if isinstance(features, Tensor) or len(features) != num_layers:
+            got = "one tensor" if isinstance(features, Tensor) else f"a list of {len(features)}"
+            raise ShapeError(f"encoder_hidden_states is {got}, but it needs a list of {num_layers} tensors.")
+        for index, layer in enumerate(features):
+            needs = (len(tokens), features[0].shape[1], width)
+            if layer.shape != needs:
+                raise ShapeError(
+                    f"encoder_hidden_states[{index}] has shape {tuple(layer.shape)}, but it needs {needs}."
+                )
+        if mask is not None and (mask.shape != features[0].shape[:2] or mask.dtype != torch.bool):
+            got, needs = f"{mask.dtype} of shape {tuple(mask.shape)}", tuple(features[0].shape[:2])
+            raise ShapeError(f"encoder_hidden_states_mask is {got}, but it needs torch.bool of shape {needs}.")
+
+
+class RotaryTables:
+    """Rotations of joint sequences, e^(i angle), made once for each size: not parameters, not in the state dict."""
+
+    MAX_KEPT = 32
+
+    def __init__(self, axes_dims: tuple[int, ...]):
+        self.axes_dims = axes_dims
+        self._kept: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
+
+    def of(self, h: int, w: int, num_text: int, device: torch.device) -> Tensor:
+        """Return the rotations of h x w image tokens, then num_text text tokens.
+
+        Shapes: -> (h*w + T, K/2), complex64.
+        """
+        key = (h, w, num_text, device)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        # Tables outlive the call: made under inference mode they could never be used in training later.
+        with torch.inference_mode(False), torch.no_grad():
+            positions = torch.cat([image_positions(h, w, device), text_positions(num_text, h, w, device)])
+            angles = rotary_angles(positions, self.axes_dims, ROTARY_THETA)                # (I+T, K/2)
+            table = torch.polar(torch.ones_like(angles), angles)
+        self._kept[key] = table
+        if len(self._kept) > self.MAX_KEPT:
+            self._kept.popitem(last=False)
+        return table
+
+
+class PaddingFacts:
+    """How much of a text mask is used, read from the device once per mask and not once per step."""
+
+    def __init__(self):
+        self._last: tuple[weakref.ref[Tensor], int, tuple[int, bool]] | None = None
+
+    def of(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
+        """Return how many text tokens to keep (trailing padding common to the batch is cut), and whether any is padded."""
+        num_text = features.shape[1]
+        if mask is None:
+            return num_text, False
+        if torch.compiler.is_compiling() or mask.device.type == "meta":
+            return num_text, True
+        if mask.is_inference():
+            return self._read(mask)
+        if self._last is not None and self._last[0]() is mask and self._last[1] == mask._version:
+            return self._last[2]
+        facts = self._read(mask)
+        self._last = (weakref.ref(mask), mask._version, facts)
+        return facts
+
+    @staticmethod
+    def _read(mask: Tensor) -> tuple[int, bool]:
+        in_use = mask.cpu()
+        columns = in_use.any(dim=0).nonzero()
+        num_text = int(columns[-1]) + 1 if len(columns) else 0
+        return num_text, not bool(in_use[:, :num_text].all())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_last": None}  # weak references are neither copied nor pickled
+
+
+def _check_config(config: Any) -> None:
+    for name in ("gate_mlp", "rms_norm", "multi_layer_encoder_feature"):
+        if not config[name]:
+            raise SettingError(name, config[name], "true", "No released Lens has it off.")
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    if config["inner_dim"] != width:
+        raise SettingError("inner_dim", config["inner_dim"], f"num_attention_heads x attention_head_dim = {width}")
+    axes = tuple(config["axes_dims_rope"])
+    if len(axes) != 3 or sum(axes) != config["attention_head_dim"] or any(dim % 2 for dim in axes):
+        needs = f"three even numbers that add up to attention_head_dim = {config['attention_head_dim']}"
+        raise SettingError("axes_dims_rope", axes, needs)
+    if config["patch_size"] ** 2 * config["out_channels"] != config["in_channels"]:
+        raise SettingError("in_channels", config["in_channels"], "patch_size^2 x out_channels")
+
+
+_warned_of_float16 = False
+
+
+def _warn_of_float16() -> None:
+    global _warned_of_float16
+    if not _warned_of_float16:
+        log.warning("float16: text features beyond 65504 are clipped. Prefer bfloat16 or float32.")
+    _warned_of_float16 = True
