@@ -1,0 +1,71 @@
+"""SHA-256 of files and of whole model folders, so that a picture can name exactly what drew it.
+
+A hash of a large file is kept in the cache folder under the file's path, size and time of change.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+MODEL_SUFFIXES = {".json", ".jinja", ".safetensors", ".gguf", ".txt"}
+LARGE_BYTES = 256 * 2**20
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
+    real = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", real.name):  # the hub's cache names large files by their SHA-256
+        return real.name
+    if real.stat().st_size < LARGE_BYTES:
+        return _read_and_hash(real)
+    return _remembered_hash(real)
+
+
+def model_hash(path: Path) -> str:
+    """Return one hash over a model: a single file's own, or over names and hashes of a folder's files."""
+    if path.is_file():
+        return file_hash(path)
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix in MODEL_SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    lines = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be computed again: LENS_CACHE, or the user's cache folder."""
+    base = os.environ.get("LENS_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens"
+
+
+def _read_and_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remembered_hash(path: Path) -> str:
+    stat = path.stat()
+    key = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+    store = cache_folder() / "file_hashes.json"
+    try:
+        known = json.loads(store.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = _read_and_hash(path)
+        try:
+            store.parent.mkdir(parents=True, exist_ok=True)
+            draft = store.with_suffix(f".{os.getpid()}.tmp")
+            draft.write_text(json.dumps(known, indent=1))
+            os.replace(draft, store)
+        except OSError:  # a read-only home: hash again next time
+            pass
+    return known[key]

@@ -1,0 +1,222 @@
+"""Pictures on disk: their settings inside the file, names that say what they show, writes that cannot tear.
+
+A PNG carries its settings in text chunks (`lens`, one JSON document, and `parameters`, lines for people); JPEG
+and WebP carry the same two texts in EXIF as UserComment and ImageDescription.
+Knows nothing of models or of how a picture is drawn.
+"""
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+
+from lens.config import Settings
+from lens.errors import LensError, SettingError
+
+FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"format": "PNG"},
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    "webp": {"format": "WEBP", "quality": 95, "method": 4},
+}
+CHUNK = "lens"
+ASCII_COMMENT = b"ASCII\0\0\0"  # EXIF's marker of the character set that follows in a UserComment
+LONGEST_SLUG = 60
+
+
+class FileUsed(Settings):
+    """A file that went into a picture, held to its content."""
+
+    path: str
+    sha256: str
+
+
+class LoraUsed(FileUsed):
+    """A LoRA file and the weight it was applied with."""
+
+    weight: float = 1.0
+
+
+class PictureSettings(Settings):
+    """Everything that decides a picture's pixels, and the versions that drew it."""
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    solver: str
+    model: str
+    """Name or folder, as it was asked for."""
+    model_hash: str
+    """SHA-256 over all files of the model; see `file_hashes`."""
+    loras: tuple[LoraUsed, ...] = ()
+    init_image: FileUsed | None = None
+    mask: FileUsed | None = None
+    strength: float | None = None
+    dtype: str
+    device: str
+    quantize: str | None = None
+    threads: int | None = None
+    """CPU threads: sums split among another number of threads may round another way."""
+    versions: dict[str, str] = {}
+
+    def parameters(self) -> str:
+        """Return the settings as the lines that picture viewers of this field show and parse."""
+        facts = {
+            "Steps": self.steps,
+            "Sampler": self.solver,
+            "CFG scale": self.guidance,
+            "Seed": self.seed,
+            "Size": f"{self.width}x{self.height}",
+            "Model": Path(self.model).name,
+            "Model hash": self.model_hash[:10],
+        }
+        if self.loras:
+            facts["Loras"] = " ".join(f"{Path(lora.path).name}:{lora.weight:g}" for lora in self.loras)
+        if self.init_image:
+            facts |= {"Init image": Path(self.init_image.path).name, "Denoising strength": self.strength}
+        if self.mask:
+            facts["Mask"] = Path(self.mask.path).name
+        facts["Version"] = f"lens {self.versions.get('lens', 'unknown')}"
+        lines = [self.prompt, f"Negative prompt: {self.negative_prompt}" if self.negative_prompt else ""]
+        return "\n".join([*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in facts.items())])
+
+
+def encode_picture(image: Image.Image, settings: PictureSettings, picture_format: str, file: BinaryIO) -> None:
+    """Write an image with its settings inside, as `png`, `jpg` or `webp`."""
+    document = json.dumps(settings.model_dump(mode="json", exclude_none=True))  # ASCII: \u escapes for the rest
+    options = dict(ENCODER_OPTIONS[picture_format])
+    if picture_format == "png":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt(CHUNK, document)
+        chunks.add_itxt("parameters", settings.parameters())
+        options["pnginfo"] = chunks
+    else:
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = settings.parameters().encode()
+        exif[ExifTags.Base.Software] = f"lens {settings.versions.get('lens', '')}".strip()
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = ASCII_COMMENT + document.encode("ascii")
+        options["exif"] = exif
+    image.save(file, **options)
+
+
+def read_settings(path: Path) -> PictureSettings:
+    """Return the settings a picture was drawn with.
+
+    Raises: LensError where the file is no picture, carries no settings, or settings that do not read.
+    """
+    with open_image(path) as image:
+        document = image.info.get(CHUNK)
+        if document is None:
+            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+            if isinstance(comment, bytes) and comment.startswith(ASCII_COMMENT):
+                document = comment.removeprefix(ASCII_COMMENT).decode("ascii", errors="replace")
+    if document is None:
+        raise LensError(
+            f"{path} carries no settings of Lens. Only files that `lens generate` wrote have them, and many "
+            "programs drop them when they save a picture again."
+        )
+    try:
+        values = json.loads(document)
+    except json.JSONDecodeError as error:
+        raise LensError(f"The settings inside {path} are damaged ({error}). Use another copy of it.") from error
+    if not isinstance(values, dict):
+        raise LensError(f"The settings inside {path} are not a JSON object. Use another copy of it.")
+    return PictureSettings.of(values, source=f"the settings inside {path}")
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return an image fully read from a file, with its `info`.
+
+    Raises: LensError that tells a missing file, a file that is no image, and a damaged one apart.
+    """
+    if not path.is_file():
+        what = "is a folder, not a picture" if path.is_dir() else "does not exist"
+        raise LensError(f"{path} {what}. Check the path.")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except UnidentifiedImageError as error:
+        raise LensError(f"{path} is not a picture that can be read. Use a PNG, JPEG or WebP file.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise LensError(f"{path} cannot be read ({error}). It may be cut short; use another copy.") from error
+
+
+def slug(prompt: str) -> str:
+    """Return a prompt as a file name: lower-case words of any language joined by hyphens, cut between words."""
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).lower())
+    name = ""
+    for word in words:
+        longer = f"{name}-{word}" if name else word
+        if len(longer.encode()) > LONGEST_SLUG:
+            break
+        name = longer
+    first_word = words[0].encode()[:LONGEST_SLUG].decode(errors="ignore") if words else ""
+    return name or first_word or "picture"
+
+
+def write_new(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], None]) -> Path:
+    """Write a file under a free name and return its path: stem, or stem-2, stem-3 ... where names are taken.
+
+    The file appears complete or not at all, and no file is ever replaced, also when two commands race.
+    """
+    with _draft(folder, write) as draft:
+        for number in count(1):
+            path = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+            try:
+                os.link(draft, path)  # unlike a rename, fails where the name is taken
+                return path
+            except FileExistsError:
+                continue
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    os.replace(draft, path)
+                    return path
+    raise AssertionError("unreachable")
+
+
+def write_over(path: Path, write: Callable[[BinaryIO], None]) -> Path:
+    """Write a file at exactly this path, in place of what is there, complete or not at all."""
+    with _draft(path.parent, write) as draft:
+        os.replace(draft, path)
+    return path
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder where it is missing; raise a LensError where pictures cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingError("--out", str(folder), "a folder", "A file of that name is in the way.") from error
+    except OSError as error:
+        raise SettingError("--out", str(folder), "a folder that can be made", f"{error.strerror}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingError("--out", str(folder), "a folder you may write to", "Choose another with --out.")
+
+
+@contextmanager
+def _draft(folder: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
+    """Write a file under a hidden name; at the end of the block it is gone unless it was renamed."""
+    path = folder / f".lens-{uuid4().hex}.tmp"
+    try:
+        with open(path, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    except OSError as error:
+        raise LensError(f"Cannot write to {folder}: {error.strerror or error}.") from error
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,185 @@
+"""Settings survive in every format, names never clobber, and no write is ever seen half-done."""
+
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lens.app.picture_files import (
+    FileUsed,
+    LoraUsed,
+    PictureSettings,
+    check_writable,
+    encode_picture,
+    open_image,
+    read_settings,
+    slug,
+    write_new,
+    write_over,
+)
+from lens.errors import LensError, SettingError
+
+SETTINGS = PictureSettings(
+    prompt='two "red" apples \u2014 \u4e24\u4e2a\u82f9\u679c\nunder a \U0001f98a',
+    negative_prompt="blur, caf\u00e9",
+    seed=7,
+    width=48,
+    height=32,
+    steps=20,
+    guidance=5.0,
+    solver="euler",
+    model="lens-nano",
+    model_hash="ab" * 32,
+    loras=(LoraUsed(path="styles/ink.safetensors", sha256="cd" * 32, weight=0.8),),
+    init_image=FileUsed(path="start.png", sha256="ef" * 32),
+    strength=0.6,
+    dtype="float32",
+    device="cpu",
+    threads=2,
+    versions={"lens": "0.1.0", "torch": "2.13.0"},
+)
+
+
+def picture(width: int = 48, height: int = 32) -> Image.Image:
+    return Image.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+def saved(path: Path, picture_format: str, settings: PictureSettings = SETTINGS) -> Path:
+    return write_over(path, lambda file: encode_picture(picture(), settings, picture_format, file))
+
+
+@pytest.mark.parametrize("picture_format", ["png", "jpg", "webp"])
+def test_settings_come_back_equal_from_every_format(tmp_path, picture_format):
+    path = saved(tmp_path / f"a.{picture_format}", picture_format)
+    assert read_settings(path) == SETTINGS
+    assert open_image(path).size == (48, 32)
+
+
+def test_png_pixels_come_back_unchanged(tmp_path):
+    assert open_image(saved(tmp_path / "a.png", "png")).tobytes() == picture().tobytes()
+
+
+def test_the_parameters_line_is_what_viewers_parse(tmp_path):
+    with Image.open(saved(tmp_path / "a.png", "png")) as image:
+        lines = image.text["parameters"].splitlines()
+    assert lines[2] == "Negative prompt: blur, caf\u00e9"
+    assert lines[3] == (
+        "Steps: 20, Sampler: euler, CFG scale: 5.0, Seed: 7, Size: 48x32, Model: lens-nano, "
+        "Model hash: ababababab, Loras: ink.safetensors:0.8, Init image: start.png, Denoising strength: 0.6, "
+        "Version: lens 0.1.0"
+    )
+
+
+@pytest.mark.parametrize("picture_format", ["jpg", "webp"])
+def test_the_parameters_line_is_the_exif_description(tmp_path, picture_format):
+    with Image.open(saved(tmp_path / f"a.{picture_format}", picture_format)) as image:
+        description = image.getexif()[0x010E]
+    raw = description.encode("latin-1") if isinstance(description, str) else description
+    assert b"Steps: 20, Sampler: euler" in raw
+
+
+def test_a_picture_of_another_program_says_that_it_carries_no_settings(tmp_path):
+    picture().save(tmp_path / "plain.jpg")
+    with pytest.raises(LensError, match=r"plain\.jpg carries no settings of Lens"):
+        read_settings(tmp_path / "plain.jpg")
+
+
+def test_an_unknown_setting_inside_a_picture_is_named(tmp_path):
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("lens", SETTINGS.model_dump_json()[:-1] + ', "sharpness": 3}')
+    picture().save(tmp_path / "newer.png", pnginfo=chunks)
+    with pytest.raises(SettingError, match=r"sharpness.*newer\.png"):
+        read_settings(tmp_path / "newer.png")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"prompt": "a"}'])
+def test_damaged_settings_are_an_error_that_names_the_file(tmp_path, text):
+    from PIL import PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("lens", text)
+    picture().save(tmp_path / "torn.png", pnginfo=chunks)
+    with pytest.raises(LensError, match=r"torn\.png"):
+        read_settings(tmp_path / "torn.png")
+
+
+def test_missing_unreadable_and_truncated_pictures_are_told_apart(tmp_path):
+    whole = saved(tmp_path / "whole.png", "png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "words.png").write_text("not a picture")
+    for name, said in [
+        ("none.png", "does not exist"),
+        ("cut.png", "cut short"),
+        ("words.png", "not a picture"),
+        (".", "is a folder"),
+    ]:
+        with pytest.raises(LensError, match=said):
+            open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("Two red apples, left of a fox!", "two-red-apples-left-of-a-fox"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("\u4e24\u4e2a \u82f9\u679c", "\u4e24\u4e2a-\u82f9\u679c"),
+        ("?!", "picture"),
+        ("a" * 90, "a" * 60),
+        ("word " * 30, "-".join(["word"] * 12)),
+    ],
+)
+def test_a_slug_is_a_readable_safe_file_name(prompt, name):
+    assert slug(prompt) == name
+
+
+def test_a_taken_name_gets_a_number_and_is_never_replaced(tmp_path):
+    paths = [write_new(tmp_path, "fox_7", ".png", lambda file, n=n: file.write(b"%d" % n)) for n in range(3)]
+    assert [path.name for path in paths] == ["fox_7.png", "fox_7-2.png", "fox_7-3.png"]
+    assert [path.read_bytes() for path in paths] == [b"0", b"1", b"2"]
+
+
+def test_racing_writers_each_get_a_file_of_their_own(tmp_path):
+    def write(number: int) -> Path:
+        return write_new(tmp_path, "fox", ".png", lambda file: file.write(b"%d" % number))
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(write, range(24)))
+    assert len(set(paths)) == 24
+    assert sorted(int(path.read_bytes()) for path in paths) == list(range(24))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path, error):
+    old = tmp_path / "fox.png"
+    old.write_bytes(b"old")
+
+    def fail_half_way(file: BytesIO) -> None:
+        file.write(b"half")
+        raise error
+
+    with pytest.raises(error):
+        write_over(old, fail_half_way)
+    with pytest.raises(error):
+        write_new(tmp_path, "cat", ".png", fail_half_way)
+    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
+    assert old.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_an_error_that_says_where(tmp_path):
+    def no_space(file: BytesIO) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(LensError, match=f"Cannot write to {tmp_path}: No space left on device"):
+        write_over(tmp_path / "fox.png", no_space)
+
+
+def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SettingError, match="--out.*in the way"):
+        check_writable(tmp_path / "out")
+    check_writable(tmp_path / "new" / "deep")
+    assert (tmp_path / "new" / "deep").is_dir()
