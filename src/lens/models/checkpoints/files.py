@@ -1,0 +1,189 @@
+"""Reading files of weights: what is in them, whether they are whole, and a strict match against what is expected.
+
+Headers are read without torch; a tensor is read only when it is asked for. Pickled files are refused, because
+reading one runs the code inside. Knows nothing of what the tensors mean.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lens.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICKLED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+LFS_POINTER = b"version https://git-lfs"
+NUM_LISTED = 10
+
+BYTES_OF_DTYPE = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file: its shape, its dtype by safetensors' code, and how to read it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], "Tensor"]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * BYTES_OF_DTYPE.get(self.dtype, 4)
+
+
+class Stored(NamedTuple):
+    """The tensors of one file or folder by name, and the metadata that travels with them."""
+
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, str]
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raise a CheckpointError for a file that is missing, a git-lfs pointer, a web page or pickled."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, but a file of weights is needed here.")
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist. Check the path, or list known models with `lens models`."
+        )
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(LFS_POINTER):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the weights: the repository was cloned without them. "
+                              "Run `git lfs pull` in it, or fetch it with `hf download`.")  # fmt: skip
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(f"{path} is a web page, not weights: the download was answered by an error page. "
+                              "Fetch it again with `hf download`.")  # fmt: skip
+    if not head:
+        raise CheckpointError(f"{path} is empty. Fetch it again.")
+    if path.suffix.lower() in PICKLED_SUFFIXES or _is_pickled(head):
+        raise CheckpointError(f"{path} is a pickled file, which is refused: reading it would run the code inside. "
+                              "Get the .safetensors of the same weights, or convert it where you trust it.")  # fmt: skip
+
+
+def _is_pickled(head: bytes) -> bool:
+    # torch.save writes a zip archive; older ones a pickle of protocol 2 to 5.
+    return head.startswith(b"PK\x03\x04") or (
+        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    )
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
+    """Return ({name: (dtype, shape)}, metadata) of a safetensors file, having checked that the file is whole."""
+    refuse_unreadable(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            if length > 100_000_000 or size < 8:
+                raise CheckpointError(
+                    f"{path} is not a safetensors file, or only its first {size} bytes. Fetch it again."
+                )
+            raise _truncated(path, size, length + 8)
+        try:
+            entries = json.loads(file.read(length))
+            metadata = entries.pop("__metadata__", {})
+            header = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
+            end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read.") from error
+    if size < end:
+        raise _truncated(path, size, end)
+    return header, metadata
+
+
+def _truncated(path: Path, size: int, needed: int) -> CheckpointError:
+    return CheckpointError(f"{path} is truncated: it has {size} bytes of {needed}. The download stopped early; "
+                           "run it again (`hf download` resumes).")  # fmt: skip
+
+
+def open_safetensors(path: Path) -> Stored:
+    """Return the tensors of a safetensors file, each read from disk when asked for."""
+    header, metadata = read_header(path)
+    return Stored(
+        {name: StoredTensor(shape, dtype, _reader(path, name)) for name, (dtype, shape) in header.items()},
+        metadata,
+    )
+
+
+def _reader(path: Path, name: str) -> Callable[[], "Tensor"]:
+    def read() -> "Tensor":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name)
+
+    return read
+
+
+def renamed(tensors: Mapping[str, StoredTensor], names: Mapping[str, str]) -> dict[str, StoredTensor]:
+    """Return the same tensors under other names; a name that is not in the mapping stays."""
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def check_match(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    *,
+    source: object,
+    what: str,
+) -> None:
+    """Raise a CheckpointError unless names and shapes agree exactly.
+
+    The message lists the first ten missing, extra and mis-shaped names and says what the file probably is.
+    """
+    from lens.models.checkpoints.kinds import probable_kind
+
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    shaped = [
+        f"{name} is {_shape(found[name])}, needs {_shape(expected[name])}"
+        for name in expected
+        if name in found and tuple(found[name]) != tuple(expected[name])
+    ]
+    if not (missing or extra or shaped):
+        return
+    parts = [listed(missing, "missing"), listed(extra, "extra"), listed(shaped, "mis-shaped")]
+    kind = probable_kind(found)
+    guess = f" It is probably {kind}." if kind else " It is no kind of file known here."
+    raise CheckpointError(
+        f"{source} does not fit {what}: {'; '.join(part for part in parts if part)}.{guess}"
+    )
+
+
+def listed(names: list[str], claim: str) -> str:
+    """Return a count, a claim and the first ten names; empty for no names."""
+    if not names:
+        return ""
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return f"{len(names)} {claim} ({', '.join(names[:NUM_LISTED])}{more})"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(str(side) for side in shape) + ")"
+
+
+def shapes_of(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each stored tensor."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object from a file of settings; CheckpointError if it is missing or not one."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing. The folder is incomplete; fetch it again (`hf download` resumes)."
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}. Fetch it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object.")
+    return values

@@ -1,0 +1,134 @@
+"""Folders in diffusers layout: one sub-folder a component, each with config.json and safetensors.
+
+Checks a whole model from headers alone, before a byte of weights is read. Free of torch.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lens.errors import CheckpointError
+from lens.models.checkpoints.files import (
+    PICKLED_SUFFIXES,
+    Stored,
+    check_match,
+    open_safetensors,
+    read_json,
+    refuse_unreadable,
+    shapes_of,
+)
+from lens.models.checkpoints.structure import Shapes, denoiser_shapes, text_encoder_shapes, vae_shapes
+
+STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+WHAT = {
+    "transformer": "the Lens denoiser",
+    "vae": "the FLUX.2 VAE",
+    "text_encoder": "the GPT-OSS text encoder",
+}
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return the weight files that a model folder should have and lacks, by their path inside it."""
+    missing = []
+    for component, stem in STEMS.items():
+        inside = folder / component
+        index = inside / f"{stem}.safetensors.index.json"
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        else:
+            names = [f"{stem}.safetensors"]
+        missing += [f"{component}/{name}" for name in names if not (inside / name).exists()]
+    return missing
+
+
+def open_component(folder: Path, component: str) -> Stored:
+    """Return the stored tensors of one component, its shards joined.
+
+    Raises: CheckpointError if files are missing, pickled, pointers, truncated, or disagree with their index.
+    """
+    stem = STEMS[component]
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        whole = folder / f"{stem}.safetensors"
+        if not whole.exists():
+            _refuse_pickled_folder(folder)
+        refuse_unreadable(whole)
+        return open_safetensors(whole)
+    shard_of: dict[str, str] = read_json(index).get("weight_map", {})
+    tensors, metadata = {}, {}
+    for shard in sorted(set(shard_of.values())):
+        part = open_safetensors(folder / shard)
+        tensors |= part.tensors
+        metadata |= part.metadata
+    check_match(
+        {name: tensors[name].shape if name in tensors else () for name in shard_of},
+        shapes_of(tensors),
+        source=folder,
+        what=f"its own index {index.name}",
+    )
+    return Stored(tensors, metadata)
+
+
+def _refuse_pickled_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} does not exist. The model folder is incomplete; fetch it again.")
+    pickled = sorted(path for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
+    if pickled:
+        refuse_unreadable(pickled[0])
+    raise CheckpointError(f"{folder} holds no {' or '.join(sorted(set(STEMS.values())))}.safetensors. "
+                          "The folder is incomplete; fetch it again (`hf download` resumes).")  # fmt: skip
+
+
+def component_config(folder: Path) -> dict[str, Any]:
+    """Return a component's settings without the entries that only say who wrote them."""
+    return {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
+
+
+def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
+    """Return the names and shapes that a component of this configuration must have."""
+    shapes: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+        "transformer": denoiser_shapes,
+        "vae": vae_shapes,
+        "text_encoder": text_encoder_shapes,
+    }
+    return shapes[component](config)
+
+
+def check_component(folder: Path, component: str) -> None:
+    """Raise a CheckpointError unless the component's files are whole and hold exactly its weights."""
+    stored = open_component(folder, component)
+    config = component_config(folder)
+    try:
+        expected = component_shapes(component, config)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} lacks {error.args[0]}; it is of another model."
+        ) from error
+    found = shapes_of(stored.tensors)
+    if component == "text_encoder":
+        expected, found = _as_stored_text_encoder(expected, found, config)
+    check_match(expected, found, source=folder, what=WHAT[component])
+
+
+def _as_stored_text_encoder(
+    expected: Shapes, found: Shapes, config: Mapping[str, Any]
+) -> tuple[Shapes, Shapes]:
+    """Allow what transformers allows: experts in MXFP4 (blocks of 32 and their scales) and a head tied or left out."""
+    found = dict(found)
+    for name in [name for name in found if name.endswith("_blocks")]:
+        scales = found.pop(name.removesuffix("_blocks") + "_scales", None)
+        experts, outputs, groups, half = found.pop(name)
+        if scales == (experts, outputs, groups):
+            found[name.removesuffix("_blocks")] = (experts, groups * half * 2, outputs)
+    if config.get("tie_word_embeddings") or "lm_head.weight" not in found:
+        expected = {name: shape for name, shape in expected.items() if name != "lm_head.weight"}
+        found.pop("lm_head.weight", None)
+    return expected, found
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a CheckpointError unless every component with weights in a model folder is whole and fits exactly."""
+    for component in STEMS:
+        if component in read_json(folder / "model_index.json"):
+            check_component(folder / component, component)

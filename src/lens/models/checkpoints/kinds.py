@@ -1,0 +1,84 @@
+"""What a file of weights probably is, told from the names of its tensors.
+
+Free of torch. Used to say what a wrong file is, and to choose how a right one is read.
+"""
+
+from collections.abc import Iterable
+
+# Both must be there; a Qwen-Image denoiser has the first alone.
+LENS_MARKS = ("transformer_blocks.0.attn.norm_added_q.weight", "transformer_blocks.0.img_mlp.w1.weight")
+
+DENOISER_PREFIXES = (
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "model.",
+    "module.",
+    "net.",
+    "_orig_mod.",
+)
+
+# (what it is, pieces that must each be part of some name), the most particular first.
+_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("a LoKr adapter", ("lokr_w",)),
+    ("a LoHa adapter, which is not supported", ("hada_w1",)),
+    ("a LoRA for a UNet (Stable Diffusion)", ("lora_unet_down_blocks",)),
+    ("a LoRA for FLUX.1", ("double_blocks", "lora_")),
+    ("a LoRA for a model with single-stream blocks, such as FLUX", ("single_transformer_blocks", "lora_")),
+    ("a LoRA for Lens", ("img_qkv", "lora_")),
+    ("a LoRA of another model", ("lora_",)),
+    ("an NVFP4 GPT-OSS text encoder", ("mlp.experts.", "weight_scale_2")),
+    ("a GPT-OSS text encoder in GGUF naming", ("blk.0.ffn_gate_exps", "blk.0.attn_sinks")),
+    ("a language model in GGUF naming", ("blk.0.attn_q.weight",)),
+    ("a GPT-OSS text encoder", ("self_attn.sinks",)),
+    ("an MXFP8 Lens denoiser", ("attn.norm_added_q.weight", "img_mlp.w1.weight_scale")),
+    (
+        "a Lens denoiser of another configuration, or a part of one",
+        ("attn.norm_added_q.weight", "img_mlp.w1.weight"),
+    ),
+    ("a Qwen-Image denoiser", ("attn.norm_added_q.weight", "img_mlp.net.0.proj.weight")),
+    ("a FLUX.2 denoiser", ("double_stream_modulation_img",)),
+    ("a FLUX.1 denoiser", ("double_blocks.0.img_attn", "single_blocks.0")),
+    ("a FLUX.1 denoiser", ("single_transformer_blocks.0", "transformer_blocks.0.ff_context")),
+    ("a Stable Diffusion 3 denoiser", ("joint_blocks.0",)),
+    ("a Z-Image denoiser", ("cap_embedder", "noise_refiner.0")),
+    ("a Stable Diffusion checkpoint", ("input_blocks.0.0.weight",)),
+    ("a Stable Diffusion UNet", ("down_blocks.0.resnets.0.time_emb_proj",)),
+    ("a FLUX.2 VAE under FLUX.2's own names", ("encoder.down.0.block.0", "bn.running_mean")),
+    ("a FLUX.2 VAE under diffusers' names", ("encoder.down_blocks.0", "bn.running_mean")),
+    ("a VAE without latent statistics, such as FLUX.1's", ("encoder.down.0.block.0",)),
+    ("a VAE without latent statistics, such as FLUX.1's", ("encoder.down_blocks.0.resnets.0",)),
+    ("a T5 text encoder", ("encoder.block.0.layer.0",)),
+    ("a CLIP text encoder", ("text_model.encoder.layers.0",)),
+    ("another language model", ("layers.0.self_attn.q_proj",)),
+)
+
+
+def probable_kind(names: Iterable[str]) -> str | None:
+    """Return what a file with these tensor names probably is, as words for a message; None if unknown."""
+    names = list(names)
+    for kind, pieces in _KINDS:
+        if all(any(piece in name for name in names) for piece in pieces):
+            return kind
+    return None
+
+
+def denoiser_prefix(names: Iterable[str]) -> str | None:
+    """Return what stands in front of a Lens denoiser's names ("" for nothing); None if it is not Lens.
+
+    Prefixes may be stacked, as in `module._orig_mod.`.
+    """
+    names = set(names)
+    for name in names:
+        if not name.endswith(LENS_MARKS[0]):
+            continue
+        prefix = name.removesuffix(LENS_MARKS[0])
+        if _is_known_prefix(prefix) and prefix + LENS_MARKS[1] in names:
+            return prefix
+    return None
+
+
+def _is_known_prefix(text: str) -> bool:
+    return not text or any(
+        text.startswith(p) and _is_known_prefix(text.removeprefix(p)) for p in DENOISER_PREFIXES
+    )

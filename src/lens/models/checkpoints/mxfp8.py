@@ -1,0 +1,88 @@
+"""MXFP8 single files: float8 weights with one power of two for every 32 inputs.
+
+Each linear layer is `weight` (float8 E4M3), `weight_scale` (uint8, an E8M0 exponent, in blocked order) and
+`comfy_quant` (JSON as bytes). Value = weight * 2^(scale - 127). Other tensors are plain. Spec: section 6.
+Letters: O outputs, I inputs.
+"""
+
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lens.errors import CheckpointError
+from lens.models.checkpoints.blocked_scales import from_blocked, to_blocked
+from lens.models.checkpoints.files import StoredTensor
+
+BLOCK = 32
+E8M0_BIAS, E8M0_NAN = 127, 255
+E4M3_MAX_EXPONENT = 8
+FORMAT = "mxfp8"
+
+
+def is_mxfp8(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Return whether any layer carries scales."""
+    return any(name.endswith(".weight_scale") for name in tensors)
+
+
+def without_mxfp8(tensors: Mapping[str, StoredTensor], *, source: object) -> dict[str, StoredTensor]:
+    """Return the same tensors with each quantised layer as one weight that is dequantised when read."""
+    plain = dict(tensors)
+    for scale_name in [name for name in tensors if name.endswith(".weight_scale")]:
+        layer = scale_name.removesuffix(".weight_scale")
+        scale = plain.pop(scale_name)
+        weight = plain.get(f"{layer}.weight")
+        if weight is None or weight.dtype != "F8_E4M3" or scale.dtype not in ("U8", "F8_E8M0") or len(weight.shape) != 2:
+            got = f"{weight.dtype} weight with {scale.dtype} scales" if weight else "scales without a weight"
+            raise CheckpointError(f"{layer} in {source} is not MXFP8: {got}, but it needs a float8 E4M3 matrix with E8M0 scales.")
+        settings = plain.pop(f"{layer}.comfy_quant", None)
+        if settings is not None:
+            check_settings(settings.read(), FORMAT, layer, source)
+        plain[f"{layer}.weight"] = StoredTensor(weight.shape, "F32", _reader(weight, scale))
+    return plain
+
+
+def _reader(weight: StoredTensor, scale: StoredTensor):
+    return lambda: dequantize(weight.read(), scale.read().view(torch.uint8))
+
+
+def check_settings(settings: Tensor, expected: str, layer: str, source: object) -> None:
+    """Raise a CheckpointError unless the JSON beside a layer names the format that its tensors have."""
+    try:
+        values = json.loads(bytes(settings.tolist()))
+        found = values["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{layer}.comfy_quant in {source} is not JSON with a format.") from error
+    if expected not in str(found).lower():
+        raise CheckpointError(f"{layer} in {source} is stored as {found!r}, but {expected} is read here.")
+
+
+def dequantize(weight: Tensor, blocked_scale: Tensor) -> Tensor:
+    """Return the float32 values of an MXFP8 matrix.
+
+    Shapes: weight (O, I) float8, blocked_scale uint8 of the padded (O, I/32) -> (O, I).
+    Raises: CheckpointError for scales that do not fit, or that are not numbers (255).
+    """
+    outputs, inputs = weight.shape
+    if inputs % BLOCK:
+        raise CheckpointError(f"An MXFP8 matrix of shape ({outputs}, {inputs}) needs a multiple of {BLOCK} inputs.")
+    exponents = from_blocked(blocked_scale, outputs, inputs // BLOCK)             # (O, I/32)
+    if bool((exponents == E8M0_NAN).any()):
+        raise CheckpointError("MXFP8 scales hold 255, which is not a number: the file is damaged.")
+    scale = torch.ldexp(torch.ones(()), exponents.to(torch.int32) - E8M0_BIAS)    # (O, I/32)
+    return (weight.float().unflatten(1, (-1, BLOCK)) * scale[..., None]).flatten(1)  # (O, I)
+
+
+def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (float8 weight, scales in blocked order) of a matrix: the largest power of two in each 32 sets the scale.
+
+    Shapes: (O, I) -> (O, I) float8 E4M3 and uint8 of the padded (O, I/32).
+    """
+    groups = values.float().unflatten(1, (-1, BLOCK))                             # (O, I/32, 32)
+    largest = groups.abs().amax(dim=2)                                            # (O, I/32)
+    exponent = torch.frexp(largest).exponent - 1 - E4M3_MAX_EXPONENT              # largest in [1, 2) * 2^exponent
+    exponent = torch.where(largest > 0, exponent, 0).clamp(-E8M0_BIAS, E8M0_BIAS)
+    scaled = groups * torch.ldexp(torch.ones(()), -exponent)[..., None]
+    weight = scaled.clamp(-448, 448).to(torch.float8_e4m3fn).flatten(1)           # (O, I)
+    return weight, to_blocked((exponent + E8M0_BIAS).to(torch.uint8))

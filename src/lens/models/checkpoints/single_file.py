@@ -1,0 +1,152 @@
+"""Denoisers, from and to every layout in circulation: folder, single file (plain, MXFP8), GGUF.
+
+The layout is told from the file itself. A file without settings has its configuration read off the shapes;
+what shapes cannot tell (which text layers, how rotary axes split) is taken from the file's metadata or, for the
+released sizes, from the table of known models. Spec: section 6.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lens.errors import CheckpointError
+from lens.models.checkpoints.catalog import LENS_DENOISER
+from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.folder import WHAT, component_config, open_component
+from lens.models.checkpoints.kinds import LENS_MARKS, denoiser_prefix, probable_kind
+from lens.models.checkpoints.loading import built_empty, fill
+from lens.models.checkpoints.mxfp8 import is_mxfp8, without_mxfp8
+from lens.models.denoiser import LensTransformer2DModel
+
+CONFIG_KEY = "lens_config"
+
+
+def load_denoiser(
+    path: str | Path,
+    torch_dtype: torch.dtype | None = torch.bfloat16,
+    config: Mapping[str, Any] | None = None,
+) -> LensTransformer2DModel:
+    """Return the denoiser of a folder, a .safetensors file or a .gguf file, in eval mode.
+
+    The originals are float32 (16.4 GB), so the dtype is explicit; None keeps what is stored (quantised: float32).
+    Raises: CheckpointError that names what does not fit and what the file probably is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path / "transformer" if (path / "transformer").is_dir() else path
+        stored = open_component(folder, "transformer")
+        config = dict(config or component_config(folder))
+        unknown = sorted(set(config) - set(LENS_DENOISER))
+        if unknown:
+            raise CheckpointError(
+                f"{folder / 'config.json'} has settings that a Lens denoiser does not know: {', '.join(unknown)}."
+            )
+    else:
+        stored = open_denoiser_file(path)
+        config = dict(config or config_of(stored, source=path))
+    model = built_empty(lambda: LensTransformer2DModel(**config))
+    fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["transformer"])
+    model.register_to_config(_name_or_path=str(path))
+    return model
+
+
+def open_denoiser_file(path: Path) -> Stored:
+    """Return the tensors of a single-file denoiser under the module's own names, quantised ones dequantised on reading."""
+    if path.suffix.lower() == ".gguf":
+        from lens.models.checkpoints.gguf_file import open_gguf
+
+        stored = open_gguf(path)
+    else:
+        stored = open_safetensors(path)
+    prefix = denoiser_prefix(stored.tensors)
+    if prefix is None:
+        kind = probable_kind(stored.tensors)
+        guess = f"It is probably {kind}." if kind else f"It lacks {' and '.join(LENS_MARKS)}."
+        raise CheckpointError(f"{path} is not a Lens denoiser. {guess}")
+    # A name without the prefix stays as it is and is reported as extra.
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in stored.tensors.items()}
+    if is_mxfp8(tensors):
+        tensors = without_mxfp8(tensors, source=path)
+    return Stored(tensors, stored.metadata)
+
+
+def config_of(stored: Stored, *, source: object) -> dict[str, Any]:
+    """Return the configuration of a single-file denoiser, from its metadata or else from its shapes."""
+    if CONFIG_KEY in stored.metadata:
+        return json.loads(stored.metadata[CONFIG_KEY])
+    return infer_config(shapes_of(stored.tensors), source=source)
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
+    """Return the configuration that gives these shapes.
+
+    Raises: CheckpointError if a weight needed for that is missing, or if the shapes leave something open.
+    """
+    try:
+        width, in_channels = shapes["img_in.weight"]
+        head_dim = shapes["transformer_blocks.0.attn.norm_q.weight"][0]
+        features = shapes["txt_norm.0.weight"][0]
+        patched = shapes["proj_out.weight"][0]
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{source} is incomplete: {error} is missing or mis-shaped. It is a part of a Lens denoiser."
+        ) from error
+    num_features = sum(name.startswith("txt_norm.") for name in shapes)
+    open_questions = (head_dim, num_features, features)
+    released = (
+        LENS_DENOISER["attention_head_dim"],
+        len(LENS_DENOISER["selected_layer_index"]),
+        LENS_DENOISER["enc_hidden_dim"],
+    )
+    if open_questions != released:
+        raise CheckpointError(f"{source} is a Lens denoiser of another size, and its shapes do not tell which text layers it reads "
+                              "and how its rotary axes split. Give its config, or a file saved by Lens, which carries it.")  # fmt: skip
+    blocks = {int(name.split(".")[1]) for name in shapes if name.startswith("transformer_blocks.")}
+    return LENS_DENOISER | {
+        "in_channels": in_channels,
+        "out_channels": patched // LENS_DENOISER["patch_size"] ** 2,
+        "num_layers": max(blocks) + 1,
+        "num_attention_heads": width // head_dim,
+        "inner_dim": width,
+    }
+
+
+def save_denoiser(
+    denoiser: LensTransformer2DModel, path: str | Path, dtype: torch.dtype | None = None
+) -> Path:
+    """Write a denoiser as a diffusers folder (a path without suffix) or as a single .safetensors file.
+
+    A single file carries its configuration in its metadata. None keeps the module's dtype.
+    """
+    path = Path(path)
+    if path.suffix:
+        write_single_file(path, denoiser.state_dict(), dict(denoiser.config), dtype)
+        return path
+    if dtype is not None and dtype != denoiser.dtype:
+        raise CheckpointError(
+            f"A folder is written in the module's own dtype, {denoiser.dtype}. Move it first: denoiser.to({dtype})."
+        )
+    denoiser.save_pretrained(path, safe_serialization=True)
+    return path
+
+
+def write_single_file(
+    path: Path,
+    state: Mapping[str, Tensor | StoredTensor],
+    config: Mapping[str, Any],
+    dtype: torch.dtype | None,
+) -> None:
+    """Write a denoiser's weights under bare names, with its configuration beside them."""
+    from lens.models.checkpoints.loading import cast
+    from lens.models.checkpoints.writing import write_safetensors
+
+    values = {
+        name: cast(value.read() if isinstance(value, StoredTensor) else value, dtype)
+        for name, value in state.items()
+    }
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    write_safetensors(path, values, {"format": "pt", CONFIG_KEY: json.dumps(settings)})
