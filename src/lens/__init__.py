@@ -1,0 +1,48 @@
+"""Lens: text to image.
+
+Importing it costs next to nothing: what it exports is imported when first used. It also tells diffusers and
+transformers of the Lens classes, so that a plain `DiffusionPipeline.from_pretrained` loads Lens afterwards.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lens.registration import register
+
+if TYPE_CHECKING:
+    from lens.core.geometry import RESOLUTION_BUCKETS, resolve_resolution
+    from lens.models.denoiser import LensTransformer2DModel
+    from lens.models.text_features import LensGptOssEncoder
+    from lens.sampling.pipeline import LensPipeline
+
+__version__ = "0.1.0"
+__all__ = [
+    "RESOLUTION_BUCKETS",
+    "LensGptOssEncoder",
+    "LensPipeline",
+    "LensTransformer2DModel",
+    "resolve_resolution",
+]
+
+_HOME_OF = {
+    "RESOLUTION_BUCKETS": "lens.core.geometry",
+    "resolve_resolution": "lens.core.geometry",
+    "LensTransformer2DModel": "lens.models.denoiser",
+    "LensGptOssEncoder": "lens.models.text_features",
+    "LensPipeline": "lens.sampling.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'lens' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
+
+
+register()

@@ -1,7 +1,7 @@
 """The conversation a prompt is wrapped in, and the text features of prompts.
 
-Lens reads its prompt from inside a fixed GPT-OSS ("harmony") conversation. The fixed strings must match those of
-training byte for byte: tokens before the prompt are dropped from the features, but the kept ones attend to them.
+Lens reads its prompt from inside a fixed GPT-OSS ("harmony") conversation. The fixed strings must match those
+of training byte for byte: tokens before the prompt are dropped, but the kept ones attend to them.
 Deliberately free of chat-template engines and of today's date. Spec: section 4.
 Letters: B prompts, T tokens from the prompt's first one on, P tokens of the preamble.
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PINNED_DATE = "2026-05-01"
-"""The conversation's date. The kept tokens attend to it: unpinned, the same seed draws another picture tomorrow."""
+"""The conversation's date. Kept tokens attend to it: unpinned, a seed draws another picture tomorrow."""
 
 DEVELOPER_INSTRUCTIONS = (
-    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
-    "the objects and background."
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships "
+    "of the objects and background."
 )
 THINKING = "Need to generate one image according to the description."
 
@@ -69,8 +69,8 @@ class PromptTemplate:
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", date: str = PINNED_DATE):
         self.tokenizer = tokenizer
         self.date = date
-        # The preamble ends and the scaffold begins with a control token, so the ids of the three parts joined are
-        # the ids of the joined text.
+        # The preamble ends and the scaffold begins with a control token, so the ids of the three parts joined
+        # are the ids of the joined text.
         self.preamble_ids = self._ids(PREAMBLE.format(date=date))
         self.scaffold_ids = self._ids(SCAFFOLD)
         for part, ids in (("preamble", self.preamble_ids), ("scaffold", self.scaffold_ids)):
@@ -80,7 +80,7 @@ class PromptTemplate:
                 )
 
     def render(self, prompt: str) -> str:
-        """Return the conversation as text, control tokens of the prompt included: for people, not for encoding."""
+        """Return the conversation as text, a prompt's control tokens included: to read, not to encode."""
         return PREAMBLE.format(date=self.date) + prompt + SCAFFOLD
 
     def tokenize(self, prompts: Sequence[str], max_sequence_length: int = 512) -> TokenizedPrompts:
@@ -131,8 +131,8 @@ def encode_prompts(
 ) -> tuple[list[Tensor], Tensor]:
     """Return the text features of prompts, from each prompt's first token on, and which tokens are real.
 
-    Each distinct prompt is encoded once; one a pass (the default) makes its features independent, to the bit, of
-    the others in the call. T is the longest of the batch; features past a prompt's end are zero.
+    Each distinct prompt is encoded once; one a pass (the default) makes its features independent, to the bit,
+    of the others in the call. T is the longest of the batch; features past a prompt's end are zero.
 
     Shapes: one (B, T, hidden) a layer, and a bool mask (B, T), True = real token.
     """
@@ -156,21 +156,20 @@ def encode_prompts(
 def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
     """Return features of several prompts as one batch, zeros on the right, and their mask.
 
-    Shapes: B rows of one (T_row, hidden) a layer -> one (B, T, hidden) a layer, mask (B, T) with T the longest.
+    Shapes: B rows of one (T_row, hidden) a layer -> one (B, T, hidden) a layer, mask (B, T), T the longest.
     """
-    lengths = torch.tensor([row[0].shape[0] for row in rows])
+    lengths = torch.tensor([row[0].shape[0] for row in rows])  # (B,)
     longest = int(lengths.max())
-    batch = [
-        torch.stack(
-            [functional.pad(one, (0, 0, 0, longest - one.shape[0])) for one in layer]
-        )  # (B, T, hidden)
-        for layer in zip(*rows, strict=True)
-    ]
+    batch = [torch.stack([_padded(one, longest) for one in layer]) for layer in zip(*rows, strict=True)]
     return batch, (torch.arange(longest) < lengths[:, None]).to(batch[0].device)
 
 
+def _padded(feature: Tensor, length: int) -> Tensor:
+    return functional.pad(feature, (0, 0, 0, length - feature.shape[0]))  # (T, hidden)
+
+
 def no_text(like: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return what stands for no text at all: zero features and a mask all False, in the shape of other features.
+    """Return what stands for no text at all: zero features and a mask all False, shaped as other features.
 
     Shapes: one (B, T, hidden) a layer -> the same, and a bool mask (B, T).
     """

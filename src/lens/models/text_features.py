@@ -1,7 +1,7 @@
 """Text features: what chosen blocks of a GPT-OSS language model put out, on the way to its answer.
 
-The model stops after the last block asked for, and its LM head never runs; `generate` works on the same weights.
-Knows nothing of templates or of what reads the features. Spec: section 4.
+The model stops after the last block asked for and its LM head never runs; `generate` works on the same
+weights. Knows nothing of templates or of what reads the features. Spec: section 4.
 Letters: B batch, T tokens, hidden the width of the language model.
 """
 
@@ -53,11 +53,12 @@ class LensGptOssEncoder(GptOssForCausalLM):
             "sliding_attention": create_sliding_window_causal_mask(**mask_inputs),
         }
         rotary = model.rotary_emb(stream, positions)
+        layer_types = model.config.layer_types or []
         captured: dict[int, Tensor] = {}
-        for index, block in enumerate(model.layers[: last + 1]):
-            stream = block(
+        for index in range(last + 1):
+            stream = model.layers[index](
                 stream,
-                attention_mask=masks[model.config.layer_types[index]],
+                attention_mask=masks[layer_types[index]],
                 position_embeddings=rotary,
                 position_ids=positions,
                 use_cache=False,

@@ -1,7 +1,7 @@
 """A byte-level BPE tokenizer with the control tokens of the harmony conversation, trained from texts.
 
-What it makes loads and behaves as the released GPT-OSS tokenizer does, only smaller: o200k's splitting of text
-into words, byte-level pieces, control tokens outside the vocabulary learned. Knows nothing of models.
+What it makes loads and behaves as the released GPT-OSS tokenizer does, only smaller: o200k's splitting of
+text into words, byte-level pieces, control tokens outside the vocabulary learned. Knows nothing of models.
 Spec: sections 4 and 6.
 """
 
@@ -36,15 +36,16 @@ WORD_PATTERN = "|".join(
         r"\s+",
     )
 )
-"""How o200k splits text before merging: words with their case and contraction, digits by three, marks, spaces."""
+"""How o200k splits text before merging: words by case with contractions, digits by three, marks, spaces."""
 
 
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, max_length: int = 4096
 ) -> "PreTrainedTokenizerFast":
-    """Return a tokenizer of exactly vocab_size entries or fewer (where the texts hold too few pairs to merge).
+    """Return a tokenizer of vocab_size entries, fewer only where the texts hold too few pairs to merge.
 
-    The same texts in the same order give the same tokenizer. Control tokens take the last ids.
+    The same texts in the same order give the same tokenizer. Control tokens take the last ids. Let the texts
+    hold some whole conversations (`PromptTemplate.render`), or the fixed strings take several times the tokens.
 
     Raises: SettingError for a vocabulary that cannot hold the bytes and the control tokens.
     """

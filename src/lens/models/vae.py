@@ -2,7 +2,7 @@
 
 The autoencoder makes c channels at 1/8 of the size; 2x2 patches of them, normalised by the statistics of the
 autoencoder's own BatchNorm, are what the denoiser sees. Knows nothing of prompts, sampling or files.
-Letters: B batch, c latent channels, C = 4c patched channels, h and w the size in patches (1/16 of the pixels).
+Letters: B batch, c latent channels, 4c patched channels, h and w the size in patches (1/16 of the pixels).
 Order: patched channels run (c, row, column). Spec: sections 5 and 6 (latents).
 """
 
@@ -180,7 +180,7 @@ def _decode_one(
 
 
 def _ramp(length: int, rise: int, fall: int, device: torch.device) -> Tensor:
-    """Return weights that rise linearly from the first pixel shared and fall to the last, never quite to zero."""
+    """Return weights that rise over the first pixels shared and fall over the last, never quite to zero."""
     weights = torch.ones(length, device=device)
     if rise:
         weights[:rise] *= (torch.arange(rise, device=device) + 0.5) / rise
