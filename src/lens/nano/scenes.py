@@ -7,7 +7,7 @@ Coordinates: x to the right, y down; a thing's centre is the centre of its sprit
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -28,8 +28,15 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 SIDES: dict[str, tuple[float, float]] = {"small": (0.21, 0.28), "medium": (0.34, 0.42), "large": (0.61, 0.75)}
 """Side of a thing that is alone: small and medium as fractions of base_px, large of the picture's short side."""
 
-CROWD_SIDES: dict[int, tuple[float, float]] = {2: (0.25, 0.44), 3: (0.24, 0.36), 4: (0.23, 0.31), 5: (0.21, 0.28)}
-"""Sides, as fractions of base_px, of things in company, by how many there are."""
+CROWD_SIDES: dict[int, tuple[float, float]] = {
+    2: (0.34, 0.46),
+    3: (0.29, 0.4),
+    4: (0.26, 0.35),
+    5: (0.23, 0.3),
+}
+"""Sides, as fractions of base_px, of things in company, by how many there are; less where there is no room."""
+
+SMALLEST_SIDE = 0.205
 
 PLACES = tuple(
     " ".join(filter(None, (row, column))) or "centre" for row in ("", "top", "bottom") for column in ("", "left", "right")
@@ -67,7 +74,12 @@ class Placed:
         """Return where the thing is visible: left, top, right, bottom."""
         left, top, right, bottom = opaque_box(self.thing)
         x, y = self.x_px - self.size_px // 2, self.y_px - self.size_px // 2
-        return x + left * self.size_px, y + top * self.size_px, x + right * self.size_px, y + bottom * self.size_px
+        return (
+            x + left * self.size_px,
+            y + top * self.size_px,
+            x + right * self.size_px,
+            y + bottom * self.size_px,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,9 @@ def is_held_out(*combination: str | int) -> bool:
     A fixed tenth of all combinations, by hash; the order of the parts does not matter.
     """
     text = "|".join(sorted(map(str, combination)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") < HELD_OUT_SHARE * 2**32
+    return (
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") < HELD_OUT_SHARE * 2**32
+    )
 
 
 def held_out_combinations(groups: Sequence[Group], background: str | None) -> list[tuple[str | int, ...]]:
@@ -155,7 +169,12 @@ def random_scene(rng: np.random.Generator, height_px: int, width_px: int, kind: 
 
 
 def arrange(
-    rng: np.random.Generator, groups: Sequence[Group], background: str, relation: str | None, height_px: int, width_px: int
+    rng: np.random.Generator,
+    groups: Sequence[Group],
+    background: str,
+    relation: str | None,
+    height_px: int,
+    width_px: int,
 ) -> Scene:
     """Lay out a scene of given content: visible boxes inside the picture, disjoint, at least a gap apart."""
     canvas = _Canvas(rng, height_px, width_px)
@@ -168,7 +187,22 @@ def arrange(
         placed = canvas.place_apart(groups)
     shade = np.array(COLOURS[background]) + rng.integers(-6, 7) + rng.integers(-2, 3, size=3)
     red, green, blue = (int(channel) for channel in shade.clip(0, 255))
-    return Scene(kind, background, (red, green, blue), tuple(placed), width_px, height_px, relation, tuple(groups))
+    return Scene(
+        kind, background, (red, green, blue), tuple(placed), width_px, height_px, relation, tuple(groups)
+    )
+
+
+def clear_relation(first: Sequence[Placed], second: Sequence[Placed]) -> str | None:
+    """Return how the first things lie to the second, when their boxes are apart and one axis leads; else None."""
+    middles = [np.mean([(thing.x_px, thing.y_px) for thing in things], axis=0) for things in (first, second)]
+    apart = np.abs(middles[0] - middles[1])
+    axis = int(apart[1] > apart[0])
+    is_first = bool(middles[0][axis] < middles[1][axis])
+    before, after = (first, second) if is_first else (second, first)
+    edge = max(thing.box[axis + 2] for thing in before)
+    if apart[1 - axis] > 0.6 * apart[axis] or edge > min(thing.box[axis] for thing in after):
+        return None
+    return (("left of", "right of"), ("above", "below"))[axis][not is_first]
 
 
 def draw(scene: Scene) -> NDArray[np.float32]:
@@ -177,7 +211,7 @@ def draw(scene: Scene) -> NDArray[np.float32]:
     canvas[:] = np.array(scene.background_rgb, dtype=np.float32) / 255
     for thing in scene.placed:
         blend(canvas, thing)
-    return np.ascontiguousarray(canvas.transpose(2, 0, 1)) * 2 - 1                  # (3, H, W)
+    return np.ascontiguousarray(canvas.transpose(2, 0, 1)) * 2 - 1  # (3, H, W)
 
 
 def blend(canvas: NDArray[np.float32], thing: Placed) -> None:
@@ -186,7 +220,9 @@ def blend(canvas: NDArray[np.float32], thing: Placed) -> None:
     height, width = canvas.shape[:2]
     rows = slice(max(0, top), min(height, top + thing.size_px))
     columns = slice(max(0, left), min(width, left + thing.size_px))
-    art = sprite(thing.thing, thing.size_px)[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    art = sprite(thing.thing, thing.size_px)[
+        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    ]
     behind = canvas[rows, columns]
     behind += art[..., 3:] * (art[..., :3] - behind)
 
@@ -233,53 +269,61 @@ class _Canvas:
         """Scatter groups over the whole picture."""
         num_things = sum(count for _, count in groups)
         for shrink in self._shrinking():
-            placed = self._scatter(groups, self.region, CROWD_SIDES[num_things], shrink, [])
+            low, high = CROWD_SIDES[num_things]
+            placed = self._scatter(groups, self.region, (low * shrink, high * shrink))
             if placed:
                 return placed
         raise AssertionError("a picture of this size has no room")
 
     def place_related(self, groups: Sequence[Group], relation: str) -> list[Placed]:
         """Put two groups on either side of a line, more apart along the relation's axis than across it."""
-        sides = CROWD_SIDES[sum(count for _, count in groups)]
+        low, high = CROWD_SIDES[sum(count for _, count in groups)]
         axis = 0 if relation in ("left of", "right of") else 1
         order = 1 if relation in ("left of", "above") else -1
         for shrink in self._shrinking():
             line = self.rng.uniform(0.42, 0.58) * (self.width_px, self.height_px)[axis]
             halves = [list(self.region), list(self.region)]
             halves[0][axis + 2], halves[1][axis] = line - self.gap_px / 2, line + self.gap_px / 2
-            first, second = (self._scatter([group], tuple(half), sides, shrink, [])
-                             for group, half in zip(groups, halves[::order], strict=True))  # fmt: skip
-            if first and second and self._is_clear(first, second, axis):
+            sides = low * shrink, high * shrink
+            first, second = (
+                self._scatter([group], half, sides)
+                for group, half in zip(groups, halves[::order], strict=True)
+            )
+            if first and second and clear_relation(first, second) == relation:
                 return first + second
         raise AssertionError("a picture of this size has no room")
 
-    def _shrinking(self):
-        """Yield how much of the range of sides is still used: less after every few failures."""
+    @staticmethod
+    def _shrinking() -> Iterator[float]:
+        """Yield the scale of the sides for one attempt after another: full size first."""
         for attempt in range(400):
-            yield max(0.0, 1 - attempt / 40)
+            yield max(0.5, 1 - attempt / 60)
 
     def _side(self, low: float, high: float, unit_px: float) -> int:
         """Draw a side between two fractions of a length, in whole steps, never below the low one."""
-        lowest = math.ceil(low * unit_px / self.step_px)
-        return self.step_px * int(self.rng.integers(lowest, max(lowest, int(high * unit_px / self.step_px)) + 1))
+        lowest = math.ceil(max(SMALLEST_SIDE, low) * unit_px / self.step_px)
+        return self.step_px * int(
+            self.rng.integers(lowest, max(lowest, int(high * unit_px / self.step_px)) + 1)
+        )
 
     def _coordinate(self, side: int, length_px: int, is_centred: bool) -> int:
         """Draw a centre in the middle of the middle third, or in an outer third when the side leaves room."""
         first = side // 2 + self.gap_px // 2
         last = int(0.31 * length_px)
         if is_centred or first > last or self.rng.random() < 1 / 3:
-            return round(self.rng.uniform(0.44, 0.56) * length_px) if side < 0.8 * length_px else length_px // 2
+            return (
+                round(self.rng.uniform(0.44, 0.56) * length_px) if side < 0.8 * length_px else length_px // 2
+            )
         from_edge = int(self.rng.integers(first, last + 1))
         return from_edge if self.rng.random() < 0.5 else length_px - from_edge
 
     def _scatter(
-        self, groups: Sequence[Group], region: Box, sides: tuple[float, float], shrink: float, taken: list[Placed]
+        self, groups: Sequence[Group], region: Sequence[float], sides: tuple[float, float]
     ) -> list[Placed] | None:
-        """Place groups, all of a group at one side, in a region; None when no room was found."""
-        placed = list(taken)
-        low, high = sides
+        """Place groups, each with one side for all its things, in a region; None when no room was found."""
+        placed: list[Placed] = []
         for thing, count in groups:
-            side = self._side(low, low + (high - low) * shrink, self.base_px)
+            side = self._side(*sides, self.base_px)
             for _ in range(count):
                 found = self._find_room(thing, side, region, placed)
                 if found is None:
@@ -287,7 +331,9 @@ class _Canvas:
                 placed.append(found)
         return placed
 
-    def _find_room(self, thing: str, side: int, region: Box, placed: list[Placed]) -> Placed | None:
+    def _find_room(
+        self, thing: str, side: int, region: Sequence[float], placed: list[Placed]
+    ) -> Placed | None:
         left, top, right, bottom = (edge * side - side // 2 for edge in opaque_box(thing))
         lowest_x, highest_x = math.ceil(region[0] - left), math.floor(region[2] - right)
         lowest_y, highest_y = math.ceil(region[1] - top), math.floor(region[3] - bottom)
@@ -304,11 +350,8 @@ class _Canvas:
     def _are_apart(self, one: Box, other: Box) -> bool:
         gap = self.gap_px
         return (
-            one[2] + gap <= other[0] or other[2] + gap <= one[0] or one[3] + gap <= other[1] or other[3] + gap <= one[1]
+            one[2] + gap <= other[0]
+            or other[2] + gap <= one[0]
+            or one[3] + gap <= other[1]
+            or other[3] + gap <= one[1]
         )
-
-    @staticmethod
-    def _is_clear(first: list[Placed], second: list[Placed], axis: int) -> bool:
-        middles = [np.mean([(thing.x_px, thing.y_px) for thing in group], axis=0) for group in (first, second)]
-        apart = np.abs(middles[0] - middles[1])
-        return bool(apart[1 - axis] <= 0.6 * apart[axis])

@@ -1,0 +1,99 @@
+"""The six tasks that measure the nano model, after GenEval, and the deterministic stream of training examples.
+
+Test prompts ask for combinations (two things; a thing and a number; a thing and a background) that no training scene
+shows, in words that no training caption begins with. A thing that is alone has no combination to hold out: in the
+task "single" the wording alone is new.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lens.errors import SettingError
+from lens.nano.captions import Mention, brief_caption, dense_caption
+from lens.nano.scenes import (
+    RELATIONS,
+    Expected,
+    Group,
+    Scene,
+    arrange,
+    held_out_combinations,
+    random_scene,
+)
+from lens.nano.things import COLOURS, THINGS
+
+TASKS = ("single", "two", "counting", "colour", "position", "combined")
+
+DENSE_SHARE = 0.3
+"""Share of training captions that are dense."""
+
+
+class TaskPrompt(NamedTuple):
+    """A prompt and what its picture must show."""
+
+    prompt: str
+    expected: Expected
+
+
+def task_prompts(task: str, count: int, seed: int = 0) -> list[TaskPrompt]:
+    """Return distinct prompts of a task, the same ones for the same seed; a longer list begins with the shorter.
+
+    Raises: SettingError for an unknown task.
+    """
+    if task not in TASKS:
+        raise SettingError("task", task, f"one of {', '.join(TASKS)}")
+    rng = np.random.default_rng(
+        [seed, int.from_bytes(hashlib.blake2b(task.encode(), digest_size=4).digest(), "big")]
+    )
+    prompts: dict[str, TaskPrompt] = {}
+    contents = _contents(task, rng)
+    while len(prompts) < count:
+        groups, relation, background = next(contents)
+        expected = Expected(groups, background, ((0, relation, 1),) if relation else ())
+        scene = arrange(rng, groups, background or "white", relation, 128, 128)
+        mention = Mention(background is not None, relation is not None, detail=False)
+        prompt = brief_caption(scene, rng, "test", mention)
+        prompts.setdefault(prompt, TaskPrompt(prompt, expected))
+    return list(prompts.values())
+
+
+def task_scene(task_prompt: TaskPrompt, rng: np.random.Generator, height_px: int, width_px: int) -> Scene:
+    """Return a scene that a prompt describes."""
+    expected = task_prompt.expected
+    background = expected.background or str(rng.choice(list(COLOURS)))
+    relation = expected.relations[0][1] if expected.relations else None
+    return arrange(rng, expected.groups, background, relation, height_px, width_px)
+
+
+def training_example(seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
+    """Return one scene and its caption: the same for the same numbers, in any order of asking."""
+    rng = np.random.default_rng([seed, index])
+    scene = random_scene(rng, height_px, width_px)
+    caption = dense_caption if rng.random() < DENSE_SHARE else brief_caption
+    return scene, caption(scene, rng)
+
+
+def _contents(
+    task: str, rng: np.random.Generator
+) -> Iterator[tuple[tuple[Group, ...], str | None, str | None]]:
+    """Yield groups, relation and background of one held-out prompt after another, without end."""
+    names = tuple(THINGS)
+    order = rng.permutation(len(names))
+    for turn in range(10**9):
+        num_things = {"two": 2, "position": 2, "combined": 2 + turn % 2}.get(task, 1)
+        others = rng.choice(len(names), num_things, replace=False)
+        # Alone, things take turns, so that a short list does not ask for one thing twice.
+        things = [names[order[turn % len(order)]]] if num_things == 1 else [names[index] for index in others]
+        counts = [1] * num_things
+        if task == "counting":
+            counts = [int(rng.integers(2, 6))]
+        if task == "combined" and num_things == 2:
+            counts = list(((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))[int(rng.integers(5))])
+        has_relation = num_things == 2 and task != "two"
+        relation = RELATIONS[int(rng.integers(4))] if has_relation else None
+        background = str(rng.choice(list(COLOURS))) if task in ("colour", "combined") else None
+        groups = tuple(zip(things, counts, strict=True))
+        if task == "single" or held_out_combinations(groups, background):
+            yield groups, relation, background
