@@ -1,0 +1,232 @@
+"""Which thing of the nano world a region of a picture shows: comparison with the rendered art of all things.
+
+A region and an art are both read as differences from the background, so that only what stands out counts.
+Two stages: small stretched patches of all things at once, then the best few at true scale and small shifts.
+Knows nothing of scenes, captions or how regions are found.
+Letters: N things, M side of the stored art, P side of a patch, H and W picture.
+Units: colours are differences in [-1, 1]; positions and sizes are pixels of the picture.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens.nano.art import sprite
+from lens.nano.things import THINGS
+
+Floats = NDArray[np.float32]
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels, the last two exclusive."""
+
+ART_PX = 48
+PATCH_PX = 18
+UNKNOWN = "unknown"
+"""Stands for a thing where nothing of the world fits."""
+VISIBLE = 0.09
+"""A difference from the background, in the largest channel, that stands out."""
+_ASPECT_TOLERANCE = 0.22
+_NUM_REFINED = 6
+_SCALES = (0.93, 1.0, 1.07)
+_SHIFT_PX = 1
+_MAX_DESCENT = 4
+_SOFTNESS_PX = 1.9
+# Half-width of the triangle that blurs drawn art as much as the blurred, antialiased picture is.
+
+
+class Gallery(NamedTuple):
+    """All things as they look on one background."""
+
+    differences: Floats
+    """Art less background, (N, M, M, 3)."""
+    boxes: Floats
+    """Where the art stands out, as fractions left, top, right, bottom: (N, 4)."""
+    patches: Floats
+    """What stands out, stretched to unit-norm squares: (N, P * P * 3)."""
+
+
+class Match(NamedTuple):
+    """The thing that explains a region best, where it is, and how well it does so."""
+
+    thing: str
+    x_px: float
+    y_px: float
+    size_px: float
+    similarity: float
+    """1 for equal, 0 for unrelated: twice the inner product over the sum of both energies."""
+    energy: float
+    """Squared difference that the thing leaves unexplained."""
+
+
+class Region(NamedTuple):
+    """A part of a picture taken for one thing: its box, and its difference from the background there."""
+
+    box: Box
+    mask: NDArray[np.bool_]
+    difference: Floats
+    """(H, W, 3) of the whole picture, zero outside the region."""
+    energy: float
+
+
+def region_of(difference: Floats, mask: NDArray[np.bool_]) -> Region:
+    """Return the region that a mask cuts out of a picture's difference from its background.
+
+    Shapes: difference (H, W, 3), mask (H, W) with at least one pixel set.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    own = difference * mask[..., None]
+    return Region(box, mask, own, float(np.square(own).sum()))
+
+
+def gallery_on(background_rgb: tuple[float, float, float]) -> Gallery:
+    """Return all things as they look on a background colour, channels in [0, 1]."""
+    background = np.asarray(background_rgb, dtype=np.float32)
+    premultiplied, alpha = _art()
+    differences = premultiplied - alpha * background                              # (N, M, M, 3)
+    stands_out = np.abs(differences).max(-1) > VISIBLE                            # (N, M, M)
+    # Art that nearly is the background keeps its whole outline, so that its box exists.
+    hidden = stands_out.mean((1, 2)) < 0.01
+    stands_out[hidden] = alpha[hidden, ..., 0] > 0.1
+    boxes = np.stack([_span(stands_out.any(1)), _span(stands_out.any(2))], axis=1)  # (N, x or y, 2)
+    boxes = boxes.transpose(0, 2, 1).reshape(len(boxes), 4)                       # (N, 4)
+    columns, rows = (_stretch(boxes[:, axis], boxes[:, axis + 2]) for axis in (0, 1))
+    patches = rows @ differences.reshape(len(boxes), ART_PX, ART_PX * 3)          # (N, P, M * 3)
+    patches = patches.reshape(len(boxes), PATCH_PX, ART_PX, 3).transpose(0, 1, 3, 2)
+    patches = patches @ columns.transpose(0, 2, 1)[:, None]                       # (N, P, 3, P)
+    return Gallery(differences, boxes, _unit(patches.reshape(len(boxes), -1)))
+
+
+def rough_similarities(region: Region, gallery: Gallery) -> Floats:
+    """Return how alike a region and every thing look when both are stretched to a square, less for other aspects.
+
+    Shapes: -> (N,), 1 for equal.
+    """
+    left, top, right, bottom = region.box
+    width, height = right - left, bottom - top
+    inside = region.difference[top:bottom, left:right]
+    rows = _weights(0.0, height / PATCH_PX, PATCH_PX, height)
+    columns = _weights(0.0, width / PATCH_PX, PATCH_PX, width)
+    patch = np.einsum("ph,hwc,qw->pcq", rows, inside, columns, optimize=True)     # (P, 3, P)
+    likeness = gallery.patches @ _unit(patch.reshape(1, -1))[0]                   # (N,)
+    spans = gallery.boxes[:, 2:] - gallery.boxes[:, :2]                           # (N, 2)
+    stretch = np.log(width / height) - np.log(spans[:, 0] / spans[:, 1])
+    return likeness * np.exp(-0.5 * np.square(stretch / _ASPECT_TOLERANCE)).astype(np.float32)
+
+
+def best_match(region: Region, gallery: Gallery, smallest_px: float) -> Match:
+    """Return the thing, scale and place that leave the least of a region unexplained.
+
+    A region that would need a thing below smallest_px is explained by none: similarity 0.
+    """
+    likeness = rough_similarities(region, gallery)
+    candidates = [
+        match
+        for index in np.argsort(-likeness)[:_NUM_REFINED]
+        if (match := _fitted(region, gallery, int(index))).size_px >= smallest_px
+    ]
+    if candidates:
+        return min(candidates, key=lambda match: match.energy)
+    left, top, right, bottom = region.box
+    size = float(max(right - left, bottom - top))
+    return Match(UNKNOWN, (left + right) / 2, (top + bottom) / 2, size, 0.0, region.energy)
+
+
+def _fitted(region: Region, gallery: Gallery, index: int) -> Match:
+    """Return one thing at the scale and place that fit a region best, by descent from where the boxes agree."""
+    left, top, right, bottom = region.box
+    box = gallery.boxes[index]
+    size = float(np.sqrt((right - left) * (bottom - top) / ((box[2] - box[0]) * (box[3] - box[1]))))
+    x = (left + right) / 2 + size * (0.5 - (box[0] + box[2]) / 2)
+    y = (top + bottom) / 2 + size * (0.5 - (box[1] + box[3]) / 2)
+    best = Match(list(THINGS)[index], x, y, size, 0.0, np.inf)
+    for _ in range(_MAX_DESCENT):
+        steps = [_nearby(region, gallery.differences[index], best, scale) for scale in _SCALES]
+        lowest = min(steps, key=lambda match: match.energy)
+        if lowest.energy >= best.energy:
+            break
+        best = lowest
+    return best
+
+
+def _nearby(region: Region, art: Floats, start: Match, scale: float) -> Match:
+    """Return the best match within a pixel of another, at a multiple of its size."""
+    size = start.size_px * scale
+    drawn = _drawn(art, start.x_px, start.y_px, size, region.difference.shape)
+    if drawn is None:
+        return start
+    energy, similarity, dx, dy = _best_shift(region, *drawn)
+    return Match(start.thing, start.x_px + dx, start.y_px + dy, size, similarity, energy)
+
+
+def _drawn(art: Floats, x: float, y: float, size: float, shape: tuple[int, ...]) -> tuple[Floats, int, int] | None:
+    """Draw art at a centre and size into the pixels that it covers; return them with their left and top."""
+    step = ART_PX / size
+    left, top = int(np.floor(x - size / 2)) - 1, int(np.floor(y - size / 2)) - 1
+    count = int(np.ceil(size)) + 3
+    left_end, top_end = min(left + count, shape[1]), min(top + count, shape[0])
+    left, top = max(left, 0), max(top, 0)
+    if left_end <= left or top_end <= top:
+        return None
+    columns = _weights((left - (x - size / 2)) * step, step, left_end - left, ART_PX, _SOFTNESS_PX)
+    rows = _weights((top - (y - size / 2)) * step, step, top_end - top, ART_PX, _SOFTNESS_PX)
+    half = (rows @ art.reshape(ART_PX, -1)).reshape(len(rows), ART_PX, 3)         # (h, M, 3)
+    return np.matmul(columns, half), left, top                                    # (h, w, 3)
+
+
+def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[float, float, int, int]:
+    """Return the lowest energy over small shifts of drawn art, its similarity, and the shift."""
+    reach = _SHIFT_PX
+    height, width = drawn.shape[:2]
+    window = np.zeros((height + 2 * reach, width + 2 * reach, 3), np.float32)
+    total = region.difference.shape
+    y0, y1 = max(top - reach, 0), min(top + height + reach, total[0])
+    x0, x1 = max(left - reach, 0), min(left + width + reach, total[1])
+    window[y0 - top + reach : y1 - top + reach, x0 - left + reach : x1 - left + reach] = (
+        region.difference[y0:y1, x0:x1]
+    )
+    own = float(np.square(drawn).sum()) + 1e-6
+    best, dy, dx = -np.inf, 0, 0
+    flat = drawn.ravel()
+    for row in range(2 * reach + 1):
+        for column in range(2 * reach + 1):
+            product = float(flat @ window[row : row + height, column : column + width].ravel())
+            if product > best:
+                best, dy, dx = product, row - reach, column - reach
+    return region.energy + own - 2 * best, 2 * best / (region.energy + own), dx, dy
+
+
+@functools.cache
+def _art() -> tuple[Floats, Floats]:
+    """Return every thing's colour times alpha, (N, M, M, 3), and alpha, (N, M, M, 1)."""
+    art = np.stack([sprite(name, ART_PX) for name in THINGS])
+    return art[..., :3] * art[..., 3:], art[..., 3:]
+
+
+def _span(occupied: NDArray[np.bool_]) -> Floats:
+    """Return the first and the end index of what is set in each row, as fractions: (N, M) -> (N, 2)."""
+    size = occupied.shape[1]
+    first = occupied.argmax(1)
+    end = size - occupied[:, ::-1].argmax(1)
+    return np.stack([first, end], axis=1).astype(np.float32) / size
+
+
+def _weights(start: float, step: float, count: int, source: int, softness: float = 1.0) -> Floats:
+    """Return (count, source) weights that resample a line: output i is centred at start + (i + 0.5) * step."""
+    centres = start + (np.arange(count) + 0.5) * step
+    width = softness * max(step, 1.0)
+    distance = np.abs(centres[:, None] - (np.arange(source) + 0.5))
+    return (np.maximum(0.0, 1 - distance / width) / width).astype(np.float32)
+
+
+def _stretch(start: Floats, end: Floats) -> Floats:
+    """Return (N, P, M) weights that stretch each span of the art, in fractions, to P pixels."""
+    step = (end - start) * ART_PX / PATCH_PX
+    return np.stack([
+        _weights(first * ART_PX, width, PATCH_PX, ART_PX) for first, width in zip(start, step, strict=True)
+    ])  # fmt: skip
+
+
+def _unit(rows: Floats) -> Floats:
+    return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-6)
