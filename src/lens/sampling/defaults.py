@@ -1,0 +1,51 @@
+"""What a model draws with where a request leaves it open: steps, guidance, base resolution.
+
+A folder states its own values in `model_index.json`. Published folders do not; they go by their variant, and the
+variant by their name. The variants' values are those of the table of known models.
+"""
+
+import re
+from typing import NamedTuple
+
+from lens.errors import SettingError
+from lens.models.checkpoints.catalog import KNOWN_MODELS
+
+
+class SamplingDefaults(NamedTuple):
+    """Values for what a request leaves open."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    base_resolution: int
+
+
+VARIANTS = {
+    model.variant: SamplingDefaults(model.num_inference_steps, model.guidance_scale, model.base_resolution)
+    for model in KNOWN_MODELS.values()
+}
+_VARIANT_IN_NAME = re.compile(r"lens[-_. ]?(turbo|base|nano)", re.IGNORECASE)
+
+
+def variant_of(name: str | None) -> str:
+    """Return the variant that a folder's or a repository's name speaks of; "lens" where it names no other."""
+    found = _VARIANT_IN_NAME.findall(name or "")
+    return found[-1].lower() if found else "lens"
+
+
+def sampling_defaults(
+    variant: str, steps: int | None = None, guidance: float | None = None, base_resolution: int | None = None
+) -> SamplingDefaults:
+    """Return the variant's defaults, with those replaced that a folder states itself.
+
+    Raises: SettingError for a variant that is not in the table.
+    """
+    if variant not in VARIANTS:
+        raise SettingError(
+            "lens_variant", variant, f"one of {', '.join(VARIANTS)}", "It stands in model_index.json."
+        )
+    known = VARIANTS[variant]
+    return SamplingDefaults(
+        known.num_inference_steps if steps is None else steps,
+        known.guidance_scale if guidance is None else guidance,
+        known.base_resolution if base_resolution is None else base_resolution,
+    )

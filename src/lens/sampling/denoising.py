@@ -1,0 +1,102 @@
+"""The denoiser as a velocity function: guidance, numbers' formats, and the part of a picture that is kept.
+
+Knows nothing of prompts, pictures or solvers. Spec: section 5.
+Letters: B pictures, I image tokens, C channels of an image token, h w latent cells.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lens.core.flow import interpolate
+from lens.core.guidance import guided_velocity
+from lens.sampling.text_batch import TextBatch
+
+
+def predicted_velocity(
+    denoiser: Any,
+    x: Tensor,
+    sigma: float,
+    text: TextBatch,
+    cells: tuple[int, int],
+    attention_kwargs: dict | None,
+) -> Tensor:
+    """Return the denoiser's velocity at x, in float32 whatever the denoiser computes in.
+
+    Shapes: x (B, I, C), cells (h, w) -> (B, I, C).
+    """
+    velocity = denoiser(
+        hidden_states=x.to(working_dtype(denoiser)),
+        encoder_hidden_states=text.features,
+        encoder_hidden_states_mask=text.mask,
+        timestep=torch.full((len(x),), sigma, dtype=torch.float32, device=x.device),
+        img_shapes=[(1, *cells)],
+        attention_kwargs=attention_kwargs,
+        return_dict=False,
+    )[0]
+    return velocity.float()
+
+
+def guided_prediction(
+    denoiser: Any,
+    x: Tensor,
+    sigma: float,
+    cond: TextBatch,
+    uncond: TextBatch,
+    scale: float,
+    cells: tuple[int, int],
+    attention_kwargs: dict | None = None,
+) -> Tensor:
+    """Return the velocity led from `uncond` towards `cond` and beyond; at scale 1 only `cond` is computed.
+
+    Two passes, not one of twice the batch: no text at all then has no text tokens to compute, and neither pass
+    needs an attention mask where its own texts are of one length.
+
+    Shapes: x (B, I, C) -> (B, I, C), float32.
+    """
+    towards = predicted_velocity(denoiser, x, sigma, cond, cells, attention_kwargs)
+    if scale == 1:
+        return towards
+    away = predicted_velocity(denoiser, x, sigma, uncond, cells, attention_kwargs)
+    return guided_velocity(towards, away, scale)
+
+
+def working_dtype(denoiser: Any) -> torch.dtype:
+    """Return the dtype that the denoiser computes in; packed weights (float8, integers) go with bfloat16."""
+    dtype = denoiser.dtype
+    return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else torch.bfloat16
+
+
+def runs_on(module: Any) -> torch.device:
+    """Return the device that a module computes on, which is not where its weights are while offloaded."""
+    hooked = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if hooked is not None:
+        return torch.device(hooked)
+    if hasattr(module, "_diffusers_hook"):
+        from diffusers.hooks.group_offloading import _get_group_onload_device
+
+        try:
+            return _get_group_onload_device(module)
+        except ValueError:  # hooks of another kind
+            pass
+    return module.device
+
+
+class Known(NamedTuple):
+    """The part of pictures that inpainting keeps."""
+
+    clean: Tensor
+    """(B, I, C) latents of the pictures."""
+    noise: Tensor
+    """(B, I, C) the noise that sampling started from: one straight path for each picture."""
+    redraw: Tensor
+    """(B, I, 1) True where cells are redrawn, False where they are kept."""
+
+    def put_back(self, x: Tensor, sigma: float) -> Tensor:
+        """Return x with the kept cells on their own path at this noise level.
+
+        Shapes: (B, I, C) -> (B, I, C).
+        """
+        t = torch.full((len(x),), sigma, device=x.device)
+        return torch.where(self.redraw, x, interpolate(self.clean, self.noise, t))

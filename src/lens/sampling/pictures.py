@@ -1,0 +1,148 @@
+"""Pictures in and out: what people hand over, as pixels and masks; pixels, as what they ask for.
+
+Knows nothing of latents beyond the size of a cell. Everything that comes in goes through 8 bits a channel.
+Letters: B batch, H W the size in pixels, h w in latent cells.
+Units: pixels in [-1, 1]; masks in [0, 1], 1 = redraw.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from lens.core.geometry import MAX_AREA_PX, MAX_RATIO, SIDE_STEP_PX
+from lens.errors import SettingError
+
+PictureLike = Image.Image | np.ndarray | Tensor | str | Path
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+def load_pictures(image: PictureLike | Sequence[PictureLike], setting: str = "image") -> list[Image.Image]:
+    """Return RGB pictures of one or several paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
+
+    Transparency is laid on white, a camera's rotation applied. Floats are in [0, 1], bytes in 0..255.
+    Raises: SettingError for what cannot be read as a picture.
+    """
+    if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
+        image = list(image)
+    if not isinstance(image, (list, tuple)):
+        image = [image]  # type: ignore[list-item]
+    if not image:
+        raise SettingError(setting, image, "at least one picture")
+    return [_rgb(_opened(one, setting)) for one in image]  # type: ignore[arg-type]
+
+
+def fit(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Return the picture at this size: scaled to cover it, the overhang cut evenly; untouched where it fits."""
+    if picture.size == (width, height):
+        return picture
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+
+
+def size_like(picture: Image.Image, base_resolution: int) -> tuple[int, int]:
+    """Return the (height, width) to draw at from a picture: its own, in steps of 16 px and within the model's reach.
+
+    Larger pictures come down to the area of the base; ratios beyond 1:2 and 2:1 are brought to the limit.
+    """
+    width, height = picture.size
+    reach = MAX_AREA_PX * (base_resolution / 1024) ** 2
+    if height * width > reach:
+        shrink = base_resolution / (height * width) ** 0.5
+        height, width = height * shrink, width * shrink
+    height, width = min(height, MAX_RATIO * width), min(width, MAX_RATIO * height)
+    rows, columns = (max(1, int(side // SIDE_STEP_PX)) for side in (height, width))
+    rows, columns = min(rows, MAX_RATIO * columns), min(columns, MAX_RATIO * rows)
+    return rows * SIDE_STEP_PX, columns * SIDE_STEP_PX
+
+
+def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """Return pictures of one size as pixels.
+
+    Shapes: -> (B, 3, H, W).
+    """
+    arrays = np.stack([np.asarray(picture) for picture in pictures])  # (B, H, W, 3)
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
+
+
+def load_masks(mask: PictureLike | Sequence[PictureLike], height: int, width: int) -> Tensor:
+    """Return masks at this size; white is 1 and means redraw.
+
+    Shapes: -> (B, 1, H, W).
+    """
+    if isinstance(mask, (np.ndarray, Tensor)) and mask.ndim == 2:
+        mask = mask[None]  # type: ignore[assignment]
+    if isinstance(mask, (np.ndarray, Tensor)) and mask.ndim == 3 and mask.shape[-1] not in (1, 3):
+        mask = list(mask)
+    grey = [fit(one, height, width).convert("L") for one in load_pictures(mask, "mask_image")]
+    return torch.stack([torch.from_numpy(np.asarray(one).copy()) for one in grey])[:, None].float() / 255
+
+
+def cells_to_redraw(mask: Tensor, h: int, w: int) -> Tensor:
+    """Return True for every latent cell that the mask touches.
+
+    Shapes: (B, 1, H, W) -> (B, h*w, 1).
+    """
+    touched = functional.adaptive_max_pool2d(mask, (h, w)) > 0  # (B, 1, h, w)
+    return touched.flatten(2).transpose(1, 2)  # (B, h*w, 1)
+
+
+def to_output(pixels: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
+    """Return pixels as PIL pictures ("pil"), floats (B, H, W, 3) in [0, 1] ("np") or (B, 3, H, W) ("pt").
+
+    Shapes: pixels (B, 3, H, W).
+    """
+    unit = (pixels.float() / 2 + 0.5).clamp(0, 1)
+    if output_type == "pt":
+        return unit
+    channels_last = unit.cpu().permute(0, 2, 3, 1)  # (B, H, W, 3)
+    if output_type == "np":
+        return channels_last.numpy()
+    return [Image.fromarray(one) for one in (channels_last * 255).round().to(torch.uint8).numpy()]
+
+
+def _opened(image: PictureLike, setting: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (str, Path)):
+        try:
+            with Image.open(image) as opened:
+                opened.load()
+                return opened
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            fix = f"It could not be opened: {error}."
+            raise SettingError(setting, str(image), "a readable picture (png, jpg, webp)", fix) from error
+    if isinstance(image, Tensor):
+        # (C, H, W) -> (H, W, C), where the axes say so; a plain (H, W) stays
+        image = image.detach().cpu()
+        image = (image.movedim(0, -1) if image.ndim == 3 and image.shape[0] in (1, 3) else image).numpy()
+    if isinstance(image, np.ndarray):
+        return _from_array(image, setting)
+    raise SettingError(setting, type(image).__name__, "a path, a PIL image, an array or a tensor")
+
+
+def _from_array(array: np.ndarray, setting: str) -> Image.Image:
+    values: Any = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] != 3):
+        raise SettingError(setting, f"an array of shape {array.shape}", "the shape (height, width, 3)")
+    if values.dtype == np.bool_ or np.issubdtype(values.dtype, np.floating):
+        values = values.astype(np.float64)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise SettingError(
+                setting, "an array of floats", "values in [0, 1]", "Scale it, or hand over bytes."
+            )
+        values = np.rint(values * 255)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")

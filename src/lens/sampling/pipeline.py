@@ -1,0 +1,433 @@
+"""LensPipeline: prompts to pictures, in diffusers' conventions, each stage open to be entered half-way.
+
+Encode text, denoise, decode; every piece of maths lives below, this file only joins them. Spec: sections 4, 5, 14.
+Letters: B pictures, I image tokens, T text tokens, C channels of an image token, E text feature width, H W pixels,
+h w latent cells.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Generator, Tensor
+
+from lens.core.flow import interpolate
+from lens.core.geometry import resolve_resolution
+from lens.core.packing import pack_latents, unpack_latents
+from lens.errors import Cancelled, SettingError
+from lens.models.prompts import encode_prompts
+from lens.models.vae import decode_latents, encode_pixels, pixels_per_cell
+from lens.sampling import pictures, request
+from lens.sampling.adapters import AdapterMethods
+from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_of
+from lens.sampling.denoising import Known, guided_prediction, runs_on
+from lens.sampling.loading import load_pipeline
+from lens.sampling.pictures import PictureLike
+from lens.sampling.solvers import Solver, solver_named
+from lens.sampling.text_batch import TextBatch, ready_batch
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (stage, done, total), stage being "encoding", "denoising" or "decoding"; what it raises stops the call."""
+OnStepEnd = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
+"""diffusers' callback: (pipeline, step, time x 1000, tensors asked for) -> the tensors to go on with."""
+
+# Where published folders say that our classes are; see lens.registration.
+PUBLISHED_LIBRARY = {"LensTransformer2DModel": "diffusers", "LensGptOssEncoder": "transformers"}
+
+CALLBACK_TENSORS = (
+    "latents",
+    "prompt_embeds",
+    "prompt_mask",
+    "negative_prompt_embeds",
+    "negative_prompt_mask",
+)
+"""What a callback may ask for and hand back changed."""
+
+TILE_ABOVE_PX = 2080 * 1040
+"""Area above which pictures are decoded in tiles unless asked otherwise: the largest size that has a name."""
+TILE_PX = 1024
+
+
+@dataclass
+class LensPipelineOutput(BaseOutput):
+    """What a call returns."""
+
+    images: list[Image.Image] | np.ndarray | Tensor
+    """PIL pictures, floats in [0, 1], or latents (B, I, C), by the output type."""
+
+
+class Source(NamedTuple):
+    """What a picture is drawn from besides words."""
+
+    height: int
+    width: int
+    pixels: Tensor | None = None
+    """(B, 3, H, W) pictures to start from."""
+    mask: Tensor | None = None
+    """(B, 1, H, W) 1 where they are redrawn."""
+
+
+class Start(NamedTuple):
+    """Where denoising begins."""
+
+    x: Tensor
+    """(B, I, C)"""
+    sigmas: Tensor
+    known: Known | None
+
+
+class LensPipeline(AdapterMethods, DiffusionPipeline):
+    """Draws pictures from prompts; also from pictures (`image`) and inside them (`mask_image`)."""
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = CALLBACK_TENSORS
+
+    def __init__(
+        self,
+        scheduler: Any,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        transformer: Any,
+        lens_variant: str | None = None,
+        default_steps: int | None = None,
+        default_guidance: float | None = None,
+        default_base_resolution: int | None = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            scheduler=scheduler,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            transformer=transformer,
+        )
+        self.register_to_config(
+            lens_variant=lens_variant,
+            default_steps=default_steps,
+            default_guidance=default_guidance,
+            default_base_resolution=default_base_resolution,
+        )
+        self.tile_px: int | None = None
+        self._interrupt = False
+        self._guidance_scale = 1.0
+        self._num_timesteps = 0
+        self._on_progress: OnProgress | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, torch_dtype: Any = None, **kwargs: Any
+    ) -> "LensPipeline":
+        """Return the pipeline of a known model's name, a folder in diffusers layout, or a hub id.
+
+        Weights load strictly. `torch_dtype` is one dtype, or one by component name with a "default"; without it
+        weights keep their own. Components may be handed over ready (`vae=...`); what else diffusers understands
+        goes to its own loader.
+        Raises: SettingError, CheckpointError or MemoryNeedError that says what to do.
+        """
+        return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
+
+    def register_to_config(self, **entries: Any) -> None:
+        """Record settings for `model_index.json`, classes under the library that published folders name."""
+        for name, entry in entries.items():
+            if isinstance(entry, (tuple, list)) and len(entry) == 2 and entry[1] in PUBLISHED_LIBRARY:
+                entries[name] = (PUBLISHED_LIBRARY[entry[1]], entry[1])
+        super().register_to_config(**entries)
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """Steps, guidance and base resolution where a request leaves them open."""
+        config: Any = self.config
+        variant = config.lens_variant or variant_of(getattr(config, "_name_or_path", None))
+        return sampling_defaults(
+            variant, config.default_steps, config.default_guidance, config.default_base_resolution
+        )
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    def enable_vae_tiling(self, tile_px: int = TILE_PX) -> None:
+        """Decode every picture larger than a tile in tiles of this side, for less memory."""
+        self.tile_px = tile_px
+
+    def disable_vae_tiling(self) -> None:
+        """Decode in tiles only what is beyond every named size."""
+        self.tile_px = None
+
+    # ---- the stages, each callable by itself
+
+    @torch.no_grad()
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = "",
+        num_images_per_prompt: int = 1,
+        *,
+        prompt_embeds: Sequence[Tensor] | None = None,
+        prompt_mask: Tensor | None = None,
+        negative_prompt_embeds: Sequence[Tensor] | None = None,
+        negative_prompt_mask: Tensor | None = None,
+        max_sequence_length: int = 512,
+        device: torch.device | str | None = None,
+    ) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
+        """Return text features and mask, then those of the negative prompt; ready ones are used as they are.
+
+        An empty negative prompt is no text at all: zero features, a mask all False, the positive's length.
+
+        Shapes: one (B, T, E) a captured layer and (B, T) bool, twice.
+        Raises: SettingError for a prompt that is missing, empty, or given twice.
+        """
+        if (prompt is None) == (prompt_embeds is None):
+            raise SettingError("prompt", prompt, "to be given alone, or left out beside prompt_embeds")
+        prompts = request.prompts_of(prompt) if prompt_embeds is None else []
+        ready = None if prompt_embeds is None else ready_batch(prompt_embeds, prompt_mask, "prompt_embeds")
+        num_prompts = len(prompts) if ready is None else len(ready.mask)
+        negatives = (
+            request.negatives_of(negative_prompt, num_prompts) if negative_prompt_embeds is None else []
+        )
+        texts = [*prompts, *(text for text in negatives if text.strip())]
+        encoded = self._encoded(texts, max_sequence_length) if texts else None
+        positive = ready or encoded.rows(range(num_prompts))  # type: ignore[union-attr]
+        if negative_prompt_embeds is not None:
+            negative = ready_batch(negative_prompt_embeds, negative_prompt_mask, "negative_prompt_embeds")
+        else:
+            written = iter(range(len(prompts), len(texts)))
+            negative = (encoded or positive).rows(
+                [next(written) if text.strip() else None for text in negatives]
+            )
+        if len(negative.mask) != num_prompts:
+            got = f"a batch of {len(negative.mask)}"
+            raise SettingError("negative_prompt_embeds", got, f"one row for each of {num_prompts} prompts")
+        device = device or runs_on(self.transformer)
+        positive, negative = (
+            batch.repeated(num_images_per_prompt).to(device) for batch in (positive, negative)
+        )
+        return positive.features, positive.mask, negative.features, negative.mask
+
+    @torch.no_grad()
+    def encode_image(self, image: PictureLike | Sequence[PictureLike], height: int, width: int) -> Tensor:
+        """Return the latents of pictures, scaled and cut to this size.
+
+        Shapes: -> (B, I, C), float32.
+        """
+        fitted = [pictures.fit(one, height, width) for one in pictures.load_pictures(image)]
+        return self._encoded_pixels(pictures.to_pixels(fitted))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
+        """Return the pixels of latents.
+
+        Shapes: (B, I, C) -> (B, 3, H, W).
+        Units: pixels in [-1, 1].
+        """
+        cell_px = pixels_per_cell(self.vae)
+        grid = unpack_latents(latents, height // cell_px, width // cell_px)  # (B, C, h, w)
+        tile_px = self.tile_px or (TILE_PX if height * width > TILE_ABOVE_PX else None)
+        return decode_latents(
+            self.vae,
+            grid.to(runs_on(self.vae)),
+            tile_px,
+            lambda done, total: self._tell("decoding", done, total),
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = "",
+        height: int | None = None,
+        width: int | None = None,
+        base_resolution: int | None = None,
+        aspect_ratio: str | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: Generator | Sequence[Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Sequence[Tensor] | None = None,
+        prompt_mask: Tensor | None = None,
+        negative_prompt_embeds: Sequence[Tensor] | None = None,
+        negative_prompt_mask: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: OnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        max_sequence_length: int = 512,
+        *,
+        image: PictureLike | Sequence[PictureLike] | None = None,
+        mask_image: PictureLike | Sequence[PictureLike] | None = None,
+        strength: float | None = None,
+        solver: str = "euler",
+        attention_kwargs: dict[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
+        allow_extreme: bool = False,
+    ) -> LensPipelineOutput | tuple[Any]:
+        """Draw pictures.
+
+        Several prompts of different lengths, and several pictures of each (`num_images_per_prompt`), go through one
+        call; each comes out as it would alone. `latents` is the noise to start from, one (I, C) for each picture.
+        With `image`, `strength` in (0, 1] says how much noise to start from; with `mask_image` too, white is drawn
+        anew and black comes out as it went in. Raise Cancelled from a callback, or set `_interrupt`, to stop.
+
+        Raises: SettingError, ShapeError for a request that cannot be drawn; Cancelled when stopped.
+        """
+        self._check_names(callback_on_step_end_tensor_inputs, output_type)
+        solve = solver_named(solver)
+        source = self._source(image, mask_image, height, width, base_resolution, aspect_ratio, allow_extreme)
+        defaults = self.defaults
+        num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
+        request.check_numbers(num_images_per_prompt, guidance, strength, has_image=image is not None)
+        with self._working(guidance, on_progress):
+            text = self.encode_prompt(
+                prompt, negative_prompt, num_images_per_prompt,
+                prompt_embeds=prompt_embeds, prompt_mask=prompt_mask,
+                negative_prompt_embeds=negative_prompt_embeds, negative_prompt_mask=negative_prompt_mask,
+                max_sequence_length=max_sequence_length,
+            )  # fmt: skip
+            cell_px = pixels_per_cell(self.vae)
+            cells = source.height // cell_px, source.width // cell_px
+            start = self._start(source, cells, len(text[1]), num_steps, strength, generator, latents)
+            x = self._denoised(
+                start, text, cells, solve, attention_kwargs,
+                callback_on_step_end, callback_on_step_end_tensor_inputs,
+            )  # fmt: skip
+            images = x if output_type == "latent" else self._finished(x, source, output_type)
+        return LensPipelineOutput(images=images) if return_dict else (images,)
+
+    # ---- parts of a call
+
+    def _encoded(self, texts: Sequence[str], max_sequence_length: int) -> TextBatch:
+        layers = self.transformer.config.selected_layer_index
+        features, mask = encode_prompts(
+            self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,
+            on_progress=lambda done, total: self._tell("encoding", done, total),
+        )  # fmt: skip
+        return TextBatch(features, mask)
+
+    def _encoded_pixels(self, pixels: Tensor) -> Tensor:
+        tokens = []
+        for index, one in enumerate(pixels.split(1)):
+            latents = encode_pixels(self.vae, one.to(runs_on(self.vae)))  # (1, C, h, w)
+            tokens.append(pack_latents(latents).float())
+            self._tell("encoding", index + 1, len(pixels))
+        return torch.cat(tokens).to(runs_on(self.transformer))  # (B, I, C)
+
+    def _source(
+        self, image: Any, mask_image: Any, height: int | None, width: int | None,
+        base_resolution: int | None, aspect_ratio: str | None, allow_extreme: bool,
+    ) -> Source:  # fmt: skip
+        if mask_image is not None and image is None:
+            raise SettingError("mask_image", "given", "an image that it is a mask of", "Give image= too.")
+        loaded = [] if image is None else pictures.load_pictures(image)
+        default_base = self.defaults.base_resolution
+        if loaded and height is width is base_resolution is aspect_ratio is None:
+            height, width = pictures.size_like(loaded[0], default_base)
+        height, width = resolve_resolution(
+            height,
+            width,
+            base_resolution,
+            aspect_ratio,
+            default_base=default_base,
+            allow_extreme=allow_extreme,
+        )
+        if not loaded:
+            return Source(height, width)
+        pixels = pictures.to_pixels([pictures.fit(one, height, width) for one in loaded])
+        mask = None if mask_image is None else pictures.load_masks(mask_image, height, width)
+        return Source(height, width, pixels, mask)
+
+    def _start(
+        self, source: Source, cells: tuple[int, int], num_pictures: int, num_steps: int, strength: float | None,
+        generator: Any, latents: Tensor | None,
+    ) -> Start:  # fmt: skip
+        num_tokens, device = cells[0] * cells[1], runs_on(self.transformer)
+        shape = (num_pictures, num_tokens, self.transformer.config.in_channels)
+        noise = request.starting_noise(shape, generator, latents, device)
+        if source.pixels is None:
+            return Start(noise, request.sigmas_from(1.0, num_tokens, num_steps), None)
+        if strength is None:
+            strength = request.DEFAULT_STRENGTH if source.mask is None else 1.0
+        sigmas = request.sigmas_from(strength, num_tokens, num_steps)
+        clean = request.spread(self._encoded_pixels(source.pixels), num_pictures, "image")
+        x = interpolate(clean, noise, sigmas[0].expand(num_pictures).to(device))
+        if source.mask is None:
+            return Start(x, sigmas, None)
+        redraw = pictures.cells_to_redraw(source.mask, *cells).to(device)
+        return Start(x, sigmas, Known(clean, noise, request.spread(redraw, num_pictures, "mask_image")))
+
+    def _denoised(
+        self, start: Start, text: Sequence[Any], cells: tuple[int, int], solve: Solver, attention_kwargs: Any,
+        on_step_end: OnStepEnd | None, wanted: Sequence[str],
+    ) -> Tensor:  # fmt: skip
+        state = dict(zip(CALLBACK_TENSORS, (start.x, *text), strict=True))
+        num_steps = self._num_timesteps = len(start.sigmas) - 1
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            cond = TextBatch(state["prompt_embeds"], state["prompt_mask"])
+            uncond = TextBatch(state["negative_prompt_embeds"], state["negative_prompt_mask"])
+            return guided_prediction(
+                self.transformer, x, sigma, cond, uncond, self._guidance_scale, cells, attention_kwargs
+            )
+
+        def after_step(step: int, sigma: float, x: Tensor) -> Tensor:
+            state["latents"] = x if start.known is None else start.known.put_back(x, sigma)
+            if on_step_end is not None:
+                asked = {name: state[name] for name in wanted}
+                state.update(on_step_end(self, step, start.sigmas[step] * 1000, asked) or {})
+            bar.update()
+            self._tell("denoising", step + 1, num_steps)
+            return state["latents"]
+
+        with self.progress_bar(total=num_steps) as bar:
+            return solve(velocity, start.sigmas, start.x, after_step)
+
+    def _finished(self, x: Tensor, source: Source, output_type: str) -> Any:
+        pixels = self.decode(x, source.height, source.width).float()  # (B, 3, H, W)
+        if source.pixels is not None and source.mask is not None:
+            kept, mask = (
+                request.spread(one, len(pixels), "image").to(pixels.device)
+                for one in (source.pixels, source.mask)
+            )
+            pixels = torch.where(mask == 0, kept, torch.lerp(kept, pixels, mask))
+        return pictures.to_output(pixels, output_type)
+
+    @contextmanager
+    def _working(self, guidance: float, on_progress: OnProgress | None) -> Iterator[None]:
+        """Hold what a call sets; whatever ends it, offloaded weights go back and the pipeline is as before."""
+        self._interrupt, self._guidance_scale, self._on_progress = False, float(guidance), on_progress
+        try:
+            yield
+        finally:
+            self._on_progress = None
+            self.maybe_free_model_hooks()
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(stage, done, total)
+        if self._interrupt:
+            raise Cancelled(f"Stopped while {stage}, {done} of {total} done.")
+
+    def _check_names(self, wanted: Sequence[str], output_type: str) -> None:
+        if output_type not in pictures.OUTPUT_TYPES:
+            raise SettingError("output_type", output_type, f"one of {', '.join(pictures.OUTPUT_TYPES)}")
+        unknown = [name for name in wanted if name not in CALLBACK_TENSORS]
+        if unknown:
+            needs = f"names out of {', '.join(CALLBACK_TENSORS)}"
+            raise SettingError("callback_on_step_end_tensor_inputs", unknown, needs)

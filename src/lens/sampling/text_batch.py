@@ -1,0 +1,54 @@
+"""Text features of a batch of pictures: rows picked and repeated, or no text at all.
+
+Knows nothing of tokenizers or denoisers. Letters: B rows, T text tokens, E text feature width.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lens.errors import SettingError, ShapeError
+
+
+class TextBatch(NamedTuple):
+    """What the denoiser reads of the prompts."""
+
+    features: list[Tensor]
+    """One (B, T, E) a captured layer."""
+    mask: Tensor
+    """(B, T) bool, True = real token."""
+
+    def rows(self, indices: Sequence[int | None]) -> "TextBatch":
+        """Return these rows in this order; None stands for no text at all: zeros, and a mask all False."""
+        device = self.mask.device
+        picked = torch.tensor([index or 0 for index in indices], device=device)  # (B,)
+        is_text = torch.tensor([index is not None for index in indices], device=device)  # (B,)
+        features = [one[picked].masked_fill(~is_text[:, None, None], 0) for one in self.features]
+        return TextBatch(features, self.mask[picked] & is_text[:, None])
+
+    def repeated(self, times: int) -> "TextBatch":
+        """Return each row several times in a row: all pictures of one prompt beside each other."""
+        return self.rows([row for row in range(len(self.mask)) for _ in range(times)])
+
+    def to(self, device: torch.device | str) -> "TextBatch":
+        return TextBatch([one.to(device) for one in self.features], self.mask.to(device))
+
+
+def ready_batch(features: Sequence[Tensor], mask: Tensor | None, setting: str) -> TextBatch:
+    """Return features that came in ready-made as a batch; without a mask every token is real.
+
+    Raises: SettingError or ShapeError that names what does not fit.
+    """
+    if isinstance(features, Tensor) or not all(isinstance(one, Tensor) and one.ndim == 3 for one in features):
+        got = type(features).__name__
+        raise SettingError(
+            setting, got, "a list of (batch, tokens, width) tensors, one for each captured layer"
+        )
+    shape = features[0].shape[:2]
+    if mask is None:
+        mask = torch.ones(shape, dtype=torch.bool, device=features[0].device)
+    if mask.shape != shape:
+        raise ShapeError(f"The mask beside {setting} is {tuple(mask.shape)}, but it needs {tuple(shape)}.")
+    return TextBatch(list(features), mask.bool())
