@@ -1,7 +1,7 @@
 """Captions of nano scenes: a grammar with brief and dense sentences, all of them true of the scene.
 
-Knows the scene graph and the phrases (wording.py), nothing of pixels. Captions of split "test" always open with a
-phrase that no training caption opens with, so that no test prompt can be a training caption.
+Knows the scene graph and the phrases (wording.py), nothing of pixels. Captions of split "test" always open
+with a phrase that no training caption opens with, so that no test prompt can be a training caption.
 """
 
 from collections import Counter
@@ -129,7 +129,7 @@ class _Speaker:
             return self.pick(named.synonyms)
         return named.name, named.plural
 
-    # Parts of a caption ------------------------------------------------------------------------------------------
+    # Parts of a caption
 
     def opened(self, body: Phrase) -> str:
         """Return a noun phrase behind an opener, there is, or (in training) nothing."""
@@ -144,7 +144,7 @@ class _Speaker:
         return self.pick(self.words.fronted_backgrounds).replace("{is_a}", _is(body.is_plural))
 
     def background(self) -> str:
-        """Return a phrase for behind; tests use some that training knows, for theirs is the opener already."""
+        """Return a phrase for what is behind; tests may use a known one, for their opener is new already."""
         is_known = self.split == "test" and self.rng.random() < 0.6
         return self.pick((TRAIN if is_known else self.words).backgrounds)
 
@@ -162,8 +162,17 @@ class _Speaker:
         phrases = [self.phrase(group) for group in range(len(scene.groups))]
         last = self.pick((" and ", " and ", ", and ", " and ", ", ")) if len(phrases) == 3 else " and "
         if len(phrases) == 2:
-            last = self.pick((" and ", " and ", " and ", " with ", ", ", " together with ", " plus "))
+            last = self.pick(
+                (" and ", " and ", " and ", " with ", ", ", " together with ", " plus ", *self._beside())
+            )
         return Phrase(enumerated(phrases, last), scene.groups[0][1] > 1)
+
+    def _beside(self) -> tuple[str, ...]:
+        """Return words that hold for two groups side by side; tests that state no relation do without."""
+        relation = clear_relation(self.scene.members(0), self.scene.members(1))
+        return (
+            (" next to ", " beside ") if self.split == "train" and relation in ("left of", "right of") else ()
+        )
 
     def phrase(self, group: int, adjective: str = "") -> str:
         """Return a group as a noun phrase with its number."""
@@ -174,11 +183,12 @@ class _Speaker:
         if adjective:
             noun = f"{adjective} {noun}"
         if count == 1:
-            lead = self.pick((*[""] * 16, "one", "one", "a single", "the"))
+            lead = self.pick((*[""] * 16, "one", "one", "a single", "the" if self.split == "train" else ""))
             return f"{lead} {noun}" if lead else with_article(noun)
         number = self.pick((*[NUMBERS[count]] * 5, str(count)))
         if self.rng.random() < 0.1:
-            number = self.pick(("a pair of", "a couple of")) if count == 2 else f"a group of {number}"
+            pair = ("a pair of", "a couple of", f"exactly {number}")
+            number = self.pick(pair if count == 2 else (f"a group of {number}", f"exactly {number}"))
         return f"{number} {noun}"
 
     def relation(self, is_clause: bool) -> Phrase:
@@ -239,12 +249,12 @@ class _Speaker:
         aside = self.pick(ASIDE[relation])
         spot_a, spot_b = self.pick(SPOTS[relation])
         return frame.format(
-            a=a, b=b, is_a=_is(counts[0] > 1), is_b=_is(counts[1] > 1), prep=self.pick(PREPOSITIONS[relation]),
-            opposite=self.pick(PREPOSITIONS[OPPOSITE[relation]]), spot_a=spot_a, spot_b=spot_b,
-            aside=aside.format(its="their" if counts[1] > 1 else "its", it="them" if counts[1] > 1 else "it"),
+            a=a, b=b, is_a=_is(counts[0] > 1), is_b=_is(counts[1] > 1),
+            prep=self.pick(PREPOSITIONS[relation]), opposite=self.pick(PREPOSITIONS[OPPOSITE[relation]]), 
+            spot_a=spot_a, spot_b=spot_b, aside=aside.format(its="their" if counts[1] > 1 else "its", it="them" if counts[1] > 1 else "it"),
         )  # fmt: skip
 
-    # Sentences of a dense caption -----------------------------------------------------------------------------------
+    # Sentences of a dense caption
 
     def where(self) -> list[str]:
         """Say where things are, and how the groups lie to each other where that is clear."""

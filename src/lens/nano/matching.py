@@ -24,12 +24,13 @@ ART_PX = 48
 PATCH_PX = 18
 UNKNOWN = "unknown"
 """Stands for a thing where nothing of the world fits."""
-VISIBLE = 0.09
+VISIBLE = 0.07
 """A difference from the background, in the largest channel, that stands out."""
 _ASPECT_TOLERANCE = 0.22
 _NUM_REFINED = 6
 _SCALES = (0.93, 1.0, 1.07)
 _SHIFT_PX = 1
+_REACH = 2.0
 _MAX_DESCENT = 4
 _SOFTNESS_PX = 1.9
 # Half-width of the triangle that blurs drawn art as much as the blurred, antialiased picture is.
@@ -40,10 +41,10 @@ class Gallery(NamedTuple):
 
     differences: Floats
     """Art less background, (N, M, M, 3)."""
-    boxes: Floats
-    """Where the art stands out, as fractions left, top, right, bottom: (N, 4)."""
+    frames: Floats
+    """Where the difference lies, in pixels of the art: centre x and y, reach x and y: (N, 4)."""
     patches: Floats
-    """What stands out, stretched to unit-norm squares: (N, P * P * 3)."""
+    """What the frames hold, stretched to unit-norm squares: (N, P * P * 3)."""
 
 
 class Match(NamedTuple):
@@ -67,6 +68,8 @@ class Region(NamedTuple):
     difference: Floats
     """(H, W, 3) of the whole picture, zero outside the region."""
     energy: float
+    frame: Floats
+    """Where the difference lies: centre x and y, reach x and y: (4,)."""
 
 
 def region_of(difference: Floats, mask: NDArray[np.bool_]) -> Region:
@@ -77,7 +80,8 @@ def region_of(difference: Floats, mask: NDArray[np.bool_]) -> Region:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     own = difference * mask[..., None]
-    return Region(box, mask, own, float(np.square(own).sum()))
+    energy = np.square(own).sum(-1)                                               # (H, W)
+    return Region(box, mask, own, float(energy.sum()), _frames(energy[None])[0])
 
 
 def gallery_on(background_rgb: tuple[float, float, float]) -> Gallery:
@@ -85,17 +89,12 @@ def gallery_on(background_rgb: tuple[float, float, float]) -> Gallery:
     background = np.asarray(background_rgb, dtype=np.float32)
     premultiplied, alpha = _art()
     differences = premultiplied - alpha * background                              # (N, M, M, 3)
-    stands_out = np.abs(differences).max(-1) > VISIBLE                            # (N, M, M)
-    # Art that nearly is the background keeps its whole outline, so that its box exists.
-    hidden = stands_out.mean((1, 2)) < 0.01
-    stands_out[hidden] = alpha[hidden, ..., 0] > 0.1
-    boxes = np.stack([_span(stands_out.any(1)), _span(stands_out.any(2))], axis=1)  # (N, x or y, 2)
-    boxes = boxes.transpose(0, 2, 1).reshape(len(boxes), 4)                       # (N, 4)
-    columns, rows = (_stretch(boxes[:, axis], boxes[:, axis + 2]) for axis in (0, 1))
-    patches = rows @ differences.reshape(len(boxes), ART_PX, ART_PX * 3)          # (N, P, M * 3)
-    patches = patches.reshape(len(boxes), PATCH_PX, ART_PX, 3).transpose(0, 1, 3, 2)
+    frames = _frames(np.square(differences).sum(-1))                              # (N, 4)
+    columns, rows = (_stretches(frames[:, axis], frames[:, axis + 2], ART_PX) for axis in (0, 1))
+    patches = rows @ differences.reshape(len(frames), ART_PX, ART_PX * 3)         # (N, P, M * 3)
+    patches = patches.reshape(len(frames), PATCH_PX, ART_PX, 3).transpose(0, 1, 3, 2)
     patches = patches @ columns.transpose(0, 2, 1)[:, None]                       # (N, P, 3, P)
-    return Gallery(differences, boxes, _unit(patches.reshape(len(boxes), -1)))
+    return Gallery(differences, frames, _unit(patches.reshape(len(frames), -1)))
 
 
 def rough_similarities(region: Region, gallery: Gallery) -> Floats:
@@ -103,15 +102,15 @@ def rough_similarities(region: Region, gallery: Gallery) -> Floats:
 
     Shapes: -> (N,), 1 for equal.
     """
+    frame = region.frame
+    rows = _stretches(frame[1:2], frame[3:4], region.difference.shape[0])[0]      # (P, H)
+    columns = _stretches(frame[:1], frame[2:3], region.difference.shape[1])[0]    # (P, W)
     left, top, right, bottom = region.box
-    width, height = right - left, bottom - top
     inside = region.difference[top:bottom, left:right]
-    rows = _weights(0.0, height / PATCH_PX, PATCH_PX, height)
-    columns = _weights(0.0, width / PATCH_PX, PATCH_PX, width)
-    patch = np.einsum("ph,hwc,qw->pcq", rows, inside, columns, optimize=True)     # (P, 3, P)
+    patch = np.einsum("ph,hwc,qw->pcq", rows[:, top:bottom], inside, columns[:, left:right], optimize=True)
     likeness = gallery.patches @ _unit(patch.reshape(1, -1))[0]                   # (N,)
-    spans = gallery.boxes[:, 2:] - gallery.boxes[:, :2]                           # (N, 2)
-    stretch = np.log(width / height) - np.log(spans[:, 0] / spans[:, 1])
+    aspects = np.log(gallery.frames[:, 2] / gallery.frames[:, 3])                 # (N,)
+    stretch = np.log(frame[2] / frame[3]) - aspects
     return likeness * np.exp(-0.5 * np.square(stretch / _ASPECT_TOLERANCE)).astype(np.float32)
 
 
@@ -135,11 +134,10 @@ def best_match(region: Region, gallery: Gallery, smallest_px: float) -> Match:
 
 def _fitted(region: Region, gallery: Gallery, index: int) -> Match:
     """Return one thing at the scale and place that fit a region best, by descent from where the boxes agree."""
-    left, top, right, bottom = region.box
-    box = gallery.boxes[index]
-    size = float(np.sqrt((right - left) * (bottom - top) / ((box[2] - box[0]) * (box[3] - box[1]))))
-    x = (left + right) / 2 + size * (0.5 - (box[0] + box[2]) / 2)
-    y = (top + bottom) / 2 + size * (0.5 - (box[1] + box[3]) / 2)
+    seen, frame = region.frame, gallery.frames[index]
+    size = ART_PX * float(np.sqrt(seen[2] * seen[3] / (frame[2] * frame[3])))
+    x = float(seen[0]) + size * (0.5 - float(frame[0]) / ART_PX)
+    y = float(seen[1]) + size * (0.5 - float(frame[1]) / ART_PX)
     best = Match(list(THINGS)[index], x, y, size, 0.0, np.inf)
     for _ in range(_MAX_DESCENT):
         steps = [_nearby(region, gallery.differences[index], best, scale) for scale in _SCALES]
@@ -204,12 +202,18 @@ def _art() -> tuple[Floats, Floats]:
     return art[..., :3] * art[..., 3:], art[..., 3:]
 
 
-def _span(occupied: NDArray[np.bool_]) -> Floats:
-    """Return the first and the end index of what is set in each row, as fractions: (N, M) -> (N, 2)."""
-    size = occupied.shape[1]
-    first = occupied.argmax(1)
-    end = size - occupied[:, ::-1].argmax(1)
-    return np.stack([first, end], axis=1).astype(np.float32) / size
+def _frames(energy: Floats) -> Floats:
+    """Return the centres of energy and twice its spread around them, in pixels: (N, h, w) -> (N, 4)."""
+    total = energy.sum((1, 2)) + 1e-9
+    found = []
+    for axis in (2, 1):
+        profile = energy.sum(3 - axis) / total[:, None]                           # (N, w or h)
+        at = np.arange(energy.shape[axis]) + 0.5
+        centre = profile @ at
+        spread = np.sqrt(np.maximum((profile * np.square(at - centre[:, None])).sum(1), 0.25))
+        found.append((centre, _REACH * spread))
+    (x, reach_x), (y, reach_y) = found
+    return np.stack([x, y, reach_x, reach_y], axis=1).astype(np.float32)
 
 
 def _weights(start: float, step: float, count: int, source: int, softness: float = 1.0) -> Floats:
@@ -220,11 +224,10 @@ def _weights(start: float, step: float, count: int, source: int, softness: float
     return (np.maximum(0.0, 1 - distance / width) / width).astype(np.float32)
 
 
-def _stretch(start: Floats, end: Floats) -> Floats:
-    """Return (N, P, M) weights that stretch each span of the art, in fractions, to P pixels."""
-    step = (end - start) * ART_PX / PATCH_PX
+def _stretches(centre: Floats, reach: Floats, source: int) -> Floats:
+    """Return (N, P, source) weights that stretch what lies within reach of each centre to P pixels."""
     return np.stack([
-        _weights(first * ART_PX, width, PATCH_PX, ART_PX) for first, width in zip(start, step, strict=True)
+        _weights(middle - half, 2 * half / PATCH_PX, PATCH_PX, source) for middle, half in zip(centre, reach, strict=True)
     ])  # fmt: skip
 
 

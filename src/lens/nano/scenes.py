@@ -1,7 +1,7 @@
 """Scenes of the nano world: what is where on which background, laid out so that captions can be exact.
 
-A scene is its own ground truth: things with counts, at most one relation, a background colour. Knows nothing of
-sentences or models. Lengths are pixels; `base_px` is the square root of the area and scales everything.
+A scene is its own ground truth: things with counts, at most one relation, a background colour. Knows nothing
+of sentences or models. Lengths are pixels; `base_px` is the square root of the area and scales everything.
 Coordinates: x to the right, y down; a thing's centre is the centre of its sprite square.
 """
 
@@ -26,22 +26,20 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 SIDES: dict[str, tuple[float, float]] = {"small": (0.21, 0.28), "medium": (0.34, 0.42), "large": (0.61, 0.75)}
-"""Side of a thing that is alone: small and medium as fractions of base_px, large of the picture's short side."""
+"""Side of a thing that is alone: small and medium as fractions of base_px, large of the short side."""
 
 CROWD_SIDES: dict[int, tuple[float, float]] = {
-    2: (0.34, 0.46),
-    3: (0.29, 0.4),
-    4: (0.26, 0.35),
-    5: (0.23, 0.3),
-}
-"""Sides, as fractions of base_px, of things in company, by how many there are; less where there is no room."""
+    2: (0.34, 0.46), 3: (0.29, 0.4), 4: (0.26, 0.35), 5: (0.23, 0.3),
+}  # fmt: skip
+"""Sides of things in company, as fractions of base_px, by how many there are; less where room is short."""
 
 SMALLEST_SIDE = 0.205
+"""Of base_px; at base 128 a thing has at least 28 px."""
 
-PLACES = tuple(
-    " ".join(filter(None, (row, column))) or "centre" for row in ("", "top", "bottom") for column in ("", "left", "right")
+PLACES = (
+    "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
 )  # fmt: skip
-"""Thirds of the picture: centre, left, right, top, top left, ..."""
+"""The nine thirds of a picture that a centre can lie in."""
 
 HELD_OUT_SHARE = 0.1
 
@@ -193,7 +191,7 @@ def arrange(
 
 
 def clear_relation(first: Sequence[Placed], second: Sequence[Placed]) -> str | None:
-    """Return how the first things lie to the second, when their boxes are apart and one axis leads; else None."""
+    """Return how the first things lie to the second; None unless apart along the leading axis."""
     middles = [np.mean([(thing.x_px, thing.y_px) for thing in things], axis=0) for things in (first, second)]
     apart = np.abs(middles[0] - middles[1])
     axis = int(apart[1] > apart[0])

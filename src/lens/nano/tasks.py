@@ -1,8 +1,8 @@
-"""The six tasks that measure the nano model, after GenEval, and the deterministic stream of training examples.
+"""The six tasks that measure the nano model, after GenEval, and the stream of training examples.
 
-Test prompts ask for combinations (two things; a thing and a number; a thing and a background) that no training scene
-shows, in words that no training caption begins with. A thing that is alone has no combination to hold out: in the
-task "single" the wording alone is new.
+Test prompts ask for combinations (two things; a thing and a number; a thing and a background) that no
+training scene shows, in words that no training caption begins with. A thing that is alone has no combination
+to hold out: in the task "single" the wording alone is new.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class TaskPrompt(NamedTuple):
 
 
 def task_prompts(task: str, count: int, seed: int = 0) -> list[TaskPrompt]:
-    """Return distinct prompts of a task, the same ones for the same seed; a longer list begins with the shorter.
+    """Return distinct prompts of a task, fixed by the seed; a longer list begins with the shorter one.
 
     Raises: SettingError for an unknown task.
     """

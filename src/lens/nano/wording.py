@@ -1,8 +1,9 @@
 """Phrases of the caption grammar, in two disjoint sets: what training says, and what only tests say.
 
-Facts only; captions.py puts them together. Slots: {a} and {b} the two sides of a relation, {is_a} and {is_b} their
-verbs, {prep} the relation's preposition, {opposite} that of its reverse, {aside} where a lies as seen from b,
-{spot_a} and {spot_b} where they lie in the picture, {c} a colour, {an} its article.
+Facts only; captions.py puts them together. Everything is lower case; sentences get their capitals later. A
+phrase that stands twice is said twice as often. Slots: {a} and {b} the two sides of a relation, {is_a} and {is_b}
+their verbs, {prep} the relation's preposition, {opposite} that of its reverse, {aside} where a lies as seen from
+b, {spot_a} and {spot_b} where they lie in the picture, {c} a colour, {an} its article.
 """
 
 from dataclasses import dataclass
@@ -16,17 +17,8 @@ SIZE_ADJECTIVES = {
 }
 
 NEUTRAL_ADJECTIVES = (
-    "cute",
-    "nice",
-    "cartoon",
-    "simple",
-    "pretty",
-    "lovely",
-    "friendly",
-    "beautiful",
-    "emoji",
-    "shiny",
-)
+    "cute", "nice", "cartoon", "simple", "pretty", "lovely", "friendly", "beautiful", "emoji", "shiny",
+)  # fmt: skip
 """Words that people like to add and that change nothing."""
 
 PLACES = {
@@ -34,14 +26,24 @@ PLACES = {
         "in the centre", "in the middle", "in the center", "at the centre", "in the middle of the picture",
         "in the center of the image",
     ),
-    "left": ("on the left", "on the left side", "at the left", "on the left of the picture", "at the left edge"),
-    "right": ("on the right", "on the right side", "at the right", "on the right of the picture", "at the right edge"),
-    "top": ("at the top", "near the top", "at the top of the picture", "in the upper part", "at the top edge"),
-    "bottom": ("at the bottom", "near the bottom", "at the bottom of the picture", "in the lower part", "down at the bottom"),
+    "left": (
+        "on the left", "on the left side", "at the left", "on the left of the picture", "at the left edge",
+    ),
+    "right": (
+        "on the right", "on the right side", "at the right", "on the right of the picture",
+        "at the right edge",
+    ),
+    "top": (
+        "at the top", "near the top", "at the top of the picture", "in the upper part", "at the top edge",
+    ),
+    "bottom": (
+        "at the bottom", "near the bottom", "at the bottom of the picture", "in the lower part",
+        "down at the bottom",
+    ),
 }  # fmt: skip
 CORNERS = (
-    "in the {row} {column} corner", "in the {row} {column}", "at the {row} {column}", "in the {row}-{column} corner",
-    "in the {row} {column} corner of the picture",
+    "in the {row} {column} corner", "in the {row} {column}", "at the {row} {column}",
+    "in the {row}-{column} corner", "in the {row} {column} corner of the picture",
 )  # fmt: skip
 ROWS = {"top": ("top", "upper", "top"), "bottom": ("bottom", "lower", "bottom")}
 
@@ -58,19 +60,12 @@ ASIDE = {
     "below": ("below {it}", "under {it}", "beneath {it}"),
 }
 SPOTS = {
-    "left of": (
-        ("on the left", "on the right"),
-        ("on the left side", "on the right side"),
-        ("at left", "at right"),
-    ),
-    "right of": (
-        ("on the right", "on the left"),
-        ("on the right side", "on the left side"),
-        ("at right", "at left"),
-    ),
-    "above": (("at the top", "at the bottom"), ("on top", "at the bottom"), ("above", "below")),
-    "below": (("at the bottom", "at the top"), ("at the bottom", "on top"), ("below", "above")),
+    "left of": (("on the left", "on the right"), ("on the left side", "on the right side")),
+    "right of": (("on the right", "on the left"), ("on the right side", "on the left side")),
+    "above": (("at the top", "at the bottom"), ("on top", "at the bottom")),
+    "below": (("at the bottom", "at the top"), ("at the bottom", "on top")),
 }
+"""Where the first and the second lie."""
 
 
 @dataclass(frozen=True)
@@ -95,39 +90,47 @@ class Wording:
 
 TRAIN = Wording(
     openers=(
-        "a picture of ", "an image of ", "a drawing of ", "an illustration of ", "a photo of ", "a painting of ",
-        "picture of ", "image of ", "drawing of ", "a picture with ", "an image with ", "a picture showing ",
-        "an image showing ", "a scene with ", "a simple drawing of ", "a cartoon of ", "a flat illustration of ",
-        "clip art of ", "the picture shows ", "the image shows ", "this picture shows ", "this is a picture of ",
-        "here is ", "here is a picture of ", "draw ", "draw me ", "draw a picture of ", "please draw ", "can you draw ",
-        "paint ", "show me ", "show ", "make ", "make a picture of ", "make an image of ", "create an image of ",
-        "create a picture with ", "generate ", "generate an image of ", "give me ", "give me a picture of ", "i want ",
+        "a picture of ", "an image of ", "a drawing of ", "an illustration of ", "a photo of ",
+        "a painting of ", "picture of ", "image of ", "drawing of ", "a picture with ", "an image with ",
+        "a picture showing ", "an image showing ", "a scene with ", "a simple drawing of ", "a cartoon of ",
+        "a flat illustration of ", "clip art of ", "the picture shows ", "the image shows ",
+        "this picture shows ", "this is a picture of ", "here is ", "here is a picture of ", "draw ",
+        "draw me ", "draw a picture of ", "please draw ", "can you draw ", "paint ", "show me ", "show ",
+        "make ", "make a picture of ", "make an image of ", "create an image of ", "create a picture with ",
+        "generate ", "generate an image of ", "give me ", "give me a picture of ", "i want ",
         "i want a picture of ", "i would like to see ", "i'd like ", "imagine ",
     ),
-    clause_openers=("", "", "", "in this picture, ", "a picture where ", "in the image, ", "an image in which "),
-    there=("there {is_a} ", "there {is_a} ", "in the picture there {is_a} ", "i see ", "you can see ", "it shows "),
+    clause_openers=(
+        "", "", "", "in this picture, ", "a picture where ", "in the image, ", "an image in which ",
+    ),
+    there=(
+        "there {is_a} ", "there {is_a} ", "in the picture there {is_a} ", "i see ", "you can see ",
+        "it shows ",
+    ),
     relations=(
         "{a} {prep} {b}", "{a} {prep} {b}", "{a} {prep} {b}", "{a} {prep} {b}", "{b} {opposite} {a}",
         "{b} with {a} {aside}", "{a} {spot_a} and {b} {spot_b}", "{a} {spot_a}, {b} {spot_b}",
         "{b} {spot_b} and {a} {spot_a}", "{b} and {aside} {a}", "{a} placed {prep} {b}",
     ),
     relation_clauses=(
-        "{a} {is_a} {prep} {b}", "{a} {is_a} {prep} {b}", "{b} {is_b} {opposite} {a}", "{a} {is_a} placed {prep} {b}",
-        "{spot_a} there {is_a} {a} and {spot_b} there {is_b} {b}", "{a} {is_a} {spot_a} and {b} {is_b} {spot_b}",
-        "{spot_a} {a}, {spot_b} {b}",
+        "{a} {is_a} {prep} {b}", "{a} {is_a} {prep} {b}", "{b} {is_b} {opposite} {a}",
+        "{a} {is_a} placed {prep} {b}", "{spot_a} there {is_a} {a} and {spot_b} there {is_b} {b}",
+        "{a} {is_a} {spot_a} and {b} {is_b} {spot_b}", "{spot_a} {a}, {spot_b} {b}",
     ),
     backgrounds=(
-        " on {an} {c} background", " on {an} {c} background", ", on {an} {c} background", " against {an} {c} background",
-        " with {an} {c} background", ", {c} background", " on {c}", " against {c}", " in front of {an} {c} background",
-        " in front of {an} {c} backdrop", " against {an} {c} backdrop", " over {an} {c} background",
-        " on a plain {c} background", " on a solid {c} background", ". the background is {c}", ". {c} background",
+        " on {an} {c} background", " on {an} {c} background", ", on {an} {c} background",
+        " against {an} {c} background", " with {an} {c} background", ", {c} background", " on {c}",
+        " against {c}", " in front of {an} {c} background", " in front of {an} {c} backdrop",
+        " against {an} {c} backdrop", " over {an} {c} background", " on a plain {c} background",
+        " on a solid {c} background", ". the background is {c}", ". {c} background",
         ", the background is {c}", ", background {c}", " and {an} {c} background", " on a background of {c}",
         ". the background should be {c}", ", with {c} as the background colour",
     ),
     fronted_backgrounds=(
         "on {an} {c} background, ", "on {an} {c} background ", "{c} background, ", "{c} background with ",
         "{an} {c} background with ", "against {an} {c} background, ", "{an} {c} picture with ", "on {c}, ",
-        "in front of {an} {c} backdrop, ", "{an} {c} background and ", "background {c}, ", "on {an} {c} background there {is_a} ",
+        "in front of {an} {c} backdrop, ", "{an} {c} background and ", "background {c}, ",
+        "on {an} {c} background there {is_a} ",
     ),
     background_sentences=(
         "the background is {c}", "the background is plain {c}", "everything is on {an} {c} background",
@@ -137,28 +140,35 @@ TRAIN = Wording(
 
 TEST = Wording(
     openers=(
-        "a sketch of ", "an artwork with ", "we see ", "could you paint ", "a poster showing ", "let me see ",
-        "i need an image with ", "a digital drawing of ", "produce a picture of ", "a graphic of ", "please paint me ",
-        "my drawing shows ", "an emoji scene with ", "a sticker of ", "try to draw ", "a photograph of ",
+        "a sketch of ", "an artwork with ", "we see ", "could you paint ", "a poster showing ",
+        "let me see ", "i need an image with ", "a digital drawing of ", "produce a picture of ",
+        "a graphic of ", "please paint me ", "my drawing shows ", "an emoji scene with ", "a sticker of ",
+        "try to draw ", "a photograph of ",
     ),
-    clause_openers=("a sketch where ", "on this poster, ", "a drawing in which ", "paint it so that ", "in my drawing, "),
+    clause_openers=(
+        "a sketch where ", "on this poster, ", "a drawing in which ", "paint it so that ", "in my drawing, ",
+    ),
     there=("in the drawing there {is_a} ", "in this scene there {is_a} ", "on the page there {is_a} "),
     relations=(
-        "{a} located {prep} {b}", "{a} that {is_a} {prep} {b}", "{b} that {is_b} {opposite} {a}", "{b}, and {aside} {a}",
-        "{a} {spot_a} plus {b} {spot_b}",
+        "{a} located {prep} {b}", "{a} that {is_a} {prep} {b}", "{b} that {is_b} {opposite} {a}",
+        "{b}, and {aside} {a}", "{a} {spot_a} plus {b} {spot_b}",
     ),
     relation_clauses=(
-        "{a} {is_a} located {prep} {b}", "{spot_a} {is_a} {a}, {spot_b} {is_b} {b}", "{a} {is_a} seen {prep} {b}",
+        "{a} {is_a} located {prep} {b}", "{spot_a} {is_a} {a}, {spot_b} {is_b} {b}",
+        "{a} {is_a} seen {prep} {b}",
     ),
     backgrounds=(
-        " set against {an} {c} background", " on a flat {c} background", " over plain {c}", ", all on {an} {c} background",
-        ", and the backdrop is {c}", " where the background is {c}", " before {an} {c} background", "; make the background {c}",
+        " set against {an} {c} background", " on a flat {c} background", " over plain {c}",
+        ", all on {an} {c} background", ", and the backdrop is {c}", " where the background is {c}",
+        " before {an} {c} background", "; make the background {c}",
     ),
     fronted_backgrounds=(
-        "with {an} {c} background: ", "using {c} as background, ", "over {an} {c} backdrop, ", "on a flat {c} background, ",
-        "before {an} {c} background, ", "a scene on {c} with ",
+        "with {an} {c} background: ", "using {c} as background, ", "over {an} {c} backdrop, ",
+        "on a flat {c} background, ", "before {an} {c} background, ", "a scene on {c} with ",
     ),
-    background_sentences=("behind everything it is {c}", "the backdrop is {c} all over", "all of the background is {c}"),
+    background_sentences=(
+        "behind everything it is {c}", "the backdrop is {c} all over", "all of the background is {c}",
+    ),
 )  # fmt: skip
 
 WORDINGS = {"train": TRAIN, "test": TEST}

@@ -1,0 +1,62 @@
+"""Noto emoji art of the nano world's things, drawn at any size.
+
+Knows nothing of scenes or captions. The SVG bodies are in art.json (scripts/make_nano_art.py); resvg draws them.
+"""
+
+import functools
+import io
+import json
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lens.errors import LensError
+from lens.nano.things import THINGS
+
+
+@functools.cache
+def sprite(thing: str, size_px: int) -> NDArray[np.float32]:
+    """Return a thing's art as (size_px, size_px, 4), red, green, blue, alpha in [0, 1], straight alpha; read-only.
+
+    Raises: KeyError for a thing that is not in the world.
+    """
+    pixels = np.asarray(_draw(THINGS[thing].icon, size_px), dtype=np.float32) / 255
+    pixels.setflags(write=False)
+    return pixels
+
+
+@functools.cache
+def opaque_box(thing: str) -> tuple[float, float, float, float]:
+    """Return where the art is visible in its square: left, top, right, bottom as fractions."""
+    visible = sprite(thing, 128)[..., 3] > 0.1
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+    return columns[0] / 128, rows[0] / 128, (columns[-1] + 1) / 128, (rows[-1] + 1) / 128
+
+
+@functools.cache
+def mean_rgb(thing: str) -> tuple[float, float, float]:
+    """Return the mean colour of the visible art, each channel in [0, 1]."""
+    art = sprite(thing, 64)
+    mean = (art[..., :3] * art[..., 3:]).sum((0, 1)) / art[..., 3].sum()
+    return tuple(float(channel) for channel in mean)  # type: ignore[return-value]
+
+
+@functools.cache
+def _icons() -> dict[str, dict]:
+    return json.loads(resources.files("lens.nano").joinpath("art.json").read_text())["icons"]
+
+
+def _draw(icon: str, size_px: int) -> Image.Image:
+    try:
+        import resvg_py  # optional: drawing a picture with the model does not need it
+    except ImportError as error:
+        raise LensError('Drawing the nano world needs resvg-py: pip install "lens-t2i[train]".') from error
+    body = _icons()[icon]
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {body["width"]} {body["height"]}">{body["body"]}</svg>'
+    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size_px, height=size_px, skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
