@@ -1,9 +1,9 @@
 """Makes diffusers and transformers know the Lens classes, so that `DiffusionPipeline.from_pretrained` works.
 
 Published folders name `diffusers.LensPipeline`, `diffusers.LensTransformer2DModel` and
-`transformers.LensGptOssEncoder`, which those libraries look up as attributes of themselves. Both are large,
-so neither is imported here: their modules are given the names when they load, and the classes behind the names
-are imported when somebody asks for one. Spec: section 6.
+`transformers.LensGptOssEncoder`, which those libraries look up as attributes of themselves. Both are slow to
+import, so neither is imported here: their modules are given the names when they load, and the classes behind
+the names are imported when somebody asks for one. Spec: section 6.
 """
 
 import importlib

@@ -5,18 +5,39 @@ weights. Knows nothing of templates or of what reads the features. Spec: section
 Letters: B batch, T tokens, hidden the width of the language model.
 """
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
 
 from lens.errors import SettingError
 
+logger = logging.getLogger(__name__)
+
 
 class LensGptOssEncoder(GptOssForCausalLM):
     """GPT-OSS with its inner features exposed; published checkpoints name this class."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a folder; experts stored in MXFP4 stay so where the machine has the kernels.
+
+        Raises: MemoryNeedError where they have to be dequantised and do not fit.
+        """
+        if kwargs.get("quantization_config") is None:
+            kwargs |= _mxfp4_settings(pretrained_model_name_or_path, kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if getattr(kwargs.get("quantization_config"), "dequantize", False):
+            # The library keeps the names of what it unpacked, and would save plain weights as packed ones.
+            model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+            model._weight_conversions = []
+        return loaded
 
     @torch.no_grad()
     def text_features(
@@ -78,3 +99,44 @@ class LensGptOssEncoder(GptOssForCausalLM):
             if execution_device is not None
             else self.model.embed_tokens.weight.device
         )
+
+
+_WHERE = ("subfolder", "revision", "cache_dir", "local_files_only", "token")
+"""The settings of a load that say where its files are."""
+
+
+def _mxfp4_settings(source: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what to add to the settings of a load: nothing unless experts are stored in MXFP4."""
+    where = {key: settings[key] for key in _WHERE if key in settings}
+    config = settings.get("config") or GptOssConfig.from_pretrained(source, **where)
+    stored = getattr(config, "quantization_config", None) or {}
+    if not isinstance(stored, dict) or stored.get("quant_method") != "mxfp4":
+        return {}
+    from transformers.utils.quantization_config import Mxfp4Config
+
+    from lens.models.mxfp4 import plan_for_this_machine
+
+    place = settings.get("device_map")
+    device = place.get("") if isinstance(place, dict) else place
+    dtype = settings.get("dtype", settings.get("torch_dtype"))
+    plan = plan_for_this_machine(
+        config.to_dict(),
+        device=None if device == "auto" else device,
+        bytes_each=dtype.itemsize if isinstance(dtype, torch.dtype) else 2,
+    )
+    logger.warning(plan.message)
+    if not plan.native:
+        return {"quantization_config": Mxfp4Config(dequantize=True)}
+    # Weights under the kernels cannot be moved later: they start where they run.
+    return {} if place is not None else {"device_map": {"": "cuda"}}
+
+
+def load_text_encoder(
+    folder: Path | str, torch_dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> LensGptOssEncoder:
+    """Return the text encoder of a folder, in evaluation mode, on a device (main memory where None).
+
+    Raises: MemoryNeedError where it does not fit.
+    """
+    place = {} if device is None else {"device_map": {"": torch.device(device)}}
+    return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype or "auto", **place).eval()

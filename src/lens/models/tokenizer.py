@@ -45,7 +45,7 @@ def train_tokenizer(
     """Return a tokenizer of vocab_size entries, fewer only where the texts hold too few pairs to merge.
 
     The same texts in the same order give the same tokenizer. Control tokens take the last ids. Let the texts
-    hold some whole conversations (`PromptTemplate.render`), or the fixed strings take several times the tokens.
+    hold some whole conversations (`PromptTemplate.render`), or the fixed strings take many more tokens.
 
     Raises: SettingError for a vocabulary that cannot hold the bytes and the control tokens.
     """

@@ -1,0 +1,128 @@
+"""How a GPT-OSS whose experts are stored in MXFP4 can be held here: as it is, dequantised, or not at all.
+
+MXFP4 is 32 numbers of 4 bits under one scale of 8. Kernels for it exist for Hopper and newer; elsewhere the
+experts become bfloat16 at load, four times as large. Spec: sections 4, 6 and 14.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from lens.errors import MemoryNeedError
+
+logger = logging.getLogger(__name__)
+
+KERNELS_CAPABILITY = (9, 0)
+KERNELS_REPOSITORY = "kernels-community/gpt-oss-triton-kernels"
+MXFP4_BYTES = 17 / 32
+GB = 1e9
+
+
+class Mxfp4Plan(NamedTuple):
+    """How to load, what it takes, and why."""
+
+    native: bool
+    """The experts stay in MXFP4; otherwise they are dequantised."""
+    need_bytes: int
+    """Memory of all weights, loaded that way."""
+    message: str
+
+
+def mxfp4_plan(
+    config: Mapping[str, Any],
+    *,
+    device_type: str,
+    capability: tuple[int, int] | None,
+    missing: Sequence[str],
+    free_bytes: int | None,
+    bytes_each: int = 2,
+) -> Mxfp4Plan:
+    """Return how to hold the model of this configuration on a device.
+
+    `missing` names what the kernels lack on this machine; `free_bytes` None means that nobody knows.
+
+    Units: bytes_each is the size of a dequantised number.
+    Raises: MemoryNeedError where the weights do not fit, with the reason for their size and what to do.
+    """
+    reason = _why_not_native(device_type, capability, missing)
+    native = not reason
+    need_bytes = weights_bytes(config, bytes_each, mxfp4=native)
+    how = "in MXFP4" if native else f"dequantised to {8 * bytes_each} bits, as {reason}"
+    message = f"The text encoder takes {need_bytes / GB:.1f} GB {how}."
+    if free_bytes is not None and need_bytes > free_bytes:
+        raise MemoryNeedError(
+            f"{message} {device_type} has {free_bytes / GB:.1f} GB free. Load a smaller file of it (NVFP4 or "
+            "GGUF), use a machine with more memory, or give features encoded elsewhere (prompt_embeds)."
+        )
+    return Mxfp4Plan(native, need_bytes, message)
+
+
+def weights_bytes(config: Mapping[str, Any], bytes_each: int, *, mxfp4: bool) -> int:
+    """Return the memory of all weights, the matrices of the experts in MXFP4 or as large as all others."""
+    from lens.models.checkpoints.structure import text_encoder_shapes
+
+    total = 0.0
+    for name, shape in text_encoder_shapes(config).items():
+        is_packed = mxfp4 and name.endswith(("gate_up_proj", "down_proj"))
+        total += math.prod(shape) * (MXFP4_BYTES if is_packed else bytes_each)
+    return math.ceil(total)
+
+
+def plan_for_this_machine(
+    config: Mapping[str, Any], device: torch.device | str | None = None, bytes_each: int = 2
+) -> Mxfp4Plan:
+    """Return the plan for a device; None is the GPU for MXFP4, the main memory for what is dequantised."""
+    found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    is_cuda = found.type == "cuda"
+    capability = torch.cuda.get_device_capability(found) if is_cuda else None
+    missing = missing_kernels() if capability is not None and capability >= KERNELS_CAPABILITY else []
+    if device is None and _why_not_native(found.type, capability, missing):
+        found = torch.device("cpu")
+    free_bytes = free_memory(found)
+    return mxfp4_plan(
+        config,
+        device_type=found.type,
+        capability=capability,
+        missing=missing,
+        free_bytes=free_bytes,
+        bytes_each=bytes_each,
+    )
+
+
+def missing_kernels() -> list[str]:
+    """Return what this machine lacks to run MXFP4 natively, each by name; empty where it has all."""
+    from transformers.utils.import_utils import is_kernels_available, is_triton_available
+
+    missing = [] if is_triton_available("3.4.0") else ["the package triton (3.4 or later)"]
+    if not is_kernels_available():
+        return [*missing, "the package kernels"]
+    try:
+        from transformers.integrations.hub_kernels import get_kernel
+
+        get_kernel(KERNELS_REPOSITORY, version=1)
+    except Exception as error:  # whatever stops the kernels, the model still loads without them
+        missing.append(f"{KERNELS_REPOSITORY} ({type(error).__name__})")
+    return missing
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that a device still has; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _why_not_native(device_type: str, capability: tuple[int, int] | None, missing: Sequence[str]) -> str:
+    if device_type != "cuda" or capability is None:
+        return f"the kernels need a CUDA device and this is {device_type}"
+    if capability < KERNELS_CAPABILITY:
+        needs, got = (".".join(map(str, numbers)) for numbers in (KERNELS_CAPABILITY, capability))
+        return f"the kernels need compute capability {needs} and this device has {got}"
+    return f"the kernels lack {' and '.join(missing)}" if missing else ""
