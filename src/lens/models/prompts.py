@@ -47,6 +47,8 @@ PREAMBLE = SYSTEM + DEVELOPER_OPEN + DEVELOPER_INSTRUCTIONS + DEVELOPER_CLOSE + 
 """All that comes before the prompt, the date left open."""
 SCAFFOLD = CLOSE + ANALYSIS_OPEN + THINKING + CLOSE + FINAL_OPEN
 """All that comes after it."""
+CONTROL_TOKENS = ("<|start|>", "<|message|>", "<|channel|>", "<|end|>")
+"""Those that the two are built with."""
 
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all); whatever it raises stops the work."""
@@ -73,11 +75,9 @@ class PromptTemplate:
         # are the ids of the joined text.
         self.preamble_ids = self._ids(PREAMBLE.format(date=date))
         self.scaffold_ids = self._ids(SCAFFOLD)
-        for part, ids in (("preamble", self.preamble_ids), ("scaffold", self.scaffold_ids)):
-            if tokenizer.convert_tokens_to_ids("<|message|>") not in ids:
-                raise SettingError(
-                    "tokenizer", type(tokenizer).__name__, f"the harmony control tokens of the {part}"
-                )
+        for token in CONTROL_TOKENS:
+            if tokenizer.convert_ids_to_tokens(self._ids(token)) != [token]:
+                raise SettingError("tokenizer", type(tokenizer).__name__, f"{token} as one of its control tokens")
 
     def render(self, prompt: str) -> str:
         """Return the conversation as text, a prompt's control tokens included: to read, not to encode."""
