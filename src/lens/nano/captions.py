@@ -232,9 +232,8 @@ class _Speaker:
         if counts == [1] and mention.detail:
             tags += [self.pick(SIZE_ADJECTIVES[scene.size()]), scene.place()]
         if mention.background:
-            colour = self.pick(("{c} background", "{c} background", "{c}", "background {c}")).format(
-                c=self.colour_word
-            )
+            frame = self.pick(("{c} background", "{c} background", "{c}", "background {c}"))
+            colour = frame.format(c=self.colour_word)
             tags = [colour, *tags] if self.rng.random() < 0.25 else [*tags, colour]
         return ", ".join(tags)
 
@@ -245,13 +244,14 @@ class _Speaker:
         return f"{phrase} {self.place(self.scene.place())}" if has_place else phrase
 
     def _related(self, frame: str, relation: str, a: str, b: str, first: int = 0, second: int = 1) -> str:
-        counts = self.scene.groups[first][1], self.scene.groups[second][1]
-        aside = self.pick(ASIDE[relation])
+        """Fill a frame about two groups, a lying to b as `relation` says."""
+        is_plural = [self.scene.groups[group][1] > 1 for group in (first, second)]
         spot_a, spot_b = self.pick(SPOTS[relation])
+        pronouns = {"its": "their", "it": "them"} if is_plural[1] else {"its": "its", "it": "it"}
         return frame.format(
-            a=a, b=b, is_a=_is(counts[0] > 1), is_b=_is(counts[1] > 1),
-            prep=self.pick(PREPOSITIONS[relation]), opposite=self.pick(PREPOSITIONS[OPPOSITE[relation]]), 
-            spot_a=spot_a, spot_b=spot_b, aside=aside.format(its="their" if counts[1] > 1 else "its", it="them" if counts[1] > 1 else "it"),
+            a=a, b=b, is_a=_is(is_plural[0]), is_b=_is(is_plural[1]), spot_a=spot_a, spot_b=spot_b,
+            prep=self.pick(PREPOSITIONS[relation]), opposite=self.pick(PREPOSITIONS[OPPOSITE[relation]]),
+            aside=self.pick(ASIDE[relation]).format(**pronouns),
         )  # fmt: skip
 
     # Sentences of a dense caption

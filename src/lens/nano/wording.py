@@ -1,9 +1,9 @@
 """Phrases of the caption grammar, in two disjoint sets: what training says, and what only tests say.
 
 Facts only; captions.py puts them together. Everything is lower case; sentences get their capitals later. A
-phrase that stands twice is said twice as often. Slots: {a} and {b} the two sides of a relation, {is_a} and {is_b}
-their verbs, {prep} the relation's preposition, {opposite} that of its reverse, {aside} where a lies as seen from
-b, {spot_a} and {spot_b} where they lie in the picture, {c} a colour, {an} its article.
+phrase that stands twice is said twice as often. Slots: {a} and {b} the two sides of a relation, {is_a} and
+{is_b} their verbs, {prep} the relation's preposition, {opposite} that of its reverse, {aside} where a lies as
+seen from b, {spot_a} and {spot_b} where they lie in the picture, {c} a colour, {an} its article.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,164 @@
+"""Captions are true of their scenes, and test wordings are none that training uses."""
+
+import re
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from lens.nano.captions import Mention, article, brief_caption, dense_caption, sentence
+from lens.nano.scenes import KINDS, OPPOSITE, PLACES, RELATIONS, arrange, clear_relation, random_scene
+from lens.nano.things import COLOUR_SYNONYMS, COLOURS, THINGS
+from lens.nano.wording import ASIDE, NEUTRAL_ADJECTIVES, NUMBERS, PREPOSITIONS, SPOTS, TEST, TRAIN
+from lens.nano.wording import PLACES as PLACE_PHRASES
+
+STYLES = [(caption, split) for caption in (brief_caption, dense_caption) for split in ("train", "test")]
+
+
+def captioned(caption, split, count: int, kind: str | None = None):
+    """Yield scenes with their caption in lower case."""
+    rng = np.random.default_rng(7)
+    for _ in range(count):
+        scene = random_scene(rng, 128, 128, kind)
+        yield scene, caption(scene, rng, split).lower()
+
+
+def words_for(thing: str) -> list[tuple[str, str]]:
+    named = THINGS[thing]
+    return [(one.lower(), many.lower()) for one, many in ((named.name, named.plural), *named.synonyms)]
+
+
+def noun_pattern(thing: str) -> str:
+    words = {word for pair in words_for(thing) for word in pair}
+    return "(?:" + "|".join(sorted(words, key=len, reverse=True)) + ")"
+
+
+@pytest.mark.parametrize(("caption", "split"), STYLES)
+def test_every_thing_is_named_with_its_number(caption, split):
+    for scene, text in captioned(caption, split, 400):
+        for thing, count in scene.groups:
+            nouns = "|".join(re.escape(pair[count > 1]) for pair in words_for(thing))
+            pair = "|a pair of|a couple of" if count == 2 else ""
+            number = rf"(?:{NUMBERS[count]}|{count}{pair}) ([a-z-]+ )?" if count > 1 else ""
+            assert re.search(rf"(?:^|\b){number}(?:{nouns})\b", text), (thing, count, text)
+
+
+@pytest.mark.parametrize(("caption", "split"), STYLES)
+def test_no_other_colour_is_given_to_the_background(caption, split):
+    every_word = {colour: (colour, *COLOUR_SYNONYMS.get(colour, ())) for colour in COLOURS}
+    told, asked = 0, 0
+    for scene, text in captioned(caption, split, 400):
+        if "orange" in dict(scene.groups):
+            continue  # a fruit that is named like a background
+        asked += 1
+        for thing, _ in scene.groups:
+            text = re.sub(noun_pattern(thing), "thing", text)
+        own = max((word for word in every_word[scene.background]), key=lambda word: (word in text, len(word)))
+        told += own in text
+        rest = text.replace(own, "")
+        others = [word for colour in COLOURS if colour != scene.background for word in every_word[colour]]
+        assert not [word for word in others if re.search(rf"\b{word}\b", rest)], (scene.background, text)
+    assert told == asked if caption is dense_caption else 0.7 * asked < told < 0.9 * asked
+
+
+@pytest.mark.parametrize(("caption", "split"), STYLES)
+def test_every_stated_relation_holds(caption, split):
+    relation_of = {phrase: relation for relation, phrases in PREPOSITIONS.items() for phrase in phrases}
+    prepositions = "|".join(sorted(relation_of, key=len, reverse=True))
+    verb = r"(?: that)?(?: is| are)?(?: placed| located| seen)?"
+    adjectives = "|".join(NEUTRAL_ADJECTIVES)
+    lead = rf"(?:(?:the|an?|one|single|exactly|two|three|\d|pair of|couple of|group of|{adjectives}) ){{0,4}}"
+    checked = 0
+    for scene, text in captioned(caption, split, 500):
+        for first, second in permutations(range(len(scene.groups)), 2):
+            a, b = (noun_pattern(scene.groups[group][0]) for group in (first, second))
+            if found := re.search(rf"\b{a}{verb} ({prepositions}) {lead}{b}\b", text):
+                assert relation_of[found[1]] == clear_relation(scene.members(first), scene.members(second)), (
+                    text
+                )
+                checked += 1
+    assert checked > 60
+
+
+def test_a_relation_reversed_in_words_is_the_same_in_the_picture():
+    rng = np.random.default_rng(0)
+    for relation in RELATIONS:
+        scene = arrange(rng, (("fox", 1), ("key", 1)), "white", relation, 128, 128)
+        told = {
+            brief_caption(scene, rng, mention=Mention(False, True, False)).lower().strip(".")
+            for _ in range(2500)
+        }
+        for phrase in PREPOSITIONS[relation]:
+            assert f"a fox {phrase} a key" in told
+        for phrase in PREPOSITIONS[OPPOSITE[relation]]:
+            assert f"a key {phrase} a fox" in told
+        for phrase in ASIDE[relation]:
+            assert f"a key with a fox {phrase.format(its='its', it='it')}" in told
+        for spot, other_spot in SPOTS[relation]:
+            assert f"a fox {spot} and a key {other_spot}" in told
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_place_of_a_thing_alone_is_told_in_words_of_that_place(place):
+    rng = np.random.default_rng(1)
+    scene = next(
+        scene for _ in range(999) if (scene := random_scene(rng, 128, 128, "single")).place() == place
+    )
+    rows = {"top": r"\b(?:top|upper)\b", "bottom": r"\b(?:bottom|lower)\b"}
+    columns = {"left": r"\bleft\b", "right": r"\bright\b"}
+    pattern_of = rows | columns | {"centre": r"\b(?:cent|midd)"}
+    # "top hat" and "upper part" aside, a caption has the words of its own place and no others.
+    text_only = [re.sub("top hat", "", dense_caption(scene, rng).lower()) for _ in range(50)]
+    for text in text_only:
+        for word, pattern in pattern_of.items():
+            assert bool(re.search(pattern, text)) == (word in place.split()), text
+
+
+def test_nothing_unasked_is_mentioned():
+    rng = np.random.default_rng(2)
+    for kind in KINDS:
+        for _ in range(60):
+            scene = random_scene(rng, 128, 128, kind)
+            text = brief_caption(scene, rng, "test", Mention(background=False, relation=False, detail=False))
+            assert "background" not in text and "backdrop" not in text
+            assert not [phrase for phrase in PLACE_PHRASES["left"] + PLACE_PHRASES["right"] if phrase in text]
+
+
+def test_test_phrases_are_disjoint_from_training_phrases():
+    for name in ("openers", "clause_openers", "there", "relations", "relation_clauses", "backgrounds",
+                 "fronted_backgrounds", "background_sentences"):  # fmt: skip
+        assert not set(getattr(TRAIN, name)) & set(getattr(TEST, name)), name
+    assert "" not in TEST.openers + TEST.clause_openers + TEST.there
+
+
+def test_no_training_caption_begins_like_a_test_caption():
+    slots = {r"\{is_a\}": "(?:is|are)", r"\{an\}": "an?", r"\{c\}": "[a-z ]+"}
+    phrases = TEST.openers + TEST.clause_openers + TEST.there + TEST.fronted_backgrounds
+    beginnings = []
+    for phrase in map(re.escape, phrases):
+        for slot, pattern in slots.items():
+            phrase = phrase.replace(slot, pattern)
+        beginnings.append(re.compile(phrase))
+    both = (brief_caption, dense_caption)
+    trained = {text for caption in both for _, text in captioned(caption, "train", 1500)}
+    tested = {text for caption in both for _, text in captioned(caption, "test", 300)}
+    assert not [text for text in trained if any(pattern.match(text) for pattern in beginnings)]
+    assert all(any(pattern.match(text) for pattern in beginnings) for text in tested)
+    assert not trained & tested
+
+
+def test_dense_captions_have_sentences_and_brief_ones_are_short():
+    dense = [text for _, text in captioned(dense_caption, "train", 300)]
+    brief = [text for _, text in captioned(brief_caption, "train", 300)]
+    assert all(2 <= text.count(".") <= 6 and text.endswith(".") for text in dense)
+    assert max(len(text.split()) for text in brief) < 35 < max(len(text.split()) for text in dense)
+    assert np.mean([len(text.split()) for text in brief]) < 13
+
+
+def test_articles_follow_the_sound():
+    words = ("fox", "owl", "unicorn", "umbrella", "TV", "orange", "ear of corn")
+    assert [article(word) for word in words] == ["a", "an", "a", "an", "a", "an", "an"]
+
+
+def test_sentences_begin_with_capitals():
+    assert sentence("a TV. blue background") == "A TV. Blue background"

@@ -1,0 +1,147 @@
+"""Scenes fit their picture, say the truth about their layout, and keep the held-out combinations out."""
+
+import numpy as np
+import pytest
+
+from lens.core.geometry import buckets_for
+from lens.nano.scenes import (
+    CROWD_SIDES,
+    KINDS,
+    OPPOSITE,
+    PLACES,
+    RELATIONS,
+    Expected,
+    Placed,
+    Scene,
+    arrange,
+    clear_relation,
+    draw,
+    held_out_combinations,
+    is_held_out,
+    kind_of,
+    random_scene,
+)
+from lens.nano.things import COLOURS, THINGS
+
+SIZES = [size for base in (128, 192, 256) for size in sorted(set(buckets_for(base).values()))]
+
+
+def scenes(
+    count: int, height_px: int = 128, width_px: int = 128, kind: str | None = None, seed: int = 0
+) -> list[Scene]:
+    rng = np.random.default_rng(seed)
+    return [random_scene(rng, height_px, width_px, kind) for _ in range(count)]
+
+
+def gap_between(one: Placed, other: Placed) -> float:
+    """The widest strip, upright or level, that keeps two boxes apart; negative when they overlap."""
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = one.box, other.box
+    return max(left2 - right, left - right2, top2 - bottom, top - bottom2)
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), SIZES)
+def test_things_lie_inside_the_picture_and_apart_at_every_size(height_px, width_px):
+    scale = (height_px * width_px) ** 0.5 / 128
+    for scene in scenes(120, height_px, width_px):
+        assert draw(scene).shape == (3, height_px, width_px)
+        for index, thing in enumerate(scene.placed):
+            left, top, right, bottom = thing.box
+            assert left >= 0 and top >= 0 and right <= width_px and bottom <= height_px
+            assert thing.size_px >= 26 * scale
+            assert all(gap_between(thing, other) >= 3.75 * scale for other in scene.placed[:index])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scene_of_a_kind_has_what_the_kind_says(kind):
+    for scene in scenes(60, kind=kind):
+        assert scene.kind == kind == kind_of(scene.groups, scene.relation)
+        assert len({thing for thing, _ in scene.groups}) == len(scene.groups)
+        assert [thing.thing for thing in scene.placed] == [
+            thing for thing, count in scene.groups for _ in range(count)
+        ]
+        assert len(scene.placed) <= max(CROWD_SIDES)
+        assert (scene.relation is not None) == kind.startswith("position")
+
+
+def test_a_relation_holds_between_the_boxes_of_all_things_on_either_side():
+    seen = set()
+    for scene in scenes(300, kind="position_counted"):
+        axis, is_first = {
+            "left of": (0, True),
+            "right of": (0, False),
+            "above": (1, True),
+            "below": (1, False),
+        }[scene.relation]
+        before, after = (scene.members(0), scene.members(1))[:: 1 if is_first else -1]
+        assert max(thing.box[axis + 2] for thing in before) <= min(thing.box[axis] for thing in after)
+        seen.add(scene.relation)
+    assert seen == set(RELATIONS)
+
+
+def test_a_relation_is_clear_only_when_one_axis_leads():
+    fox = Placed("fox", 30, 30, 30)
+    assert clear_relation([fox], [Placed("bee", 90, 40, 30)]) == "left of"
+    assert clear_relation([Placed("bee", 90, 40, 30)], [fox]) == "right of"
+    assert clear_relation([fox], [Placed("bee", 20, 90, 30)]) == "above"
+    assert clear_relation([fox], [Placed("bee", 90, 90, 30)]) is None
+    assert clear_relation([fox], [Placed("bee", 44, 30, 30)]) is None
+    assert all(OPPOSITE[OPPOSITE[relation]] == relation for relation in RELATIONS)
+
+
+def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
+    def alone(x_px: int, y_px: int) -> Scene:
+        return Scene(
+            "single", "red", (255, 0, 0), (Placed("fox", x_px, y_px, 30),), 176, 96, None, (("fox", 1),)
+        )
+
+    assert [alone(x, 48).place() for x in (20, 88, 150)] == ["left", "centre", "right"]
+    assert [alone(20, y).place() for y in (20, 48, 80)] == ["top left", "left", "bottom left"]
+    found = set()
+    for scene in scenes(300, 128, 128, "single"):
+        found.add(scene.place())
+        for fraction in (scene.placed[0].x_px / 128, scene.placed[0].y_px / 128):
+            assert min(abs(fraction - 1 / 3), abs(fraction - 2 / 3)) > 0.015
+    assert found == set(PLACES)
+
+
+def test_sizes_of_a_thing_alone_leave_gaps_between_small_medium_and_large():
+    sides: dict[str, list[int]] = {"small": [], "medium": [], "large": []}
+    for scene in scenes(300, kind="single"):
+        sides[scene.size()].append(scene.placed[0].size_px)
+    assert max(sides["small"]) <= 36 and min(sides["medium"]) >= 44
+    assert max(sides["medium"]) <= 52 and min(sides["large"]) >= 80
+
+
+def test_a_picture_shows_the_shade_behind_and_the_thing_in_front():
+    scene = arrange(np.random.default_rng(0), (("sun", 1),), "blue", None, 96, 176)
+    pixels = draw(scene)
+    assert pixels.dtype == np.float32 and pixels.min() >= -1 and pixels.max() <= 1
+    np.testing.assert_allclose((pixels[:, 0, 0] + 1) * 127.5, scene.background_rgb, atol=1e-3)
+    np.testing.assert_allclose(scene.background_rgb, COLOURS["blue"], atol=8)
+    centre = pixels[:, scene.placed[0].y_px, scene.placed[0].x_px]
+    assert centre[0] > 0.5 and centre[2] < 0  # yellow: much red, little blue
+
+
+def test_the_same_generator_seed_draws_the_same_scenes():
+    assert scenes(20, seed=3) == scenes(20, seed=3)
+    assert scenes(20, seed=3) != scenes(20, seed=4)
+
+
+def test_training_scenes_never_show_a_held_out_combination():
+    for scene in scenes(2000):
+        assert held_out_combinations(scene.groups, scene.background) == []
+
+
+def test_about_a_tenth_of_all_combinations_is_held_out_in_either_order():
+    names = list(THINGS)
+    pairs = [(one, other) for index, one in enumerate(names) for other in names[:index]]
+    assert 0.07 < np.mean([is_held_out(*pair) for pair in pairs]) < 0.13
+    assert all(is_held_out(one, other) == is_held_out(other, one) for one, other in pairs)
+    counted = [(name, count) for name in names for count in range(2, 6)]
+    assert 0.05 < np.mean([is_held_out(*combination) for combination in counted]) < 0.15
+
+
+def test_a_scene_expects_its_groups_background_and_relation():
+    scene = arrange(np.random.default_rng(0), (("fox", 2), ("bee", 1)), "pink", "below", 128, 128)
+    assert scene.kind == "position_counted"
+    assert scene.expected == Expected((("fox", 2), ("bee", 1)), "pink", ((0, "below", 1),))
