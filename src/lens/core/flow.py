@@ -1,6 +1,6 @@
 """The straight path from data to noise, its velocity, and the way back.
 
-Time t is a fraction: 0 is data, 1 is noise. Velocity is noise - data, so x moves along the path by dt * velocity.
+Time t is a fraction: 0 is data, 1 is noise. Velocity is noise - data: x moves by dt * velocity.
 Knows nothing of models, schedules or where times and noise come from. Paper: Lens report, training objective.
 Letters: B batch.
 """
@@ -18,7 +18,7 @@ def per_sample(t: Tensor, like: Tensor) -> Tensor:
     Raises: ShapeError unless t holds one time per sample.
     """
     if t.shape != like.shape[:1]:
-        raise ShapeError(f"t has shape {tuple(t.shape)}, but it needs ({like.shape[0]},): one time per sample.")
+        raise ShapeError(f"t has shape {tuple(t.shape)}, but it needs ({len(like)},): one time per sample.")
     return t.to(like).reshape(-1, *[1] * (like.ndim - 1))  # (B, 1, ...)
 
 

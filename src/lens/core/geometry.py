@@ -1,6 +1,6 @@
 """Picture sizes: the named buckets, the limits, and the size that a request means.
 
-Sizes are (height, width) in pixels, names of ratios are W:H. Imports no torch, so the command answers at once.
+Sizes are (height, width) in pixels, names of ratios are W:H. Imports no torch: the command answers at once.
 Paper: Lens report, resolution buckets.
 """
 
@@ -60,15 +60,15 @@ def resolve_resolution(
     """Return the (height, width) that a request means: an explicit size, or a base and a ratio.
 
     Units: pixels; a ratio is named W:H and defaults to 1:1, a base to `default_base`.
-    Raises: SettingError for half a size, a size beside a bucket that differs from it, an unknown ratio, a side that
-        is not a multiple of 16, and (without `allow_extreme`) a ratio or an area outside the limits.
+    Raises: SettingError for half a size, a size beside a bucket that differs from it, an unknown ratio, a
+        side that is not a multiple of 16, and (without `allow_extreme`) a ratio or area outside the limits.
     """
     if height is None and width is None:
         bucket = _bucket(base_resolution or default_base, aspect_ratio or "1:1")
         return _within_limits(*bucket, allow_extreme)
     if height is None or width is None:
-        missing, given = ("height", width) if height is None else ("width", height)
-        raise SettingError(missing, None, f"a number beside the other side of {given}", "Give both or neither.")
+        missing, other = ("height", f"width {width}") if height is None else ("width", f"height {height}")
+        raise SettingError(missing, None, f"a number beside {other}", "Give both or neither.")
     _check_sides(height, width)
     if base_resolution is not None or aspect_ratio is not None:
         bucket = _bucket(base_resolution or default_base, aspect_ratio or "1:1")

@@ -1,8 +1,8 @@
 """Latents to tokens and back, and where each token sits: positions and rotary angles.
 
-Knows nothing of pictures in pixels, of the VAE or of the denoiser's weights. Paper: Lens report, model section.
-Letters: B batch, C token channels, c latent channels, h w latent cells (1/16 of the picture), N tokens, T text tokens,
-K head dimension.
+Knows nothing of pixels, of the VAE or of the denoiser's weights. Paper: Lens report, model section.
+Letters: B batch, C token channels, c latent channels, h w latent cells (1/16 of the picture), N tokens,
+T text tokens, K head dimension.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def image_positions(h: int, w: int, device: torch.device | str = "cpu") -> Tenso
 
 
 def text_positions(num_text: int, h: int, w: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the positions of text tokens: after the picture's longer half side, by 1, alike on all three axes.
+    """Return the positions of text tokens: from the longer half side on, by 1, alike on all three axes.
 
     Shapes: -> (T, 3), float32.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lens.errors import SettingError
 
-# FLUX.2's fit: mu at 10 and at 200 steps is a line in the token count; above 4300 tokens only the second holds.
+# FLUX.2's fit: mu at 10 and at 200 steps is a line in the token count; above 4300 tokens the second alone.
 MU_AT_10_STEPS = (8.73809524e-05, 1.89833333)
 MU_AT_200_STEPS = (0.00016927, 0.45666666)
 MANY_TOKENS = 4300
@@ -56,5 +56,5 @@ def logit_normal_times(z: Tensor, mu: float) -> Tensor:
 def training_mu(
     num_tokens: int, mu: tuple[float, float] = (1.0, 1.3), tokens: tuple[int, int] = (256, 4096)
 ) -> float:
-    """Return the mean of the logit-normal at a token count: the line through two points, kept up beyond them."""
+    """Return the mean of the logit-normal at a token count: a line through two points, and on beyond them."""
     return mu[0] + (mu[1] - mu[0]) * (num_tokens - tokens[0]) / (tokens[1] - tokens[0])

@@ -9,16 +9,18 @@ Order: joint sequences put image tokens first.
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils import scale_lora_layers, unscale_lora_layers
+from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lens.core.packing import image_positions, rotary_angles, text_positions
 from lens.errors import SettingError, ShapeError
@@ -27,16 +29,19 @@ from lens.models.layers import LensTransformerBlock, RMSNorm, ScaledLayerNorm, T
 log = logging.getLogger(__name__)
 
 ROTARY_THETA = 10000.0
-FLOAT16_LIMIT = 65504.0
+FLOAT16_LIMIT = 6e4  # below float16's 65504, and still so once rounded to bfloat16
 
 
 class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Predicts the velocity of noisy latents from text features and the noise level."""
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["LensTransformerBlock"]
-    _repeated_blocks = ["LensTransformerBlock"]
-    _skip_layerwise_casting_patterns = ["img_in", "txt_in", "txt_norm", "time_text_embed", "norm", "_mod", "proj_out"]
+    _no_split_modules: ClassVar[list[str]] = ["LensTransformerBlock"]
+    _repeated_blocks: ClassVar[list[str]] = ["LensTransformerBlock"]
+    # Grid patterns and broken text follow when these lose precision.
+    _skip_layerwise_casting_patterns: ClassVar[list[str]] = [
+        "img_in", "txt_in", "time_text_embed", "norm", "_mod", "proj_out",
+    ]
 
     @register_to_config
     def __init__(
@@ -70,7 +75,9 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         )
         self.norm_out = ScaledLayerNorm(inner_dim)
         self.proj_out = nn.Linear(inner_dim, patch_size**2 * out_channels)
+        self.in_channels, self.enc_hidden_dim = in_channels, enc_hidden_dim
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Callable[..., Any] = checkpoint
         self._rotary = RotaryTables(tuple(axes_dims_rope))
         self._padding = PaddingFacts()
 
@@ -88,8 +95,9 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         `attention_kwargs={"scale": s}` weighs the loaded adapters by s for this call.
 
-        Shapes: hidden_states (B, I, C), encoder_hidden_states one (B, T, E) for each selected layer, mask bool (B, T)
-            with True for real tokens, timestep (B,), img_shapes [(1, h, w)] with h*w = I -> sample (B, I, C).
+        Shapes: hidden_states (B, I, C), encoder_hidden_states one (B, T, E) for each selected layer, mask
+            bool (B, T) with True for real tokens, timestep (B,), img_shapes [(1, h, w)] with h*w = I
+            -> sample (B, I, C).
         Units: timestep is the noise level in [0, 1], 1 is pure noise.
         Raises: ShapeError that names the argument that does not fit.
         """
@@ -108,11 +116,24 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 unscale_lora_layers(self, scale)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights to train from: every block starts as the identity, and the first velocity is zero."""
+        for name, module in self.named_modules():
+            if not isinstance(module, nn.Linear):
+                continue
+            if name.endswith("_mod.1") or name in ("norm_out.linear", "proj_out"):
+                module.weight.zero_()
+            else:
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
     def _velocity(
         self, tokens: Tensor, features: Sequence[Tensor], mask: Tensor | None, t: Tensor, h: int, w: int
     ) -> Tensor:
         num_text, is_padded = self._padding.of(mask, features[0])
-        key_mask = None
+        key_mask = None  # without padding, and so without a mask, the fast attention kernels apply
         if mask is not None and is_padded:
             image_keys = mask.new_ones(len(mask), h * w)
             key_mask = torch.cat([image_keys, mask[:, :num_text]], dim=1)[:, None, None]   # (B, 1, 1, I+T)
@@ -135,8 +156,8 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return self.txt_in(torch.cat(normed, dim=-1))                                      # (B, T, D)
 
     def _checked_timestep(self, timestep: Tensor | None, tokens: Tensor) -> Tensor:
-        if tokens.ndim != 3 or tokens.shape[2] != self.config.in_channels:
-            needs = f"(batch, tokens, {self.config.in_channels})"
+        if tokens.ndim != 3 or tokens.shape[2] != self.in_channels:
+            needs = f"(batch, tokens, {self.in_channels})"
             raise ShapeError(f"hidden_states has shape {tuple(tokens.shape)}, but it needs {needs}.")
         if timestep is None:
             raise ShapeError("timestep is missing; it needs one noise level in [0, 1] per sample.")
@@ -147,18 +168,20 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return timestep
 
     def _checked_cells(self, img_shapes: Sequence[Any] | None, tokens: Tensor) -> tuple[int, int]:
-        shapes = list(img_shapes) if img_shapes is not None else []
-        shapes = {tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else tuple(shape) for shape in shapes}
+        # One shape for all, or one a sample; some callers nest each sample's in a list of its own.
+        flat = [shape[0] if isinstance(shape[0], tuple | list) else shape for shape in img_shapes or ()]
+        shapes = {tuple(shape) for shape in flat}
         if len(shapes) != 1:
-            raise ShapeError(f"img_shapes is {img_shapes}, but it needs one (1, height/16, width/16) for the batch.")
+            needs = "one (1, height/16, width/16) for the whole batch"
+            raise ShapeError(f"img_shapes is {img_shapes}, but it needs {needs}.")
         frames, h, w = shapes.pop()
         if frames != 1 or h * w != tokens.shape[1]:
-            got = f"({frames}, {h}, {w})"
-            raise ShapeError(f"img_shapes is {got}, but hidden_states has {tokens.shape[1]} tokens in one frame.")
+            needs = f"one frame of {tokens.shape[1]} cells, as many as hidden_states has tokens"
+            raise ShapeError(f"img_shapes is ({frames}, {h}, {w}), but it needs {needs}.")
         return h, w
 
     def _check_features(self, features: Sequence[Tensor], mask: Tensor | None, tokens: Tensor) -> None:
-        num_layers, width = len(self.txt_norm), self.config.enc_hidden_dim
+        num_layers, width = len(self.txt_norm), self.enc_hidden_dim
         if isinstance(features, Tensor) or len(features) != num_layers:
             got = "one tensor" if isinstance(features, Tensor) else f"a list of {len(features)}"
             raise ShapeError(f"encoder_hidden_states is {got}, but it needs a list of {num_layers} tensors.")
@@ -169,12 +192,12 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                     f"encoder_hidden_states[{index}] has shape {tuple(layer.shape)}, but it needs {needs}."
                 )
         if mask is not None and (mask.shape != features[0].shape[:2] or mask.dtype != torch.bool):
-            got, needs = f"{mask.dtype} of shape {tuple(mask.shape)}", tuple(features[0].shape[:2])
-            raise ShapeError(f"encoder_hidden_states_mask is {got}, but it needs torch.bool of shape {needs}.")
+            got, needs = f"{mask.dtype} {tuple(mask.shape)}", f"torch.bool {tuple(features[0].shape[:2])}"
+            raise ShapeError(f"encoder_hidden_states_mask is {got}, but it needs {needs}.")
 
 
 class RotaryTables:
-    """Rotations of joint sequences, e^(i angle), made once for each size: not parameters, not in the state dict."""
+    """Rotations of joint sequences, e^(i angle), made once for each size and never in the state dict."""
 
     MAX_KEPT = 32
 
@@ -209,7 +232,10 @@ class PaddingFacts:
         self._last: tuple[weakref.ref[Tensor], int, tuple[int, bool]] | None = None
 
     def of(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
-        """Return how many text tokens to keep (trailing padding common to the batch is cut), and whether any is padded."""
+        """Return how many text tokens to keep, and whether any of those is padding.
+
+        Columns at the end that are padding for the whole batch are not kept.
+        """
         num_text = features.shape[1]
         if mask is None:
             return num_text, False
@@ -240,7 +266,8 @@ def _check_config(config: Any) -> None:
             raise SettingError(name, config[name], "true", "No released Lens has it off.")
     width = config["num_attention_heads"] * config["attention_head_dim"]
     if config["inner_dim"] != width:
-        raise SettingError("inner_dim", config["inner_dim"], f"num_attention_heads x attention_head_dim = {width}")
+        needs = f"num_attention_heads x attention_head_dim = {width}"
+        raise SettingError("inner_dim", config["inner_dim"], needs)
     axes = tuple(config["axes_dims_rope"])
     if len(axes) != 3 or sum(axes) != config["attention_head_dim"] or any(dim % 2 for dim in axes):
         needs = f"three even numbers that add up to attention_head_dim = {config['attention_head_dim']}"
@@ -249,11 +276,6 @@ def _check_config(config: Any) -> None:
         raise SettingError("in_channels", config["in_channels"], "patch_size^2 x out_channels")
 
 
-_warned_of_float16 = False
-
-
+@cache
 def _warn_of_float16() -> None:
-    global _warned_of_float16
-    if not _warned_of_float16:
-        log.warning("float16: text features beyond 65504 are clipped. Prefer bfloat16 or float32.")
-    _warned_of_float16 = True
+    log.warning("float16: text features beyond 60000 are clipped. Prefer bfloat16 or float32.")
