@@ -15,7 +15,10 @@ from lens.nano.scenes import OPPOSITE, Scene, clear_relation
 from lens.nano.things import COLOUR_SYNONYMS, THINGS
 from lens.nano.wording import (
     ASIDE,
+    ASKS,
     CORNERS,
+    LINKS,
+    MEDIA,
     NEUTRAL_ADJECTIVES,
     NUMBERS,
     PLACES,
@@ -23,6 +26,8 @@ from lens.nano.wording import (
     ROWS,
     SIZE_ADJECTIVES,
     SPOTS,
+    STYLES,
+    SYLLABLES,
     TRAIN,
     WORDINGS,
 )
@@ -137,7 +142,15 @@ class _Speaker:
             return body.text
         if self.rng.random() < 0.15:
             return self.pick(self.words.there).replace("{is_a}", _is(body.is_plural)) + body.text
+        if self.split == "train" and self.rng.random() < 0.5:
+            return self._composed_opener() + body.text
         return self.pick(self.words.openers) + body.text
+
+    def _composed_opener(self) -> str:
+        medium = self.pick(MEDIA)
+        if self.rng.random() < 0.08:
+            medium = "".join(self.pick(SYLLABLES) for _ in range(int(self.rng.integers(2, 4))))
+        return f"{self.pick(ASKS)}{with_article(self.pick(STYLES) + medium)} {self.pick(LINKS)}"
 
     def fronted(self, body: Phrase) -> str:
         """Return a phrase for the background that stands before a noun phrase."""

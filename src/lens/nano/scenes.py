@@ -159,6 +159,7 @@ def kind_of(groups: Sequence[Group], relation: str | None) -> str:
 def random_scene(rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None) -> Scene:
     """Draw a training scene: never a held-out combination."""
     kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    assert kind in KINDS, kind
     while True:
         groups, relation = _random_content(rng, kind)
         background = _pick(rng, tuple(COLOURS))

@@ -68,6 +68,48 @@ SPOTS = {
 """Where the first and the second lie."""
 
 
+# Training composes half of its openers from these,
+    so that people's own wording of the request is nothing new.
+ASKS = (
+    "", "", "", "", "draw ", "draw me ", "paint ", "make ", "make me ", "please make ", "can you make ",
+    "create ", "please create ", "generate ", "design ", "render ", "show me ", "give me ", "i want ",
+    "i would like ", "i'd love ", "this is ", "here is ", "imagine ",
+)  # fmt: skip
+STYLES = (
+    "", "", "", "", "", "simple ", "colourful ", "colorful ", "flat ", "cute ", "funny ", "minimal ",
+    "clean ", "modern ", "hand-drawn ", "vector ", "detailed ", "realistic ", "high quality ", "children's ",
+    "plain ", "neat ",
+)  # fmt: skip
+MEDIA = (
+    "picture", "picture", "image", "image", "drawing", "illustration", "photo", "painting", "cartoon", "icon",
+    "scene", "view", "card", "postcard", "design", "print", "rendering", "pic", "emoji", "wallpaper", "logo",
+    "watercolour",
+)  # fmt: skip
+LINKS = (
+    "of ", "of ", "of ", "showing ", "with ", "that shows ", "containing ", "featuring ", "depicting ",
+    "which has ",
+)  # fmt: skip
+SYLLABLES = (
+    "ba",
+    "lo",
+    "ri",
+    "mu",
+    "ne",
+    "ko",
+    "ta",
+    "si",
+    "ver",
+    "pol",
+    "gan",
+    "dem",
+    "wi",
+    "chu",
+    "fal",
+    "zo",
+)
+"""For invented words: around the things, a word never met before changes nothing."""
+
+
 @dataclass(frozen=True)
 class Wording:
     """One set of phrases."""
@@ -140,10 +182,10 @@ TRAIN = Wording(
 
 TEST = Wording(
     openers=(
-        "a sketch of ", "an artwork with ", "we see ", "could you paint ", "a poster showing ",
-        "let me see ", "i need an image with ", "a digital drawing of ", "produce a picture of ",
-        "a graphic of ", "please paint me ", "my drawing shows ", "an emoji scene with ", "a sticker of ",
-        "try to draw ", "a photograph of ",
+        "a sketch of ", "an artwork with ", "we see ", "could you paint ", "a poster showing ", "let me see ",
+        "i need an image with ", "a digital drawing of ", "produce a picture of ", "a graphic of ",
+        "please paint me ", "my drawing shows ", "an emoji scene with ", "a sticker of ", "try to draw ",
+        "a photograph of ",
     ),
     clause_openers=(
         "a sketch where ", "on this poster, ", "a drawing in which ", "paint it so that ", "in my drawing, ",
