@@ -1,7 +1,8 @@
 """Tiny real models with fixed random weights: every class is the real one, only the numbers are small.
 
-Sides that could be confused differ: text width 24, denoiser width 32, latent channels 4 (16 patched), text layers 6
-of which 0, 1, 3, 4 are captured, denoiser blocks 3. One latent cell is 16 x 16 pixels, as in the released models.
+Sides that could be confused differ: text width 24, denoiser width 32, latent channels 4 (16 patched), text
+layers 6 of which 0, 1, 3, 4 are captured, denoiser blocks 3. One latent cell is 16 x 16 pixels, as in the
+released models.
 """
 
 from functools import cache
@@ -31,10 +32,11 @@ DENOISER_CONFIG: dict[str, Any] = {
 }
 
 TEXTS = (
-    "You are ChatGPT, a large language model trained by OpenAI. Knowledge cutoff: 2024-06 Current date: Reasoning:",
+    "You are ChatGPT, a large language model trained by OpenAI. Knowledge cutoff: 2024-06 Current date: ",
     "# Valid channels: analysis, commentary, final. Channel must be included for every message. # Instructions",
-    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the",
-    "objects and background. Need to generate one image according to the description. system developer user assistant",
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial",
+    "relationships of the objects and background. Need to generate one image according to the description.",
+    "system developer user assistant analysis final",
     "two red apples to the left of a fox, on a blue background",
 )
 
@@ -64,7 +66,7 @@ def tiny_denoiser(seed: int = 0, **changes: Any):
 
 
 def tiny_vae(seed: int = 1, **changes: Any):
-    """Return an AutoencoderKLFlux2 of 4 latent channels with statistics far from 0 and 1, in evaluation mode."""
+    """Return an AutoencoderKLFlux2 of 4 latent channels, its statistics far from 0 and 1."""
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 
     config: dict[str, Any] = {

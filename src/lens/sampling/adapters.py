@@ -1,8 +1,10 @@
-"""LoRA methods of the pipeline, under diffusers' names; key styles and files belong to the checkpoints folder."""
+"""LoRA methods of the pipeline, under diffusers' names; files and key styles belong to the checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lens.errors import SettingError
 
 
 class AdapterMethods:
@@ -12,21 +14,37 @@ class AdapterMethods:
 
     def load_lora_weights(
         self, source: str | Path, adapter_name: str | None = None, weight: float = 1.0
-    ) -> None:
-        """Load one LoRA file or folder beside those already loaded, in any published key style.
+    ) -> str:
+        """Load one LoRA file or folder, in any published key style, beside those there; return its name.
 
-        Raises: CheckpointError for a file that is not a LoRA of this denoiser; keys that match nothing are listed.
+        Raises: CheckpointError for a file that is not a LoRA of this denoiser, listing what matches nothing.
         """
         from lens.models.checkpoints.lora import load_lora
 
-        load_lora(self.transformer, source, adapter_name=adapter_name, weight=weight)
+        return load_lora(self.transformer, source, adapter_name, weight)
 
-    def set_adapters(self, adapter_names: str | Sequence[str], adapter_weights: Any = None) -> None:
-        """Use these adapters together, each at its weight."""
+    def set_adapters(
+        self, adapter_names: str | Sequence[str], adapter_weights: float | Sequence[float] | None = None
+    ) -> None:
+        """Use exactly these adapters together, each at its weight (1 where none is given).
+
+        Raises: SettingError for a name that is not loaded, or weights that do not match the names.
+        """
+        from lens.models.checkpoints.lora import set_lora_weights
+
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        self.transformer.set_adapters(names, adapter_weights)
+        if adapter_weights is None or isinstance(adapter_weights, (int, float)):
+            weights = [1.0 if adapter_weights is None else float(adapter_weights)] * len(names)
+        else:
+            weights = [float(weight) for weight in adapter_weights]
+        if len(weights) != len(names):
+            raise SettingError(
+                "adapter_weights", adapter_weights, f"one weight, or one for each of {len(names)} names"
+            )
+        set_lora_weights(self.transformer, dict(zip(names, weights, strict=True)))
 
     def unload_lora_weights(self) -> None:
-        """Take all adapters off; the denoiser is as it was."""
-        if getattr(self.transformer, "peft_config", None):
-            self.transformer.unload_lora()
+        """Take all adapters off; the denoiser is what it was before."""
+        from lens.models.checkpoints.lora import unload_loras
+
+        unload_loras(self.transformer)

@@ -1,7 +1,7 @@
 """What a model draws with where a request leaves it open: steps, guidance, base resolution.
 
-A folder states its own values in `model_index.json`. Published folders do not; they go by their variant, and the
-variant by their name. The variants' values are those of the table of known models.
+A folder states its own values in `model_index.json`. Published folders do not; they go by their variant, and
+the variant by their name. The variants' values are those of the table of known models.
 """
 
 import re
@@ -28,7 +28,7 @@ _VARIANT_IN_NAME = re.compile(r"lens[-_. ]?(turbo|base|nano)", re.IGNORECASE)
 
 def variant_of(name: str | None) -> str:
     """Return the variant that a folder's or a repository's name speaks of; "lens" where it names no other."""
-    found = _VARIANT_IN_NAME.findall(name or "")
+    found = _VARIANT_IN_NAME.findall(str(name or ""))
     return found[-1].lower() if found else "lens"
 
 

@@ -50,8 +50,8 @@ def guided_prediction(
 ) -> Tensor:
     """Return the velocity led from `uncond` towards `cond` and beyond; at scale 1 only `cond` is computed.
 
-    Two passes, not one of twice the batch: no text at all then has no text tokens to compute, and neither pass
-    needs an attention mask where its own texts are of one length.
+    Two passes, not one of twice the batch: no text at all then has no text tokens to compute, and neither
+    pass needs an attention mask where its own texts are of one length.
 
     Shapes: x (B, I, C) -> (B, I, C), float32.
     """

@@ -38,16 +38,16 @@ def load_pictures(image: PictureLike | Sequence[PictureLike], setting: str = "im
 
 
 def fit(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """Return the picture at this size: scaled to cover it, the overhang cut evenly; untouched where it fits."""
+    """Return the picture at this size: scaled to cover it, the overhang cut evenly; untouched if it fits."""
     if picture.size == (width, height):
         return picture
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
 def size_like(picture: Image.Image, base_resolution: int) -> tuple[int, int]:
-    """Return the (height, width) to draw at from a picture: its own, in steps of 16 px and within the model's reach.
+    """Return the (height, width) to draw at from a picture: its own, in steps of 16 px.
 
-    Larger pictures come down to the area of the base; ratios beyond 1:2 and 2:1 are brought to the limit.
+    Pictures beyond the model's reach come down to the area of its base, ratios beyond 1:2 and 2:1 to those.
     """
     width, height = picture.size
     reach = MAX_AREA_PX * (base_resolution / 1024) ** 2

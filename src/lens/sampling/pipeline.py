@@ -1,8 +1,8 @@
 """LensPipeline: prompts to pictures, in diffusers' conventions, each stage open to be entered half-way.
 
-Encode text, denoise, decode; every piece of maths lives below, this file only joins them. Spec: sections 4, 5, 14.
-Letters: B pictures, I image tokens, T text tokens, C channels of an image token, E text feature width, H W pixels,
-h w latent cells.
+Encode text, denoise, decode; every piece of maths lives below, this file only joins them.
+Spec: sections 4, 5, 14. Letters: B pictures, I image tokens, T text tokens, C channels of an image token,
+E text feature width, H W pixels, h w latent cells.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from lens.core.flow import interpolate
-from lens.core.geometry import resolve_resolution
 from lens.core.packing import pack_latents, unpack_latents
 from lens.errors import Cancelled, SettingError
 from lens.models.prompts import encode_prompts
@@ -34,7 +33,7 @@ from lens.sampling.solvers import Solver, solver_named
 from lens.sampling.text_batch import TextBatch, ready_batch
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (stage, done, total), stage being "encoding", "denoising" or "decoding"; what it raises stops the call."""
+"""Called with (stage, done, total): "encoding", "denoising" or "decoding". What it raises stops the call."""
 OnStepEnd = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 """diffusers' callback: (pipeline, step, time x 1000, tensors asked for) -> the tensors to go on with."""
 
@@ -61,17 +60,6 @@ class LensPipelineOutput(BaseOutput):
 
     images: list[Image.Image] | np.ndarray | Tensor
     """PIL pictures, floats in [0, 1], or latents (B, I, C), by the output type."""
-
-
-class Source(NamedTuple):
-    """What a picture is drawn from besides words."""
-
-    height: int
-    width: int
-    pixels: Tensor | None = None
-    """(B, 3, H, W) pictures to start from."""
-    mask: Tensor | None = None
-    """(B, 1, H, W) 1 where they are redrawn."""
 
 
 class Start(NamedTuple):
@@ -127,9 +115,9 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
     ) -> "LensPipeline":
         """Return the pipeline of a known model's name, a folder in diffusers layout, or a hub id.
 
-        Weights load strictly. `torch_dtype` is one dtype, or one by component name with a "default"; without it
-        weights keep their own. Components may be handed over ready (`vae=...`); what else diffusers understands
-        goes to its own loader.
+        Weights load strictly. `torch_dtype` is one dtype, or one by component name with a "default"; without
+        it weights keep their own. Components may be handed over ready (`vae=...`); what else diffusers
+        understands goes to its own loader.
         Raises: SettingError, CheckpointError or MemoryNeedError that says what to do.
         """
         return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
@@ -280,21 +268,27 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
     ) -> LensPipelineOutput | tuple[Any]:
         """Draw pictures.
 
-        Several prompts of different lengths, and several pictures of each (`num_images_per_prompt`), go through one
-        call; each comes out as it would alone. `latents` is the noise to start from, one (I, C) for each picture.
-        With `image`, `strength` in (0, 1] says how much noise to start from; with `mask_image` too, white is drawn
-        anew and black comes out as it went in. Raise Cancelled from a callback, or set `_interrupt`, to stop.
+        Several prompts of different lengths, and several pictures of each (`num_images_per_prompt`), go
+        through one call; each comes out as it would alone. `latents` is the noise to start from, one (I, C)
+        for each picture. With `image`, `strength` in (0, 1] says how much noise to start from; with
+        `mask_image` too, white is drawn anew and black comes out as it went in. Raise Cancelled from a
+        callback, or set `_interrupt`, to stop.
 
         Raises: SettingError, ShapeError for a request that cannot be drawn; Cancelled when stopped.
         """
-        self._check_names(callback_on_step_end_tensor_inputs, output_type)
-        solve = solver_named(solver)
-        source = self._source(image, mask_image, height, width, base_resolution, aspect_ratio, allow_extreme)
         defaults = self.defaults
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
-        request.check_numbers(num_images_per_prompt, guidance, strength, has_image=image is not None)
+        request.check_numbers(
+            num_steps, guidance, num_images_per_prompt, strength, has_image=image is not None
+        )
+        request.check_names(output_type, callback_on_step_end_tensor_inputs, CALLBACK_TENSORS)
+        solve = solver_named(solver)
+        size = (height, width, base_resolution, aspect_ratio)
+        source = request.source_of(image, mask_image, size, defaults.base_resolution, allow_extreme)
         with self._working(guidance, on_progress):
+            if guidance == 1 and negative_prompt_embeds is None:
+                negative_prompt = request.without_effect(negative_prompt)
             text = self.encode_prompt(
                 prompt, negative_prompt, num_images_per_prompt,
                 prompt_embeds=prompt_embeds, prompt_mask=prompt_mask,
@@ -314,6 +308,10 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
     # ---- parts of a call
 
     def _encoded(self, texts: Sequence[str], max_sequence_length: int) -> TextBatch:
+        if self.text_encoder is None or self.tokenizer is None:
+            raise SettingError(
+                "prompt", texts[0], "a text encoder and tokenizer", "Or hand over prompt_embeds."
+            )
         layers = self.transformer.config.selected_layer_index
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,
@@ -329,33 +327,9 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             self._tell("encoding", index + 1, len(pixels))
         return torch.cat(tokens).to(runs_on(self.transformer))  # (B, I, C)
 
-    def _source(
-        self, image: Any, mask_image: Any, height: int | None, width: int | None,
-        base_resolution: int | None, aspect_ratio: str | None, allow_extreme: bool,
-    ) -> Source:  # fmt: skip
-        if mask_image is not None and image is None:
-            raise SettingError("mask_image", "given", "an image that it is a mask of", "Give image= too.")
-        loaded = [] if image is None else pictures.load_pictures(image)
-        default_base = self.defaults.base_resolution
-        if loaded and height is width is base_resolution is aspect_ratio is None:
-            height, width = pictures.size_like(loaded[0], default_base)
-        height, width = resolve_resolution(
-            height,
-            width,
-            base_resolution,
-            aspect_ratio,
-            default_base=default_base,
-            allow_extreme=allow_extreme,
-        )
-        if not loaded:
-            return Source(height, width)
-        pixels = pictures.to_pixels([pictures.fit(one, height, width) for one in loaded])
-        mask = None if mask_image is None else pictures.load_masks(mask_image, height, width)
-        return Source(height, width, pixels, mask)
-
     def _start(
-        self, source: Source, cells: tuple[int, int], num_pictures: int, num_steps: int, strength: float | None,
-        generator: Any, latents: Tensor | None,
+        self, source: request.Source, cells: tuple[int, int], num_pictures: int, num_steps: int,
+        strength: float | None, generator: Any, latents: Tensor | None,
     ) -> Start:  # fmt: skip
         num_tokens, device = cells[0] * cells[1], runs_on(self.transformer)
         shape = (num_pictures, num_tokens, self.transformer.config.in_channels)
@@ -376,7 +350,7 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         self, start: Start, text: Sequence[Any], cells: tuple[int, int], solve: Solver, attention_kwargs: Any,
         on_step_end: OnStepEnd | None, wanted: Sequence[str],
     ) -> Tensor:  # fmt: skip
-        state = dict(zip(CALLBACK_TENSORS, (start.x, *text), strict=True))
+        state: dict[str, Any] = dict(zip(CALLBACK_TENSORS, (start.x, *text), strict=True))
         num_steps = self._num_timesteps = len(start.sigmas) - 1
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
@@ -395,10 +369,11 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             self._tell("denoising", step + 1, num_steps)
             return state["latents"]
 
-        with self.progress_bar(total=num_steps) as bar:
+        bar: Any = self.progress_bar(total=num_steps)  # type: ignore[call-arg]
+        with bar:
             return solve(velocity, start.sigmas, start.x, after_step)
 
-    def _finished(self, x: Tensor, source: Source, output_type: str) -> Any:
+    def _finished(self, x: Tensor, source: request.Source, output_type: str) -> Any:
         pixels = self.decode(x, source.height, source.width).float()  # (B, 3, H, W)
         if source.pixels is not None and source.mask is not None:
             kept, mask = (
@@ -410,7 +385,7 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
 
     @contextmanager
     def _working(self, guidance: float, on_progress: OnProgress | None) -> Iterator[None]:
-        """Hold what a call sets; whatever ends it, offloaded weights go back and the pipeline is as before."""
+        """Hold what a call sets; whatever ends it, offloaded weights go back, the pipeline is as before."""
         self._interrupt, self._guidance_scale, self._on_progress = False, float(guidance), on_progress
         try:
             yield
@@ -423,11 +398,3 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             self._on_progress(stage, done, total)
         if self._interrupt:
             raise Cancelled(f"Stopped while {stage}, {done} of {total} done.")
-
-    def _check_names(self, wanted: Sequence[str], output_type: str) -> None:
-        if output_type not in pictures.OUTPUT_TYPES:
-            raise SettingError("output_type", output_type, f"one of {', '.join(pictures.OUTPUT_TYPES)}")
-        unknown = [name for name in wanted if name not in CALLBACK_TENSORS]
-        if unknown:
-            needs = f"names out of {', '.join(CALLBACK_TENSORS)}"
-            raise SettingError("callback_on_step_end_tensor_inputs", unknown, needs)

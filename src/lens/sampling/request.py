@@ -1,20 +1,38 @@
-"""A request to draw, checked: prompts as lists, one size, one count, numbers within their ranges.
+"""A request to draw, checked: prompts as lists, one size, numbers within their ranges, noise to start from.
 
-Knows nothing of models; what it says is what the pipeline does.
+Knows nothing of models. Letters: B pictures, R pictures handed over, I image tokens, C channels of a token.
 """
 
+import logging
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from lens.core.geometry import resolve_resolution
 from lens.core.randomness import draw_noise
 from lens.core.schedule import sampling_sigmas, shift_mu, shift_times
 from lens.errors import SettingError, ShapeError
+from lens.sampling import pictures
+from lens.sampling.pictures import PictureLike
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_STRENGTH = 0.6
 """Noise that image-to-image starts from; with a mask it starts from pure noise."""
+
+
+class Source(NamedTuple):
+    """What a picture is drawn from besides words."""
+
+    height: int
+    width: int
+    pixels: Tensor | None = None
+    """(R, 3, H, W) pictures to start from."""
+    mask: Tensor | None = None
+    """(R, 1, H, W) 1 where they are redrawn."""
 
 
 def prompts_of(prompt: str | Sequence[str] | None, setting: str = "prompt") -> list[str]:
@@ -30,14 +48,17 @@ def prompts_of(prompt: str | Sequence[str] | None, setting: str = "prompt") -> l
     return list(prompts)
 
 
-def negatives_of(negative_prompt: str | Sequence[str] | None, num_prompts: int) -> list[str]:
+def negatives_of(negative_prompt: str | Sequence[str] | None, num_prompts: int | None) -> list[str]:
     """Return one negative prompt for each prompt; an empty one stands for no text at all.
 
-    Raises: SettingError where there are several, but not one for each prompt.
+    Raises: SettingError where there are several, but not one for each prompt (None: any number).
     """
-    negatives = (
-        [negative_prompt or ""] if not isinstance(negative_prompt, (list, tuple)) else list(negative_prompt)
+    given = (
+        [negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt
     )
+    negatives = [text or "" for text in given]
+    if num_prompts is None:
+        return negatives
     if len(negatives) == 1:
         negatives = negatives * num_prompts
     if len(negatives) != num_prompts:
@@ -47,8 +68,19 @@ def negatives_of(negative_prompt: str | Sequence[str] | None, num_prompts: int) 
     return negatives
 
 
-def check_numbers(num_images: int, guidance_scale: float, strength: float | None, has_image: bool) -> None:
+def without_effect(negative_prompt: str | Sequence[str] | None) -> str:
+    """Return no negative prompt, and say so where there was one: without guidance it cannot act."""
+    if any(text.strip() for text in negatives_of(negative_prompt, None)):
+        logger.warning("negative_prompt has no effect at guidance_scale 1; it is not used.")
+    return ""
+
+
+def check_numbers(
+    num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool
+) -> None:
     """Raise SettingError for a number outside its range, or a strength with nothing to apply it to."""
+    if num_steps < 1:
+        raise SettingError("num_inference_steps", num_steps, "to be 1 or more")
     if num_images < 1:
         raise SettingError("num_images_per_prompt", num_images, "to be 1 or more")
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
@@ -61,6 +93,43 @@ def check_numbers(num_images: int, guidance_scale: float, strength: float | None
         )
     if not 0 < strength <= 1:
         raise SettingError("strength", strength, "a number above 0, at most 1", "1 redraws everything.")
+
+
+def check_names(output_type: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise SettingError for an output type or a callback's tensor that there is none of."""
+    if output_type not in pictures.OUTPUT_TYPES:
+        raise SettingError("output_type", output_type, f"one of {', '.join(pictures.OUTPUT_TYPES)}")
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SettingError("callback_on_step_end_tensor_inputs", unknown, f"names out of {', '.join(known)}")
+
+
+def source_of(
+    image: PictureLike | Sequence[PictureLike] | None,
+    mask_image: PictureLike | Sequence[PictureLike] | None,
+    size: tuple[int | None, int | None, int | None, str | None],
+    default_base: int,
+    allow_extreme: bool = False,
+) -> Source:
+    """Return the size to draw at, and the pictures and masks at that size.
+
+    `size` is (height, width, base resolution, aspect ratio); where all are open a picture brings its own.
+    Raises: SettingError for a size or a picture that cannot be used.
+    """
+    if mask_image is not None and image is None:
+        raise SettingError("mask_image", "given", "an image that it is a mask of", "Give image= too.")
+    loaded = [] if image is None else pictures.load_pictures(image)
+    height, width, base, ratio = size
+    if loaded and all(one is None for one in size):
+        height, width = pictures.size_like(loaded[0], default_base)
+    height, width = resolve_resolution(
+        height, width, base, ratio, default_base=default_base, allow_extreme=allow_extreme
+    )
+    if not loaded:
+        return Source(height, width)
+    pixels = pictures.to_pixels([pictures.fit(one, height, width) for one in loaded])
+    mask = None if mask_image is None else pictures.load_masks(mask_image, height, width)
+    return Source(height, width, pixels, mask)
 
 
 def sigmas_from(strength: float, num_tokens: int, num_steps: int) -> Tensor:
@@ -99,8 +168,8 @@ def starting_noise(
 ) -> Tensor:
     """Return the noise to start from: drawn picture by picture, or handed over ready.
 
-    One generator draws the pictures one after the other, so that no picture depends on how many follow; a list has
-    one for each.
+    One generator draws the pictures one after the other, so that no picture depends on how many follow;
+    a list has one for each.
 
     Shapes: -> (B, I, C), float32.
     """

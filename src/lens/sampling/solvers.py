@@ -1,11 +1,12 @@
 """Solvers: ways to follow a velocity from noise to data.
 
-One function a solver, one signature. They know nothing of models, guidance, prompts or pictures: a velocity is any
+One function a solver, one signature. They know nothing of models, guidance or prompts: a velocity is any
 function of a point and its noise level. Spec: section 5.
 Letters: n steps.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
@@ -32,7 +33,7 @@ def solve_euler(velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep |
     Shapes: sigmas (n + 1,), x any -> x.
     """
     levels = sigmas.tolist()
-    for step, (sigma, after) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for step, (sigma, after) in enumerate(pairwise(levels)):
         x = x + (after - sigma) * velocity(x, sigma)
         if on_step is not None:
             x = on_step(step, after, x)
@@ -42,7 +43,7 @@ def solve_euler(velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep |
 def solve_adams_bashforth(
     velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
 ) -> Tensor:
-    """Second order at one velocity a step: the line through this velocity and the one before, carried forward.
+    """Second order at one velocity a step: the line through it and the one before, carried forward.
 
     The first step is Euler's. Steps may differ in length.
 
@@ -51,7 +52,7 @@ def solve_adams_bashforth(
     """
     levels = sigmas.tolist()
     length_before, slope_before = 0.0, None
-    for step, (sigma, after) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for step, (sigma, after) in enumerate(pairwise(levels)):
         length, slope = after - sigma, velocity(x, sigma)
         if slope_before is None:
             x = x + length * slope
