@@ -68,8 +68,7 @@ SPOTS = {
 """Where the first and the second lie."""
 
 
-# Training composes half of its openers from these,
-    so that people's own wording of the request is nothing new.
+# Training composes half of its openers from these, so that a request in people's own words is nothing new.
 ASKS = (
     "", "", "", "", "draw ", "draw me ", "paint ", "make ", "make me ", "please make ", "can you make ",
     "create ", "please create ", "generate ", "design ", "render ", "show me ", "give me ", "i want ",
