@@ -33,7 +33,8 @@ DENOISER_CONFIG: dict[str, Any] = {
 
 TEXTS = (
     "You are ChatGPT, a large language model trained by OpenAI. Knowledge cutoff: 2024-06 Current date: ",
-    "# Valid channels: analysis, commentary, final. Channel must be included for every message. # Instructions",
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message.",
+    "# Instructions",
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial",
     "relationships of the objects and background. Need to generate one image according to the description.",
     "system developer user assistant analysis final",

@@ -1,0 +1,128 @@
+"""Pictures in and out: bytes survive the way through, bad input is named."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lens.errors import SettingError
+from lens.sampling import pictures
+
+
+def speckled(width, height, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def test_bytes_come_back_as_they_went_in():
+    picture = speckled(48, 32)
+    (back,) = pictures.to_output(pictures.to_pixels([picture]), "pil")
+    assert np.array_equal(np.asarray(back), np.asarray(picture))
+
+
+def test_every_byte_value_survives():
+    ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (2, 1, 3)))
+    (back,) = pictures.to_output(pictures.to_pixels([ramp]), "pil")
+    assert np.array_equal(np.asarray(back), np.asarray(ramp))
+
+
+def test_output_types_agree():
+    pixels = pictures.to_pixels([speckled(48, 32), speckled(48, 32, seed=1)])
+    as_np, as_pt = pictures.to_output(pixels, "np"), pictures.to_output(pixels, "pt")
+    assert as_np.shape == (2, 32, 48, 3) and as_pt.shape == (2, 3, 32, 48)
+    assert np.array_equal(as_np, as_pt.permute(0, 2, 3, 1).numpy())
+    assert as_np.min() >= 0 and as_np.max() <= 1
+
+
+def test_paths_arrays_and_tensors_mean_the_same_picture(tmp_path):
+    picture = speckled(7, 5)
+    array = np.asarray(picture)
+    picture.save(tmp_path / "it.png")
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    same = [tmp_path / "it.png", str(tmp_path / "it.png"), picture, array, array / 255, tensor, tensor / 255]
+    for form in same:
+        (loaded,) = pictures.load_pictures(form)
+        assert np.array_equal(np.asarray(loaded), array), type(form)
+    assert len(pictures.load_pictures(np.stack([array, array]))) == 2
+
+
+def test_transparency_is_laid_on_white():
+    clear = Image.new("RGBA", (4, 3), (255, 0, 0, 0))
+    (loaded,) = pictures.load_pictures(clear)
+    assert loaded.mode == "RGB" and loaded.getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_a_camera_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    speckled(8, 4).save(tmp_path / "turned.jpg", exif=exif)
+    (loaded,) = pictures.load_pictures(tmp_path / "turned.jpg")
+    assert loaded.size == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("nowhere.png", "nowhere.png', but it needs a readable picture"),
+        (np.full((4, 4, 3), 2.0), "values in \\[0, 1\\]"),
+        (np.full((4, 4, 3), np.nan), "values in \\[0, 1\\]"),
+        (np.zeros((4, 4, 7)), "the shape \\(height, width, 3\\)"),
+        ([], "at least one picture"),
+        (object(), "a path, a PIL image, an array or a tensor"),
+    ],
+)
+def test_what_is_no_picture_is_refused(image, message):
+    with pytest.raises(SettingError, match=message):
+        pictures.load_pictures(image)
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
+    (tmp_path / "note.png").write_text("not a picture")
+    with pytest.raises(SettingError, match="note.png"):
+        pictures.load_pictures(tmp_path / "note.png")
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    speckled(64, 64).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SettingError, match="cut.png"):
+        pictures.load_pictures(tmp_path / "cut.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "base", "expected"),
+    [
+        ((1024, 768), 1024, (768, 1024)),
+        ((1030, 777), 1024, (768, 1024)),
+        ((4000, 3000), 1024, (880, 1168)),
+        ((128, 128), 128, (128, 128)),
+        ((1024, 1024), 128, (128, 128)),
+        ((900, 100), 1024, (96, 192)),
+        ((5, 5), 1024, (16, 16)),
+    ],
+)
+def test_a_picture_brings_its_own_size_within_the_reach_of_the_model(size, base, expected):
+    assert pictures.size_like(speckled(*size), base) == expected
+
+
+def test_fitting_covers_the_size_and_leaves_a_fitting_picture_alone():
+    picture = speckled(64, 48)
+    assert pictures.fit(picture, 48, 64) is picture
+    assert pictures.fit(picture, 32, 32).size == (32, 32)
+
+
+def test_a_cell_is_redrawn_if_the_mask_touches_one_pixel_of_it():
+    mask = torch.zeros(1, 1, 32, 48)
+    mask[0, 0, 16, 47] = 0.01
+    assert pictures.cells_to_redraw(mask, 2, 3).flatten().tolist() == [False] * 5 + [True]
+
+
+def test_white_means_redraw_in_every_form_of_a_mask():
+    half = np.zeros((32, 48), dtype=np.uint8)
+    half[:, 24:] = 255
+    expected = torch.from_numpy(half / 255).float()
+    for form in (Image.fromarray(half), half, half / 255, half > 0, torch.from_numpy(half)[None]):
+        masks = pictures.load_masks(form, 32, 48)
+        assert masks.shape == (1, 1, 32, 48)
+        torch.testing.assert_close(masks[0, 0], expected)

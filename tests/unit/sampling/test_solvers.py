@@ -1,0 +1,79 @@
+"""Solvers against differential equations with a known solution."""
+
+import math
+
+import pytest
+import torch
+
+from lens.errors import SettingError
+from lens.sampling.solvers import SOLVERS, solver_named
+
+
+def uneven_levels(num_steps):
+    """Noise levels from 1 to 0 whose steps differ in length by up to a factor of three."""
+    even = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+    return 0.5 * even + 0.5 * even**2
+
+
+def error_of(solver, num_steps):
+    """Distance from the solution of dx/ds = x cos(s), which is x(s) = x(1) exp(sin(s) - sin(1))."""
+    start = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    end = solver(lambda x, sigma: x * math.cos(sigma), uneven_levels(num_steps), start)
+    return (end - start * math.exp(-math.sin(1))).abs().max().item()
+
+
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("ab2", 2)])
+def test_halving_the_steps_divides_the_error_by_two_to_the_order(name, order):
+    observed = math.log2(error_of(SOLVERS[name], 64) / error_of(SOLVERS[name], 128))
+    assert observed == pytest.approx(order, abs=0.1)
+
+
+def test_the_second_order_solver_is_far_closer_at_twenty_steps():
+    assert error_of(SOLVERS["ab2"], 20) < 0.15 * error_of(SOLVERS["euler"], 20)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_straight_path_is_followed_exactly_in_any_number_of_steps(name):
+    start, slope = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[0.5, -1.0], [2.0, 7.0]])
+    for num_steps in (1, 2, 7):
+        end = SOLVERS[name](lambda x, sigma: slope, uneven_levels(num_steps), start)
+        torch.testing.assert_close(end, start - slope)
+
+
+def test_adams_bashforth_is_exact_where_the_velocity_is_linear_in_time_after_an_exact_first_step():
+    # dx/ds = 2 s from s = 1 to 0 is -1; Euler's first step from 1 to 0.5 errs by 0.25, the second adds nothing.
+    levels = torch.tensor([1.0, 0.5, 0.2, 0.0], dtype=torch.float64)
+    end = SOLVERS["ab2"](lambda x, sigma: torch.full_like(x, 2 * sigma), levels, torch.zeros(1).double())
+    assert end.item() == pytest.approx(-1 - 0.25)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_velocity_is_asked_once_a_step_at_the_level_of_its_start(name):
+    asked = []
+
+    def velocity(x, sigma):
+        asked.append(sigma)
+        return x
+
+    SOLVERS[name](velocity, torch.tensor([1.0, 0.75, 0.25, 0.0]), torch.ones(2))
+    assert asked == [1.0, 0.75, 0.25]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_each_step_reports_the_level_reached_and_goes_on_from_the_point_returned(name):
+    seen = []
+
+    def on_step(step, sigma, x):
+        seen.append((step, sigma, x.item()))
+        return x + 100
+
+    end = SOLVERS[name](
+        lambda x, sigma: torch.ones_like(x), torch.tensor([1.0, 0.5, 0.0]), torch.zeros(1), on_step
+    )
+    assert seen == [(0, 0.5, -0.5), (1, 0.0, 99.0)]
+    assert end.item() == 199
+
+
+def test_an_unknown_solver_is_refused_with_the_known_ones():
+    with pytest.raises(SettingError, match="'heun9', but it needs one of euler, ab2"):
+        solver_named("heun9")
