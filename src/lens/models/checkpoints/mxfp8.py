@@ -17,7 +17,7 @@ from lens.models.checkpoints.files import StoredTensor
 
 BLOCK = 32
 E8M0_BIAS, E8M0_NAN = 127, 255
-E4M3_MAX_EXPONENT = 8
+E4M3_MAX = 448.0
 FORMAT = "mxfp8"
 
 
@@ -70,19 +70,24 @@ def dequantize(weight: Tensor, blocked_scale: Tensor) -> Tensor:
     exponents = from_blocked(blocked_scale, outputs, inputs // BLOCK)             # (O, I/32)
     if bool((exponents == E8M0_NAN).any()):
         raise CheckpointError("MXFP8 scales hold 255, which is not a number: the file is damaged.")
-    scale = torch.ldexp(torch.ones(()), exponents.to(torch.int32) - E8M0_BIAS)    # (O, I/32)
+    scale = power_of_two(exponents.to(torch.int32) - E8M0_BIAS)                   # (O, I/32)
     return (weight.float().unflatten(1, (-1, BLOCK)) * scale[..., None]).flatten(1)  # (O, I)
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (float8 weight, scales in blocked order) of a matrix: the largest power of two in each 32 sets the scale.
+    """Return (float8 weight, scales in blocked order): the smallest power of two that lets each 32 values fit.
 
     Shapes: (O, I) -> (O, I) float8 E4M3 and uint8 of the padded (O, I/32).
     """
     groups = values.float().unflatten(1, (-1, BLOCK))                             # (O, I/32, 32)
     largest = groups.abs().amax(dim=2)                                            # (O, I/32)
-    exponent = torch.frexp(largest).exponent - 1 - E4M3_MAX_EXPONENT              # largest in [1, 2) * 2^exponent
-    exponent = torch.where(largest > 0, exponent, 0).clamp(-E8M0_BIAS, E8M0_BIAS)
-    scaled = groups * torch.ldexp(torch.ones(()), -exponent)[..., None]
-    weight = scaled.clamp(-448, 448).to(torch.float8_e4m3fn).flatten(1)           # (O, I)
+    mantissa, exponent = torch.frexp(largest / E4M3_MAX)                          # mantissa in [0.5, 1)
+    exponent = (exponent - (mantissa == 0.5).int()).clamp(-E8M0_BIAS, E8M0_BIAS)
+    scaled = groups / power_of_two(exponent)[..., None]
+    weight = scaled.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn).flatten(1)  # (O, I)
     return weight, to_blocked((exponent + E8M0_BIAS).to(torch.uint8))
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """Return 2^exponent in float32, exact from -149 to 127."""
+    return torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)

@@ -1,0 +1,88 @@
+"""From one published layout to another: denoisers, adapters and VAEs.
+
+What a source is, is told from the source itself; a format names the target.
+"""
+
+from pathlib import Path
+
+from lens.errors import CheckpointError, SettingError
+
+FORMATS = {
+    "folder": "denoiser as a diffusers folder, in the dtype it is stored in (quantised: bfloat16)",
+    "single-bf16": "denoiser as one .safetensors file in bfloat16",
+    "single-f32": "denoiser as one .safetensors file in float32",
+    "lora-peft": "adapter under bare PEFT names",
+    "lora-diffusion-model": "adapter under `diffusion_model.` names with alphas",
+    "lora-kohya": "adapter under kohya's joined names with alphas",
+    "vae-diffusers": "VAE as a diffusers folder",
+    "vae-flux2": "VAE as one .safetensors file under FLUX.2's own names",
+}
+
+
+def convert(source: str | Path, target: str | Path, format: str) -> Path:
+    """Write `source` to `target` in another format (see FORMATS) and return the target's path.
+
+    The target must not exist yet. Strict: a source that does not fit is an error and nothing is left behind.
+    Raises: SettingError for an unknown format or a target that exists, CheckpointError for the source.
+    """
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    if format not in FORMATS:
+        raise SettingError("format", format, f"one of {', '.join(FORMATS)}")
+    if target.exists():
+        raise SettingError("target", str(target), "a path that does not exist yet", "Move it away or choose another.")
+    if not source.exists():
+        raise CheckpointError(f"{source} does not exist. Check the path.")
+    if not format.endswith(("folder", "diffusers")) and target.suffix != ".safetensors":
+        raise SettingError("target", str(target), "a name that ends in .safetensors", f"{format} is a single file.")
+    if format.startswith("lora-"):
+        return _convert_adapter(source, target, format.removeprefix("lora-").replace("-", "_"))
+    if format.startswith("vae-"):
+        return _convert_vae(source, target, format)
+    return _convert_denoiser(source, target, format)
+
+
+def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
+    import torch
+
+    from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
+
+    dtype = {"single-bf16": torch.bfloat16, "single-f32": torch.float32, "folder": _stored_dtype(source)}[format]
+    return save_denoiser(load_denoiser(source, dtype), target)
+
+
+def _stored_dtype(source: Path):
+    """Return the dtype of a plain denoiser's weights; bfloat16 for a quantised one."""
+    import torch
+
+    from lens.models.checkpoints.files import open_safetensors
+    from lens.models.checkpoints.folder import open_component
+
+    if source.is_dir():
+        inside = source / "transformer"
+        tensors = open_component(inside if inside.is_dir() else source, "transformer").tensors
+    elif source.suffix.lower() == ".gguf":
+        return torch.bfloat16
+    else:
+        tensors = open_safetensors(source).tensors
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    return torch.float32 if dtypes == {"F32"} else torch.bfloat16
+
+
+def _convert_adapter(source: Path, target: Path, style: str) -> Path:
+    from lens.models.checkpoints.catalog import LENS_DENOISER
+    from lens.models.checkpoints.lora_keys import read_adapter, write_adapter
+    from lens.models.checkpoints.structure import denoiser_shapes, linear_modules
+
+    # Names alone matter here, and every smaller Lens has a part of the released one's.
+    linears = linear_modules(denoiser_shapes(LENS_DENOISER))
+    return write_adapter(read_adapter(source, linears, check_shapes=False), target, style)
+
+
+def _convert_vae(source: Path, target: Path, format: str) -> Path:
+    from lens.models.checkpoints.vae_keys import load_vae, save_vae_single_file
+
+    vae = load_vae(source)
+    if format == "vae-flux2":
+        return save_vae_single_file(vae, target)
+    vae.save_pretrained(target, safe_serialization=True)
+    return target

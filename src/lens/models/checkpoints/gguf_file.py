@@ -1,0 +1,65 @@
+"""GGUF files: tensors under any names, in any of llama.cpp's number formats, dequantised when read.
+
+The `gguf` library does the arithmetic. Knows nothing of what the tensors mean. Spec: section 6.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lens.errors import CheckpointError, LensError
+from lens.models.checkpoints.files import Stored, StoredTensor, refuse_unreadable
+
+MAGIC = b"GGUF"
+
+
+def open_gguf(path: Path) -> Stored:
+    """Return the tensors of a GGUF file and its settings that are strings.
+
+    Raises: CheckpointError for a file that is missing, not GGUF, truncated, or in a format that gguf cannot read.
+    """
+    refuse_unreadable(path)
+    with path.open("rb") as file:
+        if file.read(4) != MAGIC:
+            raise CheckpointError(f"{path} is not a GGUF file, whatever its name says. Fetch it again.")
+    gguf = _gguf()
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or damaged: it has {path.stat().st_size} bytes and its tables cannot be read. "
+            "Run the download again (`hf download` resumes)."
+        ) from error
+    tensors = {tensor.name: StoredTensor(_shape(tensor), "F32", _reader(tensor, path)) for tensor in reader.tensors}
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    return Stored(tensors, {name: value for name, value in metadata.items() if isinstance(value, str)})
+
+
+def _gguf() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        message = 'Reading GGUF needs the gguf package. Install it: pip install "lens-t2i[quantize]".'
+        raise LensError(message) from error
+    return gguf
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    # GGUF counts axes from the innermost one.
+    return tuple(int(side) for side in reversed(tensor.shape))
+
+
+def _reader(tensor: Any, path: Path) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        try:
+            values = _gguf().dequantize(tensor.data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            kind = tensor.tensor_type.name
+            raise CheckpointError(f"{tensor.name} in {path} is stored as {kind}, which gguf cannot read.") from error
+        # A copy: the array is a window on the file.
+        return torch.from_numpy(values.copy()).float().reshape(_shape(tensor))
+
+    return read

@@ -1,0 +1,246 @@
+"""GPT-OSS text encoders, from every layout in circulation: folder, NVFP4 file, GGUF file.
+
+Brings names and axes into transformers' layout, where experts are (E, inputs, outputs) and the outputs of gate and
+up alternate. Without an LM head the features work and `generate` says what is missing. Spec: section 6.
+Letters: E experts, O outputs, I inputs.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lens.errors import CheckpointError, LensError
+from lens.models.checkpoints import nvfp4
+from lens.models.checkpoints.catalog import GPT_OSS_20B
+from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.folder import WHAT, check_component
+from lens.models.checkpoints.kinds import probable_kind
+from lens.models.checkpoints.loading import built_empty, fill
+from lens.models.checkpoints.mxfp8 import check_settings
+from lens.models.text_features import LensGptOssEncoder
+
+TOKENIZER_KEY = "tokenizer_json"
+HEAD = "lm_head.weight"
+
+_GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_GGUF_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate_inp": "mlp.router",
+}
+
+
+def load_text_encoder(
+    path: str | Path, torch_dtype: torch.dtype = torch.bfloat16, config: Mapping[str, Any] | None = None
+) -> LensGptOssEncoder:
+    """Return the text encoder of a folder, an NVFP4 .safetensors file or a .gguf file, in eval mode.
+
+    Single files are dequantised: GPT-OSS-20B takes about 40 GB in bfloat16.
+    Raises: CheckpointError that names what does not fit and what the file probably is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
+        check_component(folder, "text_encoder")
+        return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype).eval()
+    stored = open_text_encoder_file(path, torch_dtype)
+    settings = dict(config or infer_config(shapes_of(stored.tensors), source=path))
+    model = built_empty(lambda: _encoder(settings))
+    if HEAD not in stored.tensors:
+        model.lm_head = MissingHead(path)
+    fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["text_encoder"])
+    return model
+
+
+def _encoder(settings: Mapping[str, Any]) -> LensGptOssEncoder:
+    from transformers import GptOssConfig
+
+    return LensGptOssEncoder(GptOssConfig(**settings))
+
+
+class MissingHead(nn.Module):
+    """Stands where a file has no LM head: text features never use it, `generate` does."""
+
+    def __init__(self, source: object):
+        super().__init__()
+        self.source = source
+
+    def forward(self, *_: Any) -> Tensor:
+        raise LensError(f"{self.source} has no LM head, so it can encode prompts but not write text. "
+                        "For that, load the text encoder of a model folder.")  # fmt: skip
+
+
+def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> Stored:
+    """Return the tensors of a single-file text encoder in transformers' layout."""
+    if path.suffix.lower() == ".gguf":
+        from lens.models.checkpoints.gguf_file import open_gguf
+
+        stored = open_gguf(path)
+        return Stored(from_llama_cpp(stored.tensors, source=path), stored.metadata)
+    stored = open_safetensors(path)
+    return Stored(from_nvfp4(stored.tensors, source=path, dtype=dtype), stored.metadata)
+
+
+def from_nvfp4(
+    tensors: Mapping[str, StoredTensor], *, source: object, dtype: torch.dtype = torch.float32
+) -> dict[str, StoredTensor]:
+    """Return an NVFP4 file's tensors in transformers' layout, each dequantised when read."""
+    if not any(name.endswith(".weight_scale_2") for name in tensors):
+        kind = probable_kind(tensors) or "no kind of file known here"
+        raise CheckpointError(f"{source} is not an NVFP4 text encoder: it has no weight_scale_2. It is probably {kind}.")
+    plain = {name: tensor for name, tensor in tensors.items() if name != TOKENIZER_KEY}
+    outputs_first = _outputs_first(tensors)
+    for layer in [name.removesuffix(".weight_scale_2") for name in tensors if name.endswith(".weight_scale_2")]:
+        name, tensor = _dequantized_layer(plain, layer, source, dtype, outputs_first)
+        plain[name] = tensor
+    plain = {re.sub(r"(experts\.\w+_proj)\.bias$", r"\1_bias", name): tensor for name, tensor in plain.items()}
+    return {_with_model_prefix(name): tensor for name, tensor in plain.items()}
+
+
+def _with_model_prefix(name: str) -> str:
+    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+
+
+def _dequantized_layer(
+    plain: dict[str, StoredTensor], layer: str, source: object, dtype: torch.dtype, outputs_first: bool
+) -> tuple[str, StoredTensor]:
+    """Take one layer's parts out of `plain`; return its name and values in transformers' layout."""
+    matrix_scale = plain.pop(f"{layer}.weight_scale_2")
+    scale = plain.pop(f"{layer}.weight_scale", None)
+    packed = plain.pop(f"{layer}.weight", None) or plain.pop(layer, None)
+    # The scale of activations is for products in 4 bits; here activations keep their precision.
+    plain.pop(f"{layer}.input_scale", None)
+    if settings := plain.pop(f"{layer}.comfy_quant", None):
+        check_settings(settings.read(), nvfp4.FORMAT, layer, source)
+    if packed is None or scale is None or packed.dtype != "U8" or len(packed.shape) not in (2, 3):
+        raise CheckpointError(f"{layer} in {source} is incomplete: NVFP4 needs weight (uint8), weight_scale and weight_scale_2.")
+    is_expert = len(packed.shape) == 3
+    transposed = is_expert and outputs_first
+    shape = (*packed.shape[:-1], 2 * packed.shape[-1])
+    shape = (shape[0], shape[2], shape[1]) if transposed else shape
+
+    def read() -> Tensor:
+        values = nvfp4.dequantize(packed.read(), scale.read(), matrix_scale.read(), dtype)
+        return values.transpose(1, 2).contiguous() if transposed else values
+
+    return layer if is_expert else f"{layer}.weight", StoredTensor(shape, "F32", read)
+
+
+def _outputs_first(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Return whether stacks of experts are (E, O, I), told by the biases: they have one number for each output.
+
+    One stack that is not decides for the file: where inputs and outputs are as many, both readings fit.
+    """
+    for name, bias in tensors.items():
+        layer = re.sub(r"[._]bias$", "", name)
+        packed = tensors.get(f"{layer}.weight") or tensors.get(layer)
+        if layer == name or packed is None or len(packed.shape) != 3:
+            continue
+        if packed.shape[1] != bias.shape[-1]:
+            return False
+    return True
+
+
+def from_llama_cpp(tensors: Mapping[str, StoredTensor], *, source: object) -> dict[str, StoredTensor]:
+    """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names stay and are reported."""
+    if "blk.0.ffn_gate_exps.weight" not in tensors:
+        kind = probable_kind(tensors) or "no kind of file known here"
+        raise CheckpointError(f"{source} is not a GPT-OSS text encoder. It is probably {kind}.")
+    plain: dict[str, StoredTensor] = {}
+    left = dict(tensors)
+    for name in tensors:
+        block = re.match(r"blk\.(\d+)\.(\w+?)(?:\.(weight|bias))?$", name)
+        if block is None:
+            top, _, leaf = name.rpartition(".")
+            plain[f"{_GGUF_TOP[top]}.{leaf}" if top in _GGUF_TOP else name] = tensors[name]
+            continue
+        index, kind, leaf = block[1], block[2], block[3]
+        layer = f"model.layers.{index}"
+        if kind in _GGUF_BLOCK:
+            plain[f"{layer}.{_GGUF_BLOCK[kind]}.{leaf}"] = tensors[name]
+        elif kind == "attn_sinks":
+            plain[f"{layer}.self_attn.sinks"] = tensors[name]
+        elif kind == "ffn_down_exps":
+            plain[_expert_name(layer, "down_proj", leaf)] = _transposed(tensors[name]) if leaf == "weight" else tensors[name]
+        elif kind == "ffn_gate_exps" and (up := left.get(f"blk.{index}.ffn_up_exps.{leaf}")):
+            plain[_expert_name(layer, "gate_up_proj", leaf)] = _alternating(tensors[name], up)
+        elif kind != "ffn_up_exps" or f"blk.{index}.ffn_gate_exps.{leaf}" not in tensors:
+            plain[name] = tensors[name]
+    return plain
+
+
+def _expert_name(layer: str, name: str, leaf: str) -> str:
+    return f"{layer}.mlp.experts.{name}" + ("_bias" if leaf == "bias" else "")
+
+
+def _transposed(stored: StoredTensor) -> StoredTensor:
+    experts, outputs, inputs = stored.shape
+    return StoredTensor((experts, inputs, outputs), stored.dtype, lambda: stored.read().transpose(1, 2).contiguous())
+
+
+def _alternating(gate: StoredTensor, up: StoredTensor) -> StoredTensor:
+    """Join gate and up: their outputs alternate, gate first.
+
+    Shapes: two (E, O, I) -> (E, I, 2 O); two biases (E, O) -> (E, 2 O).
+    """
+    experts, outputs = gate.shape[:2]
+
+    def read() -> Tensor:
+        both = torch.stack([gate.read(), up.read()], dim=2)                       # (E, O, 2, I) or (E, O, 2)
+        both = both.flatten(1, 2)                                                 # (E, 2 O, I) or (E, 2 O)
+        return both.transpose(1, 2).contiguous() if both.ndim == 3 else both
+
+    return StoredTensor((experts, *gate.shape[2:], 2 * outputs), gate.dtype, read)
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
+    """Return the configuration of a GPT-OSS of these shapes; what shapes cannot tell is as released."""
+    layer = "model.layers.0"
+    try:
+        vocab, hidden = shapes["model.embed_tokens.weight"]
+        (heads,) = shapes[f"{layer}.self_attn.sinks"]
+        head_dim = shapes[f"{layer}.self_attn.q_proj.weight"][0] // heads
+        kv_heads = shapes[f"{layer}.self_attn.k_proj.weight"][0] // head_dim
+        experts, inner, _ = shapes[f"{layer}.mlp.experts.down_proj"]
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{source} is incomplete: {error} is missing or mis-shaped.") from error
+    layers = {int(name.split(".")[2]) for name in shapes if name.startswith("model.layers.")}
+    return GPT_OSS_20B | {
+        "num_hidden_layers": max(layers) + 1,
+        "num_local_experts": experts,
+        "num_experts_per_tok": min(experts, GPT_OSS_20B["num_experts_per_tok"]),
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "head_dim": head_dim,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        # Ids of the released vocabulary mean nothing in a smaller one.
+        "pad_token_id": GPT_OSS_20B["pad_token_id"] if vocab > GPT_OSS_20B["pad_token_id"] else None,
+        "eos_token_id": GPT_OSS_20B["eos_token_id"] if vocab > GPT_OSS_20B["eos_token_id"] else None,
+    }
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """Return the tokenizer inside an NVFP4 file, as a PreTrainedTokenizerFast.
+
+    Raises: CheckpointError if the file holds none.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    stored = open_safetensors(Path(path)).tensors.get(TOKENIZER_KEY)
+    if stored is None:
+        raise CheckpointError(f"{path} holds no tokenizer. Take the tokenizer of a model folder.")
+    tokenizer = Tokenizer.from_str(bytes(stored.read().tolist()).decode("utf-8"))
+    names = {"pad_token": "<|endoftext|>", "eos_token": "<|return|>"}
+    known = {key: name for key, name in names.items() if tokenizer.token_to_id(name) is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **known)

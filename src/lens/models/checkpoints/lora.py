@@ -1,0 +1,250 @@
+"""Adapters on a denoiser: load several at once with weights, change the weights, unload, save.
+
+LoRA goes through PEFT. A LoKr adds its Kronecker product beside the layer, without ever building the full matrix,
+and answers to the same calls as PEFT's layers. Key styles: `lora_keys`.
+Letters: B batch, O outputs, I inputs, R rank.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from lens.errors import CheckpointError, SettingError
+from lens.models.checkpoints.lora_keys import Adapter, Kronecker, LowRank, read_adapter, write_adapter
+
+if TYPE_CHECKING:
+    from lens.models.denoiser import LensTransformer2DModel
+
+_CHILD = "kronecker_"
+
+
+def linear_layers(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return (O, I) of each linear layer by module name, whether or not adapters sit on it."""
+    layers: dict[str, tuple[int, int]] = {}
+    for name, module in denoiser.named_modules():
+        inside_adapter = any(piece in name for piece in (".base_layer", ".lora_A", ".lora_B"))
+        if not inside_adapter and isinstance(module, (nn.Linear, LoraLayer)):
+            layers[name] = (int(module.out_features), int(module.in_features))  # type: ignore[arg-type]
+    return layers
+
+
+def load_lora(
+    denoiser: "LensTransformer2DModel", source: str | Path, adapter_name: str | None = None, weight: float = 1.0
+) -> str:
+    """Put one adapter file or folder beside those already on a denoiser; return its name."""
+    return load_loras(denoiser, [(source, weight)], None if adapter_name is None else [adapter_name])[0]
+
+
+def load_loras(
+    denoiser: "LensTransformer2DModel",
+    files: Sequence[tuple[str | Path, float]],
+    names: Sequence[str] | None = None,
+) -> list[str]:
+    """Put adapter files on a denoiser, each active with its weight; return the names they got.
+
+    Those already there stay as they are. All files are read and checked before the denoiser is touched.
+    Raises: CheckpointError that lists what matches nothing, SettingError for a name that is taken.
+    """
+    linears = linear_layers(denoiser)
+    adapters = [read_adapter(path, linears) for path, _ in files]
+    names = _names_for(files, names, set(adapter_names(denoiser)))
+    active = _active(denoiser)
+    for name, adapter in zip(names, adapters, strict=True):
+        add_adapter(denoiser, adapter, name)
+    for module in _adapter_layers(denoiser):
+        module.set_adapter([*active, *names])
+        for name, (_, weight) in zip(names, files, strict=True):
+            module.set_scale(name, weight)
+    return names
+
+
+def _names_for(
+    files: Sequence[tuple[str | Path, float]], names: Sequence[str] | None, taken: set[str]
+) -> list[str]:
+    if names is None:
+        return [_free_name(Path(path), taken) for path, _ in files]
+    for name in names:
+        if name in taken or "." in name:
+            raise SettingError("adapter_name", name, "a name without dots that no loaded adapter has")
+        taken.add(name)
+    return list(names)
+
+
+def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str) -> None:
+    """Put one adapter on a denoiser under a name, active with weight 1."""
+    low_rank = {module: part for module, part in adapter.items() if isinstance(part, LowRank)}
+    if low_rank:
+        ranks = {module: len(part.down) for module, part in low_rank.items()}
+        alphas = {module: part.alpha for module, part in low_rank.items()}
+        first = next(iter(low_rank))
+        settings: dict[str, Any] = {
+            "r": ranks[first],
+            "lora_alpha": alphas[first],
+            "target_modules": list(low_rank),
+            "rank_pattern": {re.escape(module): rank for module, rank in ranks.items() if rank != ranks[first]},
+            "alpha_pattern": {re.escape(module): alpha for module, alpha in alphas.items() if alpha != alphas[first]},
+            "init_lora_weights": False,
+        }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            denoiser.add_adapter(LoraConfig(**settings), adapter_name=name)
+    for module, part in adapter.items():
+        layer = denoiser.get_submodule(module)
+        if isinstance(part, LowRank):
+            _copy_low_rank(layer, part, name)
+        else:
+            child = KroneckerDelta(part, name, like=next(layer.parameters()))
+            layer.add_module(_CHILD + name, child)
+            child.attach(layer)
+    denoiser.eval()
+
+
+@torch.no_grad()
+def _copy_low_rank(layer: nn.Module, part: LowRank, name: str) -> None:
+    assert isinstance(layer, LoraLayer)
+    for branch, value in ((layer.lora_A[name], part.down), (layer.lora_B[name], part.up)):
+        branch.weight.copy_(value)  # type: ignore[union-attr, operator]
+        branch.requires_grad_(False)
+
+
+class KroneckerDelta(nn.Module, BaseTunerLayer):
+    """Adds scale * kron(first, second) @ x to what a linear layer puts out.
+
+    A child of its layer, so it moves with it; its factors stay out of the state dict.
+    """
+
+    adapter_layer_names = ()
+
+    def __init__(self, part: Kronecker, name: str, like: Tensor):
+        super().__init__()
+        dtype = like.dtype if like.is_floating_point() else part.first.dtype
+        self.register_buffer("first", part.first.to(like.device, dtype), persistent=False)
+        self.register_buffer("second", part.second.to(like.device, dtype), persistent=False)
+        self.adapter, self.scale = name, part.scale
+        self.weight_of_user, self.weight_of_call, self.is_active = 1.0, 1.0, True
+
+    def attach(self, layer: nn.Module) -> None:
+        """Start adding to a layer's output."""
+        self.handle = layer.register_forward_hook(lambda _, inputs, output: output + self(inputs[0], output))
+
+    def forward(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return what is added to the output.
+
+        Shapes: x (..., I) -> (..., O).
+        """
+        weight = self.scale * self.weight_of_user * self.weight_of_call
+        if not self.is_active or weight == 0:
+            return torch.zeros((), dtype=output.dtype, device=output.device)
+        first, second = self.first, self.second
+        cells = x.to(first.dtype).unflatten(-1, (first.shape[1], second.shape[1]))  # (..., I1, I2)
+        mixed = first @ (cells @ second.mT)                                        # (..., O1, O2)
+        return (weight * mixed.flatten(-2)).to(output.dtype)                       # (..., O)
+
+    # The calls by which diffusers and PEFT steer their own layers.
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        self.is_active = self.adapter in names
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        if adapter == self.adapter:
+            self.weight_of_user = scale
+
+    def scale_layer(self, scale: float) -> None:
+        self.weight_of_call *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        self.weight_of_call = 1.0 if scale is None else self.weight_of_call / scale
+
+    def enable_adapters(self, enabled: bool) -> None:
+        self.is_active = enabled
+
+
+def adapter_names(denoiser: nn.Module) -> list[str]:
+    """Return the names of all adapters on a denoiser, in the order they were added."""
+    names = dict.fromkeys(getattr(denoiser, "peft_config", {}) or {})
+    return list(names | dict.fromkeys(m.adapter for m in denoiser.modules() if isinstance(m, KroneckerDelta)))
+
+
+def _adapter_layers(denoiser: nn.Module) -> list[Any]:
+    return [module for module in denoiser.modules() if isinstance(module, (LoraLayer, KroneckerDelta))]
+
+
+def _active(denoiser: nn.Module) -> list[str]:
+    names: dict[str, None] = {}
+    for module in _adapter_layers(denoiser):
+        is_lokr = isinstance(module, KroneckerDelta)
+        names |= dict.fromkeys([module.adapter] * module.is_active if is_lokr else module.active_adapters)
+    return list(names)
+
+
+def set_lora_weights(denoiser: nn.Module, weights: Mapping[str, float]) -> None:
+    """Make exactly these adapters active, each with its weight.
+
+    Raises: SettingError for a name that is not there.
+    """
+    known = adapter_names(denoiser)
+    for name in weights:
+        if name not in known:
+            raise SettingError("lora", name, f"the name of a loaded adapter ({', '.join(known) or 'none'})")
+    for module in _adapter_layers(denoiser):
+        module.set_adapter(list(weights))
+        for name, weight in weights.items():
+            module.set_scale(name, weight)
+
+
+def unload_loras(denoiser: "LensTransformer2DModel") -> None:
+    """Take all adapters off; the denoiser is what it was before, bit for bit."""
+    for layer in list(denoiser.modules()):
+        for child_name, child in list(layer.named_children()):
+            if isinstance(child, KroneckerDelta):
+                child.handle.remove()
+                delattr(layer, child_name)
+    if getattr(denoiser, "peft_config", None):
+        denoiser.unload_lora()
+
+
+def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
+    """Return one adapter's weights; the name may be left out if there is only one."""
+    known = adapter_names(denoiser)
+    if name is None and len(known) == 1:
+        name = known[0]
+    if name not in known:
+        raise SettingError("adapter", name, f"the name of a loaded adapter ({', '.join(known) or 'none'})")
+    adapter: Adapter = {}
+    for module_name, module in denoiser.named_modules():
+        if isinstance(module, LoraLayer) and name in module.lora_A:
+            adapter[module_name] = _low_rank_of(module, name)
+        elif isinstance(module, KroneckerDelta) and module.adapter == name:
+            adapter[module_name.rpartition(".")[0]] = Kronecker(module.first, module.second, module.scale)
+    return adapter
+
+
+def _low_rank_of(layer: LoraLayer, name: str) -> LowRank:
+    if layer.use_dora.get(name):
+        raise CheckpointError(f"Adapter {name} is a DoRA, which has no place in these styles. Save it with PEFT.")
+    rank = layer.r[name]
+    root = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else 1.0
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # type: ignore[union-attr]
+    return LowRank(down.detach(), up.detach(), layer.lora_alpha[name] * root)  # type: ignore[arg-type]
+
+
+def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: str | None = None) -> Path:
+    """Write one of a denoiser's adapters to a .safetensors file in a style of `lora_keys.STYLES`."""
+    return write_adapter(adapter_of(denoiser, name), path, style)
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    stem = re.sub(r"\W+", "_", path.stem).strip("_") or "adapter"
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}_{number}", number + 1
+    taken.add(name)
+    return name

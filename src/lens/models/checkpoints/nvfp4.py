@@ -1,0 +1,81 @@
+"""NVFP4 tensors: two 4-bit numbers a byte, a float8 scale for every 16 inputs, a float32 scale for each matrix.
+
+Value = e2m1 * weight_scale * weight_scale_2. In a byte the HIGH four bits come first (MXFP4 of GPT-OSS has the low
+ones first). Scales lie in blocked order. Spec: section 6.
+Letters: E experts (or nothing, for a single matrix), O outputs, I inputs.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lens.errors import CheckpointError
+from lens.models.checkpoints.blocked_scales import from_blocked, padded_size, to_blocked
+
+BLOCK = 16
+FORMAT = "nvfp4"
+
+# Indexed by the four bits: one of sign, two of exponent, one of mantissa.
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+E2M1_MAX, E4M3_MAX = 6.0, 448.0
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """Return the numbers of bytes that hold two each, high half first.
+
+    Shapes: (..., I/2) uint8 -> (..., I) float32.
+    """
+    bits = torch.stack([packed >> 4, packed & 0x0F], dim=-1)                      # (..., I/2, 2)
+    return torch.tensor(E2M1)[bits.long()].flatten(-2)                            # (..., I)
+
+
+def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the values of one matrix or of a stack of experts, worked out in float32, matrix by matrix.
+
+    Shapes: packed (O, I/2) or (E, O, I/2) uint8, blocked_scale float8 of each padded (O, I/16), matrix_scale one
+        number or (E,) -> (O, I) or (E, O, I).
+    Raises: CheckpointError for scales that do not fit.
+    """
+    if packed.ndim == 2:
+        return _one(packed, blocked_scale, matrix_scale.reshape(())).to(dtype)
+    experts, outputs, half = packed.shape
+    scales = blocked_scale.reshape(experts, -1)                                   # (E, padded)
+    matrix_scales = matrix_scale.reshape(-1).expand(experts) if matrix_scale.numel() == 1 else matrix_scale.reshape(-1)
+    if len(matrix_scales) != experts:
+        raise CheckpointError(f"{len(matrix_scales)} matrix scales do not fit {experts} experts.")
+    values = torch.empty(experts, outputs, 2 * half, dtype=dtype)
+    for expert in range(experts):
+        values[expert] = _one(packed[expert], scales[expert], matrix_scales[expert]).to(dtype)
+    return values
+
+
+def _one(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> Tensor:
+    outputs, inputs = packed.shape[0], 2 * packed.shape[1]
+    if inputs % BLOCK:
+        raise CheckpointError(f"An NVFP4 matrix of shape ({outputs}, {inputs}) needs a multiple of {BLOCK} inputs.")
+    scale = from_blocked(blocked_scale.float(), outputs, inputs // BLOCK) * matrix_scale.float()  # (O, I/16)
+    return (unpack(packed).unflatten(1, (-1, BLOCK)) * scale[..., None]).flatten(1)  # (O, I)
+
+
+def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (packed, scales in blocked order, matrix scale) of one matrix.
+
+    Shapes: (O, I) -> (O, I/2) uint8, float8 of the padded (O, I/16), one float32.
+    """
+    groups = values.float().unflatten(1, (-1, BLOCK))                             # (O, I/16, 16)
+    largest = groups.abs().amax(dim=2)                                            # (O, I/16)
+    matrix_scale = (largest.max() / (E2M1_MAX * E4M3_MAX)).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = (largest / E2M1_MAX / matrix_scale).clamp(max=E4M3_MAX).to(torch.float8_e4m3fn)
+    divisor = (scale.float() * matrix_scale)[..., None]                           # (O, I/16, 1)
+    wanted = torch.where(divisor > 0, groups / divisor, 0).flatten(1)             # (O, I)
+    nearest = (wanted.abs()[..., None] - torch.tensor(E2M1[:8])).abs().argmin(-1)  # (O, I)
+    bits = (nearest + 8 * (wanted < 0)).to(torch.uint8).unflatten(1, (-1, 2))     # (O, I/2, 2)
+    # float8 is moved about as bytes: padding is not implemented for it everywhere.
+    blocked = to_blocked(scale.view(torch.uint8)).view(torch.float8_e4m3fn)
+    return bits[..., 0] << 4 | bits[..., 1], blocked, matrix_scale
+
+
+def num_scales(outputs: int, inputs: int) -> int:
+    """Return how many scales a matrix takes in the padded layout."""
+    return math.prod(padded_size(outputs, inputs // BLOCK))

@@ -1,0 +1,161 @@
+"""The FLUX.2 VAE under both namings: diffusers' and FLUX.2's own, each way.
+
+FLUX.2's own counts decoder levels from the finest, stores attention as 1x1 convolutions and keeps the quant
+convolutions inside encoder and decoder. Values are the same. Spec: section 6.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLFlux2
+from torch import Tensor
+
+from lens.errors import CheckpointError
+from lens.models.checkpoints.catalog import FLUX2_VAE
+from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.folder import WHAT, component_config, open_component
+from lens.models.checkpoints.kinds import probable_kind
+from lens.models.checkpoints.loading import built_empty, fill
+from lens.models.checkpoints.structure import Shapes, vae_shapes
+
+CONFIG_KEY = "lens_vae_config"
+_ATTENTION = r"mid_block\.attentions\.0\.(to_[qkv]|to_out\.0)\.weight$"
+
+
+def flux2_name(name: str, num_levels: int) -> str:
+    """Return FLUX.2's own name of a tensor named by diffusers."""
+    level = re.match(r"decoder\.up_blocks\.(\d+)\.(.*)", name)
+    if level:
+        name = f"decoder.up.{num_levels - 1 - int(level[1])}.{level[2]}"
+    for pattern, own in (
+        (r"^quant_conv\.", "encoder.quant_conv."),
+        (r"^post_quant_conv\.", "decoder.post_quant_conv."),
+        (r"\.down_blocks\.", ".down."),
+        (r"\.mid_block\.resnets\.0\.", ".mid.block_1."),
+        (r"\.mid_block\.resnets\.1\.", ".mid.block_2."),
+        (r"\.mid_block\.attentions\.0\.group_norm\.", ".mid.attn_1.norm."),
+        (r"\.mid_block\.attentions\.0\.to_([qkv])\.", r".mid.attn_1.\1."),
+        (r"\.mid_block\.attentions\.0\.to_out\.0\.", ".mid.attn_1.proj_out."),
+        (r"\.resnets\.", ".block."),
+        (r"\.downsamplers\.0\.", ".downsample."),
+        (r"\.upsamplers\.0\.", ".upsample."),
+        (r"\.conv_shortcut\.", ".nin_shortcut."),
+        (r"\.conv_norm_out\.", ".norm_out."),
+    ):
+        name = re.sub(pattern, own, name)
+    return name
+
+
+def to_flux2(tensors: Mapping[str, StoredTensor], num_levels: int) -> dict[str, StoredTensor]:
+    """Return a VAE's tensors under FLUX.2's own names."""
+    return {
+        flux2_name(name, num_levels): _as_convolution(tensor) if re.search(_ATTENTION, name) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def from_flux2(tensors: Mapping[str, StoredTensor], shapes: Shapes) -> dict[str, StoredTensor]:
+    """Return a VAE's tensors under diffusers' names, given those it should have; others stay and are reported."""
+    num_levels = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("decoder.up_blocks."))
+    names = {flux2_name(name, num_levels): name for name in shapes}
+    plain = {}
+    for own, tensor in tensors.items():
+        name = names.get(own, own)
+        plain[name] = _as_matrix(tensor) if re.search(_ATTENTION, name) else tensor
+    return plain
+
+
+def _as_convolution(stored: StoredTensor) -> StoredTensor:
+    return StoredTensor((*stored.shape, 1, 1), stored.dtype, lambda: stored.read()[..., None, None])
+
+
+def _as_matrix(stored: StoredTensor) -> StoredTensor:
+    if stored.shape[2:] != (1, 1):
+        return stored
+    return StoredTensor(stored.shape[:2], stored.dtype, lambda: stored.read()[..., 0, 0])
+
+
+def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
+    """Return the configuration of a VAE with these shapes, under either naming.
+
+    The number of normalisation groups leaves no trace in the shapes; it is taken as released.
+    """
+    def widths(pattern: str) -> list[int]:
+        found = {int(m[1]): shape[0] for name, shape in shapes.items() if (m := re.match(pattern, name))}
+        return [found[level] for level in sorted(found)]
+
+    down = widths(r"encoder\.down(?:_blocks)?\.(\d+)\.(?:block|resnets)\.0\.conv1\.weight")
+    finest_first = any(name.startswith("decoder.up.") for name in shapes)
+    up = widths(r"decoder\.up(?:_blocks)?\.(\d+)\.(?:block|resnets)\.0\.conv1\.weight")
+    up = up if finest_first else up[::-1]
+    layers = sum(bool(re.match(r"encoder\.down(_blocks)?\.0\.(block|resnets)\.\d+\.conv1\.weight", name)) for name in shapes)
+    if not (down and up and layers and "decoder.conv_in.weight" in shapes and "bn.running_mean" in shapes):
+        kind = probable_kind(shapes) or "no kind of file known here"
+        raise CheckpointError(f"{source} is not a FLUX.2 VAE. It is probably {kind}.")
+    groups = FLUX2_VAE["norm_num_groups"]
+    if any(width % groups for width in (*down, *up)):
+        raise CheckpointError(f"{source} is a VAE of another size: its widths {(*down, *up)} are no multiples of {groups}, and "
+                              "shapes do not tell its number of groups. Give its config, or a file saved by Lens.")  # fmt: skip
+    config = FLUX2_VAE | {
+        "block_out_channels": tuple(down),
+        "layers_per_block": layers,
+        "latent_channels": shapes["decoder.conv_in.weight"][1],
+    }
+    return config if up == down else config | {"decoder_block_out_channels": tuple(up)}
+
+
+def open_vae_file(path: Path, config: Mapping[str, Any] | None = None) -> tuple[Stored, dict[str, Any]]:
+    """Return a single-file VAE under diffusers' names, and its configuration: given, stored or inferred."""
+    stored = open_safetensors(path)
+    if config is not None:
+        config = dict(config)
+    elif CONFIG_KEY in stored.metadata:
+        config = json.loads(stored.metadata[CONFIG_KEY])
+    else:
+        config = infer_vae_config(shapes_of(stored.tensors), source=path)
+    return Stored(from_flux2(stored.tensors, vae_shapes(config)), stored.metadata), config
+
+
+def load_vae(
+    path: str | Path, torch_dtype: torch.dtype | None = None, config: Mapping[str, Any] | None = None
+) -> AutoencoderKLFlux2:
+    """Return the VAE of a folder or of a single file under either naming, in eval mode.
+
+    Raises: CheckpointError that names what does not fit and what the file probably is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path / "vae" if (path / "vae").is_dir() else path
+        stored, found = open_component(folder, "vae"), dict(config or component_config(folder))
+    else:
+        stored, found = open_vae_file(path, config)
+    settings = _with_block_types(found)
+    model = built_empty(lambda: AutoencoderKLFlux2(**settings))
+    fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["vae"])
+    return model
+
+
+def _with_block_types(config: Mapping[str, Any]) -> dict[str, Any]:
+    num_levels = len(config["block_out_channels"])
+    types = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    return {key: value * num_levels for key, value in types.items()} | dict(config)
+
+
+def save_vae_single_file(vae: AutoencoderKLFlux2, path: str | Path) -> Path:
+    """Write a VAE to one .safetensors file under FLUX.2's own names."""
+    from lens.models.checkpoints.writing import write_safetensors
+
+    stored = {name: _held(value) for name, value in vae.state_dict().items()}
+    own = to_flux2(stored, num_levels=len(vae.config["block_out_channels"]))
+    settings = {key: value for key, value in vae.config.items() if not key.startswith("_")}
+    metadata = {"format": "pt", CONFIG_KEY: json.dumps(settings)}
+    write_safetensors(Path(path), {name: tensor.read() for name, tensor in own.items()}, metadata)
+    return Path(path)
+
+
+def _held(value: Tensor) -> StoredTensor:
+    return StoredTensor(tuple(value.shape), "F32", lambda: value)
