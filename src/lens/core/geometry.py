@@ -63,15 +63,16 @@ def resolve_resolution(
     Raises: SettingError for half a size, a size beside a bucket that differs from it, an unknown ratio, a
         side that is not a multiple of 16, and (without `allow_extreme`) a ratio or area outside the limits.
     """
+    base = default_base if base_resolution is None else base_resolution
+    ratio = "1:1" if aspect_ratio is None else aspect_ratio
     if height is None and width is None:
-        bucket = _bucket(base_resolution or default_base, aspect_ratio or "1:1")
-        return _within_limits(*bucket, allow_extreme)
+        return _within_limits(*_bucket(base, ratio), allow_extreme)
     if height is None or width is None:
         missing, other = ("height", f"width {width}") if height is None else ("width", f"height {height}")
         raise SettingError(missing, None, f"a number beside {other}", "Give both or neither.")
     _check_sides(height, width)
     if base_resolution is not None or aspect_ratio is not None:
-        bucket = _bucket(base_resolution or default_base, aspect_ratio or "1:1")
+        bucket = _bucket(base, ratio)
         if bucket != (height, width):
             named = f"{bucket[1]}x{bucket[0]}"
             needs = f"to agree with the base and ratio given beside it, which mean {named}"
