@@ -23,8 +23,8 @@ def file_hash(path: Path) -> str:
     return _remembered_hash(real)
 
 
-def model_hash(path: Path) -> str:
-    """Return one hash over a model: a single file's own, or over names and hashes of a folder's files."""
+def content_hash(path: Path) -> str:
+    """Return one hash over weights: a single file's own, or over names and hashes of a folder's files."""
     if path.is_file():
         return file_hash(path)
     files = sorted(

@@ -46,6 +46,13 @@ class Quantize(StrEnum):
     FLOAT8 = "float8"
 
 
+class Solver(StrEnum):
+    """The ways to take steps."""
+
+    EULER = "euler"
+    AB2 = "ab2"
+
+
 class LoraWanted(NamedTuple):
     """A LoRA file and the weight to apply it with."""
 

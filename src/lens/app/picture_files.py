@@ -1,7 +1,7 @@
 """Pictures on disk: their settings inside the file, names that say what they show, writes that cannot tear.
 
-A PNG carries its settings in text chunks (`lens`, one JSON document, and `parameters`, lines for people); JPEG
-and WebP carry the same two texts in EXIF as UserComment and ImageDescription.
+A PNG carries its settings in text chunks (`lens`, one JSON document, and `parameters`, lines for people);
+JPEG and WebP carry the same two texts in EXIF as UserComment and ImageDescription.
 Knows nothing of models or of how a picture is drawn.
 """
 
@@ -11,12 +11,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from pydantic import Field
 
 from lens.config import Settings
 from lens.errors import LensError, SettingError
@@ -28,6 +30,13 @@ ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"format": "WEBP", "quality": 95, "method": 4},
 }
 CHUNK = "lens"
+REPORTED_VERSIONS = {
+    "lens": "lens-t2i",
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+}
+"""What is reported, and the distribution it is in."""
 ASCII_COMMENT = b"ASCII\0\0\0"  # EXIF's marker of the character set that follows in a UserComment
 LONGEST_SLUG = 60
 
@@ -59,7 +68,7 @@ class PictureSettings(Settings):
     model: str
     """Name or folder, as it was asked for."""
     model_hash: str
-    """SHA-256 over all files of the model; see `file_hashes`."""
+    """SHA-256 over all files of the model; see `content_hash`."""
     loras: tuple[LoraUsed, ...] = ()
     init_image: FileUsed | None = None
     mask: FileUsed | None = None
@@ -69,7 +78,7 @@ class PictureSettings(Settings):
     quantize: str | None = None
     threads: int | None = None
     """CPU threads: sums split among another number of threads may round another way."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
     def parameters(self) -> str:
         """Return the settings as the lines that picture viewers of this field show and parse."""
@@ -90,12 +99,23 @@ class PictureSettings(Settings):
             facts["Mask"] = Path(self.mask.path).name
         facts["Version"] = f"lens {self.versions.get('lens', 'unknown')}"
         lines = [self.prompt, f"Negative prompt: {self.negative_prompt}" if self.negative_prompt else ""]
-        return "\n".join([*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in facts.items())])
+        return "\n".join(
+            [*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in facts.items())]
+        )
 
 
-def encode_picture(image: Image.Image, settings: PictureSettings, picture_format: str, file: BinaryIO) -> None:
+def versions_here() -> dict[str, str]:
+    """Return the versions of what draws on this machine."""
+    return {name: version(distribution) for name, distribution in REPORTED_VERSIONS.items()}
+
+
+def encode_picture(
+    image: Image.Image, settings: PictureSettings, picture_format: str, file: BinaryIO
+) -> None:
     """Write an image with its settings inside, as `png`, `jpg` or `webp`."""
-    document = json.dumps(settings.model_dump(mode="json", exclude_none=True))  # ASCII: \u escapes for the rest
+    document = json.dumps(
+        settings.model_dump(mode="json", exclude_none=True)
+    )  # ASCII: \u escapes for the rest
     options = dict(ENCODER_OPTIONS[picture_format])
     if picture_format == "png":
         chunks = PngImagePlugin.PngInfo()
@@ -130,7 +150,9 @@ def read_settings(path: Path) -> PictureSettings:
     try:
         values = json.loads(document)
     except json.JSONDecodeError as error:
-        raise LensError(f"The settings inside {path} are damaged ({error}). Use another copy of it.") from error
+        raise LensError(
+            f"The settings inside {path} are damaged ({error}). Use another copy of it."
+        ) from error
     if not isinstance(values, dict):
         raise LensError(f"The settings inside {path} are not a JSON object. Use another copy of it.")
     return PictureSettings.of(values, source=f"the settings inside {path}")
@@ -155,7 +177,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def slug(prompt: str) -> str:
-    """Return a prompt as a file name: lower-case words of any language joined by hyphens, cut between words."""
+    """Return a prompt as a file name: lower-case words of any language, with hyphens, cut between words."""
     words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).lower())
     name = ""
     for word in words:

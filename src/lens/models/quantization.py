@@ -103,7 +103,9 @@ def _left_in_container() -> float:
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (folder / "memory.max").read_text().strip(), (folder / "memory.current").read_text()
-        return math.inf if limit == "max" else int(limit) - int(used)
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # Pages of files that nobody holds count as used, but are given back when asked for.
+        return math.inf if limit == "max" else int(limit) - int(used) + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return math.inf
 

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 
 from lens.app import file_hashes
-from lens.app.file_hashes import file_hash, model_hash
+from lens.app.file_hashes import content_hash, file_hash
 
 
 def test_a_file_hash_is_its_sha256(tmp_path):
@@ -19,17 +19,17 @@ def test_a_hub_blob_is_believed_by_its_name(tmp_path):
     assert file_hash(tmp_path / "model.safetensors") == "ab" * 32
 
 
-def test_a_model_hash_follows_content_and_names_but_not_the_place_or_the_card(tmp_path):
+def test_a_content_hash_follows_content_and_names_but_not_the_place_or_the_card(tmp_path):
     model = tmp_path / "m"
     (model / "vae").mkdir(parents=True)
     (model / "model_index.json").write_text("{}")
     (model / "vae" / "w.safetensors").write_bytes(b"weights")
-    before = model_hash(model)
+    before = content_hash(model)
     (model / "README.md").write_text("card")
     shutil.copytree(model, tmp_path / "copy")
-    assert model_hash(model) == model_hash(tmp_path / "copy") == before
+    assert content_hash(model) == content_hash(tmp_path / "copy") == before
     (model / "vae" / "w.safetensors").write_bytes(b"Weights")
-    assert model_hash(model) != before
+    assert content_hash(model) != before
 
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):

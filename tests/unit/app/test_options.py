@@ -53,7 +53,7 @@ def test_a_colon_in_the_name_of_an_existing_lora_is_kept(tmp_path):
 
 @pytest.mark.parametrize("weight", ["strong", "", "nan", "inf", "1000"])
 def test_a_bad_lora_weight_is_an_error(lora_file, weight):
-    with pytest.raises(SettingError, match="--lora.*weight"):
+    with pytest.raises(SettingError, match=r"--lora.*weight"):
         parse_lora(f"{lora_file}:{weight}")
 
 
@@ -90,6 +90,10 @@ def test_an_empty_prompt_is_an_error(arguments):
 
 def test_an_unreadable_prompt_file_is_an_error(tmp_path):
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
-    for path, said in [(tmp_path / "p.txt", "UTF-8"), (tmp_path / "none.txt", "No such file"), (tmp_path, "folder|dir")]:
+    for path, said in [
+        (tmp_path / "p.txt", "UTF-8"),
+        (tmp_path / "none.txt", "No such file"),
+        (tmp_path, "folder|dir"),
+    ]:
         with pytest.raises(SettingError, match=f"--from-file.*({said})"):
             gather_prompts([], path, read_stdin=False)

@@ -179,7 +179,7 @@ def test_a_full_disk_is_an_error_that_says_where(tmp_path):
 
 def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(SettingError, match="--out.*in the way"):
+    with pytest.raises(SettingError, match=r"--out.*in the way"):
         check_writable(tmp_path / "out")
     check_writable(tmp_path / "new" / "deep")
     assert (tmp_path / "new" / "deep").is_dir()

@@ -1,0 +1,8 @@
+"""`python -m lens`: the same command as `lens`."""
+
+import sys
+
+from lens.app.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

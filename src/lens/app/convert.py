@@ -1,0 +1,25 @@
+"""`lens convert SOURCE TARGET --format FORMAT`: weights from one published layout to another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lens.models.checkpoints.convert import FORMATS
+
+Source = Annotated[
+    Path, typer.Argument(help="A file of weights, or a folder in diffusers layout.", show_default=False)
+]
+Target = Annotated[Path, typer.Argument(help="What to write; must not exist yet.", show_default=False)]
+Format = Annotated[
+    str, typer.Option("--format", help="; ".join(f"{name}: {what}" for name, what in FORMATS.items()))
+]
+
+
+def convert(source: Source, target: Target, layout: Format) -> None:
+    """Write weights in another layout; print the path. Checks everything, overwrites nothing."""
+    from lens.app.process import prepare_libraries
+    from lens.models.checkpoints.convert import convert as write_converted
+
+    prepare_libraries(needed={"gguf", "peft"})
+    print(write_converted(source, target, layout))

@@ -1,0 +1,140 @@
+"""`lens info MODEL`: what a model is made of and what memory it takes, from settings and headers alone.
+
+Counts come from the configuration, so a model need not be here to be described; nothing loads torch.
+"""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lens.app.known_models import local_folder
+
+BYTES_OF = {"float32": 4.0, "bfloat16": 2.0, "float8": 1.0}
+MXFP4_BYTES = 17 / 32  # 32 numbers of 4 bits and one scale of 8
+NAMES = {"transformer": "denoiser", "text_encoder": "text_encoder", "vae": "vae"}
+CLASSES = {
+    "denoiser": "LensTransformer2DModel",
+    "text_encoder": "LensGptOssEncoder",
+    "vae": "AutoencoderKLFlux2",
+}
+
+Model = Annotated[
+    str, typer.Argument(help="A known name, a model folder, or a file of weights.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def info(model: Model, as_json: AsJson = False) -> None:
+    """Show components, parameters and memory of a model; downloads nothing."""
+    facts = file_facts(Path(model)) if Path(model).is_file() else model_facts(model)
+    if as_json:
+        print(json.dumps(facts))
+    elif "components" in facts:
+        _show_model(facts)
+    else:
+        _show_file(facts)
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """Return a model's defaults and its components with their parameters, tensors and bytes by dtype."""
+    from lens.models.checkpoints.catalog import known_model, resolve_model
+
+    known = known_model(name)
+    folder = local_folder(name) if known else resolve_model(name, offline=True)
+    configs = folder_configs(folder) if folder else {}
+    if known and not configs:
+        configs = {"transformer": known.denoiser, "text_encoder": known.text_encoder, "vae": known.vae}
+    if known and not known.denoiser and not configs:
+        resolve_model(name)  # a packaged model whose folder is missing: the catalog says what to do
+    components = {NAMES[part]: _component_facts(part, config) for part, config in configs.items()}
+    return {
+        "model": name,
+        "folder": str(folder) if folder else None,
+        "variant": known.variant if known else None,
+        "components": components,
+        "parameters": sum(component["parameters"] for component in components.values()),
+    }
+
+
+def folder_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configuration of each component with weights in a model folder."""
+    from lens.models.checkpoints.folder import component_config
+
+    return {
+        part: component_config(folder / part) for part in NAMES if (folder / part / "config.json").is_file()
+    }
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Return what a single safetensors file probably is, its numbers and bytes by stored dtype."""
+    from lens.models.checkpoints.files import open_safetensors
+    from lens.models.checkpoints.kinds import denoiser_prefix, probable_kind
+
+    tensors = open_safetensors(path).tensors
+    kind = "a Lens denoiser" if denoiser_prefix(tensors) == "" else probable_kind(tensors)
+    stored: dict[str, int] = {}
+    for tensor in tensors.values():
+        stored[tensor.dtype] = stored.get(tensor.dtype, 0) + tensor.num_bytes
+    numbers = sum(prod(tensor.shape) for tensor in tensors.values())
+    return {
+        "file": str(path),
+        "kind": kind,
+        "tensors": len(tensors),
+        "numbers": numbers,
+        "stored_bytes": stored,
+    }
+
+
+def _component_facts(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    from lens.models.checkpoints.folder import component_shapes
+    from lens.models.checkpoints.structure import num_parameters
+
+    shapes = {
+        name: shape for name, shape in component_shapes(part, config).items() if not name.startswith("bn.")
+    }
+    if config.get("tie_word_embeddings"):
+        shapes.pop("lm_head.weight", None)
+    parameters = num_parameters(shapes)
+    memory = {dtype: round(parameters * size) for dtype, size in BYTES_OF.items()}
+    if part == "text_encoder":
+        experts = num_parameters(
+            {name: shape for name, shape in shapes.items() if name.endswith("_proj") and len(shape) == 3}
+        )
+        memory["mxfp4"] = round(experts * MXFP4_BYTES + (parameters - experts) * BYTES_OF["bfloat16"])
+    facts = {
+        "class": CLASSES[NAMES[part]],
+        "parameters": parameters,
+        "tensors": len(shapes),
+        "memory_bytes": memory,
+    }
+    return facts
+
+
+def _show_model(facts: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    dtypes = [*BYTES_OF, "mxfp4"]
+    table = Table("component", "parameters", *dtypes, box=box.SIMPLE)
+    for name, part in facts["components"].items():
+        sizes = (_size(part["memory_bytes"].get(dtype)) for dtype in dtypes)
+        table.add_row(name, f"{part['parameters']:,}", *sizes)
+    print(f"{facts['model']}: {facts['folder'] or 'not on this machine'}")
+    Console().print(table)
+
+
+def _show_file(facts: dict[str, Any]) -> None:
+    kind = facts["kind"] or "of no kind known here"
+    sizes = ", ".join(f"{dtype} {_size(size)}" for dtype, size in facts["stored_bytes"].items())
+    print(f"{facts['file']}: {kind}; {facts['tensors']} tensors, {facts['numbers']:,} numbers ({sizes})")
+
+
+def _size(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return ""
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"

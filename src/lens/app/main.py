@@ -1,0 +1,68 @@
+"""The `lens` command: its words, and the one place that turns an error into a line and an exit status.
+
+Results go to stdout, everything else to stderr. Nothing heavy is imported here or in the modules of the
+words; each loads what it needs once its arguments are known to be good.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from lens.app.convert import convert
+from lens.app.generate import generate
+from lens.app.info import info
+from lens.app.known_models import models
+from lens.app.process import process, running
+from lens.app.training import train
+from lens.errors import LensError
+
+EXIT_FAILED = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="lens",
+    help='Lens draws pictures from words. Start with: lens generate "a red apple on a blue background"',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for word in (generate, models, info, convert, train):
+    app.command()(word)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; a LensError becomes one line on stderr and status 2."""
+    with running(is_own=arguments is None):
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="lens")
+        except SystemExit as finished:
+            return finished.code if isinstance(finished.code, int) else EXIT_FAILED
+        except LensError as error:
+            if process.is_debugging:
+                raise
+            print(f"lens: {' '.join(str(error).split())}", file=sys.stderr)
+            return EXIT_FAILED
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+    return 0
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lens {version('lens-t2i')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_every_word(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    process.is_debugging = process.is_debugging or debug

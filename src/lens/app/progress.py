@@ -1,0 +1,58 @@
+"""Progress of drawing on stderr: the stage, how far it is, which picture; silent off a terminal."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+STAGES = ("loading", "encoding", "denoising", "decoding")
+
+
+class Progress:
+    """A line on stderr that follows the stages of each picture. Results printed through it land on stdout."""
+
+    def __init__(self, num_pictures: int):
+        self.num_pictures = num_pictures
+        self.picture = 0
+        self._bar = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                TextColumn("{task.description:<26}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            # Results must reach stdout untouched, so rich may not redirect it.
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._task = self._bar.add_task("loading", total=None)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def start_picture(self, number: int) -> None:
+        """Say which picture the stages that follow belong to, counted from 1."""
+        self.picture = number
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show a stage; the form that the pipeline's `on_progress` has."""
+        if self._bar:
+            which = f" {self.picture}/{self.num_pictures}" if self.num_pictures > 1 and self.picture else ""
+            self._bar.update(self._task, description=stage + which, completed=done, total=total)
+
+    def print(self, line: str) -> None:
+        """Print a result on stdout, clear of the bar."""
+        if self._bar and sys.stdout.isatty():
+            self._bar.stop()
+            print(line, flush=True)
+            self._bar.start()
+        else:
+            print(line, flush=True)

@@ -1,0 +1,139 @@
+"""Every mistake gets one line that says what to do, exit status 2, and leaves no file."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def refuses(lens, tiny_model, tmp_path):
+    """Return the error line of a call that must fail and must leave the folder as it was."""
+
+    def call(*arguments: object, stdin: str = "", model: Path | str = tiny_model) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        line = lens("generate", "--model", model, *arguments, stdin=stdin).error_line
+        assert sorted(tmp_path.rglob("*")) == before
+        return line
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "100x96"], ["width is 100", "multiple of 16", "96 or 112"]),
+        (["--size", "big"], ["--size is 'big'", "WIDTHxHEIGHT"]),
+        (["--size", "64x160"], ["1:2 to 2:1", "--allow-extreme"]),
+        (["--size", "1456x1456"], ["1440 x 1440", "--allow-extreme"]),
+        (["--aspect-ratio", "5:4"], ["5:4", "1:2, 9:16, 2:3, 3:4, 1:1, 4:3, 3:2, 16:9, 2:1"]),
+        (["--base-resolution", "100"], ["base_resolution is 100", "multiple of 16", "96"]),
+        (["--size", "64x64", "--aspect-ratio", "1:1"], ["--size", "--aspect-ratio", "Give one"]),
+        (["--steps", "0"], ["--steps is 0", "from 1 to"]),
+        (["--cfg", "-1"], ["--cfg is -1.0", "1 turns guidance off"]),
+        (["--cfg", "nan"], ["--cfg is nan"]),
+        (["--seed", "-1"], ["--seed is -1"]),
+        (["--init-image", "gone.png"], ["gone.png does not exist"]),
+        (["--mask", "mask.png"], ["--mask", "Add --init-image"]),
+        (["--strength", "0.5"], ["--strength is 0.5", "Add --init-image"]),
+        (["--lora", "gone.safetensors"], ["gone.safetensors", "exists"]),
+        (["--lora", "gone.safetensors:strong"], ["--lora", "number as the weight"]),
+        (["--device", "tpu"], ["--device is 'tpu'", "cpu"]),
+        (["--offload", "model", "--device", "cpu"], ["--offload is 'model'", "a GPU"]),
+        (["--out", "a.tiff"], ["--out is 'a.tiff'", ".png, .jpg, .jpeg, .webp"]),
+        (["--out", "a.png", "--format", "jpg"], ["--format is 'jpg'", "a.png"]),
+        (["--out", "a.png", "--count", "2"], ["--out is 'a.png'", "a folder for 2 pictures"]),
+        (["--from-file", "gone.txt"], ["--from-file", "No such file"]),
+        (["--like", "gone.png"], ["gone.png does not exist"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
+)
+def test_a_bad_option_names_itself_and_the_remedy(refuses, arguments, said):
+    line = refuses("a fox", *arguments)
+    for words in said:
+        assert words in line
+
+
+@pytest.mark.parametrize("option", ["--dtype", "--solver", "--quantize", "--offload", "--format"])
+def test_an_unknown_choice_lists_the_known_ones(lens, option):
+    ran = lens("generate", "a fox", option, "nonsense")
+    assert (ran.status, ran.out) == (2, "")
+    assert "nonsense" in ran.err and "one of" in ran.err
+
+
+@pytest.mark.parametrize("arguments", [[""], ["   "], [], ["-"]])
+def test_an_empty_prompt_says_how_to_give_one(refuses, arguments):
+    assert "the prompt is" in refuses(*arguments, stdin="\n \n")
+
+
+def test_the_solvers_offered_are_those_there_are():
+    from lens.app.options import Solver
+    from lens.sampling.solvers import SOLVERS
+
+    assert [solver.value for solver in Solver] == list(SOLVERS)
+
+
+def test_the_quantizations_offered_are_those_there_are():
+    from lens.app.options import Quantize
+    from lens.models.quantization import QUANTIZATIONS
+
+    assert [kind.value for kind in Quantize if kind != "none"] == list(QUANTIZATIONS)
+
+
+def test_an_unknown_model_lists_the_known_and_the_nearest(refuses):
+    line = refuses("a fox", model="lens-turbi")
+    assert "Did you mean lens-turbo?" in line
+    assert "lens-nano, lens, lens-turbo, lens-base" in line
+
+
+def test_a_folder_that_is_no_model_says_so(refuses, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "model_index.json" in refuses("a fox", model=tmp_path / "empty")
+
+
+def test_a_model_that_is_not_here_says_how_to_get_it(process):
+    ran = process("generate", "a fox", "--model", "lens-base")
+    assert (ran.status, ran.out) == (2, "")
+    assert "Traceback" not in ran.err
+    last = ran.err.splitlines()[-1]
+    assert "hf download" in last and "lens-nano, which needs no download" in last
+
+
+def test_an_unreadable_init_image_is_refused_before_loading(refuses, tmp_path):
+    (tmp_path / "words.png").write_text("not a picture")
+    assert "words.png is not a picture" in refuses("a fox", "--init-image", "words.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    assert "cut.png" in refuses("a fox", "--init-image", "whole.png", "--mask", "cut.png")
+
+
+def test_a_file_that_is_no_lora_is_refused(refuses, tmp_path):
+    (tmp_path / "words.safetensors").write_text("not weights at all")
+    assert "words.safetensors" in refuses("a fox", "--lora", "words.safetensors")
+
+
+def test_a_picture_without_settings_cannot_be_drawn_again(refuses, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
+    assert "plain.png carries no settings" in refuses("--like", "plain.png")
+
+
+def test_too_little_memory_says_what_is_needed_and_what_to_do(refuses, monkeypatch):
+    monkeypatch.setattr("lens.models.quantization.available_memory", lambda device: 1000)
+    line = refuses("a fox")
+    assert "GB is free" in line and "--quantize int8" in line
+
+
+def test_running_out_of_memory_on_the_way_says_what_to_do(refuses, monkeypatch):
+    import torch
+
+    def no_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("lens.models.denoiser.LensTransformer2DModel.forward", no_memory)
+    line = refuses("a fox")
+    assert "Tried to allocate 20.00 GiB" in line and "--offload model" in line
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_loading(refuses, tmp_path):
+    (tmp_path / "taken").write_text("")
+    assert "in the way" in refuses("a fox", "--out", tmp_path / "taken" / "deep")

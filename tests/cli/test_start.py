@@ -1,0 +1,79 @@
+"""The command starts at once: help without torch, versions, and errors before anything is loaded."""
+
+import subprocess
+import sys
+import time
+
+HEAVY = ("torch", "diffusers", "transformers", "numpy", "peft", "huggingface_hub")
+
+WHAT_IS_LOADED = """
+import sys
+from lens.app.main import main
+main({arguments!r})
+print([name for name in {heavy!r} if sys.modules.get(name)], file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> str:
+    code = WHAT_IS_LOADED.format(arguments=list(arguments), heavy=HEAVY)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.splitlines()[
+        -1
+    ]
+
+
+def test_help_comes_without_loading_anything_heavy():
+    for arguments in (["--help"], ["generate", "--help"], ["convert", "--help"]):
+        assert loaded_by(*arguments) == "[]"
+
+
+def test_a_large_model_is_described_without_torch_or_numpy():
+    assert loaded_by("info", "lens", "--json") == "['huggingface_hub']"
+
+
+def test_help_is_quick_and_names_every_word(process):
+    fastest = 9.0
+    for _ in range(3):  # the best of three: other work on the machine is not the command's
+        started = time.perf_counter()
+        ran = process("--help")
+        fastest = min(fastest, time.perf_counter() - started)
+    assert ran.status == 0
+    for word in ("generate", "models", "info", "convert", "train"):
+        assert f" {word} " in ran.out
+    assert fastest < 1.5, "0.35 s on an idle laptop; the bound leaves room for a busy machine"
+
+
+def test_generate_help_names_every_option(lens):
+    text = lens("generate", "--help").out
+    options = (
+        "model aspect-ratio base-resolution size steps cfg seed count negative lora init-image strength mask "
+        "dtype device offload quantize solver out format json from-file like allow-extreme"
+    )
+    for option in options.split():
+        assert f"--{option} " in text, option
+
+
+def test_the_version_is_the_distributions(lens):
+    from importlib.metadata import version
+
+    assert lens("--version").out == f"lens {version('lens-t2i')}\n"
+
+
+def test_a_real_process_says_one_line_and_exits_with_2(process):
+    ran = process("generate", "a fox", "--model", "lens-nanno")
+    assert "Did you mean lens-nano?" in ran.error_line
+    assert "lens-turbo" in ran.error_line
+
+
+def test_debug_shows_the_traceback_of_the_same_error(process):
+    for ran in (
+        process("--debug", "generate", "a fox", "--size", "9"),
+        process("generate", "a fox", "--size", "9", LENS_DEBUG="1"),
+    ):
+        assert ran.status == 1
+        assert "Traceback" in ran.err and "SettingError: --size is '9'" in ran.err
+
+
+def test_a_word_that_does_not_exist_is_a_usage_error(lens):
+    ran = lens("paint")
+    assert (ran.status, ran.out) == (2, "")
+    assert "paint" in ran.err
