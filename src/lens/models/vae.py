@@ -24,6 +24,9 @@ Progress = Callable[[int, int], None]
 TILE_OVERLAP = 0.25
 """Share of a tile's side that it has in common with its neighbour, where the two are blended."""
 
+MIN_WEIGHT = 1e-4
+"""Keeps every pixel's sum of weights above zero."""
+
 
 def encode_pixels(
     vae: "AutoencoderKLFlux2", pixels: Tensor, generator: torch.Generator | None = None
@@ -180,10 +183,16 @@ def _decode_one(
 
 
 def _ramp(length: int, rise: int, fall: int, device: torch.device) -> Tensor:
-    """Return weights that rise over the first pixels shared and fall over the last, never quite to zero."""
-    weights = torch.ones(length, device=device)
-    if rise:
-        weights[:rise] *= (torch.arange(rise, device=device) + 0.5) / rise
-    if fall:
-        weights[length - fall :] *= (torch.arange(fall, device=device).flip(0) + 0.5) / fall
+    """Return weights that rise over the pixels shared with the tile before and fall over those shared after.
+
+    Only the middle half of what is shared is blended: at a tile's very border its padding shows.
+    """
+    weights = torch.ones(length, device=device)  # (length,)
+    weights[:rise] *= _slope(rise, device)
+    weights[length - fall :] *= _slope(fall, device).flip(0)
     return weights
+
+
+def _slope(shared: int, device: torch.device) -> Tensor:
+    line = (torch.arange(shared, device=device) + 0.5) / max(shared, 1)  # (shared,)
+    return (2 * line - 0.5).clamp(MIN_WEIGHT, 1)

@@ -2,12 +2,13 @@
 
 import json
 import logging
-import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, tiny_encoder, tiny_tokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -23,17 +24,14 @@ from lens.models.prompts import (
 )
 from lens.models.tokenizer import WORD_PATTERN
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, tiny_encoder, tiny_tokenizer
-
 # Written out from the reference, not built from the constants under test.
 RENDERED = (
     "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
     "Knowledge cutoff: 2024-06\nCurrent date: 2025-12-31\n\nReasoning: medium\n\n"
     "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
     "<|start|>developer<|message|># Instructions\n\n"
-    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
-    "the objects and background.\n\n<|end|>"
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships "
+    "of the objects and background.\n\n<|end|>"
     "<|start|>user<|message|>a fox <|end|><|start|>assistant<|channel|>analysis<|message|>"
     "Need to generate one image according to the description.<|end|>"
     "<|start|>assistant<|channel|>final<|message|>"
@@ -46,12 +44,14 @@ CONTROL_IDS = {
 
 @cache
 def released_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the released tokenizer, its vocabulary cut to what these strings need (tests/golden/o200k_subset.py).
+    """Return the released tokenizer, its vocabulary cut to what these strings need (see tests/golden).
 
-    Published are ranks alone; the merges follow from them: the two parts that an entry is made of are what merging
-    by lower ranks leaves of it.
+    Published are ranks alone; the merges follow from them: the two parts that an entry is made of are what
+    merging by lower ranks leaves of it.
     """
-    ranks: dict[str, int] = json.loads((Path(__file__).parents[2] / "golden" / "o200k_subset.json").read_text())
+    ranks: dict[str, int] = json.loads(
+        (Path(__file__).parents[2] / "golden" / "o200k_subset.json").read_text()
+    )
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
     def spelled(text: str) -> str:
@@ -65,14 +65,16 @@ def released_tokenizer() -> PreTrainedTokenizerFast:
     )
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(CONTROL_IDS))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|return|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|return|>"
+    )
 
 
 def halves_in(ranks: dict[str, int]):
     def halves(text: str) -> tuple[str, str]:
         parts = list(text)
         while len(parts) > 2:
-            pairs = ["".join(pair) for pair in zip(parts, parts[1:], strict=False)]
+            pairs = ["".join(pair) for pair in pairwise(parts)]
             at = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], 10**9))
             parts[at : at + 2] = [pairs[at]]
         return (parts[0], parts[1]) if len(parts) == 2 else (parts[0], "")
@@ -100,7 +102,9 @@ def test_the_chat_template_takes_another_date_and_opens_an_answer():
     assert isinstance(rendered, str)
     assert "Current date: 2031-01-02\n" in rendered
     assert rendered.endswith("<|start|>user<|message|>hello<|end|><|start|>assistant")
-    assert f"Current date: {PINNED_DATE}\n" in tokenizer.apply_chat_template(conversation("x"), tokenize=False)
+    assert f"Current date: {PINNED_DATE}\n" in tokenizer.apply_chat_template(
+        conversation("x"), tokenize=False
+    )
     assert "strftime" not in chat_template()
 
 
@@ -136,7 +140,9 @@ def test_control_tokens_in_a_prompt_are_ordinary_text(make):
     assert make().decode(typed) == attack
     assert (ids == make().convert_tokens_to_ids("<|start|>")).sum() == 5
     # And the tokenizer itself still knows them, before and after.
-    assert make()("<|end|>", add_special_tokens=False)["input_ids"] == [make().convert_tokens_to_ids("<|end|>")]
+    assert make()("<|end|>", add_special_tokens=False)["input_ids"] == [
+        make().convert_tokens_to_ids("<|end|>")
+    ]
 
 
 def test_shorter_conversations_are_padded_on_the_right():
@@ -153,12 +159,17 @@ def test_truncation_cuts_the_prompt_alone_and_says_how_much(caplog):
     whole = template.tokenize(["red apples on a blue background"])
     length = whole.input_ids.shape[1] - 3
     with caplog.at_level(logging.WARNING):
-        ids, _, num_preamble = template.tokenize(["red apples on a blue background"], max_sequence_length=length)
+        ids, _, num_preamble = template.tokenize(
+            ["red apples on a blue background"], max_sequence_length=length
+        )
     assert ids.shape == (1, length)
     assert ids[0, :num_preamble].tolist() == template.preamble_ids
     assert ids[0, -len(template.scaffold_ids) :].tolist() == template.scaffold_ids
     num_scaffold = len(template.scaffold_ids)
-    assert ids[0, num_preamble:-num_scaffold].tolist() == whole.input_ids[0, num_preamble:][: -num_scaffold - 3].tolist()
+    assert (
+        ids[0, num_preamble:-num_scaffold].tolist()
+        == whole.input_ids[0, num_preamble:][: -num_scaffold - 3].tolist()
+    )
     assert "the last 3 are cut" in caplog.text
 
 
@@ -177,7 +188,7 @@ def test_a_length_without_room_for_a_prompt_is_refused():
 
 def test_a_tokenizer_without_the_control_tokens_is_refused():
     backend = Tokenizer(models.BPE(vocab={"a": 0, "<unk>": 1}, merges=[], unk_token="<unk>"))
-    with pytest.raises(SettingError, match="<.start.> as one of its control tokens"):
+    with pytest.raises(SettingError, match=r"<.start.> as one of its control tokens"):
         PromptTemplate(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
 
 
@@ -233,7 +244,10 @@ def test_another_date_gives_other_features_and_the_pinned_one_is_the_default():
 
 
 def test_padding_fills_with_zeros_and_no_text_is_all_padding():
-    rows = [[torch.full((2, 3), 5.0), torch.full((2, 3), 6.0)], [torch.full((4, 3), 7.0), torch.full((4, 3), 8.0)]]
+    rows = [
+        [torch.full((2, 3), 5.0), torch.full((2, 3), 6.0)],
+        [torch.full((4, 3), 7.0), torch.full((4, 3), 8.0)],
+    ]
     features, mask = pad_features(rows)
     assert [tuple(one.shape) for one in features] == [(2, 4, 3)] * 2
     assert mask.tolist() == [[True, True, False, False], [True] * 4]
