@@ -1,0 +1,43 @@
+"""Crops around things on random backgrounds: what the nano autoencoder learns from.
+
+A crop teaches the look of a thing far faster than a whole scene, most of which is background.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens.nano.art import opaque_box, sprite
+from lens.nano.things import COLOURS, THINGS
+
+NAMES = tuple(THINGS)
+SIZES_PX = tuple(range(24, 124, 4))
+"""Sides that things are drawn at; few sizes keep the cache of drawn art small."""
+
+
+def random_crop(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
+    """Return (3, side, side) in [-1, 1]: one to three things over one flat colour, cut by the border as it comes."""
+    named = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))]) + rng.uniform(-12, 12, 3)
+    colour = named if rng.random() < 0.7 else rng.uniform(0, 255, 3)
+    canvas = np.empty((side_px, side_px, 3), np.float32)
+    canvas[:] = colour.clip(0, 255) / 255
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        _paste(canvas, NAMES[rng.integers(len(NAMES))], SIZES_PX[_small_first(rng)], rng)
+    return canvas.transpose(2, 0, 1) * 2 - 1
+
+
+def _small_first(rng: np.random.Generator) -> int:
+    """Return an index into SIZES_PX; small things are drawn more often, since they are the harder ones."""
+    return int(len(SIZES_PX) * rng.random() ** 1.7)
+
+
+def _paste(canvas: NDArray[np.float32], thing: str, size_px: int, rng: np.random.Generator) -> None:
+    side = canvas.shape[0]
+    art = sprite(thing, size_px)
+    left, top, right, bottom = (edge * size_px for edge in opaque_box(thing))
+    x = round(rng.uniform(-0.25, 1.25) * side - (left + right) / 2)
+    y = round(rng.uniform(-0.25, 1.25) * side - (top + bottom) / 2)
+    rows, columns = slice(max(0, y), min(side, y + size_px)), slice(max(0, x), min(side, x + size_px))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    part = art[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    canvas[rows, columns] += part[..., 3:] * (part[..., :3] - canvas[rows, columns])

@@ -1,0 +1,12 @@
+"""What every objective returns."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Objective(NamedTuple):
+    """A loss to minimise and the named, detached terms that go to the log."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]

@@ -1,0 +1,54 @@
+"""Exponential moving average of a module's parameters, kept in float32 beside it."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Averages the trainable parameters of a module; early on the decay is (1 + updates) / (10 + updates)."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.num_updates = 0
+        self.average: dict[str, Tensor] = {
+            name: parameter.detach().float().clone() for name, parameter in _trained(module).items()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move the average toward the module's present weights."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        present = _trained(module)
+        torch._foreach_lerp_(list(self.average.values()), [present[name].float() for name in self.average], 1 - decay)
+
+    @contextlib.contextmanager
+    def swapped_into(self, module: nn.Module) -> Iterator[None]:
+        """Put the averaged weights into the module for the length of a `with` block."""
+        present = _trained(module)
+        kept = {name: parameter.detach().clone() for name, parameter in present.items()}
+        self._copy(self.average, present)
+        try:
+            yield
+        finally:
+            self._copy(kept, present)
+
+    def state_dict(self) -> dict:
+        return {"num_updates": self.num_updates, "average": self.average}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.num_updates = state["num_updates"]
+        self._copy(state["average"], self.average)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,135 @@
+"""The one loop that trains every stage: steps, metrics, probes, checkpoints, a clean stop.
+
+Knows nothing of what a stage trains. A run stops at a step boundary on SIGTERM or Ctrl-C, with a checkpoint, and
+the same command goes on from there.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from lens.train import state
+from lens.train.ema import Ema
+from lens.train.optim import build_optimizer
+from lens.train.settings import RunSettings
+from lens.train.stages.stage import Stage
+from lens.train.step import Run, train_step
+
+log = Console(stderr=True)
+
+
+def fit(stage: Stage, settings: RunSettings) -> Run:
+    """Train a stage to its last step, or to the first stop signal; return the run."""
+    trained = stage.trained
+    run = Run(
+        settings=settings,
+        trained=trained,
+        optimizer=build_optimizer(trained, settings.optimizer),
+        ema=Ema(trained, settings.ema_decay),
+        objective=stage.objective,
+    )
+    if state.resume(run, settings.out):
+        log.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
+    with _stop_requested() as stop, Metrics(settings.out) as metrics:
+        clock = Clock(run.step)
+        saved_at = time.monotonic()
+        while run.step < settings.steps and not stop:
+            terms = train_step(run)
+            if run.step % settings.log_every == 0 or run.step == settings.steps:
+                metrics.write(run.step, _numbers(terms) | clock.rates(run))
+                log.print(clock.line(run, _numbers(terms)), highlight=False)
+            if run.step % settings.probe_every == 0 or run.step == settings.steps:
+                probe(stage, run, metrics)
+            if time.monotonic() - saved_at > settings.checkpoint_every_s:
+                state.save(run, settings.out)
+                saved_at = time.monotonic()
+        state.save(run, settings.out)
+        with run.ema.swapped_into(trained):
+            stage.export(settings.out / "export")
+    log.print(f"{settings.out}: {'stopped' if run.step < settings.steps else 'done'} at step {run.step}")
+    return run
+
+
+def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:
+    """Write held-out numbers and a sample grid of the averaged weights."""
+    with run.ema.swapped_into(run.trained), torch.no_grad():
+        run.trained.eval()
+        metrics.write(run.step, {f"probe/{name}": value for name, value in stage.probe().items()})
+        grid = stage.sample_grid()
+        run.trained.train()
+    if grid is not None:
+        folder = run.settings.out / "samples"
+        folder.mkdir(exist_ok=True)
+        grid.save(folder / f"step_{run.step:07d}.png")
+
+
+class Metrics:
+    """Numbers of a run: one JSON object a line in metrics.jsonl, and TensorBoard events where it is installed."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = (folder / "metrics.jsonl").open("a")
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError:
+            log.print("TensorBoard is not installed; metrics.jsonl alone is written.")
+            self._events = None
+        else:
+            self._events = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        self._lines.write(json.dumps({"step": step, **{name: round(v, 6) for name, v in numbers.items()}}) + "\n")
+        self._lines.flush()
+        for name, value in numbers.items() if self._events else ():
+            self._events.add_scalar(name, value, step)  # type: ignore[union-attr]
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._lines.close()
+        if self._events:
+            self._events.close()
+
+
+class Clock:
+    """Speed of a run since it was started, and the time left."""
+
+    def __init__(self, step: int):
+        self._first_step, self._started_at = step, time.monotonic()
+
+    def rates(self, run: Run) -> dict[str, float]:
+        elapsed_s = time.monotonic() - self._started_at
+        steps_per_s = (run.step - self._first_step) / elapsed_s
+        return {"lr": run.optimizer.param_groups[0]["lr"], "samples_per_s": steps_per_s * run.settings.batch_size}
+
+    def line(self, run: Run, numbers: dict[str, float]) -> str:
+        samples_per_s = self.rates(run)["samples_per_s"]
+        left_s = (run.settings.steps - run.step) * run.settings.batch_size / samples_per_s
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        left = time.strftime("%H:%M:%S", time.gmtime(left_s))
+        return f"step {run.step}/{run.settings.steps}  {shown}  {samples_per_s:.1f} samples/s  {left} left"
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[int]]:
+    """Collect stop signals in a list that is empty, and so false, until the first one."""
+    received: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds]
+    try:
+        yield received
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def _numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in terms.items()}

@@ -1,0 +1,60 @@
+"""Settings that every training run has; a stage adds its own.
+
+Knows nothing of torch: `lens train --help` reads this.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from lens.config import Settings
+
+
+class OptimizerSettings(Settings):
+    lr: float = Field(2e-4, gt=0)
+    """Learning rate after warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Shape of the learning rate after warm-up; cosine ends at a twentieth of `lr`."""
+    warmup_steps: int = Field(100, ge=0)
+    """Updates over which the rate grows linearly from zero."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's two decays."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled decay, on matrices and convolutions only."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients of a larger norm are scaled down to it."""
+
+
+class RunSettings(Settings):
+    """What every recipe has, whatever it trains."""
+
+    stage: str
+    """Which stage: vae, language or pretrain."""
+    out: Path
+    """Folder of the run: checkpoints, metrics, samples, and the finished model under `export`."""
+    steps: int = Field(gt=0)
+    """Optimizer updates in all."""
+    seed: int = 0
+    """Every random draw of the run derives from it."""
+    batch_size: int = Field(gt=0)
+    """Samples an update, over all micro-batches."""
+    micro_batches: int = Field(1, gt=0)
+    """Parts that a batch is computed in."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    """Decay of the averaged weights, which are the ones that are probed and exported."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Autocast type of the forward pass; weights and optimizer stay float32."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto` for the GPU where there is one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of PyTorch; 0 keeps its own choice."""
+    log_every: int = Field(20, gt=0)
+    """Updates between two lines of metrics.jsonl."""
+    probe_every: int = Field(1000, gt=0)
+    """Updates between two probes and sample grids."""
+    checkpoint_every_s: float = Field(300, gt=0)
+    """Seconds between two checkpoints; one is also written on SIGTERM and at the end."""
+    start_from: Path | None = None
+    """An exported model whose weights a fresh run begins with (a warm start, not a resume)."""

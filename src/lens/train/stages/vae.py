@@ -1,0 +1,104 @@
+"""Train a FLUX.2-architecture autoencoder on crops of the nano world."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lens.core.randomness import generator_for
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from lens.nano.crops import random_crop
+from lens.objectives.objective import Objective
+from lens.objectives.reconstruction import reconstruction_loss
+from lens.train.devices import autocast, chosen_device
+from lens.train.pictures import grid_of
+from lens.train.settings import RunSettings
+
+HELD_OUT = 2**31
+"""Crops from this item on are never trained on."""
+
+
+class VaeSettings(RunSettings):
+    config: dict[str, Any]
+    """Configuration of AutoencoderKLFlux2."""
+    side_px: int = Field(64, ge=32)
+    """Side of the square crops."""
+    edge_weight: float = 0.5
+    """Weight of the error of neighbouring differences, which keeps outlines sharp."""
+    kl_weight: float = 1e-3
+    """Weight of the pull toward the standard normal, a mean over latent values."""
+
+
+class VaeStage:
+    """Encoder and decoder from scratch; the latent statistics are measured when the model is exported."""
+
+    def __init__(self, settings: VaeSettings):
+        self.settings = settings
+        self.device = chosen_device(settings.device)
+        torch.manual_seed(settings.seed)
+        self.trained: nn.Module = AutoencoderKLFlux2(**settings.config)
+        if settings.start_from:
+            self.trained = AutoencoderKLFlux2.from_pretrained(settings.start_from)
+        else:
+            start_as_identity(self.trained)
+        self.trained.to(self.device)
+
+    def objective(self, step: int, index: int) -> Objective:
+        settings = self.settings
+        count = settings.batch_size // settings.micro_batches
+        first = step * settings.batch_size + index * count
+        pixels = self._crops(first, count)
+        draw = generator_for(settings.seed, "vae/posterior", step, index)
+        with autocast(self.device, settings.precision):
+            posterior = self.trained.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=draw).to(posterior.mean)
+            decoded = self.trained.decode(posterior.mean + posterior.std * noise).sample
+        return reconstruction_loss(
+            pixels, decoded, posterior.mean, posterior.logvar,
+            edge_weight=settings.edge_weight, kl_weight=settings.kl_weight,
+        )  # fmt: skip
+
+    def probe(self) -> dict[str, float]:
+        pixels = self._crops(HELD_OUT, 96)
+        with autocast(self.device, self.settings.precision):
+            decoded = self.trained.decode(self.trained.encode(pixels).latent_dist.mode()).sample.float()
+        error = (decoded.clamp(-1, 1) - pixels).square().flatten(1).mean(1)
+        return {"psnr_db": float(-10 * (error / 4).log10().mean())}
+
+    def sample_grid(self):
+        pixels = self._crops(HELD_OUT, 16)
+        with autocast(self.device, self.settings.precision):
+            decoded = self.trained.decode(self.trained.encode(pixels).latent_dist.mode()).sample.float()
+        return grid_of(torch.stack((pixels, decoded), dim=1).flatten(0, 1), columns=8)
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        measure_latent_statistics(self.trained, self._crops(HELD_OUT + 1000, 512))
+        self.trained.save_pretrained(folder / "vae")
+
+    def _crops(self, first: int, count: int) -> Tensor:
+        crops = [
+            random_crop(np.random.default_rng((self.settings.seed, first + item)), self.settings.side_px)
+            for item in range(count)
+        ]
+        return torch.from_numpy(np.stack(crops)).to(self.device)
+
+
+def start_as_identity(vae: nn.Module) -> None:
+    """Zero the last convolution of every residual branch, so that training starts from a near-linear network."""
+    for module in vae.modules():
+        if type(module).__name__ == "ResnetBlock2D":
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+
+
+def measure_latent_statistics(vae: nn.Module, pixels: Tensor) -> None:
+    """Set the BatchNorm statistics that the pipeline normalises latents with, from pictures of the world."""
+    from lens.core.packing import patchify
+
+    latents = torch.cat([patchify(vae.encode(part).latent_dist.mode()) for part in pixels.split(32)])
+    vae.bn.running_mean.copy_(latents.mean((0, 2, 3)))
+    vae.bn.running_var.copy_(latents.var((0, 2, 3)))
