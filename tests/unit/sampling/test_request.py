@@ -1,4 +1,4 @@
-"""Requests: what is refused before anything is computed, and the noise and levels that drawing starts from."""
+"""Requests: what is refused before anything is computed, and the noise and levels that it starts from."""
 
 import pytest
 import torch

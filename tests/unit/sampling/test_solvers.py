@@ -40,8 +40,8 @@ def test_a_straight_path_is_followed_exactly_in_any_number_of_steps(name):
         torch.testing.assert_close(end, start - slope)
 
 
-def test_adams_bashforth_is_exact_where_the_velocity_is_linear_in_time_after_an_exact_first_step():
-    # dx/ds = 2 s from s = 1 to 0 is -1; Euler's first step from 1 to 0.5 errs by 0.25, the second adds nothing.
+def test_adams_bashforth_errs_in_its_first_step_alone_where_the_velocity_is_linear_in_time():
+    # dx/ds = 2 s from s = 1 to 0 is -1; Euler's first step, 1 to 0.5, errs by 0.25, the others add nothing.
     levels = torch.tensor([1.0, 0.5, 0.2, 0.0], dtype=torch.float64)
     end = SOLVERS["ab2"](lambda x, sigma: torch.full_like(x, 2 * sigma), levels, torch.zeros(1).double())
     assert end.item() == pytest.approx(-1 - 0.25)
