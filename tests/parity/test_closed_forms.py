@@ -1,4 +1,4 @@
-"""The maths derived again in plain NumPy, float64, straight from sections 3, 5 and 14 of the specification."""
+"""The maths derived again in plain NumPy, in float64, from sections 3, 5 and 14 of the specification."""
 
 import math
 
@@ -63,8 +63,8 @@ def test_scores_depend_on_the_distance_between_positions_alone():
     q, k = torch.randn(2, 1, 1, 1, 64, generator=torch.Generator().manual_seed(0)).unbind(0)
 
     def score(there, here):
-        turns = [torch.exp(1j * rotary_angles(torch.tensor([place]).float(), AXES)) for place in (there, here)]
-        return (rotate(q, turns[0]) * rotate(k, turns[1])).sum().item()
+        there, here = (torch.exp(1j * rotary_angles(torch.tensor([place]), AXES)) for place in (there, here))
+        return (rotate(q, there) * rotate(k, here)).sum().item()
 
     near, moved = score([4, 9, -3], [1, 2, 5]), score([14, 29, 17], [11, 22, 25])
     assert near == pytest.approx(moved, abs=1e-4)
@@ -100,7 +100,8 @@ def test_mu_and_sigmas(height, width, steps):
 
 
 @pytest.mark.parametrize(("side", "steps", "mu"), [
-    (1024, 4, 2.291), (1024, 8, 2.268), (1024, 20, 2.198), (1024, 50, 2.023), (1440, 4, 1.828), (1440, 50, 1.828),
+    (1024, 4, 2.291), (1024, 8, 2.268), (1024, 20, 2.198), (1024, 50, 2.023),
+    (1440, 4, 1.828), (1440, 50, 1.828),
 ])  # fmt: skip
 def test_mu_has_the_check_values_of_the_specification(side, steps, mu):
     assert round(shift_mu((side // 16) ** 2, steps), 3) == mu

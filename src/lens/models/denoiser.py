@@ -9,7 +9,8 @@ Order: joint sequences put image tokens first.
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
@@ -18,7 +19,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -104,16 +104,10 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         timestep = self._checked_timestep(timestep, hidden_states)
         h, w = self._checked_cells(img_shapes, hidden_states)
         self._check_features(encoder_hidden_states, encoder_hidden_states_mask, hidden_states)
-        scale = (attention_kwargs or {}).get("scale", 1.0)
-        if scale != 1.0:
-            scale_lora_layers(self, scale)
-        try:
+        with adapters_weighed(self, (attention_kwargs or {}).get("scale", 1.0)):
             velocity = self._velocity(
                 hidden_states, encoder_hidden_states, encoder_hidden_states_mask, timestep, h, w
             )
-        finally:
-            if scale != 1.0:
-                unscale_lora_layers(self, scale)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
     @torch.no_grad()
@@ -258,6 +252,25 @@ class PaddingFacts:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_last": None}  # weak references are neither copied nor pickled
+
+
+@contextmanager
+def adapters_weighed(model: nn.Module, scale: float) -> Iterator[None]:
+    """Multiply the weight of every active adapter inside the block; what it was comes back, even from 0."""
+    if scale == 1.0:
+        yield
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer in layers:
+            layer.scale_layer(scale)
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
 
 
 def _check_config(config: Any) -> None:
