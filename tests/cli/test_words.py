@@ -1,0 +1,109 @@
+"""models, info, convert and train: results on stdout, mistakes in one line."""
+
+import json
+from math import prod
+
+import pytest
+from safetensors import safe_open
+
+
+def test_models_lists_every_known_model_with_where_it_comes_from(lens):
+    from lens.models.checkpoints.catalog import KNOWN_MODELS
+
+    rows = {row["name"]: row for row in map(json.loads, lens("models", "--json").out.splitlines())}
+    assert list(rows) == list(KNOWN_MODELS)
+    assert (rows["lens-turbo"]["steps"], rows["lens-turbo"]["guidance"]) == (4, 1.0)
+    assert rows["lens-base"]["steps"] == 50
+    assert rows["lens"]["folder"] is None
+    assert any(source["is_withdrawn"] for source in rows["lens"]["sources"])
+    text = lens("models").out
+    for name, row in rows.items():
+        assert name in text
+        assert all(source["hub_id"] in text for source in row["sources"])
+
+
+def test_info_counts_the_released_model_without_its_weights(lens):
+    facts = json.loads(lens("info", "lens", "--json").out)
+    denoiser = facts["components"]["denoiser"]
+    assert (denoiser["parameters"], denoiser["tensors"]) == (4104225152, 1264)
+    assert denoiser["memory_bytes"]["bfloat16"] == 2 * 4104225152
+    assert facts["folder"] is None
+    assert 12e9 < facts["components"]["text_encoder"]["memory_bytes"]["mxfp4"] < 14e9
+    assert "4,104,225,152" in lens("info", "lens").out
+
+
+def test_info_counts_a_folder_as_its_own_modules_do(lens, tiny_model):
+    from lens import LensPipeline
+
+    pipeline = LensPipeline.from_pretrained(tiny_model)
+    facts = json.loads(lens("info", tiny_model, "--json").out)
+    parts = {"denoiser": pipeline.transformer, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
+    for name, module in parts.items():
+        counted = facts["components"][name]
+        assert counted["parameters"] == sum(p.numel() for p in module.parameters()), name
+        assert counted["tensors"] == len(list(module.parameters())), name
+        assert counted["class"] == type(module).__name__
+        assert counted["memory_bytes"]["float32"] == 4 * counted["parameters"]
+    assert facts["parameters"] == sum(part["parameters"] for part in facts["components"].values())
+
+
+def test_info_tells_what_a_single_file_is(lens, tiny_model):
+    file = tiny_model / "transformer" / "diffusion_pytorch_model.safetensors"
+    facts = json.loads(lens("info", file, "--json").out)
+    assert "Lens denoiser" in facts["kind"]
+    assert facts["stored_bytes"] == {"F32": 4 * facts["numbers"]}
+    assert "Lens denoiser" in lens("info", file).out
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("lense", "Did you mean lens?"), ("gone/", "model"), ("some/repository", "hf download")]
+)
+def test_info_on_what_is_not_here_says_what_to_do(lens, model, said):
+    assert said in lens("info", model).error_line
+
+
+def tensors_of(path) -> dict:
+    with safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def test_convert_writes_a_single_file_and_back_to_the_same_weights(lens, tiny_model, tmp_path):
+    assert lens("convert", tiny_model, "one.safetensors", "--format", "single-f32").out == "one.safetensors\n"
+    assert lens("convert", "one.safetensors", "folder", "--format", "folder").out == "folder\n"
+    before = tensors_of(tiny_model / "transformer" / "diffusion_pytorch_model.safetensors")
+    after = tensors_of(tmp_path / "folder" / "diffusion_pytorch_model.safetensors")
+    assert before.keys() == after.keys()
+    assert all((before[name] == after[name]).all() for name in before)
+    assert sum(prod(value.shape) for value in after.values()) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{model}", "a.safetensors", "--format", "zip"], "single-bf16"),
+        (["{model}", "taken.safetensors", "--format", "single-bf16"], "does not exist yet"),
+        (["gone", "a.safetensors", "--format", "single-bf16"], "gone does not exist"),
+        (["{model}", "a.bin", "--format", "single-bf16"], ".safetensors"),
+        (["words.safetensors", "a.safetensors", "--format", "single-bf16"], "words.safetensors"),
+    ],
+)
+def test_convert_refuses_and_leaves_nothing(lens, tiny_model, tmp_path, arguments, said):
+    (tmp_path / "taken.safetensors").write_text("")
+    (tmp_path / "words.safetensors").write_text("not weights")
+    line = lens("convert", *(argument.format(model=tiny_model) for argument in arguments)).error_line
+    assert said in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.safetensors", "words.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "said"),
+    [
+        ("gone.yaml", [], "recipe is 'gone.yaml'"),
+        ("broken.yaml", [], "valid YAML"),
+        ("good.yaml", ["--set", "steps"], "key=value"),
+    ],
+)
+def test_train_refuses_a_bad_recipe_before_loading_anything(lens, tmp_path, recipe, overrides, said):
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "good.yaml").write_text("steps: 1")
+    assert said in lens("train", recipe, *overrides).error_line
