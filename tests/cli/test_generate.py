@@ -62,7 +62,9 @@ def test_real_processes_draw_what_is_piped_in_and_like_finds_the_same_pixels(pro
         ("two cats", 6),
     ]
     assert set(rows[0]) == {"path", "prompt", "seed", "width", "height", "steps", "guidance", "model"}
-    assert {(row["width"], row["height"], row["steps"], row["guidance"]) for row in rows} == {(80, 48, 3, 5.0)}
+    assert {(row["width"], row["height"], row["steps"], row["guidance"]) for row in rows} == {
+        (80, 48, 3, 5.0)
+    }
     paths = [tmp_path / row["path"] for row in rows]
     assert [path.name for path in paths] == ["a-fox_5.png", "a-fox_6.png", "two-cats_5.png", "two-cats_6.png"]
     assert sorted((tmp_path / "drawn").iterdir()) == sorted(paths)
@@ -81,8 +83,8 @@ def test_like_repeats_a_start_a_mask_and_a_lora_through_lossy_files(
 ):
     image, mask = start
     first = lens(
-        "generate", "a fox", "--model", tiny_model, "--steps", 4, "--cfg", 2.5, "--negative", "blur", "--seed", 9,
-        "--init-image", image, "--mask", mask, "--strength", 0.8, "--lora", f"{lora_file}:0.7",
+        "generate", "a fox", "--model", tiny_model, "--steps", 4, "--cfg", 2.5, "--negative", "blur",
+        "--seed", 9, "--init-image", image, "--mask", mask, "--strength", 0.8, "--lora", f"{lora_file}:0.7",
         "--solver", "ab2", "--format", picture_format,
     )  # fmt: skip
     assert first.err == ""
@@ -96,7 +98,9 @@ def test_like_repeats_a_start_a_mask_and_a_lora_through_lossy_files(
 
 
 def test_explicit_options_override_like(lens, tiny_model, tmp_path):
-    first = lens("generate", "a fox", "--model", tiny_model, "--steps", 2, "--seed", 3, "--cfg", 2).out.strip()
+    first = lens(
+        "generate", "a fox", "--model", tiny_model, "--steps", 2, "--seed", 3, "--cfg", 2
+    ).out.strip()
     changed = lens(
         "generate", "a cat", "--like", first, "--seed", 0, "--cfg", 0, "--count", 2, "--aspect-ratio", "2:1"
     )
@@ -171,7 +175,9 @@ def test_a_named_file_is_replaced_and_a_folder_is_made(lens, tiny_model, tmp_pat
     assert lens(*one, "--out", "new/deep").out == "new/deep/a-fox_0-2.png\n"
 
 
-def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(lens, tiny_model, start, lora_file):
+def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(
+    lens, tiny_model, start, lora_file
+):
     import shutil
 
     image, _ = start
@@ -184,7 +190,10 @@ def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(len
     assert drawn.out == "fox.png\n"
 
     Image.new("RGB", (80, 48)).save(image)
-    assert "start.png, which has changed since. Give --init-image" in lens("generate", "--like", "fox.png").error_line
+    assert (
+        "start.png, which has changed since. Give --init-image"
+        in lens("generate", "--like", "fox.png").error_line
+    )
     again = ["generate", "--like", "fox.png", "--init-image", image]
     shutil.move("ink.safetensors", "gone.safetensors")
     assert "ink.safetensors, which is gone. Bring it back, or give --lora" in lens(*again).error_line

@@ -56,7 +56,8 @@ def test_info_tells_what_a_single_file_is(lens, tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [("lense", "Did you mean lens?"), ("gone/", "model"), ("some/repository", "hf download")]
+    ("model", "said"),
+    [("lense", "Did you mean lens?"), ("gone/", "model"), ("some/repository", "hf download")],
 )
 def test_info_on_what_is_not_here_says_what_to_do(lens, model, said):
     assert said in lens("info", model).error_line

@@ -15,10 +15,14 @@ Overrides = Annotated[
 
 
 def train(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Train by a recipe; stops cleanly on Ctrl-C or SIGTERM and resumes when called again."""
+    """Train by a recipe; print the run's folder. Stops cleanly on SIGTERM and goes on when called again."""
     from lens.config import read_recipe
 
     read_recipe(recipe, overrides)  # a bad recipe is told before torch is loaded
+
+    from lens.app.process import prepare_libraries
+
+    prepare_libraries(needed={"peft"})
     from lens.train.run import train as run_recipe
 
-    run_recipe(recipe, overrides or [])
+    print(run_recipe(recipe, overrides or []))

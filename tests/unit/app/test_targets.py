@@ -1,0 +1,51 @@
+"""Where pictures go: folders, exact files, and the formats that names and options agree on."""
+
+from pathlib import Path
+
+import pytest
+
+from lens.app.targets import Target
+from lens.errors import SettingError
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("out", "picture_format", "like", "folder", "becomes", "file"),
+    [
+        (None, None, None, ".", "png", None),
+        (None, "webp", None, ".", "webp", None),
+        (None, None, "old.jpeg", ".", "jpg", None),
+        (None, "png", "old.webp", ".", "png", None),
+        ("drawn", None, None, "drawn", "png", None),
+        ("fox.JPG", None, None, ".", "jpg", "fox.JPG"),
+        ("drawn/fox.webp", "webp", None, "drawn", "webp", "drawn/fox.webp"),
+        ("fox.png", None, "old.jpg", ".", "png", "fox.png"),
+    ],
+)
+def test_the_target_of_a_single_picture(out, picture_format, like, folder, becomes, file):
+    target = Target.of(out and Path(out), picture_format, like and Path(like), 1)
+    assert target == Target(Path(folder), becomes, file and Path(file))
+    assert target.folder.is_dir()
+
+
+def test_an_existing_folder_with_a_dot_in_its_name_is_a_folder():
+    Path("v1.0").mkdir()
+    assert Target.of(Path("v1.0"), None, None, 3) == Target(Path("v1.0"), "png")
+
+
+@pytest.mark.parametrize(
+    ("out", "picture_format", "num_pictures", "said"),
+    [
+        ("v1.0", None, 1, "may not have a dot"),
+        ("fox.png", "jpg", 1, "agree"),
+        ("fox.png", None, 2, "a folder for 2 pictures"),
+    ],
+)
+def test_contradictions_are_refused(out, picture_format, num_pictures, said):
+    with pytest.raises(SettingError, match=said):
+        Target.of(Path(out), picture_format, None, num_pictures)
+    assert not list(Path().iterdir())

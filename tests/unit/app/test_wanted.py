@@ -1,0 +1,110 @@
+"""What is said wins over what a picture recorded; what does not fit together is refused."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lens.app.file_hashes import content_hash
+from lens.app.picture_files import FileUsed, PictureSettings, versions_here
+from lens.app.wanted import Wanted
+from lens.errors import LensError, SettingError
+
+RECORDED = PictureSettings(
+    prompt="a fox",
+    negative_prompt="blur",
+    seed=7,
+    width=80,
+    height=48,
+    steps=20,
+    guidance=5.0,
+    solver="ab2",
+    model="lens-nano",
+    model_hash="ab" * 32,
+    dtype="float32",
+    device="cpu",
+    threads=2,
+    versions=versions_here(),
+)
+
+
+def like(settings: PictureSettings = RECORDED, **said) -> Wanted:
+    return Wanted(**said).like(Path("fox.png"), settings)
+
+
+def test_like_takes_over_everything_that_is_not_said():
+    wanted = like()
+    assert wanted.prompts == ("a fox",)
+    assert (wanted.seed, wanted.width, wanted.height, wanted.steps) == (7, 80, 48, 20)
+    assert (wanted.guidance, wanted.solver, wanted.negative, wanted.threads) == (5.0, "ab2", "blur", 2)
+    assert (wanted.model, wanted.model_hash, wanted.loras) == ("lens-nano", "ab" * 32, ())
+    assert wanted.num_pictures == 1
+
+
+def test_zero_and_empty_are_said_too():
+    wanted = like(seed=0, guidance=0.0, negative="", quantize="none")
+    assert (wanted.seed, wanted.guidance, wanted.negative, wanted.quantization) == (0, 0.0, "", None)
+
+
+@pytest.mark.parametrize(
+    "said", [{"aspect_ratio": "1:2"}, {"base_resolution": 192}, {"width": 64, "height": 64}]
+)
+def test_any_word_on_the_size_replaces_the_recorded_size(said):
+    wanted = like(**said)
+    assert {name: getattr(wanted, name) for name in said} == said
+    assert wanted.width == said.get("width")
+
+
+def test_another_model_need_not_have_the_recorded_hash():
+    assert like(model="lens").model_hash is None
+
+
+def test_a_recorded_start_is_held_to_its_content(tmp_path):
+    start = tmp_path / "start.png"
+    Image.new("RGB", (16, 16)).save(start)
+    used = FileUsed(path=str(start), sha256=content_hash(start))
+    settings = RECORDED.model_copy(update={"init_image": used, "mask": used, "strength": 0.4})
+    wanted = like(settings)
+    assert (wanted.init_image, wanted.mask, wanted.strength) == (start, start, 0.4)
+    start.write_bytes(b"other")
+    with pytest.raises(LensError, match=r"changed since. Give --init-image"):
+        like(settings)
+
+
+def test_a_new_start_drops_the_mask_and_strength_of_the_old_one(tmp_path):
+    gone = FileUsed(path=str(tmp_path / "gone.png"), sha256="cd" * 32)
+    settings = RECORDED.model_copy(update={"init_image": gone, "mask": gone, "strength": 0.4})
+    wanted = like(settings, init_image=Path("new.png"))
+    assert (wanted.init_image, wanted.mask, wanted.strength) == (Path("new.png"), None, None)
+
+
+def test_other_versions_are_warned_of_by_name(caplog):
+    caplog.set_level(logging.WARNING)
+    like(RECORDED.model_copy(update={"versions": versions_here() | {"torch": "1.0"}}))
+    assert "fox.png was drawn with torch 1.0" in caplog.text
+    caplog.clear()
+    like()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ({"width": 64, "height": 64, "base_resolution": 64}, "--size"),
+        ({"steps": 1001}, "--steps"),
+        ({"guidance": float("inf")}, "--cfg"),
+        ({"seed": 2**63}, "--seed"),
+        ({"mask": Path("m.png")}, "--mask"),
+        ({"strength": 0.5}, "--strength"),
+        ({"init_image": Path("s.png"), "strength": 0.0}, "--strength"),
+        ({"init_image": Path("s.png"), "strength": 1.01}, "--strength"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_by_the_options_name(said, names):
+    with pytest.raises(SettingError, match=names):
+        Wanted(prompts=("a fox",), **said).check()
+
+
+def test_several_prompts_and_a_count_multiply():
+    assert Wanted(prompts=("a", "b", "c"), count=4).num_pictures == 12
