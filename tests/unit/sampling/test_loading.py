@@ -13,7 +13,7 @@ from lens import LensPipeline
 from lens.errors import CheckpointError, SettingError
 
 LOADED_TOLERANCE = 2e-5
-"""Weights mapped from a file lie at other addresses, where kernels sum in another order: 2.9e-6 was measured."""
+"""Weights mapped from a file lie at other addresses, where sums run in another order: 2.9e-6 was measured."""
 
 
 @pytest.fixture(scope="module")
