@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lens.train import state
 from lens.train.ema import Ema
-from lens.train.optim import build_optimizer
+from lens.train.optim import build_optimizers
 from lens.train.settings import RunSettings
 from lens.train.stages.stage import Stage
 from lens.train.step import Run, train_step
@@ -31,7 +31,7 @@ def fit(stage: Stage, settings: RunSettings) -> Run:
     run = Run(
         settings=settings,
         trained=trained,
-        optimizer=build_optimizer(trained, settings.optimizer),
+        optimizer=build_optimizers(trained, settings.optimizer),
         ema=Ema(trained, settings.ema_decay),
         objective=stage.objective,
     )
@@ -108,7 +108,7 @@ class Clock:
     def rates(self, run: Run) -> dict[str, float]:
         elapsed_s = time.monotonic() - self._started_at
         steps_per_s = (run.step - self._first_step) / elapsed_s
-        return {"lr": run.optimizer.param_groups[0]["lr"], "samples_per_s": steps_per_s * run.settings.batch_size}
+        return {"lr": run.optimizer.lr, "samples_per_s": steps_per_s * run.settings.batch_size}
 
     def line(self, run: Run, numbers: dict[str, float]) -> str:
         samples_per_s = self.rates(run)["samples_per_s"]

@@ -1,26 +1,79 @@
-"""The optimizer of a run and its learning rate at any step."""
+"""The optimizers of a run and the learning rate at any step."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from lens.train.muon import Muon
 from lens.train.settings import OptimizerSettings
 
-COSINE_FLOOR = 0.05
+COSINE_FLOOR = 0.02
 """Share of the learning rate that is left at the end of a cosine schedule."""
 
 
-def build_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Return AdamW over a module's trainable parameters; vectors and scalars are not decayed."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+class Optimizers:
+    """One or two optimizers that step as one; every parameter group keeps the ratio of its rate to the run's."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer], lr: float):
+        self._parts, self._lr = parts, lr
+        for group in self._groups():
+            group["ratio"] = group["lr"] / lr
+
+    def set_lr(self, lr: float) -> None:
+        self._lr = lr
+        for group in self._groups():
+            group["lr"] = lr * group["ratio"]
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    def step(self) -> None:
+        for part in self._parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self._parts for group in part.param_groups]
+
+
+def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimizers:
+    """Return what updates a module's trainable parameters.
+
+    AdamW, without decay on vectors; with `muon_lr` set, matrices inside the network go to Muon instead.
+    """
+    hidden = _hidden_matrices(module) if settings.muon_lr else {}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in hidden]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True
-    )
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True
+        )
+    ]
+    if hidden:
+        parts.append(Muon(list(hidden.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay))
+    return Optimizers(parts, settings.lr)
+
+
+def _hidden_matrices(module: nn.Module) -> dict[int, nn.Parameter]:
+    """Return the weights of linear and convolution layers by identity; embeddings are tables, not maps."""
+    layers = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    return {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}
 
 
 def lr_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:

@@ -13,9 +13,11 @@ from lens.config import Settings
 
 class OptimizerSettings(Settings):
     lr: float = Field(2e-4, gt=0)
-    """Learning rate after warm-up."""
+    """Learning rate of AdamW after warm-up."""
+    muon_lr: float = Field(0.0, ge=0)
+    """Learning rate of Muon on linear and convolution weights, on the same schedule; 0 leaves them to AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Shape of the learning rate after warm-up; cosine ends at a twentieth of `lr`."""
+    """Shape of the learning rate after warm-up; cosine ends at a fiftieth of `lr`."""
     warmup_steps: int = Field(100, ge=0)
     """Updates over which the rate grows linearly from zero."""
     betas: tuple[float, float] = (0.9, 0.999)

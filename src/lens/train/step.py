@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lens.errors import NonFiniteError
 from lens.objectives.objective import Objective
 from lens.train.ema import Ema
-from lens.train.optim import lr_at
+from lens.train.optim import Optimizers, lr_at
 from lens.train.settings import RunSettings
 
 
@@ -19,7 +19,7 @@ class Run:
 
     settings: RunSettings
     trained: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizers
     ema: Ema
     objective: Callable[[int, int], Objective]
     """(step, index of the micro-batch) -> loss; draws its own data, times and noise from those two numbers."""
@@ -32,8 +32,7 @@ def train_step(run: Run) -> dict[str, Tensor]:
     Raises: NonFiniteError when the gradient is not finite; weights and step are unchanged.
     """
     optimizer = run.settings.optimizer
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr_at(run.step, run.settings.steps, optimizer)
+    run.optimizer.set_lr(lr_at(run.step, run.settings.steps, optimizer))
     logs: list[dict[str, Tensor]] = []
     for index in range(run.settings.micro_batches):
         loss, terms = run.objective(run.step, index)
@@ -41,10 +40,10 @@ def train_step(run: Run) -> dict[str, Tensor]:
         logs.append({"loss": loss.detach(), **terms})
     grad_norm = nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm)
     if not torch.isfinite(grad_norm):
-        run.optimizer.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad()
         raise NonFiniteError(f"Gradient norm is {grad_norm.item()} at step {run.step}; weights are unchanged.")
     run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     run.ema.update(run.trained)
     run.step += 1
     means = {name: torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]}

@@ -1,0 +1,82 @@
+"""Train the nano text encoder: a GPT-OSS as a language model on the captions of the nano world.
+
+Captions are read inside the very conversation that prompts will be wrapped in, so that the features that the
+denoiser reads are of text that the model knows.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
+
+from lens.models.prompts import PromptTemplate
+from lens.models.text_features import LensGptOssEncoder
+from lens.models.tokenizer import train_tokenizer
+from lens.nano.tasks import training_example
+from lens.objectives.next_token import next_token_loss
+from lens.objectives.objective import Objective
+from lens.train.devices import autocast, chosen_device
+from lens.train.settings import RunSettings
+
+HELD_OUT = 2**31
+"""Captions from this item on are never trained on."""
+
+
+class LanguageSettings(RunSettings):
+    config: dict[str, Any]
+    """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer."""
+    vocab_size: int = Field(2048, gt=300)
+    """Entries of the byte-level BPE, control tokens included."""
+    tokenizer_captions: int = Field(20000, gt=0)
+    """Captions that the BPE learns its merges from."""
+
+
+class LanguageStage:
+    def __init__(self, settings: LanguageSettings):
+        self.settings = settings
+        self.device = chosen_device(settings.device)
+        texts = (self._caption(item) for item in range(settings.tokenizer_captions))
+        tokenizer = train_tokenizer(texts, settings.vocab_size)
+        self.template = PromptTemplate(tokenizer)
+        # Whole conversations among the captions: the fixed strings then take few tokens.
+        conversations = (self.template.render(self._caption(item)) for item in range(200))
+        texts = (self._caption(item) for item in range(settings.tokenizer_captions))
+        tokenizer = train_tokenizer((*texts, *conversations), settings.vocab_size)
+        self.tokenizer, self.template = tokenizer, PromptTemplate(tokenizer)
+        torch.manual_seed(settings.seed)
+        config = GptOssConfig(
+            vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=tokenizer.bos_token_id, **settings.config,
+        )  # fmt: skip
+        self.trained: nn.Module = LensGptOssEncoder(config).to(self.device)
+
+    def objective(self, step: int, index: int) -> Objective:
+        count = self.settings.batch_size // self.settings.micro_batches
+        return self._loss(step * self.settings.batch_size + index * count, count)
+
+    def probe(self) -> dict[str, float]:
+        return {"loss": float(self._loss(HELD_OUT, 128).loss)}
+
+    def sample_grid(self) -> None:
+        return None
+
+    def export(self, folder: Path) -> None:
+        self.trained.save_pretrained(folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    def _loss(self, first: int, count: int) -> Objective:
+        batch = self.template.tokenize([self._caption(first + item) for item in range(count)])
+        ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+        with autocast(self.device, self.settings.precision):
+            logits = self.trained(input_ids=ids, attention_mask=mask, use_cache=False).logits   # (B, T, vocabulary)
+        # The preamble is the same in every conversation: only its last token predicts something new.
+        first_kept = batch.num_preamble - 1
+        return next_token_loss(logits[:, first_kept:], ids[:, first_kept:], mask[:, first_kept:])
+
+    def _caption(self, item: int) -> str:
+        height, width = ((128, 128), (176, 96), (96, 176))[np.random.default_rng(item).integers(3)]
+        return training_example(self.settings.seed, item, height, width)[1]
