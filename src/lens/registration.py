@@ -30,7 +30,7 @@ def register() -> None:
 
 def _extend(library: str) -> None:
     # Always the module in sys.modules: both libraries put another object there than the one first created,
-    # and transformers' __init__ can run again.
+    # and transformers (processing_utils) runs its own __init__ a second time, past every finder.
     module = sys.modules.get(library)
     if module is None or getattr(type(module), "has_lens", False):
         return

@@ -1,0 +1,117 @@
+"""Plain diffusers loads Lens after `import lens`, in any order; importing lens alone costs nearly nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(code: str, *arguments: str) -> str:
+    """Return what a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a tiny model in diffusers layout, saved by the pipeline itself."""
+    from tiny_models import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("tiny-lens")
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_importing_lens_imports_nothing_large():
+    loaded = run("import sys, lens; print(*sorted({name.partition('.')[0] for name in sys.modules}))").split()
+    assert not {"torch", "numpy", "diffusers", "transformers", "pydantic", "yaml", "PIL"} & set(loaded)
+
+
+def test_what_lens_exports_is_imported_when_it_is_used():
+    code = """
+import sys, lens
+assert lens.resolve_resolution(base_resolution=1024, aspect_ratio="16:9") == (768, 1376)
+assert lens.RESOLUTION_BUCKETS[1024]["1:1"] == (1024, 1024)
+assert "torch" not in sys.modules
+assert set(lens.__all__) <= set(dir(lens))
+from lens import LensTransformer2DModel, LensGptOssEncoder, LensPipeline
+print(LensTransformer2DModel.__module__, LensGptOssEncoder.__module__, LensPipeline.__module__)
+try:
+    lens.Nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert run(code).splitlines() == [
+        "lens.models.denoiser lens.models.text_features lens.sampling.pipeline",
+        "module 'lens' has no attribute 'Nothing'",
+    ]
+
+
+def test_the_published_index_names_the_libraries_as_upstream_does(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == "LensPipeline"
+    assert index["text_encoder"] == ["transformers", "LensGptOssEncoder"]
+    assert index["transformer"] == ["diffusers", "LensTransformer2DModel"]
+
+
+ORDERS = {
+    "lens first": "import lens; import diffusers, transformers",
+    "lens last": "from diffusers import DiffusionPipeline, AutoencoderKLFlux2; import transformers, lens",
+    "a submodule last": "import lens, diffusers; import transformers.models.gpt_oss.modeling_gpt_oss",
+}
+
+
+@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS.keys())
+def test_plain_diffusers_loads_a_lens_folder_whatever_was_imported_first(folder, imports):
+    code = """
+import sys, torch, diffusers
+pipeline = diffusers.DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)
+print(*(type(part).__module__ for part in (pipeline, pipeline.text_encoder, pipeline.transformer)))
+"""
+    assert run(f"{imports}\n{code}", str(folder)).splitlines()[-1] == (
+        "lens.sampling.pipeline lens.models.text_features lens.models.denoiser"
+    )
+
+
+def test_the_libraries_find_the_names_and_are_otherwise_as_they_were():
+    code = """
+import pickle, sys, types
+import lens, diffusers, transformers
+assert diffusers.LensPipeline is lens.LensPipeline
+assert diffusers.LensTransformer2DModel is lens.LensTransformer2DModel
+assert transformers.LensGptOssEncoder is lens.LensGptOssEncoder
+assert not hasattr(transformers, "LensPipeline") and not hasattr(diffusers, "LensGptOssEncoder")
+assert isinstance(diffusers, types.ModuleType) and diffusers.__name__ == "diffusers"
+assert diffusers.AutoencoderKLFlux2.__name__ == "AutoencoderKLFlux2"
+import transformers
+assert pickle.loads(pickle.dumps(transformers)) is transformers
+for library in (diffusers, transformers):
+    try:
+        library.NoSuchClass
+    except AttributeError as error:
+        print(error)
+"""
+    assert run(code).splitlines() == [
+        "module diffusers has no attribute NoSuchClass",
+        "module transformers has no attribute NoSuchClass",
+    ]
+
+
+def test_a_library_whose_module_was_replaced_is_extended_again():
+    code = """
+import lens, sys, transformers
+kind, spec = type(transformers).__mro__[1], transformers.__spec__
+fresh = kind("transformers", transformers.__file__, {}, module_spec=spec)
+sys.modules["transformers"] = fresh
+assert not hasattr(fresh, "LensGptOssEncoder")
+import transformers.models.bert.configuration_bert
+print(sys.modules["transformers"].LensGptOssEncoder.__name__)
+"""
+    assert run(code) == "LensGptOssEncoder"
