@@ -1,6 +1,7 @@
 """models, info, convert and train: results on stdout, mistakes in one line."""
 
 import json
+import shutil
 from math import prod
 
 import pytest
@@ -61,6 +62,12 @@ def test_info_tells_what_a_single_file_is(lens, tiny_model):
 )
 def test_info_on_what_is_not_here_says_what_to_do(lens, model, said):
     assert said in lens("info", model).error_line
+
+
+def test_info_on_a_config_of_another_model_says_what_it_lacks(lens, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "other")
+    (tmp_path / "other" / "transformer" / "config.json").write_text('{"num_layers": 2}')
+    assert "num_attention_heads" in lens("info", "other").error_line
 
 
 def tensors_of(path) -> dict:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lens.app.file_hashes import content_hash
 from lens.app.loading import load, out_of_memory_explained
+from lens.app.options import DEFAULT_MODEL
 from lens.app.picture_files import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
 from lens.app.wanted import Wanted
 from lens.core.geometry import resolve_resolution
@@ -22,8 +23,6 @@ from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_
 if TYPE_CHECKING:
     from lens.app.progress import Progress
     from lens.sampling.pipeline import LensPipeline
-
-DEFAULT_MODEL = "lens-nano"
 
 
 class Drawn(NamedTuple):

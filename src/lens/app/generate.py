@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lens.app.options import (
+    DEFAULT_MODEL,
     Dtype,
     Offload,
     PictureFormat,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from lens.app.picture_files import PictureSettings
 
 WHAT, HOW, WITH, OUT = "What to draw", "How to draw it", "What to draw it with", "Where to write it"
-DEFAULT_MODEL = "lens-nano"
 
 Prompts = Annotated[
     list[str] | None,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lens.app.known_models import local_folder
+from lens.errors import CheckpointError
 
 BYTES_OF = {"float32": 4.0, "bfloat16": 2.0, "float8": 1.0}
 MXFP4_BYTES = 17 / 32  # 32 numbers of 4 bits and one scale of 8
@@ -93,9 +94,11 @@ def _component_facts(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     from lens.models.checkpoints.folder import component_shapes
     from lens.models.checkpoints.structure import num_parameters
 
-    shapes = {
-        name: shape for name, shape in component_shapes(part, config).items() if not name.startswith("bn.")
-    }
+    try:
+        weights = component_shapes(part, config)
+    except KeyError as error:
+        raise CheckpointError(f"{part}/config.json lacks {error}; it is of another model.") from error
+    shapes = {name: shape for name, shape in weights.items() if not name.startswith("bn.")}  # no parameters
     if config.get("tie_word_embeddings"):
         shapes.pop("lm_head.weight", None)
     parameters = num_parameters(shapes)

@@ -90,8 +90,10 @@ def place(pipeline: "LensPipeline", device: str, offload: str) -> None:
 
     for part in (pipeline.text_encoder, pipeline.vae):
         part.to(device)
+    # Block by block, not layer by layer: layers of the last block that never run would break the order in
+    # which the stream fetches ahead.
     pipeline.transformer.enable_group_offload(
-        torch.device(device), offload_type="leaf_level", use_stream=True
+        torch.device(device), offload_type="block_level", num_blocks_per_group=1, use_stream=True
     )
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from lens.errors import SettingError
 
+DEFAULT_MODEL = "lens-nano"
+
 
 class PictureFormat(StrEnum):
     """The file formats that pictures are written in."""
@@ -97,7 +99,7 @@ def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin:
     prompts: list[str] = []
     for argument in arguments:
         if argument == "-":
-            prompts += _lines(sys.stdin.read())
+            prompts += _lines(_read_stdin())
         elif not argument.strip():
             raise SettingError("the prompt", argument, "words", "Say what the picture shows, in quotes.")
         else:
@@ -106,7 +108,7 @@ def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin:
         prompts += _lines(_read_text(from_file))
     nothing_given = not arguments and from_file is None
     if nothing_given and read_stdin and not sys.stdin.isatty():
-        prompts += _lines(sys.stdin.read())
+        prompts += _lines(_read_stdin())
     if not prompts and not (nothing_given and not read_stdin):
         fix = 'Give one as an argument (lens generate "a red apple"), a line of --from-file, or on stdin.'
         raise SettingError("the prompt", "", "words", fix)
@@ -121,6 +123,13 @@ def check_number(name: str, value: float, low: float, high: float, fix: str = ""
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise SettingError("stdin", "bytes", "text in UTF-8, one prompt a line") from error
 
 
 def _read_text(path: Path) -> str:

@@ -128,7 +128,13 @@ def encode_picture(
         exif[ExifTags.Base.Software] = f"lens {settings.versions.get('lens', '')}".strip()
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = ASCII_COMMENT + document.encode("ascii")
         options["exif"] = exif
-    image.save(file, **options)
+    try:
+        image.save(file, **options)
+    except ValueError as error:  # EXIF holds 64 KB
+        remedy = "Write it as png, which has no limit."
+        raise LensError(
+            f"The settings do not fit into a {picture_format} file ({error}). {remedy}"
+        ) from error
 
 
 def read_settings(path: Path) -> PictureSettings:

@@ -82,6 +82,12 @@ def test_a_terminal_is_never_waited_on(monkeypatch):
         gather_prompts([], None, read_stdin=True)
 
 
+def test_bytes_that_are_no_text_on_stdin_are_an_error(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00"), "utf-8"))
+    with pytest.raises(SettingError, match="UTF-8"):
+        gather_prompts(["-"], None, read_stdin=False)
+
+
 @pytest.mark.parametrize("arguments", [[""], ["  "], ["a fox", " "]])
 def test_an_empty_prompt_is_an_error(arguments):
     with pytest.raises(SettingError, match="Say what the picture shows"):

@@ -177,6 +177,14 @@ def test_a_full_disk_is_an_error_that_says_where(tmp_path):
         write_over(tmp_path / "fox.png", no_space)
 
 
+def test_settings_beyond_what_exif_holds_are_refused_with_the_remedy(tmp_path):
+    long = SETTINGS.model_copy(update={"prompt": "fox " * 20_000})
+    with pytest.raises(LensError, match="Write it as png"):
+        saved(tmp_path / "a.jpg", "jpg", long)
+    assert not list(tmp_path.iterdir())
+    assert read_settings(saved(tmp_path / "a.png", "png", long)) == long
+
+
 def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(SettingError, match=r"--out.*in the way"):

@@ -1,0 +1,33 @@
+"""The model inside the package draws without a network, and again to the same pixels."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+PROMPT = "two red apples to the left of a fox, on a blue background"
+
+
+def test_the_embedded_model_draws_a_wide_picture_and_the_same_one_again(process, tmp_path):
+    first = process("generate", PROMPT, "--aspect-ratio", "16:9", "--seed", 7, "--json")
+    assert (first.status, first.err) == (0, "")
+    row = json.loads(first.out)
+    assert {
+        name: row[name] for name in ("prompt", "seed", "width", "height", "steps", "guidance", "model")
+    } == {
+        "prompt": PROMPT,
+        "seed": 7,
+        "width": 176,
+        "height": 96,
+        "steps": 20,
+        "guidance": 5.0,
+        "model": "lens-nano",
+    }
+    again = process("generate", "--like", tmp_path / row["path"], "--json")
+    path = json.loads(again.out)["path"]
+    assert path != row["path"]
+    drawn, redrawn = (np.asarray(Image.open(tmp_path / name)) for name in (row["path"], path))
+    assert drawn.shape == (96, 176, 3)
+    assert (drawn == redrawn).all()
+    blue_over_red = drawn[:4].astype(int)[..., 2] - drawn[:4].astype(int)[..., 0]
+    assert blue_over_red.mean() > 40, "the upper border is the background, which was asked to be blue"
