@@ -1,0 +1,119 @@
+"""Latents and text features of nano examples, computed once and kept on disk.
+
+A shard holds consecutive examples of one picture size; its name carries a hash of the encoders, so that other
+encoders never meet another's cache. Interrupted, the work goes on with the next shard.
+Letters: N examples, C latent channels, h and w latent cells, T tokens of one caption, L captured layers, E their width.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lens.errors import SettingError
+from lens.models.prompts import encode_prompts, pad_features
+from lens.models.vae import encode_pixels
+from lens.nano.scenes import draw
+from lens.nano.tasks import training_example
+
+SHARD = 256
+"""Examples a shard."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What turns an example into tensors."""
+
+    vae: torch.nn.Module
+    text_encoder: torch.nn.Module
+    tokenizer: object
+    layers: Sequence[int]
+
+    def fingerprint(self) -> str:
+        """Return a short hash of all weights."""
+        digest = hashlib.blake2b(digest_size=6)
+        for module in (self.vae, self.text_encoder):
+            for tensor in module.state_dict().values():
+                digest.update(tensor.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Bucket:
+    """All cached examples of one picture size, sorted by the length of their captions."""
+
+    def __init__(self, shards: list[dict[str, Tensor]]):
+        latents = torch.cat([shard["latents"] for shard in shards])                             # (N, C, h, w)
+        features = [
+            caption
+            for shard in shards
+            for caption in shard["features"].split(shard["lengths"].tolist(), dim=1)            # each (L, T, E)
+        ]
+        self._order = sorted(range(len(features)), key=lambda item: features[item].shape[1])
+        self._latents, self._features = latents, features
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return latents (count, C, h, w), L features (count, T, E) and their mask (count, T).
+
+        The examples are neighbours in the order of caption length, so that little is spent on padding.
+        """
+        window = max(count, len(self) // 8)
+        start = rng.integers(0, max(1, len(self) - window + 1))
+        chosen = [self._order[i] for i in rng.choice(min(window, len(self)), count, replace=len(self) < count) + start]
+        features, mask = pad_features([self._features[item].unbind(0) for item in chosen])
+        return self._latents[chosen].float(), features, mask
+
+
+def cached_bucket(
+    folder: Path, encoders: Encoders, size: tuple[int, int], seed: int, num_shards: int, first_shard: int = 0
+) -> Bucket:
+    """Return a bucket of num_shards shards, computing those that are not in the folder yet.
+
+    Raises: SettingError for no shards at all.
+    """
+    if num_shards < 1:
+        raise SettingError("examples", num_shards * SHARD, f"at least {SHARD} for every picture size")
+    name = f"{encoders.fingerprint()}_{seed}_{size[0]}x{size[1]}"
+    paths = [folder / f"{name}_{shard:05d}.safetensors" for shard in range(first_shard, first_shard + num_shards)]
+    missing = [path for path in paths if not path.is_file()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in track(missing, f"Encoding {size[0]} x {size[1]}", disable=not missing):
+        partial = path.with_suffix(".partial")
+        save_file(_encode_shard(encoders, size, seed, int(path.stem[-5:])), partial)
+        os.replace(partial, path)
+    return Bucket([load_file(path) for path in paths])
+
+
+@torch.no_grad()
+def _encode_shard(encoders: Encoders, size: tuple[int, int], seed: int, shard: int) -> dict[str, Tensor]:
+    examples = [training_example(seed, shard * SHARD + item, *size) for item in range(SHARD)]
+    pixels = torch.from_numpy(np.stack([draw(scene) for scene, _ in examples]))                 # (N, 3, H, W)
+    latents = torch.cat([_latents(encoders.vae, part) for part in pixels.split(32)])            # (N, C, h, w)
+    rows = []
+    for start in range(0, SHARD, 64):
+        captions = [caption for _, caption in examples[start : start + 64]]
+        features, mask = encode_prompts(
+            encoders.text_encoder, encoders.tokenizer, captions, encoders.layers, prompts_per_pass=64  # type: ignore[arg-type]
+        )
+        stacked = torch.stack(features).to(torch.bfloat16)                                      # (L, n, T, E)
+        rows += [stacked[:, row, : int(mask[row].sum())] for row in range(len(captions))]
+    return {
+        "latents": latents.to(torch.bfloat16).cpu(),
+        "features": torch.cat(rows, dim=1).cpu(),                                               # (L, sum of T, E)
+        "lengths": torch.tensor([row.shape[1] for row in rows]),
+    }
+
+
+def _latents(vae: torch.nn.Module, pixels: Tensor) -> Tensor:
+    device = next(vae.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        return encode_pixels(vae, pixels.to(device)).float()  # type: ignore[arg-type]

@@ -1,0 +1,196 @@
+"""Pre-train a Lens denoiser by flow matching on the nano world, on cached latents and text features.
+
+Spec: section 8. Letters: B batch, C channels of an image token, h and w latent cells, I image tokens.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lens.core.geometry import buckets_for
+from lens.core.packing import pack_latents, unpack_latents
+from lens.core.randomness import generator_for
+from lens.core.schedule import logit_normal_times, training_mu
+from lens.models.denoiser import LensTransformer2DModel
+from lens.nano.scorer import score
+from lens.nano.tasks import TASKS, task_prompts
+from lens.objectives.flow_matching import flow_matching_loss
+from lens.objectives.objective import Objective
+from lens.sampling.pipeline import LensPipeline
+from lens.train.devices import autocast, chosen_device
+from lens.train.example_cache import SHARD, Encoders, cached_bucket
+from lens.train.pictures import grid_of
+from lens.train.settings import RunSettings
+
+HELD_OUT_SHARD = 50_000
+"""Shards from this one on are never trained on."""
+HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+class PretrainSettings(RunSettings):
+    config: dict[str, Any]
+    """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
+    vae: Path
+    """Folder of the finished autoencoder."""
+    text: Path
+    """Folder that holds the finished `text_encoder` and `tokenizer`."""
+    cache: Path
+    """Folder of cached latents and text features."""
+    bases: list[int] = [128]
+    """Base resolutions; each brings its nine aspect ratios."""
+    examples: int = Field(40_000, ge=SHARD)
+    """Distinct examples, shared out over the picture sizes."""
+    prompt_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of samples trained with no text at all, for guidance."""
+    timestep_mu: tuple[float, float] = (1.0, 1.3)
+    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
+    timestep_tokens: tuple[int, int] = (256, 4096)
+    """Image tokens at which the two means hold."""
+    probe_prompts: int = Field(4, ge=1)
+    """Prompts a task that a probe draws and scores."""
+    variant: str = "nano"
+    """Variant whose steps and guidance the exported model takes by default."""
+
+
+class PretrainStage:
+    def __init__(self, settings: PretrainSettings):
+        self.settings = settings
+        self.device = chosen_device(settings.device)
+        self._vae, self._text_encoder, self._tokenizer = _load_encoders(settings, self.device)
+        torch.manual_seed(settings.seed)
+        self.trained = _fresh_denoiser(settings, self._vae, self._text_encoder).to(self.device)
+        if settings.start_from:
+            source = LensTransformer2DModel.from_pretrained(settings.start_from)
+            self.trained.load_state_dict({name: tensor.float() for name, tensor in source.state_dict().items()})
+        encoders = Encoders(self._vae, self._text_encoder, self._tokenizer, self.trained.config.selected_layer_index)
+        sizes = [size for base in settings.bases for size in buckets_for(base).values()]
+        share = settings.examples // len(sizes)
+        self._buckets = [
+            cached_bucket(settings.cache, encoders, size, settings.seed, sizes.count(size) * share // SHARD)
+            for size in dict.fromkeys(sizes)
+        ]
+        self._odds = np.array([len(bucket) for bucket in self._buckets]) / sum(map(len, self._buckets))
+        self._held_out = cached_bucket(settings.cache, encoders, sizes[0], settings.seed, 1, HELD_OUT_SHARD)
+
+    def objective(self, step: int, index: int) -> Objective:
+        settings = self.settings
+        count = settings.batch_size // settings.micro_batches
+        rng = np.random.default_rng([settings.seed, step, index])
+        bucket = self._buckets[rng.choice(len(self._buckets), p=self._odds)]
+        clean, features, mask = bucket.draw(rng, count)                          # (B, C, h, w), (B, T, E) each, (B, T)
+        mask[torch.from_numpy(rng.random(count) < settings.prompt_dropout)] = False
+        num_tokens = clean.shape[2] * clean.shape[3]
+        mu = training_mu(num_tokens, settings.timestep_mu, settings.timestep_tokens)
+        times = generator_for(settings.seed, "pretrain/times", step, index)
+        t = logit_normal_times(torch.randn(count, generator=times), mu)                            # (B,)
+        draw = generator_for(settings.seed, "pretrain/noise", step, index)
+        noise = torch.randn(clean.shape, generator=draw)                                           # (B, C, h, w)
+        return self._loss(clean, features, mask, t, noise)
+
+    def probe(self) -> dict[str, float]:
+        numbers = self._held_out_loss()
+        verdicts: dict[str, list[bool]] = {task: [] for task in TASKS}
+        self._shown: list[np.ndarray] = []
+        for task in TASKS:
+            prompts = task_prompts(task, self.settings.probe_prompts, seed=1)
+            pictures = self._draw([prompt.prompt for prompt in prompts])
+            self._shown += list(pictures[:4])
+            for picture, prompt in zip(pictures, prompts, strict=True):
+                verdicts[task].append(score((picture * 255).round().astype(np.uint8), prompt.expected).passed)
+        numbers |= {task: float(np.mean(passed)) for task, passed in verdicts.items()}
+        return numbers | {"mean": float(np.mean([numbers[task] for task in TASKS]))}
+
+    def sample_grid(self):
+        """Return the first pictures of the probe before, a row a task."""
+        shown = torch.from_numpy(np.stack(self._shown)).permute(0, 3, 1, 2) * 2 - 1                # (N, 3, H, W)
+        return grid_of(shown, columns=min(4, self.settings.probe_prompts))
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write the whole pipeline in diffusers' layout, all weights in bfloat16."""
+        # A copy: the run's own weights stay float32.
+        denoiser = LensTransformer2DModel.from_config(self.trained.config)
+        denoiser.load_state_dict(self.trained.state_dict())
+        pipeline = self._pipeline(denoiser)
+        vae, text_encoder = _load_encoders(self.settings, torch.device("cpu"))[:2]
+        pipeline.register_modules(vae=vae, text_encoder=text_encoder)
+        pipeline.to(torch.bfloat16)
+        pipeline.save_pretrained(folder)
+
+    def _loss(self, clean: Tensor, features: list[Tensor], mask: Tensor, t: Tensor, noise: Tensor) -> Objective:
+        clean, t, noise, mask = (part.to(self.device) for part in (clean, t, noise, mask))
+        features = [feature.to(self.device) for feature in features]
+        h, w = clean.shape[2:]
+
+        def velocity(noisy: Tensor, time: Tensor) -> Tensor:
+            with autocast(self.device, self.settings.precision):
+                tokens = self.trained(
+                    hidden_states=pack_latents(noisy),                                             # (B, I, C)
+                    encoder_hidden_states=features,
+                    encoder_hidden_states_mask=mask,
+                    timestep=time,
+                    img_shapes=[(1, h, w)],
+                    return_dict=False,
+                )[0]
+            return unpack_latents(tokens, h, w)                                                    # (B, C, h, w)
+
+        return flow_matching_loss(velocity, clean, t=t, noise=noise)
+
+    def _held_out_loss(self) -> dict[str, float]:
+        """Return the loss at fixed times, examples and noise."""
+        clean, features, mask = self._held_out.draw(np.random.default_rng(0), 64)
+        noise = torch.randn(clean.shape, generator=generator_for(0, "pretrain/held_out"))
+        losses = {
+            f"loss_t{t}": float(self._loss(clean, features, mask, torch.full((64,), t), noise).loss)
+            for t in HELD_OUT_TIMES
+        }
+        return losses | {"loss": float(np.mean(list(losses.values())))}
+
+    def _draw(self, prompts: list[str]) -> np.ndarray:
+        """Return square pictures (B, H, W, 3) in [0, 1]."""
+        side = self.settings.bases[0]
+        generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
+        pipeline = self._pipeline(self.trained)
+        pipeline.set_progress_bar_config(disable=True)
+        with autocast(self.device, self.settings.precision):
+            return pipeline(prompts, height=side, width=side, generator=generators, output_type="np").images  # type: ignore[return-value]
+
+    def _pipeline(self, denoiser: nn.Module) -> LensPipeline:
+        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+        scheduler = FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, time_shift_type="exponential", base_shift=0.5, max_shift=1.15, shift=3.0
+        )
+        return LensPipeline(
+            scheduler, self._vae, self._text_encoder, self._tokenizer, denoiser,
+            lens_variant=self.settings.variant, default_base_resolution=self.settings.bases[0],
+        )  # fmt: skip
+
+
+def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[Any, Any, Any]:
+    """Return the frozen autoencoder and text encoder in float32, and the tokenizer."""
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from transformers import PreTrainedTokenizerFast
+
+    from lens.models.text_features import load_text_encoder
+
+    vae = AutoencoderKLFlux2.from_pretrained(settings.vae, torch_dtype=torch.float32).eval().to(device)
+    text_encoder = load_text_encoder(settings.text / "text_encoder", torch.float32).to(device)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(settings.text / "tokenizer")
+    return vae.requires_grad_(False), text_encoder.requires_grad_(False), tokenizer
+
+
+def _fresh_denoiser(settings: PretrainSettings, vae: Any, text_encoder: Any) -> LensTransformer2DModel:
+    channels = vae.config.latent_channels
+    fixed = {
+        "in_channels": 4 * channels,
+        "out_channels": channels,
+        "enc_hidden_dim": text_encoder.config.hidden_size,
+    }
+    return LensTransformer2DModel(**(fixed | settings.config))
+
+
