@@ -70,9 +70,10 @@ def working_dtype(denoiser: Any) -> torch.dtype:
 
 def runs_on(module: Any) -> torch.device:
     """Return the device that a module computes on, which is not where its weights are while offloaded."""
-    hooked = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    if hooked is not None:
-        return torch.device(hooked)
+    for part in module.modules() if hasattr(module, "_hf_hook") else ():
+        hooked = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if hooked is not None:
+            return torch.device(hooked)
     if hasattr(module, "_diffusers_hook"):
         from diffusers.hooks.group_offloading import _get_group_onload_device
 

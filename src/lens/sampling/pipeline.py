@@ -282,7 +282,8 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         request.check_numbers(
             num_steps, guidance, num_images_per_prompt, strength, has_image=image is not None
         )
-        request.check_names(output_type, callback_on_step_end_tensor_inputs, CALLBACK_TENSORS)
+        wanted = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        request.check_names(output_type, wanted, CALLBACK_TENSORS)
         solve = solver_named(solver)
         size = (height, width, base_resolution, aspect_ratio)
         source = request.source_of(image, mask_image, size, defaults.base_resolution, allow_extreme)
@@ -298,10 +299,7 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             cell_px = pixels_per_cell(self.vae)
             cells = source.height // cell_px, source.width // cell_px
             start = self._start(source, cells, len(text[1]), num_steps, strength, generator, latents)
-            x = self._denoised(
-                start, text, cells, solve, attention_kwargs,
-                callback_on_step_end, callback_on_step_end_tensor_inputs,
-            )  # fmt: skip
+            x = self._denoised(start, text, cells, solve, attention_kwargs, callback_on_step_end, wanted)
             images = x if output_type == "latent" else self._finished(x, source, output_type)
         return LensPipelineOutput(images=images) if return_dict else (images,)
 
