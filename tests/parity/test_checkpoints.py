@@ -1,4 +1,4 @@
-"""Every published layout of plain weights on tiny real models: written, read back, and the same to the last bit."""
+"""Every published layout of plain weights on tiny real models: written, read back, bit for bit the same."""
 
 import json
 import re
@@ -14,15 +14,24 @@ from lens.models.checkpoints.convert import FORMATS, convert
 from lens.models.checkpoints.files import open_safetensors
 from lens.models.checkpoints.folder import check_folder
 from lens.models.checkpoints.kinds import DENOISER_PREFIXES
-from lens.models.checkpoints.lora import adapter_of, load_lora, load_loras, save_lora, set_lora_weights, unload_loras
+from lens.models.checkpoints.lora import (
+    adapter_of,
+    load_lora,
+    load_loras,
+    save_lora,
+    set_lora_weights,
+    unload_loras,
+)
 from lens.models.checkpoints.lora_keys import STYLES, Kronecker, LowRank, write_adapter
 from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
 from lens.models.checkpoints.vae_keys import load_vae, save_vae_single_file, to_flux2
 
 QKV, OUT, MLP, TEXT = (
-    "transformer_blocks.1.attn.img_qkv", "transformer_blocks.0.attn.to_out.0", "transformer_blocks.2.img_mlp.w2",
+    "transformer_blocks.1.attn.img_qkv",
+    "transformer_blocks.0.attn.to_out.0",
+    "transformer_blocks.2.img_mlp.w2",
     "transformer_blocks.1.attn.to_add_out",
-)  # fmt: skip
+)
 
 
 def same_state(a, b):
@@ -66,14 +75,16 @@ def test_a_sharded_folder_comes_back(tmp_path):
     assert (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors.index.json").is_file()
     assert same_state(load_denoiser(tmp_path, torch.float32), model)
     next((tmp_path / "transformer").glob("*-00002-of-*.safetensors")).unlink()
-    with pytest.raises(CheckpointError, match="00002-of-.*does not exist"):
+    with pytest.raises(CheckpointError, match=r"00002-of-.*does not exist"):
         load_denoiser(tmp_path, torch.float32)
 
 
 @pytest.mark.parametrize("prefix", [*DENOISER_PREFIXES, "module._orig_mod."])
 def test_every_prefix_is_stripped(tmp_path, prefix):
     model = tiny_denoiser()
-    save_file({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "d.safetensors")
+    save_file(
+        {prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "d.safetensors"
+    )
     assert same_state(load_denoiser(tmp_path / "d.safetensors", torch.float32, DENOISER_CONFIG), model)
 
 
@@ -87,7 +98,9 @@ def test_the_released_configuration_is_read_off_the_shapes(tmp_path):
 
 def test_what_shapes_cannot_tell_is_asked_for_and_not_guessed(tmp_path):
     save_file(tiny_denoiser().state_dict(), tmp_path / "d.safetensors")
-    with pytest.raises(CheckpointError, match="which text layers it reads and how its rotary axes split. Give its config"):
+    with pytest.raises(
+        CheckpointError, match=r"which text layers it reads and how its rotary axes split. Give its config"
+    ):
         load_denoiser(tmp_path / "d.safetensors")
 
 
@@ -107,7 +120,9 @@ def test_missing_extra_and_misshaped_keys_are_each_listed(tmp_path):
         load_denoiser(tmp_path / "d.safetensors", config=DENOISER_CONFIG)
     message = str(caught.value)
     assert "3 missing (transformer_blocks.0.attn.norm_q.weight, transformer_blocks.1" in message
-    assert "1 extra (surplus.weight)" in message and "1 mis-shaped (img_in.bias is (5), needs (32))" in message
+    assert (
+        "1 extra (surplus.weight)" in message and "1 mis-shaped (img_in.bias is (5), needs (32))" in message
+    )
     assert "It is probably a Lens denoiser of another configuration" in message
 
 
@@ -121,7 +136,7 @@ def test_a_setting_that_a_denoiser_does_not_know_is_refused(tmp_path):
     save_denoiser(tiny_denoiser(), tmp_path / "t")
     config = json.loads((tmp_path / "t" / "config.json").read_text())
     (tmp_path / "t" / "config.json").write_text(json.dumps(config | {"rope_theta": 5}))
-    with pytest.raises(CheckpointError, match="does not know: rope_theta"):
+    with pytest.raises(CheckpointError, match=r"does not know: rope_theta"):
         load_denoiser(tmp_path / "t")
 
 
@@ -129,16 +144,25 @@ def test_a_setting_that_a_denoiser_does_not_know_is_refused(tmp_path):
     ("names", "kind"),
     [
         (["double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"], "a FLUX.1 denoiser"),
-        (["transformer_blocks.0.attn.norm_added_q.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"], "a Qwen-Image denoiser"),
+        (
+            [
+                "transformer_blocks.0.attn.norm_added_q.weight",
+                "transformer_blocks.0.img_mlp.net.0.proj.weight",
+            ],
+            "a Qwen-Image denoiser",
+        ),
         (["double_stream_modulation_img.lin.weight"], "a FLUX.2 denoiser"),
-        (["decoder.up.0.block.0.conv1.weight", "encoder.down.0.block.0.conv1.weight", "bn.running_mean"], "a FLUX.2 VAE"),
+        (
+            ["decoder.up.0.block.0.conv1.weight", "encoder.down.0.block.0.conv1.weight", "bn.running_mean"],
+            "a FLUX.2 VAE",
+        ),
         (["transformer_blocks.0.attn.img_qkv.lora_A.weight"], "a LoRA for Lens"),
         (["model.layers.0.self_attn.sinks"], "a GPT-OSS text encoder"),
     ],
-)  # fmt: skip
+)
 def test_another_models_file_is_named(tmp_path, names, kind):
     save_file({name: torch.zeros(2) for name in names}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=f"not a Lens denoiser. It is probably {re.escape(kind)}"):
+    with pytest.raises(CheckpointError, match=rf"not a Lens denoiser. It is probably {re.escape(kind)}"):
         load_denoiser(tmp_path / "x.safetensors")
 
 
@@ -154,14 +178,18 @@ def test_a_whole_folder_is_checked_from_headers_alone(tmp_path):
     state = load_file(path)
     state["model.norm.scale"] = state.pop("model.norm.weight")
     save_file(state, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"GPT-OSS text encoder: 1 missing \(model.norm.weight\); 1 extra"):
+    with pytest.raises(
+        CheckpointError, match=r"GPT-OSS text encoder: 1 missing \(model.norm.weight\); 1 extra"
+    ):
         check_folder(tmp_path)
 
 
 # VAEs.
 
 
-@pytest.mark.parametrize("changes", [{}, {"layers_per_block": 2}, {"decoder_block_out_channels": (8, 8, 4, 8)}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"layers_per_block": 2}, {"decoder_block_out_channels": (8, 8, 4, 8)}]
+)
 def test_a_vae_comes_back_under_both_namings(tmp_path, changes):
     vae = tiny_vae(**changes)
     save_vae_single_file(vae, tmp_path / "flux2-vae.safetensors")
@@ -170,13 +198,15 @@ def test_a_vae_comes_back_under_both_namings(tmp_path, changes):
     assert same_state(load_vae(tmp_path / "vae"), vae)
     save_file(vae.state_dict(), tmp_path / "diffusers_names.safetensors")
     assert same_state(load_vae(tmp_path / "diffusers_names.safetensors", config=vae.config), vae)
-    with pytest.raises(CheckpointError, match="no multiples of 32.*Give its config"):
+    with pytest.raises(CheckpointError, match=r"no multiples of 32.*Give its config"):
         load_vae(tmp_path / "diffusers_names.safetensors")
 
 
 def test_the_configuration_of_a_plain_vae_is_read_off_the_shapes(tmp_path):
     vae = tiny_vae(block_out_channels=(32, 32, 64, 32), layers_per_block=2, norm_num_groups=32)
-    own = to_flux2(open_safetensors(saved(vae.state_dict(), tmp_path / "a.safetensors")).tensors, num_levels=4)
+    own = to_flux2(
+        open_safetensors(saved(vae.state_dict(), tmp_path / "a.safetensors")).tensors, num_levels=4
+    )
     saved({name: tensor.read() for name, tensor in own.items()}, tmp_path / "b.safetensors")
     for name in ("a", "b"):
         loaded = load_vae(tmp_path / f"{name}.safetensors")
@@ -202,14 +232,18 @@ def test_flux2s_own_names_are_the_published_ones(tmp_path):
     assert len(own) == len(state)
     assert all(torch.equal(own[name], state[library]) for name, library in pairs.items())
     q = own["decoder.mid.attn_1.q.weight"]
-    assert q.shape == (8, 8, 1, 1) and torch.equal(q[..., 0, 0], state["decoder.mid_block.attentions.0.to_q.weight"])
+    assert q.shape == (8, 8, 1, 1) and torch.equal(
+        q[..., 0, 0], state["decoder.mid_block.attentions.0.to_q.weight"]
+    )
     assert own["decoder.mid.attn_1.proj_out.weight"].shape == (8, 8, 1, 1)
 
 
 def test_a_vae_of_flux1_is_named(tmp_path):
     state = {name: value for name, value in tiny_vae().state_dict().items() if not name.startswith("bn.")}
     save_file(state, tmp_path / "ae.safetensors")
-    with pytest.raises(CheckpointError, match="not a FLUX.2 VAE. It is probably a VAE without latent statistics"):
+    with pytest.raises(
+        CheckpointError, match=r"not a FLUX.2 VAE. It is probably a VAE without latent statistics"
+    ):
         load_vae(tmp_path / "ae.safetensors")
 
 
@@ -273,16 +307,26 @@ def test_kohyas_joined_names_of_numbered_children_are_undone(tmp_path):
         outputs = tiny_denoiser().get_submodule(module).out_features
         down, up = normal(2, 32, seed=seed), normal(outputs, 2, seed=9 + seed)
         joined = f"lora_unet_transformer_blocks_2_{'attn_' * (joined == 'to_out_0')}{joined}"
-        tensors |= {f"{joined}.lora_down.weight": down, f"{joined}.lora_up.weight": up, f"{joined}.alpha": torch.tensor(1.0)}
+        tensors |= {
+            f"{joined}.lora_down.weight": down,
+            f"{joined}.lora_up.weight": up,
+            f"{joined}.alpha": torch.tensor(1.0),
+        }
         parts[module] = LowRank(down, up, 1.0)
     save_file(tensors, tmp_path / "k.safetensors")
     model = tiny_denoiser()
     load_lora(model, tmp_path / "k.safetensors")
-    torch.testing.assert_close(velocity(model), velocity(with_deltas(tiny_denoiser(), (parts, 1.0))), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        velocity(model), velocity(with_deltas(tiny_denoiser(), (parts, 1.0))), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_folder_of_peft_scales_by_its_settings(tmp_path):
-    write_adapter({QKV: LowRank(normal(4, 32, seed=0), normal(96, 4, seed=1), 4.0)}, tmp_path / "adapter_model.safetensors", "base_model")
+    write_adapter(
+        {QKV: LowRank(normal(4, 32, seed=0), normal(96, 4, seed=1), 4.0)},
+        tmp_path / "adapter_model.safetensors",
+        "base_model",
+    )
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 12, "peft_type": "LORA"}))
     model = tiny_denoiser()
     load_lora(model, tmp_path)
@@ -294,7 +338,9 @@ def test_what_diffusers_saves_is_read(tmp_path):
     write_adapter(adapter(), tmp_path / "a.safetensors", "kohya")
     load_lora(model, tmp_path / "a.safetensors")
     wanted = velocity(model)
-    model.save_lora_adapter(tmp_path / "saved", adapter_name="a", weight_name="pytorch_lora_weights.safetensors")
+    model.save_lora_adapter(
+        tmp_path / "saved", adapter_name="a", weight_name="pytorch_lora_weights.safetensors"
+    )
     again = tiny_denoiser()
     load_lora(again, tmp_path / "saved")
     torch.testing.assert_close(velocity(again), wanted, rtol=1e-5, atol=1e-5)
@@ -311,8 +357,14 @@ def test_what_is_saved_is_read_by_diffusers(tmp_path):
 
 
 def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(tmp_path):
-    first, second = adapter(0), {TEXT: LowRank(normal(5, 32, seed=7), normal(32, 5, seed=8), 5.0)} | adapter(20)
-    lokr = {OUT: Kronecker(normal(4, 8, seed=3), normal(8, 4, seed=4), 1.0), TEXT: Kronecker(normal(2, 4, seed=5), normal(16, 8, seed=6), 0.5)}
+    first, second = (
+        adapter(0),
+        {TEXT: LowRank(normal(5, 32, seed=7), normal(32, 5, seed=8), 5.0)} | adapter(20),
+    )
+    lokr = {
+        OUT: Kronecker(normal(4, 8, seed=3), normal(8, 4, seed=4), 1.0),
+        TEXT: Kronecker(normal(2, 4, seed=5), normal(16, 8, seed=6), 0.5),
+    }
     for name, parts in (("one", first), ("two", second), ("three", lokr)):
         write_adapter(parts, tmp_path / f"{name}.safetensors", "diffusion_model")
     model, plain = tiny_denoiser(), velocity(tiny_denoiser())
@@ -349,7 +401,11 @@ def test_an_adapter_scaled_for_one_call_is_scaled_for_that_call_alone(tmp_path):
 
 
 def lokr_file(path, tensors, metadata=None):
-    save_file({f"lycoris_transformer_blocks_0_attn_to_out_0.{name}": value for name, value in tensors.items()}, path, metadata=metadata)
+    save_file(
+        {f"lycoris_transformer_blocks_0_attn_to_out_0.{name}": value for name, value in tensors.items()},
+        path,
+        metadata=metadata,
+    )
     return path
 
 
@@ -364,10 +420,21 @@ W1, W2A, W2B = normal(4, 2, seed=0), normal(8, 3, seed=1), normal(3, 16, seed=2)
         ({"lokr_w1": W1, "lokr_w2_a": W2A, "lokr_w2_b": W2B, "alpha": torch.tensor(6.0)}, None, 2.0),
         ({"lokr_w1": W1, "lokr_w2_a": W2A, "lokr_w2_b": W2B}, {"ss_network_alpha": "1.5"}, 0.5),
         ({"lokr_w1": W1, "lokr_w2_a": W2A, "lokr_w2_b": W2B}, None, 1.0),
-        ({"lokr_w1": W1, "lokr_w2": W2A @ W2B}, {"lora_adapter_metadata": json.dumps({"r": 8, "alpha": 2})}, 0.25),
+        (
+            {"lokr_w1": W1, "lokr_w2": W2A @ W2B},
+            {"lora_adapter_metadata": json.dumps({"r": 8, "alpha": 2})},
+            0.25,
+        ),
     ],
-    ids=["whole", "whole, alpha idle", "product, alpha 6 of rank 3", "product, alpha in metadata", "product", "PEFT's settings"],
-)  # fmt: skip
+    ids=[
+        "whole",
+        "whole, alpha idle",
+        "product, alpha 6 of rank 3",
+        "product, alpha in metadata",
+        "product",
+        "PEFT's settings",
+    ],
+)
 def test_a_lokr_adds_its_kronecker_product(tmp_path, tensors, metadata, scale):
     model = tiny_denoiser()
     load_lora(model, lokr_file(tmp_path / "k.safetensors", tensors, metadata))
@@ -378,7 +445,13 @@ def test_a_lokr_adds_its_kronecker_product(tmp_path, tensors, metadata, scale):
 
 def test_a_saved_lokr_comes_back(tmp_path):
     model = tiny_denoiser()
-    load_lora(model, lokr_file(tmp_path / "k.safetensors", {"lokr_w1": W1, "lokr_w2_a": W2A, "lokr_w2_b": W2B, "alpha": torch.tensor(6.0)}))
+    load_lora(
+        model,
+        lokr_file(
+            tmp_path / "k.safetensors",
+            {"lokr_w1": W1, "lokr_w2_a": W2A, "lokr_w2_b": W2B, "alpha": torch.tensor(6.0)},
+        ),
+    )
     for style in ("peft", "kohya"):
         save_lora(model, tmp_path / f"{style}.safetensors", style)
         again = tiny_denoiser()
@@ -389,7 +462,11 @@ def test_a_saved_lokr_comes_back(tmp_path):
 def test_keys_that_match_nothing_are_listed_and_the_denoiser_stays_untouched(tmp_path):
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     write_adapter(adapter(), good)
-    save_file(load_file(good) | {f"transformer_blocks.{i}.attn.to_q.lora_A.weight": torch.ones(2, 2) for i in range(12)}, bad)
+    save_file(
+        load_file(good)
+        | {f"transformer_blocks.{i}.attn.to_q.lora_A.weight": torch.ones(2, 2) for i in range(12)},
+        bad,
+    )
     model = tiny_denoiser()
     with pytest.raises(CheckpointError, match=r"12 keys match nothing \(([^,)]+, ){9}[^,)]+ and 2 more\)"):
         load_loras(model, [(good, 1.0), (bad, 1.0)])
@@ -400,13 +477,26 @@ def test_keys_that_match_nothing_are_listed_and_the_denoiser_stays_untouched(tmp
     ("tensors", "message"),
     [
         ({f"{QKV}.lora_A.weight": torch.ones(2, 32)}, r"1 incomplete \(.*img_qkv has only down\)"),
-        ({f"{QKV}.lora_A.weight": torch.ones(2, 7), f"{QKV}.lora_B.weight": torch.ones(96, 2)}, r"is for \(96, 7\), the layer is \(96, 32\)"),
-        ({"lora_te1_text_model_encoder.lora_down.weight": torch.ones(2, 2)}, "1 keys match nothing .lora_te1"),
-        ({f"{QKV}.lora_A.weight": torch.ones(2, 32), f"{QKV}.lora_B.weight": torch.ones(96, 2), f"{QKV}.dora_scale": torch.ones(96)}, "dora_scale"),
+        (
+            {f"{QKV}.lora_A.weight": torch.ones(2, 7), f"{QKV}.lora_B.weight": torch.ones(96, 2)},
+            r"is for \(96, 7\), the layer is \(96, 32\)",
+        ),
+        (
+            {"lora_te1_text_model_encoder.lora_down.weight": torch.ones(2, 2)},
+            "1 keys match nothing .lora_te1",
+        ),
+        (
+            {
+                f"{QKV}.lora_A.weight": torch.ones(2, 32),
+                f"{QKV}.lora_B.weight": torch.ones(96, 2),
+                f"{QKV}.dora_scale": torch.ones(96),
+            },
+            "dora_scale",
+        ),
         ({"double_blocks.0.img_attn.qkv.lora_A.weight": torch.ones(2, 2)}, "probably a LoRA for FLUX.1"),
     ],
     ids=["half", "other width", "text encoder", "DoRA", "FLUX"],
-)  # fmt: skip
+)
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=message):
@@ -417,10 +507,13 @@ def test_a_name_that_is_taken_or_unknown_is_refused(tmp_path):
     write_adapter(adapter(), tmp_path / "a.safetensors")
     model = tiny_denoiser()
     load_lora(model, tmp_path / "a.safetensors", adapter_name="style")
-    assert load_lora(model, tmp_path / "a.safetensors") == "a" and load_lora(model, tmp_path / "a.safetensors") == "a_2"
-    with pytest.raises(SettingError, match="adapter_name is 'style'"):
+    assert (
+        load_lora(model, tmp_path / "a.safetensors") == "a"
+        and load_lora(model, tmp_path / "a.safetensors") == "a_2"
+    )
+    with pytest.raises(SettingError, match=r"adapter_name is 'style'"):
         load_lora(model, tmp_path / "a.safetensors", adapter_name="style")
-    with pytest.raises(SettingError, match="'other', but it needs the name of a loaded adapter"):
+    with pytest.raises(SettingError, match=r"'other', but it needs the name of a loaded adapter"):
         set_lora_weights(model, {"other": 1.0})
 
 
@@ -444,7 +537,9 @@ def test_a_lora_goes_through_every_style_and_back(tmp_path):
         convert(tmp_path / f"{index}.safetensors", tmp_path / f"{index + 1}.safetensors", format)
     model = tiny_denoiser()
     load_lora(model, tmp_path / "4.safetensors")
-    torch.testing.assert_close(velocity(model), velocity(with_deltas(tiny_denoiser(), (adapter(), 1.0))), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        velocity(model), velocity(with_deltas(tiny_denoiser(), (adapter(), 1.0))), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_vae_goes_from_one_naming_to_the_other_and_back(tmp_path):
@@ -457,9 +552,9 @@ def test_a_vae_goes_from_one_naming_to_the_other_and_back(tmp_path):
 
 def test_a_target_that_exists_and_an_unknown_format_are_refused(tmp_path):
     save_denoiser(tiny_denoiser(), tmp_path / "a")
-    with pytest.raises(SettingError, match="a path that does not exist yet"):
+    with pytest.raises(SettingError, match=r"a path that does not exist yet"):
         convert(tmp_path / "a", tmp_path / "a", "folder")
-    with pytest.raises(SettingError, match=f"one of {', '.join(FORMATS)}"):
+    with pytest.raises(SettingError, match=rf"one of {', '.join(FORMATS)}"):
         convert(tmp_path / "a", tmp_path / "b", "zip")
-    with pytest.raises(SettingError, match="ends in .safetensors"):
+    with pytest.raises(SettingError, match=r"ends in .safetensors"):
         convert(tmp_path / "a", tmp_path / "b", "single-f32")

@@ -1,4 +1,4 @@
-"""Quantised files of whole tiny models: written here number by number, read by the package, compared in value.
+"""Quantised files of whole tiny models: written number by number, read by the package, compared in value.
 
 GGUF's K formats are packed by hand from llama.cpp's description, since the gguf package only reads them.
 """
@@ -18,7 +18,13 @@ from lens.models.checkpoints.gpt_oss import load_text_encoder, load_tokenizer
 from lens.models.checkpoints.single_file import load_denoiser
 
 # Width 96 and MLP width 256 divide by 32; no side divides by 128, so every scale matrix is padded.
-WIDE = {"attention_head_dim": 32, "num_attention_heads": 3, "inner_dim": 96, "axes_dims_rope": (8, 12, 12), "num_layers": 2}
+WIDE = {
+    "attention_head_dim": 32,
+    "num_attention_heads": 3,
+    "inner_dim": 96,
+    "axes_dims_rope": (8, 12, 12),
+    "num_layers": 2,
+}
 WIDE_CONFIG = DENOISER_CONFIG | WIDE
 
 
@@ -52,8 +58,11 @@ def test_an_mxfp8_denoiser_has_the_values_that_its_bytes_say(tmp_path, prefix):
             continue
         weight, scale = mxfp8.quantize(value)
         layer = prefix + name.removesuffix(".weight")
-        tensors |= {f"{layer}.weight": weight, f"{layer}.weight_scale": scale,
-                    f"{layer}.comfy_quant": json_bytes({"format": "mxfp8"})}  # fmt: skip
+        tensors |= {
+            f"{layer}.weight": weight,
+            f"{layer}.weight_scale": scale,
+            f"{layer}.comfy_quant": json_bytes({"format": "mxfp8"}),
+        }
         expected[name] = mxfp8.dequantize(weight, scale)
     path = tmp_path / "lens_mxfp8.safetensors"
     save_file(tensors, path)
@@ -88,7 +97,9 @@ def q4_k_block(rng):
     low_then_high = [q[2 * pair] | q[2 * pair + 1] << 4 for pair in range(4)]
     block = half_bytes(0.01) + half_bytes(0.02) + k_scales(scales.tolist(), mins.tolist())
     block += np.stack(low_then_high).astype(np.uint8).tobytes()
-    values = np.float16(0.01).astype(float) * scales[:, None] * q - np.float16(0.02).astype(float) * mins[:, None]
+    values = (
+        np.float16(0.01).astype(float) * scales[:, None] * q - np.float16(0.02).astype(float) * mins[:, None]
+    )
     return block, values.reshape(256)
 
 
@@ -100,12 +111,14 @@ def q5_k_block(rng):
     low_then_high = np.stack([low[2 * pair] | low[2 * pair + 1] << 4 for pair in range(4)]).astype(np.uint8)
     block = half_bytes(0.01) + half_bytes(0.02) + k_scales(scales.tolist(), mins.tolist())
     block += high.tobytes() + low_then_high.tobytes()
-    values = np.float16(0.01).astype(float) * scales[:, None] * q - np.float16(0.02).astype(float) * mins[:, None]
+    values = (
+        np.float16(0.01).astype(float) * scales[:, None] * q - np.float16(0.02).astype(float) * mins[:, None]
+    )
     return block, values.reshape(256)
 
 
 def q6_k_block(rng):
-    """256 numbers: value = d * scale * (q - 32), sixteen signed scales of 16 numbers, q of 4 low and 2 high bits."""
+    """256 numbers: value = d * scale * (q - 32), 16 signed scales, q of 4 low and 2 high bits."""
     scales, q = rng.integers(-128, 128, 16), rng.integers(0, 64, 256)
     low, high = np.zeros(128, np.uint8), np.zeros(64, np.uint8)
     for half in range(2):
@@ -169,18 +182,25 @@ def test_a_gguf_denoiser_draws_what_the_plain_one_draws(tmp_path, kind, bound):
 
 
 def test_a_truncated_gguf_and_a_file_that_is_none_are_named(tmp_path):
-    path = write_gguf(tmp_path / "lens.gguf", {name: v.numpy() for name, v in tiny_denoiser().state_dict().items()})
+    path = write_gguf(
+        tmp_path / "lens.gguf", {name: v.numpy() for name, v in tiny_denoiser().state_dict().items()}
+    )
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
+    with pytest.raises(CheckpointError, match=r"truncated or damaged"):
         load_denoiser(path, config=DENOISER_CONFIG)
     path.write_bytes(b"something else" * 10)
-    with pytest.raises(CheckpointError, match="is not a GGUF file"):
+    with pytest.raises(CheckpointError, match=r"is not a GGUF file"):
         load_denoiser(path)
 
 
 # Text encoders. Hidden 48 and experts' width 32 differ and divide by 16.
-ENCODER = {"hidden_size": 48, "intermediate_size": 32, "num_hidden_layers": 2, "sliding_window": 128,
-           "max_position_embeddings": 131072}  # fmt: skip
+ENCODER = {
+    "hidden_size": 48,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "sliding_window": 128,
+    "max_position_embeddings": 131072,
+}
 
 
 def features_of(encoder):
@@ -203,7 +223,11 @@ def nvfp4_tensors(encoder, *, separator=".", outputs_first=True):
             continue
         parts = [nvfp4.quantize(expert.T if outputs_first else expert) for expert in value]
         packed, scales, matrix_scales = (torch.stack(part) for part in zip(*parts, strict=True))
-        tensors |= {f"{own}.weight": packed, f"{own}.weight_scale": scales, f"{own}.weight_scale_2": matrix_scales}
+        tensors |= {
+            f"{own}.weight": packed,
+            f"{own}.weight_scale": scales,
+            f"{own}.weight_scale_2": matrix_scales,
+        }
         values = nvfp4.dequantize(packed, scales, matrix_scales, torch.float32)
         expected[name] = values.transpose(1, 2) if outputs_first else values
     text = tiny_tokenizer().backend_tokenizer.to_str().encode()
@@ -220,7 +244,7 @@ def test_an_nvfp4_text_encoder_has_the_values_that_its_bytes_say(tmp_path, separ
     assert set(state) == set(expected)
     assert all(torch.equal(state[name], value) for name, value in expected.items())
     assert loaded.model.rotary_emb.attention_scaling == pytest.approx(1.3466, abs=1e-4)
-    with pytest.raises(LensError, match="no LM head"):
+    with pytest.raises(LensError, match=r"no LM head"):
         loaded.generate(torch.tensor([[7, 8]]), max_new_tokens=1)
 
 
@@ -241,15 +265,25 @@ def test_the_tokenizer_inside_an_nvfp4_file_is_the_one_that_was_put_in(tmp_path)
     assert tokenizer.eos_token == "<|return|>" and tokenizer.pad_token == "<|endoftext|>"
 
 
-GGUF_NAMES = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm", "self_attn.sinks": "attn_sinks",
-              "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-              "self_attn.o_proj": "attn_output", "mlp.router": "ffn_gate_inp"}  # fmt: skip
+GGUF_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "post_attention_norm",
+    "self_attn.sinks": "attn_sinks",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.router": "ffn_gate_inp",
+}
 
 
 def llama_cpp_tensors(state):
     """Write an encoder in llama.cpp's gpt-oss naming: experts (E, O, I), gate and up apart."""
-    tensors = {"token_embd.weight": state["model.embed_tokens.weight"], "output_norm.weight": state["model.norm.weight"],
-               "output.weight": state["lm_head.weight"]}  # fmt: skip
+    tensors = {
+        "token_embd.weight": state["model.embed_tokens.weight"],
+        "output_norm.weight": state["model.norm.weight"],
+        "output.weight": state["lm_head.weight"],
+    }
     for name, value in state.items():
         if not name.startswith("model.layers."):
             continue
@@ -259,7 +293,10 @@ def llama_cpp_tensors(state):
             tensors[f"{block}.ffn_gate_exps.weight"] = value[:, :, 0::2].transpose(1, 2)
             tensors[f"{block}.ffn_up_exps.weight"] = value[:, :, 1::2].transpose(1, 2)
         elif inside == "mlp.experts.gate_up_proj_bias":
-            tensors[f"{block}.ffn_gate_exps.bias"], tensors[f"{block}.ffn_up_exps.bias"] = value[:, 0::2], value[:, 1::2]
+            tensors[f"{block}.ffn_gate_exps.bias"], tensors[f"{block}.ffn_up_exps.bias"] = (
+                value[:, 0::2],
+                value[:, 1::2],
+            )
         elif inside == "mlp.experts.down_proj":
             tensors[f"{block}.ffn_down_exps.weight"] = value.transpose(1, 2)
         elif inside == "mlp.experts.down_proj_bias":
@@ -285,11 +322,13 @@ def test_a_gguf_text_encoder_without_its_up_matrices_is_refused(tmp_path):
     tensors = llama_cpp_tensors(tiny_encoder(**ENCODER).state_dict())
     del tensors["blk.1.ffn_up_exps.weight"]
     path = write_gguf(tmp_path / "gpt-oss.gguf", tensors)
-    with pytest.raises(CheckpointError, match=r"1 missing \(model.layers.1.mlp.experts.gate_up_proj\).*ffn_gate_exps"):
+    with pytest.raises(
+        CheckpointError, match=r"1 missing \(model.layers.1.mlp.experts.gate_up_proj\).*ffn_gate_exps"
+    ):
         load_text_encoder(path, torch.float32)
 
 
 def test_a_denoiser_given_as_text_encoder_is_named(tmp_path):
     save_file(tiny_denoiser().state_dict(), tmp_path / "d.safetensors")
-    with pytest.raises(CheckpointError, match="not an NVFP4 text encoder.*probably a Lens denoiser"):
+    with pytest.raises(CheckpointError, match=r"not an NVFP4 text encoder.*probably a Lens denoiser"):
         load_text_encoder(tmp_path / "d.safetensors")

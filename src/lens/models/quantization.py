@@ -28,7 +28,7 @@ WORKING_SHARE = 0.15
 
 
 def is_quantizable(name: str) -> bool:
-    """Return whether a linear layer of the denoiser or text encoder may lose precision, by its module name."""
+    """Return whether a linear layer of the denoiser or text encoder may lose precision, by its name."""
     pieces = name.split(".")
     return not any(kept in pieces for kept in (*KEPT_IN_DENOISER, *KEPT_IN_TEXT_ENCODER))
 
@@ -43,7 +43,9 @@ def quantize_weights(module: "nn.Module", quantization: str) -> "nn.Module":
     from torch import nn
     from torchao.quantization import quantize_
 
-    quantize_(module, config, filter_fn=lambda layer, name: isinstance(layer, nn.Linear) and is_quantizable(name))
+    quantize_(
+        module, config, filter_fn=lambda layer, name: isinstance(layer, nn.Linear) and is_quantizable(name)
+    )
     return module
 
 
@@ -69,7 +71,11 @@ def expected_memory(
     for setting, value in (("dtype", dtype), ("quantize", quantization)):
         if value is not None and value not in BYTES_OF_DTYPE:
             raise SettingError(setting, value, f"one of {', '.join(BYTES_OF_DTYPE)}")
-    shapes_by_component = {"transformer": denoiser_shapes, "text_encoder": text_encoder_shapes, "vae": vae_shapes}
+    shapes_by_component = {
+        "transformer": denoiser_shapes,
+        "text_encoder": text_encoder_shapes,
+        "vae": vae_shapes,
+    }
     memory = {}
     for component, config in configs.items():
         shapes = shapes_by_component[component](config)
@@ -88,7 +94,7 @@ def _bytes(name: str, shape: tuple[int, ...], dtype: str, quantization: str | No
 
 
 def available_memory(device: "torch.device | str" = "cpu") -> int:
-    """Return the bytes that are free on a device; on the CPU what the machine or its container still gives."""
+    """Return the bytes that are free on a device; on the CPU what machine and container still give."""
     import torch
 
     device = torch.device(device)
@@ -96,7 +102,7 @@ def available_memory(device: "torch.device | str" = "cpu") -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return min(psutil.virtual_memory().available, _left_in_container())
+    return int(min(psutil.virtual_memory().available, _left_in_container()))
 
 
 def _left_in_container() -> float:
@@ -121,8 +127,11 @@ def check_memory(
     there = available_memory(device) if available is None else available
     total = sum(needed.values()) * (1 + WORKING_SHARE)
     parts = ", ".join(f"{component} {size / GB:.1f}" for component, size in needed.items())
-    line = f"Loading takes about {total / GB:.1f} GB on {device} ({parts} GB and room to work); {there / GB:.1f} GB is free."
+    takes = f"Loading takes about {total / GB:.1f} GB on {device} ({parts} GB and room to work)"
+    line = f"{takes}; {there / GB:.1f} GB is free."
     if total > there:
-        raise MemoryNeedError(f"{line} Try --quantize int8, --dtype bfloat16 or --offload, or close other programs; "
-                              "lens-nano needs under 1 GB.")  # fmt: skip
+        raise MemoryNeedError(
+            f"{line} Try --quantize int8, --dtype bfloat16 or --offload, or close other programs; "
+            "lens-nano needs under 1 GB."
+        )
     return line

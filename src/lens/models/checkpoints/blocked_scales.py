@@ -1,8 +1,9 @@
 """The blocked order in which block-scaled matrix products want their scales, and back.
 
-A matrix of scales (R, C) is padded with zeros to multiples of (128, 4) and cut into tiles of 128 x 4. Tiles follow
-each other row of tiles by row of tiles. Inside a tile the 128 rows are four groups of 32: entry (row, column) of
-the tile lies at (row % 32) * 16 + (row // 32) * 4 + column. Source: cuBLAS documentation, "1D block scaling factors layout".
+A matrix of scales (R, C) is padded with zeros to multiples of (128, 4) and cut into tiles of 128 x 4. Tiles
+follow each other row of tiles by row of tiles. Inside a tile the 128 rows are four groups of 32: entry
+(row, column) of the tile lies at (row % 32) * 16 + (row // 32) * 4 + column.
+Source: cuBLAS documentation, "1D block scaling factors layout".
 Letters: R rows, C columns, r and c counts of tiles.
 """
 
@@ -43,8 +44,11 @@ def from_blocked(blocked: Tensor, rows: int, columns: int) -> Tensor:
     """
     padded = padded_size(rows, columns)
     if blocked.numel() != math.prod(padded):
-        raise CheckpointError(f"Block scales hold {blocked.numel()} numbers, but a ({rows}, {columns}) matrix of scales "
-                              f"in blocked order takes {math.prod(padded)}.")  # fmt: skip
-    tiles = blocked.reshape(padded[0] // TILE_ROWS, padded[1] // TILE_COLUMNS, GROUP, NUM_GROUPS, TILE_COLUMNS)
+        raise CheckpointError(
+            f"Block scales hold {blocked.numel()} numbers, but a ({rows}, {columns}) matrix of scales "
+            f"in blocked order takes {math.prod(padded)}."
+        )
+    num_tiles = (padded[0] // TILE_ROWS, padded[1] // TILE_COLUMNS)
+    tiles = blocked.reshape(*num_tiles, GROUP, NUM_GROUPS, TILE_COLUMNS)         # (r, c, 32, 4, 4)
     scales = tiles.permute(0, 3, 2, 1, 4).reshape(padded)                        # (r, 4, 32, c, 4) flattened
     return scales[:rows, :columns]

@@ -1,7 +1,7 @@
 """The known models: their names, where their weights are, and what they are made of.
 
-Free of torch, so that `lens models` and `lens info` answer at once. Knows nothing of tensors or of how a model
-is built; `structure` derives names and shapes from the configurations given here.
+Free of torch, so that `lens models` and `lens info` answer at once. Knows nothing of tensors or of how a
+model is built; `structure` derives names and shapes from the configurations given here.
 """
 
 import difflib
@@ -106,7 +106,7 @@ class KnownModel:
         return None if self.sources else PACKAGED_WEIGHTS / self.name
 
 
-_MIRROR = "a mirror in diffusers layout, uploaded by others; the originals are withdrawn and no hashes were published"
+_MIRROR = "a mirror by others in diffusers layout; the original is withdrawn, so hashes cannot be compared"
 _ORIGINAL = "the original by Microsoft Research, withdrawn from the hub"
 
 
@@ -128,7 +128,7 @@ _FULL_SIZE = {
 KNOWN_MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
-        KnownModel("lens-nano", "nano", "small model inside this package, draws offline on a CPU", 20, 5.0, 128),
+        KnownModel("lens-nano", "nano", "small, inside this package, draws offline on a CPU", 20, 5.0, 128),
         KnownModel("lens", "lens", "3.8B, tuned by reinforcement learning", 20, 5.0,
                    sources=_sources("", scene_works=True), **_FULL_SIZE),
         KnownModel("lens-turbo", "turbo", "3.8B, distilled to four steps", 4, 1.0,
@@ -140,7 +140,7 @@ KNOWN_MODELS: dict[str, KnownModel] = {
 
 
 def known_model(name: str | Path) -> KnownModel | None:
-    """Return the table's entry for a name, a hub id or the folder of a packaged model; None if there is none."""
+    """Return the table's entry for a name, a hub id or a packaged model's folder; None if there is none."""
     text = str(name)
     for model in KNOWN_MODELS.values():
         hub_ids = [source.hub_id.lower() for source in model.sources]
@@ -160,21 +160,26 @@ def resolve_model(
 ) -> Path:
     """Return the folder of a model in diffusers layout, fetching it from a hub if it must be.
 
-    A folder wins over a name. A known name tries what is already on disk, then each source in turn; an interrupted
-    download goes on where it stopped. `offline=True` never touches the network; None follows HF_HUB_OFFLINE.
+    A folder wins over a name. A known name tries what is already on disk, then each source in turn; an
+    interrupted download goes on where it stopped. `offline=True` never touches the network; None follows
+    HF_HUB_OFFLINE.
     Raises: SettingError for an unknown name, CheckpointError for a folder or download that is not usable.
     """
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         return _checked_folder(folder)
     if folder.is_file():
-        raise SettingError("model", str(name_or_folder), "a folder in diffusers layout or a known name",
-                           "Give a single file of weights to `lens convert`, or load it with load_denoiser.")  # fmt: skip
+        raise SettingError(
+            "model", str(name_or_folder), "a folder in diffusers layout or a known name",
+            "A single file of weights goes to `lens convert`, or to load_denoiser.",
+        )  # fmt: skip
     model = known_model(name_or_folder)
     if model is not None and model.folder is not None:
         if not model.folder.is_dir():
-            raise CheckpointError(f"{model.name} is not in this installation ({model.folder}). "
-                                  "Install the package again, or rebuild it: lens train recipes/nano/pretrain.yaml.")  # fmt: skip
+            raise CheckpointError(
+                f"{model.name} is not in this installation ({model.folder}). Install the package again, or "
+                "rebuild the model: lens train recipes/nano/pretrain.yaml."
+            )
         return _checked_folder(model.folder)
     if model is not None and str(name_or_folder).lower() == model.name:
         return _fetch_first(model, revision, offline)
@@ -256,6 +261,7 @@ def _fetch(source: Source, revision: str | None, offline: bool | None) -> Path:
     if found is not None:
         return found
     from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of whichever client it uses
 
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
         raise CheckpointError(
@@ -265,12 +271,14 @@ def _fetch(source: Source, revision: str | None, offline: bool | None) -> Path:
     try:
         folder = snapshot_download(source.hub_id, revision=revision, allow_patterns=list(WANTED_FILES))
     except errors.GatedRepoError as error:
-        raise CheckpointError(f"{source.hub_id} asks for its terms to be accepted. Accept them on its page, then run "
-                              "`hf auth login` and try again.") from error  # fmt: skip
+        raise CheckpointError(
+            f"{source.hub_id} asks for its terms to be accepted. Accept them on its page, then run "
+            "`hf auth login` and try again."
+        ) from error
     except errors.RepositoryNotFoundError as error:
         why = "was withdrawn" if source.is_withdrawn else "does not exist, or is private"
         raise CheckpointError(f"{source.hub_id} {why}. {_what_to_do(source)}") from error
-    except (errors.LocalEntryNotFoundError, errors.HTTPError, OSError) as error:
+    except (errors.LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise CheckpointError(
             f"{source.hub_id} could not be fetched: {_first_line(error)}. {_what_to_do(source)}"
         ) from error
@@ -284,6 +292,7 @@ def _first_line(error: BaseException) -> str:
 
 def _what_to_do(source: Source) -> str:
     return (
-        f"What to do: on a machine with a network run `hf download {source.hub_id}` (it resumes where it stopped), "
-        "copy the folder here and give its path as the model; or use lens-nano, which needs no download."
+        f"What to do: on a machine with a network run `hf download {source.hub_id}` (it resumes where it "
+        "stopped), copy the folder here and give its path as the model; or use lens-nano, which needs no "
+        "download."
     )

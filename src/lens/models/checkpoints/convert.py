@@ -29,11 +29,14 @@ def convert(source: str | Path, target: str | Path, format: str) -> Path:
     if format not in FORMATS:
         raise SettingError("format", format, f"one of {', '.join(FORMATS)}")
     if target.exists():
-        raise SettingError("target", str(target), "a path that does not exist yet", "Move it away or choose another.")
+        raise SettingError("target", str(target), "a path that does not exist yet", "Choose another.")
     if not source.exists():
         raise CheckpointError(f"{source} does not exist. Check the path.")
-    if not format.endswith(("folder", "diffusers")) and target.suffix != ".safetensors":
-        raise SettingError("target", str(target), "a name that ends in .safetensors", f"{format} is a single file.")
+    is_folder = format in ("folder", "vae-diffusers")
+    if not is_folder and target.suffix != ".safetensors":
+        raise SettingError(
+            "target", str(target), "a name that ends in .safetensors", f"{format} is one file."
+        )
     if format.startswith("lora-"):
         return _convert_adapter(source, target, format.removeprefix("lora-").replace("-", "_"))
     if format.startswith("vae-"):
@@ -46,7 +49,8 @@ def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
 
     from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
 
-    dtype = {"single-bf16": torch.bfloat16, "single-f32": torch.float32, "folder": _stored_dtype(source)}[format]
+    dtypes = {"single-bf16": torch.bfloat16, "single-f32": torch.float32}
+    dtype = dtypes.get(format) or _stored_dtype(source)
     return save_denoiser(load_denoiser(source, dtype), target)
 
 

@@ -1,4 +1,4 @@
-"""Reading files of weights: what is in them, whether they are whole, and a strict match against what is expected.
+"""Reading files of weights: what is in them, whether they are whole, whether they are what is expected.
 
 Headers are read without torch; a tensor is read only when it is asked for. Pickled files are refused, because
 reading one runs the code inside. Knows nothing of what the tensors mean.
@@ -55,16 +55,22 @@ def refuse_unreadable(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(LFS_POINTER):
-        raise CheckpointError(f"{path} is a git-lfs pointer, not the weights: the repository was cloned without them. "
-                              "Run `git lfs pull` in it, or fetch it with `hf download`.")  # fmt: skip
+        raise CheckpointError(
+            f"{path} is a git-lfs pointer, not the weights: the repository was cloned without them. "
+            "Run `git lfs pull` in it, or fetch it with `hf download`."
+        )
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(f"{path} is a web page, not weights: the download was answered by an error page. "
-                              "Fetch it again with `hf download`.")  # fmt: skip
+        raise CheckpointError(
+            f"{path} is a web page, not weights: the download was answered by an error page. "
+            "Fetch it again with `hf download`."
+        )
     if not head:
         raise CheckpointError(f"{path} is empty. Fetch it again.")
     if path.suffix.lower() in PICKLED_SUFFIXES or _is_pickled(head):
-        raise CheckpointError(f"{path} is a pickled file, which is refused: reading it would run the code inside. "
-                              "Get the .safetensors of the same weights, or convert it where you trust it.")  # fmt: skip
+        raise CheckpointError(
+            f"{path} is a pickled file, which is refused: reading it would run the code inside. "
+            "Get the .safetensors of the same weights, or convert it where you trust it."
+        )
 
 
 def _is_pickled(head: bytes) -> bool:
@@ -75,7 +81,7 @@ def _is_pickled(head: bytes) -> bool:
 
 
 def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
-    """Return ({name: (dtype, shape)}, metadata) of a safetensors file, having checked that the file is whole."""
+    """Return ({name: (dtype, shape)}, metadata) of a safetensors file that is whole."""
     refuse_unreadable(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -99,8 +105,10 @@ def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dic
 
 
 def _truncated(path: Path, size: int, needed: int) -> CheckpointError:
-    return CheckpointError(f"{path} is truncated: it has {size} bytes of {needed}. The download stopped early; "
-                           "run it again (`hf download` resumes).")  # fmt: skip
+    return CheckpointError(
+        f"{path} is truncated: it has {size} bytes of {needed}. The download stopped early; "
+        "run it again (`hf download` resumes)."
+    )
 
 
 def open_safetensors(path: Path) -> Stored:

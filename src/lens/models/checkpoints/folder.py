@@ -114,7 +114,7 @@ def check_component(folder: Path, component: str) -> None:
 def _as_stored_text_encoder(
     expected: Shapes, found: Shapes, config: Mapping[str, Any]
 ) -> tuple[Shapes, Shapes]:
-    """Allow what transformers allows: experts in MXFP4 (blocks of 32 and their scales) and a head tied or left out."""
+    """Allow what transformers allows: experts in MXFP4 (blocks and scales), a head tied or left out."""
     found = dict(found)
     for name in [name for name in found if name.endswith("_blocks")]:
         scales = found.pop(name.removesuffix("_blocks") + "_scales", None)
@@ -128,7 +128,7 @@ def _as_stored_text_encoder(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise a CheckpointError unless every component with weights in a model folder is whole and fits exactly."""
+    """Raise a CheckpointError unless every component with weights in a model folder is whole and fits."""
     for component in STEMS:
         if component in read_json(folder / "model_index.json"):
             check_component(folder / component, component)

@@ -19,7 +19,7 @@ MAGIC = b"GGUF"
 def open_gguf(path: Path) -> Stored:
     """Return the tensors of a GGUF file and its settings that are strings.
 
-    Raises: CheckpointError for a file that is missing, not GGUF, truncated, or in a format that gguf cannot read.
+    Raises: CheckpointError for a file that is missing, not GGUF, truncated, or in an unknown number format.
     """
     refuse_unreadable(path)
     with path.open("rb") as file:
@@ -30,10 +30,12 @@ def open_gguf(path: Path) -> Stored:
         reader = gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} is truncated or damaged: it has {path.stat().st_size} bytes and its tables cannot be read. "
+            f"{path} is truncated or damaged: its tables do not fit its {path.stat().st_size} bytes. "
             "Run the download again (`hf download` resumes)."
         ) from error
-    tensors = {tensor.name: StoredTensor(_shape(tensor), "F32", _reader(tensor, path)) for tensor in reader.tensors}
+    tensors = {
+        tensor.name: StoredTensor(_shape(tensor), "F32", _reader(tensor, path)) for tensor in reader.tensors
+    }
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     return Stored(tensors, {name: value for name, value in metadata.items() if isinstance(value, str)})
 
@@ -58,7 +60,7 @@ def _reader(tensor: Any, path: Path) -> Callable[[], Tensor]:
             values = _gguf().dequantize(tensor.data, tensor.tensor_type)
         except (NotImplementedError, ValueError) as error:
             kind = tensor.tensor_type.name
-            raise CheckpointError(f"{tensor.name} in {path} is stored as {kind}, which gguf cannot read.") from error
+            raise CheckpointError(f"{tensor.name} in {path} is {kind}, which gguf cannot read.") from error
         # A copy: the array is a window on the file.
         return torch.from_numpy(values.copy()).float().reshape(_shape(tensor))
 

@@ -1,7 +1,8 @@
 """GPT-OSS text encoders, from every layout in circulation: folder, NVFP4 file, GGUF file.
 
-Brings names and axes into transformers' layout, where experts are (E, inputs, outputs) and the outputs of gate and
-up alternate. Without an LM head the features work and `generate` says what is missing. Spec: section 6.
+Brings names and axes into transformers' layout, where experts are (E, inputs, outputs) and the outputs of
+gate and up alternate. Without an LM head the features work and `generate` says what is missing.
+Spec: section 6.
 Letters: E experts, O outputs, I inputs.
 """
 
@@ -55,7 +56,7 @@ def load_text_encoder(
     settings = dict(config or infer_config(shapes_of(stored.tensors), source=path))
     model = built_empty(lambda: _encoder(settings))
     if HEAD not in stored.tensors:
-        model.lm_head = MissingHead(path)
+        model.lm_head = MissingHead(path)  # type: ignore[assignment]
     fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["text_encoder"])
     return model
 
@@ -95,17 +96,18 @@ def from_nvfp4(
     """Return an NVFP4 file's tensors in transformers' layout, each dequantised when read."""
     if not any(name.endswith(".weight_scale_2") for name in tensors):
         kind = probable_kind(tensors) or "no kind of file known here"
-        raise CheckpointError(f"{source} is not an NVFP4 text encoder: it has no weight_scale_2. It is probably {kind}.")
+        raise CheckpointError(f"{source} is not an NVFP4 text encoder. It is probably {kind}.")
     plain = {name: tensor for name, tensor in tensors.items() if name != TOKENIZER_KEY}
     outputs_first = _outputs_first(tensors)
-    for layer in [name.removesuffix(".weight_scale_2") for name in tensors if name.endswith(".weight_scale_2")]:
+    quantized = [name for name in tensors if name.endswith(".weight_scale_2")]
+    for layer in [name.removesuffix(".weight_scale_2") for name in quantized]:
         name, tensor = _dequantized_layer(plain, layer, source, dtype, outputs_first)
         plain[name] = tensor
-    plain = {re.sub(r"(experts\.\w+_proj)\.bias$", r"\1_bias", name): tensor for name, tensor in plain.items()}
-    return {_with_model_prefix(name): tensor for name, tensor in plain.items()}
+    return {_own_name(name): tensor for name, tensor in plain.items()}
 
 
-def _with_model_prefix(name: str) -> str:
+def _own_name(name: str) -> str:
+    name = re.sub(r"(experts\.\w+_proj)\.bias$", r"\1_bias", name)
     return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
 
 
@@ -121,7 +123,8 @@ def _dequantized_layer(
     if settings := plain.pop(f"{layer}.comfy_quant", None):
         check_settings(settings.read(), nvfp4.FORMAT, layer, source)
     if packed is None or scale is None or packed.dtype != "U8" or len(packed.shape) not in (2, 3):
-        raise CheckpointError(f"{layer} in {source} is incomplete: NVFP4 needs weight (uint8), weight_scale and weight_scale_2.")
+        needs = "weight (uint8), weight_scale and weight_scale_2"
+        raise CheckpointError(f"{layer} in {source} is incomplete: NVFP4 needs {needs}.")
     is_expert = len(packed.shape) == 3
     transposed = is_expert and outputs_first
     shape = (*packed.shape[:-1], 2 * packed.shape[-1])
@@ -135,7 +138,7 @@ def _dequantized_layer(
 
 
 def _outputs_first(tensors: Mapping[str, StoredTensor]) -> bool:
-    """Return whether stacks of experts are (E, O, I), told by the biases: they have one number for each output.
+    """Return whether stacks of experts are (E, O, I), told by the biases: one number for each output.
 
     One stack that is not decides for the file: where inputs and outputs are as many, both readings fit.
     """
@@ -150,12 +153,11 @@ def _outputs_first(tensors: Mapping[str, StoredTensor]) -> bool:
 
 
 def from_llama_cpp(tensors: Mapping[str, StoredTensor], *, source: object) -> dict[str, StoredTensor]:
-    """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names stay and are reported."""
+    """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names stay."""
     if "blk.0.ffn_gate_exps.weight" not in tensors:
         kind = probable_kind(tensors) or "no kind of file known here"
         raise CheckpointError(f"{source} is not a GPT-OSS text encoder. It is probably {kind}.")
     plain: dict[str, StoredTensor] = {}
-    left = dict(tensors)
     for name in tensors:
         block = re.match(r"blk\.(\d+)\.(\w+?)(?:\.(weight|bias))?$", name)
         if block is None:
@@ -169,8 +171,9 @@ def from_llama_cpp(tensors: Mapping[str, StoredTensor], *, source: object) -> di
         elif kind == "attn_sinks":
             plain[f"{layer}.self_attn.sinks"] = tensors[name]
         elif kind == "ffn_down_exps":
-            plain[_expert_name(layer, "down_proj", leaf)] = _transposed(tensors[name]) if leaf == "weight" else tensors[name]
-        elif kind == "ffn_gate_exps" and (up := left.get(f"blk.{index}.ffn_up_exps.{leaf}")):
+            down = _transposed(tensors[name]) if leaf == "weight" else tensors[name]
+            plain[_expert_name(layer, "down_proj", leaf)] = down
+        elif kind == "ffn_gate_exps" and (up := tensors.get(f"blk.{index}.ffn_up_exps.{leaf}")):
             plain[_expert_name(layer, "gate_up_proj", leaf)] = _alternating(tensors[name], up)
         elif kind != "ffn_up_exps" or f"blk.{index}.ffn_gate_exps.{leaf}" not in tensors:
             plain[name] = tensors[name]
@@ -183,7 +186,8 @@ def _expert_name(layer: str, name: str, leaf: str) -> str:
 
 def _transposed(stored: StoredTensor) -> StoredTensor:
     experts, outputs, inputs = stored.shape
-    return StoredTensor((experts, inputs, outputs), stored.dtype, lambda: stored.read().transpose(1, 2).contiguous())
+    shape = (experts, inputs, outputs)
+    return StoredTensor(shape, stored.dtype, lambda: stored.read().transpose(1, 2).contiguous())
 
 
 def _alternating(gate: StoredTensor, up: StoredTensor) -> StoredTensor:

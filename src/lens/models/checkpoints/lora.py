@@ -1,6 +1,6 @@
 """Adapters on a denoiser: load several at once with weights, change the weights, unload, save.
 
-LoRA goes through PEFT. A LoKr adds its Kronecker product beside the layer, without ever building the full matrix,
+LoRA goes through PEFT. A LoKr adds its Kronecker product beside the layer, without building the full matrix,
 and answers to the same calls as PEFT's layers. Key styles: `lora_keys`.
 Letters: B batch, O outputs, I inputs, R rank.
 """
@@ -37,7 +37,10 @@ def linear_layers(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def load_lora(
-    denoiser: "LensTransformer2DModel", source: str | Path, adapter_name: str | None = None, weight: float = 1.0
+    denoiser: "LensTransformer2DModel",
+    source: str | Path,
+    adapter_name: str | None = None,
+    weight: float = 1.0,
 ) -> str:
     """Put one adapter file or folder beside those already on a denoiser; return its name."""
     return load_loras(denoiser, [(source, weight)], None if adapter_name is None else [adapter_name])[0]
@@ -89,12 +92,13 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
             "r": ranks[first],
             "lora_alpha": alphas[first],
             "target_modules": list(low_rank),
-            "rank_pattern": {re.escape(module): rank for module, rank in ranks.items() if rank != ranks[first]},
-            "alpha_pattern": {re.escape(module): alpha for module, alpha in alphas.items() if alpha != alphas[first]},
+            "rank_pattern": _exceptions(ranks, ranks[first]),
+            "alpha_pattern": _exceptions(alphas, alphas[first]),
             "init_lora_weights": False,
         }
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
             denoiser.add_adapter(LoraConfig(**settings), adapter_name=name)
     for module, part in adapter.items():
         layer = denoiser.get_submodule(module)
@@ -105,6 +109,10 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
             layer.add_module(_CHILD + name, child)
             child.attach(layer)
     denoiser.eval()
+
+
+def _exceptions(values: Mapping[str, float], usual: float) -> dict[str, float]:
+    return {re.escape(module): value for module, value in values.items() if value != usual}
 
 
 @torch.no_grad()
@@ -122,14 +130,17 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ()
+    first: Tensor
+    second: Tensor
 
     def __init__(self, part: Kronecker, name: str, like: Tensor):
         super().__init__()
         dtype = like.dtype if like.is_floating_point() else part.first.dtype
         self.register_buffer("first", part.first.to(like.device, dtype), persistent=False)
         self.register_buffer("second", part.second.to(like.device, dtype), persistent=False)
-        self.adapter, self.scale = name, part.scale
-        self.weight_of_user, self.weight_of_call, self.is_active = 1.0, 1.0, True
+        self.adapter, self.scale, self.is_active = name, part.scale, True
+        self.scaling = {name: part.scale}
+        self._active_adapter = name
 
     def attach(self, layer: nn.Module) -> None:
         """Start adding to a layer's output."""
@@ -140,7 +151,7 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
 
         Shapes: x (..., I) -> (..., O).
         """
-        weight = self.scale * self.weight_of_user * self.weight_of_call
+        weight = self.scaling[self.adapter]
         if not self.is_active or weight == 0:
             return torch.zeros((), dtype=output.dtype, device=output.device)
         first, second = self.first, self.second
@@ -148,20 +159,20 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
         mixed = first @ (cells @ second.mT)                                        # (..., O1, O2)
         return (weight * mixed.flatten(-2)).to(output.dtype)                       # (..., O)
 
-    # The calls by which diffusers and PEFT steer their own layers.
+    # The names and calls by which diffusers, PEFT and the denoiser steer adapter layers.
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         self.is_active = self.adapter in names
 
     def set_scale(self, adapter: str, scale: float) -> None:
         if adapter == self.adapter:
-            self.weight_of_user = scale
+            self.scaling[adapter] = self.scale * scale
 
     def scale_layer(self, scale: float) -> None:
-        self.weight_of_call *= scale
+        self.scaling[self.adapter] *= scale
 
     def unscale_layer(self, scale: float | None = None) -> None:
-        self.weight_of_call = 1.0 if scale is None else self.weight_of_call / scale
+        self.scaling[self.adapter] = self.scale if scale is None else self.scaling[self.adapter] / scale
 
     def enable_adapters(self, enabled: bool) -> None:
         self.is_active = enabled
@@ -229,7 +240,7 @@ def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
 
 def _low_rank_of(layer: LoraLayer, name: str) -> LowRank:
     if layer.use_dora.get(name):
-        raise CheckpointError(f"Adapter {name} is a DoRA, which has no place in these styles. Save it with PEFT.")
+        raise CheckpointError(f"Adapter {name} is a DoRA, which these styles cannot hold. Save it with PEFT.")
     rank = layer.r[name]
     root = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else 1.0
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # type: ignore[union-attr]

@@ -1,8 +1,8 @@
 """Adapters in every key style, to one form and back: LoRA (PEFT, kohya) and LoKr.
 
-Knows the names of a denoiser's linear layers, not the denoiser. QKV is fused in Lens, so nothing is split. A key that
-matches nothing is an error, never dropped. Spec: section 6.
-Letters: O outputs, I inputs, R rank; a Kronecker product of (O1, I1) and (O2, I2) has O = O1 O2 and I = I1 I2.
+Knows the names of a denoiser's linear layers, not the denoiser. QKV is fused in Lens, so nothing is split. A
+key that matches nothing is an error, never dropped. Spec: section 6.
+Letters: O outputs, I inputs, R rank; a Kronecker product of (O1, I1) and (O2, I2) has O = O1 O2, I = I1 I2.
 """
 
 import json
@@ -16,10 +16,9 @@ from torch import Tensor
 
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.files import Stored, StoredTensor, listed, open_safetensors
-from lens.models.checkpoints.kinds import probable_kind
+from lens.models.checkpoints.kinds import DENOISER_PREFIXES, probable_kind
 
-DOTTED_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "model.", "module.",
-                   "_orig_mod.")  # fmt: skip
+DOTTED_PREFIXES = ("base_model.model.", *DENOISER_PREFIXES)
 JOINED_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 
 _PART = re.compile(
@@ -78,10 +77,12 @@ class Kronecker(NamedTuple):
 Adapter = dict[str, LowRank | Kronecker]
 
 
-def read_adapter(path: str | Path, linears: Mapping[str, tuple[int, int]], *, check_shapes: bool = True) -> Adapter:
+def read_adapter(
+    path: str | Path, linears: Mapping[str, tuple[int, int]], *, check_shapes: bool = True
+) -> Adapter:
     """Return what an adapter adds to each layer.
 
-    `path` is a .safetensors file, or a folder saved by PEFT or diffusers. `linears` gives (O, I) by module name.
+    `path` is a .safetensors file, or a folder saved by PEFT or diffusers. `linears` gives (O, I) by name.
     Raises: CheckpointError that lists the first ten keys that match nothing, are incomplete or do not fit.
     """
     path = Path(path)
@@ -99,11 +100,16 @@ def read_adapter(path: str | Path, linears: Mapping[str, tuple[int, int]], *, ch
             misfits.append(f"{module} is for {made.shape}, the layer is {tuple(linears[module])}")
         else:
             adapter[module] = made
-    problems = [listed(unmatched, "keys match nothing"), listed(incomplete, "incomplete"), listed(misfits, "mis-shaped")]
+    problems = [
+        listed(unmatched, "keys match nothing"),
+        listed(incomplete, "incomplete"),
+        listed(misfits, "mis-shaped"),
+    ]
     if any(problems):
         kind = probable_kind(stored.tensors)
         guess = f" It is probably {kind}." if kind else ""
-        raise CheckpointError(f"{path} does not fit this denoiser: {'; '.join(filter(None, problems))}.{guess}")
+        found = "; ".join(filter(None, problems))
+        raise CheckpointError(f"{path} does not fit this denoiser: {found}.{guess}")
     if not adapter:
         raise CheckpointError(f"{path} holds no adapter weights at all.")
     return adapter
@@ -116,8 +122,10 @@ def _file_and_settings(path: Path) -> tuple[Path, dict[str, Any]]:
         if (path / name).exists():
             settings = path / "adapter_config.json"
             return path / name, json.loads(settings.read_text()) if settings.is_file() else {}
-    raise CheckpointError(f"{path} holds neither adapter_model.safetensors nor pytorch_lora_weights.safetensors. "
-                          "Give the .safetensors file itself.")  # fmt: skip
+    raise CheckpointError(
+        f"{path} holds neither adapter_model.safetensors nor pytorch_lora_weights.safetensors. "
+        "Give the .safetensors file itself."
+    )
 
 
 def _settings_inside(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -194,7 +202,9 @@ def _factor(values: dict[str, Tensor], name: str) -> tuple[Tensor, int | None] |
     return None
 
 
-def _peft_scale(settings: Mapping[str, Any], module: str, alpha_name: str, default_rank: int | None) -> float | None:
+def _peft_scale(
+    settings: Mapping[str, Any], module: str, alpha_name: str, default_rank: int | None
+) -> float | None:
     """Return alpha / rank as PEFT's settings give it for one layer; None if they do not say."""
     alpha = _for_module(settings.get("alpha_pattern"), module, settings.get(alpha_name))
     rank = default_rank or _for_module(settings.get("rank_pattern"), module, settings.get("r"))
@@ -230,7 +240,8 @@ def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for module, part in adapter.items():
         if isinstance(part, Kronecker):
-            front = f"lycoris_{module.replace('.', '_')}" if style == "kohya" else _PREFIX_OF_STYLE[style] + module
+            joined = f"lycoris_{module.replace('.', '_')}"
+            front = joined if style == "kohya" else _PREFIX_OF_STYLE[style] + module
             tensors |= {f"{front}.lokr_w1": _scaled(part.first, part.scale), f"{front}.lokr_w2": part.second}
         elif style == "kohya":
             front = f"lora_unet_{module.replace('.', '_')}"

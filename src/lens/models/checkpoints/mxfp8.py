@@ -18,6 +18,7 @@ from lens.models.checkpoints.files import StoredTensor
 BLOCK = 32
 E8M0_BIAS, E8M0_NAN = 127, 255
 E4M3_MAX = 448.0
+E8M0_DTYPES = ("U8", "F8_E8M0")
 FORMAT = "mxfp8"
 
 
@@ -33,9 +34,11 @@ def without_mxfp8(tensors: Mapping[str, StoredTensor], *, source: object) -> dic
         layer = scale_name.removesuffix(".weight_scale")
         scale = plain.pop(scale_name)
         weight = plain.get(f"{layer}.weight")
-        if weight is None or weight.dtype != "F8_E4M3" or scale.dtype not in ("U8", "F8_E8M0") or len(weight.shape) != 2:
+        is_matrix = weight is not None and weight.dtype == "F8_E4M3" and len(weight.shape) == 2
+        if weight is None or not is_matrix or scale.dtype not in E8M0_DTYPES:
             got = f"{weight.dtype} weight with {scale.dtype} scales" if weight else "scales without a weight"
-            raise CheckpointError(f"{layer} in {source} is not MXFP8: {got}, but it needs a float8 E4M3 matrix with E8M0 scales.")
+            needs = "a float8 E4M3 matrix with E8M0 scales"
+            raise CheckpointError(f"{layer} in {source} is not MXFP8: {got}, but it needs {needs}.")
         settings = plain.pop(f"{layer}.comfy_quant", None)
         if settings is not None:
             check_settings(settings.read(), FORMAT, layer, source)
@@ -66,7 +69,7 @@ def dequantize(weight: Tensor, blocked_scale: Tensor) -> Tensor:
     """
     outputs, inputs = weight.shape
     if inputs % BLOCK:
-        raise CheckpointError(f"An MXFP8 matrix of shape ({outputs}, {inputs}) needs a multiple of {BLOCK} inputs.")
+        raise CheckpointError(f"MXFP8 needs a multiple of {BLOCK} inputs, not ({outputs}, {inputs}).")
     exponents = from_blocked(blocked_scale, outputs, inputs // BLOCK)             # (O, I/32)
     if bool((exponents == E8M0_NAN).any()):
         raise CheckpointError("MXFP8 scales hold 255, which is not a number: the file is damaged.")
@@ -75,7 +78,7 @@ def dequantize(weight: Tensor, blocked_scale: Tensor) -> Tensor:
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (float8 weight, scales in blocked order): the smallest power of two that lets each 32 values fit.
+    """Return (float8 weight, scales in blocked order): the smallest powers of two by which all fit.
 
     Shapes: (O, I) -> (O, I) float8 E4M3 and uint8 of the padded (O, I/32).
     """

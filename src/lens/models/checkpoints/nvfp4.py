@@ -1,7 +1,7 @@
-"""NVFP4 tensors: two 4-bit numbers a byte, a float8 scale for every 16 inputs, a float32 scale for each matrix.
+"""NVFP4 tensors: two 4-bit numbers a byte, a float8 scale for 16 inputs, a float32 scale for a matrix.
 
-Value = e2m1 * weight_scale * weight_scale_2. In a byte the HIGH four bits come first (MXFP4 of GPT-OSS has the low
-ones first). Scales lie in blocked order. Spec: section 6.
+Value = e2m1 * weight_scale * weight_scale_2. In a byte the HIGH four bits come first (MXFP4 of GPT-OSS has
+the low ones first). Scales lie in blocked order. Spec: section 6.
 Letters: E experts (or nothing, for a single matrix), O outputs, I inputs.
 """
 
@@ -31,17 +31,18 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the values of one matrix or of a stack of experts, worked out in float32, matrix by matrix.
+    """Return the values of one matrix or of a stack of experts, worked out in float32 one by one.
 
-    Shapes: packed (O, I/2) or (E, O, I/2) uint8, blocked_scale float8 of each padded (O, I/16), matrix_scale one
-        number or (E,) -> (O, I) or (E, O, I).
+    Shapes: packed (O, I/2) or (E, O, I/2) uint8, blocked_scale float8 of each padded (O, I/16), matrix_scale
+        one number or (E,) -> (O, I) or (E, O, I).
     Raises: CheckpointError for scales that do not fit.
     """
     if packed.ndim == 2:
         return _one(packed, blocked_scale, matrix_scale.reshape(())).to(dtype)
     experts, outputs, half = packed.shape
     scales = blocked_scale.reshape(experts, -1)                                   # (E, padded)
-    matrix_scales = matrix_scale.reshape(-1).expand(experts) if matrix_scale.numel() == 1 else matrix_scale.reshape(-1)
+    matrix_scales = matrix_scale.reshape(-1)                                      # (E,) or (1,)
+    matrix_scales = matrix_scales.expand(experts) if len(matrix_scales) == 1 else matrix_scales
     if len(matrix_scales) != experts:
         raise CheckpointError(f"{len(matrix_scales)} matrix scales do not fit {experts} experts.")
     values = torch.empty(experts, outputs, 2 * half, dtype=dtype)
@@ -53,8 +54,9 @@ def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtyp
 def _one(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> Tensor:
     outputs, inputs = packed.shape[0], 2 * packed.shape[1]
     if inputs % BLOCK:
-        raise CheckpointError(f"An NVFP4 matrix of shape ({outputs}, {inputs}) needs a multiple of {BLOCK} inputs.")
-    scale = from_blocked(blocked_scale.float(), outputs, inputs // BLOCK) * matrix_scale.float()  # (O, I/16)
+        raise CheckpointError(f"NVFP4 needs a multiple of {BLOCK} inputs, not ({outputs}, {inputs}).")
+    scale = from_blocked(blocked_scale.float(), outputs, inputs // BLOCK)         # (O, I/16)
+    scale = scale * matrix_scale.float()
     return (unpack(packed).unflatten(1, (-1, BLOCK)) * scale[..., None]).flatten(1)  # (O, I)
 
 

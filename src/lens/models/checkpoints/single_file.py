@@ -1,8 +1,8 @@
 """Denoisers, from and to every layout in circulation: folder, single file (plain, MXFP8), GGUF.
 
 The layout is told from the file itself. A file without settings has its configuration read off the shapes;
-what shapes cannot tell (which text layers, how rotary axes split) is taken from the file's metadata or, for the
-released sizes, from the table of known models. Spec: section 6.
+what shapes cannot tell (which text layers, how rotary axes split) is taken from the file's metadata or, for
+the released sizes, from the table of known models. Spec: section 6.
 """
 
 import json
@@ -32,7 +32,8 @@ def load_denoiser(
 ) -> LensTransformer2DModel:
     """Return the denoiser of a folder, a .safetensors file or a .gguf file, in eval mode.
 
-    The originals are float32 (16.4 GB), so the dtype is explicit; None keeps what is stored (quantised: float32).
+    The originals are float32 (16.4 GB), so the dtype is explicit; None keeps what is stored (quantised:
+    float32).
     Raises: CheckpointError that names what does not fit and what the file probably is.
     """
     path = Path(path)
@@ -42,9 +43,8 @@ def load_denoiser(
         config = dict(config or component_config(folder))
         unknown = sorted(set(config) - set(LENS_DENOISER))
         if unknown:
-            raise CheckpointError(
-                f"{folder / 'config.json'} has settings that a Lens denoiser does not know: {', '.join(unknown)}."
-            )
+            names = ", ".join(unknown)
+            raise CheckpointError(f"{folder / 'config.json'} has settings that Lens does not know: {names}.")
     else:
         stored = open_denoiser_file(path)
         config = dict(config or config_of(stored, source=path))
@@ -55,7 +55,7 @@ def load_denoiser(
 
 
 def open_denoiser_file(path: Path) -> Stored:
-    """Return the tensors of a single-file denoiser under the module's own names, quantised ones dequantised on reading."""
+    """Return a single-file denoiser's tensors under the module's own names, dequantised when read."""
     if path.suffix.lower() == ".gguf":
         from lens.models.checkpoints.gguf_file import open_gguf
 
@@ -103,8 +103,10 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> di
         LENS_DENOISER["enc_hidden_dim"],
     )
     if open_questions != released:
-        raise CheckpointError(f"{source} is a Lens denoiser of another size, and its shapes do not tell which text layers it reads "
-                              "and how its rotary axes split. Give its config, or a file saved by Lens, which carries it.")  # fmt: skip
+        raise CheckpointError(
+            f"{source} is a Lens denoiser of another size, and its shapes do not tell which text layers it "
+            "reads and how its rotary axes split. Give its config, or a file saved by Lens, which carries it."
+        )
     blocks = {int(name.split(".")[1]) for name in shapes if name.startswith("transformer_blocks.")}
     return LENS_DENOISER | {
         "in_channels": in_channels,
@@ -127,9 +129,7 @@ def save_denoiser(
         write_single_file(path, denoiser.state_dict(), dict(denoiser.config), dtype)
         return path
     if dtype is not None and dtype != denoiser.dtype:
-        raise CheckpointError(
-            f"A folder is written in the module's own dtype, {denoiser.dtype}. Move it first: denoiser.to({dtype})."
-        )
+        raise CheckpointError(f"A folder keeps the dtype {denoiser.dtype}. Move first: denoiser.to({dtype}).")
     denoiser.save_pretrained(path, safe_serialization=True)
     return path
 

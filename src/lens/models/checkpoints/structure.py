@@ -1,6 +1,6 @@
 """Names and shapes of every weight, from a configuration alone.
 
-Free of torch: counts parameters, checks headers of files and knows all linear layers before anything is loaded.
+Free of torch: counts parameters, checks headers of files and knows all linear layers before a byte is loaded.
 The modules themselves are built elsewhere; tests hold both to the same names and shapes.
 Letters: D width of the denoiser, E experts, F width of the text features.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLFlux2
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from torch import Tensor
 
 from lens.errors import CheckpointError
@@ -59,7 +59,7 @@ def to_flux2(tensors: Mapping[str, StoredTensor], num_levels: int) -> dict[str, 
 
 
 def from_flux2(tensors: Mapping[str, StoredTensor], shapes: Shapes) -> dict[str, StoredTensor]:
-    """Return a VAE's tensors under diffusers' names, given those it should have; others stay and are reported."""
+    """Return a VAE's tensors under diffusers' names, given those it should have; others stay."""
     num_levels = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("decoder.up_blocks."))
     names = {flux2_name(name, num_levels): name for name in shapes}
     plain = {}
@@ -84,6 +84,7 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -
 
     The number of normalisation groups leaves no trace in the shapes; it is taken as released.
     """
+
     def widths(pattern: str) -> list[int]:
         found = {int(m[1]): shape[0] for name, shape in shapes.items() if (m := re.match(pattern, name))}
         return [found[level] for level in sorted(found)]
@@ -92,14 +93,17 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -
     finest_first = any(name.startswith("decoder.up.") for name in shapes)
     up = widths(r"decoder\.up(?:_blocks)?\.(\d+)\.(?:block|resnets)\.0\.conv1\.weight")
     up = up if finest_first else up[::-1]
-    layers = sum(bool(re.match(r"encoder\.down(_blocks)?\.0\.(block|resnets)\.\d+\.conv1\.weight", name)) for name in shapes)
+    first_level = r"encoder\.down(_blocks)?\.0\.(block|resnets)\.\d+\.conv1\.weight"
+    layers = sum(bool(re.match(first_level, name)) for name in shapes)
     if not (down and up and layers and "decoder.conv_in.weight" in shapes and "bn.running_mean" in shapes):
         kind = probable_kind(shapes) or "no kind of file known here"
         raise CheckpointError(f"{source} is not a FLUX.2 VAE. It is probably {kind}.")
     groups = FLUX2_VAE["norm_num_groups"]
     if any(width % groups for width in (*down, *up)):
-        raise CheckpointError(f"{source} is a VAE of another size: its widths {(*down, *up)} are no multiples of {groups}, and "
-                              "shapes do not tell its number of groups. Give its config, or a file saved by Lens.")  # fmt: skip
+        raise CheckpointError(
+            f"{source} is a VAE of another size: its widths {(*down, *up)} are no multiples of {groups}, and "
+            "shapes do not tell its number of groups. Give its config, or a file saved by Lens."
+        )
     config = FLUX2_VAE | {
         "block_out_channels": tuple(down),
         "layers_per_block": layers,
@@ -112,12 +116,12 @@ def open_vae_file(path: Path, config: Mapping[str, Any] | None = None) -> tuple[
     """Return a single-file VAE under diffusers' names, and its configuration: given, stored or inferred."""
     stored = open_safetensors(path)
     if config is not None:
-        config = dict(config)
+        settings = dict(config)
     elif CONFIG_KEY in stored.metadata:
-        config = json.loads(stored.metadata[CONFIG_KEY])
+        settings = json.loads(stored.metadata[CONFIG_KEY])
     else:
-        config = infer_vae_config(shapes_of(stored.tensors), source=path)
-    return Stored(from_flux2(stored.tensors, vae_shapes(config)), stored.metadata), config
+        settings = infer_vae_config(shapes_of(stored.tensors), source=path)
+    return Stored(from_flux2(stored.tensors, vae_shapes(settings)), stored.metadata), settings
 
 
 def load_vae(

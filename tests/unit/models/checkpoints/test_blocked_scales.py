@@ -8,7 +8,7 @@ from lens.models.checkpoints.blocked_scales import from_blocked, padded_size, to
 
 
 def position(row, column, columns_of_tiles):
-    """Where entry (row, column) lies, by the text of the layout: whole tiles first, then 32 x 4 x 4 inside."""
+    """Where entry (row, column) lies, by the text of the layout: whole tiles first, then 32 x 4 x 4."""
     tile = (row // 128) * columns_of_tiles + column // 4
     row, column = row % 128, column % 4
     return tile * 512 + (row % 32) * 16 + (row // 32) * 4 + column
@@ -16,9 +16,19 @@ def position(row, column, columns_of_tiles):
 
 @pytest.mark.parametrize(
     ("row", "column", "expected"),
-    [(0, 0, 0), (0, 3, 3), (1, 0, 16), (31, 0, 496), (32, 0, 4), (96, 2, 14), (127, 3, 511), (0, 4, 512),
-     (128, 0, 1024), (129, 5, 1553)],
-)  # fmt: skip
+    [
+        (0, 0, 0),
+        (0, 3, 3),
+        (1, 0, 16),
+        (31, 0, 496),
+        (32, 0, 4),
+        (96, 2, 14),
+        (127, 3, 511),
+        (0, 4, 512),
+        (128, 0, 1024),
+        (129, 5, 1553),
+    ],
+)
 def test_an_entry_lies_where_the_layout_says(row, column, expected):
     scales = torch.arange(130 * 7).reshape(130, 7)
     assert position(row, column, columns_of_tiles=2) == expected

@@ -34,7 +34,9 @@ def test_values_are_the_hand_computed_ones():
 def test_quantising_keeps_powers_of_two_and_stays_within_half_a_step():
     exact = torch.tensor([1.0, -0.5, 448.0, 2.0**-6, 0, 3.0, 240.0, -7.0] * 8).reshape(2, 32)
     assert dequantize(*quantize(exact)).equal(exact)
-    values = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 5)[:, None]
+    values = (
+        torch.randn(5, 96, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 5)[:, None]
+    )
     error = (dequantize(*quantize(values)) - values).abs()
     # Three bits of mantissa: half a step is 1/16 of the value; the smallest values of a group lose more.
     largest = values.abs().unflatten(1, (-1, 32)).amax(-1, keepdim=True).expand(-1, -1, 32).flatten(1)
@@ -55,17 +57,20 @@ def test_a_group_of_zeros_and_tiny_numbers_survive():
 
 def test_scales_that_are_no_numbers_are_refused():
     scales = to_blocked(torch.tensor([[255]], dtype=torch.uint8))
-    with pytest.raises(CheckpointError, match="255"):
+    with pytest.raises(CheckpointError, match=r"255"):
         dequantize(torch.zeros(1, 32).to(torch.float8_e4m3fn), scales)
 
 
 def test_a_layer_of_another_format_is_named():
     weight, scale = quantize(torch.ones(2, 32))
     settings = torch.tensor(list(json.dumps({"format": "nvfp4"}).encode()), dtype=torch.uint8)
-    tensors = {"img_in.weight": stored(weight, "F8_E4M3"), "img_in.weight_scale": stored(scale, "U8"),
-               "img_in.comfy_quant": stored(settings, "U8")}  # fmt: skip
-    with pytest.raises(CheckpointError, match="img_in in f is stored as 'nvfp4', but mxfp8 is read here"):
+    tensors = {
+        "img_in.weight": stored(weight, "F8_E4M3"),
+        "img_in.weight_scale": stored(scale, "U8"),
+        "img_in.comfy_quant": stored(settings, "U8"),
+    }
+    with pytest.raises(CheckpointError, match=r"img_in in f is stored as 'nvfp4', but mxfp8 is read here"):
         without_mxfp8(tensors, source="f")
-    with pytest.raises(CheckpointError, match="proj in f is not MXFP8: F32 weight with U8 scales"):
+    with pytest.raises(CheckpointError, match=r"proj in f is not MXFP8: F32 weight with U8 scales"):
         plain = {"proj.weight": stored(torch.ones(2, 32), "F32"), "proj.weight_scale": stored(scale, "U8")}
         without_mxfp8(plain, source="f")

@@ -11,7 +11,9 @@ EVERY_CODE = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2
 
 
 def blocked_float8(values):
-    return to_blocked(torch.tensor(values).to(torch.float8_e4m3fn).view(torch.uint8)).view(torch.float8_e4m3fn)
+    return to_blocked(torch.tensor(values).to(torch.float8_e4m3fn).view(torch.uint8)).view(
+        torch.float8_e4m3fn
+    )
 
 
 def test_the_high_half_of_a_byte_comes_first():
@@ -25,7 +27,9 @@ def test_the_sixteen_codes_are_those_of_e2m1():
 
 def test_values_are_the_hand_computed_ones():
     packed = torch.tensor([16 * code + (code + 1) for code in range(0, 16, 2)], dtype=torch.uint8)
-    packed = torch.stack([packed.repeat(2), packed.repeat(2).flip(0)])[None].repeat(3, 1, 1)   # (E 3, O 2, I/2 16)
+    packed = torch.stack([packed.repeat(2), packed.repeat(2).flip(0)])[None].repeat(
+        3, 1, 1
+    )  # (E 3, O 2, I/2 16)
     scales = torch.cat([blocked_float8([[1.0, 2.0], [0.5, 448.0]]) for _ in range(3)])
     values = dequantize(packed, scales, torch.tensor([1.0, 0.25, 8.0]), torch.float32)
     every = torch.tensor(EVERY_CODE)
@@ -47,7 +51,7 @@ def test_quantising_stays_within_half_the_widest_step():
 
 def test_scales_that_do_not_fit_are_refused():
     packed, scale, matrix_scale = quantize(torch.ones(3, 32))
-    with pytest.raises(CheckpointError, match="2 matrix scales do not fit 3 experts"):
+    with pytest.raises(CheckpointError, match=r"2 matrix scales do not fit 3 experts"):
         dequantize(packed[None].repeat(3, 1, 1), scale.repeat(3, 1), torch.ones(2), torch.float32)
-    with pytest.raises(CheckpointError, match="Block scales hold"):
+    with pytest.raises(CheckpointError, match=r"Block scales hold"):
         dequantize(packed, scale[:64], matrix_scale, torch.float32)

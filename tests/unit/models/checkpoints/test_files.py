@@ -1,0 +1,92 @@
+"""Each way in which a file of weights can be wrong has its own message."""
+
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lens.errors import CheckpointError
+from lens.models.checkpoints.files import check_match, open_safetensors, read_header
+from lens.models.checkpoints.kinds import denoiser_prefix, probable_kind
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16416901032\n"
+
+
+@pytest.fixture
+def whole(tmp_path):
+    path = tmp_path / "whole.safetensors"
+    save_file(
+        {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([7], dtype=torch.uint8)},
+        path,
+        {"by": "me"},
+    )
+    return path
+
+
+def test_a_header_tells_dtypes_shapes_and_metadata(whole):
+    header, metadata = read_header(whole)
+    assert header == {"a.weight": ("F32", (2, 3)), "b": ("U8", (1,))} and metadata == {"by": "me"}
+
+
+def test_a_tensor_is_read_when_asked_for(whole):
+    stored = open_safetensors(whole).tensors["a.weight"]
+    assert stored.num_bytes == 24 and stored.read().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.safetensors", POINTER, "is a git-lfs pointer, not the weights.*git lfs pull"),
+        ("x.safetensors", b"<!DOCTYPE html><html>404</html>", "is a web page, not weights"),
+        ("x.safetensors", b"", "is empty"),
+        ("x.bin", b"anything", "is a pickled file, which is refused"),
+        ("x.ckpt", b"anything", "is a pickled file, which is refused"),
+        ("x.safetensors", b"PK\x03\x04archive", "is a pickled file, which is refused"),
+        ("x.safetensors", b"\x80\x02}q\x00", "is a pickled file, which is refused"),
+        ("x.safetensors", b"abc", "is not a safetensors file"),
+        ("x.safetensors", b"some text that is no safetensors file", "is not a safetensors file"),
+        ("x.safetensors", struct.pack("<Q", 8) + b"not json", "its header cannot be read"),
+        ("x.safetensors", struct.pack("<Q", 2) + b"[]", "its header cannot be read"),
+        ("x.safetensors", struct.pack("<Q", 900) + b"{}", "is truncated: it has 10 bytes of 908"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_header(tmp_path / name)
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path):
+    with pytest.raises(CheckpointError, match=r"does not exist"):
+        read_header(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match=r"is a folder"):
+        read_header(tmp_path)
+
+
+@pytest.mark.parametrize("lost", [1, 20, 30])
+def test_a_file_that_lost_its_end_is_truncated(whole, lost):
+    content = whole.read_bytes()
+    whole.write_bytes(content[:-lost])
+    with pytest.raises(CheckpointError, match=rf"is truncated: it has {len(content) - lost} bytes of"):
+        read_header(whole)
+
+
+def test_a_match_is_silent_and_a_mismatch_counts_each_kind():
+    check_match({"a": (2, 3)}, {"a": (2, 3)}, source="f", what="it")
+    expected = {f"m.{i}": (1,) for i in range(12)} | {"shaped": (2, 3)}
+    with pytest.raises(CheckpointError) as caught:
+        check_match(expected, {"shaped": (3, 2), "extra": (1,)}, source="f", what="the thing")
+    assert str(caught.value) == (
+        "f does not fit the thing: 12 missing (m.0, m.1, m.2, m.3, m.4, m.5, m.6, m.7, m.8, m.9 and 2 more); "
+        "1 extra (extra); 1 mis-shaped (shaped is (3, 2), needs (2, 3)). It is no kind of file known here."
+    )
+
+
+def test_a_lens_denoiser_is_known_by_both_marks_and_under_stacked_prefixes():
+    marks = ["transformer_blocks.0.attn.norm_added_q.weight", "transformer_blocks.0.img_mlp.w1.weight"]
+    assert denoiser_prefix(marks) == ""
+    assert denoiser_prefix([f"module._orig_mod.{mark}" for mark in marks]) == "module._orig_mod."
+    assert denoiser_prefix([f"elsewhere.{mark}" for mark in marks]) is None
+    assert denoiser_prefix(marks[:1]) is None
+    assert probable_kind(["something.else"]) is None

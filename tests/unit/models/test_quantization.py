@@ -1,0 +1,130 @@
+"""Quantised weights: what is kept, what is lost, what it takes."""
+
+import builtins
+
+import pytest
+import torch
+from tiny_models import tiny_denoiser, tiny_encoder
+
+from lens.errors import LensError, MemoryNeedError, SettingError
+from lens.models.checkpoints.catalog import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
+from lens.models.checkpoints.lora import add_adapter, unload_loras
+from lens.models.checkpoints.lora_keys import Kronecker, LowRank
+from lens.models.quantization import check_memory, expected_memory, is_quantizable, quantize_weights
+
+WIDE = {"num_attention_heads": 6, "inner_dim": 96}
+CONFIGS = {"transformer": LENS_DENOISER, "text_encoder": GPT_OSS_20B, "vae": FLUX2_VAE}
+
+
+def velocity(denoiser):
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randn(2, 6, 16, generator=generator)
+    features = [torch.randn(2, 5, 24, generator=generator) for _ in range(4)]
+    with torch.no_grad():
+        return denoiser(tokens, features, None, torch.tensor([0.3, 0.9]), [(1, 2, 3)]).sample
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.01), ("float8", 0.04)])
+def test_a_quantised_denoiser_draws_nearly_the_same(kind, bound):
+    wanted = velocity(tiny_denoiser(**WIDE))
+    got = velocity(quantize_weights(tiny_denoiser(**WIDE), kind))
+    assert 0.0005 < ((got - wanted).norm() / wanted.norm()).item() < bound
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_the_sensitive_layers_keep_their_precision(kind):
+    model = quantize_weights(tiny_denoiser(**WIDE), kind)
+    plain = {
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, torch.nn.Linear) and type(m.weight) is torch.nn.Parameter
+    }
+    block = "transformer_blocks.2"
+    assert {
+        "img_in",
+        "txt_in",
+        "proj_out",
+        "norm_out.linear",
+        f"{block}.img_mod.1",
+        f"{block}.txt_mod.1",
+    } <= plain
+    assert {f"time_text_embed.timestep_embedder.linear_{i}" for i in (1, 2)} <= plain
+    changed = {name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)} - plain
+    assert {name.removeprefix(f"{block}.") for name in changed if name.startswith(block)} == {
+        "attn.img_qkv",
+        "attn.txt_qkv",
+        "attn.to_out.0",
+        "attn.to_add_out",
+        "img_mlp.w1",
+        "img_mlp.w2",
+        "img_mlp.w3",
+        "txt_mlp.w1",
+        "txt_mlp.w2",
+        "txt_mlp.w3",
+    }
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_adapters_go_on_a_quantised_denoiser_and_come_off(kind):
+    qkv, out = "transformer_blocks.1.attn.img_qkv", "transformer_blocks.0.attn.to_out.0"
+    generator = torch.Generator().manual_seed(0)
+    normal = [torch.randn(shape, generator=generator) for shape in ((4, 96), (288, 4), (8, 12), (12, 8))]
+    adapter = {qkv: LowRank(normal[0], normal[1], 2.0), out: Kronecker(normal[2], normal[3], 1.0)}
+    wanted = tiny_denoiser(**WIDE)
+    for module, part in adapter.items():
+        wanted.get_submodule(module).weight.data += part.delta()
+    model = quantize_weights(tiny_denoiser(**WIDE), kind)
+    before = velocity(model)
+    add_adapter(model, adapter, "both")
+    error = (velocity(model) - velocity(wanted)).norm() / velocity(wanted).norm()
+    assert error < 0.04 < (before - velocity(wanted)).norm() / velocity(wanted).norm()
+    unload_loras(model)
+    assert torch.equal(velocity(model), before)
+
+
+def test_a_quantised_text_encoder_gives_nearly_the_same_features():
+    ids = torch.arange(7, 27).reshape(2, 10)
+    wanted = torch.stack(tiny_encoder().text_features(ids, layers=(1, 4)))
+    encoder = quantize_weights(tiny_encoder(), "int8")
+    got = torch.stack(encoder.text_features(ids, layers=(1, 4)))
+    assert type(encoder.lm_head.weight) is torch.nn.Parameter and not is_quantizable(
+        "model.layers.0.mlp.router"
+    )
+    assert 0 < ((got - wanted).norm() / wanted.norm()).item() < 0.05
+
+
+def test_memory_is_that_of_the_weights():
+    plain = expected_memory(CONFIGS, "bfloat16")
+    assert plain["transformer"] == 2 * 4_104_225_152 and plain["text_encoder"] == 2 * 20_914_757_184
+    assert expected_memory({"transformer": LENS_DENOISER}, "float32")["transformer"] == 4 * 4_104_225_152
+    # By hand: a block has 16 d^2 of qkv and output plus 6 d h of MLP in int8; the rest stays in bfloat16.
+    d, h = 1536, 4096
+    quantised = 48 * (8 * d * d + 6 * d * h)
+    scales = 48 * (2 * 3 * d + 2 * d + 2 * (2 * h + d))
+    wanted = quantised + 2 * (4_104_225_152 - quantised) + 2 * scales
+    assert expected_memory(CONFIGS, quantization="int8")["transformer"] == wanted
+    assert expected_memory(CONFIGS, quantization="int8")["vae"] == plain["vae"]
+
+
+def test_too_little_memory_says_what_it_takes_what_is_there_and_what_to_do():
+    needed = {"transformer": 8_000_000_000, "vae": 200_000_000}
+    assert "takes about 9.4 GB on cpu (transformer 8.0, vae 0.2 GB" in check_memory(needed, available=10e9)
+    with pytest.raises(
+        MemoryNeedError, match=r"about 9.4 GB.*5.0 GB is free. Try --quantize int8.*--offload"
+    ):
+        check_memory(needed, available=5e9)
+
+
+def test_an_unknown_kind_and_a_missing_package_are_named(monkeypatch):
+    with pytest.raises(SettingError, match=r"quantize is 'int2', but it needs one of int8, float8"):
+        quantize_weights(tiny_denoiser(), "int2")
+    real = builtins.__import__
+
+    def without_torchao(name, *rest):
+        if name.startswith("torchao"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_torchao)
+    with pytest.raises(LensError, match=r'pip install "lens-t2i\[quantize\]"'):
+        quantize_weights(tiny_denoiser(), "int8")
