@@ -27,7 +27,8 @@ UNKNOWN = "unknown"
 VISIBLE = 0.07
 """A difference from the background, in the largest channel, that stands out."""
 _ASPECT_TOLERANCE = 0.22
-_NUM_REFINED = 6
+_NUM_TRIED = 8
+_NUM_DESCENDED = 3
 _SCALES = (0.93, 1.0, 1.07)
 _SHIFT_PX = 1
 _REACH = 2.0
@@ -120,11 +121,10 @@ def best_match(region: Region, gallery: Gallery, smallest_px: float) -> Match:
     A region that would need a thing below smallest_px is explained by none: similarity 0.
     """
     likeness = rough_similarities(region, gallery)
-    candidates = [
-        match
-        for index in np.argsort(-likeness)[:_NUM_REFINED]
-        if (match := _fitted(region, gallery, int(index))).size_px >= smallest_px
-    ]
+    starts = [_start(region, gallery, int(index)) for index in np.argsort(-likeness)[:_NUM_TRIED]]
+    starts = sorted((_nearby(region, gallery, start, 1.0) for start in starts), key=lambda match: match.energy)
+    fitted = [_descended(region, gallery, start) for start in starts[:_NUM_DESCENDED]]
+    candidates = [match for match in fitted if match.size_px >= smallest_px]
     if candidates:
         return min(candidates, key=lambda match: match.energy)
     left, top, right, bottom = region.box
@@ -132,25 +132,29 @@ def best_match(region: Region, gallery: Gallery, smallest_px: float) -> Match:
     return Match(UNKNOWN, (left + right) / 2, (top + bottom) / 2, size, 0.0, region.energy)
 
 
-def _fitted(region: Region, gallery: Gallery, index: int) -> Match:
-    """Return one thing at the scale and place that fit a region best, by descent from where the boxes agree."""
+def _start(region: Region, gallery: Gallery, index: int) -> Match:
+    """Return one thing at the scale and place where the frames agree, not yet compared."""
     seen, frame = region.frame, gallery.frames[index]
     size = ART_PX * float(np.sqrt(seen[2] * seen[3] / (frame[2] * frame[3])))
     x = float(seen[0]) + size * (0.5 - float(frame[0]) / ART_PX)
     y = float(seen[1]) + size * (0.5 - float(frame[1]) / ART_PX)
-    best = Match(list(THINGS)[index], x, y, size, 0.0, np.inf)
+    return Match(list(THINGS)[index], x, y, size, 0.0, np.inf)
+
+
+def _descended(region: Region, gallery: Gallery, best: Match) -> Match:
+    """Follow lower energy in scale and place until it stops falling."""
     for _ in range(_MAX_DESCENT):
-        steps = [_nearby(region, gallery.differences[index], best, scale) for scale in _SCALES]
-        lowest = min(steps, key=lambda match: match.energy)
+        lowest = min((_nearby(region, gallery, best, scale) for scale in _SCALES), key=lambda match: match.energy)
         if lowest.energy >= best.energy:
             break
         best = lowest
     return best
 
 
-def _nearby(region: Region, art: Floats, start: Match, scale: float) -> Match:
+def _nearby(region: Region, gallery: Gallery, start: Match, scale: float) -> Match:
     """Return the best match within a pixel of another, at a multiple of its size."""
     size = start.size_px * scale
+    art = gallery.differences[_index_of(start.thing)]
     drawn = _drawn(art, start.x_px, start.y_px, size, region.difference.shape)
     if drawn is None:
         return start
@@ -193,6 +197,11 @@ def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[flo
             if product > best:
                 best, dy, dx = product, row - reach, column - reach
     return region.energy + own - 2 * best, 2 * best / (region.energy + own), dx, dy
+
+
+@functools.cache
+def _index_of(thing: str) -> int:
+    return list(THINGS).index(thing)
 
 
 @functools.cache

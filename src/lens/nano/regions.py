@@ -39,7 +39,7 @@ _PRICE = 4.0
 """What a thing costs in a grouping, as unexplained squared difference: few things are likelier than many."""
 _SPECK = 0.0006
 """Parts below this fraction of the picture are never looked at."""
-_CONVINCING = 0.8
+_CONVINCING = 0.87
 """A part this much like one thing is not cut."""
 _CUT_GAIN = 0.75
 """A cut must leave less than this fraction of what the whole part left unexplained."""
@@ -91,11 +91,11 @@ def groups_in(look: Look) -> list[Group]:
     speck_px = max(6.0, _SPECK * outline.size)
     parts = [part for part in connected_parts(outline) if part.sum() >= speck_px]
     parts = sorted(parts, key=lambda part: -int(part.sum()))[:_MAX_PARTS]
-    pieces: list[Group] = []
-    for part in parts:
-        pieces += _cut(_explained(region_of(look.difference, part), look), look, _MAX_CUTS)
-    pieces = sorted(pieces, key=lambda group: -group.region.energy)[:_MAX_PARTS]
-    return _best_grouping(pieces, look)
+    groups = _best_grouping([_explained(region_of(look.difference, part), look) for part in parts], look)
+    pieces = [piece for group in groups for piece in _cut(group, look, _MAX_CUTS)]
+    if len(pieces) == len(groups):
+        return groups
+    return _best_grouping(sorted(pieces, key=lambda group: -group.region.energy)[:_MAX_PARTS], look)
 
 
 def connected_parts(mask: Mask) -> list[Mask]:
@@ -179,7 +179,7 @@ def _best_grouping(pieces: list[Group], look: Look) -> list[Group]:
     for members in {*_near_subsets(boxes), *_clusters(boxes)}:
         region = region_of(look.difference, reduce(np.logical_or, (pieces[index].mask for index in members)))
         likeness = float(rough_similarities(region, look.gallery).max())
-        if (1 - likeness) * region.energy < 2 * sum(_cost(pieces[index]) for index in members):
+        if (1 - likeness) * region.energy < 1.2 * sum(_cost(pieces[index]) for index in members):
             options[sum(1 << index for index in members)] = _explained(region, look)
 
     @functools.cache

@@ -91,14 +91,15 @@ def judge(detections: Detections, expected: Expected) -> Verdict:
     return Verdict(not reasons, tuple(reasons), detections)
 
 
-def score_pictures(pictures: Iterable[Picture], prompts: "Sequence[TaskPrompt]") -> dict[str, float]:
-    """Return the fraction of pictures that pass, by task, in the order in which tasks first come.
+def score_pictures(pictures: Iterable[Picture], prompts: "Sequence[tuple[str, TaskPrompt]]") -> dict[str, float]:
+    """Return the fraction of pictures that pass, by task, in the order in which the tasks first come.
 
+    Prompts are pairs of a task and what it asks, one for each picture.
     Raises: ValueError when there are not as many pictures as prompts.
     """
     passed: defaultdict[str, list[bool]] = defaultdict(list)
-    for picture, prompt in zip(pictures, prompts, strict=True):
-        passed[prompt.task].append(score(picture, prompt.expected).passed)
+    for picture, (task, prompt) in zip(pictures, prompts, strict=True):
+        passed[task].append(score(picture, prompt.expected).passed)
     return {task: sum(results) / len(results) for task, results in passed.items()}
 
 

@@ -1,0 +1,182 @@
+"""The scorer: ground truth passes, as drawn and as a VAE would soften it; wrong pictures fail."""
+
+import numpy as np
+import pytest
+
+from lens.core.geometry import buckets_for
+from lens.errors import ShapeError
+from lens.nano.matching import UNKNOWN
+from lens.nano.regions import connected_parts
+from lens.nano.scenes import OPPOSITE, Expected, Placed, Scene, draw
+from lens.nano.scorer import Detections, Found, colour_name, detect, judge, score, score_pictures
+from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
+from lens.nano.things import COLOURS, THINGS
+
+SIZES = list(buckets_for(128).values())
+PER_TASK = 18
+
+
+def picture_of(scene: Scene) -> np.ndarray:
+    return np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+
+
+def truth(task: str, seed: int = 0) -> list[tuple[np.ndarray, TaskPrompt]]:
+    rng = np.random.default_rng(seed)
+    return [
+        (picture_of(task_scene(prompt, rng, *SIZES[index % len(SIZES)])), prompt)
+        for index, prompt in enumerate(task_prompts(task, PER_TASK, seed=seed))
+    ]
+
+
+def softened(picture: np.ndarray, seed: int) -> np.ndarray:
+    """Blur by 0.7 px, shift the colours by a few levels, add noise: about 27 dB."""
+    rng = np.random.default_rng(seed)
+    kernel = np.exp(-0.5 * np.square(np.arange(-2, 3) / 0.7))
+    blurred = picture.astype(np.float64)
+    for axis in (0, 1):
+        blurred = np.apply_along_axis(
+            lambda line: np.convolve(np.pad(line, 2, mode="edge"), kernel / kernel.sum(), mode="valid"), axis, blurred
+        )
+    shifted = blurred * (1 + rng.normal(0, 0.02, 3)) + rng.normal(0, 3, 3)
+    return np.clip(np.round(shifted + rng.normal(0, 7, picture.shape)), 0, 255).astype(np.uint8)
+
+
+def altered(expected: Expected, how: str, rng: np.random.Generator) -> Expected:
+    """Return what a wrong picture shows instead: another thing, a count off by one, mirrored, another background."""
+    (thing, count), *rest = expected.groups
+    others = [name for name in THINGS if name not in dict(expected.groups)]
+    if how == "thing":
+        return Expected(((str(rng.choice(others)), count), *rest), expected.background, expected.relations)
+    if how == "count":
+        return Expected(((thing, count - 1 if count > 2 else count + 1), *rest), expected.background, expected.relations)
+    if how == "background":
+        colours = [name for name in COLOURS if name != expected.background]
+        return Expected(expected.groups, str(rng.choice(colours)), expected.relations)
+    relations = tuple((first, OPPOSITE[relation], second) for first, relation, second in expected.relations)
+    return Expected(expected.groups, expected.background, relations)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rendered_ground_truth_passes(task):
+    verdicts = [score(picture, prompt.expected) for picture, prompt in truth(task)]
+    assert sum(verdict.passed for verdict in verdicts) >= 0.97 * len(verdicts), [v.reasons for v in verdicts]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ground_truth_as_soft_as_a_vae_leaves_it_passes(task):
+    pictures = [(softened(picture, seed), prompt) for seed, (picture, prompt) in enumerate(truth(task))]
+    verdicts = [score(picture, prompt.expected) for picture, prompt in pictures]
+    assert sum(verdict.passed for verdict in verdicts) >= 0.94 * len(verdicts), [v.reasons for v in verdicts]
+
+
+@pytest.mark.parametrize(
+    ("task", "how"),
+    [("single", "thing"), ("two", "thing"), ("counting", "count"), ("two", "count"), ("colour", "background"),
+     ("position", "relation"), ("combined", "thing"), ("combined", "count"), ("combined", "background")],
+)  # fmt: skip
+def test_wrong_pictures_fail(task, how):
+    rng = np.random.default_rng(1)
+    passed = 0
+    for index, prompt in enumerate(task_prompts(task, PER_TASK)):
+        wrong = TaskPrompt("", altered(prompt.expected, how, rng))
+        passed += score(picture_of(task_scene(wrong, rng, *SIZES[index % len(SIZES)])), prompt.expected).passed
+    assert passed <= 0.05 * PER_TASK
+
+
+def scene_of(placed: list[Placed], background: str = "blue", height: int = 112, width: int = 144) -> Scene:
+    return Scene("two", background, COLOURS[background], tuple(placed), width, height, None, ())
+
+
+def test_things_are_found_where_and_as_large_as_they_were_drawn():
+    placed = [Placed("fox", 30, 40, 36), Placed("star", 104, 36, 48), Placed("cactus", 90, 86, 40)]
+    found = {thing.thing: thing for thing in detect(picture_of(scene_of(placed))).found}
+    assert set(found) == {"fox", "star", "cactus"}
+    for thing in placed:
+        here = found[thing.thing]
+        assert abs(here.x_px - thing.x_px) <= 1 and abs(here.y_px - thing.y_px) <= 1
+        assert abs(here.size_px / thing.size_px - 1) <= 0.05
+        assert here.similarity > 0.95
+
+
+def test_two_things_that_touch_are_told_apart():
+    placed = [Placed("orange", 40, 56, 44), Placed("panda", 80, 58, 44)]
+    assert sorted(thing.thing for thing in detect(picture_of(scene_of(placed))).found) == ["panda", "orange"]
+
+
+def test_one_thing_in_several_pieces_is_one_thing():
+    placed = [Placed("crown", 50, 56, 60)]
+    picture = picture_of(scene_of(placed))
+    picture[54:57] = picture[0, 0]  # a gap of three rows through the middle
+    assert [thing.thing for thing in detect(picture).found] == ["crown"]
+
+
+def test_what_is_like_no_thing_is_unknown_and_spoils_the_count():
+    picture = picture_of(scene_of([Placed("fox", 30, 40, 36)]))
+    picture[60:100:2, 80:130:3] = 255
+    picture[60:100:3, 80:130:2] = 0
+    verdict = score(picture, Expected((("fox", 1),), "blue", ()))
+    assert not verdict.passed
+    assert UNKNOWN in verdict.reasons[0]
+
+
+def test_specks_of_dirt_are_no_things():
+    picture = picture_of(scene_of([Placed("fox", 30, 40, 36)]))
+    picture[90:93, 100:103] = 255
+    assert [thing.thing for thing in detect(picture).found] == ["fox"]
+
+
+@pytest.mark.parametrize("background", COLOURS)
+def test_an_empty_picture_has_its_background_and_no_things(background):
+    detections = detect(picture_of(scene_of([], background)))
+    assert (detections.background, detections.background_rgb) == (background, COLOURS[background])
+    assert detections.found == ()
+
+
+def test_relations_need_order_for_every_pair_and_the_leading_axis():
+    def verdict(relation: str, *places: tuple[str, int, int]) -> bool:
+        found = tuple(Found(thing, x, y, 30, 0.99) for thing, x, y in places)
+        groups = tuple((name, sum(thing == name for thing, _, _ in places)) for name in ("fox", "cat"))
+        return judge(Detections("blue", (0, 0, 0), found), Expected(groups, None, ((0, relation, 1),))).passed
+
+    assert verdict("left of", ("fox", 20, 50), ("cat", 70, 60))
+    assert not verdict("right of", ("fox", 20, 50), ("cat", 70, 60))
+    assert not verdict("left of", ("fox", 64, 50), ("cat", 69, 50)), "closer than the margin"
+    assert not verdict("left of", ("fox", 20, 20), ("cat", 40, 90)), "mostly above"
+    assert verdict("above", ("fox", 20, 20), ("cat", 40, 90))
+    assert not verdict("left of", ("fox", 20, 50), ("fox", 90, 50), ("cat", 70, 50)), "one fox on the wrong side"
+
+
+def test_reasons_name_what_is_wrong():
+    found = (Found("fox", 20, 50, 30, 0.99), Found("cat", 70, 50, 30, 0.99))
+    expected = Expected((("fox", 2), ("cat", 1)), "red", ((0, "above", 1),))
+    assert judge(Detections("blue", (0, 0, 0), found), expected).reasons == (
+        "1 x fox found, 2 expected",
+        "fox is not above cat",
+        "the background is blue, not red",
+    )
+
+
+def test_shades_of_a_colour_keep_its_name():
+    for name, rgb in COLOURS.items():
+        for shift in (-8, 8):
+            assert colour_name(tuple(min(255, max(0, channel + shift)) for channel in rgb)) == name
+
+
+def test_scores_are_fractions_by_task():
+    pairs = [("single", *pair) for pair in truth("single")[:3]] + [("two", *pair) for pair in truth("two")[:2]]
+    blank = np.full((128, 128, 3), 200, np.uint8)
+    pictures = [blank, *(picture for _, picture, _ in pairs[1:])]
+    prompts = [(task, prompt) for task, _, prompt in pairs]
+    assert score_pictures(pictures, prompts) == {"single": 2 / 3, "two": 1.0}
+
+
+def test_connected_parts_join_over_corners_and_around_bends():
+    mask = np.array([[1, 0, 1, 0, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]], dtype=bool)
+    parts = connected_parts(mask)
+    assert sorted(int(part.sum()) for part in parts) == [2, 2, 5]
+    assert np.array_equal(np.logical_or.reduce(parts), mask)
+
+
+def test_only_8_bit_colour_pictures_are_read():
+    with pytest.raises(ShapeError, match=r"uint8 \(height, width, 3\), not float32"):
+        detect(np.zeros((64, 64, 3), np.float32))
