@@ -324,6 +324,17 @@ def test_the_callback_sees_each_step_and_its_tensors_replace_ours(pipeline):
     assert latents.abs().max() == 0
 
 
+def test_a_callback_object_says_itself_which_tensors_it_wants(pipeline):
+    class Watcher:
+        tensor_inputs = ("prompt_mask",)
+
+        def __call__(self, caller, step, timestep, tensors):
+            assert list(tensors) == ["prompt_mask"]
+            return tensors
+
+    draw(pipeline, callback_on_step_end=Watcher())
+
+
 def test_the_callback_can_turn_guidance_off_midway(pipeline, passes):
     def on_step_end(caller, step, timestep, tensors):
         caller._guidance_scale = 1.0

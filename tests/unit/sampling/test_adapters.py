@@ -1,0 +1,62 @@
+"""Adapters through the pipeline: loaded, weighed, switched and taken off again."""
+
+import pytest
+import torch
+from tiny_models import tiny_pipeline
+
+from lens.errors import SettingError
+from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two LoRA files for one layer, of different random weights."""
+    folder = tmp_path_factory.mktemp("loras")
+    for number, name in enumerate(("first", "second")):
+        generator = torch.Generator().manual_seed(number)
+        down, up = torch.randn(2, 32, generator=generator), torch.randn(96, 2, generator=generator)
+        adapter = {"transformer_blocks.1.attn.img_qkv": LowRank(down, up, 2.0)}
+        write_adapter(adapter, folder / f"{name}.safetensors", "peft")
+    return folder
+
+
+def draw(pipeline, **request):
+    generator = torch.Generator().manual_seed(0)
+    return pipeline(
+        "a fox", num_inference_steps=2, output_type="latent", generator=generator, **request
+    ).images
+
+
+def test_adapters_act_together_by_weight_and_leave_no_trace(pipeline, files):
+    plain = draw(pipeline)
+    first = pipeline.load_lora_weights(files / "first.safetensors", weight=0.5)
+    half = draw(pipeline)
+    pipeline.set_adapters(first, 1.0)
+    whole = draw(pipeline)
+    second = pipeline.load_lora_weights(files / "second.safetensors", adapter_name="other")
+    both = draw(pipeline)
+    assert second == "other"
+    for one, another in ((plain, half), (half, whole), (whole, both)):
+        assert (one - another).abs().max() > 1e-3
+    pipeline.set_adapters([first, second], [1.0, 0.0])
+    torch.testing.assert_close(draw(pipeline), whole, atol=1e-5, rtol=0)
+    pipeline.set_adapters([first], 0.5)
+    torch.testing.assert_close(draw(pipeline, attention_kwargs={"scale": 2.0}), whole, atol=1e-5, rtol=0)
+    pipeline.unload_lora_weights()
+    assert torch.equal(draw(pipeline), plain)
+
+
+def test_names_and_weights_that_do_not_fit_are_refused(pipeline, files):
+    name = pipeline.load_lora_weights(files / "first.safetensors")
+    try:
+        with pytest.raises(SettingError, match="a loaded adapter"):
+            pipeline.set_adapters("nobody")
+        with pytest.raises(SettingError, match="adapter_weights"):
+            pipeline.set_adapters([name], [1.0, 2.0])
+    finally:
+        pipeline.unload_lora_weights()
