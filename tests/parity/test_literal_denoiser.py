@@ -122,3 +122,26 @@ def test_training_in_bf16_on_the_cpu_gives_the_gradients_of_float32_to_its_preci
     half = gradients(weights, velocity.float(), goal)
     exact, half = (torch.cat([g.flatten() for g in side.values() if g is not None]) for side in (exact, half))
     assert torch.nn.functional.cosine_similarity(exact, half, dim=0) > 0.999
+
+
+def test_the_small_number_in_every_norm_is_the_released_one():
+    # Activations of about 1e-3 have squares near the 1e-6 and 1e-5 that the norms add: a wrong one shows.
+    denoiser = tiny_denoiser()
+    tokens, features, mask, t = inputs([7, 3], 7, 3, 5)
+    features = [3e-4 * layer for layer in features]
+    with torch.no_grad():
+        for name, parameter in denoiser.named_parameters():
+            if any(part in name for part in ("img_in", "txt_in", "_mod.", "_qkv")):
+                parameter.mul_(1e-3)
+            elif "to_out" in name or "to_add_out" in name:
+                parameter.mul_(1e3)  # small queries, keys and values, yet attention still counts
+        ours = denoiser(tokens, features, mask, t, [(1, 3, 5)]).sample
+        weights = denoiser.state_dict()
+        literal = literal_denoiser.velocity(weights, DENOISER_CONFIG, tokens, features, mask, t, 3, 5)
+        torch.testing.assert_close(ours, literal, atol=2e-5, rtol=2e-5)
+        for name, other in (("txt_norm.2", 1e-6), ("transformer_blocks.0.attn.norm_added_k", 1e-5)):
+            norm = denoiser.get_submodule(name)
+            right, norm.eps = norm.eps, other
+            wrong = denoiser(tokens, features, mask, t, [(1, 3, 5)]).sample
+            assert (wrong - literal).abs().max() > 1e-4, name
+            norm.eps = right
