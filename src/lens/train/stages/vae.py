@@ -14,6 +14,7 @@ from lens.nano.crops import random_crop
 from lens.objectives.objective import Objective
 from lens.objectives.reconstruction import reconstruction_loss
 from lens.train.devices import autocast, chosen_device
+from lens.train.latent_pruning import without_unused_channels
 from lens.train.pictures import grid_of
 from lens.train.settings import RunSettings
 
@@ -76,8 +77,10 @@ class VaeStage:
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        measure_latent_statistics(self.trained, self._crops(HELD_OUT + 1000, 512))
-        self.trained.save_pretrained(folder / "vae")
+        pixels = self._crops(HELD_OUT + 1000, 512)
+        finished = without_unused_channels(self.trained, pixels[:64])  # type: ignore[arg-type]
+        measure_latent_statistics(finished, pixels)
+        finished.save_pretrained(folder / "vae")
 
     def _crops(self, first: int, count: int) -> Tensor:
         crops = [

@@ -1,0 +1,43 @@
+"""Take the latent channels out of a trained autoencoder that its KL term has switched off.
+
+A channel whose posterior is as wide as the prior carries nothing, yet normalised latents would blow its residue
+up to unit variance and the denoiser would have to learn it. What is left draws the same pictures.
+"""
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from torch import Tensor
+
+UNUSED_ABOVE = 0.5
+"""Mean posterior standard deviation from which on a channel counts as unused; used ones stay below 0.1."""
+
+
+@torch.no_grad()
+def without_unused_channels(vae: AutoencoderKLFlux2, pixels: Tensor) -> AutoencoderKLFlux2:
+    """Return the autoencoder with only the latent channels that it uses on these pictures.
+
+    The two 1x1 convolutions next to the latents are folded into their neighbours; a folded bias differs at the
+    outermost latent cells alone, where the convolution beside it is padded.
+
+    Shapes: pixels (N, 3, H, W) in [-1, 1].
+    """
+    posterior = vae.encode(pixels).latent_dist
+    used = torch.nonzero(posterior.std.mean((0, 2, 3)) < UNUSED_ABOVE).flatten()              # (k,)
+    channels = vae.config.latent_channels
+    if len(used) == channels:
+        return vae
+    small = AutoencoderKLFlux2.from_config({**vae.config, "latent_channels": len(used)}).to(pixels.device)
+    state = {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith("bn.")}
+    moments = torch.cat((used, used + channels))                                              # means, log-variances
+    out, quant = vae.encoder.conv_out, vae.quant_conv.weight[moments, :, 0, 0]                # (2k, 2c)
+    state["encoder.conv_out.weight"] = torch.einsum("ki,i...->k...", quant, out.weight)
+    state["encoder.conv_out.bias"] = quant @ out.bias + vae.quant_conv.bias[moments]
+    into, unquant = vae.decoder.conv_in, vae.post_quant_conv.weight[..., 0, 0]                # (c, c)
+    state["decoder.conv_in.weight"] = torch.einsum("dcyx,ck->dkyx", into.weight, unquant[:, used])
+    state["decoder.conv_in.bias"] = into.bias + into.weight.sum((2, 3)) @ vae.post_quant_conv.bias
+    for name, size in (("quant_conv", 2 * len(used)), ("post_quant_conv", len(used))):
+        state[f"{name}.weight"] = torch.eye(size, device=pixels.device)[:, :, None, None]
+        state[f"{name}.bias"] = torch.zeros(size, device=pixels.device)
+    missing, unexpected = small.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.startswith("bn.") for name in missing)
+    return small.eval()
