@@ -51,7 +51,7 @@ def process(tmp_path) -> Callable[..., Ran]:
             capture_output=True,
             cwd=tmp_path,
             env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
-            timeout=180,
+            timeout=600,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 

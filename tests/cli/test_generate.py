@@ -214,7 +214,7 @@ def test_an_interrupted_process_leaves_no_draft_and_the_status_of_interruption(t
         path = json.loads(running.stdout.readline())["path"]
         time.sleep(0.2)
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 130
+        assert running.wait(600) == 130
     assert path == "a-fox_0.png"
     for file in tmp_path.iterdir():
         assert read_settings(file).steps == 60

@@ -1,8 +1,8 @@
 """The command starts at once: help without torch, versions, and errors before anything is loaded."""
 
+import resource
 import subprocess
 import sys
-import time
 
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "peft", "huggingface_hub")
 
@@ -31,15 +31,14 @@ def test_a_large_model_is_described_without_torch_or_numpy():
 
 
 def test_help_is_quick_and_names_every_word(process):
-    fastest = 9.0
-    for _ in range(3):  # the best of three: other work on the machine is not the command's
-        started = time.perf_counter()
-        ran = process("--help")
-        fastest = min(fastest, time.perf_counter() - started)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = process("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ran.status == 0
     for word in ("generate", "models", "info", "convert", "train"):
         assert f" {word} " in ran.out
-    assert fastest < 1.5, "0.35 s on an idle laptop; the bound leaves room for a busy machine"
+    # Processor time, which is wall time on an idle machine (0.35 s) and hardly grows on a busy one.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_generate_help_names_every_option(lens):
