@@ -61,7 +61,6 @@ class PretrainStage:
         self.settings = settings
         self.device = chosen_device(settings.device)
         self._vae, self._text_encoder, self._tokenizer = _load_encoders(settings, self.device)
-        torch.manual_seed(settings.seed)
         self.trained = _fresh_denoiser(settings, self._vae, self._text_encoder).to(self.device)
         if settings.start_from:
             source = LensTransformer2DModel.from_pretrained(settings.start_from)
@@ -191,6 +190,8 @@ def _fresh_denoiser(settings: PretrainSettings, vae: Any, text_encoder: Any) -> 
         "out_channels": channels,
         "enc_hidden_dim": text_encoder.config.hidden_size,
     }
-    return LensTransformer2DModel(**(fixed | settings.config))
+    denoiser = LensTransformer2DModel(**(fixed | settings.config))
+    denoiser.init_weights(generator_for(settings.seed, "pretrain/weights"))
+    return denoiser
 
 
