@@ -40,6 +40,7 @@ def refuses(lens, tiny_model, tmp_path):
         (["--lora", "gone.safetensors:strong"], ["--lora", "number as the weight"]),
         (["--device", "tpu"], ["--device is 'tpu'", "cpu"]),
         (["--offload", "model", "--device", "cpu"], ["--offload is 'model'", "a GPU"]),
+        (["--out", "new", "--size", "9x16"], ["width is 9"]),
         (["--out", "a.tiff"], ["--out is 'a.tiff'", ".png, .jpg, .jpeg, .webp"]),
         (["--out", "a.png", "--format", "jpg"], ["--format is 'jpg'", "a.png"]),
         (["--out", "a.png", "--count", "2"], ["--out is 'a.png'", "a folder for 2 pictures"]),

@@ -24,6 +24,8 @@ from lens.app.options import (
 
 if TYPE_CHECKING:
     from lens.app.picture_files import PictureSettings
+    from lens.app.targets import Target
+    from lens.app.wanted import Wanted
 
 WHAT, HOW, WITH, OUT = "What to draw", "How to draw it", "What to draw it with", "Where to write it"
 
@@ -174,7 +176,10 @@ def generate(
         wanted = wanted.like(like, read_settings(like))
     wanted.check()
     target = Target.of(out, picture_format and picture_format.value, like, wanted.num_pictures)
+    _draw_all(wanted, target, as_json)
 
+
+def _draw_all(wanted: "Wanted", target: "Target", as_json: bool) -> None:
     from lens.app.drawing import draw
     from lens.app.progress import Progress
 

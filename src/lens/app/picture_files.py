@@ -223,14 +223,11 @@ def write_over(path: Path, write: Callable[[BinaryIO], None]) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder where it is missing; raise a LensError where pictures cannot be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise SettingError("--out", str(folder), "a folder", "A file of that name is in the way.") from error
-    except OSError as error:
-        raise SettingError("--out", str(folder), "a folder that can be made", f"{error.strerror}.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
+    """Raise a LensError where a folder can be neither written to nor made; make nothing yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise SettingError("--out", str(folder), "a folder", f"The file {there} is in the way.")
+    if not os.access(there, os.W_OK | os.X_OK):
         raise SettingError("--out", str(folder), "a folder you may write to", "Choose another with --out.")
 
 
@@ -239,6 +236,7 @@ def _draft(folder: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
     """Write a file under a hidden name; at the end of the block it is gone unless it was renamed."""
     path = folder / f".lens-{uuid4().hex}.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with open(path, "xb") as file:
             write(file)
             file.flush()

@@ -189,5 +189,13 @@ def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(SettingError, match=r"--out.*in the way"):
         check_writable(tmp_path / "out")
+    with pytest.raises(SettingError, match=r"--out.*in the way"):
+        check_writable(tmp_path / "out" / "deep")
+
+
+def test_a_missing_folder_is_made_with_the_first_picture_only(tmp_path):
     check_writable(tmp_path / "new" / "deep")
-    assert (tmp_path / "new" / "deep").is_dir()
+    assert not (tmp_path / "new").exists()
+    path = write_new(tmp_path / "new" / "deep", "fox", ".png", lambda file: file.write(b"1"))
+    assert path == tmp_path / "new" / "deep" / "fox.png"
+    assert path.read_bytes() == b"1"

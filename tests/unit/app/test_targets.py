@@ -29,7 +29,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 def test_the_target_of_a_single_picture(out, picture_format, like, folder, becomes, file):
     target = Target.of(out and Path(out), picture_format, like and Path(like), 1)
     assert target == Target(Path(folder), becomes, file and Path(file))
-    assert target.folder.is_dir()
+    assert not list(Path().iterdir())
 
 
 def test_an_existing_folder_with_a_dot_in_its_name_is_a_folder():
