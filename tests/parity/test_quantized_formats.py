@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from comparisons import relative_error, velocity
 from safetensors.torch import save_file
 from tiny_models import DENOISER_CONFIG, tiny_denoiser, tiny_encoder, tiny_tokenizer
 
@@ -26,18 +27,6 @@ WIDE = {
     "num_layers": 2,
 }
 WIDE_CONFIG = DENOISER_CONFIG | WIDE
-
-
-def velocity(denoiser, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(5)
-    tokens = torch.randn(2, 6, 16, generator=generator).to(dtype)
-    features = [torch.randn(2, 5, 24, generator=generator).to(dtype) for _ in range(4)]
-    with torch.no_grad():
-        return denoiser(tokens, features, None, torch.tensor([0.3, 0.9]), [(1, 2, 3)]).sample
-
-
-def relative_error(got, wanted):
-    return ((got - wanted).norm() / wanted.norm()).item()
 
 
 def is_linear(name, value):
@@ -254,6 +243,22 @@ def test_the_features_of_an_nvfp4_encoder_are_near_those_of_the_plain_one(tmp_pa
     save_file(tensors, tmp_path / "e.safetensors")
     loaded = load_text_encoder(tmp_path / "e.safetensors", torch.float32, config=encoder.config.to_dict())
     assert relative_error(features_of(loaded), features_of(encoder)) < 0.1
+
+
+def test_experts_kept_packed_give_the_features_of_the_unpacked_ones(tmp_path):
+    encoder = tiny_encoder(**ENCODER)
+    tensors, _ = nvfp4_tensors(encoder)
+    path, config = tmp_path / "e.safetensors", encoder.config.to_dict()
+    save_file(tensors, path)
+    packed = load_text_encoder(path, torch.float32, config, keep_packed=True)
+    assert not any(name.endswith(("gate_up_proj", "down_proj")) for name in packed.state_dict())
+    wanted = features_of(load_text_encoder(path, torch.float32, config))
+    torch.testing.assert_close(features_of(packed), wanted, rtol=1e-5, atol=1e-5)
+    assert relative_error(features_of(packed.to(torch.bfloat16)).float(), wanted) < 0.05
+    del tensors["layers.1.mlp.experts.down_proj.weight_scale_2"]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError):
+        load_text_encoder(path, torch.float32, config, keep_packed=True)
 
 
 def test_the_tokenizer_inside_an_nvfp4_file_is_the_one_that_was_put_in(tmp_path):

@@ -4,6 +4,7 @@ import builtins
 
 import pytest
 import torch
+from comparisons import velocity
 from tiny_models import tiny_denoiser, tiny_encoder
 
 from lens.errors import LensError, MemoryNeedError, SettingError
@@ -14,14 +15,6 @@ from lens.models.quantization import check_memory, expected_memory, is_quantizab
 
 WIDE = {"num_attention_heads": 6, "inner_dim": 96}
 CONFIGS = {"transformer": LENS_DENOISER, "text_encoder": GPT_OSS_20B, "vae": FLUX2_VAE}
-
-
-def velocity(denoiser):
-    generator = torch.Generator().manual_seed(5)
-    tokens = torch.randn(2, 6, 16, generator=generator)
-    features = [torch.randn(2, 5, 24, generator=generator) for _ in range(4)]
-    with torch.no_grad():
-        return denoiser(tokens, features, None, torch.tensor([0.3, 0.9]), [(1, 2, 3)]).sample
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("int8", 0.01), ("float8", 0.04)])

@@ -7,6 +7,7 @@ reading one runs the code inside. Knows nothing of what the tensors mean.
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,25 +115,18 @@ def _truncated(path: Path, size: int, needed: int) -> CheckpointError:
 def open_safetensors(path: Path) -> Stored:
     """Return the tensors of a safetensors file, each read from disk when asked for."""
     header, metadata = read_header(path)
-    return Stored(
-        {name: StoredTensor(shape, dtype, _reader(path, name)) for name, (dtype, shape) in header.items()},
-        metadata,
-    )
 
-
-def _reader(path: Path, name: str) -> Callable[[], "Tensor"]:
-    def read() -> "Tensor":
+    @cache
+    def opened() -> Any:
         from safetensors import safe_open
 
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name)
+        return safe_open(path, framework="pt")
 
-    return read
+    def stored(name: str) -> StoredTensor:
+        dtype, shape = header[name]
+        return StoredTensor(shape, dtype, lambda: opened().get_tensor(name))
 
-
-def renamed(tensors: Mapping[str, StoredTensor], names: Mapping[str, str]) -> dict[str, StoredTensor]:
-    """Return the same tensors under other names; a name that is not in the mapping stays."""
-    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+    return Stored({name: stored(name) for name in header}, metadata)
 
 
 def check_match(

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lens.errors import CheckpointError, LensError
+from lens.errors import CheckpointError, LensError, SettingError
 from lens.models.checkpoints import nvfp4
 from lens.models.checkpoints.catalog import GPT_OSS_20B
-from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.files import Stored, StoredTensor, check_match, open_safetensors, shapes_of
 from lens.models.checkpoints.folder import WHAT, check_component
 from lens.models.checkpoints.kinds import probable_kind
 from lens.models.checkpoints.loading import built_empty, fill
@@ -40,11 +40,16 @@ _GGUF_BLOCK = {
 
 
 def load_text_encoder(
-    path: str | Path, torch_dtype: torch.dtype = torch.bfloat16, config: Mapping[str, Any] | None = None
+    path: str | Path,
+    torch_dtype: torch.dtype = torch.bfloat16,
+    config: Mapping[str, Any] | None = None,
+    *,
+    keep_packed: bool = False,
 ) -> LensGptOssEncoder:
     """Return the text encoder of a folder, an NVFP4 .safetensors file or a .gguf file, in eval mode.
 
-    Single files are dequantised: GPT-OSS-20B takes about 40 GB in bfloat16.
+    Single files are dequantised: GPT-OSS-20B takes about 42 GB in bfloat16. `keep_packed` leaves the experts
+    of an NVFP4 file as they are (about 13 GB in all) and unpacks each when tokens reach it: smaller, slower.
     Raises: CheckpointError that names what does not fit and what the file probably is.
     """
     path = Path(path)
@@ -52,13 +57,45 @@ def load_text_encoder(
         folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
         check_component(folder, "text_encoder")
         return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype).eval()
+    if keep_packed and path.suffix.lower() != ".safetensors":
+        raise SettingError("keep_packed", str(path), "an NVFP4 .safetensors file")
     stored = open_text_encoder_file(path, torch_dtype)
     settings = dict(config or infer_config(shapes_of(stored.tensors), source=path))
     model = built_empty(lambda: _encoder(settings))
     if HEAD not in stored.tensors:
         model.lm_head = MissingHead(path)  # type: ignore[assignment]
-    fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["text_encoder"])
+    tensors = _pack_experts(model, stored.tensors, path) if keep_packed else stored.tensors
+    fill(model, tensors, torch_dtype, source=path, what=WHAT["text_encoder"])
     return model
+
+
+def _pack_experts(
+    model: LensGptOssEncoder, tensors: Mapping[str, StoredTensor], path: Path
+) -> dict[str, StoredTensor]:
+    """Put packed experts into every layer that is stored so; return the tensors that are left to read."""
+    from lens.models.checkpoints.packed_experts import PackedExperts
+
+    raw = open_safetensors(path).tensors
+    if not _outputs_first(raw):
+        raise SettingError("keep_packed", str(path), "a file whose experts store outputs first")
+    left = dict(tensors)
+    layers: Any = model.model.layers
+    for index, layer in enumerate(layers):
+        front = f"layers.{index}.mlp.experts"
+        experts = PackedExperts(layer.mlp.experts)
+        for name in ("gate_up_proj", "down_proj"):
+            stored = f"{front}.{name}" if f"{front}.{name}.weight_scale_2" in raw else f"model.{front}.{name}"
+            parts = [raw.get(f"{stored}.{part}") for part in ("weight", "weight_scale", "weight_scale_2")]
+            expected = left.pop(f"model.{front}.{name}", None)
+            if expected is None or None in parts:
+                raise CheckpointError(f"{path} does not hold {stored} in NVFP4. Load it without keep_packed.")
+            check_match(
+                {name: tuple(getattr(layer.mlp.experts, name).shape)}, {name: expected.shape}, source=path,
+                what=f"{stored} of the text encoder",
+            )  # fmt: skip
+            experts.hold(name, *(part.read() for part in parts if part is not None))
+        layer.mlp.experts = experts
+    return left
 
 
 def _encoder(settings: Mapping[str, Any]) -> LensGptOssEncoder:

@@ -27,7 +27,7 @@ def unpack(packed: Tensor) -> Tensor:
     Shapes: (..., I/2) uint8 -> (..., I) float32.
     """
     bits = torch.stack([packed >> 4, packed & 0x0F], dim=-1)                      # (..., I/2, 2)
-    return torch.tensor(E2M1)[bits.long()].flatten(-2)                            # (..., I)
+    return torch.tensor(E2M1, device=packed.device)[bits.int()].flatten(-2)       # (..., I)
 
 
 def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtype: torch.dtype) -> Tensor:
