@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lens.nano.art import sprite
 from lens.nano.things import THINGS
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, the last two exclusive."""
 
@@ -81,7 +81,7 @@ def region_of(difference: Floats, mask: NDArray[np.bool_]) -> Region:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     own = difference * mask[..., None]
-    energy = np.square(own).sum(-1)                                               # (H, W)
+    energy = np.square(own).sum(-1)  # (H, W)
     return Region(box, mask, own, float(energy.sum()), _frames(energy[None])[0])
 
 
@@ -89,28 +89,28 @@ def gallery_on(background_rgb: tuple[float, float, float]) -> Gallery:
     """Return all things as they look on a background colour, channels in [0, 1]."""
     background = np.asarray(background_rgb, dtype=np.float32)
     premultiplied, alpha = _art()
-    differences = premultiplied - alpha * background                              # (N, M, M, 3)
-    frames = _frames(np.square(differences).sum(-1))                              # (N, 4)
+    differences = premultiplied - alpha * background  # (N, M, M, 3)
+    frames = _frames(np.square(differences).sum(-1))  # (N, 4)
     columns, rows = (_stretches(frames[:, axis], frames[:, axis + 2], ART_PX) for axis in (0, 1))
-    patches = rows @ differences.reshape(len(frames), ART_PX, ART_PX * 3)         # (N, P, M * 3)
+    patches = rows @ differences.reshape(len(frames), ART_PX, ART_PX * 3)  # (N, P, M * 3)
     patches = patches.reshape(len(frames), PATCH_PX, ART_PX, 3).transpose(0, 1, 3, 2)
-    patches = patches @ columns.transpose(0, 2, 1)[:, None]                       # (N, P, 3, P)
+    patches = patches @ columns.transpose(0, 2, 1)[:, None]  # (N, P, 3, P)
     return Gallery(differences, frames, _unit(patches.reshape(len(frames), -1)))
 
 
 def rough_similarities(region: Region, gallery: Gallery) -> Floats:
-    """Return how alike a region and every thing look when both are stretched to a square, less for other aspects.
+    """Return how alike a region and every thing look stretched to a square; less for other aspects.
 
     Shapes: -> (N,), 1 for equal.
     """
     frame = region.frame
-    rows = _stretches(frame[1:2], frame[3:4], region.difference.shape[0])[0]      # (P, H)
-    columns = _stretches(frame[:1], frame[2:3], region.difference.shape[1])[0]    # (P, W)
+    rows = _stretches(frame[1:2], frame[3:4], region.difference.shape[0])[0]  # (P, H)
+    columns = _stretches(frame[:1], frame[2:3], region.difference.shape[1])[0]  # (P, W)
     left, top, right, bottom = region.box
     inside = region.difference[top:bottom, left:right]
     patch = np.einsum("ph,hwc,qw->pcq", rows[:, top:bottom], inside, columns[:, left:right], optimize=True)
-    likeness = gallery.patches @ _unit(patch.reshape(1, -1))[0]                   # (N,)
-    aspects = np.log(gallery.frames[:, 2] / gallery.frames[:, 3])                 # (N,)
+    likeness = gallery.patches @ _unit(patch.reshape(1, -1))[0]  # (N,)
+    aspects = np.log(gallery.frames[:, 2] / gallery.frames[:, 3])  # (N,)
     stretch = np.log(frame[2] / frame[3]) - aspects
     return likeness * np.exp(-0.5 * np.square(stretch / _ASPECT_TOLERANCE)).astype(np.float32)
 
@@ -122,11 +122,11 @@ def best_match(region: Region, gallery: Gallery, smallest_px: float) -> Match:
     """
     likeness = rough_similarities(region, gallery)
     starts = [_start(region, gallery, int(index)) for index in np.argsort(-likeness)[:_NUM_TRIED]]
-    starts = sorted((_nearby(region, gallery, start, 1.0) for start in starts), key=lambda match: match.energy)
-    fitted = [_descended(region, gallery, start) for start in starts[:_NUM_DESCENDED]]
+    placed = sorted((_nearby(region, gallery, start, 1.0) for start in starts), key=_unexplained)
+    fitted = [_descended(region, gallery, start) for start in placed[:_NUM_DESCENDED]]
     candidates = [match for match in fitted if match.size_px >= smallest_px]
     if candidates:
-        return min(candidates, key=lambda match: match.energy)
+        return min(candidates, key=_unexplained)
     left, top, right, bottom = region.box
     size = float(max(right - left, bottom - top))
     return Match(UNKNOWN, (left + right) / 2, (top + bottom) / 2, size, 0.0, region.energy)
@@ -144,11 +144,15 @@ def _start(region: Region, gallery: Gallery, index: int) -> Match:
 def _descended(region: Region, gallery: Gallery, best: Match) -> Match:
     """Follow lower energy in scale and place until it stops falling."""
     for _ in range(_MAX_DESCENT):
-        lowest = min((_nearby(region, gallery, best, scale) for scale in _SCALES), key=lambda match: match.energy)
+        lowest = min((_nearby(region, gallery, best, scale) for scale in _SCALES), key=_unexplained)
         if lowest.energy >= best.energy:
             break
         best = lowest
     return best
+
+
+def _unexplained(match: Match) -> float:
+    return match.energy
 
 
 def _nearby(region: Region, gallery: Gallery, start: Match, scale: float) -> Match:
@@ -162,7 +166,9 @@ def _nearby(region: Region, gallery: Gallery, start: Match, scale: float) -> Mat
     return Match(start.thing, start.x_px + dx, start.y_px + dy, size, similarity, energy)
 
 
-def _drawn(art: Floats, x: float, y: float, size: float, shape: tuple[int, ...]) -> tuple[Floats, int, int] | None:
+def _drawn(
+    art: Floats, x: float, y: float, size: float, shape: tuple[int, ...]
+) -> tuple[Floats, int, int] | None:
     """Draw art at a centre and size into the pixels that it covers; return them with their left and top."""
     step = ART_PX / size
     left, top = int(np.floor(x - size / 2)) - 1, int(np.floor(y - size / 2)) - 1
@@ -173,8 +179,8 @@ def _drawn(art: Floats, x: float, y: float, size: float, shape: tuple[int, ...])
         return None
     columns = _weights((left - (x - size / 2)) * step, step, left_end - left, ART_PX, _SOFTNESS_PX)
     rows = _weights((top - (y - size / 2)) * step, step, top_end - top, ART_PX, _SOFTNESS_PX)
-    half = (rows @ art.reshape(ART_PX, -1)).reshape(len(rows), ART_PX, 3)         # (h, M, 3)
-    return np.matmul(columns, half), left, top                                    # (h, w, 3)
+    half = (rows @ art.reshape(ART_PX, -1)).reshape(len(rows), ART_PX, 3)  # (h, M, 3)
+    return np.matmul(columns, half), left, top  # (h, w, 3)
 
 
 def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[float, float, int, int]:
@@ -185,9 +191,9 @@ def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[flo
     total = region.difference.shape
     y0, y1 = max(top - reach, 0), min(top + height + reach, total[0])
     x0, x1 = max(left - reach, 0), min(left + width + reach, total[1])
-    window[y0 - top + reach : y1 - top + reach, x0 - left + reach : x1 - left + reach] = (
-        region.difference[y0:y1, x0:x1]
-    )
+    window[y0 - top + reach : y1 - top + reach, x0 - left + reach : x1 - left + reach] = region.difference[
+        y0:y1, x0:x1
+    ]
     own = float(np.square(drawn).sum()) + 1e-6
     best, dy, dx = -np.inf, 0, 0
     flat = drawn.ravel()
@@ -216,7 +222,7 @@ def _frames(energy: Floats) -> Floats:
     total = energy.sum((1, 2)) + 1e-9
     found = []
     for axis in (2, 1):
-        profile = energy.sum(3 - axis) / total[:, None]                           # (N, w or h)
+        profile = energy.sum(3 - axis) / total[:, None]  # (N, w or h)
         at = np.arange(energy.shape[axis]) + 0.5
         centre = profile @ at
         spread = np.sqrt(np.maximum((profile * np.square(at - centre[:, None])).sum(1), 0.25))
@@ -226,7 +232,7 @@ def _frames(energy: Floats) -> Floats:
 
 
 def _weights(start: float, step: float, count: int, source: int, softness: float = 1.0) -> Floats:
-    """Return (count, source) weights that resample a line: output i is centred at start + (i + 0.5) * step."""
+    """Return (count, source) weights that resample a line, output i centred at start + (i + 0.5) * step."""
     centres = start + (np.arange(count) + 0.5) * step
     width = softness * max(step, 1.0)
     distance = np.abs(centres[:, None] - (np.arange(source) + 0.5))
@@ -235,9 +241,8 @@ def _weights(start: float, step: float, count: int, source: int, softness: float
 
 def _stretches(centre: Floats, reach: Floats, source: int) -> Floats:
     """Return (N, P, source) weights that stretch what lies within reach of each centre to P pixels."""
-    return np.stack([
-        _weights(middle - half, 2 * half / PATCH_PX, PATCH_PX, source) for middle, half in zip(centre, reach, strict=True)
-    ])  # fmt: skip
+    lines = zip(centre - reach, 2 * reach / PATCH_PX, strict=True)
+    return np.stack([_weights(start, step, PATCH_PX, source) for start, step in lines])
 
 
 def _unit(rows: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """The parts of a picture that stand out from its background, and how they group into things.
 
-A part may be a piece of a thing (a hat apart from its head), one thing, or several that touch. Candidates are the
-parts, near parts joined, and parts cut in two; the grouping that leaves the least unexplained wins.
+A part may be a piece of a thing (a hat apart from its head), one thing, or several that touch. Candidates are
+the parts, near parts joined, and parts cut in two; the grouping that leaves the least unexplained wins.
 Knows nothing of scenes, captions or expectations.
 Letters: H, W the picture.
 """
@@ -43,6 +43,8 @@ _CONVINCING = 0.87
 """A part this much like one thing is not cut."""
 _CUT_GAIN = 0.75
 """A cut must leave less than this fraction of what the whole part left unexplained."""
+_HOPEFUL = 1.5
+"""A join is looked at closely when it may leave less than this multiple of what its pieces leave."""
 _MAX_CUTS = 5
 _MIN_PIECE_PX = 8
 
@@ -149,9 +151,7 @@ def _cut(whole: Group, look: Look, cuts_left: int) -> list[Group]:
     best, halves = np.inf, ()
     for pair in _halves(whole):
         regions = [region_of(look.difference, half) for half in pair]
-        unexplained = sum(
-            (1 - max(0.0, float(rough_similarities(region, look.gallery).max()))) * region.energy for region in regions
-        )
+        unexplained = sum(_roughly_unexplained(region, look) for region in regions)
         if unexplained < best:
             best, halves = unexplained, regions
     pieces = [piece for half in halves for piece in _cut(_explained(half, look), look, cuts_left - 1)]
@@ -161,7 +161,7 @@ def _cut(whole: Group, look: Look, cuts_left: int) -> list[Group]:
 
 
 def _halves(whole: Group) -> Iterator[tuple[Mask, Mask]]:
-    """Yield a part cut in two by every other row and column that leaves both pieces big enough to be a thing."""
+    """Yield a part cut in two at every other row and column that leaves two pieces of some size."""
     left, top, right, bottom = whole.region.box
     for axis, (start, end) in enumerate(((top, bottom), (left, right))):
         for line in range(start + _MIN_PIECE_PX, end - _MIN_PIECE_PX + 1, 2):
@@ -178,8 +178,7 @@ def _best_grouping(pieces: list[Group], look: Look) -> list[Group]:
     boxes = [piece.region.box for piece in pieces]
     for members in {*_near_subsets(boxes), *_clusters(boxes)}:
         region = region_of(look.difference, reduce(np.logical_or, (pieces[index].mask for index in members)))
-        likeness = float(rough_similarities(region, look.gallery).max())
-        if (1 - likeness) * region.energy < 1.2 * sum(_cost(pieces[index]) for index in members):
+        if _roughly_unexplained(region, look) < _HOPEFUL * sum(_cost(pieces[index]) for index in members):
             options[sum(1 << index for index in members)] = _explained(region, look)
 
     @functools.cache
@@ -197,6 +196,11 @@ def _best_grouping(pieces: list[Group], look: Look) -> list[Group]:
     return list(cheapest((1 << len(pieces)) - 1)[1])
 
 
+def _roughly_unexplained(region: Region, look: Look) -> float:
+    likeness = float(rough_similarities(region, look.gallery).max())
+    return (1 - max(0.0, likeness)) * region.energy
+
+
 def _cost(group: Group) -> float:
     return _PRICE + min(group.match.energy, group.region.energy)
 
@@ -204,8 +208,7 @@ def _cost(group: Group) -> float:
 def _near_subsets(boxes: list[Box]) -> Iterator[tuple[int, ...]]:
     """Yield every set of two to four pieces that are linked by small gaps."""
     near = [
-        {j for j, other in enumerate(boxes) if i != j and _gap(one, other) <= _REACH * max(_longer(one), _longer(other))}
-        for i, one in enumerate(boxes)
+        {j for j, other in enumerate(boxes) if i != j and _is_near(one, other)} for i, one in enumerate(boxes)
     ]
     seen = {frozenset((i,)) for i in range(len(boxes))}
     growing = list(seen)
@@ -227,6 +230,10 @@ def _clusters(boxes: list[Box]) -> Iterator[tuple[int, ...]]:
                 left -= edge
             if len(cluster) > 1:
                 yield tuple(sorted(cluster))
+
+
+def _is_near(one: Box, other: Box) -> bool:
+    return _gap(one, other) <= _REACH * max(_longer(one), _longer(other))
 
 
 def _gap(one: Box, other: Box) -> int:

@@ -1,8 +1,8 @@
 """What a picture of the nano world shows, and whether that is what was asked for; no learned judge.
 
 Counts are exact, as in GenEval: a thing too many, of whatever kind, fails a picture as one too few does.
-Regions come from regions.py, their names from matching.py. Knows nothing of models or of how a picture was made.
-Units: positions and sizes are pixels, x to the right, y down; a thing's place is the centre of its sprite square.
+Regions come from regions.py, their names from matching.py. Knows nothing of models or how a picture was made.
+Units: positions and sizes are pixels, x right, y down; a thing's place is the centre of its sprite square.
 """
 
 from collections import Counter, defaultdict
@@ -32,7 +32,7 @@ _DEBRIS = 0.35
 _COVERED = 0.6
 """An unknown part with this share inside a found thing's square belongs to that thing."""
 _RELATION_MARGIN = 0.1
-"""Two things are left and right of each other when their centres differ by this fraction of their sides' sum."""
+"""Centres of things in a relation differ by at least this fraction of the sum of their sides."""
 
 
 class Found(NamedTuple):
@@ -91,7 +91,9 @@ def judge(detections: Detections, expected: Expected) -> Verdict:
     return Verdict(not reasons, tuple(reasons), detections)
 
 
-def score_pictures(pictures: Iterable[Picture], prompts: "Sequence[tuple[str, TaskPrompt]]") -> dict[str, float]:
+def score_pictures(
+    pictures: Iterable[Picture], prompts: "Sequence[tuple[str, TaskPrompt]]"
+) -> dict[str, float]:
     """Return the fraction of pictures that pass, by task, in the order in which the tasks first come.
 
     Prompts are pairs of a task and what it asks, one for each picture.
@@ -152,11 +154,13 @@ def _wrong_relations(detections: Detections, expected: Expected) -> list[str]:
 
 
 def _is_related(first: list[Found], second: list[Found], relation: str) -> bool:
-    """Return whether every thing of one group lies so to every one of the other, and mostly in that direction."""
+    """Return whether all of one group lie so to all of the other, and mostly in that direction."""
     axis = 0 if relation in ("left of", "right of") else 1
     before, after = (first, second) if relation in ("left of", "above") else (second, first)
     is_ordered = all(
-        _place(b)[axis] - _place(a)[axis] > _RELATION_MARGIN * (a.size_px + b.size_px) for a in before for b in after
+        _place(b)[axis] - _place(a)[axis] > _RELATION_MARGIN * (a.size_px + b.size_px)
+        for a in before
+        for b in after
     )
     middles = [np.mean([_place(thing) for thing in group], axis=0) for group in (first, second)]
     apart = np.abs(middles[0] - middles[1])

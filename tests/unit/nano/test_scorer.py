@@ -13,7 +13,8 @@ from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
 from lens.nano.things import COLOURS, THINGS
 
 SIZES = list(buckets_for(128).values())
-PER_TASK = 18
+PER_TASK = len(SIZES)
+NUM_TRUE = PER_TASK * len(TASKS)
 
 
 def picture_of(scene: Scene) -> np.ndarray:
@@ -32,23 +33,25 @@ def softened(picture: np.ndarray, seed: int) -> np.ndarray:
     """Blur by 0.7 px, shift the colours by a few levels, add noise: about 27 dB."""
     rng = np.random.default_rng(seed)
     kernel = np.exp(-0.5 * np.square(np.arange(-2, 3) / 0.7))
+    kernel /= kernel.sum()
     blurred = picture.astype(np.float64)
     for axis in (0, 1):
         blurred = np.apply_along_axis(
-            lambda line: np.convolve(np.pad(line, 2, mode="edge"), kernel / kernel.sum(), mode="valid"), axis, blurred
+            lambda line: np.convolve(np.pad(line, 2, mode="edge"), kernel, "valid"), axis, blurred
         )
     shifted = blurred * (1 + rng.normal(0, 0.02, 3)) + rng.normal(0, 3, 3)
     return np.clip(np.round(shifted + rng.normal(0, 7, picture.shape)), 0, 255).astype(np.uint8)
 
 
 def altered(expected: Expected, how: str, rng: np.random.Generator) -> Expected:
-    """Return what a wrong picture shows instead: another thing, a count off by one, mirrored, another background."""
+    """Return what a wrong picture shows instead: another thing, one off, mirrored, another colour."""
     (thing, count), *rest = expected.groups
     others = [name for name in THINGS if name not in dict(expected.groups)]
     if how == "thing":
         return Expected(((str(rng.choice(others)), count), *rest), expected.background, expected.relations)
     if how == "count":
-        return Expected(((thing, count - 1 if count > 2 else count + 1), *rest), expected.background, expected.relations)
+        off_by_one = (thing, count - 1 if count > 2 else count + 1)
+        return Expected((off_by_one, *rest), expected.background, expected.relations)
     if how == "background":
         colours = [name for name in COLOURS if name != expected.background]
         return Expected(expected.groups, str(rng.choice(colours)), expected.relations)
@@ -56,17 +59,21 @@ def altered(expected: Expected, how: str, rng: np.random.Generator) -> Expected:
     return Expected(expected.groups, expected.background, relations)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_rendered_ground_truth_passes(task):
-    verdicts = [score(picture, prompt.expected) for picture, prompt in truth(task)]
-    assert sum(verdict.passed for verdict in verdicts) >= 0.97 * len(verdicts), [v.reasons for v in verdicts]
+def misses(is_soft: bool) -> list[tuple[str, tuple[str, ...]]]:
+    pictures = [(task, *pair) for task in TASKS for pair in truth(task)]
+    verdicts = [
+        (task, score(softened(picture, seed) if is_soft else picture, prompt.expected))
+        for seed, (task, picture, prompt) in enumerate(pictures)
+    ]
+    return [(task, verdict.reasons) for task, verdict in verdicts if not verdict.passed]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_ground_truth_as_soft_as_a_vae_leaves_it_passes(task):
-    pictures = [(softened(picture, seed), prompt) for seed, (picture, prompt) in enumerate(truth(task))]
-    verdicts = [score(picture, prompt.expected) for picture, prompt in pictures]
-    assert sum(verdict.passed for verdict in verdicts) >= 0.94 * len(verdicts), [v.reasons for v in verdicts]
+def test_rendered_ground_truth_passes():
+    assert len(failed := misses(is_soft=False)) <= 0.03 * NUM_TRUE, failed
+
+
+def test_ground_truth_as_soft_as_a_vae_leaves_it_passes():
+    assert len(failed := misses(is_soft=True)) <= 0.05 * NUM_TRUE, failed
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,8 @@ def test_wrong_pictures_fail(task, how):
     passed = 0
     for index, prompt in enumerate(task_prompts(task, PER_TASK)):
         wrong = TaskPrompt("", altered(prompt.expected, how, rng))
-        passed += score(picture_of(task_scene(wrong, rng, *SIZES[index % len(SIZES)])), prompt.expected).passed
+        picture = picture_of(task_scene(wrong, rng, *SIZES[index % len(SIZES)]))
+        passed += score(picture, prompt.expected).passed
     assert passed <= 0.05 * PER_TASK
 
 
@@ -100,7 +108,7 @@ def test_things_are_found_where_and_as_large_as_they_were_drawn():
 
 def test_two_things_that_touch_are_told_apart():
     placed = [Placed("orange", 40, 56, 44), Placed("panda", 80, 58, 44)]
-    assert sorted(thing.thing for thing in detect(picture_of(scene_of(placed))).found) == ["panda", "orange"]
+    assert sorted(thing.thing for thing in detect(picture_of(scene_of(placed))).found) == ["orange", "panda"]
 
 
 def test_one_thing_in_several_pieces_is_one_thing():
@@ -143,7 +151,7 @@ def test_relations_need_order_for_every_pair_and_the_leading_axis():
     assert not verdict("left of", ("fox", 64, 50), ("cat", 69, 50)), "closer than the margin"
     assert not verdict("left of", ("fox", 20, 20), ("cat", 40, 90)), "mostly above"
     assert verdict("above", ("fox", 20, 20), ("cat", 40, 90))
-    assert not verdict("left of", ("fox", 20, 50), ("fox", 90, 50), ("cat", 70, 50)), "one fox on the wrong side"
+    assert not verdict("left of", ("fox", 20, 50), ("fox", 90, 50), ("cat", 70, 50)), "one fox is not"
 
 
 def test_reasons_name_what_is_wrong():
@@ -163,7 +171,7 @@ def test_shades_of_a_colour_keep_its_name():
 
 
 def test_scores_are_fractions_by_task():
-    pairs = [("single", *pair) for pair in truth("single")[:3]] + [("two", *pair) for pair in truth("two")[:2]]
+    pairs = [(task, *pair) for task, count in (("single", 3), ("two", 2)) for pair in truth(task)[:count]]
     blank = np.full((128, 128, 3), 200, np.uint8)
     pictures = [blank, *(picture for _, picture, _ in pairs[1:])]
     prompts = [(task, prompt) for task, _, prompt in pairs]
@@ -171,7 +179,7 @@ def test_scores_are_fractions_by_task():
 
 
 def test_connected_parts_join_over_corners_and_around_bends():
-    mask = np.array([[1, 0, 1, 0, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]], dtype=bool)
+    mask = np.array([[1, 0, 1, 0, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]]) > 0
     parts = connected_parts(mask)
     assert sorted(int(part.sum()) for part in parts) == [2, 2, 5]
     assert np.array_equal(np.logical_or.reduce(parts), mask)
