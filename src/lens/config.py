@@ -25,10 +25,14 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
+            ours = first.get("ctx", {}).get("error")
+            if isinstance(ours, SettingError):  # from a validator of ours, which says it all
+                raise ours from error
             name = ".".join(str(part) for part in first["loc"]) or source
             if first["type"] == "extra_forbidden":
                 known = ", ".join(sorted(cls.model_fields))
-                raise SettingError(name, first["input"], "a known name", f"Known in {source}: {known}.") from error
+                fix = f"Known in {source}: {known}."
+                raise SettingError(name, first["input"], "a known name", fix) from error
             raise SettingError(name, first["input"], first["msg"], f"Fix it in {source}.") from error
 
 
@@ -55,7 +59,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise SettingError("base", str(path), "a chain of recipes without a cycle")
     if not path.is_file():
-        raise SettingError("recipe", str(path), "the path of a YAML file", "See recipes/ for those that ship.")
+        fix = "See recipes/ for those that ship."
+        raise SettingError("recipe", str(path), "the path of a YAML file", fix)
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -69,7 +74,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return both mappings joined; where both have a value the one above wins, mappings are joined in turn."""
+    """Return both mappings joined; where both have a value the one above wins, mappings join in turn."""
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)

@@ -24,7 +24,7 @@ def without_unused_channels(vae: AutoencoderKLFlux2, pixels: Tensor) -> Autoenco
     posterior = vae.encode(pixels).latent_dist
     used = torch.nonzero(posterior.std.mean((0, 2, 3)) < UNUSED_ABOVE).flatten()              # (k,)
     channels = vae.config.latent_channels
-    if len(used) == channels:
+    if len(used) in (0, channels):  # none is used yet where a run was stopped in its first steps
         return vae
     small = AutoencoderKLFlux2.from_config({**vae.config, "latent_channels": len(used)}).to(pixels.device)
     state = {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith("bn.")}

@@ -27,7 +27,7 @@ log = Console(stderr=True)
 
 def fit(stage: Stage, settings: RunSettings) -> Run:
     """Train a stage to its last step, or to the first stop signal; return the run."""
-    trained = stage.trained
+    trained = stage.trained.train()
     run = Run(
         settings=settings,
         trained=trained,

@@ -4,11 +4,12 @@ Knows nothing of torch: `lens train --help` reads this.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lens.config import Settings
+from lens.errors import SettingError
 
 
 class OptimizerSettings(Settings):
@@ -60,3 +61,9 @@ class RunSettings(Settings):
     """Seconds between two checkpoints; one is also written on SIGTERM and at the end."""
     start_from: Path | None = None
     """An exported model whose weights a fresh run begins with (a warm start, not a resume)."""
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> Self:
+        if self.batch_size % self.micro_batches:
+            raise SettingError("batch_size", self.batch_size, f"a multiple of micro_batches, {self.micro_batches}")
+        return self

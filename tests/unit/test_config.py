@@ -1,0 +1,116 @@
+"""Settings refuse what they do not know; recipes build on a base and take overrides."""
+
+from pathlib import Path
+from typing import Self
+
+import pytest
+from pydantic import Field, ValidationError, model_validator
+
+from lens.config import Settings, merged, read_recipe, write_yaml
+from lens.errors import SettingError
+
+
+class Inner(Settings):
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    @model_validator(mode="after")
+    def _betas_grow(self) -> Self:
+        if self.betas[0] >= self.betas[1]:
+            raise SettingError("betas", self.betas, "two growing numbers")
+        return self
+
+
+class Outer(Settings):
+    steps: int = Field(gt=0)
+    inner: Inner = Inner()
+
+
+def written(folder: Path, **files: str) -> Path:
+    """Write YAML files and return the path of the last."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / f"{name}.yaml"
+
+
+def test_values_are_typed_and_defaults_fill_the_rest():
+    settings = Outer.of({"steps": 3, "inner": {"lr": 0.5}})
+    assert settings == Outer(steps=3, inner=Inner(lr=0.5))
+    assert settings.inner.betas == (0.9, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"steps": 3, "step": 4}, "step is 4, but it needs a known name. Known in r.yaml: inner, steps."),
+        ({"steps": 0}, "steps is 0, but it needs Input should be greater than 0. Fix it in r.yaml."),
+        (
+            {"steps": 3, "inner": {"lr": "fast"}},
+            "inner.lr is 'fast', but it needs Input should be a valid number",
+        ),
+        ({}, "steps is {}, but it needs Field required"),
+        (
+            {"steps": 3, "inner": {"betas": [0.9, 0.1]}},
+            "betas is (0.9, 0.1), but it needs two growing numbers.",
+        ),
+    ],
+)
+def test_a_bad_value_is_named_with_what_it_needs(values, says):
+    with pytest.raises(SettingError) as raised:
+        Outer.of(values, "r.yaml")
+    assert str(raised.value).startswith(says)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        Outer(steps=3).steps = 4  # type: ignore[misc]
+
+
+def test_a_variant_says_only_what_differs_from_its_base(tmp_path):
+    path = written(
+        tmp_path,
+        grandparent="steps: 9\ninner: {lr: 0.1, betas: [0.5, 0.6]}\n",
+        parent="base: grandparent.yaml\nsteps: 5\n",
+        child="base: parent.yaml\ninner: {lr: 0.2}\n",
+    )
+    assert read_recipe(path) == {"steps": 5, "inner": {"lr": 0.2, "betas": [0.5, 0.6]}}
+
+
+def test_overrides_come_last_and_reach_into_mappings(tmp_path):
+    path = written(tmp_path, recipe="steps: 9\ninner: {lr: 0.1}\n")
+    values = read_recipe(path, ["inner.lr=2.5e-1", "steps=4", "new.name=[a, 1]"])
+    assert values == {"steps": 4, "inner": {"lr": 0.25}, "new": {"name": ["a", 1]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        ("steps: [1, 2\n", [], "valid YAML"),
+        ("- 1\n- 2\n", [], "a mapping of settings at the top"),
+        ("base: recipe.yaml\n", [], "a chain of recipes without a cycle"),
+        ("base: nowhere.yaml\n", [], "the path of a YAML file"),
+        ("steps: 1\n", ["steps"], "the form key=value"),
+        ("steps: 1\n", ["steps.more=2"], "a mapping at steps"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_says_why(text, overrides, says, tmp_path):
+    with pytest.raises(SettingError, match=says):
+        read_recipe(written(tmp_path, recipe=text), overrides)
+
+
+def test_a_missing_recipe_says_where_those_that_ship_are(tmp_path):
+    with pytest.raises(SettingError, match="See recipes/"):
+        read_recipe(tmp_path / "none.yaml")
+
+
+def test_joining_leaves_both_sides_alone():
+    below, above = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}
+    assert merged(below, above) == {"a": {"b": 3, "c": 2}}
+    assert (below, above) == ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    values = {"steps": 3, "inner": {"lr": 0.5, "betas": [0.9, 0.99]}}
+    write_yaml(values, tmp_path / "out.yaml")
+    assert read_recipe(tmp_path / "out.yaml") == values
+    assert list(read_recipe(tmp_path / "out.yaml")) == ["steps", "inner"], "in their own order"

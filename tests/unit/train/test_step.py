@@ -1,0 +1,69 @@
+"""The one function that changes weights: accumulation, clipping, and a gradient that is no number."""
+
+import pytest
+import torch
+from torch import nn
+
+from lens.errors import NonFiniteError
+from lens.objectives.objective import Objective
+from lens.train.ema import Ema
+from lens.train.optim import build_optimizers
+from lens.train.settings import RunSettings
+from lens.train.step import Run, train_step
+
+PIXELS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+
+
+def fresh_run(objective, micro_batches: int = 1, **optimizer) -> Run:
+    torch.manual_seed(3)
+    net = nn.Linear(5, 2)
+    settings = RunSettings(
+        stage="none", out="unused", steps=9, batch_size=6, micro_batches=micro_batches,
+        optimizer={"lr": 0.1, "warmup_steps": 0} | optimizer,
+    )  # fmt: skip
+    optimizers = build_optimizers(net, settings.optimizer)
+    return Run(settings, net, optimizers, Ema(net, 0.9), lambda step, index: objective(net, step, index))
+
+
+def mean_square(net: nn.Module, pixels: torch.Tensor) -> Objective:
+    loss = net(pixels).square().mean()
+    return Objective(loss, {"size": loss.detach().sqrt()})
+
+
+def test_equal_micro_batches_make_the_update_of_the_whole_batch():
+    whole = fresh_run(lambda net, step, index: mean_square(net, PIXELS))
+    parts = fresh_run(lambda net, step, index: mean_square(net, PIXELS[3 * index : 3 * index + 3]), 2)
+    one, two = train_step(whole), train_step(parts)
+    torch.testing.assert_close(one["loss"], two["loss"])
+    torch.testing.assert_close(whole.trained.weight, parts.trained.weight)
+    assert (whole.step, parts.step) == (1, 1)
+
+
+def test_terms_are_means_over_micro_batches():
+    run = fresh_run(
+        lambda net, step, index: Objective(net.weight.sum(), {"index": torch.tensor(float(index))}), 3
+    )
+    assert train_step(run)["index"] == pytest.approx(1.0)
+
+
+def test_a_gradient_that_is_no_number_leaves_weights_average_and_step_as_they_were():
+    def objective(net: nn.Module, step: int, index: int) -> Objective:
+        loss, terms = mean_square(net, PIXELS)
+        return Objective(loss * (float("nan") if step == 1 and index == 1 else 1.0), terms)
+
+    run = fresh_run(objective, 2)
+    train_step(run)
+    before = {name: tensor.clone() for name, tensor in run.trained.state_dict().items()}
+    average = {name: tensor.clone() for name, tensor in run.ema.average.items()}
+    with pytest.raises(NonFiniteError, match="at step 1; weights are unchanged"):
+        train_step(run)
+    assert run.step == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.trained.state_dict().items())
+    assert all(torch.equal(average[name], tensor) for name, tensor in run.ema.average.items())
+    assert all(parameter.grad is None for parameter in run.trained.parameters())
+
+
+def test_the_norm_is_reported_before_clipping():
+    small = fresh_run(lambda net, step, index: mean_square(net, 100 * PIXELS), max_grad_norm=1e-3)
+    large = fresh_run(lambda net, step, index: mean_square(net, 100 * PIXELS), max_grad_norm=1e6)
+    assert train_step(small)["grad_norm"] == pytest.approx(float(train_step(large)["grad_norm"]))
