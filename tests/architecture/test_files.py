@@ -1,0 +1,51 @@
+"""How files are written: ASCII, short, free of machines' own paths."""
+
+import re
+
+import pytest
+from repository import ROOT, modules, text_files
+
+LONGEST = 400
+MACHINE_PATHS = re.compile(
+    r"(?<![\w.}])/(?:work|opt|root|home/\w+|usr/local)/|\bfile:/{2}|pypi[.]org|npmjs[.]|registry[.]"
+)
+
+
+def relative(path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_files_are_found():
+    names = {relative(path) for path in text_files()}
+    assert {
+        "README.md",
+        "pyproject.toml",
+        ".ci/run",
+        "src/lens/core/flow.py",
+        "recipes/nano/vae.yaml",
+    } <= names
+
+
+@pytest.mark.parametrize("path", modules(), ids=relative)
+def test_no_module_is_longer_than_400_lines(path):
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_text_is_ascii():
+    assert [relative(path) for path in text_files() if not path.read_text().isascii()] == []
+
+
+def test_no_file_names_a_machines_folders_or_a_registry():
+    found = {
+        relative(path): match.group()
+        for path in text_files()
+        if (match := MACHINE_PATHS.search(path.read_text()))
+    }
+    assert found == {}
+
+
+def test_every_module_says_what_it_is():
+    silent = [
+        path for path in modules() if path.stem != "__init__" and not path.read_text().startswith('"""')
+    ]
+    assert silent == []

@@ -1,0 +1,176 @@
+"""Whole runs of every stage: exact resume, clean stop, golden curves, exports, recipes that cannot be run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+STAGES = ("vae", "language", "pretrain")
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "train_losses.json").read_text())
+TOLERANCE = {"vae": 1e-3, "language": 1e-3, "pretrain": 2e-2}
+"""Relative, for CPUs that round otherwise; the denoiser learns on features and latents stored in bfloat16."""
+
+
+def assert_equal_states(one: object, other: object) -> None:
+    """Compare nested states bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal_states(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_equal_states(*pair)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(name, finished, fitted, tmp_path):
+    whole, out = finished(name), tmp_path / "run"
+    half = fitted(name, out, interrupt_at=2)
+    assert half.run.step == 3, "the step that the signal came in is finished, no other is begun"
+    resumed = fitted(name, out)
+    assert resumed.run.step == whole.run.step
+    for part in ("trained", "optimizer", "ema"):
+        assert_equal_states(getattr(resumed.run, part).state_dict(), getattr(whole.run, part).state_dict())
+    assert resumed.numbers == whole.numbers
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_losses_of_the_first_steps_are_the_golden_ones(name, finished):
+    losses = [line["loss"] for line in finished(name).lines if "loss" in line]
+    assert losses == pytest.approx(GOLDEN[name], rel=TOLERANCE[name])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_metrics_are_one_object_a_line_for_every_step_and_one_for_the_probe(name, finished):
+    done = finished(name)
+    *steps, last, probe = done.lines
+    assert [line["step"] for line in (*steps, last)] == list(range(1, done.run.step + 1))
+    assert all({"loss", "grad_norm", "lr", "samples_per_s"} <= line.keys() for line in (*steps, last))
+    assert probe["step"] == done.run.step
+    assert all(name == "step" or name.startswith("probe/") for name in probe)
+    assert list(done.out.glob("tensorboard/events.*"))
+
+
+def test_a_sample_grid_is_saved_with_the_probe_of_stages_that_make_pictures(finished):
+    for name, has_pictures in (("vae", True), ("language", False), ("pretrain", True)):
+        grids = [path.name for path in finished(name).out.glob("samples/*.png")]
+        assert grids == (["step_0000006.png"] if has_pictures else [])
+
+
+@pytest.mark.parametrize(("name", "share_left"), [("vae", 0.4), ("language", 0.2), ("pretrain", 0.6)])
+def test_one_batch_can_be_learned_by_heart(name, share_left, settings_and_stage, tmp_path):
+    from lens.train.ema import Ema
+    from lens.train.optim import build_optimizers
+    from lens.train.step import Run, train_step
+
+    quick = {"lr": 5e-3, "muon_lr": 0.03, "schedule": "cosine", "warmup_steps": 2}
+    settings, stage = settings_and_stage(name, tmp_path / "run", steps=60, micro_batches=1, optimizer=quick)
+    optimizer = build_optimizers(stage.trained, settings.optimizer)
+    run = Run(settings, stage.trained, optimizer, Ema(stage.trained, 0.9), lambda *_: stage.objective(0, 0))
+    losses = [float(train_step(run)["loss"]) for _ in range(settings.steps)]
+    assert losses[-1] < share_left * losses[0]
+
+
+def test_the_export_of_the_last_stage_is_a_model_that_draws(finished):
+    from lens import LensPipeline
+
+    pipeline = LensPipeline.from_pretrained(finished("pretrain").out / "export", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a red apple", height=48, width=64, num_inference_steps=2, output_type="pt").images
+    assert picture.shape == (1, 3, 48, 64)
+    assert torch.isfinite(picture).all()
+
+
+def test_the_export_holds_the_averaged_weights(finished):
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+
+    done = finished("vae")
+    exported = AutoencoderKLFlux2.from_pretrained(done.out / "export" / "vae")
+    for name, average in done.run.ema.average.items():
+        assert torch.equal(exported.get_parameter(name), average)
+    assert (exported.bn.running_var != 1).all(), "latent statistics are measured"
+
+
+def test_a_warm_start_begins_with_the_exported_weights(finished, settings_and_stage, tmp_path):
+    export = finished("vae").out / "export" / "vae"
+    _, stage = settings_and_stage("vae", tmp_path / "run", start_from=str(export))
+    for name, average in finished("vae").run.ema.average.items():
+        assert torch.equal(stage.trained.get_parameter(name), average)
+
+
+def test_the_resolved_recipe_is_kept_in_the_run_and_repeats_it(values_of, tmp_path):
+    from lens.train.run import train
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values_of("language", tmp_path / "run", steps=1)))
+    out = train(recipe, ["optimizer.lr=0.002"])
+    kept = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert kept["optimizer"]["lr"] == 0.002
+    assert train(out / "recipe.yaml") == out, "and a finished run is not trained again"
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(values_of, tmp_path):
+    from lens.train.run import train
+
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(values_of("language", out, steps=100_000)))
+    command = [sys.executable, "-m", "lens", "train", str(recipe)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+    metrics, given_up_at = out / "metrics.jsonl", time.monotonic() + 240
+    while not (metrics.is_file() and metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < given_up_at, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed, log = process.communicate(timeout=120)
+    assert (process.returncode, printed.strip()) == (0, str(out)), log
+    stopped_at = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert 1 <= stopped_at < 100_000
+    train(recipe, [f"steps={stopped_at + 2}"])
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps[: stopped_at + 2] == list(range(1, stopped_at + 3)), "no step twice, none left out"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"stage": "dream"}, "one of vae, language, pretrain"),
+        ({"learning_rate": 1}, "Known in .*batch_size"),
+        ({"optimizer": {"learning_rate": 1}}, "optimizer.learning_rate"),
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 5, "micro_batches": 2}, "a multiple of micro_batches"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_says_why_before_anything_is_written(changes, says, values_of, tmp_path):
+    from lens.errors import SettingError
+    from lens.train.run import train
+
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(values_of("language", out) | changes))
+    with pytest.raises(SettingError, match=says):
+        train(recipe)
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(finished, fitted, tmp_path):
+    from lens.errors import CheckpointError
+
+    shutil.copytree(finished("vae").out, tmp_path / "run")
+    wider = finished("vae").run.settings.config | {"block_out_channels": [8, 8, 16, 32]}
+    with pytest.raises(CheckpointError, match="Choose another `out`"):
+        fitted("vae", tmp_path / "run", config=wider)
