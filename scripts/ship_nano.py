@@ -1,0 +1,130 @@
+"""Put a trained nano model into the package, and write its card from measured scores.
+
+    python scripts/ship_nano.py --weights runs/nano/pretrain/export     # copy the weights
+    python benchmarks/nano_score.py --json runs/nano/scores.json        # measure them
+    python scripts/ship_nano.py --scores runs/nano/scores.json          # write the card
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from lens.nano.things import COLOURS, THINGS
+
+SHIPPED = Path(__file__).parent.parent / "src/lens/nano/weights/lens-nano"
+LIMIT_BYTES = 40_000_000
+GOALS = {"single": 0.90, "two": 0.75, "counting": 0.75, "colour": 0.95, "position": 0.75, "combined": None}
+
+CARD = """\
+---
+license: mit
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+# lens-nano
+
+The embedded model of [Lens](https://arxiv.org/abs/2605.21573): the same classes, folder layout and code path as the
+3.8B model, with small numbers in the configurations. It exists to try, teach and test the whole system on a laptop,
+offline; it is no general text-to-image model.
+
+{sizes}
+
+## Its world
+
+Pictures composed of {num_things} things of Noto emoji art (Apache 2.0) on backgrounds of {num_colours} colours: one
+thing somewhere, large or small; two to five of a kind; two things beside or above one another, one or more of each;
+three different things. Nine aspect ratios at base 128.
+
+Things: {things}.
+
+Backgrounds: {colours}.
+
+## How well it draws
+
+Drawn with {drawn}. A picture passes when everything asked for is found, in the right number and place,
+and nothing else, by comparing regions with the art (no learned judge). Prompts hold combinations (and words to begin
+with) that training never shows.
+
+| task | passed | of | fraction | 95% interval | rendered truth | goal |
+| --- | --- | --- | --- | --- | --- | --- |
+{rows}
+
+Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {model}.
+
+## How it was made
+
+`lens train recipes/nano/vae.yaml`, then `language.yaml`, then `pretrain.yaml`, on two CPU cores; `docs/log.md` has the
+dates, the numbers and what differed from a single uninterrupted run.
+
+## Limits
+
+It knows nothing outside its world, draws soft detail below about 30 px, and sometimes merges, drops or doubles things.
+A research model: for controlled settings, with human oversight.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, help="folder of an exported pipeline")
+    parser.add_argument("--scores", type=Path, help="what nano_score.py --json wrote")
+    options = parser.parse_args()
+    if options.weights:
+        copy(options.weights)
+    if options.scores:
+        (SHIPPED / "README.md").write_text(card(json.loads(options.scores.read_text())))
+
+
+def copy(source: Path) -> None:
+    """Replace the shipped weights; the card stays until new scores are given."""
+    total = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
+    assert total <= LIMIT_BYTES, f"{source} holds {total} bytes, the package has room for {LIMIT_BYTES}"
+    for part in ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"):
+        shutil.rmtree(SHIPPED / part, ignore_errors=True)
+    shutil.copytree(source, SHIPPED, dirs_exist_ok=True)
+    for path in SHIPPED.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    print(f"{SHIPPED}: {total / 1e6:.1f} MB")
+
+
+def card(scores: dict) -> str:
+    """Return the card's text for the shipped weights and their measured scores."""
+    model, truth = scores["tables"]["model"], scores["tables"]["truth"]
+    return CARD.format(
+        sizes=sizes(), num_things=len(THINGS), num_colours=len(COLOURS), things=", ".join(THINGS),
+        colours=", ".join(COLOURS), rows="\n".join(row(task, model[task], truth[task]) for task in GOALS),
+        drawn=scores["drawn"], command=scores["command"], date=scores["date"],
+        machine=scores["machine"], model=scores["model"],
+    )  # fmt: skip
+
+
+def row(task: str, model: dict, truth: dict) -> str:
+    low, high = model["interval"]
+    goal = GOALS[task]
+    return (
+        f"| {task} | {model['passed']} | {model['total']} | {model['fraction']:.3f} | {low:.3f} to {high:.3f} "
+        f"| {truth['fraction']:.3f} | {'' if goal is None else f'{goal:.2f}'} |"
+    )
+
+
+def sizes() -> str:
+    """Return a line a component: what it is and how many values it has."""
+    from safetensors import safe_open
+
+    lines = []
+    for part, name in (("transformer", "denoiser"), ("text_encoder", "text encoder"), ("vae", "autoencoder")):
+        (file,) = (SHIPPED / part).glob("*.safetensors")
+        with safe_open(file, "pt") as tensors:
+            shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
+        count = 0
+        for shape in shapes:
+            size = 1
+            for side in shape:
+                size *= side
+            count += size
+        lines.append(f"- {name}: {count:,} parameters, {file.stat().st_size / 1e6:.1f} MB")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
