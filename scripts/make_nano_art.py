@@ -18,7 +18,8 @@ ART = Path(__file__).parent.parent / "src/lens/nano/art.json"
 def icons_of(package: str) -> dict:
     """Return the icon set of a npm package as the Iconify format has it."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", package, "--silent"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        command = ["npm", "pack", package, "--silent"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
             member = archive.extractfile("package/icons.json")
             assert member is not None

@@ -7,6 +7,7 @@
 
 import argparse
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -24,17 +25,17 @@ pipeline_tag: text-to-image
 ---
 # lens-nano
 
-The embedded model of [Lens](https://arxiv.org/abs/2605.21573): the same classes, folder layout and code path as the
-3.8B model, with small numbers in the configurations. It exists to try, teach and test the whole system on a laptop,
-offline; it is no general text-to-image model.
+The embedded model of [Lens](https://arxiv.org/abs/2605.21573): the same classes, folder layout and code
+path as the 3.8B model, with small numbers in the configurations. It exists to try, teach and test the whole
+system on a laptop, offline; it is no general text-to-image model.
 
 {sizes}
 
 ## Its world
 
-Pictures composed of {num_things} things of Noto emoji art (Apache 2.0) on backgrounds of {num_colours} colours: one
-thing somewhere, large or small; two to five of a kind; two things beside or above one another, one or more of each;
-three different things. Nine aspect ratios at base 128.
+Pictures composed of {num_things} things of Noto emoji art (Apache 2.0) on backgrounds of {num_colours}
+colours: one thing somewhere, large or small; two to five of a kind; two things beside or above one another,
+one or more of each; three different things. Nine aspect ratios at base 128.
 
 Things: {things}.
 
@@ -42,9 +43,9 @@ Backgrounds: {colours}.
 
 ## How well it draws
 
-Drawn with {drawn}. A picture passes when everything asked for is found, in the right number and place,
-and nothing else, by comparing regions with the art (no learned judge). Prompts hold combinations (and words to begin
-with) that training never shows.
+Drawn with {drawn}. A picture passes when everything asked for is found, in the right number and place, and
+nothing else, by comparing regions with the art (no learned judge). Prompts hold combinations (and words to
+begin with) that training never shows.
 
 | task | passed | of | fraction | 95% interval | rendered truth | goal |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -54,18 +55,18 @@ Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {model}.
 
 ## How it was made
 
-`lens train recipes/nano/vae.yaml`, then `language.yaml`, then `pretrain.yaml`, on two CPU cores; `docs/log.md` has the
-dates, the numbers and what differed from a single uninterrupted run.
+`lens train recipes/nano/vae.yaml`, then `language.yaml`, then `pretrain.yaml`, on two CPU cores;
+`docs/log.md` has the dates, the numbers and what differed from a single uninterrupted run.
 
 ## Limits
 
-It knows nothing outside its world, draws soft detail below about 30 px, and sometimes merges, drops or doubles things.
-A research model: for controlled settings, with human oversight.
-"""
+It knows nothing outside its world, draws soft detail below about 30 px, and sometimes merges, drops or
+doubles things. A research model: for controlled settings, with human oversight."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--weights", type=Path, help="folder of an exported pipeline")
     parser.add_argument("--scores", type=Path, help="what nano_score.py --json wrote")
     options = parser.parse_args()
@@ -102,7 +103,8 @@ def row(task: str, model: dict, truth: dict) -> str:
     low, high = model["interval"]
     goal = GOALS[task]
     return (
-        f"| {task} | {model['passed']} | {model['total']} | {model['fraction']:.3f} | {low:.3f} to {high:.3f} "
+        f"| {task} | {model['passed']} | {model['total']} | {model['fraction']:.3f} "
+        f"| {low:.3f} to {high:.3f} "
         f"| {truth['fraction']:.3f} | {'' if goal is None else f'{goal:.2f}'} |"
     )
 
@@ -116,12 +118,7 @@ def sizes() -> str:
         (file,) = (SHIPPED / part).glob("*.safetensors")
         with safe_open(file, "pt") as tensors:
             shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
-        count = 0
-        for shape in shapes:
-            size = 1
-            for side in shape:
-                size *= side
-            count += size
+        count = sum(math.prod(shape) for shape in shapes)
         lines.append(f"- {name}: {count:,} parameters, {file.stat().st_size / 1e6:.1f} MB")
     return "\n".join(lines)
 
