@@ -61,7 +61,8 @@ Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {model}.
 ## Limits
 
 It knows nothing outside its world, draws soft detail below about 30 px, and sometimes merges, drops or
-doubles things. A research model: for controlled settings, with human oversight."""
+doubles things. A research model: for controlled settings, with human oversight.
+"""
 
 
 def main() -> None:
