@@ -1,6 +1,7 @@
 """Noto emoji art of the nano world's things, drawn at any size.
 
-Knows nothing of scenes or captions. The SVG bodies are in art.json (scripts/make_nano_art.py); resvg draws them.
+Knows nothing of scenes or captions. The SVG bodies are in art.json (scripts/make_nano_art.py); resvg
+draws them.
 """
 
 import functools
@@ -18,11 +19,11 @@ from lens.nano.things import THINGS
 
 @functools.cache
 def sprite(thing: str, size_px: int) -> NDArray[np.float32]:
-    """Return a thing's art as (size_px, size_px, 4), red, green, blue, alpha in [0, 1], straight alpha; read-only.
+    """Return a thing's art as (size_px, size_px, 4): red, green, blue, straight alpha in [0, 1]; read-only.
 
     Raises: KeyError for a thing that is not in the world.
     """
-    pixels = np.asarray(_draw(THINGS[thing].icon, size_px), dtype=np.float32) / 255
+    pixels = np.asarray(_draw(THINGS[thing].icon, size_px), dtype=np.float32) / np.float32(255)
     pixels.setflags(write=False)
     return pixels
 

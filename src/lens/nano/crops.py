@@ -15,7 +15,7 @@ SIZES_PX = tuple(range(24, 124, 4))
 
 
 def random_crop(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
-    """Return (3, side, side) in [-1, 1]: one to three things over one flat colour, cut by the border as it comes."""
+    """Return (3, side, side) in [-1, 1]: one to three things over a flat colour, cut by the border."""
     named = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))]) + rng.uniform(-12, 12, 3)
     colour = named if rng.random() < 0.7 else rng.uniform(0, 255, 3)
     canvas = np.empty((side_px, side_px, 3), np.float32)

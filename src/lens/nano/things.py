@@ -53,7 +53,8 @@ _NATURE = (
     _thing("palm tree"), _thing("pine tree|evergreen tree", "evergreen-tree"),
     _thing("maple leaf/maple leaves", "maple-leaf"), _thing("clover|four-leaf clover", "four-leaf-clover"),
     _thing("sun", "sun"), _thing("moon|crescent moon", "crescent-moon"), _thing("star", "star"),
-    _thing("cloud"), _thing("rainbow"), _thing("snowflake"), _thing("fire|flame"), _thing("globe", "globe-showing-americas"),
+    _thing("cloud"), _thing("rainbow"), _thing("snowflake"), _thing("fire|flame"),
+    _thing("globe", "globe-showing-americas"),
     _thing("snowman/snowmen", "snowman-without-snow"),
 )  # fmt: skip
 _OBJECTS = (
@@ -61,7 +62,8 @@ _OBJECTS = (
     _thing("fire engine|fire truck", "fire-engine"), _thing("tractor"),
     _thing("rocket"), _thing("airplane|plane", "airplane"), _thing("helicopter"), _thing("sailboat"),
     _thing("balloon|red balloon"), _thing("house"), _thing("tent"), _thing("castle"),
-    _thing("ball|soccer ball|football", "soccer-ball"), _thing("basketball"), _thing("tennis racket|racket", "tennis"),
+    _thing("ball|soccer ball|football", "soccer-ball"), _thing("basketball"),
+    _thing("tennis racket|racket", "tennis"),
     _thing("guitar"), _thing("drum"), _thing("trumpet"), _thing("red heart|heart", "red-heart"),
     _thing("gift|present", "wrapped-gift"), _thing("crown"), _thing("key"), _thing("umbrella", "umbrella"),
     _thing("light bulb"), _thing("candle"), _thing("book|red book", "closed-book"), _thing("bell"),

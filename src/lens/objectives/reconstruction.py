@@ -15,7 +15,8 @@ def reconstruction_loss(
     """
     decoded, mean, logvar = decoded.float(), mean.float(), logvar.float()
     absolute, squared = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
-    edges = F.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2)) + F.l1_loss(decoded.diff(dim=3), pixels.diff(dim=3))
+    down, right = (F.l1_loss(decoded.diff(dim=dim), pixels.diff(dim=dim)) for dim in (2, 3))
+    edges = down + right
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     loss = absolute + squared + edge_weight * edges + kl_weight * kl
     psnr_db = -10 * (squared.detach() / 4).log10()  # the range of pixels is 2, so its square is 4

@@ -23,7 +23,8 @@ class Ema:
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         present = _trained(module)
-        torch._foreach_lerp_(list(self.average.values()), [present[name].float() for name in self.average], 1 - decay)
+        weights = [present[name].float() for name in self.average]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
     def swapped_into(self, module: nn.Module) -> Iterator[None]:

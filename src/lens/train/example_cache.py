@@ -2,7 +2,7 @@
 
 A shard holds consecutive examples of one picture size; its name carries a hash of the encoders, so that other
 encoders never meet another's cache. Interrupted, the work goes on with the next shard.
-Letters: N examples, C latent channels, h and w latent cells, T tokens of one caption, L captured layers, E their width.
+Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ SHARD = 256
 class Encoders:
     """What turns an example into tensors."""
 
-    vae: torch.nn.Module
-    text_encoder: torch.nn.Module
-    tokenizer: object
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
     layers: Sequence[int]
 
     def fingerprint(self) -> str:
@@ -49,11 +50,11 @@ class Bucket:
     """All cached examples of one picture size, sorted by the length of their captions."""
 
     def __init__(self, shards: list[dict[str, Tensor]]):
-        latents = torch.cat([shard["latents"] for shard in shards])                             # (N, C, h, w)
+        latents = torch.cat([shard["latents"] for shard in shards])                       # (N, C, h, w)
         features = [
             caption
             for shard in shards
-            for caption in shard["features"].split(shard["lengths"].tolist(), dim=1)            # each (L, T, E)
+            for caption in shard["features"].split(shard["lengths"].tolist(), dim=1)      # each (L, T, E)
         ]
         self._order = sorted(range(len(features)), key=lambda item: features[item].shape[1])
         self._latents, self._features = latents, features
@@ -68,7 +69,8 @@ class Bucket:
         """
         window = max(count, len(self) // 8)
         start = rng.integers(0, max(1, len(self) - window + 1))
-        chosen = [self._order[i] for i in rng.choice(min(window, len(self)), count, replace=len(self) < count) + start]
+        places = start + rng.choice(min(window, len(self)), count, replace=len(self) < count)
+        chosen = [self._order[place] for place in places]
         features, mask = pad_features([self._features[item].unbind(0) for item in chosen])
         return self._latents[chosen].float(), features, mask
 
@@ -83,7 +85,8 @@ def cached_bucket(
     if num_shards < 1:
         raise SettingError("examples", num_shards * SHARD, f"at least {SHARD} for every picture size")
     name = f"{encoders.fingerprint()}_{seed}_{size[0]}x{size[1]}"
-    paths = [folder / f"{name}_{shard:05d}.safetensors" for shard in range(first_shard, first_shard + num_shards)]
+    shards = range(first_shard, first_shard + num_shards)
+    paths = [folder / f"{name}_{shard:05d}.safetensors" for shard in shards]
     missing = [path for path in paths if not path.is_file()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in track(missing, f"Encoding {size[0]} x {size[1]}", disable=not missing):
@@ -102,13 +105,13 @@ def _encode_shard(encoders: Encoders, size: tuple[int, int], seed: int, shard: i
     for start in range(0, SHARD, 64):
         captions = [caption for _, caption in examples[start : start + 64]]
         features, mask = encode_prompts(
-            encoders.text_encoder, encoders.tokenizer, captions, encoders.layers, prompts_per_pass=64  # type: ignore[arg-type]
+            encoders.text_encoder, encoders.tokenizer, captions, encoders.layers, prompts_per_pass=64
         )
         stacked = torch.stack(features).to(torch.bfloat16)                                      # (L, n, T, E)
         rows += [stacked[:, row, : int(mask[row].sum())] for row in range(len(captions))]
     return {
         "latents": latents.to(torch.bfloat16).cpu(),
-        "features": torch.cat(rows, dim=1).cpu(),                                               # (L, sum of T, E)
+        "features": torch.cat(rows, dim=1).cpu(),                                           # (L, sum of T, E)
         "lengths": torch.tensor([row.shape[1] for row in rows]),
     }
 

@@ -1,8 +1,10 @@
 """Take the latent channels out of a trained autoencoder that its KL term has switched off.
 
-A channel whose posterior is as wide as the prior carries nothing, yet normalised latents would blow its residue
-up to unit variance and the denoiser would have to learn it. What is left draws the same pictures.
+A channel whose posterior is as wide as the prior carries nothing, yet normalised latents would blow its
+residue up to unit variance and the denoiser would have to learn it. What is left draws the same pictures.
 """
+
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
@@ -13,11 +15,11 @@ UNUSED_ABOVE = 0.5
 
 
 @torch.no_grad()
-def without_unused_channels(vae: AutoencoderKLFlux2, pixels: Tensor) -> AutoencoderKLFlux2:
-    """Return the autoencoder with only the latent channels that it uses on these pictures.
+def without_unused_channels(vae: Any, pixels: Tensor) -> Any:
+    """Return the AutoencoderKLFlux2 with only the latent channels that it uses on these pictures.
 
-    The two 1x1 convolutions next to the latents are folded into their neighbours; a folded bias differs at the
-    outermost latent cells alone, where the convolution beside it is padded.
+    The two 1x1 convolutions next to the latents are folded into their neighbours; a folded bias differs at
+    the outermost latent cells alone, where the convolution beside it is padded.
 
     Shapes: pixels (N, 3, H, W) in [-1, 1].
     """
@@ -26,9 +28,10 @@ def without_unused_channels(vae: AutoencoderKLFlux2, pixels: Tensor) -> Autoenco
     channels = vae.config.latent_channels
     if len(used) in (0, channels):  # none is used yet where a run was stopped in its first steps
         return vae
-    small = AutoencoderKLFlux2.from_config({**vae.config, "latent_channels": len(used)}).to(pixels.device)
+    small: Any = AutoencoderKLFlux2.from_config({**vae.config, "latent_channels": len(used)})
+    small.to(pixels.device)
     state = {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith("bn.")}
-    moments = torch.cat((used, used + channels))                                              # means, log-variances
+    moments = torch.cat((used, used + channels))                                        # means, log-variances
     out, quant = vae.encoder.conv_out, vae.quant_conv.weight[moments, :, 0, 0]                # (2k, 2c)
     state["encoder.conv_out.weight"] = torch.einsum("ki,i...->k...", quant, out.weight)
     state["encoder.conv_out.bias"] = quant @ out.bias + vae.quant_conv.bias[moments]

@@ -1,7 +1,7 @@
 """The one loop that trains every stage: steps, metrics, probes, checkpoints, a clean stop.
 
-Knows nothing of what a stage trains. A run stops at a step boundary on SIGTERM or Ctrl-C, with a checkpoint, and
-the same command goes on from there.
+Knows nothing of what a stage trains. A run stops at a step boundary on SIGTERM or Ctrl-C, with a checkpoint,
+and the same command goes on from there.
 """
 
 import json
@@ -71,7 +71,7 @@ def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:
 
 
 class Metrics:
-    """Numbers of a run: one JSON object a line in metrics.jsonl, and TensorBoard events where it is installed."""
+    """Numbers of a run: one JSON object a line in metrics.jsonl, TensorBoard events if it is installed."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,8 @@ class Metrics:
             self._events = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        self._lines.write(json.dumps({"step": step, **{name: round(v, 6) for name, v in numbers.items()}}) + "\n")
+        rounded = {name: round(value, 6) for name, value in numbers.items()}
+        self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
         self._lines.flush()
         for name, value in numbers.items() if self._events else ():
             self._events.add_scalar(name, value, step)  # type: ignore[union-attr]

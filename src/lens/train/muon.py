@@ -1,7 +1,7 @@
 """Muon: momentum whose every matrix is made orthogonal before it is applied.
 
-All directions of a weight then move at one pace, where Adam leaves the weak ones behind; in the nano autoencoder
-those are the colours and the fine detail. Vectors, and matrices that are tables, are left to AdamW.
+All directions of a weight then move at one pace, where Adam leaves the weak ones behind; in the nano
+autoencoder those are the colours and the fine detail. Vectors, and tables, are left to AdamW.
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 """
 
@@ -17,7 +17,7 @@ NUM_ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Update = lr * max(1, rows/columns)^0.5 * orthogonal(Nesterov momentum); convolutions are flattened to matrices."""
+    """Update = lr * max(1, rows/columns)^0.5 * orthogonal(Nesterov momentum); convolutions are flattened."""
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lens.train.muon import Muon
 from lens.train.settings import OptimizerSettings
@@ -14,7 +14,7 @@ COSINE_FLOOR = 0.02
 
 
 class Optimizers:
-    """One or two optimizers that step as one; every parameter group keeps the ratio of its rate to the run's."""
+    """One or two optimizers that step as one; every group keeps the ratio of its rate to the run's."""
 
     def __init__(self, parts: list[torch.optim.Optimizer], lr: float):
         self._parts, self._lr = parts, lr
@@ -70,7 +70,7 @@ def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimize
     return Optimizers(parts, settings.lr)
 
 
-def _hidden_matrices(module: nn.Module) -> dict[int, nn.Parameter]:
+def _hidden_matrices(module: nn.Module) -> dict[int, Tensor]:
     """Return the weights of linear and convolution layers by identity; embeddings are tables, not maps."""
     layers = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
     return {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}

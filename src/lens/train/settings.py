@@ -16,7 +16,7 @@ class OptimizerSettings(Settings):
     lr: float = Field(2e-4, gt=0)
     """Learning rate of AdamW after warm-up."""
     muon_lr: float = Field(0.0, ge=0)
-    """Learning rate of Muon on linear and convolution weights, on the same schedule; 0 leaves them to AdamW."""
+    """Learning rate of Muon on linear and convolution weights, same schedule; 0 leaves them to AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Shape of the learning rate after warm-up; cosine ends at a fiftieth of `lr`."""
     warmup_steps: int = Field(100, ge=0)
@@ -44,7 +44,7 @@ class RunSettings(Settings):
     """Samples an update, over all micro-batches."""
     micro_batches: int = Field(1, gt=0)
     """Parts that a batch is computed in."""
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.of({}))
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """Decay of the averaged weights, which are the ones that are probed and exported."""
     precision: Literal["bf16", "float32"] = "bf16"
@@ -65,5 +65,6 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> Self:
         if self.batch_size % self.micro_batches:
-            raise SettingError("batch_size", self.batch_size, f"a multiple of micro_batches, {self.micro_batches}")
+            needs = f"a multiple of micro_batches, {self.micro_batches}"
+            raise SettingError("batch_size", self.batch_size, needs)
         return self

@@ -15,7 +15,7 @@ FILE = "checkpoint.pt"
 
 
 def save(run: Run, folder: Path) -> None:
-    """Write the run's state whole or not at all: a new file is put in place of the old one when it is complete."""
+    """Write the run's state whole or not at all: a new file takes the place of the old one when complete."""
     state = {
         "step": run.step,
         "weights": run.trained.state_dict(),

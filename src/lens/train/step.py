@@ -22,7 +22,7 @@ class Run:
     optimizer: Optimizers
     ema: Ema
     objective: Callable[[int, int], Objective]
-    """(step, index of the micro-batch) -> loss; draws its own data, times and noise from those two numbers."""
+    """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
     step: int = 0
 
 
@@ -41,7 +41,8 @@ def train_step(run: Run) -> dict[str, Tensor]:
     grad_norm = nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm)
     if not torch.isfinite(grad_norm):
         run.optimizer.zero_grad()
-        raise NonFiniteError(f"Gradient norm is {grad_norm.item()} at step {run.step}; weights are unchanged.")
+        norm = grad_norm.item()
+        raise NonFiniteError(f"Gradient norm is {norm} at step {run.step}; weights are unchanged.")
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.ema.update(run.trained)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.models.prompts import PromptTemplate
@@ -48,11 +47,10 @@ class LanguageStage:
         tokenizer = train_tokenizer((*texts, *conversations), settings.vocab_size)
         self.tokenizer, self.template = tokenizer, PromptTemplate(tokenizer)
         torch.manual_seed(settings.seed)
-        config = GptOssConfig(
-            vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=tokenizer.bos_token_id, **settings.config,
-        )  # fmt: skip
-        self.trained: nn.Module = LensGptOssEncoder(config).to(self.device)
+        tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
+        config = GptOssConfig(vocab_size=len(tokenizer), **tokens, **settings.config)
+        self.trained: Any = LensGptOssEncoder(config)
+        self.trained.to(self.device)
 
     def objective(self, step: int, index: int) -> Objective:
         count = self.settings.batch_size // self.settings.micro_batches
@@ -72,7 +70,8 @@ class LanguageStage:
         batch = self.template.tokenize([self._caption(first + item) for item in range(count)])
         ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
         with autocast(self.device, self.settings.precision):
-            logits = self.trained(input_ids=ids, attention_mask=mask, use_cache=False).logits   # (B, T, vocabulary)
+            output = self.trained(input_ids=ids, attention_mask=mask, use_cache=False)
+        logits = output.logits                                                            # (B, T, vocabulary)
         # The preamble is the same in every conversation: only its last token predicts something new.
         first_kept = batch.num_preamble - 1
         return next_token_loss(logits[:, first_kept:], ids[:, first_kept:], mask[:, first_kept:])

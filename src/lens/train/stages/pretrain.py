@@ -40,7 +40,7 @@ class PretrainSettings(RunSettings):
     """Folder that holds the finished `text_encoder` and `tokenizer`."""
     cache: Path
     """Folder of cached latents and text features."""
-    bases: list[int] = [128]
+    bases: tuple[int, ...] = (128,)
     """Base resolutions; each brings its nine aspect ratios."""
     examples: int = Field(40_000, ge=SHARD)
     """Distinct examples, shared out over the picture sizes."""
@@ -61,11 +61,14 @@ class PretrainStage:
         self.settings = settings
         self.device = chosen_device(settings.device)
         self._vae, self._text_encoder, self._tokenizer = _load_encoders(settings, self.device)
-        self.trained = _fresh_denoiser(settings, self._vae, self._text_encoder).to(self.device)
+        self.trained: Any = _fresh_denoiser(settings, self._vae, self._text_encoder)
+        self.trained.to(self.device)
         if settings.start_from:
-            source = LensTransformer2DModel.from_pretrained(settings.start_from)
-            self.trained.load_state_dict({name: tensor.float() for name, tensor in source.state_dict().items()})
-        encoders = Encoders(self._vae, self._text_encoder, self._tokenizer, self.trained.config.selected_layer_index)
+            source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
+            weights = source.state_dict().items()
+            self.trained.load_state_dict({name: tensor.float() for name, tensor in weights})
+        layers = self.trained.config.selected_layer_index
+        encoders = Encoders(self._vae, self._text_encoder, self._tokenizer, layers)
         sizes = [size for base in settings.bases for size in buckets_for(base).values()]
         share = settings.examples // len(sizes)
         self._buckets = [
@@ -80,14 +83,14 @@ class PretrainStage:
         count = settings.batch_size // settings.micro_batches
         rng = np.random.default_rng([settings.seed, step, index])
         bucket = self._buckets[rng.choice(len(self._buckets), p=self._odds)]
-        clean, features, mask = bucket.draw(rng, count)                          # (B, C, h, w), (B, T, E) each, (B, T)
+        clean, features, mask = bucket.draw(rng, count)                 # (B, C, h, w), (B, T, E) each, (B, T)
         mask[torch.from_numpy(rng.random(count) < settings.prompt_dropout)] = False
         num_tokens = clean.shape[2] * clean.shape[3]
         mu = training_mu(num_tokens, settings.timestep_mu, settings.timestep_tokens)
         times = generator_for(settings.seed, "pretrain/times", step, index)
         t = logit_normal_times(torch.randn(count, generator=times), mu)                            # (B,)
         draw = generator_for(settings.seed, "pretrain/noise", step, index)
-        noise = torch.randn(clean.shape, generator=draw)                                           # (B, C, h, w)
+        noise = torch.randn(clean.shape, generator=draw)                                        # (B, C, h, w)
         return self._loss(clean, features, mask, t, noise)
 
     def probe(self) -> dict[str, float]:
@@ -105,14 +108,14 @@ class PretrainStage:
 
     def sample_grid(self):
         """Return the first pictures of the probe before, a row a task."""
-        shown = torch.from_numpy(np.stack(self._shown)).permute(0, 3, 1, 2) * 2 - 1                # (N, 3, H, W)
+        shown = torch.from_numpy(np.stack(self._shown)).permute(0, 3, 1, 2) * 2 - 1             # (N, 3, H, W)
         return grid_of(shown, columns=min(4, self.settings.probe_prompts))
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
         """Write the whole pipeline in diffusers' layout, all weights in bfloat16."""
         # A copy: the run's own weights stay float32.
-        denoiser = LensTransformer2DModel.from_config(self.trained.config)
+        denoiser: Any = LensTransformer2DModel.from_config(self.trained.config)
         denoiser.load_state_dict(self.trained.state_dict())
         pipeline = self._pipeline(denoiser)
         vae, text_encoder = _load_encoders(self.settings, torch.device("cpu"))[:2]
@@ -120,7 +123,9 @@ class PretrainStage:
         pipeline.to(torch.bfloat16)
         pipeline.save_pretrained(folder)
 
-    def _loss(self, clean: Tensor, features: list[Tensor], mask: Tensor, t: Tensor, noise: Tensor) -> Objective:
+    def _loss(
+        self, clean: Tensor, features: list[Tensor], mask: Tensor, t: Tensor, noise: Tensor
+    ) -> Objective:
         clean, t, noise, mask = (part.to(self.device) for part in (clean, t, noise, mask))
         features = [feature.to(self.device) for feature in features]
         h, w = clean.shape[2:]
@@ -135,7 +140,7 @@ class PretrainStage:
                     img_shapes=[(1, h, w)],
                     return_dict=False,
                 )[0]
-            return unpack_latents(tokens, h, w)                                                    # (B, C, h, w)
+            return unpack_latents(tokens, h, w)                                                 # (B, C, h, w)
 
         return flow_matching_loss(velocity, clean, t=t, noise=noise)
 
@@ -162,8 +167,9 @@ class PretrainStage:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
         scheduler = FlowMatchEulerDiscreteScheduler(
-            use_dynamic_shifting=True, time_shift_type="exponential", base_shift=0.5, max_shift=1.15, shift=3.0
-        )
+            use_dynamic_shifting=True, time_shift_type="exponential",
+            base_shift=0.5, max_shift=1.15, shift=3.0,
+        )  # fmt: skip
         return LensPipeline(
             scheduler, self._vae, self._text_encoder, self._tokenizer, denoiser,
             lens_variant=self.settings.variant, default_base_resolution=self.settings.bases[0],
@@ -177,10 +183,12 @@ def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[An
 
     from lens.models.text_features import load_text_encoder
 
-    vae = AutoencoderKLFlux2.from_pretrained(settings.vae, torch_dtype=torch.float32).eval().to(device)
-    text_encoder = load_text_encoder(settings.text / "text_encoder", torch.float32).to(device)
+    vae: Any = AutoencoderKLFlux2.from_pretrained(settings.vae, torch_dtype=torch.float32)
+    text_encoder: Any = load_text_encoder(settings.text / "text_encoder", torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(settings.text / "tokenizer")
-    return vae.requires_grad_(False), text_encoder.requires_grad_(False), tokenizer
+    for frozen in (vae, text_encoder):
+        frozen.eval().requires_grad_(False).to(device)
+    return vae, text_encoder, tokenizer
 
 
 def _fresh_denoiser(settings: PretrainSettings, vae: Any, text_encoder: Any) -> LensTransformer2DModel:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from diffusers.models.resnet import ResnetBlock2D
 from pydantic import Field
 from torch import Tensor, nn
 
 from lens.core.randomness import generator_for
-from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from lens.nano.crops import random_crop
 from lens.objectives.objective import Objective
 from lens.objectives.reconstruction import reconstruction_loss
@@ -40,7 +41,7 @@ class VaeStage:
         self.settings = settings
         self.device = chosen_device(settings.device)
         torch.manual_seed(settings.seed)
-        self.trained: nn.Module = AutoencoderKLFlux2(**settings.config)
+        self.trained: Any = AutoencoderKLFlux2(**settings.config)
         if settings.start_from:
             self.trained = AutoencoderKLFlux2.from_pretrained(settings.start_from)
         else:
@@ -78,7 +79,7 @@ class VaeStage:
     @torch.no_grad()
     def export(self, folder: Path) -> None:
         pixels = self._crops(HELD_OUT + 1000, 512)
-        finished = without_unused_channels(self.trained, pixels[:64])  # type: ignore[arg-type]
+        finished = without_unused_channels(self.trained, pixels[:64])
         measure_latent_statistics(finished, pixels)
         finished.save_pretrained(folder / "vae")
 
@@ -91,14 +92,14 @@ class VaeStage:
 
 
 def start_as_identity(vae: nn.Module) -> None:
-    """Zero the last convolution of every residual branch, so that training starts from a near-linear network."""
+    """Zero the last convolution of every residual branch: training starts from a near-linear network."""
     for module in vae.modules():
-        if type(module).__name__ == "ResnetBlock2D":
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
+        if isinstance(module, ResnetBlock2D):
+            for parameter in module.conv2.parameters():
+                nn.init.zeros_(parameter)
 
 
-def measure_latent_statistics(vae: nn.Module, pixels: Tensor) -> None:
+def measure_latent_statistics(vae: Any, pixels: Tensor) -> None:
     """Set the BatchNorm statistics that the pipeline normalises latents with, from pictures of the world."""
     from lens.core.packing import patchify
 
