@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.models.prompts import PromptTemplate
@@ -30,6 +31,9 @@ class LanguageSettings(RunSettings):
     """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer."""
     vocab_size: int = Field(2048, gt=300)
     """Entries of the byte-level BPE, control tokens included."""
+    embedding_std: float = Field(1.5, gt=0)
+    """Spread of the first token embeddings. To a language model of captions all things are alike: with the
+    usual 0.02, features of a fox and of a key had a cosine of 0.99, and no denoiser could tell them apart."""
     tokenizer_captions: int = Field(20000, gt=0)
     """Captions that the BPE learns its merges from."""
 
@@ -49,7 +53,9 @@ class LanguageStage:
         torch.manual_seed(settings.seed)
         tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
         config = GptOssConfig(vocab_size=len(tokenizer), **tokens, **settings.config)
-        self.trained: Any = LensGptOssEncoder(config)
+        encoder = LensGptOssEncoder(config)
+        nn.init.normal_(encoder.model.embed_tokens.weight, std=settings.embedding_std)
+        self.trained: Any = encoder
         self.trained.to(self.device)
 
     def objective(self, step: int, index: int) -> Objective:
