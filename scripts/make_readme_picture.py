@@ -1,0 +1,44 @@
+"""Draw docs/pictures/nano.png: the README's prompts, each under the picture that lens-nano draws of it.
+
+Run: python scripts/make_readme_picture.py   (the same pictures every time: seeds are fixed, none is picked)
+"""
+
+import textwrap
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from lens import LensPipeline
+
+PICTURE = Path(__file__).parent.parent / "docs/pictures/nano.png"
+PROMPTS = (
+    "two red apples to the left of a fox, on a blue background",
+    "a large panda on a pink background",
+    "three lemons on a purple background",
+    "a rocket above a castle, black background",
+    "a cupcake, a crown and a frog on a white background",
+    "a small penguin on light blue",
+    "four sunflowers, green background",
+    "a cat to the right of a guitar on an orange background",
+)
+SIDE_PX, SCALE, TEXT_PX, COLUMNS = 128, 2, 44, 4
+
+
+def main() -> None:
+    pipeline = LensPipeline.from_pretrained("lens-nano", torch_dtype=torch.float32)
+    generators = [torch.Generator().manual_seed(7) for _ in PROMPTS]
+    images = pipeline(PROMPTS, height=SIDE_PX, width=SIDE_PX, generator=generators).images
+    side, rows = SIDE_PX * SCALE, -(-len(PROMPTS) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (side + 8), rows * (side + TEXT_PX)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
+        row, column = divmod(index, COLUMNS)
+        left, top = column * (side + 8), row * (side + TEXT_PX)
+        sheet.paste(image.resize((side, side), Image.Resampling.LANCZOS), (left, top))
+        pen.multiline_text((left, top + side + 4), "\n".join(textwrap.wrap(prompt, 42)), fill="black")
+    sheet.save(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
