@@ -34,7 +34,10 @@ CROWD_SIDES: dict[int, tuple[float, float]] = {
 """Sides of things in company, as fractions of base_px, by how many there are; less where room is short."""
 
 SMALLEST_SIDE = 0.205
-"""Of base_px; at base 128 a thing has at least 28 px."""
+"""Of base_px; at base 128 a thing has at least 32 px, the next step of the grid."""
+
+GRID_PX = 8
+"""Sides of things, and the corners of their squares, are multiples of this."""
 
 PLACES = (
     "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
@@ -250,9 +253,10 @@ class _Canvas:
         self.rng = rng
         self.height_px, self.width_px = height_px, width_px
         self.base_px = base_px(height_px, width_px)
-        # Sides come in even steps (4 px at base 128), so that few distinct sprites are drawn and cached.
-        self.step_px = 2 * max(1, round(self.base_px / 64))
-        self.gap_px = self.step_px
+        # Sides and corners come in steps of half a latent cell: a thing then has few looks in latents, and a
+        # small denoiser learns each from many pictures.
+        self.step_px = GRID_PX
+        self.gap_px = 2 * max(1, round(self.base_px / 64))
         self.region: Box = (self.gap_px, self.gap_px, width_px - self.gap_px, height_px - self.gap_px)
 
     def place_alone(self, thing: str) -> Placed:
@@ -307,13 +311,11 @@ class _Canvas:
 
     def _coordinate(self, side: int, length_px: int, is_centred: bool) -> int:
         """Draw a centre in the middle of the middle third, or in an outer third when the side leaves room."""
-        first = side // 2 + self.gap_px // 2
-        last = int(0.31 * length_px)
-        if is_centred or first > last or self.rng.random() < 1 / 3:
-            return (
-                round(self.rng.uniform(0.44, 0.56) * length_px) if side < 0.8 * length_px else length_px // 2
-            )
-        from_edge = int(self.rng.integers(first, last + 1))
+        last = (int(0.31 * length_px) - side // 2) // GRID_PX
+        if is_centred or last < 1 or self.rng.random() < 1 / 3:
+            middle = self.rng.uniform(0.44, 0.56) * length_px if side < 0.8 * length_px else length_px / 2
+            return GRID_PX * round((middle - side / 2) / GRID_PX) + side // 2
+        from_edge = GRID_PX * int(self.rng.integers(1, last + 1)) + side // 2
         return from_edge if self.rng.random() < 0.5 else length_px - from_edge
 
     def _scatter(
@@ -334,13 +336,12 @@ class _Canvas:
         self, thing: str, side: int, region: Sequence[float], placed: list[Placed]
     ) -> Placed | None:
         left, top, right, bottom = (edge * side - side // 2 for edge in opaque_box(thing))
-        lowest_x, highest_x = math.ceil(region[0] - left), math.floor(region[2] - right)
-        lowest_y, highest_y = math.ceil(region[1] - top), math.floor(region[3] - bottom)
-        if lowest_x > highest_x or lowest_y > highest_y:
+        centres_x = _on_grid(region[0] - left, region[2] - right, side)
+        centres_y = _on_grid(region[1] - top, region[3] - bottom, side)
+        if not centres_x or not centres_y:
             return None
-        xs = self.rng.integers(lowest_x, highest_x + 1, size=24)
-        ys = self.rng.integers(lowest_y, highest_y + 1, size=24)
-        for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
+        xs, ys = (self.rng.choice(centres, size=24).tolist() for centres in (centres_x, centres_y))
+        for x, y in zip(xs, ys, strict=True):
             candidate = Placed(thing, x, y, side)
             if all(self._are_apart(candidate.box, other.box) for other in placed):
                 return candidate
@@ -354,3 +355,9 @@ class _Canvas:
             or one[3] + gap <= other[1]
             or other[3] + gap <= one[1]
         )
+
+
+def _on_grid(lowest: float, highest: float, side: int) -> range:
+    """Return the centres between two bounds at which a square of this side has its corners on the grid."""
+    first = GRID_PX * math.ceil((lowest - side // 2) / GRID_PX) + side // 2
+    return range(first, math.floor(highest) + 1, GRID_PX)
