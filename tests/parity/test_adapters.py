@@ -160,7 +160,9 @@ def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(t
     wanted = velocity(with_deltas(tiny_denoiser(), (first, 1.0), (lokr, 0.5)))
     torch.testing.assert_close(velocity(model), wanted, rtol=1e-5, atol=1e-4)
     unload_loras(model)
-    assert torch.equal(velocity(model), plain) and same_state(model, tiny_denoiser())
+    assert same_state(model, tiny_denoiser())
+    # Not to the bit: with several threads, sums depend on where in memory the same weights lie.
+    torch.testing.assert_close(velocity(model), plain, rtol=0, atol=2e-6)
 
 
 def test_an_adapter_scaled_for_one_call_is_scaled_for_that_call_alone(tmp_path):

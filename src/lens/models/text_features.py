@@ -39,6 +39,11 @@ class LensGptOssEncoder(GptOssForCausalLM):
             model._weight_conversions = []
         return loaded
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        # The library looks for its decorator in the source of a class's own module, which this is not.
+        return GptOssForCausalLM._can_set_experts_implementation()
+
     @torch.no_grad()
     def text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, layers: Sequence[int] = (5, 11, 17, 23)

@@ -37,7 +37,7 @@ SMALLEST_SIDE = 0.205
 """Of base_px; at base 128 a thing has at least 32 px, the next step of the grid."""
 
 GRID_PX = 8
-"""Sides of things, and the corners of their squares, are multiples of this."""
+"""Sides of things, and the corners of their squares, are multiples of this from base 96 on."""
 
 PLACES = (
     "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
@@ -255,7 +255,7 @@ class _Canvas:
         self.base_px = base_px(height_px, width_px)
         # Sides and corners come in steps of half a latent cell: a thing then has few looks in latents, and a
         # small denoiser learns each from many pictures.
-        self.step_px = GRID_PX
+        self.grid_px = GRID_PX if self.base_px > 90 else 2  # there is no room for a grid in a stamp
         self.gap_px = 2 * max(1, round(self.base_px / 64))
         self.region: Box = (self.gap_px, self.gap_px, width_px - self.gap_px, height_px - self.gap_px)
 
@@ -304,18 +304,19 @@ class _Canvas:
 
     def _side(self, low: float, high: float, unit_px: float) -> int:
         """Draw a side between two fractions of a length, in whole steps, never below the low one."""
-        lowest = math.ceil(max(SMALLEST_SIDE, low) * unit_px / self.step_px)
-        return self.step_px * int(
-            self.rng.integers(lowest, max(lowest, int(high * unit_px / self.step_px)) + 1)
+        lowest = math.ceil(max(SMALLEST_SIDE, low) * unit_px / self.grid_px)
+        return self.grid_px * int(
+            self.rng.integers(lowest, max(lowest, int(high * unit_px / self.grid_px)) + 1)
         )
 
     def _coordinate(self, side: int, length_px: int, is_centred: bool) -> int:
         """Draw a centre in the middle of the middle third, or in an outer third when the side leaves room."""
-        last = (int(0.31 * length_px) - side // 2) // GRID_PX
+        grid = self.grid_px
+        last = (int(0.31 * length_px) - side // 2) // grid
         if is_centred or last < 1 or self.rng.random() < 1 / 3:
             middle = self.rng.uniform(0.44, 0.56) * length_px if side < 0.8 * length_px else length_px / 2
-            return GRID_PX * round((middle - side / 2) / GRID_PX) + side // 2
-        from_edge = GRID_PX * int(self.rng.integers(1, last + 1)) + side // 2
+            return grid * round((middle - side / 2) / grid) + side // 2
+        from_edge = grid * int(self.rng.integers(1, last + 1)) + side // 2
         return from_edge if self.rng.random() < 0.5 else length_px - from_edge
 
     def _scatter(
@@ -336,8 +337,8 @@ class _Canvas:
         self, thing: str, side: int, region: Sequence[float], placed: list[Placed]
     ) -> Placed | None:
         left, top, right, bottom = (edge * side - side // 2 for edge in opaque_box(thing))
-        centres_x = _on_grid(region[0] - left, region[2] - right, side)
-        centres_y = _on_grid(region[1] - top, region[3] - bottom, side)
+        centres_x = _on_grid(region[0] - left, region[2] - right, side, self.grid_px)
+        centres_y = _on_grid(region[1] - top, region[3] - bottom, side, self.grid_px)
         if not centres_x or not centres_y:
             return None
         xs, ys = (self.rng.choice(centres, size=24).tolist() for centres in (centres_x, centres_y))
@@ -357,7 +358,7 @@ class _Canvas:
         )
 
 
-def _on_grid(lowest: float, highest: float, side: int) -> range:
+def _on_grid(lowest: float, highest: float, side: int, grid_px: int) -> range:
     """Return the centres between two bounds at which a square of this side has its corners on the grid."""
-    first = GRID_PX * math.ceil((lowest - side // 2) / GRID_PX) + side // 2
-    return range(first, math.floor(highest) + 1, GRID_PX)
+    first = grid_px * math.ceil((lowest - side // 2) / grid_px) + side // 2
+    return range(first, math.floor(highest) + 1, grid_px)
