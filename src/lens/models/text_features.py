@@ -44,6 +44,13 @@ class LensGptOssEncoder(GptOssForCausalLM):
         # The library looks for its decorator in the source of a class's own module, which this is not.
         return GptOssForCausalLM._can_set_experts_implementation()
 
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        # Grouped products need rows of whole 16 bytes in half precision; the library does not look.
+        sizes = self.config.hidden_size, self.config.intermediate_size
+        if requested_experts is None and any(size % 8 for size in sizes):
+            return "eager"
+        return super().get_correct_experts_implementation(requested_experts)
+
     @torch.no_grad()
     def text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, layers: Sequence[int] = (5, 11, 17, 23)
