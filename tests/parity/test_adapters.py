@@ -134,7 +134,16 @@ def test_what_is_saved_is_read_by_diffusers(tmp_path):
     torch.testing.assert_close(velocity(other), velocity(model), rtol=1e-5, atol=1e-5)
 
 
-def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(tmp_path):
+@pytest.fixture
+def one_thread():
+    """Equal weights give equal bits on one thread only; on two, the same comparison failed every time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(tmp_path, one_thread):
     first, second = (
         adapter(0),
         {TEXT: LowRank(normal(5, 32, seed=7), normal(32, 5, seed=8), 5.0)} | adapter(20),
@@ -160,9 +169,7 @@ def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(t
     wanted = velocity(with_deltas(tiny_denoiser(), (first, 1.0), (lokr, 0.5)))
     torch.testing.assert_close(velocity(model), wanted, rtol=1e-5, atol=1e-4)
     unload_loras(model)
-    assert same_state(model, tiny_denoiser())
-    # Not to the bit: with several threads, sums depend on where in memory the same weights lie.
-    torch.testing.assert_close(velocity(model), plain, rtol=0, atol=2e-6)
+    assert torch.equal(velocity(model), plain) and same_state(model, tiny_denoiser())
 
 
 def test_an_adapter_scaled_for_one_call_is_scaled_for_that_call_alone(tmp_path):
