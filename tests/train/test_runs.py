@@ -48,6 +48,25 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(name, finished
     assert resumed.numbers == whole.numbers
 
 
+def test_a_killed_run_that_goes_on_has_every_step_once_in_its_metrics(fitted, tmp_path):
+    out = tmp_path / "run"
+    half = fitted("vae", out, interrupt_at=2)
+    before = half.lines
+    with (out / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 4, "loss": 9.0}\n{"step": 5, "lo')
+    resumed = fitted("vae", out)
+    assert resumed.lines[:3] == before
+    assert [line["step"] for line in resumed.lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert all(line.get("loss") != 9.0 for line in resumed.lines)
+
+
+def test_only_models_with_blocks_that_repeat_can_be_compiled(fitted, tmp_path):
+    from lens.errors import SettingError
+
+    with pytest.raises(SettingError, match="AutoencoderKLFlux2 names no blocks"):
+        fitted("vae", tmp_path / "run", compile=True)
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_the_losses_of_the_first_steps_are_the_golden_ones(name, finished):
     losses = [line["loss"] for line in finished(name).lines if "loss" in line]

@@ -25,19 +25,24 @@ KINDS: dict[str, float] = {
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-SIDES: dict[str, tuple[float, float]] = {"small": (0.21, 0.28), "medium": (0.34, 0.42), "large": (0.61, 0.75)}
-"""Side of a thing that is alone: small and medium as fractions of base_px, large of the short side."""
+SIDES: dict[str, tuple[float, float]] = {"small": (0.21, 0.28), "large": (0.4, 0.55)}
+"""Side of a thing, as fractions of base_px."""
 
 CROWD_SIDES: dict[int, tuple[float, float]] = {
-    2: (0.34, 0.46), 3: (0.29, 0.4), 4: (0.26, 0.35), 5: (0.23, 0.3),
+    2: (0.21, 0.55), 3: (0.21, 0.55), 4: (0.21, 0.3), 5: (0.21, 0.3),
 }  # fmt: skip
 """Sides of things in company, as fractions of base_px, by how many there are; less where room is short."""
 
 SMALLEST_SIDE = 0.205
-"""Of base_px; at base 128 a thing has at least 32 px, the next step of the grid."""
+"""Of base_px; at base 128 a thing has at least 32 px, two latent cells."""
 
-GRID_PX = 8
-"""Sides of things, and the corners of their squares, are multiples of this from base 96 on."""
+GRID_PX = 16
+SIDE_STEP_PX = 32
+"""From base 96 on, corners lie on whole latent cells, sides are whole pairs of them: 32 or 64 px at base 128.
+
+A thing then has two looks in latents, 20 tokens to learn by heart. With sides of 32 to 96 px in steps of a
+cell it has 90, and with corners anywhere thousands of looks: more than two CPU cores teach in hours.
+"""
 
 PLACES = (
     "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
@@ -117,11 +122,9 @@ class Scene:
         return " ".join(filter(None, (row, column))) or "centre"
 
     def size(self, index: int = 0) -> str:
-        """Return small, medium or large."""
-        side = self.placed[index].size_px
-        if side >= 0.58 * min(self.width_px, self.height_px):
-            return "large"
-        return "small" if side <= 0.3 * base_px(self.height_px, self.width_px) else "medium"
+        """Return small or large."""
+        limit_px = 0.36 * base_px(self.height_px, self.width_px)
+        return "small" if self.placed[index].size_px <= limit_px else "large"
 
 
 def base_px(height_px: int, width_px: int) -> float:
@@ -253,17 +256,14 @@ class _Canvas:
         self.rng = rng
         self.height_px, self.width_px = height_px, width_px
         self.base_px = base_px(height_px, width_px)
-        # Sides and corners come in steps of half a latent cell: a thing then has few looks in latents, and a
-        # small denoiser learns each from many pictures.
-        self.grid_px = GRID_PX if self.base_px > 90 else 2  # there is no room for a grid in a stamp
+        # There is no room for a grid in a stamp.
+        self.grid_px, self.side_step_px = (GRID_PX, SIDE_STEP_PX) if self.base_px > 90 else (2, 2)
         self.gap_px = 2 * max(1, round(self.base_px / 64))
-        self.region: Box = (self.gap_px, self.gap_px, width_px - self.gap_px, height_px - self.gap_px)
+        self.region: Box = (0, 0, width_px, height_px)
 
     def place_alone(self, thing: str) -> Placed:
         """Put one thing clearly into a third of the picture, with a clear size."""
-        size = str(self.rng.choice(["small", "medium", "large"], p=[0.25, 0.35, 0.4]))
-        unit_px = min(self.height_px, self.width_px) if size == "large" else self.base_px
-        side = self._side(*SIDES[size], unit_px)
+        side = self._side(*SIDES["large" if self.rng.random() < 0.6 else "small"])
         is_centred = bool(self.rng.random() < 0.3)
         x = self._coordinate(side, self.width_px, is_centred)
         return Placed(thing, x, self._coordinate(side, self.height_px, is_centred), side)
@@ -302,21 +302,20 @@ class _Canvas:
         for attempt in range(400):
             yield max(0.5, 1 - attempt / 60)
 
-    def _side(self, low: float, high: float, unit_px: float) -> int:
-        """Draw a side between two fractions of a length, in whole steps, never below the low one."""
-        lowest = math.ceil(max(SMALLEST_SIDE, low) * unit_px / self.grid_px)
-        return self.grid_px * int(
-            self.rng.integers(lowest, max(lowest, int(high * unit_px / self.grid_px)) + 1)
-        )
+    def _side(self, low: float, high: float) -> int:
+        """Draw a side between two fractions of base_px, in whole steps, never below the low one."""
+        unit = self.base_px / self.side_step_px
+        lowest = math.ceil(max(SMALLEST_SIDE, low) * unit)
+        return self.side_step_px * int(self.rng.integers(lowest, max(lowest, int(high * unit)) + 1))
 
     def _coordinate(self, side: int, length_px: int, is_centred: bool) -> int:
         """Draw a centre in the middle of the middle third, or in an outer third when the side leaves room."""
         grid = self.grid_px
         last = (int(0.31 * length_px) - side // 2) // grid
-        if is_centred or last < 1 or self.rng.random() < 1 / 3:
+        if is_centred or last < 0 or self.rng.random() < 1 / 3:
             middle = self.rng.uniform(0.44, 0.56) * length_px if side < 0.8 * length_px else length_px / 2
             return grid * round((middle - side / 2) / grid) + side // 2
-        from_edge = grid * int(self.rng.integers(1, last + 1)) + side // 2
+        from_edge = grid * int(self.rng.integers(0, last + 1)) + side // 2
         return from_edge if self.rng.random() < 0.5 else length_px - from_edge
 
     def _scatter(
@@ -325,7 +324,7 @@ class _Canvas:
         """Place groups, each with one side for all its things, in a region; None when no room was found."""
         placed: list[Placed] = []
         for thing, count in groups:
-            side = self._side(*sides, self.base_px)
+            side = self._side(*sides)
             for _ in range(count):
                 found = self._find_room(thing, side, region, placed)
                 if found is None:

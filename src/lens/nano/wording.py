@@ -12,7 +12,6 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 SIZE_ADJECTIVES = {
     "small": ("small", "little", "tiny", "small"),
-    "medium": ("medium-sized", "medium"),
     "large": ("large", "big", "huge", "big"),
 }
 

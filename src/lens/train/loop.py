@@ -5,6 +5,7 @@ and the same command goes on from there.
 """
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from lens.errors import SettingError
 from lens.train import state
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
@@ -28,6 +30,8 @@ log = Console(stderr=True)
 def fit(stage: Stage, settings: RunSettings) -> Run:
     """Train a stage to its last step, or to the first stop signal; return the run."""
     trained = stage.trained.train()
+    if settings.compile:
+        compile_repeated_blocks(trained)
     run = Run(
         settings=settings,
         trained=trained,
@@ -37,7 +41,7 @@ def fit(stage: Stage, settings: RunSettings) -> Run:
     )
     if state.resume(run, settings.out):
         log.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
-    with _stop_requested() as stop, Metrics(settings.out) as metrics:
+    with _stop_requested() as stop, Metrics(settings.out, run.step) as metrics:
         clock = Clock(run.step)
         saved_at = time.monotonic()
         while run.step < settings.steps and not stop:
@@ -57,6 +61,19 @@ def fit(stage: Stage, settings: RunSettings) -> Run:
     return run
 
 
+def compile_repeated_blocks(module: Any) -> None:
+    """Compile the blocks that a model says it repeats; names of weights stay as they are.
+
+    Raises: SettingError for a model that names none.
+    """
+    if not getattr(module, "_repeated_blocks", None):
+        needs = f"false, for {type(module).__name__} names no blocks that repeat"
+        raise SettingError("compile", True, needs)
+    # Each of with or without gradients, with or without a mask, last block or not is compiled by itself.
+    torch._dynamo.config.recompile_limit = 32  # type: ignore[attr-defined]
+    module.compile_repeated_blocks(dynamic=True)
+
+
 def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:
     """Write held-out numbers and a sample grid of the averaged weights."""
     with run.ema.swapped_into(run.trained), torch.no_grad():
@@ -71,10 +88,14 @@ def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:
 
 
 class Metrics:
-    """Numbers of a run: one JSON object a line in metrics.jsonl, TensorBoard events if it is installed."""
+    """Numbers of a run: one JSON object a line in metrics.jsonl, TensorBoard events if it is installed.
 
-    def __init__(self, folder: Path):
+    What a killed run wrote after its last checkpoint is taken out, for those steps are made again.
+    """
+
+    def __init__(self, folder: Path, step: int):
         folder.mkdir(parents=True, exist_ok=True)
+        forget_after(step, folder / "metrics.jsonl")
         self._lines = (folder / "metrics.jsonl").open("a")
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
@@ -82,7 +103,7 @@ class Metrics:
             log.print("TensorBoard is not installed; metrics.jsonl alone is written.")
             self._events = None
         else:
-            self._events = SummaryWriter(str(folder / "tensorboard"))
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         rounded = {name: round(value, 6) for name, value in numbers.items()}
@@ -98,6 +119,18 @@ class Metrics:
         self._lines.close()
         if self._events:
             self._events.close()
+
+
+def forget_after(step: int, path: Path) -> None:
+    """Take the lines of later steps out of a metrics file, and a last line that was cut off."""
+    if not path.is_file():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
 
 
 class Clock:

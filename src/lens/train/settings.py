@@ -51,6 +51,8 @@ class RunSettings(Settings):
     """Autocast type of the forward pass; weights and optimizer stay float32."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto` for the GPU where there is one."""
+    compile: bool = False
+    """Compile the blocks that repeat: minutes at the start for less time an update."""
     threads: int = Field(0, ge=0)
     """CPU threads of PyTorch; 0 keeps its own choice."""
     log_every: int = Field(20, gt=0)

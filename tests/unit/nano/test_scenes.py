@@ -104,12 +104,17 @@ def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
     assert found == set(PLACES)
 
 
-def test_sizes_of_a_thing_alone_leave_gaps_between_small_medium_and_large():
-    sides: dict[str, list[int]] = {"small": [], "medium": [], "large": []}
-    for scene in scenes(300, kind="single"):
-        sides[scene.size()].append(scene.placed[0].size_px)
-    assert max(sides["small"]) <= 36 and min(sides["medium"]) >= 44
-    assert max(sides["medium"]) <= 52 and min(sides["large"]) >= 80
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (176, 96), (112, 160)])
+def test_things_are_small_or_large_and_lie_on_whole_latent_cells(height, width):
+    sides: dict[str, set[int]] = {"small": set(), "large": set()}
+    for scene in scenes(300, height, width):
+        for index, thing in enumerate(scene.placed):
+            sides[scene.size(index)].add(thing.size_px)
+            corner = thing.x_px - thing.size_px // 2, thing.y_px - thing.size_px // 2
+            assert corner[0] % GRID_PX == corner[1] % GRID_PX == 0
+            assert min(corner) >= 0
+            assert corner[0] + thing.size_px <= width and corner[1] + thing.size_px <= height
+    assert sides == {"small": {32}, "large": {64}}
 
 
 def test_a_picture_shows_the_shade_behind_and_the_thing_in_front():
