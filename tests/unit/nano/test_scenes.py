@@ -6,6 +6,7 @@ import pytest
 from lens.core.geometry import buckets_for
 from lens.nano.scenes import (
     CROWD_SIDES,
+    GRID_PX,
     KINDS,
     OPPOSITE,
     PLACES,
