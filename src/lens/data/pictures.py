@@ -1,0 +1,103 @@
+"""Untrusted bytes to a picture that can be trained on: whole, upright, 8-bit RGB; or refused with the reason.
+
+Knows nothing of where the bytes came from or what is done with the picture. Letters: H and W pixels.
+"""
+
+import hashlib
+import io
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded; Pillow knows dozens more, each of them code that reads strangers' bytes."""
+MAX_PIXELS = 256 * 2**20
+"""Pictures that claim more are refused before any of them is decoded."""
+BEHIND = (255, 255, 255)
+"""Transparent pictures are put on white, as a page would show them."""
+
+
+class Unreadable(Exception):
+    """Bytes that are no usable picture; the reason is one word for the ledger, the detail is for people."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class Picture(NamedTuple):
+    """A decoded picture and what had to be done to it."""
+
+    image: Image.Image
+    """RGB, upright, of full size."""
+    format: str
+    notes: tuple[str, ...]
+    """Out of: rotated, alpha, animated, cmyk, deep, palette, grey."""
+
+
+def sample_id(content: bytes) -> str:
+    """Return the name of a sample everywhere downstream: the SHA-256 of its bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Return the picture that bytes hold; of an animation the first frame.
+
+    Raises: Unreadable with the reason empty, unknown_type, bomb, or corrupt.
+    """
+    if not content:
+        raise Unreadable("empty", "no bytes at all")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the limit is ours, and it is an error
+            return _decoded(content, max_pixels)
+    except UnidentifiedImageError as error:
+        raise Unreadable("unknown_type", f"none of {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable("bomb", str(error)) from error
+    # Decoders meet damaged files with whatever breaks first in them; none of it may stop a build.
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, MemoryError) as error:
+        raise Unreadable("corrupt", f"{type(error).__name__}: {error}") from error
+
+
+def _decoded(content: bytes, max_pixels: int) -> Picture:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            raise Unreadable("bomb", f"claims {width} x {height}, the limit is {max_pixels} pixels")
+        notes = []
+        if getattr(opened, "n_frames", 1) > 1:
+            notes.append("animated")
+            opened.seek(0)
+        opened.load()
+        upright = ImageOps.exif_transpose(opened)
+        if opened.getexif().get(0x0112, 1) not in (0, 1):
+            notes.append("rotated")
+        rgb, made = _to_rgb(upright)
+        return Picture(rgb, opened.format or "", (*notes, *made))
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return the picture in 8-bit RGB and what that took."""
+    if image.mode == "RGB":
+        return image, ()
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image), ("deep", "grey")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        # Full-colour pictures that carry an opaque alpha channel are as common as transparent ones.
+        layered = image.convert("RGBA")
+        is_seen_through = layered.getextrema()[3][0] < 255  # type: ignore[index]
+        page = Image.new("RGBA", image.size, (*BEHIND, 255))
+        page.alpha_composite(layered)
+        return page.convert("RGB"), ("alpha",) if is_seen_through else ()
+    notes = {"CMYK": ("cmyk",), "P": ("palette",), "L": ("grey",), "1": ("grey",)}
+    return image.convert("RGB"), notes.get(image.mode, ())
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Return 16-bit and floating-point grey at 8 bits; Pillow's own conversion clips instead of scaling."""
+    levels = np.asarray(image).astype(np.float64)                           # (H, W)
+    top = 1.0 if levels.max() <= 1 and image.mode == "F" else 65535.0 if levels.max() > 255 else 255.0
+    return Image.fromarray((levels.clip(0, top) / top * 255 + 0.5).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,90 @@
+"""Scores that need no model: clarity, information, exposure, and a hash that near copies share.
+
+All read one small version of the picture, so that together they cost little beside decoding it.
+Paper: Lens report, data section (cleaning stages 6 to 9). Letters: H and W pixels of the small version.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+VERSION = "1"
+"""Stored with every score; whoever changes a number's meaning changes this."""
+SHORT_SIDE_PX = 384
+"""Pictures are compared at one scale: what is sharp at 384 px may be blurred at its full size."""
+HASH_INPUT_PX = 32
+HASH_SIDE = 8
+
+
+class PixelScores(NamedTuple):
+    clarity: float
+    """Variance of the Laplacian of the grey small version, grey in [0, 255]: about 0 for a blur."""
+    entropy: float
+    """Shannon entropy of the 256-bin grey histogram: bits in [0, 8]."""
+    luminance: float
+    """Mean V of HSV, in [0, 1]."""
+    perceptual_hash: int
+    """64 bits; the number that differ is small for copies that were resized or compressed again."""
+
+
+def pixel_scores(image: Image.Image) -> PixelScores:
+    """Return all scores of an RGB picture."""
+    small = shrunk(image)
+    grey = np.asarray(small.convert("L"))                                   # (H, W)
+    return PixelScores(clarity(grey), entropy(grey), luminance(small), perceptual_hash(small))
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """Return the picture with a short side of SHORT_SIDE_PX; smaller ones are enlarged to it."""
+    scale = SHORT_SIDE_PX / min(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # A very long picture would grow without bounds; its long side stays within ten short ones.
+    size = tuple(min(side, 10 * SHORT_SIDE_PX) for side in size)
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)  # type: ignore[arg-type]
+
+
+def clarity(grey: NDArray[np.uint8]) -> float:
+    """Return the variance of the four-neighbour Laplacian; 0 for pictures below 3 x 3.
+
+    Shapes: (H, W).
+    """
+    if min(grey.shape) < 3:
+        return 0.0
+    wide = grey.astype(np.int16)
+    sides = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:]  # (H-2, W-2)
+    return float((sides - 4 * wide[1:-1, 1:-1]).var(dtype=np.float64))
+
+
+def entropy(grey: NDArray[np.uint8]) -> float:
+    """Return the entropy of the histogram: 0 for one shade, 8 for all shades alike often.
+
+    Shapes: (H, W).
+    Units: bits.
+    """
+    shares = np.bincount(grey.ravel(), minlength=256) / grey.size
+    present = shares[shares > 0]
+    return float(-(present * np.log2(present)).sum() + 0.0)
+
+
+def luminance(image: Image.Image) -> float:
+    """Return the mean of the brightest channel, which is V of HSV."""
+    return float(np.asarray(image).max(axis=2).mean() / 255)
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """Return 64 bits: which low frequencies of the picture's cosine transform lie above their median."""
+    side = (HASH_INPUT_PX, HASH_INPUT_PX)
+    grey = np.asarray(image.convert("L").resize(side, Image.Resampling.BOX), dtype=np.float64)
+    low = _cosines() @ grey @ _cosines().T                                  # (8, 8)
+    above = low.ravel() > np.median(low.ravel()[1:])  # the first entry is the mean shade, far from all others
+    return int(np.packbits(above).view(">u8")[0])
+
+
+@functools.cache
+def _cosines() -> NDArray[np.float64]:
+    """Return the lowest rows of the cosine transform, (8, 32)."""
+    frequency, place = np.ogrid[:HASH_SIDE, :HASH_INPUT_PX]
+    return np.cos(np.pi * frequency * (2 * place + 1) / (2 * HASH_INPUT_PX))

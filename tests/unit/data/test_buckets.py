@@ -1,0 +1,45 @@
+"""Pictures fill the bucket of the nearest ratio without being enlarged; what is cut off is told."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lens.core.geometry import buckets_for
+from lens.data.buckets import TRAINING_BASES, best_fit, filled
+
+
+@pytest.mark.parametrize("base", TRAINING_BASES)
+def test_a_picture_of_a_buckets_own_size_fills_it_whole(base):
+    for ratio, (height, width) in buckets_for(base).items():
+        fit = best_fit(height, width)
+        assert (fit.base, fit.ratio, fit.scale, fit.cut) == (base, ratio, 1.0, 0.0)
+
+
+def test_a_large_picture_goes_to_the_largest_base_and_a_small_one_to_what_it_can_fill():
+    assert best_fit(4000, 6000)[:2] == (1024, "3:2")
+    assert best_fit(900, 1000)[:2] == (768, "1:1")
+    assert best_fit(520, 530)[:2] == (512, "1:1")
+    assert best_fit(384, 384) is None
+
+
+def test_nothing_is_ever_enlarged_and_the_share_that_is_cut_is_right():
+    rng = np.random.default_rng(0)
+    for height, width in rng.integers(300, 3000, (200, 2)).tolist():
+        fit = best_fit(height, width)
+        if fit is None:
+            continue
+        assert fit.scale <= 1
+        kept = fit.height_px * fit.width_px / fit.scale**2
+        assert fit.cut == pytest.approx(1 - kept / (height * width), abs=1e-9)
+        assert 0 <= fit.cut < 1
+
+
+def test_the_middle_of_a_picture_stays():
+    stripes = np.zeros((600, 1400, 3), np.uint8)
+    stripes[:, 500:900] = 255
+    fit = best_fit(600, 1400)
+    pixels = np.asarray(filled(Image.fromarray(stripes), fit))
+    assert pixels.shape == (fit.height_px, fit.width_px, 3)
+    columns = np.flatnonzero(pixels[fit.height_px // 2, :, 0] > 127)
+    assert columns.mean() == pytest.approx((fit.width_px - 1) / 2, abs=0.5)
+    assert len(columns) == pytest.approx(400 * fit.scale, abs=1)

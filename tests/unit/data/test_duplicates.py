@@ -1,0 +1,57 @@
+"""Near duplicates: every near pair and no other, groups through intermediates, the best one stays."""
+
+import numpy as np
+import pytest
+
+from lens.data import duplicates
+from lens.data.duplicates import groups_of, kept_of_groups, pairs_by_embedding, pairs_by_hash
+
+
+def hashes_with_copies(count: int = 60) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    own = rng.integers(0, 2**64, count, dtype=np.uint64)
+    near = own[:20] ^ (np.uint64(1) << rng.integers(0, 64, 20).astype(np.uint64))
+    return np.concatenate([own, near, own[:5], own[:5]])
+
+
+@pytest.mark.parametrize("rows_at_once", [7, 1024])
+def test_hashes_are_paired_up_to_the_bound_and_equal_ones_chained(rows_at_once, monkeypatch):
+    monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", rows_at_once)
+    hashes = hashes_with_copies()
+    groups = groups_of(len(hashes), pairs_by_hash(hashes, max_bits=3))
+    slow = [
+        (one, other)
+        for one in range(len(hashes))
+        for other in range(one + 1, len(hashes))
+        if int(hashes[one] ^ hashes[other]).bit_count() <= 3
+    ]
+    np.testing.assert_array_equal(groups, groups_of(len(hashes), np.array(slow)))
+
+
+def test_no_pair_stands_twice_and_the_smaller_index_comes_first():
+    pairs = pairs_by_hash(hashes_with_copies(), max_bits=3)
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+
+
+def test_embeddings_are_paired_by_cosine_whatever_their_length():
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(40, 11)).astype(np.float32)
+    copies = 3 * own[:10] + 0.01 * rng.normal(size=(10, 11)).astype(np.float32)
+    nothing = np.zeros((2, 11), np.float32)
+    found = pairs_by_embedding(np.concatenate([own, copies, nothing]), min_cosine=0.985)
+    assert found.tolist() == [[index, 40 + index] for index in range(10)]
+
+
+def test_what_is_connected_through_others_is_one_group():
+    groups = groups_of(7, np.array([(5, 6), (1, 2), (2, 4), (4, 5)]))
+    assert groups.tolist() == [0, 1, 1, 3, 1, 1, 1]
+    assert groups_of(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
+
+
+def test_the_first_key_decides_then_the_next_then_the_order():
+    groups = np.array([0, 0, 0, 3, 3, 5])
+    area = np.array([100, 400, 400, 9, 9, 1])
+    aesthetics = np.array([9.0, 4.0, 5.0, 6.0, 6.0, 0.0])
+    assert kept_of_groups(groups, area, aesthetics).tolist() == [2, 2, 2, 3, 3, 5]
+    assert kept_of_groups(groups, aesthetics).tolist() == [0, 0, 0, 3, 3, 5]
