@@ -1,0 +1,1 @@
+"""Captions: what is asked of a vision-language model, its answers kept, and an audit of them."""

@@ -1,0 +1,112 @@
+"""What is wrong with a caption, seen from the caption alone and from the text read in its picture.
+
+A caption that fails is asked for again, then its sample falls with the reason. Knows nothing of models.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from lens.config import Settings
+from lens.errors import SettingError
+
+REFUSAL = re.compile(
+    r"\b(i'?m sorry|i am sorry|i apologi[sz]e|i can'?t|i cannot|i can not|i'?m (not able|unable)|i am unable|"
+    r"as an ai|against my guidelines)\b",
+    re.IGNORECASE,
+)
+NO_TEXT_REMARK = re.compile(
+    r"\b(no|without|not any|isn't any|is not any) (visible|readable|legible|discernible|written)?\s*"
+    r"(text|words?|writing|letters|lettering|inscriptions?)\b"
+    r"|\b(text|writing|lettering) (is|are) (not|absent|nowhere)\b",
+    re.IGNORECASE,
+)
+ABOUT_THE_TASK = re.compile(
+    r"^\W*(the|this) (image|picture|photo|photograph) (shows|depicts|features|displays|captures)\b"
+    r"|^\W*here('s| is) (a|the) (detailed )?(caption|description)\b",
+    re.IGNORECASE,
+)
+QUOTED = re.compile("[\"\N{LEFT DOUBLE QUOTATION MARK}](.+?)[\"\N{RIGHT DOUBLE QUOTATION MARK}]", re.DOTALL)
+REFUSALS_BEGIN_WITHIN = 120
+"""Characters; further on "I can't" is a quotation of what the picture says."""
+
+
+class Audit(Settings):
+    """What a caption has to keep."""
+
+    min_words: int = Field(30, ge=0)
+    """Fewer are a failure: the model saw less than there is."""
+    max_words: int = Field(500, ge=1)
+    """The wording asks for at most 500."""
+    min_text_recall: float = Field(0.5, ge=0, le=1)
+    """Share of the words read in the picture that the caption quotes; 0 does not compare."""
+    min_read_words: int = Field(2, ge=1)
+    """Pictures in which fewer words were read are not compared: readers see letters in textures."""
+
+    @model_validator(mode="after")
+    def _some_length_is_left(self) -> Self:
+        if self.min_words > self.max_words:
+            raise SettingError("min_words", self.min_words, f"at most max_words, which is {self.max_words}")
+        return self
+
+
+def failure(caption: str, audit: Audit, read_words: Sequence[str] = (), is_cut: bool = False) -> str | None:
+    """Return the first reason why a caption cannot be trained on, None for a good one.
+
+    `read_words` are the words that OCR found in the picture.
+    """
+    text = caption.strip()
+    num_words = len(text.split())
+    if not text:
+        return "empty"
+    if REFUSAL.search(text[:REFUSALS_BEGIN_WITHIN]):
+        return "refusal"
+    if is_cut:
+        return "cut_off"
+    if num_words < audit.min_words:
+        return "too_short"
+    if num_words > audit.max_words:
+        return "too_long"
+    if ABOUT_THE_TASK.search(text):
+        return "about_the_task"
+    if NO_TEXT_REMARK.search(_unquoted(text)):
+        return "no_text_remark"
+    if len(read_words) >= audit.min_read_words and text_recall(text, read_words) < audit.min_text_recall:
+        return "text_missed"
+    return None
+
+
+def text_recall(caption: str, read_words: Sequence[str]) -> float:
+    """Return the share of read words that the caption quotes, whatever their case and accents."""
+    if not read_words:
+        return 1.0
+    quoted = Counter(_folded(" ".join(QUOTED.findall(caption))).split())
+    wanted = Counter(word for read in read_words for word in _folded(read).split())
+    return sum((quoted & wanted).values()) / max(1, wanted.total())
+
+
+def repeated_openings(
+    captions: Iterable[str], num_words: int = 4, min_share: float = 0.02
+) -> dict[str, float]:
+    """Return openings that more captions share than they should, with their shares, the largest first.
+
+    A model that begins every caption alike teaches the denoiser to wait for that beginning.
+    """
+    openings = [" ".join(_folded(caption).split()[:num_words]) for caption in captions]
+    counts = Counter(openings)
+    shares = {opening: count / len(openings) for opening, count in counts.most_common() if count > 1}
+    return {opening: share for opening, share in shares.items() if share >= min_share}
+
+
+def _unquoted(text: str) -> str:
+    return QUOTED.sub(" ", text)
+
+
+def _folded(text: str) -> str:
+    """Return words without case, accents or punctuation; scripts without them stay as they are."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    return " ".join(re.findall(r"[^\W_]+", plain))

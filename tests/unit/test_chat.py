@@ -1,0 +1,170 @@
+"""Questions get their answer through whatever a real server on this machine does to them."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from lens.chat import Chat, ChatError, Endpoint, Pace, image_part, text_part
+from lens.errors import SettingError
+
+QUESTION = [{"role": "user", "content": [text_part("What is this?"), image_part(b"\xff\xd8", "image/jpeg")]}]
+
+
+def completion(text: str | None = "a fox", finish: str = "stop", refusal: str | None = None) -> bytes:
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+    return json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage}).encode()
+
+
+class Server:
+    """Answers with what it is told, in order, the last one for ever; keeps what it was asked."""
+
+    def __init__(self, *answers: tuple[int, bytes, dict[str, str]] | float):
+        self.answers, self.asked, self.lock = list(answers), [], threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer.lock:
+                    outer.asked.append((self.path, dict(self.headers), body))
+                    answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
+                if isinstance(answer, float):
+                    time.sleep(answer)
+                    return
+                status, content, headers = answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+
+@pytest.fixture
+def served():
+    servers = []
+
+    def start(*answers):
+        servers.append(Server(*answers))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def chat_with(server: Server, **changes) -> tuple[Chat, list[float]]:
+    waits: list[float] = []
+    endpoint = Endpoint.of({"url": server.url, "model": "seer", "first_wait_s": 1.0} | changes)
+    return Chat(endpoint, sleep=waits.append), waits
+
+
+OK = (200, completion(), {})
+
+
+def test_an_answer_comes_with_its_tokens_and_the_question_as_the_api_has_it(served, monkeypatch):
+    monkeypatch.setenv("SEER_KEY", "secret")
+    server = served(OK)
+    chat, _ = chat_with(server, api_key_variable="SEER_KEY")
+    reply = chat.ask(QUESTION, temperature=0.2, max_tokens=9)
+    assert reply == ("a fox", False, False, 11, 3)
+    path, headers, body = server.asked[0]
+    assert path == "/v1/chat/completions"
+    assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer secret"
+    assert body == {"model": "seer", "messages": QUESTION, "temperature": 0.2, "max_tokens": 9}
+    assert body["messages"][0]["content"][1]["image_url"]["url"] == "data:image/jpeg;base64,/9g="
+
+
+def test_a_busy_server_is_asked_again_and_its_wish_to_wait_is_kept(served):
+    server = served((429, b"slow down", {"retry-after": "7"}), (500, b"", {}), (503, b"", {}), OK)
+    chat, waits = chat_with(server)
+    assert chat.ask(QUESTION).text == "a fox"
+    assert len(server.asked) == 4
+    assert waits[0] == 7.0
+    assert 1.0 <= waits[1] <= 2.0 and 2.0 <= waits[2] <= 4.0, "waits double, drawn from half of each up"
+
+
+@pytest.mark.parametrize("nonsense", [b"<html>", b"{}", b'{"choices": []}', b'{"choices": [{"message": 3}]}'])
+def test_an_answer_that_is_none_is_asked_for_again(served, nonsense):
+    server = served((200, nonsense, {}), OK)
+    chat, _ = chat_with(server)
+    assert chat.ask(QUESTION).text == "a fox"
+
+
+def test_a_silent_server_times_out_and_the_next_attempt_answers(served):
+    server = served(0.6, OK)
+    chat, _ = chat_with(server, timeout_s=0.3)
+    assert chat.ask(QUESTION).text == "a fox"
+
+
+def test_after_the_last_attempt_the_error_says_what_happened(served):
+    server = served((500, b"", {}))
+    chat, waits = chat_with(server, max_attempts=3)
+    with pytest.raises(ChatError, match=r"answers 500\. Gave up after 3 attempts") as raised:
+        chat.ask(QUESTION)
+    assert not raised.value.is_final
+    assert len(server.asked) == 3 and len(waits) == 2
+
+
+@pytest.mark.parametrize(("status", "says"), [(400, "no such model"), (401, "Is the key in OPENAI_API_KEY")])
+def test_what_cannot_succeed_is_not_tried_again(served, status, says):
+    server = served((status, b"no such model", {}))
+    chat, _ = chat_with(server)
+    with pytest.raises(ChatError, match=says) as raised:
+        chat.ask(QUESTION)
+    assert raised.value.is_final and len(server.asked) == 1
+
+
+def test_a_server_that_is_not_there_is_an_error_that_names_it(served):
+    server = served(OK)
+    server.http.server_close()
+    chat, _ = chat_with(server, max_attempts=2)
+    with pytest.raises(ChatError, match="cannot be reached"):
+        chat.ask(QUESTION)
+
+
+@pytest.mark.parametrize(
+    "content", [completion(None, refusal="I can't help with that."), completion("", "content_filter")]
+)
+def test_a_refusal_is_told_apart_from_an_answer(served, content):
+    chat, _ = chat_with(served((200, content, {})))
+    assert chat.ask(QUESTION).is_refused
+
+
+def test_an_answer_that_ran_out_of_length_says_so(served):
+    chat, _ = chat_with(served((200, completion("a fox that", "length"), {})))
+    assert chat.ask(QUESTION).is_cut
+
+
+def test_threads_share_one_chat(served):
+    server = served(OK)
+    chat, _ = chat_with(server)
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: chat.ask(QUESTION).text, range(24)))
+    assert replies == ["a fox"] * 24 and len(server.asked) == 24
+
+
+def test_calls_are_spaced_over_all_threads():
+    waits: list[float] = []
+    pace = Pace(60.0, sleep=waits.append)
+    for _ in range(4):
+        pace.wait()
+    assert waits == pytest.approx([1.0, 2.0, 3.0], abs=0.05)
+
+
+def test_an_address_that_is_none_is_refused_at_once():
+    with pytest.raises(SettingError, match="begin with http"):
+        Chat(Endpoint(url="seer.example/v1", model="seer"))
