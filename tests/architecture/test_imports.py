@@ -11,7 +11,7 @@ from repository import LENS, ROOT, dotted, imported_names, modules
 
 FLOORS = [
     "errors",
-    "config registration",
+    "config registration chat",
     "core",
     "models",
     "objectives sampling data nano",
@@ -20,7 +20,7 @@ FLOORS = [
     "__main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
-OPTIONAL = {"torchao", "gguf", "resvg_py", "tensorboard", "pytest", "hypothesis"}
+OPTIONAL = {"ray", "pyarrow", "torchao", "gguf", "resvg_py", "tensorboard", "pytest", "hypothesis"}
 DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py"}
 
 

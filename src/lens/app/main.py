@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lens.app.convert import convert
+from lens.app.data import data
 from lens.app.generate import generate
 from lens.app.info import info
 from lens.app.known_models import models
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for word in (generate, models, info, convert, train):
     app.command()(word)
+app.add_typer(data, name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,10 +34,10 @@ class ShardError(LensError, ValueError):
 def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> Written:
     """Write samples, each a key and its files by extension, to a tar; return what was written.
 
-    The tar takes its name when it is complete and on disk; before that it is `NAME.partial`.
+    The tar takes its name when it is complete and on disk; before that it ends in `.partial`.
     Raises: ValueError for a key that is used twice or would not stay one file name.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
     with partial.open("wb") as raw:

@@ -1,0 +1,58 @@
+"""`lens data`: builds of training data, and the proof that one is complete."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lens.app.training import Overrides
+from lens.errors import LensError
+
+data = typer.Typer(help="Turn a pile of pictures into cleaned, bucketed shards.", no_args_is_help=True)
+
+Recipe = Annotated[
+    Path, typer.Argument(help="A YAML file, such as recipes/data/folder.yaml.", show_default=False)
+]
+Out = Annotated[Path, typer.Argument(help="Folder of a build.", show_default=False)]
+View = Annotated[str | None, typer.Option(help="Name of a view (the newest).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@data.command()
+def build(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Build by a recipe; print where the shards are. Called again, it goes on where it was stopped."""
+    from lens.config import read_recipe
+    from lens.data.recipe import BuildSettings
+
+    settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
+
+    from lens.app.progress import Progress
+    from lens.data.build import build as run_build
+
+    with Progress(num_pictures=1) as progress:
+        manifest = run_build(settings, progress)
+    shards = settings.out / "views" / manifest["view"] / "shards"
+    if as_json:
+        print(json.dumps(manifest | {"path": str(shards)}))
+        return
+    for name, count in manifest["counts"].items():
+        typer.echo(f"{count:>9}  {name}", err=True)
+    print(shards)
+
+
+@data.command()
+def verify(out: Out, view: View = None, as_json: AsJson = False) -> None:
+    """Prove that every picture of a build is in exactly one shard or once in the ledger."""
+    from lens.data.verify import verify as check
+
+    verdict = check(out, view)
+    if as_json:
+        print(json.dumps(verdict._asdict()))
+    else:
+        found = f"{verdict.num_in_shards} in shards, {verdict.num_in_ledger} in the ledger"
+        print(f"{verdict.num_entries} entries, {verdict.num_samples} samples: {found}")
+    if verdict.faults:
+        raise LensError("; ".join(verdict.faults))
+    if not as_json:
+        print("complete and disjoint")

@@ -1,0 +1,45 @@
+"""Pieces of work through Ray Data: on this machine, or on a cluster that is there already.
+
+A piece is done by a function that leaves a complete file or none, so it may be done twice and in any order.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+Work = Callable[[Any], Any]
+
+
+@contextmanager
+def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
+    """Connect to a cluster for the length of a `with` block, or start Ray here and stop it afterwards."""
+    import logging
+
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    here: dict[str, Any] = {"num_cpus": num_workers, "include_dashboard": False}
+    options = {"address": address} if address else here
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its progress is told by whoever takes the results
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def done_in_parallel(work: Work, pieces: Sequence[Any], num_workers: int | None) -> Iterator[Any]:
+    """Yield the results of all pieces, each as soon as it is done; what a piece raises ends the build."""
+    import ray
+
+    if not pieces:
+        return
+    rows = [{"piece": piece} for piece in pieces]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    at_once = ray.data.TaskPoolStrategy(size=num_workers) if num_workers else None
+    results = dataset.map(lambda row: {"result": work(row["piece"])}, compute=at_once)
+    for row in results.iter_rows():
+        yield row["result"]

@@ -1,0 +1,79 @@
+"""Samples that stay, put into shards: read again, scaled and cut to their bucket, written in order."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from lens.data.buckets import best_fit, filled
+from lens.data.inventory import Inventory
+from lens.data.pictures import decode, sample_id
+from lens.data.recipe import ShardSettings
+from lens.data.shards import ShardError, json_bytes, write_shard
+from lens.data.sources.entry import Entry, read_bytes
+from lens.data.tables import read_table, write_bytes
+
+PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+
+
+def shard_names(view: Path) -> list[str]:
+    """Return the names of a view's shards in their order."""
+    return list(dict.fromkeys(read_table(view / "kept.parquet").column("shard").to_pylist()))
+
+
+def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSettings) -> dict:
+    """Write one shard of a view unless it is there, and return its line of the index."""
+    facts_path = view / "shards" / f"{name}.json"
+    if not facts_path.is_file():
+        rows = [row for row in read_table(view / "kept.parquet").to_pylist() if row["shard"] == name]
+        entries = _entries(inventory, rows)
+        samples = (
+            (row["id"], _files(entry, row["id"], settings)) for row, entry in zip(rows, entries, strict=True)
+        )
+        written = write_shard(view / "shards" / f"{name}.tar", samples)
+        facts = {
+            "shard": written.path.name, "num_samples": written.num_samples,
+            "num_bytes": written.num_bytes, "sha256": written.sha256,
+        }  # fmt: skip
+        write_bytes(facts_path, json_bytes(facts))
+    return json.loads(facts_path.read_text())
+
+
+def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[Entry]:
+    parts: dict[int, list[Entry]] = {}
+    for row in rows:
+        if row["part"] not in parts:
+            parts[row["part"]] = inventory.part(row["part"])
+        yield parts[row["part"]][row["row"]]
+
+
+def _files(entry: Entry, known_id: str, settings: ShardSettings) -> dict[str, bytes]:
+    """Return the files of a sample: the picture at its bucket's size, its caption, its facts.
+
+    Raises: ShardError for bytes that changed since they were measured.
+    """
+    content = read_bytes(entry)
+    if sample_id(content) != known_id:
+        raise ShardError(f"{entry.path} changed since the inventory was taken. Build into a new `out`.")
+    image = decode(content).image
+    fit = best_fit(image.height, image.width, settings.bases)
+    assert fit is not None, known_id
+    buffer = io.BytesIO()
+    _save(filled(image, fit), buffer, settings)
+    facts = {
+        "id": known_id, "address": entry.address, "licence": entry.licence, "base": fit.base,
+        "ratio": fit.ratio, "height_px": image.height, "width_px": image.width, "cut": round(fit.cut, 6),
+    }  # fmt: skip
+    files = {settings.format: buffer.getvalue(), "json": json_bytes(facts)}
+    return files | ({"txt": entry.caption.encode()} if entry.caption else {})
+
+
+def _save(image: Image.Image, buffer: io.BytesIO, settings: ShardSettings) -> None:
+    options = {
+        "jpg": {"quality": settings.quality, "subsampling": 0, "optimize": False},
+        "webp": {"quality": settings.quality, "method": 4},
+        "png": {"compress_level": 6},
+    }[settings.format]
+    image.save(buffer, PILLOW_FORMAT[settings.format], **options)

@@ -1,0 +1,80 @@
+"""Settings of a build: what goes in, what is measured, what stays, what comes out."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lens.config import Settings
+from lens.data.filters import Thresholds
+from lens.data.shards import json_bytes
+from lens.data.sources.folder import FolderSource
+from lens.data.sources.tars import TarSource
+from lens.errors import SettingError
+
+AnySource = Annotated[FolderSource | TarSource, Field(discriminator="kind")]
+PIXEL_SCORES = {"area_px", "clarity", "entropy", "luminance"}
+WITHOUT_MODELS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
+
+
+class Duplicates(Settings):
+    max_hash_bits: int | None = Field(4, ge=0, le=64)
+    """Near duplicates have perceptual hashes that differ in so many bits or fewer; None looks for none."""
+
+
+class ShardSettings(Settings):
+    bases: tuple[int, ...] = (512, 768, 1024)
+    """Base resolutions; each brings its nine aspect ratios."""
+    samples_a_shard: int = Field(1000, gt=0)
+    format: Literal["jpg", "png", "webp"] = "jpg"
+    quality: int = Field(95, ge=1, le=100)
+    """Of JPEG and WebP."""
+
+
+class BuildSettings(Settings):
+    out: Path
+    """Folder of the build; the same command goes on with whatever is in it."""
+    source: AnySource | None = None
+    """Where pictures come from."""
+    sources: tuple[AnySource, ...] = ()
+    """Further ones, in this order."""
+    part_size: int = Field(256, gt=0)
+    """Pictures that are measured as one piece of work; a kill loses no more than one of them a worker."""
+    filters: Thresholds = Field(default_factory=lambda: Thresholds.of(WITHOUT_MODELS))
+    duplicates: Duplicates = Field(default_factory=Duplicates)
+    shards: ShardSettings = Field(default_factory=ShardSettings)
+    ray_address: str | None = None
+    """Of a Ray cluster that runs already; None starts Ray on this machine for the length of the build."""
+    num_workers: int | None = Field(None, gt=0)
+    """Processes at once; None takes all cores. What comes out does not depend on it."""
+
+    @model_validator(mode="after")
+    def _has_a_source_and_scores(self) -> Self:
+        if not self.all_sources:
+            fix = "Say --set source.path=FOLDER."
+            raise SettingError("source", None, "a place to take pictures from", fix)
+        missing = sorted(self.filters.scores - PIXEL_SCORES)
+        if missing:
+            needs, fix = "scores that this build computes", "Set their thresholds to null."
+            raise SettingError("filters", ", ".join(missing), needs, fix)
+        return self
+
+    @property
+    def all_sources(self) -> tuple[FolderSource | TarSource, ...]:
+        return ((self.source,) if self.source else ()) + self.sources
+
+    @property
+    def inventory_id(self) -> str:
+        """Return a hash of what decides which entries there are, and in which parts."""
+        return _digest([[one.model_dump(mode="json") for one in self.all_sources], self.part_size])
+
+    @property
+    def view_id(self) -> str:
+        """Return a hash of what decides which samples stay and how they are packed."""
+        parts = (self.filters, self.duplicates, self.shards)
+        return _digest([self.inventory_id, *(part.model_dump(mode="json") for part in parts)])
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json_bytes({"facts": facts})).hexdigest()[:12]

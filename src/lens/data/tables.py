@@ -1,0 +1,68 @@
+"""Parquet tables written whole or not at all, so that what is there is complete.
+
+Schemas are plain names of types, so that nothing but this file needs pyarrow, and this file only when it is
+used.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lens.errors import LensError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Schema = Mapping[str, str]
+"""Type by column: an Arrow type by its name, or `list` for a list of strings."""
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]], schema: Schema) -> None:
+    """Write columns as one Parquet file; it takes its name when it is complete and on disk."""
+    pa, parquet = _arrow()
+    words = pa.list_(pa.string())
+    fields = [(name, words if kind == "list" else getattr(pa, kind)()) for name, kind in schema.items()]
+    table = pa.table({name: columns[name] for name in schema}, schema=pa.schema(fields))
+    _write_whole(path, lambda file: parquet.write_table(table, file))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all."""
+    _write_whole(path, lambda file: file.write(content))
+
+
+def read_table(path: Path) -> "pa.Table":
+    """Return a table that write_table wrote."""
+    return _arrow()[1].read_table(path)
+
+
+def read_parts(folder: Path, num_parts: int) -> "pa.Table":
+    """Return the parts 0 to num_parts - 1 of a folder as one table, in their order."""
+    pa, parquet = _arrow()
+    return pa.concat_tables([parquet.read_table(part_path(folder, part)) for part in range(num_parts)])
+
+
+def part_path(folder: Path, part: int) -> Path:
+    """Return where a part of a folder is."""
+    return folder / f"part-{part:06d}.parquet"
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes write the same part when one was thought dead; whichever comes last wins, both are equal.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise LensError('Building data needs pyarrow and Ray: pip install "lens-t2i[data]".') from error
+    return pyarrow, pyarrow.parquet

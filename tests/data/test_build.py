@@ -1,0 +1,197 @@
+"""Whole builds as processes: every picture is accounted for once, whatever kills the build on its way."""
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lens.data.shards import read_shard
+from lens.data.tables import read_table
+from lens.data.verify import verify
+from lens.errors import LensError
+
+NUM_KILLS = int(os.environ.get("LENS_KILLS", "2"))
+"""The long test: LENS_KILLS=10 python -m pytest tests/data -k kill"""
+NUM_GOOD, NUM_SMALL, NUM_COPIES = 40, 6, 3
+
+
+def textured(rng: np.random.Generator, height: int, width: int) -> Image.Image:
+    """Squares of random colours: no two pictures are alike, none is blurred."""
+    coarse = rng.integers(0, 256, (-(-height // 20), -(-width // 20), 3), dtype=np.uint8)
+    return Image.fromarray(np.kron(coarse, np.ones((20, 20, 1), np.uint8))[:height, :width])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    (root / "deep" / "deeper").mkdir(parents=True)
+    sizes = ((520, 530), (430, 650), (800, 770), (710, 360))
+    for index in range(NUM_GOOD):
+        path = root / ("deep/deeper" if index % 3 else "deep") / f"{index:02d}.jpg"
+        textured(rng, *sizes[index % 4]).save(path, quality=92)
+        path.with_suffix(".txt").write_text(f"Squares, number {index}.\n")
+    for index in range(NUM_SMALL):
+        textured(rng, 100, 120 + index).save(root / f"small{index}.png")
+    for index in range(NUM_COPIES):
+        (root / f"same{index}.jpg").write_bytes((root / "deep" / "00.jpg").read_bytes())
+    Image.open(root / "deep" / "03.jpg").save(root / "again.jpg", quality=60)
+    Image.new("RGB", (600, 600), (90, 90, 90)).save(root / "flat.png")
+    (root / "broken.jpg").write_bytes((root / "deep" / "06.jpg").read_bytes()[:3000])
+    (root / "page.png").write_text("<html>404</html>")
+    (root / "notes.md").write_text("no picture")
+    (root / "out_of_here.jpg").symlink_to(root / "deep" / "00.jpg")
+    return root
+
+
+def values_of(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    """The values of a recipe that builds the pictures into a folder."""
+    without = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None, "min_entropy": 1.0}
+    return {
+        "out": str(out), "source": {"kind": "folder", "path": str(pictures)}, "part_size": 8,
+        "num_workers": 2, "filters": without, "shards": {"samples_a_shard": 5},
+    } | changes  # fmt: skip
+
+
+def started(values: dict[str, Any], folder: Path) -> subprocess.Popen:
+    """Start `lens data build` as a process."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "lens", "data", "build", str(recipe)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ, **pipes)
+
+
+
+def finished(process) -> Path:
+    """Wait for a build and return the folder of its view."""
+    printed, log = process.communicate(timeout=240)
+    assert process.returncode == 0, log
+    return Path(printed.strip()).parent
+
+
+def bytes_of(view: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(view.glob("shards/*.tar"))}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, pictures) -> tuple[Path, Path]:
+    """One uninterrupted build for all tests that only look: its folder and its view's."""
+    folder = tmp_path_factory.mktemp("built")
+    return folder / "out", finished(started(values_of(pictures, folder / "out"), folder))
+
+
+def test_every_picture_is_in_a_shard_or_in_the_ledger_with_its_reason(built):
+    out, view = built
+    reasons = Counter(read_table(view / "ledger.parquet").column("reason").to_pylist())
+    assert reasons == {
+        "too_small": NUM_SMALL, "near_duplicate": 1, "little_information": 1, "corrupt": 1, "unknown_type": 1,
+    }  # fmt: skip
+    verdict = verify(out)
+    assert verdict.faults == ()
+    assert verdict.num_in_shards == NUM_GOOD
+    assert verdict.num_samples == NUM_GOOD + sum(reasons.values())
+    assert verdict.num_entries == verdict.num_samples + NUM_COPIES
+
+
+def test_a_near_copy_names_the_one_that_stays_and_exact_copies_their_first_address(built):
+    _, view = built
+    ledger = read_table(view / "ledger.parquet").to_pylist()
+    (near,) = [row for row in ledger if row["reason"] == "near_duplicate"]
+    kept = {key for path in view.glob("shards/*.tar") for key, _ in read_shard(path)}
+    assert near["detail"].removeprefix("of ") in kept
+    copies = read_table(view / "copies.parquet").to_pylist()
+    assert len(copies) == NUM_COPIES
+    assert {copy["first_address"] for copy in copies} == {"deep/00.jpg"}
+
+
+def test_samples_carry_picture_caption_and_facts_at_the_size_of_their_bucket(built):
+    _, view = built
+    seen = set()
+    for path in view.glob("shards/*.tar"):
+        for key, files in read_shard(path):
+            facts = json.loads(files["json"])
+            image = Image.open(io.BytesIO(files["jpg"]))
+            assert path.name.startswith(f"{facts['base']}_{facts['ratio'].replace(':', 'x')}-")
+            number = int(Path(facts["address"]).stem)
+            assert files["txt"].decode() == f"Squares, number {number}."
+            assert facts["id"] == key and image.width * image.height <= facts["width_px"] * facts["height_px"]
+            seen.add((facts["base"], facts["ratio"], image.size))
+    assert (512, "1:1", (512, 512)) in seen and (768, "1:1", (768, 768)) in seen
+
+
+def test_another_number_of_workers_and_killed_builds_give_the_same_bytes(built, pictures, tmp_path):
+    _, view = built
+    values = values_of(pictures, tmp_path / "killed", num_workers=1)
+    started_at = time.monotonic()
+    draw, kills = random.Random(0), 0
+    scores = tmp_path / "killed" / "scores"
+    while kills < NUM_KILLS:
+        process = started(values, tmp_path)
+        before = sum(1 for _ in scores.rglob("*.parquet"))
+        # Not before there is work to lose: most of the time goes into starting.
+        while process.poll() is None and sum(1 for _ in scores.rglob("*.parquet")) == before:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.5))
+        if process.poll() is not None:
+            break  # it was quicker: nothing is left to kill
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    print(f"{kills} kills in {time.monotonic() - started_at:.0f} s")
+    assert kills >= min(NUM_KILLS, 2)
+    resumed = finished(started(values, tmp_path))
+    assert bytes_of(resumed) == bytes_of(view) and len(bytes_of(view)) > 5
+    for name in ("kept.parquet", "ledger.parquet", "copies.parquet"):
+        assert read_table(resumed / name) == read_table(view / name)
+    assert verify(tmp_path / "killed").faults == ()
+
+
+def test_another_threshold_makes_another_view_from_the_stored_scores(built, pictures, tmp_path):
+    out, view = built
+    before = {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.parquet")}
+    changed = values_of(pictures, out)
+    changed["filters"] = changed["filters"] | {"min_area_px": 300_000}
+    other = finished(started(changed, tmp_path))
+    assert other != view
+    assert {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.parquet")} == before
+    verdict = verify(out, other.name)
+    assert verdict.faults == () and 0 < verdict.num_in_shards < NUM_GOOD
+    assert verify(out, view.name).num_in_shards == NUM_GOOD, "the first view is still there"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda view: next(view.glob("shards/*.tar")).unlink(), "is missing"),
+        (lambda view: (view / "shards" / "extra-00000.tar").write_bytes(b""), "no manifest lists"),
+        (lambda view: _cut_short(next(view.glob("shards/*.tar"))), "in no shard and not in the ledger"),
+    ],
+    ids=["a shard is gone", "a tar too many", "a shard is cut short"],
+)
+def test_damage_is_found(damage, says, built, tmp_path):
+    out, view = built
+    shutil.copytree(out, tmp_path / "out")
+    damage(tmp_path / "out" / "views" / view.name)
+    assert any(says in fault for fault in verify(tmp_path / "out", view.name).faults)
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def test_a_build_that_never_ended_cannot_be_verified(tmp_path):
+    with pytest.raises(LensError, match="Run lens data build first"):
+        verify(tmp_path)
