@@ -20,8 +20,8 @@ def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    here: dict[str, Any] = {"num_cpus": num_workers, "include_dashboard": False}
-    options = {"address": address} if address else here
+    here = {"num_cpus": num_workers, "include_dashboard": False}
+    options: dict[str, Any] = {"address": address} if address else here
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its progress is told by whoever takes the results
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -42,8 +42,8 @@ class BuildSettings(Settings):
     part_size: int = Field(256, gt=0)
     """Pictures that are measured as one piece of work; a kill loses no more than one of them a worker."""
     filters: Thresholds = Field(default_factory=lambda: Thresholds.of(WITHOUT_MODELS))
-    duplicates: Duplicates = Field(default_factory=Duplicates)
-    shards: ShardSettings = Field(default_factory=ShardSettings)
+    duplicates: Duplicates = Field(default_factory=lambda: Duplicates.of({}))
+    shards: ShardSettings = Field(default_factory=lambda: ShardSettings.of({}))
     ray_address: str | None = None
     """Of a Ray cluster that runs already; None starts Ray on this machine for the length of the build."""
     num_workers: int | None = Field(None, gt=0)

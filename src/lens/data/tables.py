@@ -5,7 +5,7 @@ used.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,8 +18,8 @@ Schema = Mapping[str, str]
 """Type by column: an Arrow type by its name, or `list` for a list of strings."""
 
 
-def write_table(path: Path, columns: Mapping[str, Sequence[Any]], schema: Schema) -> None:
-    """Write columns as one Parquet file; it takes its name when it is complete and on disk."""
+def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
+    """Write columns, arrays or lists by name, as one Parquet file; it is complete as soon as it is there."""
     pa, parquet = _arrow()
     words = pa.list_(pa.string())
     fields = [(name, words if kind == "list" else getattr(pa, kind)()) for name, kind in schema.items()]
