@@ -14,6 +14,7 @@ from lens.data.measuring import FOLDER, measure_part
 from lens.data.packing import pack_shard, shard_names
 from lens.data.recipe import BuildSettings
 from lens.data.shards import json_bytes
+from lens.data.sources.manifest import ManifestSource
 from lens.data.tables import part_path, write_bytes
 from lens.data.view import View, make_view
 
@@ -30,12 +31,12 @@ def build(settings: BuildSettings, on_progress: OnProgress = lambda *_: None) ->
     write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
     on_progress("inventory", 0, 1)
     inventory = take_inventory(settings)
-    scores = settings.out / "scores" / settings.inventory_id
+    scores, downloads = settings.out / "scores" / settings.inventory_id, settings.out / "downloads"
     with ray_session(settings.ray_address, settings.num_workers):
-        _measure(settings, inventory, scores, on_progress)
+        _measure(settings, inventory, scores, downloads, on_progress)
         on_progress("view", 0, 1)
         view = make_view(settings, inventory, scores)
-        shards = _pack(settings, inventory, view, on_progress)
+        shards = _pack(settings, inventory, view, downloads, on_progress)
     manifest = {
         "view": settings.view_id, "inventory": settings.inventory_id, "num_entries": inventory.num_entries,
         "counts": view.counts, "shards": shards,
@@ -44,12 +45,16 @@ def build(settings: BuildSettings, on_progress: OnProgress = lambda *_: None) ->
     return manifest
 
 
-def _measure(settings: BuildSettings, inventory: Inventory, scores: Path, on_progress: OnProgress) -> None:
+def _measure(
+    settings: BuildSettings, inventory: Inventory, scores: Path, downloads: Path, on_progress: OnProgress
+) -> None:
+    sources = enumerate(settings.all_sources)
+    fetching = {number: one.fetching for number, one in sources if isinstance(one, ManifestSource)}
     numbers = range(inventory.num_parts)
     missing = [number for number in numbers if not part_path(scores / FOLDER, number).is_file()]
 
     def work(number: int) -> int:
-        return measure_part(inventory, number, scores)
+        return measure_part(inventory, number, scores, downloads, fetching)
 
     done = len(numbers) - len(missing)
     on_progress("scores", done, len(numbers))
@@ -58,13 +63,13 @@ def _measure(settings: BuildSettings, inventory: Inventory, scores: Path, on_pro
 
 
 def _pack(
-    settings: BuildSettings, inventory: Inventory, view: View, on_progress: OnProgress
+    settings: BuildSettings, inventory: Inventory, view: View, downloads: Path, on_progress: OnProgress
 ) -> list[dict[str, Any]]:
     names = shard_names(view.folder)
     shard_settings = settings.shards
 
     def work(name: str) -> dict[str, Any]:
-        return pack_shard(inventory, view.folder, name, shard_settings)
+        return pack_shard(inventory, view.folder, name, shard_settings, downloads)
 
     missing = [name for name in names if not (view.folder / "shards" / f"{name}.json").is_file()]
     on_progress("shards", len(names) - len(missing), len(names))

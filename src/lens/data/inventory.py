@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from lens.data.recipe import BuildSettings
 from lens.data.shards import json_bytes
-from lens.data.sources import folder, tars
+from lens.data.sources import folder, manifest, tars
 from lens.data.sources.entry import Entry, SourceError
 from lens.data.sources.folder import FolderSource
+from lens.data.sources.tars import TarSource
 from lens.data.tables import part_path, read_table, write_bytes, write_table
 
 SCHEMA = {
@@ -31,8 +32,12 @@ class Inventory(NamedTuple):
 
     def part(self, number: int) -> list[Entry]:
         """Return the entries of a part, in their order."""
-        rows = read_table(part_path(self.folder, number)).select(Entry._fields).to_pylist()
-        return [Entry(**row) for row in rows]
+        return [entry for _, entry in self.numbered_part(number)]
+
+    def numbered_part(self, number: int) -> list[tuple[int, Entry]]:
+        """Return the entries of a part, each with the number of its source."""
+        rows = read_table(part_path(self.folder, number)).to_pylist()
+        return [(row.pop("source"), Entry(**row)) for row in rows]
 
 
 def take_inventory(settings: BuildSettings) -> Inventory:
@@ -65,5 +70,10 @@ def _list_sources(settings: BuildSettings, where: Path) -> None:
 
 def _numbered(settings: BuildSettings) -> Iterator[tuple[int, Entry]]:
     for number, source in enumerate(settings.all_sources):
-        listed = folder.entries(source) if isinstance(source, FolderSource) else tars.entries(source)
+        if isinstance(source, FolderSource):
+            listed = folder.entries(source)
+        elif isinstance(source, TarSource):
+            listed = tars.entries(source)
+        else:
+            listed = manifest.entries(source)
         yield from ((number, entry) for entry in listed)

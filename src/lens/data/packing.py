@@ -12,7 +12,8 @@ from lens.data.inventory import Inventory
 from lens.data.pictures import decode, sample_id
 from lens.data.recipe import ShardSettings
 from lens.data.shards import ShardError, json_bytes, write_shard
-from lens.data.sources.entry import Entry, read_bytes
+from lens.data.sources.entry import Entry
+from lens.data.sources.manifest import entry_bytes
 from lens.data.tables import read_table, write_bytes
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -23,14 +24,17 @@ def shard_names(view: Path) -> list[str]:
     return list(dict.fromkeys(read_table(view / "kept.parquet").column("shard").to_pylist()))
 
 
-def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSettings) -> dict:
+def pack_shard(
+    inventory: Inventory, view: Path, name: str, settings: ShardSettings, downloads: Path
+) -> dict:
     """Write one shard of a view unless it is there, and return its line of the index."""
     facts_path = view / "shards" / f"{name}.json"
     if not facts_path.is_file():
         rows = [row for row in read_table(view / "kept.parquet").to_pylist() if row["shard"] == name]
         entries = _entries(inventory, rows)
         samples = (
-            (row["id"], _files(entry, row["id"], settings)) for row, entry in zip(rows, entries, strict=True)
+            (row["id"], _files(entry, entry_bytes(entry, downloads), row["id"], settings))
+            for row, entry in zip(rows, entries, strict=True)
         )
         written = write_shard(view / "shards" / f"{name}.tar", samples)
         facts = {
@@ -49,12 +53,11 @@ def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[Entry]:
         yield parts[row["part"]][row["row"]]
 
 
-def _files(entry: Entry, known_id: str, settings: ShardSettings) -> dict[str, bytes]:
+def _files(entry: Entry, content: bytes, known_id: str, settings: ShardSettings) -> dict[str, bytes]:
     """Return the files of a sample: the picture at its bucket's size, its caption, its facts.
 
     Raises: ShardError for bytes that changed since they were measured.
     """
-    content = read_bytes(entry)
     if sample_id(content) != known_id:
         raise ShardError(f"{entry.path} changed since the inventory was taken. Build into a new `out`.")
     image = decode(content).image

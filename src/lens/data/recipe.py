@@ -10,10 +10,11 @@ from lens.config import Settings
 from lens.data.filters import Thresholds
 from lens.data.shards import json_bytes
 from lens.data.sources.folder import FolderSource
+from lens.data.sources.manifest import ManifestSource
 from lens.data.sources.tars import TarSource
 from lens.errors import SettingError
 
-AnySource = Annotated[FolderSource | TarSource, Field(discriminator="kind")]
+AnySource = Annotated[FolderSource | TarSource | ManifestSource, Field(discriminator="kind")]
 PIXEL_SCORES = {"area_px", "clarity", "entropy", "luminance"}
 WITHOUT_MODELS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 
@@ -61,7 +62,7 @@ class BuildSettings(Settings):
         return self
 
     @property
-    def all_sources(self) -> tuple[FolderSource | TarSource, ...]:
+    def all_sources(self) -> tuple[FolderSource | TarSource | ManifestSource, ...]:
         return ((self.source,) if self.source else ()) + self.sources
 
     @property

@@ -5,7 +5,7 @@ used.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -35,6 +35,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_table(path: Path) -> "pa.Table":
     """Return a table that write_table wrote."""
     return _arrow()[1].read_table(path)
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of any Parquet file, a few thousand of them in memory at once."""
+    with _arrow()[1].ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=4096):
+            yield from batch.to_pylist()
 
 
 def read_parts(folder: Path, num_parts: int) -> "pa.Table":

@@ -50,12 +50,12 @@ def make_view(settings: BuildSettings, inventory: Inventory, scores_folder: Path
 def _make(settings: BuildSettings, inventory: Inventory, scores_folder: Path, folder: Path) -> None:
     table = read_parts(scores_folder / FOLDER, inventory.num_parts)
     listed = read_parts(inventory.folder, inventory.num_parts)
-    addresses, num_bytes = listed.column("address").to_pylist(), listed.column("num_bytes").to_numpy()
+    addresses = listed.column("address").to_pylist()
     ids = np.array(table.column("id").to_pylist())
     firsts, first_of = _first_of_each(ids)
     samples = table.take(firsts)
     details = samples.column("detail").to_pylist()
-    found = _reasons(settings, samples, num_bytes[firsts], details)
+    found = _reasons(settings, samples, details)
     fits = _fitted(settings, samples, found)
     kept = np.flatnonzero(found == KEPT)
     fell = np.flatnonzero(found != KEPT)
@@ -84,9 +84,7 @@ def _first_of_each(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(first), first[group]
 
 
-def _reasons(
-    settings: BuildSettings, samples: "pa.Table", num_bytes: np.ndarray, details: list[Any]
-) -> np.ndarray:
+def _reasons(settings: BuildSettings, samples: "pa.Table", details: list[Any]) -> np.ndarray:
     """Return the first reason why each sample falls, in the paper's order; details are filled in place."""
     scores: Scores = {
         name: samples.column(name).to_numpy(zero_copy_only=False).astype(float)
@@ -100,6 +98,7 @@ def _reasons(
         hashes = samples.column("perceptual_hash").take(left).to_numpy(zero_copy_only=False)
         pairs = pairs_by_hash(hashes.astype(np.uint64), settings.duplicates.max_hash_bits)
         # Of one size, the copy with more bytes was compressed less.
+        num_bytes = samples.column("num_bytes").to_numpy()
         best = kept_of_groups(groups_of(len(left), pairs), scores["area_px"][left], num_bytes[left])
         ids = samples.column("id")
         for index in np.flatnonzero(best != np.arange(len(left))):

@@ -1,17 +1,21 @@
 """Sources list every picture once, in an order that does not change, and read what they listed."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from lens.data.fetching import kept_at
 from lens.data.inventory import take_inventory
 from lens.data.recipe import BuildSettings
-from lens.data.sources import folder, tars
+from lens.data.sources import folder, manifest, tars
 from lens.data.sources.entry import SourceError, caption_in, read_bytes
 from lens.data.sources.folder import FolderSource
+from lens.data.sources.manifest import ManifestSource
 from lens.data.sources.tars import TarSource
+from lens.data.tables import write_table
 from lens.errors import SettingError
 
 
@@ -100,11 +104,11 @@ def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
     assert (read_bytes(gone), read_bytes(shorter)) == (b"", b"b")
 
 
-@pytest.mark.parametrize("source", [FolderSource(path=Path("nowhere")), TarSource(path=Path("nowhere"))])
+@pytest.mark.parametrize("source", [FolderSource, TarSource, ManifestSource])
 def test_a_source_that_is_not_there_is_an_error_that_names_it(source):
-    listed = folder.entries if isinstance(source, FolderSource) else tars.entries
+    listed = {FolderSource: folder, TarSource: tars, ManifestSource: manifest}[source]
     with pytest.raises(SourceError, match="nowhere"):
-        list(listed(source))
+        list(listed.entries(source(path=Path("nowhere"))))
 
 
 def test_an_inventory_holds_every_entry_once_in_parts_and_is_taken_once(tmp_path):
@@ -138,3 +142,41 @@ def test_names_of_views_change_with_what_decides_them_and_with_nothing_else(tmp_
     other = BuildSettings.of({"out": "a", "source": source, "filters": stricter})
     assert other.view_id != one.view_id and other.inventory_id == one.inventory_id
     assert BuildSettings.of({"out": "a", "source": source, "part_size": 9}).inventory_id != one.inventory_id
+
+
+def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tmp_path):
+    put(tmp_path, pictures__a_dot_png=b"fox")
+    rows = [
+        {"at": "pictures/a.png", "words": " a fox ", "licence": "CC0"},
+        {"at": "https://example.org/b.png", "words": None},
+        {"at": "pictures/gone.png"},
+    ]
+    (tmp_path / "1.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    columns = {"at": ["pictures/a.png"], "words": ["x"]}
+    write_table(tmp_path / "0.parquet", columns, {"at": "string", "words": "string"})
+    found = list(manifest.entries(ManifestSource(path=tmp_path, location="at", caption="words")))
+    assert [(one.address, one.caption, one.licence, one.num_bytes) for one in found] == [
+        ("0.parquet:1:pictures/a.png", "x", "", 3),
+        ("1.jsonl:1:pictures/a.png", "a fox", "CC0", 3),
+        ("1.jsonl:2:https://example.org/b.png", "", "", -1),
+        ("1.jsonl:3:pictures/gone.png", "", "", 0),
+    ]
+    assert [manifest.entry_bytes(one, tmp_path / "downloads") for one in found] == [b"fox", b"fox", b"", b""]
+    kept_at("https://example.org/b.png", tmp_path / "downloads").parent.mkdir(parents=True)
+    kept_at("https://example.org/b.png", tmp_path / "downloads").write_bytes(b"bee")
+    assert manifest.entry_bytes(found[2], tmp_path / "downloads") == b"bee"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{broken", "line 1, is no JSON"),
+        ("[1]", "row 1, has no 'url'"),
+        ('{"link": "a.png"}', r"Name the right field with source\.location"),
+        ('{"url": "../secret.png"}', "leads out of the list's folder"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_where_and_why(line, says, tmp_path):
+    (tmp_path / "list.jsonl").write_text(line)
+    with pytest.raises(SourceError, match=says):
+        list(manifest.entries(ManifestSource(path=tmp_path / "list.jsonl")))

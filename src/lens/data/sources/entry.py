@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from lens.errors import LensError
 
+UNKNOWN_SIZE = -1
+"""Of an entry that is still to be fetched."""
+
 
 class SourceError(LensError):
     """A source that cannot be listed or read; a single broken entry is not one."""
@@ -16,7 +19,7 @@ class Entry(NamedTuple):
     address: str
     """Unique in its source, and the same on every machine: a path below the source's root, or tar::member."""
     path: str
-    """The file that holds the bytes."""
+    """The file that holds the bytes, or the address that they are fetched from."""
     offset: int
     """Of the first byte in the file."""
     num_bytes: int
