@@ -8,12 +8,12 @@ from PIL import Image, ImageFilter
 
 from lens.data.scores.pixels import (
     SHORT_SIDE_PX,
+    at_one_scale,
     clarity,
     entropy,
     luminance,
     perceptual_hash,
     pixel_scores,
-    shrunk,
 )
 from lens.nano.scenes import draw, random_scene
 
@@ -55,9 +55,10 @@ def test_clarity_does_not_depend_on_how_large_a_picture_is():
 
 
 def test_entropy_counts_bits():
-    assert entropy(np.full((5, 7), 90, np.uint8)) == 0
-    assert entropy(np.array([[0, 255], [255, 0]], np.uint8)) == pytest.approx(1)
-    assert entropy(np.arange(256, dtype=np.uint8).reshape(8, 32)) == pytest.approx(8)
+    two, all_shades = np.array([[0, 255], [255, 0]], np.uint8), np.arange(256, dtype=np.uint8).reshape(8, 32)
+    assert entropy(Image.new("L", (5, 7), 90)) == 0
+    assert entropy(Image.fromarray(two)) == pytest.approx(1)
+    assert entropy(Image.fromarray(all_shades)) == pytest.approx(8)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,6 @@ def test_copies_share_their_hash_and_other_pictures_do_not():
 
 
 def test_the_small_version_has_one_scale_and_stays_small_however_long_a_picture_is():
-    assert shrunk(Image.new("RGB", (1000, 500))).size == (2 * SHORT_SIDE_PX, SHORT_SIDE_PX)
-    assert shrunk(Image.new("RGB", (20, 40))).size == (SHORT_SIDE_PX, 2 * SHORT_SIDE_PX)
-    assert shrunk(Image.new("RGB", (30000, 2))).size == (10 * SHORT_SIDE_PX, SHORT_SIDE_PX)
+    assert at_one_scale(Image.new("L", (1000, 500))).size == (2 * SHORT_SIDE_PX, SHORT_SIDE_PX)
+    assert at_one_scale(Image.new("L", (20, 40))).size == (SHORT_SIDE_PX, 2 * SHORT_SIDE_PX)
+    assert at_one_scale(Image.new("L", (30000, 2))).size == (10 * SHORT_SIDE_PX, SHORT_SIDE_PX)

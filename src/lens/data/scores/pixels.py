@@ -1,7 +1,7 @@
 """Scores that need no model: clarity, information, exposure, and a hash that near copies share.
 
-All read one small version of the picture, so that together they cost little beside decoding it.
-Paper: Lens report, data section (cleaning stages 6 to 9). Letters: H and W pixels of the small version.
+All read small versions of the picture, so that together they cost little beside decoding it.
+Paper: Lens report, data section (cleaning stages 6 to 9). Letters: H and W pixels.
 """
 
 import functools
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 VERSION = "1"
 """Stored with every score; whoever changes a number's meaning changes this."""
@@ -32,18 +32,20 @@ class PixelScores(NamedTuple):
 
 def pixel_scores(image: Image.Image) -> PixelScores:
     """Return all scores of an RGB picture."""
-    small = shrunk(image)
-    grey = np.asarray(small.convert("L"))                                   # (H, W)
-    return PixelScores(clarity(grey), entropy(grey), luminance(small), perceptual_hash(small))
+    # By whole factors first: many times faster than a resize that weighs every pixel, and here as good.
+    factor = min(image.size) // SHORT_SIDE_PX
+    image = image.reduce(factor) if factor > 1 else image
+    grey = image.convert("L")
+    small = at_one_scale(grey)
+    return PixelScores(clarity(np.asarray(small)), entropy(grey), luminance(image), perceptual_hash(small))
 
 
-def shrunk(image: Image.Image) -> Image.Image:
-    """Return the picture with a short side of SHORT_SIDE_PX; smaller ones are enlarged to it."""
-    scale = SHORT_SIDE_PX / min(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+def at_one_scale(grey: Image.Image) -> Image.Image:
+    """Return a picture with a short side of SHORT_SIDE_PX; smaller ones are enlarged to it."""
+    scale = SHORT_SIDE_PX / min(grey.size)
     # A very long picture would grow without bounds; its long side stays within ten short ones.
-    size = tuple(min(side, 10 * SHORT_SIDE_PX) for side in size)
-    return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)  # type: ignore[arg-type]
+    width, height = (min(max(1, round(side * scale)), 10 * SHORT_SIDE_PX) for side in grey.size)
+    return grey.resize((width, height), Image.Resampling.BOX)
 
 
 def clarity(grey: NDArray[np.uint8]) -> float:
@@ -58,20 +60,23 @@ def clarity(grey: NDArray[np.uint8]) -> float:
     return float((sides - 4 * wide[1:-1, 1:-1]).var(dtype=np.float64))
 
 
-def entropy(grey: NDArray[np.uint8]) -> float:
+def entropy(grey: Image.Image) -> float:
     """Return the entropy of the histogram: 0 for one shade, 8 for all shades alike often.
 
-    Shapes: (H, W).
     Units: bits.
     """
-    shares = np.bincount(grey.ravel(), minlength=256) / grey.size
+    counts = np.array(grey.histogram())
+    shares = counts / counts.sum()
     present = shares[shares > 0]
     return float(-(present * np.log2(present)).sum() + 0.0)
 
 
 def luminance(image: Image.Image) -> float:
     """Return the mean of the brightest channel, which is V of HSV."""
-    return float(np.asarray(image).max(axis=2).mean() / 255)
+    red, green, blue = image.split()
+    # Of 256 counts, not of all pixels: many times faster than a maximum over an array's last axis.
+    counts = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
+    return float(np.dot(counts, np.arange(256)) / (255 * sum(counts)))
 
 
 def perceptual_hash(image: Image.Image) -> int:
