@@ -62,8 +62,8 @@ in several runs, each from the weights of the one before; `docs/log.md` has the 
 ## Limits
 
 Where a fraction above is below its goal, the denoiser's training is not finished: `docs/log.md` says how far
-it came. It knows nothing outside its world, draws soft detail below about 30 px, and sometimes merges, drops or
-doubles things. A research model: for controlled settings, with human oversight.
+it came. It knows nothing outside its world, draws soft detail below about 30 px, and merges, drops or doubles
+things. A research model: for controlled settings, with human oversight.
 """
 
 

@@ -11,8 +11,8 @@ from repository import LENS, ROOT, dotted, imported_names, modules
 
 FLOORS = [
     "errors",
-    "config registration chat",
-    "core",
+    "config registration",
+    "core chat",
     "models",
     "objectives sampling data nano",
     "train evals serve",

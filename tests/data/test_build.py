@@ -132,9 +132,9 @@ def test_samples_carry_picture_caption_and_facts_at_the_size_of_their_bucket(bui
     assert (512, "1:1", (512, 512)) in seen and (768, "1:1", (768, 768)) in seen
 
 
-def test_another_number_of_workers_and_killed_builds_give_the_same_bytes(built, pictures, tmp_path):
+def test_killed_builds_with_other_workers_and_parts_give_the_same_bytes(built, pictures, tmp_path):
     _, view = built
-    values = values_of(pictures, tmp_path / "killed", num_workers=1)
+    values = values_of(pictures, tmp_path / "killed", num_workers=1, part_size=2)
     started_at = time.monotonic()
     draw, kills = random.Random(0), 0
     scores = tmp_path / "killed" / "scores"
@@ -146,16 +146,20 @@ def test_another_number_of_workers_and_killed_builds_give_the_same_bytes(built, 
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.5))
         if process.poll() is not None:
-            break  # it was quicker: nothing is left to kill
+            shutil.rmtree(tmp_path / "killed")  # it was quicker: once more from the beginning
+            continue
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += 1
     print(f"{kills} kills in {time.monotonic() - started_at:.0f} s")
-    assert kills >= min(NUM_KILLS, 2)
     resumed = finished(started(values, tmp_path))
     assert bytes_of(resumed) == bytes_of(view) and len(bytes_of(view)) > 5
-    for name in ("kept.parquet", "ledger.parquet", "copies.parquet"):
-        assert read_table(resumed / name) == read_table(view / name)
+    for name, columns in (
+        ("kept", ["id", "base", "ratio", "shard"]), ("ledger", ["id", "reason", "detail"]),
+        ("copies", ["id", "address", "first_address"]),
+    ):  # fmt: skip
+        one, other = (read_table(folder / f"{name}.parquet") for folder in (resumed, view))
+        assert one.select(columns) == other.select(columns)
     assert verify(tmp_path / "killed").faults == ()
 
 

@@ -38,7 +38,7 @@ SMALLEST_SIDE = 0.205
 
 GRID_PX = 16
 SIDE_STEP_PX = 32
-"""From base 96 on, corners lie on whole latent cells, sides are whole pairs of them: 32 or 64 px at base 128.
+"""From base 96 on, corners lie on whole latent cells; at base 128 sides are pairs of them, 32 or 64 px.
 
 A thing then has two looks in latents, 20 tokens to learn by heart. With sides of 32 to 96 px in steps of a
 cell it has 90, and with corners anywhere thousands of looks: more than two CPU cores teach in hours.
@@ -256,8 +256,9 @@ class _Canvas:
         self.rng = rng
         self.height_px, self.width_px = height_px, width_px
         self.base_px = base_px(height_px, width_px)
-        # There is no room for a grid in a stamp.
-        self.grid_px, self.side_step_px = (GRID_PX, SIDE_STEP_PX) if self.base_px > 90 else (2, 2)
+        # There is no room for a grid in a stamp, and at larger bases five things of two steps do not fit.
+        self.grid_px = GRID_PX if self.base_px > 90 else 2
+        self.side_step_px = SIDE_STEP_PX if 90 < self.base_px < 160 else self.grid_px
         self.gap_px = 2 * max(1, round(self.base_px / 64))
         self.region: Box = (0, 0, width_px, height_px)
 
