@@ -4,9 +4,9 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import Answering, started_server
 
 from lens.chat import Chat, ChatError, Endpoint, Pace, image_part, text_part
 from lens.errors import SettingError
@@ -27,7 +27,7 @@ class Server:
         self.answers, self.asked, self.lock = list(answers), [], threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answering):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with outer.lock:
@@ -37,18 +37,9 @@ class Server:
                     time.sleep(answer)
                     return
                 status, content, headers = answer
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.send(status, headers, content)
 
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.http = started_server(Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
 

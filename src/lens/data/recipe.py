@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.data.filters import Thresholds
+from lens.data.scores import pixels
 from lens.data.shards import json_bytes
 from lens.data.sources.folder import FolderSource
 from lens.data.sources.manifest import ManifestSource
@@ -72,9 +73,9 @@ class BuildSettings(Settings):
 
     @property
     def view_id(self) -> str:
-        """Return a hash of what decides which samples stay and how they are packed."""
+        """Return a hash of what decides which samples stay and how they are packed, scorers' versions too."""
         parts = (self.filters, self.duplicates, self.shards)
-        return _digest([self.inventory_id, *(part.model_dump(mode="json") for part in parts)])
+        return _digest([self.inventory_id, pixels.VERSION, *(part.model_dump(mode="json") for part in parts)])
 
 
 def _digest(facts: Any) -> str:

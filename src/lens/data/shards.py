@@ -7,12 +7,12 @@ scores or captions. Letters: none.
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from lens.data.tables import write_whole
 from lens.errors import LensError
 
 MODE = 0o644
@@ -34,13 +34,12 @@ class ShardError(LensError, ValueError):
 def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> Written:
     """Write samples, each a key and its files by extension, to a tar; return what was written.
 
-    The tar takes its name when it is complete and on disk; before that it ends in `.partial`.
+    The tar is complete as soon as it has its name.
     Raises: ValueError for a key that is used twice or would not stay one file name.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
-    with partial.open("wb") as raw:
+
+    def write(raw: BinaryIO) -> None:
         with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for key, files in samples:
                 if key in seen or not key or "." in key or "/" in key:
@@ -48,11 +47,9 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
                 seen.add(key)
                 for extension in sorted(files):
                     _add(tar, f"{key}.{extension}", files[extension])
-        raw.flush()
-        os.fsync(raw.fileno())
-    written = Written(path, len(seen), partial.stat().st_size, checksum(partial))
-    os.replace(partial, path)
-    return written
+
+    write_whole(path, write)
+    return Written(path, len(seen), path.stat().st_size, checksum(path))
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -24,12 +24,24 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
     words = pa.list_(pa.string())
     fields = [(name, words if kind == "list" else getattr(pa, kind)()) for name, kind in schema.items()]
     table = pa.table({name: columns[name] for name in schema}, schema=pa.schema(fields))
-    _write_whole(path, lambda file: parquet.write_table(table, file))
+    write_whole(path, lambda file: parquet.write_table(table, file))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file whole or not at all."""
-    _write_whole(path, lambda file: file.write(content))
+    write_whole(path, lambda file: file.write(content))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that takes its name when it is complete and on disk; before that it ends in `.partial`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes write the same part when one was thought dead; whichever comes last wins, both are equal.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def read_table(path: Path) -> "pa.Table":
@@ -53,17 +65,6 @@ def read_parts(folder: Path, num_parts: int) -> "pa.Table":
 def part_path(folder: Path, part: int) -> Path:
     """Return where a part of a folder is."""
     return folder / f"part-{part:06d}.parquet"
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes write the same part when one was thought dead; whichever comes last wins, both are equal.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -2,11 +2,10 @@
 
 import io
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import Answering, started_server
 from PIL import Image
 
 from lens.data.fetching import Fetching, fetch_all, kept_at
@@ -44,24 +43,15 @@ def site():
     """A server on this machine: its address and how often each path was asked for."""
     asked: Counter[str] = Counter()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self):
             asked[self.path] += 1
             status, headers, content = ANSWERS[self.path]
             if self.path == "/broken" and asked[self.path] > 2:
                 status, content = 200, b"mended"
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.send(status, headers, content)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = started_server(Handler)
     yield f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()
     server.server_close()

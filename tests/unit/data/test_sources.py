@@ -134,7 +134,7 @@ def test_a_recipe_that_cannot_be_built_says_why(tmp_path):
         take_inventory(BuildSettings.of({"out": str(tmp_path / "out"), "source": source}))
 
 
-def test_names_of_views_change_with_what_decides_them_and_with_nothing_else(tmp_path):
+def test_names_of_views_change_with_what_decides_them_and_with_nothing_else(tmp_path, monkeypatch):
     source = {"kind": "folder", "path": str(tmp_path)}
     one = BuildSettings.of({"out": "a", "source": source})
     assert BuildSettings.of({"out": "b", "source": source, "num_workers": 3}).view_id == one.view_id
@@ -142,6 +142,9 @@ def test_names_of_views_change_with_what_decides_them_and_with_nothing_else(tmp_
     other = BuildSettings.of({"out": "a", "source": source, "filters": stricter})
     assert other.view_id != one.view_id and other.inventory_id == one.inventory_id
     assert BuildSettings.of({"out": "a", "source": source, "part_size": 9}).inventory_id != one.inventory_id
+    before = one.view_id
+    monkeypatch.setattr("lens.data.scores.pixels.VERSION", "another")
+    assert one.view_id != before, "scores of another version make another view"
 
 
 def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tmp_path):
