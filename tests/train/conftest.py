@@ -59,6 +59,8 @@ OF_STAGE: dict[str, dict[str, Any]] = {
         "bases": [48],
         "examples": 256,
         "probe_prompts": 1,
+        "layout_weight": 0.1,
+        "layout_block": 0,
         "config": DENOISER_CONFIG,
     },
 }

@@ -193,3 +193,11 @@ def test_a_checkpoint_of_another_network_is_refused(finished, fitted, tmp_path):
     wider = finished("vae").run.settings.config | {"block_out_channels": [8, 8, 16, 32]}
     with pytest.raises(CheckpointError, match="Choose another `out`"):
         fitted("vae", tmp_path / "run", config=wider)
+
+
+def test_a_layout_loss_on_a_block_that_is_not_there_is_refused(settings_and_stage, finished, tmp_path):
+    from lens.errors import SettingError
+
+    finished("pretrain")
+    with pytest.raises(SettingError, match=r"layout_block.*below num_layers = 2"):
+        settings_and_stage("pretrain", tmp_path / "run", layout_block=2)

@@ -44,6 +44,12 @@ A thing then has two looks in latents, 20 tokens to learn by heart. With sides o
 cell it has 90, and with corners anywhere thousands of looks: more than two CPU cores teach in hours.
 """
 
+LATTICE_PX = {32: 40, 64: 32}
+"""At base 128, the least distance between the places along an axis where a thing of this side may stand.
+
+Nine places in a square picture, evenly spaced: how many stand where is decided at noise that hides all else.
+"""
+
 PLACES = (
     "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
 )  # fmt: skip
@@ -259,6 +265,7 @@ class _Canvas:
         # There is no room for a grid in a stamp, and at larger bases five things of two steps do not fit.
         self.grid_px = GRID_PX if self.base_px > 90 else 2
         self.side_step_px = SIDE_STEP_PX if 90 < self.base_px < 160 else self.grid_px
+        self.has_lattice = self.side_step_px == SIDE_STEP_PX
         self.gap_px = 2 * max(1, round(self.base_px / 64))
         self.region: Box = (0, 0, width_px, height_px)
 
@@ -297,10 +304,10 @@ class _Canvas:
                 return first + second
         raise AssertionError("a picture of this size has no room")
 
-    @staticmethod
-    def _shrinking() -> Iterator[float]:
-        """Yield the scale of the sides for one attempt after another: full size first."""
+    def _shrinking(self) -> Iterator[float]:
+        """Yield the scale of the sides for one attempt after another: the lattice is left last."""
         for attempt in range(400):
+            self.has_lattice = self.has_lattice and attempt < 120
             yield max(0.5, 1 - attempt / 60)
 
     def _side(self, low: float, high: float) -> int:
@@ -337,8 +344,8 @@ class _Canvas:
         self, thing: str, side: int, region: Sequence[float], placed: list[Placed]
     ) -> Placed | None:
         left, top, right, bottom = (edge * side - side // 2 for edge in opaque_box(thing))
-        centres_x = _on_grid(region[0] - left, region[2] - right, side, self.grid_px)
-        centres_y = _on_grid(region[1] - top, region[3] - bottom, side, self.grid_px)
+        centres_x = self._centres(region[0] - left, region[2] - right, side, self.width_px)
+        centres_y = self._centres(region[1] - top, region[3] - bottom, side, self.height_px)
         if not centres_x or not centres_y:
             return None
         xs, ys = (self.rng.choice(centres, size=24).tolist() for centres in (centres_x, centres_y))
@@ -347,6 +354,14 @@ class _Canvas:
             if all(self._are_apart(candidate.box, other.box) for other in placed):
                 return candidate
         return None
+
+    def _centres(self, lowest: float, highest: float, side: int, length_px: int) -> Sequence[int]:
+        """Return the centres between two bounds at which a square of this side may stand."""
+        if not self.has_lattice:
+            return _on_grid(lowest, highest, side, self.grid_px)
+        room = length_px - side
+        corners = self.grid_px * np.round(np.linspace(0, room / self.grid_px, room // LATTICE_PX[side] + 1))
+        return [int(corner) + side // 2 for corner in corners if lowest <= corner + side // 2 <= highest]
 
     def _are_apart(self, one: Box, other: Box) -> bool:
         gap = self.gap_px

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,10 +48,23 @@ class Encoders:
         return digest.hexdigest()
 
 
+class Examples(NamedTuple):
+    """A batch of cached examples."""
+
+    latents: Tensor
+    """(B, C, h, w)."""
+    features: list[Tensor]
+    """L of (B, T, E)."""
+    mask: Tensor
+    """(B, T), True for real tokens."""
+    numbers: list[int]
+    """Which examples these are: what `training_example` makes of these indices."""
+
+
 class Bucket:
     """All cached examples of one picture size, sorted by the length of their captions."""
 
-    def __init__(self, shards: list[dict[str, Tensor]]):
+    def __init__(self, shards: list[dict[str, Tensor]], first_shard: int = 0):
         latents = torch.cat([shard["latents"] for shard in shards])                       # (N, C, h, w)
         features = [
             caption
@@ -60,21 +73,23 @@ class Bucket:
         ]
         self._order = sorted(range(len(features)), key=lambda item: features[item].shape[1])
         self._latents, self._features = latents, features
+        self._first = first_shard * SHARD
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Return latents (count, C, h, w), L features (count, T, E) and their mask (count, T).
+    def draw(self, rng: np.random.Generator, count: int) -> Examples:
+        """Return some examples.
 
-        The examples are neighbours in the order of caption length, so that little is spent on padding.
+        They are neighbours in the order of caption length, so that little is spent on padding.
         """
         window = max(count, len(self) // 8)
         start = rng.integers(0, max(1, len(self) - window + 1))
         places = start + rng.choice(min(window, len(self)), count, replace=len(self) < count)
         chosen = [self._order[place] for place in places]
         features, mask = pad_features([self._features[item].unbind(0) for item in chosen])
-        return self._latents[chosen].float(), features, mask
+        numbers = [self._first + item for item in chosen]
+        return Examples(self._latents[chosen].float(), features, mask, numbers)
 
 
 def cached_bucket(
@@ -95,7 +110,7 @@ def cached_bucket(
         partial = path.with_suffix(".partial")
         save_file(_encode_shard(encoders, size, seed, int(path.stem[-5:])), partial)
         os.replace(partial, path)
-    return Bucket([load_file(path) for path in paths])
+    return Bucket([load_file(path) for path in paths], first_shard)
 
 
 @torch.no_grad()

@@ -66,12 +66,14 @@ def compile_repeated_blocks(module: Any) -> None:
 
     Raises: SettingError for a model that names none.
     """
-    if not getattr(module, "_repeated_blocks", None):
+    models = [part for part in module.modules() if getattr(part, "_repeated_blocks", None)]
+    if not models:
         needs = f"false, for {type(module).__name__} names no blocks that repeat"
         raise SettingError("compile", True, needs)
     # Each of with or without gradients, with or without a mask, last block or not is compiled by itself.
     torch._dynamo.config.recompile_limit = 32  # type: ignore[attr-defined]
-    module.compile_repeated_blocks(dynamic=True)
+    for model in models:
+        model.compile_repeated_blocks(dynamic=True)
 
 
 def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:

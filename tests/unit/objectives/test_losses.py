@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lens.objectives.flow_matching import flow_matching_loss
+from lens.objectives.layout import LayoutHead, layout_loss
 from lens.objectives.next_token import next_token_loss
 from lens.objectives.reconstruction import reconstruction_loss
 
@@ -56,3 +57,25 @@ def test_the_next_token_is_learned_at_every_position_that_has_one():
     logp = logits.log_softmax(-1)
     by_hand = -(logp[0, 0, 1] + logp[0, 1, 2] + logp[1, 0, 4]) / 3
     torch.testing.assert_close(next_token_loss(logits, ids, mask).loss, by_hand)
+
+
+def test_the_layout_loss_is_the_mean_surprise_at_each_kind_of_label():
+    torch.manual_seed(0)
+    logits = [torch.randn(2, 3, 5), torch.randn(2, 3, 4)]
+    labels = [torch.randint(5, (2, 3)), torch.randint(4, (2, 3))]
+    surprise = 0.0
+    for kind, label in zip(logits, labels, strict=True):
+        shares = kind.double().exp() / kind.double().exp().sum(-1, keepdim=True)
+        picked = [shares[row, token, label[row, token]] for row in range(2) for token in range(3)]
+        surprise -= float(torch.stack(picked).log().mean())
+    assert float(layout_loss(logits, labels)) == pytest.approx(surprise, abs=1e-6)
+
+
+def test_a_fresh_layout_head_holds_all_classes_equally_likely():
+    head = LayoutHead(6, (5, 4))
+    head.init_weights()
+    things, parts = head(torch.randn(2, 3, 6))
+    assert things.shape == (2, 3, 5)
+    assert parts.shape == (2, 3, 4)
+    loss = layout_loss((things, parts), [torch.zeros(2, 3, dtype=torch.int64)] * 2).item()
+    assert loss == pytest.approx(math.log(5) + math.log(4), abs=1e-6)

@@ -3,6 +3,7 @@
 Spec: section 8. Letters: B batch, C channels of an image token, h and w latent cells, I image tokens.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ from lens.core.geometry import buckets_for
 from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
+from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
+from lens.nano.layout import NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.scorer import score
-from lens.nano.tasks import TASKS, task_prompts
+from lens.nano.tasks import TASKS, task_prompts, training_example
 from lens.objectives.flow_matching import flow_matching_loss
+from lens.objectives.layout import LayoutHead, layout_loss
 from lens.objectives.objective import Objective
 from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
-from lens.train.example_cache import SHARD, Encoders, cached_bucket
+from lens.train.example_cache import SHARD, Encoders, Examples, cached_bucket
 from lens.train.pictures import grid_of
 from lens.train.settings import RunSettings
 
 HELD_OUT_SHARD = 50_000
 """Shards from this one on are never trained on."""
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+CELL_PX = 16
 
 
 class PretrainSettings(RunSettings):
@@ -50,6 +55,10 @@ class PretrainSettings(RunSettings):
     """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
     timestep_tokens: tuple[int, int] = (256, 4096)
     """Image tokens at which the two means hold."""
+    layout_weight: float = Field(0.0, ge=0)
+    """Weight of the layout loss, which asks a hidden state which thing is where; 0 leaves it out."""
+    layout_block: int = Field(3, ge=0)
+    """The block whose output the layout loss reads, counted from 0."""
     probe_prompts: int = Field(4, ge=1)
     """Prompts a task that a probe draws and scores."""
     variant: str = "nano"
@@ -61,13 +70,15 @@ class PretrainStage:
         self.settings = settings
         self.device = chosen_device(settings.device)
         self._vae, self._text_encoder, self._tokenizer = _load_encoders(settings, self.device)
-        self.trained: Any = _fresh_denoiser(settings, self._vae, self._text_encoder)
-        self.trained.to(self.device)
+        self._denoiser: Any = _fresh_denoiser(settings, self._vae, self._text_encoder)
         if settings.start_from:
             source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
             weights = source.state_dict().items()
-            self.trained.load_state_dict({name: tensor.float() for name, tensor in weights})
-        layers = self.trained.config.selected_layer_index
+            self._denoiser.load_state_dict({name: tensor.float() for name, tensor in weights})
+        self._layout = _Layout(self._denoiser, settings.layout_block) if settings.layout_weight else None
+        parts = {"denoiser": self._denoiser} | ({"layout": self._layout.head} if self._layout else {})
+        self.trained = nn.ModuleDict(parts).to(self.device)
+        layers = self._denoiser.config.selected_layer_index
         encoders = Encoders(self._vae, self._text_encoder, self._tokenizer, layers)
         sizes = [size for base in settings.bases for size in buckets_for(base).values()]
         share = settings.examples // len(sizes)
@@ -83,15 +94,22 @@ class PretrainStage:
         count = settings.batch_size // settings.micro_batches
         rng = np.random.default_rng([settings.seed, step, index])
         bucket = self._buckets[rng.choice(len(self._buckets), p=self._odds)]
-        clean, features, mask = bucket.draw(rng, count)                 # (B, C, h, w), (B, T, E) each, (B, T)
-        mask[torch.from_numpy(rng.random(count) < settings.prompt_dropout)] = False
+        examples = bucket.draw(rng, count)
+        clean = examples.latents                                                                # (B, C, h, w)
+        examples.mask[torch.from_numpy(rng.random(count) < settings.prompt_dropout)] = False
         num_tokens = clean.shape[2] * clean.shape[3]
         mu = training_mu(num_tokens, settings.timestep_mu, settings.timestep_tokens)
         times = generator_for(settings.seed, "pretrain/times", step, index)
         t = logit_normal_times(torch.randn(count, generator=times), mu)                            # (B,)
         draw = generator_for(settings.seed, "pretrain/noise", step, index)
         noise = torch.randn(clean.shape, generator=draw)                                        # (B, C, h, w)
-        return self._loss(clean, features, mask, t, noise)
+        flow = self._loss(examples, t, noise)
+        if self._layout is None:
+            return flow
+        height_px, width_px = (CELL_PX * side for side in clean.shape[2:])
+        layout = self._layout.loss(settings.seed, examples.numbers, height_px, width_px)
+        terms = {"flow": flow.loss.detach(), "layout": layout.detach()}
+        return Objective(flow.loss + settings.layout_weight * layout, terms)
 
     def probe(self) -> dict[str, float]:
         numbers = self._held_out_loss()
@@ -115,24 +133,22 @@ class PretrainStage:
     def export(self, folder: Path) -> None:
         """Write the whole pipeline in diffusers' layout, all weights in bfloat16."""
         # A copy: the run's own weights stay float32.
-        denoiser: Any = LensTransformer2DModel.from_config(self.trained.config)
-        denoiser.load_state_dict(self.trained.state_dict())
+        denoiser: Any = LensTransformer2DModel.from_config(self._denoiser.config)
+        denoiser.load_state_dict(self._denoiser.state_dict())
         pipeline = self._pipeline(denoiser)
         vae, text_encoder = _load_encoders(self.settings, torch.device("cpu"))[:2]
         pipeline.register_modules(vae=vae, text_encoder=text_encoder)
         pipeline.to(torch.bfloat16)
         pipeline.save_pretrained(folder)
 
-    def _loss(
-        self, clean: Tensor, features: list[Tensor], mask: Tensor, t: Tensor, noise: Tensor
-    ) -> Objective:
-        clean, t, noise, mask = (part.to(self.device) for part in (clean, t, noise, mask))
-        features = [feature.to(self.device) for feature in features]
+    def _loss(self, examples: Examples, t: Tensor, noise: Tensor) -> Objective:
+        clean, t, noise, mask = (part.to(self.device) for part in (examples.latents, t, noise, examples.mask))
+        features = [feature.to(self.device) for feature in examples.features]
         h, w = clean.shape[2:]
 
         def velocity(noisy: Tensor, time: Tensor) -> Tensor:
             with autocast(self.device, self.settings.precision):
-                tokens = self.trained(
+                tokens = self._denoiser(
                     hidden_states=pack_latents(noisy),                                             # (B, I, C)
                     encoder_hidden_states=features,
                     encoder_hidden_states_mask=mask,
@@ -146,10 +162,10 @@ class PretrainStage:
 
     def _held_out_loss(self) -> dict[str, float]:
         """Return the loss at fixed times, examples and noise."""
-        clean, features, mask = self._held_out.draw(np.random.default_rng(0), 64)
-        noise = torch.randn(clean.shape, generator=generator_for(0, "pretrain/held_out"))
+        examples = self._held_out.draw(np.random.default_rng(0), 64)
+        noise = torch.randn(examples.latents.shape, generator=generator_for(0, "pretrain/held_out"))
         losses = {
-            f"loss_t{t}": float(self._loss(clean, features, mask, torch.full((64,), t), noise).loss)
+            f"loss_t{t}": float(self._loss(examples, torch.full((64,), t), noise).loss)
             for t in HELD_OUT_TIMES
         }
         return losses | {"loss": float(np.mean(list(losses.values())))}
@@ -158,7 +174,7 @@ class PretrainStage:
         """Return square pictures (B, H, W, 3) in [0, 1]."""
         side = self.settings.bases[0]
         generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
-        pipeline = self._pipeline(self.trained)
+        pipeline = self._pipeline(self._denoiser)
         pipeline.set_progress_bar_config(disable=True)
         with autocast(self.device, self.settings.precision):
             return pipeline(prompts, height=side, width=side, generator=generators, output_type="np").images  # type: ignore[return-value]
@@ -174,6 +190,33 @@ class PretrainStage:
             scheduler, self._vae, self._text_encoder, self._tokenizer, denoiser,
             lens_variant=self.settings.variant, default_base_resolution=self.settings.bases[0],
         )  # fmt: skip
+
+
+class _Layout:
+    """The layout loss of the denoiser's latest forward pass, from the output of one of its blocks."""
+
+    def __init__(self, denoiser: Any, block: int):
+        blocks = denoiser.transformer_blocks
+        if block >= len(blocks):
+            raise SettingError("layout_block", block, f"below num_layers = {len(blocks)}")
+        self.head = LayoutHead(denoiser.config.inner_dim, (NUM_THINGS, NUM_PARTS))
+        self.head.init_weights()
+        blocks[block].register_forward_hook(self._keep)
+
+    def loss(self, seed: int, numbers: list[int], height_px: int, width_px: int) -> Tensor:
+        """Return the loss against the scenes of these examples."""
+        labels = [_labels(seed, number, height_px, width_px) for number in numbers]
+        kinds = (torch.from_numpy(np.stack(kind)).flatten(1) for kind in zip(*labels, strict=True))
+        hidden = self._hidden                                                                   # (B, I, D)
+        return layout_loss(self.head(hidden.float()), [kind.to(hidden.device) for kind in kinds])
+
+    def _keep(self, _module: nn.Module, _inputs: Any, streams: tuple[Tensor, Tensor]) -> None:
+        self._hidden = streams[0]
+
+
+@cache
+def _labels(seed: int, number: int, height_px: int, width_px: int) -> tuple[np.ndarray, np.ndarray]:
+    return cell_labels(training_example(seed, number, height_px, width_px)[0])
 
 
 def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[Any, Any, Any]:
