@@ -20,8 +20,11 @@ FLOORS = [
     "__main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
-OPTIONAL = {"ray", "pyarrow", "torchao", "gguf", "resvg_py", "tensorboard", "pytest", "hypothesis"}
-DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py"}
+OPTIONAL = {
+    "ray", "pyarrow", "nudenet", "rapidocr", "onnxruntime", "cv2", "faiss", "torchao", "gguf", "resvg_py",
+    "tensorboard", "pytest", "hypothesis",
+}  # fmt: skip
+DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py", "faiss": "faiss-cpu"}
 
 
 def floors_of(path):
