@@ -57,9 +57,9 @@ class Reply(NamedTuple):
 class ChatError(LensError):
     """A question that got no answer; `is_final` where asking again cannot help."""
 
-    def __init__(self, message: str, is_final: bool):
+    def __init__(self, message: str, is_final: bool, status: int | None = None):
         super().__init__(message)
-        self.is_final = is_final
+        self.is_final, self.status = is_final, status
 
 
 class Chat:
@@ -109,7 +109,7 @@ class Chat:
             raise Busy(f"{url} answers {status}.", _asked_to_wait_s(response))
         if status >= 400:
             hint = f" Is the key in {self.endpoint.api_key_variable} right?" if status in (401, 403) else ""
-            raise ChatError(f"{url} answers {status}: {response.text[:200].strip()}.{hint}", True)
+            raise ChatError(f"{url} answers {status}: {response.text[:200].strip()}.{hint}", True, status)
         return _reply_of(response, url)
 
     def _wait_s(self, attempt: int, error: ChatError) -> float:

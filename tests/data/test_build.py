@@ -1,5 +1,6 @@
 """Whole builds as processes: every picture is accounted for once, whatever kills the build on its way."""
 
+import base64
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,8 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from local_server import Answering, started_server
 from PIL import Image
 
+from lens.data.captions import captioning
+from lens.data.pictures import sample_id
 from lens.data.shards import read_shard
 from lens.data.tables import read_table
 from lens.data.verify import verify
@@ -174,6 +179,53 @@ def test_another_threshold_makes_another_view_from_the_stored_scores(built, pict
     verdict = verify(out, other.name)
     assert verdict.faults == () and 0 < verdict.num_in_shards < NUM_GOOD
     assert verify(out, view.name).num_in_shards == NUM_GOOD, "the first view is still there"
+
+
+def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_their_own(
+    built, pictures, tmp_path
+):
+    out, view = built
+    kept = read_table(view / "kept.parquet").to_pylist()
+    withdrawn, refused = kept[0]["id"], kept[1]["id"]
+    (tmp_path / "withdrawn.txt").write_text(f"{withdrawn}  # asked for by its author\n\n")
+    (tmp_path / "benchmark").mkdir()
+    shown = pictures / "deep" / "09.jpg"
+    Image.open(shown).resize((400, 300)).save(tmp_path / "benchmark" / "reference.png")
+    said = "Squares of many colours stand close together in even rows and fill the picture to its edges."
+
+    class Handler(Answering):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            picture = body["messages"][1]["content"][1]["image_url"]["url"].partition(",")[2]
+            with Handler.lock:
+                Handler.asked.append(picture)
+            message = {"content": said}
+            if picture == Handler.refused_picture:
+                message = {"content": None, "refusal": "I'm sorry, I can't describe this."}
+            answer = {"choices": [{"message": message, "finish_reason": "stop"}]}
+            self.send(200, {}, json.dumps(answer).encode())
+
+    (entry,) = [path for path in pictures.rglob("*.jpg") if sample_id(path.read_bytes()) == refused][:1]
+    Handler.lock, Handler.asked = threading.Lock(), []
+    Handler.refused_picture = base64.b64encode(captioning.shown(entry.read_bytes(), 256)).decode()
+    server = started_server(Handler)
+    endpoint = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "seer"}
+    values = values_of(
+        pictures, out, withdrawn=str(tmp_path / "withdrawn.txt"), held_out=str(tmp_path / "benchmark"),
+        captions={
+            "kind": "openai", "endpoint": endpoint, "side_px": 256, "max_tries": 2, "audit": {"min_words": 10}
+        },
+    )  # fmt: skip
+    other = finished(started(values, tmp_path))
+    server.shutdown()
+    reasons = {row["id"]: row["reason"] for row in read_table(other / "ledger.parquet").to_pylist()}
+    assert reasons[withdrawn] == "withdrawn"
+    assert reasons[refused] == "caption_refusal"
+    assert reasons[sample_id(shown.read_bytes())] == "held_out"
+    assert verify(out, other.name).faults == ()
+    captions = [files["txt"] for path in other.glob("shards/*.tar") for _, files in read_shard(path)]
+    assert captions == [said.encode()] * (NUM_GOOD - 3)
+    assert len(Handler.asked) == NUM_GOOD - 3 + 2, "the refused one was asked for twice"
 
 
 @pytest.mark.parametrize(

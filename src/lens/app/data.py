@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,12 +15,17 @@ Recipe = Annotated[
     Path, typer.Argument(help="A YAML file, such as recipes/data/folder.yaml.", show_default=False)
 ]
 Out = Annotated[Path, typer.Argument(help="Folder of a build.", show_default=False)]
+Until = Annotated[
+    Literal["inventory", "scores", "view", "shards"], typer.Option(help="The last stage to do.")
+]
 View = Annotated[str | None, typer.Option(help="Name of a view (the newest).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @data.command()
-def build(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def build(
+    recipe: Recipe, overrides: Overrides = None, until: Until = "shards", as_json: AsJson = False
+) -> None:
     """Build by a recipe; print where the shards are. Called again, it goes on where it was stopped."""
     from lens.config import read_recipe
     from lens.data.recipe import BuildSettings
@@ -31,14 +36,15 @@ def build(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) 
     from lens.data.build import build as run_build
 
     with Progress(num_pictures=1) as progress:
-        manifest = run_build(settings, progress)
-    shards = settings.out / "views" / manifest["view"] / "shards"
+        facts = run_build(settings, progress, until)
+    view = settings.out / "views" / facts["view"] if "view" in facts else None
+    path = settings.out if view is None else view / "shards" if "shards" in facts else view
     if as_json:
-        print(json.dumps(manifest | {"path": str(shards)}))
+        print(json.dumps(facts | {"path": str(path)}))
         return
-    for name, count in manifest["counts"].items():
+    for name, count in facts.get("counts", {}).items():
         typer.echo(f"{count:>9}  {name}", err=True)
-    print(shards)
+    print(path)
 
 
 @data.command()

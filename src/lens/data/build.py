@@ -1,78 +1,154 @@
-"""A whole build: inventory, scores, view, shards, and the manifest last.
+"""A whole build: inventory, scores, selection, captions, view, shards, and the manifest and report last.
 
-Each step leaves complete files that the next run finds, so the same command goes on after any interruption.
+Each stage leaves complete files that the next run finds, so the same command goes on after any interruption.
 """
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from lens.config import write_yaml
+from lens.data.captions.captioning import Captioned, Sample, caption_samples
 from lens.data.execution import done_in_parallel, ray_session
+from lens.data.filters import KEPT
 from lens.data.inventory import Inventory, take_inventory
-from lens.data.measuring import FOLDER, measure_part
+from lens.data.measuring import measure_part, missing_parts
 from lens.data.packing import pack_shard, shard_names
+from lens.data.reading import Reader
 from lens.data.recipe import BuildSettings
+from lens.data.selection import Measured, Selection, select
 from lens.data.shards import json_bytes
-from lens.data.sources.manifest import ManifestSource
-from lens.data.tables import part_path, write_bytes
-from lens.data.view import View, make_view
+from lens.data.tables import write_bytes
+from lens.data.view import View, finished_view, write_view
 
+Stage = Literal["inventory", "scores", "view", "shards"]
 OnProgress = Callable[[str, int, int], None]
-"""Called with (step, done, total)."""
+"""Called with (stage, done, total)."""
 
 
-def build(settings: BuildSettings, on_progress: OnProgress = lambda *_: None) -> dict[str, Any]:
-    """Build what the settings say, going on with what is there; return the manifest.
+def build(
+    settings: BuildSettings, on_progress: OnProgress = lambda *_: None, until: Stage = "shards"
+) -> dict[str, Any]:
+    """Build what the settings say up to a stage, going on with what is there; return what is known then.
 
-    Raises: SourceError, ShardError, SettingError; what was done until then stays and is not done again.
+    Raises: SourceError, ShardError, SettingError, Unanswered; what was done until then stays and is not done
+    again.
     """
-    settings.out.mkdir(parents=True, exist_ok=True)
-    write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
-    on_progress("inventory", 0, 1)
-    inventory = take_inventory(settings)
-    scores, downloads = settings.out / "scores" / settings.inventory_id, settings.out / "downloads"
-    with ray_session(settings.ray_address, settings.num_workers):
-        _measure(settings, inventory, scores, downloads, on_progress)
-        on_progress("view", 0, 1)
-        view = make_view(settings, inventory, scores)
-        shards = _pack(settings, inventory, view, downloads, on_progress)
-    manifest = {
-        "view": settings.view_id, "inventory": settings.inventory_id, "num_entries": inventory.num_entries,
-        "counts": view.counts, "shards": shards,
-    }  # fmt: skip
-    write_bytes(view.folder / "manifest.json", json_bytes(manifest))
-    return manifest
+    return _Build(settings, on_progress).run(until)
 
 
-def _measure(
-    settings: BuildSettings, inventory: Inventory, scores: Path, downloads: Path, on_progress: OnProgress
-) -> None:
-    sources = enumerate(settings.all_sources)
-    fetching = {number: one.fetching for number, one in sources if isinstance(one, ManifestSource)}
-    numbers = range(inventory.num_parts)
-    missing = [number for number in numbers if not part_path(scores / FOLDER, number).is_file()]
+class _Build:
+    def __init__(self, settings: BuildSettings, on_progress: OnProgress):
+        self.settings, self.out, self.tell = settings, settings.out, on_progress
+        self.reader = Reader(settings.all_sources, settings.out / "downloads")
 
-    def work(number: int) -> int:
-        return measure_part(inventory, number, scores, downloads, fetching)
+    def run(self, until: Stage) -> dict[str, Any]:
+        settings = self.settings
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_yaml(settings.model_dump(mode="json"), self.out / "recipe.yaml")
+        self.tell("inventory", 0, 1)
+        with self._timed("inventory") as count:
+            inventory = take_inventory(settings)
+            count["items"] = inventory.num_entries
+        facts: dict[str, Any] = {"inventory": settings.inventory_id, "num_entries": inventory.num_entries}
+        if until == "inventory":
+            return facts
+        with ray_session(settings.ray_address, settings.num_workers):
+            scores = self._measure(settings, inventory, self.reader)
+            if until == "scores":
+                return facts
+            view = finished_view(settings) or self._view(inventory, scores)
+            facts |= {"view": settings.view_id, "counts": view.counts}
+            if until == "view":
+                return facts
+            facts["shards"] = self._pack(inventory, view)
+        write_bytes(view.folder / "manifest.json", json_bytes(facts))
+        return facts
 
-    done = len(numbers) - len(missing)
-    on_progress("scores", done, len(numbers))
-    for count, _ in enumerate(done_in_parallel(work, missing, settings.num_workers), 1):
-        on_progress("scores", done + count, len(numbers))
+    def _measure(self, settings: BuildSettings, inventory: Inventory, reader: Reader) -> Path:
+        scores, scorers = self.out / "scores" / settings.inventory_id, settings.scorers
+        total = inventory.num_parts
+        missing = missing_parts(scores, total, scorers)
 
+        def work(number: int) -> int:
+            return measure_part(inventory, number, scores, reader, scorers)
 
-def _pack(
-    settings: BuildSettings, inventory: Inventory, view: View, downloads: Path, on_progress: OnProgress
-) -> list[dict[str, Any]]:
-    names = shard_names(view.folder)
-    shard_settings = settings.shards
+        self.tell("scores", total - len(missing), total)
+        with self._timed("scores") as count:
+            for done, entries in enumerate(done_in_parallel(work, missing, settings.num_workers), 1):
+                count["items"] += entries
+                self.tell("scores", total - len(missing) + done, total)
+        return scores
 
-    def work(name: str) -> dict[str, Any]:
-        return pack_shard(inventory, view.folder, name, shard_settings, downloads)
+    def _view(self, inventory: Inventory, scores: Path) -> View:
+        self.tell("view", 0, 1)
+        held_out = self._held_out()
+        with self._timed("view") as count:
+            selection = select(self.settings, inventory, scores, held_out)
+            count["items"] = len(selection.ids)
+        return write_view(self.settings, selection, self._captions(inventory, selection))
 
-    missing = [name for name in names if not (view.folder / "shards" / f"{name}.json").is_file()]
-    on_progress("shards", len(names) - len(missing), len(names))
-    for count, _ in enumerate(done_in_parallel(work, missing, settings.num_workers), 1):
-        on_progress("shards", len(names) - len(missing) + count, len(names))
-    return [work(name) for name in names]
+    def _held_out(self) -> Measured | None:
+        """Return the scores of the pictures that models are measured with."""
+        if self.settings.held_out is None:
+            return None
+        source = {"kind": "folder", "path": str(self.settings.held_out)}
+        values = self.settings.model_dump(mode="json") | {"source": source, "sources": [], "held_out": None}
+        settings = BuildSettings.of(values)
+        inventory = take_inventory(settings)
+        reader = Reader(settings.all_sources, self.reader.downloads)
+        return Measured.of(settings, inventory, self._measure(settings, inventory, reader))
+
+    def _captions(self, inventory: Inventory, selection: Selection) -> Mapping[str, Captioned]:
+        left = np.flatnonzero(selection.reasons == KEPT).tolist()
+        samples = self._samples(inventory, selection, left)
+        with self._timed("captions") as count:
+            count["items"] = len(left)
+            folder = self.out / "captions"
+            return caption_samples(
+                self.settings.captions, samples, folder, lambda done: self.tell("captions", done, len(left))
+            )
+
+    def _samples(self, inventory: Inventory, selection: Selection, left: list[int]) -> Iterator[Sample]:
+        size, number, part = self.settings.part_size, -1, []
+        for index in left:
+            entry = int(selection.entries[index])
+            if entry // size != number:
+                number = entry // size
+                part = inventory.part(number)
+            numbered = part[entry % size]
+            words = selection.read_words[index] if selection.read_words else ()
+            name = str(selection.ids[index])
+            yield Sample(name, numbered[1].caption, words, lambda of=numbered: self.reader.read(of))
+
+    def _pack(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
+        names = shard_names(view.folder)
+        settings, reader = self.settings.shards, self.reader
+
+        def work(name: str) -> dict[str, Any]:
+            return pack_shard(inventory, view.folder, name, settings, reader)
+
+        missing = [name for name in names if not (view.folder / "shards" / f"{name}.json").is_file()]
+        self.tell("shards", len(names) - len(missing), len(names))
+        with self._timed("shards") as count:
+            for done, facts in enumerate(done_in_parallel(work, missing, self.settings.num_workers), 1):
+                count["items"] += facts["num_samples"]
+                self.tell("shards", len(names) - len(missing) + done, len(names))
+        return [work(name) for name in names]
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[dict[str, int]]:
+        """Add a line to timings.jsonl when a stage ends that had something to do."""
+        count, started_at = {"items": 0}, time.monotonic()
+        yield count
+        if count["items"]:
+            seconds = round(time.monotonic() - started_at, 3)
+            line = {"stage": stage, **count, "seconds": seconds, "date": f"{datetime.now():%Y-%m-%dT%H:%M}"}
+            with (self.out / "timings.jsonl").open("a") as lines:
+                lines.write(json.dumps(line) + "\n")

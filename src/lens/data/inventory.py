@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from lens.data.reading import NumberedEntry
 from lens.data.recipe import BuildSettings
 from lens.data.shards import json_bytes
 from lens.data.sources import folder, manifest, tars
@@ -30,12 +31,8 @@ class Inventory(NamedTuple):
     num_parts: int
     num_entries: int
 
-    def part(self, number: int) -> list[Entry]:
-        """Return the entries of a part, in their order."""
-        return [entry for _, entry in self.numbered_part(number)]
-
-    def numbered_part(self, number: int) -> list[tuple[int, Entry]]:
-        """Return the entries of a part, each with the number of its source."""
+    def part(self, number: int) -> list[NumberedEntry]:
+        """Return the entries of a part in their order, each with the number of its source."""
         rows = read_table(part_path(self.folder, number)).to_pylist()
         return [(row.pop("source"), Entry(**row)) for row in rows]
 

@@ -10,10 +10,10 @@ from PIL import Image
 from lens.data.buckets import best_fit, filled
 from lens.data.inventory import Inventory
 from lens.data.pictures import decode, sample_id
+from lens.data.reading import NumberedEntry, Reader
 from lens.data.recipe import ShardSettings
 from lens.data.shards import ShardError, json_bytes, write_shard
 from lens.data.sources.entry import Entry
-from lens.data.sources.manifest import entry_bytes
 from lens.data.tables import read_table, write_bytes
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -24,16 +24,14 @@ def shard_names(view: Path) -> list[str]:
     return list(dict.fromkeys(read_table(view / "kept.parquet").column("shard").to_pylist()))
 
 
-def pack_shard(
-    inventory: Inventory, view: Path, name: str, settings: ShardSettings, downloads: Path
-) -> dict:
+def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: Reader) -> dict:
     """Write one shard of a view unless it is there, and return its line of the index."""
     facts_path = view / "shards" / f"{name}.json"
     if not facts_path.is_file():
         rows = [row for row in read_table(view / "kept.parquet").to_pylist() if row["shard"] == name]
         entries = _entries(inventory, rows)
         samples = (
-            (row["id"], _files(entry, entry_bytes(entry, downloads), row["id"], settings))
+            (row["id"], _files(entry[1], reader.read(entry), row, settings))
             for row, entry in zip(rows, entries, strict=True)
         )
         written = write_shard(view / "shards" / f"{name}.tar", samples)
@@ -45,19 +43,20 @@ def pack_shard(
     return json.loads(facts_path.read_text())
 
 
-def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[Entry]:
-    parts: dict[int, list[Entry]] = {}
+def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEntry]:
+    parts: dict[int, list[NumberedEntry]] = {}
     for row in rows:
         if row["part"] not in parts:
             parts[row["part"]] = inventory.part(row["part"])
         yield parts[row["part"]][row["row"]]
 
 
-def _files(entry: Entry, content: bytes, known_id: str, settings: ShardSettings) -> dict[str, bytes]:
-    """Return the files of a sample: the picture at its bucket's size, its caption, its facts.
+def _files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> dict[str, bytes]:
+    """Return the files of a sample: the picture at its bucket's size, its captions, its facts.
 
     Raises: ShardError for bytes that changed since they were measured.
     """
+    known_id = row["id"]
     if sample_id(content) != known_id:
         raise ShardError(f"{entry.path} changed since the inventory was taken. Build into a new `out`.")
     image = decode(content).image
@@ -70,7 +69,8 @@ def _files(entry: Entry, content: bytes, known_id: str, settings: ShardSettings)
         "ratio": fit.ratio, "height_px": image.height, "width_px": image.width, "cut": round(fit.cut, 6),
     }  # fmt: skip
     files = {settings.format: buffer.getvalue(), "json": json_bytes(facts)}
-    return files | ({"txt": entry.caption.encode()} if entry.caption else {})
+    captions = {"txt": row["caption"], "brief.txt": row["brief"]}
+    return files | {extension: text.encode() for extension, text in captions.items() if text}
 
 
 def _save(image: Image.Image, buffer: io.BytesIO, settings: ShardSettings) -> None:

@@ -2,20 +2,20 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from lens.config import Settings
+from lens.data.captions.captioner import AnyCaptioner, SidecarCaptioner
 from lens.data.filters import Thresholds
+from lens.data.reading import AnySource
 from lens.data.scores import pixels
+from lens.data.scores.kinds import AnyScorer
+from lens.data.scores.scorer import check_columns, load_scorer
 from lens.data.shards import json_bytes
-from lens.data.sources.folder import FolderSource
-from lens.data.sources.manifest import ManifestSource
-from lens.data.sources.tars import TarSource
 from lens.errors import SettingError
 
-AnySource = Annotated[FolderSource | TarSource | ManifestSource, Field(discriminator="kind")]
 PIXEL_SCORES = {"area_px", "clarity", "entropy", "luminance"}
 WITHOUT_MODELS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 
@@ -23,6 +23,10 @@ WITHOUT_MODELS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max
 class Duplicates(Settings):
     max_hash_bits: int | None = Field(4, ge=0, le=64)
     """Near duplicates have perceptual hashes that differ in so many bits or fewer; None looks for none."""
+    min_cosine: float | None = Field(None, gt=0, le=1)
+    """And embeddings with a larger cosine (0.985 in the paper); needs a scorer that gives embeddings."""
+    licences: tuple[str, ...] = ()
+    """Beginnings of licences, the best first: which of two copies alike in size and looks stays."""
 
 
 class ShardSettings(Settings):
@@ -43,6 +47,14 @@ class BuildSettings(Settings):
     """Further ones, in this order."""
     part_size: int = Field(256, gt=0)
     """Pictures that are measured as one piece of work; a kill loses no more than one of them a worker."""
+    scorers: tuple[AnyScorer, ...] = ()
+    """What is measured with models, beside the scores that need none."""
+    withdrawn: Path | None = None
+    """File with ids of samples that must not be used any more, one a line."""
+    held_out: Path | None = None
+    """Folder of pictures that models are measured with; what is like one of them falls."""
+    captions: AnyCaptioner = Field(default_factory=lambda: SidecarCaptioner.of({}))
+    """Where captions come from."""
     filters: Thresholds = Field(default_factory=lambda: Thresholds.of(WITHOUT_MODELS))
     duplicates: Duplicates = Field(default_factory=lambda: Duplicates.of({}))
     shards: ShardSettings = Field(default_factory=lambda: ShardSettings.of({}))
@@ -56,14 +68,19 @@ class BuildSettings(Settings):
         if not self.all_sources:
             fix = "Say --set source.path=FOLDER."
             raise SettingError("source", None, "a place to take pictures from", fix)
-        missing = sorted(self.filters.scores - PIXEL_SCORES)
+        check_columns(self.scorers)
+        given = {name for scorer in self.scorers for name in scorer.columns}
+        missing = sorted(self.filters.scores - PIXEL_SCORES - given)
         if missing:
-            needs, fix = "scores that this build computes", "Set their thresholds to null."
+            needs, fix = "scores that this build computes", "Add scorers that do, or set these to null."
             raise SettingError("filters", ", ".join(missing), needs, fix)
+        if self.duplicates.min_cosine is not None and "embedding" not in given:
+            needs = "null, for no scorer of this build gives embeddings"
+            raise SettingError("duplicates.min_cosine", self.duplicates.min_cosine, needs)
         return self
 
     @property
-    def all_sources(self) -> tuple[FolderSource | TarSource | ManifestSource, ...]:
+    def all_sources(self) -> tuple[AnySource, ...]:
         return ((self.source,) if self.source else ()) + self.sources
 
     @property
@@ -74,8 +91,13 @@ class BuildSettings(Settings):
     @property
     def view_id(self) -> str:
         """Return a hash of what decides which samples stay and how they are packed, scorers' versions too."""
-        parts = (self.filters, self.duplicates, self.shards)
-        return _digest([self.inventory_id, pixels.VERSION, *(part.model_dump(mode="json") for part in parts)])
+        parts = (self.filters, self.duplicates, self.captions, self.shards)
+        withdrawn = self.withdrawn.read_text() if self.withdrawn and self.withdrawn.is_file() else ""
+        facts = [
+            self.inventory_id, pixels.VERSION, [load_scorer(one).version for one in self.scorers], withdrawn,
+            str(self.held_out or ""), *(part.model_dump(mode="json") for part in parts),
+        ]  # fmt: skip
+        return _digest(facts)
 
 
 def _digest(facts: Any) -> str:

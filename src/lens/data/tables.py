@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Schema = Mapping[str, str]
-"""Type by column: an Arrow type by its name, or `list` for a list of strings."""
+"""Type by column: an Arrow type by its name, `list` for strings, `float32_list` for an embedding."""
 
 
 def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
     """Write columns, arrays or lists by name, as one Parquet file; it is complete as soon as it is there."""
     pa, parquet = _arrow()
-    words = pa.list_(pa.string())
-    fields = [(name, words if kind == "list" else getattr(pa, kind)()) for name, kind in schema.items()]
+    lists = {"list": pa.list_(pa.string()), "float32_list": pa.list_(pa.float32())}
+    fields = [(name, lists.get(kind) or getattr(pa, kind)()) for name, kind in schema.items()]
     table = pa.table({name: columns[name] for name in schema}, schema=pa.schema(fields))
     write_whole(path, lambda file: parquet.write_table(table, file))
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lens.data import duplicates
-from lens.data.duplicates import groups_of, kept_of_groups, pairs_by_embedding, pairs_by_hash
+from lens.data.duplicates import (
+    groups_of,
+    kept_of_groups,
+    near_to_any,
+    pairs_by_embedding,
+    pairs_by_hash,
+)
 
 
 def hashes_with_copies(count: int = 60) -> np.ndarray:
@@ -55,3 +61,23 @@ def test_the_first_key_decides_then_the_next_then_the_order():
     aesthetics = np.array([9.0, 4.0, 5.0, 6.0, 6.0, 0.0])
     assert kept_of_groups(groups, area, aesthetics).tolist() == [2, 2, 2, 3, 3, 5]
     assert kept_of_groups(groups, aesthetics).tolist() == [0, 0, 0, 3, 3, 5]
+
+
+def test_many_embeddings_are_paired_by_an_index_that_misses_next_to_none(monkeypatch):
+    monkeypatch.setattr(duplicates, "EXACT_UP_TO", 100)
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(3000, 16)).astype(np.float32)
+    copies = own[:300] + 0.02 * rng.normal(size=(300, 16)).astype(np.float32)
+    found = pairs_by_embedding(np.concatenate([own, copies]), min_cosine=0.985)
+    wanted = {(index, 3000 + index) for index in range(300)}
+    assert len(wanted & set(map(tuple, found.tolist()))) >= 297
+
+
+def test_what_is_near_to_a_held_out_picture_names_the_first_by_hash_else_by_embedding():
+    own = np.array([0b1111, 1 << 40, 1 << 50], dtype=np.uint64)
+    held = np.array([1 << 63, 0b0111, 0b1111], dtype=np.uint64)
+    vectors = np.eye(4, dtype=np.float32)[:3]
+    theirs = np.stack([vectors[2], vectors[2], np.eye(4, dtype=np.float32)[3]])
+    assert near_to_any(own, held, 1, None, None, None).tolist() == [1, -1, -1]
+    assert near_to_any(own, held, 1, vectors, theirs, 0.985).tolist() == [1, -1, 0]
+    assert near_to_any(own, held, None, None, None, None).tolist() == [-1, -1, -1]

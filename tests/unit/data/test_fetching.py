@@ -12,6 +12,7 @@ from lens.data.fetching import Fetching, fetch_all, kept_at
 from lens.data.inventory import take_inventory
 from lens.data.measuring import FOLDER, measure_part
 from lens.data.pictures import sample_id
+from lens.data.reading import Reader
 from lens.data.recipe import BuildSettings
 from lens.data.tables import read_parts
 
@@ -128,8 +129,9 @@ def test_a_part_of_a_list_is_fetched_and_measured_and_failures_keep_their_reason
     source = {"kind": "manifest", "path": str(tmp_path), "fetching": SETTINGS.model_dump()}
     settings = BuildSettings.of({"out": str(tmp_path / "out"), "source": source})
     inventory = take_inventory(settings)
+    reader = Reader(settings.all_sources, tmp_path / "downloads")
     for _ in range(2):
-        assert measure_part(inventory, 0, tmp_path / "scores", tmp_path / "downloads", {0: SETTINGS}) == 3
+        assert measure_part(inventory, 0, tmp_path / "scores", reader) == 3
     rows = read_parts(tmp_path / "scores" / FOLDER, 1).to_pylist()
     assert [row["unreadable"] for row in rows] == ["gone", "", "unknown_type"]
     assert (rows[1]["height_px"], rows[1]["width_px"]) == (5, 7)

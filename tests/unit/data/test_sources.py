@@ -9,6 +9,7 @@ import pytest
 
 from lens.data.fetching import kept_at
 from lens.data.inventory import take_inventory
+from lens.data.reading import Reader
 from lens.data.recipe import BuildSettings
 from lens.data.sources import folder, manifest, tars
 from lens.data.sources.entry import SourceError, caption_in, read_bytes
@@ -118,7 +119,7 @@ def test_an_inventory_holds_every_entry_once_in_parts_and_is_taken_once(tmp_path
     )
     taken = take_inventory(settings)
     assert (taken.num_parts, taken.num_entries) == (3, 7)
-    listed = [entry.address for part in range(3) for entry in taken.part(part)]
+    listed = [entry.address for part in range(3) for _, entry in taken.part(part)]
     assert listed == [f"{index}.png" for index in range(7)]
     put(tmp_path, in__9_dot_png=b"late")
     assert take_inventory(settings).num_entries == 7, "a snapshot"
@@ -128,8 +129,10 @@ def test_a_recipe_that_cannot_be_built_says_why(tmp_path):
     source = {"kind": "folder", "path": str(tmp_path)}
     with pytest.raises(SettingError, match=r"--set source\.path=FOLDER"):
         BuildSettings.of({"out": "out"})
-    with pytest.raises(SettingError, match=r"aesthetics, nsfw, watermark.*thresholds to null"):
+    with pytest.raises(SettingError, match=r"aesthetics, nsfw, watermark.*Add scorers that do"):
         BuildSettings.of({"out": "out", "source": source, "filters": {}})
+    with pytest.raises(SettingError, match=r"duplicates\.min_cosine.*no scorer of this build"):
+        BuildSettings.of({"out": "out", "source": source, "duplicates": {"min_cosine": 0.985}})
     with pytest.raises(SourceError, match="no picture in"):
         take_inventory(BuildSettings.of({"out": str(tmp_path / "out"), "source": source}))
 
@@ -164,10 +167,11 @@ def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tm
         ("1.jsonl:2:https://example.org/b.png", "", "", -1),
         ("1.jsonl:3:pictures/gone.png", "", "", 0),
     ]
-    assert [manifest.entry_bytes(one, tmp_path / "downloads") for one in found] == [b"fox", b"fox", b"", b""]
+    reader = Reader([ManifestSource(path=tmp_path)], tmp_path / "downloads")
+    assert [reader.read((0, one)) for one in found] == [b"fox", b"fox", b"", b""]
     kept_at("https://example.org/b.png", tmp_path / "downloads").parent.mkdir(parents=True)
     kept_at("https://example.org/b.png", tmp_path / "downloads").write_bytes(b"bee")
-    assert manifest.entry_bytes(found[2], tmp_path / "downloads") == b"bee"
+    assert reader.read((0, found[2])) == b"bee"
 
 
 @pytest.mark.parametrize(

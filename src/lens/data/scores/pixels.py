@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-VERSION = "1"
+VERSION = "2"
 """Stored with every score; whoever changes a number's meaning changes this."""
 SHORT_SIDE_PX = 384
 """Pictures are compared at one scale: what is sharp at 384 px may be blurred at its full size."""
+LUMINANCE_SIDE_PX = 128
+"""Pixels a side that the mean is taken over: its error is 0.002 where shades differ by a quarter."""
 HASH_INPUT_PX = 32
 HASH_SIDE = 8
 
@@ -32,12 +34,19 @@ class PixelScores(NamedTuple):
 
 def pixel_scores(image: Image.Image) -> PixelScores:
     """Return all scores of an RGB picture."""
-    # By whole factors first: many times faster than a resize that weighs every pixel, and here as good.
-    factor = min(image.size) // SHORT_SIDE_PX
-    image = image.reduce(factor) if factor > 1 else image
+    image = first_reduced(image)
     grey = image.convert("L")
     small = at_one_scale(grey)
     return PixelScores(clarity(np.asarray(small)), entropy(grey), luminance(image), perceptual_hash(small))
+
+
+def first_reduced(image: Image.Image) -> Image.Image:
+    """Return a picture reduced by the largest whole factor that leaves SHORT_SIDE_PX on its short side.
+
+    Many times faster than a resize that weighs every pixel, and here as good.
+    """
+    factor = min(image.size) // SHORT_SIDE_PX
+    return image.reduce(factor) if factor > 1 else image
 
 
 def at_one_scale(grey: Image.Image) -> Image.Image:
@@ -72,8 +81,9 @@ def entropy(grey: Image.Image) -> float:
 
 
 def luminance(image: Image.Image) -> float:
-    """Return the mean of the brightest channel, which is V of HSV."""
-    red, green, blue = image.split()
+    """Return the mean of the brightest channel, which is V of HSV, over evenly spread pixels."""
+    side = (min(LUMINANCE_SIDE_PX, image.width), min(LUMINANCE_SIDE_PX, image.height))
+    red, green, blue = image.resize(side, Image.Resampling.NEAREST).split()
     # Of 256 counts, not of all pixels: many times faster than a maximum over an array's last axis.
     counts = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
     return float(np.dot(counts, np.arange(256)) / (255 * sum(counts)))

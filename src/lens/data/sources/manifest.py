@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.fetching import Fetching, kept_at
-from lens.data.sources.entry import UNKNOWN_SIZE, Entry, SourceError, read_bytes
+from lens.data.fetching import Fetching
+from lens.data.sources.entry import UNKNOWN_SIZE, Entry, SourceError
 from lens.data.tables import rows_of
 
 
@@ -44,14 +44,6 @@ def entries(source: ManifestSource) -> Iterator[Entry]:
 def is_address(path: str) -> bool:
     """Return whether an entry's path is to be fetched."""
     return path.startswith(("http://", "https://"))
-
-
-def entry_bytes(entry: Entry, downloads: Path) -> bytes:
-    """Return an entry's bytes wherever they are; none for an address that gave nothing."""
-    if not is_address(entry.path):
-        return read_bytes(entry)
-    path = kept_at(entry.path, downloads)
-    return path.read_bytes() if path.is_file() else b""
 
 
 def _entry(path: Path, number: int, where: str, row: Mapping[str, Any], source: ManifestSource) -> Entry:

@@ -1,0 +1,161 @@
+"""What the data engine's scores without models cost beside decoding, by stage, and how its memory grows.
+
+Decoding is Pillow's alone: open, load, convert to RGB. The stages are those of the paper's nine that need no
+model: corrupt files (1), area (2), clarity (6), entropy (7), luminance (8); the perceptual hash that near
+duplicates (9) start from is shown beside them. Every picture is timed in turn for all stages, so that a slow
+moment of the machine falls on all. Memory is the peak of a process of its own that measures as a build does.
+
+    python benchmarks/data_engine.py --pictures FOLDER [--count 2000] [--memory 1000 10000]
+
+Without --pictures it draws its own: JPEGs of several sizes, smooth and rough.
+"""
+
+import argparse
+import io
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lens.data.pictures import Unreadable, decode
+from lens.data.scores import pixels
+from lens.data.sources import folder
+from lens.data.sources.folder import FolderSource
+
+PROMISED_SHARE = 0.5
+PROMISED_GROWTH = 1.15
+COUNTED = ("safe decoding", "clarity", "entropy", "luminance")
+"""Stages (1), (6), (7), (8); (2) compares two numbers."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", type=Path, help="folder of pictures (drawn ones)")
+    parser.add_argument("--count", type=int, default=400, help="pictures that are timed, spread over all")
+    parser.add_argument("--memory", type=int, nargs=2, help="pictures of two runs whose memory is compared")
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        return measured_memory(options.pictures, options.measure)
+    with tempfile.TemporaryDirectory() as drawn:
+        where = options.pictures or drawn_pictures(Path(drawn), options.count)
+        share = timed(list(spread(where, options.count)))
+        growth = memory_growth(where, options.memory) if options.memory else 1.0
+    return int(share > PROMISED_SHARE or growth > PROMISED_GROWTH)
+
+
+def timed(contents: list[bytes]) -> float:
+    """Print images/s by stage and return the share that the stages without models cost on top of decoding."""
+    spent: Counter[str] = Counter()
+    megapixels, count = 0.0, 0
+    for content in contents:
+        started_at = time.perf_counter()
+        try:
+            image = Image.open(io.BytesIO(content)).convert("RGB")
+        except Exception:
+            continue
+        spent["Pillow"] += time.perf_counter() - started_at
+        for name, seconds in stages(content):
+            spent[name] += seconds
+        megapixels += image.width * image.height / 1e6
+        count += 1
+    extra = sum(spent[name] for name in COUNTED) - spent["Pillow"]
+    share = extra / spent["Pillow"]
+    print(f"{count} pictures, {megapixels / count:.2f} megapixels on average, one thread")
+    print(f"{'stage':<18}{'images/s':>10}{'ms a picture':>14}{'of decoding':>13}")
+    for name, seconds in spent.items():
+        ratio = seconds / spent["Pillow"]
+        print(f"{name:<18}{count / seconds:>10.0f}{1e3 * seconds / count:>14.2f}{ratio:>13.2f}")
+    print(f"stages without models on top of decoding: {share:.2f} (promised {PROMISED_SHARE:.2f} at most)")
+    return share
+
+
+def stages(content: bytes) -> Iterator[tuple[str, float]]:
+    """Yield the seconds of each stage on one picture, as `pixel_scores` does them."""
+    clock = time.perf_counter
+    start = clock()
+    try:
+        image = decode(content).image
+    except Unreadable:
+        return
+    yield "safe decoding", clock() - start
+    start = clock()
+    image = pixels.first_reduced(image)
+    grey = image.convert("L")
+    small = pixels.at_one_scale(grey)
+    pixels.clarity(np.asarray(small))
+    yield "clarity", clock() - start
+    start = clock()
+    pixels.entropy(grey)
+    yield "entropy", clock() - start
+    start = clock()
+    pixels.luminance(image)
+    yield "luminance", clock() - start
+    start = clock()
+    pixels.perceptual_hash(small)
+    yield "perceptual hash", clock() - start
+
+
+def memory_growth(where: Path, counts: list[int]) -> float:
+    """Print the peak memory of two builds' measuring and return the ratio of the larger to the smaller."""
+    peaks = []
+    for count in counts:
+        command = [sys.executable, __file__, "--pictures", str(where), "--measure", str(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(float(done.stdout))
+        print(f"peak memory while {count} pictures are measured: {peaks[-1]:.0f} MiB")
+    growth = peaks[1] / peaks[0]
+    print(f"ratio: {growth:.2f} (promised {PROMISED_GROWTH:.2f} at most)")
+    return growth
+
+
+def measured_memory(where: Path, count: int) -> int:
+    """Measure so many entries in parts, as a worker does, and print this process's peak in MiB."""
+    from lens.data.inventory import take_inventory
+    from lens.data.measuring import measure_part
+    from lens.data.reading import Reader
+    from lens.data.recipe import BuildSettings
+
+    with tempfile.TemporaryDirectory() as out:
+        source = {"kind": "folder", "path": str(where)}
+        settings = BuildSettings.of({"out": out, "source": source, "part_size": 100})
+        inventory = take_inventory(settings)
+        reader = Reader(settings.all_sources, Path(out) / "downloads")
+        # A folder with fewer pictures is measured several times over.
+        for number in range(count // 100):
+            scores = Path(out) / f"scores{number // inventory.num_parts}"
+            measure_part(inventory, number % inventory.num_parts, scores, reader)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return 0
+
+
+def spread(where: Path, count: int) -> Iterator[bytes]:
+    """Yield the bytes of pictures that are spread evenly over a folder."""
+    entries = list(folder.entries(FolderSource(path=where)))
+    for place in np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int):
+        yield Path(entries[place].path).read_bytes()
+
+
+def drawn_pictures(where: Path, count: int) -> Path:
+    """Save JPEGs of several sizes, made of random colours enlarged smoothly or in steps."""
+    rng = np.random.default_rng(0)
+    sizes = ((640, 480), (1000, 750), (1024, 768), (1600, 1200), (800, 1200))
+    for index in range(count):
+        width, height = sizes[index % len(sizes)]
+        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+        how = Image.Resampling.BICUBIC if index % 2 else Image.Resampling.NEAREST
+        Image.fromarray(coarse).resize((width, height), how).save(where / f"{index:05d}.jpg", quality=90)
+    return where
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

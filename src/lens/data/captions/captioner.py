@@ -1,0 +1,59 @@
+"""Settings of captioning: where captions come from, how often it is tried, what a caption has to keep."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lens.chat import Endpoint
+from lens.config import Settings
+from lens.data.captions.audit import Audit
+from lens.data.captions.wording import Kind
+
+
+class SidecarCaptioner(Settings):
+    """Captions are what came with the pictures, as it is."""
+
+    kind: Literal["sidecar"] = "sidecar"
+    requires: bool = False
+    """Whether a sample without a caption falls, as `caption_missing`."""
+
+
+class ModelCaptioner(Settings):
+    """What captioners that ask a model share."""
+
+    kinds: tuple[Kind, ...] = ("dense",)
+    """Captions of each sample: dense, and brief as a second one for ablations."""
+    max_tries: int = Field(3, ge=1)
+    """Captions asked for until one passes the audit; then the sample falls for what the last one failed."""
+    side_px: int = Field(1024, ge=64)
+    """Longer side of the picture that the model is shown."""
+    temperature: float = Field(0.4, ge=0)
+    audit: Audit = Field(default_factory=lambda: Audit.of({}))
+    """Of dense captions."""
+
+
+class EndpointCaptioner(ModelCaptioner):
+    """A vision-language model behind any endpoint that speaks OpenAI's API."""
+
+    kind: Literal["openai"] = "openai"
+    endpoint: Endpoint
+    concurrency: int = Field(8, gt=0)
+    """Questions at once."""
+    give_up_after: int = Field(20, ge=1)
+    """Samples in a row without an answer, after which the endpoint is taken for dead."""
+    price_of_million_tokens: tuple[float, float] | None = None
+    """Of the prompt and of the completion, in whatever money; None counts tokens alone."""
+
+
+class TransformersCaptioner(ModelCaptioner):
+    """A vision-language model of the transformers library, on this machine."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str
+    """A folder, or a name on the hub."""
+    device: str = "auto"
+
+
+AnyCaptioner = Annotated[
+    SidecarCaptioner | EndpointCaptioner | TransformersCaptioner, Field(discriminator="kind")
+]
