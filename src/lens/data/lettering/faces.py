@@ -1,7 +1,7 @@
 """Fonts: the faces below a folder, the characters each has glyphs for, and what its name says of its style.
 
-Characters are read from the cmap table (OpenType 1.9, formats 4 and 12): a font file answers for a character
-that it lacks with a box, which no comparison of drawn pixels tells reliably from a glyph.
+Characters are read from the cmap table (OpenType 1.9, formats 4 and 12). Some tables promise glyphs that are
+the box for what is missing, so a text is also compared with that box before it is set.
 """
 
 import os
@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import ImageFont, features
 
 from lens.data.sources.entry import SourceError
@@ -18,6 +19,11 @@ from lens.data.sources.entry import SourceError
 EXTENSIONS = (".ttf", ".otf", ".ttc")
 UNICODE_TABLES = ((3, 10), (0, 6), (0, 4), (3, 1), (0, 3), (0, 2), (0, 1), (0, 0))
 """Platform and encoding of cmap tables that speak Unicode, the widest first."""
+SAMPLE_PX = 32
+MIN_INK = 200
+"""Level of 255 that a quarter of a sample's inked pixels reach; hairline faces do not, light ones do."""
+MISSING = "\uffff"
+"""No character, in no font."""
 WEIGHTS = {
     "bold": "bold", "black": "heavy", "heavy": "heavy", "thin": "thin", "hairline": "thin", "light": "thin",
 }  # fmt: skip
@@ -37,8 +43,13 @@ class Face(NamedTuple):
     """Code points that it has glyphs for."""
 
     def covers(self, text: str) -> bool:
-        """Return whether every character has a glyph; blanks need none."""
+        """Return whether the face claims a glyph for every character; blanks need none."""
         return all(ord(character) in self.characters for character in text if not character.isspace())
+
+    def shows(self, text: str) -> bool:
+        """Return whether every character has a glyph, and none is drawn as the box for what is missing."""
+        drawn = (character for character in text if not character.isspace())
+        return self.covers(text) and not any(_is_box(self.path, self.index, one) for one in drawn)
 
     @property
     def style_words(self) -> tuple[str, ...]:
@@ -56,7 +67,7 @@ def can_shape() -> bool:
 def faces_below(folder: Path) -> tuple[Face, ...]:
     """Return the faces of all fonts at any depth, in the order of their paths' bytes.
 
-    Files that are damaged, and faces without a Unicode table, are left out.
+    Damaged files are left out, and so are faces without a Unicode table or with lines too fine to read.
     Raises: SourceError where no usable font is left.
     """
     paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
@@ -76,6 +87,20 @@ def opened(path: Path, index: int, size_px: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size_px, index=index, layout_engine=engine)
 
 
+@lru_cache(maxsize=65536)
+def _is_box(path: Path, index: int, character: str) -> bool:
+    font = opened(path, index, SAMPLE_PX)
+    return bytes(font.getmask(character)) == bytes(font.getmask(MISSING))
+
+
+def _is_fine_lined(path: Path, index: int, characters: frozenset[int]) -> bool:
+    letters = [chr(code) for code in sorted(characters) if chr(code).isalpha()] or [chr(min(characters))]
+    sample = "".join(letters[:: max(1, len(letters) // 8)][:8])
+    levels = np.array(opened(path, index, SAMPLE_PX).getmask(sample))
+    inked = levels[levels > 0]
+    return not len(inked) or np.percentile(inked, 75) < MIN_INK
+
+
 def _first_in(name: str, words: dict[str, str]) -> str:
     return next((plain for word, plain in words.items() if word in name), "")
 
@@ -87,7 +112,7 @@ def _faces_of(path: Path) -> list[Face]:
         for index, start in enumerate(_starts(content)):
             characters = _characters(content, start)
             family, style = ImageFont.truetype(str(path), 16, index=index).getname()
-            if characters:
+            if characters and not _is_fine_lined(path, index, characters):
                 faces.append(Face(path, index, family or path.stem, style or "", characters))
     except (OSError, struct.error, ValueError):
         return faces

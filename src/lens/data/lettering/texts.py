@@ -58,11 +58,11 @@ class Texts(NamedTuple):
     def _face_for(self, text: str, rng: np.random.Generator) -> Face | None:
         # Families are equally likely, however many faces they have.
         able = [[face for face in family if face.covers(text)] for family in self.families]
-        able = [faces for faces in able if faces]
-        if not able:
-            return None
-        faces = able[rng.integers(len(able))]
-        return faces[rng.integers(len(faces))]
+        for number in rng.permutation(len(able)):
+            shown = [face for face in able[number] if face.shows(text)]
+            if shown:
+                return shown[rng.integers(len(shown))]
+        return None
 
 
 def texts_for(faces: Sequence[Face], path: Path | None, scripts: Sequence[Script] | None) -> Texts:
@@ -76,7 +76,7 @@ def texts_for(faces: Sequence[Face], path: Path | None, scripts: Sequence[Script
     families = tuple(tuple(face for face in faces if face.family == name) for name in names)
     if path is not None:
         lines = tuple(line for line in _lines(path) if can_shape() or not needs_shaping(line))
-        covered = tuple(line for line in lines if any(face.covers(line) for face in faces))
+        covered = tuple(line for line in lines if any(face.shows(line) for face in faces))
         return Texts(_some(covered, f"of {str(path)!r}"), (), families)
     for script in scripts or ():
         if script in SHAPED and not can_shape():
@@ -146,20 +146,23 @@ def _breaks(text: str) -> list[int]:
     found = []
     for place in range(1, len(text)):
         before, after = text[place - 1], text[place]
-        if before.isspace() or (_is_unspaced(before) and _is_unspaced(after)):
+        if before.isspace() or (_is_unspaced(before) and _is_unspaced(after) and not _is_bound(after)):
             found.append(place)
     return found
 
 
 def _is_unspaced(character: str) -> bool:
-    # Small kana and the mark of a long vowel are letters too, but open no line.
-    name = unicodedata.name(character, "")
-    return character.isalpha() and name.startswith(UNSPACED) and not any(part in name for part in BOUND)
+    return character.isalpha() and unicodedata.name(character, "").startswith(UNSPACED)
+
+
+def _is_bound(character: str) -> bool:
+    """Return whether a letter opens no line: small kana, and the mark of a long vowel."""
+    return any(part in unicodedata.name(character, "") for part in BOUND)
 
 
 def _is_covered(script: str, faces: Sequence[Face]) -> bool:
     known = built_in()[script]
-    return any(face.covers(text) for face in faces for text in known["phrases"] + known["words"])
+    return any(face.shows(text) for face in faces for text in known["phrases"] + known["words"])
 
 
 def _lines(path: Path) -> list[str]:
