@@ -196,6 +196,8 @@ def test_a_font_is_used_for_texts_alone_that_it_has_all_glyphs_for(fonts):
     assert (face.family, face.style) == ("Aileron", "Regular")
     assert face.shows("Fresh bread 7:30")
     assert not face.covers("\u0441\u0430\u0434") and not face.covers("a\u65e5")
+    claims_more = face._replace(characters=face.characters | {0x65E5})
+    assert claims_more.covers("a\u65e5") and not claims_more.shows("a\u65e5"), "the box is no glyph"
     font = face.path.read_bytes()
     by_table = faces._characters(font, 0)
     with_box = bytes(faces.opened(face.path, 0, 32).getmask("\uffff"))
@@ -252,7 +254,7 @@ def test_without_a_layout_engine_scripts_that_need_one_are_not_offered(fonts, mo
     monkeypatch.setattr(texts, "can_shape", lambda: False)
     (face,) = faces_below(fonts)
     able = face._replace(characters=frozenset(range(0x20, 0x3000)))
-    monkeypatch.setattr(faces, "_is_box", lambda *_: False)
+    monkeypatch.setattr(faces, "_is_drawn", lambda *_: True)
     assert set(texts.texts_for([able], None, None).scripts) == {"latin", "cyrillic", "greek"}
     with pytest.raises(SettingError, match="a layout engine that joins letters"):
         texts.texts_for([able], None, ("arabic",))
@@ -320,3 +322,10 @@ def test_what_cannot_be_used_is_named_with_what_to_do(changes, error, says, font
 def test_settings_that_no_picture_can_have_are_refused(changes, says):
     with pytest.raises(SettingError, match=says):
         TextSource.of({"fonts": "fonts"} | changes)
+
+
+def test_a_glyph_that_is_blank_is_none(fonts):
+    (face,) = faces_below(fonts)
+    zero_width = "\u200b"
+    claims_more = face._replace(characters=face.characters | {ord(zero_width)})
+    assert claims_more.covers(f"a{zero_width}") and not claims_more.shows(f"a{zero_width}")

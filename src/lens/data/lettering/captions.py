@@ -17,7 +17,7 @@ GENTLE = 15
 """Degrees up to which a text is turned a little."""
 UPRIGHT = 90
 SCRIPT_NAMES = {
-    "cyrillic": "Cyrillic letters", "greek": "Greek letters", "han": "Chinese characters",
+    "cyrillic": "Cyrillic script", "greek": "Greek script", "han": "Chinese script",
     "kana": "Japanese script", "hangul": "Korean script", "arabic": "Arabic script",
     "devanagari": "Devanagari script",
 }  # fmt: skip
@@ -154,7 +154,7 @@ def _behind(background: Background, rng: np.random.Generator) -> str:
     return _pick(
         rng,
         f"a gradient from {first} {start} to {second} {end}",
-        f"a ground that turns from {first} {start} into {second} {end}",
+        f"a smooth change from {first} {start} to {second} {end}",
     )
 
 

@@ -1,7 +1,7 @@
 """Fonts: the faces below a folder, the characters each has glyphs for, and what its name says of its style.
 
-Characters are read from the cmap table (OpenType 1.9, formats 4 and 12). Some tables promise glyphs that are
-the box for what is missing, so a text is also compared with that box before it is set.
+Characters are read from the cmap table (OpenType 1.9, formats 4 and 12). Some tables promise glyphs that turn
+out to be blank, or the box for what is missing, so a face's glyphs are also looked at before a text is set.
 """
 
 import os
@@ -47,9 +47,9 @@ class Face(NamedTuple):
         return all(ord(character) in self.characters for character in text if not character.isspace())
 
     def shows(self, text: str) -> bool:
-        """Return whether every character has a glyph, and none is drawn as the box for what is missing."""
+        """Return whether every character has a glyph, and none is blank or the box for what is missing."""
         drawn = (character for character in text if not character.isspace())
-        return self.covers(text) and not any(_is_box(self.path, self.index, one) for one in drawn)
+        return self.covers(text) and all(_is_drawn(self.path, self.index, one) for one in drawn)
 
     @property
     def style_words(self) -> tuple[str, ...]:
@@ -88,9 +88,10 @@ def opened(path: Path, index: int, size_px: int) -> ImageFont.FreeTypeFont:
 
 
 @lru_cache(maxsize=65536)
-def _is_box(path: Path, index: int, character: str) -> bool:
+def _is_drawn(path: Path, index: int, character: str) -> bool:
     font = opened(path, index, SAMPLE_PX)
-    return bytes(font.getmask(character)) == bytes(font.getmask(MISSING))
+    mask = bytes(font.getmask(character))
+    return any(mask) and mask != bytes(font.getmask(MISSING))
 
 
 def _is_fine_lined(path: Path, index: int, characters: frozenset[int]) -> bool:
