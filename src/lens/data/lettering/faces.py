@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ImageFont, features
 
 from lens.data.sources.entry import SourceError
@@ -89,17 +90,21 @@ def opened(path: Path, index: int, size_px: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=65536)
 def _is_drawn(path: Path, index: int, character: str) -> bool:
-    font = opened(path, index, SAMPLE_PX)
-    mask = bytes(font.getmask(character))
-    return any(mask) and mask != bytes(font.getmask(MISSING))
+    levels = _levels(path, index, character)
+    return bool(levels.any()) and not np.array_equal(levels, _levels(path, index, MISSING))
 
 
 def _is_fine_lined(path: Path, index: int, characters: frozenset[int]) -> bool:
     letters = [chr(code) for code in sorted(characters) if chr(code).isalpha()] or [chr(min(characters))]
     sample = "".join(letters[:: max(1, len(letters) // 8)][:8])
-    levels = np.array(opened(path, index, SAMPLE_PX).getmask(sample))
+    levels = _levels(path, index, sample)
     inked = levels[levels > 0]
-    return not len(inked) or np.percentile(inked, 75) < MIN_INK
+    return not len(inked) or bool(np.percentile(inked, 75) < MIN_INK)
+
+
+def _levels(path: Path, index: int, text: str) -> NDArray[np.int64]:
+    """Return the pixels of a sample, row by row, from 0 to 255."""
+    return np.array(opened(path, index, SAMPLE_PX).getmask(text), dtype=np.int64)
 
 
 def _first_in(name: str, words: dict[str, str]) -> str:

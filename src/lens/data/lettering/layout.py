@@ -5,7 +5,7 @@ Knows fonts' measures, nothing of colours or pixels. Sizes are (width, height), 
 
 import math
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lens.data.lettering.faces import Face, opened
 from lens.data.lettering.texts import Texts, broken, script_of
 
 Align = Literal["left", "centre", "right"]
+ALIGNS: tuple[Align, ...] = get_args(Align)
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 
@@ -119,7 +120,7 @@ def _placed(
     text, face = texts.draw(rng, script)
     if script_of(text) in ("han", "kana", "hangul", "devanagari"):
         min_px = round(min_px * DENSE)
-    angle, align = _some_angle(rng), ("left", "centre", "right")[rng.integers(3)]
+    angle, align = _some_angle(rng), ALIGNS[rng.integers(len(ALIGNS))]
     largest = max(min_px, LARGEST * short_side)
     size_px = math.exp(rng.uniform(math.log(min_px), math.log(largest)))
     num_lines = int(rng.integers(1, MOST_LINES + 1)) if rng.random() < 0.3 else 1

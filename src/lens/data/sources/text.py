@@ -36,7 +36,7 @@ class TextSource(Settings):
     fonts: Path
     """Folder of .ttf, .otf and .ttc files, at any depth."""
     texts: Path | None = None
-    """UTF-8 file with a text a line; None takes the built-in ones."""
+    """UTF-8 file with a text a line; None takes the built-in ones. Lines that no font covers are left out."""
     scripts: tuple[Script, ...] | None = Field(None, min_length=1)
     """Of the built-in texts; None takes all that the fonts cover and that can be set here."""
     backgrounds: Path | None = None
@@ -110,7 +110,7 @@ def scene(source: TextSource, index: int) -> Scene:
 
     Raises: SettingError where no text fits into it; SettingError and SourceError for its material.
     """
-    material = _material(source)
+    material = _material(source.fonts, source.texts, source.scripts, source.backgrounds)
     rng = _generator(source, index, SCENE)
     size = source.sizes[rng.integers(len(source.sizes))]
     for _ in range(TRIES):
@@ -123,20 +123,22 @@ def scene(source: TextSource, index: int) -> Scene:
 
 
 @lru_cache(maxsize=4)
-def _material(source: TextSource) -> _Material:
+def _material(
+    fonts: Path, texts: Path | None, scripts: tuple[Script, ...] | None, backgrounds: Path | None
+) -> _Material:
     """Return fonts, texts and pictures; read once a process, so what comes to a folder later is not seen."""
-    if not source.fonts.is_dir():
+    if not fonts.is_dir():
         fix = "scripts/fetch_pictures.py fetches some."
-        raise SettingError("source.fonts", str(source.fonts), "a folder with fonts in it", fix)
-    texts = texts_for(faces_below(source.fonts), source.texts, source.scripts)
-    if source.backgrounds is None:
-        return _Material(texts, ())
-    pictures = tuple(folder.entries(FolderSource(path=source.backgrounds)))
+        raise SettingError("source.fonts", str(fonts), "a folder with fonts in it", fix)
+    found = texts_for(faces_below(fonts), texts, scripts)
+    if backgrounds is None:
+        return _Material(found, ())
+    pictures = tuple(folder.entries(FolderSource(path=backgrounds)))
     if not pictures:
         known = ", ".join(folder.EXTENSIONS)
-        where = str(source.backgrounds)
+        where = str(backgrounds)
         raise SourceError(f"source.backgrounds is {where!r}, which holds no picture. Known: {known}.")
-    return _Material(texts, pictures)
+    return _Material(found, pictures)
 
 
 def _generator(source: TextSource, index: int, purpose: int) -> np.random.Generator:
