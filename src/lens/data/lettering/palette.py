@@ -1,0 +1,65 @@
+"""Colours that have a plain English name, and how well two of them can be told apart.
+
+Knows nothing of texts or pictures. Contrast: WCAG 2, from relative luminance.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Rgb = tuple[int, int, int]
+
+MIN_CONTRAST = 4.0
+"""Of letters with whatever touches them. Black or white has 4.6 with any colour, before colours vary."""
+JITTER = 7
+"""Levels that a channel may lie away from the named colour."""
+
+COLOURS: dict[str, Rgb] = {
+    "black": (16, 16, 16), "dark grey": (72, 72, 72), "grey": (130, 130, 130), "light grey": (206, 206, 206),
+    "white": (248, 248, 248), "cream": (248, 240, 208), "beige": (226, 206, 170), "brown": (112, 68, 34),
+    "red": (212, 32, 32), "dark red": (126, 16, 22), "orange": (242, 132, 22), "yellow": (248, 220, 42),
+    "light green": (164, 222, 152), "green": (38, 148, 58), "dark green": (16, 78, 40),
+    "turquoise": (42, 182, 172), "light blue": (152, 202, 242), "blue": (34, 82, 206),
+    "dark blue": (16, 34, 104), "purple": (120, 48, 162), "pink": (246, 142, 182),
+}  # fmt: skip
+
+
+class Colour(NamedTuple):
+    """A colour close enough to a named one to carry its name."""
+
+    name: str
+    rgb: Rgb
+
+
+def varied(name: str, rng: np.random.Generator) -> Colour:
+    """Return a named colour with each channel moved a little."""
+    moved = np.clip(np.array(COLOURS[name]) + rng.integers(-JITTER, JITTER + 1, 3), 0, 255)
+    return Colour(name, (int(moved[0]), int(moved[1]), int(moved[2])))
+
+
+def some_colour(rng: np.random.Generator, besides: Sequence[str] = ()) -> Colour:
+    """Return any colour but those named."""
+    return varied(str(rng.choice([name for name in COLOURS if name not in besides])), rng)
+
+
+def legible_on(shades: Sequence[Rgb], rng: np.random.Generator) -> Colour | None:
+    """Return a colour whose contrast with each shade is enough for letters; None where no colour's is."""
+    for name in rng.permutation(list(COLOURS)):
+        colour = varied(str(name), rng)
+        if min(contrast(colour.rgb, shade) for shade in shades) >= MIN_CONTRAST:
+            return colour
+    return None
+
+
+def contrast(one: Rgb, other: Rgb) -> float:
+    """Return the contrast ratio of two colours, from 1 (the same luminance) to 21 (black and white)."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(rgb: Rgb) -> float:
+    """Return the relative luminance of an sRGB colour, from 0 to 1."""
+    levels = [level / 255 for level in rgb]
+    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
