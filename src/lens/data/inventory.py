@@ -12,9 +12,10 @@ from typing import NamedTuple
 from lens.data.reading import NumberedEntry
 from lens.data.recipe import BuildSettings
 from lens.data.shards import json_bytes
-from lens.data.sources import folder, manifest, tars
+from lens.data.sources import folder, manifest, tars, text
 from lens.data.sources.entry import Entry, SourceError
 from lens.data.sources.folder import FolderSource
+from lens.data.sources.manifest import ManifestSource
 from lens.data.sources.tars import TarSource
 from lens.data.tables import part_path, read_table, write_bytes, write_table
 
@@ -59,7 +60,7 @@ def _list_sources(settings: BuildSettings, where: Path) -> None:
         write_table(part_path(where, num_parts), columns, SCHEMA)
         num_parts, num_entries = num_parts + 1, num_entries + len(rows)
     if not num_entries:
-        paths = ", ".join(str(source.path) for source in settings.all_sources)
+        paths = ", ".join(str(getattr(source, "path", source.kind)) for source in settings.all_sources)
         raise SourceError(f"There is no picture in {paths}. Known: {', '.join(folder.EXTENSIONS)}.")
     # Last: a listing that was interrupted is made again from its beginning.
     write_bytes(where / "inventory.json", json_bytes({"num_parts": num_parts, "num_entries": num_entries}))
@@ -71,6 +72,8 @@ def _numbered(settings: BuildSettings) -> Iterator[tuple[int, Entry]]:
             listed = folder.entries(source)
         elif isinstance(source, TarSource):
             listed = tars.entries(source)
-        else:
+        elif isinstance(source, ManifestSource):
             listed = manifest.entries(source)
+        else:
+            listed = text.entries(source)
         yield from ((number, entry) for entry in listed)

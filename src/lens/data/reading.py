@@ -1,7 +1,4 @@
-"""The bytes of entries, wherever their sources keep them: in files, in tars, on the web.
-
-Letters: none.
-"""
+"""The bytes of entries, wherever their sources keep them: in files, in tars, on the web, or drawn on demand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +11,9 @@ from lens.data.sources.entry import Entry, read_bytes
 from lens.data.sources.folder import FolderSource
 from lens.data.sources.manifest import ManifestSource, is_address
 from lens.data.sources.tars import TarSource
+from lens.data.sources.text import TextSource, index_of, is_rendered, render
 
-AnySource = Annotated[FolderSource | TarSource | ManifestSource, Field(discriminator="kind")]
+AnySource = Annotated[FolderSource | TarSource | ManifestSource | TextSource, Field(discriminator="kind")]
 NumberedEntry = tuple[int, Entry]
 """An entry, and before it the number of its source."""
 
@@ -23,7 +21,7 @@ NumberedEntry = tuple[int, Entry]
 class Reader:
     """Reads entries of some sources; cheap to make and to send to a worker."""
 
-    def __init__(self, sources: Sequence[FolderSource | TarSource | ManifestSource], downloads: Path):
+    def __init__(self, sources: Sequence[AnySource], downloads: Path):
         self.sources, self.downloads = tuple(sources), downloads
 
     def prepare(self, entries: Sequence[NumberedEntry]) -> dict[str, str]:
@@ -38,7 +36,10 @@ class Reader:
 
     def read(self, numbered: NumberedEntry) -> bytes:
         """Return an entry's bytes; none where they are gone, or an address gave nothing."""
-        _, entry = numbered
+        number, entry = numbered
+        source = self.sources[number]
+        if isinstance(source, TextSource) and is_rendered(entry.path):
+            return render(source, index_of(entry.path))
         if not is_address(entry.path):
             return read_bytes(entry)
         path = kept_at(entry.path, self.downloads)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from lens.data.inventory import take_inventory
 from lens.data.lettering import faces, texts
 from lens.data.lettering.backgrounds import Background, shades
 from lens.data.lettering.captions import SCRIPT_NAMES
@@ -20,11 +21,17 @@ from lens.data.lettering.layout import arranged, turned_size
 from lens.data.lettering.palette import COLOURS, MIN_CONTRAST, Colour, contrast, legible_on, luminance
 from lens.data.lettering.scenes import drawn
 from lens.data.lettering.texts import SCRIPTS, broken, built_in, needs_shaping, script_of
+from lens.data.measuring import FOLDER, measure_part
+from lens.data.pictures import sample_id
+from lens.data.reading import Reader
+from lens.data.recipe import BuildSettings
 from lens.data.sources import text
 from lens.data.sources.entry import UNKNOWN_SIZE, SourceError
 from lens.data.sources.text import TextSource, entries, index_of, is_rendered, picture, render, scene
+from lens.data.tables import read_parts
 from lens.errors import SettingError
 
+OPEN = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 COUNT = 40
 SYSTEM_FONTS = Path("/usr/share/fonts")
 
@@ -329,3 +336,15 @@ def test_a_glyph_that_is_blank_is_none(fonts):
     zero_width = "\u200b"
     claims_more = face._replace(characters=face.characters | {ord(zero_width)})
     assert claims_more.covers(f"a{zero_width}") and not claims_more.shows(f"a{zero_width}")
+
+
+def test_a_build_measures_pictures_of_text_as_it_measures_files(fonts, tmp_path):
+    source = {"kind": "text", "fonts": str(fonts), "count": 5, "bases": [96]}
+    settings = BuildSettings.of({"out": str(tmp_path), "source": source, "filters": OPEN, "part_size": 3})
+    inventory = take_inventory(settings)
+    reader = Reader(settings.all_sources, tmp_path / "downloads")
+    assert [measure_part(inventory, part, tmp_path / "scores", reader) for part in range(2)] == [3, 2]
+    rows = read_parts(tmp_path / "scores" / FOLDER, 2).to_pylist()
+    source = settings.all_sources[0]
+    assert [row["id"] for row in rows] == [sample_id(render(source, index)) for index in range(5)]
+    assert {row["unreadable"] for row in rows} == {""}
