@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from lens.data.sources import manifest
+from lens.data.sources.entry import read_bytes
 from lens.data.sources.manifest import ManifestSource
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fetch_pictures.py"
@@ -119,7 +120,7 @@ def test_lists_are_read_by_a_manifest_source(tmp_path):
     source = ManifestSource(path=tmp_path / "tuxpaint-stamps-default.jsonl", location="location")
     (entry,) = manifest.entries(source)
     assert (entry.caption, entry.licence) == ("Ein Fuchs: \u00fc.", "GPL-2.0-or-later (Tux Paint stamps)")
-    assert manifest.entry_bytes(entry, tmp_path) == (root / "fox.png").read_bytes()
+    assert read_bytes(entry) == (root / "fox.png").read_bytes()
 
 
 def test_a_package_whose_terms_have_changed_or_that_has_no_picture_is_refused(tmp_path):
