@@ -1,4 +1,4 @@
-"""The bytes of entries, wherever their sources keep them: in files, in tars, on the web, or made on demand."""
+"""The bytes of entries, wherever their sources keep them: in files, in tars, on the web, or only in rules."""
 
 from collections.abc import Sequence
 from pathlib import Path
