@@ -171,7 +171,7 @@ def test_sizes_before_and_after_are_counted(html):
     sizes = html.split("<h2>Sizes")[1].split("<h2>")[0]
     row = r'<td>1:1</td><td class="n">\d+</td><td[^>]*>[^<]*</td><td class="n">(\d+)</td>'
     assert re.findall(row, sizes.split("<h3>Resolutions")[0]) == ["12"]
-    before = re.findall(r"<td>(?:below|\d+ to|\d+ px and)[^<]*</td><td class=\"n\">(\d+)</td>", sizes)
+    before = re.findall(r"<td>(?:below|\d+ to|\d+ px and)[^<]*</td><td class=\"n[^>]*>(\d+)</td>", sizes)
     assert sum(map(int, before)) == NUM_GOOD + NUM_SMALL + 3, "all but the broken one"
     assert re.search(r'<td>all</td><td class="n">12</td><td class="n">6</td><td class="n">18</td>', sizes)
 
@@ -241,11 +241,14 @@ def test_histograms_keep_both_ends_and_widen_to_their_thresholds():
     values = np.random.default_rng(1).lognormal(3, 2, 1000)
     wide = histogram_of(values)
     assert wide.is_logarithmic and wide.counts.sum() == 1000
-    far = histogram_of([1.0, 2.0, 3.0], [Threshold(-4.0, True, "low")])
+    far = histogram_of([0.5, 2.0, 3.0], [Threshold(-4.0, True, "low")])
     assert not far.is_logarithmic and far.counts.sum() == 3
     assert far.place(-4.0) == 0.0 and far.place(3.0) == 1.0
-    same = histogram_of([5.0] * 7)
-    assert same.counts.sum() == 7 and 0.4 < same.place(5.0) < 0.6
+    whole = histogram_of([*range(4, 28), 4])
+    assert whole.counts.tolist()[:2] == [2, 1] and whole.counts.sum() == 25
+    assert set(np.diff(histogram_of(range(5, 105)).edges)) == {3.0}
+    same = histogram_of([5.5] * 7)
+    assert same.counts.sum() == 7 and 0.4 < same.place(5.5) < 0.6
     assert Threshold(2.0, True, "low").falls(np.array([1.9, 2.0, 2.1])).tolist() == [True, False, False]
     assert Threshold(2.0, False, "high").falls(np.array([1.9, 2.0, 2.1])).tolist() == [False, False, True]
 

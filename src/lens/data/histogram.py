@@ -58,6 +58,11 @@ def histogram_of(
     ends = np.array([*(one.value for one in thresholds), numbers.min(), numbers.max()])
     low, high = float(ends.min()), float(ends.max())
     is_logarithmic = low > 0 and high / low > LOG_FROM_RATIO
+    if not is_logarithmic and np.equal(np.mod(numbers, 1), 0).all():
+        # As many whole numbers in each bin, or the bars of counts would look like a comb.
+        step = math.ceil((high - low + 1) / num_bins)
+        edges = np.arange(math.floor(low), high + step + 1, step) - 0.5
+        return Histogram(edges, np.histogram(numbers, edges)[0], is_logarithmic)
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.geomspace(low, high, num_bins + 1) if is_logarithmic else np.linspace(low, high, num_bins + 1)
@@ -96,7 +101,7 @@ def drawn(histogram: Histogram, thresholds: Sequence[Threshold], label: str) -> 
             at = f'x="{MARGIN + index * bin_width:.1f}" y="{ground - tall:.1f}"'
             size = f'width="{bin_width - 1:.1f}" height="{tall:.1f}"'
             low, end = (compact(float(edge)) for edge in histogram.edges[index : index + 2])
-            said = f"<title>{count:,} from {low} to {end}</title>"
+            said = f"<title>{count} from {low} to {end}</title>"
             pieces.append(f'<rect class="b" {at} {size}>{said}</rect>')
     pieces.append(f'<path class="a" d="M{MARGIN} {ground}h{wide}"/>')
     for value in ticks(histogram):

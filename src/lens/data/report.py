@@ -109,7 +109,9 @@ def _scores(facts: Facts, thresholds: Thresholds) -> Iterator[str]:
         "is beyond them on this score alone, whatever those samples fell for."
     )
     yield '<div class="grid">'
-    for name, values in facts.scores.items():
+    known = {rule.score: place for place, rule in reversed([*enumerate(RULES)])}
+    for name in sorted(facts.scores, key=lambda one: known.get(one, len(RULES))):
+        values = facts.scores[name]
         scored = values[np.isfinite(values)]
         bounds = [
             Threshold(float(bound), rule.is_lower_bound, rule.reason)
@@ -125,7 +127,8 @@ def _scores(facts: Facts, thresholds: Thresholds) -> Iterator[str]:
 def _histogram_card(values: np.ndarray, bounds: Sequence[Threshold], label: str) -> str:
     if not len(values):
         return "<p>No sample has it.</p>"
-    said = [f"{_counted(len(values), 'sample')}, median {compact(float(np.median(values)))}."]
+    median = compact(float(f"{np.median(values):.3g}"))
+    said = [f"{_counted(len(values), 'sample')}, median {median}."]
     for bound in bounds:
         count = int(bound.falls(values).sum())
         share = share_in_words(count, len(values))
@@ -277,7 +280,8 @@ def _name(address: str) -> str:
 
 def _spoken(name: str) -> str:
     """Return the name of a reason or a score as words."""
-    return name.removesuffix("_px").replace("_", " ") + (" in pixels" if name.endswith("_px") else "")
+    words = {"num_bytes": "size in bytes", "area_px": "area in pixels"}
+    return words.get(name, name.replace("_", " "))
 
 
 def _counted(number: int, one: str, more: str = "") -> str:

@@ -36,6 +36,7 @@ table { border-collapse: collapse; width: 100%; max-width: 52rem; font-variant-n
 th, td { padding: .3rem .6rem .3rem 0; text-align: left; border-bottom: 1px solid var(--line); }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td.bars { width: 40%; min-width: 5rem; }
+@media (max-width: 30rem) { td.bars { width: 20%; min-width: 3.5rem; } }
 .bar { display: block; height: .7rem; border-radius: 2px; background: var(--bar); min-width: 2px; }
 .bar.fell { background: var(--fall); } .bar.none { min-width: 0; }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
@@ -154,7 +155,7 @@ def _cell(cell: Cell, is_right: bool) -> str:
         kind = "bar" + (" fell" if cell.is_loss else "") + ("" if cell.share else " none")
         return f'<td class="bars"><span class="{kind}" style="width:{100 * cell.share:.2f}%"></span></td>'
     if isinstance(cell, int):
-        return f'<td class="n">{cell:,}</td>'
+        return f'<td class="n{"" if cell else " soft"}">{cell:,}</td>'
     return f"<td{_class(is_right)}>{escaped(cell)}</td>"
 
 
