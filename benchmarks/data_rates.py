@@ -2,8 +2,8 @@
 
     python benchmarks/data_rates.py
 
-Prints a line a rate. The picture is a JPEG of quality 90, 1600 x 1200, of squares of random colours: real sets
-are smoother, so their times lie below these.
+Prints a line a rate. The picture is a JPEG of quality 90, 1600 x 1200, of squares of random colours: it
+takes more bytes than a photograph, and its times are of the same order.
 """
 
 import io
