@@ -1,5 +1,7 @@
 """The report of a small build: every number that it shows, what it escapes, what it never asks for."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -18,7 +20,7 @@ from lens.data.filters import Thresholds
 from lens.data.histogram import Threshold, histogram_of, ticks
 from lens.data.recipe import BuildSettings
 from lens.data.report import write_report
-from lens.data.report_html import bytes_in_words, compact, escaped, share_in_words
+from lens.data.report_html import bytes_in_words, compact, escaped, figure, share_in_words
 from lens.data.tables import read_table, write_table
 from lens.errors import LensError
 
@@ -64,7 +66,7 @@ def report(built: tuple[Path, BuildSettings], thresholds: Mapping[str, Any] | No
     view, settings = built
     wanted = Thresholds.of({**settings.filters.model_dump(), **(thresholds or {})})
     path = write_report(settings.out, view.name, wanted, lambda numbered: Path(numbered[1].path).read_bytes())
-    assert path == view / "report.html"
+    assert path == settings.out / "views" / view.name / "report.html"
     return path.read_text()
 
 
@@ -232,6 +234,19 @@ def test_timings_are_summed_by_stage_and_the_longest_is_the_bottleneck(html, bui
     assert re.search(r'<td>scores</td><td class="n">36</td><td class="n">9.0</td><td class="n">4</td>', speed)
 
 
+def test_withdrawn_samples_are_counted_and_not_shown(built, tmp_path):
+    view, settings = built
+    shutil.copytree(settings.out, tmp_path / "out")
+    path = tmp_path / "out" / "views" / view.name / "ledger.parquet"
+    columns = read_table(path).to_pydict()
+    columns["reason"] = [reason.replace("little_information", "withdrawn") for reason in columns["reason"]]
+    write_table(path, columns, {"id": "string", "reason": "string", "detail": "string"})
+    other = BuildSettings.of({**settings.model_dump(), "out": tmp_path / "out"})
+    page = report((view, other))
+    withdrawn = page.split("<h3>withdrawn</h3>")[1].split("<h3>")[0]
+    assert "0 of 1." in withdrawn and "<img" not in withdrawn
+
+
 def test_a_view_that_is_not_finished_has_no_report(built):
     with pytest.raises(LensError, match="no finished view absent"):
         write_report(built[1].out, "absent", built[1].filters, lambda numbered: b"")
@@ -260,6 +275,16 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert 2 <= len(found) <= 8
     assert all(histogram.edges[0] <= tick <= histogram.edges[-1] for tick in found)
     assert len({compact(tick) for tick in found}) == len(found)
+
+
+def test_no_thumbnail_takes_the_page_above_its_bound_and_a_hidden_one_is_few_squares():
+    noise = Image.fromarray(np.random.default_rng(2).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    assert len(figure([noise], ["x" * 300, "y" * 300])) < 14_000
+    hidden = figure([noise], [], hides=True)
+    (data,) = re.findall('base64,([^"]*)"', hidden)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), dtype=float)
+    squares = shown.reshape(6, 16, 6, 16).mean(axis=(1, 3))
+    assert np.abs(shown - np.kron(squares, np.ones((16, 16)))).mean() < 2
 
 
 def test_numbers_are_written_for_people():

@@ -140,7 +140,8 @@ def plan_of(
     total = Cost()
     for line in lines:
         total = total.plus(line.cost)
-    alone = {name: sum(line.days.get(name, 0.0) for line in lines) for name in ("cores", "GPUs", "network")}
+    resources = ("cores", "GPUs", "network")
+    alone = {name: sum((line.days.get(name, 0.0) for line in lines), 0.0) for name in resources}
     used = dict.fromkeys([*cluster.names, *(name for line in lines for name in line.rates)])
     whole = Line("total", total, alone, ())
     return Plan(num_images, num_gpus, cores, tuple(lines), whole, {name: rates[name] for name in used})

@@ -39,9 +39,11 @@ from lens.data.tables import write_bytes
 MAX_A_REASON = 12
 NUM_KEPT = 24
 MAX_DROPPED = 180
-"""Samples that are shown: bounds the page to about 3 MB, for no thumbnail is larger than 10 kB."""
+"""Samples that are shown: bounds the page to 3 MB, for no thumbnail takes more than 14 kB."""
 HIDDEN = ("nsfw",)
 """Reasons whose pictures nobody should have to see."""
+NOT_SHOWN = ("withdrawn",)
+"""Reasons whose pictures must not be used any more, here neither."""
 SIDES_PX = (0, 384, 512, 768, 1024, 1536, 2048)
 """Where the classes of sizes begin."""
 
@@ -96,10 +98,10 @@ def _counts(facts: Facts) -> Iterator[str]:
     rows.append((in_shards, packed, share_in_words(packed, num_entries), Bar(packed / num_entries)))
     yield "<h2>What stayed and what fell</h2>"
     yield _remark(
-        "In the order of the stages. A sample falls for the first reason that it meets, so that each is "
-        "counted once."
+        "In the order of the stages, as shares of all entries. A sample falls for the first reason that it "
+        "meets, so that each is counted once."
     )
-    yield table(("", "pictures", "of all entries", ""), rows, numbers=(1, 2))
+    yield table(("", "pictures", "share", ""), rows, numbers=(1, 2))
 
 
 def _scores(facts: Facts, thresholds: Thresholds) -> Iterator[str]:
@@ -222,7 +224,8 @@ def _dropped(facts: Facts, read: Read) -> Iterator[str]:
     for reason, rows in facts.ledger.items():
         # A copy and what it is a copy of are two pictures.
         count = each // 2 if reason in ("near_duplicate", "held_out") else each
-        shown = list(dropped_samples(facts, reason, max(1, count), read))
+        count = 0 if reason in NOT_SHOWN else max(1, count)
+        shown = list(dropped_samples(facts, reason, count, read))
         hidden = " Shown as colours alone." if reason in HIDDEN else ""
         yield f"<h3>{escaped(_spoken(reason))}</h3>"
         yield _remark(f"{len(shown)} of {len(rows):,}.{hidden}")

@@ -131,7 +131,6 @@ def dropped_samples(facts: Facts, reason: str, count: int, read: Read) -> Iterat
 
     A copy comes with the sample that it is a copy of.
     """
-    place = {int(entry): index for index, entry in enumerate(facts.firsts)}
     for name, detail in spread(facts.ledger[reason], count):
         entry = _entry(facts, name)
         if entry is None:
@@ -142,7 +141,7 @@ def dropped_samples(facts: Facts, reason: str, count: int, read: Read) -> Iterat
         if original is not None:
             contents.append(read(original))
             detail = f"left; the one that stays is {original[1].address}"
-        index = place[facts.entry_of[name]]
+        index = int(np.searchsorted(facts.firsts, facts.entry_of[name]))
         own = {score: float(values[index]) for score, values in facts.scores.items()}
         yield Shown(_pictures(contents), entry[1].address, detail, entry[1].caption, own)
 

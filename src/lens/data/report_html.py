@@ -45,7 +45,7 @@ td.bars { width: 40%; min-width: 5rem; }
 svg { width: 100%; height: auto; display: block; } svg text { font-size: 10.5px; fill: var(--soft); }
 svg .b { fill: var(--bar); } svg .a { stroke: var(--soft); fill: none; } svg .f { fill: var(--shade); }
 svg .t { stroke: var(--fall); stroke-width: 1.5; fill: none; } svg text.tt { fill: var(--fall); }
-.sheet { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); }
+.sheet { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
 figure { margin: 0; font-size: .75rem; line-height: 1.35; overflow-wrap: anywhere; }
 figure img { border-radius: 4px; max-width: 100%; margin-right: 4px; vertical-align: top; }
 figure .pair { display: flex; } figure .pair img { min-width: 0; max-width: 48%; object-fit: contain; }
