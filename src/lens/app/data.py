@@ -48,6 +48,31 @@ def build(
 
 
 @data.command()
+def plan(
+    recipe: Recipe,
+    images: Annotated[str, typer.Option(help="Pictures that go in, such as 10k, 800M or 1.5B.")],
+    gpus: Annotated[int, typer.Option(help="GPUs of the cluster.")] = 0,
+    cores: Annotated[int | None, typer.Option(help="Its cores; left out, so many a GPU as is usual.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reckon what a build would take, stage by stage: core-hours, GPU-hours, bytes, tokens, days.
+
+    Every rate is printed with its source; what nobody measured or published is called assumed.
+    """
+    from lens.config import read_recipe
+    from lens.data.plan import PlannedBuild, count_of, facts, plan_of, told
+
+    settings = PlannedBuild.of(read_recipe(recipe, overrides), str(recipe))
+    found = plan_of(settings, count_of(images), gpus, cores)
+    if as_json:
+        print(json.dumps(facts(found)))
+        return
+    for line in told(found):
+        print(line)
+
+
+@data.command()
 def verify(out: Out, view: View = None, as_json: AsJson = False) -> None:
     """Prove that every picture of a build is in exactly one shard or once in the ledger."""
     from lens.data.verify import verify as check

@@ -5,7 +5,7 @@ used.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -56,10 +56,17 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def read_parts(folder: Path, num_parts: int) -> "pa.Table":
+def read_parts(folder: Path, num_parts: int, columns: Sequence[str] | None = None) -> "pa.Table":
     """Return the parts 0 to num_parts - 1 of a folder as one table, in their order."""
     pa, parquet = _arrow()
-    return pa.concat_tables([parquet.read_table(part_path(folder, part)) for part in range(num_parts)])
+    paths = (part_path(folder, part) for part in range(num_parts))
+    return pa.concat_tables([parquet.read_table(path, columns=columns) for path in paths])
+
+
+def column_types(path: Path) -> dict[str, str]:
+    """Return the Arrow type of each column of a table, by its name, without reading the rows."""
+    schema = _arrow()[1].read_schema(path)
+    return {field.name: str(field.type) for field in schema}
 
 
 def part_path(folder: Path, part: int) -> Path:

@@ -1,0 +1,89 @@
+"""What building data costs on one core: the measured numbers of src/lens/data/rates.yaml.
+
+    python benchmarks/data_rates.py
+
+Prints a line a rate. The picture is a JPEG of quality 90, 1600 x 1200, of squares of random colours: it
+takes more bytes than a photograph, and its times are of the same order.
+"""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lens.data.buckets import best_fit, filled
+from lens.data.duplicates import pairs_by_hash
+from lens.data.measuring import SCHEMA
+from lens.data.pictures import decode
+from lens.data.scores.pixels import pixel_scores
+from lens.data.tables import write_table
+
+WIDTH, HEIGHT, ENLARGED = 1600, 1200, 8
+CALLS = 15
+NUM_HASHES = 20_000
+NUM_ROWS = 1000
+
+
+def seconds_a_call(work: Callable[[], object]) -> float:
+    work()
+    started_at = time.process_time()
+    for _ in range(CALLS):
+        work()
+    return (time.process_time() - started_at) / CALLS
+
+
+def jpeg(image: Image.Image, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def bytes_a_row(rng: np.random.Generator) -> float:
+    """Return the size of one row of the pixel scores."""
+    columns = {name: [None] * NUM_ROWS for name in SCHEMA}
+    columns |= {name: rng.random(NUM_ROWS) for name, kind in SCHEMA.items() if kind == "float64"}
+    whole = [name for name, kind in SCHEMA.items() if kind.startswith("int")]
+    columns |= {name: rng.integers(0, 4000, NUM_ROWS) for name in whole}
+    columns |= {
+        "id": [rng.bytes(32).hex() for _ in range(NUM_ROWS)], "unreadable": [""] * NUM_ROWS,
+        "format": ["JPEG"] * NUM_ROWS, "notes": [[]] * NUM_ROWS,
+        "perceptual_hash": rng.integers(0, 2**63, NUM_ROWS, dtype=np.uint64),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.parquet"
+        write_table(path, columns, SCHEMA)
+        return path.stat().st_size / NUM_ROWS
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (HEIGHT // ENLARGED, WIDTH // ENLARGED, 3), dtype=np.uint8)
+    content = jpeg(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST), quality=90)
+    megapixels = WIDTH * HEIGHT / 1e6
+    image = decode(content).image
+    fit = best_fit(HEIGHT, WIDTH)
+    assert fit is not None
+    packed = fit.height_px * fit.width_px / 1e6
+    hashes = rng.integers(0, 2**63, NUM_HASHES, dtype=np.uint64)
+    started_at = time.process_time()
+    pairs_by_hash(hashes, 4)
+    comparing = time.process_time() - started_at
+    rates = {
+        "decode_s": seconds_a_call(lambda: decode(content)) / megapixels,
+        "pixel_scores_s": seconds_a_call(lambda: pixel_scores(image)) / megapixels,
+        "fill_bucket_s": seconds_a_call(lambda: filled(image, fit)) / megapixels,
+        "encode_s": seconds_a_call(lambda: jpeg(filled(image, fit), quality=95, subsampling=0)) / packed
+        - seconds_a_call(lambda: filled(image, fit)) / packed,
+        "hash_pairs_a_s": NUM_HASHES**2 / 2 / comparing,
+        "score_bytes": bytes_a_row(rng),
+    }
+    for name, value in rates.items():
+        print(f"{name} {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""One HTML page that needs nothing but itself: text escaped, tables, bars, pictures as data.
+
+No scripts, no addresses: its policy forbids browsers to load anything, whatever slips into it. Text is
+escaped here and nowhere else. Knows nothing of builds.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from PIL import Image
+
+THUMBNAIL_PX = 96
+HIDDEN_PX = 6
+"""Pictures that nobody should have to see are shown as so many squares a side."""
+LONGEST_TEXT = 160
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+STYLE = """
+:root { color-scheme: light dark; --page: #fbfaf8; --card: #ffffff; --text: #22211f; --soft: #6b675f;
+  --line: #e2ded6; --bar: #3f74a8; --fall: #b5482f; --shade: #b5482f1f; }
+@media (prefers-color-scheme: dark) { :root { --page: #161719; --card: #1e2023; --text: #e7e4de;
+  --soft: #9d998f; --line: #34363a; --bar: #6fa3d6; --fall: #e58467; --shade: #e5846726; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 2.5rem) 4rem; max-width: 72rem;
+  background: var(--page); color: var(--text);
+  font: 1rem/1.55 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 .75rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
+p { max-width: 44rem; margin: .4rem 0 .8rem; }
+.soft, figcaption, th { color: var(--soft); font-weight: normal; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; max-width: 52rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem .3rem 0; text-align: left; border-bottom: 1px solid var(--line); }
+td.n, th.n { text-align: right; white-space: nowrap; }
+td.bars { width: 40%; min-width: 5rem; }
+@media (max-width: 30rem) { td.bars { width: 20%; min-width: 3.5rem; } }
+.bar { display: block; height: .7rem; border-radius: 2px; background: var(--bar); min-width: 2px; }
+.bar.fell { background: var(--fall); } .bar.none { min-width: 0; }
+.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .75rem .9rem; }
+.card h3 { margin: 0; } .card p { margin: .2rem 0 0; font-size: .85rem; color: var(--soft); }
+svg { width: 100%; height: auto; display: block; } svg text { font-size: 10.5px; fill: var(--soft); }
+svg .b { fill: var(--bar); } svg .a { stroke: var(--soft); fill: none; } svg .f { fill: var(--shade); }
+svg .t { stroke: var(--fall); stroke-width: 1.5; fill: none; } svg text.tt { fill: var(--fall); }
+.sheet { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
+figure { margin: 0; font-size: .75rem; line-height: 1.35; overflow-wrap: anywhere; }
+figure img { border-radius: 4px; max-width: 100%; margin-right: 4px; vertical-align: top; }
+figure .pair { display: flex; } figure .pair img { min-width: 0; max-width: 48%; object-fit: contain; }
+.nothing { width: 96px; min-height: 72px; border: 1px dashed var(--line); border-radius: 4px; padding: .4rem;
+  color: var(--fall); }
+"""
+
+
+class Bar(NamedTuple):
+    """A cell that is a bar instead of words."""
+
+    share: float
+    is_loss: bool = False
+
+
+Cell = str | int | Bar
+"""Text is escaped and stands left, a number gets its separators and stands right."""
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """Return the whole page around pieces of HTML."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return text from outside as HTML: cut, without characters that are not seen, nothing in it a tag."""
+    cut = text if len(text) <= longest else text[: longest - 3] + "..."
+    # What cannot be printed could still turn the direction of a line, or end it.
+    seen = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(cut.split()))
+    return html.escape(seen)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: Sequence[int] = ()) -> str:
+    """Return a table; `numbers` are the columns whose words stand right too."""
+    right = {*numbers}
+    top = "".join(f'<th{_class(index in right)}>{escaped(head)}</th>' for index, head in enumerate(heads))
+    lines = ("".join(_cell(cell, index in right) for index, cell in enumerate(row)) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    inside = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{inside}</table></div>'
+
+
+def figure(
+    pictures: Sequence[Image.Image], lines: Sequence[str], instead: str = "", hides: bool = False
+) -> str:
+    """Return thumbnails of a picture, or of two that belong together, over lines of text.
+
+    Without a picture the text `instead` stands in its place; `hides` leaves of a picture only its colours.
+    """
+    images = "".join(_thumbnail(one, hides) for one in pictures)
+    if len(pictures) > 1:
+        images = f'<div class="pair">{images}</div>'
+    shown = images or f'<div class="nothing">{escaped(instead)}</div>'
+    words = "<br>".join(escaped(line) for line in lines if line)
+    return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"
+
+
+def bytes_in_words(num_bytes: float) -> str:
+    """Return a size with three digits, such as 12.3 GB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while num_bytes >= 999.5 and len(units) > 1:
+        num_bytes /= 1000
+        del units[0]
+    return f"{num_bytes:.3g} {units[0]}" if num_bytes < 1000 else f"{num_bytes:,.0f} {units[0]}"
+
+
+def share_in_words(part: float, whole: float) -> str:
+    """Return a share in percent; a few of many are not rounded to none, nor all but a few to all."""
+    if not whole:
+        return "-"
+    percent = 100 * part / whole
+    if 0 < percent < 0.1:
+        return "< 0.1%"
+    return "> 99.9%" if 99.9 < percent < 100 else f"{percent:.1f}%"
+
+
+def compact(value: float) -> str:
+    """Return a number for the edge of a drawing: 0.35, 12, 150k, 2.5M."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= factor:
+            return f"{value / (1e3 if letter == 'k' else factor):.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def _thumbnail(image: Image.Image, hides: bool) -> str:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    size = small.size
+    if hides:
+        squares = small.resize((HIDDEN_PX, HIDDEN_PX), Image.Resampling.BOX)
+        small = squares.resize(size, Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=70)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{data}" width="{size[0]}" height="{size[1]}" alt="">'
+
+
+def _cell(cell: Cell, is_right: bool) -> str:
+    if isinstance(cell, Bar):
+        kind = "bar" + (" fell" if cell.is_loss else "") + ("" if cell.share else " none")
+        return f'<td class="bars"><span class="{kind}" style="width:{100 * cell.share:.2f}%"></span></td>'
+    if isinstance(cell, int):
+        return f'<td class="n{"" if cell else " soft"}">{cell:,}</td>'
+    return f"<td{_class(is_right)}>{escaped(cell)}</td>"
+
+
+def _class(is_right: bool) -> str:
+    return ' class="n"' if is_right else ""
