@@ -3,7 +3,7 @@
     python benchmarks/data_rates.py
 
 Prints a line a rate. The picture is a JPEG of quality 90, 1600 x 1200, of squares of random colours: it
-takes more bytes than a photograph, and its times are of the same order.
+takes more bytes than a photograph, and its times are of the same order; it holds no text.
 """
 
 import io
@@ -17,9 +17,12 @@ from PIL import Image
 
 from lens.data.buckets import best_fit, filled
 from lens.data.duplicates import pairs_by_hash
-from lens.data.measuring import SCHEMA
+from lens.data.measuring import SCHEMA, reduced
 from lens.data.pictures import decode
+from lens.data.scores.nudity import NudeNetSettings
 from lens.data.scores.pixels import pixel_scores
+from lens.data.scores.scorer import load_scorer
+from lens.data.scores.text_in_picture import OcrSettings
 from lens.data.tables import write_table
 
 WIDTH, HEIGHT, ENLARGED = 1600, 1200, 8
@@ -72,12 +75,16 @@ def main() -> None:
     started_at = time.process_time()
     pairs_by_hash(hashes, 4)
     comparing = time.process_time() - started_at
+    seen = reduced(image)
+    nudity, text = (load_scorer(settings) for settings in (NudeNetSettings(), OcrSettings()))
     rates = {
         "decode_s": seconds_a_call(lambda: decode(content)) / megapixels,
         "pixel_scores_s": seconds_a_call(lambda: pixel_scores(image)) / megapixels,
         "fill_bucket_s": seconds_a_call(lambda: filled(image, fit)) / megapixels,
         "encode_s": seconds_a_call(lambda: jpeg(filled(image, fit), quality=95, subsampling=0)) / packed
         - seconds_a_call(lambda: filled(image, fit)) / packed,
+        "nudenet_s": seconds_a_call(lambda: nudity.score([seen])),
+        "ocr_s": seconds_a_call(lambda: text.score([seen])),
         "hash_pairs_a_s": NUM_HASHES**2 / 2 / comparing,
         "score_bytes": bytes_a_row(rng),
     }

@@ -18,6 +18,7 @@ from PIL import Image
 from lens.data.build import build
 from lens.data.filters import Thresholds
 from lens.data.histogram import Threshold, histogram_of, ticks
+from lens.data.measuring import FOLDER
 from lens.data.recipe import BuildSettings
 from lens.data.report import write_report
 from lens.data.report_html import bytes_in_words, compact, escaped, figure, share_in_words
@@ -154,7 +155,7 @@ def test_scores_of_other_scorers_are_found_in_their_newest_version(built):
     _, settings = built
     scores = settings.out / "scores" / settings.inventory_id
     for version, like in ((9, 4.0), (10, 2.0)):
-        for path in sorted((scores / "pixels-1").glob("*.parquet")):
+        for path in sorted((scores / FOLDER).glob("*.parquet")):
             ids = read_table(path).column("id").to_pylist()
             columns = {"id": ids, "aesthetics": [like, None] * (len(ids) // 2), "words": [["a"]] * len(ids)}
             kinds = {"id": "string", "aesthetics": "float32", "words": "list"}

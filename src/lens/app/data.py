@@ -44,6 +44,8 @@ def build(
         return
     for name, count in facts.get("counts", {}).items():
         typer.echo(f"{count:>9}  {name}", err=True)
+    if "report" in facts:
+        typer.echo(f"report: {facts['report']}", err=True)
     print(path)
 
 
@@ -61,9 +63,10 @@ def plan(
     Every rate is printed with its source; what nobody measured or published is called assumed.
     """
     from lens.config import read_recipe
-    from lens.data.plan import PlannedBuild, count_of, facts, plan_of, told
+    from lens.data.plan import count_of, facts, plan_of, told
+    from lens.data.recipe import BuildSettings
 
-    settings = PlannedBuild.of(read_recipe(recipe, overrides), str(recipe))
+    settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
     found = plan_of(settings, count_of(images), gpus, cores)
     if as_json:
         print(json.dumps(facts(found)))

@@ -22,6 +22,7 @@ from lens.data.measuring import measure_part, missing_parts
 from lens.data.packing import pack_shard, shard_names
 from lens.data.reading import Reader
 from lens.data.recipe import BuildSettings
+from lens.data.report import write_report
 from lens.data.selection import Measured, Selection, select
 from lens.data.shards import json_bytes
 from lens.data.tables import write_bytes
@@ -69,7 +70,8 @@ class _Build:
                 return facts
             facts["shards"] = self._pack(inventory, view)
         write_bytes(view.folder / "manifest.json", json_bytes(facts))
-        return facts
+        report = write_report(self.out, settings.view_id, settings.filters, self.reader.read)
+        return facts | {"report": str(report)}
 
     def _measure(self, settings: BuildSettings, inventory: Inventory, reader: Reader) -> Path:
         scores, scorers = self.out / "scores" / settings.inventory_id, settings.scorers

@@ -8,47 +8,18 @@ Paper: Lens report, data section.
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from pydantic import Field, model_validator
-
-from lens.chat import Endpoint
-from lens.config import Settings
+from lens.data.captions.captioner import SidecarCaptioner
 from lens.data.captions.wording import Kind
 from lens.data.rates import Asked, Rate, read_rates
-from lens.data.recipe import BuildSettings, Duplicates
+from lens.data.recipe import BuildSettings
 from lens.data.report_html import bytes_in_words
 from lens.data.sources.manifest import ManifestSource
 from lens.errors import SettingError
 
 MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMB]?)")
-
-
-class PlannedDuplicates(Duplicates):
-    min_cosine: float | None = Field(None, gt=0, le=1)
-    """Embeddings with a larger cosine are near duplicates too."""
-
-
-class PlannedCaptions(Settings):
-    kind: Literal["sidecar", "openai", "transformers"] = "sidecar"
-    kinds: tuple[Kind, ...] = ("dense",)
-    endpoint: Endpoint | None = None
-    model: str = ""
-
-
-class PlannedBuild(BuildSettings):
-    """A build that is only reckoned: it may ask for scores that no scorer here computes yet."""
-
-    duplicates: PlannedDuplicates = Field(default_factory=lambda: PlannedDuplicates.of({}))
-    captions: PlannedCaptions = Field(default_factory=lambda: PlannedCaptions.of({}))
-
-    @model_validator(mode="after")
-    def _has_a_source_and_scores(self) -> Self:
-        if not self.all_sources:
-            fix = "Say --set source.path=FOLDER."
-            raise SettingError("source", None, "a place to take pictures from", fix)
-        return self
 
 
 class Cost(NamedTuple):
@@ -112,7 +83,7 @@ def count_of(text: str, option: str = "--images") -> int:
 
 
 def plan_of(
-    settings: PlannedBuild, num_images: int, num_gpus: int = 0, num_cores: int | None = None,
+    settings: BuildSettings, num_images: int, num_gpus: int = 0, num_cores: int | None = None,
     rates: dict[str, Rate] | None = None,
 ) -> Plan:  # fmt: skip
     """Reckon a build of so many pictures on a cluster; which stages there are is up to the settings.
@@ -181,24 +152,19 @@ def told(plan: Plan) -> Iterator[str]:
     yield f"{assumed} of {len(plan.rates)} rates are assumed: a plan is no better than they are"
 
 
-def _stages(settings: PlannedBuild) -> Iterator[tuple[str, Callable[[Asked, int], Cost]]]:
+def _stages(settings: BuildSettings) -> Iterator[tuple[str, Callable[[Asked, int], Cost]]]:
     """Yield the stages that a recipe runs, in their order."""
     by_hash, by_embedding = settings.duplicates.max_hash_bits, settings.duplicates.min_cosine
-    asks = settings.filters.scores
     if any(isinstance(source, ManifestSource) for source in settings.all_sources):
         yield "fetch", _fetch
     yield "decode", _decode
     yield "scores without models", _pixel_scores
-    yield from ((f"{name} score", _classify) for name in ("nsfw", "watermark") if name in asks)
-    if "aesthetics" in asks:
-        yield "aesthetics score", _like
-    if by_embedding is not None:
-        yield "embeddings", _embed
+    yield from ((f"{scorer.kind} scores", SCORES[scorer.kind]) for scorer in settings.scorers)
     if by_hash is not None:
         yield "near duplicates by hash", _compare
     if by_embedding is not None:
         yield "near duplicates by embedding", _search
-    if settings.captions.kind != "sidecar":
+    if not isinstance(settings.captions, SidecarCaptioner):
         kinds = settings.captions.kinds
         yield "captions", lambda ask, count: _caption(ask, count, kinds)
     yield "shards", _pack
@@ -227,10 +193,24 @@ def _like(ask: Asked, count: int) -> Cost:
     return Cost(gpu_s=count / ask("like_pictures_a_s"))
 
 
+def _detect_nudity(ask: Asked, count: int) -> Cost:
+    return Cost(count * ask("nudenet_s"))
+
+
+def _read_text(ask: Asked, count: int) -> Cost:
+    return Cost(count * ask("ocr_s"))
+
+
 def _embed(ask: Asked, count: int) -> Cost:
     # Published for both scores together: too much rather than too little for the embeddings alone.
     gpu_s = count / ask("embed_and_like_pictures_a_s") * ask("embed_and_like_gpus")
     return Cost(gpu_s=gpu_s, score_bytes=count * ask("embedding_bytes"))
+
+
+SCORES = {
+    "nudenet": _detect_nudity, "ocr": _read_text, "nsfw": _classify, "watermark": _classify,
+    "aesthetics": _like, "embedding": _embed,
+}  # fmt: skip
 
 
 def _compare(ask: Asked, count: int) -> Cost:

@@ -181,15 +181,12 @@ def _scores(
     folder: Path, num_parts: int, firsts: NDArray[np.int64], num_entries: int
 ) -> dict[str, NDArray[np.float64]]:
     """Return every column of numbers that any scorer stored for all parts, of its newest version."""
-    newest: dict[str, tuple[int, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        name, _, version = path.name.rpartition("-")
-        is_whole = all(part_path(path, part).is_file() for part in range(num_parts))
-        if is_whole:
-            number = int(version) if version.isdigit() else -1
-            newest[name] = max(newest.get(name, (-2, path)), (number, path))
+    newest: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        if all(part_path(path, part).is_file() for part in range(num_parts)):
+            newest[path.name.rpartition("-")[0]] = path
     # The scores that every build has come first.
-    folders = sorted((path for _, path in newest.values()), key=lambda path: (path.name != FOLDER, path.name))
+    folders = sorted(newest.values(), key=lambda path: (path.name != FOLDER, path.name))
     found: dict[str, NDArray[np.float64]] = {}
     for path in folders:
         types = column_types(part_path(path, 0))

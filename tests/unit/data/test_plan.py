@@ -7,7 +7,7 @@ import yaml
 
 from lens.app.main import main
 from lens.config import read_recipe
-from lens.data.plan import Line, Plan, PlannedBuild, count_of, facts, plan_of, told
+from lens.data.plan import Line, Plan, count_of, facts, plan_of, told
 from lens.data.rates import Rate, read_rates
 from lens.data.recipe import BuildSettings
 from lens.errors import SettingError
@@ -16,8 +16,8 @@ RECIPES = Path(__file__).parents[3] / "recipes" / "data"
 NUM_IMAGES, NUM_GPUS, NUM_CORES = 1_000_000, 5, 30
 
 
-def settings_of(**changes) -> PlannedBuild:
-    return PlannedBuild.of(read_recipe(RECIPES / "lens_800m.yaml") | changes)
+def settings_of(**changes) -> BuildSettings:
+    return BuildSettings.of(read_recipe(RECIPES / "lens_800m.yaml") | changes)
 
 
 def numbers() -> dict[str, float]:
@@ -51,7 +51,7 @@ def test_a_plan_is_what_its_rates_multiply_to():
         "near duplicates by embedding": 20_000, "shards": 250_000 * (2 * 0.04 + 0.5 * 0.04),
     })  # fmt: skip
     assert {name: line.cost.gpu_s for name, line in lines.items() if line.cost.gpu_s} == pytest.approx({
-        "nsfw score": 2500, "watermark score": 2500, "aesthetics score": 4000, "embeddings": 8000,
+        "nsfw scores": 2500, "watermark scores": 2500, "aesthetics scores": 4000, "embedding scores": 8000,
         "captions": 250_000 * 150 / 3000,
     })  # fmt: skip
     cost = found.total.cost
@@ -83,23 +83,22 @@ def test_twice_the_gpus_halve_their_days_and_leave_those_of_the_cores():
 def test_the_papers_recipe_has_its_stages_and_captions_of_109_words():
     found = by_stage(plan(800_000_000, 64))
     assert list(found) == [
-        "fetch", "decode", "scores without models", "nsfw score", "watermark score", "aesthetics score",
-        "embeddings", "near duplicates by embedding", "captions", "shards",
+        "fetch", "decode", "scores without models", "nsfw scores", "aesthetics scores", "watermark scores",
+        "embedding scores", "near duplicates by embedding", "captions", "shards",
     ]  # fmt: skip
     words = found["captions"].cost.caption_tokens / numbers()["tokens_a_word"]
     assert words == pytest.approx(800e6 * 109 * numbers()["kept_share"])
 
 
 def test_a_recipe_without_models_or_lists_needs_neither_gpus_nor_a_network():
-    settings = PlannedBuild.of(read_recipe(RECIPES / "folder.yaml"))
+    settings = BuildSettings.of(read_recipe(RECIPES / "folder.yaml"))
     found = plan_of(settings, 10_000, num_cores=2)
     assert list(by_stage(found)) == ["decode", "scores without models", "near duplicates by hash", "shards"]
     assert found.total.cost.gpu_s == found.total.cost.download_bytes == 0
     assert found.total.bound_by == "cores"
 
 
-def test_what_may_be_built_may_be_planned_and_unknown_settings_are_refused_as_there():
-    assert set(BuildSettings.model_fields) <= set(PlannedBuild.model_fields)
+def test_unknown_settings_are_refused_as_in_a_build():
     with pytest.raises(SettingError, match="colour"):
         settings_of(colour="red")
 
@@ -120,7 +119,7 @@ def test_bad_counts_name_the_option_the_value_and_what_it_needs(text):
 
 
 def test_a_cluster_that_cannot_be_is_refused_with_what_to_say():
-    with pytest.raises(SettingError, match="--gpus is 0, but it needs at least 1 for the stage nsfw score"):
+    with pytest.raises(SettingError, match="--gpus is 0, but it needs at least 1 for the stage nsfw scores"):
         plan(num_gpus=0)
     with pytest.raises(SettingError, match="--gpus is -1"):
         plan(num_gpus=-1)
@@ -152,9 +151,12 @@ def test_a_rate_that_does_not_say_where_it_is_from_is_refused(kind, tmp_path):
 
 
 def test_every_rate_of_the_file_is_used_by_some_plan():
-    captions = {"kind": "openai", "kinds": ["dense", "brief"]}
+    captions = {"kind": "transformers", "model": "seer", "kinds": ["dense", "brief"]}
+    own = ({"kind": "nudenet"}, {"kind": "ocr"}, {"kind": "embedding", "model": "clip"})
+    recipe = read_recipe(RECIPES / "lens_800m.yaml")
     found = plan(num_cores=None, captions=captions, duplicates={"min_cosine": 0.985})
-    assert set(found.rates) == set(read_rates())
+    offline = plan(scorers=own, filters=recipe["filters"] | {"min_aesthetics": None}, duplicates={})
+    assert set(found.rates) | set(offline.rates) == set(read_rates())
 
 
 def test_the_command_prints_a_table_or_one_object(capsys):
