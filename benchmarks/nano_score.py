@@ -103,14 +103,27 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", default="lens-nano", help="a known name or a folder")
     parser.add_argument("--prompts", type=int, default=100, help="prompts a task")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--guidance", type=float, help="the model's own by default")
     parser.add_argument("--solver", default="euler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--truth", action="store_true", help="score rendered ground truth alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save numbers and reasons")
     parser.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help="save all pictures, labelled")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.guidance is None and not options.truth:
+        options.guidance = own_guidance(options.model)
+    return options
+
+
+def own_guidance(model: str) -> float:
+    """Return the guidance that a model draws with where nobody asks for another."""
+    from lens.models.checkpoints.catalog import resolve_model
+    from lens.sampling.defaults import sampling_defaults
+
+    index = json.loads((Path(resolve_model(model)) / "model_index.json").read_text())
+    variant, guidance = index.get("lens_variant") or "lens", index.get("default_guidance")
+    return sampling_defaults(variant, guidance=guidance).guidance_scale
 
 
 def asked(prompts_a_task: int, seed: int) -> Iterator[Ask]:

@@ -20,7 +20,7 @@ def test_the_embedded_model_draws_a_wide_picture_and_the_same_one_again(process,
         "width": 176,
         "height": 96,
         "steps": 20,
-        "guidance": 5.0,
+        "guidance": 2.0,
         "model": "lens-nano",
     }
     again = process("generate", "--like", tmp_path / row["path"], "--json")

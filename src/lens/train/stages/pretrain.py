@@ -63,6 +63,8 @@ class PretrainSettings(RunSettings):
     """Prompts a task that a probe draws and scores."""
     variant: str = "nano"
     """Variant whose steps and guidance the exported model takes by default."""
+    default_guidance: float | None = Field(None, ge=0)
+    """Guidance that the exported model states itself; None leaves it to the variant."""
 
 
 class PretrainStage:
@@ -189,6 +191,7 @@ class PretrainStage:
         return LensPipeline(
             scheduler, self._vae, self._text_encoder, self._tokenizer, denoiser,
             lens_variant=self.settings.variant, default_base_resolution=self.settings.bases[0],
+            default_guidance=self.settings.default_guidance,
         )  # fmt: skip
 
 

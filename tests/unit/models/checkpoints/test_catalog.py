@@ -54,7 +54,7 @@ def test_the_table_holds_the_variants_and_their_defaults():
         name: (m.num_inference_steps, m.guidance_scale, m.base_resolution) for name, m in KNOWN_MODELS.items()
     }
     assert defaults == {
-        "lens-nano": (20, 5.0, 128),
+        "lens-nano": (20, 2.0, 128),
         "lens": (20, 5.0, 1024),
         "lens-turbo": (4, 1.0, 1024),
         "lens-base": (50, 5.0, 1024),
