@@ -47,8 +47,9 @@ def best_fit(height_px: int, width_px: int, bases: Sequence[int] = TRAINING_BASE
 def filled(image: Image.Image, fit: Fit) -> Image.Image:
     """Return the picture scaled to cover its bucket and cut to it around the middle."""
     width, height = image.width * fit.scale, image.height * fit.scale
-    left = (width - fit.width_px) / 2 / fit.scale
-    top = (height - fit.height_px) / 2 / fit.scale
+    # Not below zero by rounding: Pillow refuses a box that sticks out by any fraction of a pixel.
+    left = max(0.0, (width - fit.width_px) / 2 / fit.scale)
+    top = max(0.0, (height - fit.height_px) / 2 / fit.scale)
     box = (left, top, image.width - left, image.height - top)
     size = (fit.width_px, fit.height_px)
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)

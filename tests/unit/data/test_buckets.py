@@ -43,3 +43,9 @@ def test_the_middle_of_a_picture_stays():
     columns = np.flatnonzero(pixels[fit.height_px // 2, :, 0] > 127)
     assert columns.mean() == pytest.approx((fit.width_px - 1) / 2, abs=0.5)
     assert len(columns) == pytest.approx(400 * fit.scale, abs=1)
+
+
+def test_sizes_whose_box_would_stick_out_by_rounding_are_filled_all_the_same():
+    for height in range(277, 290):
+        fit = best_fit(height, 365, (256,))
+        assert filled(Image.new("RGB", (365, height)), fit).size == (fit.width_px, fit.height_px)
