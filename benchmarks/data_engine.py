@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--memory", type=int, nargs=2, help="pictures of two runs whose memory is compared")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    warnings.simplefilter("ignore")  # of Pillow's, about pictures that are strange or large
     if options.measure:
         return measured_memory(options.pictures, options.measure)
     with tempfile.TemporaryDirectory() as drawn:

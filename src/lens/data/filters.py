@@ -55,7 +55,7 @@ class Thresholds(Settings):
     max_watermark: float | None = Field(0.5, ge=0, le=1)
     """Probability of a watermark or credit line."""
     min_clarity: float | None = Field(None, ge=0)
-    """Variance of the Laplacian at a short side of 384 px."""
+    """Variance of the Laplacian at a short side of 384 px, or less where the picture has less."""
     min_entropy: float | None = Field(None, ge=0, le=8)
     """Bits of the grey histogram."""
     min_luminance: float | None = Field(None, ge=0, le=1)

@@ -86,12 +86,14 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image), ("deep", "grey")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layered = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = layered.getchannel("A")
         # Full-colour pictures that carry an opaque alpha channel are as common as transparent ones.
-        layered = image.convert("RGBA")
-        is_seen_through = layered.getextrema()[3][0] < 255  # type: ignore[index]
-        page = Image.new("RGBA", image.size, (*BEHIND, 255))
-        page.alpha_composite(layered)
-        return page.convert("RGB"), ("alpha",) if is_seen_through else ()
+        if alpha.getextrema()[0] == 255:
+            return layered.convert("RGB"), ()
+        page = Image.new("RGB", image.size, BEHIND)
+        page.paste(layered.convert("RGB"), mask=alpha)
+        return page, ("alpha",)
     notes = {"CMYK": ("cmyk",), "P": ("palette",), "L": ("grey",), "1": ("grey",)}
     return image.convert("RGB"), notes.get(image.mode, ())
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-VERSION = "2"
+VERSION = "3"
 """Stored with every score; whoever changes a number's meaning changes this."""
 SHORT_SIDE_PX = 384
 """Pictures are compared at one scale: what is sharp at 384 px may be blurred at its full size."""
@@ -50,10 +50,11 @@ def first_reduced(image: Image.Image) -> Image.Image:
 
 
 def at_one_scale(grey: Image.Image) -> Image.Image:
-    """Return a picture with a short side of SHORT_SIDE_PX; smaller ones are enlarged to it."""
+    """Return a picture with a short side of SHORT_SIDE_PX at most; smaller ones stay as they are."""
     scale = SHORT_SIDE_PX / min(grey.size)
-    # A very long picture would grow without bounds; its long side stays within ten short ones.
-    width, height = (min(max(1, round(side * scale)), 10 * SHORT_SIDE_PX) for side in grey.size)
+    if scale >= 1:
+        return grey
+    width, height = (max(1, round(side * scale)) for side in grey.size)
     return grey.resize((width, height), Image.Resampling.BOX)
 
 
