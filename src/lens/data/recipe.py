@@ -12,7 +12,7 @@ from lens.data.filters import Thresholds
 from lens.data.reading import AnySource
 from lens.data.scores import pixels
 from lens.data.scores.kinds import AnyScorer
-from lens.data.scores.scorer import check_columns, load_scorer
+from lens.data.scores.scorer import check_columns, versions_of
 from lens.data.shards import json_bytes
 from lens.errors import SettingError
 
@@ -94,7 +94,7 @@ class BuildSettings(Settings):
         parts = (self.filters, self.duplicates, self.captions, self.shards)
         withdrawn = self.withdrawn.read_text() if self.withdrawn and self.withdrawn.is_file() else ""
         facts = [
-            self.inventory_id, pixels.VERSION, [load_scorer(one).version for one in self.scorers], withdrawn,
+            self.inventory_id, pixels.VERSION, versions_of(self.scorers), withdrawn,
             str(self.held_out or ""), *(part.model_dump(mode="json") for part in parts),
         ]  # fmt: skip
         return _digest(facts)

@@ -174,7 +174,7 @@ def _drop_near_duplicates(
     liked = np.zeros(len(left)) if aesthetics is None else np.nan_to_num(aesthetics[left], nan=-1.0)
     # Of one size, the copy with more bytes was compressed less.
     num_bytes = samples.table.column("num_bytes").to_numpy()
-    rank = [-_rank(licences[index], settings.duplicates.licences) for index in left]
+    rank = [-_rank(licences[index], settings.duplicates.licences) for index in left.tolist()]
     best = kept_of_groups(groups_of(len(left), pairs), area[left], liked, rank, num_bytes[left])
     ids = samples.table.column("id")
     for index in np.flatnonzero(best != np.arange(len(left))):

@@ -42,6 +42,9 @@ class ScorerSettings(Settings):
         """Return the type of each column that the scorer fills."""
         raise NotImplementedError
 
+    def __hash__(self) -> int:
+        return hash((self.kind, self.model_dump_json()))
+
     def scorer(self) -> Scorer:
         """Return a new scorer; `load_scorer` keeps one for the process."""
         raise NotImplementedError
@@ -54,6 +57,11 @@ def load_scorer(settings: ScorerSettings) -> Scorer:
     Raises: LensError for a package or a model that is not there.
     """
     return settings.scorer()
+
+
+def versions_of(scorers: Sequence[ScorerSettings]) -> list[str]:
+    """Return the version of each scorer; no model is read for it."""
+    return [load_scorer(one).version for one in scorers]
 
 
 def check_columns(scorers: Sequence[ScorerSettings]) -> None:
