@@ -84,6 +84,7 @@ def finished(process) -> Path:
     """Wait for a build and return the folder of its view."""
     printed, log = process.communicate(timeout=240)
     assert process.returncode == 0, log
+    assert "INFO" not in log, "what Ray tells itself is not for the people who build"
     return Path(printed.strip()).parent
 
 

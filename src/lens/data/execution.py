@@ -23,8 +23,9 @@ def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
     here = {"num_cpus": num_workers, "include_dashboard": False}
     options: dict[str, Any] = {"address": address} if address else here
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its progress is told by whoever takes the results
     ray.data.DataContext.get_current().enable_progress_bars = False
+    # Its progress is told by whoever takes the results; it sets its own level when it is first used.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
