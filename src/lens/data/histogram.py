@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lens.data.report_html import compact, escaped
 
+ROOM = 60
+"""Width of a label of a threshold."""
 NUM_BINS = 40
 LOG_FROM_RATIO = 50
 """Values that span more than this, none of them below zero or at it, are drawn on a logarithmic axis."""
@@ -107,13 +109,16 @@ def drawn(histogram: Histogram, thresholds: Sequence[Threshold], label: str) -> 
     for value in ticks(histogram):
         x = MARGIN + histogram.place(value) * wide
         pieces.append(f'<path class="a" d="M{x:.1f} {ground}v4"/>')
-        pieces.append(f'<text x="{x:.1f}" y="{HEIGHT - 4}" {_anchor(x)}>{compact(value)}</text>')
+        side = "middle" if 14 <= x <= WIDTH - 14 else "start" if x < 14 else "end"
+        pieces.append(f'<text x="{x:.1f}" y="{HEIGHT - 4}" text-anchor="{side}">{compact(value)}</text>')
     for one in thresholds:
         x = MARGIN + histogram.place(one.value) * wide
         of = f'data-reason="{escaped(one.reason)}"'
         pieces.append(f'<path class="t" {of} d="M{x:.1f} {TOP - 6}V{ground}"/>')
         words = f"{'at least' if one.is_lower_bound else 'at most'} {compact(one.value)}"
-        pieces.append(f'<text class="tt" x="{x:.1f}" y="{TOP - 10}" {_anchor(x, 45)}>{words}</text>')
+        # Each hangs away from what stays, where there is room, so that two bounds close together can be read.
+        hangs = _anchor(x, ROOM if one.is_lower_bound else WIDTH - ROOM)
+        pieces.append(f'<text class="tt" x="{x:.1f}" y="{TOP - 10}" {hangs}>{words}</text>')
     return "".join([*pieces, "</svg>"])
 
 
@@ -126,7 +131,6 @@ def _shade(histogram: Histogram, threshold: Threshold, wide: float, high: float)
     )
 
 
-def _anchor(x: float, room: float = 14) -> str:
-    """Return where a label hangs at its point, so that it stays inside the drawing."""
-    side = "start" if x < room else "end" if x > WIDTH - room else "middle"
-    return f'text-anchor="{side}"'
+def _anchor(x: float, border: float) -> str:
+    """Return on which side of its point a label hangs: right of it before the border, left of it beyond."""
+    return f'text-anchor="{"start" if x < border else "end"}"'
