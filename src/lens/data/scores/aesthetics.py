@@ -13,21 +13,16 @@ Paper: Lens report, data section (stage 4). Letters: B batch, D width of the poo
 import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
-
 from lens.data.scores.checkpoint import (
+    PublishedScorer,
     PublishedSettings,
-    batches,
     check_weights,
     config_of,
     device_of,
-    folder_of,
-    processor_of,
-    published_version,
     weights_of,
 )
 from lens.errors import CheckpointError
@@ -36,8 +31,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-VERSION = "1"
-"""Of the way from the pooled vector to the score."""
 HEAD = re.compile(r"layers\.layers\.(\d+)\.(weight|bias)")
 VISION = "vision_model."
 BUFFERS = {"vision_model.embeddings.position_ids"}
@@ -55,31 +48,18 @@ class AestheticsSettings(PublishedSettings):
         return Aesthetics(self)
 
 
-class Aesthetics:
+class Aesthetics(PublishedScorer):
     """The predictor's number as it is; the paper keeps pictures from 3 on."""
 
-    def __init__(self, settings: AestheticsSettings):
-        self.settings = settings
-        self.name = settings.kind
-        self.columns = settings.columns
-        self.folder = folder_of(settings)
-        self.version = published_version(settings, self.folder, VERSION)
+    VERSION = "1"
 
-    def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
         import torch
 
         vision, head = self._models
-        rows = []
-        with torch.inference_mode():
-            for inputs in batches(images, self._processor, self.settings, vision.device):
-                pooled = vision(**inputs).pooler_output                          # (B, D)
-                values = head(torch.nn.functional.normalize(pooled, dim=-1))     # (B, 1)
-                rows += [{"aesthetics": value} for value in values[:, 0].tolist()]
-        return rows
-
-    @functools.cached_property
-    def _processor(self) -> Any:
-        return processor_of(self.folder)
+        pooled = vision(**inputs).pooler_output                          # (B, D)
+        values = head(torch.nn.functional.normalize(pooled, dim=-1))     # (B, 1)
+        return [{"aesthetics": value} for value in values[:, 0].tolist()]
 
     @functools.cached_property
     def _models(self) -> "tuple[Any, nn.Module]":

@@ -7,7 +7,7 @@ is missing, left over or of another size is an error. Knows nothing of what a mo
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 from pydantic import Field
@@ -31,6 +31,39 @@ class PublishedSettings(ScorerSettings):
     """`auto` takes a GPU where there is one; else the name of a device, such as `cpu` or `cuda:1`."""
     batch_size: int = Field(16, gt=0)
     """Pictures that the model sees at once; what comes out does not depend on it."""
+
+
+class PublishedScorer:
+    """What scorers from published weights share: their files, their version, pictures batch by batch."""
+
+    VERSION: ClassVar[str]
+    """Of the way from the model's output to the score."""
+
+    def __init__(self, settings: PublishedSettings):
+        self.settings = settings
+        self.name = settings.kind
+        self.columns = settings.columns
+        self.folder = folder_of(settings)
+        self.version = published_version(settings, self.folder, self.VERSION, *self.facts())
+
+    def facts(self) -> tuple[Any, ...]:
+        """Return what else the numbers depend on."""
+        return ()
+
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
+        """Return a row for each picture of a batch that the processor made ready."""
+        raise NotImplementedError
+
+    def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        import torch
+
+        with torch.inference_mode():
+            inputs = batches(images, self._processor, self.settings, device_of(self.settings))
+            return [row for batch in inputs for row in self.rows(batch)]
+
+    @functools.cached_property
+    def _processor(self) -> Any:
+        return processor_of(self.folder)
 
 
 def folder_of(settings: PublishedSettings) -> Path:

@@ -7,25 +7,21 @@ Paper: Lens report, data section (stages 3 and 5). Letters: B batch, L labels.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
-
-from PIL import Image
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lens.data.scores.checkpoint import (
+    PublishedScorer,
     PublishedSettings,
-    batches,
     config_of,
     device_of,
-    folder_of,
     load_strictly,
-    processor_of,
-    published_version,
 )
 from lens.errors import SettingError
 
-VERSION = "1"
-"""Of the way from the model's output to the score."""
+if TYPE_CHECKING:
+    import torch
+
 
 
 class ClassifierSettings(PublishedSettings):
@@ -55,35 +51,29 @@ class WatermarkSettings(ClassifierSettings):
     column = "watermark"
 
 
-class Classifier:
+class Classifier(PublishedScorer):
     """The probability, in [0, 1], that a picture has one of the labels that count."""
 
-    def __init__(self, settings: ClassifierSettings):
-        self.settings = settings
-        self.name = settings.kind
-        self.columns = settings.columns
-        self.folder = folder_of(settings)
-        config = config_of(self.folder)
-        self.counted = counted_labels(config.id2label, settings)
-        if config.problem_type not in (None, "single_label_classification"):
-            needs, fix = "a classifier with one label a picture", f"It is for {config.problem_type}."
-            raise SettingError(f"{self.name}.model", settings.model, needs, fix)
-        self.version = published_version(settings, self.folder, VERSION, self.counted)
-
-    def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        import torch
-
-        rows = []
-        with torch.inference_mode():
-            for inputs in batches(images, self._processor, self.settings, self._model.device):
-                probabilities = self._model(**inputs).logits.softmax(dim=-1)          # (B, L)
-                counted = probabilities[:, self.counted].sum(dim=-1).clamp(max=1.0)   # (B,)
-                rows += [{self.settings.column: value} for value in counted.tolist()]
-        return rows
+    VERSION = "1"
+    settings: ClassifierSettings
 
     @functools.cached_property
-    def _processor(self) -> Any:
-        return processor_of(self.folder)
+    def counted(self) -> list[int]:
+        """The numbers of the labels that count."""
+        config = config_of(self.folder)
+        counted = counted_labels(config.id2label, self.settings)
+        if config.problem_type not in (None, "single_label_classification"):
+            needs, fix = "a classifier with one label a picture", f"It is for {config.problem_type}."
+            raise SettingError(f"{self.name}.model", self.settings.model, needs, fix)
+        return counted
+
+    def facts(self) -> tuple[Any, ...]:
+        return (self.counted,)
+
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
+        probabilities = self._model(**inputs).logits.softmax(dim=-1)          # (B, L)
+        counted = probabilities[:, self.counted].sum(dim=-1).clamp(max=1.0)   # (B,)
+        return [{self.settings.column: value} for value in counted.tolist()]
 
     @functools.cached_property
     def _model(self) -> Any:

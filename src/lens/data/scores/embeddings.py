@@ -5,23 +5,14 @@ Paper: Lens report, data section (stage 9). Letters: B batch, E embedding width.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
+from lens.data.scores.checkpoint import PublishedScorer, PublishedSettings, device_of, load_strictly
 
-from lens.data.scores.checkpoint import (
-    PublishedSettings,
-    batches,
-    device_of,
-    folder_of,
-    load_strictly,
-    processor_of,
-    published_version,
-)
+if TYPE_CHECKING:
+    import torch
 
-VERSION = "1"
-"""Of the way from the model's output to the embedding."""
 TEXT_HALF = ("text_model.", "text_projection.", "logit_scale")
 BUFFERS = ("vision_model.embeddings.position_ids",)
 
@@ -37,30 +28,17 @@ class EmbeddingSettings(PublishedSettings):
         return Embedding(self)
 
 
-class Embedding:
+class Embedding(PublishedScorer):
     """The projected vector of a picture at unit length: float32, (E,)."""
 
-    def __init__(self, settings: EmbeddingSettings):
-        self.settings = settings
-        self.name = settings.kind
-        self.columns = settings.columns
-        self.folder = folder_of(settings)
-        self.version = published_version(settings, self.folder, VERSION)
+    VERSION = "1"
 
-    def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
         import torch
 
-        rows = []
-        with torch.inference_mode():
-            for inputs in batches(images, self._processor, self.settings, self._model.device):
-                projected = self._model(**inputs).image_embeds                       # (B, E)
-                unit = torch.nn.functional.normalize(projected, dim=-1).cpu().numpy()
-                rows += [{"embedding": one} for one in unit]
-        return rows
-
-    @functools.cached_property
-    def _processor(self) -> Any:
-        return processor_of(self.folder)
+        projected = self._model(**inputs).image_embeds                       # (B, E)
+        unit = torch.nn.functional.normalize(projected, dim=-1).cpu().numpy()
+        return [{"embedding": one} for one in unit]
 
     @functools.cached_property
     def _model(self) -> Any:
