@@ -10,6 +10,7 @@ from lens.nano.scenes import Scene
 from lens.nano.things import THINGS
 
 CELL_PX = 16
+"""Side of a latent cell: 8 px of the autoencoder, packed two by two."""
 PARTS_A_SIDE = 4
 
 NUM_THINGS = 1 + len(THINGS)

@@ -128,6 +128,7 @@ _FULL_SIZE = {
 KNOWN_MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
+        # Guidance of 5 puts more things into its pictures than were asked for: docs/log.md.
         KnownModel("lens-nano", "nano", "small, inside this package, draws offline on a CPU", 20, 2.0, 128),
         KnownModel("lens", "lens", "3.8B, tuned by reinforcement learning", 20, 5.0,
                    sources=_sources("", scene_works=True), **_FULL_SIZE),

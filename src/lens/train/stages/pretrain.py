@@ -18,7 +18,7 @@ from lens.core.randomness import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
-from lens.nano.layout import NUM_PARTS, NUM_THINGS, cell_labels
+from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.scorer import score
 from lens.nano.tasks import TASKS, task_prompts, training_example
 from lens.objectives.flow_matching import flow_matching_loss
@@ -33,7 +33,6 @@ from lens.train.settings import RunSettings
 HELD_OUT_SHARD = 50_000
 """Shards from this one on are never trained on."""
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-CELL_PX = 16
 
 
 class PretrainSettings(RunSettings):
@@ -63,8 +62,6 @@ class PretrainSettings(RunSettings):
     """Prompts a task that a probe draws and scores."""
     variant: str = "nano"
     """Variant whose steps and guidance the exported model takes by default."""
-    default_guidance: float | None = Field(None, ge=0)
-    """Guidance that the exported model states itself; None leaves it to the variant."""
 
 
 class PretrainStage:
@@ -191,7 +188,6 @@ class PretrainStage:
         return LensPipeline(
             scheduler, self._vae, self._text_encoder, self._tokenizer, denoiser,
             lens_variant=self.settings.variant, default_base_resolution=self.settings.bases[0],
-            default_guidance=self.settings.default_guidance,
         )  # fmt: skip
 
 
