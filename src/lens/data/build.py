@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lens.config import write_yaml
-from lens.data.captions.captioning import Captioned, Sample, caption_samples
-from lens.data.execution import done_in_parallel, ray_session
+from lens.data.captions.captioning import Captioned, Sample, caption_samples, costs_of
+from lens.data.execution import done_in_parallel, has_gpus, ray_session
 from lens.data.filters import KEPT
 from lens.data.inventory import Inventory, take_inventory
 from lens.data.measuring import measure_part, missing_parts
@@ -23,6 +23,7 @@ from lens.data.packing import pack_shard, shard_names
 from lens.data.reading import Reader
 from lens.data.recipe import BuildSettings
 from lens.data.report import write_report
+from lens.data.scores.checkpoint import PublishedSettings
 from lens.data.selection import Measured, Selection, select
 from lens.data.shards import json_bytes
 from lens.data.tables import write_bytes
@@ -65,7 +66,7 @@ class _Build:
             if until == "scores":
                 return facts
             view = finished_view(settings) or self._view(inventory, scores)
-            facts |= {"view": settings.view_id, "counts": view.counts}
+            facts |= {"view": settings.view_id, "counts": view.counts, "captions": view.captions}
             if until == "view":
                 return facts
             facts["shards"] = self._pack(inventory, view)
@@ -83,7 +84,8 @@ class _Build:
 
         self.tell("scores", total - len(missing), total)
         with self._timed("scores") as count:
-            for done, entries in enumerate(done_in_parallel(work, missing, settings.num_workers), 1):
+            gpus = _gpus_a_worker(settings)
+            for done, entries in enumerate(done_in_parallel(work, missing, settings.num_workers, gpus), 1):
                 count["items"] += entries
                 self.tell("scores", total - len(missing) + done, total)
         return scores
@@ -94,7 +96,9 @@ class _Build:
         with self._timed("view") as count:
             selection = select(self.settings, inventory, scores, held_out)
             count["items"] = len(selection.ids)
-        return write_view(self.settings, selection, self._captions(inventory, selection))
+        captions = self._captions(inventory, selection)
+        costs = costs_of(self.settings.captions, captions.values())
+        return write_view(self.settings, selection, captions, costs)
 
     def _held_out(self) -> Measured | None:
         """Return the scores of the pictures that models are measured with."""
@@ -154,3 +158,10 @@ class _Build:
             line = {"stage": stage, **count, "seconds": seconds, "date": f"{datetime.now():%Y-%m-%dT%H:%M}"}
             with (self.out / "timings.jsonl").open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
+
+
+def _gpus_a_worker(settings: BuildSettings) -> float:
+    if settings.gpus_a_worker is not None:
+        return settings.gpus_a_worker
+    can_use = any(isinstance(one, PublishedSettings) and one.device != "cpu" for one in settings.scorers)
+    return 1.0 if can_use and has_gpus() else 0.0

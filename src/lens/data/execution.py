@@ -32,8 +32,20 @@ def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def done_in_parallel(work: Work, pieces: Sequence[Any], num_workers: int | None) -> Iterator[Any]:
-    """Yield the results of all pieces, each as soon as it is done; what a piece raises ends the build."""
+def has_gpus() -> bool:
+    """Return whether the cluster that we are connected to has any."""
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0) > 0
+
+
+def done_in_parallel(
+    work: Work, pieces: Sequence[Any], num_workers: int | None, gpus_a_worker: float = 0.0
+) -> Iterator[Any]:
+    """Yield the results of all pieces, each as soon as it is done; what a piece raises ends the build.
+
+    Ray hides all GPUs from work that does not ask for one.
+    """
     import ray
 
     if not pieces:
@@ -41,6 +53,7 @@ def done_in_parallel(work: Work, pieces: Sequence[Any], num_workers: int | None)
     rows = [{"piece": piece} for piece in pieces]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     at_once = ray.data.TaskPoolStrategy(size=num_workers) if num_workers else None
-    results = dataset.map(lambda row: {"result": work(row["piece"])}, compute=at_once)
+    gpus = gpus_a_worker or None
+    results = dataset.map(lambda row: {"result": work(row["piece"])}, compute=at_once, num_gpus=gpus)
     for row in results.iter_rows():
         yield row["result"]

@@ -31,7 +31,7 @@ SEEN_SIDE_PX = 1024
 """Models see pictures reduced by a whole factor to less than twice this."""
 
 
-def folder_of(settings: ScorerSettings) -> str:
+def scores_folder(settings: ScorerSettings) -> str:
     """Return the name of a scorer's folder, which changes with the meaning of its numbers."""
     scorer = load_scorer(settings)
     return f"{scorer.name}-{scorer.version}"
@@ -39,7 +39,7 @@ def folder_of(settings: ScorerSettings) -> str:
 
 def missing_parts(scores: Path, num_parts: int, scorers: Sequence[ScorerSettings]) -> list[int]:
     """Return the parts that some scorer has not seen yet."""
-    folders = [scores / FOLDER, *(scores / folder_of(scorer) for scorer in scorers)]
+    folders = [scores / FOLDER, *(scores / scores_folder(scorer) for scorer in scorers)]
     return [n for n in range(num_parts) if not all(part_path(folder, n).is_file() for folder in folders)]
 
 
@@ -48,7 +48,7 @@ def measure_part(
 ) -> int:
     """Measure a part by every scorer that has not seen it, and return how many entries it has."""
     entries = inventory.part(number)
-    tables = {scorer: part_path(scores / folder_of(scorer), number) for scorer in scorers}
+    tables = {scorer: part_path(scores / scores_folder(scorer), number) for scorer in scorers}
     missing = {load_scorer(scorer): path for scorer, path in tables.items() if not path.is_file()}
     pixels = part_path(scores / FOLDER, number)
     if pixels.is_file() and not missing:

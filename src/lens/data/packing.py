@@ -28,7 +28,7 @@ def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSetti
     """Write one shard of a view unless it is there, and return its line of the index."""
     facts_path = view / "shards" / f"{name}.json"
     if not facts_path.is_file():
-        rows = [row for row in read_table(view / "kept.parquet").to_pylist() if row["shard"] == name]
+        rows = read_table(view / "kept.parquet", shard=name).to_pylist()
         entries = _entries(inventory, rows)
         samples = (
             (row["id"], _files(entry[1], reader.read(entry), row, settings))

@@ -63,6 +63,12 @@ class BuildSettings(Settings):
     num_workers: int | None = Field(None, gt=0)
     """Processes at once; None takes all cores. What comes out does not depend on it."""
 
+    gpus_a_worker: float | None = Field(None, ge=0)
+    """GPUs, or a share of one, that each worker takes while it scores.
+
+    None takes one where there are any and a scorer has weights to put on it.
+    """
+
     @model_validator(mode="after")
     def _has_a_source_and_scores(self) -> Self:
         if not self.all_sources:

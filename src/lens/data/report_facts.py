@@ -18,6 +18,7 @@ from PIL import Image
 from lens.data.filters import RULES
 from lens.data.measuring import FOLDER
 from lens.data.pictures import Unreadable, decode
+from lens.data.reading import NumberedEntry
 from lens.data.shards import ShardError, read_shard
 from lens.data.sources.entry import Entry
 from lens.data.tables import column_types, part_path, read_parts, read_table
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Item = TypeVar("Item")
-Read = Callable[[tuple[int, Entry]], bytes]
-"""Returns the bytes of an entry that comes with the number of its source; none where they are gone."""
+Read = Callable[[NumberedEntry], bytes]
+"""Returns the bytes of an entry; none where they are gone."""
 
 NO_SCORES = {"height_px", "width_px"}
 """Columns of numbers that are shown as sizes."""
@@ -220,7 +221,7 @@ def _ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str, str
     return {reason: found[reason] for reason in sorted(found, key=lambda one: (stages.get(one, 99), one))}
 
 
-def _entry(facts: Facts, sample: str) -> tuple[int, Entry] | None:
+def _entry(facts: Facts, sample: str) -> NumberedEntry | None:
     if sample not in facts.entry_of:
         return None
     row = facts.entries.slice(facts.entry_of[sample], 1).to_pylist()[0]

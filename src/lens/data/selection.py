@@ -22,7 +22,7 @@ from lens.data.duplicates import (
 )
 from lens.data.filters import KEPT, RULES, reasons
 from lens.data.inventory import Inventory
-from lens.data.measuring import FOLDER, folder_of
+from lens.data.measuring import FOLDER, scores_folder
 from lens.data.recipe import BuildSettings
 from lens.data.sources.entry import SourceError
 from lens.data.tables import read_parts
@@ -60,7 +60,7 @@ class Measured(NamedTuple):
     def of(cls, settings: BuildSettings, inventory: Inventory, scores: Path) -> "Measured":
         table = read_parts(scores / FOLDER, inventory.num_parts)
         for scorer in settings.scorers:
-            found = read_parts(scores / folder_of(scorer), inventory.num_parts)
+            found = read_parts(scores / scores_folder(scorer), inventory.num_parts)
             for name in found.column_names:
                 if name not in IDENTITY:
                     table = table.append_column(name, found.column(name))

@@ -44,9 +44,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     os.replace(partial, path)
 
 
-def read_table(path: Path) -> "pa.Table":
-    """Return a table that write_table wrote."""
-    return _arrow()[1].read_table(path)
+def read_table(path: Path, **equal: str) -> "pa.Table":
+    """Return a table that write_table wrote: all rows, or those whose columns have these values."""
+    filters = [(name, "=", value) for name, value in equal.items()]
+    return _arrow()[1].read_table(path, filters=filters or None)
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -31,17 +31,21 @@ class View(NamedTuple):
     folder: Path
     counts: dict[str, int]
     """Samples by reason, `kept` among them, and `exact_copies`: entries whose bytes came before."""
+    captions: dict[str, float]
+    """What captioning cost: tokens, and money where prices are known."""
 
 
 def finished_view(settings: BuildSettings) -> View | None:
     """Return the view that the settings ask for, None when it is not there yet."""
     folder = settings.out / "views" / settings.view_id
     committed = folder / "view.json"
-    return View(folder, json.loads(committed.read_text())["counts"]) if committed.is_file() else None
+    return View(folder, **json.loads(committed.read_text())) if committed.is_file() else None
 
 
-def write_view(settings: BuildSettings, selection: Selection, captions: Mapping[str, Captioned]) -> View:
-    """Write the view of a selection; `captions` holds what came of captioning, by sample.
+def write_view(
+    settings: BuildSettings, selection: Selection, captions: Mapping[str, Captioned], costs: dict[str, float]
+) -> View:
+    """Write the view of a selection; `captions` is what came of captioning, by sample, `costs` of all of it.
 
     A sample that has no usable caption falls for what was wrong with the last one.
     """
@@ -61,8 +65,8 @@ def write_view(settings: BuildSettings, selection: Selection, captions: Mapping[
     names, numbers = np.unique(found[fell], return_counts=True)
     counts = {str(name): int(number) for name, number in zip(names, numbers, strict=True)}
     counts |= {"kept": len(kept), "exact_copies": len(copies)}
-    write_bytes(folder / "view.json", json_bytes({"counts": counts}))
-    return View(folder, counts)
+    write_bytes(folder / "view.json", json_bytes({"counts": counts, "captions": costs}))
+    return View(folder, counts, costs)
 
 
 def _write_kept(

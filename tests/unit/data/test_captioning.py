@@ -12,7 +12,7 @@ from PIL import Image
 
 from lens.chat import ChatError, Reply
 from lens.data.captions.captioner import EndpointCaptioner, SidecarCaptioner
-from lens.data.captions.captioning import Captioned, Sample, Unanswered, caption_samples, shown
+from lens.data.captions.captioning import Captioned, Sample, Unanswered, caption_samples, costs_of, shown
 
 GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
 BRIEF = "A fox on grass."
@@ -162,3 +162,12 @@ def test_a_model_is_shown_a_jpeg_no_longer_than_asked(size, expected):
     side = 128 if size[1] == 2000 else 1024
     image = Image.open(io.BytesIO(shown(jpeg(height=size[0], width=size[1]), side)))
     assert (image.format, image.size) == ("JPEG", expected)
+
+
+def test_tokens_of_all_answers_are_counted_those_that_failed_too_and_priced(tmp_path):
+    settings = settings_with(price_of_million_tokens=(2.0, 8.0), max_tries=2)
+    captioned = caption_samples(settings, samples(3), tmp_path, asker=Script("Too short.", GOOD))
+    assert costs_of(settings, captioned.values()) == {
+        "prompt_tokens": 600, "completion_tokens": 120, "cost": pytest.approx(0.00216)
+    }  # fmt: skip
+    assert costs_of(SidecarCaptioner.of({}), []) == {"prompt_tokens": 0, "completion_tokens": 0}

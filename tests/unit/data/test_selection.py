@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from lens.data.filters import KEPT
 from lens.data.inventory import Inventory, take_inventory
-from lens.data.measuring import folder_of, measure_part, missing_parts
+from lens.data.measuring import measure_part, missing_parts, scores_folder
 from lens.data.pictures import sample_id
 from lens.data.reading import Reader
 from lens.data.recipe import BuildSettings
@@ -78,11 +78,11 @@ def test_a_scorer_that_is_added_later_sees_every_picture_once_and_the_others_non
     scorers = [{"kind": "embedding", "model": clip}]
     settings, inventory, scores = measured(tmp_path / "in", tmp_path / "out", scorers=scorers)
     assert {path: path.stat().st_mtime_ns for path in pixels} == pixels
-    found = read_parts(scores / folder_of(settings.scorers[0]), inventory.num_parts).to_pylist()
+    found = read_parts(scores / scores_folder(settings.scorers[0]), inventory.num_parts).to_pylist()
     assert [row["embedding"] is None for row in found] == [False] * 4 + [True], "a row for every entry"
     assert np.linalg.norm(found[2]["embedding"]) == pytest.approx(1, abs=1e-5)
     assert missing_parts(scores, inventory.num_parts, settings.scorers) == []
-    part_path(scores / folder_of(settings.scorers[0]), 1).unlink()
+    part_path(scores / scores_folder(settings.scorers[0]), 1).unlink()
     assert missing_parts(scores, inventory.num_parts, settings.scorers) == [1]
 
 

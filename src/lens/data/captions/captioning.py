@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
 from lens.chat import Chat, ChatError, Reply, image_part, text_part
@@ -97,6 +98,17 @@ def caption_samples(
         kept = f"{len(captioned)} samples have captions, {len(errors)} or more have none yet."
         raise Unanswered(f"{kept} The last error: {errors[-1]} Run the same command again to go on.")
     return captioned
+
+
+def costs_of(settings: AnyCaptioner, captioned: Iterable[Captioned]) -> dict[str, float]:
+    """Return the tokens of all answers, those that failed too, and what they cost where prices are known."""
+    counts = np.array([(0, 0), *((one.prompt_tokens, one.completion_tokens) for one in captioned)])  # (N, 2)
+    prompt, completion = counts.sum(axis=0).tolist()
+    costs: dict[str, float] = {"prompt_tokens": prompt, "completion_tokens": completion}
+    if isinstance(settings, EndpointCaptioner) and settings.price_of_million_tokens:
+        asked, written = settings.price_of_million_tokens
+        costs["cost"] = round((asked * prompt + written * completion) / 1e6, 6)
+    return costs
 
 
 def asker_of(settings: ModelCaptioner) -> Asker:

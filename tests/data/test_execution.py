@@ -1,0 +1,42 @@
+"""Work through Ray sees a GPU when it asks for one, and none otherwise."""
+
+import os
+
+import pytest
+import ray
+
+from lens.data.build import _gpus_a_worker
+from lens.data.execution import done_in_parallel, has_gpus
+from lens.data.recipe import BuildSettings
+
+ALONE = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
+
+
+@pytest.fixture(scope="module")
+def two_gpus():
+    """A Ray of this machine that is told of two GPUs; nothing here computes on them."""
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def settings_with(*scorers: dict, **changes) -> BuildSettings:
+    values = {"out": "out", "source": {"kind": "folder", "path": "in"}, "filters": ALONE}
+    return BuildSettings.of(values | {"scorers": scorers} | changes)
+
+
+def test_only_work_that_asks_for_a_gpu_is_given_one(two_gpus):
+    def seen(_):
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+    assert list(done_in_parallel(seen, [0], 1)) == [""]
+    assert set(done_in_parallel(seen, [0, 1], 1, 1.0)) <= {"0", "1"}
+
+
+def test_a_worker_takes_a_gpu_where_a_scorer_has_weights_for_it_unless_told_otherwise(two_gpus):
+    assert has_gpus()
+    weights, detector = {"kind": "embedding", "model": "clip"}, {"kind": "nudenet"}
+    assert _gpus_a_worker(settings_with(weights, detector)) == 1.0
+    assert _gpus_a_worker(settings_with(detector)) == 0.0
+    assert _gpus_a_worker(settings_with(weights | {"device": "cpu"})) == 0.0
+    assert _gpus_a_worker(settings_with(weights, gpus_a_worker=0.25)) == 0.25
