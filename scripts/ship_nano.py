@@ -36,8 +36,9 @@ system on a laptop, offline; it is no general text-to-image model.
 Pictures composed of {num_things} things of Noto emoji art (Apache 2.0) on backgrounds of {num_colours}
 colours: one thing somewhere, large or small; two to five of a kind; two things beside or above one another,
 one or more of each; three different things. Nine aspect ratios at base 128. Small is 32 px and large 64 px at
-that base, and things stand in nine places of a square picture, more or fewer of others, unless more room is
-needed: what two CPU cores can teach in hours.
+that base. Things stand where few compositions put them: alone in the centre unless the prompt says otherwise,
+in company in one of two ways for each number, in a relation in one. Seeds change little else: what two CPU
+cores can teach in hours.
 
 Things: {things}.
 

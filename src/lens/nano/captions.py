@@ -55,8 +55,13 @@ class Phrase(NamedTuple):
 def brief_caption(
     scene: Scene, rng: np.random.Generator, split: Split = "train", mention: Mention | None = None
 ) -> str:
-    """Return one phrase or sentence about a scene; what it mentions is drawn unless given."""
-    mention = mention or Mention(*(bool(rng.random() < share) for share in (0.8, 0.85, 0.6)))
+    """Return one phrase or sentence about a scene; what it mentions is drawn unless given.
+
+    A drawn mention always tells the size and the place of a thing alone that are not the usual ones.
+    """
+    if mention is None:
+        background, relation, detail = (bool(rng.random() < share) for share in (0.8, 0.85, 0.4))
+        mention = Mention(background, relation, detail or not scene.is_plain)
     speaker = _Speaker(scene, rng, split)
     if split == "train" and rng.random() < 0.1:
         return speaker.tags(mention)
@@ -251,8 +256,10 @@ class _Speaker:
         return ", ".join(tags)
 
     def _detailed(self) -> str:
-        """Return a thing that is alone with its size, its place, or both."""
+        """Return a thing that is alone with its size, its place, or both, above all the unusual ones."""
         has_size, has_place = self.pick(((True, True), (True, False), (False, True)))
+        has_size = has_size or self.scene.size() == "small"
+        has_place = has_place or self.scene.place() != "centre"
         phrase = self.phrase(0, self.pick(SIZE_ADJECTIVES[self.scene.size()]) if has_size else "")
         return f"{phrase} {self.place(self.scene.place())}" if has_place else phrase
 

@@ -17,6 +17,7 @@ from lens.nano.wording import (
     NEUTRAL_ADJECTIVES,
     NUMBERS,
     PREPOSITIONS,
+    SIZE_ADJECTIVES,
     SPOTS,
     STYLES,
     TEST,
@@ -124,6 +125,21 @@ def test_the_place_of_a_thing_alone_is_told_in_words_of_that_place(place):
     for text in text_only:
         for word, pattern in pattern_of.items():
             assert bool(re.search(pattern, text)) == (word in place.split()), text
+
+
+def test_a_caption_tells_the_size_and_the_place_of_a_thing_alone_that_are_not_the_usual_ones():
+    rng = np.random.default_rng(4)
+    told = {"size": 0, "place": 0}
+    for _ in range(300):
+        scene = random_scene(rng, 128, 128, "single")
+        text = brief_caption(scene, rng).lower()
+        if scene.size() == "small":
+            told["size"] += 1
+            assert any(word in text for word in SIZE_ADJECTIVES["small"]), text
+        if scene.place() != "centre":
+            told["place"] += 1
+            assert any(word in text for word in ("left", "right", "top", "upper", "bottom", "lower")), text
+    assert min(told.values()) > 50
 
 
 def test_nothing_unasked_is_mentioned():

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from lens.core.geometry import buckets_for
+from lens.nano.composition import GRID_PX, MOST_THINGS
 from lens.nano.scenes import (
-    CROWD_SIDES,
-    GRID_PX,
     KINDS,
     OPPOSITE,
     PLACES,
@@ -60,7 +59,7 @@ def test_a_scene_of_a_kind_has_what_the_kind_says(kind):
         assert [thing.thing for thing in scene.placed] == [
             thing for thing, count in scene.groups for _ in range(count)
         ]
-        assert len(scene.placed) <= max(CROWD_SIDES)
+        assert len(scene.placed) <= MOST_THINGS
         assert (scene.relation is not None) == kind.startswith("position")
 
 

@@ -1,0 +1,171 @@
+"""Where things stand in a picture: few compositions, each decided by how many things there are and of what.
+
+A thing alone stands in the centre unless its caption says otherwise; things in company have two compositions
+for each number, and things in a relation one. A model then learns one choice for a whole picture, not one for
+every place: with things scattered at random, counts were never learned on two CPU cores (docs/log.md).
+Knows numbers and lengths in pixels, nothing of things or sentences. "Along" is the axis of a line of things,
+"across" the other one; corners are the upper left ones.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+GRID_PX = 16
+"""From base 96 on, corners and sides are whole latent cells, so that a thing has few looks in latents."""
+
+MOST_THINGS = 5
+
+PLAIN_SHARE = 0.5
+"""Share of things alone that are large and in the centre, as captions that say nothing about it mean."""
+
+
+class Spot(NamedTuple):
+    """The square of one thing, by its centre."""
+
+    x_px: int
+    y_px: int
+    size_px: int
+
+
+class Frame(NamedTuple):
+    """A picture to fill."""
+
+    height_px: int
+    width_px: int
+
+    @property
+    def base_px(self) -> float:
+        """Return the side of the square of the same area."""
+        return math.sqrt(self.height_px * self.width_px)
+
+    @property
+    def grid_px(self) -> int:
+        """Return the step of corners and sides; stamps have no room for whole cells."""
+        return GRID_PX if self.base_px > 90 else 2
+
+    @property
+    def small_px(self) -> int:
+        """Return the side of a small thing: a quarter of the base."""
+        return self.grid_px * round(self.base_px / 4 / self.grid_px)
+
+    @property
+    def large_px(self) -> int:
+        """Return the side of a large thing: half of the base."""
+        return self.grid_px * round(self.base_px / 2 / self.grid_px)
+
+    def middle(self, length_px: int, side_px: int) -> int:
+        """Return the corner of a thing in the middle of an axis."""
+        return self.grid_px * round((length_px - side_px) / 2 / self.grid_px)
+
+    def halves(self, length_px: int, side_px: int) -> tuple[int, int]:
+        """Return the corners of two things on an axis, each in its half; negative where they do not fit."""
+        first = self.grid_px * math.floor((length_px / 4 - side_px / 2) / self.grid_px)
+        return first, length_px - side_px - first
+
+    def thirds(self, length_px: int, side_px: int) -> tuple[int, int, int]:
+        """Return the corners of three things on an axis: at both ends and in the middle."""
+        return 0, self.middle(length_px, side_px), length_px - side_px
+
+    def has_thirds(self, length_px: int) -> bool:
+        """Return whether three small things stand apart on an axis."""
+        return length_px >= 3 * self.small_px + 2 * self.grid_px
+
+
+def compose(
+    rng: np.random.Generator, counts: Sequence[int], relation: str | None, height_px: int, width_px: int
+) -> list[Spot]:
+    """Return a spot for each thing, group by group.
+
+    Things in no relation stand in reading order: the first ones left, or above.
+    """
+    frame = Frame(height_px, width_px)
+    if relation:
+        is_level = relation in ("left of", "right of")
+        order = 1 if relation in ("left of", "above") else -1
+        corners, side_px = _related(frame, counts, is_level, order)
+    elif sum(counts) == 1:
+        is_level = True
+        corners, side_px = _alone(rng, frame)
+    else:
+        is_level = width_px >= height_px
+        along_px, across_px = (width_px, height_px) if is_level else (height_px, width_px)
+        corners, side_px = _apart(frame, sum(counts), along_px, across_px, bool(rng.random() < 0.5))
+    half_px = side_px // 2
+    spots = [Spot(along + half_px, across + half_px, side_px) for along, across in corners]
+    return spots if is_level else [Spot(y_px, x_px, size_px) for x_px, y_px, size_px in spots]
+
+
+Corners = list[tuple[int, int]]
+"""(along, across) of each thing."""
+
+
+def _alone(rng: np.random.Generator, frame: Frame) -> tuple[Corners, int]:
+    lengths_px = frame.width_px, frame.height_px
+    if rng.random() < PLAIN_SHARE:
+        side_px, thirds = frame.large_px, (1, 1)
+    else:
+        side_px = (frame.small_px, frame.large_px)[int(rng.integers(2))]
+        # A side of more than two thirds of an axis leaves its centre too near the line between two thirds.
+        has_choice = [side_px <= 0.62 * length_px for length_px in lengths_px]
+        thirds = tuple(int(rng.integers(3)) if choice else 1 for choice in has_choice)
+    x, y = (
+        frame.thirds(length_px, side_px)[third] for length_px, third in zip(lengths_px, thirds, strict=True)
+    )
+    return [(x, y)], side_px
+
+
+def _apart(
+    frame: Frame, num_things: int, along_px: int, across_px: int, is_first: bool
+) -> tuple[Corners, int]:
+    """Return one of the two compositions of a number of things."""
+    side_px = frame.small_px
+    start, middle, end = frame.thirds(along_px, side_px)
+    top, level, bottom = frame.thirds(across_px, side_px)
+    near, far = frame.halves(along_px, side_px)
+    upper, lower = frame.halves(across_px, side_px)
+    if num_things == 2 and is_first:
+        side_px = _side_of_two(frame, along_px)
+        level = frame.middle(across_px, side_px)
+        return [(along, level) for along in frame.halves(along_px, side_px)], side_px
+    compositions: dict[tuple[int, bool], Corners] = {
+        (2, False): [(near, upper), (far, lower)],
+        (3, True): [(start, level), (middle, level), (end, level)],
+        (3, False): [(middle, top), (start, bottom), (end, bottom)],
+        (4, True): [(near, upper), (far, upper), (near, lower), (far, lower)],
+        (4, False): [(middle, top), (start, level), (end, level), (middle, bottom)],
+        (5, True): [(start, top), (end, top), (middle, level), (start, bottom), (end, bottom)],
+        (5, False): [(start, upper), (middle, upper), (end, upper), (near, lower), (far, lower)],
+    }
+    return compositions[num_things, is_first], side_px
+
+
+def _related(frame: Frame, counts: Sequence[int], is_level: bool, order: int) -> tuple[Corners, int]:
+    """Return both groups on their sides of the middle, the first one before the second if `order` is 1."""
+    lengths_px = frame.width_px, frame.height_px
+    along_px, across_px = lengths_px if is_level else lengths_px[::-1]
+    side_px = _side_of_two(frame, along_px) if sum(counts) == 2 else frame.small_px
+    corners: Corners = []
+    for count, half in zip(counts, (0, 1)[::order], strict=True):
+        along = frame.halves(along_px, side_px)[half]
+        if count == 3 and not frame.has_thirds(across_px):
+            # Two at the edge and one further in, where three do not fit side by side.
+            outer, step_px = (0, along_px - side_px)[half], (1 - 2 * half) * (side_px + frame.grid_px)
+            start, middle, end = frame.thirds(across_px, side_px)
+            corners += [(outer, start), (outer + step_px, middle), (outer, end)]
+            continue
+        acrosses = {
+            1: (frame.middle(across_px, side_px),),
+            2: frame.halves(across_px, side_px),
+            3: frame.thirds(across_px, side_px),
+        }[count]
+        corners += [(along, across) for across in acrosses]
+    return corners, side_px
+
+
+def _side_of_two(frame: Frame, along_px: int) -> int:
+    """Return the side of two things on an axis: large where both fit with room between them."""
+    near, far = frame.halves(along_px, frame.large_px)
+    return frame.large_px if near >= 0 and far - near >= frame.large_px + frame.grid_px else frame.small_px
