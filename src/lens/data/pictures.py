@@ -9,12 +9,13 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded; Pillow knows dozens more, each of them code that reads strangers' bytes."""
 MAX_PIXELS = 256 * 2**20
 """Pictures that claim more are refused before any of them is decoded."""
+STRIP_PIXELS = 2**16
 BEHIND = (255, 255, 255)
 """Transparent pictures are put on white, as a page would show them."""
 
@@ -72,8 +73,9 @@ def _decoded(content: bytes, max_pixels: int) -> Picture:
             notes.append("animated")
             opened.seek(0)
         opened.load()
-        upright = ImageOps.exif_transpose(opened)
-        if opened.getexif().get(0x0112, 1) not in (0, 1):
+        upright: Image.Image = opened
+        if opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
+            upright = ImageOps.exif_transpose(opened)  # copies the picture even where it has nothing to do
             notes.append("rotated")
         rgb, made = _to_rgb(upright)
         return Picture(rgb, opened.format or "", (*notes, *made))
@@ -86,16 +88,54 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image), ("deep", "grey")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image if image.mode == "RGBA" else image.convert("RGBA")
-        alpha = layered.getchannel("A")
-        # Full-colour pictures that carry an opaque alpha channel are as common as transparent ones.
-        if alpha.getextrema()[0] == 255:
-            return layered.convert("RGB"), ()
-        page = Image.new("RGB", image.size, BEHIND)
-        page.paste(layered.convert("RGB"), mask=alpha)
-        return page, ("alpha",)
+        return _on_page(image)
     notes = {"CMYK": ("cmyk",), "P": ("palette",), "L": ("grey",), "1": ("grey",)}
     return image.convert("RGB"), notes.get(image.mode, ())
+
+
+def _on_page(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return a picture with transparency on a page of BEHIND, and whether anything shows through.
+
+    Strip by strip, so that what is made on the way stays in the processor's cache: over giants, whole passes
+    took as long as decoding, and three times the memory.
+    """
+    if image.mode == "P":
+        return _palette_on_page(image)
+    mode = "L" if image.mode == "LA" else "RGB"
+    width, height = image.size
+    page = Image.new(mode, image.size, BEHIND[: len(mode)])
+    is_opaque = True
+    num_rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, num_rows):
+        strip = image.crop((0, top, width, min(height, top + num_rows)))
+        if image.mode not in ("LA", "RGBA"):
+            strip = strip.convert("RGBA")
+        alpha = strip.getchannel("A")
+        if alpha.getextrema()[0] == 255:
+            page.paste(strip.convert(mode), (0, top))
+            continue
+        is_opaque = False
+        if box := alpha.getbbox():
+            seen = strip.crop(box).convert(mode)
+            page.paste(seen, (box[0], top + box[1]), alpha.crop(box))
+    # Full-colour pictures that carry an opaque alpha channel are as common as transparent ones.
+    rgb = page if mode == "RGB" else page.convert("RGB")
+    return rgb, () if is_opaque else ("alpha",)
+
+
+def _palette_on_page(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Put the colours of a palette on the page, not the pixels that have them."""
+    colours = Image.fromarray(np.arange(256, dtype=np.uint8)[None], "P")
+    colours.putpalette(image.getpalette() or [])
+    colours.info["transparency"] = image.info["transparency"]
+    layered = colours.convert("RGBA")
+    shown = np.array(image.histogram()) > 0
+    is_opaque = (np.asarray(layered)[0, shown, 3] == 255).all()
+    on_page, _ = _on_page(layered)
+    solid = image.copy()
+    solid.info.pop("transparency")
+    solid.putpalette(on_page.tobytes())
+    return solid.convert("RGB"), ("palette",) if is_opaque else ("alpha",)
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lens.data import pictures
 from lens.data.pictures import Unreadable, decode, sample_id
 
 
@@ -67,6 +68,38 @@ def test_transparency_lies_on_white_and_an_opaque_alpha_channel_is_no_transparen
     pixels = np.asarray(picture.image)
     assert (pixels[:10] == 255).all()
     np.testing.assert_array_equal(pixels[10:], noise()[10:])
+
+
+def on_white(layered: Image.Image) -> np.ndarray:
+    """Each pixel blended alone: colour times alpha, white for the rest."""
+    pixels = np.asarray(layered.convert("RGBA")).astype(np.float64)
+    alpha = pixels[..., 3:] / 255
+    return pixels[..., :3] * alpha + 255 * (1 - alpha)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "P with one clear colour", "L with one clear shade"])
+def test_every_kind_of_transparency_is_blended_pixel_by_pixel_across_strips(mode, monkeypatch):
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 7 * 40)
+    colours, clear = noise(channels=1)[..., 0] % 5, {"transparency": 3}
+    if mode in ("RGBA", "LA"):
+        image, options = Image.fromarray(noise(channels=len(mode))), {}
+    elif mode.startswith("P"):
+        image = Image.fromarray(colours, "P")
+        image.putpalette([9, 8, 7, 60, 200, 90, 0, 0, 255, 250, 3, 120, 31, 32, 33])
+        options = {"transparency": bytes([255, 0, 130])} if mode == "P" else clear
+    else:
+        image, options = Image.fromarray(colours), clear
+    content = encoded(image, **options)
+    picture = decode(content)
+    assert picture.notes == ("alpha",)
+    with Image.open(io.BytesIO(content)) as opened:
+        np.testing.assert_allclose(np.asarray(picture.image), on_white(opened), atol=1)
+
+
+def test_a_palette_whose_clear_colour_is_not_used_is_opaque():
+    image = Image.fromarray(noise(channels=1)[..., 0] % 2, "P")
+    image.putpalette([9, 8, 7, 60, 200, 90, 0, 0, 255])
+    assert decode(encoded(image, transparency=2)).notes == ("palette",)
 
 
 def test_sixteen_bits_are_scaled_not_clipped():

@@ -17,6 +17,8 @@ SHORT_SIDE_PX = 384
 """Pictures are compared at one scale: what is sharp at 384 px may be blurred at its full size."""
 LUMINANCE_SIDE_PX = 128
 """Pixels a side that the mean is taken over: its error is 0.002 where shades differ by a quarter."""
+ROWS_AT_ONCE = 128
+"""Of a picture whose clarity is measured: so few stay in the processor's cache."""
 HASH_INPUT_PX = 32
 HASH_SIDE = 8
 
@@ -65,9 +67,18 @@ def clarity(grey: NDArray[np.uint8]) -> float:
     """
     if min(grey.shape) < 3:
         return 0.0
-    wide = grey.astype(np.int16)
-    sides = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:]  # (H-2, W-2)
-    return float((sides - 4 * wide[1:-1, 1:-1]).var(dtype=np.float64))
+    total, squares = 0.0, 0.0
+    for top in range(0, grey.shape[0] - 2, ROWS_AT_ONCE):
+        wide = grey[top : top + ROWS_AT_ONCE + 2].astype(np.int16)
+        sides = wide[:-2, 1:-1] + wide[2:, 1:-1]                            # (rows, W-2)
+        sides += wide[1:-1, :-2]
+        sides += wide[1:-1, 2:]
+        sides -= 4 * wide[1:-1, 1:-1]
+        # Sums of whole numbers are exact in float64, so neither strips nor machines change the score.
+        exact = sides.ravel().astype(np.float64)
+        total, squares = total + exact.sum(), squares + exact @ exact
+    count = (grey.shape[0] - 2) * (grey.shape[1] - 2)
+    return float(squares / count - (total / count) ** 2)
 
 
 def entropy(grey: Image.Image) -> float:
