@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,7 +132,7 @@ class _Build:
             numbered = part[entry % size]
             words = selection.read_words[index] if selection.read_words else ()
             name = str(selection.ids[index])
-            yield Sample(name, numbered[1].caption, words, lambda of=numbered: self.reader.read(of))
+            yield Sample(name, numbered[1].caption, words, partial(self.reader.read, numbered))
 
     def _pack(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
         names = shard_names(view.folder)

@@ -1,6 +1,6 @@
 """Settings of captioning: where captions come from, how often it is tried, what a caption has to keep."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,20 @@ class TransformersCaptioner(ModelCaptioner):
     device: str = "auto"
 
 
+class VllmCaptioner(ModelCaptioner):
+    """A vision-language model that vLLM runs on the GPUs of the cluster, through Ray Data."""
+
+    kind: Literal["vllm"] = "vllm"
+    model: str
+    """A folder that every machine of the cluster sees, or a name on the hub."""
+    replicas: int = Field(1, ge=1)
+    """Engines at once; how many GPUs each takes is the engine's tensor_parallel_size."""
+    batch_size: int = Field(64, ge=1)
+    """Pictures that are handed to an engine together."""
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of vLLM's engine, such as max_model_len."""
+
+
 AnyCaptioner = Annotated[
-    SidecarCaptioner | EndpointCaptioner | TransformersCaptioner, Field(discriminator="kind")
+    SidecarCaptioner | EndpointCaptioner | TransformersCaptioner | VllmCaptioner, Field(discriminator="kind")
 ]

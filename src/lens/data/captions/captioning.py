@@ -5,7 +5,7 @@ was; an audit that was changed reads them again without asking. Knows nothing of
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +22,7 @@ from lens.data.captions.captioner import (
     ModelCaptioner,
     SidecarCaptioner,
     TransformersCaptioner,
+    VllmCaptioner,
 )
 from lens.data.captions.wording import WORDINGS, Kind, Wording
 from lens.data.pictures import decode
@@ -53,6 +54,19 @@ class Sample(NamedTuple):
     """Returns the picture's bytes; called only when a model has to see it."""
 
 
+class Question(NamedTuple):
+    """One caption of one sample that a model has to write."""
+
+    key: str
+    sample: Sample
+    kind: Kind
+    attempt: int
+
+
+ReplyAll = Callable[[ModelCaptioner, Collection[Question]], Iterator[tuple[str, Reply | ChatError]]]
+"""Whatever answers many questions at once, in any order; it returns their keys with the answers."""
+
+
 class Asker(Protocol):
     """Whatever answers a wording about a picture."""
 
@@ -74,8 +88,11 @@ def caption_samples(
     folder: Path,
     on_caption: Callable[[int], None] = lambda done: None,
     asker: Asker | None = None,
+    reply_all: ReplyAll | None = None,
 ) -> dict[str, Captioned]:
-    """Return what came of every sample, by id; `asker` takes the place of the one that the settings name.
+    """Return what came of every sample, by id.
+
+    `asker` or `reply_all` takes the place of what the settings name.
 
     Raises: Unanswered when a model did not answer for some of them; every answer that came is kept.
     """
@@ -84,9 +101,12 @@ def caption_samples(
         return {one.id: Captioned(one.sidecar, failure="" if one.sidecar else missing) for one in samples}
     answers = Answers(folder / "answers.jsonl")
     try:
-        asker = asker or asker_of(settings)
         captioned, errors = {}, []
-        for done, (name, result) in enumerate(_in_threads(settings, samples, answers, asker), 1):
+        if isinstance(settings, VllmCaptioner):
+            results = _in_rounds(settings, samples, answers, reply_all or _replies_of_vllm)
+        else:
+            results = _in_threads(settings, samples, answers, asker or asker_of(settings))
+        for done, (name, result) in enumerate(results, 1):
             if isinstance(result, ChatError):
                 errors.append(result)
             else:
@@ -155,7 +175,8 @@ def _in_threads(
         left = iter(samples)
         while True:
             while len(waiting) < 2 * at_once and in_a_row < patience and (one := next(left, None)):
-                waiting[pool.submit(_caption, settings, one, answers, asker)] = one.id
+                ask = _Asking(settings, one, asker)
+                waiting[pool.submit(_caption, settings, one, answers, asker.name, ask)] = one.id
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -168,21 +189,101 @@ def _in_threads(
                 yield name, result
 
 
-def _caption(settings: ModelCaptioner, sample: Sample, answers: Answers, asker: Asker) -> Captioned:
+def _in_rounds(
+    settings: VllmCaptioner, samples: Iterable[Sample], answers: Answers, reply_all: ReplyAll
+) -> Iterator[tuple[str, Captioned | ChatError]]:
+    """Yield what came of each sample; all that have a question open are asked together, round by round."""
+
+    def advanced(sample: Sample) -> Captioned | Question:
+        try:
+            return _caption(settings, sample, answers, settings.model, _left_open)
+        except _Open as left:
+            return left.question
+
+    def answered(open_ones: dict[str, Question]) -> Iterator[tuple[Sample, Captioned | Question | ChatError]]:
+        for key, reply in reply_all(settings, list(open_ones.values())):
+            sample = open_ones.pop(key).sample
+            if isinstance(reply, ChatError):
+                yield sample, reply
+            else:
+                answers.put(key, reply._asdict())
+                yield sample, advanced(sample)
+        for question in open_ones.values():
+            yield question.sample, ChatError("The engine ended without an answer.", is_final=False)
+
+    results: Iterator[tuple[Sample, Captioned | Question | ChatError]]
+    results = ((sample, advanced(sample)) for sample in samples)
+    while True:
+        asked: dict[str, Question] = {}
+        for sample, result in results:
+            if isinstance(result, Question):
+                asked[result.key] = result
+            else:
+                yield sample.id, result
+        if not asked:
+            return
+        results = answered(asked)
+
+
+def _replies_of_vllm(
+    settings: ModelCaptioner, questions: Collection[Question]
+) -> Iterator[tuple[str, Reply | ChatError]]:
+    from lens.data.captions.vllm import replies
+
+    assert isinstance(settings, VllmCaptioner)
+    return replies(settings, questions)
+
+
+class _Open(Exception):
+    """A question that is answered in the next round."""
+
+    def __init__(self, question: Question):
+        super().__init__(question.key)
+        self.question = question
+
+
+def _left_open(question: Question) -> dict[str, Any]:
+    raise _Open(question)
+
+
+class _Asking:
+    """Asks at once, and reads and reduces a sample's picture once for all questions about it."""
+
+    def __init__(self, settings: ModelCaptioner, sample: Sample, asker: Asker):
+        self._settings, self._sample, self._asker = settings, sample, asker
+        self._picture: bytes | None = None
+
+    def __call__(self, question: Question) -> dict[str, Any]:
+        self._picture = self._picture or shown(self._sample.read(), self._settings.side_px)
+        wording, temperature = WORDINGS[question.kind], self._settings.temperature
+        try:
+            return self._asker.ask(self._picture, wording, temperature, question.attempt)._asdict()
+        except ChatError as error:
+            if error.status not in REFUSES_THIS_ONE:
+                raise
+            # Kept as an answer: this picture would be turned down again.
+            refused = Reply(str(error), is_refused=True, is_cut=False, prompt_tokens=0, completion_tokens=0)
+            return refused._asdict()
+
+
+def _caption(
+    settings: ModelCaptioner,
+    sample: Sample,
+    answers: Answers,
+    model: str,
+    ask: Callable[[Question], dict[str, Any]],
+) -> Captioned:
     texts: dict[Kind, str] = {}
     tokens = [0, 0]
-    picture: bytes | None = None
     for kind in settings.kinds:
-        wording = WORDINGS[kind]
         audit = settings.audit if kind == "dense" else BRIEF_AUDIT
         reason: str | None = None
         for attempt in range(settings.max_tries):
             sampling = {"temperature": settings.temperature, "side_px": settings.side_px}
-            key = answer_key(sample.id, wording.version, asker.name, sampling, attempt)
+            key = answer_key(sample.id, WORDINGS[kind].version, model, sampling, attempt)
             answer = answers.get(key)
             if answer is None:
-                picture = picture or shown(sample.read(), settings.side_px)
-                answer = _asked(asker, picture, wording, settings.temperature, attempt)
+                answer = ask(Question(key, sample, kind, attempt))
                 answers.put(key, answer)
             tokens = [tokens[0] + answer["prompt_tokens"], tokens[1] + answer["completion_tokens"]]
             reason = _failure(answer, audit, sample.read_words)
@@ -192,17 +293,6 @@ def _caption(settings: ModelCaptioner, sample: Sample, answers: Answers, asker: 
         if reason is not None:
             return Captioned(failure=reason, prompt_tokens=tokens[0], completion_tokens=tokens[1])
     return Captioned(texts.get("dense", ""), texts.get("brief", ""), "", *tokens)
-
-
-def _asked(asker: Asker, picture: bytes, wording: Wording, temperature: float, seed: int) -> dict[str, Any]:
-    try:
-        return asker.ask(picture, wording, temperature, seed)._asdict()
-    except ChatError as error:
-        if error.status not in REFUSES_THIS_ONE:
-            raise
-        # Kept as an answer: this picture would be turned down again.
-        refused = Reply(str(error), is_refused=True, is_cut=False, prompt_tokens=0, completion_tokens=0)
-        return refused._asdict()
 
 
 def _failure(answer: Mapping[str, Any], audit: Audit, read_words: Sequence[str]) -> str | None:

@@ -1,0 +1,139 @@
+"""Captions through Ray Data in rounds, as vLLM makes them, with an engine that writes by rule.
+
+The engine itself needs a GPU. What is around it is real: Ray reads the pictures in its workers, makes the
+requests that the engine gets, takes up the columns that it leaves, and every answer is kept and audited.
+"""
+
+import io
+from functools import partial
+
+import pytest
+from PIL import Image
+
+from lens.data.captions.captioner import VllmCaptioner
+from lens.data.captions.captioning import Sample, Unanswered, caption_samples
+from lens.data.captions.vllm import FAILURE, engine, replies
+from lens.data.execution import ray_session
+
+GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session():
+    with ray_session(None, 2):
+        yield
+
+
+def jpeg(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (160, 90), (shade, 40, 90)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def samples(count: int) -> list[Sample]:
+    return [Sample(f"{item:064x}", "", (), partial(jpeg, 10 * item)) for item in range(count)]
+
+
+def settings_with(**changes) -> VllmCaptioner:
+    return VllmCaptioner.of({"model": "seer", "audit": {"min_words": 10}, "side_px": 64} | changes)
+
+
+def rule(row: dict) -> dict:
+    """Write as the engine does: a good caption at the second try."""
+    data = row["__data"]
+    system, user = data["messages"]
+    assert system["role"] == "system" and user["role"] == "user"
+    asked, shown = user["content"]
+    assert asked["type"] == "text" and shown["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    sampling = data["sampling_params"]
+    text = GOOD if sampling["seed"] else "Too short."
+    if "at most 20 words" in asked["text"]:
+        text = "A fox on grass."
+    done = {"generated_text": f" {text}\n", "num_input_tokens": 300, "num_generated_tokens": 20}
+    return {"__data": data | done | {FAILURE: ""}}
+
+
+def processor_with(engine):
+    """Ray's own way to put a stage between what comes before it and what comes after."""
+    from ray.llm._internal.batch.stages.base import wrap_postprocess, wrap_preprocess
+
+    def process(settings, before, after):
+        first = wrap_preprocess(before, "__data")
+        last = wrap_postprocess(after, "__data", include_error_column=True)
+        return lambda rows: rows.map(first).map(engine).map(last)
+
+    return process
+
+
+def test_captions_that_fail_are_asked_for_again_in_the_next_round_and_no_answer_twice(tmp_path):
+    rounds = []
+
+    def reply_all(settings, questions):
+        rounds.append(sorted((question.kind, question.attempt) for question in questions))
+        return replies(settings, questions, processor_with(rule))
+
+    settings = settings_with(kinds=("dense", "brief"))
+    done = caption_samples(settings, samples(3), tmp_path, reply_all=reply_all)
+    assert {(one.dense, one.brief, one.failure) for one in done.values()} == {(GOOD, "A fox on grass.", "")}
+    assert {(one.prompt_tokens, one.completion_tokens) for one in done.values()} == {(900, 60)}
+    assert rounds == [[("dense", 0)] * 3, [("dense", 1)] * 3, [("brief", 0)] * 3]
+    again = caption_samples(settings, samples(4), tmp_path, reply_all=reply_all)
+    assert len(again) == 4 and rounds[3:] == [[("dense", 0)], [("dense", 1)], [("brief", 0)]]
+
+
+def test_a_caption_that_never_passes_falls_with_the_reason(tmp_path):
+    settings = settings_with(max_tries=1)
+    done = caption_samples(
+        settings, samples(2), tmp_path, reply_all=partial(replies, processor=processor_with(rule))
+    )
+    assert {one.failure for one in done.values()} == {"too_short"}
+
+
+def test_what_the_engine_cannot_take_leaves_the_others_and_the_build_says_how_to_go_on(tmp_path):
+    def reply_all(settings, questions):
+        third = next(one.key for one in questions if one.sample.id == f"{2:064x}")
+
+        def engine(row, third=third):
+            data = row["__data"]
+            if data["key"] == third:
+                return {"__data": data | {FAILURE: "ValueError: too many tiles"}}
+            return rule(row)
+
+        return replies(settings, questions, processor_with(engine))
+
+    with pytest.raises(Unanswered, match=r"3 samples have captions, 1 or more have none.*too many tiles"):
+        caption_samples(settings_with(audit={"min_words": 2}), samples(4), tmp_path, reply_all=reply_all)
+
+
+def test_an_engine_that_ends_early_loses_no_answer_that_came(tmp_path):
+    def reply_all(settings, questions):
+        yield next(replies(settings, questions, processor_with(rule)))
+
+    settings = settings_with(audit={"min_words": 2})
+    with pytest.raises(Unanswered, match="without an answer"):
+        caption_samples(settings, samples(2), tmp_path, reply_all=reply_all)
+    asked = []
+
+    def rest(settings, questions):
+        asked.extend(questions)
+        return replies(settings, questions, processor_with(rule))
+
+    assert len(caption_samples(settings, samples(2), tmp_path, reply_all=rest)) == 2
+    assert len(asked) == 1
+
+
+def test_vllm_is_asked_for_as_the_recipe_says(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    settings = settings_with(
+        model=str(tmp_path), replicas=3, batch_size=17,
+        engine={"max_model_len": 4096, "tensor_parallel_size": 2},
+    )  # fmt: skip
+    built = engine(settings, lambda row: row, lambda row: row)
+    names = built.list_stage_names()
+    order = [names.index(name) for name in ("PrepareMultimodalStage", "ChatTemplateStage", "vLLMEngineStage")]
+    assert order == sorted(order)
+    given = built.get_stage_by_name("vLLMEngineStage").fn_constructor_kwargs
+    assert given["model"] == str(tmp_path) and given["should_continue_on_error"]
+    asked = {"max_model_len": 4096, "tensor_parallel_size": 2, "limit_mm_per_prompt": {"image": 1}}
+    assert asked.items() <= given["engine_kwargs"].items()
+    assert (built.config.batch_size, built.config.concurrency) == (17, 3)
