@@ -31,10 +31,9 @@ def replies(
     Raises: LensError when vLLM is not installed.
     """
     import ray
-    from ray import cloudpickle
 
     # As bytes: Ray's tables would take the tuples apart.
-    rows = [{"question": cloudpickle.dumps(question)} for question in questions]
+    rows = [{"question": pickle.dumps(question)} for question in questions]
     process = (processor or engine)(settings, partial(request, settings), reply_row)
     for row in process(ray.data.from_items(rows)).iter_rows():
         if failure := row.get(FAILURE, ""):
