@@ -167,6 +167,7 @@ def test_killed_builds_with_other_workers_and_parts_give_the_same_bytes(built, p
         one, other = (read_table(folder / f"{name}.parquet") for folder in (resumed, view))
         assert one.select(columns) == other.select(columns)
     assert verify(tmp_path / "killed").faults == ()
+    assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
 def test_another_threshold_makes_another_view_from_the_stored_scores(built, pictures, tmp_path):

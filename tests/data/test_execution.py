@@ -8,6 +8,7 @@ import ray
 from lens.data.build import _gpus_a_worker
 from lens.data.execution import done_in_parallel, has_gpus
 from lens.data.recipe import BuildSettings
+from lens.data.tables import DiskFull
 
 ALONE = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 
@@ -31,6 +32,14 @@ def test_only_work_that_asks_for_a_gpu_is_given_one(two_gpus):
 
     assert list(done_in_parallel(seen, [0], 1)) == [""]
     assert set(done_in_parallel(seen, [0, 1], 1, 1.0)) <= {"0", "1"}
+
+
+def test_what_a_worker_says_to_people_arrives_as_it_was_said(two_gpus):
+    def full(_):
+        raise DiskFull("No room for part-000001.parquet.")
+
+    with pytest.raises(DiskFull, match=r"^No room for part-000001\.parquet\.$"):
+        list(done_in_parallel(full, [0], 1))
 
 
 def test_a_worker_takes_a_gpu_where_a_scorer_has_weights_for_it_unless_told_otherwise(two_gpus):

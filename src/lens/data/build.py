@@ -27,7 +27,7 @@ from lens.data.report import write_report
 from lens.data.scores.checkpoint import PublishedSettings
 from lens.data.selection import Measured, Selection, select
 from lens.data.shards import json_bytes
-from lens.data.tables import write_bytes
+from lens.data.tables import remove_partials, write_bytes
 from lens.data.view import View, finished_view, write_view
 
 Stage = Literal["inventory", "scores", "view", "shards"]
@@ -40,8 +40,8 @@ def build(
 ) -> dict[str, Any]:
     """Build what the settings say up to a stage, going on with what is there; return what is known then.
 
-    Raises: SourceError, ShardError, SettingError, Unanswered; what was done until then stays and is not done
-    again.
+    Raises: SourceError, ShardError, SettingError, Unanswered, DiskFull; what was done until then stays and is
+    not done again.
     """
     return _Build(settings, on_progress).run(until)
 
@@ -71,6 +71,8 @@ class _Build:
             if until == "view":
                 return facts
             facts["shards"] = self._pack(inventory, view)
+        for finished in (inventory.folder, scores, view.folder):
+            remove_partials(finished)
         write_bytes(view.folder / "manifest.json", json_bytes(facts))
         report = write_report(self.out, settings.view_id, settings.filters, self.reader.read)
         return facts | {"report": str(report)}

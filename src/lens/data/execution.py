@@ -3,9 +3,12 @@
 A piece is done by a function that leaves a complete file or none, so it may be done twice and in any order.
 """
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from lens.errors import LensError
 
 Work = Callable[[Any], Any]
 
@@ -44,7 +47,8 @@ def done_in_parallel(
 ) -> Iterator[Any]:
     """Yield the results of all pieces, each as soon as it is done; what a piece raises ends the build.
 
-    Ray hides all GPUs from work that does not ask for one.
+    A LensError arrives as it was raised, not wrapped into a trace of Ray's. Ray hides all GPUs from work that
+    does not ask for one.
     """
     import ray
 
@@ -54,6 +58,14 @@ def done_in_parallel(
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     at_once = ray.data.TaskPoolStrategy(size=num_workers) if num_workers else None
     gpus = gpus_a_worker or None
-    results = dataset.map(lambda row: {"result": work(row["piece"])}, compute=at_once, num_gpus=gpus)
-    for row in results.iter_rows():
+
+    def done(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": work(row["piece"]), "error": b""}
+        except LensError as error:
+            return {"result": None, "error": pickle.dumps(error)}
+
+    for row in dataset.map(done, compute=at_once, num_gpus=gpus).iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
         yield row["result"]

@@ -4,6 +4,7 @@ Schemas are plain names of types, so that nothing but this file needs pyarrow, a
 used.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,13 @@ from lens.errors import LensError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFull(LensError):
+    """A file that could not be written whole for want of room; nothing is left of it."""
+
 
 Schema = Mapping[str, str]
 """Type by column: an Arrow type by its name, `list` for strings, `float32_list` for an embedding."""
@@ -33,15 +41,33 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that takes its name when it is complete and on disk; before that it ends in `.partial`."""
+    """Write a file that takes its name when it is complete and on disk; before that it ends in `.partial`.
+
+    Raises: DiskFull.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes write the same part when one was thought dead; whichever comes last wins, both are equal.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno in NO_ROOM:
+            raise DiskFull(
+                f"No room for {path.name} in {path.parent}: {os.strerror(error.errno)}. Free some and run the "
+                "same command again: what is complete stays and is not done again."
+            ) from error
+        raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes left half written; for folders that nobody writes into any more."""
+    for partial in folder.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def read_table(path: Path, **equal: str) -> "pa.Table":
