@@ -3,8 +3,8 @@
 Knows nothing of files. Spec: section 2. Sizes are (height, width) in pixels.
 """
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -28,7 +28,8 @@ class Fit(NamedTuple):
     """Share of the picture's area that is cut off, in [0, 1)."""
 
 
-def best_fit(height_px: int, width_px: int, bases: Sequence[int] = TRAINING_BASES) -> Fit | None:
+@functools.lru_cache(maxsize=2**16)
+def best_fit(height_px: int, width_px: int, bases: tuple[int, ...] = TRAINING_BASES) -> Fit | None:
     """Return the bucket that a picture fills: the nearest ratio at the largest base that fits.
 
     Nothing is enlarged: None for a picture that is too small for every bucket.

@@ -133,7 +133,7 @@ class _Build:
                 part = inventory.part(number)
             numbered = part[entry % size]
             words = selection.read_words[index] if selection.read_words else ()
-            name = str(selection.ids[index])
+            name = selection.ids[index].decode()
             yield Sample(name, numbered[1].caption, words, partial(self.reader.read, numbered))
 
     def _pack(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ E embedding width, P pairs.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ Pairs = NDArray[np.int64]
 
 EXACT_UP_TO = 200_000
 """Embeddings that are all compared with all; beyond, each with those in the nearest cells."""
+SORTING = 12
+"""Comparisons of hashes in the time that one hash takes to be sorted."""
 CELLS_SEARCHED = 64
 ROWS_AT_ONCE = 1024
 """Samples that are compared with all others at once: bounds the memory of a block to 8 x this x N bytes."""
@@ -25,7 +28,8 @@ ROWS_AT_ONCE = 1024
 def pairs_by_hash(hashes: NDArray[np.uint64], max_bits: int) -> Pairs:
     """Return all pairs of 64-bit hashes that differ in at most so many bits.
 
-    Equal hashes are found by sorting and enter the comparison once.
+    Equal hashes are found by sorting and enter the comparison once. Many hashes are compared only with those
+    that share two of their bands (Norouzi et al., arXiv 1307.2982): no pair is missed.
 
     Shapes: hashes (N,) -> (P, 2); of k equal hashes k - 1 pairs, a chain.
     """
@@ -33,14 +37,22 @@ def pairs_by_hash(hashes: NDArray[np.uint64], max_bits: int) -> Pairs:
     is_repeat = np.r_[False, hashes[order][1:] == hashes[order][:-1]]
     chains = np.stack([order[:-1], order[1:]], axis=1)[is_repeat[1:]]
     distinct = order[~is_repeat]
-    near = [
-        distinct[block]
-        for block in _blocks_where(
+    if comparisons(len(distinct), max_bits) < len(distinct) ** 2 / 2:
+        near = _pairs_within_bands(hashes[distinct], max_bits)
+    else:
+        near = _blocks_where(
             len(distinct),
             lambda rows: np.bitwise_count(hashes[distinct[rows], None] ^ hashes[distinct]) <= max_bits,
         )
-    ]
-    return _ordered([chains, *near])
+    return _ordered([chains, *(distinct[block] for block in near)])
+
+
+def comparisons(count: int, max_bits: int) -> float:
+    """Return how many pairs of hashes are compared, where hashes are spread evenly."""
+    masks = _band_pairs(max_bits)
+    within = sum(count**2 / 2 / 2 ** int(mask).bit_count() for mask in masks)
+    # Sorting by each pair of bands costs about as much as that many comparisons.
+    return min(count**2 / 2, within + SORTING * count * len(masks))
 
 
 def pairs_by_embedding(embeddings: NDArray[np.float32], min_cosine: float) -> Pairs:
@@ -80,18 +92,20 @@ def groups_of(num_samples: int, pairs: Pairs) -> NDArray[np.int64]:
 
     Shapes: -> (num_samples,).
     """
-    parent = list(range(num_samples))
+    parent: dict[int, int] = {}  # of samples in pairs alone: few, of many
 
     def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]  # halve the way for the next one
-            index = parent[index]
+        while (above := parent.get(index, index)) != index:
+            parent[index] = index = parent.get(above, above)  # halve the way for the next one
         return index
 
     for one, other in pairs.tolist():
         low, high = sorted((root(one), root(other)))
         parent[high] = low
-    return np.array([root(index) for index in range(num_samples)], dtype=np.int64)
+    groups = np.arange(num_samples)
+    for index in list(parent):
+        groups[index] = root(index)
+    return groups
 
 
 def kept_of_groups(groups: NDArray[np.int64], *better_first: Sequence | NDArray) -> NDArray[np.int64]:
@@ -102,10 +116,8 @@ def kept_of_groups(groups: NDArray[np.int64], *better_first: Sequence | NDArray)
     Shapes: groups (N,), each key (N,) -> (N,).
     """
     order = np.lexsort((np.arange(len(groups)), *(-np.asarray(key, float) for key in reversed(better_first))))
-    best: dict[int, int] = {}
-    for index in order.tolist():
-        best.setdefault(int(groups[index]), index)
-    return np.array([best[group] for group in groups.tolist()], dtype=np.int64)
+    names, first = np.unique(groups[order], return_index=True)
+    return order[first][np.searchsorted(names, groups)]
 
 
 def _unit(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -148,7 +160,34 @@ def _blocks_where(count: int, is_near) -> Iterator[Pairs]:
         yield pairs[pairs[:, 0] < pairs[:, 1]]
 
 
+def _band_pairs(max_bits: int) -> list[np.uint64]:
+    """Return masks of two bands each; hashes that differ in max_bits bits are equal under one of them.
+
+    Of max_bits + 2 bands so many bits can spoil all but two.
+    """
+    edges = [64 * band // (max_bits + 2) for band in range(max_bits + 3)]
+    bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    return [np.uint64(one | other) for one, other in combinations(bands, 2)]
+
+
+def _pairs_within_bands(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[Pairs]:
+    """Yield near pairs of distinct hashes, some of them several times."""
+    for mask in _band_pairs(max_bits):
+        keys = hashes & mask
+        order = np.argsort(keys)
+        keys, step = keys[order], 1
+        left = np.arange(len(keys) - 1)
+        # Each with the next, then with the one after that, for as long as these have its key.
+        while len(left := left[: np.searchsorted(left, len(keys) - step)]):
+            left = left[keys[left] == keys[left + step]]
+            one, other = order[left], order[left + step]
+            is_near = np.bitwise_count(hashes[one] ^ hashes[other]) <= max_bits
+            yield np.stack([one[is_near], other[is_near]], axis=1)
+            step += 1
+
+
 def _ordered(parts) -> Pairs:
     pairs = np.concatenate([*parts, np.empty((0, 2), np.int64)]).astype(np.int64)
     pairs.sort(axis=1)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return pairs[np.r_[True, (pairs[1:] != pairs[:-1]).any(axis=1)]] if len(pairs) else pairs

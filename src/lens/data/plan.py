@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lens.data.captions.captioner import SidecarCaptioner
 from lens.data.captions.wording import Kind
+from lens.data.duplicates import comparisons
 from lens.data.rates import Asked, Rate, read_rates
 from lens.data.recipe import BuildSettings
 from lens.data.report_html import bytes_in_words
@@ -161,7 +162,7 @@ def _stages(settings: BuildSettings) -> Iterator[tuple[str, Callable[[Asked, int
     yield "scores without models", _pixel_scores
     yield from ((f"{scorer.kind} scores", SCORES[scorer.kind]) for scorer in settings.scorers)
     if by_hash is not None:
-        yield "near duplicates by hash", _compare
+        yield "near duplicates by hash", lambda ask, count: _compare(ask, count, by_hash)
     if by_embedding is not None:
         yield "near duplicates by embedding", _search
     if not isinstance(settings.captions, SidecarCaptioner):
@@ -213,9 +214,9 @@ SCORES = {
 }  # fmt: skip
 
 
-def _compare(ask: Asked, count: int) -> Cost:
-    # All with all, as duplicates.py does it: the one stage that grows with the square of the pictures.
-    return Cost(count**2 / 2 / ask("hash_pairs_a_s"))
+def _compare(ask: Asked, count: int, max_bits: int) -> Cost:
+    # The one stage that grows with the square of the pictures, if by a small part of it.
+    return Cost(comparisons(count, max_bits) / ask("hash_pairs_a_s"))
 
 
 def _search(ask: Asked, count: int) -> Cost:

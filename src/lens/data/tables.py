@@ -31,7 +31,8 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
     pa, parquet = _arrow()
     lists = {"list": pa.list_(pa.string()), "float32_list": pa.list_(pa.float32())}
     fields = [(name, lists.get(kind) or getattr(pa, kind)()) for name, kind in schema.items()]
-    table = pa.table({name: columns[name] for name in schema}, schema=pa.schema(fields))
+    arrays = {name: _as_text(columns[name]) for name in schema}
+    table = pa.table(arrays, schema=pa.schema(fields))
     write_whole(path, lambda file: parquet.write_table(table, file))
 
 
@@ -58,8 +59,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         partial.unlink(missing_ok=True)
         if error.errno in NO_ROOM:
             raise DiskFull(
-                f"No room for {path.name} in {path.parent}: {os.strerror(error.errno)}. Free some and run the "
-                "same command again: what is complete stays and is not done again."
+                f"No room for {path.name} in {path.parent}: {os.strerror(error.errno)}. Free some and run "
+                "the same command again: what is complete stays and is not done again."
             ) from error
         raise
 
@@ -99,6 +100,13 @@ def column_types(path: Path) -> dict[str, str]:
 def part_path(folder: Path, part: int) -> Path:
     """Return where a part of a folder is."""
     return folder / f"part-{part:06d}.parquet"
+
+
+def _as_text(column: Any) -> Any:
+    """Return a column whose bytes, if it is an array of ASCII, are text; any other as it is."""
+    is_ascii = getattr(getattr(column, "dtype", None), "kind", "") == "S"
+    pa = _arrow()[0]
+    return pa.array(column, pa.binary()).cast(pa.string()) if is_ascii else column
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -52,7 +52,7 @@ def write_view(
     folder = settings.out / "views" / settings.view_id
     found, details = selection.reasons.copy(), list(selection.details)
     for index in np.flatnonzero(found == KEPT).tolist():
-        failure = captions.get(selection.ids[index], Captioned()).failure
+        failure = captions.get(selection.ids[index].decode(), Captioned()).failure if captions else ""
         if failure:
             found[index], details[index] = f"caption_{failure}", ""
     kept, fell = np.flatnonzero(found == KEPT), np.flatnonzero(found != KEPT)
@@ -81,9 +81,9 @@ def _write_kept(
         bucket = f"{fits[index].base}_{fits[index].ratio.replace(':', 'x')}"
         number = numbers[bucket] = numbers.get(bucket, -1) + 1
         shards.append(f"{bucket}-{number // settings.shards.samples_a_shard:05d}")
-    said = [captions.get(ids[index], Captioned()) for index in order]
+    said = [captions.get(ids[index].decode(), Captioned()) for index in order]
     columns = {
-        "id": [ids[index] for index in order],
+        "id": ids[order],
         "part": [int(selection.entries[index]) // settings.part_size for index in order],
         "row": [int(selection.entries[index]) % settings.part_size for index in order],
         "base": [fits[index].base for index in order],

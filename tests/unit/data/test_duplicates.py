@@ -34,6 +34,26 @@ def test_hashes_are_paired_up_to_the_bound_and_equal_ones_chained(rows_at_once, 
     np.testing.assert_array_equal(groups, groups_of(len(hashes), np.array(slow)))
 
 
+@pytest.mark.parametrize("max_bits", [0, 1, 4, 9])
+def test_bands_find_the_pairs_that_comparing_all_with_all_finds(max_bits, monkeypatch):
+    rng = np.random.default_rng(max_bits)
+    own = rng.integers(0, 2**64, 900, dtype=np.uint64)
+    # Copies that differ in just as many bits as are allowed, and in one more; many with one band in common.
+    flips = [rng.permutation(64)[: max_bits + item % 2] for item in range(400)]
+    copies = own[:400] ^ np.array([sum(1 << int(bit) for bit in bits) for bits in flips], dtype=np.uint64)
+    alike = (own[:300] >> np.uint64(24)) | (np.uint64(5) << np.uint64(40))
+    hashes = np.concatenate([own, copies, alike])
+    all_with_all = pairs_by_hash(hashes, max_bits)
+    monkeypatch.setattr(duplicates, "comparisons", lambda count, max_bits: 0)
+    np.testing.assert_array_equal(pairs_by_hash(hashes, max_bits), all_with_all)
+    assert len(all_with_all) >= 200
+
+
+def test_many_hashes_are_compared_with_few():
+    assert duplicates.comparisons(100, 4) == 100**2 / 2
+    assert duplicates.comparisons(10_000_000, 4) < (10_000_000**2 / 2) / 3_000
+
+
 def test_no_pair_stands_twice_and_the_smaller_index_comes_first():
     pairs = pairs_by_hash(hashes_with_copies(), max_bits=3)
     assert (pairs[:, 0] < pairs[:, 1]).all()

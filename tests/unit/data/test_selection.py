@@ -65,7 +65,7 @@ def measured(root: Path, out: Path, **changes) -> tuple[BuildSettings, Inventory
 
 
 def fallen(selection: Selection) -> dict[str, str]:
-    pairs = zip(selection.ids, selection.reasons, strict=True)
+    pairs = zip(selection.ids.astype(str), selection.reasons, strict=True)
     return {str(name): str(reason) for name, reason in pairs if reason != KEPT}
 
 
@@ -125,7 +125,7 @@ def test_what_is_withdrawn_falls_before_all_else_and_what_is_like_a_held_out_pic
     held_out = measured(tmp_path / "test", tmp_path / "held", scorers=[settings.scorers[0].model_dump()])
     selection = select(settings, inventory, scores, Measured.of(*held_out))
     assert fallen(selection) == {names[0]: "withdrawn", names[2]: "held_out"}
-    assert selection.details[list(selection.ids).index(names[2])].startswith("like ")
+    assert selection.details[list(selection.ids.astype(str)).index(names[2])].startswith("like ")
 
 
 @pytest.mark.parametrize(("text", "says"), [("abc\n", "line 1, is 'abc'"), (None, "is no file")])
