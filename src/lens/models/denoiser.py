@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from lens.core.packing import image_positions, rotary_angles, text_positions
 from lens.errors import SettingError, ShapeError
 from lens.models.layers import LensTransformerBlock, RMSNorm, ScaledLayerNorm, TimeEmbedding
+from lens.models.packed import Packing
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def forward(
         self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Sequence[Tensor],
+        hidden_states: Tensor | Sequence[Tensor],
+        encoder_hidden_states: Sequence[Any],
         encoder_hidden_states_mask: Tensor | None = None,
         timestep: Tensor | None = None,
         img_shapes: Sequence[Any] | None = None,
@@ -93,18 +94,27 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Return the velocity, noise - data, of packed latents.
 
-        `attention_kwargs={"scale": s}` weighs the loaded adapters by s for this call.
+        `attention_kwargs={"scale": s}` weighs the loaded adapters by s for this call. A list of pictures,
+        each with its own size, text and time, goes through as one packed sequence, and gives a list.
 
         Shapes: hidden_states (B, I, C), encoder_hidden_states one (B, T, E) for each selected layer, mask
             bool (B, T) with True for real tokens, timestep (B,), img_shapes [(1, h, w)] with h*w = I
-            -> sample (B, I, C).
+            -> sample (B, I, C). Of a list: hidden_states one (I, C) a picture, encoder_hidden_states one
+            list a picture of (T, E) for each selected layer, timestep (pictures,), img_shapes one (1, h, w)
+            a picture, no mask -> sample one (I, C) a picture.
         Units: timestep is the noise level in [0, 1], 1 is pure noise.
         Raises: ShapeError that names the argument that does not fit.
         """
+        scale = (attention_kwargs or {}).get("scale", 1.0)
+        if not isinstance(hidden_states, Tensor):
+            cells = self._checked_pictures(hidden_states, encoder_hidden_states, timestep, img_shapes)
+            with adapters_weighed(self, scale):
+                velocity: Any = self._packed_velocity(hidden_states, encoder_hidden_states, timestep, cells)
+            return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
         timestep = self._checked_timestep(timestep, hidden_states)
         h, w = self._checked_cells(img_shapes, hidden_states)
         self._check_features(encoder_hidden_states, encoder_hidden_states_mask, hidden_states)
-        with adapters_weighed(self, (attention_kwargs or {}).get("scale", 1.0)):
+        with adapters_weighed(self, scale):
             velocity = self._velocity(
                 hidden_states, encoder_hidden_states, encoder_hidden_states_mask, timestep, h, w
             )
@@ -135,12 +145,32 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         text = self._embed_text([layer[:, :num_text] for layer in features], tokens.dtype)  # (B, T, D)
         cond = self.time_text_embed(t, tokens.dtype)                                       # (B, D)
         turns = self._rotary.of(h, w, num_text, tokens.device)                             # (I+T, K/2)
+        image = self._through_blocks(image, text, cond, turns, key_mask, None)             # (B, I, D)
+        return self.proj_out(self.norm_out(image, cond))                                   # (B, I, C)
+
+    def _packed_velocity(
+        self, pictures: Sequence[Tensor], features: Sequence[Any], t: Any, cells: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        device = pictures[0].device
+        num_text = [layers[0].shape[0] for layers in features]
+        packing = Packing.of([len(tokens) for tokens in pictures], num_text, device)
+        image = self.img_in(torch.cat(list(pictures))[None])                               # (1, I, D)
+        joined = [torch.cat(layer)[None] for layer in zip(*features, strict=True)]         # L of (1, T, E)
+        text = self._embed_text(joined, image.dtype)                                       # (1, T, D)
+        cond = self.time_text_embed(t, image.dtype)                                        # (P, D)
+        sizes = zip(cells, num_text, strict=True)
+        turns = torch.cat([self._rotary.of(h, w, count, device) for (h, w), count in sizes])  # (I+T, K/2)
+        image = self._through_blocks(image, text, cond, turns, None, packing)              # (1, I, D)
+        velocity = self.proj_out(self.norm_out(image, cond, packing.image_of))             # (1, I, C)
+        return list(velocity[0].split(packing.image_lengths))
+
+    def _through_blocks(self, image: Tensor, text: Tensor, *rest: Any) -> Tensor:
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                image, text = self._gradient_checkpointing_func(block, image, text, cond, turns, key_mask)
+                image, text = self._gradient_checkpointing_func(block, image, text, *rest)
             else:
-                image, text = block(image, text, cond, turns, key_mask)
-        return self.proj_out(self.norm_out(image, cond))                                   # (B, I, C)
+                image, text = block(image, text, *rest)
+        return image
 
     def _embed_text(self, features: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         if dtype == torch.float16:
@@ -173,6 +203,28 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             needs = f"one frame of {tokens.shape[1]} cells, as many as hidden_states has tokens"
             raise ShapeError(f"img_shapes is ({frames}, {h}, {w}), but it needs {needs}.")
         return h, w
+
+    def _checked_pictures(
+        self, pictures: Sequence[Tensor], features: Sequence[Any], timestep: Tensor | None,
+        img_shapes: Sequence[Any] | None,
+    ) -> list[tuple[int, int]]:  # fmt: skip
+        """Return the cells of each picture of a packed sequence."""
+        count = len(pictures)
+        if not count or len(features) != count or len(img_shapes or ()) != count:
+            raise ShapeError(
+                f"{count} pictures came with {len(features)} texts and {len(img_shapes or ())} img_shapes; a "
+                "packed sequence needs one of each for every picture."
+            )
+        if timestep is None or timestep.shape != (count,):
+            got = None if timestep is None else tuple(timestep.shape)
+            raise ShapeError(f"timestep has shape {got}, but it needs ({count},).")
+        cells = []
+        for tokens, layers, shape in zip(pictures, features, img_shapes or (), strict=True):
+            one = tokens[None]
+            self._checked_timestep(timestep[:1], one)
+            cells.append(self._checked_cells([shape], one))
+            self._check_features([layer[None] for layer in layers], None, one)
+        return cells
 
     def _check_features(self, features: Sequence[Tensor], mask: Tensor | None, tokens: Tensor) -> None:
         num_layers, width = len(self.txt_norm), self.enc_hidden_dim

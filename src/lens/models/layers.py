@@ -1,4 +1,4 @@
-"""Parts of the denoiser: norms, rotary embedding, joint attention, SwiGLU and the dual-stream block.
+"""Parts of the denoiser: norms, joint attention, SwiGLU and the dual-stream block.
 
 Knows nothing of pictures, timesteps, files or devices. Paper: Lens report, model section.
 Letters: B batch, I image tokens, T text tokens, N = I + T, D width, H heads, K head dimension.
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SHORT_SEQUENCE = 512
+from lens.models.attention import attention, packed_attention, rotate
+from lens.models.packed import Packing, per_token
 
 
 class RMSNorm(nn.Module):
@@ -30,7 +31,7 @@ class ModulatedRMSNorm(RMSNorm):
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Return norm(x) * (1 + scale) + shift.
 
-        Shapes: x (B, N, D), shift and scale (B, 1, D) -> (B, N, D).
+        Shapes: x (B, N, D), shift and scale (B, 1, D) or, packed, (1, N, D) -> (B, N, D).
         """
         normed = F.rms_norm(x, self.weight.shape, None, self.eps)
         return torch.addcmul(shift.to(x.dtype), normed, (self.weight * (1 + scale)).to(x.dtype))
@@ -49,30 +50,6 @@ class SwiGLU(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn adjacent channel pairs as complex numbers, in float32, back in the dtype of x.
-
-    Shapes: x (B, N, H, K), turns complex (N, K/2) -> (B, N, H, K).
-    """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))         # (B, N, H, K/2)
-    return torch.view_as_real(pairs * turns[:, None]).flatten(3).to(x.dtype)  # (B, N, H, K)
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
-    """Return softmax attention; keys where key_mask is False are not seen.
-
-    Shapes: q (B, H, M, K), k and v (B, H, N, K), key_mask bool (B, 1, 1, N) -> (B, H, M, K).
-    """
-    is_training_on_cpu = q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16
-    if not is_training_on_cpu or k.shape[2] > SHORT_SEQUENCE:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
-    # The CPU's fused kernel needs 79 ms backward where these products need 17 (64 samples, 124 tokens).
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)                # (B, H, M, N)
-    if key_mask is not None:
-        scores += torch.zeros(key_mask.shape, dtype=q.dtype).masked_fill_(~key_mask, float("-inf"))
-    return scores.softmax(dim=-1) @ v
-
-
 class JointAttention(nn.Module):
     """One softmax attention over image and text, with projections and query-key norms for each stream."""
 
@@ -87,12 +64,13 @@ class JointAttention(nn.Module):
         self.to_add_out = nn.Linear(dim, dim)
 
     def forward(
-        self, image: Tensor, text: Tensor, turns: Tensor, key_mask: Tensor | None, text_goes_on: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
+        self, image: Tensor, text: Tensor, turns: Tensor, key_mask: Tensor | None,
+        packing: Packing | None = None, text_goes_on: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Return both streams after attention; no text when nothing reads it afterwards.
 
         Shapes: image (B, I, D), text (B, T, D), turns (I+T, K/2), key_mask bool (B, 1, 1, I+T)
-            -> (B, I, D), (B, T, D).
+            -> (B, I, D), (B, T, D). With a packing B is 1, and turns lie as its tokens together.
         """
         num_image = image.shape[1]
         image_q, image_k, image_v = self._heads(self.img_qkv(image))            # (B, I, H, K) each
@@ -102,10 +80,13 @@ class JointAttention(nn.Module):
             q = torch.cat([q, self.norm_added_q(text_q)], dim=1)                # (B, I+T, H, K)
         k = torch.cat([self.norm_k(image_k), self.norm_added_k(text_k)], dim=1)  # (B, I+T, H, K)
         v = torch.cat([image_v, text_v], dim=1)                                 # (B, I+T, H, K)
-        q, k = rotate(q, turns[: q.shape[1]]), rotate(k, turns)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)       # (B, H, N, K) each
-        joint = attention(q, k, v, key_mask)                                    # (B, H, N, K)
-        joint = joint.transpose(1, 2).flatten(2)                                # (B, N, D)
+        if packing is not None:
+            joint = packed_attention(q, k, v, turns, packing)                   # (1, N, D)
+        else:
+            q, k = rotate(q, turns[: q.shape[1]]), rotate(k, turns)
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)   # (B, H, N, K) each
+            joint = attention(q, k, v, key_mask)                                # (B, H, N, K)
+            joint = joint.transpose(1, 2).flatten(2)                            # (B, N, D)
         image = self.to_out[0](joint[:, :num_image])
         return image, self.to_add_out(joint[:, num_image:]) if text_goes_on else None
 
@@ -129,17 +110,22 @@ class LensTransformerBlock(nn.Module):
         self.attn = JointAttention(dim, num_heads, head_dim)
 
     def forward(
-        self, image: Tensor, text: Tensor, cond: Tensor, turns: Tensor, key_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, image: Tensor, text: Tensor, cond: Tensor, turns: Tensor, key_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return both streams; the last block leaves the text as it came, for nothing reads it afterwards.
 
-        Shapes: image (B, I, D), text (B, T, D), cond (B, D), turns (I+T, K/2) -> (B, I, D), (B, T, D).
+        Shapes: image (B, I, D), text (B, T, D), cond (B, D), turns (I+T, K/2) -> (B, I, D), (B, T, D). With
+            a packing B is 1, but cond has a row for each picture.
         """
-        image_mod = self.img_mod(cond)[:, None].chunk(6, dim=-1)                # 6 of (B, 1, D)
-        text_mod = self.txt_mod(cond)[:, None].chunk(6, dim=-1)                 # 6 of (B, 1, D)
+        image_of, text_of = (packing.image_of, packing.text_of) if packing else (None, None)
+        image_mod = per_token(self.img_mod(cond), image_of).chunk(6, dim=-1)    # 6 of (B, 1, D)
+        text_mod = per_token(self.txt_mod(cond), text_of).chunk(6, dim=-1)      # 6 of (B, 1, D)
         seen_image = self.img_norm1(image, *image_mod[:2])
         seen_text = self.txt_norm1(text, *text_mod[:2])
-        image_out, text_out = self.attn(seen_image, seen_text, turns, key_mask, self.text_goes_on)
+        image_out, text_out = self.attn(
+            seen_image, seen_text, turns, key_mask, packing, self.text_goes_on
+        )  # fmt: skip
         image = torch.addcmul(image, image_mod[2], image_out)
         image = torch.addcmul(image, image_mod[5], self.img_mlp(self.img_norm2(image, *image_mod[3:5])))
         if text_out is not None:
@@ -184,8 +170,8 @@ class ScaledLayerNorm(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dim, 2 * dim)
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """Shapes: x (B, N, D), cond (B, D) -> (B, N, D)."""
-        scale, shift = self.linear(F.silu(cond))[:, None].chunk(2, dim=-1)      # (B, 1, D) each
+    def forward(self, x: Tensor, cond: Tensor, picture_of: Tensor | None = None) -> Tensor:
+        """Shapes: x (B, N, D), cond (B, D) -> (B, N, D); packed, with picture_of (N,), B is 1 for x alone."""
+        scale, shift = per_token(self.linear(F.silu(cond)), picture_of).chunk(2, dim=-1)  # (B, 1, D) each
         normed = F.layer_norm(x, x.shape[-1:], eps=1e-6).to(x.dtype)
         return torch.addcmul(shift, normed, 1 + scale)

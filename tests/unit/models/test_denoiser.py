@@ -12,8 +12,8 @@ from peft.utils import get_peft_model_state_dict
 
 from lens.errors import SettingError, ShapeError
 from lens.models import denoiser as module
+from lens.models.attention import SHORT_SEQUENCE, attention
 from lens.models.denoiser import LensTransformer2DModel
-from lens.models.layers import SHORT_SEQUENCE, attention
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser

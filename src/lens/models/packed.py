@@ -1,0 +1,70 @@
+"""Pictures of any sizes as one packed sequence: which token belongs to which picture.
+
+Knows nothing of weights. Spec: section 8 (mixed resolutions). Letters: P pictures, I and T all their image
+and text tokens, N = I + T.
+Order: packed streams hold all image tokens, picture by picture, then all text tokens, picture by picture;
+inside attention the tokens of a picture stand together, image before text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which token of a packed sequence belongs to which picture."""
+
+    image_lengths: tuple[int, ...]
+    text_lengths: tuple[int, ...]
+    image_of: Tensor
+    """(I,) picture of each image token."""
+    text_of: Tensor
+    """(T,) picture of each text token."""
+    together: Tensor
+    """(N,) place in the streams of each token, once those of a picture stand together."""
+    apart: Tensor
+    """(N,) the way back: place of each token of the streams among those that stand together."""
+    image_ends: Tensor
+    """(P + 1,) int32, where the image tokens of each picture end, from 0."""
+    ends: Tensor
+    """(P + 1,) int32, where all tokens of each picture end."""
+
+    @classmethod
+    def of(
+        cls, image_lengths: Sequence[int], text_lengths: Sequence[int], device: torch.device
+    ) -> "Packing":
+        """Return the packing of pictures with so many image and text tokens each."""
+        image_of, text_of = (
+            torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+            for lengths in (image_lengths, text_lengths)
+        )
+        # A stable sort by picture keeps image before text, and each in its order.
+        together = torch.cat([image_of, text_of]).argsort(stable=True)                     # (N,)
+        lengths = [image + text for image, text in zip(image_lengths, text_lengths, strict=True)]
+        ends = (torch.tensor([0, *accumulate(each)], dtype=torch.int32) for each in (image_lengths, lengths))
+        tensors = [image_of, text_of, together, together.argsort(), *ends]
+        moved = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return cls(tuple(image_lengths), tuple(text_lengths), *moved)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Return the tokens of each picture."""
+        return tuple(
+            image + text for image, text in zip(self.image_lengths, self.text_lengths, strict=True)
+        )
+
+    @property
+    def num_image(self) -> int:
+        return sum(self.image_lengths)
+
+
+def per_token(modulation: Tensor, picture_of: Tensor | None) -> Tensor:
+    """Return what each token is modulated with: its picture's, or in a batch its sample's.
+
+    Shapes: modulation (P, M), picture_of (N,) -> (1, N, M); without picture_of (B, M) -> (B, 1, M).
+    """
+    return modulation[:, None] if picture_of is None else modulation[picture_of][None]
