@@ -1,0 +1,72 @@
+"""Which samples make up which pack: by tokens, and the same whatever the number of ranks.
+
+A pack is what one forward pass sees. Its samples follow from the seed and the pack's number alone, so a run
+that goes on, on more or fewer ranks, sees what it would have seen. Spec: section 8 (batch 24 / 10 / 6 at base
+512 / 768 / 1024: one budget of 24,576 image tokens). Letters: N samples.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens.errors import SettingError
+
+
+class Packs:
+    """Packs of an endless stream that shows every sample once an epoch, in an order of the epoch's own."""
+
+    def __init__(
+        self, lengths: Sequence[int] | NDArray[np.int64], tokens: int, seed: int,
+        groups: Sequence[int] | NDArray[np.int64] | None = None,
+    ):  # fmt: skip
+        """Take the tokens of each sample, (N,), and the budget of a pack.
+
+        With `groups`, (N,), a pack holds samples of one group, as where a batch is of one bucket.
+
+        Raises: SettingError for no samples, or for one that no pack holds.
+        """
+        self._lengths = np.asarray(lengths, dtype=np.int64)
+        if not len(self._lengths):
+            raise SettingError("samples", 0, "at least one sample")
+        longest = int(self._lengths.max())
+        if longest > tokens:
+            fix = f"Raise it, or leave out sample {int(self._lengths.argmax())}."
+            raise SettingError("tokens", tokens, f"at least {longest}, the length of the longest sample", fix)
+        self._tokens, self._seed = tokens, seed
+        names = np.zeros(len(self._lengths), np.int64) if groups is None else np.asarray(groups)
+        self._members = [np.flatnonzero(names == name) for name in np.unique(names)]
+        self._has_groups = groups is not None
+        self._firsts = [0]
+        """Number of the first pack of each epoch that was looked at, and of the one after."""
+        self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+
+    def __getitem__(self, number: int) -> NDArray[np.int64]:
+        """Return the samples of a pack; packs are numbered through all epochs."""
+        while number >= self._firsts[-1]:
+            self._firsts.append(self._firsts[-1] + len(self._packs_of(len(self._firsts) - 1)))
+        epoch = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        return self._packs_of(epoch)[number - self._firsts[epoch]]
+
+    def of_step(self, step: int, packs_a_step: int) -> list[NDArray[np.int64]]:
+        """Return the packs of one update; rank r of R computes every R-th of them, from the r-th on."""
+        return [self[step * packs_a_step + index] for index in range(packs_a_step)]
+
+    def _packs_of(self, epoch: int) -> list[NDArray[np.int64]]:
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self._seed, epoch])
+            packs = [pack for members in self._members for pack in self._filled(rng.permutation(members))]
+            if self._has_groups:
+                packs = [packs[place] for place in rng.permutation(len(packs))]
+            self._epoch = epoch, packs
+        return self._epoch[1]
+
+    def _filled(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut an order of samples where the next one would exceed the budget."""
+        ends = np.cumsum(self._lengths[order])
+        cuts = [0]
+        while cuts[-1] < len(order):
+            used = ends[cuts[-1] - 1] if cuts[-1] else 0
+            cuts.append(int(np.searchsorted(ends, used + self._tokens, side="right")))
+        return [order[start:end] for start, end in pairwise(cuts)]
