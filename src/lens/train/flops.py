@@ -1,6 +1,6 @@
 """How many floating-point operations the denoiser takes, and what share of a card's peak a run reaches.
 
-One formula for training, plans and benchmarks: matrix products and attention alone, a multiplication and an
+One formula for training, plans, benchmarks: matrix products and attention alone, a multiplication and an
 addition being two operations; norms, rotations and modulation of tokens are left out, as is usual. Spec:
 section 3. Letters: D width, F feed-forward width, I image tokens, T text tokens.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TRAINING_FACTOR = 3
-"""Forward, and twice as much backward. What checkpointing computes again is no useful work and not counted."""
+"""Forward, and twice as much backward. What checkpointing computes again is not counted."""
 
 
 def forward_flops(config: Mapping[str, Any], image_tokens: int, text_tokens: int) -> int:
@@ -17,16 +17,16 @@ def forward_flops(config: Mapping[str, Any], image_tokens: int, text_tokens: int
     dim, layers = config["inner_dim"], config["num_layers"]
     hidden = int(dim / 3 * 8)
     tokens = image_tokens + text_tokens
-    token = 2 * (3 * dim * dim + dim * dim + 3 * dim * hidden)      # projections and feed-forward of a stream
-    modulation = 2 * 2 * 6 * dim * dim                              # of both streams, once a picture
-    seen = 4 * tokens * dim                                         # one query over all keys, and their values
+    token = 2 * (3 * dim * dim + dim * dim + 3 * dim * hidden)  # projections and feed-forward of a stream
+    modulation = 2 * 2 * 6 * dim * dim                          # of both streams, once a picture
+    seen = 4 * tokens * dim                                     # one query over all keys, and their values
     blocks = layers * (tokens * (token + seen) + modulation)
     # Nothing reads the last block's text: it has no queries, no output and no feed-forward.
     blocks -= text_tokens * (token - 2 * 3 * dim * dim + seen)
     num_features = len(config["selected_layer_index"])
     inputs = image_tokens * config["in_channels"] + text_tokens * num_features * config["enc_hidden_dim"]
     output = image_tokens * dim * config["patch_size"] ** 2 * config["out_channels"]
-    time = 256 * dim + dim * dim + 2 * dim * dim                    # its embedding, and the last scale and shift
+    time = 256 * dim + dim * dim + 2 * dim * dim                # its embedding, the last scale and shift
     return blocks + 2 * (inputs * dim + output + time)
 
 
