@@ -5,6 +5,7 @@ and the same command goes on from there.
 """
 
 import json
+import math
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lens.errors import SettingError
+from lens.errors import NonFiniteError, SettingError
 from lens.train import state
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
@@ -46,12 +47,16 @@ def fit(stage: Stage, settings: RunSettings) -> Run:
         saved_at = time.monotonic()
         while run.step < settings.steps and not stop:
             terms = train_step(run)
+            if run.guard.is_lost:
+                _go_back(run)
             if run.step % settings.log_every == 0 or run.step == settings.steps:
-                metrics.write(run.step, _numbers(terms) | clock.rates(run))
+                numbers = _numbers(terms) | {"skipped": run.guard.num_skipped}
+                metrics.write(run.step, numbers | clock.rates(run))
                 log.print(clock.line(run, _numbers(terms)), highlight=False)
             if run.step % settings.probe_every == 0 or run.step == settings.steps:
                 probe(stage, run, metrics)
-            if time.monotonic() - saved_at > settings.checkpoint_every_s:
+            # Not while updates are turned down: the weights may be what is broken.
+            if time.monotonic() - saved_at > settings.checkpoint_every_s and not run.guard.in_a_row:
                 state.save(run, settings.out)
                 saved_at = time.monotonic()
         state.save(run, settings.out)
@@ -59,6 +64,22 @@ def fit(stage: Stage, settings: RunSettings) -> Run:
             stage.export(settings.out / "export")
     log.print(f"{settings.out}: {'stopped' if run.step < settings.steps else 'done'} at step {run.step}")
     return run
+
+
+def _go_back(run: Run) -> None:
+    """Take the weights of the last checkpoint, but go on with the batches that come next.
+
+    Raises: NonFiniteError when there is no checkpoint, or when going back did not help.
+    """
+    step, skipped = run.step, run.guard.num_skipped
+    lost = f"{run.guard.in_a_row} updates in a row had gradients that are no numbers or far too large, "
+    lost += f"the last at step {step - 1}"
+    if run.guard.went_back or not state.resume(run, run.settings.out):
+        fix = "Lower optimizer.lr, or raise guard.max_ratio or guard.max_skips."
+        raise NonFiniteError(f"{lost}; the weights of before are kept. {fix}")
+    log.print(f"{run.settings.out}: {lost}; going back to the weights of step {run.step}")
+    run.step = step
+    run.guard.num_skipped, run.guard.in_a_row, run.guard.went_back = skipped, 0, True
 
 
 def compile_repeated_blocks(module: Any) -> None:
@@ -108,7 +129,7 @@ class Metrics:
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        rounded = {name: round(value, 6) for name, value in numbers.items()}
+        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
         self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
         self._lines.flush()
         for name, value in numbers.items() if self._events else ():

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.train.guard import GuardSettings
 
 
 class OptimizerSettings(Settings):
@@ -45,6 +46,7 @@ class RunSettings(Settings):
     micro_batches: int = Field(1, gt=0)
     """Parts that a batch is computed in."""
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.of({}))
+    guard: GuardSettings = Field(default_factory=lambda: GuardSettings.of({}))
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """Decay of the averaged weights, which are the ones that are probed and exported."""
     precision: Literal["bf16", "float32"] = "bf16"

@@ -21,6 +21,7 @@ def save(run: Run, folder: Path) -> None:
         "weights": run.trained.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "ema": run.ema.state_dict(),
+        "guard": run.guard.state_dict(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
@@ -45,5 +46,7 @@ def resume(run: Run, folder: Path) -> bool:
         ) from error
     run.optimizer.load_state_dict(state["optimizer"])
     run.ema.load_state_dict(state["ema"])
+    if "guard" in state:  # not in checkpoints of before there was one
+        run.guard.load_state_dict(state["guard"])
     run.step = state["step"]
     return True

@@ -1,14 +1,14 @@
 """One optimizer update: the only code that changes weights, in every stage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from lens.errors import NonFiniteError
 from lens.objectives.objective import Objective
 from lens.train.ema import Ema
+from lens.train.guard import Guard
 from lens.train.optim import Optimizers, lr_at
 from lens.train.settings import RunSettings
 
@@ -24,12 +24,16 @@ class Run:
     objective: Callable[[int, int], Objective]
     """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
     step: int = 0
+    guard: Guard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.settings.guard)
 
 
 def train_step(run: Run) -> dict[str, Tensor]:
     """Make one optimizer update and return its mean terms.
 
-    Raises: NonFiniteError when the gradient is not finite; weights and step are unchanged.
+    An update that the guard turns down changes no weights; the run goes on with the next batch all the same.
     """
     optimizer = run.settings.optimizer
     run.optimizer.set_lr(lr_at(run.step, run.settings.steps, optimizer))
@@ -39,13 +43,10 @@ def train_step(run: Run) -> dict[str, Tensor]:
         (loss / run.settings.micro_batches).backward()
         logs.append({"loss": loss.detach(), **terms})
     grad_norm = nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm)
-    if not torch.isfinite(grad_norm):
-        run.optimizer.zero_grad()
-        norm = grad_norm.item()
-        raise NonFiniteError(f"Gradient norm is {norm} at step {run.step}; weights are unchanged.")
-    run.optimizer.step()
+    if run.guard.accepts(grad_norm.item()):
+        run.optimizer.step()
+        run.ema.update(run.trained)
     run.optimizer.zero_grad()
-    run.ema.update(run.trained)
     run.step += 1
     means = {name: torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]}
     return means | {"grad_norm": grad_norm}

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from lens.errors import NonFiniteError
 from lens.objectives.objective import Objective
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
@@ -46,7 +45,7 @@ def test_terms_are_means_over_micro_batches():
     assert train_step(run)["index"] == pytest.approx(1.0)
 
 
-def test_a_gradient_that_is_no_number_leaves_weights_average_and_step_as_they_were():
+def test_a_batch_whose_gradient_is_no_number_changes_nothing_and_the_run_goes_on():
     def objective(net: nn.Module, step: int, index: int) -> Objective:
         loss, terms = mean_square(net, PIXELS)
         return Objective(loss * (float("nan") if step == 1 and index == 1 else 1.0), terms)
@@ -55,12 +54,14 @@ def test_a_gradient_that_is_no_number_leaves_weights_average_and_step_as_they_we
     train_step(run)
     before = {name: tensor.clone() for name, tensor in run.trained.state_dict().items()}
     average = {name: tensor.clone() for name, tensor in run.ema.average.items()}
-    with pytest.raises(NonFiniteError, match="at step 1; weights are unchanged"):
-        train_step(run)
-    assert run.step == 1
+    train_step(run)
+    assert (run.step, run.guard.num_skipped) == (2, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in run.trained.state_dict().items())
     assert all(torch.equal(average[name], tensor) for name, tensor in run.ema.average.items())
     assert all(parameter.grad is None for parameter in run.trained.parameters())
+    train_step(run)
+    assert (run.step, run.guard.num_skipped, run.ema.num_updates) == (3, 1, 2)
+    assert not torch.equal(before["weight"], run.trained.weight)
 
 
 def test_the_norm_is_reported_before_clipping():

@@ -1,0 +1,63 @@
+"""Which updates are made: none from a gradient that is no number, or far larger than the ones before.
+
+A batch that breaks an update is left out and the run goes on; when many break in a row the weights themselves
+are to blame, and the loop goes back to the last checkpoint (loop.py).
+"""
+
+import math
+from collections import deque
+from statistics import median
+from typing import Any
+
+from pydantic import Field
+
+from lens.config import Settings
+
+
+class GuardSettings(Settings):
+    max_ratio: float = Field(0.0, ge=0)
+    """Gradient norm, over the median of the last `window` ones, above which an update is left out; 0 leaves
+    out none but those that are no number."""
+    window: int = Field(100, ge=2)
+    """Norms that the median is taken of; until there are as many, no norm is too large."""
+    max_skips: int = Field(10, ge=1)
+    """Updates left out in a row before the run goes back to its last checkpoint, and then before it stops."""
+
+
+class Guard:
+    """Judges gradient norms one after another, and remembers how many it turned down."""
+
+    def __init__(self, settings: GuardSettings):
+        self.settings = settings
+        self.num_skipped = 0
+        """Of the whole run."""
+        self.in_a_row = 0
+        self.went_back = False
+        """Whether the run went back to a checkpoint and has made no update since."""
+        self._norms: deque[float] = deque(maxlen=settings.window)
+
+    def accepts(self, norm: float) -> bool:
+        """Return whether to make the update whose gradient has this norm."""
+        if math.isfinite(norm) and not self._is_spike(norm):
+            self._norms.append(norm)
+            self.in_a_row, self.went_back = 0, False
+            return True
+        self.num_skipped += 1
+        self.in_a_row += 1
+        return False
+
+    @property
+    def is_lost(self) -> bool:
+        """Return whether skipping does not help any more."""
+        return self.in_a_row >= self.settings.max_skips
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_skipped": self.num_skipped, "in_a_row": self.in_a_row, "norms": list(self._norms)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_skipped, self.in_a_row = state["num_skipped"], state["in_a_row"]
+        self._norms = deque(state["norms"], maxlen=self.settings.window)
+
+    def _is_spike(self, norm: float) -> bool:
+        is_known = self.settings.max_ratio > 0 and len(self._norms) == self.settings.window
+        return is_known and norm > self.settings.max_ratio * median(self._norms)
