@@ -13,8 +13,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded; Pillow knows dozens more, each of them code that reads strangers' bytes."""
-MAX_PIXELS = 256 * 2**20
-"""Pictures that claim more are refused before any of them is decoded."""
+MAX_PIXELS = 178_956_970
+"""Pictures that claim more are refused before any of them is decoded: Pillow's own limit.
+
+At eight bytes a pixel one of this size takes a worker 1.4 GB.
+"""
 STRIP_PIXELS = 2**16
 BEHIND = (255, 255, 255)
 """Transparent pictures are put on white, as a page would show them."""
