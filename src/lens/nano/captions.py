@@ -17,6 +17,7 @@ from lens.nano.wording import (
     ASIDE,
     ASKS,
     CORNERS,
+    FUNCTION_WORDS,
     LINKS,
     MEDIA,
     NEUTRAL_ADJECTIVES,
@@ -145,6 +146,8 @@ class _Speaker:
         """Return a noun phrase behind an opener, there is, or (in training) nothing."""
         if self.split == "train" and self.rng.random() < 0.3:
             return body.text
+        if self.split == "train" and self.rng.random() < 0.4:
+            return self._unknown_opener() + body.text
         if self.rng.random() < 0.15:
             return self.pick(self.words.there).replace("{is_a}", _is(body.is_plural)) + body.text
         if self.split == "train" and self.rng.random() < 0.5:
@@ -154,8 +157,18 @@ class _Speaker:
     def _composed_opener(self) -> str:
         medium = self.pick(MEDIA)
         if self.rng.random() < 0.08:
-            medium = "".join(self.pick(SYLLABLES) for _ in range(int(self.rng.integers(2, 4))))
+            medium = self._unknown_word()
         return f"{self.pick(ASKS)}{with_article(self.pick(STYLES) + medium)} {self.pick(LINKS)}"
+
+    def _unknown_opener(self) -> str:
+        """Return words that mean nothing among some that do: what opens a caption may be anything."""
+        words = [self.pick(FUNCTION_WORDS) for _ in range(int(self.rng.integers(0, 4)))]
+        for _ in range(int(self.rng.integers(1, 3))):
+            words.insert(int(self.rng.integers(len(words) + 1)), self._unknown_word())
+        return " ".join(words) + self.pick((" ", " ", " ", ": ", ", "))
+
+    def _unknown_word(self) -> str:
+        return "".join(self.pick(SYLLABLES) for _ in range(int(self.rng.integers(1, 4))))
 
     def fronted(self, body: Phrase) -> str:
         """Return a phrase for the background that stands before a noun phrase."""

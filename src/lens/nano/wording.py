@@ -87,6 +87,10 @@ LINKS = (
     "of ", "of ", "of ", "showing ", "with ", "that shows ", "containing ", "featuring ", "depicting ",
     "which has ",
 )  # fmt: skip
+FUNCTION_WORDS = (
+    "we", "my", "me", "the", "this", "let", "of", "of", "with", "with", "in", "to", "it", "has", "shows",
+    "showing", "some", "a", "a", "an", "i", "you", "please", "that", "is", "for", "on", "try", "could",
+)  # fmt: skip
 SYLLABLES = (
     "ba",
     "lo",
