@@ -107,6 +107,9 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         """
         scale = (attention_kwargs or {}).get("scale", 1.0)
         if not isinstance(hidden_states, Tensor):
+            if encoder_hidden_states_mask is not None:
+                needs = "None with a list of pictures, whose texts have no padding"
+                raise ShapeError(f"encoder_hidden_states_mask is given, but it needs {needs}.")
             cells = self._checked_pictures(hidden_states, encoder_hidden_states, timestep, img_shapes)
             with adapters_weighed(self, scale):
                 velocity: Any = self._packed_velocity(hidden_states, encoder_hidden_states, timestep, cells)
@@ -151,13 +154,13 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def _packed_velocity(
         self, pictures: Sequence[Tensor], features: Sequence[Any], t: Any, cells: Sequence[tuple[int, int]]
     ) -> list[Tensor]:
-        device = pictures[0].device
+        device, dtype = pictures[0].device, pictures[0].dtype
         num_text = [layers[0].shape[0] for layers in features]
         packing = Packing.of([len(tokens) for tokens in pictures], num_text, device)
         image = self.img_in(torch.cat(list(pictures))[None])                               # (1, I, D)
         joined = [torch.cat(layer)[None] for layer in zip(*features, strict=True)]         # L of (1, T, E)
-        text = self._embed_text(joined, image.dtype)                                       # (1, T, D)
-        cond = self.time_text_embed(t, image.dtype)                                        # (P, D)
+        text = self._embed_text(joined, dtype)                                             # (1, T, D)
+        cond = self.time_text_embed(t, dtype)                                              # (P, D)
         sizes = zip(cells, num_text, strict=True)
         turns = torch.cat([self._rotary.of(h, w, count, device) for (h, w), count in sizes])  # (I+T, K/2)
         image = self._through_blocks(image, text, cond, turns, None, packing)              # (1, I, D)

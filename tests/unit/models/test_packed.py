@@ -113,6 +113,20 @@ def test_a_packing_says_who_owns_which_token():
     assert (packing.lengths, packing.num_image) == ((3, 4), 3)
 
 
+def test_a_mask_beside_a_list_is_refused_not_ignored():
+    tokens, features = pictures()
+    with pytest.raises(ShapeError, match="needs None with a list of pictures"):
+        tiny_denoiser()(tokens, features, torch.ones(4, 9, dtype=torch.bool), timestep=TIMES)
+
+
+def test_under_autocast_times_stay_as_exact_as_in_a_batch():
+    denoiser = tiny_denoiser()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, alone = packed(denoiser, *pictures()), one_by_one(denoiser, *pictures())
+    for one, other in zip(found, alone, strict=True):
+        assert (one.float() - other.float()).abs().max() <= 0.03 * other.float().abs().max()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
