@@ -4,9 +4,12 @@ Knows the scene graph and the phrases (wording.py), nothing of pixels. Captions 
 with a phrase that no training caption opens with, so that no test prompt can be a training caption.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from string import ascii_lowercase
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,20 +19,23 @@ from lens.nano.things import COLOUR_SYNONYMS, THINGS
 from lens.nano.wording import (
     ASIDE,
     ASKS,
+    CODAS,
     CORNERS,
     FUNCTION_WORDS,
     LINKS,
+    LOOSE_BACKGROUNDS,
     MEDIA,
     NEUTRAL_ADJECTIVES,
     NUMBERS,
+    ONSETS,
     PLACES,
     PREPOSITIONS,
     ROWS,
     SIZE_ADJECTIVES,
     SPOTS,
     STYLES,
-    SYLLABLES,
     TRAIN,
+    VOWELS,
     WORDINGS,
 )
 
@@ -146,7 +152,7 @@ class _Speaker:
         """Return a noun phrase behind an opener, there is, or (in training) nothing."""
         if self.split == "train" and self.rng.random() < 0.3:
             return body.text
-        if self.split == "train" and self.rng.random() < 0.4:
+        if self.split == "train" and self.rng.random() < 0.5:
             return self._unknown_opener() + body.text
         if self.rng.random() < 0.15:
             return self.pick(self.words.there).replace("{is_a}", _is(body.is_plural)) + body.text
@@ -168,7 +174,19 @@ class _Speaker:
         return " ".join(words) + self.pick((" ", " ", " ", ": ", ", "))
 
     def _unknown_word(self) -> str:
-        return "".join(self.pick(SYLLABLES) for _ in range(int(self.rng.integers(1, 4))))
+        """Return an invented word, or a thing's name with a letter changed; never a word of the grammar."""
+        while True:
+            if self.rng.random() < 0.15:
+                name = self.pick(self.pick(tuple(THINGS)).split())
+                at = int(self.rng.integers(len(name)))
+                word = name[:at] + self.pick(ascii_lowercase) + name[at + 1 :]
+            else:
+                word = "".join(
+                    self.pick(ONSETS) + self.pick(VOWELS) + self.pick(CODAS)
+                    for _ in range(int(self.rng.integers(1, 4)))
+                )
+            if word not in _known_words():
+                return word
 
     def fronted(self, body: Phrase) -> str:
         """Return a phrase for the background that stands before a noun phrase."""
@@ -176,6 +194,9 @@ class _Speaker:
 
     def background(self) -> str:
         """Return a phrase for what is behind; tests may use a known one, for their opener is new already."""
+        if self.split == "train" and self.rng.random() < 0.25:
+            parts = self.pick(LOOSE_BACKGROUNDS).split("{u}")
+            return "".join(part + self._unknown_word() for part in parts[:-1]) + parts[-1]
         is_known = self.split == "test" and self.rng.random() < 0.6
         return self.pick((TRAIN if is_known else self.words).backgrounds)
 
@@ -356,6 +377,16 @@ class _Speaker:
                 frame, OPPOSITE[relation], self.definite(second), self.definite(first), second, first
             )
         ]
+
+
+@cache
+def _known_words() -> frozenset[str]:
+    """Return every word that a caption or a test prompt may say: none of them is unknown."""
+    texts = [repr(vars(wording)) for wording in WORDINGS.values()]
+    texts += [repr(table) for table in (THINGS, COLOUR_SYNONYMS, ASIDE, ASKS, CORNERS, FUNCTION_WORDS, LINKS)]
+    texts += [repr(table) for table in (MEDIA, NEUTRAL_ADJECTIVES, NUMBERS, PLACES, PREPOSITIONS, ROWS)]
+    texts += [repr(table) for table in (SIZE_ADJECTIVES, SPOTS, STYLES)]
+    return frozenset(re.findall("[a-z]+", " ".join(texts).lower()))
 
 
 def _is(is_plural: bool) -> str:

@@ -91,25 +91,20 @@ FUNCTION_WORDS = (
     "we", "my", "me", "the", "this", "let", "of", "of", "with", "with", "in", "to", "it", "has", "shows",
     "showing", "some", "a", "a", "an", "i", "you", "please", "that", "is", "for", "on", "try", "could",
 )  # fmt: skip
-SYLLABLES = (
-    "ba",
-    "lo",
-    "ri",
-    "mu",
-    "ne",
-    "ko",
-    "ta",
-    "si",
-    "ver",
-    "pol",
-    "gan",
-    "dem",
-    "wi",
-    "chu",
-    "fal",
-    "zo",
-)
-"""For invented words: around the things, a word never met before changes nothing."""
+ONSETS = (
+    "b", "bl", "br", "c", "ch", "cl", "cr", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k",
+    "l", "m", "n", "p", "ph", "pl", "pr", "qu", "r", "s", "sc", "sh", "sk", "sl", "sn", "sp", "st", "str",
+    "sw", "t", "th", "tr", "tw", "v", "w", "wh", "y", "z", "", "",
+)  # fmt: skip
+VOWELS = (
+    "a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ea", "ee", "ie", "io", "oa", "oo", "ou", "y",
+)  # fmt: skip
+CODAS = (
+    "", "", "", "ck", "d", "ff", "g", "k", "l", "ll", "m", "n", "nd", "ng", "nt", "p", "ph", "r", "rd",
+    "rk", "rt", "s", "st", "t", "tch", "te", "ve", "x",
+)  # fmt: skip
+"""For invented words: around the things, a word never met before changes nothing. To the tokenizer any such
+word is a row of pieces that things' names are made of too, so they must be of every kind."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +125,15 @@ class Wording:
     fronted_backgrounds: tuple[str, ...]
     """Before a noun phrase."""
     background_sentences: tuple[str, ...]
+
+
+LOOSE_BACKGROUNDS = (
+    ", {u} on {an} {c} background", " {u} on {an} {c} background", " {u} against {an} {c} background",
+    ", {u} the background {u} {c}", "; {u} the background {c}", ", and the {u} is {c}", " over {u} {c}",
+    " {u} {an} {c} background", " on {an} {u} {c} background", " in front of {an} {c} {u}",
+    " where the {u} is {c}", " {u} {an} {c} {u}",
+)  # fmt: skip
+"""Backgrounds with unknown words {u} in them."""
 
 
 TRAIN = Wording(

@@ -12,6 +12,7 @@ from lens.nano.things import COLOUR_SYNONYMS, COLOURS, THINGS
 from lens.nano.wording import (
     ASIDE,
     ASKS,
+    FUNCTION_WORDS,
     LINKS,
     MEDIA,
     NEUTRAL_ADJECTIVES,
@@ -44,6 +45,10 @@ def words_for(thing: str) -> list[tuple[str, str]]:
 def noun_pattern(thing: str) -> str:
     words = {word for pair in words_for(thing) for word in pair}
     return "(?:" + "|".join(sorted(words, key=len, reverse=True)) + ")"
+
+
+def words_of(wording) -> set[str]:
+    return set(re.findall("[a-z]+", re.sub(r"{.*?}", "", " ".join(map(" ".join, vars(wording).values())))))
 
 
 @pytest.mark.parametrize(("caption", "split"), SPLITS)
@@ -82,7 +87,7 @@ def test_every_stated_relation_holds(caption, split):
     adjectives = "|".join(NEUTRAL_ADJECTIVES)
     lead = rf"(?:(?:the|an?|one|single|exactly|two|three|\d|pair of|couple of|group of|{adjectives}) ){{0,4}}"
     checked = 0
-    for scene, text in captioned(caption, split, 500):
+    for scene, text in captioned(caption, split, 600):
         for first, second in permutations(range(len(scene.groups)), 2):
             a, b = (noun_pattern(scene.groups[group][0]) for group in (first, second))
             if found := re.search(rf"\b{a}{verb} ({prepositions}) {lead}{b}\b", text):
@@ -183,6 +188,19 @@ def test_no_composed_opener_begins_like_a_test_caption():
     beginning = beginnings_of_tests()
     for ask, style, medium, link in product(*map(set, (ASKS, STYLES, MEDIA, LINKS))):
         assert not beginning.match(f"{ask}{with_article(style + medium)} {link}")
+
+
+def test_training_says_no_word_that_only_tests_say():
+    only_tests = words_of(TEST) - words_of(TRAIN) - set(" ".join((*ASKS, *STYLES, *MEDIA, *LINKS)).split())
+    only_tests -= {*FUNCTION_WORDS, "plus"}  # training joins two things with it
+    assert {"sketch", "graphic", "poster"} <= only_tests
+    for _, text in captioned(brief_caption, "train", 5000):
+        assert not (said := only_tests & set(re.findall("[a-z]+", text))), (said, text)
+
+
+def test_training_captions_hold_thousands_of_words_of_no_language():
+    texts = " ".join(text for _, text in captioned(brief_caption, "train", 5000))
+    assert len(set(re.findall("[a-z]+", texts))) > 3000
 
 
 def test_dense_captions_have_sentences_and_brief_ones_are_short():
