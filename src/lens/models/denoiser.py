@@ -136,6 +136,12 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             if module.bias is not None:
                 module.bias.zero_()
 
+    def unread_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights that reach no output, and so no gradient: the last block's, of its text."""
+        for name, parameter in self.transformer_blocks[-1].named_parameters():
+            if name.startswith(("txt_norm2.", "txt_mlp.", "attn.to_add_out.", "attn.norm_added_q.")):
+                yield parameter
+
     def _velocity(
         self, tokens: Tensor, features: Sequence[Tensor], mask: Tensor | None, t: Tensor, h: int, w: int
     ) -> Tensor:

@@ -21,6 +21,7 @@ from lens.errors import NonFiniteError, SettingError
 from lens.train import state
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
+from lens.train.parallel import Ranks, shard, whole_state
 from lens.train.settings import RunSettings
 from lens.train.stages.stage import Stage
 from lens.train.step import Run, train_step
@@ -28,45 +29,52 @@ from lens.train.step import Run, train_step
 log = Console(stderr=True)
 
 
-def fit(stage: Stage, settings: RunSettings) -> Run:
-    """Train a stage to its last step, or to the first stop signal; return the run."""
+def fit(stage: Stage, settings: RunSettings, ranks: Ranks | None = None) -> Run:
+    """Train a stage to its last step, or to the first stop signal of any rank; return the run."""
+    ranks = ranks or Ranks()
     trained = stage.trained.train()
     if settings.compile:
         compile_repeated_blocks(trained)
+    sharded = shard(trained, ranks)
     run = Run(
         settings=settings,
         trained=trained,
         optimizer=build_optimizers(trained, settings.optimizer),
         ema=Ema(trained, settings.ema_decay),
         objective=stage.objective,
+        ranks=ranks,
+        sharded=sharded,
     )
-    if state.resume(run, settings.out):
+    log.quiet = not ranks.is_main
+    checkpoints = state.Checkpoints(settings.out, settings.checkpoint)
+    if checkpoints.resume(run):
         log.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
-    with _stop_requested() as stop, Metrics(settings.out, run.step) as metrics:
+    with _stop_requested() as stop, Metrics(settings.out, run.step, ranks.is_main) as metrics, checkpoints:
         clock = Clock(run.step)
-        saved_at = time.monotonic()
-        while run.step < settings.steps and not stop:
+        saved_at, is_stopped = time.monotonic(), False
+        while run.step < settings.steps and not is_stopped:
             terms = train_step(run)
             if run.guard.is_lost:
-                _go_back(run)
+                _go_back(run, checkpoints)
             if run.step % settings.log_every == 0 or run.step == settings.steps:
                 numbers = _numbers(terms) | {"skipped": run.guard.num_skipped}
                 metrics.write(run.step, numbers | clock.rates(run))
                 log.print(clock.line(run, _numbers(terms)), highlight=False)
             if run.step % settings.probe_every == 0 or run.step == settings.steps:
                 probe(stage, run, metrics)
+            is_due = time.monotonic() - saved_at > settings.checkpoint.every_s
+            is_stopped, is_due = ranks.any(bool(stop), is_due)
             # Not while updates are turned down: the weights may be what is broken.
-            if time.monotonic() - saved_at > settings.checkpoint_every_s and not run.guard.in_a_row:
-                state.save(run, settings.out)
+            if is_due and not run.guard.in_a_row:
+                checkpoints.save(run)
                 saved_at = time.monotonic()
-        state.save(run, settings.out)
-        with run.ema.swapped_into(trained):
-            stage.export(settings.out / "export")
+        checkpoints.save(run)
+        export(stage, run, settings.out / "export")
     log.print(f"{settings.out}: {'stopped' if run.step < settings.steps else 'done'} at step {run.step}")
     return run
 
 
-def _go_back(run: Run) -> None:
+def _go_back(run: Run, checkpoints: state.Checkpoints) -> None:
     """Take the weights of the last checkpoint, but go on with the batches that come next.
 
     Raises: NonFiniteError when there is no checkpoint, or when going back did not help.
@@ -74,7 +82,7 @@ def _go_back(run: Run) -> None:
     step, skipped = run.step, run.guard.num_skipped
     lost = f"{run.guard.in_a_row} updates in a row had gradients that are no numbers or far too large, "
     lost += f"the last at step {step - 1}"
-    if run.guard.went_back or not state.resume(run, run.settings.out):
+    if run.guard.went_back or not checkpoints.resume(run):
         fix = "Lower optimizer.lr, or raise guard.max_ratio or guard.max_skips."
         raise NonFiniteError(f"{lost}; the weights of before are kept. {fix}")
     log.print(f"{run.settings.out}: {lost}; going back to the weights of step {run.step}")
@@ -97,26 +105,59 @@ def compile_repeated_blocks(module: Any) -> None:
         model.compile_repeated_blocks(dynamic=True)
 
 
+def export(stage: Stage, run: Run, folder: Path) -> None:
+    """Write the averaged weights as the stage publishes them."""
+    with run.ema.swapped_into(run.trained):
+        averaged = whole_state(run.trained)
+        if run.ranks.is_main:
+            stage.export(folder, averaged)
+
+
 def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:
-    """Write held-out numbers and a sample grid of the averaged weights."""
+    """Write held-out numbers and a sample grid of the averaged weights, and export the best of them."""
     with run.ema.swapped_into(run.trained), torch.no_grad():
         run.trained.eval()
-        metrics.write(run.step, {f"probe/{name}": value for name, value in stage.probe().items()})
+        numbers = stage.probe()
         grid = stage.sample_grid()
         run.trained.train()
-    if grid is not None:
+    metrics.write(run.step, {f"probe/{name}": value for name, value in numbers.items()})
+    if _is_best(numbers, run):
+        export(stage, run, run.settings.out / "best")
+    if grid is not None and run.ranks.is_main:
         folder = run.settings.out / "samples"
         folder.mkdir(exist_ok=True)
         grid.save(folder / f"step_{run.step:07d}.png")
 
 
+def _is_best(numbers: dict[str, float], run: Run) -> bool:
+    """Return whether the probe's number that the recipe names is better than ever, and keep it if so.
+
+    Raises: SettingError for a number that the probe does not know.
+    """
+    wanted = run.settings.checkpoint
+    if not wanted.best:
+        return False
+    if wanted.best not in numbers:
+        raise SettingError("checkpoint.best", wanted.best, f"one of {', '.join(numbers)}")
+    value = numbers[wanted.best]
+    sign = 1 if wanted.best_is == "highest" else -1
+    if run.best is not None and sign * value <= sign * run.best:
+        return False
+    run.best = value
+    return True
+
+
 class Metrics:
     """Numbers of a run: one JSON object a line in metrics.jsonl, TensorBoard events if it is installed.
 
-    What a killed run wrote after its last checkpoint is taken out, for those steps are made again.
+    What a killed run wrote after its last checkpoint is taken out, for those steps are made again. Only the
+    main rank of a run writes.
     """
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path, step: int, is_main: bool = True):
+        self._lines = self._events = None
+        if not is_main:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         forget_after(step, folder / "metrics.jsonl")
         self._lines = (folder / "metrics.jsonl").open("a")
@@ -124,11 +165,12 @@ class Metrics:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
             log.print("TensorBoard is not installed; metrics.jsonl alone is written.")
-            self._events = None
         else:
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
+        if self._lines is None:
+            return
         rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
         self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
         self._lines.flush()
@@ -139,7 +181,8 @@ class Metrics:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._lines.close()
+        if self._lines:
+            self._lines.close()
         if self._events:
             self._events.close()
 

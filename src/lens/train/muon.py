@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lens.train.parallel import like, whole
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz step of that source: quick to reach singular values near 1."""
 NUM_ITERATIONS = 5
@@ -35,11 +37,12 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"]
         momentum.lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(momentum, group["momentum"]).flatten(1)           # (rows, columns)
-        rows, columns = ahead.shape
-        direction = orthogonal(ahead) * max(1.0, rows / columns) ** 0.5
+        ahead = whole(gradient.lerp(momentum, group["momentum"]))
+        matrix = ahead.flatten(1)                                               # (rows, columns)
+        rows, columns = matrix.shape
+        direction = orthogonal(matrix) * max(1.0, rows / columns) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(direction.view_as(parameter), alpha=-group["lr"])
+        parameter.add_(like(parameter, direction.view_as(ahead)), alpha=-group["lr"])
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

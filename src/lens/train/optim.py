@@ -17,7 +17,7 @@ class Optimizers:
     """One or two optimizers that step as one; every group keeps the ratio of its rate to the run's."""
 
     def __init__(self, parts: list[torch.optim.Optimizer], lr: float):
-        self._parts, self._lr = parts, lr
+        self.parts, self._lr = parts, lr
         for group in self._groups():
             group["ratio"] = group["lr"] / lr
 
@@ -31,22 +31,22 @@ class Optimizers:
         return self._lr
 
     def step(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.step()
 
     def zero_grad(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self._parts]
+        return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for part, state in zip(self._parts, states, strict=True):
+        for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
 
     def _groups(self) -> list[dict[str, Any]]:
-        return [group for part in self._parts for group in part.param_groups]
+        return [group for part in self.parts for group in part.param_groups]
 
 
 def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimizers:

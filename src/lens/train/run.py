@@ -20,14 +20,21 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
         raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {recipe}.")
     import torch  # late: a wrong recipe is told at once
 
+    from lens.train.devices import chosen_device
     from lens.train.loop import fit
+    from lens.train.parallel import ranks_of
 
     settings, stage = _assemble(name, values, str(recipe))
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
-    fit(stage(settings), settings)
+    with ranks_of(settings.parallel, chosen_device(settings.device)) as ranks:
+        ranks.own(settings.micro_batches)  # refused here, before anything is written
+        if ranks.is_main:
+            settings.out.mkdir(parents=True, exist_ok=True)
+            write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
+        with ranks.main_first():
+            assembled = stage(settings)
+        fit(assembled, settings, ranks)
     return settings.out
 
 

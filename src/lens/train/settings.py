@@ -30,6 +30,25 @@ class OptimizerSettings(Settings):
     """Gradients of a larger norm are scaled down to it."""
 
 
+class ParallelSettings(Settings):
+    shard: int = Field(0, ge=0)
+    """Processes that share one copy of the weights and of the optimizer's state; 0 for all of them. With
+    fewer, groups of so many hold copies of each other (hybrid sharding); 1 keeps weights whole everywhere."""
+
+
+class CheckpointSettings(Settings):
+    every_s: float = Field(300, gt=0)
+    """Seconds between two checkpoints; one is also written on SIGTERM and at the end."""
+    keep_last: int = Field(1, ge=1)
+    """Latest checkpoints that stay on disk."""
+    background: bool = True
+    """Write while the next updates are made, from a copy of the state."""
+    best: str = ""
+    """Number of the probe by which the best weights so far are exported to `best`, if any."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Which value of that number is best."""
+
+
 class RunSettings(Settings):
     """What every recipe has, whatever it trains."""
 
@@ -44,7 +63,7 @@ class RunSettings(Settings):
     batch_size: int = Field(gt=0)
     """Samples an update, over all micro-batches."""
     micro_batches: int = Field(1, gt=0)
-    """Parts that a batch is computed in."""
+    """Parts that a batch is computed in; several processes share them out."""
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.of({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.of({}))
     ema_decay: float = Field(0.9999, ge=0, lt=1)
@@ -61,8 +80,8 @@ class RunSettings(Settings):
     """Updates between two lines of metrics.jsonl."""
     probe_every: int = Field(1000, gt=0)
     """Updates between two probes and sample grids."""
-    checkpoint_every_s: float = Field(300, gt=0)
-    """Seconds between two checkpoints; one is also written on SIGTERM and at the end."""
+    checkpoint: CheckpointSettings = Field(default_factory=lambda: CheckpointSettings.of({}))
+    parallel: ParallelSettings = Field(default_factory=lambda: ParallelSettings.of({}))
     start_from: Path | None = None
     """An exported model whose weights a fresh run begins with (a warm start, not a resume)."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from lens.objectives.objective import Objective
 from lens.train.ema import Ema
 from lens.train.guard import Guard
 from lens.train.optim import Optimizers, lr_at
+from lens.train.parallel import Ranks, whole
 from lens.train.settings import RunSettings
 
 
@@ -24,6 +26,11 @@ class Run:
     objective: Callable[[int, int], Objective]
     """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
     step: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
+    sharded: list[Any] = field(default_factory=list)
+    """Parts of `trained` that sum their gradients over the ranks."""
+    best: float | None = None
+    """Best value so far of the probe's number that the recipe names."""
     guard: Guard = field(init=False)
 
     def __post_init__(self) -> None:
@@ -37,16 +44,19 @@ def train_step(run: Run) -> dict[str, Tensor]:
     """
     optimizer = run.settings.optimizer
     run.optimizer.set_lr(lr_at(run.step, run.settings.steps, optimizer))
+    own = run.ranks.own(run.settings.micro_batches)
     logs: list[dict[str, Tensor]] = []
-    for index in range(run.settings.micro_batches):
+    for index in own:
+        for part in run.sharded:
+            part.set_requires_gradient_sync(index == own[-1])
         loss, terms = run.objective(run.step, index)
-        (loss / run.settings.micro_batches).backward()
+        (loss / len(own)).backward()
         logs.append({"loss": loss.detach(), **terms})
-    grad_norm = nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm)
+    grad_norm = whole(nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm))
     if run.guard.accepts(grad_norm.item()):
         run.optimizer.step()
         run.ema.update(run.trained)
     run.optimizer.zero_grad()
     run.step += 1
-    means = {name: torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]}
-    return means | {"grad_norm": grad_norm}
+    means = torch.stack([torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]])
+    return dict(zip(logs[0], run.ranks.mean(means), strict=True)) | {"grad_norm": grad_norm}

@@ -297,3 +297,11 @@ def test_training_an_adapter_leaves_the_base_alone():
     moved = {name for name, parameter in denoiser.named_parameters() if parameter.grad is not None}
     assert moved and all("lora_" in name for name in moved)
     assert denoiser.transformer_blocks[0].attn.img_qkv.lora_A["default"].weight.grad.abs().max() > 0
+
+
+def test_the_weights_called_unread_are_those_that_get_no_gradient():
+    denoiser = tiny_denoiser()
+    call(denoiser).square().mean().backward()
+    unread = {id(parameter) for parameter in denoiser.unread_parameters()}
+    assert unread == {id(parameter) for parameter in denoiser.parameters() if parameter.grad is None}
+    assert len(unread) == 7

@@ -62,13 +62,14 @@ class Breaking:
     def sample_grid(self):
         return None
 
-    def export(self, folder):
+    def export(self, folder, state):
         folder.mkdir(exist_ok=True)
 
 
 def settings_of(out, **changes) -> RunSettings:
     values = {
-        "stage": "none", "out": out, "steps": 12, "batch_size": 1, "log_every": 1, "checkpoint_every_s": 1e-9,
+        "stage": "none", "out": out, "steps": 12, "batch_size": 1, "log_every": 1,
+        "checkpoint": {"every_s": 1e-9},
         "optimizer": {"lr": 0.01, "warmup_steps": 0}, "guard": {"max_skips": 3}, "probe_every": 1000,
     }  # fmt: skip
     return RunSettings.of(values | changes)
@@ -84,9 +85,9 @@ def test_poisoned_batches_are_left_out_and_counted(tmp_path):
 
 
 def test_broken_weights_are_replaced_by_those_of_the_last_checkpoint_and_no_batch_is_seen_twice(tmp_path):
-    fit(Breaking(), settings_of(tmp_path, steps=4, checkpoint_every_s=1e9))
+    fit(Breaking(), settings_of(tmp_path, steps=4, checkpoint={"every_s": 1e9}))
     stage = Breaking(break_weights_at=6)
-    run = fit(stage, settings_of(tmp_path, checkpoint_every_s=1e9))
+    run = fit(stage, settings_of(tmp_path, checkpoint={"every_s": 1e9}))
     assert stage.seen == list(range(4, 12))
     assert torch.isfinite(run.trained.weight).all() and run.guard.num_skipped == 3
     # Four updates, two that were lost with the broken weights, then three more.
@@ -94,11 +95,11 @@ def test_broken_weights_are_replaced_by_those_of_the_last_checkpoint_and_no_batc
 
 
 def test_a_run_that_going_back_does_not_help_stops_and_says_what_to_change(tmp_path):
-    fit(Breaking(), settings_of(tmp_path, steps=4, checkpoint_every_s=1e9))
+    fit(Breaking(), settings_of(tmp_path, steps=4, checkpoint={"every_s": 1e9}))
     with pytest.raises(NonFiniteError, match=r"3 updates in a row .* at step 9; .*Lower optimizer\.lr"):
-        fit(Breaking(bad_steps=range(4, 99)), settings_of(tmp_path, checkpoint_every_s=1e9))
+        fit(Breaking(bad_steps=range(4, 99)), settings_of(tmp_path, checkpoint={"every_s": 1e9}))
 
 
 def test_a_run_without_a_checkpoint_stops(tmp_path):
     with pytest.raises(NonFiniteError, match="at step 2"):
-        fit(Breaking(bad_steps=range(99)), settings_of(tmp_path, checkpoint_every_s=1e9))
+        fit(Breaking(bad_steps=range(99)), settings_of(tmp_path, checkpoint={"every_s": 1e9}))

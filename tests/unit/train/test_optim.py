@@ -39,7 +39,7 @@ def test_the_cosine_is_whole_after_warm_up_half_at_the_middle_and_a_fiftieth_at_
 def test_every_trainable_parameter_has_one_optimizer_and_frozen_ones_none():
     net = Net()
     optimizers = build_optimizers(net, OptimizerSettings(lr=1e-3, muon_lr=0.02, weight_decay=0.1))
-    adam, muon = optimizers._parts
+    adam, muon = optimizers.parts
     assert isinstance(muon, Muon)
     groups = [(type(part).__name__, group) for part in (adam, muon) for group in part.param_groups]
     moved_by = {
@@ -64,7 +64,7 @@ def test_every_trainable_parameter_has_one_optimizer_and_frozen_ones_none():
 def test_both_optimizers_follow_one_schedule_in_their_own_ratio():
     optimizers = build_optimizers(Net(), OptimizerSettings(lr=1e-3, muon_lr=0.02))
     optimizers.set_lr(5e-4)
-    adam, muon = (part.param_groups[0]["lr"] for part in optimizers._parts)
+    adam, muon = (part.param_groups[0]["lr"] for part in optimizers.parts)
     assert (optimizers.lr, adam, muon) == pytest.approx((5e-4, 5e-4, 0.01))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.models.prompts import PromptTemplate
@@ -68,8 +68,8 @@ class LanguageStage:
     def sample_grid(self) -> None:
         return None
 
-    def export(self, folder: Path) -> None:
-        self.trained.save_pretrained(folder / "text_encoder")
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        self.trained.save_pretrained(folder / "text_encoder", state_dict=state)
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
     def _loss(self, first: int, count: int) -> Objective:

@@ -74,6 +74,8 @@ class PretrainStage:
             source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
             weights = source.state_dict().items()
             self._denoiser.load_state_dict({name: tensor.float() for name, tensor in weights})
+        for unread in self._denoiser.unread_parameters():
+            unread.requires_grad_(False)
         self._layout = _Layout(self._denoiser, settings.layout_block) if settings.layout_weight else None
         parts = {"denoiser": self._denoiser} | ({"layout": self._layout.head} if self._layout else {})
         self.trained = nn.ModuleDict(parts).to(self.device)
@@ -129,11 +131,11 @@ class PretrainStage:
         return grid_of(shown, columns=min(4, self.settings.probe_prompts))
 
     @torch.no_grad()
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the whole pipeline in diffusers' layout, all weights in bfloat16."""
-        # A copy: the run's own weights stay float32.
         denoiser: Any = LensTransformer2DModel.from_config(self._denoiser.config)
-        denoiser.load_state_dict(self._denoiser.state_dict())
+        own = (item for item in state.items() if item[0].startswith("denoiser."))
+        denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in own})
         pipeline = self._pipeline(denoiser)
         vae, text_encoder = _load_encoders(self.settings, torch.device("cpu"))[:2]
         pipeline.register_modules(vae=vae, text_encoder=text_encoder)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from lens.objectives.objective import Objective
 
@@ -25,6 +25,6 @@ class Stage(Protocol):
         """Return a picture that shows what the present weights do, or None for a stage without pictures."""
         ...
 
-    def export(self, folder: Path) -> None:
-        """Write the present weights in the published layout."""
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write such a state of `trained`, whole, in the published layout; the main rank alone does."""
         ...

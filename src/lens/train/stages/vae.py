@@ -77,9 +77,11 @@ class VaeStage:
         return grid_of(torch.stack((pixels, decoded), dim=1).flatten(0, 1), columns=8)
 
     @torch.no_grad()
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         pixels = self._crops(HELD_OUT + 1000, 512)
-        finished = without_unused_channels(self.trained, pixels[:64])
+        copy: Any = AutoencoderKLFlux2.from_config(self.trained.config)
+        copy.load_state_dict(state)
+        finished = without_unused_channels(copy.to(self.device).eval(), pixels[:64])
         measure_latent_statistics(finished, pixels)
         finished.save_pretrained(folder / "vae")
 
