@@ -3,8 +3,9 @@
 Spec: section 8. Letters: B batch, C channels, h and w latent cells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate, velocity_target
@@ -12,6 +13,8 @@ from lens.objectives.objective import Objective
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents (B, C, h, w), times (B,)) -> velocity (B, C, h, w)."""
+PackedVelocity = Callable[[list[Tensor], Tensor], Sequence[Tensor]]
+"""(P noisy latents (C, h, w) of any sizes, times (P,)) -> P velocities (C, h, w)."""
 
 
 def flow_matching_loss(velocity: Velocity, clean: Tensor, *, t: Tensor, noise: Tensor) -> Objective:
@@ -22,3 +25,18 @@ def flow_matching_loss(velocity: Velocity, clean: Tensor, *, t: Tensor, noise: T
     predicted = velocity(interpolate(clean, noise, t), t)                                       # (B, C, h, w)
     error = (predicted.float() - velocity_target(clean, noise)).square().flatten(1).mean(1)     # (B,)
     return Objective(error.mean(), {})
+
+
+def packed_flow_matching_errors(
+    velocity: PackedVelocity, clean: Sequence[Tensor], *, t: Tensor, noise: Sequence[Tensor]
+) -> Tensor:
+    """Return the mean squared error of each picture's predicted velocity; sizes may differ.
+
+    Shapes: clean and noise P of (C, h, w), t (P,) -> (P,).
+    """
+    ends = zip(clean, noise, t[:, None], strict=True)
+    noisy = [interpolate(one[None], eps[None], time)[0] for one, eps, time in ends]
+    predicted = velocity(noisy, t)
+    targets = map(velocity_target, clean, noise)
+    errors = [(a.float() - b).square().mean() for a, b in zip(predicted, targets, strict=True)]
+    return torch.stack(errors)

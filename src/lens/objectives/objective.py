@@ -10,3 +10,5 @@ class Objective(NamedTuple):
 
     loss: Tensor
     terms: dict[str, Tensor]
+    num_samples: int = 1
+    """Pictures, or captions, that the loss is of."""

@@ -207,12 +207,12 @@ class Clock:
 
     def rates(self, run: Run) -> dict[str, float]:
         elapsed_s = time.monotonic() - self._started_at
-        steps_per_s = (run.step - self._first_step) / elapsed_s
-        return {"lr": run.optimizer.lr, "samples_per_s": steps_per_s * run.settings.batch_size}
+        return {"lr": run.optimizer.lr, "samples_per_s": run.num_samples / elapsed_s}
 
     def line(self, run: Run, numbers: dict[str, float]) -> str:
         samples_per_s = self.rates(run)["samples_per_s"]
-        left_s = (run.settings.steps - run.step) * run.settings.batch_size / samples_per_s
+        elapsed_s = time.monotonic() - self._started_at
+        left_s = (run.settings.steps - run.step) * elapsed_s / (run.step - self._first_step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         left = time.strftime("%H:%M:%S", time.gmtime(left_s))
         return f"step {run.step}/{run.settings.steps}  {shown}  {samples_per_s:.1f} samples/s  {left} left"

@@ -6,7 +6,7 @@ from typing import Any
 from lens.config import read_recipe, write_yaml
 from lens.errors import SettingError
 
-STAGES = ("vae", "language", "pretrain")
+STAGES = ("vae", "language", "pretrain", "denoiser")
 
 
 def train(recipe: Path, overrides: list[str] | None = None) -> Path:
@@ -48,6 +48,10 @@ def _assemble(name: str, values: dict[str, Any], source: str) -> tuple[Any, Any]
         from lens.train.stages.language import LanguageSettings, LanguageStage
 
         return LanguageSettings.of(values, source), LanguageStage
+    if name == "denoiser":
+        from lens.train.stages.denoiser import DenoiserSettings, DenoiserStage
+
+        return DenoiserSettings.of(values, source), DenoiserStage
     from lens.train.stages.pretrain import PretrainSettings, PretrainStage
 
     return PretrainSettings.of(values, source), PretrainStage

@@ -60,8 +60,6 @@ class RunSettings(Settings):
     """Optimizer updates in all."""
     seed: int = 0
     """Every random draw of the run derives from it."""
-    batch_size: int = Field(gt=0)
-    """Samples an update, over all micro-batches."""
     micro_batches: int = Field(1, gt=0)
     """Parts that a batch is computed in; several processes share them out."""
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.of({}))
@@ -84,6 +82,13 @@ class RunSettings(Settings):
     parallel: ParallelSettings = Field(default_factory=lambda: ParallelSettings.of({}))
     start_from: Path | None = None
     """An exported model whose weights a fresh run begins with (a warm start, not a resume)."""
+
+
+class BatchSettings(RunSettings):
+    """Of a stage whose updates are of one number of samples each."""
+
+    batch_size: int = Field(gt=0)
+    """Samples an update, over all micro-batches."""
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> Self:

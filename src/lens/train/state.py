@@ -77,7 +77,7 @@ class Checkpoints:
             holds = f"{complete[-1]} holds other weights than the recipe asks for"
             raise CheckpointError(f"{holds}. Choose another `out` or delete it. {error}") from error
         facts = json.loads((complete[-1] / MARKER).read_text())
-        run.trained.load_state_dict(tensors["weights"])
+        run.trained.load_state_dict(tensors["weights"], strict=False)
         set_optimizer_state_dict(run.trained, run.optimizer.parts, tensors["optimizer"])
         run.ema.load_state_dict({"num_updates": facts["num_averaged"], "average": tensors["average"]})
         run.guard.load_state_dict(facts["guard"])
@@ -116,8 +116,11 @@ class Checkpoints:
 
 
 def _tensors(run: Run) -> dict[str, Any]:
+    frozen = {name for name, parameter in run.trained.named_parameters() if not parameter.requires_grad}
+    state = run.trained.state_dict()
     return {
-        "weights": run.trained.state_dict(),
+        # What is not trained, the recipe makes again.
+        "weights": {name: tensor for name, tensor in state.items() if name not in frozen},
         "optimizer": get_optimizer_state_dict(run.trained, run.optimizer.parts),
         "average": run.ema.average,
     }

@@ -26,6 +26,8 @@ class Run:
     objective: Callable[[int, int], Objective]
     """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
     step: int = 0
+    num_samples: int = 0
+    """Seen since the process started."""
     ranks: Ranks = field(default_factory=Ranks)
     sharded: list[Any] = field(default_factory=list)
     """Parts of `trained` that sum their gradients over the ranks."""
@@ -49,9 +51,10 @@ def train_step(run: Run) -> dict[str, Tensor]:
     for index in own:
         for part in run.sharded:
             part.set_requires_gradient_sync(index == own[-1])
-        loss, terms = run.objective(run.step, index)
+        loss, terms, num_samples = run.objective(run.step, index)
         (loss / len(own)).backward()
         logs.append({"loss": loss.detach(), **terms})
+        run.num_samples += num_samples * run.ranks.size  # of this rank's share, taken for all
     grad_norm = whole(nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm))
     if run.guard.accepts(grad_norm.item()):
         run.optimizer.step()

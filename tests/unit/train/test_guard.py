@@ -68,7 +68,7 @@ class Breaking:
 
 def settings_of(out, **changes) -> RunSettings:
     values = {
-        "stage": "none", "out": out, "steps": 12, "batch_size": 1, "log_every": 1,
+        "stage": "none", "out": out, "steps": 12, "log_every": 1,
         "checkpoint": {"every_s": 1e-9},
         "optimizer": {"lr": 0.01, "warmup_steps": 0}, "guard": {"max_skips": 3}, "probe_every": 1000,
     }  # fmt: skip

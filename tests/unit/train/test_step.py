@@ -17,7 +17,7 @@ def fresh_run(objective, micro_batches: int = 1, **optimizer) -> Run:
     torch.manual_seed(3)
     net = nn.Linear(5, 2)
     settings = RunSettings(
-        stage="none", out="unused", steps=9, batch_size=6, micro_batches=micro_batches,
+        stage="none", out="unused", steps=9, micro_batches=micro_batches,
         optimizer={"lr": 0.1, "warmup_steps": 0} | optimizer,
     )  # fmt: skip
     optimizers = build_optimizers(net, settings.optimizer)
@@ -47,7 +47,7 @@ def test_terms_are_means_over_micro_batches():
 
 def test_a_batch_whose_gradient_is_no_number_changes_nothing_and_the_run_goes_on():
     def objective(net: nn.Module, step: int, index: int) -> Objective:
-        loss, terms = mean_square(net, PIXELS)
+        loss, terms, _ = mean_square(net, PIXELS)
         return Objective(loss * (float("nan") if step == 1 and index == 1 else 1.0), terms)
 
     run = fresh_run(objective, 2)

@@ -20,13 +20,13 @@ from lens.nano.tasks import training_example
 from lens.objectives.next_token import next_token_loss
 from lens.objectives.objective import Objective
 from lens.train.devices import autocast, chosen_device
-from lens.train.settings import RunSettings
+from lens.train.settings import BatchSettings
 
 HELD_OUT = 2**31
 """Captions from this item on are never trained on."""
 
 
-class LanguageSettings(RunSettings):
+class LanguageSettings(BatchSettings):
     config: dict[str, Any]
     """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer."""
     vocab_size: int = Field(2048, gt=300)
@@ -60,7 +60,8 @@ class LanguageStage:
 
     def objective(self, step: int, index: int) -> Objective:
         count = self.settings.batch_size // self.settings.micro_batches
-        return self._loss(step * self.settings.batch_size + index * count, count)
+        found = self._loss(step * self.settings.batch_size + index * count, count)
+        return found._replace(num_samples=count)
 
     def probe(self) -> dict[str, float]:
         return {"loss": float(self._loss(HELD_OUT, 128).loss)}

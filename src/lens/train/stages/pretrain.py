@@ -28,14 +28,14 @@ from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
 from lens.train.example_cache import SHARD, Encoders, Examples, cached_bucket
 from lens.train.pictures import grid_of
-from lens.train.settings import RunSettings
+from lens.train.settings import BatchSettings
 
 HELD_OUT_SHARD = 50_000
 """Shards from this one on are never trained on."""
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-class PretrainSettings(RunSettings):
+class PretrainSettings(BatchSettings):
     config: dict[str, Any]
     """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
     vae: Path
@@ -106,11 +106,11 @@ class PretrainStage:
         noise = torch.randn(clean.shape, generator=draw)                                        # (B, C, h, w)
         flow = self._loss(examples, t, noise)
         if self._layout is None:
-            return flow
+            return flow._replace(num_samples=count)
         height_px, width_px = (CELL_PX * side for side in clean.shape[2:])
         layout = self._layout.loss(settings.seed, examples.numbers, height_px, width_px)
         terms = {"flow": flow.loss.detach(), "layout": layout.detach()}
-        return Objective(flow.loss + settings.layout_weight * layout, terms)
+        return Objective(flow.loss + settings.layout_weight * layout, terms, count)
 
     def probe(self) -> dict[str, float]:
         numbers = self._held_out_loss()

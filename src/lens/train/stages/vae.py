@@ -17,13 +17,13 @@ from lens.objectives.reconstruction import reconstruction_loss
 from lens.train.devices import autocast, chosen_device
 from lens.train.latent_pruning import without_unused_channels
 from lens.train.pictures import grid_of
-from lens.train.settings import RunSettings
+from lens.train.settings import BatchSettings
 
 HELD_OUT = 2**31
 """Crops from this item on are never trained on."""
 
 
-class VaeSettings(RunSettings):
+class VaeSettings(BatchSettings):
     config: dict[str, Any]
     """Configuration of AutoencoderKLFlux2."""
     side_px: int = Field(64, ge=32)
@@ -58,10 +58,11 @@ class VaeStage:
             posterior = self.trained.encode(pixels).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=draw).to(posterior.mean)
             decoded = self.trained.decode(posterior.mean + posterior.std * noise).sample
-        return reconstruction_loss(
+        found = reconstruction_loss(
             pixels, decoded, posterior.mean, posterior.logvar,
             edge_weight=settings.edge_weight, kl_weight=settings.kl_weight,
         )  # fmt: skip
+        return found._replace(num_samples=count)
 
     def probe(self) -> dict[str, float]:
         pixels = self._crops(HELD_OUT, 96)

@@ -1,0 +1,115 @@
+"""Pictures with captions, ready to be encoded for training: a plain folder, or the shards of a build.
+
+Knows nothing of encoders. Each picture is cut to the bucket that it fills without being enlarged.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from pydantic import Field
+
+from lens.config import Settings
+from lens.data.buckets import Fit, best_fit, filled
+from lens.data.pictures import Unreadable, decode, sample_id
+from lens.data.shards import read_shard
+from lens.data.sources.entry import Entry, SourceError, read_bytes
+from lens.data.sources.folder import FolderSource, entries
+from lens.errors import SettingError
+
+logger = logging.getLogger(__name__)
+
+
+class CaptionedSettings(Settings):
+    folder: Path | None = None
+    """Pictures at any depth, each with its caption in the .txt or .json file of the same name."""
+    shards: Path | None = None
+    """Folder of a build's tars, in the place of `folder`."""
+    trigger: str = ""
+    """Words put before every caption, by which the new thing is called; alone, they are a caption."""
+    bases: tuple[int, ...] = Field((512, 768, 1024), min_length=1)
+    """Base resolutions of the buckets, nine ratios each."""
+
+
+class Captioned(NamedTuple):
+    """A picture that fills its bucket, and its words."""
+
+    id: str
+    """SHA-256 of the original bytes."""
+    caption: str
+    image: Image.Image
+
+
+def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
+    """Yield the pictures of a folder or of shards, in the order of their names.
+
+    What is damaged, or too small for every bucket, is named in a warning and left out.
+    Raises: SettingError for both or neither source, and for a picture without any words.
+    """
+    if (settings.folder is None) == (settings.shards is None):
+        given = {"folder": settings.folder, "shards": settings.shards}
+        raise SettingError("data", given, "one of folder and shards")
+    if settings.folder is not None:
+        yield from _of_folder(settings, settings.folder)
+    else:
+        assert settings.shards is not None
+        yield from _of_shards(settings, settings.shards)
+
+
+def _of_folder(settings: CaptionedSettings, root: Path) -> Iterator[Captioned]:
+    try:
+        listed = list(entries(FolderSource(path=root)))
+    except SourceError as error:
+        raise SettingError("data.folder", str(root), "a folder of pictures") from error
+    silent = [entry.address for entry in listed if not entry.caption]
+    if silent and not settings.trigger:
+        fix = "Write their captions into .txt files beside them, or set data.trigger."
+        named = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
+        raise SettingError("data.folder", str(root), f"a caption for {named} ({len(silent)} in all)", fix)
+    for entry in listed:
+        if (found := _decoded(entry, settings.bases)) is not None:
+            yield Captioned(found[0], _words(settings.trigger, entry.caption), found[1])
+
+
+def _of_shards(settings: CaptionedSettings, folder: Path) -> Iterator[Captioned]:
+    tars = sorted(folder.glob("*.tar"))
+    if not tars:
+        raise SettingError("data.shards", str(folder), "a folder of .tar files, as a build leaves in shards")
+    for tar in tars:
+        for key, files in read_shard(tar):
+            picture = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
+            words = _words(settings.trigger, files.get("txt", b"").decode(errors="replace").strip())
+            if not words:
+                raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
+            image = _fitted(f"{tar.name}::{key}", picture, settings.bases)
+            if image is not None:
+                yield Captioned(json.loads(files.get("json", b"{}")).get("id", key), words, image)
+
+
+def _words(trigger: str, caption: str) -> str:
+    return ", ".join(filter(None, (trigger, caption)))
+
+
+def _decoded(entry: Entry, bases: tuple[int, ...]) -> tuple[str, Image.Image] | None:
+    content = read_bytes(entry)
+    image = _fitted(entry.address, content, bases)
+    return None if image is None else (sample_id(content), image)
+
+
+def _fitted(name: str, content: bytes, bases: tuple[int, ...]) -> Image.Image | None:
+    try:
+        image = decode(content).image
+    except Unreadable as error:
+        logger.warning("%s is left out: %s", name, error)
+        return None
+    fit: Fit | None = best_fit(image.height, image.width, bases)
+    if fit is None:
+        logger.warning(
+            "%s is left out: %d x %d is too small for every bucket of base %d",
+            name, image.width, image.height, min(bases),
+        )  # fmt: skip
+        return None
+    return filled(image, fit)

@@ -1,0 +1,242 @@
+"""Train a Lens denoiser on pictures with captions, whole or by LoRA, from nothing or from a model.
+
+Pictures of all sizes go through as packs, drawn by a budget of tokens. Spec: section 8. Letters: P pictures
+of a pack, C channels of a latent cell, h and w latent cells, L captured layers, T text tokens, E their width.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lens.config import Settings
+from lens.core.packing import pack_latents, unpack_latents
+from lens.core.randomness import generator_for
+from lens.core.schedule import logit_normal_times, training_mu
+from lens.data.captioned import CaptionedSettings, captioned
+from lens.errors import SettingError
+from lens.models.checkpoints.catalog import resolve_model
+from lens.models.checkpoints.lora_keys import Adapter, LowRank, write_adapter
+from lens.models.denoiser import LensTransformer2DModel
+from lens.models.prompts import no_text, pad_features
+from lens.objectives.flow_matching import packed_flow_matching_errors
+from lens.objectives.objective import Objective
+from lens.sampling.pipeline import LensPipeline
+from lens.train.devices import autocast, chosen_device
+from lens.train.encoders import Encoders, fill
+from lens.train.packs import Packs
+from lens.train.pictures import grid_of
+from lens.train.settings import RunSettings
+from lens.train.store import Sample, Store
+
+HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+ADAPTER = "tuned"
+
+
+class LoraSettings(Settings):
+    rank: int = Field(16, ge=1)
+    """Rank of every adapter."""
+    alpha: int = Field(16, ge=1)
+    """The adapter's output is scaled by alpha / rank."""
+    targets: tuple[str, ...] = ("img_qkv", "txt_qkv", "to_out.0", "to_add_out", "w1", "w2", "w3")
+    """Linear layers of the blocks that get one, by the end of their names."""
+
+
+class DenoiserSettings(RunSettings):
+    model: str
+    """Known name or folder of the model whose encoders are used, and whose denoiser is tuned."""
+    data: CaptionedSettings
+    store: Path
+    """Folder that the encoded pictures are kept in."""
+    feature_bits: Literal[8, 16] = 16
+    """Bits of a stored text feature; 8 halves the store and rounds by 1/254 of a token's largest value."""
+    pack_tokens: int = Field(24_576, ge=1)
+    """Image tokens that a micro-batch has at most: 24 pictures of 512 x 512, 6 of 1024 x 1024."""
+    config: dict[str, Any] | None = None
+    """Configuration of a denoiser to train from nothing; what the encoders fix is filled in."""
+    lora: LoraSettings | None = None
+    """Train adapters and leave the model as it is."""
+    frozen_dtype: Literal["bf16", "float32"] = "bf16"
+    """Type of the weights that LoRA leaves as they are."""
+    gradient_checkpointing: bool = False
+    """Compute each block again on the way back: a third more time for a fraction of the memory."""
+    prompt_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of pictures trained with no text at all, for guidance."""
+    timestep_mu: tuple[float, float] = (1.0, 1.3)
+    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
+    timestep_tokens: tuple[int, int] = (256, 4096)
+    """Image tokens at which the two means hold."""
+    held_out: int = Field(0, ge=0)
+    """Pictures, the last ones, that are not trained on but measured by every probe."""
+    previews: tuple[str, ...] = ()
+    """Prompts that every probe draws."""
+
+
+class DenoiserStage:
+    def __init__(self, settings: DenoiserSettings):
+        self.settings = settings
+        self.device = chosen_device(settings.device)
+        folder = resolve_model(settings.model)
+        self._denoiser: Any = _denoiser_of(settings, folder, self.device)
+        layers = self._denoiser.config.selected_layer_index
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        encoders = Encoders(folder, layers, self.device, dtype)
+        self._store = Store(settings.store, settings.feature_bits)
+        keys = fill(self._store, encoders, captioned(settings.data))
+        if len(keys) <= settings.held_out:
+            needs = f"fewer than the {len(keys)} pictures that there are"
+            raise SettingError("held_out", settings.held_out, needs)
+        num_trained = len(keys) - settings.held_out
+        self._keys, self._held_out = keys[:num_trained], keys[num_trained:]
+        lengths = [self._store.lengths(key).image for key in self._keys]
+        self._packs = Packs(lengths, settings.pack_tokens, settings.seed)
+        self._previews = [encoders.features(prompt) for prompt in settings.previews]             # (L, T, E)
+        self._folder, self._vae = folder, encoders.vae  # the text encoder, the largest of all, is let go
+        self.trained: Any = self._denoiser
+
+    def objective(self, step: int, index: int) -> Objective:
+        settings = self.settings
+        packs = self._packs.of_step(step, settings.micro_batches)
+        samples = [self._store[self._keys[item]] for item in packs[index]]
+        rng = np.random.default_rng([settings.seed, step, index])
+        dropped = rng.random(len(samples)) < settings.prompt_dropout
+        samples = [_without_text(one) if drop else one for one, drop in zip(samples, dropped, strict=True)]
+        mus = [
+            training_mu(one.latents[0].numel(), settings.timestep_mu, settings.timestep_tokens)
+            for one in samples
+        ]
+        times = generator_for(settings.seed, "denoiser/times", step, index)
+        t = torch.cat([logit_normal_times(torch.randn(1, generator=times), mu) for mu in mus])     # (P,)
+        noise = generator_for(settings.seed, "denoiser/noise", step, index)
+        errors = self._errors(samples, t, noise)
+        # Packs hold different numbers of pictures; every picture of an update counts the same.
+        share = settings.micro_batches / sum(map(len, packs))
+        return Objective(errors.sum() * share, {"flow": errors.detach().mean()}, len(samples))
+
+    def probe(self) -> dict[str, float]:
+        if not self._held_out:
+            return {}
+        losses = {}
+        for t in HELD_OUT_TIMES:
+            noise = generator_for(self.settings.seed, "denoiser/held_out")
+            samples = (self._store[key] for key in self._held_out)
+            errors = [self._errors([sample], torch.tensor([t]), noise) for sample in samples]
+            losses[f"loss_t{t}"] = float(torch.cat(errors).mean())
+        return losses | {"loss": float(np.mean(list(losses.values())))}
+
+    def sample_grid(self):
+        if not self._previews:
+            return None
+        pipeline = LensPipeline.from_pretrained(
+            self._folder, transformer=self._denoiser, vae=self._vae, text_encoder=None, tokenizer=None
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        side = self.settings.data.bases[0]
+        pictures = []
+        for number, features in enumerate(self._previews):
+            embeds, mask = pad_features([[layer.to(self.device) for layer in features]])
+            nothing, no_mask = no_text(embeds)
+            with autocast(self.device, self.settings.precision):
+                drawn: Any = pipeline(
+                    prompt_embeds=embeds, prompt_mask=mask, negative_prompt_embeds=nothing,
+                    negative_prompt_mask=no_mask, height=side, width=side, output_type="pt",
+                    generator=generator_for(self.settings.seed, "denoiser/preview", 0, number),
+                )  # fmt: skip
+            pictures.append(drawn.images.float().cpu() * 2 - 1)                                # (1, 3, H, W)
+        return grid_of(torch.cat(pictures), columns=min(4, len(pictures)))
+
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
+        if self.settings.lora:
+            folder.mkdir(parents=True, exist_ok=True)
+            adapter = _adapter_in(state, self.settings.lora.alpha)
+            write_adapter(adapter, folder / "lora.safetensors", "transformer")
+            write_adapter(adapter, folder / "lora_kohya.safetensors", "kohya")
+            return
+        copy: Any = LensTransformer2DModel.from_config(self._denoiser.config)
+        copy.load_state_dict(state)
+        copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
+
+    def _errors(self, samples: list[Sample], t: Tensor, noise: torch.Generator) -> Tensor:
+        """Return the error of each picture, (P,), at the times t."""
+        clean = [one.latents.float() for one in samples]                                     # P of (C, h, w)
+        eps = [torch.randn(one.shape, generator=noise) for one in clean]
+        features = [list(one.features.to(self.device)) for one in samples]                # P of L of (T, E)
+        sizes = [one.shape[1:] for one in clean]
+
+        def velocity(noisy: list[Tensor], times: Tensor) -> list[Tensor]:
+            tokens = [pack_latents(one[None])[0] for one in noisy]                           # P of (h*w, C)
+            with autocast(self.device, self.settings.precision):
+                found = self._denoiser(
+                    hidden_states=tokens, encoder_hidden_states=features, timestep=times,
+                    img_shapes=[(1, h, w) for h, w in sizes], return_dict=False,
+                )[0]  # fmt: skip
+            pairs = zip(found, sizes, strict=True)
+            return [unpack_latents(one[None], h, w)[0] for one, (h, w) in pairs]             # P of (C, h, w)
+
+        moved = ([one.to(self.device) for one in kind] for kind in (clean, eps))
+        clean, eps = moved
+        return packed_flow_matching_errors(velocity, clean, t=t.to(self.device), noise=eps)
+
+
+def _without_text(sample: Sample) -> Sample:
+    return Sample(sample.latents, sample.features[:, :0])                                         # (L, 0, E)
+
+
+def _denoiser_of(settings: DenoiserSettings, folder: Path, device: torch.device) -> Any:
+    """Return the denoiser to train, with what is trained of it in float32.
+
+    Raises: SettingError for adapters of a denoiser that is made from nothing, or on layers it has not.
+    """
+    if settings.config is not None:
+        if settings.lora:
+            raise SettingError("lora", settings.lora, "to be left out where `config` makes a new denoiser")
+        denoiser: Any = LensTransformer2DModel(**settings.config)
+        denoiser.init_weights(generator_for(settings.seed, "denoiser/weights"))
+        if settings.start_from:
+            source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
+            denoiser.load_state_dict(source.state_dict())
+    else:
+        where = settings.start_from or folder / "transformer"
+        dtype = torch.bfloat16 if settings.lora and settings.frozen_dtype == "bf16" else torch.float32
+        denoiser = LensTransformer2DModel.from_pretrained(where, torch_dtype=dtype)
+    if settings.lora:
+        _add_lora(denoiser, settings.lora, settings.seed)
+    for unread in denoiser.unread_parameters():
+        unread.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    return denoiser.to(device)
+
+
+def _adapter_in(state: dict[str, Tensor], alpha: float) -> Adapter:
+    """Return the adapter that a state of the denoiser holds beside its weights."""
+    down_end, up_end = (f".lora_{side}.{ADAPTER}.weight" for side in "AB")
+    return {
+        (module := name.removesuffix(down_end)): LowRank(down, state[module + up_end], alpha)
+        for name, down in state.items() if name.endswith(down_end)
+    }  # fmt: skip
+
+
+def _add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
+    from peft import LoraConfig
+
+    denoiser.requires_grad_(False)
+    names = [
+        name for name, module in denoiser.transformer_blocks.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.endswith(tuple(f".{end}" for end in settings.targets))
+    ]  # fmt: skip
+    if not names:
+        needs = "ends of the names of linear layers, such as img_qkv"
+        raise SettingError("lora.targets", settings.targets, needs)
+    torch.manual_seed(seed)  # PEFT draws the first weights
+    targets = [f"transformer_blocks.{name}" for name in names]
+    denoiser.add_adapter(
+        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets), adapter_name=ADAPTER
+    )
+    for parameter in denoiser.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
