@@ -100,6 +100,12 @@ class Interrupting:
         return getattr(self._stage, name)
 
 
+@pytest.fixture(scope="session")
+def stopped_at() -> Callable[..., Any]:
+    """Give a stage that stops its own process at a step."""
+    return Interrupting
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _small_probes():
     """Fewer pictures a shard, a probe and an export than a real run has."""

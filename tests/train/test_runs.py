@@ -169,7 +169,7 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(values_o
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"stage": "dream"}, "one of vae, language, pretrain"),
+        ({"stage": "dream"}, "one of vae, language, pretrain, denoiser"),
         ({"learning_rate": 1}, "Known in .*batch_size"),
         ({"optimizer": {"learning_rate": 1}}, "optimizer.learning_rate"),
         ({"steps": 0}, "steps is 0"),

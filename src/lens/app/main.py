@@ -32,8 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for word in (generate, models, info, convert, train):
+for word in (generate, models, info, convert):
     app.command()(word)
+app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 
 

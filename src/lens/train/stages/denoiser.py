@@ -73,6 +73,8 @@ class DenoiserSettings(RunSettings):
     """Pictures, the last ones, that are not trained on but measured by every probe."""
     previews: tuple[str, ...] = ()
     """Prompts that every probe draws."""
+    follows: str = ""
+    """Recipe, beside this one, whose result this one starts from: its bill is part of the plan's."""
 
 
 class DenoiserStage:
@@ -92,6 +94,9 @@ class DenoiserStage:
         num_trained = len(keys) - settings.held_out
         self._keys, self._held_out = keys[:num_trained], keys[num_trained:]
         lengths = [self._store.lengths(key).image for key in self._keys]
+        if max(lengths) > settings.pack_tokens:
+            needs = f"at least {max(lengths)}, the image tokens of the largest picture"
+            raise SettingError("pack_tokens", settings.pack_tokens, needs)
         self._packs = Packs(lengths, settings.pack_tokens, settings.seed)
         self._previews = [encoders.features(prompt) for prompt in settings.previews]             # (L, T, E)
         self._folder, self._vae = folder, encoders.vae  # the text encoder, the largest of all, is let go

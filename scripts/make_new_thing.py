@@ -1,0 +1,65 @@
+"""Make a folder of pictures of one thing that the nano world does not have, with captions: data for a LoRA.
+
+Run: python scripts/make_new_thing.py kangaroo runs/nano/new_thing   (needs npm; the art is Apache 2.0)
+The thing is an icon of the Noto set (src/lens/nano/NOTICE), alone on backgrounds of the nano world in its
+nine ratios, beside it in every third picture a thing that nano knows.
+"""
+
+import argparse
+import itertools
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from make_nano_art import PACKAGE, icons_of
+from PIL import Image
+
+from lens.core.geometry import buckets_for
+from lens.nano import art
+from lens.nano.captions import Mention, brief_caption
+from lens.nano.scenes import arrange, draw
+from lens.nano.things import COLOURS, THINGS, Thing
+
+NEIGHBOURS = ("fox", "red apple", "key", "tulip", "robot", "cloud", "pizza")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("icon", help="name of an icon in the Noto set, and of the thing")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, default=20)
+    asked = parser.parse_args()
+    add_thing(asked.icon)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    sizes = itertools.cycle(buckets_for(128).values())
+    for number, (size, background) in enumerate(zip(sizes, itertools.cycle(COLOURS), strict=False)):
+        if number == asked.count:
+            break
+        groups = [(asked.icon, 1)]
+        relation = None
+        if number % 3 == 2:
+            groups.append((NEIGHBOURS[number // 3 % len(NEIGHBOURS)], 1))
+            relation = ("left of", "right of", "above", "below")[number // 3 % 4]
+        scene = arrange(rng, tuple(groups), background, relation, *size)
+        pixels = ((draw(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(asked.out / f"{number:02d}.png")
+        mention = Mention(background=True, relation=relation is not None, detail=False)
+        (asked.out / f"{number:02d}.txt").write_text(brief_caption(scene, rng, "train", mention) + "\n")
+    print(asked.out)
+
+
+def add_thing(icon: str) -> None:
+    """Put an icon of the Noto set among the things of the world, in this process alone."""
+    icons = icons_of(PACKAGE)
+    known = json.loads(resources.files("lens.nano").joinpath("art.json").read_text())["icons"]
+    known[icon] = {"width": icons["width"], "height": icons["height"]} | icons["icons"][icon]
+    art._icons = lambda: known
+    THINGS[icon] = Thing(icon.replace("-", " "), icon.replace("-", " ") + "s", (), icon)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""From recipes to what a plan reckons with: a run's weights, packs and updates, without torch.
+
+Follows a recipe back through those that it says it `follows`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lens.config import read_recipe
+from lens.errors import SettingError
+from lens.models.checkpoints.catalog import KNOWN_MODELS, LENS_DENOISER
+from lens.models.checkpoints.structure import denoiser_shapes, linear_modules, num_parameters
+from lens.train.plan import Run
+
+PAPERS_TEXT_TOKENS = 512
+"""To which captions are cut; with as many the paper's recipe costs what it says (docs/how-to/train.md)."""
+
+
+def runs_of(recipe: Path, overrides: list[str] | None, text_tokens: int | None) -> dict[str, Run]:
+    """Return the run of a recipe by its name, after those that it follows.
+
+    Raises: SettingError for a recipe of another stage, or one that follows itself.
+    """
+    if text_tokens is not None and text_tokens < 0:
+        raise SettingError("--text-tokens", text_tokens, "0 or more")
+    found: dict[str, Run] = {}
+    path, changes = recipe, overrides
+    while True:
+        values = read_recipe(path, changes)
+        if values.get("stage") != "denoiser":
+            needs = "denoiser, the stage that there are plans for"
+            raise SettingError("stage", values.get("stage"), needs, f"It is in {path}.")
+        if str(path) in found:
+            raise SettingError("follows", values.get("follows"), f"another recipe than {path.name} itself")
+        found[str(path)] = run_of(values, text_tokens)
+        if not values.get("follows"):
+            return dict(reversed(found.items()))
+        path, changes = path.parent / values["follows"], None
+
+
+def run_of(values: Mapping[str, Any], text_tokens: int | None = None) -> Run:
+    """Return what of one recipe costs."""
+    from lens.train.stages.denoiser import DenoiserSettings
+
+    settings = DenoiserSettings.of(dict(values), "the recipe")
+    config = LENS_DENOISER | (settings.config or _config_of(settings.model))
+    shapes = denoiser_shapes(config)
+    total = trained = num_parameters(shapes)
+    if settings.lora:
+        ends = tuple(f".{end}" for end in settings.lora.targets)
+        linears = linear_modules(shapes).items()
+        sides = (out + into for name, (out, into) in linears if "blocks" in name and name.endswith(ends))
+        trained = settings.lora.rank * sum(sides)
+        total += trained
+    return Run(
+        config=config,
+        steps=settings.steps,
+        micro_batches=settings.micro_batches,
+        pack_tokens=settings.pack_tokens,
+        bases=settings.data.bases,
+        text_tokens=PAPERS_TEXT_TOKENS if text_tokens is None else text_tokens,
+        num_weights=total,
+        num_trained=trained,
+        is_checkpointed=settings.gradient_checkpointing,
+        frozen_bytes=2 if settings.frozen_dtype == "bf16" else 4,
+    )
+
+
+def _config_of(model: str) -> dict[str, Any]:
+    """Return the denoiser's configuration of a known model or a folder."""
+    known = KNOWN_MODELS.get(model)
+    if known and known.denoiser:
+        return dict(known.denoiser)
+    folder = known.folder if known and known.folder else Path(model)
+    path = folder / "transformer" / "config.json"
+    if not path.is_file():
+        raise SettingError("model", model, f"a known model ({', '.join(KNOWN_MODELS)}) or a model's folder")
+    return {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("_")}

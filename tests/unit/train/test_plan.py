@@ -1,0 +1,105 @@
+"""Plans against the paper's bill, the real model's count, and what a block really keeps for its way back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lens.errors import SettingError
+from lens.models.layers import LensTransformerBlock
+from lens.train.bill import runs_of
+from lens.train.plan import activation_bytes_a_token, facts, image_tokens, memory_gib, plan_of
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+MIXED = RECIPES / "lens" / "pretrain_mixed.yaml"
+
+
+def bill(recipe: Path, gpu: str, gpus: int, mfu: float, overrides=None, text_tokens=None) -> dict:
+    return facts(plan_of(tuple(runs_of(recipe, overrides, text_tokens).values()), gpu, gpus, mfu))
+
+
+def test_the_papers_recipe_on_its_own_cards_costs_what_the_paper_says():
+    found = bill(MIXED, "a100", 128, 0.17)
+    assert found["gpu_hours"] == pytest.approx(192_000, rel=0.15)
+    assert found["parameters"] == 4_104_225_152
+    assert len(found["gpu_hours_by_run"]) == 2
+    assert sum(found["gpu_hours_by_run"]) == pytest.approx(found["gpu_hours"])
+    assert found["days"] == pytest.approx(found["gpu_hours"] / 128 / 24)
+
+
+def test_hours_follow_the_peak_and_the_share_of_it():
+    old, new = bill(MIXED, "a100", 128, 0.17)["gpu_hours"], bill(MIXED, "h100", 128, 0.45)["gpu_hours"]
+    assert old / new == pytest.approx(989 * 0.45 / (312 * 0.17))
+
+
+def test_a_pack_holds_the_papers_pictures_by_base():
+    _, run = runs_of(MIXED, None, None).values()
+    assert [run.pictures_a_pack(base) for base in run.bases] == [24, 10, 6]
+    first, _ = runs_of(MIXED, None, None).values()
+    assert first.pictures / first.steps == 3072
+    assert [image_tokens(base) for base in (512, 768, 1024)] == [1024, 2304, 4096]
+
+
+def test_short_captions_make_it_cheaper():
+    short, long = (bill(MIXED, "a100", 128, 0.17, text_tokens=count)["flops"] for count in (150, None))
+    assert short < 0.8 * long
+
+
+def test_a_lora_trains_what_its_rank_says_and_needs_less_memory():
+    recipe = RECIPES / "lens" / "lora.yaml"
+    (lora,) = runs_of(recipe, ["lora.rank=8"], None).values()
+    (whole,) = runs_of(recipe, ["lora=null"], None).values()
+    dim, hidden = 1536, 4096
+    sides = 2 * (4 * dim + 2 * dim + 3 * (dim + hidden))  # of both streams: qkv, output, three products
+    assert lora.num_trained == 8 * 48 * sides
+    assert lora.num_weights - lora.num_trained == whole.num_weights == whole.num_trained
+    less, more = (sum(memory_gib(run, 1).values()) for run in (lora, whole))
+    assert less < 0.2 * more
+    assert sum(memory_gib(whole, 8).values()) < 0.3 * more
+
+
+def test_the_estimate_of_activations_is_what_a_block_keeps():
+    dim, num_image, num_text = 192, 400, 200  # so many that attention is the fused kernel's
+    block = LensTransformerBlock(dim, 3, 64).bfloat16()
+    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    draw = torch.Generator().manual_seed(0)
+    image, text = (
+        torch.randn(1, count, dim, generator=draw, dtype=torch.bfloat16).requires_grad_()
+        for count in (num_image, num_text)
+    )
+    cond, turns = torch.randn(1, dim, dtype=torch.bfloat16), torch.ones(600, 32, dtype=torch.complex64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = block(image, text, cond, turns)
+    assert held[0].requires_grad
+    estimate = activation_bytes_a_token(dim) * (num_image + num_text)
+    assert estimate == pytest.approx(sum(kept.values()), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("t4", 1, None), "--gpu is 't4'"),
+        (("h100", 0, None), "--gpus is 0"),
+        (("h100", 1, 1.5), r"--mfu is 1\.5"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(arguments, says):
+    with pytest.raises(SettingError, match=says):
+        plan_of(tuple(runs_of(MIXED, None, None).values()), *arguments)
+
+
+def test_a_recipe_of_another_stage_and_one_that_follows_itself_are_refused(tmp_path):
+    with pytest.raises(SettingError, match="stage is 'vae', but it needs denoiser"):
+        runs_of(RECIPES / "nano" / "vae.yaml", None, None)
+    circle = tmp_path / "circle.yaml"
+    circle.write_text(MIXED.with_name("lora.yaml").read_text() + "follows: circle.yaml\n")
+    with pytest.raises(SettingError, match=r"follows is 'circle\.yaml'"):
+        runs_of(circle, None, None)
