@@ -80,8 +80,9 @@ class Finished(NamedTuple):
     @property
     def numbers(self) -> list[dict[str, float]]:
         """The lines without what is measured by the clock."""
+        clocked = {"samples_per_s", "tokens_per_s", "tflops_per_s", "data_wait", "peak_memory_gib"}
         return [
-            {name: value for name, value in line.items() if name != "samples_per_s"} for line in self.lines
+            {name: value for name, value in line.items() if name not in clocked} for line in self.lines
         ]
 
 

@@ -74,7 +74,7 @@ def test_an_update_sees_its_packs_and_counts_every_picture_the_same(assembled):
     assert all(sum(stage._store.lengths(stage._keys[item]).image for item in pack) <= 20 for pack in packs)
     sizes = [len(pack) for pack in packs]
     parts = [stage.objective(0, index) for index in range(2)]
-    assert [part.num_samples for part in parts] == sizes
+    assert [part.work.samples for part in parts] == sizes
     mean = sum(part.terms["flow"] * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes)
     torch.testing.assert_close(sum(part.loss for part in parts).detach() / 2, mean)
 

@@ -5,10 +5,26 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+class Work(NamedTuple):
+    """What was done for a loss, for the log: none of it changes anything."""
+
+    samples: int = 0
+    """Pictures, or captions."""
+    tokens: int = 0
+    """Of pictures and texts, padding left out."""
+    flops: float = 0.0
+    """Useful operations, forward and backward."""
+    data_s: float = 0.0
+    """Seconds in which the samples were made or read."""
+
+    def plus(self, other: "Work") -> "Work":
+        samples, tokens = self.samples + other.samples, self.tokens + other.tokens
+        return Work(samples, tokens, self.flops + other.flops, self.data_s + other.data_s)
+
+
 class Objective(NamedTuple):
     """A loss to minimise and the named, detached terms that go to the log."""
 
     loss: Tensor
     terms: dict[str, Tensor]
-    num_samples: int = 1
-    """Pictures, or captions, that the loss is of."""
+    work: Work = Work()

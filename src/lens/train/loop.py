@@ -19,7 +19,9 @@ from rich.console import Console
 
 from lens.errors import NonFiniteError, SettingError
 from lens.train import state
+from lens.train.devices import peak_flops_a_s, peak_memory_gib
 from lens.train.ema import Ema
+from lens.train.flops import model_flops_utilization
 from lens.train.optim import build_optimizers
 from lens.train.parallel import Ranks, shard, whole_state
 from lens.train.settings import RunSettings
@@ -53,13 +55,15 @@ def fit(stage: Stage, settings: RunSettings, ranks: Ranks | None = None) -> Run:
         clock = Clock(run.step)
         saved_at, is_stopped = time.monotonic(), False
         while run.step < settings.steps and not is_stopped:
-            terms = train_step(run)
+            is_told = (run.step + 1) % settings.log_every == 0 or run.step + 1 == settings.steps
+            terms = train_step(run, by_block=is_told)
             if run.guard.is_lost:
                 _go_back(run, checkpoints)
-            if run.step % settings.log_every == 0 or run.step == settings.steps:
+            if is_told:
                 numbers = _numbers(terms) | {"skipped": run.guard.num_skipped}
                 metrics.write(run.step, numbers | clock.rates(run))
-                log.print(clock.line(run, _numbers(terms)), highlight=False)
+                shown = {name: value for name, value in _numbers(terms).items() if "/" not in name}
+                log.print(clock.line(run, shown), highlight=False)
             if run.step % settings.probe_every == 0 or run.step == settings.steps:
                 probe(stage, run, metrics)
             is_due = time.monotonic() - saved_at > settings.checkpoint.every_s
@@ -207,7 +211,16 @@ class Clock:
 
     def rates(self, run: Run) -> dict[str, float]:
         elapsed_s = time.monotonic() - self._started_at
-        return {"lr": run.optimizer.lr, "samples_per_s": run.num_samples / elapsed_s}
+        work, size = run.work, run.ranks.size  # every rank does about as much as this one
+        rates = {"lr": run.optimizer.lr, "samples_per_s": work.samples * size / elapsed_s}
+        rates["data_wait"] = work.data_s / elapsed_s
+        rates["peak_memory_gib"] = peak_memory_gib()
+        if work.tokens:
+            rates["tokens_per_s"] = work.tokens * size / elapsed_s
+            rates["tflops_per_s"] = work.flops * size / elapsed_s / 1e12
+            if peak := peak_flops_a_s():
+                rates["mfu"] = model_flops_utilization(work.flops, elapsed_s, peak)
+        return rates
 
     def line(self, run: Run, numbers: dict[str, float]) -> str:
         samples_per_s = self.rates(run)["samples_per_s"]

@@ -1,5 +1,6 @@
 """One optimizer update: the only code that changes weights, in every stage."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lens.objectives.objective import Objective
+from lens.objectives.objective import Objective, Work
 from lens.train.ema import Ema
 from lens.train.guard import Guard
 from lens.train.optim import Optimizers, lr_at
@@ -26,8 +27,8 @@ class Run:
     objective: Callable[[int, int], Objective]
     """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
     step: int = 0
-    num_samples: int = 0
-    """Seen since the process started."""
+    work: Work = field(default_factory=Work)
+    """Of this rank, since the process started."""
     ranks: Ranks = field(default_factory=Ranks)
     sharded: list[Any] = field(default_factory=list)
     """Parts of `trained` that sum their gradients over the ranks."""
@@ -39,8 +40,8 @@ class Run:
         self.guard = Guard(self.settings.guard)
 
 
-def train_step(run: Run) -> dict[str, Tensor]:
-    """Make one optimizer update and return its mean terms.
+def train_step(run: Run, by_block: bool = False) -> dict[str, Tensor]:
+    """Make one optimizer update and return its mean terms, if asked with the gradient norm of every block.
 
     An update that the guard turns down changes no weights; the run goes on with the next batch all the same.
     """
@@ -51,10 +52,11 @@ def train_step(run: Run) -> dict[str, Tensor]:
     for index in own:
         for part in run.sharded:
             part.set_requires_gradient_sync(index == own[-1])
-        loss, terms, num_samples = run.objective(run.step, index)
+        loss, terms, work = run.objective(run.step, index)
         (loss / len(own)).backward()
         logs.append({"loss": loss.detach(), **terms})
-        run.num_samples += num_samples * run.ranks.size  # of this rank's share, taken for all
+        run.work = run.work.plus(work)
+    blocks = block_norms(run.trained) if by_block else {}
     grad_norm = whole(nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm))
     if run.guard.accepts(grad_norm.item()):
         run.optimizer.step()
@@ -62,4 +64,15 @@ def train_step(run: Run) -> dict[str, Tensor]:
     run.optimizer.zero_grad()
     run.step += 1
     means = torch.stack([torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]])
-    return dict(zip(logs[0], run.ranks.mean(means), strict=True)) | {"grad_norm": grad_norm}
+    return dict(zip(logs[0], run.ranks.mean(means), strict=True)) | {"grad_norm": grad_norm} | blocks
+
+
+def block_norms(module: nn.Module) -> dict[str, Tensor]:
+    """Return the gradient norm of each block of a list of blocks, and of each other part, by name."""
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None:
+            match = re.match(r"(?:.*?\.)??\w+\.\d+(?=\.)", name)
+            part = match[0] if match else name.rpartition(".")[0]
+            parts.setdefault(f"grad_norm/{part}", []).append(parameter.grad)
+    return {part: whole(nn.utils.get_total_norm(gradients)) for part, gradients in parts.items()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lens.objectives.objective import Objective
+from lens.objectives.objective import Objective, Work
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
 from lens.train.settings import RunSettings
@@ -68,3 +68,28 @@ def test_the_norm_is_reported_before_clipping():
     small = fresh_run(lambda net, step, index: mean_square(net, 100 * PIXELS), max_grad_norm=1e-3)
     large = fresh_run(lambda net, step, index: mean_square(net, 100 * PIXELS), max_grad_norm=1e6)
     assert train_step(small)["grad_norm"] == pytest.approx(float(train_step(large)["grad_norm"]))
+
+
+def test_the_norms_of_blocks_are_those_of_their_gradients_before_clipping():
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(2))
+    net = nn.ModuleDict({"blocks": blocks, "out": nn.Linear(5, 2)})
+
+    def objective(step: int, index: int) -> Objective:
+        hidden = blocks[1](blocks[0](PIXELS))
+        return Objective(100 * net["out"](hidden).square().mean(), {}, Work(6, 30, 2e9, 0.5))
+
+    settings = RunSettings(
+        stage="none", out="unused", steps=9, optimizer={"warmup_steps": 0, "max_grad_norm": 1e-3}
+    )
+    run = Run(settings, net, build_optimizers(net, settings.optimizer), Ema(net, 0.9), objective)
+    loss = objective(0, 0).loss
+    wanted = torch.autograd.grad(loss, list(net.parameters()))
+    told = train_step(run, by_block=True)
+    names = ("grad_norm/blocks.0", "grad_norm/blocks.1", "grad_norm/out")
+    groups = {name: wanted[2 * place : 2 * place + 2] for place, name in enumerate(names)}
+    assert {name for name in told if name.startswith("grad_norm/")} == set(groups)
+    for name, gradients in groups.items():
+        torch.testing.assert_close(told[name], torch.cat([one.flatten() for one in gradients]).norm())
+    train_step(run)
+    assert run.work == Work(12, 60, 4e9, 1.0)

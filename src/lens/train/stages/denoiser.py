@@ -4,6 +4,7 @@ Pictures of all sizes go through as packs, drawn by a budget of tokens. Spec: se
 of a pack, C channels of a latent cell, h and w latent cells, L captured layers, T text tokens, E their width.
 """
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +24,11 @@ from lens.models.checkpoints.lora_keys import Adapter, LowRank, write_adapter
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompts import no_text, pad_features
 from lens.objectives.flow_matching import packed_flow_matching_errors
-from lens.objectives.objective import Objective
+from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders, fill
+from lens.train.flops import training_flops
 from lens.train.packs import Packs
 from lens.train.pictures import grid_of
 from lens.train.settings import RunSettings
@@ -105,7 +107,9 @@ class DenoiserStage:
     def objective(self, step: int, index: int) -> Objective:
         settings = self.settings
         packs = self._packs.of_step(step, settings.micro_batches)
+        started_at = time.perf_counter()
         samples = [self._store[self._keys[item]] for item in packs[index]]
+        data_s = time.perf_counter() - started_at
         rng = np.random.default_rng([settings.seed, step, index])
         dropped = rng.random(len(samples)) < settings.prompt_dropout
         samples = [_without_text(one) if drop else one for one, drop in zip(samples, dropped, strict=True)]
@@ -119,7 +123,13 @@ class DenoiserStage:
         errors = self._errors(samples, t, noise)
         # Packs hold different numbers of pictures; every picture of an update counts the same.
         share = settings.micro_batches / sum(map(len, packs))
-        return Objective(errors.sum() * share, {"flow": errors.detach().mean()}, len(samples))
+        terms = {"flow": errors.detach().mean()}
+        return Objective(errors.sum() * share, terms, self._work(samples, data_s))
+
+    def _work(self, samples: list[Sample], data_s: float) -> Work:
+        lengths = [(one.latents[0].numel(), one.features.shape[1]) for one in samples]
+        flops = sum(training_flops(self._denoiser.config, *pair) for pair in lengths)
+        return Work(len(samples), sum(map(sum, lengths)), flops, data_s)
 
     def probe(self) -> dict[str, float]:
         if not self._held_out:

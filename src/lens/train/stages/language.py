@@ -18,7 +18,7 @@ from lens.models.text_features import LensGptOssEncoder
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.tasks import training_example
 from lens.objectives.next_token import next_token_loss
-from lens.objectives.objective import Objective
+from lens.objectives.objective import Objective, Work
 from lens.train.devices import autocast, chosen_device
 from lens.train.settings import BatchSettings
 
@@ -61,7 +61,7 @@ class LanguageStage:
     def objective(self, step: int, index: int) -> Objective:
         count = self.settings.batch_size // self.settings.micro_batches
         found = self._loss(step * self.settings.batch_size + index * count, count)
-        return found._replace(num_samples=count)
+        return found._replace(work=Work(samples=count))
 
     def probe(self) -> dict[str, float]:
         return {"loss": float(self._loss(HELD_OUT, 128).loss)}

@@ -3,6 +3,7 @@
 Spec: section 8. Letters: B batch, C channels of an image token, h and w latent cells, I image tokens.
 """
 
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from lens.nano.scorer import score
 from lens.nano.tasks import TASKS, task_prompts, training_example
 from lens.objectives.flow_matching import flow_matching_loss
 from lens.objectives.layout import LayoutHead, layout_loss
-from lens.objectives.objective import Objective
+from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
 from lens.train.example_cache import SHARD, Encoders, Examples, cached_bucket
+from lens.train.flops import training_flops
 from lens.train.pictures import grid_of
 from lens.train.settings import BatchSettings
 
@@ -95,10 +97,15 @@ class PretrainStage:
         count = settings.batch_size // settings.micro_batches
         rng = np.random.default_rng([settings.seed, step, index])
         bucket = self._buckets[rng.choice(len(self._buckets), p=self._odds)]
+        started_at = time.perf_counter()
         examples = bucket.draw(rng, count)
+        data_s = time.perf_counter() - started_at
         clean = examples.latents                                                                # (B, C, h, w)
         examples.mask[torch.from_numpy(rng.random(count) < settings.prompt_dropout)] = False
         num_tokens = clean.shape[2] * clean.shape[3]
+        num_text = examples.mask.sum(1).tolist()
+        flops = sum(training_flops(self._denoiser.config, num_tokens, text) for text in num_text)
+        work = Work(count, count * num_tokens + sum(num_text), flops, data_s)
         mu = training_mu(num_tokens, settings.timestep_mu, settings.timestep_tokens)
         times = generator_for(settings.seed, "pretrain/times", step, index)
         t = logit_normal_times(torch.randn(count, generator=times), mu)                            # (B,)
@@ -106,11 +113,11 @@ class PretrainStage:
         noise = torch.randn(clean.shape, generator=draw)                                        # (B, C, h, w)
         flow = self._loss(examples, t, noise)
         if self._layout is None:
-            return flow._replace(num_samples=count)
+            return flow._replace(work=work)
         height_px, width_px = (CELL_PX * side for side in clean.shape[2:])
         layout = self._layout.loss(settings.seed, examples.numbers, height_px, width_px)
         terms = {"flow": flow.loss.detach(), "layout": layout.detach()}
-        return Objective(flow.loss + settings.layout_weight * layout, terms, count)
+        return Objective(flow.loss + settings.layout_weight * layout, terms, work)
 
     def probe(self) -> dict[str, float]:
         numbers = self._held_out_loss()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lens.core.randomness import generator_for
 from lens.nano.crops import random_crop
-from lens.objectives.objective import Objective
+from lens.objectives.objective import Objective, Work
 from lens.objectives.reconstruction import reconstruction_loss
 from lens.train.devices import autocast, chosen_device
 from lens.train.latent_pruning import without_unused_channels
@@ -62,7 +62,7 @@ class VaeStage:
             pixels, decoded, posterior.mean, posterior.logvar,
             edge_weight=settings.edge_weight, kl_weight=settings.kl_weight,
         )  # fmt: skip
-        return found._replace(num_samples=count)
+        return found._replace(work=Work(samples=count))
 
     def probe(self) -> dict[str, float]:
         pixels = self._crops(HELD_OUT, 96)
