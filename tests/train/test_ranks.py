@@ -62,6 +62,15 @@ def test_two_ranks_make_the_losses_of_one_and_one_goes_on_where_two_were_killed(
     assert resumed == pytest.approx(one, abs=1e-5)
 
 
+def test_a_run_that_was_killed_at_any_step_makes_the_losses_of_one_that_was_not_to_the_bit(
+    run_on, finished, tmp_path
+):
+    step = int.from_bytes(os.urandom(1)) % (STEPS - 1) + 1
+    one = run_on(1, tmp_path / "one")
+    assert run_on(1, tmp_path / "killed", kill_at=step) != 0
+    assert run_on(1, tmp_path / "killed") == one, f"killed at step {step}"
+
+
 def test_micro_batches_that_processes_cannot_share_out_are_refused(run_on, finished, tmp_path):
     with pytest.raises(AssertionError, match=r"micro_batches is 3, but it needs a multiple of 2"):
         run_on(2, tmp_path / "run", -1, "micro_batches=3")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lens.core.geometry import buckets_for
-from lens.errors import SettingError
+from lens.errors import MemoryNeedError, SettingError
 from lens.train.flops import training_flops
 
 GIB = 2**30
@@ -137,6 +137,23 @@ def memory_gib(run: Run, num_gpus: int) -> dict[str, float]:
     kept = layers * streams + inside if run.is_checkpointed else layers * (streams + inside)
     held["activations"] = kept / GIB
     return held
+
+
+def check_memory(run: Run, num_gpus: int, free_gib: float) -> None:
+    """Refuse a run that a card has too little free memory for, rather than let it break in the middle.
+
+    Raises: MemoryNeedError that lists what would take how much.
+    """
+    parts = memory_gib(run, num_gpus)
+    if (needed := sum(parts.values())) > free_gib:
+        listed = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05)
+        fixes = [] if run.is_checkpointed else ["gradient_checkpointing=true"]
+        fixes.append("a smaller pack_tokens")
+        fixes += ["lora", "more cards"] if run.num_trained == run.num_weights else []
+        raise MemoryNeedError(
+            f"Training needs about {needed:.1f} GiB of a card ({listed}), and {free_gib:.1f} GiB are free. "
+            f"What helps: {', '.join(fixes)}."
+        )
 
 
 def activation_bytes_a_token(dim: int) -> float:

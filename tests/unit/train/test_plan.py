@@ -5,10 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from lens.errors import SettingError
+from lens.errors import MemoryNeedError, SettingError
 from lens.models.layers import LensTransformerBlock
 from lens.train.bill import runs_of
-from lens.train.plan import activation_bytes_a_token, facts, image_tokens, memory_gib, plan_of
+from lens.train.plan import (
+    activation_bytes_a_token,
+    check_memory,
+    facts,
+    image_tokens,
+    memory_gib,
+    plan_of,
+)
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 MIXED = RECIPES / "lens" / "pretrain_mixed.yaml"
@@ -56,6 +63,16 @@ def test_a_lora_trains_what_its_rank_says_and_needs_less_memory():
     less, more = (sum(memory_gib(run, 1).values()) for run in (lora, whole))
     assert less < 0.2 * more
     assert sum(memory_gib(whole, 8).values()) < 0.3 * more
+
+
+def test_a_run_that_does_not_fit_is_refused_with_what_takes_how_much_and_what_helps():
+    (lora,) = runs_of(RECIPES / "lens" / "lora.yaml", None, None).values()
+    (whole,) = runs_of(RECIPES / "lens" / "finetune.yaml", ["gradient_checkpointing=false"], None).values()
+    check_memory(lora, 1, free_gib=23.0)
+    with pytest.raises(MemoryNeedError, match=r"needs about \d+\.\d GiB .*weights 7\.9.*8\.0 GiB are free"):
+        check_memory(lora, 1, free_gib=8.0)
+    with pytest.raises(MemoryNeedError, match="gradient_checkpointing=true, a smaller pack_tokens, lora"):
+        check_memory(whole, 1, free_gib=79.0)
 
 
 def test_the_estimate_of_activations_is_what_a_block_keeps():

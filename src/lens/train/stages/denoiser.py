@@ -26,11 +26,13 @@ from lens.models.prompts import no_text, pad_features
 from lens.objectives.flow_matching import packed_flow_matching_errors
 from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
+from lens.train.bill import run_of
 from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders, fill
 from lens.train.flops import training_flops
 from lens.train.packs import Packs
 from lens.train.pictures import grid_of
+from lens.train.plan import check_memory
 from lens.train.settings import RunSettings
 from lens.train.store import Sample, Store
 
@@ -83,6 +85,9 @@ class DenoiserStage:
     def __init__(self, settings: DenoiserSettings):
         self.settings = settings
         self.device = chosen_device(settings.device)
+        if self.device.type == "cuda":
+            num_gpus = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+            check_memory(run_of(settings), num_gpus, torch.cuda.mem_get_info()[0] / 2**30)
         folder = resolve_model(settings.model)
         self._denoiser: Any = _denoiser_of(settings, folder, self.device)
         layers = self._denoiser.config.selected_layer_index
