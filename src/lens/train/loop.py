@@ -1,12 +1,9 @@
-"""The one loop that trains every stage: steps, metrics, probes, checkpoints, a clean stop.
+"""The one loop that trains every stage: steps, probes, checkpoints, a clean stop.
 
 Knows nothing of what a stage trains. A run stops at a step boundary on SIGTERM or Ctrl-C, with a checkpoint,
 and the same command goes on from there.
 """
 
-import json
-import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -22,6 +19,7 @@ from lens.train import state
 from lens.train.devices import peak_flops_a_s, peak_memory_gib
 from lens.train.ema import Ema
 from lens.train.flops import model_flops_utilization
+from lens.train.metrics import Metrics
 from lens.train.optim import build_optimizers
 from lens.train.parallel import Ranks, shard, whole_state
 from lens.train.settings import RunSettings
@@ -51,7 +49,7 @@ def fit(stage: Stage, settings: RunSettings, ranks: Ranks | None = None) -> Run:
     checkpoints = state.Checkpoints(settings.out, settings.checkpoint)
     if checkpoints.resume(run):
         log.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
-    with _stop_requested() as stop, Metrics(settings.out, run.step, ranks.is_main) as metrics, checkpoints:
+    with _stop_requested() as stop, Metrics(settings, run.step, ranks.is_main) as metrics, checkpoints:
         clock = Clock(run.step)
         saved_at, is_stopped = time.monotonic(), False
         while run.step < settings.steps and not is_stopped:
@@ -117,7 +115,7 @@ def export(stage: Stage, run: Run, folder: Path) -> None:
             stage.export(folder, averaged)
 
 
-def probe(stage: Stage, run: Run, metrics: "Metrics") -> None:
+def probe(stage: Stage, run: Run, metrics: Metrics) -> None:
     """Write held-out numbers and a sample grid of the averaged weights, and export the best of them."""
     with run.ema.swapped_into(run.trained), torch.no_grad():
         run.trained.eval()
@@ -149,58 +147,6 @@ def _is_best(numbers: dict[str, float], run: Run) -> bool:
         return False
     run.best = value
     return True
-
-
-class Metrics:
-    """Numbers of a run: one JSON object a line in metrics.jsonl, TensorBoard events if it is installed.
-
-    What a killed run wrote after its last checkpoint is taken out, for those steps are made again. Only the
-    main rank of a run writes.
-    """
-
-    def __init__(self, folder: Path, step: int, is_main: bool = True):
-        self._lines = self._events = None
-        if not is_main:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        forget_after(step, folder / "metrics.jsonl")
-        self._lines = (folder / "metrics.jsonl").open("a")
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            log.print("TensorBoard is not installed; metrics.jsonl alone is written.")
-        else:
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def write(self, step: int, numbers: dict[str, float]) -> None:
-        if self._lines is None:
-            return
-        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
-        self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
-        self._lines.flush()
-        for name, value in numbers.items() if self._events else ():
-            self._events.add_scalar(name, value, step)  # type: ignore[union-attr]
-
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._lines:
-            self._lines.close()
-        if self._events:
-            self._events.close()
-
-
-def forget_after(step: int, path: Path) -> None:
-    """Take the lines of later steps out of a metrics file, and a last line that was cut off."""
-    if not path.is_file():
-        return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if len(kept) < len(lines):
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, path)
 
 
 class Clock:

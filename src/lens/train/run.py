@@ -22,9 +22,11 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
 
     from lens.train.devices import chosen_device
     from lens.train.loop import fit
+    from lens.train.metrics import tracker_of
     from lens.train.parallel import ranks_of
 
     settings, stage = _assemble(name, values, str(recipe))
+    tracker_of(settings.tracker)  # refused here, before anything is written
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with ranks_of(settings.parallel, chosen_device(settings.device)) as ranks:

@@ -78,6 +78,10 @@ class RunSettings(Settings):
     """Updates between two lines of metrics.jsonl."""
     probe_every: int = Field(1000, gt=0)
     """Updates between two probes and sample grids."""
+    tracker: Literal["none", "trackio", "wandb"] = "none"
+    """Experiment tracker that is told what metrics.jsonl is told: trackio, or Weights & Biases."""
+    tracker_project: str = "lens"
+    """Project of the tracker that the run belongs to."""
     checkpoint: CheckpointSettings = Field(default_factory=lambda: CheckpointSettings.of({}))
     parallel: ParallelSettings = Field(default_factory=lambda: ParallelSettings.of({}))
     start_from: Path | None = None

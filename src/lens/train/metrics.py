@@ -1,0 +1,119 @@
+"""What a run tells about itself: metrics.jsonl, TensorBoard, and an experiment tracker if one is asked for.
+
+Knows nothing of what the numbers mean.
+"""
+
+import importlib
+import json
+import math
+import os
+import secrets
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lens.errors import SettingError
+from lens.train.settings import RunSettings
+
+RUN_NAME = "tracker_run.txt"
+"""File of a run's folder that holds its name in the tracker: a run that goes on is the same run there."""
+
+
+class Metrics:
+    """Numbers of a run: one JSON object a line in metrics.jsonl, the same to TensorBoard and to the tracker.
+
+    What a killed run wrote after its last checkpoint is taken out of the file, for those steps are made
+    again; a tracker is told them twice, alike. Only the main rank of a run writes.
+    """
+
+    def __init__(self, settings: RunSettings, step: int, is_main: bool = True):
+        """Open all three.
+
+        Raises: SettingError for a tracker that is not installed.
+        """
+        self._lines = self._events = self._tracker = None
+        if not is_main:
+            return
+        folder = settings.out
+        self._tracker = _started(settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        forget_after(step, folder / "metrics.jsonl")
+        self._lines = (folder / "metrics.jsonl").open("a")
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError:
+            Console(stderr=True).print("TensorBoard is not installed; metrics.jsonl is written without it.")
+        else:
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        if self._lines is None:
+            return
+        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
+        self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._lines.flush()
+        for name, value in numbers.items() if self._events else ():
+            self._events.add_scalar(name, value, step)  # type: ignore[union-attr]
+        if self._tracker:
+            finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+            self._tracker.log(finite, step=step)
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._lines:
+            self._lines.close()
+        if self._events:
+            self._events.close()
+        if self._tracker:
+            with redirect_stdout(sys.stderr):
+                self._tracker.finish()
+
+
+def tracker_of(name: str) -> Any:
+    """Return the module of a tracker, or None where there is to be none; both have init, log and finish.
+
+    Raises: SettingError where its package is not installed.
+    """
+    if name == "none":
+        return None
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SettingError("tracker", name, f"the package {name}", f"Run: pip install {name}") from error
+
+
+def forget_after(step: int, path: Path) -> None:
+    """Take the lines of later steps out of a metrics file, and a last line that was cut off."""
+    if not path.is_file():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
+
+
+def _started(settings: RunSettings) -> Any:
+    """Return the tracker's module once it has begun this run, or goes on with it."""
+    tracker = tracker_of(settings.tracker)
+    if tracker is None:
+        return None
+    settings.out.mkdir(parents=True, exist_ok=True)
+    kept = settings.out / RUN_NAME
+    if not kept.is_file():
+        kept.write_text(f"{settings.out.name}-{secrets.token_hex(3)}")
+    name = kept.read_text()
+    # Weights & Biases knows a run by its id, trackio by its name.
+    own = {"id": name} if settings.tracker == "wandb" else {}
+    with redirect_stdout(sys.stderr):  # stdout carries the command's result
+        tracker.init(
+            project=settings.tracker_project, name=name, resume="allow",
+            config=settings.model_dump(mode="json"), **own,
+        )  # fmt: skip
+    return tracker
