@@ -3,9 +3,12 @@
 import json
 import shutil
 from math import prod
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+
+MIXED = Path(__file__).parents[2] / "recipes" / "lens" / "pretrain_mixed.yaml"
 
 
 def test_models_lists_every_known_model_with_where_it_comes_from(lens):
@@ -115,3 +118,24 @@ def test_train_refuses_a_bad_recipe_before_loading_anything(lens, tmp_path, reci
     (tmp_path / "broken.yaml").write_text("a: [")
     (tmp_path / "good.yaml").write_text("steps: 1")
     assert said in lens("train", recipe, *overrides).error_line
+
+
+def test_train_plan_prints_the_papers_bill_for_the_papers_recipe_on_its_cards(lens):
+    asked = ("--gpu", "a100", "--gpus", 128, "--mfu", 0.17)
+    facts = json.loads(lens("train", "plan", MIXED, *asked, "--json").out)
+    assert facts["gpu_hours"] == pytest.approx(192_000, rel=0.15)
+    assert facts["parameters"] == 4_104_225_152
+    text = lens("train", "plan", MIXED, *asked).out
+    assert f"in all {facts['gpu_hours']:,.0f} a100-hours at 17% of the peak" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gpu", "t4"], "--gpu is 't4', but it needs one of a100, h100"),
+        (["--mfu", "1.7"], "--mfu is 1.7"),
+        (["--set", "pack_token=3"], "pack_token is 3, but it needs a known name"),
+    ],
+)
+def test_train_plan_names_what_it_cannot_reckon_with(lens, arguments, said):
+    assert said in lens("train", "plan", MIXED, *arguments).error_line
