@@ -15,8 +15,8 @@ SMALL = {
     "compile": False, "device": "cpu",
 }  # fmt: skip
 TOLERANCE = 5e-3
-"""Relative. With the instructions of older CPUs (AVX2) encoders and updates together are off by 1.2e-4 at most; a
-learning rate of 1.23e-3 in place of 1.2e-3 by 1.4e-2."""
+"""Relative. With the instructions of older CPUs (AVX2) encoders and updates together are off by 1.2e-4 at
+most, with a learning rate of 1.23e-3 in place of 1.2e-3 by 1.4e-2."""
 
 
 @pytest.fixture
