@@ -124,6 +124,40 @@ def tiny_tokenizer(vocab_size: int = 640):
     return train_tokenizer(TEXTS, vocab_size=vocab_size)
 
 
+def tiny_qwen3(seed: int = 3, **changes: Any):
+    """Return a Qwen3ForCausalLM of 5 layers and width 16, tied as the small released ones are."""
+    from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+    config: dict[str, Any] = {
+        "vocab_size": len(tiny_qwen3_tokenizer()), "hidden_size": 16, "intermediate_size": 20,
+        "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    model = Qwen3ForCausalLM(Qwen3Config(**(config | changes)))
+    randomise(model, seed)
+    return model.eval()
+
+
+@cache
+def tiny_qwen3_tokenizer():
+    """Return a byte-level BPE tokenizer with Qwen3's control tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(TEXTS, trainer)
+    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    backend.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+    )
+
+
 def tiny_scheduler():
     """Return the scheduler that published folders carry; sigmas do not come from it."""
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler

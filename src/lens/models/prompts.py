@@ -20,7 +20,7 @@ from lens.errors import SettingError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from lens.models.text_features import LensGptOssEncoder
+    from lens.models.text_features import BlockFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,25 @@ SCAFFOLD = CLOSE + ANALYSIS_OPEN + THINKING + CLOSE + FINAL_OPEN
 CONTROL_TOKENS = ("<|start|>", "<|message|>", "<|channel|>", "<|end|>")
 """Those that the two are built with."""
 
+
+class ChatFormat(NamedTuple):
+    """The text around a prompt, as a language model knows conversations."""
+
+    preamble: str
+    """All that comes before the prompt, a date left open."""
+    scaffold: str
+    """All that comes after it."""
+    control_tokens: tuple[str, ...]
+
+
+HARMONY = ChatFormat(PREAMBLE, SCAFFOLD, CONTROL_TOKENS)
+CHATML = ChatFormat(
+    f"<|im_start|>system\n{DEVELOPER_INSTRUCTIONS}<|im_end|>\n<|im_start|>user\n",
+    f"<|im_end|>\n<|im_start|>assistant\n<think>\n{THINKING}\n</think>\n\n",
+    ("<|im_start|>", "<|im_end|>"),
+)
+"""The same conversation for Qwen3, by its own chat template."""
+
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all); whatever it raises stops the work."""
 
@@ -71,19 +90,20 @@ class PromptTemplate:
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", date: str = PINNED_DATE):
         self.tokenizer = tokenizer
         self.date = date
-        # The preamble ends and the scaffold begins with a control token, so the ids of the three parts joined
-        # are the ids of the joined text.
-        self.preamble_ids = self._ids(PREAMBLE.format(date=date))
-        self.scaffold_ids = self._ids(SCAFFOLD)
-        for token in CONTROL_TOKENS:
-            if tokenizer.convert_ids_to_tokens(self._ids(token)) != [token]:
+        self._format = CHATML if all(map(self._is_control, CHATML.control_tokens)) else HARMONY
+        for token in self._format.control_tokens:
+            if not self._is_control(token):
                 raise SettingError(
                     "tokenizer", type(tokenizer).__name__, f"{token} as one of its control tokens"
                 )
+        # Harmony's preamble ends and its scaffold begins with a control token, so the ids of the three parts
+        # joined are the ids of the joined text.
+        self.preamble_ids = self._ids(self._format.preamble.format(date=date))
+        self.scaffold_ids = self._ids(self._format.scaffold)
 
     def render(self, prompt: str) -> str:
         """Return the conversation as text, a prompt's control tokens included: to read, not to encode."""
-        return PREAMBLE.format(date=self.date) + prompt + SCAFFOLD
+        return self._format.preamble.format(date=self.date) + prompt + self._format.scaffold
 
     def tokenize(self, prompts: Sequence[str], max_sequence_length: int = 512) -> TokenizedPrompts:
         """Return padded conversations; a prompt too long for the length is cut, nothing else ever is.
@@ -110,6 +130,9 @@ class PromptTemplate:
             )  # fmt: skip
         return ids[:room]
 
+    def _is_control(self, token: str) -> bool:
+        return self.tokenizer.convert_ids_to_tokens(self._ids(token)) == [token]
+
     def _ids(self, text: str, control_tokens: bool = True) -> list[int]:
         # Control tokens that a user types are split into ordinary ones: as ids they could close the message.
         return self.tokenizer(
@@ -121,7 +144,7 @@ class PromptTemplate:
 
 
 def encode_prompts(
-    encoder: "LensGptOssEncoder",
+    encoder: "BlockFeatures",
     tokenizer: "PreTrainedTokenizerFast",
     prompts: Sequence[str],
     layers: Sequence[int],

@@ -1,10 +1,11 @@
-"""Text features: what chosen blocks of a GPT-OSS language model put out, on the way to its answer.
+"""Text features: what chosen blocks of a language model put out, on the way to its answer.
 
 The model stops after the last block asked for and its LM head never runs; `generate` works on the same
 weights. Knows nothing of templates or of what reads the features. Spec: section 4.
 Letters: B batch, T tokens, hidden the width of the language model.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,36 +21,16 @@ from lens.errors import SettingError
 
 logger = logging.getLogger(__name__)
 
+MASKS = {
+    "full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask,
+}  # fmt: skip
 
-class LensGptOssEncoder(GptOssForCausalLM):
-    """GPT-OSS with its inner features exposed; published checkpoints name this class."""
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the model of a folder; experts stored in MXFP4 stay so where the machine has the kernels.
+class BlockFeatures:
+    """The inner features of a language model of transformers, for a class of it to inherit from first."""
 
-        Raises: MemoryNeedError where they have to be dequantised and do not fit.
-        """
-        if kwargs.get("quantization_config") is None:
-            kwargs |= _mxfp4_settings(pretrained_model_name_or_path, kwargs)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        if getattr(kwargs.get("quantization_config"), "dequantize", False):
-            # The library keeps the names of what it unpacked, and would save plain weights as packed ones.
-            model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
-            model._weight_conversions = []
-        return loaded
-
-    @classmethod
-    def _can_set_experts_implementation(cls) -> bool:
-        # The library looks for its decorator in the source of a class's own module, which this is not.
-        return GptOssForCausalLM._can_set_experts_implementation()
-
-    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
-        # Grouped products need rows of whole 16 bytes in half precision; the library does not look.
-        sizes = self.config.hidden_size, self.config.intermediate_size
-        if requested_experts is None and any(size % 8 for size in sizes):
-            return "eager"
-        return super().get_correct_experts_implementation(requested_experts)
+    model: Any
+    """The language model without its head."""
 
     @torch.no_grad()
     def text_features(
@@ -81,12 +62,9 @@ class LensGptOssEncoder(GptOssForCausalLM):
         mask_inputs = {
             "config": model.config, "inputs_embeds": stream, "attention_mask": mask, "past_key_values": None,
         }  # fmt: skip
-        masks = {
-            "full_attention": create_causal_mask(**mask_inputs),
-            "sliding_attention": create_sliding_window_causal_mask(**mask_inputs),
-        }
-        rotary = model.rotary_emb(stream, positions)
         layer_types = model.config.layer_types or []
+        masks = {kind: MASKS[kind](**mask_inputs) for kind in set(layer_types)}
+        rotary = model.rotary_emb(stream, positions)
         captured: dict[int, Tensor] = {}
         for index in range(last + 1):
             stream = model.layers[index](
@@ -111,6 +89,37 @@ class LensGptOssEncoder(GptOssForCausalLM):
             if execution_device is not None
             else self.model.embed_tokens.weight.device
         )
+
+
+class LensGptOssEncoder(BlockFeatures, GptOssForCausalLM):
+    """GPT-OSS with its inner features exposed; published checkpoints name this class."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a folder; experts stored in MXFP4 stay so where the machine has the kernels.
+
+        Raises: MemoryNeedError where they have to be dequantised and do not fit.
+        """
+        if kwargs.get("quantization_config") is None:
+            kwargs |= _mxfp4_settings(pretrained_model_name_or_path, kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if getattr(kwargs.get("quantization_config"), "dequantize", False):
+            # The library keeps the names of what it unpacked, and would save plain weights as packed ones.
+            model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+            model._weight_conversions = []
+        return loaded
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        # The library looks for its decorator in the source of a class's own module, which this is not.
+        return GptOssForCausalLM._can_set_experts_implementation()
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        # Grouped products need rows of whole 16 bytes in half precision; the library does not look.
+        sizes = self.config.hidden_size, self.config.intermediate_size
+        if requested_experts is None and any(size % 8 for size in sizes):
+            return "eager"
+        return super().get_correct_experts_implementation(requested_experts)
 
 
 _WHERE = ("subfolder", "revision", "cache_dir", "local_files_only", "token")
@@ -145,10 +154,23 @@ def _mxfp4_settings(source: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 def load_text_encoder(
     folder: Path | str, torch_dtype: torch.dtype | None = None, device: torch.device | str | None = None
-) -> LensGptOssEncoder:
+) -> Any:
     """Return the text encoder of a folder, in evaluation mode, on a device (main memory where None).
 
-    Raises: MemoryNeedError where it does not fit.
+    Raises: MemoryNeedError where it does not fit, SettingError for a language model of another kind.
     """
     place = {} if device is None else {"device_map": {"": torch.device(device)}}
-    return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype or "auto", **place).eval()
+    return _kind_of(Path(folder)).from_pretrained(folder, dtype=torch_dtype or "auto", **place).eval()
+
+
+def _kind_of(folder: Path) -> Any:
+    """Return the class of the language model that a folder holds."""
+    path = folder / "config.json"
+    kind = json.loads(path.read_text()).get("model_type") if path.is_file() else "gpt_oss"
+    if kind == "gpt_oss":
+        return LensGptOssEncoder
+    if kind == "qwen3":
+        from lens.models.qwen3 import LensQwen3Encoder
+
+        return LensQwen3Encoder
+    raise SettingError("text_encoder", kind, "gpt_oss or qwen3 as model_type", f"It is in {path}.")
