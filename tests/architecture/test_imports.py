@@ -22,7 +22,7 @@ FLOORS = [
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 OPTIONAL = {
     "ray", "pyarrow", "nudenet", "rapidocr", "onnxruntime", "cv2", "faiss", "torchao", "gguf", "resvg_py",
-    "tensorboard", "pytest", "hypothesis",
+    "tensorboard", "matplotlib", "pytest", "hypothesis",
 }  # fmt: skip
 DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py", "faiss": "faiss-cpu"}
 

@@ -1,5 +1,6 @@
 """What `lens generate` draws, prints and keeps, and that --like finds the same pixels again."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -208,9 +209,12 @@ def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(
 
 def test_an_interrupted_process_leaves_no_draft_and_the_status_of_interruption(tiny_model, tmp_path):
     command = ["generate", "a fox", "--model", tiny_model, "--steps", 60, "--count", 500, "--json"]
+    # A shell starts what it puts into the background deaf to SIGINT, and so would be all that it starts.
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        [sys.executable, "-m", "lens", *map(str, command)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as running:
+        [sys.executable, "-m", "lens", *map(str, command)], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        preexec_fn=hearing,
+    ) as running:  # fmt: skip
         path = json.loads(running.stdout.readline())["path"]
         time.sleep(0.2)
         running.send_signal(signal.SIGINT)

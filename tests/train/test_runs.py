@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -173,6 +174,9 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(values_o
         ({"learning_rate": 1}, "Known in .*batch_size"),
         ({"optimizer": {"learning_rate": 1}}, "optimizer.learning_rate"),
         ({"steps": 0}, "steps is 0"),
+        ({"steps": "many"}, "steps is 'many'"),
+        ({"optimizer": 3}, "optimizer is 3"),
+        ({"start_from": "no/such/model"}, "start_from is 'no/such/model'"),
         ({"batch_size": 5, "micro_batches": 2}, "a multiple of micro_batches"),
     ],
 )
@@ -202,3 +206,46 @@ def test_a_layout_loss_on_a_block_that_is_not_there_is_refused(settings_and_stag
     finished("pretrain")
     with pytest.raises(SettingError, match=r"layout_block.*below num_layers = 2"):
         settings_and_stage("pretrain", tmp_path / "run", layout_block=2)
+
+
+def test_probes_draw_the_ratios_and_ask_by_the_captions_that_the_recipe_says(
+    settings_and_stage, finished, tmp_path, monkeypatch
+):
+    finished("pretrain")
+    _, stage = settings_and_stage(
+        "pretrain", tmp_path / "run", ratios=["1:1", "16:9"], probe_ratios=["2:3", "3:2"], probe_prompts=2,
+        probe_styles=["brief", "dense"], num_things=9, dense_share=1.0,
+    )  # fmt: skip
+    drawn = []
+
+    def black(prompts: list[str], *size: int) -> np.ndarray:
+        drawn.append(size)
+        return np.zeros((len(prompts), *size, 3))
+
+    monkeypatch.setattr(stage, "_draw", black)
+    with torch.no_grad():
+        numbers = stage.probe()
+    assert set(drawn) == {(64, 32), (32, 64)}
+    assert {"mean", "single", "dense/mean", "dense/combined", "loss_t0.9"} <= numbers.keys()
+    assert [bucket._latents.shape[2:] for bucket in stage._buckets] == [(3, 3), (2, 4)]
+
+
+def test_a_ratio_that_is_none_of_the_nine_is_refused_with_their_names(settings_and_stage, finished, tmp_path):
+    from lens.errors import SettingError
+
+    finished("pretrain")
+    with pytest.raises(SettingError, match=r"probe_ratios is \['5:4'\], but it needs ratios among 1:2, 9:16"):
+        settings_and_stage("pretrain", tmp_path / "run", probe_ratios=["5:4"])
+
+
+def test_a_denoiser_of_one_captured_layer_reads_the_last_of_the_cached_ones(
+    settings_and_stage, finished, tmp_path
+):
+    finished("pretrain")
+    _, all_layers = settings_and_stage("pretrain", tmp_path / "all")
+    config = all_layers.settings.config | {"selected_layer_index": [3]}
+    _, last = settings_and_stage("pretrain", tmp_path / "last", config=config)
+    four, one = (stage._held_out.draw(np.random.default_rng(0), 3).features for stage in (all_layers, last))
+    assert (len(four), len(one)) == (4, 1)
+    assert torch.equal(one[0], four[3])
+    assert torch.isfinite(last.objective(0, 0).loss)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from lens.app.ablation import ablate
 from lens.app.convert import convert
 from lens.app.data import data
 from lens.app.generate import generate
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for word in (generate, models, info, convert):
+for word in (generate, models, info, convert, ablate):
     app.command()(word)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")

@@ -149,12 +149,15 @@ def kind_of(groups: Sequence[Group], relation: str | None) -> str:
     return "two" if len(groups) == 2 else "three"
 
 
-def random_scene(rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None) -> Scene:
-    """Draw a training scene: never a held-out combination."""
+def random_scene(
+    rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None,
+    things: tuple[str, ...] = tuple(THINGS),
+) -> Scene:  # fmt: skip
+    """Draw a training scene of some things: never a held-out combination."""
     kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
     assert kind in KINDS, kind
     while True:
-        groups, relation = _random_content(rng, kind)
+        groups, relation = _random_content(rng, kind, things)
         background = _pick(rng, tuple(COLOURS))
         if not held_out_combinations(groups, background):
             return arrange(rng, groups, background, relation, height_px, width_px)
@@ -215,9 +218,10 @@ def blend(canvas: NDArray[np.float32], thing: Placed) -> None:
     behind += art[..., 3:] * (art[..., :3] - behind)
 
 
-def _random_content(rng: np.random.Generator, kind: str) -> tuple[list[Group], str | None]:
+def _random_content(
+    rng: np.random.Generator, kind: str, names: tuple[str, ...]
+) -> tuple[list[Group], str | None]:
     num_groups = {"single": 1, "counting": 1, "three": 3}.get(kind, 2)
-    names = tuple(THINGS)
     things = [names[index] for index in rng.choice(len(names), num_groups, replace=False)]
     counts = [1] * num_groups
     if kind == "counting":

@@ -7,7 +7,8 @@ to hold out: in the task "single" the wording alone is new.
 
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -30,6 +31,28 @@ DENSE_SHARE = 0.3
 """Share of training captions that are dense."""
 
 
+@dataclass(frozen=True)
+class World:
+    """What there is to see, and how it is told: smaller worlds and other captions are for experiments."""
+
+    things: tuple[str, ...] = tuple(THINGS)
+    dense_share: float = DENSE_SHARE
+
+    @classmethod
+    def of(cls, num_things: int, dense_share: float) -> Self:
+        """Return a world of so many things of all kinds; 0 for all of them.
+
+        Raises: SettingError for more things than there are, or too few to put three into a picture.
+        """
+        if num_things and not 4 <= num_things <= len(THINGS):
+            raise SettingError("num_things", num_things, f"0, for all, or a number from 4 to {len(THINGS)}")
+        places = np.linspace(0, len(THINGS) - 1, num_things or len(THINGS)).round().astype(int)
+        return cls(tuple(tuple(THINGS)[place] for place in places), dense_share)
+
+
+WHOLE = World()
+
+
 class TaskPrompt(NamedTuple):
     """A prompt and what its picture must show."""
 
@@ -37,10 +60,14 @@ class TaskPrompt(NamedTuple):
     expected: Expected
 
 
-def task_prompts(task: str, count: int, seed: int = 0) -> list[TaskPrompt]:
+def task_prompts(
+    task: str, count: int, seed: int = 0, world: World = WHOLE, style: Literal["brief", "dense"] = "brief"
+) -> list[TaskPrompt]:
     """Return distinct prompts of a task, fixed by the seed; a longer list begins with the shorter one.
 
-    Raises: SettingError for an unknown task.
+    Dense prompts tell more than their pictures are judged by: where things stand, how large, on what.
+
+    Raises: SettingError for an unknown task, or a world too small for so many prompts.
     """
     if task not in TASKS:
         raise SettingError("task", task, f"one of {', '.join(TASKS)}")
@@ -48,13 +75,18 @@ def task_prompts(task: str, count: int, seed: int = 0) -> list[TaskPrompt]:
         [seed, int.from_bytes(hashlib.blake2b(task.encode(), digest_size=4).digest(), "big")]
     )
     prompts: dict[str, TaskPrompt] = {}
-    contents = _contents(task, rng)
+    contents = _contents(task, rng, world.things)
     while len(prompts) < count:
-        groups, relation, background = next(contents)
+        found = next(contents, None)
+        if found is None:
+            needs = f"more of them, for too few prompts of the task {task} are held out"
+            raise SettingError("num_things", len(world.things), needs)
+        groups, relation, background = found
         expected = Expected(groups, background, ((0, relation, 1),) if relation else ())
         scene = arrange(rng, groups, background or "white", relation, 128, 128)
         mention = Mention(background is not None, relation is not None, detail=False)
-        prompt = brief_caption(scene, rng, "test", mention)
+        is_brief = style == "brief"
+        prompt = brief_caption(scene, rng, "test", mention) if is_brief else dense_caption(scene, rng, "test")
         prompts.setdefault(prompt, TaskPrompt(prompt, expected))
     return list(prompts.values())
 
@@ -67,21 +99,22 @@ def task_scene(task_prompt: TaskPrompt, rng: np.random.Generator, height_px: int
     return arrange(rng, expected.groups, background, relation, height_px, width_px)
 
 
-def training_example(seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
+def training_example(
+    seed: int, index: int, height_px: int, width_px: int, world: World = WHOLE
+) -> tuple[Scene, str]:
     """Return one scene and its caption: the same for the same numbers, in any order of asking."""
     rng = np.random.default_rng([seed, index])
-    scene = random_scene(rng, height_px, width_px)
-    caption = dense_caption if rng.random() < DENSE_SHARE else brief_caption
+    scene = random_scene(rng, height_px, width_px, things=world.things)
+    caption = dense_caption if rng.random() < world.dense_share else brief_caption
     return scene, caption(scene, rng)
 
 
 def _contents(
-    task: str, rng: np.random.Generator
+    task: str, rng: np.random.Generator, names: tuple[str, ...]
 ) -> Iterator[tuple[tuple[Group, ...], str | None, str | None]]:
-    """Yield groups, relation and background of one held-out prompt after another, without end."""
-    names = tuple(THINGS)
+    """Yield groups, relation and background of one held-out prompt after another."""
     order = rng.permutation(len(names))
-    for turn in range(10**9):
+    for turn in range(100_000):
         num_things = {"two": 2, "position": 2, "combined": 2 + turn % 2}.get(task, 1)
         others = rng.choice(len(names), num_things, replace=False)
         # Alone, things take turns, so that a short list does not ask for one thing twice.

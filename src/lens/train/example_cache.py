@@ -7,6 +7,7 @@ Letters: N examples, C latent channels, h and w latent cells, T tokens, L captur
 
 import hashlib
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +23,26 @@ from lens.errors import SettingError
 from lens.models.prompts import encode_prompts, pad_features
 from lens.models.vae import encode_pixels
 from lens.nano.scenes import draw
-from lens.nano.tasks import training_example
+from lens.nano.tasks import WHOLE, World, training_example
 
 SHARD = 256
 """Examples a shard."""
 
 
 @dataclass(frozen=True)
-class Encoders:
-    """What turns an example into tensors."""
+class Source:
+    """Where examples come from, and what turns them into tensors."""
 
     vae: Any
     text_encoder: Any
     tokenizer: Any
-    layers: Sequence[int]
+    world: World = WHOLE
+    seed: int = 0
 
     def fingerprint(self) -> str:
         """Return a short hash of all weights, and of what the world draws and says of a few examples."""
-        digest = hashlib.blake2b(digest_size=6)
-        for scene, caption in (training_example(0, item, 128, 128) for item in range(16)):
+        digest = hashlib.blake2b(repr(self.world).encode(), digest_size=6)
+        for scene, caption in (training_example(0, item, 128, 128, self.world) for item in range(16)):
             digest.update(draw(scene).tobytes() + caption.encode())
         for module in (self.vae, self.text_encoder):
             for tensor in module.state_dict().values():
@@ -64,7 +66,8 @@ class Examples(NamedTuple):
 class Bucket:
     """All cached examples of one picture size, sorted by the length of their captions."""
 
-    def __init__(self, shards: list[dict[str, Tensor]], first_shard: int = 0):
+    def __init__(self, shards: list[dict[str, Tensor]], layers: Sequence[int], first_shard: int = 0):
+        shards = [shard | {"features": shard["features"][list(layers)]} for shard in shards]
         latents = torch.cat([shard["latents"] for shard in shards])                       # (N, C, h, w)
         features = [
             caption
@@ -93,36 +96,44 @@ class Bucket:
 
 
 def cached_bucket(
-    folder: Path, encoders: Encoders, size: tuple[int, int], seed: int, num_shards: int, first_shard: int = 0
-) -> Bucket:
-    """Return a bucket of num_shards shards, computing those that are not in the folder yet.
+    folder: Path, source: Source, size: tuple[int, int], layers: Sequence[int], num_shards: int,
+    first_shard: int = 0,
+) -> Bucket:  # fmt: skip
+    """Return a bucket of num_shards shards with the features of some layers.
 
+    Shards that are not in the folder yet are computed, with the features of all layers; several processes
+    that fill one folder share the work.
     Raises: SettingError for no shards at all.
     """
     if num_shards < 1:
         raise SettingError("examples", num_shards * SHARD, f"at least {SHARD} for every picture size")
-    name = f"{encoders.fingerprint()}_{seed}_{size[0]}x{size[1]}"
+    name = f"{source.fingerprint()}_{source.seed}_{size[0]}x{size[1]}"
     shards = range(first_shard, first_shard + num_shards)
     paths = [folder / f"{name}_{shard:05d}.safetensors" for shard in shards]
     missing = [path for path in paths if not path.is_file()]
     folder.mkdir(parents=True, exist_ok=True)
+    random.Random(os.getpid()).shuffle(missing)  # so that two processes seldom compute the same one
     for path in track(missing, f"Encoding {size[0]} x {size[1]}", disable=not missing):
-        partial = path.with_suffix(".partial")
-        save_file(_encode_shard(encoders, size, seed, int(path.stem[-5:])), partial)
+        if path.is_file():
+            continue
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file(_encode_shard(source, size, int(path.stem[-5:])), partial)
         os.replace(partial, path)
-    return Bucket([load_file(path) for path in paths], first_shard)
+    return Bucket([load_file(path) for path in paths], layers, first_shard)
 
 
 @torch.no_grad()
-def _encode_shard(encoders: Encoders, size: tuple[int, int], seed: int, shard: int) -> dict[str, Tensor]:
-    examples = [training_example(seed, shard * SHARD + item, *size) for item in range(SHARD)]
+def _encode_shard(source: Source, size: tuple[int, int], shard: int) -> dict[str, Tensor]:
+    numbers = range(shard * SHARD, (shard + 1) * SHARD)
+    examples = [training_example(source.seed, number, *size, source.world) for number in numbers]
+    layers = range(source.text_encoder.config.num_hidden_layers)
     pixels = torch.from_numpy(np.stack([draw(scene) for scene, _ in examples]))                 # (N, 3, H, W)
-    latents = torch.cat([_latents(encoders.vae, part) for part in pixels.split(32)])            # (N, C, h, w)
+    latents = torch.cat([_latents(source.vae, part) for part in pixels.split(32)])            # (N, C, h, w)
     rows = []
     for start in range(0, SHARD, 64):
         captions = [caption for _, caption in examples[start : start + 64]]
         features, mask = encode_prompts(
-            encoders.text_encoder, encoders.tokenizer, captions, encoders.layers, prompts_per_pass=64
+            source.text_encoder, source.tokenizer, captions, layers, prompts_per_pass=64
         )
         stacked = torch.stack(features).to(torch.bfloat16)                                      # (L, n, T, E)
         rows += [stacked[:, row, : int(mask[row].sum())] for row in range(len(captions))]

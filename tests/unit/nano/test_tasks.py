@@ -5,7 +5,8 @@ import pytest
 
 from lens.errors import SettingError
 from lens.nano.scenes import held_out_combinations
-from lens.nano.tasks import TASKS, task_prompts, task_scene, training_example
+from lens.nano.tasks import TASKS, World, task_prompts, task_scene, training_example
+from lens.nano.things import THINGS
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -64,6 +65,47 @@ def test_training_examples_are_the_same_in_any_order_of_asking():
     assert forward == backward[::-1]
     assert forward != [training_example(4, index, 128, 128) for index in range(10)]
     assert len({caption for _, caption in forward}) == 10
+
+
+def test_a_smaller_world_trains_and_asks_for_its_own_things_alone():
+    world = World.of(9, dense_share=0.3)
+    assert len(set(world.things)) == 9 and set(world.things) < set(THINGS)
+    scenes = [training_example(0, index, 128, 96, world)[0] for index in range(99)]
+    trained = {thing for scene in scenes for thing, _ in scene.groups}
+    asked = {
+        thing for task in TASKS
+        for _, expected in task_prompts(task, 20, world=world) for thing, _ in expected.groups
+    }  # fmt: skip
+    assert trained == asked == set(world.things)
+
+
+def test_the_share_of_dense_captions_changes_what_is_said_of_scenes_and_not_the_scenes():
+    brief, dense, usual = (
+        [training_example(0, index, 128, 96, World.of(0, share)) for index in range(60)]
+        for share in (0, 1, 0.3)
+    )
+    assert [scene for scene, _ in brief] == [scene for scene, _ in dense] == [scene for scene, _ in usual]
+    lengths = [np.mean([len(caption) for _, caption in told]) for told in (brief, usual, dense)]
+    assert lengths[0] < lengths[1] < lengths[2] and lengths[2] > 1.8 * lengths[0]
+    assert usual == [training_example(0, index, 128, 96) for index in range(60)]
+
+
+def test_dense_prompts_ask_for_the_same_as_brief_ones_and_tell_more():
+    brief, dense = (task_prompts("two", 20, seed=3, style=style) for style in ("brief", "dense"))
+    assert dense[0].expected == brief[0].expected
+    assert len(" ".join(prompt for prompt, _ in dense)) > 1.8 * len(" ".join(prompt for prompt, _ in brief))
+
+
+@pytest.mark.parametrize("count", [3, 4000])
+def test_a_world_of_too_few_or_too_many_things_is_refused(count):
+    with pytest.raises(SettingError, match=f"num_things is {count}, but it needs 0, for all, or a number"):
+        World.of(count, 0.3)
+
+
+def test_a_world_in_which_nothing_is_held_out_is_refused(monkeypatch):
+    monkeypatch.setattr("lens.nano.tasks.held_out_combinations", lambda *_: [])
+    with pytest.raises(SettingError, match="num_things is 5, but it needs more of them, for too few prompts"):
+        task_prompts("two", 3, world=World.of(5, 0.3))
 
 
 def test_an_unknown_task_names_the_known_ones():

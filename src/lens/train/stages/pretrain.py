@@ -6,7 +6,7 @@ Spec: section 8. Letters: B batch, C channels of an image token, h and w latent 
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.scorer import score
-from lens.nano.tasks import TASKS, task_prompts, training_example
+from lens.nano.tasks import DENSE_SHARE, TASKS, World, task_prompts, training_example
 from lens.objectives.flow_matching import flow_matching_loss
 from lens.objectives.layout import LayoutHead, layout_loss
 from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
-from lens.train.example_cache import SHARD, Encoders, Examples, cached_bucket
+from lens.train.example_cache import SHARD, Examples, Source, cached_bucket
 from lens.train.flops import training_flops
 from lens.train.pictures import grid_of
 from lens.train.settings import BatchSettings
@@ -48,8 +48,16 @@ class PretrainSettings(BatchSettings):
     """Folder of cached latents and text features."""
     bases: tuple[int, ...] = (128,)
     """Base resolutions; each brings its nine aspect ratios."""
+    ratios: tuple[str, ...] = ()
+    """Aspect ratios that are trained on; none for all nine."""
     examples: int = Field(40_000, ge=SHARD)
     """Distinct examples, shared out over the picture sizes."""
+    world_seed: int = 0
+    """Seed of the examples alone, so that runs of other seeds can share them."""
+    num_things: int = Field(0, ge=0)
+    """Things of the world that are trained and asked for; 0 for all."""
+    dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
+    """Share of captions that are dense; the others are brief."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of samples trained with no text at all, for guidance."""
     timestep_mu: tuple[float, float] = (1.0, 1.3)
@@ -62,6 +70,10 @@ class PretrainSettings(BatchSettings):
     """The block whose output the layout loss reads, counted from 0."""
     probe_prompts: int = Field(4, ge=1)
     """Prompts a task that a probe draws and scores."""
+    probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
+    """Aspect ratios that probes draw in, by turns."""
+    probe_styles: tuple[Literal["brief", "dense"], ...] = Field(("brief",), min_length=1)
+    """Captions that probes ask by; numbers of the second are `dense/...`."""
     variant: str = "nano"
     """Variant whose steps and guidance the exported model takes by default."""
 
@@ -81,16 +93,19 @@ class PretrainStage:
         self._layout = _Layout(self._denoiser, settings.layout_block) if settings.layout_weight else None
         parts = {"denoiser": self._denoiser} | ({"layout": self._layout.head} if self._layout else {})
         self.trained = nn.ModuleDict(parts).to(self.device)
+        self._world = World.of(settings.num_things, settings.dense_share)
+        source = Source(self._vae, self._text_encoder, self._tokenizer, self._world, settings.world_seed)
         layers = self._denoiser.config.selected_layer_index
-        encoders = Encoders(self._vae, self._text_encoder, self._tokenizer, layers)
-        sizes = [size for base in settings.bases for size in buckets_for(base).values()]
+        sizes = [size for base in settings.bases for size in _sizes("ratios", settings.ratios, base)]
+        self._probe_sizes = _sizes("probe_ratios", settings.probe_ratios, settings.bases[0])
         share = settings.examples // len(sizes)
         self._buckets = [
-            cached_bucket(settings.cache, encoders, size, settings.seed, sizes.count(size) * share // SHARD)
+            cached_bucket(settings.cache, source, size, layers, sizes.count(size) * share // SHARD)
             for size in dict.fromkeys(sizes)
         ]
         self._odds = np.array([len(bucket) for bucket in self._buckets]) / sum(map(len, self._buckets))
-        self._held_out = cached_bucket(settings.cache, encoders, sizes[0], settings.seed, 1, HELD_OUT_SHARD)
+        size = self._probe_sizes[0]
+        self._held_out = cached_bucket(settings.cache, source, size, layers, 1, HELD_OUT_SHARD)
 
     def objective(self, step: int, index: int) -> Objective:
         settings = self.settings
@@ -115,22 +130,35 @@ class PretrainStage:
         if self._layout is None:
             return flow._replace(work=work)
         height_px, width_px = (CELL_PX * side for side in clean.shape[2:])
-        layout = self._layout.loss(settings.seed, examples.numbers, height_px, width_px)
+        labels = [
+            _labels(self._world, settings.world_seed, number, height_px, width_px)
+            for number in examples.numbers
+        ]
+        layout = self._layout.loss(labels)
         terms = {"flow": flow.loss.detach(), "layout": layout.detach()}
         return Objective(flow.loss + settings.layout_weight * layout, terms, work)
 
     def probe(self) -> dict[str, float]:
         numbers = self._held_out_loss()
-        verdicts: dict[str, list[bool]] = {task: [] for task in TASKS}
         self._shown: list[np.ndarray] = []
-        for task in TASKS:
-            prompts = task_prompts(task, self.settings.probe_prompts, seed=1)
-            pictures = self._draw([prompt.prompt for prompt in prompts])
-            self._shown += list(pictures[:4])
-            for picture, prompt in zip(pictures, prompts, strict=True):
-                verdicts[task].append(score((picture * 255).round().astype(np.uint8), prompt.expected).passed)
-        numbers |= {task: float(np.mean(passed)) for task, passed in verdicts.items()}
-        return numbers | {"mean": float(np.mean([numbers[task] for task in TASKS]))}
+        for style in self.settings.probe_styles:
+            passed = {task: self._passed(task, style) for task in TASKS}
+            prefix = "" if style == "brief" else f"{style}/"
+            passed["mean"] = float(np.mean(list(passed.values())))
+            numbers |= {prefix + task: share for task, share in passed.items()}
+        return numbers
+
+    def _passed(self, task: str, style: Literal["brief", "dense"]) -> float:
+        """Return the share of prompts of a task whose pictures show what was asked for."""
+        prompts = task_prompts(task, self.settings.probe_prompts, 1, self._world, style)
+        passed = []
+        for turn, size in enumerate(self._probe_sizes):
+            asked = prompts[turn :: len(self._probe_sizes)]
+            pictures = self._draw([prompt.prompt for prompt in asked], *size) if asked else []
+            self._shown += list(pictures[:4]) if turn == 0 else []
+            for picture, prompt in zip(pictures, asked, strict=True):
+                passed.append(score((picture * 255).round().astype(np.uint8), prompt.expected).passed)
+        return float(np.mean(passed))
 
     def sample_grid(self):
         """Return the first pictures of the probe before, a row a task."""
@@ -178,14 +206,16 @@ class PretrainStage:
         }
         return losses | {"loss": float(np.mean(list(losses.values())))}
 
-    def _draw(self, prompts: list[str]) -> np.ndarray:
-        """Return square pictures (B, H, W, 3) in [0, 1]."""
-        side = self.settings.bases[0]
+    def _draw(self, prompts: list[str], height_px: int, width_px: int) -> np.ndarray:
+        """Return pictures (B, H, W, 3) in [0, 1]."""
         generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
         pipeline = self._pipeline(self._denoiser)
         pipeline.set_progress_bar_config(disable=True)
         with autocast(self.device, self.settings.precision):
-            return pipeline(prompts, height=side, width=side, generator=generators, output_type="np").images  # type: ignore[return-value]
+            drawn: Any = pipeline(
+                prompts, height=height_px, width=width_px, generator=generators, output_type="np"
+            )
+        return drawn.images
 
     def _pipeline(self, denoiser: nn.Module) -> LensPipeline:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -211,9 +241,8 @@ class _Layout:
         self.head.init_weights()
         blocks[block].register_forward_hook(self._keep)
 
-    def loss(self, seed: int, numbers: list[int], height_px: int, width_px: int) -> Tensor:
-        """Return the loss against the scenes of these examples."""
-        labels = [_labels(seed, number, height_px, width_px) for number in numbers]
+    def loss(self, labels: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+        """Return the loss against the labels of the examples of the pass."""
         kinds = (torch.from_numpy(np.stack(kind)).flatten(1) for kind in zip(*labels, strict=True))
         hidden = self._hidden                                                                   # (B, I, D)
         return layout_loss(self.head(hidden.float()), [kind.to(hidden.device) for kind in kinds])
@@ -223,8 +252,18 @@ class _Layout:
 
 
 @cache
-def _labels(seed: int, number: int, height_px: int, width_px: int) -> tuple[np.ndarray, np.ndarray]:
-    return cell_labels(training_example(seed, number, height_px, width_px)[0])
+def _labels(
+    world: World, seed: int, number: int, height_px: int, width_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    return cell_labels(training_example(seed, number, height_px, width_px, world)[0])
+
+
+def _sizes(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:
+    """Return the picture sizes of some aspect ratios, of all nine for none."""
+    known = buckets_for(base)
+    if unknown := [ratio for ratio in ratios if ratio not in known]:
+        raise SettingError(setting, unknown, f"ratios among {', '.join(known)}")
+    return [known[ratio] for ratio in ratios or known]
 
 
 def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[Any, Any, Any]:

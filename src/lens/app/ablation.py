@@ -1,0 +1,39 @@
+"""`lens ablate`: arms of an experiment trained from several seeds, a table and a plot."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lens.app.training import Overrides
+
+Recipes = Annotated[
+    list[Path],
+    typer.Argument(help="YAML files, such as recipes/nano/ablations/captions.yaml.", show_default=False),
+]
+
+
+def ablate(
+    recipes: Recipes,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an ablation.")] = False,
+) -> None:
+    """Train the arms of ablations from several seeds; print a table each, and draw it into a plot.
+
+    Finished runs are not trained again, stopped ones go on. Results lie beside the runs: .json, .md and .svg.
+    """
+    from lens.evals.ablation import as_numbers, compared, read_ablation, table, train_missing, wanted_runs
+    from lens.evals.plots import plot_ablation
+
+    for recipe, settings in [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]:
+        runs = wanted_runs(settings)
+        train_missing(runs, jobs)
+        rows = compared(settings, runs)
+        numbers, text = as_numbers(settings, rows), table(settings, rows)
+        results = settings.out / recipe.stem
+        results.with_suffix(".json").write_text(json.dumps(numbers, indent=1))
+        results.with_suffix(".md").write_text(text + "\n")
+        plot_ablation(settings, rows, results.with_suffix(".svg"))
+        print(json.dumps(numbers | {"plot": str(results.with_suffix(".svg"))}) if as_json else text)

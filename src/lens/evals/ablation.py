@@ -1,0 +1,200 @@
+"""Ablations: arms that differ in one thing, trained from the same seeds, compared with their uncertainty.
+
+An arm is a recipe with some settings changed. Every run is a folder named by its settings, so that ablations
+share runs, and what is finished is not trained again. Knows recipes and metrics files, nothing of torch.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from lens.config import Settings, merged, read_recipe, write_yaml
+from lens.errors import LensError, SettingError
+from lens.evals.intervals import Mean, mean_of
+
+TRAIN = (sys.executable, "-m", "lens", "train")
+
+
+class AblationSettings(Settings):
+    question: str
+    """What it asks, in one sentence."""
+    recipe: Path
+    """What all arms train, beside this file."""
+    arms: dict[str, dict[str, Any]] = Field(min_length=2)
+    """Settings that each arm changes; the others are compared with the first."""
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2, max_length=10)
+    """Seeds that every arm is trained from."""
+    numbers: dict[str, str] = Field(min_length=1)
+    """Numbers of the probe after the last update, and what each is called in the table."""
+    best: Literal["highest", "lowest"] = "highest"
+    """Which value of the numbers is best."""
+    out: Path
+    """Folder of the runs and results; ablations that name the same one share runs."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise SettingError("seeds", self.seeds, "numbers that differ")
+        return self
+
+
+class Wanted(NamedTuple):
+    """A run that an ablation needs."""
+
+    arm: str
+    seed: int
+    values: dict[str, Any]
+    """Its whole recipe."""
+
+    @property
+    def out(self) -> Path:
+        return Path(self.values["out"])
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.out / "export").is_dir() and self.last_probe().get("step") == self.values["steps"]
+
+    def last_probe(self) -> dict[str, float]:
+        """Return the latest numbers of the probe, by their names there; empty for a run not begun."""
+        path = self.out / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        probes = [line for line in lines if any(name.startswith("probe/") for name in line)]
+        return {name.removeprefix("probe/"): value for name, value in (probes or [{}])[-1].items()}
+
+
+class Row(NamedTuple):
+    """One number of one arm."""
+
+    arm: str
+    number: str
+    values: tuple[float, ...]
+    """One a seed."""
+    mean: Mean
+    difference: Mean | None
+    """To the first arm, seed by seed; None for the first arm itself."""
+
+    def verdict(self, best: str) -> str:
+        """Return how it stands to the first arm: better, worse, or nothing that can be told."""
+        if self.difference is None:
+            return ""
+        low, high = self.difference.interval
+        if low <= 0 <= high:
+            return "cannot be told apart"
+        return "better" if (low > 0) == (best == "highest") else "worse"
+
+
+def read_ablation(path: Path, overrides: Sequence[str] | None = None) -> AblationSettings:
+    """Return the settings of an ablation; the recipe that it names is found beside it.
+
+    Raises: SettingError for a file that is none.
+    """
+    settings = AblationSettings.of(read_recipe(path, list(overrides or [])), str(path))
+    return settings.model_copy(update={"recipe": path.parent / settings.recipe})
+
+
+def wanted_runs(settings: AblationSettings) -> list[Wanted]:
+    """Return the runs of all arms and seeds, seed by seed."""
+    common = read_recipe(settings.recipe)
+    found = []
+    for seed in settings.seeds:
+        for arm, changes in settings.arms.items():
+            values = merged(common, changes) | {"seed": seed}
+            values.pop("out", None)
+            name = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=5).hexdigest()
+            found.append(Wanted(arm, seed, values | {"out": str(settings.out / "runs" / name)}))
+    return found
+
+
+def train_missing(runs: Sequence[Wanted], jobs: int) -> None:
+    """Train the runs that are not finished, so many at a time, each in a process of its own.
+
+    Raises: LensError when one fails or is stopped; the others then end after the update that they are in,
+    and all go on from there when asked again.
+    """
+    missing = list({run.out: run for run in runs if not run.is_finished}.values())
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def train(run: Wanted) -> Wanted:
+        run.out.mkdir(parents=True, exist_ok=True)
+        write_yaml(run.values, run.out / "wanted.yaml")
+        with (run.out / "log.txt").open("ab") as log:
+            processes.append(subprocess.Popen([*TRAIN, str(run.out / "wanted.yaml")], stdout=log, stderr=log))
+            processes[-1].wait()
+        return run
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for run in pool.map(train, missing):
+                if not run.is_finished:
+                    raise LensError(f"{run.arm}, seed {run.seed}, did not finish: {_last_line(run.out)}")
+                print(f"{run.arm}, seed {run.seed}: {run.out}", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
+
+
+def compared(settings: AblationSettings, runs: Sequence[Wanted]) -> list[Row]:
+    """Return a row for each number of each arm.
+
+    Raises: SettingError for a number that the probe does not know.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        probe = run.last_probe()
+        for number in settings.numbers:
+            if number not in probe:
+                known = ", ".join(name for name in probe if name != "step")
+                raise SettingError("numbers", number, f"one of {known}")
+            values.setdefault((run.arm, number), []).append(probe[number])
+    first = next(iter(settings.arms))
+    rows = []
+    for number in settings.numbers:
+        base = values[first, number]
+        for arm in settings.arms:
+            own = values[arm, number]
+            apart = [one - other for one, other in zip(own, base, strict=True)]
+            difference = None if arm == first else mean_of(apart)
+            rows.append(Row(arm, number, tuple(own), mean_of(own), difference))
+    return rows
+
+
+def table(settings: AblationSettings, rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table, with the question above it."""
+    first = next(iter(settings.arms))
+    lines = [settings.question, "", f"| number | arm | mean and 95% interval | against {first} | |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for row in rows:
+        against = "" if row.difference is None else f"{row.difference.mean:+.3f} {row.difference.span}"
+        cells = (settings.numbers[row.number], row.arm, f"{row.mean.mean:.3f} {row.mean.span}", against)
+        lines.append(f"| {' | '.join((*cells, row.verdict(settings.best)))} |")
+    count = f"{len(settings.seeds)} seeds an arm; intervals by Student's t, differences seed by seed."
+    return "\n".join([*lines, "", count])
+
+
+def as_numbers(settings: AblationSettings, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what a results file holds."""
+    return {
+        "question": settings.question,
+        "seeds": list(settings.seeds),
+        "rows": [
+            {"arm": row.arm, "number": row.number, "values": list(row.values), "mean": row.mean.mean,
+             "interval": row.mean.interval, "verdict": row.verdict(settings.best),
+             "difference": row.difference and row.difference.mean,
+             "difference_interval": row.difference and row.difference.interval}
+            for row in rows
+        ],
+    }  # fmt: skip
+
+
+def _last_line(out: Path) -> str:
+    lines = [line for line in (out / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1].strip() if lines else 'it said nothing'} (see {out / 'log.txt'})"
