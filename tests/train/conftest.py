@@ -140,11 +140,11 @@ def values_of(tmp_path_factory, request) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def settings_and_stage(values_of) -> Callable[..., tuple[Any, Any]]:
     """The validated settings of a tiny recipe and a fresh stage of them."""
-    from lens.train.run import _assemble
+    from lens.train.run import settings_of, stage_of
 
     def assemble(name: str, out: Path, **changes: Any) -> tuple[Any, Any]:
-        settings, stage = _assemble(name, values_of(name, out, **changes), "the test")
-        return settings, stage(settings)
+        settings = settings_of(name, values_of(name, out, **changes), "the test")
+        return settings, stage_of(name)(settings)
 
     return assemble
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_models import randomise
 
 from lens.errors import SettingError
 
@@ -30,7 +31,7 @@ def assembled(finished, pictures, tmp_path):
     """Return settings and stage of a tiny run; changes are settings by name."""
 
     def assemble(out="run", **changes):
-        from lens.train.run import _assemble
+        from lens.train.run import settings_of, stage_of
 
         values = {
             "stage": "denoiser", "model": str(finished("pretrain").out / "export"),
@@ -40,8 +41,8 @@ def assembled(finished, pictures, tmp_path):
             "probe_every": 3, "pack_tokens": 20, "micro_batches": 2, "ema_decay": 0.9,
             "optimizer": {"lr": 1e-3, "warmup_steps": 2},
         } | changes  # fmt: skip
-        settings, stage = _assemble("denoiser", values, "the test")
-        return settings, stage(settings)
+        settings = settings_of("denoiser", values, "the test")
+        return settings, stage_of("denoiser")(settings)
 
     return assemble
 
@@ -139,6 +140,21 @@ def test_a_denoiser_from_nothing_is_exported_as_diffusers_lays_it_out(assembled,
     assert LensTransformer2DModel.from_pretrained(folder).config.inner_dim == config["inner_dim"]
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 8, "alpha": 8}])
+def test_one_pack_can_be_learned_by_heart(assembled, lora):
+    from lens.train.ema import Ema
+    from lens.train.optim import build_optimizers
+    from lens.train.step import Run, train_step
+
+    quick = {"lr": 1e-2, "schedule": "cosine", "warmup_steps": 2}
+    settings, stage = assembled(lora=lora, steps=60, micro_batches=1, optimizer=quick, prompt_dropout=0.0)
+    randomise(stage.trained, seed=0)  # the model was hardly trained: its gates let no adapter learn
+    optimizer = build_optimizers(stage.trained, settings.optimizer)
+    run = Run(settings, stage.trained, optimizer, Ema(stage.trained, 0.9), lambda *_: stage.objective(0, 0))
+    losses = [float(train_step(run)["loss"]) for _ in range(settings.steps)]
+    assert losses[-1] < 0.2 * losses[0]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def folders(tmp_path):
 
 def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
     from lens.train.loop import fit
-    from lens.train.run import _assemble
+    from lens.train.run import settings_of, stage_of
 
     model, pictures = folders
     small = {
@@ -53,8 +53,8 @@ def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
         "data": {"shards": None, "folder": str(pictures), "bases": [48]}, "compile": False, "device": "cpu",
         "micro_batches": 1, "pack_tokens": 30, "precision": "float32", "log_every": 1,
     }  # fmt: skip
-    settings, kind = _assemble("denoiser", merged(read_recipe(RECIPE), small), "the test")
-    stage = kind(settings)
+    settings = settings_of("denoiser", merged(read_recipe(RECIPE), small), "the test")
+    stage = stage_of("denoiser")(settings)
     key = stage._keys[0]
     layers, num_text, width = stage._store[key].features.shape
     assert (layers, width) == (3, 16) and num_text == stage._store.lengths(key).text

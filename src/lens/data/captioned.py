@@ -16,7 +16,7 @@ from lens.config import Settings
 from lens.data.buckets import Fit, best_fit, filled
 from lens.data.pictures import Unreadable, decode, sample_id
 from lens.data.shards import read_shard
-from lens.data.sources.entry import Entry, SourceError, read_bytes
+from lens.data.sources.entry import Entry, read_bytes
 from lens.data.sources.folder import FolderSource, entries
 from lens.errors import SettingError
 
@@ -49,9 +49,7 @@ def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
     What is damaged, or too small for every bucket, is named in a warning and left out.
     Raises: SettingError for both or neither source, and for a picture without any words.
     """
-    if (settings.folder is None) == (settings.shards is None):
-        given = {"folder": settings.folder, "shards": settings.shards}
-        raise SettingError("data", given, "one of folder and shards")
+    check_source(settings)
     if settings.folder is not None:
         yield from _of_folder(settings, settings.folder)
     else:
@@ -59,11 +57,22 @@ def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
         yield from _of_shards(settings, settings.shards)
 
 
+def check_source(settings: CaptionedSettings) -> None:
+    """Look whether there is a source, without reading it.
+
+    Raises: SettingError for both or neither, a folder that is none, or one of shards without any.
+    """
+    folder, shards = settings.folder, settings.shards
+    if (folder is None) == (shards is None):
+        raise SettingError("data", {"folder": folder, "shards": shards}, "one of folder and shards")
+    if folder is not None and not folder.is_dir():
+        raise SettingError("data.folder", str(folder), "a folder of pictures")
+    if shards is not None and not any(shards.glob("*.tar")):
+        raise SettingError("data.shards", str(shards), "a folder of .tar files, as a build leaves in shards")
+
+
 def _of_folder(settings: CaptionedSettings, root: Path) -> Iterator[Captioned]:
-    try:
-        listed = list(entries(FolderSource(path=root)))
-    except SourceError as error:
-        raise SettingError("data.folder", str(root), "a folder of pictures") from error
+    listed = list(entries(FolderSource(path=root)))
     silent = [entry.address for entry in listed if not entry.caption]
     if silent and not settings.trigger:
         fix = "Write their captions into .txt files beside them, or set data.trigger."
@@ -75,10 +84,7 @@ def _of_folder(settings: CaptionedSettings, root: Path) -> Iterator[Captioned]:
 
 
 def _of_shards(settings: CaptionedSettings, folder: Path) -> Iterator[Captioned]:
-    tars = sorted(folder.glob("*.tar"))
-    if not tars:
-        raise SettingError("data.shards", str(folder), "a folder of .tar files, as a build leaves in shards")
-    for tar in tars:
+    for tar in sorted(folder.glob("*.tar")):
         for key, files in read_shard(tar):
             picture = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
             words = _words(settings.trigger, files.get("txt", b"").decode(errors="replace").strip())

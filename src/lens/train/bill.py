@@ -5,16 +5,14 @@ Follows a recipe back through those that it says it `follows`.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lens.config import read_recipe
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import KNOWN_MODELS, LENS_DENOISER
 from lens.models.checkpoints.structure import denoiser_shapes, linear_modules, num_parameters
 from lens.train.plan import Run
-
-if TYPE_CHECKING:
-    from lens.train.stages.denoiser import DenoiserSettings
+from lens.train.stages.settings import DenoiserSettings
 
 PAPERS_TEXT_TOKENS = 512
 """To which captions are cut; with as many the paper's recipe costs what it says (docs/how-to/train.md)."""
@@ -36,15 +34,13 @@ def runs_of(recipe: Path, overrides: list[str] | None, text_tokens: int | None) 
             raise SettingError("stage", values.get("stage"), needs, f"It is in {path}.")
         if str(path) in found:
             raise SettingError("follows", values.get("follows"), f"another recipe than {path.name} itself")
-        from lens.train.stages.denoiser import DenoiserSettings
-
         found[str(path)] = run_of(DenoiserSettings.of(dict(values), str(path)), text_tokens)
         if not values.get("follows"):
             return dict(reversed(found.items()))
         path, changes = path.parent / values["follows"], None
 
 
-def run_of(settings: "DenoiserSettings", text_tokens: int | None = None) -> Run:
+def run_of(settings: DenoiserSettings, text_tokens: int | None = None) -> Run:
     """Return what of one recipe costs."""
     config = LENS_DENOISER | (settings.config or _config_of(settings.model))
     shapes = denoiser_shapes(config)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lens.config import read_recipe, write_yaml
 from lens.errors import SettingError
+from lens.train.metrics import tracker_of
 
 STAGES = ("vae", "language", "pretrain", "denoiser")
 
@@ -14,19 +15,14 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
 
     Raises: SettingError for a recipe that cannot be run, before anything is written.
     """
-    values = read_recipe(recipe, overrides)
-    name = values.get("stage")
-    if name not in STAGES:
-        raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {recipe}.")
+    settings = checked(recipe, overrides)
     import torch  # late: a wrong recipe is told at once
 
     from lens.train.devices import chosen_device
     from lens.train.loop import fit
-    from lens.train.metrics import tracker_of
     from lens.train.parallel import ranks_of
 
-    settings, stage = _assemble(name, values, str(recipe))
-    tracker_of(settings.tracker)  # refused here, before anything is written
+    stage = stage_of(settings.stage)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with ranks_of(settings.parallel, chosen_device(settings.device)) as ranks:
@@ -40,20 +36,47 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
     return settings.out
 
 
-def _assemble(name: str, values: dict[str, Any], source: str) -> tuple[Any, Any]:
-    """Return the stage's validated settings and its class."""
+def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
+    """Return the settings of a recipe whose inputs are there, torch not yet loaded but for the nano denoiser.
+
+    Raises: SettingError for a recipe that cannot be run.
+    """
+    values = read_recipe(recipe, overrides)
+    name = values.get("stage")
+    if name not in STAGES:
+        raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {recipe}.")
+    settings = settings_of(name, values, str(recipe))
+    settings.check_inputs()
+    tracker_of(settings.tracker)
+    return settings
+
+
+def settings_of(name: str, values: dict[str, Any], source: str) -> Any:
+    """Return the validated settings of a stage."""
+    from lens.train.stages.settings import DenoiserSettings, LanguageSettings, VaeSettings
+
+    if name == "pretrain":
+        from lens.train.stages.pretrain import PretrainSettings
+
+        return PretrainSettings.of(values, source)
+    kinds: Any = {"vae": VaeSettings, "language": LanguageSettings, "denoiser": DenoiserSettings}
+    return kinds[name].of(values, source)
+
+
+def stage_of(name: str) -> Any:
+    """Return the class of a stage."""
     if name == "vae":
-        from lens.train.stages.vae import VaeSettings, VaeStage
+        from lens.train.stages.vae import VaeStage
 
-        return VaeSettings.of(values, source), VaeStage
+        return VaeStage
     if name == "language":
-        from lens.train.stages.language import LanguageSettings, LanguageStage
+        from lens.train.stages.language import LanguageStage
 
-        return LanguageSettings.of(values, source), LanguageStage
+        return LanguageStage
     if name == "denoiser":
-        from lens.train.stages.denoiser import DenoiserSettings, DenoiserStage
+        from lens.train.stages.denoiser import DenoiserStage
 
-        return DenoiserSettings.of(values, source), DenoiserStage
-    from lens.train.stages.pretrain import PretrainSettings, PretrainStage
+        return DenoiserStage
+    from lens.train.stages.pretrain import PretrainStage
 
-    return PretrainSettings.of(values, source), PretrainStage
+    return PretrainStage

@@ -53,7 +53,7 @@ class RunSettings(Settings):
     """What every recipe has, whatever it trains."""
 
     stage: str
-    """Which stage: vae, language or pretrain."""
+    """Which stage: vae, language, pretrain or denoiser."""
     out: Path
     """Folder of the run: checkpoints, metrics, samples, and the finished model under `export`."""
     steps: int = Field(gt=0)
@@ -86,6 +86,14 @@ class RunSettings(Settings):
     parallel: ParallelSettings = Field(default_factory=lambda: ParallelSettings.of({}))
     start_from: Path | None = None
     """An exported model whose weights a fresh run begins with (a warm start, not a resume)."""
+
+    def check_inputs(self) -> None:
+        """Look for what the run would read.
+
+        Raises: SettingError that names what is not there.
+        """
+        if self.start_from is not None and not self.start_from.exists():
+            raise SettingError("start_from", str(self.start_from), "the folder of an exported model")
 
 
 class BatchSettings(RunSettings):

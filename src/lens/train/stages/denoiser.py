@@ -6,18 +6,16 @@ of a pack, C channels of a latent cell, h and w latent cells, L captured layers,
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from lens.config import Settings
 from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
-from lens.data.captioned import CaptionedSettings, captioned
+from lens.data.captioned import captioned
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.lora_keys import Adapter, LowRank, write_adapter
@@ -33,52 +31,11 @@ from lens.train.flops import training_flops
 from lens.train.packs import Packs
 from lens.train.pictures import grid_of
 from lens.train.plan import check_memory
-from lens.train.settings import RunSettings
+from lens.train.stages.settings import DenoiserSettings, LoraSettings
 from lens.train.store import Sample, Store
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 ADAPTER = "tuned"
-
-
-class LoraSettings(Settings):
-    rank: int = Field(16, ge=1)
-    """Rank of every adapter."""
-    alpha: int = Field(16, ge=1)
-    """The adapter's output is scaled by alpha / rank."""
-    targets: tuple[str, ...] = ("img_qkv", "txt_qkv", "to_out.0", "to_add_out", "w1", "w2", "w3")
-    """Linear layers of the blocks that get one, by the end of their names."""
-
-
-class DenoiserSettings(RunSettings):
-    model: str
-    """Known name or folder of the model whose encoders are used, and whose denoiser is tuned."""
-    data: CaptionedSettings
-    store: Path
-    """Folder that the encoded pictures are kept in."""
-    feature_bits: Literal[8, 16] = 16
-    """Bits of a stored text feature; 8 halves the store and rounds by 1/254 of a token's largest value."""
-    pack_tokens: int = Field(24_576, ge=1)
-    """Image tokens that a micro-batch has at most: 24 pictures of 512 x 512, 6 of 1024 x 1024."""
-    config: dict[str, Any] | None = None
-    """Configuration of a denoiser to train from nothing; what the encoders fix is filled in."""
-    lora: LoraSettings | None = None
-    """Train adapters and leave the model as it is."""
-    frozen_dtype: Literal["bf16", "float32"] = "bf16"
-    """Type of the weights that LoRA leaves as they are."""
-    gradient_checkpointing: bool = False
-    """Compute each block again on the way back: a third more time for a fraction of the memory."""
-    prompt_dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of pictures trained with no text at all, for guidance."""
-    timestep_mu: tuple[float, float] = (1.0, 1.3)
-    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
-    timestep_tokens: tuple[int, int] = (256, 4096)
-    """Image tokens at which the two means hold."""
-    held_out: int = Field(0, ge=0)
-    """Pictures, the last ones, that are not trained on but measured by every probe."""
-    previews: tuple[str, ...] = ()
-    """Prompts that every probe draws."""
-    follows: str = ""
-    """Recipe, beside this one, whose result this one starts from: its bill is part of the plan's."""
 
 
 class DenoiserStage:

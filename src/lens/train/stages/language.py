@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
@@ -20,22 +19,10 @@ from lens.nano.tasks import training_example
 from lens.objectives.next_token import next_token_loss
 from lens.objectives.objective import Objective, Work
 from lens.train.devices import autocast, chosen_device
-from lens.train.settings import BatchSettings
+from lens.train.stages.settings import LanguageSettings
 
 HELD_OUT = 2**31
 """Captions from this item on are never trained on."""
-
-
-class LanguageSettings(BatchSettings):
-    config: dict[str, Any]
-    """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer."""
-    vocab_size: int = Field(2048, gt=300)
-    """Entries of the byte-level BPE, control tokens included."""
-    embedding_std: float = Field(1.5, gt=0)
-    """Spread of the first token embeddings. To a language model of captions all things are alike: with the
-    usual 0.02, features of a fox and of a key had a cosine of 0.99, and no denoiser could tell them apart."""
-    tokenizer_captions: int = Field(20000, gt=0)
-    """Captions that the BPE learns its merges from."""
 
 
 class LanguageStage:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.models.resnet import ResnetBlock2D
-from pydantic import Field
 from torch import Tensor, nn
 
 from lens.core.randomness import generator_for
@@ -17,21 +16,10 @@ from lens.objectives.reconstruction import reconstruction_loss
 from lens.train.devices import autocast, chosen_device
 from lens.train.latent_pruning import without_unused_channels
 from lens.train.pictures import grid_of
-from lens.train.settings import BatchSettings
+from lens.train.stages.settings import VaeSettings
 
 HELD_OUT = 2**31
 """Crops from this item on are never trained on."""
-
-
-class VaeSettings(BatchSettings):
-    config: dict[str, Any]
-    """Configuration of AutoencoderKLFlux2."""
-    side_px: int = Field(64, ge=32)
-    """Side of the square crops."""
-    edge_weight: float = 0.5
-    """Weight of the error of neighbouring differences, which keeps outlines sharp."""
-    kl_weight: float = 1e-3
-    """Weight of the pull toward the standard normal, a mean over latent values."""
 
 
 class VaeStage:
