@@ -10,7 +10,9 @@ import pytest
 import torch
 import yaml
 
+from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
+from lens.train.parallel import Ranks
 
 STEPS = 20
 CHANGES = {
@@ -26,17 +28,41 @@ def run_on(values_of, tmp_path):
     def run(num_ranks: int, out: Path, kill_at: int = -1, *overrides: str):
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(values_of("pretrain", out, **CHANGES)))
-        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
-        command = [*torchrun, "--standalone", str(Path(__file__).with_name("ranked.py")), str(recipe)]
+        torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}", "--standalone"]
+        own = [str(Path(__file__).with_name("ranked.py")), str(recipe), *overrides]
+        command = [sys.executable, *(torchrun if num_ranks > 1 else []), *own]
         env = os.environ | {"OMP_NUM_THREADS": "1", "LENS_KILL_AT": str(kill_at)}
-        done = subprocess.run([*command, *overrides], env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
         if done.returncode:
             assert kill_at >= 0, done.stderr[-3000:]
             return done.returncode
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        return [line["loss"] for line in lines if "loss" in line]
+        return losses_in(out)
 
     return run
+
+
+@pytest.fixture
+def run_here(fitted):
+    """Train the tiny denoiser in this process, or go on with it; return its losses."""
+
+    def run(out: Path):
+        fitted("pretrain", out, **CHANGES)
+        return losses_in(out)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one(fitted, tmp_path_factory):
+    """The folder of the run on one process that was never stopped."""
+    out = tmp_path_factory.mktemp("one") / "run"
+    fitted("pretrain", out, **CHANGES)
+    return out
+
+
+def losses_in(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def exported(out: Path) -> torch.Tensor:
@@ -46,32 +72,34 @@ def exported(out: Path) -> torch.Tensor:
     return weights / weights.norm()
 
 
-def test_two_ranks_make_the_losses_of_one_and_one_goes_on_where_two_were_killed(run_on, finished, tmp_path):
-    one = run_on(1, tmp_path / "one")
-    assert len(one) == STEPS
-    two = run_on(2, tmp_path / "two")
-    assert two == pytest.approx(one, abs=1e-5)
-    assert torch.dist(exported(tmp_path / "two"), exported(tmp_path / "one")) < 0.01
-    copies = run_on(2, tmp_path / "copies", -1, "parallel.shard=1")
-    assert copies == pytest.approx(one, abs=1e-5)
+def test_two_ranks_make_the_losses_of_one(run_on, one, tmp_path):
+    assert len(losses_in(one)) == STEPS
+    assert run_on(2, tmp_path / "two") == pytest.approx(losses_in(one), abs=1e-5)
+    assert torch.dist(exported(tmp_path / "two"), exported(one)) < 0.01
 
-    assert run_on(2, tmp_path / "killed", kill_at=11) != 0
-    complete = sorted(marker.parent.name for marker in (tmp_path / "killed").glob("checkpoints/*/run.json"))
+
+def test_two_copies_make_the_losses_of_one(run_on, one, tmp_path):
+    copies = run_on(2, tmp_path / "copies", -1, "parallel.shard=1")
+    assert copies == pytest.approx(losses_in(one), abs=1e-5)
+
+
+def test_one_goes_on_where_two_were_killed(run_on, run_here, one, tmp_path):
+    out = tmp_path / "killed"
+    assert run_on(2, out, kill_at=11) != 0
+    complete = sorted(marker.parent.name for marker in out.glob("checkpoints/*/run.json"))
     assert complete and "step_00000012" not in complete and len(complete) <= 2
-    resumed = run_on(1, tmp_path / "killed")
-    assert resumed == pytest.approx(one, abs=1e-5)
+    assert run_here(out) == pytest.approx(losses_in(one), abs=1e-5)
 
 
 def test_a_run_that_was_killed_at_any_step_makes_the_losses_of_one_that_was_not_to_the_bit(
-    run_on, finished, tmp_path
+    run_on, run_here, one, tmp_path
 ):
     step = int.from_bytes(os.urandom(1)) % (STEPS - 1) + 1
-    one = run_on(1, tmp_path / "one")
     assert run_on(1, tmp_path / "killed", kill_at=step) != 0
-    assert run_on(1, tmp_path / "killed") == one, f"killed at step {step}"
+    assert run_here(tmp_path / "killed") == losses_in(one), f"killed at step {step}"
 
 
-def test_micro_batches_that_processes_cannot_share_out_are_refused(run_on, finished, tmp_path):
-    with pytest.raises(AssertionError, match=r"micro_batches is 3, but it needs a multiple of 2"):
-        run_on(2, tmp_path / "run", -1, "micro_batches=3")
-    assert not (tmp_path / "run").exists()
+def test_micro_batches_that_processes_cannot_share_out_are_refused():
+    assert list(Ranks(rank=1, size=2).own(6)) == [1, 3, 5]
+    with pytest.raises(SettingError, match=r"micro_batches is 3, but it needs a multiple of 2"):
+        Ranks(rank=1, size=2).own(3)
