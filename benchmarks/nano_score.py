@@ -101,6 +101,7 @@ def parsed() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--model", default="lens-nano", help="a known name or a folder")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="an adapter to draw with")
     parser.add_argument("--prompts", type=int, default=100, help="prompts a task")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, help="the model's own by default")
@@ -150,6 +151,8 @@ def drawn_pictures(asks: list[Ask], options: argparse.Namespace) -> Iterator[Res
 
     pipeline = LensPipeline.from_pretrained(options.model)
     pipeline.set_progress_bar_config(disable=True)
+    if options.lora:
+        pipeline.load_lora_weights(options.lora)
     if torch.cuda.is_available():
         pipeline.to("cuda")
     by_ratio: defaultdict[str, list[Ask]] = defaultdict(list)

@@ -2,7 +2,7 @@
 
 Run: python scripts/make_new_thing.py kangaroo runs/nano/new_thing   (needs npm; the art is Apache 2.0)
 The thing is an icon of the Noto set (src/lens/nano/NOTICE), alone on backgrounds of the nano world in its
-nine ratios, beside it in every third picture a thing that nano knows.
+nine ratios, beside it in every third picture a thing that nano knows. Captions are as a person writes them.
 """
 
 import argparse
@@ -17,10 +17,13 @@ from PIL import Image
 
 from lens.core.geometry import buckets_for
 from lens.nano import art
-from lens.nano.captions import Mention, brief_caption
+from lens.nano.captions import with_article
 from lens.nano.scenes import arrange, draw
 from lens.nano.things import COLOURS, THINGS, Thing
 
+RELATIONS = {
+    "left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below",
+}  # fmt: skip
 NEIGHBOURS = ("fox", "red apple", "key", "tulip", "robot", "cloud", "pizza")
 
 
@@ -43,12 +46,14 @@ def main() -> None:
         relation = None
         if number % 3 == 2:
             groups.append((NEIGHBOURS[number // 3 % len(NEIGHBOURS)], 1))
-            relation = ("left of", "right of", "above", "below")[number // 3 % 4]
+            relation = tuple(RELATIONS)[number // 3 % 4]
         scene = arrange(rng, tuple(groups), background, relation, *size)
         pixels = ((draw(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(asked.out / f"{number:02d}.png")
-        mention = Mention(background=True, relation=relation is not None, detail=False)
-        (asked.out / f"{number:02d}.txt").write_text(brief_caption(scene, rng, "train", mention) + "\n")
+        words = with_article(asked.icon.replace("-", " "))
+        if relation:
+            words += f" {RELATIONS[relation]} {with_article(groups[1][0])}"
+        (asked.out / f"{number:02d}.txt").write_text(f"{words}, on {with_article(background)} background\n")
     print(asked.out)
 
 

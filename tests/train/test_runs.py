@@ -249,3 +249,16 @@ def test_a_denoiser_of_one_captured_layer_reads_the_last_of_the_cached_ones(
     assert (len(four), len(one)) == (4, 1)
     assert torch.equal(one[0], four[3])
     assert torch.isfinite(last.objective(0, 0).loss)
+
+
+def test_of_several_folders_of_encoders_the_first_that_is_there_is_read(
+    settings_and_stage, finished, tmp_path
+):
+    from lens.errors import SettingError
+
+    finished("pretrain")
+    there = str(finished("vae").out / "export" / "vae")
+    settings, _ = settings_and_stage("pretrain", tmp_path / "run", vae=[str(tmp_path / "gone"), there])
+    assert settings.vae[1] == Path(there)
+    with pytest.raises(SettingError, match=r"vae is '.*gone', but it needs a folder that is there\. lens train"):
+        settings_and_stage("pretrain", tmp_path / "run", vae=str(tmp_path / "gone"))

@@ -6,11 +6,11 @@ Spec: section 8. Letters: B batch, C channels of an image token, h and w latent 
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from lens.core.geometry import buckets_for
@@ -37,13 +37,18 @@ HELD_OUT_SHARD = 50_000
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
+OneOrMore = Annotated[
+    tuple[Path, ...], BeforeValidator(lambda paths: [paths] if isinstance(paths, str | Path) else paths)
+]
+
+
 class PretrainSettings(BatchSettings):
     config: dict[str, Any]
     """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
-    vae: Path
-    """Folder of the finished autoencoder."""
-    text: Path
-    """Folder that holds the finished `text_encoder` and `tokenizer`."""
+    vae: OneOrMore
+    """Folder of the finished autoencoder; of several the first that is there."""
+    text: OneOrMore
+    """Folder that holds the finished `text_encoder` and `tokenizer`; of several the first that is there."""
     cache: Path
     """Folder of cached latents and text features."""
     bases: tuple[int, ...] = (128,)
@@ -83,6 +88,7 @@ class PretrainStage:
         self.settings = settings
         self.device = chosen_device(settings.device)
         self._vae, self._text_encoder, self._tokenizer = _load_encoders(settings, self.device)
+        self._vae.to(memory_format=torch.channels_last)
         self._denoiser: Any = _fresh_denoiser(settings, self._vae, self._text_encoder)
         if settings.start_from:
             source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
@@ -273,12 +279,22 @@ def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[An
 
     from lens.models.text_features import load_text_encoder
 
-    vae: Any = AutoencoderKLFlux2.from_pretrained(settings.vae, torch_dtype=torch.float32)
-    text_encoder: Any = load_text_encoder(settings.text / "text_encoder", torch.float32)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(settings.text / "tokenizer")
+    text = _first("text", settings.text, "lens train recipes/nano/language.yaml")
+    folder = _first("vae", settings.vae, "lens train recipes/nano/vae.yaml")
+    vae: Any = AutoencoderKLFlux2.from_pretrained(folder, torch_dtype=torch.float32)
+    text_encoder: Any = load_text_encoder(text / "text_encoder", torch.float32)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(text / "tokenizer")
     for frozen in (vae, text_encoder):
         frozen.eval().requires_grad_(False).to(device)
     return vae, text_encoder, tokenizer
+
+
+def _first(setting: str, folders: tuple[Path, ...], maker: str) -> Path:
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        fix = f"{maker} makes one, and lens-nano's is in src/lens/nano/weights/lens-nano."
+        raise SettingError(setting, ", ".join(map(str, folders)), "a folder that is there", fix)
+    return found
 
 
 def _fresh_denoiser(settings: PretrainSettings, vae: Any, text_encoder: Any) -> LensTransformer2DModel:
