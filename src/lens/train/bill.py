@@ -60,7 +60,7 @@ def run_of(settings: DenoiserSettings, text_tokens: int | None = None) -> Run:
         text_tokens=PAPERS_TEXT_TOKENS if text_tokens is None else text_tokens,
         num_weights=total,
         num_trained=trained,
-        is_checkpointed=settings.gradient_checkpointing,
+        checkpointing=settings.gradient_checkpointing,
         frozen_bytes=2 if settings.frozen_dtype == "bf16" else 4,
     )
 

@@ -45,7 +45,8 @@ class Run(NamedTuple):
     """Of every picture."""
     num_weights: int
     num_trained: int
-    is_checkpointed: bool
+    checkpointing: str
+    """none, selective or full: what blocks keep for the way back."""
     frozen_bytes: int
     """Of a weight that is not trained."""
 
@@ -121,8 +122,6 @@ def memory_gib(run: Run, num_gpus: int) -> dict[str, float]:
         run.pictures_a_pack(base) * (image_tokens(base) + run.text_tokens) for base in run.bases
     )
     block = run.num_weights / layers
-    streams = 2 * tokens * dim
-    inside = activation_bytes_a_token(dim) * tokens
     parts = {
         "weights": 4 * trained + run.frozen_bytes * frozen,
         "gradients": 4 * trained,
@@ -134,8 +133,10 @@ def memory_gib(run: Run, num_gpus: int) -> dict[str, float]:
     held = {name: size / num_gpus / GIB for name, size in parts.items()}
     # Two blocks at a time are whole: the one that computes and the one that is fetched.
     held["blocks made whole"] = (4 * block * 2 if num_gpus > 1 else 0) / GIB
-    kept = layers * streams + inside if run.is_checkpointed else layers * (streams + inside)
-    held["activations"] = kept / GIB
+    kept = layers * kept_bytes_a_token(dim, run.checkpointing, is_lora=frozen > 0)
+    # The block that is on its way back is whole, unless all of them are.
+    again = 0 if run.checkpointing == "none" else kept_bytes_a_token(dim, "none")
+    held["activations"] = tokens * (kept + again) / GIB
     return held
 
 
@@ -147,7 +148,7 @@ def check_memory(run: Run, num_gpus: int, free_gib: float) -> None:
     parts = memory_gib(run, num_gpus)
     if (needed := sum(parts.values())) > free_gib:
         listed = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05)
-        fixes = [] if run.is_checkpointed else ["gradient_checkpointing=true"]
+        fixes = [] if run.checkpointing == "full" else ["gradient_checkpointing=full"]
         fixes.append("a smaller pack_tokens")
         fixes += ["lora", "more cards"] if run.num_trained == run.num_weights else []
         raise MemoryNeedError(
@@ -156,13 +157,20 @@ def check_memory(run: Run, num_gpus: int, free_gib: float) -> None:
         )
 
 
-def activation_bytes_a_token(dim: int) -> float:
-    """Return what one block keeps of a token for its way back, in bfloat16; norms and rotations in float32.
+def kept_bytes_a_token(dim: int, checkpointing: str, is_lora: bool = False) -> float:
+    """Return what one block keeps of a token for its way back, in bfloat16, with what it was given.
 
-    Inputs of the two norms and their outputs, of the five products, queries, keys and values before and after
-    norm and rotation, and the two halves of the feed-forward with their product.
+    All of it is: inputs of the two norms and their outputs, of the five products, queries, keys and values
+    before and after norm and rotation, and the two halves of the feed-forward with their product; norms and
+    rotations in float32. Of that, selective checkpointing keeps the outputs of products and of attention;
+    with LoRA those of the adapters beside them.
     """
     hidden = int(dim / 3 * 8)
+    if checkpointing == "full":
+        return 2 * dim
+    if checkpointing == "selective":
+        products = 3 * dim + dim + 2 * hidden + dim
+        return 2 * (dim + dim + products * (2 if is_lora else 1))
     return 2 * (2 * dim + 2 * dim + 3 * dim + 2 * dim + 2 * dim + 2 * dim + 4 * hidden) + 4 * 4 * dim
 
 
@@ -202,7 +210,7 @@ def told(plan: Plan, gpu: str, names: list[str], is_assumed: bool) -> Iterator[s
     total = found["memory_gib_in_all"]
     yield f"    {'in all':<18}{total:8.2f}"
     if total > plan.card.memory_gib:
-        fix = "more cards" if last.is_checkpointed else "gradient_checkpointing=true, or more cards"
+        fix = "more cards" if last.checkpointing == "full" else "gradient_checkpointing=full, or more cards"
         yield f"does not fit: take {fix}, a smaller pack_tokens, or lora"
 
 

@@ -1,21 +1,12 @@
-"""Plans against the paper's bill, the real model's count, and what a block really keeps for its way back."""
+"""Plans against the paper's bill and the real model's count; what blocks keep is in test_recompute.py."""
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from lens.errors import MemoryNeedError, SettingError
-from lens.models.layers import LensTransformerBlock
 from lens.train.bill import runs_of
-from lens.train.plan import (
-    activation_bytes_a_token,
-    check_memory,
-    facts,
-    image_tokens,
-    memory_gib,
-    plan_of,
-)
+from lens.train.plan import check_memory, facts, image_tokens, memory_gib, plan_of
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 MIXED = RECIPES / "lens" / "pretrain_mixed.yaml"
@@ -67,37 +58,27 @@ def test_a_lora_trains_what_its_rank_says_and_needs_less_memory():
 
 def test_a_run_that_does_not_fit_is_refused_with_what_takes_how_much_and_what_helps():
     (lora,) = runs_of(RECIPES / "lens" / "lora.yaml", None, None).values()
-    (whole,) = runs_of(RECIPES / "lens" / "finetune.yaml", ["gradient_checkpointing=false"], None).values()
+    recipe = RECIPES / "lens" / "finetune.yaml"
+    (whole,) = runs_of(recipe, ["gradient_checkpointing=selective"], None).values()
     check_memory(lora, 1, free_gib=23.0)
     with pytest.raises(MemoryNeedError, match=r"needs about \d+\.\d GiB .*weights 7\.9.*8\.0 GiB are free"):
         check_memory(lora, 1, free_gib=8.0)
-    with pytest.raises(MemoryNeedError, match="gradient_checkpointing=true, a smaller pack_tokens, lora"):
+    with pytest.raises(MemoryNeedError, match="gradient_checkpointing=full, a smaller pack_tokens, lora"):
         check_memory(whole, 1, free_gib=79.0)
 
 
-def test_the_estimate_of_activations_is_what_a_block_keeps():
-    dim, num_image, num_text = 192, 400, 200  # so many that attention is the fused kernel's
-    block = LensTransformerBlock(dim, 3, 64).bfloat16()
-    kept: dict[int, int] = {}
-    weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    draw = torch.Generator().manual_seed(0)
-    image, text = (
-        torch.randn(1, count, dim, generator=draw, dtype=torch.bfloat16).requires_grad_()
-        for count in (num_image, num_text)
-    )
-    cond, turns = torch.randn(1, dim, dtype=torch.bfloat16), torch.ones(600, 32, dtype=torch.complex64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = block(image, text, cond, turns)
-    assert held[0].requires_grad
-    estimate = activation_bytes_a_token(dim) * (num_image + num_text)
-    assert estimate == pytest.approx(sum(kept.values()), rel=0.1)
+def test_a_card_holds_less_the_more_is_computed_again():
+    recipe = RECIPES / "lens" / "finetune.yaml"
+    memory = {}
+    for mode in ("none", "selective", "full"):
+        (run,) = runs_of(recipe, [f"gradient_checkpointing={mode}"], None).values()
+        memory[mode] = memory_gib(run, 8)
+    none, selective, full = (parts["activations"] for parts in memory.values())
+    assert full < 0.2 * selective and selective < 0.5 * none
+    assert all(parts["weights"] == memory["none"]["weights"] for parts in memory.values())
+    for old, mode in (("true", "full"), ("false", "none")):
+        (run,) = runs_of(recipe, [f"gradient_checkpointing={old}"], None).values()
+        assert run.checkpointing == mode
 
 
 @pytest.mark.parametrize(

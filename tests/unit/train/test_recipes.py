@@ -33,7 +33,7 @@ def test_pre_training_has_the_papers_numbers(name, lr, bases):
     assert (optimizer.lr, optimizer.schedule, optimizer.muon_lr) == (lr, "constant", 0)
     assert (optimizer.betas, optimizer.max_grad_norm) == ((0.9, 0.999), 1.0)
     assert (settings.steps, settings.precision, settings.data.bases) == (400_000, "bf16", bases)
-    assert settings.gradient_checkpointing
+    assert settings.gradient_checkpointing == "full"
     assert (settings.prompt_dropout, settings.ema_decay) == (0.1, 0.9999)
 
 

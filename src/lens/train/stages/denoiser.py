@@ -31,6 +31,7 @@ from lens.train.flops import training_flops
 from lens.train.packs import Packs
 from lens.train.pictures import grid_of
 from lens.train.plan import check_memory
+from lens.train.recompute import keep_for_the_way_back
 from lens.train.stages.settings import DenoiserSettings, LoraSettings
 from lens.train.store import Sample, Store
 
@@ -184,8 +185,7 @@ def _denoiser_of(settings: DenoiserSettings, folder: Path, device: torch.device)
         _add_lora(denoiser, settings.lora, settings.seed)
     for unread in denoiser.unread_parameters():
         unread.requires_grad_(False)
-    if settings.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
+    keep_for_the_way_back(denoiser, settings.gradient_checkpointing)
     return denoiser.to(device)
 
 

@@ -6,7 +6,7 @@ Knows nothing of torch: a wrong recipe is told at once. The nano denoiser's are 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lens.config import Settings
 from lens.data.captioned import CaptionedSettings, check_source
@@ -61,8 +61,9 @@ class DenoiserSettings(RunSettings):
     """Train adapters and leave the model as it is."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that LoRA leaves as they are."""
-    gradient_checkpointing: bool = False
-    """Compute each block again on the way back: a third more time for a fraction of the memory."""
+    gradient_checkpointing: Literal["none", "selective", "full"] = "none"
+    """What is computed again on the way back, for less memory: nothing, the cheap part of each block (all but
+    matrix products and attention), or each block whole; true is full, and false none."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of pictures trained with no text at all, for guidance."""
     timestep_mu: tuple[float, float] = (1.0, 1.3)
@@ -75,6 +76,11 @@ class DenoiserSettings(RunSettings):
     """Prompts that every probe draws."""
     follows: str = ""
     """Recipe, beside this one, whose result this one starts from: its bill is part of the plan's."""
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _yes_is_full(cls, value: Any) -> Any:
+        return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
 
     def check_inputs(self) -> None:
         super().check_inputs()
