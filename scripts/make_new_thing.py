@@ -3,6 +3,7 @@
 Run: python scripts/make_new_thing.py kangaroo runs/nano/new_thing   (needs npm; the art is Apache 2.0)
 The thing is an icon of the Noto set (src/lens/nano/NOTICE), alone on backgrounds of the nano world in its
 nine ratios, beside it in every third picture a thing that nano knows. Captions are as a person writes them.
+With them come pictures of things that nano knows: without, it forgets them (docs/log.md).
 """
 
 import argparse
@@ -19,11 +20,14 @@ from lens.core.geometry import buckets_for
 from lens.nano import art
 from lens.nano.captions import with_article
 from lens.nano.scenes import arrange, draw
+from lens.nano.tasks import training_example
 from lens.nano.things import COLOURS, THINGS, Thing
 
 RELATIONS = {
     "left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below",
 }  # fmt: skip
+KNOWN_SEED = 7
+"""Of other examples than those that the model was trained on."""
 NEIGHBOURS = ("fox", "red apple", "key", "tulip", "robot", "cloud", "pizza")
 
 
@@ -33,12 +37,16 @@ def main() -> None:
     )
     parser.add_argument("icon", help="name of an icon in the Noto set, and of the thing")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--count", type=int, default=20, help="pictures of the thing")
+    parser.add_argument("--known", type=int, default=60, help="pictures of what the model knows")
     asked = parser.parse_args()
-    add_thing(asked.icon)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
     sizes = itertools.cycle(buckets_for(128).values())
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for number, size in zip(range(asked.known), sizes, strict=False):
+        scene, caption = training_example(KNOWN_SEED, number, *size)
+        write(asked.out / f"known_{number:03d}", draw(scene), caption)
+    add_thing(asked.icon)
+    rng = np.random.default_rng(0)
     for number, (size, background) in enumerate(zip(sizes, itertools.cycle(COLOURS), strict=False)):
         if number == asked.count:
             break
@@ -48,13 +56,19 @@ def main() -> None:
             groups.append((NEIGHBOURS[number // 3 % len(NEIGHBOURS)], 1))
             relation = tuple(RELATIONS)[number // 3 % 4]
         scene = arrange(rng, tuple(groups), background, relation, *size)
-        pixels = ((draw(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(asked.out / f"{number:02d}.png")
         words = with_article(asked.icon.replace("-", " "))
         if relation:
             words += f" {RELATIONS[relation]} {with_article(groups[1][0])}"
-        (asked.out / f"{number:02d}.txt").write_text(f"{words}, on {with_article(background)} background\n")
+        caption = f"{words}, on {with_article(background)} background"
+        write(asked.out / f"new_{number:02d}", draw(scene), caption)
     print(asked.out)
+
+
+def write(path: Path, pixels: np.ndarray, caption: str) -> None:
+    """Write a picture, (3, H, W) in [-1, 1], and its caption beside it."""
+    bytes_ = ((pixels.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    Image.fromarray(bytes_).save(path.with_suffix(".png"))
+    path.with_suffix(".txt").write_text(caption + "\n")
 
 
 def add_thing(icon: str) -> None:

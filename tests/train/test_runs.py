@@ -260,5 +260,5 @@ def test_of_several_folders_of_encoders_the_first_that_is_there_is_read(
     there = str(finished("vae").out / "export" / "vae")
     settings, _ = settings_and_stage("pretrain", tmp_path / "run", vae=[str(tmp_path / "gone"), there])
     assert settings.vae[1] == Path(there)
-    with pytest.raises(SettingError, match=r"vae is '.*gone', but it needs a folder that is there\. lens train"):
+    with pytest.raises(SettingError, match=r"vae is '.*gone', but it needs a folder that is there"):
         settings_and_stage("pretrain", tmp_path / "run", vae=str(tmp_path / "gone"))

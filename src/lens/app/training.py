@@ -34,15 +34,12 @@ train = typer.Typer(
 @train.command()
 def run(recipe: Recipe, overrides: Overrides = None) -> None:
     """Train by a recipe; print the run's folder. Stops cleanly on SIGTERM and goes on when called again."""
-    from lens.config import read_recipe
-
-    read_recipe(recipe, overrides)  # a bad recipe is told before torch is loaded
-
     from lens.app.process import prepare_libraries
-
-    prepare_libraries(needed={"peft"})
+    from lens.train.run import checked
     from lens.train.run import train as run_recipe
 
+    checked(recipe, overrides)  # a bad recipe is told before the libraries are loaded
+    prepare_libraries(needed={"peft"})
     print(run_recipe(recipe, overrides or []))
 
 
