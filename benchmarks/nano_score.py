@@ -203,7 +203,7 @@ def show(name: str, tallies: dict[str, Tally]) -> None:
 def described(options: argparse.Namespace) -> dict[str, object]:
     """Return what a reader needs to repeat the table."""
     about: dict[str, object] = {
-        "command": shlex.join(["python", "benchmarks/nano_score.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     machine = f"{cpu_model()}, {os.cpu_count()} cores"

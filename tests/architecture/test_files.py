@@ -44,6 +44,12 @@ def test_no_file_names_a_machines_folders_or_a_registry():
     assert found == {}
 
 
+def test_the_models_that_ship_do_not_tell_where_they_were_made():
+    told = [path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.json")
+            if MACHINE_PATHS.search(path.read_text()) or "_name_or_path" in path.read_text()]  # fmt: skip
+    assert told == []
+
+
 def test_every_module_says_what_it_is():
     silent = [
         path for path in modules() if path.stem != "__init__" and not path.read_text().startswith('"""')

@@ -217,6 +217,7 @@ def test_a_denoiser_goes_from_folder_to_files_and_back(tmp_path):
     save_denoiser(model, tmp_path / "a")
     convert(tmp_path / "a", tmp_path / "b.safetensors", "single-f32")
     convert(tmp_path / "b.safetensors", tmp_path / "c", "folder")
+    assert str(tmp_path) not in (tmp_path / "c" / "config.json").read_text()
     assert same_state(load_denoiser(tmp_path / "c", None), model)
     convert(tmp_path / "c", tmp_path / "d.safetensors", "single-bf16")
     assert all(value.dtype == torch.bfloat16 for value in load_file(tmp_path / "d.safetensors").values())
@@ -227,6 +228,7 @@ def test_a_vae_goes_from_one_naming_to_the_other_and_back(tmp_path):
     vae.save_pretrained(tmp_path / "vae")
     convert(tmp_path / "vae", tmp_path / "v.safetensors", "vae-flux2")
     convert(tmp_path / "v.safetensors", tmp_path / "again", "vae-diffusers")
+    assert str(tmp_path) not in (tmp_path / "again" / "config.json").read_text()
     assert same_state(load_vae(tmp_path / "again"), vae)
 
 

@@ -115,6 +115,13 @@ def test_the_export_of_the_last_stage_is_a_model_that_draws(finished):
     assert torch.isfinite(picture).all()
 
 
+def test_the_export_does_not_tell_where_its_parts_were_loaded_from(finished):
+    files = list((finished("pretrain").out / "export").rglob("*.json"))
+    assert {"vae", "transformer", "text_encoder"} <= {path.parent.name for path in files}
+    assert [path for path in files if str(finished("vae").out) in path.read_text()] == []
+    assert [path for path in files if str(finished("language").out) in path.read_text()] == []
+
+
 def test_the_export_holds_the_averaged_weights(finished):
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 

@@ -35,12 +35,11 @@ train = typer.Typer(
 def run(recipe: Recipe, overrides: Overrides = None) -> None:
     """Train by a recipe; print the run's folder. Stops cleanly on SIGTERM and goes on when called again."""
     from lens.app.process import prepare_libraries
-    from lens.train.run import checked
-    from lens.train.run import train as run_recipe
+    from lens.train.run import checked, trained
 
-    checked(recipe, overrides)  # a bad recipe is told before the libraries are loaded
+    settings = checked(recipe, overrides)  # a bad recipe is told before the libraries are loaded
     prepare_libraries(needed={"peft"})
-    print(run_recipe(recipe, overrides or []))
+    print(trained(settings))
 
 
 @train.command()

@@ -6,6 +6,7 @@ share runs, and what is finished is not trained again. Knows recipes and metrics
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from pydantic import Field, model_validator
 from lens.config import Settings, merged, read_recipe, write_yaml
 from lens.errors import LensError, SettingError
 from lens.evals.intervals import Mean, mean_of
+
+logger = logging.getLogger(__name__)
 
 TRAIN = (sys.executable, "-m", "lens", "train")
 
@@ -134,7 +137,7 @@ def train_missing(runs: Sequence[Wanted], jobs: int) -> None:
             for run in pool.map(train, missing):
                 if not run.is_finished:
                     raise LensError(f"{run.arm}, seed {run.seed}, did not finish: {_last_line(run.out)}")
-                print(f"{run.arm}, seed {run.seed}: {run.out}", file=sys.stderr)
+                logger.info("%s, seed %d: %s", run.arm, run.seed, run.out)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lens.errors import SettingError
 from lens.evals.ablation import AblationSettings, Row
@@ -13,7 +12,14 @@ def plot_ablation(settings: AblationSettings, rows: Sequence[Row], path: Path) -
 
     Raises: SettingError where matplotlib is missing.
     """
-    figure, axes = _panels(len(settings.numbers))
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        fix = 'Install it: pip install "lens-t2i[train]".'
+        raise SettingError("matplotlib", None, "to be installed, to draw the plot", fix) from error
+    figure = Figure(figsize=(3.6 * len(settings.numbers), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(settings.numbers), squeeze=False)[0]
     arms = list(settings.arms)
     for panel, (number, label) in zip(axes, settings.numbers.items(), strict=True):
         for place, row in enumerate(row for row in rows if row.number == number):
@@ -23,16 +29,5 @@ def plot_ablation(settings: AblationSettings, rows: Sequence[Row], path: Path) -
         panel.set_xlim(-0.5, len(arms) - 0.5)
         panel.set_title(label, fontsize=9)
     figure.suptitle(settings.question, fontsize=10, wrap=True)
-    figure.savefig(path, metadata={"Date": None})
-
-
-def _panels(count: int) -> tuple[Any, list[Any]]:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        fix = 'Install it: pip install "lens-t2i[train]".'
-        raise SettingError("matplotlib", None, "to be installed, to draw the plot", fix) from error
-    matplotlib.rcParams["svg.hashsalt"] = "lens"
-    figure = Figure(figsize=(3.6 * count, 3.4), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    with rc_context({"svg.hashsalt": "lens", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})

@@ -24,9 +24,7 @@ from lens.models.prompts import encode_prompts, pad_features
 from lens.models.vae import encode_pixels
 from lens.nano.scenes import draw
 from lens.nano.tasks import WHOLE, World, training_example
-
-SHARD = 256
-"""Examples a shard."""
+from lens.train.stages.settings import SHARD
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,11 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
 
     Raises: SettingError for a recipe that cannot be run, before anything is written.
     """
-    settings = checked(recipe, overrides)
+    return trained(checked(recipe, overrides))
+
+
+def trained(settings: Any) -> Path:
+    """Train by checked settings; return the folder of the run."""
     import torch  # late: a wrong recipe is told at once
 
     from lens.train.devices import chosen_device
@@ -37,7 +41,7 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
 
 
 def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
-    """Return the settings of a recipe whose inputs are there, torch not yet loaded but for the nano denoiser.
+    """Return the settings of a recipe whose inputs are there, before torch is loaded.
 
     Raises: SettingError for a recipe that cannot be run.
     """
@@ -53,13 +57,12 @@ def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
 
 def settings_of(name: str, values: dict[str, Any], source: str) -> Any:
     """Return the validated settings of a stage."""
-    from lens.train.stages.settings import DenoiserSettings, LanguageSettings, VaeSettings
+    from lens.train.stages import settings
 
-    if name == "pretrain":
-        from lens.train.stages.pretrain import PretrainSettings
-
-        return PretrainSettings.of(values, source)
-    kinds: Any = {"vae": VaeSettings, "language": LanguageSettings, "denoiser": DenoiserSettings}
+    kinds: Any = {
+        "vae": settings.VaeSettings, "language": settings.LanguageSettings,
+        "pretrain": settings.PretrainSettings, "denoiser": settings.DenoiserSettings,
+    }  # fmt: skip
     return kinds[name].of(values, source)
 
 

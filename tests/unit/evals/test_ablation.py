@@ -94,6 +94,12 @@ def test_a_run_that_fails_is_named_with_the_last_thing_it_said(asked, trainer):
         train_missing(runs, jobs=1)
 
 
+def test_runs_are_those_of_the_real_command(asked):
+    settings = read_ablation(asked(arms={"one": {"stage": "dream"}, "two": {"stage": "sleep"}}))
+    with pytest.raises(LensError, match="one, seed 0, did not finish: lens: stage is 'dream', but it"):
+        train_missing(wanted_runs(settings), jobs=1)
+
+
 def test_a_number_that_no_probe_gives_is_refused_with_those_that_there_are(asked, trainer):
     settings = read_ablation(asked(numbers={"fid": "FID"}))
     runs = wanted_runs(settings)

@@ -48,10 +48,13 @@ def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
     import torch
 
     from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
+    from lens.models.checkpoints.writing import forget_origin
 
     dtypes = {"single-bf16": torch.bfloat16, "single-f32": torch.float32}
     dtype = dtypes.get(format) or _stored_dtype(source)
-    return save_denoiser(load_denoiser(source, dtype), target)
+    denoiser = load_denoiser(source, dtype)
+    forget_origin(denoiser)
+    return save_denoiser(denoiser, target)
 
 
 def _stored_dtype(source: Path):
@@ -84,9 +87,11 @@ def _convert_adapter(source: Path, target: Path, style: str) -> Path:
 
 def _convert_vae(source: Path, target: Path, format: str) -> Path:
     from lens.models.checkpoints.vae_keys import load_vae, save_vae_single_file
+    from lens.models.checkpoints.writing import forget_origin
 
     vae = load_vae(source)
     if format == "vae-flux2":
         return save_vae_single_file(vae, target)
+    forget_origin(vae)
     vae.save_pretrained(target, safe_serialization=True)
     return target

@@ -3,10 +3,17 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from lens.errors import CheckpointError
+
+
+def forget_origin(model: Any) -> None:
+    """Take out of a diffusers model's configuration where it was loaded from, which saving would publish."""
+    kept = {name: value for name, value in model.config.items() if name != "_name_or_path"}
+    model._internal_dict = type(model.config)(kept)
 
 
 def write_safetensors(

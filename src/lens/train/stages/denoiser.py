@@ -19,6 +19,7 @@ from lens.data.captioned import captioned
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.lora_keys import Adapter, LowRank, write_adapter
+from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompts import no_text, pad_features
 from lens.objectives.flow_matching import packed_flow_matching_errors
@@ -136,6 +137,7 @@ class DenoiserStage:
             return
         copy: Any = LensTransformer2DModel.from_config(self._denoiser.config)
         copy.load_state_dict(state)
+        forget_origin(copy)
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
     def _errors(self, samples: list[Sample], t: Tensor, noise: torch.Generator) -> Tensor:

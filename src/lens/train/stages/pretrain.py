@@ -6,22 +6,21 @@ Spec: section 8. Letters: B batch, C channels of an image token, h and w latent 
 import time
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from lens.core.geometry import buckets_for
 from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
+from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.scorer import score
-from lens.nano.tasks import DENSE_SHARE, TASKS, World, task_prompts, training_example
+from lens.nano.tasks import TASKS, World, task_prompts, training_example
 from lens.objectives.flow_matching import flow_matching_loss
 from lens.objectives.layout import LayoutHead, layout_loss
 from lens.objectives.objective import Objective, Work
@@ -30,57 +29,11 @@ from lens.train.devices import autocast, chosen_device
 from lens.train.example_cache import SHARD, Examples, Source, cached_bucket
 from lens.train.flops import training_flops
 from lens.train.pictures import grid_of
-from lens.train.settings import BatchSettings
+from lens.train.stages.settings import PretrainSettings, first_there, sizes_of
 
 HELD_OUT_SHARD = 50_000
 """Shards from this one on are never trained on."""
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-
-
-OneOrMore = Annotated[
-    tuple[Path, ...], BeforeValidator(lambda paths: [paths] if isinstance(paths, str | Path) else paths)
-]
-
-
-class PretrainSettings(BatchSettings):
-    config: dict[str, Any]
-    """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
-    vae: OneOrMore
-    """Folder of the finished autoencoder; of several the first that is there."""
-    text: OneOrMore
-    """Folder that holds the finished `text_encoder` and `tokenizer`; of several the first that is there."""
-    cache: Path
-    """Folder of cached latents and text features."""
-    bases: tuple[int, ...] = (128,)
-    """Base resolutions; each brings its nine aspect ratios."""
-    ratios: tuple[str, ...] = ()
-    """Aspect ratios that are trained on; none for all nine."""
-    examples: int = Field(40_000, ge=SHARD)
-    """Distinct examples, shared out over the picture sizes."""
-    world_seed: int = 0
-    """Seed of the examples alone, so that runs of other seeds can share them."""
-    num_things: int = Field(0, ge=0)
-    """Things of the world that are trained and asked for; 0 for all."""
-    dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
-    """Share of captions that are dense; the others are brief."""
-    prompt_dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of samples trained with no text at all, for guidance."""
-    timestep_mu: tuple[float, float] = (1.0, 1.3)
-    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
-    timestep_tokens: tuple[int, int] = (256, 4096)
-    """Image tokens at which the two means hold."""
-    layout_weight: float = Field(0.0, ge=0)
-    """Weight of the layout loss, which asks a hidden state which thing is where; 0 leaves it out."""
-    layout_block: int = Field(3, ge=0)
-    """The block whose output the layout loss reads, counted from 0."""
-    probe_prompts: int = Field(4, ge=1)
-    """Prompts a task that a probe draws and scores."""
-    probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
-    """Aspect ratios that probes draw in, by turns."""
-    probe_styles: tuple[Literal["brief", "dense"], ...] = Field(("brief",), min_length=1)
-    """Captions that probes ask by; numbers of the second are `dense/...`."""
-    variant: str = "nano"
-    """Variant whose steps and guidance the exported model takes by default."""
 
 
 class PretrainStage:
@@ -102,8 +55,8 @@ class PretrainStage:
         self._world = World.of(settings.num_things, settings.dense_share)
         source = Source(self._vae, self._text_encoder, self._tokenizer, self._world, settings.world_seed)
         layers = self._denoiser.config.selected_layer_index
-        sizes = [size for base in settings.bases for size in _sizes("ratios", settings.ratios, base)]
-        self._probe_sizes = _sizes("probe_ratios", settings.probe_ratios, settings.bases[0])
+        sizes = [size for base in settings.bases for size in sizes_of("ratios", settings.ratios, base)]
+        self._probe_sizes = sizes_of("probe_ratios", settings.probe_ratios, settings.bases[0])
         share = settings.examples // len(sizes)
         self._buckets = [
             cached_bucket(settings.cache, source, size, layers, sizes.count(size) * share // SHARD)
@@ -264,14 +217,6 @@ def _labels(
     return cell_labels(training_example(seed, number, height_px, width_px, world)[0])
 
 
-def _sizes(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:
-    """Return the picture sizes of some aspect ratios, of all nine for none."""
-    known = buckets_for(base)
-    if unknown := [ratio for ratio in ratios if ratio not in known]:
-        raise SettingError(setting, unknown, f"ratios among {', '.join(known)}")
-    return [known[ratio] for ratio in ratios or known]
-
-
 def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[Any, Any, Any]:
     """Return the frozen autoencoder and text encoder in float32, and the tokenizer."""
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
@@ -279,22 +224,15 @@ def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[An
 
     from lens.models.text_features import load_text_encoder
 
-    text = _first("text", settings.text, "lens train recipes/nano/language.yaml")
-    folder = _first("vae", settings.vae, "lens train recipes/nano/vae.yaml")
+    text = first_there("text", settings.text)
+    folder = first_there("vae", settings.vae)
     vae: Any = AutoencoderKLFlux2.from_pretrained(folder, torch_dtype=torch.float32)
+    forget_origin(vae)
     text_encoder: Any = load_text_encoder(text / "text_encoder", torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(text / "tokenizer")
     for frozen in (vae, text_encoder):
         frozen.eval().requires_grad_(False).to(device)
     return vae, text_encoder, tokenizer
-
-
-def _first(setting: str, folders: tuple[Path, ...], maker: str) -> Path:
-    found = next((folder for folder in folders if folder.is_dir()), None)
-    if found is None:
-        fix = f"{maker} makes one, and lens-nano's is in src/lens/nano/weights/lens-nano."
-        raise SettingError(setting, ", ".join(map(str, folders)), "a folder that is there", fix)
-    return found
 
 
 def _fresh_denoiser(settings: PretrainSettings, vae: Any, text_encoder: Any) -> LensTransformer2DModel:

@@ -1,16 +1,28 @@
 """Settings of the stages, and what of them can be checked before anything is loaded.
 
-Knows nothing of torch: a wrong recipe is told at once. The nano denoiser's are beside it, in pretrain.py.
+Knows nothing of torch: a wrong recipe is told at once.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from lens.config import Settings
+from lens.core.geometry import buckets_for
 from lens.data.captioned import CaptionedSettings, check_source
+from lens.errors import SettingError
+from lens.nano.tasks import DENSE_SHARE, World
 from lens.train.settings import BatchSettings, RunSettings
+
+SHARD = 256
+"""Examples a shard of the nano world's cache."""
+NANO = Path("src/lens/nano/weights/lens-nano")
+"""The embedded model, from the root of the repository."""
+
+OneOrMore = Annotated[
+    tuple[Path, ...], BeforeValidator(lambda paths: [paths] if isinstance(paths, str | Path) else paths)
+]
 
 
 class VaeSettings(BatchSettings):
@@ -34,6 +46,79 @@ class LanguageSettings(BatchSettings):
     usual 0.02, features of a fox and of a key had a cosine of 0.99, and no denoiser could tell them apart."""
     tokenizer_captions: int = Field(20000, gt=0)
     """Captions that the BPE learns its merges from."""
+
+
+class PretrainSettings(BatchSettings):
+    config: dict[str, Any]
+    """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
+    vae: OneOrMore
+    """Folder of the finished autoencoder; of several the first that is there."""
+    text: OneOrMore
+    """Folder that holds the finished `text_encoder` and `tokenizer`; of several the first that is there."""
+    cache: Path
+    """Folder of cached latents and text features."""
+    bases: tuple[int, ...] = (128,)
+    """Base resolutions; each brings its nine aspect ratios."""
+    ratios: tuple[str, ...] = ()
+    """Aspect ratios that are trained on; none for all nine."""
+    examples: int = Field(40_000, ge=SHARD)
+    """Distinct examples, shared out over the picture sizes."""
+    world_seed: int = 0
+    """Seed of the examples alone, so that runs of other seeds can share them."""
+    num_things: int = Field(0, ge=0)
+    """Things of the world that are trained and asked for; 0 for all."""
+    dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
+    """Share of captions that are dense; the others are brief."""
+    prompt_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of samples trained with no text at all, for guidance."""
+    timestep_mu: tuple[float, float] = (1.0, 1.3)
+    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
+    timestep_tokens: tuple[int, int] = (256, 4096)
+    """Image tokens at which the two means hold."""
+    layout_weight: float = Field(0.0, ge=0)
+    """Weight of the layout loss, which asks a hidden state which thing is where; 0 leaves it out."""
+    layout_block: int = Field(3, ge=0)
+    """The block whose output the layout loss reads, counted from 0."""
+    probe_prompts: int = Field(4, ge=1)
+    """Prompts a task that a probe draws and scores."""
+    probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
+    """Aspect ratios that probes draw in, by turns."""
+    probe_styles: tuple[Literal["brief", "dense"], ...] = Field(("brief",), min_length=1)
+    """Captions that probes ask by; numbers of the second are `dense/...`."""
+    variant: str = "nano"
+    """Variant whose steps and guidance the exported model takes by default."""
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        World.of(self.num_things, self.dense_share)
+        sizes_of("ratios", self.ratios, self.bases[0])
+        sizes_of("probe_ratios", self.probe_ratios, self.bases[0])
+        first_there("vae", self.vae)
+        first_there("text", self.text)
+
+
+def first_there(setting: str, folders: tuple[Path, ...]) -> Path:
+    """Return the first of some folders that is there.
+
+    Raises: SettingError where none is.
+    """
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        fix = f"recipes/nano/{'vae' if setting == 'vae' else 'language'}.yaml makes one; one ships in {NANO}."
+        raise SettingError(setting, ", ".join(map(str, folders)), "a folder that is there", fix)
+    return found
+
+
+def sizes_of(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:
+    """Return the picture sizes of some aspect ratios, of all nine for none.
+
+    Raises: SettingError for a ratio that is none of the nine.
+    """
+    known = buckets_for(base)
+    if unknown := [ratio for ratio in ratios if ratio not in known]:
+        raise SettingError(setting, unknown, f"ratios among {', '.join(known)}")
+    return [known[ratio] for ratio in ratios or known]
+
 
 
 class LoraSettings(Settings):
