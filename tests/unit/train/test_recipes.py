@@ -51,7 +51,7 @@ def test_bad_recipes_name_the_key_before_torch_is_loaded_and_anything_is_written
         ("nano/vae", "steps=many", "steps"),
         ("nano/pretrain", "vae=no/such/vae", "vae"),
         ("nano/small", "num_things=3", "num_things"),
-        ("nano/small", "ratios=[5:4]", "ratios"),
+        ("nano/small", 'ratios=["5:4"]', "ratios"),
         ("nano/vae", "micro_batches=3", "batch_size"),
         ("lens/lora", "data.folder=no/such/pictures", "data.folder"),
         ("lens/pretrain_512", "steps=10", "data.shards"),

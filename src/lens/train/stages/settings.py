@@ -60,7 +60,7 @@ class PretrainSettings(BatchSettings):
     bases: tuple[int, ...] = (128,)
     """Base resolutions; each brings its nine aspect ratios."""
     ratios: tuple[str, ...] = ()
-    """Aspect ratios that are trained on; none for all nine."""
+    """Aspect ratios that are trained on, in quotes, as YAML reads 1:1 as a number; none for all nine."""
     examples: int = Field(40_000, ge=SHARD)
     """Distinct examples, shared out over the picture sizes."""
     world_seed: int = 0
