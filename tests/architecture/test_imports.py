@@ -15,6 +15,7 @@ FLOORS = [
     "core chat",
     "models",
     "objectives sampling data nano",
+    "rl",
     "train evals serve",
     "app",
     "__main__",
