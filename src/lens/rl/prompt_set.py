@@ -15,6 +15,8 @@ from lens.errors import SettingError
 
 GLOBAL_CRITERION = "coherent"
 """Name of the criterion that every rubric has: the whole image is coherent and plausible."""
+GLOBAL_RUBRIC = "The whole image is structurally coherent and physically plausible."
+"""What that criterion asks to verify."""
 
 
 class RLPrompt(Settings):

@@ -1,0 +1,164 @@
+"""Prompts of the nano world with exact rubrics: by the grammar of training captions, from the scene graph.
+
+Never a combination or a phrase that tests keep for themselves. Knows nothing of models, endpoints or files.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lens.errors import SettingError
+from lens.nano.captions import Mention, brief_caption, dense_caption
+from lens.nano.scenes import RELATIONS, Expected, Group, arrange, held_out_combinations
+from lens.nano.tasks import TASKS
+from lens.nano.things import COLOURS, THINGS
+from lens.nano.wording import NUMBERS
+from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
+
+NOTHING_ELSE = "nothing_else"
+"""Name of the criterion that no other thing is there."""
+BACKGROUND = "background"
+"""Name of the criterion of the background's colour, where the prompt tells it."""
+
+DIMENSIONS = {
+    "single": (), "two": (), "counting": ("count",), "colour": ("colour",), "position": ("spatial",),
+    "combined": ("count", "spatial", "colour"),
+}  # fmt: skip
+_COMBINED_COUNTS = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))
+
+
+def nano_prompts(
+    count: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2
+) -> list[RLPrompt]:
+    """Return distinct prompts with rubrics, the kinds in turn; a longer list begins with the shorter one.
+
+    Without one kind, the others are what they are with it. Prompts may tell more than is judged: dense ones
+    where things stand and how large they are, brief ones of two things that they are beside each other.
+
+    Raises: SettingError for an unknown kind, a kind that stands twice, or none.
+    """
+    wrong = [kind for kind in kinds if kind not in TASKS]
+    if wrong or not kinds or len(set(kinds)) < len(kinds):
+        raise SettingError("kinds", list(kinds), f"one or more of {', '.join(TASKS)}, each once")
+    sources = [_prompts_of(kind, seed, dense_share) for kind in kinds]
+    found: dict[str, RLPrompt] = {}
+    while len(found) < count:
+        source = sources[len(found) % len(sources)]
+        prompt = next(one for one in source if one.prompt not in found)
+        found[prompt.prompt] = prompt
+    return list(found.values())
+
+
+def expected_of(prompt: RLPrompt) -> Expected:
+    """Return what a picture of a nano prompt must show.
+
+    Raises: SettingError for a prompt of another world, or one whose facts are damaged.
+    """
+    facts = prompt.expected
+    if facts is None:
+        needs = "what a picture must show, as prompts of the nano world have it"
+        raise SettingError("expected", f"None (prompt {prompt.prompt!r})", needs)
+    try:
+        groups = tuple((str(thing), int(count)) for thing, count in facts["groups"])
+        relations = tuple((int(a), str(relation), int(b)) for a, relation, b in facts["relations"])
+        background = facts["background"]
+        is_known = all(thing in THINGS and count > 0 for thing, count in groups) and bool(groups)
+        is_known &= background is None or background in COLOURS
+        is_known &= all(relation in RELATIONS for _, relation, _ in relations)
+        is_known &= all(0 <= end < len(groups) for a, _, b in relations for end in (a, b))
+    except (LookupError, TypeError, ValueError):
+        is_known = False
+    if not is_known:
+        raise SettingError("expected", facts, "groups, background and relations of the nano world")
+    return Expected(groups, background, relations)
+
+
+def facts_of(expected: Expected) -> dict[str, Any]:
+    """Return what `expected_of` reads: plain values, the same before and after a file."""
+    return {
+        "groups": [list(group) for group in expected.groups],
+        "background": expected.background,
+        "relations": [list(relation) for relation in expected.relations],
+    }
+
+
+def nano_rubric(expected: Expected) -> dict[str, str]:
+    """Return one criterion for each fact: `count_<i>`, `background`, `relation_<i>`, and the two of all.
+
+    They are numbered as in `expected.groups` and `expected.relations`.
+    """
+    rubric = {}
+    for number, (thing, count) in enumerate(expected.groups):
+        rubric[f"count_{number}"] = f"There {'is' if count == 1 else 'are'} exactly {_counted(thing, count)}."
+    if expected.background is not None:
+        rubric[BACKGROUND] = f"The background is {expected.background}."
+    for number, (first, relation, second) in enumerate(expected.relations):
+        subject, other = (_definite(*expected.groups[end]) for end in (first, second))
+        verb = "is" if expected.groups[first][1] == 1 else "are"
+        way = f"to the {relation}" if relation.endswith(" of") else relation
+        rubric[f"relation_{number}"] = f"{subject.capitalize()} {verb} {way} {other}."
+    names = " and ".join(THINGS[thing].plural for thing, _ in expected.groups)
+    rubric[NOTHING_ELSE] = f"There is nothing on the plain background but {names}."
+    return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
+
+
+def _prompts_of(kind: str, seed: int, dense_share: float) -> Iterator[RLPrompt]:
+    """Yield prompts of a kind without end."""
+    digest = hashlib.blake2b(f"rl {kind}".encode(), digest_size=4).digest()
+    rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
+    for groups, relation, background in _contents(kind, rng):
+        is_dense = bool(rng.random() < dense_share)
+        scene = arrange(rng, groups, background, relation, 128, 128)
+        if is_dense:
+            text = dense_caption(scene, rng)
+        else:
+            mention = Mention(kind in ("colour", "combined"), relation is not None, detail=False)
+            text = brief_caption(scene, rng, mention=mention)
+        is_told = is_dense or kind in ("colour", "combined")  # a dense caption always tells the background
+        relations = ((0, relation, 1),) if relation else ()
+        expected = Expected(groups, background if is_told else None, relations)
+        yield RLPrompt(
+            prompt=text,
+            category=kind,
+            item=" and ".join(thing for thing, _ in groups),
+            dimensions=DIMENSIONS[kind],
+            rubric=nano_rubric(expected),
+            expected=facts_of(expected),
+        )
+
+
+def _contents(kind: str, rng: np.random.Generator) -> Iterator[tuple[tuple[Group, ...], str | None, str]]:
+    """Yield groups, relation and background of one training combination after another."""
+    names, colours = tuple(THINGS), tuple(COLOURS)
+    order: list[int] = []
+    turn = 0
+    while True:
+        num_things = {"two": 2, "position": 2, "combined": 2 + turn % 2}.get(kind, 1)
+        if num_things == 1:
+            # Alone, things take turns, so that a short list does not ask for one thing twice.
+            order = order or [int(index) for index in rng.permutation(len(names))]
+            things = [names[order.pop()]]
+        else:
+            things = [names[index] for index in rng.choice(len(names), num_things, replace=False)]
+        counts = [1] * num_things
+        if kind == "counting":
+            counts = [int(rng.integers(2, 6))]
+        if kind == "combined" and num_things == 2:
+            counts = list(_COMBINED_COUNTS[int(rng.integers(len(_COMBINED_COUNTS)))])
+        has_relation = num_things == 2 and kind != "two"
+        relation = RELATIONS[int(rng.integers(len(RELATIONS)))] if has_relation else None
+        background = colours[int(rng.integers(len(colours)))]
+        groups = tuple(zip(things, counts, strict=True))
+        if not held_out_combinations(groups, background):
+            yield groups, relation, background
+            turn += 1
+
+
+def _counted(thing: str, count: int) -> str:
+    return f"one {thing}" if count == 1 else f"{NUMBERS[count]} {THINGS[thing].plural}"
+
+
+def _definite(thing: str, count: int) -> str:
+    return f"the {thing if count == 1 else THINGS[thing].plural}"

@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+
+from lens.errors import SettingError
+from lens.nano.scenes import Expected, held_out_combinations
+from lens.nano.tasks import TASKS, task_prompts
+from lens.nano.wording import TEST
+from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
+from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
+
+
+def test_the_six_kinds_come_in_equal_shares_and_no_prompt_twice():
+    prompts = nano_prompts(600, seed=3)
+    kinds = [one.category for one in prompts]
+    assert [kinds.count(task) for task in TASKS] == [100] * 6
+    assert len({one.prompt for one in prompts}) == 600
+
+
+def test_a_longer_list_begins_with_the_shorter_and_another_seed_gives_others():
+    assert nano_prompts(60, seed=1)[:31] == nano_prompts(31, seed=1)
+    assert nano_prompts(12, seed=1) != nano_prompts(12, seed=2)
+
+
+def test_without_one_kind_the_others_are_what_they_were():
+    some = [task for task in TASKS if task != "counting"]
+    others = [one for one in nano_prompts(120) if one.category != "counting"]
+    assert nano_prompts(100, kinds=some) == others
+
+
+def test_nothing_that_tests_hold_out_is_asked_for():
+    for one in nano_prompts(900, dense_share=0.3):
+        expected = expected_of(one)
+        assert held_out_combinations(expected.groups, expected.background) == []
+
+
+def test_no_test_prompt_and_no_test_opener_is_among_them():
+    prompts = {one.prompt.lower() for one in nano_prompts(900, dense_share=0.0)}
+    tests = {one.prompt.lower() for task in TASKS for one in task_prompts(task, 100)}
+    openers = tuple(opener for opener in (*TEST.openers, *TEST.clause_openers) if opener)
+    assert not prompts & tests
+    assert [one for one in prompts if one.startswith(openers)] == []
+
+
+def test_kinds_ask_for_what_their_tasks_ask_for():
+    for one in nano_prompts(240, dense_share=0.0):
+        groups, background, relations = vars(expected_of(one)).values()
+        counts = [count for _, count in groups]
+        assert len(groups) in {"two": (2,), "position": (2,), "combined": (2, 3)}.get(one.category, (1,))
+        assert (background is not None) == (one.category in ("colour", "combined"))
+        assert bool(relations) == (one.category in ("position", "combined") and len(groups) == 2)
+        assert (max(counts) > 1) == (one.category in ("counting", "combined") and boolX
+
+
+def test_dense_prompts_are_judged_by_the_background_that_they_always_tell():
+    prompts = nano_prompts(120, dense_share=1.0)
+    assert all("background" in one.rubric and expected_of(one).background for one in prompts)
+    assert np.mean([len(one.prompt) for one in prompts]) > 60
+
+
+def test_what_a_picture_must_show_survives_a_file(tmp_path):
+    prompts = nano_prompts(60)
+    write_prompts(prompts, tmp_path / "prompts.jsonl")
+    assert read_prompts(tmp_path / "prompts.jsonl") == prompts
+    for one in prompts:
+        expected = expected_of(RLPrompt.of(json.loads(one.model_dump_json())))
+        assert facts_of(expected) == one.expected
+        assert nano_rubric(expected) == one.rubric
+
+
+def test_a_rubric_has_one_criterion_for_each_fact_and_the_two_of_all():
+    rubric = nano_rubric(Expected((("fox", 1), ("lemon", 3)), "light blue", ((0, "left of", 1),)))
+    assert rubric == {
+        "count_0": "There is exactly one fox.",
+        "count_1": "There are exactly three lemons.",
+        "background": "The background is light blue.",
+        "relation_0": "The fox is to the left of the lemons.",
+        "nothing_else": "There is nothing on the plain background but foxes and lemons.",
+        GLOBAL_CRITERION: "The whole image is structurally coherent and physically plausible.",
+    }
+
+
+@pytest.mark.parametrize("kinds", [[], ["single", "single"], ["several"]])
+def test_kinds_that_are_none_are_refused(kinds):
+    with pytest.raises(SettingError, match="kinds"):
+        nano_prompts(6, kinds=kinds)
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        None,
+        {"groups": [], "background": None, "relations": []},
+        {"groups": [["wolf", 1]], "background": None, "relations": []},
+        {"groups": [["fox", 1]], "background": "beige", "relations": []},
+        {"groups": [["fox", 1]], "background": None, "relations": [[0, "above", 1]]},
+        {"groups": [["fox", "many"]], "background": None, "relations": []},
+        {"groups": [["fox", 1]]},
+    ],
+)
+def test_damaged_facts_are_refused(expected):
+    with pytest.raises(SettingError, match="expected"):
+        expected_of(RLPrompt(prompt="a fox", category="single", item="fox", expected=expected))
