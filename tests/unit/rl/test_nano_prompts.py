@@ -49,8 +49,9 @@ def test_kinds_ask_for_what_their_tasks_ask_for():
         counts = [count for _, count in groups]
         assert len(groups) in {"two": (2,), "position": (2,), "combined": (2, 3)}.get(one.category, (1,))
         assert (background is not None) == (one.category in ("colour", "combined"))
-        assert bool(relations) == (one.category in ("position", "combined") and len(groups) == 2)
-        assert (max(counts) > 1) == (one.category in ("counting", "combined") and boolX
+        is_combined_pair = one.category == "combined" and len(groups) == 2
+        assert bool(relations) == (one.category == "position" or is_combined_pair)
+        assert (max(counts) > 1) == (one.category == "counting" or is_combined_pair)
 
 
 def test_dense_prompts_are_judged_by_the_background_that_they_always_tell():
