@@ -105,6 +105,12 @@ def score_pictures(
     return {task: sum(results) / len(results) for task, results in passed.items()}
 
 
+def is_related(detections: Detections, first: str, relation: str, second: str) -> bool:
+    """Return whether all of one thing lie so to all of another, both of which are there."""
+    one, other = ([found for found in detections.found if found.thing == name] for name in (first, second))
+    return bool(one and other) and _is_related(one, other, relation)
+
+
 def colour_name(rgb: tuple[int, int, int]) -> str:
     """Return the background colour whose middle shade is nearest to an 8-bit colour."""
     return min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(COLOURS[name], rgb, strict=True)))
@@ -140,15 +146,12 @@ def _wrong_counts(detections: Detections, expected: Expected) -> list[str]:
 
 
 def _wrong_relations(detections: Detections, expected: Expected) -> list[str]:
-    places: defaultdict[str, list[Found]] = defaultdict(list)
-    for thing in detections.found:
-        places[thing.thing].append(thing)
+    shown = {thing.thing for thing in detections.found}
     wrong = []
     for first, relation, second in expected.relations:
         names = expected.groups[first][0], expected.groups[second][0]
-        if not all(places[name] for name in names):
-            continue  # the counts tell
-        if not _is_related(places[names[0]], places[names[1]], relation):
+        # What is missing the counts tell.
+        if shown.issuperset(names) and not is_related(detections, names[0], relation, names[1]):
             wrong.append(f"{names[0]} is not {relation} {names[1]}")
     return wrong
 

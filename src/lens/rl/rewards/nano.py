@@ -1,0 +1,58 @@
+"""The exact judge of the nano world: every criterion of a rubric by the scorer, without a learned model.
+
+A picture is read once. Knows nothing of how criteria are worded: their short names say what is checked.
+"""
+
+from collections import Counter
+
+from lens.errors import LensError
+from lens.nano.matching import UNKNOWN
+from lens.nano.scenes import Expected
+from lens.nano.scorer import Detections, detect, is_related, judge
+from lens.rl.nano_prompts import BACKGROUND, NOTHING_ELSE, expected_of
+from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt
+from lens.rl.reward import Picture, Score
+
+VERSION = "1"
+"""Whoever changes what a check means, or what the scorer sees, changes this."""
+PASSED = "passed"
+"""Name of the part that is 1 where the picture passes the whole test."""
+
+
+class NanoReward:
+    """Mean over the criteria of the rubric, with the whole test mixed in."""
+
+    def __init__(self, exact_weight: float = 0.5):
+        self.exact_weight = exact_weight
+        self.version = f"nano {VERSION}, exact {exact_weight:g}"
+
+    def score(self, picture: Picture, prompt: RLPrompt) -> Score:
+        """Return (1 - exact_weight) * mean of the criteria + exact_weight * whether all was as asked.
+
+        Raises: LensError for a prompt of another world, without a rubric, or with a criterion unknown here.
+        """
+        expected = expected_of(prompt)
+        shown = detect(picture)
+        known = checks(shown, expected)
+        unknown = sorted(set(prompt.rubric) - set(known))
+        if unknown or not prompt.rubric:
+            has = f"the criteria {', '.join(unknown)}" if unknown else "no rubric"
+            needs = f"The exact judge knows {', '.join(known)} of it."
+            raise LensError(f"The prompt {prompt.prompt!r} has {has}. {needs}")
+        parts = {name: float(known[name]) for name in prompt.rubric}
+        mean = sum(parts.values()) / len(parts)
+        passed = float(judge(shown, expected).passed)
+        value = (1 - self.exact_weight) * mean + self.exact_weight * passed
+        return Score(value, {**parts, PASSED: passed})
+
+
+def checks(shown: Detections, expected: Expected) -> dict[str, bool]:
+    """Return every criterion that can be judged exactly, by the names that rubrics give them."""
+    counts = Counter(found.thing for found in shown.found)
+    asked_for = [thing for thing, _ in expected.groups]
+    results = {f"count_{i}": counts[thing] == count for i, (thing, count) in enumerate(expected.groups)}
+    if expected.background is not None:
+        results[BACKGROUND] = shown.background == expected.background
+    for i, (first, relation, second) in enumerate(expected.relations):
+        results[f"relation_{i}"] = is_related(shown, asked_for[first], relation, asked_for[second])
+    return results | {NOTHING_ELSE: set(counts) <= set(asked_for), GLOBAL_CRITERION: counts[UNKNOWN] == 0}

@@ -1,0 +1,159 @@
+"""The pool judges while others work, keeps the order, and lets no picture's failure touch another's."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lens.errors import LensError
+from lens.rl.prompt_set import RLPrompt
+from lens.rl.reward import Score
+from lens.rl.rewards.pool import RewardPool, gathered, score_key
+
+
+class Brightness:
+    """Mean brightness; does by the first pixel what the test wants done."""
+
+    def __init__(self, version: str = "1", **deeds):
+        self.version, self.deeds, self.num_calls = version, deeds, 0
+        self._lock = threading.Lock()
+
+    def score(self, picture, prompt):
+        with self._lock:
+            self.num_calls += 1
+        deed = self.deeds.get(f"at_{picture[0, 0, 0]}", lambda: None)
+        if (score := deed()) is not None:
+            return score
+        value = float(picture.mean()) / 255
+        return Score(value, {"bright": value})
+
+
+def pictures(*levels: int) -> list[np.ndarray]:
+    return [np.full((2, 3, 3), level, np.uint8) for level in levels]
+
+
+def prompts(count: int, **changes) -> list[RLPrompt]:
+    facts = {"prompt": "a lamp", "category": "object", "item": "lamp", "rubric": {"lit": "It is lit."}}
+    return [RLPrompt.of(facts | changes)] * count
+
+
+def raising(error: BaseException):
+    def deed():
+        raise error
+
+    return deed
+
+
+def judged(reward, shown, timeout_s=5.0, cache=None, **changes) -> tuple[list[Score], dict[str, int]]:
+    with RewardPool(reward, 3, timeout_s, cache) as pool:
+        scores = gathered(pool.submit(shown, prompts(len(shown), **changes)))
+        return scores, pool.counts
+
+
+def test_scores_come_in_the_order_of_the_pictures_whoever_is_done_first():
+    slow = Brightness(at_0=lambda: time.sleep(0.1), at_51=lambda: time.sleep(0.05))
+    scores, counts = judged(slow, pictures(0, 51, 102, 255))
+    assert [score.value for score in scores] == pytest.approx([0, 0.2, 0.4, 1])
+    assert scores[1].parts == {"bright": pytest.approx(0.2)}
+    assert counts == {"calls": 4, "cache_hits": 0, "failures": 0}
+
+
+def test_whoever_hands_pictures_in_goes_on_while_they_are_judged():
+    gate = threading.Event()
+    with RewardPool(Brightness(at_1=lambda: gate.wait(5) and None), 2) as pool:
+        futures = pool.submit(pictures(1, 255), prompts(2))
+        assert futures[1].result(5).value == 1.0 and not futures[0].done()
+        gate.set()
+    assert futures[0].done(), "leaving the pool waits for what was handed in"
+
+
+def test_a_failure_is_one_picture_without_a_value_and_never_a_zero():
+    partly = Score(None, {"lit": 1.0}, "refused")
+    reward = Brightness(at_1=raising(LensError("no judge today")), at_2=lambda: partly)
+    scores, counts = judged(reward, pictures(1, 2, 255))
+    assert scores == [Score(None, {}, "no judge today"), partly, Score(1.0, {"bright": 1.0})]
+    assert counts == {"calls": 3, "cache_hits": 0, "failures": 2}
+
+
+def test_a_call_that_takes_too_long_is_left_and_holds_up_no_other():
+    gate = threading.Event()
+    reward = Brightness(at_1=lambda: gate.wait(5) and None)
+    started_at = time.monotonic()
+    scores, _ = judged(reward, pictures(1, 1, 1, 255, 51), timeout_s=0.2)
+    elapsed_s = time.monotonic() - started_at
+    gate.set()
+    assert [score.failure for score in scores[:3]] == ["no score within 0.2 s"] * 3
+    assert [score.value for score in scores] == [None, None, None, 1.0, pytest.approx(0.2)]
+    assert elapsed_s < 2
+
+
+def test_a_time_out_of_the_reward_itself_is_a_failure_too():
+    scores, _ = judged(Brightness(at_1=raising(TimeoutError("socket"))), pictures(1))
+    assert scores == [Score(None, {}, "socket")]
+
+
+@pytest.mark.parametrize("mistake", [KeyError("typo"), AssertionError("wrong")])
+def test_a_mistake_of_ours_is_raised_and_not_taken_for_a_failure(mistake):
+    with RewardPool(Brightness(at_1=raising(mistake))) as pool:
+        futures = pool.submit(pictures(1, 255), prompts(2))
+        with pytest.raises(type(mistake)):
+            gathered(futures)
+        assert futures[1].result().value == 1.0
+
+
+def test_a_value_that_is_no_number_is_a_mistake():
+    with pytest.raises(AssertionError):
+        judged(Brightness(at_1=lambda: Score(float("nan"), {})), pictures(1))
+
+
+def test_what_was_judged_is_not_judged_again_and_failures_are():
+    reward = Brightness(at_1=raising(LensError("down")))
+    with RewardPool(reward) as pool:
+        first = gathered(pool.submit(pictures(255, 51, 1), prompts(3)))
+        assert gathered(pool.submit(pictures(255, 51, 1), prompts(3))) == first
+        assert pool.counts == {"calls": 4, "cache_hits": 2, "failures": 2} and reward.num_calls == 4
+
+
+def test_the_key_holds_the_pixels_their_shape_the_rubric_and_who_judges():
+    (one,), (prompt,) = pictures(51), prompts(1)
+    (reworded,), (elsewhere,) = prompts(1, rubric={"lit": "It shines."}), prompts(1, item="torch")
+    keys = [
+        score_key(one, prompt, "1"), score_key(one.reshape(3, 2, 3), prompt, "1"),
+        score_key(one + np.uint8(1), prompt, "1"), score_key(one, reworded, "1"), score_key(one, prompt, "2"),
+    ]  # fmt: skip
+    assert len(set(keys)) == 5
+    assert score_key(one.copy(), elsewhere, "1") == keys[0], "where a prompt comes from is not judged"
+
+
+def test_a_run_that_goes_on_finds_its_scores_in_the_file(tmp_path):
+    cache = tmp_path / "scores.jsonl"
+    before, _ = judged(Brightness(at_1=raising(LensError("down"))), pictures(255, 51, 1), cache=cache)
+    with cache.open("ab") as file:
+        file.write(b'{"key": "cut of')
+    reward = Brightness()
+    after, counts = judged(reward, pictures(255, 51, 1), cache=cache)
+    assert after[:2] == before[:2] and after[2].value is not None
+    assert counts == {"calls": 1, "cache_hits": 2, "failures": 0} and reward.num_calls == 1
+    kept = [json.loads(line)["value"] for line in cache.read_text().splitlines() if line.endswith("}")]
+    assert sorted(kept) == sorted(score.value for score in after)
+    assert judged(Brightness(version="2"), pictures(255), cache=cache)[1]["calls"] == 1
+
+
+def test_an_error_outside_lets_go_of_calls_at_once():
+    gate = threading.Event()
+    started_at = time.monotonic()
+    with pytest.raises(RuntimeError), RewardPool(Brightness(at_1=lambda: gate.wait(9) and None), 2) as pool:
+        futures = pool.submit(pictures(1, 1, 1, 1), prompts(4))
+        time.sleep(0.05)
+        raise RuntimeError("stop")
+    gate.set()
+    assert time.monotonic() - started_at < 2
+    assert sum(future.cancelled() for future in futures) == 2
+    assert {future.result().failure for future in futures[:2]} == {"the run stopped before there was a score"}
+
+
+def test_pictures_and_prompts_have_to_be_as_many():
+    with RewardPool(Brightness()) as pool, pytest.raises(ValueError, match="shorter"):
+        pool.submit(pictures(1, 2), prompts(1))

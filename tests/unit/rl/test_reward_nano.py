@@ -1,0 +1,101 @@
+"""The exact judge: what was drawn as asked gets everything, and each fault takes away its own criterion."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lens.errors import LensError
+from lens.nano.matching import UNKNOWN
+from lens.nano.scenes import Expected, arrange, draw
+from lens.nano.scorer import Detections, Found
+from lens.nano.tasks import TASKS
+from lens.nano.things import COLOURS
+from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
+from lens.rl.prompt_set import RLPrompt
+from lens.rl.rewards.nano import NanoReward, checks
+
+COMBINED = Expected((("lemon", 3), ("fox", 1)), "purple", ((0, "left of", 1),))
+UNRELATED = dataclasses.replace(COMBINED, relations=())
+
+
+def prompt_for(asked: Expected, **changes) -> RLPrompt:
+    fields = {"prompt": "as the facts say", "category": "combined", "item": "test"}
+    facts = {"expected": facts_of(asked), "rubric": nano_rubric(asked)}
+    return RLPrompt.of(fields | facts | changes)
+
+
+def picture_of(expected: Expected, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    relation = expected.relations[0][1] if expected.relations else None
+    background = expected.background or str(rng.choice(list(COLOURS)))
+    scene = arrange(rng, expected.groups, background, relation, 144, 112)
+    return np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_picture_drawn_as_its_prompt_asks_gets_everything(task):
+    for seed, prompt in enumerate(nano_prompts(4, seed=5, kinds=[task])):
+        score = NanoReward().score(picture_of(expected_of(prompt), seed), prompt)
+        assert score.value == 1.0, (prompt.prompt, score)
+        assert set(score.parts) == {*prompt.rubric, "passed"} and set(score.parts.values()) == {1.0}
+
+
+FAULTS = {
+    "one of the first too few": (COMBINED, dict(groups=(("lemon", 2), ("fox", 1))), {"count_0"}),
+    "one of the second too many": (COMBINED, dict(groups=(("lemon", 3), ("fox", 2))), {"count_1"}),
+    "another background": (COMBINED, dict(background="green"), {"background"}),
+    "the other way round": (COMBINED, dict(relations=((0, "right of", 1),)), {"relation_0"}),
+    "one more thing": (UNRELATED, dict(groups=(*COMBINED.groups, ("palm tree", 1))), {"nothing_else"}),
+    "another thing instead": (
+        COMBINED, dict(groups=(("lemon", 3), ("palm tree", 1))), {"count_1", "nothing_else", "relation_0"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_lowers_its_own_criterion_and_no_other(fault):
+    asked, changes, lowered = FAULTS[fault]
+    score = NanoReward().score(picture_of(dataclasses.replace(asked, **changes)), prompt_for(asked))
+    assert {name for name, part in score.parts.items() if part == 0.0} == {*lowered, "passed"}
+    num_criteria = len(score.parts) - 1
+    assert score.value == pytest.approx(0.5 * (num_criteria - len(lowered)) / num_criteria)
+
+
+def test_a_broken_thing_is_something_else_and_not_coherent():
+    asked = Expected((("lemon", 1),), None, ())
+    picture = np.full((96, 128, 3), COLOURS["blue"], np.uint8)
+    picture[30:70:2, 70:120:3], picture[30:70:3, 70:120:2] = 255, 0
+    score = NanoReward(exact_weight=0).score(picture, prompt_for(asked))
+    assert score.parts == {"count_0": 0.0, "nothing_else": 0.0, "coherent": 0.0, "passed": 0.0}
+    found = Detections("red", (0, 0, 0), tuple(Found(name, 9, 9, 9, 1) for name in ("lemon", UNKNOWN)))
+    assert checks(found, asked) == {"count_0": True, "nothing_else": False, "coherent": False}
+    other = Detections("red", (0, 0, 0), tuple(Found(name, 9, 9, 9, 1) for name in ("lemon", "fox")))
+    assert checks(other, asked) == {"count_0": True, "nothing_else": False, "coherent": True}
+
+
+@pytest.mark.parametrize(("weight", "value"), [(0.0, 5 / 6), (0.3, 0.7 * 5 / 6), (1.0, 0.0)])
+def test_the_whole_test_is_mixed_in_by_its_weight(weight, value):
+    wrong = picture_of(dataclasses.replace(COMBINED, background="green"))
+    assert NanoReward(weight).score(wrong, prompt_for(COMBINED)).value == pytest.approx(value)
+    assert NanoReward(weight).version != NanoReward(0.7).version
+
+
+def test_a_relation_between_things_that_are_not_there_does_not_hold():
+    blank = np.full((96, 128, 3), 200, np.uint8)
+    parts = NanoReward().score(blank, prompt_for(COMBINED)).parts
+    assert parts["relation_0"] == parts["count_0"] == parts["count_1"] == 0.0
+    assert parts["nothing_else"] == parts["coherent"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"expected": None}, "as prompts of the nano world have it"),
+        ({"rubric": {}}, "has no rubric"),
+        ({"rubric": {"mood": "It is cheerful."}}, "criteria mood"),
+    ],
+)
+def test_what_cannot_be_judged_exactly_is_an_error(changes, says):
+    with pytest.raises(LensError, match=says):
+        NanoReward().score(np.zeros((32, 32, 3), np.uint8), prompt_for(COMBINED, **changes))
