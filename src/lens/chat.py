@@ -54,6 +54,10 @@ class Reply(NamedTuple):
     completion_tokens: int
 
 
+LogProbs = tuple[dict[str, float], ...]
+"""For each token of an answer the log-probabilities of the likeliest tokens there, by their text."""
+
+
 class ChatError(LensError):
     """A question that got no answer; `is_final` where asking again cannot help."""
 
@@ -80,6 +84,21 @@ class Chat:
 
         Raises: ChatError when every attempt failed, or the endpoint says that none can succeed.
         """
+        return self._asked(messages, sampling)[0]
+
+    def ask_with_log_probs(
+        self, messages: Sequence[dict[str, Any]], num_likeliest: int, **sampling: Any
+    ) -> tuple[Reply, LogProbs]:
+        """Return the answer, and how likely the tokens were at each place of it; () where nobody tells.
+
+        Raises: ChatError as `ask` does.
+        """
+        return self._asked(messages, {"logprobs": True, "top_logprobs": num_likeliest, **sampling})
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _asked(self, messages: Sequence[dict[str, Any]], sampling: dict[str, Any]) -> tuple[Reply, LogProbs]:
         last: ChatError | None = None
         for attempt in range(self.endpoint.max_attempts):
             if last is not None:
@@ -93,10 +112,7 @@ class Chat:
                 last = error
         raise ChatError(f"{last} Gave up after {self.endpoint.max_attempts} attempts.", is_final=False)
 
-    def close(self) -> None:
-        self._client.close()
-
-    def _attempt(self, body: dict[str, Any]) -> Reply:
+    def _attempt(self, body: dict[str, Any]) -> tuple[Reply, LogProbs]:
         url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
         try:
             response = self._client.post(url, json=body)
@@ -155,7 +171,7 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _reply_of(response: httpx2.Response, url: str) -> Reply:
+def _reply_of(response: httpx2.Response, url: str) -> tuple[Reply, LogProbs]:
     try:
         answer = response.json()
         choice = answer["choices"][0]
@@ -164,10 +180,19 @@ def _reply_of(response: httpx2.Response, url: str) -> Reply:
         text = message.get("content") or refusal or ""
         finish = choice.get("finish_reason")
         counts = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        return Reply(str(text), bool(refusal) or finish == "content_filter", finish == "length", *counts)
+        is_refused = bool(refusal) or finish == "content_filter"
+        return Reply(str(text), is_refused, finish == "length", *counts), _log_probs_of(choice)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # Seen from overloaded servers, which answer the next time.
         raise ChatError(f"{url} answers what is no chat completion ({error}).", is_final=False) from error
+
+
+def _log_probs_of(choice: dict[str, Any]) -> LogProbs:
+    places = (choice.get("logprobs") or {}).get("content") or []
+    return tuple(
+        {str(one["token"]): float(one["logprob"]) for one in [*(place.get("top_logprobs") or []), place]}
+        for place in places
+    )
 
 
 def _asked_to_wait_s(response: httpx2.Response) -> float:

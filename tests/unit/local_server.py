@@ -22,5 +22,6 @@ class Answering(BaseHTTPRequestHandler):
 def started_server(handler: type[Answering]) -> ThreadingHTTPServer:
     """Return a server that answers in threads of its own until it is shut down."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # Looks often whether it is to stop: the half second by default is most of what a test takes.
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server

@@ -140,6 +140,20 @@ def test_an_answer_that_ran_out_of_length_says_so(served):
     assert chat.ask(QUESTION).is_cut
 
 
+def test_log_probabilities_come_by_token_and_place_where_they_are_told(served):
+    likeliest = [{"token": "1", "logprob": -0.1}, {"token": "0", "logprob": -2.5}]
+    places = [{"token": "1", "logprob": -0.1, "top_logprobs": likeliest}, {"token": ".", "logprob": -0.7}]
+    answer = json.loads(completion("1."))
+    answer["choices"][0]["logprobs"] = {"content": places}
+    server = served((200, json.dumps(answer).encode(), {}), OK)
+    chat, _ = chat_with(server)
+    reply, log_probs = chat.ask_with_log_probs(QUESTION, 5, max_tokens=2)
+    assert reply.text == "1." and log_probs == ({"1": -0.1, "0": -2.5}, {".": -0.7})
+    body = server.asked[0][2]
+    assert body["logprobs"] is True and body["top_logprobs"] == 5 and body["max_tokens"] == 2
+    assert chat.ask_with_log_probs(QUESTION, 5) == (chat.ask(QUESTION), ())
+
+
 def test_threads_share_one_chat(served):
     server = served(OK)
     chat, _ = chat_with(server)
