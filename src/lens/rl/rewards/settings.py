@@ -1,0 +1,101 @@
+"""Settings of rewards: which one judges, and by what; and from them the reward. Free of torch.
+
+Spec: section 9.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lens.chat import Endpoint
+from lens.config import Settings
+from lens.rl.reward import Reward
+
+
+class NanoSettings(Settings):
+    """The exact judge of the nano world."""
+
+    kind: Literal["nano"] = "nano"
+    exact_weight: float = Field(0.5, ge=0, le=1)
+    """Share of the reward that only a picture without a fault gets; the rest is the mean over the rubric."""
+
+
+class JudgeSettings(Settings):
+    """A vision-language model that judges one criterion a call."""
+
+    kind: Literal["judge"] = "judge"
+    endpoint: Endpoint
+    probabilities: bool = False
+    """Whether a criterion counts as how sure the judge is of it, where the endpoint tells; else 1 or 0."""
+    side_px: int = Field(1024, ge=64)
+    """Longer side of the picture that the judge is shown; smaller ones stay as they are."""
+    max_tokens: int = Field(8, ge=1)
+    """Length of an answer at most; a model that thinks before it answers needs more."""
+
+
+class TextSettings(Settings):
+    """Writing is read and compared with what was asked for."""
+
+    kind: Literal["text"] = "text"
+    max_side_px: int = Field(960, ge=64)
+    """Pictures are read with a long side of at most so much."""
+    min_confidence: float = Field(0.5, ge=0, le=1)
+    """Lines that are read with less are as if they were not there."""
+    num_readers: int = Field(2, ge=1)
+    """Pictures that are read at once."""
+
+
+AnyPart = Annotated[NanoSettings | JudgeSettings | TextSettings, Field(discriminator="kind")]
+
+
+class WeightedPart(Settings):
+    """One of several rewards."""
+
+    weight: float = Field(1.0, gt=0)
+    """Beside the weights of the others; those that do not apply to a prompt do not count."""
+    reward: AnyPart
+
+
+class CombinedSettings(Settings):
+    """A weighted mean of rewards."""
+
+    kind: Literal["combined"] = "combined"
+    parts: dict[str, WeightedPart] = Field(min_length=1)
+    """By the name that they have in the log."""
+
+
+AnyReward = Annotated[
+    NanoSettings | JudgeSettings | TextSettings | CombinedSettings, Field(discriminator="kind")
+]
+
+
+def reward_of(settings: AnyReward, folder: Path | None = None, name: str = "judge") -> Reward:
+    """Return the reward; a judge keeps its answers in `folder`, as `<name>.jsonl`, where there is one.
+
+    One process writes into a folder.
+
+    Raises: LensError for a package that is missing.
+    """
+    match settings:
+        case NanoSettings():
+            from lens.rl.rewards.nano import NanoReward
+
+            return NanoReward(settings.exact_weight)
+        case JudgeSettings():
+            from lens.rl.rewards.judge import JudgeReward
+
+            return JudgeReward(settings, folder / f"{name}.jsonl" if folder else None)
+        case TextSettings():
+            from lens.rl.rewards.text import TextReward
+
+            return TextReward(settings)
+        case CombinedSettings():
+            from lens.rl.rewards.combined import CombinedReward
+
+            return CombinedReward(
+                {
+                    key: (part.weight, reward_of(part.reward, folder, key))
+                    for key, part in settings.parts.items()
+                }
+            )
