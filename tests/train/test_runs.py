@@ -225,11 +225,11 @@ def test_probes_draw_the_ratios_and_ask_by_the_captions_that_the_recipe_says(
     )  # fmt: skip
     drawn = []
 
-    def black(prompts: list[str], *size: int) -> np.ndarray:
+    def black(_pipeline: object, prompts: list[str], *size: int) -> np.ndarray:
         drawn.append(size)
         return np.zeros((len(prompts), *size, 3))
 
-    monkeypatch.setattr(stage, "_draw", black)
+    monkeypatch.setattr(stage._probe, "_draw", black)
     with torch.no_grad():
         numbers = stage.probe()
     assert set(drawn) == {(64, 32), (32, 64)}

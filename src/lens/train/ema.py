@@ -10,11 +10,13 @@ from torch import Tensor, nn
 class Ema:
     """Averages the trainable parameters of a module; early on the decay is (1 + updates) / (10 + updates)."""
 
-    def __init__(self, module: nn.Module, decay: float):
+    def __init__(self, module: nn.Module, decay: float, parts: tuple[str, ...] = ()):
+        """Average all that is trained, or the parts that have one of these words in their names."""
         self.decay = decay
         self.num_updates = 0
         self.average: dict[str, Tensor] = {
-            name: parameter.detach().float().clone() for name, parameter in _trained(module).items()
+            name: parameter.detach().float().clone()
+            for name, parameter in _trained(module).items() if is_of(name, parts)
         }
 
     @torch.no_grad()
@@ -29,7 +31,8 @@ class Ema:
     @contextlib.contextmanager
     def swapped_into(self, module: nn.Module) -> Iterator[None]:
         """Put the averaged weights into the module for the length of a `with` block."""
-        present = _trained(module)
+        trained = _trained(module)
+        present = {name: trained[name] for name in self.average}
         kept = {name: parameter.detach().clone() for name, parameter in present.items()}
         self._copy(self.average, present)
         try:
@@ -49,6 +52,11 @@ class Ema:
     def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
         for name, tensor in target.items():
             tensor.copy_(source[name])
+
+
+def is_of(name: str, parts: tuple[str, ...]) -> bool:
+    """Return whether a weight belongs to parts that are named by words; no words are everything."""
+    return not parts or not set(parts).isdisjoint(name.split("."))
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:

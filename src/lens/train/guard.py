@@ -34,12 +34,13 @@ class Guard:
         self.in_a_row = 0
         self.went_back = False
         """Whether the run went back to a checkpoint and has made no update since."""
-        self._norms: deque[float] = deque(maxlen=settings.window)
+        self._norms: dict[str, deque[float]] = {}
 
-    def accepts(self, norm: float) -> bool:
-        """Return whether to make the update whose gradient has this norm."""
-        if math.isfinite(norm) and not self._is_spike(norm):
-            self._norms.append(norm)
+    def accepts(self, norm: float, kind: str = "") -> bool:
+        """Return whether to make the update whose gradient has this norm; it is compared with its kind."""
+        norms = self._norms.setdefault(kind, deque(maxlen=self.settings.window))
+        if math.isfinite(norm) and not self._is_spike(norm, norms):
+            norms.append(norm)
             self.in_a_row, self.went_back = 0, False
             return True
         self.num_skipped += 1
@@ -52,12 +53,14 @@ class Guard:
         return self.in_a_row >= self.settings.max_skips
 
     def state_dict(self) -> dict[str, Any]:
-        return {"num_skipped": self.num_skipped, "in_a_row": self.in_a_row, "norms": list(self._norms)}
+        norms = {kind: list(norms) for kind, norms in self._norms.items()}
+        return {"num_skipped": self.num_skipped, "in_a_row": self.in_a_row, "norms": norms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.num_skipped, self.in_a_row = state["num_skipped"], state["in_a_row"]
-        self._norms = deque(state["norms"], maxlen=self.settings.window)
+        window = self.settings.window
+        self._norms = {kind: deque(norms, maxlen=window) for kind, norms in state["norms"].items()}
 
-    def _is_spike(self, norm: float) -> bool:
-        is_known = self.settings.max_ratio > 0 and len(self._norms) == self.settings.window
-        return is_known and norm > self.settings.max_ratio * median(self._norms)
+    def _is_spike(self, norm: float, norms: deque[float]) -> bool:
+        is_known = self.settings.max_ratio > 0 and len(norms) == self.settings.window
+        return is_known and norm > self.settings.max_ratio * median(norms)

@@ -23,7 +23,7 @@ from lens.train.metrics import Metrics
 from lens.train.optim import build_optimizers
 from lens.train.parallel import Ranks, shard, whole_state
 from lens.train.settings import RunSettings
-from lens.train.stages.stage import Stage
+from lens.train.stages.stage import Stage, Turns
 from lens.train.step import Run, train_step
 
 log = Console(stderr=True)
@@ -36,15 +36,19 @@ def fit(stage: Stage, settings: RunSettings, ranks: Ranks | None = None) -> Run:
     if settings.compile:
         compile_repeated_blocks(trained)
     sharded = shard(trained, ranks)
+    averaged = stage.averaged if isinstance(stage, Turns) else ()
     run = Run(
         settings=settings,
         trained=trained,
         optimizer=build_optimizers(trained, settings.optimizer),
-        ema=Ema(trained, settings.ema_decay),
+        ema=Ema(trained, settings.ema_decay, averaged),
         objective=stage.objective,
         ranks=ranks,
         sharded=sharded,
     )
+    if isinstance(stage, Turns):
+        run.averaged, run.kept = averaged, stage.kept
+        run.parts_of, run.after_update = stage.parts_of, stage.after_update
     log.quiet = not ranks.is_main
     checkpoints = state.Checkpoints(settings.out, settings.checkpoint)
     if checkpoints.resume(run):
@@ -65,14 +69,15 @@ def fit(stage: Stage, settings: RunSettings, ranks: Ranks | None = None) -> Run:
             if run.step % settings.probe_every == 0 or run.step == settings.steps:
                 probe(stage, run, metrics)
             is_due = time.monotonic() - saved_at > settings.checkpoint.every_s
-            is_stopped, is_due = ranks.any(bool(stop), is_due)
+            is_stopped, is_due = ranks.any(bool(stop or run.ending), is_due)
             # Not while updates are turned down: the weights may be what is broken.
             if is_due and not run.guard.in_a_row:
                 checkpoints.save(run)
                 saved_at = time.monotonic()
         checkpoints.save(run)
         export(stage, run, settings.out / "export")
-    log.print(f"{settings.out}: {'stopped' if run.step < settings.steps else 'done'} at step {run.step}")
+    how = run.ending or ("stopped" if run.step < settings.steps else "done")
+    log.print(f"{settings.out}: {how} at step {run.step}")
     return run
 
 

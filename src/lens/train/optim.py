@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lens.errors import SettingError
+from lens.train.ema import is_of
 from lens.train.muon import Muon
 from lens.train.settings import OptimizerSettings
 
@@ -56,18 +58,35 @@ def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimize
     """
     hidden = _hidden_matrices(module) if settings.muon_lr else {}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in hidden]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    rate_of = _rates(module, settings)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for parameter in rest:
+        decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((rate_of[id(parameter)], decay), []).append(parameter)
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True
+            [{"params": members, "lr": lr, "weight_decay": decay} for (lr, decay), members in groups.items()],
+            lr=settings.lr, betas=settings.betas, fused=True,
         )
-    ]
+    ]  # fmt: skip
     if hidden:
         parts.append(Muon(list(hidden.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay))
     return Optimizers(parts, settings.lr)
+
+
+def _rates(module: nn.Module, settings: OptimizerSettings) -> dict[int, float]:
+    """Return the learning rate of each trainable parameter by identity.
+
+    Raises: SettingError for a part that nothing trained belongs to.
+    """
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    rates = {id(parameter): settings.lr for parameter in trained.values()}
+    for part, rate in settings.rates.items():
+        members = [parameter for name, parameter in trained.items() if is_of(name, (part,))]
+        if not members:
+            raise SettingError("optimizer.rates", part, "a word of the names of weights that are trained")
+        rates.update({id(parameter): rate for parameter in members})
+    return rates
 
 
 def _hidden_matrices(module: nn.Module) -> dict[int, Tensor]:

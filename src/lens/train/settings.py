@@ -26,6 +26,8 @@ class OptimizerSettings(Settings):
     """AdamW's two decays."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled decay, on matrices and convolutions only."""
+    rates: dict[str, float] = Field(default_factory=dict)
+    """Learning rates of AdamW of parts that have one of their own, by a word of their weights' names."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients of a larger norm are scaled down to it."""
 

@@ -78,6 +78,8 @@ class Checkpoints:
             raise CheckpointError(f"{holds}. Choose another `out` or delete it. {error}") from error
         facts = json.loads((complete[-1] / MARKER).read_text())
         run.trained.load_state_dict(tensors["weights"], strict=False)
+        for name, tensor in run.kept.items():
+            tensor.copy_(tensors["kept"][name])
         set_optimizer_state_dict(run.trained, run.optimizer.parts, tensors["optimizer"])
         run.ema.load_state_dict({"num_updates": facts["num_averaged"], "average": tensors["average"]})
         run.guard.load_state_dict(facts["guard"])
@@ -123,4 +125,4 @@ def _tensors(run: Run) -> dict[str, Any]:
         "weights": {name: tensor for name, tensor in state.items() if name not in frozen},
         "optimizer": get_optimizer_state_dict(run.trained, run.optimizer.parts),
         "average": run.ema.average,
-    }
+    } | ({"kept": dict(run.kept)} if run.kept else {})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lens.objectives.objective import Objective, Work
-from lens.train.ema import Ema
+from lens.train.ema import Ema, is_of
 from lens.train.guard import Guard
 from lens.train.optim import Optimizers, lr_at
 from lens.train.parallel import Ranks, whole
@@ -32,6 +32,16 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     sharded: list[Any] = field(default_factory=list)
     """Parts of `trained` that sum their gradients over the ranks."""
+    parts_of: Callable[[int], tuple[str, ...]] = lambda _: ()
+    """Parts of `trained` that an update is of, by a word of their weights' names; none for all of it."""
+    averaged: tuple[str, ...] = ()
+    """Parts that are averaged."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors beside `trained` that the stage changes."""
+    after_update: Callable[[int], str] = lambda _: ""
+    """What follows the update of a number; returns why the run should end, if it should."""
+    ending: str = ""
+    """Why the run ends before its last step, where it does."""
     best: float | None = None
     """Best value so far of the probe's number that the recipe names."""
     guard: Guard = field(init=False)
@@ -56,15 +66,27 @@ def train_step(run: Run, by_block: bool = False) -> dict[str, Tensor]:
         (loss / len(own)).backward()
         logs.append({"loss": loss.detach(), **terms})
         run.work = run.work.plus(work)
+    parts = run.parts_of(run.step)
+    _leave_alone_all_but(run.trained, parts)
     blocks = block_norms(run.trained) if by_block else {}
     grad_norm = whole(nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm))
-    if run.guard.accepts(grad_norm.item()):
+    if run.guard.accepts(grad_norm.item(), " ".join(parts)):
         run.optimizer.step()
-        run.ema.update(run.trained)
+        if not parts or not set(parts).isdisjoint(run.averaged or parts):
+            run.ema.update(run.trained)
+        run.ending = run.after_update(run.step)
     run.optimizer.zero_grad()
     run.step += 1
     means = torch.stack([torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]])
     return dict(zip(logs[0], run.ranks.mean(means), strict=True)) | {"grad_norm": grad_norm} | blocks
+
+
+def _leave_alone_all_but(module: nn.Module, parts: tuple[str, ...]) -> None:
+    """Drop the gradients of weights that the update is not of; AdamW then leaves them as they are."""
+    if parts:
+        for name, parameter in module.named_parameters():
+            if not is_of(name, parts):
+                parameter.grad = None
 
 
 def block_norms(module: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from lens.models.denoiser import LensTransformer2DModel
 from lens.train.plan import kept_bytes_a_token
 from lens.train.recompute import keep_for_the_way_back
-from lens.train.stages.denoiser import _add_lora
+from lens.train.adapters import add_lora
 from lens.train.stages.settings import LoraSettings
 
 MODES = ("none", "selective", "full")
@@ -117,7 +117,7 @@ def kept_by(mode: str, num_layers: int, is_lora: bool = False) -> tuple[int, int
     randomise(denoiser, seed=0)
     denoiser.bfloat16().train()
     if is_lora:
-        _add_lora(denoiser, LoraSettings(rank=2), seed=0)
+        add_lora(denoiser, LoraSettings(rank=2), 0, ["tuned"], ["tuned"])
     keep_for_the_way_back(denoiser, mode)
     tokens = torch.zeros(1, h * w, 16, dtype=torch.bfloat16)
     text = [torch.zeros(1, num_text, 8, dtype=torch.bfloat16)]

@@ -18,13 +18,13 @@ from lens.core.schedule import logit_normal_times, training_mu
 from lens.data.captioned import captioned
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.lora_keys import Adapter, LowRank, write_adapter
 from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompts import no_text, pad_features
 from lens.objectives.flow_matching import packed_flow_matching_errors
 from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
+from lens.train.adapters import adapter_in, add_lora, export_adapter
 from lens.train.bill import run_of
 from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders, fill
@@ -33,7 +33,7 @@ from lens.train.packs import Packs
 from lens.train.pictures import grid_of
 from lens.train.plan import check_memory
 from lens.train.recompute import keep_for_the_way_back
-from lens.train.stages.settings import DenoiserSettings, LoraSettings
+from lens.train.stages.settings import DenoiserSettings
 from lens.train.store import Sample, Store
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -130,10 +130,7 @@ class DenoiserStage:
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
         if self.settings.lora:
-            folder.mkdir(parents=True, exist_ok=True)
-            adapter = _adapter_in(state, self.settings.lora.alpha)
-            write_adapter(adapter, folder / "lora.safetensors", "transformer")
-            write_adapter(adapter, folder / "lora_kohya.safetensors", "kohya")
+            export_adapter(adapter_in(state, self.settings.lora.alpha, ADAPTER), folder)
             return
         copy: Any = LensTransformer2DModel.from_config(self._denoiser.config)
         copy.load_state_dict(state)
@@ -184,38 +181,9 @@ def _denoiser_of(settings: DenoiserSettings, folder: Path, device: torch.device)
         dtype = torch.bfloat16 if settings.lora and settings.frozen_dtype == "bf16" else torch.float32
         denoiser = LensTransformer2DModel.from_pretrained(where, torch_dtype=dtype)
     if settings.lora:
-        _add_lora(denoiser, settings.lora, settings.seed)
+        add_lora(denoiser, settings.lora, settings.seed, [ADAPTER], [ADAPTER])
     for unread in denoiser.unread_parameters():
         unread.requires_grad_(False)
     keep_for_the_way_back(denoiser, settings.gradient_checkpointing)
     return denoiser.to(device)
 
-
-def _adapter_in(state: dict[str, Tensor], alpha: float) -> Adapter:
-    """Return the adapter that a state of the denoiser holds beside its weights."""
-    down_end, up_end = (f".lora_{side}.{ADAPTER}.weight" for side in "AB")
-    return {
-        (module := name.removesuffix(down_end)): LowRank(down, state[module + up_end], alpha)
-        for name, down in state.items() if name.endswith(down_end)
-    }  # fmt: skip
-
-
-def _add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
-    from peft import LoraConfig
-
-    denoiser.requires_grad_(False)
-    names = [
-        name for name, module in denoiser.transformer_blocks.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.endswith(tuple(f".{end}" for end in settings.targets))
-    ]  # fmt: skip
-    if not names:
-        needs = "ends of the names of linear layers, such as img_qkv"
-        raise SettingError("lora.targets", settings.targets, needs)
-    torch.manual_seed(seed)  # PEFT draws the first weights
-    targets = [f"transformer_blocks.{name}" for name in names]
-    denoiser.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets), adapter_name=ADAPTER
-    )
-    for parameter in denoiser.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()

@@ -6,7 +6,7 @@ Spec: section 8. Letters: B batch, C channels of an image token, h and w latent 
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from lens.errors import SettingError
 from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
-from lens.nano.scorer import score
-from lens.nano.tasks import TASKS, World, task_prompts, training_example
+from lens.nano.tasks import World, training_example
 from lens.objectives.flow_matching import flow_matching_loss
 from lens.objectives.layout import LayoutHead, layout_loss
 from lens.objectives.objective import Objective, Work
@@ -28,7 +27,7 @@ from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
 from lens.train.example_cache import SHARD, Examples, Source, cached_bucket
 from lens.train.flops import training_flops
-from lens.train.pictures import grid_of
+from lens.train.stages.nano_probe import NanoProbe
 from lens.train.stages.settings import PretrainSettings, first_there, sizes_of
 
 HELD_OUT_SHARD = 50_000
@@ -56,15 +55,18 @@ class PretrainStage:
         source = Source(self._vae, self._text_encoder, self._tokenizer, self._world, settings.world_seed)
         layers = self._denoiser.config.selected_layer_index
         sizes = [size for base in settings.bases for size in sizes_of("ratios", settings.ratios, base)]
-        self._probe_sizes = sizes_of("probe_ratios", settings.probe_ratios, settings.bases[0])
+        probe_sizes = sizes_of("probe_ratios", settings.probe_ratios, settings.bases[0])
+        self._probe = NanoProbe(
+            settings.probe_prompts, probe_sizes, self.device, settings.precision,
+            settings.probe_styles, self._world,
+        )  # fmt: skip
         share = settings.examples // len(sizes)
         self._buckets = [
             cached_bucket(settings.cache, source, size, layers, sizes.count(size) * share // SHARD)
             for size in dict.fromkeys(sizes)
         ]
         self._odds = np.array([len(bucket) for bucket in self._buckets]) / sum(map(len, self._buckets))
-        size = self._probe_sizes[0]
-        self._held_out = cached_bucket(settings.cache, source, size, layers, 1, HELD_OUT_SHARD)
+        self._held_out = cached_bucket(settings.cache, source, probe_sizes[0], layers, 1, HELD_OUT_SHARD)
 
     def objective(self, step: int, index: int) -> Objective:
         settings = self.settings
@@ -98,31 +100,10 @@ class PretrainStage:
         return Objective(flow.loss + settings.layout_weight * layout, terms, work)
 
     def probe(self) -> dict[str, float]:
-        numbers = self._held_out_loss()
-        self._shown: list[np.ndarray] = []
-        for style in self.settings.probe_styles:
-            passed = {task: self._passed(task, style) for task in TASKS}
-            prefix = "" if style == "brief" else f"{style}/"
-            passed["mean"] = float(np.mean(list(passed.values())))
-            numbers |= {prefix + task: share for task, share in passed.items()}
-        return numbers
-
-    def _passed(self, task: str, style: Literal["brief", "dense"]) -> float:
-        """Return the share of prompts of a task whose pictures show what was asked for."""
-        prompts = task_prompts(task, self.settings.probe_prompts, 1, self._world, style)
-        passed = []
-        for turn, size in enumerate(self._probe_sizes):
-            asked = prompts[turn :: len(self._probe_sizes)]
-            pictures = self._draw([prompt.prompt for prompt in asked], *size) if asked else []
-            self._shown += list(pictures[:4]) if turn == 0 else []
-            for picture, prompt in zip(pictures, asked, strict=True):
-                passed.append(score((picture * 255).round().astype(np.uint8), prompt.expected).passed)
-        return float(np.mean(passed))
+        return self._held_out_loss() | self._probe.numbers(self._pipeline(self._denoiser))
 
     def sample_grid(self):
-        """Return the first pictures of the probe before, a row a task."""
-        shown = torch.from_numpy(np.stack(self._shown)).permute(0, 3, 1, 2) * 2 - 1             # (N, 3, H, W)
-        return grid_of(shown, columns=min(4, self.settings.probe_prompts))
+        return self._probe.grid()
 
     @torch.no_grad()
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
@@ -164,17 +145,6 @@ class PretrainStage:
             for t in HELD_OUT_TIMES
         }
         return losses | {"loss": float(np.mean(list(losses.values())))}
-
-    def _draw(self, prompts: list[str], height_px: int, width_px: int) -> np.ndarray:
-        """Return pictures (B, H, W, 3) in [0, 1]."""
-        generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
-        pipeline = self._pipeline(self._denoiser)
-        pipeline.set_progress_bar_config(disable=True)
-        with autocast(self.device, self.settings.precision):
-            drawn: Any = pipeline(
-                prompts, height=height_px, width=width_px, generator=generators, output_type="np"
-            )
-        return drawn.images
 
     def _pipeline(self, denoiser: nn.Module) -> LensPipeline:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler

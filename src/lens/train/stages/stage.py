@@ -1,7 +1,10 @@
-"""What the loop asks of a stage. A stage only assembles: data, modules, objective, probe, export."""
+"""What the loop asks of a stage. A stage only assembles: data, modules, objective, probe, export.
+
+Stages whose models take turns, or follow one another, also say what `Turns` says.
+"""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor, nn
@@ -27,4 +30,22 @@ class Stage(Protocol):
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write such a state of `trained`, whole, in the published layout; the main rank alone does."""
+        ...
+
+
+@runtime_checkable
+class Turns(Protocol):
+    """A stage that trains several models by turns, or keeps one that follows another."""
+
+    averaged: tuple[str, ...]
+    """Parts of `trained` whose average is kept, by a word of their weights' names; none for all of it."""
+    kept: dict[str, Tensor]
+    """Tensors beside `trained` that the stage itself changes, in place: a resumed run needs them."""
+
+    def parts_of(self, step: int) -> tuple[str, ...]:
+        """Return the parts of `trained` that an update is of, by a word of their names; none for all."""
+        ...
+
+    def after_update(self, step: int) -> str:
+        """Do what follows the update of this number; return why the run should end here, if it should."""
         ...
