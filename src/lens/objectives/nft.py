@@ -41,14 +41,14 @@ def optimality(advantage: Tensor, width: float = 10.0) -> Tensor:
     return (advantage / width + 0.5).clamp(0, 1)
 
 
-def share_of_even_groups(raw: Tensor) -> Tensor:
-    """Return the share of groups whose pictures were all judged alike, and so teach nothing.
+def are_even(raw: Tensor) -> Tensor:
+    """Return of each group whether its pictures were all judged alike, and so teach nothing.
 
-    Shapes: raw (G, K) -> ().
+    Shapes: raw (G, K), NaN where a score is missing -> (G,).
     """
     lowest = raw.nan_to_num(torch.inf).amin(dim=1)
     highest = raw.nan_to_num(-torch.inf).amax(dim=1)
-    return (highest - lowest <= 1e-6).float().mean()
+    return highest - lowest <= 1e-6
 
 
 def nft_terms(

@@ -99,6 +99,20 @@ def ranks_of(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks
         dist.destroy_process_group()
 
 
+def own_rank() -> tuple[int, int]:
+    """Return which of how many processes of the run this is."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def of_all_ranks(value: Any) -> list[Any]:
+    """Return what each rank gives, in their order; every rank must ask."""
+    if not dist.is_initialized():
+        return [value]
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def shard(trained: nn.Module, ranks: Ranks) -> list[Any]:
     """Split a module's weights over the ranks, in place; return the parts that gather theirs by themselves.
 

@@ -66,7 +66,16 @@ class PretrainStage:
             for size in dict.fromkeys(sizes)
         ]
         self._odds = np.array([len(bucket) for bucket in self._buckets]) / sum(map(len, self._buckets))
-        self._held_out = cached_bucket(settings.cache, source, probe_sizes[0], layers, 1, HELD_OUT_SHARD)
+        self._held_out = {
+            "": cached_bucket(settings.cache, source, probe_sizes[0], layers, 1, HELD_OUT_SHARD)
+        }
+        # Of one kind of captions each, so that models of other captions can be compared.
+        for style in settings.probe_styles if settings.probe_losses else ():
+            world = World.of(settings.num_things, float(style == "dense"))
+            told = Source(self._vae, self._text_encoder, self._tokenizer, world, settings.world_seed)
+            for ratio, size in zip(settings.probe_ratios, probe_sizes, strict=True):
+                bucket = cached_bucket(settings.cache, told, size, layers, 1, HELD_OUT_SHARD)
+                self._held_out[f"{style}/{ratio}"] = bucket
 
     def objective(self, step: int, index: int) -> Objective:
         settings = self.settings
@@ -138,13 +147,16 @@ class PretrainStage:
 
     def _held_out_loss(self) -> dict[str, float]:
         """Return the loss at fixed times, examples and noise."""
-        examples = self._held_out.draw(np.random.default_rng(0), 64)
-        noise = torch.randn(examples.latents.shape, generator=generator_for(0, "pretrain/held_out"))
-        losses = {
-            f"loss_t{t}": float(self._loss(examples, torch.full((64,), t), noise).loss)
-            for t in HELD_OUT_TIMES
-        }
-        return losses | {"loss": float(np.mean(list(losses.values())))}
+        found = {}
+        for name, bucket in self._held_out.items():
+            examples = bucket.draw(np.random.default_rng(0), 64)
+            noise = torch.randn(examples.latents.shape, generator=generator_for(0, "pretrain/held_out"))
+            losses = {
+                t: float(self._loss(examples, torch.full((64,), t), noise).loss) for t in HELD_OUT_TIMES
+            }
+            found[f"loss/{name}" if name else "loss"] = float(np.mean(list(losses.values())))
+            found |= {} if name else {f"loss_t{t}": loss for t, loss in losses.items()}
+        return found
 
     def _pipeline(self, denoiser: nn.Module) -> LensPipeline:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler

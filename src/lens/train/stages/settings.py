@@ -85,6 +85,8 @@ class PretrainSettings(BatchSettings):
     """Aspect ratios that probes draw in, by turns."""
     probe_styles: tuple[Literal["brief", "dense"], ...] = Field(("brief",), min_length=1)
     """Captions that probes ask by; numbers of the second are `dense/...`."""
+    probe_losses: bool = False
+    """Whether probes measure the held-out loss for each of these captions and ratios: `loss/brief/1:1`."""
     variant: str = "nano"
     """Variant whose steps and guidance the exported model takes by default."""
 

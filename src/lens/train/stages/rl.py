@@ -1,0 +1,357 @@
+"""Tune a model by rewards: DiffusionNFT, with rollouts judged while the next ones are drawn.
+
+An update first draws its groups of pictures with the sampling policy, then learns from each group at some of
+the rollout's own times. Spec: section 9. Letters: G groups, K pictures of a group, C channels, h and w latent
+cells, L captured layers, T text tokens, E their width, R ranks.
+"""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lens.core.flow import interpolate
+from lens.core.packing import pack_latents, unpack_latents
+from lens.core.randomness import generator_for
+from lens.core.schedule import sampling_sigmas
+from lens.errors import SettingError
+from lens.models.checkpoints.catalog import resolve_model
+from lens.models.checkpoints.writing import forget_origin
+from lens.models.denoiser import LensTransformer2DModel
+from lens.models.vae import decode_latents
+from lens.objectives.nft import (
+    advantages,
+    are_even,
+    diversity,
+    nft_terms,
+    old_decay,
+    optimality,
+)
+from lens.objectives.objective import Objective, Work
+from lens.rl.nano_prompts import nano_prompts
+from lens.rl.prompt_set import RLPrompt, read_prompts
+from lens.rl.reward import Score
+from lens.rl.rewards.pool import RewardPool, gathered
+from lens.rl.rewards.settings import reward_of
+from lens.sampling.denoising import predicted_velocity
+from lens.sampling.pipeline import LensPipeline
+from lens.sampling.solvers import solver_named
+from lens.sampling.text_batch import TextBatch
+from lens.train.adapters import adapter_in, export_adapter
+from lens.train.devices import autocast, chosen_device
+from lens.train.encoders import Encoders
+from lens.train.flops import forward_flops
+from lens.train.parallel import of_all_ranks, own_rank
+from lens.train.pictures import grid_of
+from lens.train.roles import BASE, Roles
+from lens.train.stages.nano_probe import NanoProbe
+from lens.train.stages.rl_settings import RlSettings
+from lens.train.stages.settings import sizes_of
+
+THETA, OLD = "theta", "old"
+SMOOTHING = 0.9
+"""Decay of the running means that tell a collapse."""
+
+
+class Group(NamedTuple):
+    """Pictures of one prompt that were drawn for an update."""
+
+    prompt: RLPrompt
+    latents: Tensor
+    """(K, C, h, w)."""
+    times: Tensor
+    """(K, times a picture is learned from)."""
+
+
+class Rollouts(NamedTuple):
+    """What an update learns from: this rank's groups, and numbers of all."""
+
+    step: int
+    groups: dict[int, Group]
+    optimal: dict[int, Tensor]
+    """(K,) of each group: how likely its pictures are good ones."""
+    weights: dict[int, Tensor]
+    """(K,) of each group: 1, or 0 where there is no score."""
+    numbers: dict[str, float]
+    elapsed_s: float
+
+
+class RlStage:
+    averaged = (THETA,)
+
+    def __init__(self, settings: RlSettings):
+        self.settings = settings
+        self.device = chosen_device(settings.device)
+        self._folder = resolve_model(settings.model)
+        denoiser: Any = LensTransformer2DModel.from_pretrained(
+            settings.start_from or self._folder / "transformer", torch_dtype=torch.float32
+        )
+        forget_origin(denoiser)
+        self._config = denoiser.config
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self._encoders = Encoders(self._folder, denoiser.config.selected_layer_index, self.device, dtype)
+        self._features = lru_cache(256)(self._encoders.features)
+        self._roles = Roles(
+            denoiser, (THETA,), (OLD,), settings.lora, settings.seed, settings.gradient_checkpointing
+        )
+        self.trained = self._roles.module.to(self.device)
+        prompts = _prompts_of(settings)
+        if len(prompts) <= settings.held_out:
+            needs = f"fewer than the {len(prompts)} prompts that there are"
+            raise SettingError("held_out", settings.held_out, needs)
+        num_trained = len(prompts) - settings.held_out
+        self._prompts, self._held_out = prompts[:num_trained], prompts[num_trained:]
+        self._sizes = [size for base in settings.bases for size in sizes_of("ratios", settings.ratios, base)]
+        rank, num_ranks = own_rank()
+        if settings.prompts_per_step % num_ranks:
+            needs = f"a multiple of {num_ranks}, the number of processes"
+            raise SettingError("prompts_per_step", settings.prompts_per_step, needs)
+        self._own = range(rank, settings.prompts_per_step, num_ranks)
+        self._pool = self._pool_of(settings.reward, "reward")
+        other = settings.held_out_reward
+        self._judge = self._pool_of(other, "held_out") if other else self._pool
+        self._probe = NanoProbe(
+            settings.probe_prompts, [self._sizes[0]], self.device, settings.precision
+        )
+        self._shown: list[np.ndarray] = []
+        self._why_failed = ""
+        self._rollouts: Rollouts | None = None
+        # First and running diversity, first and running reward: what a collapse is told by.
+        self._monitors = torch.full((4,), torch.nan)
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        return self._roles.kept | {"monitors": self._monitors}
+
+    def parts_of(self, step: int) -> tuple[str, ...]:
+        return (THETA,)
+
+    def objective(self, step: int, index: int) -> Objective:
+        settings = self.settings
+        if self._rollouts is None or self._rollouts.step != step:
+            self._rollouts = self._drawn(step)
+        drawn = self._rollouts
+        turn, number = divmod(index, settings.prompts_per_step)
+        group, weights = drawn.groups[number], drawn.weights[number]
+        clean, t = group.latents, group.times[:, turn]                                          # (K,)
+        told = {name: torch.tensor(value) for name, value in drawn.numbers.items()}
+        work = self._work(group, first=turn == 0, drawn=drawn)
+        if not weights.any() and not torch.distributed.is_initialized():  # several ranks keep in step
+            nothing = torch.zeros((), device=self.device, requires_grad=True)
+            return Objective(nothing, dict.fromkeys(("policy", "kl", "drift"), nothing.detach()) | told, work)
+        draw = generator_for(settings.seed, "rl/noise again", step, index)
+        noisy = interpolate(clean, torch.randn(clean.shape, generator=draw).to(clean), t)       # (K, C, h, w)
+        with torch.no_grad():
+            old = self._velocity(OLD, group, noisy, t)
+            reference = self._velocity(BASE, group, noisy, t) if settings.kl_weight else None
+        self._roles.take(THETA)
+        new = self._velocity(THETA, group, noisy, t)
+        terms = nft_terms(
+            new, old, reference, noisy, clean, t=t, optimal=drawn.optimal[number], nft_beta=settings.nft_beta
+        )
+        losses = (terms.policy + settings.kl_weight * terms.kl) * weights                        # (K,)
+        named = {"policy": terms.policy, "kl": terms.kl, "drift": terms.drift}
+        told = {name: (value.detach() * weights).mean() for name, value in named.items()} | told
+        return Objective(losses.mean(), told, work)
+
+    def after_update(self, step: int) -> str:
+        settings = self.settings
+        self._roles.follow(OLD, THETA, old_decay(step + 1, settings.old_decay))
+        drawn = self._rollouts
+        assert drawn is not None and drawn.step == step
+        if drawn.numbers["failed"] > settings.collapse.most_failed:
+            share = f"{drawn.numbers['failed']:.0%} of the pictures"
+            return f"ended, as {share} got no score ({self._why_failed})"
+        now = torch.tensor([drawn.numbers["diversity"], drawn.numbers["reward"]])
+        first, running = self._monitors[:2], self._monitors[2:]
+        if first.isnan().any():
+            first.copy_(now)
+            running.copy_(now)
+        running.lerp_(now, 1 - SMOOTHING)
+        least = (settings.collapse.least_diversity, settings.collapse.least_reward)
+        for name, one, start, share in zip(("diversity", "reward"), running, first, least, strict=True):
+            if one < share * start:
+                return f"ended, as {name} fell from {start:.3g} to {one:.3g}: a collapse"
+        return ""
+
+    def probe(self) -> dict[str, float]:
+        settings = self.settings
+        found: dict[str, float] = {}
+        with self._roles.acting(THETA) as denoiser:
+            for turn, guidance in enumerate(settings.probe_guidance if settings.probe_prompts else ()):
+                numbers = self._probe.numbers(
+                    self._pipeline(denoiser), guidance_scale=guidance,
+                    num_inference_steps=settings.probe_steps,
+                )  # fmt: skip
+                prefix = "" if turn == 0 else f"guidance {guidance:g}/"
+                found |= {prefix + name: value for name, value in numbers.items()}
+            if self._held_out:
+                found |= self._judged(denoiser)
+        return found
+
+    def sample_grid(self):
+        if self._shown:
+            shown = torch.from_numpy(np.stack(self._shown[:12])).permute(0, 3, 1, 2)          # (N, 3, H, W)
+            return grid_of(shown / 127.5 - 1, columns=4)
+        return self._probe.grid() if self.settings.probe_prompts else None
+
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
+        if self.settings.lora:
+            start = "denoiser."
+            own = {name.removeprefix(start): tensor for name, tensor in state.items()}
+            export_adapter(adapter_in(own, self.settings.lora.alpha, THETA), folder)
+            return
+        copy: Any = LensTransformer2DModel.from_config(self._config)
+        copy.load_state_dict(self._roles.state_of(THETA, state))
+        copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
+
+    def _drawn(self, step: int) -> Rollouts:
+        """Draw this rank's groups of an update and wait for their scores."""
+        settings, started_at = self.settings, time.perf_counter()
+        groups, waiting = {}, {}
+        with torch.no_grad(), self._roles.acting(OLD) as denoiser:
+            for number in self._own:
+                group = self._drawn_group(denoiser, step, number)
+                groups[number] = group
+                pictures = self._pictures(group.latents)
+                waiting[number] = self._pool.submit(pictures, [group.prompt] * len(pictures))
+        scores = {number: gathered(futures) for number, futures in waiting.items()}
+        self._why_failed = next((one.failure for row in scores.values() for one in row if one.failure), "")
+        spread = {number: float(diversity(group.latents)) for number, group in groups.items()}
+        found = {
+            number: ([one.value for one in row], _mean_parts(row), spread[number])
+            for number, row in scores.items()
+        }
+        everyone = {number: facts for part in of_all_ranks(found) for number, facts in part.items()}
+        rows = [everyone[number] for number in range(settings.prompts_per_step)]
+        raw = torch.tensor([[torch.nan if one is None else one for one in row[0]] for row in rows])  # (G, K)
+        likely = optimality(advantages(raw, settings.advantage_clip), settings.advantage_width)      # (G, K)
+        is_there = raw.isfinite()
+        weights = is_there.float()                                                                   # (G, K)
+        if not settings.even_groups:
+            weights *= ~are_even(raw)[:, None]
+        numbers = {
+            "reward": float(raw.nanmean()) if is_there.any() else 0.0,
+            "diversity": float(np.mean([row[2] for row in rows])),
+            "even_groups": float(are_even(raw).float().mean()),
+            "failed": float((~is_there).float().mean()),
+        }
+        for name in sorted({name for row in rows for name in row[1]}):
+            numbers[f"reward/{name}"] = float(np.mean([row[1][name] for row in rows if name in row[1]]))
+        return Rollouts(
+            step, groups, {number: likely[number].to(self.device) for number in groups},
+            {number: weights[number].to(self.device) for number in groups},
+            numbers, time.perf_counter() - started_at,
+        )  # fmt: skip
+
+    def _drawn_group(self, denoiser: Any, step: int, number: int) -> Group:
+        settings = self.settings
+        epoch, place = divmod(step * settings.prompts_per_step + number, len(self._prompts))
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self._prompts))
+        prompt = self._prompts[order[place]]
+        rng = np.random.default_rng([settings.seed, step, number])
+        h, w = (side // 16 for side in self._sizes[rng.integers(len(self._sizes))])
+        noise = generator_for(settings.seed, "rl/noise", step, number)
+        shape = (settings.pictures_per_prompt, self._config.in_channels, h, w)
+        x = pack_latents(torch.randn(shape, generator=noise)).to(self.device)                   # (K, h*w, C)
+        sigmas = sampling_sigmas(h * w, settings.rollout_steps)
+        text = self._text(prompt, len(x))
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            with autocast(self.device, settings.precision):
+                return predicted_velocity(denoiser, x, sigma, text, (h, w), None)
+
+        latents = unpack_latents(solver_named(settings.solver)(velocity, sigmas, x), h, w)
+        own = sigmas[:-2]  # the last step's start is left out: there is hardly any noise to learn at
+        places = np.stack([rng.permutation(len(own)) for _ in range(len(x))])
+        chosen = torch.from_numpy(places[:, : settings.times_per_picture])
+        return Group(prompt, latents, own[chosen].to(self.device))
+
+    def _velocity(self, role: str, group: Group, noisy: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity of a role at points on the way to a group's pictures, (K, C, h, w)."""
+        h, w = noisy.shape[2:]
+        text = self._text(group.prompt, len(noisy))
+        with self._roles.acting(role) as denoiser, autocast(self.device, self.settings.precision):
+            tokens = denoiser(
+                hidden_states=pack_latents(noisy), encoder_hidden_states=text.features,
+                encoder_hidden_states_mask=text.mask, timestep=t, img_shapes=[(1, h, w)], return_dict=False,
+            )[0]  # fmt: skip
+        return unpack_latents(tokens.float(), h, w)
+
+    def _text(self, prompt: RLPrompt, count: int) -> TextBatch:
+        features = self._features(prompt.prompt).float().to(self.device)                        # (L, T, E)
+        mask = torch.ones(count, features.shape[1], dtype=torch.bool, device=self.device)
+        return TextBatch([layer.expand(count, -1, -1) for layer in features], mask)
+
+    def _pictures(self, latents: Tensor) -> list[np.ndarray]:
+        with autocast(self.device, self.settings.precision):
+            pixels = decode_latents(self._encoders.vae, latents)                                # (K, 3, H, W)
+        whole = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        return list(whole.cpu().numpy())
+
+    def _judged(self, denoiser: Any) -> dict[str, float]:
+        """Return what held-out prompts score, a picture each, drawn as rollouts are."""
+        self._shown, waiting = [], []
+        for number, prompt in enumerate(self._held_out):
+            h, w = (side // 16 for side in self._sizes[number % len(self._sizes)])
+            noise = generator_for(self.settings.seed, "rl/held_out", 0, number)
+            x = pack_latents(torch.randn(1, self._config.in_channels, h, w, generator=noise)).to(self.device)
+            text = self._text(prompt, 1)
+
+            def velocity(x: Tensor, sigma: float, text=text, cells=(h, w)) -> Tensor:
+                with autocast(self.device, self.settings.precision):
+                    return predicted_velocity(denoiser, x, sigma, text, cells, None)
+
+            sigmas = sampling_sigmas(h * w, self.settings.probe_steps)
+            latents = unpack_latents(solver_named(self.settings.solver)(velocity, sigmas, x), h, w)
+            (picture,) = self._pictures(latents)
+            waiting += self._judge.submit([picture], [prompt])
+            self._shown += [picture] if number % len(self._sizes) == 0 else []
+        scores = gathered(waiting)
+        values = [one.value for one in scores if one.value is not None]
+        parts = {f"held_out/{name}": value for name, value in _mean_parts(scores).items()}
+        failed = 1 - len(values) / len(scores)
+        return {"held_out/reward": float(np.mean(values or [0.0])), "held_out/failed": failed} | parts
+
+    def _work(self, group: Group, first: bool, drawn: Rollouts) -> Work:
+        """Return the work of one group at one time; the drawing counts with the first of them."""
+        count, cells = len(group.latents), group.latents[0, 0].numel()
+        num_text = self._features(group.prompt.prompt).shape[1]
+        forward = forward_flops(self._config, cells, num_text)
+        passes = 3 + 1 + bool(self.settings.kl_weight) + (self.settings.rollout_steps if first else 0)
+        waited = drawn.elapsed_s / len(drawn.groups) if first else 0.0
+        tokens = count * (cells + num_text)
+        return Work(count if first else 0, tokens, count * passes * forward, waited)
+
+    def _pool_of(self, reward: Any, name: str) -> RewardPool:
+        settings = self.settings
+        rank, _ = own_rank()
+        folder = settings.out / "rewards" / f"rank_{rank}"
+        judge = reward_of(reward, folder, name)
+        return RewardPool(judge, settings.reward_workers, settings.reward_timeout_s)
+
+    def _pipeline(self, denoiser: Any) -> LensPipeline:
+        return LensPipeline.from_pretrained(
+            self._folder, transformer=denoiser, vae=self._encoders.vae,
+            text_encoder=self._encoders.text_encoder, tokenizer=self._encoders.tokenizer,
+        )  # fmt: skip
+
+
+def _prompts_of(settings: RlSettings) -> list[RLPrompt]:
+    if settings.prompts is not None:
+        return read_prompts(settings.prompts)
+    assert settings.nano_prompts is not None
+    return nano_prompts(**settings.nano_prompts.model_dump())
+
+
+def _mean_parts(scores: list[Score]) -> dict[str, float]:
+    """Return the mean of every part over the pictures that have it."""
+    names = sorted({name for one in scores for name in one.parts})
+    return {
+        name: float(np.mean([one.parts[name] for one in scores if name in one.parts])) for name in names
+    }
