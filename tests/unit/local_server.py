@@ -19,9 +19,13 @@ class Answering(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64  # with 5, the default, threads that connect at once wait a second to be let in
+
+
 def started_server(handler: type[Answering]) -> ThreadingHTTPServer:
     """Return a server that answers in threads of its own until it is shut down."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     # Looks often whether it is to stop: the half second by default is most of what a test takes.
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server

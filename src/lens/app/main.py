@@ -18,6 +18,7 @@ from lens.app.generate import generate
 from lens.app.info import info
 from lens.app.known_models import models
 from lens.app.process import process, running
+from lens.app.rl import rl
 from lens.app.training import train
 from lens.errors import LensError
 
@@ -37,6 +38,7 @@ for word in (generate, models, info, convert, ablate):
     app.command()(word)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
+app.add_typer(rl, name="rl")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

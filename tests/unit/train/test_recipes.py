@@ -11,7 +11,12 @@ from lens.core.schedule import training_mu
 from lens.train.run import STAGES, settings_of
 
 RECIPES = Path(__file__).parents[3] / "recipes"
-TRAINED = sorted(path for folder in ("nano", "lens", "toy") for path in (RECIPES / folder).glob("*.yaml"))
+TRAINED = sorted(
+    path
+    for folder in ("nano", "lens", "toy")
+    for path in (RECIPES / folder).glob("*.yaml")
+    if path.stem != "rl_prompts"  # of prompts, not of a run
+)
 
 
 def of(path: Path):

@@ -1,0 +1,124 @@
+"""The one JSON object in a language model's answer, mended where what is broken leaves no doubt.
+
+Knows nothing of what the object means.
+"""
+
+import ast
+import json
+import re
+from typing import Any, NoReturn
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_PIECE = re.compile(rf'{_STRING}|[^"]+|"', re.DOTALL)
+_THOUGHTS = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+_CURLED_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"'})
+
+Pairs = list[tuple[str, Any]]
+"""An object in its own order; a name may stand twice."""
+
+
+class BrokenJson(ValueError):
+    """An answer without exactly one JSON object; the message says why, for the one who gave it."""
+
+
+def json_object(text: str) -> Pairs:
+    """Return the names and values of the only JSON object in a text.
+
+    Passed over: words around it, code fences, thoughts. Mended: commas too many before a bracket, commas that
+    are missing between lines, curled or single quotes, comments, line breaks in strings, closing brackets
+    that are missing at the end. Objects inside are `Pairs` too.
+
+    Raises: BrokenJson for none, more than one, a list of objects, and what cannot be mended.
+    """
+    text = _FENCE.sub("", _THOUGHTS.sub("", text)).strip().lstrip("\ufeff")
+    if not text:
+        raise BrokenJson("the answer is empty")
+    if text.startswith("["):
+        raise BrokenJson("the answer is a JSON array, not an object")
+    found: list[Pairs] = []
+    place = text.find("{")
+    while place >= 0:
+        if not re.match(r"""\{\s*["'\u201c}]""", text[place:]):  # braces in a sentence
+            place = text.find("{", place + 1)
+            continue
+        pairs, length = _read(text[place:])
+        found.append(pairs)
+        place = text.find("{", place + length)
+    if len(found) != 1:
+        number = f"{len(found)} JSON objects" if found else "no JSON object"
+        raise BrokenJson(f"the answer has {number}, not exactly one")
+    if any("\ud800" <= character <= "\udfff" for character in json.dumps(found, ensure_ascii=False)):
+        raise BrokenJson("the JSON has half of a character that needs two escapes")
+    return found[0]
+
+
+def _read(text: str) -> tuple[Pairs, int]:
+    """Return the object that a text begins with, and how many characters of the text it takes."""
+    try:
+        return _decoded(text)
+    except json.JSONDecodeError as error:
+        fault = error
+    for changed in (text, text.translate(_CURLED_QUOTES)):
+        try:
+            return _decoded(_mended(changed))[0], _end_of(text)
+        except json.JSONDecodeError:
+            continue
+    end = text.rfind("}") + 1
+    try:
+        literal = ast.literal_eval(text[:end])
+        if isinstance(literal, dict):
+            return [(str(name), value) for name, value in literal.items()], end
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    _refuse(fault)
+
+
+def _decoded(text: str) -> tuple[Pairs, int]:
+    try:
+        return json.JSONDecoder(object_pairs_hook=list, strict=False).raw_decode(text)
+    except RecursionError as error:
+        raise BrokenJson("the JSON is nested too deeply") from error
+
+
+def _end_of(text: str) -> int:
+    """Return where the first object of a text ends, by its brackets; the whole text if it does not."""
+    depth = 0
+    for piece in _PIECE.finditer(text):
+        if piece.group().startswith('"'):
+            continue
+        for offset, character in enumerate(piece.group()):
+            depth += (character in "{[") - (character in "}]")
+            if depth == 0:
+                return piece.start() + offset + 1
+    return len(text)
+
+
+def _mended(text: str) -> str:
+    """Return a text with the slips between strings put right."""
+    pieces = [match.group() for match in _PIECE.finditer(text)]
+    open_brackets: list[str] = []
+    for place, piece in enumerate(pieces):
+        if piece.startswith('"'):
+            continue
+        piece = re.sub(r"(^|\s)//[^\n]*", r"\1", piece)
+        piece = re.sub(r"\b(True|False|None)\b", lambda match: _WORDS[match.group()], piece)
+        piece = re.sub(r",(\s*[}\]])", r"\1", piece)
+        is_between = 0 < place < len(pieces) - 1 and pieces[place + 1] != '"'
+        if is_between and piece.isspace() and "\n" in piece:
+            piece = "," + piece
+        pieces[place] = piece
+        for character in piece:
+            if character in "{[":
+                open_brackets.append("}" if character == "{" else "]")
+            elif character in "}]" and open_brackets:
+                open_brackets.pop()
+    whole = "".join(pieces)
+    if open_brackets and (not pieces or pieces[-1] != '"'):
+        whole = whole.rstrip().rstrip(",") + "".join(reversed(open_brackets))
+    return whole
+
+
+def _refuse(fault: json.JSONDecodeError) -> NoReturn:
+    raise BrokenJson(f"the JSON is broken: {fault.msg} at character {fault.pos}") from fault

@@ -1,0 +1,166 @@
+"""What is asked of a model is asked once, asked again where it was wrong, and never lost."""
+
+import json
+import threading
+
+import pytest
+from local_server import Answering, started_server
+from writing_server import completion
+
+from lens.rl.asking import Asking, Task, Unanswered, Unfit, asked_by
+from lens.rl.prompt_recipe import LanguageModel
+
+
+class Scripted:
+    """Answers by what was asked: a text, or a status where it is a number."""
+
+    def __init__(self, answer_to):
+        self.asked, lock = [], threading.Lock()
+        outer = self
+
+        class Handler(Answering):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with lock:
+                    outer.asked.append(body)
+                answer = answer_to(body)
+                if isinstance(answer, int):
+                    self.send(answer, {}, b"no")
+                else:
+                    whole = answer if isinstance(answer, dict) else completion(answer)
+                    self.send(200, {}, json.dumps(whole).encode())
+
+        self.http = started_server(Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+
+@pytest.fixture
+def served():
+    servers = []
+
+    def start(answer_to):
+        servers.append(Scripted(answer_to))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def model_at(url: str, **changes) -> LanguageModel:
+    endpoint = {"url": url, "model": "writer", "first_wait_s": 0.0, "max_attempts": 2}
+    return LanguageModel.of({"endpoint": endpoint, "concurrency": 3} | changes)
+
+
+def asking_at(url: str, folder, **changes) -> Asking:
+    return Asking(model_at(url, **changes), folder / "answers.jsonl")
+
+
+def even(answer: str) -> int:
+    if not answer.isdigit() or int(answer) % 2:
+        raise Unfit("odd", f"{answer} is not even")
+    return int(answer)
+
+
+def tasks(count: int) -> list[Task[int]]:
+    return [Task(f"task {n}", asked_by("Count.", f"Say {n}."), even) for n in range(count)]
+
+
+def said(body) -> str:
+    return body["messages"][1]["content"].removeprefix("Say ").removesuffix(".")
+
+
+def test_an_answer_that_is_wrong_is_asked_for_again_with_what_was_wrong(served, tmp_path):
+    server = served(lambda body: said(body) if len(body["messages"]) == 2 else "10")
+    with asking_at(server.url, tmp_path) as asking:
+        found = dict(asking.outcomes(tasks(4)))
+    assert [found[f"task {n}"].result for n in range(4)] == [0, 10, 2, 10]
+    assert [found[f"task {n}"].tries for n in range(4)] == [1, 2, 1, 2]
+    assert found["task 1"][3:] == (200, 100)
+    again = next(body for body in server.asked if len(body["messages"]) == 4 and said(body) == "3")
+    assert again["messages"][2] == {"role": "assistant", "content": "3"}
+    assert "3 is not even" in again["messages"][3]["content"]
+
+
+def test_what_never_is_right_falls_with_the_reason_and_all_its_tokens(served, tmp_path):
+    server = served(lambda body: "7")
+    with asking_at(server.url, tmp_path, max_tries=3) as asking:
+        ((_, outcome),) = asking.outcomes(tasks(1))
+    assert outcome == (None, "odd", 3, 300, 150)
+
+
+def test_nothing_that_was_answered_is_asked_again(served, tmp_path):
+    server = served(said)
+    for calls in (7 + 2 * 3, 0):  # the three odd ones have three tries
+        with asking_at(server.url, tmp_path) as asking:
+            first = dict(asking.outcomes(tasks(7)))
+        assert asking.num_calls == calls
+    assert len(server.asked) == 13 and len(first) == 7
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"message": {"content": "I must not."}, "finish_reason": "content_filter"}, "refusal"),
+        ({"message": {"content": "2"}, "finish_reason": "length"}, "cut"),
+    ],
+)
+def test_refusals_and_answers_that_were_cut_off_are_no_answers(served, tmp_path, message, reason):
+    server = served(lambda body: {"choices": [message]})
+    with asking_at(server.url, tmp_path, max_tries=1) as asking:
+        ((_, outcome),) = asking.outcomes(tasks(1))
+    assert (outcome.result, outcome.reason) == (None, reason)
+
+
+def test_a_question_that_the_endpoint_does_not_take_falls_alone(served, tmp_path):
+    server = served(lambda body: 400 if said(body) == "2" else "4")
+    with asking_at(server.url, tmp_path) as asking:
+        found = dict(asking.outcomes(tasks(6)))
+    assert [name for name, one in found.items() if one.reason == "turned_down"] == ["task 2"]
+    assert sum(one.result == 4 for one in found.values()) == 5
+
+
+def test_an_endpoint_that_takes_no_question_at_all_ends_the_run(served, tmp_path):
+    server = served(lambda body: 400)
+    impatient = asking_at(server.url, tmp_path, give_up_after=5)
+    with impatient as asking, pytest.raises(Unanswered, match="answers 400"):
+        list(asking.outcomes(tasks(100)))
+    assert len(server.asked) < 20
+
+
+def test_a_wrong_key_ends_the_run_at_once(served, tmp_path):
+    server = served(lambda body: 401)
+    with asking_at(server.url, tmp_path) as asking, pytest.raises(Unanswered, match="OPENAI_API_KEY"):
+        list(asking.outcomes(tasks(100)))
+    assert len(server.asked) < 10
+
+
+def test_a_dead_endpoint_ends_the_run_and_loses_nothing(served, tmp_path):
+    server = served(said)
+    with asking_at(server.url, tmp_path, max_tries=1) as asking:
+        list(asking.outcomes(tasks(4)))
+    dead = asking_at("http://127.0.0.1:9/v1", tmp_path, max_tries=1)
+    with dead as asking, pytest.raises(Unanswered, match=r"cannot be reached.*go on"):
+        list(asking.outcomes(tasks(100)))
+    with asking_at(server.url, tmp_path, max_tries=1) as asking:
+        assert len(list(asking.outcomes(tasks(6)))) == 6
+    assert asking.num_calls == 2
+
+
+def test_one_hiccup_does_not_keep_others_from_being_asked(served, tmp_path):
+    server = served(lambda body: 503 if said(body) == "1" else "4")
+    found = []
+    with asking_at(server.url, tmp_path) as asking, pytest.raises(Unanswered, match="5 questions"):
+        found += asking.outcomes(tasks(6))
+    assert asking.num_calls == 5
+
+
+def test_fields_of_a_request_are_added_and_taken_out(served, tmp_path):
+    server = served(said)
+    request = {"response_format": {"type": "json_object"}, "max_tokens": None, "temperature": 0.1}
+    with asking_at(server.url, tmp_path, request=request) as asking:
+        list(asking.outcomes(tasks(1)))
+    (body,) = server.asked
+    assert body["response_format"] == {"type": "json_object"} and body["temperature"] == 0.1
+    assert "max_tokens" not in body and body["model"] == "writer" and body["seed"] >= 0
