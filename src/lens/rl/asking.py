@@ -105,7 +105,7 @@ class Asking:
                 except ChatError as error:
                     in_a_row += 1
                     is_of_this_one = error.status in REFUSES_THIS_ONE
-                    if in_a_row >= self.model.give_up_after or (error.is_final and not is_of_this_one):
+                    if in_a_row >= self._patience or (error.is_final and not is_of_this_one):
                         raise _unanswered(error, num_done) from error
                     if not is_of_this_one:
                         failed.append(error)
@@ -115,6 +115,12 @@ class Asking:
                 yield name, outcome
         if failed:
             raise _unanswered(failed[-1], num_done)
+
+    @property
+    def _patience(self) -> int:
+        """Return how many failures in a row mean that the endpoint is dead: fewer where it never answered."""
+        most = self.model.give_up_after
+        return most if self.num_calls else min(most, self.model.concurrency)
 
     def _outcome(self, task: Task[T]) -> Outcome[T]:
         messages, tokens = list(task.messages), [0, 0]

@@ -21,7 +21,10 @@ class LanguageModel(Settings):
     concurrency: int = Field(8, ge=1)
     """Questions at once."""
     give_up_after: int = Field(20, ge=1)
-    """Questions in a row without an answer, after which the endpoint is taken for dead."""
+    """Questions in a row without an answer, after which the endpoint is taken for dead.
+
+    One that has not answered a run at all is so after as many as are asked at once, where that is fewer.
+    """
     max_tries: int = Field(3, ge=1)
     """Answers asked for until one is right; what was wrong is told to the model."""
     temperature: float = Field(0.9, ge=0)

@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 from writing_server import WritingServer
 
+from lens.config import read_recipe
 from lens.errors import LensError, SettingError
 from lens.rl.asking import Unfit
 from lens.rl.prompt_recipe import TaxonomySet, recipe_of
@@ -90,6 +92,14 @@ def test_an_answer_of_another_form_is_refused(answer, reason):
     with pytest.raises(Unfit) as refused:
         read_written(answer)
     assert refused.value.reason == reason
+
+
+def test_the_recipe_that_ships_has_the_papers_numbers():
+    path = Path(__file__).parents[3] / "recipes" / "rl" / "prompts.yaml"
+    settings = recipe_of(read_recipe(path), str(path))
+    assert isinstance(settings, TaxonomySet)
+    assert (settings.count, settings.categories) == (8406, CATEGORIES)
+    assert (settings.min_words, settings.max_words, settings.max_criteria) == (30, 60, 10)
 
 
 @pytest.mark.parametrize(
