@@ -110,12 +110,12 @@ def nudged(x_t: Tensor, noise: Tensor, size: float = 0.1) -> Tensor:
     return x_t + size * noise
 
 
-def aligned(fake: Tensor, student: Tensor, share: float) -> Tensor:
-    """Return a weight of the fake model moved toward the student's: (1 - share) fake + share student.
+def with_gradient(x_0: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """Return a loss of this value whose gradient at x_0 is the given one, worked out elsewhere.
 
-    Paper: implicit distribution alignment (SenseFlow, arXiv 2506.00523), whose share is 0.03.
+    Shapes: x_0 and gradient (B, C, h, w), value () -> ().
     """
-    return torch.lerp(fake, student, share)
+    return value.detach() + ((x_0 - x_0.detach()) * gradient.detach()).sum()
 
 
 def next_input(x_0: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, noise: Tensor | None) -> Tensor:

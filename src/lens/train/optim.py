@@ -69,9 +69,24 @@ def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimize
             lr=settings.lr, betas=settings.betas, fused=True,
         )
     ]  # fmt: skip
+    _prepare(parts[0])
     if hidden:
         parts.append(Muon(list(hidden.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay))
     return Optimizers(parts, settings.lr)
+
+
+def _prepare(optimizer: torch.optim.Optimizer) -> None:
+    """Give every weight at once what AdamW gives it at its first update.
+
+    Where models take turns, a run may be saved before each had one, and a checkpoint holds all or nothing.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
 
 
 def _rates(module: nn.Module, settings: OptimizerSettings) -> dict[int, float]:

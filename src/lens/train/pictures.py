@@ -1,8 +1,42 @@
-"""Pictures that show what a run has learned so far."""
+"""Pictures that show what a run has learned so far.
+
+Letters: L captured layers, T text tokens, E their width, H and W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+
+from lens.core.randomness import generator_for
+from lens.models.prompts import no_text, pad_features
+from lens.train.devices import autocast
+
+
+def previewed(
+    pipeline: Any, texts: Sequence[Tensor], side: int, seed: int, precision: str, **drawing: Any
+) -> Image.Image:
+    """Return square pictures of encoded prompts, (L, T, E) each, drawn from the same noise at every probe.
+
+    `drawing` goes to the pipeline.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    device = pipeline.transformer.device
+    pictures = []
+    for number, features in enumerate(texts):
+        embeds, mask = pad_features([[layer.to(device) for layer in features]])
+        nothing, no_mask = no_text(embeds)
+        with autocast(device, precision):
+            drawn = pipeline(
+                prompt_embeds=embeds, prompt_mask=mask, negative_prompt_embeds=nothing,
+                negative_prompt_mask=no_mask, height=side, width=side, output_type="pt",
+                generator=generator_for(seed, "denoiser/preview", 0, number), **drawing,
+            )  # fmt: skip
+        pictures.append(drawn.images.float().cpu() * 2 - 1)                                    # (1, 3, H, W)
+    return grid_of(torch.cat(pictures), columns=min(4, len(pictures)))
 
 
 def grid_of(pixels: Tensor, columns: int, gap_px: int = 2) -> Image.Image:

@@ -7,7 +7,7 @@ from lens.config import read_recipe, write_yaml
 from lens.errors import SettingError
 from lens.train.metrics import tracker_of
 
-STAGES = ("vae", "language", "pretrain", "denoiser")
+STAGES = ("vae", "language", "pretrain", "denoiser", "rl", "distill")
 
 
 def train(recipe: Path, overrides: list[str] | None = None) -> Path:
@@ -57,11 +57,12 @@ def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
 
 def settings_of(name: str, values: dict[str, Any], source: str) -> Any:
     """Return the validated settings of a stage."""
-    from lens.train.stages import settings
+    from lens.train.stages import distill_settings, rl_settings, settings
 
     kinds: Any = {
         "vae": settings.VaeSettings, "language": settings.LanguageSettings,
         "pretrain": settings.PretrainSettings, "denoiser": settings.DenoiserSettings,
+        "rl": rl_settings.RlSettings, "distill": distill_settings.DistillSettings,
     }  # fmt: skip
     return kinds[name].of(values, source)
 
@@ -80,6 +81,14 @@ def stage_of(name: str) -> Any:
         from lens.train.stages.denoiser import DenoiserStage
 
         return DenoiserStage
+    if name == "rl":
+        from lens.train.stages.rl import RlStage
+
+        return RlStage
+    if name == "distill":
+        from lens.train.stages.distill import DistillStage
+
+        return DistillStage
     from lens.train.stages.pretrain import PretrainStage
 
     return PretrainStage

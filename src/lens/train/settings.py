@@ -55,7 +55,7 @@ class RunSettings(Settings):
     """What every recipe has, whatever it trains."""
 
     stage: str
-    """Which stage: vae, language, pretrain, denoiser or rl."""
+    """Which stage: vae, language, pretrain, denoiser, rl or distill."""
     out: Path
     """Folder of the run: checkpoints, metrics, samples, and the finished model under `export`."""
     steps: int = Field(gt=0)

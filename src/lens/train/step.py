@@ -66,6 +66,8 @@ def train_step(run: Run, by_block: bool = False) -> dict[str, Tensor]:
         (loss / len(own)).backward()
         logs.append({"loss": loss.detach(), **terms})
         run.work = run.work.plus(work)
+    for part in run.sharded:
+        part.reshard()  # what only went forward still holds its weights whole
     parts = run.parts_of(run.step)
     _leave_alone_all_but(run.trained, parts)
     blocks = block_norms(run.trained) if by_block else {}

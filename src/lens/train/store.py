@@ -65,6 +65,11 @@ class Store:
         """Return a sample's tokens without reading it."""
         return self._lengths[key]
 
+    def cells(self, key: str) -> tuple[int, int]:
+        """Return the rows and columns of a sample's latents without reading it."""
+        _, h, w = self._file(self._shard_of[key]).get_slice(f"{key}.latents").get_shape()
+        return h, w
+
     def add(self, samples: Mapping[str, Sample]) -> None:
         """Write samples as one shard, whole or not at all."""
         tensors: dict[str, Tensor] = {}

@@ -20,7 +20,6 @@ from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
-from lens.models.prompts import no_text, pad_features
 from lens.objectives.flow_matching import packed_flow_matching_errors
 from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
@@ -30,7 +29,7 @@ from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders, fill
 from lens.train.flops import training_flops
 from lens.train.packs import Packs
-from lens.train.pictures import grid_of
+from lens.train.pictures import previewed
 from lens.train.plan import check_memory
 from lens.train.recompute import keep_for_the_way_back
 from lens.train.stages.settings import DenoiserSettings
@@ -112,20 +111,8 @@ class DenoiserStage:
         pipeline = LensPipeline.from_pretrained(
             self._folder, transformer=self._denoiser, vae=self._vae, text_encoder=None, tokenizer=None
         )
-        pipeline.set_progress_bar_config(disable=True)
         side = self.settings.data.bases[0]
-        pictures = []
-        for number, features in enumerate(self._previews):
-            embeds, mask = pad_features([[layer.to(self.device) for layer in features]])
-            nothing, no_mask = no_text(embeds)
-            with autocast(self.device, self.settings.precision):
-                drawn: Any = pipeline(
-                    prompt_embeds=embeds, prompt_mask=mask, negative_prompt_embeds=nothing,
-                    negative_prompt_mask=no_mask, height=side, width=side, output_type="pt",
-                    generator=generator_for(self.settings.seed, "denoiser/preview", 0, number),
-                )  # fmt: skip
-            pictures.append(drawn.images.float().cpu() * 2 - 1)                                # (1, 3, H, W)
-        return grid_of(torch.cat(pictures), columns=min(4, len(pictures)))
+        return previewed(pipeline, self._previews, side, self.settings.seed, self.settings.precision)
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
