@@ -12,10 +12,12 @@ from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.convert import convert
 from lens.models.checkpoints.lora import (
     adapter_of,
+    fuse_loras,
     load_lora,
     load_loras,
     save_lora,
     set_lora_weights,
+    unfuse_loras,
     unload_loras,
 )
 from lens.models.checkpoints.lora_keys import STYLES, Kronecker, LowRank, write_adapter
@@ -226,8 +228,16 @@ def test_a_lokr_adds_its_kronecker_product(tmp_path, tensors, metadata, scale):
     model = tiny_denoiser()
     load_lora(model, lokr_file(tmp_path / "k.safetensors", tensors, metadata))
     plain = tiny_denoiser()
+    before = velocity(plain)
     plain.get_submodule(OUT).weight.data += scale * torch.kron(W1, W2A @ W2B)
     torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-5, atol=1e-4)
+    fuse_loras(model)
+    torch.testing.assert_close(model.get_submodule(OUT).weight, plain.get_submodule(OUT).weight)
+    torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-5, atol=1e-4)
+    unfuse_loras(model)
+    torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-5, atol=1e-4)
+    unload_loras(model)
+    torch.testing.assert_close(velocity(model), before, rtol=1e-5, atol=1e-4)
 
 
 def test_a_saved_lokr_comes_back(tmp_path):

@@ -43,6 +43,23 @@ class AdapterMethods:
             )
         set_lora_weights(self.transformer, dict(zip(names, weights, strict=True)))
 
+    def fuse_lora(self, lora_scale: float = 1.0) -> None:
+        """Add the adapters in use into the weights, times `lora_scale`: drawing then costs nothing more.
+
+        Raises: SettingError for quantised weights.
+        """
+        from lens.models.checkpoints.lora import fuse_loras
+        from lens.models.denoiser import adapters_weighed
+
+        with adapters_weighed(self.transformer, lora_scale):
+            fuse_loras(self.transformer)
+
+    def unfuse_lora(self) -> None:
+        """Take fused adapters out of the weights again, up to rounding."""
+        from lens.models.checkpoints.lora import unfuse_loras
+
+        unfuse_loras(self.transformer)
+
     def unload_lora_weights(self) -> None:
         """Take all adapters off; the denoiser is what it was before."""
         from lens.models.checkpoints.lora import unload_loras

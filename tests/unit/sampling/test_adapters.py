@@ -60,3 +60,22 @@ def test_names_and_weights_that_do_not_fit_are_refused(pipeline, files):
             pipeline.set_adapters([name], [1.0, 2.0])
     finally:
         pipeline.unload_lora_weights()
+
+
+def test_fused_adapters_draw_the_same_and_come_out_again(pipeline, files):
+    plain = draw(pipeline)
+    pipeline.load_lora_weights(files / "first.safetensors", weight=0.5)
+    pipeline.load_lora_weights(files / "second.safetensors", adapter_name="other")
+    beside = draw(pipeline)
+    before = pipeline.transformer.transformer_blocks[1].attn.img_qkv.weight.clone()
+    pipeline.fuse_lora()
+    pipeline.fuse_lora()  # a second time changes nothing
+    assert (pipeline.transformer.transformer_blocks[1].attn.img_qkv.weight - before).abs().max() > 0.01
+    torch.testing.assert_close(draw(pipeline), beside, atol=1e-4, rtol=0)
+    pipeline.unfuse_lora()
+    torch.testing.assert_close(draw(pipeline), beside, atol=1e-4, rtol=0)
+    pipeline.fuse_lora(lora_scale=0.0)
+    torch.testing.assert_close(draw(pipeline), plain, atol=1e-4, rtol=0)
+    pipeline.unfuse_lora()
+    pipeline.unload_lora_weights()
+    torch.testing.assert_close(draw(pipeline), plain, atol=1e-4, rtol=0)

@@ -103,3 +103,13 @@ def test_a_run_that_going_back_does_not_help_stops_and_says_what_to_change(tmp_p
 def test_a_run_without_a_checkpoint_stops(tmp_path):
     with pytest.raises(NonFiniteError, match="at step 2"):
         fit(Breaking(bad_steps=range(99)), settings_of(tmp_path, checkpoint={"every_s": 1e9}))
+
+
+def test_a_norm_is_compared_with_those_of_its_kind():
+    guard = Guard(GuardSettings(max_ratio=3, window=3))
+    for _ in range(3):
+        assert guard.accepts(1.0, "student") and guard.accepts(100.0, "critic")
+    assert guard.accepts(150.0, "critic") and not guard.accepts(150.0, "student")
+    again = Guard(guard.settings)
+    again.load_state_dict(guard.state_dict())
+    assert again.accepts(150.0, "critic") and not again.accepts(150.0, "student")

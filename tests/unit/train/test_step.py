@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lens.errors import SettingError
 from lens.objectives.objective import Objective, Work
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
@@ -93,3 +94,77 @@ def test_the_norms_of_blocks_are_those_of_their_gradients_before_clipping():
         torch.testing.assert_close(told[name], torch.cat([one.flatten() for one in gradients]).norm())
     train_step(run)
     assert run.work == Work(12, 60, 4e9, 1.0)
+
+
+def two_parts(**optimizer) -> Run:
+    """A run of two layers, of which updates are of the second in turns of three, the first after them."""
+    torch.manual_seed(3)
+    parts = nn.ModuleDict({"first": nn.Linear(5, 4), "second": nn.Linear(4, 2)})
+    settings = RunSettings(
+        stage="none", out="unused", steps=9, optimizer={"lr": 0.1, "warmup_steps": 0} | optimizer
+    )
+    optimizers = build_optimizers(parts, settings.optimizer)
+
+    def objective(step: int, index: int) -> Objective:
+        return Objective(parts["second"](parts["first"](PIXELS)).square().mean(), {})
+
+    run = Run(settings, parts, optimizers, Ema(parts, 0.5, ("first",)), objective)
+    run.averaged = ("first",)
+    run.parts_of = lambda step: ("first",) if step % 4 == 3 else ("second",)
+    return run
+
+
+def test_an_update_of_one_part_leaves_the_others_and_their_optimizer_alone():
+    run = two_parts()
+    for step in range(8):
+        before = {name: tensor.clone() for name, tensor in run.trained.state_dict().items()}
+        train_step(run)
+        moved = {name for name, tensor in run.trained.state_dict().items() if not torch.equal(before[name], tensor)}
+        part = "first" if step % 4 == 3 else "second"
+        assert moved == {f"{part}.weight", f"{part}.bias"}
+    counts = {int(state["step"]) for state in run.optimizer.parts[0].state.values()}
+    assert counts == {2, 6}
+
+
+def test_only_what_is_averaged_is_and_only_when_it_was_updated():
+    run = two_parts()
+    assert set(run.ema.average) == {"first.weight", "first.bias"}
+    for step in range(8):
+        train_step(run)
+        assert run.ema.num_updates == (step + 1) // 4
+    second = run.trained["second"].weight.clone()
+    with run.ema.swapped_into(run.trained):
+        assert torch.equal(run.trained["first"].weight, run.ema.average["first.weight"])
+        assert torch.equal(run.trained["second"].weight, second)
+
+
+def test_a_part_with_a_rate_of_its_own_moves_by_that_rate():
+    run = two_parts(rates={"second": 0.001})
+    run.parts_of = lambda _: ()
+    before = {name: tensor.clone() for name, tensor in run.trained.state_dict().items()}
+    train_step(run)
+    # AdamW's first update is the rate times the sign of the gradient.
+    for name, rate in {"first.weight": 0.1, "second.weight": 0.001}.items():
+        step = (run.trained.state_dict()[name] - before[name]).abs().max()
+        torch.testing.assert_close(step, torch.tensor(rate), rtol=0.01, atol=0)
+    with pytest.raises(SettingError, match=r"optimizer.rates is 'third'"):
+        two_parts(rates={"third": 0.1})
+
+
+def test_what_follows_an_update_can_end_the_run_but_does_not_follow_one_that_was_left_out():
+    run, seen = two_parts(), []
+
+    def after(step: int) -> str:
+        seen.append(step)
+        return "enough" if step == 2 else ""
+
+    run.after_update = after
+    train_step(run)
+    objective, run.objective = run.objective, lambda step, index: Objective(
+        run.trained["second"].weight.sum() * float("nan"), {}
+    )
+    train_step(run)
+    run.objective = objective
+    assert (seen, run.ending) == ([0], "")
+    train_step(run)
+    assert (seen, run.ending) == ([0, 2], "enough")

@@ -139,12 +139,14 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
         self.register_buffer("first", part.first.to(like.device, dtype), persistent=False)
         self.register_buffer("second", part.second.to(like.device, dtype), persistent=False)
         self.adapter, self.scale, self.is_active = name, part.scale, True
+        self._fused_at: float | None = None
         self.scaling = {name: part.scale}
         self._active_adapter = name
 
     def attach(self, layer: nn.Module) -> None:
         """Start adding to a layer's output."""
         self.handle = layer.register_forward_hook(lambda _, inputs, output: output + self(inputs[0], output))
+        self._layer = [layer]  # in a list, for a module of its own would be its layer's layer
 
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
         """Return what is added to the output.
@@ -152,7 +154,7 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
         Shapes: x (..., I) -> (..., O).
         """
         weight = self.scaling[self.adapter]
-        if not self.is_active or weight == 0:
+        if not self.is_active or weight == 0 or self._fused_at is not None:
             return torch.zeros((), dtype=output.dtype, device=output.device)
         first, second = self.first, self.second
         cells = x.to(first.dtype).unflatten(-1, (first.shape[1], second.shape[1]))  # (..., I1, I2)
@@ -160,6 +162,21 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
         return (weight * mixed.flatten(-2)).to(output.dtype)                       # (..., O)
 
     # The names and calls by which diffusers, PEFT and the denoiser steer adapter layers.
+    def merge(self) -> None:
+        if self.is_active and self._fused_at is None:
+            self._fused_at = self.scaling[self.adapter]
+            self._add(self._fused_at)
+
+    def unmerge(self) -> None:
+        if self._fused_at is not None:
+            self._add(-self._fused_at)
+            self._fused_at = None
+
+    @torch.no_grad()
+    def _add(self, weight: float) -> None:
+        weights: Any = getattr(self._layer[0], "base_layer", self._layer[0]).weight
+        weights += (weight * torch.kron(self.first.float(), self.second.float())).to(weights)
+
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         self.is_active = self.adapter in names
@@ -209,6 +226,33 @@ def set_lora_weights(denoiser: nn.Module, weights: Mapping[str, float]) -> None:
         module.set_adapter(list(weights))
         for name, weight in weights.items():
             module.set_scale(name, weight)
+
+
+def fuse_loras(denoiser: nn.Module) -> None:
+    """Add the active adapters, at their weights, into the layers: drawing then costs what it costs without.
+
+    Raises: SettingError for packed weights, which nothing can be added to.
+    """
+    layers = _adapter_layers(denoiser)
+    for layer in layers:
+        owner = layer._layer[0] if isinstance(layer, KroneckerDelta) else layer
+        weight: Any = getattr(owner, "base_layer", owner).weight
+        if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
+            fix = "Load the model without quantisation, fuse, and quantise then."
+            raise SettingError("fuse_lora", type(weight).__name__, "weights that are not packed", fix)
+    for layer in layers:
+        if not isinstance(layer, KroneckerDelta) and not layer.merged:
+            layer.fused_at = dict(layer.scaling)
+        layer.merge()
+
+
+def unfuse_loras(denoiser: nn.Module) -> None:
+    """Take fused adapters out of the layers again, up to rounding, and let them run beside them."""
+    for layer in _adapter_layers(denoiser):
+        now = dict(layer.scaling)
+        layer.scaling.update(getattr(layer, "fused_at", {}))  # PEFT takes out what it would put in now
+        layer.unmerge()
+        layer.scaling.update(now)
 
 
 def unload_loras(denoiser: "LensTransformer2DModel") -> None:

@@ -117,6 +117,7 @@ class RlStage:
         self._probe = NanoProbe(
             settings.probe_prompts, [self._sizes[0]], self.device, settings.precision
         )
+        self._solver = solver_named(settings.solver)
         self._shown: list[np.ndarray] = []
         self._why_failed = ""
         self._rollouts: Rollouts | None = None
@@ -266,7 +267,7 @@ class RlStage:
             with autocast(self.device, settings.precision):
                 return predicted_velocity(denoiser, x, sigma, text, (h, w), None)
 
-        latents = unpack_latents(solver_named(settings.solver)(velocity, sigmas, x), h, w)
+        latents = unpack_latents(self._solver(velocity, sigmas, x), h, w)
         own = sigmas[:-2]  # the last step's start is left out: there is hardly any noise to learn at
         places = np.stack([rng.permutation(len(own)) for _ in range(len(x))])
         chosen = torch.from_numpy(places[:, : settings.times_per_picture])
@@ -308,7 +309,7 @@ class RlStage:
                     return predicted_velocity(denoiser, x, sigma, text, cells, None)
 
             sigmas = sampling_sigmas(h * w, self.settings.probe_steps)
-            latents = unpack_latents(solver_named(self.settings.solver)(velocity, sigmas, x), h, w)
+            latents = unpack_latents(self._solver(velocity, sigmas, x), h, w)
             (picture,) = self._pictures(latents)
             waiting += self._judge.submit([picture], [prompt])
             self._shown += [picture] if number % len(self._sizes) == 0 else []

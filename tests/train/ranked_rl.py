@@ -1,0 +1,29 @@
+"""One process of a tuning run on several, judged by brightness: what test_rl.py starts by `torchrun`."""
+
+import sys
+from pathlib import Path
+
+from lens.errors import LensError
+from lens.rl.reward import Score
+from lens.train.run import train
+from lens.train.stages import rl
+
+
+class Brightness:
+    """A reward that pictures of a model without knowledge differ in; some prompts can be left unjudged."""
+
+    version = "brightness"
+
+    def __init__(self, unjudged: str = "-"):
+        self.unjudged = unjudged
+
+    def score(self, picture, prompt) -> Score:
+        if self.unjudged in prompt.prompt:
+            raise LensError("the judge is out")
+        value = float(picture.mean()) / 255
+        return Score(value, {"brightness": value})
+
+
+if __name__ == "__main__":
+    rl.reward_of = lambda *_: Brightness()  # type: ignore[assignment]
+    train(Path(sys.argv[1]))

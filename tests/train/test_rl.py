@@ -1,0 +1,195 @@
+"""Tuning by rewards on a tiny model: exact resume, two ranks as one, failures, collapse, what is exported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from ranked_rl import Brightness
+from tiny_models import randomise
+
+from lens.errors import SettingError
+
+STEPS = 4
+
+
+@pytest.fixture(scope="session")
+def model(finished, tmp_path_factory):
+    """A tiny model all of whose weights do something."""
+    from lens import LensPipeline
+
+    folder = tmp_path_factory.mktemp("rl") / "model"
+    pipeline = LensPipeline.from_pretrained(finished("pretrain").out / "export", torch_dtype=torch.float32)
+    randomise(pipeline.transformer, seed=0)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def values(model, tmp_path):
+    def of(out="run", **changes):
+        return {
+            "stage": "rl", "model": str(model), "out": str(tmp_path / out), "steps": STEPS,
+            "nano_prompts": {"count": 12}, "reward": {"kind": "nano"}, "prompts_per_step": 2,
+            "pictures_per_prompt": 3, "bases": [48], "ratios": ["1:1", "16:9"], "rollout_steps": 3,
+            "times_per_picture": 2, "precision": "float32", "device": "cpu", "log_every": 1,
+            "probe_every": 1000, "ema_decay": 0.9, "optimizer": {"lr": 1e-2, "warmup_steps": 1},
+        } | changes  # fmt: skip
+
+    return of
+
+
+@pytest.fixture
+def assembled(values, monkeypatch):
+    """Return settings and stage of a tiny run, judged by brightness."""
+
+    def assemble(out="run", judge=None, **changes):
+        from lens.train.run import settings_of, stage_of
+        from lens.train.stages import rl
+
+        monkeypatch.setattr(rl, "reward_of", lambda *_: judge or Brightness())
+        settings = settings_of("rl", values(out, **changes), "the test")
+        return settings, stage_of("rl")(settings)
+
+    return assemble
+
+
+def lines_of(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 3, "alpha": 6}], ids=["whole", "adapters"])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(assembled, stopped_at, tmp_path, lora):
+    from lens.train.loop import fit
+
+    settings, stage = assembled("whole", lora=lora)
+    whole = fit(stage, settings)
+    settings, first = assembled("parts", lora=lora)
+    assert fit(stopped_at(first, 1), settings).step == 2
+    settings, second = assembled("parts", lora=lora)
+    resumed = fit(second, settings)
+    names = ("loss", "reward", "diversity", "policy", "drift", "kl")
+    one, other = ([{name: line[name] for name in names} for line in lines_of(tmp_path / out)]
+                  for out in ("whole", "parts"))  # fmt: skip
+    assert one == other and len(one) == STEPS
+    for kind in ("kept", "ema"):
+        a, b = (getattr(run, kind) if kind == "kept" else run.ema.average for run in (whole, resumed))
+        assert a.keys() == b.keys() and a
+        assert all(torch.equal(a[name], b[name]) for name in a), kind
+    for name, weight in whole.trained.state_dict().items():
+        assert torch.equal(resumed.trained.state_dict()[name], weight), name
+    moved = [not torch.equal(a, b) for a, b in zip(stage._roles._of("old").values(),
+             stage._roles._of("theta").values(), strict=True)]  # fmt: skip
+    assert any(moved), "the sampling policy lags behind"
+
+
+def test_every_picture_is_learned_from_at_distinct_times_of_its_rollout_but_the_last(assembled):
+    from lens.core.schedule import sampling_sigmas
+
+    settings, stage = assembled(rollout_steps=4, times_per_picture=3)
+    drawn = stage._drawn(0)
+    assert set(drawn.groups) == {0, 1} and settings.micro_batches == 6
+    for group in drawn.groups.values():
+        cells = group.latents[0, 0].numel()
+        allowed = sampling_sigmas(cells, 4)[:3].tolist()
+        for row in group.times.tolist():
+            assert sorted(row, reverse=True) == allowed
+
+
+def test_groups_see_every_prompt_once_before_one_comes_again(assembled):
+    _, stage = assembled()
+    seen = [stage._drawn(step).groups[number].prompt.prompt for step in range(6) for number in (0, 1)]
+    assert len(set(seen)) == 12
+
+
+def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_they_are_many(
+    assembled, tmp_path
+):
+    from lens.train.loop import fit
+
+    settings, stage = assembled(judge=Brightness(unjudged=""))
+    run = fit(stage, settings)
+    assert run.step == 1 and "100% of the pictures got no score (the judge is out)" in run.ending
+    (line,) = lines_of(tmp_path / "run")
+    assert (line["failed"], line["loss"], line["grad_norm"]) == (1, 0, 0)
+
+
+def test_a_run_whose_pictures_become_alike_ends(assembled):
+    settings, stage = assembled()
+    stage.objective(0, 0)
+    assert stage.after_update(0) == ""
+    drawn = stage._rollouts
+    for step in range(1, 30):
+        numbers = drawn.numbers | {"diversity": 0.1 * drawn.numbers["diversity"]}
+        stage._rollouts = drawn._replace(step=step, numbers=numbers)
+        if ending := stage.after_update(step):
+            break
+    assert "diversity fell from" in ending and "a collapse" in ending
+    assert step > 3, "one update alone is no collapse"
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 3, "alpha": 6}], ids=["whole", "adapters"])
+def test_what_is_exported_draws_the_trainers_pictures(assembled, model, tmp_path, lora):
+    from lens import LensPipeline
+    from lens.models.denoiser import LensTransformer2DModel
+    from lens.train.loop import fit
+
+    settings, stage = assembled(lora=lora)
+    run = fit(stage, settings)
+    asked = dict(height=48, width=64, num_inference_steps=2, guidance_scale=1.0, output_type="pt")
+
+    def drawn(pipeline) -> torch.Tensor:
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline("a red apple", generator=torch.Generator().manual_seed(0), **asked).images
+
+    with run.ema.swapped_into(run.trained), stage._roles.acting("theta") as denoiser, torch.no_grad():
+        wanted = drawn(stage._pipeline(denoiser))
+    export = tmp_path / "run" / "export"
+    pipeline = LensPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    before = drawn(pipeline)
+    if lora:
+        pipeline.load_lora_weights(export / "lora.safetensors")
+        torch.testing.assert_close(drawn(pipeline), wanted)
+        pipeline.fuse_lora()
+        tolerance = 1e-4
+    else:
+        pipeline.transformer = LensTransformer2DModel.from_pretrained(export / "transformer").float()
+        tolerance = 0.05  # weights in bfloat16
+    assert (drawn(pipeline) - wanted).abs().max() < tolerance
+    assert (before - wanted).abs().max() > 2 * tolerance
+
+
+def test_two_ranks_make_the_numbers_of_one(values, tmp_path):
+    found = {}
+    for ranks in (1, 2):
+        recipe = tmp_path / f"{ranks}.yaml"
+        recipe.write_text(yaml.safe_dump(values(str(ranks), steps=2, threads=1)))
+        torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
+        command = [sys.executable, *torchrun, str(Path(__file__).with_name("ranked_rl.py")), str(recipe)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[ranks] = lines_of(tmp_path / str(ranks))
+    for one, two in zip(found[1], found[2], strict=True):
+        for name in ("loss", "reward", "reward/brightness", "diversity", "policy", "kl", "drift", "grad_norm"):
+            assert one[name] == pytest.approx(two[name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"times_per_picture": 3}, "times_per_picture is 3, but it needs below rollout_steps = 3"),
+        ({"micro_batches": 3}, "micro_batches is 3, but it needs 4"),
+        ({"nano_prompts": None}, "one of prompts and nano_prompts"),
+        ({"held_out": 12}, "held_out is 12, but it needs fewer than the 12 prompts"),
+        ({"solver": "rk4"}, "solver is 'rk4'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(assembled, changes, says):
+    with pytest.raises(SettingError, match=says):
+        assembled(**changes)
