@@ -49,8 +49,8 @@ def values(teacher, cache, tmp_path):
     """Return the values of a tiny recipe; changes are settings by name."""
 
     def of(out="run", **changes):
-        nano = {"cache": str(cache), "base": 48, "ratios": ["1:1", "2:1"], "examples": 256, "batch_size": 3,
-                "probe_prompts": 1}  # fmt: skip
+        nano = {"cache": str(cache), "base": 48, "ratios": ["1:1", "2:1"], "examples": 32, "batch_size": 3,
+                "probe_prompts": int("probe_every" in changes)}  # fmt: skip
         return {
             "stage": "distill", "model": str(teacher), "out": str(tmp_path / out), "steps": STEPS,
             "nano": nano, "critic_updates": CYCLE - 1, "precision": "float32", "frozen_dtype": "float32",
@@ -291,7 +291,7 @@ def test_the_fake_model_learns_what_the_student_draws_and_heads_tell_it_from_rea
         {name: np.mean([line[name] for line in part]) for name in ("fake", "discriminator")}
         for part in (lines[:6], lines[34:40])
     )
-    assert last["fake"] < 0.85 * first["fake"]
+    assert last["fake"] < 0.9 * first["fake"]
     assert last["discriminator"] < 0.8 * first["discriminator"]
 
 

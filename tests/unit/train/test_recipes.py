@@ -49,6 +49,19 @@ def test_the_mean_of_training_times_is_the_papers_in_both_stages():
         assert training_mu(tokens, mixed.timestep_mu, mixed.timestep_tokens) == pytest.approx(mu)
 
 
+def test_distillation_has_the_papers_numbers():
+    settings = of(RECIPES / "lens" / "turbo.yaml")
+    assert (settings.dm_weight, settings.ca_weight, settings.adversarial_weight) == (0.1, 0.1, 0.001)
+    assert (settings.ca_scale, settings.r1_gamma, settings.ida_share) == (5.0, 1.0, 0.03)
+    assert (settings.student_steps, settings.critic_updates, settings.simulation) == (4, 4, "renoise")
+    assert settings.steps == 1000 * (settings.critic_updates + 1)
+    optimizer = settings.optimizer
+    assert (optimizer.lr, optimizer.rates, optimizer.betas) == (5e-7, {"heads": 1e-4}, (0, 0.9))
+    largest = 1472 // 16 * 736 // 16
+    assert (settings.micro_batches, settings.pack_tokens // largest) == (8, 4)
+    assert (settings.lora, settings.data.bases) == (None, (512, 768, 1024))
+
+
 def test_bad_recipes_name_the_key_before_torch_is_loaded_and_anything_is_written(tmp_path):
     cases = [
         ("nano/language", "learning_rate=1", "learning_rate"),
@@ -63,6 +76,9 @@ def test_bad_recipes_name_the_key_before_torch_is_loaded_and_anything_is_written
         ("lens/pretrain_512", "data.folder=somewhere", "data"),
         ("lens/finetune", "start_from=no/such/model", "start_from"),
         ("lens/finetune", "data.bases=[]", "data.bases"),
+        ("nano/turbo", "ca_scale=0.5", "ca_scale"),
+        ("nano/turbo", 'nano.ratios=["5:4"]', "nano.ratios"),
+        ("lens/turbo", "steps=10", "data.shards"),
     ]
     script = f"""
 import sys

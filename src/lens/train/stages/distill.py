@@ -323,10 +323,11 @@ class DistillStage:
         assert settings is not None
         world = World.of(0, settings.dense_share)
         source = Source(encoders.vae, encoders.text_encoder, encoders.tokenizer, world)
-        self._probe = NanoProbe(
-            settings.probe_prompts, sizes_of("nano.probe_ratios", settings.probe_ratios, settings.base),
-            self.device, self.settings.precision, world=world,
-        )  # fmt: skip
+        if settings.probe_prompts:
+            asked = sizes_of("nano.probe_ratios", settings.probe_ratios, settings.base)
+            self._probe = NanoProbe(
+                settings.probe_prompts, asked, self.device, self.settings.precision, world=world
+            )
         return NanoBatches(
             source, settings.cache, sizes_of("nano.ratios", settings.ratios, settings.base),
             encoders.layers, settings.examples, settings.batch_size, self.settings.seed,

@@ -13,7 +13,7 @@ from lens.data.captioned import CaptionedSettings, check_source
 from lens.errors import SettingError
 from lens.nano.tasks import DENSE_SHARE
 from lens.train.settings import RunSettings
-from lens.train.stages.settings import SHARD, LoraSettings, sizes_of
+from lens.train.stages.settings import LoraSettings, sizes_of
 
 
 class NanoDataSettings(Settings):
@@ -23,14 +23,14 @@ class NanoDataSettings(Settings):
     """Base resolution."""
     ratios: tuple[str, ...] = ()
     """Aspect ratios that are trained on, in quotes, as YAML reads 1:1 as a number; none for all nine."""
-    examples: int = Field(9216, ge=SHARD)
-    """Distinct examples, shared out over the ratios."""
+    examples: int = Field(9216, gt=0)
+    """Distinct examples, shared out over the ratios in shards of 256."""
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
     """Share of captions that are dense; the others are brief."""
     batch_size: int = Field(16, gt=0)
     """Pictures a micro-batch, all of one size."""
-    probe_prompts: int = Field(4, ge=1)
-    """Prompts a task that a probe draws and scores."""
+    probe_prompts: int = Field(4, ge=0)
+    """Prompts a task that a probe draws and scores; 0 for no probe."""
     probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
     """Aspect ratios that probes draw in, by turns."""
 
