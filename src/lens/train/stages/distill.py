@@ -91,12 +91,12 @@ class DistillStage:
             # It has no gradients, but the student's have to come through it to pass for real.
             keep_for_the_way_back(parts[BASE], settings.gradient_checkpointing)
             parts[BASE].to(torch.bfloat16 if settings.frozen_dtype == "bf16" else torch.float32)
-        if HEADS in settings.critics:
-            blocks = settings.discriminator_blocks or middle_blocks(self._config["num_layers"])
-            with self._roles.acting(BASE) as teacher:
-                self._features = Features(teacher, blocks)
-            parts[HEADS] = Heads(self._config["inner_dim"], len(blocks))
-            parts[HEADS].init_weights(generator_for(settings.seed, "distill/heads"))
+        # There also where its term is off: a recipe that sets their rate can switch it on and off.
+        blocks = settings.discriminator_blocks or middle_blocks(self._config["num_layers"])
+        with self._roles.acting(BASE) as teacher:
+            self._features = Features(teacher, blocks)
+        parts[HEADS] = Heads(self._config["inner_dim"], len(blocks))
+        parts[HEADS].init_weights(generator_for(settings.seed, "distill/heads"))
         self.trained: Any = nn.ModuleDict(parts).to(self.device)
         self.kept: dict[str, Tensor] = {}
         self._passes = 0
