@@ -84,7 +84,7 @@ def test_the_quantizations_offered_are_those_there_are():
 def test_an_unknown_model_lists_the_known_and_the_nearest(refuses):
     line = refuses("a fox", model="lens-turbi")
     assert "Did you mean lens-turbo?" in line
-    assert "lens-nano, lens, lens-turbo, lens-base" in line
+    assert "lens-nano, lens-nano-turbo, lens-nano-base, lens, lens-turbo, lens-base" in line
 
 
 def test_a_folder_that_is_no_model_says_so(refuses, tmp_path):

@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 
+from lens.models.checkpoints.folder import shared_components
+
 MODEL_SUFFIXES = {".json", ".jinja", ".safetensors", ".gguf", ".txt"}
 LARGE_BYTES = 256 * 2**20
 
@@ -24,17 +26,22 @@ def file_hash(path: Path) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """Return one hash over weights: a single file's own, or over names and hashes of a folder's files."""
+    """Return one hash over weights: a single file's own, or over names and hashes of a folder's files.
+
+    Files of components that a model folder shares count as if they were inside.
+    """
     if path.is_file():
         return file_hash(path)
-    files = sorted(
-        file
-        for file in path.rglob("*")
+    roots = {Path(): path} | {Path(name): there for name, there in shared_components(path).items()}
+    files = {
+        inside / file.relative_to(root): file
+        for inside, root in roots.items()
+        for file in root.rglob("*")
         if file.suffix in MODEL_SUFFIXES
         and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
-    lines = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in files]
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    }
+    lines = [f"{name.as_posix()} {file_hash(files[name])}" for name in sorted(files)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

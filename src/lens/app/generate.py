@@ -21,6 +21,7 @@ from lens.app.options import (
     parse_lora,
     parse_size,
 )
+from lens.models.checkpoints.catalog import KNOWN_MODELS
 
 if TYPE_CHECKING:
     from lens.app.picture_files import PictureSettings
@@ -84,7 +85,10 @@ Mask = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help=f"Name (see lens models), folder or hub id ({DEFAULT_MODEL}).", rich_help_panel=WITH),
+    typer.Option(
+        help=f"One of {', '.join(KNOWN_MODELS)}, a folder or a hub id ({DEFAULT_MODEL}).",
+        rich_help_panel=WITH,
+    ),
 ]
 Lora = Annotated[
     list[str] | None,

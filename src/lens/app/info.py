@@ -24,7 +24,8 @@ CLASSES = {
 }
 
 Model = Annotated[
-    str, typer.Argument(help="A known name, a model folder, or a file of weights.", show_default=False)
+    str,
+    typer.Argument(help="A name (see lens models), a model folder, a file of weights.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -43,31 +44,32 @@ def info(model: Model, as_json: AsJson = False) -> None:
 def model_facts(name: str) -> dict[str, Any]:
     """Return a model's defaults and its components with their parameters, tensors and bytes by dtype."""
     from lens.models.checkpoints.catalog import known_model, resolve_model
+    from lens.models.checkpoints.folder import shared_components
 
     known = known_model(name)
     folder = local_folder(name) if known else resolve_model(name, offline=True)
+    if known and known.folder and not folder:
+        resolve_model(name)  # a packaged model whose folder is missing: the catalog says what to do
     configs = folder_configs(folder) if folder else {}
     if known and not configs:
         configs = {"transformer": known.denoiser, "text_encoder": known.text_encoder, "vae": known.vae}
-    if known and not known.denoiser and not configs:
-        resolve_model(name)  # a packaged model whose folder is missing: the catalog says what to do
     components = {NAMES[part]: _component_facts(part, config) for part, config in configs.items()}
     return {
         "model": name,
         "folder": str(folder) if folder else None,
         "variant": known.variant if known else None,
         "components": components,
+        "shared": {part: str(at) for part, at in shared_components(folder).items()} if folder else {},
         "parameters": sum(component["parameters"] for component in components.values()),
     }
 
 
 def folder_configs(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the configuration of each component with weights in a model folder."""
-    from lens.models.checkpoints.folder import component_config
+    from lens.models.checkpoints.folder import component_config, component_folder
 
-    return {
-        part: component_config(folder / part) for part in NAMES if (folder / part / "config.json").is_file()
-    }
+    folders = {part: component_folder(folder, part) for part in NAMES}
+    return {part: component_config(at) for part, at in folders.items() if (at / "config.json").is_file()}
 
 
 def file_facts(path: Path) -> dict[str, Any]:
@@ -129,6 +131,9 @@ def _show_model(facts: dict[str, Any]) -> None:
         table.add_row(name, f"{part['parameters']:,}", *sizes)
     print(f"{facts['model']}: {facts['folder'] or 'not on this machine'}")
     Console().print(table)
+    if facts["shared"]:
+        folders = {str(Path(at).parent) for at in facts["shared"].values()}
+        print(f"{', '.join(facts['shared'])}: shared, in {', '.join(folders)}")
 
 
 def _show_file(facts: dict[str, Any]) -> None:

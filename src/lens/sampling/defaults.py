@@ -23,13 +23,13 @@ VARIANTS = {
     model.variant: SamplingDefaults(model.num_inference_steps, model.guidance_scale, model.base_resolution)
     for model in KNOWN_MODELS.values()
 }
-_VARIANT_IN_NAME = re.compile(r"lens[-_. ]?(turbo|base|nano)", re.IGNORECASE)
+_VARIANT_IN_NAME = re.compile(r"lens[-_. ]?(?:(nano)[-_. ]?)?(turbo|base)?", re.IGNORECASE)
 
 
 def variant_of(name: str | None) -> str:
     """Return the variant that a folder's or a repository's name speaks of; "lens" where it names no other."""
-    found = _VARIANT_IN_NAME.findall(str(name or ""))
-    return found[-1].lower() if found else "lens"
+    found = ["-".join(filter(None, words)).lower() for words in _VARIANT_IN_NAME.findall(str(name or ""))]
+    return next(filter(None, reversed(found)), "lens")
 
 
 def sampling_defaults(

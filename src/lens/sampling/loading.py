@@ -15,7 +15,7 @@ import torch
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.files import read_json
-from lens.models.checkpoints.folder import check_folder
+from lens.models.checkpoints.folder import check_folder, component_folder, whole_folder
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 
@@ -68,14 +68,14 @@ def _load_by_diffusers(kind: Any, folder: Path, dtypes: Dtypes, settings: dict[s
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     check_folder(folder)
-    dtype = dict(dtypes) if isinstance(dtypes, Mapping) else dtypes
-    return DiffusionPipeline.from_pretrained.__func__(kind, folder, dtype=dtype, **settings)  # type: ignore[attr-defined]
+    whole, dtype = whole_folder(folder), dict(dtypes) if isinstance(dtypes, Mapping) else dtypes
+    return DiffusionPipeline.from_pretrained.__func__(kind, whole, dtype=dtype, **settings)  # type: ignore[attr-defined]
 
 
 def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-    return FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    return FlowMatchEulerDiscreteScheduler.from_pretrained(component_folder(folder, "scheduler"))
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
@@ -93,7 +93,7 @@ def _text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
 def _tokenizer(folder: Path, _: torch.dtype | None) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    return PreTrainedTokenizerFast.from_pretrained(component_folder(folder, "tokenizer"))
 
 
 def _transformer(folder: Path, dtype: torch.dtype | None) -> Any:

@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor
 
 from lens.data.captioned import Captioned
+from lens.models.checkpoints.folder import component_folder
 from lens.models.prompts import encode_prompts
 from lens.models.vae import encode_pixels
 from lens.train.store import Sample, Store
@@ -34,9 +35,11 @@ class Encoders:
 
         from lens.models.text_features import load_text_encoder
 
-        self.vae: Any = AutoencoderKLFlux2.from_pretrained(folder / "vae", torch_dtype=dtype)
-        self.text_encoder: Any = load_text_encoder(folder / "text_encoder", dtype)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+        self.vae: Any = AutoencoderKLFlux2.from_pretrained(
+            component_folder(folder, "vae"), torch_dtype=dtype
+        )
+        self.text_encoder: Any = load_text_encoder(component_folder(folder, "text_encoder"), dtype)
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(component_folder(folder, "tokenizer"))
         for frozen in (self.vae, self.text_encoder):
             frozen.eval().requires_grad_(False).to(device)
         self.layers, self._device = tuple(layers), device
@@ -86,7 +89,7 @@ def _revision(folder: Path, more: Iterable[str]) -> str:
     """Return a hash of the encoders' files, by their sizes and edges: a text encoder has many gigabytes."""
     digest = hashlib.blake2b(digest_size=16)
     for part in ("vae", "text_encoder", "tokenizer"):
-        for path in sorted((folder / part).glob("*")):
+        for path in sorted(component_folder(folder, part).glob("*")):
             size = path.stat().st_size
             digest.update(f"{part}/{path.name}/{size}".encode())
             with path.open("rb") as file:

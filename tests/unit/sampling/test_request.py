@@ -110,6 +110,9 @@ def test_ready_features_of_the_wrong_form_are_refused():
         ("YuCollection/Lens-Turbo-Diffusers", "turbo"),
         ("/data/models--Jinstudio--Lens-Base/snapshots/0a1b", "base"),
         ("/somewhere/lens-nano", "nano"),
+        ("somebody/Lens-Nano-Turbo", "nano-turbo"),
+        ("/models/lens_nano_base", "nano-base"),
+        ("/lens-turbo/of/lens", "turbo"),
         (None, "lens"),
     ],
 )
@@ -121,6 +124,8 @@ def test_the_variants_draw_as_released():
     assert sampling_defaults("lens") == (20, 5.0, 1024)
     assert sampling_defaults("turbo") == (4, 1.0, 1024)
     assert sampling_defaults("base") == (50, 5.0, 1024)
+    assert sampling_defaults("nano") == sampling_defaults("nano-base") == (20, 2.0, 128)
+    assert sampling_defaults("nano-turbo") == (4, 1.0, 128)
     assert sampling_defaults("turbo", steps=8, base_resolution=64) == (8, 1.0, 64)
     with pytest.raises(SettingError, match="lens_variant"):
         sampling_defaults("jumbo")

@@ -89,13 +89,15 @@ class KnownModel:
 
     name: str
     variant: str
-    """Which defaults it samples with: nano, lens, turbo or base."""
+    """Which defaults it samples with; also what a folder's model_index.json may say under lens_variant."""
     about: str
     num_inference_steps: int
     guidance_scale: float
     base_resolution: int
     sources: tuple[Source, ...] = ()
     """Hub repositories, the one to try first at the front; empty for a packaged model."""
+    recipe: str = ""
+    """The last of the recipes that make a packaged model."""
     denoiser: dict[str, Any] = field(default_factory=dict)
     text_encoder: dict[str, Any] = field(default_factory=dict)
     vae: dict[str, Any] = field(default_factory=dict)
@@ -129,7 +131,12 @@ KNOWN_MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
         # Guidance of 5 puts more things into its pictures than were asked for: docs/log.md.
-        KnownModel("lens-nano", "nano", "small, inside this package, draws offline on a CPU", 20, 2.0, 128),
+        KnownModel("lens-nano", "nano", "small, inside this package, draws offline on a CPU", 20, 2.0, 128,
+                   recipe="recipes/nano/rl.yaml"),
+        KnownModel("lens-nano-turbo", "nano-turbo", "lens-nano distilled to four steps", 4, 1.0, 128,
+                   recipe="recipes/nano/turbo.yaml"),
+        KnownModel("lens-nano-base", "nano-base", "lens-nano supervised only", 20, 2.0, 128,
+                   recipe="recipes/nano/pretrain.yaml"),
         KnownModel("lens", "lens", "3.8B, tuned by reinforcement learning", 20, 5.0,
                    sources=_sources("", scene_works=True), **_FULL_SIZE),
         KnownModel("lens-turbo", "turbo", "3.8B, distilled to four steps", 4, 1.0,
@@ -179,7 +186,7 @@ def resolve_model(
         if not model.folder.is_dir():
             raise CheckpointError(
                 f"{model.name} is not in this installation ({model.folder}). Install the package again, or "
-                "rebuild the model: lens train recipes/nano/pretrain.yaml."
+                f"rebuild the model: lens train {model.recipe}."
             )
         return _checked_folder(model.folder)
     if model is not None and str(name_or_folder).lower() == model.name:

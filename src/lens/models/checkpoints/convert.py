@@ -62,11 +62,10 @@ def _stored_dtype(source: Path):
     import torch
 
     from lens.models.checkpoints.files import open_safetensors
-    from lens.models.checkpoints.folder import open_component
+    from lens.models.checkpoints.folder import component_in, open_component
 
     if source.is_dir():
-        inside = source / "transformer"
-        tensors = open_component(inside if inside.is_dir() else source, "transformer").tensors
+        tensors = open_component(component_in(source, "transformer"), "transformer").tensors
     elif source.suffix.lower() == ".gguf":
         return torch.bfloat16
     else:

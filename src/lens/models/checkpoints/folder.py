@@ -1,9 +1,15 @@
 """Folders in diffusers layout: one sub-folder a component, each with config.json and safetensors.
 
 Checks a whole model from headers alone, before a byte of weights is read. Free of torch.
+A folder may lack components that a folder beside it holds: its model_index.json names that one under
+`shared_components`. Everything that reads a component asks `component_folder` where it is.
 """
 
+import atexit
 import json
+import re
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,12 +33,79 @@ WHAT = {
     "text_encoder": "the GPT-OSS text encoder",
 }
 
+SHARED_KEY = "shared_components"
+"""Entry of model_index.json: `../NAME`, the folder beside this one that holds the components it lacks."""
+
+
+def component_folder(folder: Path, component: str) -> Path:
+    """Return where a model folder's component is: inside it, or in the folder that it shares with.
+
+    Raises: CheckpointError for a model_index.json that names anything but a folder beside it.
+    """
+    inside = folder / component
+    sibling = None if inside.is_dir() else _sibling(folder)
+    return inside if sibling is None else sibling / component
+
+
+def component_in(folder: Path, component: str) -> Path:
+    """Return a component's folder, given it or a model's."""
+    is_model = (folder / "model_index.json").is_file() or (folder / component).is_dir()
+    return component_folder(folder, component) if is_model else folder
+
+
+def shared_components(folder: Path) -> dict[str, Path]:
+    """Return the components that a model folder has not itself, each with where it is."""
+    sibling = _sibling(folder)
+    if sibling is None:
+        return {}
+    index = read_json(folder / "model_index.json")
+    names = [name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None]
+    return {name: sibling / name for name in names if not (folder / name).is_dir()}
+
+
+def whole_folder(folder: Path) -> Path:
+    """Return a folder that has every component inside, for readers that know of no sharing.
+
+    It is the folder itself where nothing is shared, else links, which stay until the process ends: weights
+    may be read through them at any time.
+    """
+    shared = shared_components(folder)
+    if not shared:
+        return folder
+    whole = Path(tempfile.mkdtemp(prefix="lens_"))
+    atexit.register(shutil.rmtree, whole, ignore_errors=True)
+    own = {entry.name: entry for entry in folder.iterdir() if entry.name != "model_index.json"}
+    for name, there in (own | shared).items():
+        (whole / name).symlink_to(there.resolve())
+    index = read_json(folder / "model_index.json")
+    del index[SHARED_KEY]
+    (whole / "model_index.json").write_text(json.dumps(index, indent=2))
+    return whole
+
+
+def _sibling(folder: Path) -> Path | None:
+    index = folder / "model_index.json"
+    named = read_json(index).get(SHARED_KEY) if index.is_file() else None
+    if named is None:
+        return None
+    if not isinstance(named, str) or not re.fullmatch(r"\.\./\w[\w.-]*", named):
+        raise CheckpointError(f"{index} says that {SHARED_KEY} are in {named!r}. Only a folder beside "
+                              "its own may be named, as in ../lens-nano.")  # fmt: skip
+    sibling = folder.resolve().parent / named.removeprefix("../")
+    if not sibling.is_dir():
+        raise CheckpointError(f"{folder} has only some of its components; the others are in {sibling}, "
+                              "which is not there. Put both folders side by side.")  # fmt: skip
+    if sibling.resolve() != sibling:
+        raise CheckpointError(f"{index} says that {SHARED_KEY} are in {named!r}, which is a link to "
+                              f"{sibling.resolve()}. Only a folder beside its own may be named.")  # fmt: skip
+    return sibling
+
 
 def missing_files(folder: Path) -> list[str]:
     """Return the weight files that a model folder should have and lacks, by their path inside it."""
     missing = []
     for component, stem in STEMS.items():
-        inside = folder / component
+        inside = component_folder(folder, component)
         index = inside / f"{stem}.safetensors.index.json"
         if index.is_file():
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -131,4 +204,4 @@ def check_folder(folder: Path) -> None:
     """Raise a CheckpointError unless every component with weights in a model folder is whole and fits."""
     for component in STEMS:
         if component in read_json(folder / "model_index.json"):
-            check_component(folder / component, component)
+            check_component(component_folder(folder, component), component)

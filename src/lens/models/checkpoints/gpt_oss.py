@@ -18,7 +18,7 @@ from lens.errors import CheckpointError, LensError, SettingError
 from lens.models.checkpoints import nvfp4
 from lens.models.checkpoints.catalog import GPT_OSS_20B
 from lens.models.checkpoints.files import Stored, StoredTensor, check_match, open_safetensors, shapes_of
-from lens.models.checkpoints.folder import WHAT, check_component
+from lens.models.checkpoints.folder import WHAT, check_component, component_in
 from lens.models.checkpoints.kinds import probable_kind
 from lens.models.checkpoints.loading import built_empty, fill
 from lens.models.checkpoints.mxfp8 import check_settings
@@ -54,7 +54,7 @@ def load_text_encoder(
     """
     path = Path(path)
     if path.is_dir():
-        folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
+        folder = component_in(path, "text_encoder")
         check_component(folder, "text_encoder")
         return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype).eval()
     if keep_packed and path.suffix.lower() != ".safetensors":

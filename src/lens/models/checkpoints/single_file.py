@@ -16,7 +16,7 @@ from torch import Tensor
 from lens.errors import CheckpointError
 from lens.models.checkpoints.catalog import LENS_DENOISER
 from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
-from lens.models.checkpoints.folder import WHAT, component_config, open_component
+from lens.models.checkpoints.folder import WHAT, component_config, component_in, open_component
 from lens.models.checkpoints.kinds import LENS_MARKS, denoiser_prefix, probable_kind
 from lens.models.checkpoints.loading import built_empty, fill
 from lens.models.checkpoints.mxfp8 import is_mxfp8, without_mxfp8
@@ -38,7 +38,7 @@ def load_denoiser(
     """
     path = Path(path)
     if path.is_dir():
-        folder = path / "transformer" if (path / "transformer").is_dir() else path
+        folder = component_in(path, "transformer")
         stored = open_component(folder, "transformer")
         config = dict(config or component_config(folder))
         unknown = sorted(set(config) - set(LENS_DENOISER))

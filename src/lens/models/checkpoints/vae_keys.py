@@ -17,7 +17,7 @@ from torch import Tensor
 from lens.errors import CheckpointError
 from lens.models.checkpoints.catalog import FLUX2_VAE
 from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
-from lens.models.checkpoints.folder import WHAT, component_config, open_component
+from lens.models.checkpoints.folder import WHAT, component_config, component_in, open_component
 from lens.models.checkpoints.kinds import probable_kind
 from lens.models.checkpoints.loading import built_empty, fill
 from lens.models.checkpoints.structure import Shapes, vae_shapes
@@ -133,7 +133,7 @@ def load_vae(
     """
     path = Path(path)
     if path.is_dir():
-        folder = path / "vae" if (path / "vae").is_dir() else path
+        folder = component_in(path, "vae")
         stored, found = open_component(folder, "vae"), dict(config or component_config(folder))
     else:
         stored, found = open_vae_file(path, config)

@@ -6,8 +6,10 @@ import sys
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from repository import ROOT
 
 from lens.errors import CheckpointError, SettingError
+from lens.models.checkpoints import catalog
 from lens.models.checkpoints.catalog import KNOWN_MODELS, known_model, resolve_model
 
 
@@ -55,6 +57,8 @@ def test_the_table_holds_the_variants_and_their_defaults():
     }
     assert defaults == {
         "lens-nano": (20, 2.0, 128),
+        "lens-nano-turbo": (4, 1.0, 128),
+        "lens-nano-base": (20, 2.0, 128),
         "lens": (20, 5.0, 1024),
         "lens-turbo": (4, 1.0, 1024),
         "lens-base": (50, 5.0, 1024),
@@ -90,9 +94,18 @@ def test_a_folder_is_itself_and_a_folder_of_something_else_says_what_it_lacks(tm
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
     with pytest.raises(
-        SettingError, match=r"Did you mean lens-turbo. Known: lens-nano, lens, lens-turbo, lens-base"
+        SettingError,
+        match=r"Did you mean lens-turbo. Known: lens-nano, lens-nano-turbo, lens-nano-base, lens, lens-turbo",
     ):
         resolve_model("lens-turb")
+
+
+def test_a_packaged_model_that_is_not_here_says_which_recipe_makes_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(catalog, "PACKAGED_WEIGHTS", tmp_path)
+    for name, recipe in (("lens-nano-base", "pretrain"), ("lens-nano", "rl"), ("lens-nano-turbo", "turbo")):
+        with pytest.raises(CheckpointError, match=rf"^{name} is not in this installation .*/{recipe}\.yaml"):
+            resolve_model(name)
+        assert (ROOT / KNOWN_MODELS[name].recipe).is_file()
 
 
 def test_a_model_on_disk_is_taken_without_a_download(hub, tmp_path):
