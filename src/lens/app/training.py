@@ -1,11 +1,18 @@
-"""`lens train RECIPE` hands a recipe to the training loop, `lens train plan RECIPE` reckons what it takes."""
+"""`lens train RECIPE` hands a recipe to the training loop, `lens train plan RECIPE` reckons what it takes,
+`lens train plot RUN` draws what a run told about itself."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from lens.errors import SettingError
+
+log = logging.getLogger(__name__)
 
 Recipe = Annotated[
     Path, typer.Argument(help="A YAML file, such as recipes/nano/pretrain.yaml.", show_default=False)
@@ -14,6 +21,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; repeat for more."),
 ]
+
+POST_TRAINING = ("rl", "distill")
+"""Stages whose plans have passes and judge calls, and whose monitors are drawn when a run ends."""
 
 
 class _RunByDefault(TyperGroup):
@@ -27,7 +37,8 @@ class _RunByDefault(TyperGroup):
 
 train = typer.Typer(
     cls=_RunByDefault, no_args_is_help=True,
-    help="Train by a recipe (lens train RECIPE), or reckon what that would take (lens train plan RECIPE).",
+    help="Train by a recipe (lens train RECIPE), reckon what that would take (lens train plan RECIPE), or "
+    "plot what a run told about itself (lens train plot RUN).",
 )  # fmt: skip
 
 
@@ -39,7 +50,32 @@ def run(recipe: Recipe, overrides: Overrides = None) -> None:
 
     settings = checked(recipe, overrides)  # a bad recipe is told before the libraries are loaded
     prepare_libraries(needed={"peft"})
-    print(trained(settings))
+    folder = trained(settings)
+    if settings.stage in POST_TRAINING:
+        _plot_if_possible(folder)
+    print(folder)
+
+
+@train.command()
+def plot(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)
+    ],
+) -> None:
+    """Draw the numbers of a run over its updates, a panel each; print the path of the plot."""
+    from lens.evals.monitors import plot_monitors
+
+    print(plot_monitors(folder))
+
+
+def _plot_if_possible(folder: Path) -> None:
+    """Draw a run's monitors; a plot that cannot be had is no reason for a run to fail."""
+    from lens.evals.monitors import plot_monitors
+
+    try:
+        log.info("monitors: %s", plot_monitors(folder))
+    except SettingError as error:
+        log.warning("no plot of the monitors: %s", error)
 
 
 @train.command()
@@ -53,20 +89,47 @@ def plan(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Reckon what a recipe of the denoiser would take: weights, memory, operations, GPU-hours, money.
+    """Reckon what a recipe of the denoiser, of RL or of distillation would take: weights, memory, operations,
+    GPU-hours, money; for RL also rollouts and judge calls.
 
     Recipes that it follows are part of the bill.
     """
     from lens.app.process import prepare_libraries
+    from lens.config import read_recipe
 
     prepare_libraries(needed={"peft"})
+    values = read_recipe(recipe, overrides)
+    if values.get("stage") in POST_TRAINING:
+        found, lines = _post_training_plan(values, recipe, text_tokens, gpu, gpus, mfu, price)
+    else:
+        found, lines = _denoiser_plan(recipe, overrides, text_tokens, gpu, gpus, mfu, price)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for line in lines:
+        print(line)
+
+
+def _denoiser_plan(
+    recipe: Path, overrides: list[str] | None, text_tokens: int | None, gpu: str, gpus: int,
+    mfu: float | None, price: float | None,
+) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
     from lens.train.bill import runs_of
     from lens.train.plan import facts, plan_of, told
 
     runs = runs_of(recipe, overrides, text_tokens)
     found = plan_of(tuple(runs.values()), gpu, gpus, mfu, price)
-    if as_json:
-        print(json.dumps(facts(found)))
-        return
-    for line in told(found, gpu, list(runs), mfu is None):
-        print(line)
+    return facts(found), told(found, gpu, list(runs), mfu is None)
+
+
+def _post_training_plan(
+    values: dict[str, Any], recipe: Path, text_tokens: int | None, gpu: str, gpus: int,
+    mfu: float | None, price: float | None,
+) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
+    from lens.train.bill_post_training import post_training_of
+    from lens.train.plan_post_training import post_training_facts, post_training_plan_of, post_training_told
+    from lens.train.run import settings_of
+
+    settings = settings_of(values["stage"], values, str(recipe))
+    found = post_training_plan_of(post_training_of(settings, text_tokens), gpu, gpus, mfu, price)
+    return post_training_facts(found), post_training_told(found, gpu, mfu is None)

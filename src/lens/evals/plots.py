@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lens.errors import SettingError
 from lens.evals.ablation import AblationSettings, Row
@@ -12,13 +13,7 @@ def plot_ablation(settings: AblationSettings, rows: Sequence[Row], path: Path) -
 
     Raises: SettingError where matplotlib is missing.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        fix = 'Install it: pip install "lens-t2i[train]".'
-        raise SettingError("matplotlib", None, "to be installed, to draw the plot", fix) from error
-    figure = Figure(figsize=(3.6 * len(settings.numbers), 3.4), layout="constrained")
+    figure = new_figure((3.6 * len(settings.numbers), 3.4))
     axes = figure.subplots(1, len(settings.numbers), squeeze=False)[0]
     arms = list(settings.arms)
     for panel, (number, label) in zip(axes, settings.numbers.items(), strict=True):
@@ -29,5 +24,25 @@ def plot_ablation(settings: AblationSettings, rows: Sequence[Row], path: Path) -
         panel.set_xlim(-0.5, len(arms) - 0.5)
         panel.set_title(label, fontsize=9)
     figure.suptitle(settings.question, fontsize=10, wrap=True)
+    saved(figure, path)
+
+
+def new_figure(size_inches: tuple[float, float]) -> Any:
+    """Return an empty figure.
+
+    Raises: SettingError where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        fix = 'Install it: pip install "lens-t2i[train]".'
+        raise SettingError("matplotlib", None, "to be installed, to draw the plot", fix) from error
+    return Figure(figsize=size_inches, layout="constrained")
+
+
+def saved(figure: Any, path: Path) -> None:
+    """Write a figure as SVG: text as text, and the same bytes whenever it is drawn."""
+    from matplotlib import rc_context
+
     with rc_context({"svg.hashsalt": "lens", "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(path, format="svg", metadata={"Date": None})

@@ -10,9 +10,9 @@ from typing import Any
 from lens.config import read_recipe
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import KNOWN_MODELS, LENS_DENOISER
-from lens.models.checkpoints.structure import denoiser_shapes, linear_modules, num_parameters
+from lens.models.checkpoints.structure import Shapes, denoiser_shapes, linear_modules, num_parameters
 from lens.train.plan import Run
-from lens.train.stages.settings import DenoiserSettings
+from lens.train.stages.settings import DenoiserSettings, LoraSettings
 
 PAPERS_TEXT_TOKENS = 512
 """To which captions are cut; with as many the paper's recipe costs what it says (docs/how-to/train.md)."""
@@ -30,7 +30,7 @@ def runs_of(recipe: Path, overrides: list[str] | None, text_tokens: int | None) 
     while True:
         values = read_recipe(path, changes)
         if values.get("stage") != "denoiser":
-            needs = "denoiser, the stage that there are plans for"
+            needs = "denoiser, rl or distill, the stages that there are plans for"
             raise SettingError("stage", values.get("stage"), needs, f"It is in {path}.")
         if str(path) in found:
             raise SettingError("follows", values.get("follows"), f"another recipe than {path.name} itself")
@@ -42,14 +42,11 @@ def runs_of(recipe: Path, overrides: list[str] | None, text_tokens: int | None) 
 
 def run_of(settings: DenoiserSettings, text_tokens: int | None = None) -> Run:
     """Return what of one recipe costs."""
-    config = LENS_DENOISER | (settings.config or _config_of(settings.model))
+    config = LENS_DENOISER | (settings.config or component_config(settings.model, "transformer"))
     shapes = denoiser_shapes(config)
     total = trained = num_parameters(shapes)
     if settings.lora:
-        ends = tuple(f".{end}" for end in settings.lora.targets)
-        linears = linear_modules(shapes).items()
-        sides = (out + into for name, (out, into) in linears if "blocks" in name and name.endswith(ends))
-        trained = settings.lora.rank * sum(sides)
+        trained = adapter_weights(shapes, settings.lora)
         total += trained
     return Run(
         config=config,
@@ -65,13 +62,25 @@ def run_of(settings: DenoiserSettings, text_tokens: int | None = None) -> Run:
     )
 
 
-def _config_of(model: str) -> dict[str, Any]:
-    """Return the denoiser's configuration of a known model or a folder."""
+def adapter_weights(shapes: Shapes, lora: LoraSettings) -> int:
+    """Return how many numbers an adapter on a denoiser of these shapes holds."""
+    ends = tuple(f".{end}" for end in lora.targets)
+    linears = linear_modules(shapes).items()
+    return lora.rank * sum(
+        out + into for name, (out, into) in linears if "blocks" in name and name.endswith(ends)
+    )
+
+
+def component_config(model: str, part: str) -> dict[str, Any]:
+    """Return the configuration of the transformer, text_encoder or vae of a known model or a folder.
+
+    Raises: SettingError for a model that is neither.
+    """
     known = KNOWN_MODELS.get(model)
     if known and known.denoiser:
-        return dict(known.denoiser)
+        return {"transformer": known.denoiser, "text_encoder": known.text_encoder, "vae": known.vae}[part]
     folder = known.folder if known and known.folder else Path(model)
-    path = folder / "transformer" / "config.json"
+    path = folder / part / "config.json"
     if not path.is_file():
         raise SettingError("model", model, f"a known model ({', '.join(KNOWN_MODELS)}) or a model's folder")
     return {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("_")}

@@ -103,21 +103,29 @@ def plan_of(
 
     Raises: SettingError for a card that is not known, or a number that is none.
     """
+    card = card_named(gpu, num_gpus, mfu)
+    cost = card.dollars_an_hour if price is None else price
+    return Plan(runs, card, num_gpus, mfu or ASSUMED_MFU, cost, memory_gib(runs[-1], num_gpus))
+
+
+def card_named(gpu: str, num_gpus: int, mfu: float | None) -> Card:
+    """Return the card of a name, of which there are so many and which reach such a share of their peak.
+
+    Raises: SettingError for a card that is not known, or a number that is none.
+    """
     if gpu not in CARDS:
         raise SettingError("--gpu", gpu, f"one of {', '.join(CARDS)}")
     if num_gpus < 1:
         raise SettingError("--gpus", num_gpus, "1 or more")
     if mfu is not None and not 0 < mfu <= 1:
         raise SettingError("--mfu", mfu, "a share of the peak above 0, at most 1")
-    card = CARDS[gpu]
-    cost = card.dollars_an_hour if price is None else price
-    return Plan(runs, card, num_gpus, mfu or ASSUMED_MFU, cost, memory_gib(runs[-1], num_gpus))
+    return CARDS[gpu]
 
 
 def memory_gib(run: Run, num_gpus: int) -> dict[str, float]:
     """Return what one card of so many holds, by part, with everything sharded over all of them."""
     trained, frozen = run.num_trained, run.num_weights - run.num_trained
-    dim, layers = run.config["inner_dim"], run.config["num_layers"]
+    layers = run.config["num_layers"]
     tokens = max(
         run.pictures_a_pack(base) * (image_tokens(base) + run.text_tokens) for base in run.bases
     )
@@ -133,10 +141,7 @@ def memory_gib(run: Run, num_gpus: int) -> dict[str, float]:
     held = {name: size / num_gpus / GIB for name, size in parts.items()}
     # Two blocks at a time are whole: the one that computes and the one that is fetched.
     held["blocks made whole"] = (4 * block * 2 if num_gpus > 1 else 0) / GIB
-    kept = layers * kept_bytes_a_token(dim, run.checkpointing, is_lora=frozen > 0)
-    # The block that is on its way back is whole, unless all of them are.
-    again = 0 if run.checkpointing == "none" else kept_bytes_a_token(dim, "none")
-    held["activations"] = tokens * (kept + again) / GIB
+    held["activations"] = tokens * activation_bytes_a_token(run.config, run.checkpointing, frozen > 0) / GIB
     return held
 
 
@@ -155,6 +160,16 @@ def check_memory(run: Run, num_gpus: int, free_gib: float) -> None:
             f"Training needs about {needed:.1f} GiB of a card ({listed}), and {free_gib:.1f} GiB are free. "
             f"What helps: {', '.join(fixes)}."
         )
+
+
+def activation_bytes_a_token(
+    config: Mapping[str, Any], checkpointing: str, is_lora: bool, num_graphs: int = 1
+) -> float:
+    """Return what all blocks keep of a token, of so many passes at once, and the one on its way back."""
+    dim = config["inner_dim"]
+    kept = num_graphs * config["num_layers"] * kept_bytes_a_token(dim, checkpointing, is_lora)
+    # The block that is on its way back is whole, unless all of them are.
+    return kept + (0 if checkpointing == "none" else kept_bytes_a_token(dim, "none"))
 
 
 def kept_bytes_a_token(dim: int, checkpointing: str, is_lora: bool = False) -> float:
@@ -198,21 +213,35 @@ def told(plan: Plan, gpu: str, names: list[str], is_assumed: bool) -> Iterator[s
     yield ""
     for name, run, hours in zip(names, plan.runs, found["gpu_hours_by_run"], strict=True):
         yield f"{name}: {run.steps:,} updates, {run.pictures:,.0f} pictures, {run.flops:.3g} operations"
-        yield f"    {_amount(hours)} {gpu}-hours"
-    share = "assumed; --mfu says another" if is_assumed else "as asked"
-    yield f"in all {_amount(found['gpu_hours'])} {gpu}-hours at {100 * plan.mfu:.0f}% of the peak ({share})"
-    money = f"${found['dollars']:,.2f} at ${plan.dollars_an_hour:g} an hour"
-    yield f"{_amount(found['days'])} days on {plan.num_gpus:,}, {money}"
+        yield f"    {amount(hours)} {gpu}-hours"
+    yield from cost_lines(found, plan.dollars_an_hour, gpu, is_assumed)
     yield ""
-    yield f"memory of a card, GiB of {plan.card.memory_gib:g} (estimated):"
-    for part, size in plan.memory.items():
-        yield f"    {part:<18}{size:8.2f}"
+    yield from memory_lines(plan.memory, plan.card)
     total = found["memory_gib_in_all"]
-    yield f"    {'in all':<18}{total:8.2f}"
     if total > plan.card.memory_gib:
         fix = "more cards" if last.checkpointing == "full" else "gradient_checkpointing=full, or more cards"
         yield f"does not fit: take {fix}, a smaller pack_tokens, or lora"
 
 
-def _amount(number: float) -> str:
+def cost_lines(
+    found: Mapping[str, Any], dollars_an_hour: float, gpu: str, is_assumed: bool
+) -> Iterator[str]:
+    """Yield the lines about hours and money."""
+    share = "assumed; --mfu says another" if is_assumed else "as asked"
+    hours = f"{amount(found['gpu_hours'])} {gpu}-hours"
+    yield f"in all {hours} at {100 * found['mfu']:.0f}% of the peak ({share})"
+    money = f"${found['dollars']:,.2f} at ${dollars_an_hour:g} an hour"
+    yield f"{amount(found['days'])} days on {found['gpus']:,}, {money}"
+
+
+def memory_lines(memory: Mapping[str, float], card: Card) -> Iterator[str]:
+    """Yield the lines about what a card holds."""
+    yield f"memory of a card, GiB of {card.memory_gib:g} (estimated):"
+    for part, size in memory.items():
+        yield f"    {part:<18}{size:8.2f}"
+    yield f"    {'in all':<18}{sum(memory.values()):8.2f}"
+
+
+def amount(number: float) -> str:
+    """Return a number for people, with two digits at least."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.2g}" if number < 10 else f"{number:.1f}"

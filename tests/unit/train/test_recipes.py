@@ -62,6 +62,19 @@ def test_distillation_has_the_papers_numbers():
     assert (settings.lora, settings.data.bases) == (None, (512, 768, 1024))
 
 
+def test_rl_has_the_papers_numbers():
+    settings = of(RECIPES / "lens" / "rl.yaml")
+    assert (settings.steps, settings.prompts_per_step, settings.pictures_per_prompt) == (180, 48, 24)
+    assert (settings.bases, settings.ratios, settings.model) == ((1024,), (), "lens-base")
+    assert (settings.rollout_steps, settings.times_per_picture, settings.solver) == (10, 9, "ab2")
+    assert (settings.nft_beta, settings.kl_weight, settings.old_decay) == (1.0, 1e-4, "grown")
+    assert (settings.advantage_clip, settings.advantage_width) == (1.0, 2.0)
+    assert (settings.lora.rank, settings.lora.alpha, settings.reward.kind) == (64, 128, "judge")
+    optimizer = settings.optimizer
+    assert (optimizer.lr, optimizer.betas, optimizer.weight_decay) == (3e-4, (0.9, 0.999), 1e-4)
+    assert (optimizer.schedule, optimizer.max_grad_norm) == ("constant", 1.0)
+
+
 def test_bad_recipes_name_the_key_before_torch_is_loaded_and_anything_is_written(tmp_path):
     cases = [
         ("nano/language", "learning_rate=1", "learning_rate"),
@@ -76,6 +89,8 @@ def test_bad_recipes_name_the_key_before_torch_is_loaded_and_anything_is_written
         ("lens/pretrain_512", "data.folder=somewhere", "data"),
         ("lens/finetune", "start_from=no/such/model", "start_from"),
         ("lens/finetune", "data.bases=[]", "data.bases"),
+        ("lens/rl", "prompts=no/such/prompts.jsonl", "prompts"),
+        ("lens/rl", "micro_batches=48", "micro_batches"),
         ("nano/turbo", "ca_scale=0.5", "ca_scale"),
         ("nano/turbo", 'nano.ratios=["5:4"]', "nano.ratios"),
         ("lens/turbo", "steps=10", "data.shards"),

@@ -1,0 +1,154 @@
+"""The numbers of a run over its updates as one plot: a panel a monitor.
+
+Reads a run's folder, finished or not, and knows nothing of how it trains. What the monitors of RL and of
+distillation mean is in docs/how-to/rl.md.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from math import ceil
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import yaml
+
+from lens.errors import SettingError
+from lens.evals.plots import new_figure, saved
+
+FILE_NAME = "monitors.svg"
+COLUMNS = 4
+RUNNING = 10
+"""Lines that a running mean is of."""
+LEFT_OUT = re.compile(
+    r"grad_norm/.*|lr|samples_per_s|tokens_per_s|tflops_per_s|mfu|data_wait|peak_memory_gib"
+)
+"""Numbers of metrics.jsonl about speed, or of single blocks, that a plot has no place for."""
+FIRST = (
+    "reward", "reward/passed", "diversity", "even_groups", "failed", "drift", "kl", "policy",
+    "dm", "ca", "adversarial", "cosine/dm_ca", "fake", "discriminator", "loss", "grad_norm",
+)  # fmt: skip
+"""What is seen first, in this order; others follow as they come, and probes last."""
+COLLAPSE = {"diversity": "least_diversity", "reward": "least_reward"}
+"""Settings of `collapse` that end a run, as shares of the first update's value."""
+
+Curve = list[tuple[int, float]]
+"""(step, value), by growing steps."""
+
+
+class Panel(NamedTuple):
+    """One monitor."""
+
+    name: str
+    curves: dict[str, Curve]
+    """By label; of a probe those of several guidances."""
+    floor: float | None = None
+    """Below which a run ends, where it does."""
+
+    @property
+    def is_probe(self) -> bool:
+        return self.name.startswith("probe/")
+
+
+def plot_monitors(folder: Path) -> Path:
+    """Draw the monitors of a run into its folder, the same picture for the same numbers; return its path.
+
+    Raises: SettingError for a folder without a line of metrics, or where matplotlib is missing.
+    """
+    panels = panels_of(folder)
+    num_rows = ceil(len(panels) / COLUMNS)
+    figure = new_figure((3.4 * COLUMNS, 2.1 * num_rows))
+    axes = list(figure.subplots(num_rows, COLUMNS, squeeze=False).flat)
+    last = max(step for panel in panels for curve in panel.curves.values() for step, _ in curve)
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw(axis, panel)
+        axis.set_xlim(0, last + 1)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    partial = folder / f"{FILE_NAME}.partial"
+    saved(figure, partial)
+    os.replace(partial, folder / FILE_NAME)
+    return folder / FILE_NAME
+
+
+def panels_of(folder: Path) -> list[Panel]:
+    """Return the monitors of a run, those that tell most first.
+
+    Raises: SettingError for a folder without a line of metrics.
+    """
+    lines = _lines(folder / "metrics.jsonl")
+    path = folder / "recipe.yaml"
+    recipe: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+    curves: dict[str, dict[str, Curve]] = {}
+    for line in lines:
+        for key, value in _by_turn(line, recipe).items():
+            if key != "step" and value is not None and not LEFT_OUT.fullmatch(key):
+                name, label = _panel_and_label(key, recipe)
+                curves.setdefault(name, {}).setdefault(label, []).append((line["step"], value))
+    if not curves:
+        needs = "the folder of a run that wrote a line of metrics.jsonl"
+        raise SettingError("run", str(folder), needs)
+    panels = [Panel(name, found, _floor(name, found, recipe)) for name, found in curves.items()]
+    return sorted(panels, key=_place)
+
+
+def running_mean(values: list[float]) -> list[float]:
+    """Return at each value the mean of the last ones, itself included."""
+    windows = (values[max(0, end - RUNNING) : end] for end in range(1, len(values) + 1))
+    return [fmean(window) for window in windows]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file; what a run is writing at this moment is not there yet."""
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _by_turn(line: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line; in distillation loss and gradient norm are named by whose update it was."""
+    if recipe.get("stage") != "distill" or "loss" not in line:
+        return line
+    whose = "student" if any(name.startswith("gradient/") for name in line) else "critics"
+    return {
+        f"{name} of {whose}" if name in ("loss", "grad_norm") else name: value
+        for name, value in line.items()
+    }
+
+
+def _panel_and_label(key: str, recipe: Mapping[str, Any]) -> tuple[str, str]:
+    """Return where a number is drawn: a probe's guidances are curves of one panel."""
+    if match := re.fullmatch(r"probe/(guidance [^/]+)/(.+)", key):
+        return f"probe/{match[2]}", match[1]
+    guidance = recipe.get("probe_guidance") or [1.0]
+    has_many = key.startswith("probe/") and len(guidance) > 1
+    return key, f"guidance {guidance[0]:g}" if has_many else ""
+
+
+def _floor(name: str, curves: dict[str, Curve], recipe: Mapping[str, Any]) -> float | None:
+    """Return below which value of its own, slower mean a run of the stage `rl` ends."""
+    share = (recipe.get("collapse") or {}).get(COLLAPSE.get(name, ""))
+    step, first = curves.get("", [(0, 0.0)])[0]
+    return share * first if share and step == 1 else None
+
+
+def _place(panel: Panel) -> tuple[bool, int]:
+    name = panel.name.partition(" of ")[0]
+    return panel.is_probe, FIRST.index(name) if name in FIRST else len(FIRST)
+
+
+def _draw(axis: Any, panel: Panel) -> None:
+    for number, (label, curve) in enumerate(panel.curves.items()):
+        steps, values = ([pair[side] for pair in curve] for side in (0, 1))
+        if panel.is_probe:
+            axis.plot(steps, values, "o-", markersize=4, linewidth=0.5, color=f"C{number}", label=label)
+        else:
+            axis.plot(steps, values, linewidth=0.5, color="0.6")
+            axis.plot(steps, running_mean(values), linewidth=1.5, color="C0")
+    if panel.floor is not None:
+        axis.axhline(panel.floor, linestyle="--", linewidth=0.8, color="C3")
+    if any(panel.curves):
+        axis.legend(fontsize=6)
+    axis.set_title(panel.name, fontsize=9)
+    axis.tick_params(labelsize=7)
