@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lens.config import read_recipe
 from lens.errors import LensError, SettingError
 from lens.evals import ablation
 from lens.evals.ablation import compared, read_ablation, table, train_missing, wanted_runs
+from lens.nano.tasks import TASKS
+from lens.train.run import settings_of
 
+ABLATIONS = sorted((Path(__file__).parents[3] / "recipes" / "nano" / "ablations").glob("*.yaml"))
 TRAINER = """
 import json, pathlib, sys, yaml
 recipe = yaml.safe_load(open(sys.argv[-1]))
@@ -63,6 +67,38 @@ def test_ablations_that_need_the_same_run_share_its_folder(asked):
     first = {run.out for run in wanted_runs(read_ablation(asked()))}
     second = wanted_runs(read_ablation(asked(arms={"plain": {"rate": 0.5}, "higher": {"rate": 0.9}})))
     assert [run.out in first for run in second] == [True, False] * 3
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_every_arm_of_every_ablation_that_ships_is_a_recipe_that_can_be_run(path):
+    runs = wanted_runs(read_ablation(path))
+    for run in runs:
+        settings = settings_of(run.values["stage"], run.values, str(path))
+        settings.check_inputs()
+        assert settings.out == run.out
+    assert len({run.out for run in runs}) == len(runs)
+
+
+@pytest.mark.parametrize("name", ["rl_prompts", "rl_kinds", "turbo_terms"])
+def test_ablations_of_post_training_are_scored_by_the_six_tasks(name):
+    settings = read_ablation(ABLATIONS[0].with_name(f"{name}.yaml"))
+    assert set(settings.numbers) in ({"mean"}, set(TASKS))
+    first = read_recipe(settings.recipe)
+    last = first["steps"] if first["stage"] == "rl" else first["steps"] // (first["critic_updates"] + 1)
+    assert last == 20
+
+
+def test_each_kind_of_prompt_and_each_share_of_them_is_left_out_once():
+    path = ABLATIONS[0].with_name("rl_kinds.yaml")
+    kinds, prompts = (read_ablation(one) for one in (path, path.with_name("rl_prompts.yaml")))
+    for kind in TASKS:
+        left = kinds.arms[f"without {kind}"]["nano_prompts"]["kinds"]
+        assert left == [other for other in TASKS if other != kind]
+    counts = [run.values["nano_prompts"]["count"] for run in wanted_runs(prompts)[:3]]
+    whole = read_recipe(prompts.recipe)
+    assert counts[0] == whole["steps"] * whole["prompts_per_step"]  # each seen once, as in the paper
+    assert [count / counts[0] for count in counts] == [1, 0.5, 0.25]
+    assert wanted_runs(prompts)[0].out == wanted_runs(kinds)[0].out
 
 
 def test_what_is_finished_is_not_trained_again(asked, trainer):
