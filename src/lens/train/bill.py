@@ -10,6 +10,7 @@ from typing import Any
 from lens.config import read_recipe
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import KNOWN_MODELS, LENS_DENOISER
+from lens.models.checkpoints.folder import component_folder
 from lens.models.checkpoints.structure import Shapes, denoiser_shapes, linear_modules, num_parameters
 from lens.train.plan import Run
 from lens.train.stages.settings import DenoiserSettings, LoraSettings
@@ -80,7 +81,7 @@ def component_config(model: str, part: str) -> dict[str, Any]:
     if known and known.denoiser:
         return {"transformer": known.denoiser, "text_encoder": known.text_encoder, "vae": known.vae}[part]
     folder = known.folder if known and known.folder else Path(model)
-    path = folder / part / "config.json"
+    path = component_folder(folder, part) / "config.json"
     if not path.is_file():
         raise SettingError("model", model, f"a known model ({', '.join(KNOWN_MODELS)}) or a model's folder")
     return {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("_")}
