@@ -17,18 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from nano_results import SHEET_CELL_PX, Ask, Result, Tally, as_numbers, tallied, total_of
 from nano_score import (
     BASE,
-    SHEET_CELL_PX,
-    Ask,
-    Result,
-    Tally,
-    as_numbers,
     asked,
+    contender_of,
     described,
+    described_contender,
     drawn_pictures,
-    own_guidance,
-    tallied,
     with_progress,
 )
 
@@ -50,12 +46,15 @@ def main() -> int:
     known = tuple(THINGS)
     add_thing(options.thing)
     own, new = list(asked(options.prompts, options.seed)), list(asked_for(options.thing, known, options))
-    for name, value in described(options).items():
+    contender = contender_of(options.model, options.steps, options.guidance)
+    about = described(options) | described_contender(contender, options)
+    for name, value in about.items():
         print(f"{name:<8} {value}")
     lora, results = options.lora, {}
     for state in ("before", "after"):
         options.lora = lora if state == "after" else None
-        results[state] = list(with_progress(state, drawn_pictures(own + new, options), len(own + new)))
+        pictures = drawn_pictures(own + new, contender, options)
+        results[state] = list(with_progress(state, pictures, len(own + new)))
     before, after = (by_task(results[state], options.thing) for state in ("before", "after"))
     print(f"\n{'':<12}{'of':>6}{'before':>9}{'after':>9}{'change':>9}")
     for task, tally in before.items():
@@ -63,7 +62,7 @@ def main() -> int:
         print(f"{task:<12}{tally.total:>6}{tally.fraction:>9.3f}{after[task].fraction:>9.3f}{change:>+9.3f}")
     if options.json:
         tables = {"before": before, "after": after}
-        options.json.write_text(json.dumps(described(options) | as_numbers(tables), indent=1))
+        options.json.write_text(json.dumps(about | as_numbers(tables), indent=1))
     if options.sheet:
         save_sheet(results["before"], results["after"], options.thing, options.sheet)
     return 0
@@ -76,17 +75,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--lora", type=Path, default=Path("runs/nano/lora/export/lora.safetensors"))
     parser.add_argument("--thing", default="kangaroo", help="icon of the new thing")
     parser.add_argument("--prompts", type=int, default=50, help="prompts a task, and of the new thing")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="the model's own by default")
     parser.add_argument("--guidance", type=float, help="the model's own by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="save pictures of before and after")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the numbers")
     parser.set_defaults(truth=False, solver="euler")
-    options = parser.parse_args()
-    if options.guidance is None:
-        options.guidance = own_guidance(options.model)
-    return options
+    return parser.parse_args()
 
 
 def asked_for(thing: str, known: tuple[str, ...], options: argparse.Namespace):
@@ -109,9 +105,8 @@ def asked_for(thing: str, known: tuple[str, ...], options: argparse.Namespace):
 def by_task(results: list[Result], thing: str) -> dict[str, Tally]:
     """Count by task, the mean of the six next, the new thing last."""
     tallies = tallied(results)
-    mean = Tally(*(sum(counts) for counts in zip(*tallies.values(), strict=True)))
     passed = [result.verdict.passed for result in results if result.ask.task == thing]
-    return tallies | {"all six": mean, thing: Tally(sum(passed), len(passed))}
+    return tallies | {"all six": total_of(tallies), thing: Tally(sum(passed), len(passed))}
 
 
 def save_sheet(before: list[Result], after: list[Result], thing: str, path: Path) -> None:

@@ -1,130 +1,135 @@
-"""Score the nano model on its six tasks: rendered ground truth first, then the model's own pictures.
+"""Score nano models on their six tasks, side by side: each draws with its own steps and guidance.
 
-Prompts are held out; the nine ratios of base 128 take turns. No learned judge: see lens.nano.scorer.
-Intervals are Wilson's at 95%. The table goes to stdout, progress to stderr.
+Prompts are held out; the nine ratios of base 128 take turns. No learned judge: see lens.nano.scorer; what it
+makes of rendered ground truth stands first. Intervals are Wilson's at 95%; the mean's is of all pictures
+together, rather too wide than too narrow. Seconds are of drawing alone, the weights loaded, after a first
+call. The table goes to stdout, progress to stderr.
 
-    python benchmarks/nano_score.py             # 100 prompts a task
+    python benchmarks/nano_score.py             # lens-nano, 100 prompts a task
     python benchmarks/nano_score.py --truth     # the scorer alone, on rendered ground truth
-    python benchmarks/nano_score.py --model FOLDER --prompts 20 --contact-sheet sheet.png --json scores.json
+    python benchmarks/nano_score.py --models lens-nano-base lens-nano lens-nano-turbo --json scores.json
+    python benchmarks/nano_score.py --models lens-nano lens-nano-turbo --extra lens-nano-base:4:1.0
+    python benchmarks/nano_score.py --model FOLDER --prompts 20 --contact-sheet sheet.png
 """
 
 import argparse
 import json
-import math
 import os
 import platform
+import re
 import shlex
 import sys
-import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from lens.core.geometry import buckets_for
+from lens.errors import LensError, SettingError
 from lens.nano.scenes import draw
-from lens.nano.scorer import Verdict, score
-from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
+from lens.nano.scorer import score
+from lens.nano.tasks import TASKS, task_prompts, task_scene
+from nano_results import (
+    Ask,
+    Contender,
+    Result,
+    as_numbers,
+    as_records,
+    save_sheet,
+    show,
+    tallied,
+    times,
+)
 
 BASE = 128
-SHEET_CELL_PX = (200, 236)
-SHEET_COLUMNS = 9
-
-
-class Ask(NamedTuple):
-    """One picture to make: what it must show, in which shape, from which seed."""
-
-    task: str
-    prompt: TaskPrompt
-    ratio: str
-    seed: int
-
-
-class Result(NamedTuple):
-    """One picture, judged."""
-
-    ask: Ask
-    picture: NDArray[np.uint8]
-    verdict: Verdict
-
-
-class Tally(NamedTuple):
-    """Pictures that passed, of how many."""
-
-    passed: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        return self.passed / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Return Wilson's interval at 95%."""
-        z, n, p = 1.959964, self.total, self.fraction
-        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 def main() -> int:
     options = parsed()
+    try:
+        contenders = [] if options.truth else contenders_of(options)
+    except LensError as error:
+        sys.exit(str(error))
     asks = list(asked(options.prompts, options.seed))
     about = described(options)
     for name, value in about.items():
         print(f"{name:<8} {value}")
     truth = list(with_progress("truth", true_pictures(asks), len(asks)))
-    tables = {"truth": tallied(truth)}
-    shown = truth
-    if not options.truth:
-        started_at = time.perf_counter()
-        shown = list(with_progress("model", drawn_pictures(asks, options), len(asks)))
-        about["seconds_a_picture"] = round((time.perf_counter() - started_at) / len(asks), 3)
-        tables["model"] = tallied(shown)
-        print(f"{'time':<8} {about['seconds_a_picture']} s a picture, in batches of up to {options.batch}")
-    for name, tallies in tables.items():
-        show(name, tallies)
+    scored = [
+        list(with_progress(f"{one.name}, {one.drawn}", drawn_pictures(asks, one, options), len(asks)))
+        for one in contenders
+    ]
+    show(contenders, truth, scored)
     if options.contact_sheet:
-        save_sheet(shown, options.contact_sheet)
+        for number, results in enumerate(scored or [truth], 1):
+            path = options.contact_sheet
+            save_sheet(results, path.with_stem(f"{path.stem}_{number}") if len(scored) > 1 else path)
     if options.json:
-        saved = about | {"tables": as_numbers(tables), "pictures": as_records(shown)}
-        options.json.write_text(json.dumps(saved, indent=1))
+        truth_tables = {"truth": tallied(truth)}
+        saved = [
+            about | described_contender(one, options) | times(results)
+            | {"tables": as_numbers({"model": tallied(results)} | truth_tables)}
+            | {"pictures": as_records(results)}
+            for one, results in zip(contenders, scored, strict=True)
+        ]  # fmt: skip
+        alone = about | {"tables": as_numbers(truth_tables), "pictures": as_records(truth)}
+        options.json.write_text(json.dumps(saved or [alone], indent=1))
     return 0
 
 
 def parsed() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--model", default="lens-nano", help="a known name or a folder")
+    parser.add_argument("--models", "--model", nargs="+", default=["lens-nano"], metavar="MODEL",
+                        help="known names or folders")  # fmt: skip
+    parser.add_argument("--extra", nargs="+", default=[], metavar="MODEL:STEPS:GUIDANCE",
+                        help="a model beside them, drawing in another way than its own")  # fmt: skip
     parser.add_argument("--lora", type=Path, metavar="FILE", help="an adapter to draw with")
     parser.add_argument("--prompts", type=int, default=100, help="prompts a task")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, help="the model's own by default")
+    parser.add_argument("--steps", type=int, help="each model's own by default")
+    parser.add_argument("--guidance", type=float, help="each model's own by default")
     parser.add_argument("--solver", default="euler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--truth", action="store_true", help="score rendered ground truth alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="save numbers and reasons")
-    parser.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help="save all pictures, labelled")
-    options = parser.parse_args()
-    if options.guidance is None and not options.truth:
-        options.guidance = own_guidance(options.model)
-    return options
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save numbers, reasons: an object a model")
+    parser.add_argument("--contact-sheet", type=Path, metavar="FILE.png",
+                        help="save all pictures, labelled; a numbered sheet a model")  # fmt: skip
+    return parser.parse_args()
 
 
-def own_guidance(model: str) -> float:
-    """Return the guidance that a model draws with where nobody asks for another."""
+def contenders_of(options: argparse.Namespace) -> list[Contender]:
+    """Return who draws how, by the options.
+
+    Raises: LensError for a model that is not here, SettingError for an extra that says something else.
+    """
+    contenders = [contender_of(model, options.steps, options.guidance) for model in options.models]
+    for extra in options.extra:
+        said = re.fullmatch(r"(.+):(\d+):(\d+\.?\d*)", extra)
+        if said is None:
+            raise SettingError("--extra", extra, "MODEL:STEPS:GUIDANCE, as in lens-nano-base:4:1.0")
+        contenders.append(contender_of(said[1], int(said[2]), float(said[3])))
+    return contenders
+
+
+def contender_of(model: str, steps: int | None = None, guidance: float | None = None) -> Contender:
+    """Return a model with the steps and guidance that are asked for, or else its own."""
+    from lens.app.drawing import folder_defaults
+    from lens.app.file_hashes import content_hash
     from lens.models.checkpoints.catalog import resolve_model
-    from lens.sampling.defaults import sampling_defaults
 
-    index = json.loads((Path(resolve_model(model)) / "model_index.json").read_text())
-    variant, guidance = index.get("lens_variant") or "lens", index.get("default_guidance")
-    return sampling_defaults(variant, guidance=guidance).guidance_scale
+    folder = resolve_model(model)
+    own = folder_defaults(folder, model)
+    return Contender(
+        model,
+        own.num_inference_steps if steps is None else steps,
+        own.guidance_scale if guidance is None else guidance,
+        content_hash(folder),
+    )
 
 
 def asked(prompts_a_task: int, seed: int) -> Iterator[Ask]:
@@ -143,18 +148,20 @@ def true_pictures(asks: list[Ask]) -> Iterator[Result]:
         yield Result(ask, picture, score(picture, ask.prompt.expected))
 
 
-def drawn_pictures(asks: list[Ask], options: argparse.Namespace) -> Iterator[Result]:
+def drawn_pictures(asks: list[Ask], contender: Contender, options: argparse.Namespace) -> Iterator[Result]:
     """Yield the model's picture for each prompt, judged; prompts of one shape share batches."""
     import torch
 
     from lens import LensPipeline
 
-    pipeline = LensPipeline.from_pretrained(options.model)
+    pipeline = LensPipeline.from_pretrained(contender.model)
     pipeline.set_progress_bar_config(disable=True)
     if options.lora:
         pipeline.load_lora_weights(options.lora)
     if torch.cuda.is_available():
         pipeline.to("cuda")
+    watch = Stopwatch(pipeline.transformer)
+    pipeline(asks[0].prompt.prompt, num_inference_steps=1, guidance_scale=contender.guidance)  # fills caches
     by_ratio: defaultdict[str, list[Ask]] = defaultdict(list)
     for ask in asks:
         by_ratio[ask.ratio].append(ask)
@@ -162,15 +169,39 @@ def drawn_pictures(asks: list[Ask], options: argparse.Namespace) -> Iterator[Res
         height, width = buckets_for(BASE)[ratio]
         for start in range(0, len(same), options.batch):
             batch = same[start : start + options.batch]
+            started_at, watch.seconds = time.perf_counter(), 0.0
             (images,) = pipeline(
                 [ask.prompt.prompt for ask in batch], height=height, width=width,
-                num_inference_steps=options.steps, guidance_scale=options.guidance, solver=options.solver,
+                num_inference_steps=contender.steps, guidance_scale=contender.guidance,
+                solver=options.solver, return_dict=False,
                 generator=[torch.Generator().manual_seed(ask.seed) for ask in batch],
-                return_dict=False,
             )  # fmt: skip
+            spent = (time.perf_counter() - started_at) / len(batch), watch.seconds / len(batch)
             for ask, image in zip(batch, images, strict=True):
                 picture = np.asarray(image.convert("RGB"))
-                yield Result(ask, picture, score(picture, ask.prompt.expected))
+                yield Result(ask, picture, score(picture, ask.prompt.expected), *spent)
+
+
+class Stopwatch:
+    """Counts the seconds that a module computes."""
+
+    def __init__(self, module: Any):
+        self.seconds, self._started_at = 0.0, 0.0
+        module.register_forward_pre_hook(self._start)
+        module.register_forward_hook(self._stop)
+
+    def _start(self, *_: object) -> None:
+        self._started_at = self._now()
+
+    def _stop(self, *_: object) -> None:
+        self.seconds += self._now() - self._started_at
+
+    def _now(self) -> float:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def with_progress(name: str, results: Iterator[Result], total: int) -> Iterator[Result]:
@@ -183,43 +214,32 @@ def with_progress(name: str, results: Iterator[Result], total: int) -> Iterator[
     print(file=sys.stderr)
 
 
-def tallied(results: list[Result]) -> dict[str, Tally]:
-    """Count by task, in the tasks' order."""
-    passed: defaultdict[str, list[bool]] = defaultdict(list)
-    for result in results:
-        passed[result.ask.task].append(result.verdict.passed)
-    return {task: Tally(sum(passed[task]), len(passed[task])) for task in TASKS if passed[task]}
-
-
-def show(name: str, tallies: dict[str, Tally]) -> None:
-    print(f"\n{name:<12}{'passed':>8}{'of':>6}{'fraction':>10}   95% interval")
-    for task, tally in tallies.items():
-        low, high = tally.interval
-        print(f"{task:<12}{tally.passed:>8}{tally.total:>6}{tally.fraction:>10.3f}   {low:.3f} to {high:.3f}")
-    mean = sum(tally.fraction for tally in tallies.values()) / len(tallies)
-    print(f"{'mean':<12}{'':>14}{mean:>10.3f}")
-
-
 def described(options: argparse.Namespace) -> dict[str, object]:
     """Return what a reader needs to repeat the table."""
-    about: dict[str, object] = {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
     machine = f"{cpu_model()}, {os.cpu_count()} cores"
     if not options.truth:
         import torch
 
-        from lens.app.file_hashes import content_hash
-        from lens.models.checkpoints.catalog import resolve_model
-
         machine += f", {torch.get_num_threads()} threads, torch {torch.__version__}"
         if torch.cuda.is_available():
             machine += f", {torch.cuda.get_device_name()}"
-        about["model"] = f"{options.model}, hash {content_hash(Path(resolve_model(options.model)))[:10]}"
-        drawn = f"{options.steps} steps, guidance {options.guidance:g}, {options.solver}"
-        about["drawn"] = f"{drawn}, seed {options.seed}"
-    return about | {"machine": machine}
+    return {
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine,
+    }
+
+
+def described_contender(contender: Contender, options: argparse.Namespace) -> dict[str, object]:
+    """Return what a reader needs to repeat one model's column."""
+    return {
+        "name": contender.name,
+        "hash": contender.hash,
+        "steps": contender.steps,
+        "guidance": contender.guidance,
+        "drawn": f"{contender.drawn}, {options.solver}, seed {options.seed}",
+        "batch": options.batch,
+    }
 
 
 def cpu_model() -> str:
@@ -229,46 +249,6 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def as_numbers(tables: dict[str, dict[str, Tally]]) -> dict[str, dict[str, dict[str, object]]]:
-    return {
-        name: {
-            task: {**tally._asdict(), "fraction": tally.fraction, "interval": tally.interval}
-            for task, tally in tallies.items()
-        }
-        for name, tallies in tables.items()
-    }
-
-
-def as_records(results: list[Result]) -> list[dict[str, object]]:
-    return [
-        {"task": ask.task, "prompt": ask.prompt.prompt, "ratio": ask.ratio, "seed": ask.seed,
-         "passed": verdict.passed, "reasons": verdict.reasons}
-        for ask, _, verdict in results
-    ]  # fmt: skip
-
-
-def save_sheet(results: list[Result], path: Path) -> None:
-    """Save all pictures on one sheet, prompts below them, framed green when they pass and red when not."""
-    order = {task: place for place, task in enumerate(TASKS)}
-    results = sorted(results, key=lambda result: (order[result.ask.task], result.ask.seed))
-    width, height = SHEET_CELL_PX
-    num_rows = math.ceil(len(results) / SHEET_COLUMNS)
-    sheet = Image.new("RGB", (SHEET_COLUMNS * width, num_rows * height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for index, (ask, picture, verdict) in enumerate(results):
-        row, column = divmod(index, SHEET_COLUMNS)
-        left, top = column * width + 6, row * height + 6
-        image = Image.fromarray(picture)
-        frame = (left - 3, top - 3, left + image.width + 2, top + image.height + 2)
-        pen.rectangle(frame, fill="green" if verdict.passed else "red")
-        sheet.paste(image, (left, top))
-        words = "; ".join((f"{ask.task}: {ask.prompt.prompt}", *verdict.reasons))
-        pen.multiline_text(
-            (left, top + image.height + 4), "\n".join(textwrap.wrap(words, 32)), fill="black", spacing=1
-        )
-    sheet.save(path)
 
 
 if __name__ == "__main__":

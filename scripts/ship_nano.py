@@ -1,9 +1,12 @@
-"""Put a trained nano model into the package, and write its card from measured scores.
+"""Put trained weights into the package as one of the nano models, and write the cards from measured scores.
 
-    python scripts/ship_nano.py --weights runs/nano/pretrain/export         # copy the weights
-    python benchmarks/nano_score.py --prompts 50 --json runs/nano/own.json                # measure them
-    python benchmarks/nano_score.py --prompts 50 --guidance 5 --json runs/nano/goal.json  # as the goals say
-    python scripts/ship_nano.py --scores runs/nano/own.json runs/nano/goal.json           # write the card
+The autoencoder, text encoder, tokenizer and scheduler are stored once, with lens-nano; the others name its
+folder. Cards come from scores of the weights that are shipped, which their hash tells.
+
+    python scripts/ship_nano.py --shared runs/nano/pretrain/export   # what all share, where it is new
+    python scripts/ship_nano.py --model lens-nano-turbo --weights runs/nano/turbo/export
+    python benchmarks/nano_score.py --models lens-nano-base lens-nano lens-nano-turbo --json runs/own.json
+    python scripts/ship_nano.py --scores runs/own.json               # and files of other guidance beside it
 """
 
 import argparse
@@ -11,11 +14,22 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
+from lens.app.file_hashes import content_hash, file_hash
+from lens.models.checkpoints.catalog import KNOWN_MODELS, PACKAGED_WEIGHTS
+from lens.models.checkpoints.folder import SHARED_KEY, check_component, component_folder
+from lens.nano.tasks import TASKS
 from lens.nano.things import COLOURS, THINGS
 
-SHIPPED = Path(__file__).parent.parent / "src/lens/nano/weights/lens-nano"
+HOLDER = "lens-nano"
+"""The model whose folder holds what all share."""
+MODELS = [model.name for model in KNOWN_MODELS.values() if model.folder]
+SHARED_PARTS = ("scheduler", "text_encoder", "tokenizer", "vae")
 LIMIT_BYTES = 40_000_000
+"""Of one model with what it shares."""
+TOTAL_LIMIT_BYTES = 100_000_000
+"""Of all together."""
 GOALS = {"single": 0.90, "two": 0.75, "counting": 0.75, "colour": 0.95, "position": 0.75, "combined": None}
 
 CARD = """\
@@ -24,16 +38,49 @@ license: mit
 library_name: diffusers
 pipeline_tag: text-to-image
 ---
-# lens-nano
+# {name}
 
-The embedded model of [Lens](https://arxiv.org/abs/2605.21573): the same classes, folder layout and code
-path as the 3.8B model, with small numbers in the configurations. It exists to try, teach and test the whole
-system on a laptop, offline; it is no general text-to-image model.
+{about}
 
 {sizes}
 
 ## Its world
 
+{world}
+
+## How well it draws
+
+A picture passes when everything asked for is found, in the right number and place, and nothing else, by
+comparing regions with the art (no learned judge). Prompts hold combinations (and words to begin with) that
+training never shows.{about_goals}
+
+{tables}
+
+## How it was made
+
+{made}
+
+## Limits
+
+{limits}
+"""
+
+ABOUT = """\
+The embedded model of [Lens](https://arxiv.org/abs/2605.21573): the same classes, folder layout and code
+path as the 3.8B model, with small numbers in the configurations. It exists to try, teach and test the whole
+system on a laptop, offline; it is no general text-to-image model."""
+
+ABOUT_OF = {
+    "lens-nano": ABOUT,
+    "lens-nano-base": """\
+[lens-nano](../lens-nano/README.md) as supervised training left it, before any tuning by rewards. This folder
+holds its denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
+    "lens-nano-turbo": """\
+[lens-nano](../lens-nano/README.md) distilled to four steps without guidance. This folder holds its denoiser
+alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
+}
+
+WORLD = """\
 Pictures composed of {num_things} things of Noto emoji art (Apache 2.0) on backgrounds of {num_colours}
 colours: one thing somewhere, large or small; two to five of a kind; two things beside or above one another,
 one or more of each; three different things. Nine aspect ratios at base 128. Small is 32 px and large 64 px at
@@ -43,102 +90,223 @@ cores can teach in hours.
 
 Things: {things}.
 
-Backgrounds: {colours}.
+Backgrounds: {colours}."""
 
-## How well it draws
+SAME_WORLD = """\
+That of [lens-nano](../lens-nano/README.md): {num_things} things on backgrounds of {num_colours} colours."""
 
-A picture passes when everything asked for is found, in the right number and place, and nothing else, by
-comparing regions with the art (no learned judge). Prompts hold combinations (and words to begin with) that
-training never shows. The goals were set for guidance 5; its own guidance comes first.
+ABOUT_GOALS = " The goals were set for guidance 5; its own guidance comes first."
 
-{tables}
-
-## How it was made
-
+SUPERVISED = """\
 `lens train recipes/nano/vae.yaml`, then `language.yaml`, then `pretrain.yaml`, on two CPU cores, the last one
-in several runs, each from the weights of the one before; `docs/log.md` has the dates and the numbers.
+in several runs, each from the weights of the one before; `docs/log.md` has the dates and the numbers."""
 
-## Limits
+MADE_OF = {
+    "lens-nano-base": SUPERVISED,
+    "lens-nano": """\
+`lens train {recipe}`: reinforcement learning (DiffusionNFT) on prompts of its world, with pictures
+judged exactly, as above. Before it came the recipes of [lens-nano-base](../lens-nano-base/README.md);
+`docs/log.md` has the dates and the numbers.""",
+    "lens-nano-turbo": """\
+`lens train {recipe}`: distillation to four steps without guidance, by distribution matching, guidance
+augmentation and an adversarial term; `docs/log.md` has the dates and the numbers.""",
+}
 
+LIMITS = """\
 Where a fraction above is below its goal, the denoiser's training is not finished: `docs/log.md` says how far
 it came. It knows nothing outside its world, draws soft detail below about 30 px, and merges, drops or doubles
-things. A research model: for controlled settings, with human oversight.
-"""
+things. A research model: for controlled settings, with human oversight."""
 
+LIMITS_OF_TURBO = f"""\
+It was made for four steps without guidance and never trained for others. It{LIMITS.partition(" It")[2]}"""
 
 TABLE = """\
 Drawn with {drawn}:
 
-| task | passed | of | fraction | 95% interval | rendered truth | goal |
-| --- | --- | --- | --- | --- | --- | --- |
+| task | passed | of | fraction | 95% interval | rendered truth |{goal_head}
+| --- | --- | --- | --- | --- | --- |{goal_line}
 {rows}
 
-Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {model}.
+Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {name}, hash {short_hash}.
 """
+
+SIDE_BY_SIDE = """\
+In one run, one model after another, in batches of up to {batch}; speed against {reference}:
+
+| model | steps | guidance | mean of six | 95% interval | s a picture | of it in the denoiser | its speed |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{rows}
+"""
+
+NOT_MEASURED = "Not measured yet: `python benchmarks/nano_score.py --models {name}`."
 
 
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--weights", type=Path, help="folder of an exported pipeline")
-    parser.add_argument("--scores", type=Path, nargs="+", help="what nano_score.py --json wrote")
+    parser.add_argument("--model", choices=MODELS, help="which model the weights are of")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="what holds its transformer")
+    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="a pipeline with what all models share")
+    parser.add_argument("--scores", type=Path, nargs="+", metavar="FILE", help="from nano_score.py --json")
     options = parser.parse_args()
+    if (options.model is None) != (options.weights is None):
+        parser.error("--model and --weights go together")
+    if options.shared:
+        for part in SHARED_PARTS:
+            replace_folder(options.shared / part, PACKAGED_WEIGHTS / HOLDER / part)
     if options.weights:
-        copy(options.weights)
+        ship(options.model, options.weights)
     if options.scores:
-        (SHIPPED / "README.md").write_text(card([json.loads(path.read_text()) for path in options.scores]))
+        write_cards([one for path in options.scores for one in json.loads(path.read_text())])
+    print(shipped_sizes())
 
 
-def copy(source: Path) -> None:
-    """Replace the shipped weights; the card stays until new scores are given."""
-    total = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    assert total <= LIMIT_BYTES, f"{source} holds {total} bytes, the package has room for {LIMIT_BYTES}"
-    for part in ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"):
-        shutil.rmtree(SHIPPED / part, ignore_errors=True)
-    shutil.copytree(source, SHIPPED, dirs_exist_ok=True)
-    for path in SHIPPED.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    print(f"{SHIPPED}: {total / 1e6:.1f} MB")
+def ship(name: str, source: Path, root: Path = PACKAGED_WEIGHTS) -> None:
+    """Replace a shipped model's denoiser; its card stays until new scores are given."""
+    check_component(source / "transformer", "transformer")
+    target = root / name
+    size = size_of(source / "transformer")
+    shared = sum(size_of(root / HOLDER / part) for part in SHARED_PARTS)
+    total = size_of(root) - size_of(target / "transformer") + size
+    assert size + shared <= LIMIT_BYTES, f"{name} would take {size + shared} bytes of {LIMIT_BYTES}"
+    assert total <= TOTAL_LIMIT_BYTES, f"all models would take {total} bytes of {TOTAL_LIMIT_BYTES}"
+    replace_folder(source / "transformer", target / "transformer")
+    if name != HOLDER:
+        index = json.loads((root / HOLDER / "model_index.json").read_text())
+        index |= {"lens_variant": KNOWN_MODELS[name].variant, SHARED_KEY: f"../{HOLDER}"}
+        write_json(target / "model_index.json", index)
+    if not (target / "README.md").exists():
+        (target / "README.md").write_text(card(name, [], root))
 
 
-def card(scores: list[dict]) -> str:
+def replace_folder(source: Path, target: Path) -> None:
+    """Copy a component whole, but for where its configuration says that it came from."""
+    assert source.is_dir(), f"{source} is not there"
+    draft = target.with_name(f".{target.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, copy_function=shutil.copyfile)
+    if (config := draft / "config.json").is_file():
+        values = json.loads(config.read_text())
+        if values.pop("_name_or_path", None) is not None:
+            write_json(config, values)
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def write_cards(scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS) -> None:
+    """Write the card of every model that there are scores of, each from its own and the run they are of."""
+    measured = [name for name in MODELS if any(one["name"] == name for one in scores)]
+    cards = {root / name / "README.md": card(name, scores, root) for name in measured}
+    for path, text in cards.items():
+        path.write_text(text)
+        print(path)
+
+
+def card(name: str, scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS) -> str:
     """Return the card's text for the shipped weights and their measured scores."""
+    known, has_goals = KNOWN_MODELS[name], name != "lens-nano-turbo"
+    world = WORLD if name == HOLDER else SAME_WORLD
+    facts = {
+        "num_things": len(THINGS), "num_colours": len(COLOURS), "things": ", ".join(THINGS),
+        "colours": ", ".join(COLOURS),
+    }  # fmt: skip
+    is_tuned = name != HOLDER or denoiser_hash(root / HOLDER) != denoiser_hash(root / "lens-nano-base")
     return CARD.format(
-        sizes=sizes(), num_things=len(THINGS), num_colours=len(COLOURS), things=", ".join(THINGS),
-        colours=", ".join(COLOURS), tables="\n".join(map(table, scores)).rstrip(),
+        name=name, about=ABOUT_OF[name], sizes=sizes(root / name), world=world.format(**facts),
+        about_goals=ABOUT_GOALS if has_goals else "", tables=tables(name, scores, root),
+        made=(MADE_OF[name] if is_tuned else SUPERVISED).format(recipe=known.recipe),
+        limits=LIMITS if has_goals else LIMITS_OF_TURBO,
     )  # fmt: skip
 
 
-def table(scores: dict) -> str:
+def denoiser_hash(folder: Path) -> str | None:
+    """Return the hash of a model's denoiser; None where there is none."""
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    return file_hash(path) if path.is_file() else None
+
+
+def tables(name: str, scores: list[dict[str, Any]], root: Path) -> str:
+    """Return the tables of a model's scores, its own way of drawing first, and the run beside others."""
+    known, found = KNOWN_MODELS[name], content_hash(root / name)
+    of_model = [one for one in scores if one["name"] == name]
+    if not of_model:
+        return NOT_MEASURED.format(name=name)
+    for one in of_model:
+        assert one["hash"] == found, f"scores of {name} are of {one['hash'][:10]}, shipped is {found[:10]}"
+    own = [
+        one for one in of_model
+        if (one["steps"], one["guidance"]) == (known.num_inference_steps, known.guidance_scale)
+    ]  # fmt: skip
+    assert own, f"no scores of {name} are with {known.num_inference_steps} steps, {known.guidance_scale:g}"
+    others = [one for one in of_model if one not in own]
+    run = [one for one in scores if (one["command"], one["date"]) == (own[0]["command"], own[0]["date"])]
+    texts = [table(one, has_goals=name != "lens-nano-turbo") for one in own + others]
+    return "\n".join(texts + [side_by_side(run)] * (len(run) > 1)).rstrip()
+
+
+def table(scores: dict[str, Any], *, has_goals: bool) -> str:
     """Return the table of one measurement, with how it was made."""
     model, truth = scores["tables"]["model"], scores["tables"]["truth"]
-    rows = "\n".join(row(task, model[task], truth[task]) for task in GOALS)
-    facts = {name: scores[name] for name in ("drawn", "command", "date", "machine", "model")}
-    return TABLE.format(rows=rows, **facts)
+    rows = "\n".join(row(task, model[task], truth[task], has_goals) for task in (*TASKS, "mean"))
+    facts = {name: scores[name] for name in ("drawn", "command", "date", "machine", "name")}
+    heads = {"goal_head": " goal |" if has_goals else "", "goal_line": " --- |" if has_goals else ""}
+    return TABLE.format(rows=rows, short_hash=scores["hash"][:10], **facts, **heads)
 
 
-def row(task: str, model: dict, truth: dict) -> str:
+def row(task: str, model: dict[str, Any], truth: dict[str, Any], has_goals: bool) -> str:
     low, high = model["interval"]
-    goal = GOALS[task]
+    goal = GOALS.get(task)
     return (
         f"| {task} | {model['passed']} | {model['total']} | {model['fraction']:.3f} "
-        f"| {low:.3f} to {high:.3f} "
-        f"| {truth['fraction']:.3f} | {'' if goal is None else f'{goal:.2f}'} |"
+        f"| {low:.3f} to {high:.3f} | {truth['fraction']:.3f} |"
+        + (f" {'' if goal is None else f'{goal:.2f}'} |" if has_goals else "")
     )
 
 
-def sizes() -> str:
-    """Return a line a component: what it is and how many values it has."""
+def side_by_side(run: list[dict[str, Any]]) -> str:
+    """Return a table with a line for each measurement of one run."""
+    reference = next((one for one in run if one["name"] == HOLDER), run[0])
+    lines = []
+    for one in run:
+        mean, spent = one["tables"]["model"]["mean"], one["denoiser_seconds_a_picture"]
+        low, high = mean["interval"]
+        lines.append(
+            f"| {one['name']} | {one['steps']} | {one['guidance']:g} | {mean['fraction']:.3f} "
+            f"| {low:.3f} to {high:.3f} | {one['seconds_a_picture']:.3f} | {spent:.3f} "
+            f"| {reference['denoiser_seconds_a_picture'] / spent:.1f}x |"
+        )
+    return SIDE_BY_SIDE.format(batch=run[0]["batch"], reference=reference["name"], rows="\n".join(lines))
+
+
+def sizes(folder: Path) -> str:
+    """Return a line a component: what it is, how many values it has, and whether it is another's."""
     from safetensors import safe_open
 
     lines = []
     for part, name in (("transformer", "denoiser"), ("text_encoder", "text encoder"), ("vae", "autoencoder")):
-        (file,) = (SHIPPED / part).glob("*.safetensors")
+        inside = component_folder(folder, part)
+        (file,) = inside.glob("*.safetensors")
         with safe_open(file, "pt") as tensors:
             shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
         count = sum(math.prod(shape) for shape in shapes)
-        lines.append(f"- {name}: {count:,} parameters, {file.stat().st_size / 1e6:.1f} MB")
+        shared = "" if inside.parent == folder else f", shared with {inside.parent.name}"
+        lines.append(f"- {name}: {count:,} parameters, {file.stat().st_size / 1e6:.1f} MB{shared}")
     return "\n".join(lines)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def shipped_sizes(root: Path = PACKAGED_WEIGHTS) -> str:
+    """Return a line a model and one of all: the megabytes that their folders take."""
+    here = [root / name for name in MODELS if (root / name).is_dir()]
+    lines = [f"{folder.name}: {size_of(folder) / 1e6:.1f} MB" for folder in here]
+    return "\n".join([*lines, f"together: {size_of(root) / 1e6:.1f} of {TOTAL_LIMIT_BYTES / 1e6:.0f} MB"])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,22 @@
-"""The two set-up commands, the pinned versions, and what CI runs."""
+"""The two set-up commands, the pinned versions, what CI runs, and the models that ship."""
 
 import re
+import subprocess
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 from repository import ROOT
+
+from lens.models.checkpoints.catalog import KNOWN_MODELS, PACKAGED_WEIGHTS
+from lens.models.checkpoints.files import read_json
+from lens.models.checkpoints.folder import check_folder, shared_components
+
+SHIPPED = [model for model in KNOWN_MODELS.values() if model.folder and model.folder.is_dir()]
+SHARED = {"scheduler", "text_encoder", "tokenizer", "vae"}
 
 README = (ROOT / "README.md").read_text()
 FIRST, SECOND = re.findall(r"^python3 -m venv .*$", README, flags=re.MULTILINE)
@@ -71,3 +81,33 @@ def test_the_pinned_versions_are_those_that_run_now():
 def test_the_command_and_the_package_come_from_the_project_file():
     text = Path(ROOT / "pyproject.toml").read_text()
     assert 'name = "lens-t2i"' in text and 'lens = "lens.app.main:main"' in text
+
+
+def num_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_models_that_ship_take_no_more_than_100_mb_and_the_first_no_more_than_40():
+    assert {"lens-nano", "lens-nano-base"} <= {model.name for model in SHIPPED}
+    assert num_bytes(PACKAGED_WEIGHTS) <= 100_000_000
+    assert num_bytes(PACKAGED_WEIGHTS / "lens-nano") <= 40_000_000
+    assert {path.name for path in PACKAGED_WEIGHTS.iterdir()} == {model.name for model in SHIPPED}
+
+
+@pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
+def test_a_model_that_ships_is_whole_has_a_card_and_stores_nothing_that_another_has(model):
+    check_folder(model.folder)
+    index = read_json(model.folder / "model_index.json")
+    assert (index["lens_variant"], index["default_base_resolution"]) == (model.variant, model.base_resolution)
+    assert index["default_steps"] is index["default_guidance"] is None, "the table of models says them"
+    assert (model.folder / "README.md").read_text().split("---\n")[2].startswith(f"# {model.name}\n")
+    assert set(shared_components(model.folder)) == (set() if model.name == "lens-nano" else SHARED)
+
+
+def test_the_wheel_takes_every_file_of_the_models():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/lens"]} and PACKAGED_WEIGHTS.is_relative_to(ROOT / "src" / "lens")
+    files = [str(path) for path in PACKAGED_WEIGHTS.rglob("*") if path.is_file()]
+    ignored = subprocess.run(["git", "check-ignore", *files], cwd=ROOT, capture_output=True, text=True)
+    assert ignored.stdout == "", "what git ignores is left out of the wheel"

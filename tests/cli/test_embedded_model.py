@@ -1,9 +1,17 @@
-"""The model inside the package draws without a network, and again to the same pixels."""
+"""The models inside the package draw without a network, and again to the same pixels."""
 
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from lens.models.checkpoints.catalog import KNOWN_MODELS
+
+VARIANTS = [
+    model for model in KNOWN_MODELS.values()
+    if model.folder and model.folder.is_dir() and model.name != "lens-nano"
+]  # fmt: skip
 
 PROMPT = "two red apples to the left of a fox, on a blue background"
 
@@ -31,3 +39,14 @@ def test_the_embedded_model_draws_a_wide_picture_and_the_same_one_again(process,
     assert (drawn == redrawn).all()
     blue_over_red = drawn[:4].astype(int)[..., 2] - drawn[:4].astype(int)[..., 0]
     assert blue_over_red.mean() > 40, "the upper border is the background, which was asked to be blue"
+
+
+@pytest.mark.parametrize("model", VARIANTS, ids=lambda model: model.name)
+def test_a_variant_draws_with_its_own_steps_and_guidance(process, tmp_path, model):
+    ran = process("generate", "three lemons on a purple background", "--model", model.name, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    row = json.loads(ran.out)
+    own = (model.name, model.num_inference_steps, model.guidance_scale, 128, 128)
+    assert tuple(row[name] for name in ("model", "steps", "guidance", "width", "height")) == own
+    drawn = np.asarray(Image.open(tmp_path / row["path"]))
+    assert drawn.shape == (128, 128, 3) and drawn.std() > 20
