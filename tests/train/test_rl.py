@@ -15,6 +15,7 @@ from tiny_models import randomise
 from lens.errors import SettingError
 
 STEPS = 4
+NAMES = ("loss", "reward", "diversity", "policy", "drift", "kl")
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +37,9 @@ def values(model, tmp_path):
             "stage": "rl", "model": str(model), "out": str(tmp_path / out), "steps": STEPS,
             "nano_prompts": {"count": 12}, "reward": {"kind": "nano"}, "prompts_per_step": 2,
             "pictures_per_prompt": 3, "bases": [48], "ratios": ["1:1", "16:9"], "rollout_steps": 3,
-            "times_per_picture": 2, "precision": "float32", "device": "cpu", "log_every": 1,
-            "probe_every": 1000, "ema_decay": 0.9, "optimizer": {"lr": 1e-2, "warmup_steps": 1},
+            "times_per_picture": 2, "precision": "float32", "frozen_dtype": "float32", "device": "cpu",
+            "log_every": 1, "probe_every": 1000, "ema_decay": 0.9,
+            "optimizer": {"lr": 1e-2, "warmup_steps": 1},
         } | changes  # fmt: skip
 
     return of
@@ -58,9 +60,9 @@ def assembled(values, monkeypatch):
     return assemble
 
 
-def lines_of(out: Path) -> list[dict[str, float]]:
+def lines_of(out: Path, having: str = "loss") -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
+    return [line for line in lines if having in line]
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 3, "alpha": 6}], ids=["whole", "adapters"])
@@ -73,8 +75,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(assembled, sto
     assert fit(stopped_at(first, 1), settings).step == 2
     settings, second = assembled("parts", lora=lora)
     resumed = fit(second, settings)
-    names = ("loss", "reward", "diversity", "policy", "drift", "kl")
-    one, other = ([{name: line[name] for name in names} for line in lines_of(tmp_path / out)]
+    one, other = ([{name: line[name] for name in NAMES} for line in lines_of(tmp_path / out)]
                   for out in ("whole", "parts"))  # fmt: skip
     assert one == other and len(one) == STEPS
     for kind in ("kept", "ema"):
@@ -120,7 +121,7 @@ def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_th
 
 
 def test_a_run_whose_pictures_become_alike_ends(assembled):
-    settings, stage = assembled()
+    _, stage = assembled()
     stage.objective(0, 0)
     assert stage.after_update(0) == ""
     drawn = stage._rollouts
@@ -165,19 +166,23 @@ def test_what_is_exported_draws_the_trainers_pictures(assembled, model, tmp_path
 
 
 def test_two_ranks_make_the_numbers_of_one(values, tmp_path):
-    found = {}
+    found, probes = {}, {}
     for ranks in (1, 2):
         recipe = tmp_path / f"{ranks}.yaml"
-        recipe.write_text(yaml.safe_dump(values(str(ranks), steps=2, threads=1)))
+        recipe.write_text(yaml.safe_dump(values(str(ranks), steps=2, threads=1, held_out=3, probe_every=2)))
         torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
         command = [sys.executable, *torchrun, str(Path(__file__).with_name("ranked_rl.py")), str(recipe)]
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
         found[ranks] = lines_of(tmp_path / str(ranks))
+        (probes[ranks],) = [
+            line for line in lines_of(tmp_path / str(ranks), "probe/held_out/reward") if line["step"] == 2
+        ]
     for one, two in zip(found[1], found[2], strict=True):
-        for name in ("loss", "reward", "reward/brightness", "diversity", "policy", "kl", "drift", "grad_norm"):
+        for name in (*NAMES, "reward/brightness", "grad_norm"):
             assert one[name] == pytest.approx(two[name], rel=1e-4, abs=1e-6), name
+    assert probes[1] == pytest.approx(probes[2], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_good_pictures_pull_the_other_way_than_bad_ones_and_as_hard():
 
 
 def test_a_step_down_the_loss_of_good_pictures_brings_their_prediction_nearer():
-    clean, noise, t = normal(7), normal(8), torch.tensor([0.2, 0.5, 0.9])
+    clean, noise = normal(7), normal(8)
     old = normal(1)
     new = old - 0.01 * policy_gradient(old, old, torch.ones(3), 1.0)
     wanted = noise - clean

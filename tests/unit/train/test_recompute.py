@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lens.models.denoiser import LensTransformer2DModel
+from lens.train.adapters import add_lora
 from lens.train.plan import kept_bytes_a_token
 from lens.train.recompute import keep_for_the_way_back
-from lens.train.adapters import add_lora
 from lens.train.stages.settings import LoraSettings
 
 MODES = ("none", "selective", "full")

@@ -87,8 +87,10 @@ class RlStage:
         self.settings = settings
         self.device = chosen_device(settings.device)
         self._folder = resolve_model(settings.model)
+        is_light = settings.lora is not None and settings.frozen_dtype == "bf16"
         denoiser: Any = LensTransformer2DModel.from_pretrained(
-            settings.start_from or self._folder / "transformer", torch_dtype=torch.float32
+            settings.start_from or self._folder / "transformer",
+            torch_dtype=torch.bfloat16 if is_light else torch.float32,
         )
         forget_origin(denoiser)
         self._config = denoiser.config
@@ -296,9 +298,13 @@ class RlStage:
         return list(whole.cpu().numpy())
 
     def _judged(self, denoiser: Any) -> dict[str, float]:
-        """Return what held-out prompts score, a picture each, drawn as rollouts are."""
+        """Return what held-out prompts score, a picture each, drawn as rollouts are; ranks share them out."""
         self._shown, waiting = [], []
-        for number, prompt in enumerate(self._held_out):
+        rank, num_ranks = own_rank()
+        for turn in range(-(-len(self._held_out) // num_ranks)):
+            # Ranks that share weights make as many passes each: one that has no more draws another's last.
+            number = min(turn * num_ranks + rank, len(self._held_out) - 1)
+            prompt = self._held_out[number]
             h, w = (side // 16 for side in self._sizes[number % len(self._sizes)])
             noise = generator_for(self.settings.seed, "rl/held_out", 0, number)
             x = pack_latents(torch.randn(1, self._config.in_channels, h, w, generator=noise)).to(self.device)
@@ -311,9 +317,10 @@ class RlStage:
             sigmas = sampling_sigmas(h * w, self.settings.probe_steps)
             latents = unpack_latents(self._solver(velocity, sigmas, x), h, w)
             (picture,) = self._pictures(latents)
-            waiting += self._judge.submit([picture], [prompt])
+            if turn * num_ranks + rank < len(self._held_out):
+                waiting += self._judge.submit([picture], [prompt])
             self._shown += [picture] if number % len(self._sizes) == 0 else []
-        scores = gathered(waiting)
+        scores = [one for part in of_all_ranks(gathered(waiting)) for one in part]
         values = [one.value for one in scores if one.value is not None]
         parts = {f"held_out/{name}": value for name, value in _mean_parts(scores).items()}
         failed = 1 - len(values) / len(scores)

@@ -80,6 +80,8 @@ class RlSettings(RunSettings):
     """How the sampling policy follows the trained one."""
     lora: LoraSettings | None = None
     """Tune by adapters on one base, instead of whole copies."""
+    frozen_dtype: Literal["bf16", "float32"] = "bf16"
+    """Type of the weights that adapters leave as they are."""
     gradient_checkpointing: Literal["none", "selective", "full"] = "none"
     """What is computed again on the way back, for less memory."""
     collapse: CollapseSettings = Field(default_factory=lambda: CollapseSettings.of({}))
