@@ -173,7 +173,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_for_all_roles_to_the_bit(
     ("changes", "student_lacks", "critics_lack"),
     [
         ({}, set(), set()),
-        ({"dm_weight": 0}, {"dm", "gradient/dm", "cosine/dm_ca"}, {"fake"}),
+        ({"dm_weight": 0}, {"dm", "fake/gain", "gradient/dm", "cosine/dm_ca"}, {"fake"}),
         ({"ca_weight": 0}, {"ca", "gradient/ca", "cosine/dm_ca"}, set()),
         ({"adversarial_weight": 0}, {"adversarial", "gradient/adversarial"},
          {"discriminator", "r1", "logit/real", "logit/student"}),
@@ -186,7 +186,8 @@ def test_a_term_that_is_off_is_in_no_loss_and_no_log(assembled, changes, student
     named = {"dm", "ca", "adversarial"} - student_lacks
     gradients = {f"gradient/{name}" for name in named}
     cosine = {"cosine/dm_ca"} if named >= {"dm", "ca"} else set()
-    assert set(student.terms) == named | gradients | cosine
+    gain = {"fake/gain"} if "dm" in named else set()
+    assert set(student.terms) == named | gradients | cosine | gain
     assert set(critics.terms) == {"fake", "discriminator", "r1", "logit/real", "logit/student"} - critics_lack
     weighed = sum(getattr(settings, f"{name}_weight") * student.terms[name] for name in named)
     torch.testing.assert_close(student.loss.detach(), weighed)
@@ -225,6 +226,7 @@ def test_a_student_that_is_still_the_teacher_gets_nothing_from_matching_and_noth
     _, stage = assembled(ca_scale=1.0)
     terms = stage.objective(CYCLE - 1, 0).terms
     assert float(terms["dm"]) == 0 and float(terms["ca"]) == 0 and float(terms["adversarial"]) > 0
+    assert float(terms["fake/gain"]) == 0
 
 
 def test_guidance_pushes_where_the_teacher_with_guidance_is(assembled):

@@ -142,8 +142,8 @@ class DistillStage:
         picture = x_0.detach()
         loss, terms, gradients = torch.zeros((), device=self.device), {}, {}
         if settings.dm_weight:
-            gradients["dm"] = self._matching(picture, batch, draw)
-            terms["dm"] = surrogate_loss(x_0, gradients["dm"])
+            gradients["dm"], gain = self._matching(picture, batch, draw)
+            terms["dm"], terms["fake/gain"] = surrogate_loss(x_0, gradients["dm"]), gain
             loss = loss + settings.dm_weight * terms["dm"]
         if settings.ca_weight:
             gradients["ca"] = self._guiding(picture, batch, t, draw)
@@ -214,11 +214,17 @@ class DistillStage:
             return Sketch(self._clean(STUDENT, x_t, t, batch), levels[last])
 
     @torch.no_grad()
-    def _matching(self, picture: Tensor, batch: Batch, draw: Generator) -> Tensor:
+    def _matching(self, picture: Tensor, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor]:
+        """Return the gradient, and what of the teacher's error the fake model does without.
+
+        It knows the student's pictures better than the teacher does, or the gradient is made of its mistakes.
+        """
         t, noise = self._times(batch, draw), self._noise(batch, draw)
         x_t = interpolate(picture, noise, t)
         teacher, fake = (self._clean(role, x_t, t, batch) for role in (BASE, FAKE))
-        return distribution_matching_gradient(picture, teacher, fake)
+        errors = [(one - picture).square().flatten(1).mean(1) for one in (fake, teacher)]         # (B,) each
+        gain = 1 - (errors[0] / errors[1].clamp_min(1e-12)).mean()
+        return distribution_matching_gradient(picture, teacher, fake), gain
 
     @torch.no_grad()
     def _guiding(self, picture: Tensor, batch: Batch, ceiling: float, draw: Generator) -> Tensor:
