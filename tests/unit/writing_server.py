@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import re
+import socket
 import threading
 from typing import Any
 
@@ -40,12 +41,21 @@ class WritingServer:
         outer = self
 
         class Handler(Answering):
+            def is_left(self) -> bool:
+                """Return whether who asked has closed the connection, as the system does for one killed."""
+                try:
+                    return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+                except BlockingIOError:
+                    return False
+
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
                 if not outer._takes():
                     outer._free.wait(20)
                     return  # whoever asked is gone
                 threading.Event().wait(delay_s)
+                if self.is_left():
+                    return
                 answer = json.dumps(completion(written_for(json.loads(body)))).encode()
                 with outer.lock:
                     outer.answered.append(body)

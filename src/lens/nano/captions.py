@@ -39,7 +39,7 @@ from lens.nano.wording import (
     WORDINGS,
 )
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "tune"]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Speaker:
         if self.split == "train" and self.rng.random() < 0.25:
             parts = self.pick(LOOSE_BACKGROUNDS).split("{u}")
             return "".join(part + self._unknown_word() for part in parts[:-1]) + parts[-1]
-        is_known = self.split == "test" and self.rng.random() < 0.6
+        is_known = self.split != "train" and self.rng.random() < 0.6
         return self.pick((TRAIN if is_known else self.words).backgrounds)
 
     def colour(self, phrase: str) -> str:
@@ -245,7 +245,7 @@ class _Speaker:
 
     def relation(self, is_clause: bool) -> Phrase:
         """Return both groups and how they lie to each other."""
-        is_known = self.split == "test" and self.rng.random() < 0.6
+        is_known = self.split != "train" and self.rng.random() < 0.6
         words = TRAIN if is_known else self.words
         frame = self.pick(words.relation_clauses if is_clause else words.relations)
         has_single = all(count == 1 for _, count in self.scene.groups)

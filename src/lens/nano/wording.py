@@ -1,4 +1,5 @@
-"""Phrases of the caption grammar, in two disjoint sets: what training says, and what only tests say.
+"""Phrases of the caption grammar, in disjoint sets: what training says, what only tests say, and what only
+prompts for tuning by rewards say.
 
 Facts only; captions.py puts them together. Everything is lower case; sentences get their capitals later. A
 phrase that stands twice is said twice as often. Slots: {a} and {b} the two sides of a relation, {is_a} and
@@ -219,4 +220,46 @@ TEST = Wording(
     ),
 )  # fmt: skip
 
-WORDINGS = {"train": TRAIN, "test": TEST}
+TUNE = Wording(
+    openers=(
+        "a mural of ", "a doodle of ", "a stamp with ", "a badge with ", "a mosaic of ", "a comic about ",
+        "a banner with ", "a canvas with ", "a tile that has ", "a patch with ", "a rendition of ",
+        "clipart featuring ", "a portrait of ", "an ornament shaped like ", "a snapshot of ",
+        "a screenshot showing ", "an engraving of ", "a cover depicting ", "an avatar of ", "an emblem with ",
+        "a greeting card with ", "a leaf from a colouring book with ", "my kid wants ", "they asked for ",
+        "just ", "nothing but ", "only ", "would you draw ", "kindly make ", "do ", "compose ", "depict ",
+        "illustrate ", "prepare ", "craft ", "visualise ", "bring me ", "add ", "put ", "picture this: ",
+        "let's have ", "how about ", "get me ", "send me ", "help me make ", "build a scene with ",
+        "for my daughter: ", "for a book: ", "for school: ", "quick: ", "today: ",
+    ),
+    clause_openers=(
+        "draw it like this: ", "a mural on which ", "a card where ", "as a doodle, ", "make sure that ",
+        "here, ", "as you know, ", "a comic panel in which ",
+    ),
+    there=(
+        "there should be ", "we have got ", "what you get {is_a} ", "on the card there {is_a} ",
+        "the canvas holds ", "it contains ",
+    ),
+    relations=(
+        "{a} drawn {prep} {b}", "{a} directly {prep} {b}", "{b} which {is_b} {opposite} {a}",
+        "{a} standing {prep} {b}", "{a} {spot_a} while {b} {is_b} {spot_b}",
+    ),
+    relation_clauses=(
+        "{a} {is_a} drawn {prep} {b}", "{a} {is_a} directly {prep} {b}",
+        "{a} {is_a} {spot_a} while {b} {is_b} {spot_b}", "{b} {is_b} standing {opposite} {a}",
+    ),
+    backgrounds=(
+        ", painted on {c}", " upon {an} {c} background", ", background colour {c}",
+        " with everything {c} behind", ", surrounded by {c}", " on {c} paper", ", {c} behind",
+        " on an entirely {c} background",
+    ),
+    fronted_backgrounds=(
+        "upon {an} {c} background: ", "on {c} paper, ", "background colour {c}: ", "{c} behind, in front ",
+        "surrounded by {c}, ",
+    ),
+    background_sentences=(
+        "the paper is {c}", "the colour behind is {c}", "paint the background {c}",
+    ),
+)  # fmt: skip
+
+WORDINGS = {"train": TRAIN, "test": TEST, "tune": TUNE}

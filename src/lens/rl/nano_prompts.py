@@ -1,4 +1,4 @@
-"""Prompts of the nano world with exact rubrics: by the grammar of training captions, from the scene graph.
+"""Prompts of the nano world with exact rubrics: by the grammar of captions, from the scene graph.
 
 Never a combination or a phrase that tests keep for themselves. Knows nothing of models, endpoints or files.
 """
@@ -30,19 +30,21 @@ _COMBINED_COUNTS = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))
 
 
 def nano_prompts(
-    count: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2
-) -> list[RLPrompt]:
+    count: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2,
+    new_share: float = 0.7,
+) -> list[RLPrompt]:  # fmt: skip
     """Return distinct prompts with rubrics, the kinds in turn; a longer list begins with the shorter one.
 
     Without one kind, the others are what they are with it. Prompts may tell more than is judged: dense ones
-    where things stand and how large they are, brief ones of two things that they are beside each other.
+    where things stand and how large they are, brief ones of two things that they are beside each other. Of
+    the brief ones, `new_share` are in words that neither training nor tests use.
 
     Raises: SettingError for an unknown kind, a kind that stands twice, or none.
     """
     wrong = [kind for kind in kinds if kind not in TASKS]
     if wrong or not kinds or len(set(kinds)) < len(kinds):
         raise SettingError("kinds", list(kinds), f"one or more of {', '.join(TASKS)}, each once")
-    sources = [_prompts_of(kind, seed, dense_share) for kind in kinds]
+    sources = [_prompts_of(kind, seed, dense_share, new_share) for kind in kinds]
     found: dict[str, RLPrompt] = {}
     while len(found) < count:
         source = sources[len(found) % len(sources)]
@@ -104,18 +106,18 @@ def nano_rubric(expected: Expected) -> dict[str, str]:
     return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
 
-def _prompts_of(kind: str, seed: int, dense_share: float) -> Iterator[RLPrompt]:
+def _prompts_of(kind: str, seed: int, dense_share: float, new_share: float) -> Iterator[RLPrompt]:
     """Yield prompts of a kind without end."""
     digest = hashlib.blake2b(f"rl {kind}".encode(), digest_size=4).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
     for groups, relation, background in _contents(kind, rng):
-        is_dense = bool(rng.random() < dense_share)
+        is_dense, is_new = (bool(rng.random() < share) for share in (dense_share, new_share))
         scene = arrange(rng, groups, background, relation, 128, 128)
         if is_dense:
             text = dense_caption(scene, rng)
         else:
             mention = Mention(kind in ("colour", "combined"), relation is not None, detail=False)
-            text = brief_caption(scene, rng, mention=mention)
+            text = brief_caption(scene, rng, "tune" if is_new else "train", mention)
         is_told = is_dense or kind in ("colour", "combined")  # a dense caption always tells the background
         relations = ((0, relation, 1),) if relation else ()
         expected = Expected(groups, background if is_told else None, relations)

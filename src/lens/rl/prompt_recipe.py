@@ -79,6 +79,8 @@ class NanoSet(SetOfPrompts):
     """Kinds of prompt, which take turns."""
     dense_share: float = Field(0.2, ge=0, le=1)
     """Share of prompts of several sentences."""
+    new_share: float = Field(0.7, ge=0, le=1)
+    """Share of the brief ones that are in words which neither training nor tests use."""
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:

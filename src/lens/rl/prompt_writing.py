@@ -166,7 +166,9 @@ class _Writing:
 
 
 def _nano(settings: NanoSet) -> list[RLPrompt]:
-    return nano_prompts(settings.count, settings.seed, settings.kinds, settings.dense_share)
+    return nano_prompts(
+        settings.count, settings.seed, settings.kinds, settings.dense_share, settings.new_share
+    )
 
 
 def _finished(

@@ -23,6 +23,7 @@ from lens.nano.wording import (
     STYLES,
     TEST,
     TRAIN,
+    TUNE,
 )
 from lens.nano.wording import PLACES as PLACE_PHRASES
 
@@ -196,6 +197,17 @@ def test_training_says_no_word_that_only_tests_say():
     assert {"sketch", "graphic", "poster"} <= only_tests
     for _, text in captioned(brief_caption, "train", 5000):
         assert not (said := only_tests & set(re.findall("[a-z]+", text))), (said, text)
+
+
+def test_words_of_prompts_for_tuning_are_new_to_training_and_none_that_only_tests_say():
+    common = set(" ".join((*ASKS, *STYLES, *MEDIA, *LINKS, *FUNCTION_WORDS)).split()) | words_of(TRAIN)
+    only_tests = words_of(TEST) - common - {"plus"}
+    assert not only_tests & words_of(TUNE)
+    assert {"mural", "doodle", "ornament"} <= words_of(TUNE) - common
+    beginning = beginnings_of_tests()
+    for _, text in captioned(brief_caption, "tune", 2000):
+        assert not (said := only_tests & set(re.findall("[a-z]+", text))), (said, text)
+        assert not beginning.match(text)
 
 
 def test_training_captions_hold_thousands_of_words_of_no_language():

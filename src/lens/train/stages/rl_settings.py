@@ -26,6 +26,8 @@ class NanoPromptSettings(Settings):
     """Which of the six kinds there are."""
     dense_share: float = Field(0.2, ge=0, le=1)
     """Share of prompts that are dense captions."""
+    new_share: float = Field(0.7, ge=0, le=1)
+    """Share of the brief ones that are in words which neither training nor tests use."""
 
 
 class CollapseSettings(Settings):
