@@ -13,6 +13,8 @@ from ranked_rl import Brightness
 from tiny_models import randomise
 
 from lens.errors import SettingError
+from lens.nano.tasks import TASKS
+from lens.rl.reward import Score
 
 STEPS = 4
 NAMES = ("loss", "reward", "diversity", "policy", "drift", "kl")
@@ -108,6 +110,22 @@ def test_groups_see_every_prompt_once_before_one_comes_again(assembled):
     assert len(set(seen)) == 12
 
 
+def test_prompts_that_are_drawn_without_fault_are_left_out(assembled, tmp_path):
+    class Perfect(Brightness):
+        def score(self, picture, prompt) -> Score:
+            return Score(1.0 if prompt.category == "single" else 0.5, {})
+
+    _, stage = assembled(judge=Perfect(), screening=2)
+    stage.objective(0, 0)
+    assert len(stage._prompts) == 10 and {one.category for one in stage._prompts} == set(TASKS[1:])
+    _, again = assembled(judge=Brightness(), screening=2)
+    again.objective(0, 0)
+    assert again._prompts == stage._prompts, "what was found is kept in the run's folder"
+    _, none = assembled("other", judge=Perfect(), screening=1, nano_prompts={"count": 9, "kinds": ["single"]})
+    with pytest.raises(SettingError, match="screening is 1, but it needs 0, for the model draws all"):
+        none.objective(0, 0)
+
+
 def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_they_are_many(
     assembled, tmp_path
 ):
@@ -169,7 +187,8 @@ def test_two_ranks_make_the_numbers_of_one(values, tmp_path):
     found, probes = {}, {}
     for ranks in (1, 2):
         recipe = tmp_path / f"{ranks}.yaml"
-        recipe.write_text(yaml.safe_dump(values(str(ranks), steps=2, threads=1, held_out=3, probe_every=2)))
+        changes = {"steps": 2, "threads": 1, "held_out": 3, "probe_every": 2, "screening": 1}
+        recipe.write_text(yaml.safe_dump(values(str(ranks), **changes)))
         torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
         command = [sys.executable, *torchrun, str(Path(__file__).with_name("ranked_rl.py")), str(recipe)]
         env = os.environ | {"OMP_NUM_THREADS": "1"}

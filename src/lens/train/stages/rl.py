@@ -5,6 +5,7 @@ the rollout's own times. Spec: section 9. Letters: G groups, K pictures of a gro
 cells, L captured layers, T text tokens, E their width, R ranks.
 """
 
+import json
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.progress import track
 from torch import Tensor
 
 from lens.core.flow import interpolate
@@ -106,7 +108,7 @@ class RlStage:
             needs = f"fewer than the {len(prompts)} prompts that there are"
             raise SettingError("held_out", settings.held_out, needs)
         num_trained = len(prompts) - settings.held_out
-        self._prompts, self._held_out = prompts[:num_trained], prompts[num_trained:]
+        self._held_out = prompts[num_trained:]
         self._sizes = [size for base in settings.bases for size in sizes_of("ratios", settings.ratios, base)]
         rank, num_ranks = own_rank()
         if settings.prompts_per_step % num_ranks:
@@ -123,6 +125,7 @@ class RlStage:
         self._shown: list[np.ndarray] = []
         self._why_failed = ""
         self._rollouts: Rollouts | None = None
+        self._prompts, self._is_screened = prompts[:num_trained], not settings.screening
         # First and running diversity, first and running reward: what a collapse is told by.
         self._monitors = torch.full((4,), torch.nan)
 
@@ -184,17 +187,15 @@ class RlStage:
     def probe(self) -> dict[str, float]:
         settings = self.settings
         found: dict[str, float] = {}
-        with self._roles.acting(THETA) as denoiser:
-            for turn, guidance in enumerate(settings.probe_guidance if settings.probe_prompts else ()):
+        for turn, guidance in enumerate(settings.probe_guidance if settings.probe_prompts else ()):
+            with self._roles.acting(THETA) as denoiser:
                 numbers = self._probe.numbers(
                     self._pipeline(denoiser), guidance_scale=guidance,
                     num_inference_steps=settings.probe_steps,
                 )  # fmt: skip
-                prefix = "" if turn == 0 else f"guidance {guidance:g}/"
-                found |= {prefix + name: value for name, value in numbers.items()}
-            if self._held_out:
-                found |= self._judged(denoiser)
-        return found
+            prefix = "" if turn == 0 else f"guidance {guidance:g}/"
+            found |= {prefix + name: value for name, value in numbers.items()}
+        return found | (self._judged() if self._held_out else {})
 
     def sample_grid(self):
         if self._shown:
@@ -213,16 +214,48 @@ class RlStage:
         copy.load_state_dict(self._roles.state_of(THETA, state))
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
+    def _screened(self, prompts: list[RLPrompt]) -> list[RLPrompt]:
+        """Return the prompts that the model as it is does not always draw without fault.
+
+        Ranks share them out; the answer is kept in the run's folder.
+
+        Raises: SettingError where there are none.
+        """
+        path = self.settings.out / "screened.json"
+        if not path.is_file():
+            rank, num_ranks = own_rank()
+            waiting = []
+            for turn in track(range(-(-len(prompts) // num_ranks)), "Screening prompts", disable=rank > 0):
+                number = min(turn * num_ranks + rank, len(prompts) - 1)
+                rng = np.random.default_rng([self.settings.seed, number])
+                cells = self._cells_of(int(rng.integers(len(self._sizes))))
+                noise = generator_for(self.settings.seed, "rl/screening", 0, number)
+                latents = self._latents(BASE, prompts[number], cells, noise, self.settings.screening)
+                pictures = self._pictures(latents)
+                waiting.append((number, self._pool.submit(pictures, [prompts[number]] * len(pictures))))
+            faulty = [number for number, futures in waiting if not _are_perfect(gathered(futures))]
+            found = sorted({number for part in of_all_ranks(faulty) for number in part})
+            if rank == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(found))
+        else:
+            found = json.loads(path.read_text())
+        if not found:
+            needs = "0, for the model draws all of them without fault: other prompts are needed"
+            raise SettingError("screening", self.settings.screening, needs)
+        return [prompts[number] for number in found]
+
     def _drawn(self, step: int) -> Rollouts:
         """Draw this rank's groups of an update and wait for their scores."""
+        if not self._is_screened:  # not before, for ranks draw together
+            self._prompts, self._is_screened = self._screened(self._prompts), True
         settings, started_at = self.settings, time.perf_counter()
         groups, waiting = {}, {}
-        with torch.no_grad(), self._roles.acting(OLD) as denoiser:
-            for number in self._own:
-                group = self._drawn_group(denoiser, step, number)
-                groups[number] = group
-                pictures = self._pictures(group.latents)
-                waiting[number] = self._pool.submit(pictures, [group.prompt] * len(pictures))
+        for number in self._own:
+            group = self._drawn_group(step, number)
+            groups[number] = group
+            pictures = self._pictures(group.latents)
+            waiting[number] = self._pool.submit(pictures, [group.prompt] * len(pictures))
         scores = {number: gathered(futures) for number, futures in waiting.items()}
         self._why_failed = next((one.failure for row in scores.values() for one in row if one.failure), "")
         spread = {number: float(diversity(group.latents)) for number, group in groups.items()}
@@ -252,28 +285,42 @@ class RlStage:
             numbers, time.perf_counter() - started_at,
         )  # fmt: skip
 
-    def _drawn_group(self, denoiser: Any, step: int, number: int) -> Group:
+    def _drawn_group(self, step: int, number: int) -> Group:
         settings = self.settings
         epoch, place = divmod(step * settings.prompts_per_step + number, len(self._prompts))
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(self._prompts))
         prompt = self._prompts[order[place]]
         rng = np.random.default_rng([settings.seed, step, number])
-        h, w = (side // 16 for side in self._sizes[rng.integers(len(self._sizes))])
+        cells = self._cells_of(int(rng.integers(len(self._sizes))))
         noise = generator_for(settings.seed, "rl/noise", step, number)
-        shape = (settings.pictures_per_prompt, self._config.in_channels, h, w)
-        x = pack_latents(torch.randn(shape, generator=noise)).to(self.device)                   # (K, h*w, C)
-        sigmas = sampling_sigmas(h * w, settings.rollout_steps)
-        text = self._text(prompt, len(x))
-
-        def velocity(x: Tensor, sigma: float) -> Tensor:
-            with autocast(self.device, settings.precision):
-                return predicted_velocity(denoiser, x, sigma, text, (h, w), None)
-
-        latents = unpack_latents(self._solver(velocity, sigmas, x), h, w)
-        own = sigmas[:-2]  # the last step's start is left out: there is hardly any noise to learn at
-        places = np.stack([rng.permutation(len(own)) for _ in range(len(x))])
+        latents = self._latents(OLD, prompt, cells, noise, settings.pictures_per_prompt)
+        # The last step's start is left out: there is hardly any noise to learn at.
+        own = sampling_sigmas(cells[0] * cells[1], settings.rollout_steps)[:-2]
+        places = np.stack([rng.permutation(len(own)) for _ in range(len(latents))])
         chosen = torch.from_numpy(places[:, : settings.times_per_picture])
         return Group(prompt, latents, own[chosen].to(self.device))
+
+    def _cells_of(self, number: int) -> tuple[int, int]:
+        """Return the latent cells of a picture size."""
+        height_px, width_px = self._sizes[number % len(self._sizes)]
+        return height_px // 16, width_px // 16
+
+    @torch.no_grad()
+    def _latents(
+        self, role: str, prompt: RLPrompt, cells: tuple[int, int], noise: torch.Generator, count: int,
+        num_steps: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return pictures of a prompt that a role draws without guidance, (count, C, h, w)."""
+        shape = (count, self._config.in_channels, *cells)
+        x = pack_latents(torch.randn(shape, generator=noise)).to(self.device)                   # (K, h*w, C)
+        sigmas = sampling_sigmas(cells[0] * cells[1], num_steps or self.settings.rollout_steps)
+        text = self._text(prompt, count)
+        with self._roles.acting(role) as denoiser, autocast(self.device, self.settings.precision):
+
+            def velocity(x: Tensor, sigma: float) -> Tensor:
+                return predicted_velocity(denoiser, x, sigma, text, cells, None)
+
+            return unpack_latents(self._solver(velocity, sigmas, x), *cells)
 
     def _velocity(self, role: str, group: Group, noisy: Tensor, t: Tensor) -> Tensor:
         """Return the velocity of a role at points on the way to a group's pictures, (K, C, h, w)."""
@@ -297,7 +344,7 @@ class RlStage:
         whole = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         return list(whole.cpu().numpy())
 
-    def _judged(self, denoiser: Any) -> dict[str, float]:
+    def _judged(self) -> dict[str, float]:
         """Return what held-out prompts score, a picture each, drawn as rollouts are; ranks share them out."""
         self._shown, waiting = [], []
         rank, num_ranks = own_rank()
@@ -305,17 +352,10 @@ class RlStage:
             # Ranks that share weights make as many passes each: one that has no more draws another's last.
             number = min(turn * num_ranks + rank, len(self._held_out) - 1)
             prompt = self._held_out[number]
-            h, w = (side // 16 for side in self._sizes[number % len(self._sizes)])
             noise = generator_for(self.settings.seed, "rl/held_out", 0, number)
-            x = pack_latents(torch.randn(1, self._config.in_channels, h, w, generator=noise)).to(self.device)
-            text = self._text(prompt, 1)
-
-            def velocity(x: Tensor, sigma: float, text=text, cells=(h, w)) -> Tensor:
-                with autocast(self.device, self.settings.precision):
-                    return predicted_velocity(denoiser, x, sigma, text, cells, None)
-
-            sigmas = sampling_sigmas(h * w, self.settings.probe_steps)
-            latents = unpack_latents(self._solver(velocity, sigmas, x), h, w)
+            latents = self._latents(
+                THETA, prompt, self._cells_of(number), noise, 1, self.settings.probe_steps
+            )
             (picture,) = self._pictures(latents)
             if turn * num_ranks + rank < len(self._held_out):
                 waiting += self._judge.submit([picture], [prompt])
@@ -363,3 +403,7 @@ def _mean_parts(scores: list[Score]) -> dict[str, float]:
     return {
         name: float(np.mean([one.parts[name] for one in scores if name in one.parts])) for name in names
     }
+
+
+def _are_perfect(scores: list[Score]) -> bool:
+    return all(one.value is not None and one.value > 1 - 1e-6 for one in scores)

@@ -54,6 +54,9 @@ class RlSettings(RunSettings):
     """Pictures that are judged at once."""
     reward_timeout_s: float = Field(120, gt=0)
     """After which a picture counts as one without a score."""
+    screening: int = Field(0, ge=0)
+    """Pictures of each prompt that are drawn and judged before the first update: prompts whose pictures are
+    all without fault leave nothing to learn, and are left out. 0 keeps all prompts."""
     prompts_per_step: int = Field(48, ge=1)
     """Groups of an update."""
     pictures_per_prompt: int = Field(24, ge=2)
