@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from tiny_models import randomise
 
+from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
 from lens.errors import SettingError
 from lens.objectives.distillation import student_times
@@ -214,6 +215,48 @@ def test_what_is_computed_again_on_the_way_back_changes_no_gradient(assembled, l
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name])
+
+
+def test_paths_end_where_the_pipeline_does_and_are_drawn_once(assembled, teacher, tmp_path):
+    from lens import LensPipeline
+
+    changes = {"simulation": "euler", "regression_weight": 0.5, "regression_paths": 3, "teacher_steps": 4}
+    _, stage = assembled(ca_scale=2.0, **changes)
+    found = stage.objective(CYCLE - 1, 0)
+    assert {"regression", "gradient/regression", "dm", "ca"} <= set(found.terms)
+    files = sorted((tmp_path / "run" / "teacher_paths").glob("*.safetensors"))
+    assert len(files) == 3
+    path = stage._paths.of(CYCLE - 1, 0, torch.device("cpu"))
+    pipeline = LensPipeline.from_pretrained(teacher, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    h, w = path.batch.cells
+    nothing = path.batch.without_text()
+    drawn = pipeline(
+        prompt_embeds=path.batch.features, prompt_mask=path.batch.mask, negative_prompt_mask=nothing.mask,
+        negative_prompt_embeds=nothing.features, height=16 * h, width=16 * w, num_inference_steps=4,
+        guidance_scale=2.0, latents=pack_latents(path.noise), output_type="latent",
+    ).images  # fmt: skip
+    latents = drawn if drawn.ndim == 4 else unpack_latents(drawn, h, w)
+    torch.testing.assert_close(latents, path.end, rtol=0.02, atol=0.02)  # kept in bfloat16
+    written = [file.stat().st_mtime_ns for file in files]
+    _, again = assembled(ca_scale=2.0, **changes)
+    torch.testing.assert_close(again.objective(CYCLE - 1, 0).loss, found.loss)
+    assert [file.stat().st_mtime_ns for file in files] == written
+
+
+def test_a_student_learns_where_the_teacher_ends(assembled):
+    from lens.train.loop import fit
+
+    settings, stage = assembled(
+        simulation="euler", regression_weight=1.0, regression_paths=1, teacher_steps=8, student_steps=1,
+        dm_weight=0, ca_weight=0, adversarial_weight=0, steps=40, micro_batches=1,
+        optimizer={"lr": 1e-2, "schedule": "cosine", "warmup_steps": 2},
+    )  # fmt: skip
+    before = stage.objective(0, 0).terms["regression"]
+    fit(stage, settings)
+    assert stage.objective(0, 0).terms["regression"] < 0.5 * before
+    with pytest.raises(SettingError, match=r"simulation is 'renoise', but it needs euler"):
+        assembled(regression_weight=1.0)
 
 
 def test_without_critics_every_update_is_the_students(assembled):

@@ -76,6 +76,17 @@ def surrogate_loss(x_0: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * F.mse_loss(x_0, target)
 
 
+def regression_loss(x_0: Tensor, end: Tensor) -> Tensor:
+    """Return the mean distance to where the teacher ends from the same noise, |x_0 - end|.
+
+    Absolute, not squared: of several pictures that the same input may become, it asks for one rather than
+    for their mean. (DMD, arXiv 2311.18828, keeps such a term beside matching; DMD2 does without.)
+
+    Shapes: both (B, C, h, w) -> ().
+    """
+    return (x_0 - end).abs().mean()
+
+
 def generator_loss(student_logits: Tensor) -> Tensor:
     """Return the mean softplus(-logit): small where the student's pictures pass for real.
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from lens.core.flow import interpolate, to_clean
 from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
+from lens.core.schedule import sampling_sigmas
 from lens.data.captioned import captioned
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.writing import forget_origin
@@ -29,6 +30,7 @@ from lens.objectives.distillation import (
     guidance_gradient,
     next_input,
     nudged,
+    regression_loss,
     renoising_times,
     smoothness_loss,
     student_times,
@@ -37,7 +39,10 @@ from lens.objectives.distillation import (
 )
 from lens.objectives.flow_matching import flow_matching_loss
 from lens.objectives.objective import Objective, Work
+from lens.sampling.denoising import guided_prediction
 from lens.sampling.pipeline import LensPipeline
+from lens.sampling.solvers import solve_euler
+from lens.sampling.text_batch import TextBatch
 from lens.train.adapters import adapter_in, export_adapter
 from lens.train.batches import Batch, Batches, NanoBatches, StoredBatches
 from lens.train.devices import autocast, chosen_device
@@ -52,6 +57,7 @@ from lens.train.stages.distill_settings import DistillSettings
 from lens.train.stages.nano_probe import NanoProbe
 from lens.train.stages.settings import sizes_of
 from lens.train.store import Store
+from lens.train.teacher_paths import TeacherPaths
 
 STUDENT, FAKE, HEADS = "student", "fake", "heads"
 
@@ -104,6 +110,10 @@ class DistillStage:
         self._probe: NanoProbe | None = None
         self._previews: list[Tensor] = []
         self._batches = self._of_nano(encoders) if settings.nano else self._of_store(encoders)
+        self._paths: TeacherPaths | None = None
+        if settings.regression_weight:
+            where, count = settings.out / "teacher_paths", settings.regression_paths
+            self._paths = TeacherPaths(where, self._batches, self._taught, count, settings.seed)
         self._frozen = components_of(encoders, with_text=settings.nano is not None)
 
     def parts_of(self, step: int) -> tuple[str, ...]:
@@ -120,6 +130,8 @@ class DistillStage:
         batch = self._batches.of(step, index)
         data_s = time.perf_counter() - started_at
         batch = batch.to(self.device)
+        if self._paths:
+            self._paths.fill(self.device)
         self._passes = 0
         if self._is_students(step):
             found = self._students(batch, step, index)
@@ -138,7 +150,10 @@ class DistillStage:
         """Return the loss of the student, of whose terms each says where its picture should go."""
         settings = self.settings
         draw = generator_for(settings.seed, "distill/student", step, index)
-        x_0, t = self._sketched(batch, step, draw, has_gradient=True)
+        start, end = None, None
+        if self._paths:
+            batch, start, end = self._paths.of(step, index, self.device)
+        x_0, t = self._sketched(batch, step, draw, has_gradient=True, start=start)
         picture = x_0.detach()
         loss, terms, gradients = torch.zeros((), device=self.device), {}, {}
         if settings.dm_weight:
@@ -154,6 +169,10 @@ class DistillStage:
             gradients["adversarial"] = gradient * x_0.numel()  # of a mean over all numbers, as the others are
             terms["adversarial"] = with_gradient(x_0, value, gradient)
             loss = loss + settings.adversarial_weight * terms["adversarial"]
+        if end is not None:
+            terms["regression"] = regression_loss(x_0, end)
+            gradients["regression"] = (x_0.detach() - end).sign()
+            loss = loss + settings.regression_weight * terms["regression"]
         terms = {name: value.detach() for name, value in terms.items()}
         for name, gradient in gradients.items():
             weight = getattr(settings, f"{name}_weight")
@@ -192,7 +211,9 @@ class DistillStage:
             self._roles.take(FAKE)  # the way back may compute its blocks again
         return Objective(loss, {name: value.detach() for name, value in terms.items()})
 
-    def _sketched(self, batch: Batch, step: int, draw: Generator, has_gradient: bool) -> Sketch:
+    def _sketched(
+        self, batch: Batch, step: int, draw: Generator, has_gradient: bool, start: Tensor | None = None
+    ) -> Sketch:
         """Run the student from noise down to one of its steps, and take that one.
 
         One step for the whole update: ranks that share weights make their passes together.
@@ -202,7 +223,7 @@ class DistillStage:
         levels = student_times(h * w, settings.student_steps).tolist()
         which = generator_for(settings.seed, "distill/student_step", step)
         last = int(torch.randint(len(levels), (1,), generator=which))
-        x_t = self._noise(batch, draw)
+        x_t = self._noise(batch, draw) if start is None else start
         for level, after in pairwise(levels[: last + 1]):
             t, t_next = (torch.full((len(x_t),), one, device=self.device) for one in (level, after))
             with torch.no_grad():
@@ -233,6 +254,20 @@ class DistillStage:
         cond, uncond = (self._clean(BASE, x_t, t, text) for text in (batch, batch.without_text()))
         gradient = guidance_gradient(cond, uncond, self.settings.ca_scale)
         return gradient / distance(picture, cond) if self.settings.ca_normalized else gradient
+
+    @torch.no_grad()
+    def _taught(self, noise: Tensor, batch: Batch) -> Tensor:
+        """Return what the teacher draws from noise in its own steps, with guidance as the pipeline's."""
+        (h, w), x = batch.cells, pack_latents(noise)                                              # (B, I, C)
+        cond, uncond = (TextBatch(text.features, text.mask) for text in (batch, batch.without_text()))
+        with self._roles.acting(BASE) as teacher, autocast(self.device, self.settings.precision):
+
+            def velocity(x: Tensor, sigma: float) -> Tensor:
+                return guided_prediction(teacher, x, sigma, cond, uncond, self.settings.ca_scale, (h, w))
+
+            return unpack_latents(
+                solve_euler(velocity, sampling_sigmas(h * w, self.settings.teacher_steps), x), h, w
+            )
 
     def _passing_for_real(self, picture: Tensor, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor]:
         """Return the adversarial loss of the student, and its gradient at the student's picture."""

@@ -74,6 +74,13 @@ class DistillSettings(RunSettings):
     """Divide guidance augmentation by each sample's distance to the teacher, as distribution matching is."""
     adversarial_weight: float = Field(0.001, ge=0)
     """Weight of passing for real; 0 leaves it and the discriminator out."""
+    regression_weight: float = Field(0.0, ge=0)
+    """Weight of the distance to where the teacher, with guidance `ca_scale`, ends from the same noise; 0, as
+    published, leaves it out."""
+    regression_paths: int = Field(128, ge=1)
+    """Micro-batches of noise that the teacher's pictures are drawn from, once, for that."""
+    teacher_steps: int = Field(20, ge=1)
+    """Steps that the teacher draws them in."""
     discriminator_blocks: tuple[int, ...] = ()
     """Blocks of the teacher that the discriminator reads, counted from 0; none for three in the middle."""
     r1_gamma: float = Field(1.0, ge=0)
@@ -97,9 +104,12 @@ class DistillSettings(RunSettings):
             raise SettingError("data", given, "either this or `nano`")
         if self.data is not None and self.store is None:
             raise SettingError("store", None, "a folder that the encoded pictures of `data` are kept in")
-        if not (self.dm_weight or self.ca_weight or self.adversarial_weight):
-            needs = "to be more than 0, or ca_weight or adversarial_weight to be"
+        if not (self.dm_weight or self.ca_weight or self.adversarial_weight or self.regression_weight):
+            needs = "to be more than 0, or ca_weight, adversarial_weight or regression_weight to be"
             raise SettingError("dm_weight", 0, needs)
+        if self.regression_weight and self.simulation != "euler":
+            needs = "euler where regression_weight is not 0: with fresh noise a path ends somewhere else"
+            raise SettingError("simulation", self.simulation, needs)
         return self
 
     @property
