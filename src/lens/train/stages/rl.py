@@ -5,15 +5,12 @@ the rollout's own times. Spec: section 9. Letters: G groups, K pictures of a gro
 cells, L captured layers, T text tokens, E their width, R ranks.
 """
 
-import json
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from lens.core.flow import interpolate
@@ -24,7 +21,6 @@ from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
-from lens.models.vae import decode_latents
 from lens.objectives.nft import (
     advantages,
     are_even,
@@ -36,13 +32,9 @@ from lens.objectives.nft import (
 from lens.objectives.objective import Objective, Work
 from lens.rl.nano_prompts import nano_prompts
 from lens.rl.prompt_set import RLPrompt, read_prompts
-from lens.rl.reward import Score
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import reward_of
-from lens.sampling.denoising import predicted_velocity
 from lens.sampling.pipeline import LensPipeline
-from lens.sampling.solvers import solver_named
-from lens.sampling.text_batch import TextBatch
 from lens.train.adapters import adapter_in, export_adapter
 from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders
@@ -50,6 +42,7 @@ from lens.train.flops import forward_flops
 from lens.train.parallel import of_all_ranks, own_rank
 from lens.train.pictures import grid_of
 from lens.train.roles import BASE, Roles
+from lens.train.rollouts import Drawer, judged, mean_parts, screened
 from lens.train.stages.nano_probe import NanoProbe
 from lens.train.stages.rl_settings import RlSettings
 from lens.train.stages.settings import sizes_of
@@ -98,7 +91,6 @@ class RlStage:
         self._config = denoiser.config
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self._encoders = Encoders(self._folder, denoiser.config.selected_layer_index, self.device, dtype)
-        self._features = lru_cache(256)(self._encoders.features)
         self._roles = Roles(
             denoiser, (THETA,), (OLD,), settings.lora, settings.seed, settings.gradient_checkpointing
         )
@@ -121,7 +113,10 @@ class RlStage:
         self._probe = NanoProbe(
             settings.probe_prompts, [self._sizes[0]], self.device, settings.precision
         )
-        self._solver = solver_named(settings.solver)
+        self._drawer = Drawer(
+            self._roles, self._encoders, self._sizes, self._config.in_channels, settings.solver, self.device,
+            settings.precision,
+        )  # fmt: skip
         self._shown: list[np.ndarray] = []
         self._why_failed = ""
         self._rollouts: Rollouts | None = None
@@ -195,7 +190,12 @@ class RlStage:
                 )  # fmt: skip
             prefix = "" if turn == 0 else f"guidance {guidance:g}/"
             found |= {prefix + name: value for name, value in numbers.items()}
-        return found | (self._judged() if self._held_out else {})
+        if self._held_out:
+            numbers, self._shown = judged(
+                self._drawer, self._judge, self._held_out, THETA, settings.probe_steps, settings.seed
+            )
+            found |= numbers
+        return found
 
     def sample_grid(self):
         if self._shown:
@@ -214,53 +214,37 @@ class RlStage:
         copy.load_state_dict(self._roles.state_of(THETA, state))
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
-    def _screened(self, prompts: list[RLPrompt]) -> list[RLPrompt]:
+    def _screened(self) -> list[RLPrompt]:
         """Return the prompts that the model as it is does not always draw without fault.
-
-        Ranks share them out; the answer is kept in the run's folder.
 
         Raises: SettingError where there are none.
         """
-        path = self.settings.out / "screened.json"
-        if not path.is_file():
-            rank, num_ranks = own_rank()
-            waiting = []
-            for turn in track(range(-(-len(prompts) // num_ranks)), "Screening prompts", disable=rank > 0):
-                number = min(turn * num_ranks + rank, len(prompts) - 1)
-                rng = np.random.default_rng([self.settings.seed, number])
-                cells = self._cells_of(int(rng.integers(len(self._sizes))))
-                noise = generator_for(self.settings.seed, "rl/screening", 0, number)
-                latents = self._latents(BASE, prompts[number], cells, noise, self.settings.screening)
-                pictures = self._pictures(latents)
-                waiting.append((number, self._pool.submit(pictures, [prompts[number]] * len(pictures))))
-            faulty = [number for number, futures in waiting if not _are_perfect(gathered(futures))]
-            found = sorted({number for part in of_all_ranks(faulty) for number in part})
-            if rank == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(found))
-        else:
-            found = json.loads(path.read_text())
+        settings = self.settings
+        found = screened(
+            settings.out / "screened.json", self._drawer, self._pool, self._prompts, BASE, settings.screening,
+            settings.rollout_steps, settings.seed,
+        )  # fmt: skip
         if not found:
             needs = "0, for the model draws all of them without fault: other prompts are needed"
-            raise SettingError("screening", self.settings.screening, needs)
-        return [prompts[number] for number in found]
+            raise SettingError("screening", settings.screening, needs)
+        return found
 
     def _drawn(self, step: int) -> Rollouts:
         """Draw this rank's groups of an update and wait for their scores."""
         if not self._is_screened:  # not before, for ranks draw together
-            self._prompts, self._is_screened = self._screened(self._prompts), True
+            self._prompts, self._is_screened = self._screened(), True
         settings, started_at = self.settings, time.perf_counter()
         groups, waiting = {}, {}
         for number in self._own:
             group = self._drawn_group(step, number)
             groups[number] = group
-            pictures = self._pictures(group.latents)
+            pictures = self._drawer.pictures(group.latents)
             waiting[number] = self._pool.submit(pictures, [group.prompt] * len(pictures))
         scores = {number: gathered(futures) for number, futures in waiting.items()}
         self._why_failed = next((one.failure for row in scores.values() for one in row if one.failure), "")
         spread = {number: float(diversity(group.latents)) for number, group in groups.items()}
         found = {
-            number: ([one.value for one in row], _mean_parts(row), spread[number])
+            number: ([one.value for one in row], mean_parts(row), spread[number])
             for number, row in scores.items()
         }
         everyone = {number: facts for part in of_all_ranks(found) for number, facts in part.items()}
@@ -291,41 +275,20 @@ class RlStage:
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(self._prompts))
         prompt = self._prompts[order[place]]
         rng = np.random.default_rng([settings.seed, step, number])
-        cells = self._cells_of(int(rng.integers(len(self._sizes))))
+        cells = self._drawer.cells(int(rng.integers(len(self._sizes))))
         noise = generator_for(settings.seed, "rl/noise", step, number)
-        latents = self._latents(OLD, prompt, cells, noise, settings.pictures_per_prompt)
+        count, steps = settings.pictures_per_prompt, settings.rollout_steps
+        latents = self._drawer.latents(OLD, prompt, cells, noise, count, steps)
         # The last step's start is left out: there is hardly any noise to learn at.
-        own = sampling_sigmas(cells[0] * cells[1], settings.rollout_steps)[:-2]
+        own = sampling_sigmas(cells[0] * cells[1], steps)[:-2]
         places = np.stack([rng.permutation(len(own)) for _ in range(len(latents))])
         chosen = torch.from_numpy(places[:, : settings.times_per_picture])
         return Group(prompt, latents, own[chosen].to(self.device))
 
-    def _cells_of(self, number: int) -> tuple[int, int]:
-        """Return the latent cells of a picture size."""
-        height_px, width_px = self._sizes[number % len(self._sizes)]
-        return height_px // 16, width_px // 16
-
-    @torch.no_grad()
-    def _latents(
-        self, role: str, prompt: RLPrompt, cells: tuple[int, int], noise: torch.Generator, count: int,
-        num_steps: int | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Return pictures of a prompt that a role draws without guidance, (count, C, h, w)."""
-        shape = (count, self._config.in_channels, *cells)
-        x = pack_latents(torch.randn(shape, generator=noise)).to(self.device)                   # (K, h*w, C)
-        sigmas = sampling_sigmas(cells[0] * cells[1], num_steps or self.settings.rollout_steps)
-        text = self._text(prompt, count)
-        with self._roles.acting(role) as denoiser, autocast(self.device, self.settings.precision):
-
-            def velocity(x: Tensor, sigma: float) -> Tensor:
-                return predicted_velocity(denoiser, x, sigma, text, cells, None)
-
-            return unpack_latents(self._solver(velocity, sigmas, x), *cells)
-
     def _velocity(self, role: str, group: Group, noisy: Tensor, t: Tensor) -> Tensor:
         """Return the velocity of a role at points on the way to a group's pictures, (K, C, h, w)."""
         h, w = noisy.shape[2:]
-        text = self._text(group.prompt, len(noisy))
+        text = self._drawer.text(group.prompt, len(noisy))
         with self._roles.acting(role) as denoiser, autocast(self.device, self.settings.precision):
             tokens = denoiser(
                 hidden_states=pack_latents(noisy), encoder_hidden_states=text.features,
@@ -333,43 +296,10 @@ class RlStage:
             )[0]  # fmt: skip
         return unpack_latents(tokens.float(), h, w)
 
-    def _text(self, prompt: RLPrompt, count: int) -> TextBatch:
-        features = self._features(prompt.prompt).float().to(self.device)                        # (L, T, E)
-        mask = torch.ones(count, features.shape[1], dtype=torch.bool, device=self.device)
-        return TextBatch([layer.expand(count, -1, -1) for layer in features], mask)
-
-    def _pictures(self, latents: Tensor) -> list[np.ndarray]:
-        with autocast(self.device, self.settings.precision):
-            pixels = decode_latents(self._encoders.vae, latents)                                # (K, 3, H, W)
-        whole = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        return list(whole.cpu().numpy())
-
-    def _judged(self) -> dict[str, float]:
-        """Return what held-out prompts score, a picture each, drawn as rollouts are; ranks share them out."""
-        self._shown, waiting = [], []
-        rank, num_ranks = own_rank()
-        for turn in range(-(-len(self._held_out) // num_ranks)):
-            # Ranks that share weights make as many passes each: one that has no more draws another's last.
-            number = min(turn * num_ranks + rank, len(self._held_out) - 1)
-            prompt = self._held_out[number]
-            noise = generator_for(self.settings.seed, "rl/held_out", 0, number)
-            latents = self._latents(
-                THETA, prompt, self._cells_of(number), noise, 1, self.settings.probe_steps
-            )
-            (picture,) = self._pictures(latents)
-            if turn * num_ranks + rank < len(self._held_out):
-                waiting += self._judge.submit([picture], [prompt])
-            self._shown += [picture] if number % len(self._sizes) == 0 else []
-        scores = [one for part in of_all_ranks(gathered(waiting)) for one in part]
-        values = [one.value for one in scores if one.value is not None]
-        parts = {f"held_out/{name}": value for name, value in _mean_parts(scores).items()}
-        failed = 1 - len(values) / len(scores)
-        return {"held_out/reward": float(np.mean(values or [0.0])), "held_out/failed": failed} | parts
-
     def _work(self, group: Group, first: bool, drawn: Rollouts) -> Work:
         """Return the work of one group at one time; the drawing counts with the first of them."""
         count, cells = len(group.latents), group.latents[0, 0].numel()
-        num_text = self._features(group.prompt.prompt).shape[1]
+        num_text = self._drawer.features(group.prompt.prompt).shape[1]
         forward = forward_flops(self._config, cells, num_text)
         passes = 3 + 1 + bool(self.settings.kl_weight) + (self.settings.rollout_steps if first else 0)
         waited = drawn.elapsed_s / len(drawn.groups) if first else 0.0
@@ -395,15 +325,3 @@ def _prompts_of(settings: RlSettings) -> list[RLPrompt]:
         return read_prompts(settings.prompts)
     assert settings.nano_prompts is not None
     return nano_prompts(**settings.nano_prompts.model_dump())
-
-
-def _mean_parts(scores: list[Score]) -> dict[str, float]:
-    """Return the mean of every part over the pictures that have it."""
-    names = sorted({name for one in scores for name in one.parts})
-    return {
-        name: float(np.mean([one.parts[name] for one in scores if name in one.parts])) for name in names
-    }
-
-
-def _are_perfect(scores: list[Score]) -> bool:
-    return all(one.value is not None and one.value > 1 - 1e-6 for one in scores)

@@ -1,0 +1,150 @@
+"""Pictures of prompts that a role of a denoiser draws without guidance, and what they are judged to be worth.
+
+Knows nothing of how anything is learned from them. Letters: K pictures of a prompt, C channels, h and w
+latent cells, L captured layers, T text tokens, E their width.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Generator, Tensor
+
+from lens.core.packing import pack_latents, unpack_latents
+from lens.core.randomness import generator_for
+from lens.core.schedule import sampling_sigmas
+from lens.models.vae import decode_latents
+from lens.rl.prompt_set import RLPrompt
+from lens.rl.reward import Picture, Score
+from lens.rl.rewards.pool import RewardPool, gathered
+from lens.sampling.denoising import predicted_velocity
+from lens.sampling.solvers import solver_named
+from lens.sampling.text_batch import TextBatch
+from lens.train.devices import autocast
+from lens.train.encoders import Encoders
+from lens.train.parallel import of_all_ranks, own_rank
+from lens.train.roles import Roles
+
+
+class Drawer:
+    """Draws pictures of prompts in the sizes of a run."""
+
+    def __init__(
+        self, roles: Roles, encoders: Encoders, sizes: Sequence[tuple[int, int]], channels: int, solver: str,
+        device: torch.device, precision: str,
+    ):  # fmt: skip
+        self._roles, self._vae, self._channels = roles, encoders.vae, channels
+        self._sizes, self._solver = list(sizes), solver_named(solver)
+        self._device, self._precision = device, precision
+        self.features: Callable[[str], Tensor] = lru_cache(256)(encoders.features)
+        """Text features of a prompt, (L, T, E)."""
+
+    def cells(self, number: int) -> tuple[int, int]:
+        """Return the latent cells of one of the sizes, by turns."""
+        height_px, width_px = self._sizes[number % len(self._sizes)]
+        return height_px // 16, width_px // 16
+
+    @property
+    def num_sizes(self) -> int:
+        return len(self._sizes)
+
+    @torch.no_grad()
+    def latents(
+        self, role: str, prompt: RLPrompt, cells: tuple[int, int], noise: Generator, count: int, steps: int
+    ) -> Tensor:
+        """Return pictures of a prompt, (K, C, h, w)."""
+        shape = (count, self._channels, *cells)
+        x = pack_latents(torch.randn(shape, generator=noise)).to(self._device)                  # (K, h*w, C)
+        text = self.text(prompt, count)
+        with self._roles.acting(role) as denoiser, autocast(self._device, self._precision):
+
+            def velocity(x: Tensor, sigma: float) -> Tensor:
+                return predicted_velocity(denoiser, x, sigma, text, cells, None)
+
+            sigmas = sampling_sigmas(cells[0] * cells[1], steps)
+            return unpack_latents(self._solver(velocity, sigmas, x), *cells)
+
+    def text(self, prompt: RLPrompt, count: int) -> TextBatch:
+        """Return what the denoiser reads of a prompt, so many times."""
+        features = self.features(prompt.prompt).float().to(self._device)                        # (L, T, E)
+        mask = torch.ones(count, features.shape[1], dtype=torch.bool, device=self._device)
+        return TextBatch([layer.expand(count, -1, -1) for layer in features], mask)
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> list[Picture]:
+        with autocast(self._device, self._precision):
+            pixels = decode_latents(self._vae, latents)                                         # (K, 3, H, W)
+        whole = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        return list(whole.cpu().numpy())
+
+
+def screened(
+    path: Path, drawer: Drawer, pool: RewardPool, prompts: list[RLPrompt], role: str, count: int, steps: int,
+    seed: int,
+) -> list[RLPrompt]:  # fmt: skip
+    """Return the prompts of which a role does not draw so many pictures without any fault.
+
+    Ranks share them out; the answer is kept in a file, and read where it is there.
+    """
+    if not path.is_file():
+        waiting = []
+        for number, is_own in shared_out(len(prompts), "Screening prompts"):
+            size = int(np.random.default_rng([seed, number]).integers(drawer.num_sizes))
+            noise = generator_for(seed, "rl/screening", 0, number)
+            latents = drawer.latents(role, prompts[number], drawer.cells(size), noise, count, steps)
+            if is_own:
+                waiting.append((number, pool.submit(drawer.pictures(latents), [prompts[number]] * count)))
+        faulty = [number for number, futures in waiting if not are_perfect(gathered(futures))]
+        found = sorted(number for part in of_all_ranks(faulty) for number in part)
+        if own_rank()[0] == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found))
+        return [prompts[number] for number in found]
+    return [prompts[number] for number in json.loads(path.read_text())]
+
+
+def judged(
+    drawer: Drawer, pool: RewardPool, prompts: list[RLPrompt], role: str, steps: int, seed: int
+) -> tuple[dict[str, float], list[Picture]]:
+    """Return what held-out prompts score, a picture each, by number, and this rank's pictures of one size."""
+    shown, waiting = [], []
+    for number, is_own in shared_out(len(prompts)):
+        noise = generator_for(seed, "rl/held_out", 0, number)
+        latents = drawer.latents(role, prompts[number], drawer.cells(number), noise, 1, steps)
+        if is_own:
+            (picture,) = drawer.pictures(latents)
+            waiting += pool.submit([picture], [prompts[number]])
+            shown += [picture] if number % drawer.num_sizes == 0 else []
+    scores = [one for part in of_all_ranks(gathered(waiting)) for one in part]
+    values = [one.value for one in scores if one.value is not None]
+    parts = {f"held_out/{name}": value for name, value in mean_parts(scores).items()}
+    failed = 1 - len(values) / len(scores)
+    return {"held_out/reward": float(np.mean(values or [0.0])), "held_out/failed": failed} | parts, shown
+
+
+def shared_out(count: int, told: str = "") -> Iterator[tuple[int, bool]]:
+    """Yield this rank's share of so many numbers, and whether each is its own.
+
+    Ranks that share weights make as many passes each: one that has no more does another's last.
+    """
+    rank, num_ranks = own_rank()
+    for turn in track(range(-(-count // num_ranks)), told, disable=rank > 0 or not told):
+        number = turn * num_ranks + rank
+        yield min(number, count - 1), number < count
+
+
+def mean_parts(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the mean of every part over the pictures that have it."""
+    names = sorted({name for one in scores for name in one.parts})
+    return {
+        name: float(np.mean([one.parts[name] for one in scores if name in one.parts])) for name in names
+    }
+
+
+def are_perfect(scores: Sequence[Score]) -> bool:
+    """Return whether all pictures got the highest score that there is."""
+    return all(one.value is not None and one.value > 1 - 1e-6 for one in scores)
