@@ -110,8 +110,8 @@ judged exactly, as above. Before it came the recipes of [lens-nano-base](../lens
     "lens-nano-turbo": """\
 `lens train recipes/nano/turbo_paths.yaml`: it learned where lens-nano-base, with guidance, ends from the same
 noise. The published terms (distribution matching, guidance augmentation, an adversarial term) gained
-nothing in the time there was; `docs/log.md` has the dates and the numbers. So far it draws hardly better than its teacher
-does in four steps.""",
+nothing in the time there was; `docs/log.md` has the dates and the numbers. So far it
+draws hardly better than its teacher does in four steps.""",
 }
 
 LIMITS = """\
