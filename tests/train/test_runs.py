@@ -252,7 +252,8 @@ def test_a_denoiser_of_one_captured_layer_reads_the_last_of_the_cached_ones(
     _, all_layers = settings_and_stage("pretrain", tmp_path / "all")
     config = all_layers.settings.config | {"selected_layer_index": [3]}
     _, last = settings_and_stage("pretrain", tmp_path / "last", config=config)
-    four, one = (stage._held_out.draw(np.random.default_rng(0), 3).features for stage in (all_layers, last))
+    held_out = [stage._held_out[""] for stage in (all_layers, last)]
+    four, one = (bucket.draw(np.random.default_rng(0), 3).features for bucket in held_out)
     assert (len(four), len(one)) == (4, 1)
     assert torch.equal(one[0], four[3])
     assert torch.isfinite(last.objective(0, 0).loss)
