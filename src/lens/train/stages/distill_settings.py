@@ -4,16 +4,16 @@ Knows nothing of torch: a wrong recipe is told at once. Spec: section 10.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.data.captioned import CaptionedSettings, check_source
 from lens.errors import SettingError
 from lens.nano.tasks import DENSE_SHARE
 from lens.train.settings import RunSettings
-from lens.train.stages.settings import LoraSettings, sizes_of
+from lens.train.stages.settings import LoraSettings, Recompute, sizes_of
 
 
 class NanoDataSettings(Settings):
@@ -55,7 +55,7 @@ class DistillSettings(RunSettings):
     """Make student and fake model adapters on the teacher, and leave its weights as they are."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that are never changed: the teacher's."""
-    gradient_checkpointing: Literal["none", "selective", "full"] = "none"
+    gradient_checkpointing: Recompute = "none"
     """What is computed again on the way back, for less memory; true is full, and false none."""
     student_steps: int = Field(4, ge=1)
     """Steps that the student draws in, at the sampler's own noise levels."""
@@ -91,11 +91,6 @@ class DistillSettings(RunSettings):
     """Prompts that every probe of a run on `data` draws."""
     variant: str = "turbo"
     """Variant that an exported pipeline says it is."""
-
-    @field_validator("gradient_checkpointing", mode="before")
-    @classmethod
-    def _yes_is_full(cls, value: Any) -> Any:
-        return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _one_source_and_something_to_learn(self) -> Self:

@@ -13,7 +13,7 @@ from lens.errors import SettingError
 from lens.nano.tasks import TASKS
 from lens.rl.rewards.settings import AnyReward
 from lens.train.settings import RunSettings
-from lens.train.stages.settings import LoraSettings, sizes_of
+from lens.train.stages.settings import LoraSettings, Recompute, sizes_of
 
 
 class NanoPromptSettings(Settings):
@@ -87,7 +87,7 @@ class RlSettings(RunSettings):
     """Tune by adapters on one base, instead of whole copies."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that adapters leave as they are."""
-    gradient_checkpointing: Literal["none", "selective", "full"] = "none"
+    gradient_checkpointing: Recompute = "none"
     """What is computed again on the way back, for less memory."""
     collapse: CollapseSettings = Field(default_factory=lambda: CollapseSettings.of({}))
     held_out: int = Field(0, ge=0)

@@ -6,7 +6,7 @@ Knows nothing of torch: a wrong recipe is told at once.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from lens.config import Settings
 from lens.core.geometry import buckets_for
@@ -20,6 +20,11 @@ SHARD = 256
 NANO = Path("src/lens/nano/weights/lens-nano")
 """The embedded model, from the root of the repository."""
 
+Recompute = Annotated[
+    Literal["none", "selective", "full"],
+    BeforeValidator(lambda value: {True: "full", False: "none"}[value] if isinstance(value, bool) else value),
+]
+"""What blocks compute again on the way back; true is full, and false none."""
 OneOrMore = Annotated[
     tuple[Path, ...], BeforeValidator(lambda paths: [paths] if isinstance(paths, str | Path) else paths)
 ]
@@ -148,7 +153,7 @@ class DenoiserSettings(RunSettings):
     """Train adapters and leave the model as it is."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that LoRA leaves as they are."""
-    gradient_checkpointing: Literal["none", "selective", "full"] = "none"
+    gradient_checkpointing: Recompute = "none"
     """What is computed again on the way back, for less memory: nothing, the cheap part of each block (all but
     matrix products and attention), or each block whole; true is full, and false none."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
@@ -163,11 +168,6 @@ class DenoiserSettings(RunSettings):
     """Prompts that every probe draws."""
     follows: str = ""
     """Recipe, beside this one, whose result this one starts from: its bill is part of the plan's."""
-
-    @field_validator("gradient_checkpointing", mode="before")
-    @classmethod
-    def _yes_is_full(cls, value: Any) -> Any:
-        return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
 
     def check_inputs(self) -> None:
         super().check_inputs()
