@@ -96,18 +96,33 @@ def test_every_picture_is_learned_from_at_distinct_times_of_its_rollout_but_the_
 
     settings, stage = assembled(rollout_steps=4, times_per_picture=3)
     drawn = stage._drawn(0)
-    assert set(drawn.groups) == {0, 1} and settings.micro_batches == 6
-    for group in drawn.groups.values():
-        cells = group.latents[0, 0].numel()
+    assert set(drawn.passes) == {0, 1} and settings.micro_batches == 6
+    for one in drawn.passes.values():
+        cells = one.latents[0, 0].numel()
         allowed = sampling_sigmas(cells, 4)[:3].tolist()
-        for row in group.times.tolist():
+        for row in one.times.tolist():
             assert sorted(row, reverse=True) == allowed
 
 
 def test_groups_see_every_prompt_once_before_one_comes_again(assembled):
     _, stage = assembled()
-    seen = [stage._drawn(step).groups[number].prompt.prompt for step in range(6) for number in (0, 1)]
+    seen = [stage._drawn(step).passes[number].prompts[0].prompt for step in range(6) for number in (0, 1)]
     assert len(set(seen)) == 12
+
+
+def test_groups_that_share_a_pass_are_drawn_and_learned_from_as_each_by_itself(assembled):
+    asked = {"ratios": ["16:9"], "prompts_per_step": 4, "kl_weight": 0.1}
+    found = {}
+    for at_once in (1, 4):
+        settings, stage = assembled(str(at_once), groups_per_pass=at_once, encode_at_once=at_once, **asked)
+        drawn = [one.latents for one in stage._drawn(0).passes.values()]
+        for index in range(settings.micro_batches):
+            (stage.objective(0, index).loss / settings.micro_batches).backward()
+        theta = stage._roles._of("theta").values()
+        found[at_once] = torch.cat(drawn), [weight.grad for weight in theta if weight.grad is not None]
+    assert settings.micro_batches == 2, "one pass at each of two times"
+    torch.testing.assert_close(found[1], found[4], atol=1e-5, rtol=1e-4)
+    assert any(gradient.abs().max() > 1e-4 for gradient in found[1][1])
 
 
 def test_prompts_that_are_drawn_without_fault_are_left_out(assembled, tmp_path):

@@ -55,8 +55,16 @@ class Encoders:
     @torch.no_grad()
     def features(self, caption: str) -> Tensor:
         """Return the text features of a caption, (L, T, E)."""
-        features, _ = encode_prompts(self.text_encoder, self.tokenizer, [caption], self.layers)
-        return torch.stack([layer[0] for layer in features]).to(torch.bfloat16).cpu()
+        return self.features_of([caption])[0]
+
+    @torch.no_grad()
+    def features_of(self, captions: Sequence[str]) -> list[Tensor]:
+        """Return the text features of captions that go through the encoder together, each (L, T, E)."""
+        features, mask = encode_prompts(
+            self.text_encoder, self.tokenizer, captions, self.layers, prompts_per_pass=len(captions)
+        )
+        stacked = torch.stack(features).to(torch.bfloat16).cpu()                                # (L, N, T, E)
+        return [stacked[:, row, :length] for row, length in enumerate(mask.sum(1).tolist())]
 
     def key(self, picture: Captioned) -> str:
         """Return the name of a picture's sample in a store."""

@@ -1,7 +1,7 @@
 """Pictures of prompts that a role of a denoiser draws without guidance, and what they are judged to be worth.
 
-Knows nothing of how anything is learned from them. Letters: K pictures of a prompt, C channels, h and w
-latent cells, L captured layers, T text tokens, E their width.
+Knows nothing of how anything is learned from them. Letters: G prompts, K pictures of each, C channels, h and
+w latent cells, L captured layers, T text tokens, E their width.
 """
 
 import json
@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
 from lens.core.schedule import sampling_sigmas
+from lens.models.prompts import pad_features
 from lens.models.vae import decode_latents
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import Picture, Score
@@ -40,8 +41,20 @@ class Drawer:
         self._roles, self._vae, self._channels = roles, encoders.vae, channels
         self._sizes, self._solver = list(sizes), solver_named(solver)
         self._device, self._precision = device, precision
-        self.features: Callable[[str], Tensor] = lru_cache(256)(encoders.features)
-        """Text features of a prompt, (L, T, E)."""
+        self._encoders, self._known = encoders, dict[str, Tensor]()
+        self._encoded: Callable[[str], Tensor] = lru_cache(256)(encoders.features)
+
+    def encode(self, prompts: Sequence[RLPrompt], at_once: int) -> None:
+        """Compute and keep the text features of all of these, so many a pass."""
+        texts = list(dict.fromkeys(prompt.prompt for prompt in prompts))
+        for start in range(0, len(texts), at_once):
+            some = texts[start : start + at_once]
+            self._known |= dict(zip(some, self._encoders.features_of(some), strict=True))
+
+    def features(self, prompt: RLPrompt) -> Tensor:
+        """Return the text features of a prompt, (L, T, E)."""
+        known = self._known.get(prompt.prompt)
+        return self._encoded(prompt.prompt) if known is None else known
 
     def cells(self, number: int) -> tuple[int, int]:
         """Return the latent cells of one of the sizes, by turns."""
@@ -54,12 +67,14 @@ class Drawer:
 
     @torch.no_grad()
     def latents(
-        self, role: str, prompt: RLPrompt, cells: tuple[int, int], noise: Generator, count: int, steps: int
-    ) -> Tensor:
-        """Return pictures of a prompt, (K, C, h, w)."""
+        self, role: str, prompts: Sequence[RLPrompt], cells: tuple[int, int], noise: Sequence[Generator],
+        count: int, steps: int,
+    ) -> Tensor:  # fmt: skip
+        """Return pictures of some prompts, each from its own noise, (G * K, C, h, w), prompt by prompt."""
         shape = (count, self._channels, *cells)
-        x = pack_latents(torch.randn(shape, generator=noise)).to(self._device)                  # (K, h*w, C)
-        text = self.text(prompt, count)
+        starts = torch.cat([torch.randn(shape, generator=draw) for draw in noise])
+        x = pack_latents(starts).to(self._device)                                           # (G * K, h*w, C)
+        text = self.text(prompts, count)
         with self._roles.acting(role) as denoiser, autocast(self._device, self._precision):
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
@@ -68,11 +83,12 @@ class Drawer:
             sigmas = sampling_sigmas(cells[0] * cells[1], steps)
             return unpack_latents(self._solver(velocity, sigmas, x), *cells)
 
-    def text(self, prompt: RLPrompt, count: int) -> TextBatch:
-        """Return what the denoiser reads of a prompt, so many times."""
-        features = self.features(prompt.prompt).float().to(self._device)                        # (L, T, E)
-        mask = torch.ones(count, features.shape[1], dtype=torch.bool, device=self._device)
-        return TextBatch([layer.expand(count, -1, -1) for layer in features], mask)
+    def text(self, prompts: Sequence[RLPrompt], count: int) -> TextBatch:
+        """Return what the denoiser reads of some prompts, of each so many times."""
+        rows = [self.features(prompt).float().to(self._device) for prompt in prompts]
+        features, mask = pad_features([row.unbind(0) for row in rows])                          # L of (G, T, E)
+        repeated = [layer.repeat_interleave(count, dim=0) for layer in features]
+        return TextBatch(repeated, mask.to(self._device).repeat_interleave(count, dim=0))
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> list[Picture]:
@@ -84,20 +100,33 @@ class Drawer:
 
 def screened(
     path: Path, drawer: Drawer, pool: RewardPool, prompts: list[RLPrompt], role: str, count: int, steps: int,
-    seed: int,
+    seed: int, at_once: int,
 ) -> list[RLPrompt]:  # fmt: skip
     """Return the prompts of which a role does not draw so many pictures without any fault.
 
-    Ranks share them out; the answer is kept in a file, and read where it is there.
+    Ranks share them out, so many a pass; the answer is kept in a file, and read where it is there.
     """
     if not path.is_file():
-        waiting = []
-        for number, is_own in shared_out(len(prompts), "Screening prompts"):
+        of_size: dict[int, list[int]] = {}
+        for number in range(len(prompts)):
             size = int(np.random.default_rng([seed, number]).integers(drawer.num_sizes))
-            noise = generator_for(seed, "rl/screening", 0, number)
-            latents = drawer.latents(role, prompts[number], drawer.cells(size), noise, count, steps)
+            of_size.setdefault(size, []).append(number)
+        passes = [
+            (size, numbers[start : start + at_once])
+            for size, numbers in sorted(of_size.items())
+            for start in range(0, len(numbers), at_once)
+        ]
+        waiting = []
+        for turn, is_own in shared_out(len(passes), "Screening prompts"):
+            size, numbers = passes[turn]
+            noise = [generator_for(seed, "rl/screening", 0, number) for number in numbers]
+            asked = [prompts[number] for number in numbers]
+            latents = drawer.latents(role, asked, drawer.cells(size), noise, count, steps)
             if is_own:
-                waiting.append((number, pool.submit(drawer.pictures(latents), [prompts[number]] * count)))
+                pictures = drawer.pictures(latents)
+                for place, number in enumerate(numbers):
+                    own = pictures[place * count : (place + 1) * count]
+                    waiting.append((number, pool.submit(own, [prompts[number]] * count)))
         faulty = [number for number, futures in waiting if not are_perfect(gathered(futures))]
         found = sorted(number for part in of_all_ranks(faulty) for number in part)
         if own_rank()[0] == 0:
@@ -113,8 +142,8 @@ def judged(
     """Return what held-out prompts score, a picture each, by number, and this rank's pictures of one size."""
     shown, waiting = [], []
     for number, is_own in shared_out(len(prompts)):
-        noise = generator_for(seed, "rl/held_out", 0, number)
-        latents = drawer.latents(role, prompts[number], drawer.cells(number), noise, 1, steps)
+        noise = [generator_for(seed, "rl/held_out", 0, number)]
+        latents = drawer.latents(role, [prompts[number]], drawer.cells(number), noise, 1, steps)
         if is_own:
             (picture,) = drawer.pictures(latents)
             waiting += pool.submit([picture], [prompts[number]])

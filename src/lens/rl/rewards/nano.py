@@ -8,7 +8,8 @@ from collections import Counter
 from lens.errors import LensError
 from lens.nano.matching import UNKNOWN
 from lens.nano.scenes import Expected
-from lens.nano.scorer import Detections, detect, is_related, judge
+from lens.nano.scorer import Detections, is_related, judge
+from lens.nano.scorer_processes import detected
 from lens.rl.nano_prompts import BACKGROUND, NOTHING_ELSE, expected_of
 from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt
 from lens.rl.reward import Picture, Score
@@ -22,8 +23,8 @@ PASSED = "passed"
 class NanoReward:
     """Mean over the criteria of the rubric, with the whole test mixed in."""
 
-    def __init__(self, exact_weight: float = 0.5):
-        self.exact_weight = exact_weight
+    def __init__(self, exact_weight: float = 0.5, processes: int = 0):
+        self.exact_weight, self._processes = exact_weight, processes
         self.version = f"nano {VERSION}, exact {exact_weight:g}"
 
     def score(self, picture: Picture, prompt: RLPrompt) -> Score:
@@ -32,7 +33,7 @@ class NanoReward:
         Raises: LensError for a prompt of another world, without a rubric, or with a criterion unknown here.
         """
         expected = expected_of(prompt)
-        shown = detect(picture)
+        (shown,) = detected([picture], self._processes)
         known = checks(shown, expected)
         unknown = sorted(set(prompt.rubric) - set(known))
         if unknown or not prompt.rubric:

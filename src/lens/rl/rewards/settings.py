@@ -19,6 +19,8 @@ class NanoSettings(Settings):
     kind: Literal["nano"] = "nano"
     exact_weight: float = Field(0.5, ge=0, le=1)
     """Share of the reward that only a picture without a fault gets; the rest is the mean over the rubric."""
+    processes: int = Field(0, ge=0)
+    """Processes that look at pictures; 0 looks in the run's own, one picture at a time."""
 
 
 class JudgeSettings(Settings):
@@ -81,7 +83,7 @@ def reward_of(settings: AnyReward, folder: Path | None = None, name: str = "judg
         case NanoSettings():
             from lens.rl.rewards.nano import NanoReward
 
-            return NanoReward(settings.exact_weight)
+            return NanoReward(settings.exact_weight, settings.processes)
         case JudgeSettings():
             from lens.rl.rewards.judge import JudgeReward
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from lens.core.randomness import generator_for
-from lens.nano.scorer import score
+from lens.nano.scorer import judge
+from lens.nano.scorer_processes import detected
 from lens.nano.tasks import TASKS, WHOLE, World, task_prompts
 from lens.train.devices import autocast
 from lens.train.pictures import grid_of
@@ -24,10 +25,11 @@ class NanoProbe:
 
     def __init__(
         self, num_prompts: int, sizes: Sequence[tuple[int, int]], device: torch.device, precision: str,
-        styles: Sequence[Style] = ("brief",), world: World = WHOLE,
+        styles: Sequence[Style] = ("brief",), world: World = WHOLE, processes: int = 0,
     ):  # fmt: skip
         self._num_prompts, self._sizes, self._styles = num_prompts, list(sizes), tuple(styles)
         self._device, self._precision, self._world = device, precision, world
+        self._processes = processes
         self._shown: list[np.ndarray] = []
 
     def numbers(self, pipeline: Any, **drawing: Any) -> dict[str, float]:
@@ -56,8 +58,9 @@ class NanoProbe:
             texts = [prompt.prompt for prompt in asked]
             pictures = self._draw(pipeline, texts, *size, **drawing) if asked else []
             self._shown += list(pictures[:4]) if turn == 0 else []
-            for picture, prompt in zip(pictures, asked, strict=True):
-                passed.append(score((picture * 255).round().astype(np.uint8), prompt.expected).passed)
+            whole = [(picture * 255).round().astype(np.uint8) for picture in pictures]
+            for shown, prompt in zip(detected(whole, self._processes), asked, strict=True):
+                passed.append(judge(shown, prompt.expected).passed)
         return float(np.mean(passed))
 
     def _draw(

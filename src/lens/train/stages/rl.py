@@ -1,8 +1,8 @@
 """Tune a model by rewards: DiffusionNFT, with rollouts judged while the next ones are drawn.
 
-An update first draws its groups of pictures with the sampling policy, then learns from each group at some of
-the rollout's own times. Spec: section 9. Letters: G groups, K pictures of a group, C channels, h and w latent
-cells, L captured layers, T text tokens, E their width, R ranks.
+An update first draws its groups of pictures with the sampling policy, some groups a pass, then learns from the
+pictures of each pass at some of the rollout's own times. Spec: section 9. Letters: G groups, K pictures of a
+group, g groups of a pass, B pictures of a pass that are learned from, C channels, h and w latent cells.
 """
 
 import time
@@ -35,6 +35,7 @@ from lens.rl.prompt_set import RLPrompt, read_prompts
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import reward_of
 from lens.sampling.pipeline import LensPipeline
+from lens.sampling.text_batch import TextBatch
 from lens.train.adapters import adapter_in, export_adapter
 from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders
@@ -52,25 +53,26 @@ SMOOTHING = 0.9
 """Decay of the running means that tell a collapse."""
 
 
-class Group(NamedTuple):
-    """Pictures of one prompt that were drawn for an update."""
+class Pass(NamedTuple):
+    """Pictures of one size that were drawn together for an update, group by group."""
 
-    prompt: RLPrompt
+    prompts: list[RLPrompt]
+    """One a group."""
     latents: Tensor
-    """(K, C, h, w)."""
+    """(g * K, C, h, w)."""
     times: Tensor
-    """(K, times a picture is learned from)."""
+    """(g * K, times a picture is learned from)."""
 
 
 class Rollouts(NamedTuple):
-    """What an update learns from: this rank's groups, and numbers of all."""
+    """What an update learns from: this rank's passes, and numbers of all."""
 
     step: int
-    groups: dict[int, Group]
+    passes: dict[int, Pass]
     optimal: dict[int, Tensor]
-    """(K,) of each group: how likely its pictures are good ones."""
+    """(g * K,) of each pass: how likely its pictures are good ones."""
     weights: dict[int, Tensor]
-    """(K,) of each group: 1, or 0 where there is no score."""
+    """(g * K,) of each pass: 1, or 0 for pictures that nothing is learned from."""
     numbers: dict[str, float]
     elapsed_s: float
 
@@ -103,20 +105,24 @@ class RlStage:
         self._held_out = prompts[num_trained:]
         self._sizes = [size for base in settings.bases for size in sizes_of("ratios", settings.ratios, base)]
         rank, num_ranks = own_rank()
-        if settings.prompts_per_step % num_ranks:
-            needs = f"a multiple of {num_ranks}, the number of processes"
+        self._num_passes = settings.prompts_per_step // settings.groups_per_pass
+        if self._num_passes % num_ranks:
+            needs = f"a multiple of {num_ranks * settings.groups_per_pass}, groups_per_pass for every process"
             raise SettingError("prompts_per_step", settings.prompts_per_step, needs)
-        self._own = range(rank, settings.prompts_per_step, num_ranks)
+        self._own = range(rank, self._num_passes, num_ranks)
         self._pool = self._pool_of(settings.reward, "reward")
         other = settings.held_out_reward
         self._judge = self._pool_of(other, "held_out") if other else self._pool
         self._probe = NanoProbe(
-            settings.probe_prompts, [self._sizes[0]], self.device, settings.precision
-        )
+            settings.probe_prompts, [self._sizes[0]], self.device, settings.precision,
+            processes=settings.probe_processes,
+        )  # fmt: skip
         self._drawer = Drawer(
             self._roles, self._encoders, self._sizes, self._config.in_channels, settings.solver, self.device,
             settings.precision,
         )  # fmt: skip
+        if settings.encode_at_once > 1:
+            self._drawer.encode(prompts, settings.encode_at_once)
         self._shown: list[np.ndarray] = []
         self._why_failed = ""
         self._rollouts: Rollouts | None = None
@@ -136,28 +142,34 @@ class RlStage:
         if self._rollouts is None or self._rollouts.step != step:
             self._rollouts = self._drawn(step)
         drawn = self._rollouts
-        turn, number = divmod(index, settings.prompts_per_step)
-        group, weights = drawn.groups[number], drawn.weights[number]
-        clean, t = group.latents, group.times[:, turn]                                          # (K,)
+        turn, number = divmod(index, self._num_passes)
+        one, weights = drawn.passes[number], drawn.weights[number]
         told = {name: torch.tensor(value) for name, value in drawn.numbers.items()}
-        work = self._work(group, first=turn == 0, drawn=drawn)
-        if not weights.any() and not torch.distributed.is_initialized():  # several ranks keep in step
+        rows = weights.nonzero()[:, 0]                                                          # (B,)
+        if not len(rows) and torch.distributed.is_initialized():
+            rows = torch.zeros(1, dtype=torch.int64, device=self.device)  # several ranks keep in step
+        work = self._work(one, len(rows), first=turn == 0, drawn=drawn)
+        if not len(rows):
             nothing = torch.zeros((), device=self.device, requires_grad=True)
             return Objective(nothing, dict.fromkeys(("policy", "kl", "drift"), nothing.detach()) | told, work)
-        draw = generator_for(settings.seed, "rl/noise again", step, index)
-        noisy = interpolate(clean, torch.randn(clean.shape, generator=draw).to(clean), t)       # (K, C, h, w)
+        noise = self._noise_again(one, step, turn, number)[rows]                                # (B, C, h, w)
+        clean, t = one.latents[rows], one.times[rows, turn]                         # (B, C, h, w), (B,)
+        noisy = interpolate(clean, noise, t)
+        text = self._drawer.text(one.prompts, settings.pictures_per_prompt).rows(rows.tolist())
         with torch.no_grad():
-            old = self._velocity(OLD, group, noisy, t)
-            reference = self._velocity(BASE, group, noisy, t) if settings.kl_weight else None
+            old = self._velocity(OLD, text, noisy, t)
+            reference = self._velocity(BASE, text, noisy, t) if settings.kl_weight else None
         self._roles.take(THETA)
-        new = self._velocity(THETA, group, noisy, t)
+        new = self._velocity(THETA, text, noisy, t)
         terms = nft_terms(
-            new, old, reference, noisy, clean, t=t, optimal=drawn.optimal[number], nft_beta=settings.nft_beta
-        )
-        losses = (terms.policy + settings.kl_weight * terms.kl) * weights                        # (K,)
+            new, old, reference, noisy, clean, t=t, optimal=drawn.optimal[number][rows],
+            nft_beta=settings.nft_beta,
+        )  # fmt: skip
+        # Means over all pictures of the pass, also those that nothing is learned from.
         named = {"policy": terms.policy, "kl": terms.kl, "drift": terms.drift}
-        told = {name: (value.detach() * weights).mean() for name, value in named.items()} | told
-        return Objective(losses.mean(), told, work)
+        means = {name: (value * weights[rows]).sum() / len(weights) for name, value in named.items()}
+        loss = means["policy"] + settings.kl_weight * means["kl"]
+        return Objective(loss, {name: value.detach() for name, value in means.items()} | told, work)
 
     def after_update(self, step: int) -> str:
         settings = self.settings
@@ -222,7 +234,7 @@ class RlStage:
         settings = self.settings
         found = screened(
             settings.out / "screened.json", self._drawer, self._pool, self._prompts, BASE, settings.screening,
-            settings.rollout_steps, settings.seed,
+            settings.rollout_steps, settings.seed, settings.groups_per_pass,
         )  # fmt: skip
         if not found:
             needs = "0, for the model draws all of them without fault: other prompts are needed"
@@ -230,23 +242,25 @@ class RlStage:
         return found
 
     def _drawn(self, step: int) -> Rollouts:
-        """Draw this rank's groups of an update and wait for their scores."""
+        """Draw this rank's passes of an update and wait for their scores."""
         if not self._is_screened:  # not before, for ranks draw together
             self._prompts, self._is_screened = self._screened(), True
         settings, started_at = self.settings, time.perf_counter()
-        groups, waiting = {}, {}
+        at_once, count = settings.groups_per_pass, settings.pictures_per_prompt
+        passes, waiting, found = {}, {}, {}
         for number in self._own:
-            group = self._drawn_group(step, number)
-            groups[number] = group
-            pictures = self._drawer.pictures(group.latents)
-            waiting[number] = self._pool.submit(pictures, [group.prompt] * len(pictures))
-        scores = {number: gathered(futures) for number, futures in waiting.items()}
-        self._why_failed = next((one.failure for row in scores.values() for one in row if one.failure), "")
-        spread = {number: float(diversity(group.latents)) for number, group in groups.items()}
-        found = {
-            number: ([one.value for one in row], mean_parts(row), spread[number])
-            for number, row in scores.items()
-        }
+            passes[number] = one = self._drawn_pass(step, number)
+            pictures = self._drawer.pictures(one.latents)
+            asked = [prompt for prompt in one.prompts for _ in range(count)]
+            waiting[number] = self._pool.submit(pictures, asked)
+        for number, futures in waiting.items():
+            scores = gathered(futures)
+            self._why_failed = next((one.failure for one in scores if one.failure), "") or self._why_failed
+            for place in range(at_once):
+                own = slice(place * count, (place + 1) * count)
+                values = [one.value for one in scores[own]]
+                spread = float(diversity(passes[number].latents[own]))
+                found[number * at_once + place] = values, mean_parts(scores[own]), spread
         everyone = {number: facts for part in of_all_ranks(found) for number, facts in part.items()}
         rows = [everyone[number] for number in range(settings.prompts_per_step)]
         raw = torch.tensor([[torch.nan if one is None else one for one in row[0]] for row in rows])  # (G, K)
@@ -263,32 +277,53 @@ class RlStage:
         }
         for name in sorted({name for row in rows for name in row[1]}):
             numbers[f"reward/{name}"] = float(np.mean([row[1][name] for row in rows if name in row[1]]))
+        likely, weights = (of_groups.reshape(-1, at_once * count) for of_groups in (likely, weights))
         return Rollouts(
-            step, groups, {number: likely[number].to(self.device) for number in groups},
-            {number: weights[number].to(self.device) for number in groups},
+            step, passes, {number: likely[number].to(self.device) for number in passes},
+            {number: weights[number].to(self.device) for number in passes},
             numbers, time.perf_counter() - started_at,
         )  # fmt: skip
 
-    def _drawn_group(self, step: int, number: int) -> Group:
+    def _drawn_pass(self, step: int, number: int) -> Pass:
         settings = self.settings
-        epoch, place = divmod(step * settings.prompts_per_step + number, len(self._prompts))
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self._prompts))
-        prompt = self._prompts[order[place]]
-        rng = np.random.default_rng([settings.seed, step, number])
-        cells = self._drawer.cells(int(rng.integers(len(self._sizes))))
-        noise = generator_for(settings.seed, "rl/noise", step, number)
+        groups = self._groups_of(number)
+        prompts = [self._prompt_of(step * settings.prompts_per_step + group) for group in groups]
+        rngs = [np.random.default_rng([settings.seed, step, group]) for group in groups]
+        size, *_ = [int(rng.integers(len(self._sizes))) for rng in rngs]
+        cells = self._drawer.cells(size)
+        noise = [generator_for(settings.seed, "rl/noise", step, group) for group in groups]
         count, steps = settings.pictures_per_prompt, settings.rollout_steps
-        latents = self._drawer.latents(OLD, prompt, cells, noise, count, steps)
+        latents = self._drawer.latents(OLD, prompts, cells, noise, count, steps)
         # The last step's start is left out: there is hardly any noise to learn at.
         own = sampling_sigmas(cells[0] * cells[1], steps)[:-2]
-        places = np.stack([rng.permutation(len(own)) for _ in range(len(latents))])
+        places = np.stack([rng.permutation(len(own)) for rng in rngs for _ in range(count)])
         chosen = torch.from_numpy(places[:, : settings.times_per_picture])
-        return Group(prompt, latents, own[chosen].to(self.device))
+        return Pass(prompts, latents, own[chosen].to(self.device))
 
-    def _velocity(self, role: str, group: Group, noisy: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity of a role at points on the way to a group's pictures, (K, C, h, w)."""
+    def _groups_of(self, number: int) -> range:
+        """Return the groups of a pass, counted from the update's first."""
+        first = number * self.settings.groups_per_pass
+        return range(first, first + self.settings.groups_per_pass)
+
+    def _noise_again(self, one: Pass, step: int, turn: int, number: int) -> Tensor:
+        """Return the noise that pictures of a pass are learned from at one of their times, (g * K, C, h, w)."""
+        settings = self.settings
+        shape = (settings.pictures_per_prompt, *one.latents.shape[1:])
+        draws = [
+            generator_for(settings.seed, "rl/noise again", step, turn * settings.prompts_per_step + group)
+            for group in self._groups_of(number)
+        ]
+        return torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(one.latents)
+
+    def _prompt_of(self, turn: int) -> RLPrompt:
+        """Return the prompt of a group, counted from the run's first: all by turns, in a new order each time."""
+        epoch, place = divmod(turn, len(self._prompts))
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self._prompts))
+        return self._prompts[order[place]]
+
+    def _velocity(self, role: str, text: TextBatch, noisy: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity of a role at points on the way to pictures, (B, C, h, w)."""
         h, w = noisy.shape[2:]
-        text = self._drawer.text(group.prompt, len(noisy))
         with self._roles.acting(role) as denoiser, autocast(self.device, self.settings.precision):
             tokens = denoiser(
                 hidden_states=pack_latents(noisy), encoder_hidden_states=text.features,
@@ -296,15 +331,15 @@ class RlStage:
             )[0]  # fmt: skip
         return unpack_latents(tokens.float(), h, w)
 
-    def _work(self, group: Group, first: bool, drawn: Rollouts) -> Work:
-        """Return the work of one group at one time; the drawing counts with the first of them."""
-        count, cells = len(group.latents), group.latents[0, 0].numel()
-        num_text = self._drawer.features(group.prompt.prompt).shape[1]
-        forward = forward_flops(self._config, cells, num_text)
-        passes = 3 + 1 + bool(self.settings.kl_weight) + (self.settings.rollout_steps if first else 0)
-        waited = drawn.elapsed_s / len(drawn.groups) if first else 0.0
-        tokens = count * (cells + num_text)
-        return Work(count if first else 0, tokens, count * passes * forward, waited)
+    def _work(self, one: Pass, learned: int, first: bool, drawn: Rollouts) -> Work:
+        """Return the work of one pass at one time; the drawing counts with the first of them."""
+        cells = one.latents[0, 0].numel()
+        lengths = [self._drawer.features(prompt).shape[1] for prompt in one.prompts]
+        forward = sum(forward_flops(self._config, cells, length) for length in lengths) / len(lengths)
+        count = len(one.latents) if first else 0
+        passes = learned * (3 + 1 + bool(self.settings.kl_weight)) + count * self.settings.rollout_steps
+        tokens = learned * (cells + sum(lengths) // len(lengths))
+        return Work(count, tokens, passes * forward, drawn.elapsed_s / len(drawn.passes) if first else 0.0)
 
     def _pool_of(self, reward: Any, name: str) -> RewardPool:
         settings = self.settings

@@ -59,6 +59,12 @@ class RlSettings(RunSettings):
     all without fault leave nothing to learn, and are left out. 0 keeps all prompts."""
     prompts_per_step: int = Field(48, ge=1)
     """Groups of an update."""
+    groups_per_pass: int = Field(1, ge=1)
+    """Groups that are drawn and learned from together, all of one size: what a GPU that one group leaves idle
+    has room for."""
+    encode_at_once: int = Field(1, ge=1)
+    """Prompts that go through the text encoder together. With more than 1 all of them do so before the first
+    update, and their features stay in memory; with 1 each does when its turn comes."""
     pictures_per_prompt: int = Field(24, ge=2)
     """Pictures of a group, all of one size."""
     bases: tuple[int, ...] = (1024,)
@@ -100,15 +106,21 @@ class RlSettings(RunSettings):
     """Guidance that probes draw with; numbers of all but the first begin with `guidance <value>/`."""
     probe_steps: int = Field(20, ge=1)
     """Steps that probes draw in."""
+    probe_processes: int = Field(0, ge=0)
+    """Processes that score probes; 0 does so in the run's own."""
 
     @model_validator(mode="before")
     @classmethod
-    def _a_micro_batch_is_a_group_at_one_time(cls, values: Any) -> Any:
+    def _a_micro_batch_is_a_pass_at_one_time(cls, values: Any) -> Any:
         parts = [values.get(name, cls.model_fields[name].default) for name in _COUNTED]
-        if all(isinstance(part, int) for part in parts):
-            needed = parts[0] * parts[1]
+        if all(isinstance(part, int) for part in parts) and parts[2] > 0:
+            groups, times, at_once = parts
+            if groups % at_once:
+                needs = f"a divisor of prompts_per_step = {groups}"
+                raise SettingError("groups_per_pass", at_once, needs)
+            needed = groups // at_once * times
             if values.get("micro_batches", needed) != needed:
-                needs = f"{needed}, prompts_per_step x times_per_picture, or to be left out"
+                needs = f"{needed}, passes x times_per_picture, or to be left out"
                 raise SettingError("micro_batches", values["micro_batches"], needs)
             return {**values, "micro_batches": needed}
         return values
@@ -132,4 +144,4 @@ class RlSettings(RunSettings):
             raise SettingError("prompts", str(self.prompts), "a file that is there", fix)
 
 
-_COUNTED = ("prompts_per_step", "times_per_picture")
+_COUNTED = ("prompts_per_step", "times_per_picture", "groups_per_pass")
