@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,9 @@ import yaml
 from PIL import Image
 from tiny_models import randomise
 
-from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
 from lens.errors import SettingError
-from lens.objectives.distillation import student_times
+from lens.objectives.distillation import levels_between, student_times
 from lens.train.discriminator import AttentionPool
 from lens.train.optim import build_optimizers
 
@@ -217,46 +217,64 @@ def test_what_is_computed_again_on_the_way_back_changes_no_gradient(assembled, l
         torch.testing.assert_close(gradient, gradients[1][name])
 
 
-def test_paths_end_where_the_pipeline_does_and_are_drawn_once(assembled, teacher, tmp_path):
-    from lens import LensPipeline
-
-    changes = {"simulation": "euler", "regression_weight": 0.5, "regression_paths": 3, "teacher_steps": 4}
-    _, stage = assembled(ca_scale=2.0, **changes)
-    found = stage.objective(CYCLE - 1, 0)
-    assert {"regression", "gradient/regression", "dm", "ca"} <= set(found.terms)
-    files = sorted((tmp_path / "run" / "teacher_paths").glob("*.safetensors"))
-    assert len(files) == 3
-    path = stage._paths.of(CYCLE - 1, 0, torch.device("cpu"))
-    pipeline = LensPipeline.from_pretrained(teacher, torch_dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    h, w = path.batch.cells
-    nothing = path.batch.without_text()
-    drawn = pipeline(
-        prompt_embeds=path.batch.features, prompt_mask=path.batch.mask, negative_prompt_mask=nothing.mask,
-        negative_prompt_embeds=nothing.features, height=16 * h, width=16 * w, num_inference_steps=4,
-        guidance_scale=2.0, latents=pack_latents(path.noise), output_type="latent",
-    ).images  # fmt: skip
-    latents = drawn if drawn.ndim == 4 else unpack_latents(drawn, h, w)
-    torch.testing.assert_close(latents, path.end, rtol=0.02, atol=0.02)  # kept in bfloat16
-    written = [file.stat().st_mtime_ns for file in files]
-    _, again = assembled(ca_scale=2.0, **changes)
-    torch.testing.assert_close(again.objective(CYCLE - 1, 0).loss, found.loss)
-    assert [file.stat().st_mtime_ns for file in files] == written
+TRAJECTORY = {"simulation": "euler", "trajectory_weight": 1.0, "dm_weight": 0, "ca_weight": 0,
+              "adversarial_weight": 0}  # fmt: skip
 
 
-def test_a_student_learns_where_the_teacher_ends(assembled):
+@pytest.mark.parametrize("substeps", [1, 3])
+def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(assembled, substeps):
+    """The aim against the teacher's velocities, followed here by a step of Euler's and then AB2."""
+    _, stage = assembled(
+        ca_scale=3.0, student_steps=2, teacher_substeps=substeps, frozen_dtype="float32", **TRAJECTORY
+    )
+    batch = stage._batches.of(0, 0)
+    sketches = (
+        stage._sketched(batch, step, generator_for(0, "draw"), has_gradient=False) for step in range(99)
+    )
+    sketch = next(one for one in sketches if one.step == 0)
+    h, w = batch.cells
+    levels = levels_between(h * w, 2, 0, substeps).tolist()
+    assert levels[0] == sketch.t == 1 and levels[-1] == pytest.approx(float(student_times(h * w, 2)[1]))
+    x, before = sketch.x_t, None
+    for t, after in pairwise(levels):
+        times = torch.full((len(x),), t)
+        with torch.no_grad():
+            cond, uncond = (stage._velocity("base", x, times, text) for text in (batch, batch.without_text()))
+        slope = uncond + 3 * (cond - uncond)
+        slope, length = slope * cond.norm(dim=1, keepdim=True) / slope.norm(dim=1, keepdim=True), after - t
+        lean = 0.0 if before is None else length / (2 * before[0])
+        x = x + length * (slope if before is None else (1 + lean) * slope - lean * before[1])
+        before = length, slope
+    aim = stage._aim(sketch, batch)
+    torch.testing.assert_close(torch.lerp(aim, sketch.x_t, levels[-1]), x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_student_learns_to_step_as_far_as_its_teacher_in_several(assembled):
     from lens.train.loop import fit
 
     settings, stage = assembled(
-        simulation="euler", regression_weight=1.0, regression_paths=1, teacher_steps=8, student_steps=1,
-        dm_weight=0, ca_weight=0, adversarial_weight=0, steps=40, micro_batches=1,
+        student_steps=1, teacher_substeps=8, steps=40, micro_batches=1, **TRAJECTORY,
         optimizer={"lr": 1e-2, "schedule": "cosine", "warmup_steps": 2},
     )  # fmt: skip
-    before = stage.objective(0, 0).terms["regression"]
+    before = stage.objective(0, 0).terms["trajectory"]
     fit(stage, settings)
-    assert stage.objective(0, 0).terms["regression"] < 0.5 * before
+    assert stage.objective(0, 0).terms["trajectory"] < 0.5 * before
     with pytest.raises(SettingError, match=r"simulation is 'renoise', but it needs euler"):
-        assembled(regression_weight=1.0)
+        assembled(trajectory_weight=1.0)
+
+
+def test_a_student_can_start_from_another_denoiser_than_its_teacher(assembled, teacher, tmp_path):
+    from lens.models.denoiser import LensTransformer2DModel
+
+    other = LensTransformer2DModel.from_pretrained(teacher / "transformer")
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.25)
+    other.save_pretrained(tmp_path / "other")
+    _, stage = assembled(student_from=str(tmp_path / "other"))
+    name, weight = next(iter(other.named_parameters()))
+    assert torch.equal(dict(stage.trained["student"].named_parameters())[name], weight.float())
+    assert not torch.equal(dict(stage.trained["base"].named_parameters())[name].float(), weight.float())
 
 
 def test_without_critics_every_update_is_the_students(assembled):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lens.core.flow import per_sample
-from lens.core.schedule import sampling_sigmas
+from lens.core.schedule import sampling_sigmas, shift_mu, shift_times
 
 EARLIEST, LATEST = 0.02, 0.98
 """Times that a student's picture is noised to: at the very ends there is nothing to tell."""
@@ -23,6 +23,18 @@ def student_times(num_tokens: int, num_steps: int) -> Tensor:
     Shapes: -> (n,), from 1 downward; the 0 that sampling ends at is not among them.
     """
     return sampling_sigmas(num_tokens, num_steps)[:-1]
+
+
+def levels_between(num_tokens: int, num_steps: int, step: int, substeps: int) -> Tensor:
+    """Return the noise levels at which a teacher goes through one of a student's steps in several of its own.
+
+    The student's first and next time are the ends; between them lies what the same shift makes of even times.
+
+    Shapes: -> (substeps + 1,), downward.
+    """
+    even = torch.linspace(1, 0, num_steps * substeps + 1, dtype=torch.float64)
+    shifted = shift_times(even, shift_mu(num_tokens, num_steps)).float()
+    return shifted[step * substeps : (step + 1) * substeps + 1]
 
 
 def renoising_times(u: Tensor, ceiling: float | Tensor = LATEST) -> Tensor:
@@ -76,15 +88,23 @@ def surrogate_loss(x_0: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * F.mse_loss(x_0, target)
 
 
-def regression_loss(x_0: Tensor, end: Tensor) -> Tensor:
-    """Return the mean distance to where the teacher ends from the same noise, |x_0 - end|.
+def aim_of(x_t: Tensor, arrived: Tensor, t: float, t_next: float) -> Tensor:
+    """Return the clean picture that leads from x_t straight through where the teacher is at the next time.
 
-    Absolute, not squared: of several pictures that the same input may become, it asks for one rather than
-    for their mean. (DMD, arXiv 2311.18828, keeps such a term beside matching; DMD2 does without.)
+    A student that predicts it takes in one step the teacher's several (progressive distillation,
+    arXiv 2202.00512). That point follows from x_t alone, so there is one answer to learn.
 
-    Shapes: both (B, C, h, w) -> ().
+    Shapes: both (B, C, h, w) -> (B, C, h, w).
     """
-    return (x_0 - end).abs().mean()
+    return x_t - t * (x_t - arrived) / (t - t_next)
+
+
+def trajectory_loss(x_0: Tensor, aim: Tensor, t: float) -> Tensor:
+    """Return the mean squared difference of the velocities from x_t toward a prediction and its aim.
+
+    Shapes: x_0 and aim (B, C, h, w) -> ().
+    """
+    return ((x_0 - aim) / t).square().mean()
 
 
 def generator_loss(student_logits: Tensor) -> Tensor:

@@ -6,19 +6,22 @@ import pytest
 import torch
 
 from lens.core.flow import interpolate, to_clean
-from lens.core.schedule import sampling_sigmas
+from lens.core.schedule import sampling_sigmas, shift_mu
 from lens.objectives.distillation import (
+    aim_of,
     cosine,
     discriminator_loss,
     distribution_matching_gradient,
     generator_loss,
     guidance_gradient,
+    levels_between,
     next_input,
     nudged,
     renoising_times,
     smoothness_loss,
     student_times,
     surrogate_loss,
+    trajectory_loss,
     with_gradient,
 )
 from lens.sampling.solvers import solve_euler
@@ -94,6 +97,28 @@ def test_a_student_sees_the_samplers_own_sigmas():
         times = student_times(num_tokens, num_steps)
         assert torch.equal(times, sampling_sigmas(num_tokens, num_steps)[:num_steps])
         assert times[0] == 1 and times[-1] > 0
+
+
+def test_a_teachers_levels_within_the_students_steps_are_those_of_one_finer_schedule():
+    mu = shift_mu(63, 3)
+    found = [levels_between(63, 3, step, 4) for step in range(3)]
+    for step, levels in enumerate(found):
+        even = [1 - (4 * step + place) / 12 for place in range(5)]
+        wanted = [math.exp(mu) / (math.exp(mu) + 1 / u - 1) if u > 1e-9 else 0.0 for u in even]
+        assert levels.tolist() == pytest.approx(wanted, abs=1e-6)
+    assert torch.equal(torch.stack([levels[0] for levels in found]), student_times(63, 3))
+
+
+def test_a_step_toward_the_aim_ends_where_the_teacher_is():
+    draw = torch.Generator().manual_seed(0)
+    x_t, arrived = torch.randn(2, 2, 3, 5, 7, generator=draw)
+    t, t_next = 0.8, 0.3
+    aim = aim_of(x_t, arrived, t, t_next)
+    velocity = (x_t - aim) / t
+    torch.testing.assert_close(x_t + (t_next - t) * velocity, arrived)
+    torch.testing.assert_close(aim_of(x_t, arrived, t, 0.0), arrived)
+    off = trajectory_loss(aim + 0.4, aim, t)
+    assert float(off) == pytest.approx((0.4 / 0.8) ** 2, rel=1e-4)
 
 
 def test_times_of_guidance_are_never_above_the_students_own_and_all_stay_in_their_range():

@@ -15,33 +15,34 @@ from torch import Generator, Tensor, nn
 from lens.core.flow import interpolate, to_clean
 from lens.core.packing import pack_latents, unpack_latents
 from lens.core.randomness import generator_for
-from lens.core.schedule import sampling_sigmas
 from lens.data.captioned import captioned
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.writing import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.tasks import World
 from lens.objectives.distillation import (
+    aim_of,
     cosine,
     discriminator_loss,
     distance,
     distribution_matching_gradient,
     generator_loss,
     guidance_gradient,
+    levels_between,
     next_input,
     nudged,
-    regression_loss,
     renoising_times,
     smoothness_loss,
     student_times,
     surrogate_loss,
+    trajectory_loss,
     with_gradient,
 )
 from lens.objectives.flow_matching import flow_matching_loss
 from lens.objectives.objective import Objective, Work
 from lens.sampling.denoising import guided_prediction
 from lens.sampling.pipeline import LensPipeline
-from lens.sampling.solvers import solve_euler
+from lens.sampling.solvers import solve_adams_bashforth
 from lens.sampling.text_batch import TextBatch
 from lens.train.adapters import adapter_in, export_adapter
 from lens.train.batches import Batch, Batches, NanoBatches, StoredBatches
@@ -57,7 +58,6 @@ from lens.train.stages.distill_settings import DistillSettings
 from lens.train.stages.nano_probe import NanoProbe
 from lens.train.stages.settings import sizes_of
 from lens.train.store import Store
-from lens.train.teacher_paths import TeacherPaths
 
 STUDENT, FAKE, HEADS = "student", "fake", "heads"
 
@@ -67,8 +67,12 @@ class Sketch(NamedTuple):
 
     picture: Tensor
     """(B, C, h, w), its prediction of the clean picture."""
+    x_t: Tensor
+    """(B, C, h, w), its input."""
     t: float
     """Noise level of its input."""
+    step: int
+    """Which of its steps, counted from 0."""
 
 
 class DistillStage:
@@ -93,6 +97,9 @@ class DistillStage:
             denoiser, trained, (), settings.lora, settings.seed, settings.gradient_checkpointing
         )
         parts = dict(self._roles.module.items())
+        if settings.student_from is not None:
+            other: Any = LensTransformer2DModel.from_pretrained(settings.student_from)
+            parts[STUDENT].load_state_dict(other.float().state_dict())
         if BASE in parts:
             # It has no gradients, but the student's have to come through it to pass for real.
             keep_for_the_way_back(parts[BASE], settings.gradient_checkpointing)
@@ -110,10 +117,6 @@ class DistillStage:
         self._probe: NanoProbe | None = None
         self._previews: list[Tensor] = []
         self._batches = self._of_nano(encoders) if settings.nano else self._of_store(encoders)
-        self._paths: TeacherPaths | None = None
-        if settings.regression_weight:
-            where, count = settings.out / "teacher_paths", settings.regression_paths
-            self._paths = TeacherPaths(where, self._batches, self._taught, count, settings.seed)
         self._frozen = components_of(encoders, with_text=settings.nano is not None)
 
     def parts_of(self, step: int) -> tuple[str, ...]:
@@ -130,8 +133,6 @@ class DistillStage:
         batch = self._batches.of(step, index)
         data_s = time.perf_counter() - started_at
         batch = batch.to(self.device)
-        if self._paths:
-            self._paths.fill(self.device)
         self._passes = 0
         if self._is_students(step):
             found = self._students(batch, step, index)
@@ -150,18 +151,15 @@ class DistillStage:
         """Return the loss of the student, of whose terms each says where its picture should go."""
         settings = self.settings
         draw = generator_for(settings.seed, "distill/student", step, index)
-        start, end = None, None
-        if self._paths:
-            batch, start, end = self._paths.of(step, index, self.device)
-        x_0, t = self._sketched(batch, step, draw, has_gradient=True, start=start)
-        picture = x_0.detach()
+        sketch = self._sketched(batch, step, draw, has_gradient=True)
+        x_0, picture = sketch.picture, sketch.picture.detach()
         loss, terms, gradients = torch.zeros((), device=self.device), {}, {}
         if settings.dm_weight:
             gradients["dm"], gain = self._matching(picture, batch, draw)
             terms["dm"], terms["fake/gain"] = surrogate_loss(x_0, gradients["dm"]), gain
             loss = loss + settings.dm_weight * terms["dm"]
         if settings.ca_weight:
-            gradients["ca"] = self._guiding(picture, batch, t, draw)
+            gradients["ca"] = self._guiding(picture, batch, sketch.t, draw)
             terms["ca"] = surrogate_loss(x_0, gradients["ca"])
             loss = loss + settings.ca_weight * terms["ca"]
         if settings.adversarial_weight:
@@ -169,10 +167,11 @@ class DistillStage:
             gradients["adversarial"] = gradient * x_0.numel()  # of a mean over all numbers, as the others are
             terms["adversarial"] = with_gradient(x_0, value, gradient)
             loss = loss + settings.adversarial_weight * terms["adversarial"]
-        if end is not None:
-            terms["regression"] = regression_loss(x_0, end)
-            gradients["regression"] = (x_0.detach() - end).sign()
-            loss = loss + settings.regression_weight * terms["regression"]
+        if settings.trajectory_weight:
+            aim = self._aim(sketch, batch)
+            terms["trajectory"] = trajectory_loss(x_0, aim, sketch.t)
+            gradients["trajectory"] = 2 * (picture - aim) / sketch.t**2
+            loss = loss + settings.trajectory_weight * terms["trajectory"]
         terms = {name: value.detach() for name, value in terms.items()}
         for name, gradient in gradients.items():
             weight = getattr(settings, f"{name}_weight")
@@ -211,9 +210,7 @@ class DistillStage:
             self._roles.take(FAKE)  # the way back may compute its blocks again
         return Objective(loss, {name: value.detach() for name, value in terms.items()})
 
-    def _sketched(
-        self, batch: Batch, step: int, draw: Generator, has_gradient: bool, start: Tensor | None = None
-    ) -> Sketch:
+    def _sketched(self, batch: Batch, step: int, draw: Generator, has_gradient: bool) -> Sketch:
         """Run the student from noise down to one of its steps, and take that one.
 
         One step for the whole update: ranks that share weights make their passes together.
@@ -223,7 +220,7 @@ class DistillStage:
         levels = student_times(h * w, settings.student_steps).tolist()
         which = generator_for(settings.seed, "distill/student_step", step)
         last = int(torch.randint(len(levels), (1,), generator=which))
-        x_t = self._noise(batch, draw) if start is None else start
+        x_t = self._noise(batch, draw)
         for level, after in pairwise(levels[: last + 1]):
             t, t_next = (torch.full((len(x_t),), one, device=self.device) for one in (level, after))
             with torch.no_grad():
@@ -232,7 +229,7 @@ class DistillStage:
             x_t = next_input(picture, x_t, t, t_next, noise)
         t = torch.full((len(x_t),), levels[last], device=self.device)
         with torch.set_grad_enabled(has_gradient):
-            return Sketch(self._clean(STUDENT, x_t, t, batch), levels[last])
+            return Sketch(self._clean(STUDENT, x_t, t, batch), x_t, levels[last], last)
 
     @torch.no_grad()
     def _matching(self, picture: Tensor, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor]:
@@ -256,18 +253,20 @@ class DistillStage:
         return gradient / distance(picture, cond) if self.settings.ca_normalized else gradient
 
     @torch.no_grad()
-    def _taught(self, noise: Tensor, batch: Batch) -> Tensor:
-        """Return what the teacher draws from noise in its own steps, with guidance as the pipeline's."""
-        (h, w), x = batch.cells, pack_latents(noise)                                              # (B, I, C)
+    def _aim(self, sketch: Sketch, batch: Batch) -> Tensor:
+        """Return the picture that would take the student to where the teacher, with guidance, gets from there."""
+        settings = self.settings
+        (h, w), x = batch.cells, pack_latents(sketch.x_t)                                         # (B, I, C)
         cond, uncond = (TextBatch(text.features, text.mask) for text in (batch, batch.without_text()))
         with self._roles.acting(BASE) as teacher, autocast(self.device, self.settings.precision):
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
-                return guided_prediction(teacher, x, sigma, cond, uncond, self.settings.ca_scale, (h, w))
+                return guided_prediction(teacher, x, sigma, cond, uncond, settings.ca_scale, (h, w))
 
-            return unpack_latents(
-                solve_euler(velocity, sampling_sigmas(h * w, self.settings.teacher_steps), x), h, w
-            )
+            levels = levels_between(h * w, settings.student_steps, sketch.step, settings.teacher_substeps)
+            arrived = unpack_latents(solve_adams_bashforth(velocity, levels, x), h, w)
+        self._passes += 2 * settings.teacher_substeps * len(x)
+        return aim_of(sketch.x_t, arrived, sketch.t, float(levels[-1]))
 
     def _passing_for_real(self, picture: Tensor, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor]:
         """Return the adversarial loss of the student, and its gradient at the student's picture."""
@@ -367,8 +366,9 @@ class DistillStage:
         if settings.probe_prompts:
             asked = sizes_of("nano.probe_ratios", settings.probe_ratios, settings.base)
             self._probe = NanoProbe(
-                settings.probe_prompts, asked, self.device, self.settings.precision, world=world
-            )
+                settings.probe_prompts, asked, self.device, self.settings.precision, world=world,
+                processes=settings.probe_processes,
+            )  # fmt: skip
         return NanoBatches(
             source, settings.cache, sizes_of("nano.ratios", settings.ratios, settings.base),
             encoders.layers, settings.examples, settings.batch_size, self.settings.seed,

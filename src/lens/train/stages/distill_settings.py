@@ -33,6 +33,8 @@ class NanoDataSettings(Settings):
     """Prompts a task that a probe draws and scores; 0 for no probe."""
     probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
     """Aspect ratios that probes draw in, by turns."""
+    probe_processes: int = Field(0, ge=0)
+    """Processes that score probes; 0 does so in the run's own."""
 
 
 class DistillSettings(RunSettings):
@@ -74,13 +76,13 @@ class DistillSettings(RunSettings):
     """Divide guidance augmentation by each sample's distance to the teacher, as distribution matching is."""
     adversarial_weight: float = Field(0.001, ge=0)
     """Weight of passing for real; 0 leaves it and the discriminator out."""
-    regression_weight: float = Field(0.0, ge=0)
-    """Weight of the distance to where the teacher, with guidance `ca_scale`, ends from the same noise; 0, as
-    published, leaves it out."""
-    regression_paths: int = Field(128, ge=1)
-    """Micro-batches of noise that the teacher's pictures are drawn from, once, for that."""
-    teacher_steps: int = Field(20, ge=1)
-    """Steps that the teacher draws them in."""
+    trajectory_weight: float = Field(0.0, ge=0)
+    """Weight of the distance to where the teacher, with guidance `ca_scale`, is at the student's next time
+    when both start from where the student is; 0, as published, leaves it out."""
+    teacher_substeps: int = Field(5, ge=1)
+    """Steps that the teacher takes through one of the student's, for that."""
+    student_from: Path | None = None
+    """Folder of a denoiser that the student starts from; none for the teacher. Not with `lora`."""
     discriminator_blocks: tuple[int, ...] = ()
     """Blocks of the teacher that the discriminator reads, counted from 0; none for three in the middle."""
     r1_gamma: float = Field(1.0, ge=0)
@@ -99,12 +101,15 @@ class DistillSettings(RunSettings):
             raise SettingError("data", given, "either this or `nano`")
         if self.data is not None and self.store is None:
             raise SettingError("store", None, "a folder that the encoded pictures of `data` are kept in")
-        if not (self.dm_weight or self.ca_weight or self.adversarial_weight or self.regression_weight):
-            needs = "to be more than 0, or ca_weight, adversarial_weight or regression_weight to be"
+        if not (self.dm_weight or self.ca_weight or self.adversarial_weight or self.trajectory_weight):
+            needs = "to be more than 0, or ca_weight, adversarial_weight or trajectory_weight to be"
             raise SettingError("dm_weight", 0, needs)
-        if self.regression_weight and self.simulation != "euler":
-            needs = "euler where regression_weight is not 0: with fresh noise a path ends somewhere else"
+        if self.trajectory_weight and self.simulation != "euler":
+            needs = "euler where trajectory_weight is not 0: with fresh noise no step follows another"
             raise SettingError("simulation", self.simulation, needs)
+        if self.student_from is not None and self.lora is not None:
+            needs = "to be left out where lora is given: student and teacher then share their weights"
+            raise SettingError("student_from", str(self.student_from), needs)
         return self
 
     @property

@@ -1,8 +1,8 @@
 """Tune a model by rewards: DiffusionNFT, with rollouts judged while the next ones are drawn.
 
-An update first draws its groups of pictures with the sampling policy, some groups a pass, then learns from the
-pictures of each pass at some of the rollout's own times. Spec: section 9. Letters: G groups, K pictures of a
-group, g groups of a pass, B pictures of a pass that are learned from, C channels, h and w latent cells.
+An update first draws its groups of pictures with the sampling policy, some groups a pass, then learns from
+the pictures of each pass at some of the rollout's own times. Spec: section 9. Letters: G groups, K pictures
+of a group, g groups of a pass, B pictures that are learned from, C channels, h and w latent cells.
 """
 
 import time
@@ -306,7 +306,7 @@ class RlStage:
         return range(first, first + self.settings.groups_per_pass)
 
     def _noise_again(self, one: Pass, step: int, turn: int, number: int) -> Tensor:
-        """Return the noise that pictures of a pass are learned from at one of their times, (g * K, C, h, w)."""
+        """Return the noise that a pass is learned from at one of its times, (g * K, C, h, w)."""
         settings = self.settings
         shape = (settings.pictures_per_prompt, *one.latents.shape[1:])
         draws = [
@@ -316,7 +316,7 @@ class RlStage:
         return torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(one.latents)
 
     def _prompt_of(self, turn: int) -> RLPrompt:
-        """Return the prompt of a group, counted from the run's first: all by turns, in a new order each time."""
+        """Return the prompt of a group, counted from the run's first: all by turns, then anew."""
         epoch, place = divmod(turn, len(self._prompts))
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self._prompts))
         return self._prompts[order[place]]
