@@ -72,6 +72,7 @@ def parsed() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--model", default="lens-nano", help="a known name or a folder")
+    parser.set_defaults(processes=0)  # others would not know the new thing
     parser.add_argument("--lora", type=Path, default=Path("runs/nano/lora/export/lora.safetensors"))
     parser.add_argument("--thing", default="kangaroo", help="icon of the new thing")
     parser.add_argument("--prompts", type=int, default=50, help="prompts a task, and of the new thing")

@@ -9,6 +9,7 @@ call. The table goes to stdout, progress to stderr.
     python benchmarks/nano_score.py --truth     # the scorer alone, on rendered ground truth
     python benchmarks/nano_score.py --models lens-nano-base lens-nano lens-nano-turbo --json scores.json
     python benchmarks/nano_score.py --models lens-nano lens-nano-turbo --extra lens-nano-base:4:1.0
+    python benchmarks/nano_score.py --models lens-nano-base lens-nano --prompts 10 --diversity 8
     python benchmarks/nano_score.py --model FOLDER --prompts 20 --contact-sheet sheet.png
 """
 
@@ -31,7 +32,8 @@ import numpy as np
 from lens.core.geometry import buckets_for
 from lens.errors import LensError, SettingError
 from lens.nano.scenes import draw
-from lens.nano.scorer import score
+from lens.nano.scorer import Picture, judge
+from lens.nano.scorer_processes import detected
 from lens.nano.tasks import TASKS, task_prompts, task_scene
 from nano_results import (
     Ask,
@@ -55,15 +57,18 @@ def main() -> int:
     except LensError as error:
         sys.exit(str(error))
     asks = list(asked(options.prompts, options.seed))
+    groups = [ask for task in TASKS for ask in asks if ask.task == task][:: max(1, options.prompts // 4)]
     about = described(options)
     for name, value in about.items():
         print(f"{name:<8} {value}")
-    truth = list(with_progress("truth", true_pictures(asks), len(asks)))
+    truth = list(with_progress("truth", true_pictures(asks, options.processes), len(asks)))
     scored = [
         list(with_progress(f"{one.name}, {one.drawn}", drawn_pictures(asks, one, options), len(asks)))
         for one in contenders
     ]
     show(contenders, truth, scored)
+    spreads = [diversity_of(one, groups, options) for one in contenders] if options.diversity else []
+    show_diversity(contenders, spreads, len(groups), options.diversity)
     if options.contact_sheet:
         for number, results in enumerate(scored or [truth], 1):
             path = options.contact_sheet
@@ -73,8 +78,8 @@ def main() -> int:
         saved = [
             about | described_contender(one, options) | times(results)
             | {"tables": as_numbers({"model": tallied(results)} | truth_tables)}
-            | {"pictures": as_records(results)}
-            for one, results in zip(contenders, scored, strict=True)
+            | ({"diversity": spreads[number]} if spreads else {}) | {"pictures": as_records(results)}
+            for number, (one, results) in enumerate(zip(contenders, scored, strict=True))
         ]  # fmt: skip
         alone = about | {"tables": as_numbers(truth_tables), "pictures": as_records(truth)}
         options.json.write_text(json.dumps(saved or [alone], indent=1))
@@ -95,6 +100,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--solver", default="euler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--diversity", type=int, default=0, metavar="K",
+                        help="draw K pictures of some prompts too: how far apart are they?")  # fmt: skip
+    parser.add_argument("--processes", type=int, default=0, help="that judge; 0 judges here")
     parser.add_argument("--truth", action="store_true", help="score rendered ground truth alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save numbers, reasons: an object a model")
     parser.add_argument("--contact-sheet", type=Path, metavar="FILE.png",
@@ -140,26 +148,30 @@ def asked(prompts_a_task: int, seed: int) -> Iterator[Ask]:
             yield Ask(task, prompt, ratios[index % len(ratios)], seed + 10_000 * number + index)
 
 
-def true_pictures(asks: list[Ask]) -> Iterator[Result]:
+def true_pictures(asks: list[Ask], processes: int = 0) -> Iterator[Result]:
     """Yield a rendered scene for each prompt, judged."""
-    for ask in asks:
-        scene = task_scene(ask.prompt, np.random.default_rng(ask.seed), *buckets_for(BASE)[ask.ratio])
-        picture = np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
-        yield Result(ask, picture, score(picture, ask.prompt.expected))
+    for start in range(0, len(asks), 64):
+        some = asks[start : start + 64]
+        yield from judged(some, [rendered(ask) for ask in some], processes)
+
+
+def rendered(ask: Ask) -> Picture:
+    scene = task_scene(ask.prompt, np.random.default_rng(ask.seed), *buckets_for(BASE)[ask.ratio])
+    return np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+
+
+def judged(
+    asks: list[Ask], pictures: list[Picture], processes: int, *seconds: float
+) -> Iterator[Result]:
+    for ask, picture, shown in zip(asks, pictures, detected(pictures, processes), strict=True):
+        yield Result(ask, picture, judge(shown, ask.prompt.expected), *seconds)
 
 
 def drawn_pictures(asks: list[Ask], contender: Contender, options: argparse.Namespace) -> Iterator[Result]:
     """Yield the model's picture for each prompt, judged; prompts of one shape share batches."""
     import torch
 
-    from lens import LensPipeline
-
-    pipeline = LensPipeline.from_pretrained(contender.model)
-    pipeline.set_progress_bar_config(disable=True)
-    if options.lora:
-        pipeline.load_lora_weights(options.lora)
-    if torch.cuda.is_available():
-        pipeline.to("cuda")
+    pipeline = pipeline_of(contender, options)
     watch = Stopwatch(pipeline.transformer)
     pipeline(asks[0].prompt.prompt, num_inference_steps=1, guidance_scale=contender.guidance)  # fills caches
     by_ratio: defaultdict[str, list[Ask]] = defaultdict(list)
@@ -177,9 +189,48 @@ def drawn_pictures(asks: list[Ask], contender: Contender, options: argparse.Name
                 generator=[torch.Generator().manual_seed(ask.seed) for ask in batch],
             )  # fmt: skip
             spent = (time.perf_counter() - started_at) / len(batch), watch.seconds / len(batch)
-            for ask, image in zip(batch, images, strict=True):
-                picture = np.asarray(image.convert("RGB"))
-                yield Result(ask, picture, score(picture, ask.prompt.expected), *spent)
+            yield from judged(
+                batch, [np.asarray(image.convert("RGB")) for image in images], options.processes, *spent
+            )
+
+
+def pipeline_of(contender: Contender, options: argparse.Namespace) -> Any:
+    import torch
+
+    from lens import LensPipeline
+
+    pipeline = LensPipeline.from_pretrained(contender.model)
+    pipeline.set_progress_bar_config(disable=True)
+    if options.lora:
+        pipeline.load_lora_weights(options.lora)
+    return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
+
+
+def diversity_of(contender: Contender, groups: list[Ask], options: argparse.Namespace) -> float:
+    """Return the mean distance between pictures of one prompt, by latents, as training by rewards logs it."""
+    import torch
+
+    from lens.objectives.nft import diversity
+
+    pipeline, spreads, count = pipeline_of(contender, options), [], options.diversity
+    for ask in groups:
+        height, width = buckets_for(BASE)[ask.ratio]
+        (latents,) = pipeline(
+            ask.prompt.prompt, height=height, width=width, num_inference_steps=contender.steps,
+            guidance_scale=contender.guidance, solver=options.solver, return_dict=False,
+            num_images_per_prompt=count, output_type="latent",
+            generator=[torch.Generator().manual_seed(ask.seed + 1 + turn) for turn in range(count)],
+        )  # fmt: skip
+        spreads.append(float(diversity(latents.float())))
+    return sum(spreads) / len(spreads)
+
+
+def show_diversity(contenders: list[Contender], spreads: list[float], groups: int, count: int) -> None:
+    """Print how far apart pictures of a prompt are, and against the first model."""
+    if spreads:
+        print(f"\nMean distance of {count} pictures of a prompt, {groups} prompts, against the first model:")
+    for one, spread in zip(contenders, spreads, strict=False):
+        print(f"{one.name}, {one.drawn}: {spread:.3f}, {spread / spreads[0]:.0%}")
 
 
 class Stopwatch:
