@@ -9,6 +9,7 @@ from lens.nano.matching import UNKNOWN
 from lens.nano.regions import connected_parts
 from lens.nano.scenes import OPPOSITE, Expected, Placed, Scene, draw
 from lens.nano.scorer import Detections, Found, colour_name, detect, judge, score, score_pictures
+from lens.nano.scorer_processes import detected
 from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
 from lens.nano.things import COLOURS, THINGS
 
@@ -188,3 +189,8 @@ def test_connected_parts_join_over_corners_and_around_bends():
 def test_only_8_bit_colour_pictures_are_read():
     with pytest.raises(ShapeError, match=r"uint8 \(height, width, 3\), not float32"):
         detect(np.zeros((64, 64, 3), np.float32))
+
+
+def test_processes_see_in_pictures_what_this_one_sees():
+    pictures = [picture for picture, _ in truth("combined")[:3]]
+    assert detected(pictures, processes=1) == detected(pictures) == [detect(picture) for picture in pictures]
