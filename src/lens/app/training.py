@@ -83,7 +83,7 @@ def plan(
     recipe: Recipe,
     gpu: Annotated[str, typer.Option(help="Kind of card: a100, h100, h200, b200 or rtx4090.")] = "h100",
     gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
-    mfu: Annotated[float | None, typer.Option(help="Share of the peak that is reached (0.4).")] = None,
+    mfu: Annotated[float | None, typer.Option(help="Share of the peak (as measured, else 0.4).")] = None,
     price: Annotated[float | None, typer.Option(help="Dollars an hour of a card.")] = None,
     text_tokens: Annotated[int | None, typer.Option(help="Text tokens of a picture (512).")] = None,
     overrides: Overrides = None,
@@ -114,12 +114,13 @@ def _denoiser_plan(
     recipe: Path, overrides: list[str] | None, text_tokens: int | None, gpu: str, gpus: int,
     mfu: float | None, price: float | None,
 ) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
-    from lens.train.bill import runs_of
+    from lens.train.bill import runs_of, share_of_peak
     from lens.train.plan import facts, plan_of, told
 
     runs = runs_of(recipe, overrides, text_tokens)
-    found = plan_of(tuple(runs.values()), gpu, gpus, mfu, price)
-    return facts(found), told(found, gpu, list(runs), mfu is None)
+    share, source = share_of_peak(recipe, gpu, mfu)
+    found = plan_of(tuple(runs.values()), gpu, gpus, share, price)
+    return facts(found) | {"mfu_source": source}, told(found, gpu, list(runs), source)
 
 
 def _post_training_plan(

@@ -4,11 +4,18 @@ Knows nothing of weights. Paper: Lens report, model section. Letters: B batch, M
 tokens of a packed sequence, H heads, K head dimension.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lens.models.packed import Packing
+from lens.models.packed import Packing, reordered
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # of before torch 2.10; pictures then take turns
+    varlen_attn = None
 
 SHORT_SEQUENCE = 512
 
@@ -16,10 +23,16 @@ SHORT_SEQUENCE = 512
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Turn adjacent channel pairs as complex numbers, in float32, back in the dtype of x.
 
-    Shapes: x (B, N, H, K), turns complex (N, K/2) -> (B, N, H, K).
+    Shapes: x (B, N, H, K), turns (N, K/2, 2) of cosine and sine -> (B, N, H, K).
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))         # (B, N, H, K/2)
-    return torch.view_as_real(pairs * turns[:, None]).flatten(3).to(x.dtype)  # (B, N, H, K)
+    pairs = x.float().unflatten(-1, (-1, 2))                                # (B, N, H, K/2, 2)
+    if torch.compiler.is_compiling():  # which fuses this, and knows no complex numbers
+        (a, b), (cos, sin) = pairs.unbind(-1), turns[:, None].unbind(-1)
+        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)  # (B, N, H, K/2, 2)
+    else:
+        complex_turns = torch.view_as_complex(turns)[:, None]               # (N, 1, K/2)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * complex_turns)
+    return turned.flatten(3).to(x.dtype)                                    # (B, N, H, K)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
@@ -42,22 +55,22 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, turns: Tensor, packing: Pa
 
     Without queries of text tokens, q is (1, I, H, K) and so is what comes back.
 
-    Shapes: q, k and v (1, N, H, K) in the order of the streams, turns (N, K/2) together -> (1, N, H*K).
+    Shapes: q, k and v (1, N, H, K) in the order of the streams, turns (N, K/2, 2) together -> (1, N, H*K).
     """
     has_text = q.shape[1] == k.shape[1]
-    k, v = rotate(k[:, packing.together], turns), v[:, packing.together]                   # (1, N, H, K)
-    if has_text:
-        q, lengths, ends = rotate(q[:, packing.together], turns), packing.lengths, packing.ends
+    order, back = packing.together, packing.apart
+    k, v = rotate(reordered(k, order, back), turns), reordered(v, order, back)             # (1, N, H, K)
+    # Queries of pictures alone stand in order already.
+    q = rotate(reordered(q, order, back), turns) if has_text else rotate(q, turns[back[: q.shape[1]]])
+    if varlen_attn is not None and q.device.type == "cuda" and q.dtype in (torch.float16, torch.bfloat16):
+        ends, longest = (
+            (packing.ends, packing.longest) if has_text else (packing.image_ends, packing.longest_image)
+        )
+        seen: Any = varlen_attn(q[0], k[0], v[0], ends, packing.ends, longest, packing.longest)
+        seen = seen[None]                                                                  # (1, N, H, K)
     else:
-        q = rotate(q, turns[packing.apart[: packing.num_image]])                           # (1, I, H, K)
-        lengths, ends = packing.image_lengths, packing.image_ends
-    if q.device.type == "cuda" and q.dtype in (torch.float16, torch.bfloat16):
-        from torch.nn.attention.varlen import varlen_attn
-
-        longest = max(lengths), max(packing.lengths)
-        seen = varlen_attn(q[0], k[0], v[0], ends, packing.ends, *longest)[None]           # type: ignore[index]
-    else:
+        lengths = packing.lengths if has_text else packing.image_lengths
         own = zip(q.split(lengths, 1), k.split(packing.lengths, 1), v.split(packing.lengths, 1), strict=True)
         each = [attention(a.transpose(1, 2), b.transpose(1, 2), c.transpose(1, 2), None) for a, b, c in own]
         seen = torch.cat([one.transpose(1, 2) for one in each], dim=1)                     # (1, N, H, K)
-    return (seen[:, packing.apart] if has_text else seen).flatten(2)
+    return (reordered(seen, back, order) if has_text else seen).flatten(2)

@@ -153,7 +153,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         image = self.img_in(tokens)                                                        # (B, I, D)
         text = self._embed_text([layer[:, :num_text] for layer in features], tokens.dtype)  # (B, T, D)
         cond = self.time_text_embed(t, tokens.dtype)                                       # (B, D)
-        turns = self._rotary.of(h, w, num_text, tokens.device)                             # (I+T, K/2)
+        turns = self._rotary.of(h, w, num_text, tokens.device)                             # (I+T, K/2, 2)
         image = self._through_blocks(image, text, cond, turns, key_mask, None)             # (B, I, D)
         return self.proj_out(self.norm_out(image, cond))                                   # (B, I, C)
 
@@ -168,7 +168,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         text = self._embed_text(joined, dtype)                                             # (1, T, D)
         cond = self.time_text_embed(t, dtype)                                              # (P, D)
         sizes = zip(cells, num_text, strict=True)
-        turns = torch.cat([self._rotary.of(h, w, count, device) for (h, w), count in sizes])  # (I+T, K/2)
+        turns = torch.cat([self._rotary.of(h, w, count, device) for (h, w), count in sizes])  # (I+T, K/2, 2)
         image = self._through_blocks(image, text, cond, turns, None, packing)              # (1, I, D)
         velocity = self.proj_out(self.norm_out(image, cond, packing.image_of))             # (1, I, C)
         return list(velocity[0].split(packing.image_lengths))
@@ -252,7 +252,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 
 class RotaryTables:
-    """Rotations of joint sequences, e^(i angle), made once for each size and never in the state dict."""
+    """Rotations of joint sequences, as cosine and sine, made once a size, never in the state dict."""
 
     MAX_KEPT = 32
 
@@ -263,7 +263,7 @@ class RotaryTables:
     def of(self, h: int, w: int, num_text: int, device: torch.device) -> Tensor:
         """Return the rotations of h x w image tokens, then num_text text tokens.
 
-        Shapes: -> (h*w + T, K/2), complex64.
+        Shapes: -> (h*w + T, K/2, 2), float32.
         """
         key = (h, w, num_text, device)
         if key in self._kept:
@@ -273,7 +273,7 @@ class RotaryTables:
         with torch.inference_mode(False), torch.no_grad():
             positions = torch.cat([image_positions(h, w, device), text_positions(num_text, h, w, device)])
             angles = rotary_angles(positions, self.axes_dims, ROTARY_THETA)                # (I+T, K/2)
-            table = torch.polar(torch.ones_like(angles), angles)
+            table = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
         self._kept[key] = table
         if len(self._kept) > self.MAX_KEPT:
             self._kept.popitem(last=False)

@@ -22,7 +22,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        # On a GPU autocast norms in float32; left so, queries and keys would miss the fast attention.
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps).to(x.dtype)
 
 
 class ModulatedRMSNorm(RMSNorm):
@@ -33,7 +34,7 @@ class ModulatedRMSNorm(RMSNorm):
 
         Shapes: x (B, N, D), shift and scale (B, 1, D) or, packed, (1, N, D) -> (B, N, D).
         """
-        normed = F.rms_norm(x, self.weight.shape, None, self.eps)
+        normed = F.rms_norm(x, self.weight.shape, None, self.eps).to(x.dtype)
         return torch.addcmul(shift.to(x.dtype), normed, (self.weight * (1 + scale)).to(x.dtype))
 
 
@@ -69,7 +70,7 @@ class JointAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Return both streams after attention; no text when nothing reads it afterwards.
 
-        Shapes: image (B, I, D), text (B, T, D), turns (I+T, K/2), key_mask bool (B, 1, 1, I+T)
+        Shapes: image (B, I, D), text (B, T, D), turns (I+T, K/2, 2), key_mask bool (B, 1, 1, I+T)
             -> (B, I, D), (B, T, D). With a packing B is 1, and turns lie as its tokens together.
         """
         num_image = image.shape[1]
@@ -115,12 +116,12 @@ class LensTransformerBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return both streams; the last block leaves the text as it came, for nothing reads it afterwards.
 
-        Shapes: image (B, I, D), text (B, T, D), cond (B, D), turns (I+T, K/2) -> (B, I, D), (B, T, D). With
-            a packing B is 1, but cond has a row for each picture.
+        Shapes: image (B, I, D), text (B, T, D), cond (B, D), turns (I+T, K/2, 2) -> (B, I, D), (B, T, D).
+            With a packing B is 1, but cond has a row for each picture.
         """
         image_of, text_of = (packing.image_of, packing.text_of) if packing else (None, None)
-        image_mod = per_token(self.img_mod(cond), image_of).chunk(6, dim=-1)    # 6 of (B, 1, D)
-        text_mod = per_token(self.txt_mod(cond), text_of).chunk(6, dim=-1)      # 6 of (B, 1, D)
+        image_mod = [per_token(part, image_of) for part in self.img_mod(cond).chunk(6, dim=-1)]  # (B, 1, D)
+        text_mod = [per_token(part, text_of) for part in self.txt_mod(cond).chunk(6, dim=-1)]    # (B, 1, D)
         seen_image = self.img_norm1(image, *image_mod[:2])
         seen_text = self.txt_norm1(text, *text_mod[:2])
         image_out, text_out = self.attn(

@@ -9,14 +9,19 @@ inside attention the tokens of a picture stand together, image before text.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Packing:
-    """Which token of a packed sequence belongs to which picture."""
+    """Which token of a packed sequence belongs to which picture.
+
+    Not frozen, though never changed: of a frozen one torch.compile reads every field, and so would compile
+    blocks anew for every number of pictures. Blocks on a GPU read tensors and the longest lengths alone.
+    """
 
     image_lengths: tuple[int, ...]
     text_lengths: tuple[int, ...]
@@ -32,6 +37,10 @@ class Packing:
     """(P + 1,) int32, where the image tokens of each picture end, from 0."""
     ends: Tensor
     """(P + 1,) int32, where all tokens of each picture end."""
+    longest_image: int
+    """Image tokens of the picture that has most."""
+    longest: int
+    """All tokens of the picture that has most."""
 
     @classmethod
     def of(
@@ -47,8 +56,13 @@ class Packing:
         lengths = [image + text for image, text in zip(image_lengths, text_lengths, strict=True)]
         ends = (torch.tensor([0, *accumulate(each)], dtype=torch.int32) for each in (image_lengths, lengths))
         tensors = [image_of, text_of, together, together.argsort(), *ends]
-        moved = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        return cls(tuple(image_lengths), tuple(text_lengths), *moved)
+        image_of, text_of, together, apart, image_ends, ends = (
+            tensor.to(device, non_blocking=True) for tensor in tensors
+        )
+        return cls(
+            tuple(image_lengths), tuple(text_lengths), image_of, text_of, together, apart, image_ends, ends,
+            longest_image=max(image_lengths), longest=max(lengths),
+        )  # fmt: skip
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -67,4 +81,45 @@ def per_token(modulation: Tensor, picture_of: Tensor | None) -> Tensor:
 
     Shapes: modulation (P, M), picture_of (N,) -> (1, N, M); without picture_of (B, M) -> (B, 1, M).
     """
-    return modulation[:, None] if picture_of is None else modulation[picture_of][None]
+    return modulation[:, None] if picture_of is None else _Spread.apply(modulation, picture_of)[None]
+
+
+def reordered(x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+    """Return tokens in another order; `back` is the order that undoes it.
+
+    Shapes: x (1, N, ...), order and back (N,) -> (1, N, ...).
+    """
+    return _Reordered.apply(x, order, back)
+
+
+class _Spread(torch.autograd.Function):
+    """Rows to tokens; on the way back a product sums what reached a row.
+
+    Indexing would sum by atomic additions, thousands onto each row, in bfloat16 where that is its dtype.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, row_of: Tensor) -> Tensor:
+        ctx.save_for_backward(row_of)
+        ctx.num_rows = rows.shape[0]
+        return rows[row_of]                                                                # (N, M)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (row_of,), (grad,) = ctx.saved_tensors, grads
+        rows = torch.arange(ctx.num_rows, device=grad.device)
+        return (rows[:, None] == row_of).to(grad.dtype) @ grad, None                       # (P, M)
+
+
+class _Reordered(torch.autograd.Function):
+    """A change of order, whose way back is one too: that of indexing adds to zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x[:, order]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (back,), (grad,) = ctx.saved_tensors, grads
+        return grad[:, back], None, None

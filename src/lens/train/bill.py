@@ -12,7 +12,7 @@ from lens.errors import SettingError
 from lens.models.checkpoints.catalog import KNOWN_MODELS, LENS_DENOISER
 from lens.models.checkpoints.folder import component_folder
 from lens.models.checkpoints.structure import Shapes, denoiser_shapes, linear_modules, num_parameters
-from lens.train.plan import Run
+from lens.train.plan import ASKED, ASSUMED, CARDS, Run
 from lens.train.stages.settings import DenoiserSettings, LoraSettings
 
 PAPERS_TEXT_TOKENS = 512
@@ -39,6 +39,20 @@ def runs_of(recipe: Path, overrides: list[str] | None, text_tokens: int | None) 
         if not values.get("follows"):
             return dict(reversed(found.items()))
         path, changes = path.parent / values["follows"], None
+
+
+def share_of_peak(recipe: Path, gpu: str, mfu: float | None) -> tuple[float | None, str]:
+    """Return the share of a card's peak to reckon with, and where it is from: None where it is to be assumed.
+
+    What benchmarks/train_gpu.py measured of a kind of card is in a folder `cards` beside the recipe.
+    """
+    if mfu is not None:
+        return mfu, ASKED
+    path = recipe.parent / "cards" / f"{gpu}.yaml"
+    if gpu not in CARDS or not path.is_file():
+        return None, ASSUMED
+    measured = read_recipe(path)
+    return measured["mfu"], f"measured {measured['date']}, {path}; --mfu says another"
 
 
 def run_of(settings: DenoiserSettings, text_tokens: int | None = None) -> Run:

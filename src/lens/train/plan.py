@@ -14,6 +14,8 @@ from lens.train.flops import training_flops
 GIB = 2**30
 ASSUMED_MFU = 0.4
 """Share of the peak where nobody measured it: docs/how-to/train.md says what a run reports."""
+ASSUMED, ASKED = "assumed; --mfu says another", "as asked"
+"""Where a share of the peak is from."""
 
 
 class Card(NamedTuple):
@@ -204,8 +206,8 @@ def facts(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(plan: Plan, gpu: str, names: list[str], is_assumed: bool) -> Iterator[str]:
-    """Yield the lines of a plan for people."""
+def told(plan: Plan, gpu: str, names: list[str], source: str) -> Iterator[str]:
+    """Yield the lines of a plan for people; `source` says where its share of the peak is from."""
     found = facts(plan)
     last = plan.runs[-1]
     yield f"{last.num_weights:,} parameters, {last.num_trained:,} of them trained"
@@ -214,7 +216,7 @@ def told(plan: Plan, gpu: str, names: list[str], is_assumed: bool) -> Iterator[s
     for name, run, hours in zip(names, plan.runs, found["gpu_hours_by_run"], strict=True):
         yield f"{name}: {run.steps:,} updates, {run.pictures:,.0f} pictures, {run.flops:.3g} operations"
         yield f"    {amount(hours)} {gpu}-hours"
-    yield from cost_lines(found, plan.dollars_an_hour, gpu, is_assumed)
+    yield from cost_lines(found, plan.dollars_an_hour, gpu, source)
     yield ""
     yield from memory_lines(plan.memory, plan.card)
     total = found["memory_gib_in_all"]
@@ -224,12 +226,11 @@ def told(plan: Plan, gpu: str, names: list[str], is_assumed: bool) -> Iterator[s
 
 
 def cost_lines(
-    found: Mapping[str, Any], dollars_an_hour: float, gpu: str, is_assumed: bool
+    found: Mapping[str, Any], dollars_an_hour: float, gpu: str, source: str
 ) -> Iterator[str]:
     """Yield the lines about hours and money."""
-    share = "assumed; --mfu says another" if is_assumed else "as asked"
     hours = f"{amount(found['gpu_hours'])} {gpu}-hours"
-    yield f"in all {hours} at {100 * found['mfu']:.0f}% of the peak ({share})"
+    yield f"in all {hours} at {100 * found['mfu']:.0f}% of the peak ({source})"
     money = f"${found['dollars']:,.2f} at ${dollars_an_hour:g} an hour"
     yield f"{amount(found['days'])} days on {found['gpus']:,}, {money}"
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from lens.train.flops import forward_flops
 from lens.train.plan import (
+    ASKED,
+    ASSUMED,
     ASSUMED_MFU,
     GIB,
     Card,
@@ -202,7 +204,7 @@ def post_training_told(plan: PostTrainingPlan, gpu: str, is_assumed: bool) -> It
         back = ", with the way back" if one.cost == THERE_AND_BACK else ""
         yield f"    {name:<36}{one.pictures:14,.0f}{back}"
     yield f"{run.flops:.3g} operations"
-    yield from cost_lines(found, plan.dollars_an_hour, gpu, is_assumed)
+    yield from cost_lines(found, plan.dollars_an_hour, gpu, ASSUMED if is_assumed else ASKED)
     if run.judging is not None and found["days"]:
         rate = run.judging.calls / (found["days"] * 86400)
         yield f"in that time a judge has to answer {rate:,.1f} calls a second, or the run waits for it"

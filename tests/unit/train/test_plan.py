@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lens.errors import MemoryNeedError, SettingError
-from lens.train.bill import runs_of
+from lens.train.bill import runs_of, share_of_peak
 from lens.train.plan import check_memory, facts, image_tokens, memory_gib, plan_of
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -28,6 +28,18 @@ def test_the_papers_recipe_on_its_own_cards_costs_what_the_paper_says():
 def test_hours_follow_the_peak_and_the_share_of_it():
     old, new = bill(MIXED, "a100", 128, 0.17)["gpu_hours"], bill(MIXED, "h100", 128, 0.45)["gpu_hours"]
     assert old / new == pytest.approx(989 * 0.45 / (312 * 0.17))
+
+
+def test_a_share_that_was_measured_goes_before_the_assumed_one_and_after_the_asked_one(tmp_path):
+    recipe = tmp_path / "pretrain.yaml"
+    assert share_of_peak(recipe, "h100", None) == (None, "assumed; --mfu says another")
+    (tmp_path / "cards").mkdir()
+    card = tmp_path / "cards" / "h100.yaml"
+    card.write_text("mfu: 0.25\ndate: '2026-01-02'\ngradient_checkpointing: selective\n")
+    share, source = share_of_peak(recipe, "h100", None)
+    assert share == 0.25 and source.startswith("measured 2026-01-02") and str(card) in source
+    assert share_of_peak(recipe, "h100", 0.3) == (0.3, "as asked")
+    assert share_of_peak(recipe, "a100", None)[0] is None
 
 
 def test_a_pack_holds_the_papers_pictures_by_base():

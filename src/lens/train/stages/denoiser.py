@@ -125,25 +125,31 @@ class DenoiserStage:
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
     def _errors(self, samples: list[Sample], t: Tensor, noise: torch.Generator) -> Tensor:
-        """Return the error of each picture, (P,), at the times t."""
-        clean = [one.latents.float() for one in samples]                                     # P of (C, h, w)
-        eps = [torch.randn(one.shape, generator=noise) for one in clean]
-        features = [list(one.features.to(self.device)) for one in samples]                # P of L of (T, E)
-        sizes = [one.shape[1:] for one in clean]
+        return picture_errors(self._denoiser, samples, t, noise, self.device, self.settings.precision)
 
-        def velocity(noisy: list[Tensor], times: Tensor) -> list[Tensor]:
-            tokens = [pack_latents(one[None])[0] for one in noisy]                           # P of (h*w, C)
-            with autocast(self.device, self.settings.precision):
-                found = self._denoiser(
-                    hidden_states=tokens, encoder_hidden_states=features, timestep=times,
-                    img_shapes=[(1, h, w) for h, w in sizes], return_dict=False,
-                )[0]  # fmt: skip
-            pairs = zip(found, sizes, strict=True)
-            return [unpack_latents(one[None], h, w)[0] for one, (h, w) in pairs]             # P of (C, h, w)
 
-        moved = ([one.to(self.device) for one in kind] for kind in (clean, eps))
-        clean, eps = moved
-        return packed_flow_matching_errors(velocity, clean, t=t.to(self.device), noise=eps)
+def picture_errors(
+    denoiser: Any, samples: list[Sample], t: Tensor, noise: torch.Generator, device: torch.device,
+    precision: str,
+) -> Tensor:  # fmt: skip
+    """Return the error of each picture of a pack, (P,), at the times t."""
+    clean = [one.latents.float() for one in samples]                                         # P of (C, h, w)
+    eps = [torch.randn(one.shape, generator=noise) for one in clean]
+    features = [list(one.features.to(device)) for one in samples]                         # P of L of (T, E)
+    sizes = [one.shape[1:] for one in clean]
+
+    def velocity(noisy: list[Tensor], times: Tensor) -> list[Tensor]:
+        tokens = [pack_latents(one[None])[0] for one in noisy]                               # P of (h*w, C)
+        with autocast(device, precision):
+            found = denoiser(
+                hidden_states=tokens, encoder_hidden_states=features, timestep=times,
+                img_shapes=[(1, h, w) for h, w in sizes], return_dict=False,
+            )[0]  # fmt: skip
+        pairs = zip(found, sizes, strict=True)
+        return [unpack_latents(one[None], h, w)[0] for one, (h, w) in pairs]                 # P of (C, h, w)
+
+    clean, eps = ([one.to(device) for one in kind] for kind in (clean, eps))
+    return packed_flow_matching_errors(velocity, clean, t=t.to(device), noise=eps)
 
 
 def _without_text(sample: Sample) -> Sample:
