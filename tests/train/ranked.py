@@ -1,29 +1,31 @@
-"""One process of a run on several, with few pictures a shard: what test_ranks.py starts by `torchrun`.
+"""One process of a run on several, with few pictures a shard: what test_ranks.py starts.
 
-With LENS_KILL_AT the main rank kills itself, as a machine that loses power would, when it begins that step.
+`kill_at` is the step at whose beginning the main rank kills itself, as a machine that loses power would.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lens.train import example_cache
 from lens.train.run import train
 from lens.train.stages import pretrain
 
-example_cache.SHARD = pretrain.SHARD = 8
-objective = pretrain.PretrainStage.objective
-KILL_AT = int(os.environ.get("LENS_KILL_AT", "-1"))
 
+def train_small(recipe: Path, overrides: Sequence[str] = (), kill_at: int = -1) -> None:
+    objective = pretrain.PretrainStage.objective
 
-def killing(stage: pretrain.PretrainStage, step: int, index: int):
-    if (step, index) == (KILL_AT, 0):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return objective(stage, step, index)
+    def killing(stage: pretrain.PretrainStage, step: int, index: int):
+        if (step, index) == (kill_at, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return objective(stage, step, index)
 
+    pretrain.PretrainStage.objective = killing  # type: ignore[method-assign]
+    example_cache.SHARD = pretrain.SHARD = 8
+    train(recipe, list(overrides))
 
-pretrain.PretrainStage.objective = killing  # type: ignore[method-assign]
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), sys.argv[2:])
+    train_small(Path(sys.argv[1]), sys.argv[2:])

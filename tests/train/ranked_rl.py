@@ -1,6 +1,5 @@
-"""One process of a tuning run on several, judged by brightness: what test_rl.py starts by `torchrun`."""
+"""One process of a tuning run on several, judged by brightness: what test_rl.py starts."""
 
-import sys
 from pathlib import Path
 
 from lens.errors import LensError
@@ -24,6 +23,6 @@ class Brightness:
         return Score(value, {"brightness": value})
 
 
-if __name__ == "__main__":
+def train_by_brightness(recipe: Path) -> None:
     rl.reward_of = lambda *_: Brightness()  # type: ignore[assignment]
-    train(Path(sys.argv[1]))
+    train(recipe)

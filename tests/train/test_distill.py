@@ -1,10 +1,7 @@
 """Distillation by tiny models: who is trained when, what each term does, resume, exports."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked import on_ranks
 from PIL import Image
+from ranked import train_small
 from tiny_models import randomise
 
 from lens.core.randomness import generator_for
@@ -445,11 +444,8 @@ def test_two_ranks_make_the_losses_of_one(values, tmp_path, assembled):
     fit(stage, settings)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values("two", steps=2 * CYCLE, threads=1)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command = [*torchrun, str(Path(__file__).with_name("ranked.py")), str(recipe)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
+    log = tmp_path / "log"
+    assert on_ranks(2, train_small, recipe, log=log) == [0, 0], log.read_text()[-3000:]
     for mine, other in zip(*map(numbers_in, (tmp_path / "one", tmp_path / "two")), strict=True):
         assert mine.keys() == other.keys()
         for name in {"loss", "dm", "ca", "adversarial", "fake", "discriminator", "r1"} & mine.keys():

@@ -1,14 +1,11 @@
 """The nano model's own recipes of post-training, cut short: killed at once by the system, they go on."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import forked, lens
 
 ROOT = Path(__file__).parents[2]
 SHORT = {
@@ -29,7 +26,7 @@ def command(name: str, out: Path) -> list[str]:
     common = [f"steps={STEPS}", f"out={out}", "log_every=1", "probe_every=100", *checkpoint]
     own = SHORT[name] + ([f"nano.cache={out.parent / 'cache'}"] if name == "turbo" else [])
     changes = [word for change in common + own for word in ("--set", change)]
-    return [sys.executable, "-m", "lens", "train", f"recipes/nano/{name}.yaml", *changes]
+    return ["train", str(ROOT / "recipes" / "nano" / f"{name}.yaml"), *changes]
 
 
 def losses(out: Path) -> dict[int, float]:
@@ -40,20 +37,19 @@ def losses(out: Path) -> dict[int, float]:
 
 @pytest.mark.parametrize("name", list(SHORT))
 def test_a_recipe_that_was_killed_goes_on_to_its_end(name, tmp_path):
-    out = tmp_path / "run"
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command(name, out), cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as first:
+    out, log = tmp_path / "run", tmp_path / "log"
+    with forked(lens, *command(name, out), log=log) as first:
         deadline = time.monotonic() + 120
         while not list(out.glob("checkpoints/*/run.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-            if first.poll() is not None:
-                raise AssertionError(first.communicate()[1][-2000:])
-        first.send_signal(signal.SIGKILL)
+            time.sleep(0.02)
+            assert first.is_alive(), log.read_text()[-2000:]
     before = losses(out)
-    assert first.returncode == -signal.SIGKILL and before and max(before) < STEPS
-    done = subprocess.run(command(name, out), cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "going on at step" in " ".join(done.stderr.split())
+    assert before and max(before) < STEPS, "killed on its way"
+    assert "going on at step" not in log.read_text()
+    with forked(lens, *command(name, out), log=log) as second:
+        second.join(timeout=200)
+    assert second.exitcode == 0, log.read_text()[-2000:]
+    assert "going on at step" in " ".join(log.read_text().split())
     after = losses(out)
     assert sorted(after) == list(range(1, STEPS + 1))
     assert all(after[step] == loss for step, loss in before.items() if step in after)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from forked import on_ranks
+from ranked import train_small
 
 from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
 from lens.train.parallel import Ranks
 
-STEPS = 20
+STEPS = 10
 CHANGES = {
     "steps": STEPS, "batch_size": 6, "micro_batches": 2, "probe_every": STEPS, "threads": 1,
     "checkpoint": {"every_s": 1e-9, "keep_last": 2}, "optimizer": {"lr": 1e-3, "warmup_steps": 2},
@@ -22,21 +25,27 @@ CHANGES = {
 
 
 @pytest.fixture
-def run_on(values_of, tmp_path):
-    """Train the tiny denoiser on so many processes; return its losses, or the exit status if it failed."""
+def recipe_of(values_of, tmp_path):
+    """Write the recipe of a tiny denoiser that is trained in a folder."""
 
-    def run(num_ranks: int, out: Path, kill_at: int = -1, *overrides: str):
+    def write(out: Path) -> Path:
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(values_of("pretrain", out, **CHANGES)))
-        torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}", "--standalone"]
-        own = [str(Path(__file__).with_name("ranked.py")), str(recipe), *overrides]
-        command = [sys.executable, *(torchrun if num_ranks > 1 else []), *own]
-        env = os.environ | {"OMP_NUM_THREADS": "1", "LENS_KILL_AT": str(kill_at)}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            assert kill_at >= 0, done.stderr[-3000:]
-            return done.returncode
-        return losses_in(out)
+        return recipe
+
+    return write
+
+
+@pytest.fixture
+def run_on(recipe_of, tmp_path):
+    """Train the tiny denoiser on so many processes; return their exit statuses."""
+
+    def run(num_ranks: int, out: Path, *overrides: str, kill_at: int = -1) -> list[int]:
+        statuses = on_ranks(
+            num_ranks, train_small, recipe_of(out), overrides, kill_at, log=tmp_path / "log"
+        )
+        assert kill_at >= 0 or not any(statuses), (tmp_path / "log").read_text()[-3000:]
+        return statuses
 
     return run
 
@@ -72,22 +81,27 @@ def exported(out: Path) -> torch.Tensor:
     return weights / weights.norm()
 
 
-def test_two_ranks_make_the_losses_of_one(run_on, one, tmp_path):
+def test_two_ranks_that_torchrun_starts_make_the_losses_of_one(recipe_of, one, tmp_path):
     assert len(losses_in(one)) == STEPS
-    assert run_on(2, tmp_path / "two") == pytest.approx(losses_in(one), abs=1e-5)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command = [*torchrun, str(Path(__file__).with_name("ranked.py")), str(recipe_of(tmp_path / "two"))]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses_in(tmp_path / "two") == pytest.approx(losses_in(one), abs=1e-5)
     assert torch.dist(exported(tmp_path / "two"), exported(one)) < 0.01
 
 
 def test_two_copies_make_the_losses_of_one(run_on, one, tmp_path):
-    copies = run_on(2, tmp_path / "copies", -1, "parallel.shard=1")
-    assert copies == pytest.approx(losses_in(one), abs=1e-5)
+    run_on(2, tmp_path / "copies", "parallel.shard=1")
+    assert losses_in(tmp_path / "copies") == pytest.approx(losses_in(one), abs=1e-5)
 
 
 def test_one_goes_on_where_two_were_killed(run_on, run_here, one, tmp_path):
     out = tmp_path / "killed"
-    assert run_on(2, out, kill_at=11) != 0
+    assert -signal.SIGKILL in run_on(2, out, kill_at=6)
     complete = sorted(marker.parent.name for marker in out.glob("checkpoints/*/run.json"))
-    assert complete and "step_00000012" not in complete and len(complete) <= 2
+    assert complete and "step_00000007" not in complete and len(complete) <= 2
     assert run_here(out) == pytest.approx(losses_in(one), abs=1e-5)
 
 
@@ -95,7 +109,7 @@ def test_a_run_that_was_killed_at_any_step_makes_the_losses_of_one_that_was_not_
     run_on, run_here, one, tmp_path
 ):
     step = int.from_bytes(os.urandom(1)) % (STEPS - 1) + 1
-    assert run_on(1, tmp_path / "killed", kill_at=step) != 0
+    assert run_on(1, tmp_path / "killed", kill_at=step) == [-signal.SIGKILL]
     assert run_here(tmp_path / "killed") == losses_in(one), f"killed at step {step}"
 
 

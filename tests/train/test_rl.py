@@ -1,15 +1,13 @@
 """Tuning by rewards on a tiny model: exact resume, two ranks as one, failures, collapse, what is exported."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from ranked_rl import Brightness
+from forked import on_ranks
+from ranked_rl import Brightness, train_by_brightness
 from tiny_models import randomise
 
 from lens.errors import SettingError
@@ -204,11 +202,8 @@ def test_two_ranks_make_the_numbers_of_one(values, tmp_path):
         recipe = tmp_path / f"{ranks}.yaml"
         changes = {"steps": 2, "threads": 1, "held_out": 3, "probe_every": 2, "screening": 1}
         recipe.write_text(yaml.safe_dump(values(str(ranks), **changes)))
-        torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-        command = [sys.executable, *torchrun, str(Path(__file__).with_name("ranked_rl.py")), str(recipe)]
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
+        log = tmp_path / "log"
+        assert on_ranks(ranks, train_by_brightness, recipe, log=log) == [0] * ranks, log.read_text()[-3000:]
         found[ranks] = lines_of(tmp_path / str(ranks))
         (probes[ranks],) = [
             line for line in lines_of(tmp_path / str(ranks), "probe/held_out/reward") if line["step"] == 2
