@@ -1,4 +1,4 @@
-"""Whole builds as processes: every picture is accounted for once, whatever kills the build on its way."""
+"""Whole builds, some as processes: every picture is accounted for once, whatever kills a build on its way."""
 
 import base64
 import io
@@ -21,8 +21,10 @@ import yaml
 from local_server import Answering, started_server
 from PIL import Image
 
+from lens.data.build import build
 from lens.data.captions import captioning
 from lens.data.pictures import sample_id
+from lens.data.recipe import BuildSettings
 from lens.data.shards import read_shard
 from lens.data.tables import read_table
 from lens.data.verify import verify
@@ -86,6 +88,12 @@ def finished(process) -> Path:
     assert process.returncode == 0, log
     assert "INFO" not in log, "what Ray tells itself is not for the people who build"
     return Path(printed.strip()).parent
+
+
+def built_here(values: dict[str, Any]) -> Path:
+    """Build in this process and return the folder of the view."""
+    settings = BuildSettings.of(values)
+    return settings.out / "views" / build(settings)["view"]
 
 
 def bytes_of(view: Path) -> dict[str, bytes]:
@@ -170,12 +178,12 @@ def test_killed_builds_with_other_workers_and_parts_give_the_same_bytes(built, p
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-def test_another_threshold_makes_another_view_from_the_stored_scores(built, pictures, tmp_path):
+def test_another_threshold_makes_another_view_from_the_stored_scores(built, pictures, two_gpus):
     out, view = built
     before = {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.parquet")}
     changed = values_of(pictures, out)
     changed["filters"] = changed["filters"] | {"min_area_px": 300_000}
-    other = finished(started(changed, tmp_path))
+    other = built_here(changed)
     assert other != view
     assert {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.parquet")} == before
     verdict = verify(out, other.name)
@@ -184,7 +192,7 @@ def test_another_threshold_makes_another_view_from_the_stored_scores(built, pict
 
 
 def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_their_own(
-    built, pictures, tmp_path
+    built, pictures, two_gpus, tmp_path
 ):
     out, view = built
     kept = read_table(view / "kept.parquet").to_pylist()
@@ -218,7 +226,7 @@ def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_t
             "kind": "openai", "endpoint": endpoint, "side_px": 256, "max_tries": 2, "audit": {"min_words": 10}
         },
     )  # fmt: skip
-    other = finished(started(values, tmp_path))
+    other = built_here(values)
     server.shutdown()
     reasons = {row["id"]: row["reason"] for row in read_table(other / "ledger.parquet").to_pylist()}
     assert reasons[withdrawn] == "withdrawn"

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-import ray
 
 from lens.data.build import _gpus_a_worker
 from lens.data.execution import done_in_parallel, has_gpus
@@ -11,14 +10,6 @@ from lens.data.recipe import BuildSettings
 from lens.data.tables import DiskFull
 
 ALONE = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
-
-
-@pytest.fixture(scope="module")
-def two_gpus():
-    """A Ray of this machine that is told of two GPUs; nothing here computes on them."""
-    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def settings_with(*scorers: dict, **changes) -> BuildSettings:

@@ -13,15 +13,11 @@ from PIL import Image
 from lens.data.captions.captioner import VllmCaptioner
 from lens.data.captions.captioning import Sample, Unanswered, caption_samples
 from lens.data.captions.vllm import FAILURE, engine, replies
-from lens.data.execution import ray_session
 
 GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def session():
-    with ray_session(None, 2):
-        yield
+pytestmark = pytest.mark.usefixtures("two_gpus")
 
 
 def jpeg(shade: int) -> bytes:

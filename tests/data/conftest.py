@@ -1,0 +1,16 @@
+"""One Ray for all that tests of the data engine do in their own process: to start it takes seconds."""
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def two_gpus():
+    """A Ray of this machine that is told of two GPUs; nothing here computes on them."""
+    import ray
+
+    here = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": False}
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **here)
+    yield
+    ray.shutdown()
