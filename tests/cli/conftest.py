@@ -28,12 +28,18 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """A whole model folder with random weights that draws at base 64."""
-    from tiny_models import tiny_pipeline
+def no_progress_bars() -> None:
+    """Keep the libraries from telling how far they are, as a process of the command's own does."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, no_progress_bars) -> Path:
+    """A whole model folder with random weights that draws at base 64."""
+    from tiny_models import tiny_pipeline
+
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_pipeline().save_pretrained(folder)
     return folder

@@ -16,7 +16,9 @@ VARIANTS = [
 PROMPT = "two red apples to the left of a fox, on a blue background"
 
 
-def test_the_embedded_model_draws_a_wide_picture_and_the_same_one_again(process, tmp_path):
+def test_the_embedded_model_draws_a_wide_picture_and_another_process_the_same_again(
+    process, lens, no_progress_bars, tmp_path
+):
     first = process("generate", PROMPT, "--aspect-ratio", "16:9", "--seed", 7, "--json")
     assert (first.status, first.err) == (0, "")
     row = json.loads(first.out)
@@ -31,7 +33,7 @@ def test_the_embedded_model_draws_a_wide_picture_and_the_same_one_again(process,
         "guidance": 2.0,
         "model": "lens-nano",
     }
-    again = process("generate", "--like", tmp_path / row["path"], "--json")
+    again = lens("generate", "--like", tmp_path / row["path"], "--json")
     path = json.loads(again.out)["path"]
     assert path != row["path"]
     drawn, redrawn = (np.asarray(Image.open(tmp_path / name)) for name in (row["path"], path))
@@ -42,8 +44,8 @@ def test_the_embedded_model_draws_a_wide_picture_and_the_same_one_again(process,
 
 
 @pytest.mark.parametrize("model", VARIANTS, ids=lambda model: model.name)
-def test_a_variant_draws_with_its_own_steps_and_guidance(process, tmp_path, model):
-    ran = process("generate", "three lemons on a purple background", "--model", model.name, "--json")
+def test_a_variant_draws_with_its_own_steps_and_guidance(lens, no_progress_bars, tmp_path, model):
+    ran = lens("generate", "three lemons on a purple background", "--model", model.name, "--json")
     assert (ran.status, ran.err) == (0, "")
     row = json.loads(ran.out)
     own = (model.name, model.num_inference_steps, model.guidance_scale, 128, 128)

@@ -30,6 +30,17 @@ def start(tmp_path):
     return tmp_path / "start.png", tmp_path / "mask.png"
 
 
+@pytest.fixture
+def one_thread():
+    """Compute with one thread in this process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def lora_file(tmp_path_factory):
     """A LoRA on the tiny denoiser's image attention, strong enough to be seen."""
@@ -49,7 +60,9 @@ def lora_file(tmp_path_factory):
     return path
 
 
-def test_real_processes_draw_what_is_piped_in_and_like_finds_the_same_pixels(process, tiny_model, tmp_path):
+def test_a_real_process_draws_what_is_piped_in_and_like_finds_the_same_pixels_in_another(
+    process, lens, tiny_model, tmp_path, one_thread
+):
     ran = process(
         "generate", "a fox", "-", "--model", tiny_model, "--count", 2, "--seed", 5, "--steps", 3,
         "--aspect-ratio", "16:9", "--json", "--out", "drawn", stdin="two cats\n\n", OMP_NUM_THREADS="2",
@@ -73,7 +86,7 @@ def test_real_processes_draw_what_is_piped_in_and_like_finds_the_same_pixels(pro
     assert drawn[0].shape == (48, 80, 3)
     assert all((one != other).any() for n, one in enumerate(drawn) for other in drawn[:n])
 
-    again = process("generate", "--like", paths[3], OMP_NUM_THREADS="1")
+    again = lens("generate", "--like", paths[3])
     assert (again.status, again.out, again.err) == (0, "two-cats_6.png\n", "")
     assert (pixels(tmp_path / "two-cats_6.png") == drawn[3]).all()
 

@@ -38,8 +38,7 @@ def test_importing_lens_imports_nothing_large():
     assert not {"torch", "numpy", "diffusers", "transformers", "pydantic", "yaml", "PIL"} & set(loaded)
 
 
-def test_what_lens_exports_is_imported_when_it_is_used():
-    code = """
+WHAT_LENS_EXPORTS = """
 import sys, lens
 assert lens.resolve_resolution(base_resolution=1024, aspect_ratio="16:9") == (768, 1376)
 assert lens.RESOLUTION_BUCKETS[1024]["1:1"] == (1024, 1024)
@@ -52,7 +51,33 @@ try:
 except AttributeError as error:
     print(error)
 """
-    assert run(code).splitlines() == [
+WHAT_THE_LIBRARIES_FIND = """
+import pickle, sys, types
+import lens, diffusers, transformers
+assert diffusers.LensPipeline is lens.LensPipeline
+assert diffusers.LensTransformer2DModel is lens.LensTransformer2DModel
+assert transformers.LensGptOssEncoder is lens.LensGptOssEncoder
+assert not hasattr(transformers, "LensPipeline") and not hasattr(diffusers, "LensGptOssEncoder")
+assert isinstance(diffusers, types.ModuleType) and diffusers.__name__ == "diffusers"
+assert diffusers.AutoencoderKLFlux2.__name__ == "AutoencoderKLFlux2"
+import transformers
+assert pickle.loads(pickle.dumps(transformers)) is transformers
+for library in (diffusers, transformers):
+    try:
+        library.NoSuchClass
+    except AttributeError as error:
+        print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    """What one interpreter prints of the classes: those that Lens exports, then those of the libraries."""
+    return run(WHAT_LENS_EXPORTS + WHAT_THE_LIBRARIES_FIND).splitlines()
+
+
+def test_what_lens_exports_is_imported_when_it_is_used(told):
+    assert told[:2] == [
         "lens.models.denoiser lens.models.text_features lens.sampling.pipeline",
         "module 'lens' has no attribute 'Nothing'",
     ]
@@ -84,25 +109,8 @@ print(*(type(part).__module__ for part in (pipeline, pipeline.text_encoder, pipe
     )
 
 
-def test_the_libraries_find_the_names_and_are_otherwise_as_they_were():
-    code = """
-import pickle, sys, types
-import lens, diffusers, transformers
-assert diffusers.LensPipeline is lens.LensPipeline
-assert diffusers.LensTransformer2DModel is lens.LensTransformer2DModel
-assert transformers.LensGptOssEncoder is lens.LensGptOssEncoder
-assert not hasattr(transformers, "LensPipeline") and not hasattr(diffusers, "LensGptOssEncoder")
-assert isinstance(diffusers, types.ModuleType) and diffusers.__name__ == "diffusers"
-assert diffusers.AutoencoderKLFlux2.__name__ == "AutoencoderKLFlux2"
-import transformers
-assert pickle.loads(pickle.dumps(transformers)) is transformers
-for library in (diffusers, transformers):
-    try:
-        library.NoSuchClass
-    except AttributeError as error:
-        print(error)
-"""
-    assert run(code).splitlines() == [
+def test_the_libraries_find_the_names_and_are_otherwise_as_they_were(told):
+    assert told[2:] == [
         "module diffusers has no attribute NoSuchClass",
         "module transformers has no attribute NoSuchClass",
     ]
