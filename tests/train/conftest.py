@@ -111,13 +111,17 @@ def stopped_at() -> Callable[..., Any]:
 def _small_probes():
     """Fewer pictures a shard, a probe and an export than a real run has."""
     from lens.train import example_cache
-    from lens.train.stages import pretrain, vae
+    from lens.train.stages import language, pretrain, vae
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example_cache, "SHARD", 8)
         patch.setattr(pretrain, "SHARD", 8)
         crops = vae.VaeStage._crops
         patch.setattr(vae.VaeStage, "_crops", lambda stage, first, count: crops(stage, first, min(count, 20)))
+        loss = language.LanguageStage._loss
+        patch.setattr(
+            language.LanguageStage, "_loss", lambda stage, first, count: loss(stage, first, min(count, 20))
+        )
         yield
 
 
