@@ -1,4 +1,8 @@
-"""Tests run in two processes (see addopts in pyproject.toml), each with one thread unless told otherwise."""
+"""Tests run in two processes (see addopts in pyproject.toml), each with one thread unless told otherwise.
+
+A process takes a file at a time, in the order of their names: whole runs, builds and commands, which take
+longest, come before the many small files of `unit`, so that neither process waits long for the other.
+"""
 
 import os
 
