@@ -3,7 +3,9 @@
 Spec: section 9. A score that could not be had is a failure of that sample, never a zero.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,4 +36,13 @@ class Reward(Protocol):
 
         Raises: LensError where none can be had.
         """
+        ...
+
+
+@runtime_checkable
+class BusyReward(Protocol):
+    """A reward with workers of its own."""
+
+    def submit(self, pictures: Sequence[Picture], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
+        """Return at once a future for each picture and its prompt, in their order."""
         ...

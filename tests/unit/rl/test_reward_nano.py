@@ -13,7 +13,8 @@ from lens.nano.tasks import TASKS
 from lens.nano.things import COLOURS
 from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
 from lens.rl.prompt_set import RLPrompt
-from lens.rl.rewards.nano import NanoReward, checks
+from lens.rl.rewards.nano import NanoReward, NanoRewardInProcesses, checks
+from lens.rl.rewards.pool import RewardPool, gathered
 
 COMBINED = Expected((("lemon", 3), ("fox", 1)), "purple", ((0, "left of", 1),))
 UNRELATED = dataclasses.replace(COMBINED, relations=())
@@ -79,6 +80,14 @@ def test_the_whole_test_is_mixed_in_by_its_weight(weight, value):
     wrong = picture_of(dataclasses.replace(COMBINED, background="green"))
     assert NanoReward(weight).score(wrong, prompt_for(COMBINED)).value == pytest.approx(value)
     assert NanoReward(weight).version != NanoReward(0.7).version
+
+
+def test_processes_score_as_this_one_does_and_a_prompt_that_cannot_be_judged_is_one_failure():
+    prompts = [*nano_prompts(11, seed=2), prompt_for(COMBINED, rubric={})]
+    pictures = [picture_of(COMBINED, seed) for seed in range(len(prompts))]
+    found = gathered(RewardPool(NanoRewardInProcesses(0.3, processes=1)).submit(pictures, prompts))
+    assert found[:-1] == [NanoReward(0.3).score(*pair) for pair in zip(pictures[:-1], prompts, strict=False)]
+    assert found[-1].value is None and "no rubric" in found[-1].failure
 
 
 def test_a_relation_between_things_that_are_not_there_does_not_hold():

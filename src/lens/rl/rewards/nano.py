@@ -4,12 +4,14 @@ A picture is read once. Knows nothing of how criteria are worded: their short na
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
 
 from lens.errors import LensError
 from lens.nano.matching import UNKNOWN
 from lens.nano.scenes import Expected
-from lens.nano.scorer import Detections, is_related, judge
-from lens.nano.scorer_processes import detected
+from lens.nano.scorer import Detections, detect, is_related, judge
+from lens.nano.scorer_processes import submitted
 from lens.rl.nano_prompts import BACKGROUND, NOTHING_ELSE, expected_of
 from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt
 from lens.rl.reward import Picture, Score
@@ -23,8 +25,8 @@ PASSED = "passed"
 class NanoReward:
     """Mean over the criteria of the rubric, with the whole test mixed in."""
 
-    def __init__(self, exact_weight: float = 0.5, processes: int = 0):
-        self.exact_weight, self._processes = exact_weight, processes
+    def __init__(self, exact_weight: float = 0.5):
+        self.exact_weight = exact_weight
         self.version = f"nano {VERSION}, exact {exact_weight:g}"
 
     def score(self, picture: Picture, prompt: RLPrompt) -> Score:
@@ -33,7 +35,7 @@ class NanoReward:
         Raises: LensError for a prompt of another world, without a rubric, or with a criterion unknown here.
         """
         expected = expected_of(prompt)
-        (shown,) = detected([picture], self._processes)
+        shown = detect(picture)
         known = checks(shown, expected)
         unknown = sorted(set(prompt.rubric) - set(known))
         if unknown or not prompt.rubric:
@@ -45,6 +47,26 @@ class NanoReward:
         passed = float(judge(shown, expected).passed)
         value = (1 - self.exact_weight) * mean + self.exact_weight * passed
         return Score(value, {**parts, PASSED: passed})
+
+
+class NanoRewardInProcesses(NanoReward):
+    """The same by several processes."""
+
+    def __init__(self, exact_weight: float, processes: int):
+        super().__init__(exact_weight)
+        self._processes = processes
+
+    def submit(self, pictures: Sequence[Picture], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
+        """Return at once a future for each picture and its prompt."""
+        calls = [(self.exact_weight, *pair) for pair in zip(pictures, prompts, strict=True)]
+        return submitted(_score_or_failure, calls, self._processes)
+
+
+def _score_or_failure(exact_weight: float, picture: Picture, prompt: RLPrompt) -> Score:
+    try:
+        return NanoReward(exact_weight).score(picture, prompt)
+    except LensError as error:
+        return Score(None, {}, str(error))
 
 
 def checks(shown: Detections, expected: Expected) -> dict[str, bool]:

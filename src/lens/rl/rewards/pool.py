@@ -16,7 +16,7 @@ from typing import Self
 from lens.data.captions.answers import Answers
 from lens.errors import LensError
 from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Picture, Reward, Score
+from lens.rl.reward import BusyReward, Picture, Reward, Score
 
 JUDGED_BY = {"prompt", "rubric", "expected", "text"}
 """Fields of a prompt that a score may depend on."""
@@ -52,8 +52,12 @@ class RewardPool:
     def submit(self, pictures: Sequence[Picture], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
         """Return at once a future for each picture and its prompt, in their order.
 
-        A picture must not change before its future is done.
+        A picture must not change before its future is done. A reward with workers of its own is asked by none
+        of the threads.
         """
+        if isinstance(self.reward, BusyReward):
+            self._counts["calls"] += len(pictures)
+            return self.reward.submit(pictures, prompts)
         pairs = list(zip(pictures, prompts, strict=True))
         return [self._threads.submit(self._score, picture, prompt) for picture, prompt in pairs]
 

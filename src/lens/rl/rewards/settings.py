@@ -20,7 +20,7 @@ class NanoSettings(Settings):
     exact_weight: float = Field(0.5, ge=0, le=1)
     """Share of the reward that only a picture without a fault gets; the rest is the mean over the rubric."""
     processes: int = Field(0, ge=0)
-    """Processes that look at pictures; 0 looks in the run's own, one picture at a time."""
+    """Processes that look at pictures, in the place of the run's `reward_workers`; 0 for none."""
 
 
 class JudgeSettings(Settings):
@@ -81,9 +81,11 @@ def reward_of(settings: AnyReward, folder: Path | None = None, name: str = "judg
     """
     match settings:
         case NanoSettings():
-            from lens.rl.rewards.nano import NanoReward
+            from lens.rl.rewards.nano import NanoReward, NanoRewardInProcesses
 
-            return NanoReward(settings.exact_weight, settings.processes)
+            if settings.processes:
+                return NanoRewardInProcesses(settings.exact_weight, settings.processes)
+            return NanoReward(settings.exact_weight)
         case JudgeSettings():
             from lens.rl.rewards.judge import JudgeReward
 
