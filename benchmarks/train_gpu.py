@@ -3,8 +3,8 @@
 Weights are random and so are latents and text features; no encoder is loaded. Everything else is what a run
 does: its packs, its loss, its step, its checkpointing, its compiled blocks, its formula of operations (which
 counts nothing that is computed again). Two things differ, for float32 weights, gradients, AdamW and averages
-of 4.1 billion parameters are 80 GB: weights and AdamW are bfloat16 here, and no averages are kept. On a
-cluster FSDP2 shares the float32 state out, and a card computes the same.
+of 4.1 billion parameters are 80 GB: weights and AdamW are bfloat16 here, and of averages only the last
+layer's are kept. On a cluster FSDP2 shares the float32 state out, and a card computes the same.
 
 The padded baseline pads the pictures and texts of the very same packs to the largest of each, with masks.
 
@@ -19,8 +19,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from lens.models.checkpoints.catalog import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
 from lens.objectives.objective import Objective, Work
 from lens.train.devices import autocast, peak_flops_a_s, peak_memory_gib
+from lens.train.ema import Ema
 from lens.train.flops import model_flops_utilization, training_flops
 from lens.train.loop import compile_repeated_blocks
 from lens.train.optim import build_optimizers
@@ -70,6 +72,11 @@ class Setting(NamedTuple):
     num_warmup: int = 2
     num_timed: int = 4
 
+    @property
+    def graph(self) -> str:
+        """Return what blocks are compiled as: `full` computes again outside of them, with those of `none`."""
+        return "selective" if self.checkpointing == "selective" else "plain"
+
 
 def settings_of(budget: int) -> list[Setting]:
     """Return what to time, the most important first; `budget` is the recipe's, too large for some."""
@@ -77,9 +84,9 @@ def settings_of(budget: int) -> list[Setting]:
     return [
         Setting("square", half, "selective"),
         Setting("mixed", half, "selective", num_timed=6),
+        Setting("square", budget * 2 // 3, "selective"),
         Setting("mixed", half, "full", **eager),
         Setting("mixed", half, "full", padded=True, **eager),
-        Setting("square", budget * 2 // 3, "selective"),
         Setting("square", half, "selective", **eager),
         Setting("square", budget, "full", **eager),
         Setting("square", budget, "full"),
@@ -98,36 +105,38 @@ def main() -> int:
     if not asked.tiny:
         torch.cuda.memory._set_allocator_settings("expandable_segments:True")
     recipe = DenoiserSettings.of(read_recipe(RECIPE), str(RECIPE))
-    bases, budget = ((64, 96), 96) if asked.tiny else (recipe.data.bases, recipe.pack_tokens)
+    bases, budget = ((64, 96), 240) if asked.tiny else (recipe.data.bases, recipe.pack_tokens)
     bench = Bench(TINY if asked.tiny else LENS_DENOISER, device, bases)
     card = "CPU" if asked.tiny else torch.cuda.get_device_name()
     report: dict[str, Any] = {
-        "card": card, "torch": torch.__version__, "date": str(date.today()), "model_s": bench.made_s,
-        "state": "bfloat16 weights, gradients and AdamW; no averages", "settings": [],
+        "card": card, "torch": str(torch.__version__), "date": str(date.today()), "model_s": bench.made_s,
+        "state": "bfloat16 weights, gradients and AdamW, no averages", "settings": [],
     }  # fmt: skip
     say(f"{card}, torch {torch.__version__}; {bench.num_weights:,} weights, {report['state']}; "
         f"ready after {time.monotonic() - started_at:.0f} s")
     say(f"{'':<52}{'MFU':>7}{'tokens/s':>10}{'s/step':>8}{'GiB':>7}  notes")
-    compile_s = {True: 0.0, False: 0.0}
+    compile_s = 0.0
     for setting in settings_of(budget):
         if asked.no_compile and setting.compile:
             continue
         elapsed_s = time.monotonic() - started_at
-        is_new = setting.compile and setting.checkpointing != bench.compiled_for
-        needed_s = SECONDS_OF_A_SETTING + compile_s[is_new]
+        is_new = setting.compile and setting.graph not in bench.compiled
+        needed_s = SECONDS_OF_A_SETTING + (compile_s if is_new else 0)
         if elapsed_s + (needed_s if report["settings"] else 0) > asked.budget_s:
             why = f"skipped: {elapsed_s:.0f} s are over, it needs {needed_s:.0f}"
             found: dict[str, Any] = {"failed": why}
         else:
+            bench.with_kernels = asked.kernels and not report["settings"]
             found = bench.outcome(setting)
         if is_new and "warmup_s" in found:
-            compile_s[True] = found["warmup_s"]
+            compile_s = found["warmup_s"]
         report["settings"].append(setting._asdict() | found)
         say(line(setting, found))
+        for milliseconds, count, name in found.get("kernels", []):
+            say(f"    {milliseconds:9.2f} ms {count:6}  {name}")
         if asked.json:
             asked.json.write_text(json.dumps(report, indent=2) + "\n")
-    for text in conclusions(report["settings"]):
-        say(text)
+    say("\n".join(conclusions(report["settings"])))
     if asked.store:
         say(stored(report, asked.store))
     return 0
@@ -139,24 +148,25 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--budget-s", type=float, default=140, help="no setting begins that would end later")
     parser.add_argument("--json", type=Path, help="rewritten after every setting")
     parser.add_argument("--store", type=Path, help="folder for the card's best setting")
+    parser.add_argument("--kernels", action="store_true", help="tell what the first setting's time goes to")
     parser.add_argument("--tiny", action="store_true", help="a tiny denoiser on the CPU")
     parser.add_argument("--no-compile", action="store_true", help="leave out what is compiled")
     return parser.parse_args()
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+say = partial(print, flush=True)
 
 
 class Bench:
     """One denoiser with its optimizer, made ready for a setting after another."""
 
-    compiled_for = ""
-    """Checkpointing with which blocks are compiled at present."""
+    with_kernels = False  # whether to say what the card did in a step
 
     def __init__(self, config: dict[str, Any], device: torch.device, bases: tuple[int, ...]):
         started_at = time.monotonic()
-        self.device, self.bases, self.config = device, bases, config
+        self.device, self.config = device, config
+        self.compiled: set[str] = set()
+        """Graphs that were compiled so far."""
         self.denoiser = random_denoiser(config, device)
         self.num_weights = sum(one.numel() for one in self.denoiser.parameters())
         self._run_settings = RunSettings.of({"stage": "denoiser", "out": "runs/none", "steps": 10**6})
@@ -185,29 +195,27 @@ class Bench:
         self._prepare(setting)
         run = Run(
             settings=self._run_settings, trained=self.denoiser, optimizer=self._optimizer,
-            ema=cast(Any, NoAverages()), objective=self._objective(setting),
+            ema=Ema(self.denoiser, 0.9999, ("proj_out",)), objective=self._objective(setting),
         )  # fmt: skip
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         warmup_s = self._timed(run, setting.num_warmup)
         run.work, num_graphs = Work(), counters["stats"]["unique_graphs"]
         seconds = self._timed(run, setting.num_timed)
-        found = {
+        found: dict[str, Any] = {
             "tokens_per_s": run.work.tokens / seconds, "samples_per_s": run.work.samples / seconds,
             "s_a_step": seconds / setting.num_timed, "peak_memory_gib": peak_memory_gib(),
             "data_s": run.work.data_s, "warmup_s": warmup_s,
             "compiled_while_timed": counters["stats"]["unique_graphs"] - num_graphs, "mfu": None,
         }  # fmt: skip
+        if self.with_kernels and self.device.type == "cuda":
+            found["kernels"] = self._kernels(run)
         if peak := peak_flops_a_s():
             found["mfu"] = model_flops_utilization(run.work.flops, seconds, peak)
         return found
 
     def _prepare(self, setting: Setting) -> None:
-        """Give the blocks the setting's checkpointing and compilation; those that fit already are kept."""
-        wanted = setting.checkpointing if setting.compile else ""
-        if wanted and wanted == self.compiled_for:
-            return
+        """Give the blocks the setting's checkpointing and compilation; compiled code is found again."""
         self.denoiser.disable_gradient_checkpointing()
         for block in self.denoiser.transformer_blocks:
             block.__dict__.pop("forward", None)
@@ -215,7 +223,7 @@ class Bench:
         keep_for_the_way_back(self.denoiser, setting.checkpointing)
         if setting.compile:
             compile_repeated_blocks(self.denoiser)
-        self.compiled_for = wanted
+            self.compiled.add(setting.graph)
 
     def _timed(self, run: Run, num_steps: int) -> float:
         self._synchronize()
@@ -226,6 +234,15 @@ class Bench:
         if run.guard.num_skipped or not torch.isfinite(terms["loss"]):
             raise ArithmeticError(f"loss {terms['loss'].item()}, {run.guard.num_skipped} updates left out")
         return time.perf_counter() - started_at
+
+    def _kernels(self, run: Run) -> list[tuple[float, int, str]]:
+        """Return the milliseconds, launches and names of what took the card longest in one more step."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            train_step(run)
+            self._synchronize()
+        events: list[Any] = list(profile.key_averages())
+        rows = [(one.self_device_time_total / 1e3, one.count, one.key[:100]) for one in events]
+        return sorted(rows, reverse=True)[:40]
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -259,13 +276,6 @@ class Bench:
             return Objective(errors(self.denoiser, samples, t, draw, self.device, "bf16").mean(), {}, work)
 
         return objective
-
-
-class NoAverages:
-    """Stands for the averaged weights, for which one card has no room."""
-
-    def update(self, _module: torch.nn.Module) -> None:
-        pass
 
 
 def random_denoiser(config: dict[str, Any], device: torch.device) -> Any:
@@ -346,7 +356,7 @@ def conclusions(rows: list[dict[str, Any]]) -> Iterator[str]:
         ),
     }  # fmt: skip
     for name, (more, less) in pairs.items():
-        yield f"{name}: " + (f"{more / less:.2f}x the tokens/s" if more and less else "not measured")
+        yield f"{name}: {f'{more / less:.2f}x the tokens/s' if more and less else 'not measured'}"
     for stream in ("square", "mixed"):
         shares = [row["mfu"] for row in done if row["stream"] == stream and row["mfu"]]
         if shares:
@@ -358,13 +368,14 @@ def stored(report: dict[str, Any], folder: Path) -> str:
 
     The best is that of 512 x 512; its share of the peak is the lower of both streams, where both were timed.
     """
-    done = [row for row in report["settings"] if row.get("mfu") and row["compile"] and not row["padded"]]
+    done = [row for row in report["settings"] if row.get("mfu") and not row["padded"]]
     kind = next((kind for kind in CARDS if kind in report["card"].lower().replace(" ", "")), None)
     squares = [row for row in done if row["stream"] == "square"]
     if kind is None or not squares:
         return "nothing stored: no share of a known card's peak was measured"
     best = max(squares, key=lambda row: row["mfu"])
-    alike = [row for row in done if row["checkpointing"] == best["checkpointing"]]
+    chosen = best["checkpointing"], best["compile"]
+    alike = [row for row in done if (row["checkpointing"], row["compile"]) == chosen]
     shares = {
         stream: round(max(row["mfu"] for row in alike if row["stream"] == stream), 4)
         for stream in ("square", "mixed") if any(row["stream"] == stream for row in alike)

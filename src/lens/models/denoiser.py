@@ -174,6 +174,8 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return list(velocity[0].split(packing.image_lengths))
 
     def _through_blocks(self, image: Tensor, text: Tensor, *rest: Any) -> Tensor:
+        # Both are views; torch.compile would compile the first block by itself for that.
+        image, text = image.clone(), text.clone()
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 image, text = self._gradient_checkpointing_func(block, image, text, *rest)

@@ -107,8 +107,8 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (row_of,), (grad,) = ctx.saved_tensors, grads
-        rows = torch.arange(ctx.num_rows, device=grad.device)
-        return (rows[:, None] == row_of).to(grad.dtype) @ grad, None                       # (P, M)
+        numbers = torch.arange(ctx.num_rows, device=grad.device)
+        return (numbers[:, None] == row_of).to(grad.dtype) @ grad, None                    # (P, M)
 
 
 class _Reordered(torch.autograd.Function):

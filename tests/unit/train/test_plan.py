@@ -1,5 +1,6 @@
 """Plans against the paper's bill and the real model's count; what blocks keep is in test_recompute.py."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,28 @@ def test_a_share_that_was_measured_goes_before_the_assumed_one_and_after_the_ask
     assert share == 0.25 and source.startswith("measured 2026-01-02") and str(card) in source
     assert share_of_peak(recipe, "h100", 0.3) == (0.3, "as asked")
     assert share_of_peak(recipe, "a100", None)[0] is None
+
+
+def test_plans_read_what_the_benchmark_stores_of_a_card_and_take_the_lower_of_both_streams(tmp_path):
+    path = RECIPES.parent / "benchmarks" / "train_gpu.py"
+    spec = importlib.util.spec_from_file_location("train_gpu", path)
+    assert spec and spec.loader
+    train_gpu = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train_gpu)
+    report = {"card": "NVIDIA H100 80GB HBM3", "date": "2026-01-02", "torch": "2.11", "state": "bfloat16"}
+    kinds = [("square", "full", 0.3, 9), ("square", "selective", 0.4, 5), ("mixed", "selective", 0.2, 5)]
+    rows = [
+        {
+            "stream": stream, "checkpointing": mode, "mfu": mfu, "pack_tokens": tokens, "compile": True,
+            "padded": False, "tokens_per_s": 7.0, "peak_memory_gib": 60.0,
+        }
+        for stream, mode, mfu, tokens in kinds
+    ]  # fmt: skip
+    failed = {"stream": "square", "compile": True, "padded": False, "failed": "out of memory"}
+    assert "nothing stored" in train_gpu.stored(report | {"settings": [failed]}, tmp_path / "cards")
+    train_gpu.stored(report | {"settings": [failed, *rows]}, tmp_path / "cards")
+    assert share_of_peak(tmp_path / "recipe.yaml", "h100", None)[0] == 0.2
+    assert "gradient_checkpointing: selective" in (tmp_path / "cards" / "h100.yaml").read_text()
 
 
 def test_a_pack_holds_the_papers_pictures_by_base():
