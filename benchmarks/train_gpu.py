@@ -208,10 +208,10 @@ class Bench:
             "data_s": run.work.data_s, "warmup_s": warmup_s,
             "compiled_while_timed": counters["stats"]["unique_graphs"] - num_graphs, "mfu": None,
         }  # fmt: skip
-        if self.with_kernels and self.device.type == "cuda":
-            found["kernels"] = self._kernels(run)
         if peak := peak_flops_a_s():
             found["mfu"] = model_flops_utilization(run.work.flops, seconds, peak)
+        if self.with_kernels and self.device.type == "cuda":  # last, for it is one more step
+            found["kernels"] = self._kernels(run)
         return found
 
     def _prepare(self, setting: Setting) -> None:

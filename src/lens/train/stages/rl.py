@@ -144,7 +144,7 @@ class RlStage:
         drawn = self._rollouts
         turn, number = divmod(index, self._num_passes)
         one, weights = drawn.passes[number], drawn.weights[number]
-        told = {name: torch.tensor(value) for name, value in drawn.numbers.items()}
+        told = {name: torch.tensor(value, device=self.device) for name, value in drawn.numbers.items()}
         rows = weights.nonzero()[:, 0]                                                          # (B,)
         if not len(rows) and torch.distributed.is_initialized():
             rows = torch.zeros(1, dtype=torch.int64, device=self.device)  # several ranks keep in step
