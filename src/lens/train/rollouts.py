@@ -86,7 +86,7 @@ class Drawer:
     def text(self, prompts: Sequence[RLPrompt], count: int) -> TextBatch:
         """Return what the denoiser reads of some prompts, of each so many times."""
         rows = [self.features(prompt).float().to(self._device) for prompt in prompts]
-        features, mask = pad_features([row.unbind(0) for row in rows])                          # L of (G, T, E)
+        features, mask = pad_features([row.unbind(0) for row in rows])                      # L of (G, T, E)
         repeated = [layer.repeat_interleave(count, dim=0) for layer in features]
         return TextBatch(repeated, mask.to(self._device).repeat_interleave(count, dim=0))
 

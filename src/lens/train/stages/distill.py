@@ -254,7 +254,7 @@ class DistillStage:
 
     @torch.no_grad()
     def _aim(self, sketch: Sketch, batch: Batch) -> Tensor:
-        """Return the picture that would take the student to where the teacher, with guidance, gets from there."""
+        """Return the picture that leads the student to where the teacher, with guidance, gets from there."""
         settings = self.settings
         (h, w), x = batch.cells, pack_latents(sketch.x_t)                                         # (B, I, C)
         cond, uncond = (TextBatch(text.features, text.mask) for text in (batch, batch.without_text()))
