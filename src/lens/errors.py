@@ -35,3 +35,19 @@ class NonFiniteError(LensError, ArithmeticError):
 
 class Cancelled(LensError):
     """The caller stopped the work through a callback."""
+
+
+class QueueFullError(LensError):
+    """There is no room for another request; `retry_after_s` says when to ask again."""
+
+    def __init__(self, message: str, retry_after_s: float):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DrainingError(LensError):
+    """The server finishes what it has and takes nothing more on."""
+
+
+class DeadlineError(LensError):
+    """A picture could not be there in the time that was given."""

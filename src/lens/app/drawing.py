@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from lens.app.file_hashes import content_hash
 from lens.app.loading import load, out_of_memory_explained
 from lens.app.options import DEFAULT_MODEL
-from lens.app.picture_files import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
 from lens.app.wanted import Wanted
 from lens.core.geometry import resolve_resolution
 from lens.errors import LensError
-from lens.models.checkpoints.catalog import known_model, resolve_model
-from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_of
+from lens.models.checkpoints.catalog import resolve_model
+from lens.models.checkpoints.hashes import content_hash
+from lens.sampling.defaults import SamplingDefaults, folder_defaults
+from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
 
 if TYPE_CHECKING:
     from lens.app.progress import Progress
@@ -70,17 +70,6 @@ def plan_of(wanted: Wanted) -> Plan:
         )
     name = str(folder.resolve()) if Path(model).expanduser().is_dir() else model
     return Plan(folder, name, found, defaults, size)
-
-
-def folder_defaults(folder: Path, name: str) -> SamplingDefaults:
-    """Return what a model folder draws with where nothing is asked: its own statement, else its variant's."""
-    from lens.models.checkpoints.files import read_json
-
-    index = read_json(folder / "model_index.json")
-    stated = (index.get(f"default_{key}") for key in ("steps", "guidance", "base_resolution"))
-    known = known_model(name)
-    variant = index.get("lens_variant") or (known.variant if known else variant_of(str(folder)))
-    return sampling_defaults(variant, *stated)
 
 
 def draw(wanted: Wanted, progress: "Progress") -> Iterator[Drawn]:

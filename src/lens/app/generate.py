@@ -24,9 +24,9 @@ from lens.app.options import (
 from lens.models.checkpoints.catalog import KNOWN_MODELS
 
 if TYPE_CHECKING:
-    from lens.app.picture_files import PictureSettings
     from lens.app.targets import Target
     from lens.app.wanted import Wanted
+    from lens.sampling.picture_files import PictureSettings
 
 WHAT, HOW, WITH, OUT = "What to draw", "How to draw it", "What to draw it with", "Where to write it"
 
@@ -147,9 +147,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures from prompts; print one path a line."""
-    from lens.app.picture_files import read_settings
     from lens.app.targets import Target
     from lens.app.wanted import Wanted
+    from lens.sampling.picture_files import read_settings
 
     said = gather_prompts(prompts or [], from_file, read_stdin=like is None)
     width, height = parse_size(size) if size is not None else (None, None)

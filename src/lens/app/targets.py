@@ -6,7 +6,8 @@ from typing import Self
 
 from PIL import Image
 
-from lens.app.picture_files import (
+from lens.errors import SettingError
+from lens.sampling.picture_files import (
     FORMAT_OF_SUFFIX,
     PictureSettings,
     check_writable,
@@ -15,7 +16,6 @@ from lens.app.picture_files import (
     write_new,
     write_over,
 )
-from lens.errors import SettingError
 
 
 @dataclass(frozen=True)

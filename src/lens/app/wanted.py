@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
-from lens.app.file_hashes import content_hash
 from lens.app.options import LoraWanted, check_number
-from lens.app.picture_files import FileUsed, PictureSettings, open_image, versions_here
 from lens.errors import LensError, SettingError
+from lens.models.checkpoints.hashes import content_hash
+from lens.sampling.picture_files import FileUsed, PictureSettings, open_image, versions_here
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,12 @@ the variant by their name. The variants' values are those of the table of known 
 """
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from lens.errors import SettingError
-from lens.models.checkpoints.catalog import KNOWN_MODELS
+from lens.models.checkpoints.catalog import KNOWN_MODELS, known_model
+from lens.models.checkpoints.files import read_json
 
 
 class SamplingDefaults(NamedTuple):
@@ -30,6 +32,15 @@ def variant_of(name: str | None) -> str:
     """Return the variant that a folder's or a repository's name speaks of; "lens" where it names no other."""
     found = ["-".join(filter(None, words)).lower() for words in _VARIANT_IN_NAME.findall(str(name or ""))]
     return next(filter(None, reversed(found)), "lens")
+
+
+def folder_defaults(folder: Path, name: str) -> SamplingDefaults:
+    """Return what a model folder draws with where nothing is asked: its own statement, else its variant's."""
+    index = read_json(folder / "model_index.json")
+    stated = (index.get(f"default_{key}") for key in ("steps", "guidance", "base_resolution"))
+    known = known_model(name)
+    variant = index.get("lens_variant") or (known.variant if known else variant_of(str(folder)))
+    return sampling_defaults(variant, *stated)
 
 
 def sampling_defaults(

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lens.app.file_hashes import content_hash
-from lens.app.picture_files import FileUsed, PictureSettings, versions_here
 from lens.app.wanted import Wanted
 from lens.errors import LensError, SettingError
+from lens.models.checkpoints.hashes import content_hash
+from lens.sampling.picture_files import FileUsed, PictureSettings, versions_here
 
 RECORDED = PictureSettings(
     prompt="a fox",

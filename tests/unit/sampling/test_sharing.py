@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_denoiser, tiny_pipeline
 
 from lens import LensPipeline
-from lens.app.file_hashes import content_hash
 from lens.app.info import model_facts
 from lens.errors import CheckpointError
 from lens.models.checkpoints.convert import convert
@@ -20,6 +19,7 @@ from lens.models.checkpoints.folder import (
     missing_files,
     shared_components,
 )
+from lens.models.checkpoints.hashes import content_hash
 from lens.models.checkpoints.single_file import load_denoiser
 from lens.train.encoders import Encoders
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lens.app.file_hashes import content_hash
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.catalog import resolve_model
+from lens.models.checkpoints.hashes import content_hash
 from lens.nano.scorer import Verdict
 from lens.nano.tasks import TASKS, task_prompts
 

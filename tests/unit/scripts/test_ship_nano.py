@@ -7,8 +7,8 @@ import pytest
 from tiny_models import tiny_denoiser, tiny_pipeline
 
 from lens import LensPipeline
-from lens.app.file_hashes import content_hash
 from lens.errors import CheckpointError
+from lens.models.checkpoints.hashes import content_hash
 from lens.nano.tasks import TASKS
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "ship_nano.py"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lens.app.picture_files import (
+from lens.errors import LensError, SettingError
+from lens.sampling.picture_files import (
     FileUsed,
     LoraUsed,
     PictureSettings,
@@ -19,7 +20,6 @@ from lens.app.picture_files import (
     write_new,
     write_over,
 )
-from lens.errors import LensError, SettingError
 
 SETTINGS = PictureSettings(
     prompt='two "red" apples \u2014 \u4e24\u4e2a\u82f9\u679c\nunder a \U0001f98a',

@@ -1,0 +1,175 @@
+"""What is asked of the engine, and what it tells: the words that the engine and everything before it share.
+
+Plain values, free of torch and of HTTP. A request is one picture; whoever wants several asks several times,
+with seeds that follow one another.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from lens.sampling.picture_files import PictureSettings
+
+
+@dataclass(frozen=True)
+class LoraWanted:
+    """An adapter that the operator offers, by its name, and how strongly it is applied."""
+
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """One picture. All is decided: nothing is left for the engine to choose."""
+
+    model: str
+    """Name under which the operator offers a model."""
+    prompt: str
+    seed: int
+    height: int
+    width: int
+    """Pixels, multiples of 16."""
+    steps: int
+    guidance: float
+    negative_prompt: str = ""
+    solver: str = "euler"
+    loras: tuple[LoraWanted, ...] = ()
+    image: Path | None = None
+    """Picture to start from."""
+    mask: Path | None = None
+    """White is drawn anew, black is kept; with `image` alone."""
+    strength: float | None = None
+    caller: str = ""
+    """Whose request it is: callers share the engine fairly."""
+    priority: int = 0
+    """Of requests of one caller, the higher goes first."""
+    deadline_s: float | None = None
+    """Seconds from now after which the picture is of no use; it fails rather than begin too late."""
+    previews: int = 0
+    """Pictures of the way there that are wanted, from 0 to 3."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """In the queue."""
+
+    position: int
+    """How many pictures go before it; 0 is next."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """On its way."""
+
+    step: int
+    steps: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture of the way there."""
+
+    number: int
+    """Counted from 0."""
+    image: Image.Image = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The picture, and everything that decided it."""
+
+    image: Image.Image = field(repr=False)
+    settings: PictureSettings
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No picture."""
+
+    error: Exception
+
+
+Event = Waiting | Drawing | Preview | Done | Failed
+"""What a ticket tells, in order; Done or Failed is the last."""
+
+
+class Ticket(Protocol):
+    """A request that an engine took on."""
+
+    request: DrawRequest
+
+    def next_event(self, timeout_s: float | None = None) -> Event:
+        """Return what happened next; waits for it. After the last event it is returned again.
+
+        Raises: TimeoutError where nothing happened in time.
+        """
+        ...
+
+    def result(self, timeout_s: float | None = None) -> Done:
+        """Wait for the picture.
+
+        Raises: what stopped it; Cancelled where it was cancelled; TimeoutError.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Stop at the next step, or before the first. Does nothing to what is over."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfferedModel:
+    """A model that can be asked for."""
+
+    name: str
+    steps: int
+    guidance: float
+    base_resolution: int
+    """What it draws with where a request leaves it open."""
+    variant: str
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """Numbers for metrics and health."""
+
+    waiting: int
+    running: int
+    queue_seconds: float
+    """Estimated work that waits."""
+    rejected: int
+    finished: int
+    failed: int
+    cancelled: int
+    tokens: int
+    """Image and text tokens times steps that were computed since the start."""
+    text_hits: int
+    text_misses: int
+    stage_seconds: dict[str, float]
+    """Since the start: text, denoise, decode."""
+
+
+class Drawer(Protocol):
+    """An engine, or something that asks one elsewhere."""
+
+    def models(self) -> list[OfferedModel]: ...
+
+    def loras(self) -> list[str]: ...
+
+    def submit(self, request: DrawRequest) -> Ticket:
+        """Take a request on.
+
+        Raises: SettingError for one that cannot be drawn; QueueFullError, which says when to ask again, where
+        there is no room; DrainingError while the engine ends.
+        """
+        ...
+
+    def state(self) -> EngineState: ...
+
+    def drain(self, timeout_s: float | None = None) -> None:
+        """Take nothing more on, finish what was taken on, end."""
+        ...
