@@ -30,6 +30,7 @@ ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"format": "WEBP", "quality": 95, "method": 4},
 }
 CHUNK = "lens"
+XMP_CHUNK = "XML:com.adobe.xmp"
 REPORTED_VERSIONS = {
     "lens": "lens-t2i",
     "torch": "torch",
@@ -110,9 +111,17 @@ def versions_here() -> dict[str, str]:
 
 
 def encode_picture(
-    image: Image.Image, settings: PictureSettings, picture_format: str, file: BinaryIO
+    image: Image.Image,
+    settings: PictureSettings,
+    picture_format: str,
+    file: BinaryIO,
+    quality: int | None = None,
+    xmp: str | None = None,
 ) -> None:
-    """Write an image with its settings inside, as `png`, `jpg` or `webp`."""
+    """Write an image with its settings inside, as `png`, `jpg` or `webp`.
+
+    `quality` is that of `jpg` and `webp`, from 0 to 100; `xmp` a packet that is stored beside the settings.
+    """
     document = json.dumps(
         settings.model_dump(mode="json", exclude_none=True)
     )  # ASCII: \u escapes for the rest
@@ -121,6 +130,8 @@ def encode_picture(
         chunks = PngImagePlugin.PngInfo()
         chunks.add_itxt(CHUNK, document)
         chunks.add_itxt("parameters", settings.parameters())
+        if xmp is not None:
+            chunks.add_itxt(XMP_CHUNK, xmp)
         options["pnginfo"] = chunks
     else:
         exif = Image.Exif()
@@ -128,6 +139,10 @@ def encode_picture(
         exif[ExifTags.Base.Software] = f"lens {settings.versions.get('lens', '')}".strip()
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = ASCII_COMMENT + document.encode("ascii")
         options["exif"] = exif
+        if xmp is not None:
+            options["xmp"] = xmp.encode()
+        if quality is not None:
+            options["quality"] = quality
     try:
         image.save(file, **options)
     except ValueError as error:  # EXIF holds 64 KB
@@ -143,16 +158,30 @@ def read_settings(path: Path) -> PictureSettings:
     Raises: LensError where the file is no picture, carries no settings, or settings that do not read.
     """
     with open_image(path) as image:
-        document = image.info.get(CHUNK)
-        if document is None:
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-            if isinstance(comment, bytes) and comment.startswith(ASCII_COMMENT):
-                document = comment.removeprefix(ASCII_COMMENT).decode("ascii", errors="replace")
+        document = settings_document(image)
     if document is None:
         raise LensError(
             f"{path} carries no settings of Lens. Only files that `lens generate` wrote have them, and many "
             "programs drop them when they save a picture again."
         )
+    return parsed_settings(document, path)
+
+
+def settings_document(image: Image.Image) -> str | None:
+    """Return the JSON text of the settings in an opened picture, damaged or not; None without any."""
+    document = image.info.get(CHUNK)
+    if document is None:
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+        if isinstance(comment, bytes) and comment.startswith(ASCII_COMMENT):
+            document = comment.removeprefix(ASCII_COMMENT).decode("ascii", errors="replace")
+    return document
+
+
+def parsed_settings(document: str, path: Path) -> PictureSettings:
+    """Return the settings of a JSON text that the picture at `path` carries.
+
+    Raises: LensError where they do not read.
+    """
     try:
         values = json.loads(document)
     except json.JSONDecodeError as error:

@@ -1,0 +1,221 @@
+"""Keys and certificates that pictures are signed with: the operator's, or a self-made one for development.
+
+A self-made certificate says in its name that it is a test: anybody can make another that says the same, so
+it shows that a picture was not changed since, and nothing of where it comes from.
+Knows nothing of pictures. Certificates follow C2PA's profile: a signer's, and one of who vouches for it.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from lens.errors import LensError, SettingError
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+MISSING = 'Signing pictures needs the package {package}: pip install "lens-t2i[serve]".'
+TEST_ORGANIZATION = "Lens TEST certificate, not for production"
+TEST_FILE = "c2pa_test.pem"
+TEST_YEARS = 5
+RENEWED_BEFORE = timedelta(days=30)
+
+
+class Identity(NamedTuple):
+    """What signs. PEM, as the signing library takes it."""
+
+    chain: bytes
+    """The signer's certificate, then those that vouch for it."""
+    key: bytes
+    algorithm: str
+    """By C2PA's names, such as es256."""
+    is_test: bool
+
+    def __repr__(self) -> str:
+        return f"Identity({self.algorithm}, is_test={self.is_test})"  # the key stays out of logs
+
+
+def read_identity(certificate: Path, key: Path, passphrase: str | None = None) -> Identity:
+    """Return the identity of a PEM file of certificates, the signer's first, and of its private key.
+
+    Raises: SettingError for a file that is missing or no such thing, a key that is another's, a certificate
+    whose time is over or not yet there.
+    """
+    _check_installed()
+    contents = _read("signing.certificate", certificate), _read("signing.key", key)
+    return _identity(*contents, certificate, key, passphrase)
+
+
+def self_made_identity(folder: Path) -> Identity:
+    """Return the test identity kept in a folder; make one where there is none or its time is nearly over.
+
+    Raises: LensError where the folder cannot be written to.
+    """
+    _check_installed()
+    path = folder / TEST_FILE
+    if path.is_file():
+        content = path.read_bytes()
+        identity = _identity(content, content, path, path, None, keeps_expired=True)
+        if _certificates(content, path)[0].not_valid_after_utc - RENEWED_BEFORE > datetime.now(UTC):
+            return identity
+    content = _test_pem()
+    draft = folder / f".{TEST_FILE}.{uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        os.replace(draft, path)  # of processes that race the last one's stays; each signs with a whole one
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise LensError(f"Cannot keep a test certificate in {folder}: {error.strerror or error}.") from error
+    return _identity(content, content, path, path, None)
+
+
+def authority_of(identity: Identity) -> bytes:
+    """Return the last certificate of an identity as PEM: whom a reader must trust to trust its signatures."""
+    _check_installed()
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return _certificates(identity.chain, Path("the chain"))[-1].public_bytes(Encoding.PEM)
+
+
+def _identity(
+    certificate: bytes,
+    key: bytes,
+    certificate_path: Path,
+    key_path: Path,
+    passphrase: str | None,
+    keeps_expired: bool = False,
+) -> Identity:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.x509.oid import NameOID
+
+    chain = _certificates(certificate, certificate_path)
+    remedy = "An encrypted key needs its passphrase, in the variable that signing.passphrase_variable names."
+    try:
+        private = serialization.load_pem_private_key(key, passphrase.encode() if passphrase else None)
+    except (ValueError, TypeError) as error:
+        needs = f"a PEM file with a private key ({error})"
+        raise SettingError("signing.key", str(key_path), needs, remedy) from error
+    if private.public_key() != chain[0].public_key():
+        needs = f"the key of the first certificate in {certificate_path}"
+        raise SettingError("signing.key", str(key_path), needs)
+    first, now = chain[0], datetime.now(UTC)
+    if not keeps_expired and not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
+        spans = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
+        needs = f"a certificate that is valid today; this one is from {spans}"
+        raise SettingError("signing.certificate", str(certificate_path), needs)
+    pem = serialization.Encoding.PEM
+    return Identity(
+        chain=b"".join(one.public_bytes(pem) for one in chain),
+        key=private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        algorithm=_algorithm(private, key_path),
+        is_test=any(
+            one.value == TEST_ORGANIZATION
+            for one in first.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+        ),
+    )
+
+
+def _algorithm(private: object, path: Path) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    curves = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in curves:
+        return curves[private.curve.name]
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        return "ed25519"
+    if isinstance(private, rsa.RSAPrivateKey):
+        return "ps256"
+    needs = "a key on the curves P-256, P-384 or P-521, an Ed25519 key or an RSA key"
+    raise SettingError("signing.key", str(path), needs)
+
+
+def _certificates(content: bytes, path: Path) -> "list[x509.Certificate]":
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError as error:
+        needs = f"a PEM file of certificates, the signer's first ({error})"
+        raise SettingError("signing.certificate", str(path), needs) from error
+
+
+def _read(setting: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingError(setting, str(path), f"a file that can be read ({error.strerror})") from error
+
+
+def _check_installed() -> None:
+    try:
+        import cryptography  # noqa: F401
+    except ImportError as error:
+        raise LensError(MISSING.format(package="cryptography")) from error
+
+
+def _test_pem() -> bytes:
+    """Return a new private key, its certificate and the authority's, as one PEM text."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _test_certificate("Lens TEST authority", authority_key, authority_key, is_authority=True)
+    signer = _test_certificate("Lens TEST signer", key, authority_key, is_authority=False)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    return private + signer.public_bytes(pem) + authority.public_bytes(pem)
+
+
+def _test_certificate(
+    name: str,
+    key: "ec.EllipticCurvePrivateKey",
+    authority_key: "ec.EllipticCurvePrivateKey",
+    is_authority: bool,
+) -> "x509.Certificate":
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    now = datetime.now(UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
+         "decipher_only"), False,
+    )  # fmt: skip
+    usage |= {"digital_signature": not is_authority, "key_cert_sign": is_authority, "crl_sign": is_authority}
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_test_name(name))
+        .issuer_name(_test_name("Lens TEST authority"))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=365 * TEST_YEARS))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+        )
+    )
+    if not is_authority:
+        # Of the purposes that C2PA's profile allows.
+        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+        builder = builder.add_extension(purpose, critical=False)
+    return builder.sign(authority_key, hashes.SHA256())
+
+
+def _test_name(name: str) -> "x509.Name":
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, TEST_ORGANIZATION),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
