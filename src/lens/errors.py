@@ -51,3 +51,16 @@ class DrainingError(LensError):
 
 class DeadlineError(LensError):
     """A picture could not be there in the time that was given."""
+
+
+class ModerationError(LensError):
+    """A prompt or a picture that the operator's policy refuses; `reason` may be told to who asked for it.
+
+    `record` finds the refusal in the audit file; `is_unavailable` says that nobody could be asked whether it
+    is allowed, so that it may be another time.
+    """
+
+    def __init__(self, what: str, reason: str, by: str, record: str, is_unavailable: bool = False):
+        super().__init__(f"The {what} is refused: {reason} (record {record})")
+        self.what, self.reason, self.by, self.record = what, reason, by, record
+        self.is_unavailable = is_unavailable

@@ -1,0 +1,110 @@
+"""Rules on the words of a prompt: lists of words and regular expressions, refused or taken out of sight.
+
+They find the careless, not the determined: case, accents, widths of letters, invisible characters, hyphens
+and underscores make no difference, but other spellings do.
+Knows nothing of pictures, of endpoints or of what follows from a refusal.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from lens.config import Settings
+from lens.errors import SettingError
+
+GAP = r"[\s_-]+"
+NO_LETTER_BEFORE, NO_LETTER_AFTER = r"(?<![^\W_])", r"(?![^\W_])"
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Scripts whose words stand side by side or grow endings: Thai, Lao, Burmese, Khmer, Kana, Han, Hangul."""
+
+
+class WordRule(Settings):
+    """What a prompt must not hold, or what is no reason to refuse it.
+
+    It matches where one of `words` or `patterns` is found and, if there are any, one of `and_words` or
+    `and_patterns` too, anywhere in the prompt.
+    """
+
+    name: str
+    """What the audit file calls it."""
+    action: Literal["refuse", "allow"] = "refuse"
+    """`allow` hides what `words` and `patterns` find from the rules below; they still see all the rest."""
+    reason: str = ""
+    """What is told to who asked."""
+    words: tuple[str, ...] = ()
+    """Whole words or phrases."""
+    patterns: tuple[str, ...] = ()
+    """Python's regular expressions, searched in the prompt in small letters without accents."""
+    and_words: tuple[str, ...] = ()
+    and_patterns: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _finds_something(self) -> Self:
+        if not self.words and not self.patterns:
+            raise SettingError(f"prompts.{self.name}", self.name, "words or patterns to look for")
+        for word in (*self.words, *self.and_words):
+            if not plain(word).strip():
+                raise SettingError(f"prompts.{self.name}.words", word, "words with letters")
+        for pattern in (*self.patterns, *self.and_patterns):
+            try:
+                matches_nothing = re.compile(pattern).match("") is not None
+            except re.error as error:
+                needs = f"a regular expression ({error})"
+                raise SettingError(f"prompts.{self.name}.patterns", pattern, needs) from error
+            if matches_nothing:
+                needs = "a regular expression that does not match the empty text"
+                raise SettingError(f"prompts.{self.name}.patterns", pattern, needs)
+        return self
+
+    def matches(self, text: str) -> bool:
+        """Return whether a prompt, as `plain` returns it, is meant."""
+        joined = self._joined
+        return self._found.search(text) is not None and (joined is None or joined.search(text) is not None)
+
+    def hidden(self, text: str) -> str:
+        """Return a prompt without what `words` and `patterns` find in it."""
+        return self._found.sub(" . ", text)  # a gap that no phrase reaches over
+
+    @cached_property
+    def _found(self) -> re.Pattern[str]:
+        return _pattern(self.words, self.patterns)
+
+    @cached_property
+    def _joined(self) -> re.Pattern[str] | None:
+        is_asked = self.and_words or self.and_patterns
+        return _pattern(self.and_words, self.and_patterns) if is_asked else None
+
+
+def refused_by(rules: Iterable[WordRule], prompt: str) -> WordRule | None:
+    """Return the first rule that refuses a prompt; None where no rule does."""
+    text = plain(prompt)
+    for rule in rules:
+        if rule.matches(text):
+            if rule.action == "refuse":
+                return rule
+            text = rule.hidden(text)
+    return None
+
+
+def plain(text: str) -> str:
+    """Return a text in small letters, without accents and invisible characters, with single spaces."""
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    kept = (
+        one for one in apart if unicodedata.category(one) != "Cf" and not "\u0300" <= one <= "\u036f"
+    )
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", "".join(kept)))
+
+
+def _pattern(words: Sequence[str], patterns: Sequence[str]) -> re.Pattern[str]:
+    every = [*map(_word_pattern, words), *(f"(?:{one})" for one in patterns)]
+    return re.compile("|".join(every), re.IGNORECASE)
+
+
+def _word_pattern(word: str) -> str:
+    parts = [re.escape(part) for part in re.split(GAP, plain(word)) if part]
+    phrase = GAP.join(parts)
+    return phrase if UNSPACED.search(word) else f"{NO_LETTER_BEFORE}{phrase}{NO_LETTER_AFTER}"
