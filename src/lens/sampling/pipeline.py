@@ -298,9 +298,9 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             )  # fmt: skip
             cell_px = pixels_per_cell(self.vae)
             cells = source.height // cell_px, source.width // cell_px
-            start = self._start(source, cells, len(text[1]), num_steps, strength, generator, latents)
+            start = self.starting_point(source, cells, len(text[1]), num_steps, strength, generator, latents)
             x = self._denoised(start, text, cells, solve, attention_kwargs, callback_on_step_end, wanted)
-            images = x if output_type == "latent" else self._finished(x, source, output_type)
+            images = x if output_type == "latent" else self.finished(x, source, output_type)
         return LensPipelineOutput(images=images) if return_dict else (images,)
 
     # ---- parts of a call
@@ -325,10 +325,11 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             self._tell("encoding", index + 1, len(pixels))
         return torch.cat(tokens).to(runs_on(self.transformer))  # (B, I, C)
 
-    def _start(
+    def starting_point(
         self, source: request.Source, cells: tuple[int, int], num_pictures: int, num_steps: int,
         strength: float | None, generator: Any, latents: Tensor | None,
     ) -> Start:  # fmt: skip
+        """Return where denoising begins: noise, or a picture with noise on it."""
         num_tokens, device = cells[0] * cells[1], runs_on(self.transformer)
         shape = (num_pictures, num_tokens, self.transformer.config.in_channels)
         noise = request.starting_noise(shape, generator, latents, device)
@@ -371,7 +372,8 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         with bar:
             return solve(velocity, start.sigmas, start.x, after_step)
 
-    def _finished(self, x: Tensor, source: request.Source, output_type: str) -> Any:
+    def finished(self, x: Tensor, source: request.Source, output_type: str) -> Any:
+        """Return the pictures of latents in which denoising ended; what a mask keeps is as it came in."""
         pixels = self.decode(x, source.height, source.width).float()  # (B, 3, H, W)
         if source.pixels is not None and source.mask is not None:
             kept, mask = (

@@ -27,39 +27,64 @@ class Solver(Protocol):
     ) -> Tensor: ...
 
 
+class Steps(Protocol):
+    """The steps of one picture's path, one call each: what a solver does where its loop is someone else's."""
+
+    def __call__(self, x: Tensor, slope: Tensor, sigma: float, after: float) -> Tensor:
+        """Return the point at the level `after`, from x at the level sigma and the velocity there."""
+        ...
+
+
+class EulerSteps:
+    """First order: a straight line along the velocity of each step's start."""
+
+    def __call__(self, x: Tensor, slope: Tensor, sigma: float, after: float) -> Tensor:
+        return x + (after - sigma) * slope
+
+
+class AdamsBashforthSteps:
+    """Second order at one velocity a step: the line through it and the one before, carried forward.
+
+    The first step is Euler's. Steps may differ in length.
+    Paper: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section III.5 (variable steps).
+    """
+
+    def __init__(self):
+        self._length_before = 0.0
+        self._slope_before: Tensor | None = None
+
+    def __call__(self, x: Tensor, slope: Tensor, sigma: float, after: float) -> Tensor:
+        length = after - sigma
+        if self._slope_before is None:
+            x = x + length * slope
+        else:
+            lean = length / (2 * self._length_before)
+            x = x + length * ((1 + lean) * slope - lean * self._slope_before)
+        self._length_before, self._slope_before = length, slope
+        return x
+
+
 def solve_euler(velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None) -> Tensor:
-    """First order: a straight line along the velocity of each step's start.
+    """Follow the velocity in Euler's steps.
 
     Shapes: sigmas (n + 1,), x any -> x.
     """
-    levels = sigmas.tolist()
-    for step, (sigma, after) in enumerate(pairwise(levels)):
-        x = x + (after - sigma) * velocity(x, sigma)
-        if on_step is not None:
-            x = on_step(step, after, x)
-    return x
+    return _follow(EulerSteps(), velocity, sigmas, x, on_step)
 
 
 def solve_adams_bashforth(
     velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
 ) -> Tensor:
-    """Second order at one velocity a step: the line through it and the one before, carried forward.
-
-    The first step is Euler's. Steps may differ in length.
+    """Follow the velocity in steps of Adams and Bashforth.
 
     Shapes: sigmas (n + 1,), x any -> x.
-    Paper: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section III.5 (variable steps).
     """
-    levels = sigmas.tolist()
-    length_before, slope_before = 0.0, None
-    for step, (sigma, after) in enumerate(pairwise(levels)):
-        length, slope = after - sigma, velocity(x, sigma)
-        if slope_before is None:
-            x = x + length * slope
-        else:
-            lean = length / (2 * length_before)
-            x = x + length * ((1 + lean) * slope - lean * slope_before)
-        length_before, slope_before = length, slope
+    return _follow(AdamsBashforthSteps(), velocity, sigmas, x, on_step)
+
+
+def _follow(steps: Steps, velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None) -> Tensor:
+    for step, (sigma, after) in enumerate(pairwise(sigmas.tolist())):
+        x = steps(x, velocity(x, sigma), sigma, after)
         if on_step is not None:
             x = on_step(step, after, x)
     return x
@@ -67,6 +92,9 @@ def solve_adams_bashforth(
 
 SOLVERS: dict[str, Solver] = {"euler": solve_euler, "ab2": solve_adams_bashforth}
 """Solvers by the name that a request gives."""
+
+STEPS: dict[str, Callable[[], Steps]] = {"euler": EulerSteps, "ab2": AdamsBashforthSteps}
+"""Their steps, for whoever draws several pictures at once that are not at the same step."""
 
 
 def solver_named(name: str) -> Solver:

@@ -1,0 +1,115 @@
+"""A queue in which callers take turns by what their work costs: deficit round robin.
+
+A caller's credit grows by a round's share each time its turn comes, and what it takes is paid from it: over
+time all callers get equal seconds, whoever asks for few large pictures or many small ones. Of one caller the
+higher priority goes first, then the older. Knows nothing of pictures or threads.
+Paper: Shreedhar and Varghese, Efficient Fair Queuing using Deficit Round Robin, 1995.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, TypeVar
+
+from lens.errors import QueueFullError
+
+Item = TypeVar("Item")
+
+SHORTEST_WAIT_S = 1.0
+"""Nobody is asked to come back sooner."""
+
+
+@dataclass(order=True)
+class _Entry(Generic[Item]):
+    rank: tuple[int, int]
+    cost_s: float = field(compare=False)
+    item: Item = field(compare=False)
+
+
+class FairQueue(Generic[Item]):
+    """Holds up to so many items and so many seconds of work; hands them out fairly."""
+
+    def __init__(self, max_count: int, max_seconds: float):
+        self.max_count, self.max_seconds = max_count, max_seconds
+        self._numbers = count()
+        self._entries: dict[str, list[_Entry[Item]]] = {}
+        """A heap for each caller, in the order of their turns."""
+        self._credits: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._entries.values()))
+
+    @property
+    def seconds(self) -> float:
+        """Estimated work that waits."""
+        return sum(entry.cost_s for entries in self._entries.values() for entry in entries)
+
+    def push(self, item: Item, caller: str, cost_s: float, priority: int = 0) -> None:
+        """Add an item.
+
+        An item that costs more than the queue may hold still finds room in an empty one.
+        Raises: QueueFullError, which says when there will be room.
+        """
+        waiting, seconds = len(self), self.seconds
+        if waiting >= self.max_count:
+            message = f"{waiting} pictures wait, and no more may."
+            raise QueueFullError(message, max(SHORTEST_WAIT_S, seconds / max(waiting, 1)))
+        if waiting and seconds + cost_s > self.max_seconds:
+            message = f"{seconds:.0f} s of work wait, and no more than {self.max_seconds:.0f} s may."
+            raise QueueFullError(message, max(SHORTEST_WAIT_S, seconds + cost_s - self.max_seconds))
+        self._entries.setdefault(caller, [])
+        self._credits.setdefault(caller, 0.0)
+        heapq.heappush(self._entries[caller], _Entry((-priority, next(self._numbers)), cost_s, item))
+
+    def peek(self) -> Item | None:
+        """Return what is next; None where nothing waits."""
+        if not self._entries:
+            return None
+        return self._entries[self._settled()][0].item
+
+    def pop(self) -> Item:
+        """Take out what is next."""
+        caller = self._settled()
+        entry = heapq.heappop(self._entries[caller])
+        self._credits[caller] -= entry.cost_s
+        self._forget_idle(caller)
+        return entry.item
+
+    def remove(self, item: Item) -> bool:
+        """Take an item out of turn; return whether it was there."""
+        for caller, entries in self._entries.items():
+            for index, entry in enumerate(entries):
+                if entry.item is item:
+                    entries[index] = entries[-1]
+                    entries.pop()
+                    heapq.heapify(entries)
+                    self._forget_idle(caller)
+                    return True
+        return False
+
+    def items(self) -> list[Item]:
+        """Return all items, in the order in which they would go if nothing came or left."""
+        return list(self._in_turn())
+
+    def _settled(self) -> str:
+        """Return the caller whose turn it is, once its credit pays for what it wants."""
+        share = max(entries[0].cost_s for entries in self._entries.values())
+        while True:
+            caller = next(iter(self._entries))
+            if self._credits[caller] >= self._entries[caller][0].cost_s:
+                return caller
+            self._credits[caller] += share
+            self._entries[caller] = self._entries.pop(caller)  # to the end
+
+    def _forget_idle(self, caller: str) -> None:
+        # Credit is for those who wait: an idle caller must not save it up.
+        if not self._entries[caller]:
+            del self._entries[caller], self._credits[caller]
+
+    def _in_turn(self) -> Iterator[Item]:
+        ahead: FairQueue[Item] = FairQueue(self.max_count, self.max_seconds)
+        ahead._entries = {caller: list(entries) for caller, entries in self._entries.items()}
+        ahead._credits = dict(self._credits)
+        while ahead._entries:
+            yield ahead.pop()
