@@ -20,6 +20,7 @@ from lens.app.known_models import models
 from lens.app.process import process, running
 from lens.app.rl import rl
 from lens.app.training import train
+from lens.app.verify import verify
 from lens.errors import LensError
 
 EXIT_FAILED = 2
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for word in (generate, models, info, convert, ablate):
+for word in (generate, models, info, convert, ablate, verify):
     app.command()(word)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")

@@ -1,0 +1,49 @@
+"""`lens verify PICTURE...`: what pictures say of themselves, and whether it holds."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lens.errors import LensError
+
+if TYPE_CHECKING:
+    from lens.serve.verify import Verdict
+
+Pictures = Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.", show_default=False)]
+Trust = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of certificates: only what they vouch for holds.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a picture, each in its line.")]
+
+
+def verify(pictures: Pictures, trust: Trust = None, as_json: AsJson = False) -> None:
+    """Show settings, XMP and signature of pictures; status 2 where something is wrong or nothing is there."""
+    from lens.serve.verify import read_trusted
+    from lens.serve.verify import verify as verified
+
+    trusted = None if trust is None else read_trusted(trust)
+    objections = []
+    for picture in pictures:
+        try:
+            verdict = verified(picture, trusted)
+        except LensError as error:
+            if len(pictures) == 1:
+                raise
+            objections.append(str(error))
+            if as_json:
+                print(json.dumps({"picture": str(picture), "holds": False, "error": str(error)}))
+            continue
+        print(json.dumps(verdict.as_json()) if as_json else _lines(verdict))
+        if not verdict.holds:
+            objections.append(verdict.objection)
+    if objections:
+        raise LensError(" | ".join(objections))
+
+
+def _lines(verdict: "Verdict") -> str:
+    if verdict.is_empty:
+        return f"{verdict.path}\n  nothing is there: no settings, no XMP, no C2PA manifest"
+    return "\n".join([str(verdict.path), *(f"  {one.what:<9} {one.line}" for one in verdict.findings)])
