@@ -62,14 +62,9 @@ def self_made_identity(folder: Path) -> Identity:
         if _certificates(content, path)[0].not_valid_after_utc - RENEWED_BEFORE > datetime.now(UTC):
             return identity
     content = _test_pem()
-    draft = folder / f".{TEST_FILE}.{uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        os.replace(draft, path)  # of processes that race the last one's stays; each signs with a whole one
+        _keep(content, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise LensError(f"Cannot keep a test certificate in {folder}: {error.strerror or error}.") from error
     return _identity(content, content, path, path, None)
 
@@ -80,6 +75,17 @@ def authority_of(identity: Identity) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return _certificates(identity.chain, Path("the chain"))[-1].public_bytes(Encoding.PEM)
+
+
+def _keep(content: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        os.replace(draft, path)  # of processes that race the last one's stays; each signs with a whole one
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _identity(
