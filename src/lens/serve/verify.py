@@ -176,6 +176,9 @@ def _manifest(content: bytes, media_type: str, trusted: bytes | None) -> Finding
             with reader:
                 store = json.loads(reader.json())
     except c2pa.C2paError as error:
+        if "remote manifest" in str(error):
+            says = f"the manifest is not in the file, and nothing is fetched ({error})"
+            return Finding("c2pa", "broken", "elsewhere", says)
         return Finding("c2pa", "broken", "invalid", f"the manifest does not read ({error})")
     return _judged(store, trusted)
 
