@@ -6,7 +6,7 @@ Errors name the fields of `DrawRequest`, which are what callers sent. Knows noth
 import math
 from collections.abc import Container
 
-from lens.core.geometry import resolve_resolution
+from lens.core.geometry import MAX_RATIO, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.pictures import load_pictures
 from lens.sampling.solvers import solver_named
@@ -25,7 +25,7 @@ def check(
     if not request.prompt.strip():
         raise SettingError("prompt", request.prompt, "some words", "Say what the picture shows.")
     _check_numbers(request, max_steps)
-    resolve_resolution(request.height, request.width)
+    _check_size(request.height, request.width)
     solver_named(request.solver)
     names = [lora.name for lora in request.loras]
     for lora in request.loras:
@@ -36,6 +36,17 @@ def check(
         if names.count(lora.name) > 1:
             raise SettingError("loras", lora.name, "to be named once", "Add the two weights.")
     _check_pictures(request)
+
+
+def _check_size(height: int, width: int) -> None:
+    try:
+        resolve_resolution(height, width)
+    except SettingError as error:
+        if error.setting != "size":
+            raise
+        # Sizes that nobody trained are the operator's to allow, not a request's.
+        needs = f"an aspect ratio from 1:{MAX_RATIO} to {MAX_RATIO}:1, and an area of at most 1440 x 1440"
+        raise SettingError("size", f"{width}x{height}", needs) from None
 
 
 def _check_numbers(request: DrawRequest, max_steps: int) -> None:

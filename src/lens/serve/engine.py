@@ -199,14 +199,14 @@ class Engine:
         self._fail_all(_draining(), waiting_too=True)
 
     def _load_at_start(self) -> None:
-        try:
-            for name in self.offered.models if self.settings.loads_at_start else ():
-                if self._is_stopping:
-                    break
+        for name in self.offered.models if self.settings.loads_at_start else ():
+            if self._is_stopping:
+                break
+            try:
                 self._stages.load(name)
-        except Exception as error:
-            log.error("A model could not be loaded: %s", error)
-            self._load_error = error
+            except Exception as error:
+                log.error("%s could not be loaded: %s", name, error)
+                self._load_error = self._load_error or error
         self._ready.set()
 
     def _has_something_to_do(self) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lens.errors import SettingError
+from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.catalog import known_model, resolve_model
 from lens.models.checkpoints.files import read_json
-from lens.models.checkpoints.folder import component_folder
+from lens.models.checkpoints.folder import component_folder, missing_files
 from lens.models.checkpoints.hashes import content_hash
 from lens.sampling.defaults import folder_defaults, variant_of
 from lens.serve.requests import LoraWanted, OfferedModel
@@ -63,6 +63,8 @@ class Offered:
 
 def _offer(name: str, source: str | Path) -> Offer:
     folder = resolve_model(source)
+    if missing := missing_files(folder):
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}. Fetch it again, or offer another model.")
     defaults = folder_defaults(folder, str(source))
     known = known_model(source)
     stated = read_json(folder / "model_index.json").get("lens_variant")

@@ -1,0 +1,249 @@
+"""The engine's pictures, on the nano models: those of the pipeline, in any company."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lens.errors import Cancelled, CheckpointError, NonFiniteError
+from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+from lens.models.vae import decode_latents
+from lens.sampling.pipeline import LensPipeline
+from lens.serve.engine import Engine
+from lens.serve.offered import Offered
+from lens.serve.requests import Done, Drawing, DrawRequest, Failed, LoraWanted, Preview
+
+WAIT_S = 60.0
+MODELS = ("lens-nano-turbo", "lens-nano-base")
+APPLE = DrawRequest(MODELS[0], "a red apple", seed=3, height=96, width=176, steps=4, guidance=1.0)
+LAYER = "transformer_blocks.1.attn.img_qkv"
+LORA = LoraWanted("bold.one", 0.7)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A picture, a mask of its right half, and LoRA files: a good one, no LoRA at all, one of no numbers."""
+    folder = tmp_path_factory.mktemp("files")
+    rows, columns = np.mgrid[0:96, 0:176]
+    colours = np.stack([rows * 2, columns, 255 - columns], axis=-1).astype(np.uint8)
+    Image.fromarray(colours).save(folder / "start.png")
+    Image.fromarray((columns >= 88).astype(np.uint8) * 255).save(folder / "mask.png")
+    denoiser = LensPipeline.from_pretrained(MODELS[0]).transformer
+    num_out, num_in = denoiser.get_submodule(LAYER).weight.shape
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, num_in, generator=generator), torch.randn(num_out, 2, generator=generator)
+    write_adapter({LAYER: LowRank(down, up, 2.0)}, folder / "bold.safetensors")
+    write_adapter({LAYER: LowRank(down * float("nan"), up, 2.0)}, folder / "nan.safetensors")
+    (folder / "poisoned.safetensors").write_bytes(b"\x80\x04cos\nsystem\n" * 50)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    loras = {"bold.one": "bold", "poisoned": "poisoned", "nan": "nan"}
+    files = {name: folder / f"{stem}.safetensors" for name, stem in loras.items()}
+    with Engine(Offered.of_names(MODELS, files)) as engine:
+        engine.wait_until_ready(WAIT_S)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    """Pipelines of their own: what the engine does to its models must not reach them."""
+    pipelines = {name: LensPipeline.from_pretrained(name, torch_dtype=torch.float32) for name in MODELS}
+    for pipeline in pipelines.values():
+        pipeline.set_progress_bar_config(disable=True)
+    return pipelines
+
+
+@pytest.fixture
+def together(engine, monkeypatch):
+    """How many pictures, and at which steps, went through the denoiser in one pack."""
+    steps_of_packs = []
+    step = engine._stages.step
+
+    def watched(model, loras, slots):
+        steps_of_packs.append([slot.step for slot in slots])
+        return step(model, loras, slots)
+
+    monkeypatch.setattr(engine._stages, "step", watched)
+    return steps_of_packs
+
+
+def drawn_alone(pipelines, request, **more):
+    """The picture that the pipeline draws of the same request."""
+    return pipelines[request.model](
+        request.prompt,
+        request.negative_prompt,
+        height=request.height,
+        width=request.width,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+        image=request.image,
+        mask_image=request.mask,
+        strength=request.strength,
+        solver=request.solver,
+        **more,
+    ).images[0]
+
+
+def assert_same_picture(one, other):
+    """Equal, or 1 of 255 apart in at most 0.1% of values: what a picture's company may change."""
+    first, second = (np.asarray(image).astype(int) for image in (one, other))
+    assert first.shape == second.shape
+    apart = np.abs(first - second)
+    assert apart.max() <= 1
+    assert (apart > 0).mean() <= 0.001
+
+
+def events_of(ticket):
+    events = []
+    while not events or not isinstance(events[-1], Done | Failed):
+        events.append(ticket.next_event(WAIT_S))
+    return events
+
+
+def submit_one_after_another(engine, requests):
+    """Submit each request once the one before has begun to move, so that they meet at different steps."""
+    tickets = []
+    for request in requests:
+        tickets.append(engine.submit(request))
+        while not isinstance(event := tickets[-1].next_event(WAIT_S), Drawing) or event.step == 0:
+            pass
+    return tickets
+
+
+MIXED = [
+    replace(APPLE, steps=12),
+    replace(APPLE, prompt="two cats on a blue background", seed=5, height=128, width=128, steps=8),
+    replace(APPLE, prompt="a dog left of a tree", height=64, width=128, solver="ab2", steps=5, guidance=2.0),
+    replace(APPLE, prompt="three stars", width=96, guidance=3.0, negative_prompt="a green apple", steps=2),
+    replace(APPLE, model="lens-nano-base", prompt="a fish", guidance=2.0, height=160, width=96),
+]
+
+
+def test_pictures_that_join_and_leave_at_any_step_are_those_of_the_pipeline(engine, pipelines, together):
+    tickets = submit_one_after_another(engine, MIXED)
+    for request, ticket in zip(MIXED, tickets, strict=True):
+        assert_same_picture(ticket.result(WAIT_S).image, drawn_alone(pipelines, request))
+    assert any(len(set(steps)) > 1 for steps in together)  # a pack of pictures at different steps
+    assert max(map(len, together)) >= 3
+
+
+def test_pictures_are_the_same_with_another_company_and_alone(engine, together):
+    alone = engine.submit(APPLE).result(WAIT_S).image
+    company = [replace(APPLE, seed=seed, height=96 + 16 * seed, guidance=1.0 + seed) for seed in range(4)]
+    tickets = [engine.submit(request) for request in [*company, APPLE]]
+    tickets[1].cancel()
+    assert_same_picture(tickets[-1].result(WAIT_S).image, alone)
+    with pytest.raises(Cancelled):
+        tickets[1].result(WAIT_S)
+
+
+def test_pictures_drawn_from_pictures_are_those_of_the_pipeline(engine, pipelines, folder):
+    start = folder / "start.png"
+    requests = [
+        replace(APPLE, image=start, strength=0.5, steps=6),
+        replace(APPLE, image=start, mask=folder / "mask.png", guidance=2.0),
+        replace(APPLE, image=start, height=128, width=128),
+    ]
+    tickets = [engine.submit(request) for request in requests]
+    results = [ticket.result(WAIT_S) for ticket in tickets]
+    for request, result in zip(requests, results, strict=True):
+        assert_same_picture(result.image, drawn_alone(pipelines, request))
+    kept, original = (np.asarray(image)[:, :88] for image in (results[1].image, Image.open(start)))
+    assert np.array_equal(kept, original)
+    assert [result.settings.strength for result in results] == [0.5, 1.0, 0.6]
+    assert results[1].settings.init_image.sha256 == content_hash(start)
+    assert results[1].settings.mask.path.endswith("mask.png")
+    drawing = [event.steps for event in events_of(engine.submit(requests[0])) if isinstance(event, Drawing)]
+    assert drawing == [3] * 4  # a strength of 0.5 takes half of the steps
+
+
+def test_previews_are_the_ends_that_the_path_points_to(engine, pipelines):
+    request = replace(APPLE, previews=2, steps=6)
+    previews = [event for event in events_of(engine.submit(request)) if isinstance(event, Preview)]
+    assert [preview.number for preview in previews] == [0, 1]
+    points, levels, pipeline = [], [], pipelines[request.model]
+
+    def keep(_, step, level, tensors):
+        points.append(tensors["latents"])
+        levels.append(float(level) / 1000)
+
+    drawn_alone(pipelines, request, callback_on_step_end=keep)
+    # The line from the point before the second and the fourth step through the point after them, to level 0.
+    for preview, before in zip(previews, (0, 2), strict=True):
+        start, stop = points[before : before + 2]
+        share = levels[before + 1] / (levels[before + 1] - levels[before + 2])
+        end = start + share * (stop - start)
+        grid = end.transpose(1, 2).unflatten(2, (6, 11))
+        with torch.no_grad():
+            pixels = decode_latents(pipeline.vae, grid)[0]
+        expected = ((pixels / 2 + 0.5) * 255).round().permute(1, 2, 0).numpy().astype(int)
+        apart = np.abs(np.asarray(preview.image).astype(int) - expected)
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.01
+
+
+def test_a_picture_says_everything_that_decided_it(engine):
+    settings = engine.submit(replace(APPLE, guidance=2.0, negative_prompt="blue")).result(WAIT_S).settings
+    packaged = Offered.of_names(MODELS).models[APPLE.model].folder
+    stated = settings.model_dump(exclude={"versions"}, exclude_none=True)
+    assert stated == {
+        "prompt": "a red apple", "negative_prompt": "blue", "seed": 3, "width": 176, "height": 96, "steps": 4,
+        "guidance": 2.0, "solver": "euler", "model": "lens-nano-turbo", "model_hash": content_hash(packaged),
+        "loras": (), "dtype": "float32", "device": "cpu", "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    assert set(settings.versions) == {"lens", "torch", "diffusers", "transformers"}
+
+
+def test_adapters_act_on_the_pictures_that_ask_for_them_and_on_no_others(engine, pipelines, folder):
+    with_lora = replace(APPLE, loras=(LORA,))
+    before = engine.submit(APPLE).result(WAIT_S).image
+    tickets = [engine.submit(request) for request in (with_lora, APPLE, replace(with_lora, seed=4))]
+    results = [ticket.result(WAIT_S) for ticket in tickets]
+    assert_same_picture(results[1].image, before)
+    used = results[0].settings.loras[0]
+    assert (used.weight, used.sha256) == (0.7, content_hash(folder / "bold.safetensors"))
+    pipeline = pipelines[APPLE.model]
+    pipeline.load_lora_weights(folder / "bold.safetensors", weight=0.7)
+    try:
+        expected = drawn_alone(pipelines, APPLE)
+    finally:
+        pipeline.unload_lora_weights()
+    assert_same_picture(results[0].image, expected)
+    assert np.abs(np.asarray(expected).astype(int) - np.asarray(before)).mean() > 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("poisoned", CheckpointError), ("nan", NonFiniteError)])
+def test_a_bad_adapter_fails_its_own_request_alone(engine, pipelines, name, kind):
+    requests = [APPLE, replace(APPLE, loras=(LoraWanted(name),)), replace(APPLE, loras=(LORA,))]
+    tickets = [engine.submit(request) for request in requests]
+    with pytest.raises(kind):
+        tickets[1].result(WAIT_S)
+    assert_same_picture(tickets[0].result(WAIT_S).image, drawn_alone(pipelines, APPLE))
+    tickets[2].result(WAIT_S)
+
+
+def test_models_of_a_family_share_what_is_alike(engine):
+    turbo, base = (engine._stages.load(name).pipeline for name in MODELS)
+    assert turbo.vae is base.vae and turbo.text_encoder is base.text_encoder
+    assert turbo.transformer is not base.transformer
+    assert [(model.name, model.steps, model.guidance, model.base_resolution, model.variant)
+            for model in engine.models()] == [
+        ("lens-nano-turbo", 4, 1.0, 128, "nano-turbo"), ("lens-nano-base", 20, 2.0, 128, "nano-base"),
+    ]  # fmt: skip
+
+
+def test_a_prompt_is_encoded_once_for_all_models_that_read_it_alike(engine):
+    before = engine.state()
+    prompt = "a prompt that no other test has"
+    for request in (APPLE, replace(APPLE, seed=9), replace(APPLE, model="lens-nano-base")):
+        engine.submit(replace(request, prompt=prompt)).result(WAIT_S)
+    after = engine.state()
+    assert (after.text_misses - before.text_misses, after.text_hits - before.text_hits) == (1, 2)
+    num_text = engine._stages.texts.of(engine._stages.load(MODELS[0]).text_source, prompt, None)[0].shape[0]
+    assert after.tokens - before.tokens == 3 * 4 * (6 * 11 + num_text)
