@@ -199,7 +199,10 @@ def _judged(store: Mapping[str, Any], trusted: bytes | None) -> Finding:
     )
     who = ", ".join(filter(None, (signature.get("common_name"), signature.get("issuer"))))
     by_test = signature.get("issuer") == TEST_ORGANIZATION
-    failures = [code for code in _failures(store) if trusted is not None or code != UNTRUSTED]
+    state = store.get("validation_state")
+    # Without anybody to trust, nobody is; and whoever vouches for the picture need not for what went into it.
+    trust_matters = trusted is not None and state != "Trusted"
+    failures = [code for code in _failures(store) if trust_matters or code != UNTRUSTED]
     facts = {
         "signer": who,
         "is_test_certificate": by_test,
@@ -208,14 +211,13 @@ def _judged(store: Mapping[str, Any], trusted: bytes | None) -> Finding:
         "actions": _actions(active),
         "failures": failures,
     }
-    state = store.get("validation_state")
     signed = f"signed with {generator} by {who}"
     if any(code.endswith(TAMPERED) for code in failures):
         return Finding("c2pa", "broken", "tampered", "the file was changed after it was signed", facts)
     if any(code in EXPIRED for code in failures):
         says = f"{signed}, whose certificate was not valid then or is no longer, without a time stamp"
         return Finding("c2pa", "broken", "expired", says, facts)
-    if trusted is not None and UNTRUSTED in failures:
+    if UNTRUSTED in failures:
         says = f"{signed}, for whom no trusted certificate vouches"
         return Finding("c2pa", "broken", "untrusted", says, facts)
     if state not in ("Valid", "Trusted") or failures:
