@@ -258,7 +258,10 @@ def moderation(flagged: bool, categories: dict | None = None, scores: dict | Non
 
 
 class Server:
-    """Answers with what it is told, in order, the last one for ever; a number is seconds of silence."""
+    """Answers with what it is told, in order, the last one for ever; a number is seconds of silence.
+
+    The status 0 is an answer that comes byte by byte.
+    """
 
     def __init__(self, *answers: tuple[int, bytes] | float):
         self.answers, self.asked, self.over = list(answers), [], threading.Event()
@@ -272,7 +275,21 @@ class Server:
                 if isinstance(answer, float):
                     outer.over.wait(answer)
                     return
+                if answer[0] == 0:
+                    self.drip(answer[1])
+                    return
                 self.send(answer[0], {}, answer[1])
+
+            def drip(self, content: bytes) -> None:
+                self.send_response(200)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                for place in range(len(content)):
+                    try:
+                        self.wfile.write(content[place : place + 1])
+                    except OSError:  # nobody listens any more
+                        return
+                    outer.over.wait(0.05)
 
         self.http = started_server(Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
@@ -360,7 +377,8 @@ def test_a_word_rule_decides_before_the_endpoint_is_asked(served, policy_of):
 
 
 DOWN = {
-    "503": (503, b""), "silent": 3.0, "no json": (200, b"<html>"), "no results": (200, b'{"results": []}'),
+    "503": (503, b""), "silent": 3.0, "drips": (0, FINE[1]), "endless": (200, b" " * (2**20 + 1)),
+    "no json": (200, b"<html>"), "no results": (200, b'{"results": []}'),
     "no flag": (200, b'{"results": [{}]}'), "strange": (200, b"[]"), "401": (401, b"{}"), "moved": (302, b""),
 }  # fmt: skip
 FINAL = ("401", "moved")

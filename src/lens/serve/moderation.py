@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_POLICY = Path(__file__).parent / "policy.yaml"
 LARGEST_SIDE_PX = 1024
 """Pictures go to an endpoint no larger."""
+LARGEST_ANSWER = 2**20
+"""Bytes of an endpoint's answer."""
 Stage = Literal["prompt", "picture"]
 
 
@@ -272,10 +274,18 @@ class EndpointCheck:
         self._client.close()
 
     def _attempt(self, body: dict[str, Any]) -> Verdict | None:
+        late = f"{self._url} did not answer in {self.settings.timeout_s:g} s."
+        give_up_at = time.monotonic() + self.settings.timeout_s
+        content = bytearray()
         try:
-            response = self._client.post(self._url, json=body)
+            with self._client.stream("POST", self._url, json=body) as response:
+                for part in response.iter_bytes():
+                    content += part
+                    # The client's own limit is for each part: an answer that drips would never meet it.
+                    if time.monotonic() > give_up_at or len(content) > LARGEST_ANSWER:
+                        raise _Passing(late)
         except httpx2.TimeoutException as error:
-            raise _Passing(f"{self._url} did not answer in {self.settings.timeout_s:g} s.") from error
+            raise _Passing(late) from error
         except httpx2.HTTPError as error:
             raise _Passing(f"{self._url} cannot be reached ({error}).") from error
         status = response.status_code
@@ -285,7 +295,7 @@ class EndpointCheck:
             hint = f" Is the key in {self.settings.api_key_variable} right?" if status in (401, 403) else ""
             raise EndpointDownError(f"{self._url} answers {status}.{hint}")
         try:
-            categories = against(response.json(), self.settings.limits)
+            categories = against(json.loads(content), self.settings.limits)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _Passing(f"{self._url} answers what is no moderation ({error!r}).") from error
         if categories is None:
