@@ -178,6 +178,34 @@ def encode_prompts(
     return pad_features([features_of[prompt] for prompt in prompts])
 
 
+class PromptReader:
+    """Reads prompts one at a time, after a preamble that it has read once.
+
+    Features are those of `encode_prompts` up to rounding: the same sums, split another way.
+    """
+
+    def __init__(
+        self,
+        encoder: "BlockFeatures",
+        tokenizer: "PreTrainedTokenizerFast",
+        layers: Sequence[int],
+        max_sequence_length: int = 512,
+        date: str = PINNED_DATE,
+    ):
+        self._encoder, self._layers, self._max_length = encoder, layers, max_sequence_length
+        self._template = PromptTemplate(tokenizer, date)
+        self._preamble = encoder.read(torch.tensor([self._template.preamble_ids]), layers)
+
+    def features(self, prompt: str) -> list[Tensor]:
+        """Return the text features of a prompt, from its first token on.
+
+        Shapes: one (T, hidden) a layer.
+        """
+        tokens = self._template.tokenize([prompt], self._max_length)
+        ids = tokens.input_ids[:, tokens.num_preamble :]  # (1, T)
+        return [layer[0] for layer in self._encoder.text_features(ids, None, self._layers, self._preamble)]
+
+
 def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
     """Return features of several prompts as one batch, zeros on the right, and their mask.
 

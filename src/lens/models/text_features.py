@@ -5,6 +5,7 @@ weights. Knows nothing of templates or of what reads the features. Spec: section
 Letters: B batch, T tokens, hidden the width of the language model.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
@@ -34,11 +36,16 @@ class BlockFeatures:
 
     @torch.no_grad()
     def text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, layers: Sequence[int] = (5, 11, 17, 23)
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        layers: Sequence[int] = (5, 11, 17, 23),
+        after: DynamicCache | None = None,
     ) -> list[Tensor]:
         """Return the outputs (residual stream) of zero-based blocks, in the order asked for.
 
-        Right padding leaves the features of real tokens as they are: attention is causal.
+        Right padding leaves the features of real tokens as they are: attention is causal. `after` is what
+        `read` gave for the tokens before these; it may be used again.
 
         Shapes: ids and mask (B, T) -> one (B, T, hidden) a layer.
         Raises: SettingError for a layer that the model does not have.
@@ -48,19 +55,31 @@ class BlockFeatures:
             raise SettingError("layers", tuple(layers), f"blocks between 0 and {num_layers - 1}")
         device = self._enter()
         mask = None if attention_mask is None or attention_mask.bool().all() else attention_mask.to(device)
-        captured = self._run_blocks(input_ids.to(device), mask, last=max(layers), wanted=set(layers))
+        past = copy.deepcopy(after)  # blocks write into it
+        captured = self._run_blocks(input_ids.to(device), mask, max(layers), set(layers), past)
         return [captured[layer] for layer in layers]
 
+    @torch.no_grad()
+    def read(self, input_ids: Tensor, layers: Sequence[int] = (5, 11, 17, 23)) -> DynamicCache:
+        """Return what blocks up to the last of `layers` keep of tokens that others will follow.
+
+        Shapes: ids (1, T).
+        """
+        past = DynamicCache(config=self.model.config)
+        self._run_blocks(input_ids.to(self._enter()), None, max(layers), set(), past)
+        return past
+
     def _run_blocks(
-        self, input_ids: Tensor, mask: Tensor | None, last: int, wanted: set[int]
+        self, input_ids: Tensor, mask: Tensor | None, last: int, wanted: set[int], past: DynamicCache | None
     ) -> dict[int, Tensor]:
         # The blocks are called one by one: the library's own forward cannot stop early, and the last of its
         # hidden_states has the final norm applied, while Lens reads before it.
         model = self.model
         stream = model.embed_tokens(input_ids)  # (B, T, hidden)
-        positions = torch.arange(stream.shape[1], device=stream.device)[None]  # (1, T)
+        start = 0 if past is None else past.get_seq_length()
+        positions = torch.arange(start, start + stream.shape[1], device=stream.device)[None]  # (1, T)
         mask_inputs = {
-            "config": model.config, "inputs_embeds": stream, "attention_mask": mask, "past_key_values": None,
+            "config": model.config, "inputs_embeds": stream, "attention_mask": mask, "past_key_values": past,
         }  # fmt: skip
         layer_types = model.config.layer_types or []
         masks = {kind: MASKS[kind](**mask_inputs) for kind in set(layer_types)}
@@ -72,7 +91,8 @@ class BlockFeatures:
                 attention_mask=masks[layer_types[index]],
                 position_embeddings=rotary,
                 position_ids=positions,
-                use_cache=False,
+                past_key_values=past,
+                use_cache=past is not None,
             )
             if index in wanted:
                 captured[index] = stream

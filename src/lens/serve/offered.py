@@ -33,6 +33,13 @@ class Offer(NamedTuple):
     folder: Path
 
 
+class TextSource(NamedTuple):
+    """What text features come from: models that have it in common can use each other's."""
+
+    encoder: Path
+    layers: tuple[int, ...]
+
+
 class Offered:
     """What can be asked for, by name; hashes are computed once."""
 
@@ -81,8 +88,8 @@ class LoadedModel:
 
     def __init__(self, offer: Offer, pipeline: "LensPipeline", loras: Mapping[str, Path]):
         self.offer, self.pipeline = offer, pipeline
-        self.text_source = (str(component_folder(offer.folder, "text_encoder")), self._layers())
-        """What text features come from: models with the same encoder can use each other's."""
+        layers = tuple(pipeline.transformer.config.selected_layer_index)
+        self.text_source = TextSource(component_folder(offer.folder, "text_encoder").resolve(), layers)
         self._files = loras
         self._names: dict[str, str] = {}
         """Name on the denoiser of each adapter loaded so far."""
@@ -120,9 +127,6 @@ class LoadedModel:
 
     def _weights(self, adapters: Adapters) -> dict[str, float]:
         return {self._names[adapter.name]: adapter.weight for adapter in adapters}
-
-    def _layers(self) -> tuple[int, ...]:
-        return tuple(self.pipeline.transformer.config.selected_layer_index)
 
 
 class LoadedModels:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lens.core.geometry import SIDE_STEP_PX
 from lens.errors import NonFiniteError
 from lens.models.checkpoints.hashes import file_hash
+from lens.models.prompts import PromptReader
 from lens.models.vae import pixels_per_cell
 from lens.sampling import request as sampling
 from lens.sampling.denoising import runs_on
@@ -22,7 +23,7 @@ from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings, ver
 from lens.sampling.solvers import STEPS
 from lens.serve.cost import CostModel
 from lens.serve.engine_settings import EngineSettings
-from lens.serve.offered import Adapters, LoadedModel, LoadedModels, Offered
+from lens.serve.offered import Adapters, LoadedModel, LoadedModels, Offered, TextSource
 from lens.serve.requests import DrawRequest
 from lens.serve.slots import Packer, Pass, Slot, preview_steps
 from lens.serve.text_cache import Features, TextCache
@@ -43,6 +44,7 @@ class Stages:
         self.seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
         self.tokens = 0
         self._models = LoadedModels(offered, settings.device, settings.dtype)
+        self._readers: dict[TextSource, PromptReader] = {}
         self._packer = Packer(settings.pack_tokens)
         self._versions = versions_here()
 
@@ -149,7 +151,12 @@ class Stages:
 
     def _text(self, model: LoadedModel, text: str) -> Features:
         def encode(text: str) -> Features:
-            return [layer[0] for layer in model.pipeline.encode_prompt(text)[0]]  # (T, E) each
+            if model.text_source not in self._readers:
+                pipeline, layers = model.pipeline, model.text_source.layers
+                reader = PromptReader(pipeline.text_encoder, pipeline.tokenizer, layers)
+                self._readers[model.text_source] = reader
+            device = runs_on(model.denoiser)
+            return [layer.to(device) for layer in self._readers[model.text_source].features(text)]
 
         return self.texts.of(model.text_source, text, encode)
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from lens.errors import SettingError
 from lens.models.prompts import (
     PINNED_DATE,
+    PromptReader,
     PromptTemplate,
     chat_template,
     conversation,
@@ -235,6 +236,22 @@ def test_each_distinct_prompt_is_encoded_once_and_progress_counts_them():
     told = []
     encoded(PROMPTS, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_reader_reads_the_preamble_once_and_finds_the_same_features():
+    encoder, calls = tiny_encoder(), []
+    handle = encoder.model.embed_tokens.register_forward_hook(lambda _, ids, out: calls.append(out.shape[1]))
+    try:
+        reader = PromptReader(encoder, tiny_tokenizer(), CAPTURED_LAYERS)
+        found = {prompt: reader.features(prompt) for prompt in PROMPTS}
+    finally:
+        handle.remove()
+    num_preamble = len(PromptTemplate(tiny_tokenizer()).preamble_ids)
+    assert calls == [num_preamble, *(len(found[prompt][0]) for prompt in PROMPTS)]
+    features, mask = encoded(PROMPTS)
+    for row, prompt in enumerate(PROMPTS):
+        for ours, theirs in zip(found[prompt], features, strict=True):
+            torch.testing.assert_close(ours, theirs[row][mask[row]], atol=2e-6, rtol=1e-5)
 
 
 def test_another_date_gives_other_features_and_the_pinned_one_is_the_default():

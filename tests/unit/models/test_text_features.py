@@ -238,3 +238,15 @@ def test_too_little_memory_is_refused_with_the_need_the_reason_and_what_to_do():
         assert part in str(refusal.value)
     assert plan(free_bytes=24 * 10**9).native
     assert plan(free_bytes=None, capability=(8, 6)).need_bytes > 24 * 10**9
+
+
+@pytest.mark.parametrize("num_before", [3, 40])  # the second is longer than what the sliding blocks see
+def test_tokens_after_others_that_were_read_before_are_as_in_one_sequence(num_before):
+    encoder, tokens = tiny_encoder(), ids(num_before + 9, rows=1)
+    assert encoder.config.sliding_window < 40
+    whole = encoder.text_features(tokens, None, (0, 2, 5))
+    before = encoder.read(tokens[:, :num_before], (0, 2, 5))
+    for _ in range(2):  # what was read can be used again
+        after = encoder.text_features(tokens[:, num_before:], None, (0, 2, 5), before)
+        for ours, theirs in zip(after, whole, strict=True):
+            torch.testing.assert_close(ours, theirs[:, num_before:], atol=2e-6, rtol=1e-5)
