@@ -7,7 +7,6 @@ Knows nothing of jobs or HTTP; `verify.py` reads what is written here.
 
 import io
 import json
-import logging
 import os
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,8 +21,6 @@ from lens.config import Settings
 from lens.errors import LensError, SettingError
 from lens.sampling.picture_files import PictureSettings, encode_picture
 from lens.serve.certificates import MISSING, Identity, read_identity, self_made_identity
-
-logger = logging.getLogger(__name__)
 
 GENERATOR = "lens-t2i"
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -78,10 +75,6 @@ class Signer:
         """
         if settings.certificate is None or settings.key is None:
             identity = self_made_identity(folder)
-            logger.warning(
-                "Pictures are signed with a self-made test certificate, which proves nothing of where they "
-                "come from. Set signing.certificate and signing.key."
-            )
         else:
             passphrase = os.environ.get(settings.passphrase_variable)
             identity = read_identity(settings.certificate, settings.key, passphrase)
