@@ -210,6 +210,19 @@ def test_a_picture_that_would_be_late_fails_and_the_next_one_does_not(offered):
         assert engine.state().failed == 2
 
 
+def test_a_picture_whose_time_passes_far_back_in_the_queue_is_told_at_once(offered):
+    with one_at_a_time(offered) as engine:
+        engine.wait_until_ready(WAIT_S)
+        long_one = engine.submit(replace(DOT, height=128, width=128, steps=200))
+        behind = engine.submit(replace(DOT, steps=50))
+        late = engine.submit(replace(DOT, deadline_s=0.1))
+        with pytest.raises(DeadlineError, match="could not begin"):
+            late.result(WAIT_S)
+        for ticket in (long_one, behind):
+            with pytest.raises(TimeoutError):
+                ticket.result(0)
+
+
 def test_an_error_of_one_picture_is_no_other_pictures(engine, tmp_path):
     path = tmp_path / "start.png"
     with held(engine):

@@ -40,8 +40,8 @@ from lens.serve.tickets import EngineTicket
 
 log = logging.getLogger(__name__)
 
-POSITIONS_EVERY_S = 0.1
-"""How often those who wait are told their place, at most."""
+LOOK_AT_QUEUE_EVERY_S = 0.1
+"""How often those who wait are told their place or that it is too late, at most."""
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class Engine:
         self._to_decode: list[ToDecode] = []
         self._ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._is_draining = self._is_stopping = False
-        self._positions_told_at = 0.0
+        self._looked_at = 0.0
         self._ready = threading.Event()
         self._load_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="lens-engine", daemon=True)
@@ -227,7 +227,7 @@ class Engine:
             self._step(group, [running for running in self._running if running.group == group])
         while self._to_decode:
             self._decode(self._to_decode.pop(0))
-        self._tell_positions()
+        self._look_at_queue()
 
     def _drop_unwanted(self) -> None:
         for running in list(self._running):
@@ -322,11 +322,15 @@ class Engine:
             if ticket.tell(event):
                 self._ended[how] += 1
 
-    def _tell_positions(self) -> None:
-        if time.monotonic() - self._positions_told_at < POSITIONS_EVERY_S:
+    def _look_at_queue(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_AT_QUEUE_EVERY_S:
             return
+        self._looked_at = now
         with self._changed:
-            self._positions_told_at = time.monotonic()
+            for ticket in self._queue.items():
+                if now > ticket.late_at and self._queue.remove(ticket):
+                    self._end(ticket, _late(ticket, "could not begin"), "failed")
             for position, ticket in enumerate(self._queue.items()):
                 self._tell_position(ticket, position)
 

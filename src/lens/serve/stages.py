@@ -57,6 +57,7 @@ class Stages:
         is_new = name not in self._models
         model = self._models[name]
         if is_new:
+            self.offered.hash_of(model.offer.folder)  # of large weights it takes long: not while others wait
             self._measure(name, model)
         return model
 
