@@ -19,6 +19,7 @@ from lens.app.info import info
 from lens.app.known_models import models
 from lens.app.process import process, running
 from lens.app.rl import rl
+from lens.app.serve import keys, serve
 from lens.app.training import train
 from lens.app.verify import verify
 from lens.errors import LensError
@@ -40,6 +41,8 @@ for word in (generate, models, info, convert, ablate, verify):
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(rl, name="rl")
+app.command()(serve)
+app.add_typer(keys, name="keys")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,276 @@
+"""`lens serve` starts the server; `lens keys` makes, lists and takes away its callers' keys."""
+
+import logging
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lens.errors import LensError, SettingError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from lens.serve.making import Hooks
+    from lens.serve.requests import Drawer
+    from lens.serve.settings import ServerSettings
+    from lens.serve.store import Store
+
+log = logging.getLogger(__name__)
+
+Config = Annotated[
+    Path | None, typer.Option(help="YAML file of settings; options win.", show_default=False)
+]
+State = Annotated[
+    Path | None, typer.Option(help="Folder of jobs, pictures and keys (lens-state).", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeat.", show_default=False),
+]
+
+keys = typer.Typer(no_args_is_help=True, help="Make, list and take away the keys of a server's callers.")
+
+
+def serve(
+    port: Annotated[int | None, typer.Option(help="Port to listen at (8000).", show_default=False)] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at (127.0.0.1).", show_default=False)
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model to offer; repeat for more, the first is the default.", show_default=False),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="LoRA to offer; repeat for more.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where torch computes (cpu).", show_default=False)
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Moderation policy, a YAML file.", show_default=False)
+    ] = None,
+    studio: Annotated[bool, typer.Option(help="Whether the page for drawing is at /.")] = True,
+    state: State = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Serve pictures over HTTP, as OpenAI's images API and as jobs, with a page for drawing."""
+    from lens.app.process import prepare_libraries
+
+    options = {"port": port, "host": host, "models": model, "state": state, "policy": policy}
+    settings = _settings(config, overrides, options, device, lora)
+    prepare_libraries(needed={"peft"})
+    run(settings, has_studio=studio)
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.", show_default=False)],
+    requests_per_minute: Annotated[int | None, typer.Option(help="Limit of its own.")] = None,
+    state: State = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make a key and print it; it is kept as a hash, so it cannot be shown again."""
+    with ExitStack() as stack:
+        print(_opened(stack, config, overrides, state).keys.add(name, requests_per_minute))
+
+
+@keys.command("list")
+def list_keys(state: State = None, config: Config = None, overrides: Overrides = None) -> None:
+    """List the names of the keys, their limits and when they were made."""
+    from datetime import datetime
+
+    with ExitStack() as stack:
+        for key in _opened(stack, config, overrides, state).keys.all():
+            per_minute = key.requests_per_minute
+            limit = f"{per_minute} requests a minute" if per_minute else "no limit of its own"
+            print(f"{key.name}\t{limit}\t{datetime.fromtimestamp(key.created_at):%Y-%m-%d %H:%M}")
+
+
+@keys.command("remove")
+def remove_key(
+    name: Annotated[str, typer.Argument(help="Whose key it was.", show_default=False)],
+    state: State = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Take a key away; the server turns it down within seconds."""
+    with ExitStack() as stack:
+        _opened(stack, config, overrides, state).keys.remove(name)
+
+
+def run(settings: "ServerSettings", has_studio: bool = True) -> None:
+    """Serve until a signal ends it; what was taken on is finished first."""
+    from lens.serve.database import MissingExtraError
+    from lens.serve.store import open_store
+
+    try:
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("uvicorn") from error
+    store = open_store(settings)
+    try:
+        settings.check_exposure(has_key=bool(store.keys.all()))
+        hooks, drawer = hooks_of(settings), engine_of(settings)
+        app = app_of(drawer, settings, store, hooks, has_studio)
+        _listen(app, settings)
+    finally:
+        store.close()
+
+
+def engine_of(settings: "ServerSettings") -> "Drawer":
+    """Return the engine, loading; its models are checked to be there."""
+    from lens.serve.engine import Engine
+    from lens.serve.offered import Offered
+
+    for name, path in settings.loras.items():
+        if not path.exists():
+            raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
+    return Engine(Offered.of_names(settings.models, settings.loras), settings.engine)
+
+
+def hooks_of(settings: "ServerSettings") -> "Hooks":
+    """Return what stands between requests and pictures: policy, marks, a language model."""
+    from lens.serve.enhance import Enhancer
+    from lens.serve.making import Hooks
+    from lens.serve.moderation import Policy
+    from lens.serve.provenance import Signer, marked
+
+    policy = Policy.of(settings.policy, settings.state.absolute() / "refusals.jsonl")
+    signer = Signer.of(settings.signing, settings.state.absolute()) if settings.is_signing else None
+    if signer is not None and signer.is_test:
+        log.warning("pictures are signed with a self-made test certificate: it proves nothing")
+    return Hooks(
+        mark=lambda image, facts, kind, quality: marked(image, facts, kind, quality, signer),
+        check_prompt=policy.check_prompt,
+        check_picture=policy.check_picture if policy.checks_pictures else None,
+        enhance=Enhancer(settings.enhance) if settings.enhance else None,
+    )
+
+
+def app_of(
+    drawer: "Drawer", settings: "ServerSettings", store: "Store", hooks: "Hooks", has_studio: bool
+) -> "FastAPI":
+    """Return the whole app: the API, and at `/` the studio, or a few facts where there is none."""
+    from lens.serve.http import create_app
+
+    app = create_app(drawer, settings, store, hooks)
+    if has_studio:
+        try:
+            return _with_studio(app, drawer, settings, store, hooks)
+        except (ImportError, LensError) as error:
+            log.warning("there is no studio: %s", error)
+
+    @app.get("/", include_in_schema=False)
+    async def front() -> dict[str, str]:
+        return {"name": "lens", "api": "/v1", "documentation": "/docs"}
+
+    return app
+
+
+def _with_studio(
+    app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", store: "Store", hooks: "Hooks"
+) -> "FastAPI":
+    from lens.serve.gallery import Gallery
+    from lens.serve.studio import mount_studio
+
+    def holds_key(_: str, password: str) -> bool:
+        return store.keys.of(password) is not None
+
+    gallery = Gallery(settings.state.absolute() / "gallery", hooks.mark)
+    auth = holds_key if settings.needs_key(bool(store.keys.all())) else None
+    return mount_studio(app, drawer, gallery, hooks, auth)
+
+
+def _listen(app: "FastAPI", settings: "ServerSettings") -> None:
+    import uvicorn
+
+    from lens.serve.http import drain
+
+    def say(address: str) -> None:
+        log.info("serving at %s", address)
+
+    class Server(uvicorn.Server):
+        """On the first signal finishes what was taken on; on the second ends at once."""
+
+        is_ending = False
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            for server in self.servers:
+                for socket in server.sockets:
+                    host, port = socket.getsockname()[:2]
+                    say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if self.is_ending:
+                super().handle_exit(sig, frame)
+                return
+            self.is_ending = True
+            log.info("finishing what was taken on; another signal ends at once")
+            threading.Thread(target=self._drain, daemon=True).start()
+
+        def _drain(self) -> None:
+            try:
+                drain(app, settings.drain_s)
+            finally:
+                self.should_exit = True
+
+    config = uvicorn.Config(
+        app,
+        settings.host,
+        settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    Server(config).run()
+
+
+def _settings(
+    config: Path | None,
+    overrides: list[str] | None,
+    options: dict[str, Any],
+    device: str | None = None,
+    loras: list[str] | None = None,
+) -> "ServerSettings":
+    from lens.config import read_recipe
+    from lens.serve.settings import ServerSettings
+
+    values = _overridden(overrides) if config is None else read_recipe(config, overrides)
+    values |= {name: value for name, value in options.items() if value is not None and value != []}
+    if device is not None:
+        values["engine"] = {**values.get("engine", {}), "device": device}
+    for text in loras or []:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise SettingError("--lora", text, "the form NAME=FILE", "Such as --lora ink=ink.safetensors.")
+        values["loras"] = {**values.get("loras", {}), name: path}
+    return ServerSettings.of(values, source="the settings of the server")
+
+
+def _overridden(overrides: list[str] | None) -> dict[str, Any]:
+    """Return the values of `--set` alone: those of a recipe without a file."""
+    from tempfile import TemporaryDirectory
+
+    from lens.config import read_recipe
+
+    with TemporaryDirectory() as folder:
+        empty = Path(folder) / "settings.yaml"
+        empty.touch()
+        return read_recipe(empty, overrides)
+
+
+def _opened(
+    stack: ExitStack, config: Path | None, overrides: list[str] | None, state: Path | None
+) -> "Store":
+    from lens.serve.store import open_store
+
+    store = open_store(_settings(config, overrides, {"state": state}), is_shared=True)
+    stack.callback(store.close)
+    return store

@@ -1,0 +1,133 @@
+"""The database of a server: its tables, and the way from any older layout to them.
+
+SQLite in a file, or PostgreSQL by URL. The layout is what the migrations make of it; tables are read from the
+database, so that a column is named once. Knows nothing of jobs or keys.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lens.errors import LensError, SettingError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Table
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+TABLES = ("jobs", "pictures", "keys")
+BUSY_S = 15.0
+
+
+class MissingExtraError(LensError):
+    """A package of serving is not installed."""
+
+    def __init__(self, package: str, extra: str = "serve"):
+        super().__init__(f"Serving needs {package}. Install it with: pip install 'lens-t2i[{extra}]'.")
+
+
+class StorageError(LensError):
+    """State cannot be written or read: a full disk, a read-only database, one that is away."""
+
+    def __init__(self, message: str, is_full: bool = False):
+        super().__init__(message)
+        self.is_full = is_full
+
+
+class Database:
+    """An open database with the current layout."""
+
+    def __init__(self, url: str):
+        """Open a database, bring its layout up to date.
+
+        Raises: MissingExtraError; SettingError for a URL that cannot be used; StorageError.
+        """
+        try:
+            import sqlalchemy as sa
+            from sqlalchemy import event, exc
+        except ImportError as error:
+            raise MissingExtraError("sqlalchemy") from error
+        try:
+            where = sa.make_url(url)
+            if where.get_backend_name() == "sqlite" and where.database:
+                Path(where.database).parent.mkdir(parents=True, exist_ok=True)
+            options = {"timeout": BUSY_S} if where.get_backend_name() == "sqlite" else {}
+            self.engine: Engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
+        except ImportError as error:
+            raise MissingExtraError(str(error.name), "postgres") from error
+        except exc.ArgumentError as error:
+            raise SettingError("database_url", url, "a URL of SQLAlchemy", f"{error}.") from error
+        except OSError as error:
+            raise StorageError(f"Cannot make the folder of {url}: {error.strerror}.") from error
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _prepare_sqlite)
+        self.tables: dict[str, Table] = {}
+        try:
+            with self.engine.begin() as connection:
+                if not self._is_current(connection):
+                    self._migrate(connection)
+                known = sa.MetaData()
+                known.reflect(connection, only=TABLES)
+                self.tables = {name: known.tables[name] for name in TABLES}
+        except exc.DBAPIError as error:
+            raise StorageError(f"The database {where} cannot be opened: {_reason(error)}.") from error
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+    def _is_current(self, connection: "Connection") -> bool:
+        from alembic.migration import MigrationContext
+
+        return MigrationContext.configure(connection).get_current_revision() == _script().get_current_head()
+
+    def _migrate(self, connection: "Connection") -> None:
+        from alembic.config import Config
+        from alembic.runtime.environment import EnvironmentContext
+
+        script = _script()
+        if connection.dialect.name == "postgresql":  # of servers that start together one migrates
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305134)")
+        context = EnvironmentContext(Config(), script, fn=lambda at, _: script._upgrade_revs("head", at))  # type: ignore[arg-type]
+        with context:
+            context.configure(connection=connection)
+            context.run_migrations()
+
+
+def storage_error(error: Exception) -> StorageError | None:
+    """Return what a database's or a file system's error means for state; None where it is something else."""
+    import errno
+
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, OSError):
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "The disk of the server is full" if is_full else "The server cannot store or read its files"
+        return StorageError(f"{what} ({error.strerror or error}).", is_full)
+    from sqlalchemy import exc
+
+    if isinstance(error, (exc.OperationalError, exc.InternalError, exc.TimeoutError)):
+        reason = _reason(error)
+        is_full = "full" in reason or "no space" in reason.lower()
+        return StorageError(f"The database of the server cannot be written or read ({reason}).", is_full)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _script():
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(MIGRATIONS), version_locations=[str(MIGRATIONS)])
+
+
+def _prepare_sqlite(connection, _record) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")  # with this log a killed process loses nothing
+    except Exception:  # a read-only file: reading must go on
+        pass
+    cursor.close()

@@ -1,0 +1,58 @@
+"""Servers of tests: real uvicorn on a free port, in a thread."""
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import openai
+import uvicorn
+from fakes import FakeDrawer
+
+from lens.serve.http import create_app
+from lens.serve.making import NO_HOOKS
+from lens.serve.settings import ServerSettings
+from lens.serve.store import open_store
+
+
+@contextmanager
+def serving(state, drawer=None, hooks=NO_HOOKS, **values):
+    """Start a server; yields its base, its store, its engine and a client of OpenAI's."""
+    drawer = drawer or FakeDrawer()
+    settings = ServerSettings.of({"state": state, "drain_s": 0.2} | values)
+    store = open_store(settings)
+    app = create_app(drawer, settings, store, hooks)
+    config = uvicorn.Config(app, "127.0.0.1", 0, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with client_of(base) as client:
+                yield SimpleNamespace(
+                    base=base, store=store, drawer=drawer, app=app, client=client, settings=settings
+                )
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            store.close()
+
+
+def client_of(base, key="none"):
+    return openai.OpenAI(base_url=f"{base}/v1", api_key=key, max_retries=0, timeout=30)
+
+
+def until(claim, timeout_s=10.0):
+    """Wait until a claim holds; return what it returned."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := claim()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
