@@ -25,10 +25,12 @@ def test_a_prompt_longer_than_the_encoder_reads_costs_no_more():
     assert guessed_text_tokens("x" * 100_000) == guessed_text_tokens("x" * 50_000)
 
 
-@pytest.mark.parametrize(("strength", "steps"), [(None, 20), (1.0, 20), (0.5, 10), (0.01, 1)])
+@pytest.mark.parametrize(("strength", "steps"), [(None, 12), (1.0, 20), (0.5, 10), (0.01, 1)])
 def test_a_picture_to_start_from_leaves_its_strengths_share_of_the_steps(strength, steps):
     request = replace(PLAIN, steps=20, image=Path("start.png"), strength=strength)
     assert work_of(request).steps == steps
+    if strength is None:  # with a mask it starts from noise
+        assert work_of(replace(request, mask=Path("mask.png"))).steps == 20
 
 
 def test_seconds_are_tokens_times_steps_and_pictures_to_decode():

@@ -2,13 +2,14 @@
 
 Rates are seconds a token: of a step of the denoiser, and of the decoder, for each model. A line through zero:
 attention's square and the fixed part of a step are inside the rate that recent packs had, so estimates follow
-the traffic there is. Knows nothing of torch.
+the traffic there is. Knows nothing of models in memory.
 """
 
 import threading
 from dataclasses import dataclass
 
 from lens.core.geometry import SIDE_STEP_PX
+from lens.sampling.request import DEFAULT_STRENGTH
 from lens.serve.requests import DrawRequest
 
 GUESSED_RATE_S = 1e-4
@@ -39,8 +40,14 @@ def work_of(request: DrawRequest) -> Work:
     if request.guidance != 1:
         tokens += image + guessed_text_tokens(request.negative_prompt)
     # Of the steps of a whole path, a picture to start from leaves its strength's share.
-    share = 1.0 if request.strength is None else request.strength
-    return Work(tokens, max(1, round(request.steps * share)), image, 1 + request.previews)
+    return Work(tokens, max(1, round(request.steps * strength_of(request))), image, 1 + request.previews)
+
+
+def strength_of(request: DrawRequest) -> float:
+    """Return how much noise a picture starts from: all of it, but where another picture shows through."""
+    if request.strength is not None:
+        return request.strength
+    return 1.0 if request.image is None or request.mask is not None else DEFAULT_STRENGTH
 
 
 def guessed_text_tokens(text: str) -> int:

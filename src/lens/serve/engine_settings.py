@@ -11,7 +11,7 @@ class EngineSettings(Settings):
     device: str = "cpu"
     """Where torch computes."""
     dtype: str = "float32"
-    """Precision of the weights; what a picture shares a pack with shows in bfloat16, and not in float32."""
+    """Precision of the weights. That pictures do not depend on their company is tested in float32."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the engine; torch's own number where it is open."""
     loads_at_start: bool = True

@@ -153,9 +153,11 @@ def packed_velocities(denoiser: Any, pack: Sequence[Pass]) -> Sequence[Tensor]:
     Shapes: -> (I, C) each.
     """
     dtype, device = working_dtype(denoiser), pack[0].x.device
+    pictures, texts = [one.x.to(dtype) for one in pack], [one.text for one in pack]
+    is_alone = len(pack) == 1  # then a batch of one takes a fifth less time
     velocities = denoiser(
-        hidden_states=[one.x.to(dtype) for one in pack],
-        encoder_hidden_states=[one.text for one in pack],
+        hidden_states=pictures[0][None] if is_alone else pictures,
+        encoder_hidden_states=[layer[None] for layer in texts[0]] if is_alone else texts,
         timestep=torch.tensor([one.sigma for one in pack], dtype=torch.float32, device=device),
         img_shapes=[(1, *one.cells) for one in pack],
         return_dict=False,

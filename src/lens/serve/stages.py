@@ -21,7 +21,7 @@ from lens.sampling import request as sampling
 from lens.sampling.denoising import runs_on
 from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings, versions_here
 from lens.sampling.solvers import STEPS
-from lens.serve.cost import CostModel
+from lens.serve.cost import CostModel, strength_of
 from lens.serve.engine_settings import EngineSettings
 from lens.serve.offered import Adapters, LoadedModel, LoadedModels, Offered, TextSource
 from lens.serve.requests import DrawRequest
@@ -118,9 +118,7 @@ class Stages:
 
     def settings_of(self, request: DrawRequest) -> PictureSettings:
         """Return everything that decided a picture."""
-        offer, strength = self.offered.models[request.model], request.strength
-        if request.image is not None and strength is None:
-            strength = sampling.DEFAULT_STRENGTH if request.mask is None else 1.0
+        offer = self.offered.models[request.model]
         device = str(self._models[request.model].pipeline._execution_device)
         return PictureSettings(
             prompt=request.prompt,
@@ -136,7 +134,7 @@ class Stages:
             loras=tuple(self._lora_used(lora.name, lora.weight) for lora in request.loras),
             init_image=self._file_used(request.image),
             mask=self._file_used(request.mask),
-            strength=strength,
+            strength=None if request.image is None else strength_of(request),
             dtype=self.settings.dtype,
             device=device,
             threads=torch.get_num_threads() if device == "cpu" else None,
