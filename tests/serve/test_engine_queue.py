@@ -20,10 +20,12 @@ from lens.errors import (
     SettingError,
 )
 from lens.serve import slots
+from lens.serve.cost import work_of
 from lens.serve.engine import Engine
 from lens.serve.engine_settings import EngineSettings
 from lens.serve.offered import Offered
 from lens.serve.requests import Done, Drawing, DrawRequest, Failed, LoraWanted, Waiting
+from lens.serve.tickets import EngineTicket
 
 WAIT_S = 60.0
 DOT = DrawRequest("lens-nano-turbo", "a star", seed=0, height=64, width=64, steps=2, guidance=1.0)
@@ -263,6 +265,45 @@ def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkey
         with pytest.raises(MemoryNeedError):
             engine.submit(DOT).result(WAIT_S)
         monkeypatch.setattr(slots, "packed_velocities", whole)
+        engine.submit(DOT).result(WAIT_S)
+
+
+def test_no_more_tokens_are_in_flight_than_are_allowed_but_a_large_picture_is_drawn_alone(offered):
+    of_one = work_of(DOT).step_tokens
+    with Engine(offered, EngineSettings(max_tokens=2 * of_one, loads_at_start=False)) as engine:
+        engine.wait_until_ready(0.5)  # there is nothing to wait for: the model loads with the first request
+        together, step = [], engine._stages.step
+
+        def watched(model, loras, slots):
+            together.append([slot.cells for slot in slots])
+            return step(model, loras, slots)
+
+        engine._stages.step = watched
+        requests = [replace(DOT, seed=seed, caller="a") for seed in range(5)]
+        requests.insert(2, replace(DOT, height=128, width=128))
+        tickets = [engine.submit(request) for request in requests]
+        for ticket in tickets:
+            ticket.result(WAIT_S)
+    assert max(map(len, together)) == 2
+    assert all(len(cells) == 1 for cells in together if (8, 8) in cells)
+
+
+def test_an_error_of_the_engine_itself_answers_those_it_hits_and_the_next_are_drawn(offered, monkeypatch):
+    with Engine(offered) as engine:
+        with held(engine):
+            tickets = [engine.submit(replace(DOT, seed=seed)) for seed in range(2)]
+            monkeypatch.setattr(engine._stages, "settings_of", lambda request: 1 / 0)
+        for ticket in tickets:
+            with pytest.raises(ZeroDivisionError):
+                ticket.result(WAIT_S)
+        monkeypatch.undo()
+        engine.submit(DOT).result(WAIT_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_drop_unwanted", lambda: 1 / 0)
+            engine._to_start.append(lost := EngineTicket(DOT, lambda _: None))
+            engine.submit(replace(DOT, deadline_s=0.5))
+            with pytest.raises(ZeroDivisionError):
+                lost.result(WAIT_S)
         engine.submit(DOT).result(WAIT_S)
 
 

@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 LOOK_AT_QUEUE_EVERY_S = 0.1
 """How often those who wait are told their place or that it is too late, at most."""
 
+AFTER_FAILURE_S = 0.1
+"""Rest after an error of the engine's own, which may come again."""
+
 
 @dataclass(eq=False)
 class Running:
@@ -196,6 +199,7 @@ class Engine:
             except Exception as error:  # ours; whoever is waiting must still get an answer
                 log.exception("The engine failed at something that belongs to no picture.")
                 self._fail_all(error, waiting_too=False)
+                time.sleep(AFTER_FAILURE_S)
         self._fail_all(_draining(), waiting_too=True)
 
     def _load_at_start(self) -> None:
