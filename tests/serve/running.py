@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import httpx2
 import openai
 import uvicorn
 from fakes import FakeDrawer
@@ -18,7 +19,7 @@ from lens.serve.store import open_store
 
 @contextmanager
 def serving(state, drawer=None, hooks=NO_HOOKS, **values):
-    """Start a server; yields its base, its store, its engine and a client of OpenAI's."""
+    """Start a server; yields its parts, a client of OpenAI's, and a plain one as `http`."""
     drawer = drawer or FakeDrawer()
     settings = ServerSettings.of({"state": state, "drain_s": 0.2} | values)
     store = open_store(settings)
@@ -35,10 +36,9 @@ def serving(state, drawer=None, hooks=NO_HOOKS, **values):
             time.sleep(0.01)
         base = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            with client_of(base) as client:
-                yield SimpleNamespace(
-                    base=base, store=store, drawer=drawer, app=app, client=client, settings=settings
-                )
+            with client_of(base) as client, httpx2.Client(base_url=base) as http:
+                parts = {"store": store, "drawer": drawer, "app": app, "settings": settings}
+                yield SimpleNamespace(base=base, client=client, http=http, **parts)
         finally:
             server.should_exit = True
             thread.join(10)

@@ -4,6 +4,7 @@ import logging
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from socket import SOCK_STREAM, create_server, getaddrinfo, socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -116,9 +117,12 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
     store = open_store(settings)
     try:
         settings.check_exposure(has_key=bool(store.keys.all()))
-        hooks, drawer = hooks_of(settings), engine_of(settings)
-        app = app_of(drawer, settings, store, hooks, has_studio)
-        _listen(app, settings)
+        with _bound(settings) as listening:
+            hooks, drawer = hooks_of(settings), engine_of(settings)
+            try:
+                _listen(app_of(drawer, settings, store, hooks, has_studio), settings, listening)
+            finally:
+                drawer.drain(timeout_s=0)
     finally:
         store.close()
 
@@ -135,12 +139,15 @@ def engine_of(settings: "ServerSettings") -> "Drawer":
 
 
 def hooks_of(settings: "ServerSettings") -> "Hooks":
-    """Return what stands between requests and pictures: policy, marks, a language model."""
+    """Return what stands between requests and pictures: policy, marks, a language model, a tokenizer."""
     from lens.serve.enhance import Enhancer
     from lens.serve.making import Hooks
     from lens.serve.moderation import Policy
+    from lens.serve.offered import Offered
     from lens.serve.provenance import Signer, marked
+    from lens.serve.text_tokens import TextTokens
 
+    offered = Offered.of_names(settings.models, settings.loras)
     policy = Policy.of(settings.policy, settings.state.absolute() / "refusals.jsonl")
     signer = Signer.of(settings.signing, settings.state.absolute()) if settings.is_signing else None
     if signer is not None and signer.is_test:
@@ -150,6 +157,7 @@ def hooks_of(settings: "ServerSettings") -> "Hooks":
         check_prompt=policy.check_prompt,
         check_picture=policy.check_picture if policy.checks_pictures else None,
         enhance=Enhancer(settings.enhance) if settings.enhance else None,
+        count_tokens=TextTokens({name: offer.folder for name, offer in offered.models.items()}),
     )
 
 
@@ -187,13 +195,21 @@ def _with_studio(
     return mount_studio(app, drawer, gallery, hooks, auth)
 
 
-def _listen(app: "FastAPI", settings: "ServerSettings") -> None:
+def _bound(settings: "ServerSettings") -> socket:
+    """Return a socket at the address, taken before anything that takes long."""
+    try:
+        family = getaddrinfo(settings.host, settings.port, type=SOCK_STREAM)[0][0]
+        return create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        address = f"{settings.host}:{settings.port}"
+        fix = f"({error.strerror or error}) Choose another with --port or --host."
+        raise SettingError("port", address, "an address that can be listened at", fix) from error
+
+
+def _listen(app: "FastAPI", settings: "ServerSettings", listening: socket) -> None:
     import uvicorn
 
     from lens.serve.http import drain
-
-    def say(address: str) -> None:
-        log.info("serving at %s", address)
 
     class Server(uvicorn.Server):
         """On the first signal finishes what was taken on; on the second ends at once."""
@@ -202,10 +218,8 @@ def _listen(app: "FastAPI", settings: "ServerSettings") -> None:
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            for server in self.servers:
-                for socket in server.sockets:
-                    host, port = socket.getsockname()[:2]
-                    say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            host, port = listening.getsockname()[:2]
+            log.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             if self.is_ending:
@@ -223,13 +237,11 @@ def _listen(app: "FastAPI", settings: "ServerSettings") -> None:
 
     config = uvicorn.Config(
         app,
-        settings.host,
-        settings.port,
         log_level="warning",
         timeout_graceful_shutdown=10,
         server_header=False,
     )
-    Server(config).run()
+    Server(config).run(sockets=[listening])
 
 
 def _settings(

@@ -61,14 +61,14 @@ def images_router(serving: Serving) -> "APIRouter":
     router = APIRouter(prefix="/v1", tags=["images"])
 
     @router.post("/images/generations", response_model=None)
-    async def generate(body: Generation, request: Request) -> Response | dict[str, Any]:
+    async def generate(body: Generation, request: Request) -> Response:
         """Draw pictures from words."""
         serving.maker.check_draining()
         wanted = await asyncio.to_thread(serving.wanted, body, caller_of(request))
         return await _answered(serving, request, body, wanted, "image_generation")
 
     @router.post("/images/edits", response_model=None, openapi_extra=_edit_document())
-    async def edit(request: Request) -> Response | dict[str, Any]:
+    async def edit(request: Request) -> Response:
         """Draw a picture from a picture and words, or draw the part under a mask anew."""
         serving.maker.check_draining()
         async with request.form(max_files=4, max_fields=40, max_part_size=2**20) as form:
@@ -117,7 +117,7 @@ def sources_of(serving: Serving, model: str | None, image: bytes | None, mask: b
 
 def usage_of(serving: Serving, wanted: Wanted) -> dict[str, Any]:
     """Return the tokens of a request, as OpenAI's API counts them."""
-    text, image = num_text_tokens(serving.drawer, wanted), wanted.output_tokens * wanted.count
+    text, image = num_text_tokens(serving.maker.hooks, wanted), wanted.output_tokens * wanted.count
     details = {"text_tokens": text, "image_tokens": wanted.output_tokens if wanted.draw.image else 0}
     put_in = sum(details.values())
     return {
@@ -131,8 +131,8 @@ def usage_of(serving: Serving, wanted: Wanted) -> dict[str, Any]:
 
 async def _answered(
     serving: Serving, request: "Request", body: Generation, wanted: Wanted, kind: str
-) -> "Response | dict[str, Any]":
-    from fastapi.responses import StreamingResponse
+) -> "Response":
+    from fastapi.responses import Response, StreamingResponse
 
     wanted = await asyncio.to_thread(serving.maker.prepared, wanted, bool(body.enhance))
     tickets = await asyncio.to_thread(serving.maker.submit, wanted)
@@ -147,38 +147,39 @@ async def _answered(
     made = await all_made(tickets, serving.maker, wanted, request.is_disconnected)
     if made is None:
         raise Cancelled("The caller went away.")
-    data = await _data(serving, request, body, wanted, made)
+    content = await asyncio.to_thread(_document, serving, request, body, wanted, made)
+    return Response(content, media_type="application/json")
+
+
+def _document(
+    serving: Serving, request: "Request", body: Generation, wanted: Wanted, made: list[Made]
+) -> bytes:
+    """Return the answer's bytes: tens of megabytes, perhaps, and so not made in the loop."""
+    if body.response_format == "url":
+        places = [{"url": url} for url in _stored(serving, request, wanted, made)]
+    else:
+        places = [{"b64_json": base64.b64encode(one.content).decode()} for one in made]
+    data = [place | {"seed": one.settings.seed} for place, one in zip(places, made, strict=True)]
     if wanted.original_prompt is not None:
         data = [one | {"revised_prompt": wanted.draw.prompt} for one in data]
     facts = {"created": int(time.time()), "data": data, "background": "opaque", "model": wanted.draw.model}
     facts |= {"output_format": wanted.output_format, "quality": wanted.quality, "size": wanted.size}
-    return facts | {"usage": usage_of(serving, wanted)}
+    return json.dumps(facts | {"usage": usage_of(serving, wanted)}).encode()
 
 
-async def _data(
-    serving: Serving, request: "Request", body: Generation, wanted: Wanted, made: list[Made]
-) -> list[dict[str, Any]]:
-    if body.response_format != "url":
-        return [
-            {"b64_json": base64.b64encode(one.content).decode(), "seed": one.settings.seed} for one in made
+def _stored(serving: Serving, request: "Request", wanted: Wanted, made: list[Made]) -> list[str]:
+    """Store pictures as a job that is done already; return their addresses."""
+    jobs = serving.store.jobs
+    job = jobs.add(caller_of(request).owner, wanted.to_json(), wanted.count, status=DONE)
+    try:
+        pictures = [
+            jobs.add_picture(job, number, one.content, wanted.output_format, one.settings)
+            for number, one in enumerate(made)
         ]
-
-    def store() -> list[str]:
-        jobs = serving.store.jobs
-        owner = caller_of(request).owner
-        job = jobs.add(owner, wanted.to_json(), wanted.count, status=DONE)
-        try:
-            return [
-                jobs.add_picture(job, number, one.content, wanted.output_format, one.settings).id
-                for number, one in enumerate(made)
-            ]
-        except BaseException:
-            jobs.delete(job.id)
-            raise
-
-    ids = await asyncio.to_thread(store)
-    urls = [serving.picture_url(request, picture_id, wanted.output_format) for picture_id in ids]
-    return [{"url": url, "seed": one.settings.seed} for url, one in zip(urls, made, strict=True)]
+    except BaseException:
+        jobs.delete(job.id)
+        raise
+    return [serving.picture_url(request, picture.id, picture.format) for picture in pictures]
 
 
 async def _streamed(

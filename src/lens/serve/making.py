@@ -5,6 +5,7 @@ Knows nothing of HTTP or of jobs.
 """
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -50,6 +51,8 @@ class Hooks:
     """(picture, caller); raises what the caller is told. Previews are pictures too."""
     enhance: Callable[[str], str] | None = None
     """A prompt written out."""
+    count_tokens: Callable[[str, str], int] | None = None
+    """(model, text) -> tokens of the text; None counts words and signs."""
 
 
 NO_HOOKS = Hooks()
@@ -132,14 +135,13 @@ class Maker:
             self.hooks.check_prompt(wanted.draw.prompt, wanted.draw.caller)
 
 
-def num_text_tokens(drawer: Drawer, wanted: Wanted) -> int:
-    """Return the text tokens of a request: by the engine, or as words and signs where it does not tell."""
-    count = getattr(drawer, "num_text_tokens", None)
-    if count is not None:
-        return count(wanted.draw)
-    import re
-
-    return len(re.findall(r"\w+|[^\w\s]", f"{wanted.draw.prompt} {wanted.draw.negative_prompt}"))
+def num_text_tokens(hooks: Hooks, wanted: Wanted) -> int:
+    """Return the tokens of a request's texts."""
+    draw = wanted.draw
+    texts = (draw.prompt, draw.negative_prompt)
+    if hooks.count_tokens is not None:
+        return sum(hooks.count_tokens(draw.model, text) for text in texts)
+    return sum(len(re.findall(r"\w+|[^\w\s]", text)) for text in texts)
 
 
 def _encoded(image: Image.Image, wanted: Wanted) -> bytes:

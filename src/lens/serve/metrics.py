@@ -21,21 +21,21 @@ class Metrics:
     def __init__(self, drawer: Drawer, jobs: Jobs):
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
-        self.registry: CollectorRegistry = CollectorRegistry()
-        self.registry.register(_Collector(drawer, jobs))  # type: ignore[arg-type]
+        self.all: CollectorRegistry = CollectorRegistry()
+        self.all.register(_Collector(drawer, jobs))  # type: ignore[arg-type]
         self.requests = Counter(
-            "lens_http_requests", "Requests answered.", ["route", "status"], registry=self.registry
+            "lens_http_requests", "Requests answered.", ["route", "status"], registry=self.all
         )
         self.request_seconds = Histogram(
             "lens_http_request_seconds", "Seconds to the end of the answer.", ["route"],
-            registry=self.registry, buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
+            registry=self.all, buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
         )  # fmt: skip
 
     def text(self) -> bytes:
         """Return all numbers in Prometheus' own form."""
         from prometheus_client import generate_latest
 
-        return generate_latest(self.registry)
+        return generate_latest(self.all)
 
 
 class _Collector:

@@ -264,7 +264,7 @@ class JobRunner:
         if self._settings.keep_jobs_days is not None:
             self._jobs.delete_old(self._settings.keep_jobs_days * DAY_S)
         used = self._jobs.uploads_in_use()
-        self._store.uploads.delete_unused(used, older_than_s=3600, now=time.time())
+        self._store.uploads.delete_unused(used)
 
 
 def _is_storage(error: Exception) -> bool:

@@ -5,6 +5,7 @@ One server holds a state folder at a time. Knows nothing of HTTP or of engines.
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,6 +16,9 @@ from lens.serve.jobs import Jobs
 from lens.serve.keys import Keys
 from lens.serve.pictures_store import PicturesStore
 from lens.serve.settings import ServerSettings
+
+UNUSED_S = 3600.0
+"""How long an upload stays that no job names: a request that is answered at once may need it."""
 
 
 class Uploads:
@@ -35,8 +39,9 @@ class Uploads:
 
         return write_over(path, write)
 
-    def delete_unused(self, used: set[str], older_than_s: float, now: float) -> None:
-        """Delete what no job names any more and nobody sent lately."""
+    def delete_unused(self, used: set[str], older_than_s: float = UNUSED_S) -> None:
+        """Delete what no job names any more and nobody sent lately: it may be on its way to a job."""
+        now = time.time()
         for path in self._folder.glob("*.*") if self._folder.is_dir() else ():
             if str(path) not in used and path.stat().st_mtime < now - older_than_s:
                 path.unlink(missing_ok=True)

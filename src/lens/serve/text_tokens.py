@@ -1,0 +1,34 @@
+"""How many tokens a text has for a model, by the tokenizer in its folder. Loads no torch."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lens.models.checkpoints.folder import component_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class TextTokens:
+    """Counts tokens; safe to share among threads."""
+
+    def __init__(self, folders: Mapping[str, Path]):
+        """Take the folder of each model that is offered, by its name."""
+        self._folders = folders
+        self._known: dict[Path, Tokenizer] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, model: str, text: str) -> int:
+        """Return the tokens of a text, without those that every prompt has around it."""
+        if not text:
+            return 0
+        path = component_folder(self._folders[model], "tokenizer").resolve() / "tokenizer.json"
+        with self._lock:
+            tokenizer = self._known.get(path)
+            if tokenizer is None:
+                from tokenizers import Tokenizer
+
+                tokenizer = self._known[path] = Tokenizer.from_file(str(path))
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)

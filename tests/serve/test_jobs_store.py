@@ -1,0 +1,221 @@
+"""Jobs, pictures and keys in SQLite and in a real PostgreSQL."""
+
+import threading
+import warnings
+from types import SimpleNamespace
+
+import postgres
+import pytest
+import sqlalchemy as sa
+
+from lens.errors import QueueFullError, SettingError
+from lens.sampling.picture_files import PictureSettings
+from lens.serve.database import MIGRATIONS, Database, StorageError
+from lens.serve.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, Jobs
+from lens.serve.keys import Keys
+from lens.serve.pictures_store import PicturesStore
+
+SETTINGS = PictureSettings(
+    prompt="a fox", seed=3, width=48, height=32, steps=4, guidance=1.0, solver="euler",
+    model="lens-nano-turbo", model_hash="0" * 64, dtype="float32", device="cpu",
+)  # fmt: skip
+REQUEST = {"draw": {"prompt": "a fox", "image": None, "mask": None}}
+
+
+@pytest.fixture(scope="module")
+def postgres_url():
+    obstacle = postgres.missing()
+    if obstacle:
+        warnings.warn(f"THE JOB STORE WAS NOT TESTED ON POSTGRESQL: {obstacle}", stacklevel=1)
+        pytest.skip(f"NOT TESTED on PostgreSQL: {obstacle}")
+    with postgres.postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request, tmp_path):
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'lens.sqlite'}"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    database = Database(url)
+    with database.engine.begin() as connection:
+        for table in ("pictures", "jobs", "keys"):
+            connection.execute(database.tables[table].delete())
+    jobs = Jobs(database, PicturesStore(str(tmp_path / "pictures")))
+    yield SimpleNamespace(jobs=jobs, keys=Keys(database), database=database, url=url, folder=tmp_path)
+    database.close()
+
+
+def files(store):
+    return sorted(path.name for path in (store.folder / "pictures").rglob("*.*"))
+
+
+def test_a_job_is_found_again_by_its_owner_alone(store):
+    job = store.jobs.add("ann", REQUEST, 2)
+    assert store.jobs.get(job.id, "ann") == job == store.jobs.get(job.id)
+    assert (job.status, job.count, job.request) == (QUEUED, 2, REQUEST)
+    assert store.jobs.get(job.id, "bob") is None
+
+
+def test_lists_come_in_pages_the_newest_first(store):
+    added = [store.jobs.add("ann", REQUEST, 1).id for _ in range(5)]
+    store.jobs.add("bob", REQUEST, 1)
+    first = store.jobs.list("ann", limit=3)
+    rest = store.jobs.list("ann", limit=3, after=first[-1].id)
+    assert [job.id for job in first + rest] == added[::-1]
+    store.jobs.finish(added[0], CANCELLED)
+    assert [job.id for job in store.jobs.list("ann", (CANCELLED,))] == [added[0]]
+
+
+def test_the_same_key_finds_the_same_job_and_another_request_is_refused(store):
+    first = store.jobs.add("ann", REQUEST, 1, "key-1", {"prompt": "a fox"})
+    assert store.jobs.add("ann", REQUEST, 1, "key-1", {"prompt": "a fox"}) == first
+    assert store.jobs.add("bob", REQUEST, 1, "key-1", {"prompt": "a fox"}).id != first.id
+    with pytest.raises(IdempotencyError, match="before"):
+        store.jobs.add("ann", REQUEST, 1, "key-1", {"prompt": "two foxes"})
+
+
+def test_one_key_at_the_same_moment_makes_one_job(store):
+    found = []
+
+    def add():
+        found.append(store.jobs.add("ann", REQUEST, 1, "key-2", {}).id)
+
+    threads = [threading.Thread(target=add) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and len(set(found)) == 1
+
+
+def test_owners_take_turns_and_their_own_jobs_come_in_order(store):
+    ann = [store.jobs.add("ann", REQUEST, 1).id for _ in range(3)]
+    bob = store.jobs.add("bob", REQUEST, 1).id
+    taken, served = [], []
+    while (job := store.jobs.take("server", served)) is not None:
+        taken.append(job.id)
+        served = [owner for owner in served if owner != job.owner] + [job.owner]
+    assert taken == [ann[0], bob, ann[1], ann[2]]
+
+
+def test_each_job_is_taken_once_however_many_ask(store):
+    ids = {store.jobs.add("ann", REQUEST, 1).id for _ in range(12)}
+    taken, lock = [], threading.Lock()
+
+    def take():
+        while (job := store.jobs.take("server")) is not None:
+            with lock:
+                taken.append(job.id)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 12 and set(taken) == ids
+
+
+def test_a_server_goes_on_with_its_own_jobs_and_those_that_others_left(store):
+    mine, others, left = (store.jobs.add("ann", REQUEST, 1).id for _ in range(3))
+    for runner in ("one", "two", "three"):
+        store.jobs.take(runner)
+    table = store.database.tables["jobs"]
+    with store.database.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.id == left).values(lease_until=1.0))
+    assert store.jobs.resume("one") == 2
+    states = {job_id: store.jobs.get(job_id).status for job_id in (mine, others, left)}
+    assert states == {mine: QUEUED, others: RUNNING, left: QUEUED}
+
+
+def test_what_is_over_stays_over(store):
+    job = store.jobs.add("ann", REQUEST, 1)
+    store.jobs.take("server")
+    assert store.jobs.finish(job.id, CANCELLED)
+    assert not store.jobs.finish(job.id, DONE, {"message": "late"})
+    assert (store.jobs.get(job.id).status, store.jobs.get(job.id).error) == (CANCELLED, None)
+
+
+def test_a_job_is_deleted_with_its_pictures_but_not_with_those_of_others(store):
+    one, two = (store.jobs.add("ann", REQUEST, 2) for _ in range(2))
+    store.jobs.add_picture(one, 0, b"same", "png", SETTINGS)
+    alone = store.jobs.add_picture(one, 1, b"alone", "png", SETTINGS)
+    store.jobs.add_picture(two, 0, b"same", "png", SETTINGS)
+    assert len(files(store)) == 2 and store.jobs.content(alone) == b"alone"
+    store.jobs.delete(one.id)
+    assert len(files(store)) == 1 and store.jobs.get(one.id) is None and store.jobs.picture(alone.id) is None
+    store.jobs.delete(two.id)
+    assert files(store) == []
+
+
+def test_a_picture_of_a_deleted_job_leaves_no_file(store):
+    job = store.jobs.add("ann", REQUEST, 1)
+    store.jobs.delete(job.id)
+    with pytest.raises(sa.exc.IntegrityError):
+        store.jobs.add_picture(job, 0, b"late", "png", SETTINGS)
+    assert files(store) == []
+
+
+def test_old_jobs_go_and_others_stay(store):
+    old, new, queued = (store.jobs.add("ann", REQUEST, 1).id for _ in range(3))
+    store.jobs.finish(old, DONE)
+    store.jobs.finish(new, DONE)
+    table = store.database.tables["jobs"]
+    with store.database.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.id.in_([old, queued])).values(finished_at=1.0))
+    assert store.jobs.delete_old(86400) == 1
+    assert {job.id for job in store.jobs.list()} == {new, queued}
+
+
+def test_a_caller_has_a_limited_number_of_unfinished_jobs(store):
+    for _ in range(2):
+        store.jobs.add("ann", REQUEST, 1, waiting_limit=2)
+    with pytest.raises(QueueFullError):
+        store.jobs.add("ann", REQUEST, 1, waiting_limit=2)
+    store.jobs.add("bob", REQUEST, 1, waiting_limit=2)
+
+
+def test_keys_are_kept_as_hashes_and_can_be_taken_away(store):
+    key = store.keys.add("ann", 30)
+    found = store.keys.of(key)
+    assert found is not None and (found.name, found.requests_per_minute) == ("ann", 30)
+    assert store.keys.of(key + "x") is None
+    with store.database.engine.connect() as connection:
+        assert key not in str(connection.execute(store.database.tables["keys"].select()).all())
+    with pytest.raises(SettingError, match="no other key"):
+        store.keys.add("ann")
+    store.keys.remove("ann")
+    assert store.keys.of(key) is None
+    with pytest.raises(SettingError):
+        store.keys.remove("ann")
+
+
+def test_opening_again_changes_nothing(store):
+    job = store.jobs.add("ann", REQUEST, 1)
+    again = Database(store.url)
+    assert Jobs(again, store.jobs.files).get(job.id) == job
+    with again.engine.connect() as connection:
+        version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
+    again.close()
+    assert version == max(path.stem[1:5] for path in MIGRATIONS.glob("m*.py"))
+
+
+def test_a_database_that_cannot_be_used_is_named():
+    with pytest.raises(SettingError, match="database_url"):
+        Database("no url")
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+
+
+def test_files_can_lie_in_any_store_of_fsspec(tmp_path):
+    for url in (str(tmp_path / "here"), "memory://lens-test"):
+        place = PicturesStore(url)
+        name = place.put(b"content", ".png")
+        assert place.put(b"content", ".png") == name and place.get(name) == b"content"
+        place.delete(name)
+        place.delete(name)
+        with pytest.raises(FileNotFoundError):
+            place.get(name)
+    with pytest.raises(SettingError, match="pictures_url"):
+        PicturesStore("nowhere://bucket")
