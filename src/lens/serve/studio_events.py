@@ -82,7 +82,7 @@ class StudioEvents:
         given["loras"] = loras_of(given["loras"])
         given["image"] = self.gallery.keep_input(image) if image else None
         given["mask"] = self.gallery.keep_input(mask) if mask else None
-        texts = {name: given[name] or "" for name in ("prompt", "negative_prompt", "size")}
+        texts: dict[str, Any] = {name: given[name] or "" for name in ("prompt", "negative_prompt", "size")}
         return Form(**(given | texts))
 
     def draw(self, values: Sequence[Any], caller: str) -> Iterator[Screen]:
@@ -269,7 +269,7 @@ def loras_of(rows: Any) -> tuple[LoraWanted, ...]:
     """Return the LoRAs of a table of names and weights."""
     wanted = []
     for row in rows or ():
-        name, weight = (*row, None)[:2]
+        name, weight = (*row, None, None)[:2]
         if not name:
             continue
         try:

@@ -16,7 +16,9 @@ from lens.serve.gallery import Gallery
 from lens.serve.requests import DrawRequest, LoraWanted, OfferedModel
 
 MAX_COUNT = 10
-MAX_SEED = 2**31 - 1
+MAX_SEED = 2**53 - 1 - MAX_COUNT
+"""The largest that a browser keeps exactly."""
+RANDOM_SEEDS = 2**31
 SOLVERS = {"euler": "Euler, first order", "ab2": "Adams-Bashforth, second order"}
 PREVIEWS = 3
 
@@ -59,7 +61,7 @@ class Form:
 
 def with_seed(form: Form) -> Form:
     """Return the form with a new seed, unless its own is locked."""
-    return form if form.is_seed_locked else replace(form, seed=random.randint(0, MAX_SEED - MAX_COUNT))
+    return form if form.is_seed_locked else replace(form, seed=random.randrange(RANDOM_SEEDS))
 
 
 def request_of(form: Form, caller: str, seed: int | None = None) -> DrawRequest:

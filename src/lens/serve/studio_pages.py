@@ -17,7 +17,7 @@ from lens.serve.studio_look import SELECT
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 COPY = "(code) => { navigator.clipboard?.writeText(code); }"
-SURE = "(name) => confirm('Delete this picture?') ? name : null"
+SURE = "(sure, ...others) => [confirm('Delete this picture?'), ...others]"
 GO_TO_DRAW = "() => document.querySelector('#pages button[role=tab]').click()"
 
 
@@ -325,6 +325,7 @@ def gallery_page(events: StudioEvents, drawing: DrawPage) -> GalleryPage:
                     as_first = gr.Button("Compare as A", size="sm", elem_id="as-a", min_width=100)
                     as_second = gr.Button("Compare as B", size="sm", elem_id="as-b", min_width=100)
             line = gr.HTML("")
+            sure = gr.Checkbox(False, visible=False)
 
     def show(name: str | None) -> list[Any]:
         kept = events.selected(name)
@@ -339,6 +340,10 @@ def gallery_page(events: StudioEvents, drawing: DrawPage) -> GalleryPage:
             return [*show(name), events.listing(words, favourites)]
 
         return changed
+
+    def deleted(is_sure: bool, name: str | None, words: str, favourites: bool) -> list[Any]:
+        events.delete(name if is_sure else None)
+        return [*show(name), events.listing(words, favourites)]
 
     def restored(name: str | None, *given: Any) -> list[Any]:
         kept = events.selected(name)
@@ -355,9 +360,7 @@ def gallery_page(events: StudioEvents, drawing: DrawPage) -> GalleryPage:
     only.change(events.listing, listed, items, **QUIET)
     items.click(pick, None, shown, **QUIET)
     favour.click(change(events.toggle_favourite), [chosen, *listed], [*shown, items], **QUIET)
-    asked = gr.State(None)
-    sure = delete.click(None, chosen, asked, js=SURE)
-    sure.then(change(events.delete), [asked, *listed], [*shown, items], **QUIET)
+    delete.click(deleted, [sure, chosen, *listed], [*shown, items], js=SURE, **QUIET)
     done = restore.click(restored, [chosen, *drawing.controls.values()], drawing.restored, **QUIET)
     done.then(None, None, None, js=GO_TO_DRAW)
     for button, place, letter in ((as_first, first, "A"), (as_second, second, "B")):

@@ -1,0 +1,320 @@
+"""The studio in a real Chromium: typed into, pressed, reloaded, narrowed; a fake drawer, then the engine.
+
+Screenshots go into the documents where LENS_SCREENSHOTS=1.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from browser import chromium, served
+from fake_drawer import FakeDrawer, settings_of
+from PIL import Image
+
+from lens.sampling.picture_files import encode_picture
+from lens.serve.gallery import Gallery
+from lens.serve.making import Hooks
+from lens.serve.requests import DrawRequest
+from lens.serve.studio import mount_studio
+
+NOT_TESTED = (
+    "NOT TESTED: the studio in a browser (typing, previews, cancelling, reloading, gallery, dropping a "
+    "picture, phone width), as there is no Chromium here; `apt-get install chromium` brings one."
+)
+pytestmark = pytest.mark.skipif(chromium() is None, reason=NOT_TESTED)
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+DONE, PREVIEW = '.lens-tile[data-state="done"] img', '.lens-tile[data-state="preview"] img'
+
+
+def app_of(folder, drawer, enhance=None):
+    from fastapi import FastAPI
+
+    return mount_studio(FastAPI(), drawer, Gallery(folder), Hooks(enhance=enhance))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """One server for all: (address, drawer, gallery)."""
+    folder = tmp_path_factory.mktemp("studio") / "gallery"
+    drawer = FakeDrawer(step_s=0.12)
+    with served(app_of(folder, drawer, lambda prompt: f"{prompt}, in the rain")) as address:
+        yield address, drawer, Gallery(folder)
+
+
+@pytest.fixture
+def page(browser, site):
+    """A page of a visitor who was never here, and what it asked of other machines."""
+    context = browser.new_context(viewport=DESKTOP, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: problems.append(request.url) if is_elsewhere(request.url) else None)
+    page.goto(site[0])
+    page.wait_for_selector("#draw")
+    yield page
+    context.close()
+    assert problems == []
+
+
+def is_elsewhere(url):
+    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+def draw(page, prompt):
+    page.fill("#prompt textarea", prompt)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(f'{DONE}[alt="Picture 1: {prompt}"]')
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def test_a_prompt_is_drawn_by_keys_with_previews_steps_and_time_and_kept_over_a_reload(page, site):
+    _, drawer, gallery = site
+    page.get_by_label("16:9").check()
+    page.fill("#prompt textarea", "two red apples")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(PREVIEW)
+    page.wait_for_selector(r"#status >> text=/Step \d of 4, .*left/")
+    page.wait_for_selector(DONE)
+    assert page.evaluate(f"document.querySelector('{DONE}').naturalWidth") == 176
+    assert (drawer.asked[-1].width, drawer.asked[-1].height) == (176, 96)
+    assert page.locator(DONE).get_attribute("alt") == "Picture 1: two red apples"
+    page.reload()
+    page.wait_for_selector(DONE)
+    assert page.input_value("#prompt textarea") == "two red apples"
+    open_tab(page, "Gallery")
+    page.get_by_title("two red apples").click()
+    page.wait_for_selector("#detail >> text=176 x 96")
+    assert gallery.pictures()[0].settings.prompt == "two red apples"
+
+
+def test_escape_cancels_what_is_drawn_and_what_waits(page, site):
+    page.fill("#prompt textarea", "a slow bear")
+    page.fill("#count input", "4")
+    page.get_by_label("Base - 20 steps").check()
+    page.wait_for_timeout(500)
+    page.click("#draw")
+    page.wait_for_selector("#status >> text=picture 1 of 4")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#status >> text=Cancelled; 0 of 4 done.")
+    assert site[2].pictures("slow bear") == []
+
+
+def test_a_reload_in_the_middle_loses_nothing(page, site):
+    page.fill("#prompt textarea", "a patient fox")
+    page.get_by_label("Lens - 20 steps").check()
+    page.click("#draw")
+    page.wait_for_selector("#status >> text=/Step [1-9]/")
+    page.reload()
+    page.wait_for_selector("#status >> text=Step")
+    page.wait_for_selector(DONE)
+    assert len(site[2].pictures("patient fox")) == 1
+
+
+def test_the_gallery_is_searched_marked_compared_and_deleted_from(page, site):
+    for prompt in ("a green hat", "a green boat"):
+        draw(page, prompt)
+    open_tab(page, "Gallery")
+    page.fill("#search textarea, #search input", "green")
+    page.wait_for_selector("#gallery >> text=2 pictures")
+    for prompt, letter in (("a green hat", "a"), ("a green boat", "b")):
+        page.get_by_title(prompt).click()
+        page.wait_for_selector(f"#detail >> text={prompt}")
+        page.click(f"#as-{letter}")
+        page.wait_for_selector(f"text=This is {letter.upper()}")
+    page.click("#favour-chosen")
+    page.wait_for_selector("#gallery b")
+    open_tab(page, "Compare")
+    page.wait_for_selector(".lens-ab")
+    assert "a green hat" in page.inner_text(".lens-table")
+    open_tab(page, "Gallery")
+    page.get_by_label("Favourites only").check()
+    page.wait_for_selector("#gallery >> text=1 picture")
+    page.click("#pack")
+    page.wait_for_selector("#packed")
+    with page.expect_download() as download:
+        page.click("#packed")
+    assert Path(download.value.path()).read_bytes()[:2] == b"PK"
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.click("#delete")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#delete")
+    page.wait_for_selector("#gallery >> text=No picture here")
+    assert [kept.settings.prompt for kept in site[2].pictures("green")] == ["a green hat"]
+
+
+def test_a_dropped_picture_brings_its_settings_back(page, site, tmp_path):
+    request = DrawRequest("fake-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
+    with (tmp_path / "ship.webp").open("wb") as file:
+        encode_picture(Image.new("RGB", (384, 192), "blue"), settings_of(request), "webp", file)
+    page.set_input_files("#restore input[type=file]", tmp_path / "ship.webp")
+    page.wait_for_selector("#status >> text=Settings restored")
+    assert page.input_value("#prompt textarea") == "an old ship"
+    assert page.input_value("#seed input") == "77" and page.is_checked("#lock input")
+    page.click("#draw")
+    page.wait_for_selector(DONE)
+    asked = site[1].asked[-1]
+    assert (asked.model, asked.seed, asked.width, asked.height) == ("fake-base", 77, 384, 192)
+    assert (asked.steps, asked.guidance, asked.negative_prompt, asked.solver) == (9, 3.5, "fog", "ab2")
+
+
+def test_a_picture_is_drawn_from_another_and_a_lora_is_weighted(page, site):
+    draw(page, "a start")
+    page.click("#advanced > button")
+    page.click("#as-start")
+    page.wait_for_timeout(600)
+    page.click("#loras input")
+    page.get_by_role("option", name="ink").click()
+    page.wait_for_function("document.querySelector('#lora-weights')?.innerText.includes('ink')")
+    draw(page, "a goal")
+    asked = site[1].asked[-1]
+    assert asked.prompt == "a goal" and asked.image is not None and asked.mask is None
+    page.locator("#start canvas").last.scroll_into_view_if_needed()
+    box = page.locator("#start canvas").last.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.45)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.55, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    draw(page, "a painted goal")
+    asked = site[1].asked[-1]
+    share = sum(value > 0 for value in Image.open(asked.mask).getdata()) / 128**2
+    assert 0.001 < share < 0.5
+    assert [(lora.name, lora.weight) for lora in asked.loras] == [("ink", 1.0)]
+
+
+def test_the_seed_is_locked_and_reused(page, site):
+    draw(page, "one")
+    page.click("#reuse")
+    page.wait_for_function("document.querySelector('#lock input').checked")
+    draw(page, "two")
+    assert site[1].asked[-1].seed == site[1].asked[-2].seed
+
+
+def test_an_enhanced_prompt_is_shown_beside_the_old_one_and_can_be_changed(page):
+    page.fill("#prompt textarea", "a fox")
+    page.click("#enhance")
+    page.wait_for_function("document.querySelector('#after textarea')?.value == 'a fox, in the rain'")
+    assert page.input_value("#before textarea") == "a fox"
+    page.fill("#after textarea", "a fox in snow")
+    page.click("#use-enhanced")
+    page.wait_for_function("document.querySelector('#prompt textarea').value == 'a fox in snow'")
+
+
+def test_a_grid_is_drawn_as_a_sheet_and_code_can_be_copied(page):
+    page.fill("#prompt textarea", "a lemon")
+    page.click("#copy-python")
+    page.wait_for_selector("#python >> text=client.images.generate")
+    page.click("#copy-curl")
+    page.wait_for_selector("#curl >> text=v1/images/generations")
+    open_tab(page, "Grid")
+    page.fill("#x-values textarea", "1, 2")
+    page.fill("#y-values textarea", "1..2")
+    page.click("#draw-grid")
+    page.wait_for_selector("#grid-status >> text=Done: 4 pictures.")
+    page.wait_for_selector("#sheet img")
+
+
+def test_everything_has_a_name_that_screen_readers_tell_and_the_notice_is_there(page):
+    for role, name in (
+        ("textbox", "Prompt"), ("radio", "16:9"), ("radio", "Turbo - 4 steps"), ("checkbox", "Lock seed"),
+        ("spinbutton", "Seed"), ("spinbutton", "Pictures"), ("button", "Draw"), ("tab", "Gallery"),
+        ("button", "Dark or light"),
+    ):  # fmt: skip
+        assert page.get_by_role(role, name=name).count() >= 1, (role, name)
+    assert page.get_by_role("status").count() >= 1
+    assert "not for unattended production" in page.inner_text("footer.lens-notice")
+    assert page.locator("footer:visible").count() == 1, "ours alone"
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('#draw-columns button')].filter(b => b.offsetParent"
+        " && !(b.innerText.trim() || b.ariaLabel || b.title)).map(b => b.outerHTML)"
+    )
+    assert nameless == []
+
+
+def test_a_phone_shows_all_of_it_in_its_width_and_the_dark_is_remembered(browser, site):
+    context = browser.new_context(viewport=PHONE, has_touch=True, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.goto(site[0])
+    page.wait_for_selector("#draw")
+    assert page.locator("body.dark").count() == 0
+    draw(page, "a small fox")
+    for tab in ("Draw", "Gallery", "Compare", "Grid"):
+        open_tab(page, tab)
+        page.wait_for_timeout(150)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], tab
+    open_tab(page, "Draw")
+    edges = page.evaluate(
+        "[...document.querySelectorAll('#ratios label')].map(e => e.getBoundingClientRect().right)"
+    )
+    assert len(edges) == 9 and max(edges) <= PHONE["width"]
+    page.click("#dark")
+    page.reload()
+    page.wait_for_selector("body.dark #draw")
+    context.close()
+
+
+def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
+    """The engine itself behind the page; the documents' pictures are made here."""
+    from lens.serve.engine import Engine
+    from lens.serve.engine_settings import EngineSettings
+    from lens.serve.offered import Offered
+
+    names = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
+    engine = Engine(Offered.of_names(names), EngineSettings(threads=1, loads_at_start=False))
+    prompt = "two red apples to the left of a fox, on a blue background"
+    threads = threading.active_count()
+    try:
+        with served(app_of(tmp_path / "gallery", engine)) as address:
+            context = browser.new_context(viewport=DESKTOP, color_scheme="light")
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            page.goto(address)
+            page.wait_for_selector("#draw")
+            page.fill("#prompt textarea", prompt)
+            page.fill("#count input", "4")
+            page.click("#draw")
+            page.wait_for_function(f"document.querySelectorAll('{DONE}').length == 4")
+            picture(page, "studio_desktop.png")
+            page.set_viewport_size(PHONE)
+            picture(page, "studio_phone.png")
+            page.set_viewport_size(DESKTOP)
+            page.click("#dark")
+            open_tab(page, "Gallery")
+            page.locator(".lens-item").first.click()
+            page.wait_for_selector("#detail >> text=lens-nano-turbo")
+            picture(page, "studio_dark.png")
+            context.close()
+    finally:
+        engine.drain(10)
+    kept = Gallery(tmp_path / "gallery").pictures()
+    assert [one.settings.prompt for one in kept] == [prompt] * 4 and kept[0].settings.model_hash
+    assert len({Image.open(one.path).convert("RGB").tobytes() for one in kept}) == 4
+    assert threading.active_count() < threads + 20
+
+
+def picture(page, name):
+    if os.environ.get("LENS_SCREENSHOTS") != "1":
+        return
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    path = PICTURES / name
+    page.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+    assert path.stat().st_size < 200_000
