@@ -1,6 +1,7 @@
 """Who may ask, how much at once, and from where."""
 
 import io
+import re
 from pathlib import Path
 
 import httpx2
@@ -11,7 +12,7 @@ from running import client_of, serving, until
 
 from lens.app.main import main
 from lens.errors import SettingError
-from lens.serve.settings import ServerSettings
+from lens.serve.settings import Limits, ServerSettings
 
 PROMPT = "a fox"
 
@@ -110,6 +111,14 @@ def test_a_key_that_is_taken_away_stops_working(tmp_path, monkeypatch):
         assert httpx2.get(f"{server.base}/v1/models", headers=headers).status_code == 401
 
 
+def test_a_server_without_keys_goes_by_its_own_names_alone(tmp_path):
+    with serving(tmp_path, public_url="https://lens.example/") as server:
+        for host in ("evil.example", "lens.example", "localhost", "[::1]:8000"):
+            status = 421 if host == "evil.example" else 200
+            for path in ("/v1/models", "/readyz"):
+                assert server.http.get(path, headers={"Host": host}).status_code == status, host
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "lens.example"])
 def test_a_server_that_others_reach_needs_a_key(host):
     settings = ServerSettings(host=host)
@@ -138,3 +147,9 @@ def test_the_command_makes_keys_and_refuses_to_serve_others_without(tmp_path, ca
     assert main(["serve", "--set", "limits.nothing=1", *state]) == 2
     assert "known name" in capsys.readouterr().err
     assert {path.name for path in Path(tmp_path).iterdir()} >= {"lens.sqlite"}
+
+
+def test_the_guide_names_every_setting():
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text()
+    named = set(re.findall(r"`(\w+)`", guide.split("## Settings")[1]))
+    assert {*ServerSettings.model_fields, *Limits.model_fields} <= named

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from lens.serve.http_errors import Answer, ApiError, answer_of
 from lens.serve.keys import Key, Rates
@@ -52,7 +53,9 @@ class KeyCheck:
     def __init__(self, store: Store, settings: ServerSettings):
         self._keys, self._settings, self._rates = store.keys, settings, Rates()
         self._known: dict[str, tuple[float, Key | None]] = {}
-        self._has_key = (-KEYS_KNOWN_S, False)
+        self._has_key = (float("-inf"), False)
+        public = urlsplit(settings.public_url or "").hostname
+        self._own_names = {"localhost", "127.0.0.1", "::1", settings.host, public}
 
     async def caller_of(self, authorization: str | None) -> Caller:
         """Return who asks.
@@ -60,9 +63,7 @@ class KeyCheck:
         Raises: ApiError (401) without a key that is known, where one is needed; QueueFullError.
         """
         now = time.monotonic()
-        if now - self._has_key[0] > KEYS_KNOWN_S:
-            self._has_key = now, bool(await asyncio.to_thread(self._keys.all))
-        if not self._settings.needs_key(self._has_key[1]):
+        if not await self.is_needed():
             return Caller(OPEN_OWNER)
         kind, _, text = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not text.strip():
@@ -72,6 +73,23 @@ class KeyCheck:
             raise ApiError(401, "This key is not known here.", "invalid_api_key")
         self._rates.count(key.id, key.requests_per_minute or self._settings.limits.requests_per_minute)
         return Caller(key.id, key)
+
+    async def is_needed(self) -> bool:
+        """Return whether callers have to show a key."""
+        now = time.monotonic()
+        if now - self._has_key[0] > KEYS_KNOWN_S:
+            self._has_key = now, bool(await asyncio.to_thread(self._keys.all))
+        return self._settings.needs_key(self._has_key[1])
+
+    async def check_host(self, host: str) -> None:
+        """Raise ApiError where a server that asks for no key is called by another machine's name.
+
+        Web pages can have their own name lead to this machine (DNS rebinding), and would be let in.
+        """
+        name = urlsplit(f"//{host}").hostname
+        if name not in self._own_names and not await self.is_needed():
+            message = f"This server does not go by the name {name!r}. Its operator can set public_url."
+            raise ApiError(421, message, "misdirected_request")
 
     async def _key(self, text: str, now: float) -> Key | None:
         then, key = self._known.get(text, (-KEYS_KNOWN_S, None))
@@ -94,19 +112,19 @@ class Guard:
         path = scope.get("path", "")
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        if not path.startswith(GUARDED):
-            return await self._passed(scope, receive, send, None)
-        headers = dict(scope["headers"])
+        is_guarded = path.startswith(GUARDED)
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            if scope["method"] != "OPTIONS" and not path.startswith(BY_ADDRESS_ALONE):
-                shown = headers.get(b"authorization", b"").decode("latin-1")
-                scope.setdefault("state", {})["caller"] = await self._keys.caller_of(shown)
-            length = headers.get(b"content-length", b"0")
-            if not length.isdigit() or int(length) > self._body_bytes:
+            await self._keys.check_host(headers.get(b"host", "localhost"))
+            if is_guarded and scope["method"] != "OPTIONS" and not path.startswith(BY_ADDRESS_ALONE):
+                caller = await self._keys.caller_of(headers.get(b"authorization"))
+                scope.setdefault("state", {})["caller"] = caller
+            length = headers.get(b"content-length", "0")
+            if is_guarded and (len(length) > 15 or int(length) > self._body_bytes):
                 raise TooLargeError(self._body_bytes)
         except Exception as error:
             return await _answer(answer_of(error), send)
-        await self._passed(scope, receive, send, self._body_bytes)
+        await self._passed(scope, receive, send, self._body_bytes if is_guarded else None)
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
         """Pass a request on; count bytes of bodies that do not say how long they are, answer all errors."""
