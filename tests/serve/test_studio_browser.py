@@ -279,6 +279,7 @@ def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
     names = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
     engine = Engine(Offered.of_names(names), EngineSettings(threads=1, loads_at_start=False))
     prompt = "two red apples to the left of a fox, on a blue background"
+    other = "a fox above three lemons, on a green background"
     threads = threading.active_count()
     try:
         with served(app_of(tmp_path / "gallery", engine)) as address:
@@ -287,13 +288,14 @@ def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
             page.set_default_timeout(60_000)
             page.goto(address)
             page.wait_for_selector("#draw")
+            draw(page, other)
             page.fill("#prompt textarea", prompt)
             page.fill("#count input", "4")
             page.click("#draw")
             page.wait_for_function(f"document.querySelectorAll('{DONE}').length == 4")
             picture(page, "studio_desktop.png")
             page.set_viewport_size(PHONE)
-            picture(page, "studio_phone.png")
+            picture(page, "studio_phone.png", full_page=True)
             page.set_viewport_size(DESKTOP)
             page.click("#dark")
             open_tab(page, "Gallery")
@@ -304,17 +306,18 @@ def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
     finally:
         engine.drain(10)
     kept = Gallery(tmp_path / "gallery").pictures()
-    assert [one.settings.prompt for one in kept] == [prompt] * 4 and kept[0].settings.model_hash
-    assert len({Image.open(one.path).convert("RGB").tobytes() for one in kept}) == 4
+    assert [one.settings.prompt for one in kept] == [prompt] * 4 + [other] and kept[0].settings.model_hash
+    assert len({Image.open(one.path).convert("RGB").tobytes() for one in kept}) == 5
     assert threading.active_count() < threads + 20
 
 
-def picture(page, name):
+def picture(page, name, full_page=False):
     if os.environ.get("LENS_SCREENSHOTS") != "1":
         return
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
     path = PICTURES / name
-    page.screenshot(path=path)
-    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+    page.screenshot(path=path, full_page=full_page)
+    shot = Image.open(path).convert("RGB")
+    shot.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < 200_000

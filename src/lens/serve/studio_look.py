@@ -48,7 +48,8 @@ footer:not(.lens-notice) { display: none !important; }
 
 #size-line { margin: -8px 0 -4px; }
 #size-line p { margin: 0 0 0 2px; }
-#lock { padding-top: 32px; }
+#lock { padding-top: 34px; }
+#lock span { white-space: nowrap; }
 #variant .wrap { display: flex; flex-wrap: wrap; gap: 6px; }
 #actions { align-items: stretch; }
 #stage-column { gap: 8px; }
@@ -115,8 +116,7 @@ footer:not(.lens-notice) { display: none !important; }
   #draw-columns > .column:first-child { display: contents; }
   #stage-column { position: static; order: 2; }
   #advanced, #restore { order: 3; }
-  #numbers, #numbers > .form { flex-wrap: wrap; }
-  #lock { padding-top: 12px; }
+  #numbers .form { display: grid !important; grid-template-columns: 1fr 1fr; }
   #ratios .wrap { gap: 2px; }
   #ratios label { min-height: 58px; }
   #actions { position: sticky; bottom: 0; z-index: 20; padding: 8px 0;

@@ -151,9 +151,9 @@ def _main_controls(events: StudioEvents) -> dict[str, Any]:
             1, label="Pictures", precision=0, minimum=1, maximum=MAX_COUNT, elem_id="count", min_width=80
         )
         seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed", scale=2, min_width=120
+            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed", min_width=140
         )
-        lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", min_width=100)
+        lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", min_width=120)
     for control in (ratio, base):
         control.change(_size_line, [ratio, base], size, **QUIET)
     return {
