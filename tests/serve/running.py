@@ -24,25 +24,30 @@ def serving(state, drawer=None, hooks=NO_HOOKS, **values):
     settings = ServerSettings.of({"state": state, "drain_s": 0.2} | values)
     store = open_store(settings)
     app = create_app(drawer, settings, store, hooks)
-    config = uvicorn.Config(app, "127.0.0.1", 0, log_level="error", timeout_graceful_shutdown=1)
+    try:
+        with answering(app) as base, client_of(base) as client, httpx2.Client(base_url=base) as http:
+            parts = {"store": store, "drawer": drawer, "app": app, "settings": settings}
+            yield SimpleNamespace(base=base, client=client, http=http, **parts)
+    finally:
+        store.close()
+
+
+@contextmanager
+def answering(app):
+    """Serve an app; yields its address."""
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(128)
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        base = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            with client_of(base) as client, httpx2.Client(base_url=base) as http:
-                parts = {"store": store, "drawer": drawer, "app": app, "settings": settings}
-                yield SimpleNamespace(base=base, client=client, http=http, **parts)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(10)
-            store.close()
 
 
 def client_of(base, key="none"):
