@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import postgres
 import pytest
 import sqlalchemy as sa
+from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
 from lens.sampling.picture_files import PictureSettings
@@ -199,6 +200,19 @@ def test_opening_again_changes_nothing(store):
         version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
     again.close()
     assert version == max(path.stem[1:5] for path in MIGRATIONS.glob("m*.py"))
+
+
+def test_a_server_draws_its_jobs_from_either(store):
+    with serving(store.folder / "server", database_url=store.url) as server:
+        bodies = [{"prompt": "a fox", "n": 2, "user": "a\0b"}, {"prompt": "fail"}]
+        jobs = [server.http.post("/v1/jobs", json=body).json()["id"] for body in bodies]
+        until(lambda: store.jobs.num_open() == 0)
+        assert [store.jobs.get(job).status for job in jobs] == ["done", "failed"]
+        assert server.http.get(f"/v1/jobs/{jobs[0]}").json()["pictures"][1]["number"] == 1
+        assert server.http.get("/v1/jobs/%00").status_code == 404
+        assert len(server.http.get("/v1/jobs?limit=1&after=" + jobs[1]).json()["data"]) == 1
+        assert server.http.delete(f"/v1/jobs/{jobs[0]}").status_code == 200
+        assert store.jobs.get(jobs[0]) is None
 
 
 def test_a_database_that_cannot_be_used_is_named():

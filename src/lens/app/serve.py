@@ -120,7 +120,7 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
         with _bound(settings) as listening:
             hooks, drawer = hooks_of(settings), engine_of(settings)
             try:
-                _listen(app_of(drawer, settings, store, hooks, has_studio), settings, listening)
+                _listen(app_of(drawer, settings, store, hooks, has_studio), drawer, settings, listening)
             finally:
                 drawer.drain(timeout_s=0)
     finally:
@@ -206,7 +206,7 @@ def _bound(settings: "ServerSettings") -> socket:
         raise SettingError("port", address, "an address that can be listened at", fix) from error
 
 
-def _listen(app: "FastAPI", settings: "ServerSettings", listening: socket) -> None:
+def _listen(app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", listening: socket) -> None:
     import uvicorn
 
     from lens.serve.http import drain
@@ -215,11 +215,20 @@ def _listen(app: "FastAPI", settings: "ServerSettings", listening: socket) -> No
         """On the first signal finishes what was taken on; on the second ends at once."""
 
         is_ending = False
+        failure: Exception | None = None
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             host, port = listening.getsockname()[:2]
             log.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            threading.Thread(target=self._watch_loading, daemon=True).start()
+
+        def _watch_loading(self) -> None:
+            try:
+                getattr(drawer, "wait_until_ready", lambda: None)()
+                log.info("ready")
+            except Exception as error:
+                self.failure, self.should_exit = error, True
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             if self.is_ending:
@@ -241,7 +250,10 @@ def _listen(app: "FastAPI", settings: "ServerSettings", listening: socket) -> No
         timeout_graceful_shutdown=10,
         server_header=False,
     )
-    Server(config).run(sockets=[listening])
+    server = Server(config)
+    server.run(sockets=[listening])
+    if server.failure is not None:
+        raise server.failure
 
 
 def _settings(

@@ -120,6 +120,8 @@ class Jobs:
 
     def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """Return a job; None where there is none, or where it is not the owner's."""
+        if "\0" in job_id:  # no id has one, and PostgreSQL takes none
+            return None
         query = self._jobs.select().where(self._jobs.c.id == job_id)
         if owner is not None:
             query = query.where(self._jobs.c.owner == owner)
@@ -272,6 +274,8 @@ class Jobs:
 
     def picture(self, picture_id: str) -> Picture | None:
         """Return a picture by its id."""
+        if "\0" in picture_id:
+            return None
         query = self._pictures.select().where(self._pictures.c.id == picture_id)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()

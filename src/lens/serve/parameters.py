@@ -60,7 +60,7 @@ class Drawn(BaseModel):
     n: int | None = Field(None, ge=1, le=MOST_PICTURES)
     size: str | None = Field(None, description="WIDTHxHEIGHT in multiples of 16, or auto.")
     aspect_ratio: str | None = Field(None, description="W:H, one of nine from 1:2 to 2:1.")
-    base_resolution: int | None = None
+    base_resolution: int | None = Field(None, ge=16, le=4096)
     quality: Quality | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: int | None = Field(None, ge=0, le=100, description="100 is the best picture.")
