@@ -144,6 +144,7 @@ class FakeDrawer:
     def _drawn(self, ticket: FakeTicket) -> Event:
         request = ticket.request
         image = painted(request)
+        pause_s = self.step_s * (6 if "slowly" in request.prompt else 1)
         for step in range(request.steps):
             if ticket.is_cancelled:
                 return Failed(Cancelled("Cancelled."))
@@ -151,7 +152,7 @@ class FakeDrawer:
             if step < request.previews:
                 faint = Image.blend(Image.new("RGB", image.size, "gray"), image, (step + 1) / request.steps)
                 ticket.events.put(Preview(step, faint))
-            time.sleep(self.step_s)
+            time.sleep(pause_s)
         if "fault" in request.prompt:
             return Failed(RuntimeError("a secret of the inside"))
         return Done(image, settings_of(request))

@@ -53,6 +53,8 @@ def test_a_picture_is_told_of_step_by_step_and_kept(tmp_path):
     assert screens[-1].last == kept.name and kept.settings.seed == 5
     assert Image.open(kept.path).getpixel((0, 0)) == colour("two foxes", 5)
     assert events.drawer.asked[0].caller == "me" and events.drawer.asked[0].previews == 3
+    [remembered] = events.drawings.find(screens[-1].batch).images
+    assert max(remembered.size) == 64, "pictures are remembered small, as they are on disk"
 
 
 def test_several_pictures_wait_and_say_how_many_go_before(tmp_path):

@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from PIL import Image
@@ -21,6 +21,8 @@ from lens.serve.requests import Done, Drawer, Drawing, DrawRequest, Event, Faile
 MAX_UNDER_WAY = 16
 """Pictures of one batch that are with the engine at a time."""
 LONGEST_RETRY_S = 2.0
+SMALL_SIDE_PX = 64
+"""Of what a batch remembers of a picture that is kept."""
 REMEMBERED = 64
 """Batches that a reloaded page can find again."""
 
@@ -138,6 +140,7 @@ class Batch:
                     self._check(event.image, tile.request.caller)
                 if isinstance(event, Done) and self._gallery is not None:
                     kept = self._gallery.keep(event.image, event.settings)
+                    event = replace(event, image=_thumbnail(event.image))
             except Exception as error:
                 if isinstance(event, Preview):
                     continue  # the finished picture decides what is told
@@ -147,6 +150,9 @@ class Batch:
                     tile.preview = event.image
                 else:
                     tile.event, tile.kept = event, kept
+                if tile.is_over:
+                    tile.preview = None
+                    self._tickets.remove(ticket)
                 self._tell()
 
     def _num_under_way(self) -> int:
@@ -186,11 +192,22 @@ class Drawings:
         threading.Thread(target=batch.run, args=(self.drawer,), daemon=True).start()
         return batch
 
+    def forget(self, batch: Batch) -> None:
+        """Remember a batch, and its pictures, no longer."""
+        with self._lock:
+            self._batches.pop(batch.name, None)
+
     def find(self, name: str | None) -> Batch | None:
         """Return a batch by its name, while it is remembered."""
         with self._lock, suppress(KeyError, TypeError):
             return self._batches[name or ""]
         return None
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.thumbnail((SMALL_SIDE_PX, SMALL_SIDE_PX))
+    return image
 
 
 def seconds_left(batch: Batch) -> float | None:

@@ -19,6 +19,8 @@ from lens.serve.studio_look import HEAD, ON_LOAD, css, theme
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+NUM_THREADS = 256
+"""A page that watches pictures being drawn takes one."""
 Auth = Callable[[str, str], bool]
 """Whether a name and a password, such as a caller's key, may use the page."""
 
@@ -40,7 +42,7 @@ def mount_studio(
         page,
         path="/",
         auth=auth,
-        auth_message="A key of this server, as the password.",
+        auth_message="Any name, and a key of this server as the password.",
         allowed_paths=[str(gallery.folder.absolute())],
         theme=theme(),
         css=css(),
@@ -63,7 +65,8 @@ def studio(drawer: Drawer, gallery: Gallery, hooks: Hooks = NO_HOOKS) -> Any:
     Raises: LensError where Gradio is not installed.
     """
     gr = gradio()
-    from lens.serve.studio_pages import compare_page, draw_page, gallery_page, grid_page
+    from lens.serve.studio_draw import draw_page
+    from lens.serve.studio_pages import compare_page, gallery_page, grid_page
 
     events = StudioEvents(drawer, gallery, hooks)
     with gr.Blocks(
@@ -86,6 +89,7 @@ def studio(drawer: Drawer, gallery: Gallery, hooks: Hooks = NO_HOOKS) -> Any:
         page.load(
             drawing.watch, drawing.kept, drawing.screen, show_progress="hidden", api_visibility="private"
         )
+    page.max_threads = NUM_THREADS
     page.queue(default_concurrency_limit=None, max_size=256)
     return page
 

@@ -145,7 +145,7 @@ class StudioEvents:
                 self.drawer.loras(),
                 self.gallery,
             )
-        except LensError as error:
+        except (LensError, Image.DecompressionBombError) as error:
             return {}, html.problem(_without_path(error, path))
         changes = {name: getattr(form, name) for name in FIELDS if name != "start"}
         changes["loras"] = [[lora.name, lora.weight] for lora in form.loras]
@@ -219,6 +219,7 @@ class StudioEvents:
         for _ in batch.changes():
             yield batch.name, html.progress(batch), None
         images = [_small(image) for image in batch.images]
+        self.drawings.forget(batch)
         if not any(images):
             return
         page = sheet(images, across.labels, down.labels, form.prompt)
@@ -291,5 +292,5 @@ def _small(image: Image.Image | None) -> Image.Image | None:
     return image
 
 
-def _without_path(error: LensError, path: Path) -> LensError:
+def _without_path(error: Exception, path: Path) -> LensError:
     return LensError(str(error).replace(str(path), "The file"))

@@ -193,6 +193,7 @@ def theme() -> Any:
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
+        background_fill_primary="*neutral_50",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
         block_border_width="1px",
