@@ -24,12 +24,12 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 OPTIONAL = {
     "ray", "pyarrow", "nudenet", "rapidocr", "onnxruntime", "cv2", "faiss", "torchao", "gguf", "resvg_py",
     "tensorboard", "matplotlib", "pytest", "hypothesis", "fastapi", "starlette", "uvicorn", "multipart",
-    "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "gradio", "c2pa", "cryptography", "psycopg",
-    "openai", "playwright",
+    "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "gradio", "c2pa", "cryptography",
+    "psycopg", "openai", "playwright",
 }  # fmt: skip
 DISTRIBUTION_OF = {
     "PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py", "faiss": "faiss-cpu", "c2pa": "c2pa-python",
-    "prometheus_client": "prometheus-client",
+    "prometheus_client": "prometheus-client", "python_multipart": "python-multipart",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import time
 
 from PIL import Image
 
-from lens.errors import Cancelled, DrainingError, QueueFullError
+from lens.errors import Cancelled, CheckpointError, DrainingError, QueueFullError
 from lens.sampling.picture_files import PictureSettings
 from lens.serve.requests import Done, Drawing, EngineState, Failed, OfferedModel, Preview, Waiting
 
@@ -86,7 +86,9 @@ class FakeDrawer:
                 ticket.events.put(Preview(step - 1, self._image(request, step)))
         else:
             last = Done(self._image(request, 0), self._settings(request))
-            if "fail" in request.prompt:
+            if "poisoned" in request.prompt:
+                last = Failed(CheckpointError("ink.safetensors is of another model."))
+            elif "fail" in request.prompt:
                 last = Failed(RuntimeError("secret detail"))
             self.finished += 1
         with self.lock:

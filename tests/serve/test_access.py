@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import httpx2
@@ -147,6 +148,13 @@ def test_the_command_makes_keys_and_refuses_to_serve_others_without(tmp_path, ca
     assert main(["serve", "--set", "limits.nothing=1", *state]) == 2
     assert "known name" in capsys.readouterr().err
     assert {path.name for path in Path(tmp_path).iterdir()} >= {"lens.sqlite"}
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "sqlalchemy", "alembic"])
+def test_a_missing_package_is_an_error_that_says_what_to_install(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["serve", "--state", str(tmp_path)]) == 2
+    assert f"needs {package}" in (said := capsys.readouterr().err) and "lens-t2i[serve]" in said
 
 
 def test_the_guide_names_every_setting():

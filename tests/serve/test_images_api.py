@@ -219,6 +219,13 @@ def test_a_failure_in_the_engine_tells_nothing_of_its_inside(server):
         list(server.client.images.generate(prompt="fail", stream=True))
 
 
+def test_an_adapter_that_cannot_be_used_is_named(server):
+    own = {"loras": [{"name": "ink"}]}
+    status, error = refused(lambda: server.client.images.generate(prompt="poisoned", extra_body=own))
+    assert (status, error["param"]) == (400, "loras") and "another model" in error["message"]
+    assert refused(lambda: server.client.images.generate(prompt="poisoned"))[0] == 500
+
+
 def test_a_full_queue_says_when_to_come_again(tmp_path):
     with serving(tmp_path, FakeDrawer(step_s=0.2, room=1)) as server:
         with pytest.raises(openai.RateLimitError) as caught:

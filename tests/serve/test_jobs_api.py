@@ -129,6 +129,14 @@ def test_a_job_can_start_from_a_picture(server):
     picture = base64.b64encode(file.getvalue()).decode()
     done = ended(server, add(server, image=f"data:image/png;base64,{picture}", strength=0.5))
     assert done["pictures"][0]["size"] == "64x96" and server.drawer.requests[-1].strength == 0.5
+    sent = server.drawer.requests[-1].image
+    os.utime(sent, (1.0, 1.0))
+    again = ended(server, add(server, image=picture))
+    os.utime(sent, (1.0, 1.0))
+    server.http.delete(f"/v1/jobs/{done['id']}")
+    assert sent.exists()  # another job starts from the same picture
+    server.http.delete(f"/v1/jobs/{again['id']}")
+    assert not sent.exists()
     wrong = server.http.post("/v1/jobs", json={"prompt": PROMPT, "image": "no base64!"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "image")
 

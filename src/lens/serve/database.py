@@ -41,10 +41,11 @@ class Database:
         Raises: MissingExtraError; SettingError for a URL that cannot be used; StorageError.
         """
         try:
+            import alembic  # noqa: F401
             import sqlalchemy as sa
             from sqlalchemy import event, exc
         except ImportError as error:
-            raise MissingExtraError("sqlalchemy") from error
+            raise MissingExtraError(str(error.name)) from error
         try:
             where = sa.make_url(url)
             if where.get_backend_name() == "sqlite" and where.database:

@@ -42,6 +42,7 @@ def create_app(
     Raises: MissingExtraError.
     """
     try:
+        import python_multipart  # noqa: F401
         from fastapi import FastAPI
         from fastapi.middleware.cors import CORSMiddleware
         from fastapi.responses import JSONResponse, Response

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lens.chat import ChatError
 from lens.errors import (
     Cancelled,
-    CheckpointError,
     DeadlineError,
     DrainingError,
     LensError,
@@ -91,8 +90,6 @@ def answer_of(error: BaseException) -> Answer:
         return Answer(409, text or "The picture was cancelled.", "cancelled")
     if isinstance(error, MemoryNeedError):
         return Answer(400, text, "too_large", "size")
-    if isinstance(error, CheckpointError):
-        return Answer(400, text, "unusable_weights", "loras")
     if isinstance(error, ChatError):
         log.warning("a prompt was not written out: %s", text)
         return Answer(503, "The language model of this server did not answer.", "enhance_failed", "enhance")

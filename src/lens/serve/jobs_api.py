@@ -10,6 +10,7 @@ from lens.serve.images_api import Serving, caller_of, sources_of
 from lens.serve.jobs import OPEN, Job
 from lens.serve.parameters import JobBody, Sources, Wanted
 from lens.serve.runner import JobRunner, Progress
+from lens.serve.store import ON_THE_WAY_S
 from lens.serve.streams import KEEP_ALIVE, SAY_SOMETHING_EVERY_S, server_sent
 from lens.serve.uploads import from_base64
 
@@ -93,6 +94,10 @@ def jobs_router(serving: Serving, runner: JobRunner) -> "APIRouter":
             if job.status in OPEN:
                 runner.cancel(job.id)
             jobs.delete(job.id)
+            draw = Wanted.from_json(job.request).draw
+            sent = [path for path in (draw.image, draw.mask) if path is not None]
+            if sent:
+                serving.store.uploads.delete_unused(jobs.uploads_in_use(), sent, ON_THE_WAY_S)
 
         await asyncio.to_thread(forget)
         return {"id": job.id, "object": "job", "deleted": True}

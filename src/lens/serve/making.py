@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from lens.errors import DrainingError
+from lens.errors import CheckpointError, DrainingError, SettingError
 from lens.sampling.picture_files import PictureSettings
 from lens.serve.parameters import Wanted
 from lens.serve.provenance import marked, xmp
@@ -109,6 +109,8 @@ class Maker:
             except Exception as error:
                 ticket.cancel()
                 told = Failed(error)
+            if isinstance(told, Failed):
+                told = Failed(_explained(told.error, wanted))
             if told is not None:
                 tell(told)
             if isinstance(told, Made | Failed):
@@ -142,6 +144,14 @@ def num_text_tokens(hooks: Hooks, wanted: Wanted) -> int:
     if hooks.count_tokens is not None:
         return sum(hooks.count_tokens(draw.model, text) for text in texts)
     return sum(len(re.findall(r"\w+|[^\w\s]", text)) for text in texts)
+
+
+def _explained(error: Exception, wanted: Wanted) -> Exception:
+    """Return an error of weights as one of the parameter that asked for them."""
+    if isinstance(error, CheckpointError) and wanted.draw.loras:
+        names = [lora.name for lora in wanted.draw.loras]
+        return SettingError("loras", names, f"adapters that {wanted.draw.model} can use", str(error))
+    return error
 
 
 def _encoded(image: Image.Image, wanted: Wanted) -> bytes:

@@ -6,6 +6,7 @@ One server holds a state folder at a time. Knows nothing of HTTP or of engines.
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,6 +18,8 @@ from lens.serve.keys import Keys
 from lens.serve.pictures_store import PicturesStore
 from lens.serve.settings import ServerSettings
 
+ON_THE_WAY_S = 60.0
+"""How long an upload may take from being stored to being named by a job."""
 UNUSED_S = 3600.0
 """How long an upload stays that no job names: a request that is answered at once may need it."""
 
@@ -39,11 +42,13 @@ class Uploads:
 
         return write_over(path, write)
 
-    def delete_unused(self, used: set[str], older_than_s: float = UNUSED_S) -> None:
-        """Delete what no job names any more and nobody sent lately: it may be on its way to a job."""
+    def delete_unused(
+        self, used: set[str], among: Iterable[Path] | None = None, older_than_s: float = UNUSED_S
+    ) -> None:
+        """Delete what no job names any more and nobody sent lately: that may be on its way to a job."""
         now = time.time()
-        for path in self._folder.glob("*.*") if self._folder.is_dir() else ():
-            if str(path) not in used and path.stat().st_mtime < now - older_than_s:
+        for path in self._folder.glob("*.*") if among is None else among:
+            if str(path) not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
                 path.unlink(missing_ok=True)
 
 
