@@ -48,12 +48,12 @@ class Progress:
     @property
     def position(self) -> int | None:
         """How many pictures go before the first of the job; None once one is drawn."""
-        return None if self.drawing else min(self.waiting.values(), default=None)
+        return None if self.drawing else min(list(self.waiting.values()), default=None)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until all is drawn that is being drawn."""
-        return max((one.seconds_left for one in self.drawing.values()), default=None)
+        return max((one.seconds_left for one in list(self.drawing.values())), default=None)
 
 
 class JobRunner:
