@@ -287,6 +287,7 @@ def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
             page.set_default_timeout(60_000)
             page.goto(address)
             page.wait_for_selector("#draw")
+            assert page.locator("#enhance").count() == 0, "no language model is configured"
             draw(page, other)
             page.fill("#prompt textarea", prompt)
             page.fill("#count input", "4")

@@ -258,6 +258,17 @@ def test_code_of_wrong_choices_says_what_is_wrong(tmp_path):
     assert events.code(values(size="5"), "http://h/")[1].startswith("# size is")
 
 
+def test_the_page_reports_nothing_takes_the_machines_letters_and_names_every_control(tmp_path):
+    from lens.serve.studio import studio as page_of
+    from lens.serve.studio_look import theme
+
+    page = page_of(FakeDrawer(), Gallery(tmp_path))
+    assert not page.analytics_enabled and theme()._stylesheets == []
+    kinds = {"textbox", "number", "slider", "radio", "dropdown", "image", "imageeditor", "file", "dataframe"}
+    controls = [block for block in page.blocks.values() if block.get_block_name() in kinds]
+    assert len(controls) >= 20 and [control for control in controls if not control.label] == []
+
+
 def test_without_gradio_the_extra_is_named():
     script = (
         "import sys; sys.modules['gradio'] = None\n"

@@ -22,7 +22,9 @@ from lens.sampling.picture_files import (
     FORMAT_OF_SUFFIX,
     PictureSettings,
     open_image,
+    parsed_settings,
     read_settings,
+    settings_document,
     slug,
     write_new,
     write_over,
@@ -165,8 +167,10 @@ class Gallery:
 
     def _settings_in(self, path: Path) -> PictureSettings | None:
         try:
-            return read_settings(path)
-        except LensError as error:
+            with Image.open(path) as image:
+                document = settings_document(image)  # pixels are not read: there may be thousands of files
+            return read_settings(path) if document is None else parsed_settings(document, path)
+        except (LensError, OSError, Image.DecompressionBombError) as error:
             logger.warning("The gallery leaves a file out: %s", error)
             return None
 

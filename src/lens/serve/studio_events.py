@@ -58,7 +58,7 @@ class StudioEvents:
     def __init__(self, drawer: Drawer, gallery: Gallery, hooks: Hooks = NO_HOOKS):
         self.drawer, self.gallery, self.hooks = drawer, gallery, hooks
         self.drawings = Drawings(drawer, self._check_picture if hooks.check_picture else None)
-        self._packed = TemporaryDirectory(prefix="lens-studio-")
+        self._downloads = TemporaryDirectory(prefix="lens-studio-")
 
     def model(self, name: str) -> OfferedModel:
         """Return an offered model, the first where there is none of this name."""
@@ -188,9 +188,7 @@ class StudioEvents:
         names = [kept.name for kept in self.gallery.pictures(search or "", only_favourites)]
         if not names:
             return None
-        folder = Path(self._packed.name) / uuid4().hex
-        folder.mkdir()
-        return self.gallery.write_zip(names, folder / "lens-pictures.zip")
+        return self.gallery.write_zip(names, self._temporary("lens-pictures.zip"))
 
     def compare(self, first: str | None, second: str | None) -> tuple[str, Path | None]:
         """Return two pictures over each other with what they differ in, and a sheet of both."""
@@ -199,7 +197,8 @@ class StudioEvents:
             missing = " and ".join(name for name, kept in (("A", a), ("B", b)) if kept is None)
             return html.status(f"Choose {missing} in the gallery."), None
         both = side_by_side(_opened(a.path), _opened(b.path), a.settings.prompt)
-        path = self.gallery.keep_sheet(both, f"a-b {a.settings.prompt}")
+        path = self._temporary("a-b.png")
+        both.save(path)
         return html.compared(a, b, differences(a.settings, b.settings)), path
 
     def grid(
@@ -225,6 +224,11 @@ class StudioEvents:
         page = sheet(images, across.labels, down.labels, form.prompt)
         yield batch.name, html.progress(batch), self.gallery.keep_sheet(page, f"{x} {y} {form.prompt}")
 
+
+    def _temporary(self, name: str) -> Path:
+        folder = Path(self._downloads.name) / uuid4().hex
+        folder.mkdir()
+        return folder / name
 
     def _check_words(self, requests: Sequence[DrawRequest]) -> None:
         if self.hooks.check_prompt is None:

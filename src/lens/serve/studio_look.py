@@ -145,7 +145,8 @@ function lensDark(dark) {
 document.addEventListener("keydown", (event) => {
   const press = (id) => { const button = document.getElementById(id); if (button) button.click(); };
   if ((event.ctrlKey || event.metaKey) && event.key === "Enter") { event.preventDefault(); press("draw"); }
-  if (event.key === "Escape") press("cancel");
+  const opened = document.activeElement?.getAttribute("aria-expanded") === "true";
+  if (event.key === "Escape" && !opened) press("cancel");
 }, true);
 </script>
 """
@@ -194,6 +195,9 @@ def theme() -> Any:
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         background_fill_primary="*neutral_50",
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        block_label_text_color="*neutral_600",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
         block_border_width="1px",
