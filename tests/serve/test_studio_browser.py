@@ -107,12 +107,13 @@ def test_escape_cancels_what_is_drawn_and_what_waits(page, site):
     page.fill("#prompt textarea", "a slow bear")
     page.fill("#count input", "4")
     page.get_by_label("Base - 20 steps").check()
-    page.wait_for_timeout(500)
     page.click("#draw")
     page.wait_for_selector("#status >> text=picture 1 of 4")
     page.keyboard.press("Escape")
     page.wait_for_selector("#status >> text=Cancelled; 0 of 4 done.")
     assert site[2].pictures("slow bear") == []
+    asked = site[1].asked[-1]
+    assert (asked.model, asked.steps, asked.guidance) == ("fake-base", 20, 2.0)
 
 
 def test_a_reload_in_the_middle_loses_nothing(page, site):

@@ -3,6 +3,7 @@
 Lays them out; what they are used for is in `studio_draw`.
 """
 
+import json
 from typing import Any
 
 from lens.core.geometry import ASPECT_RATIOS, buckets_for
@@ -136,13 +137,16 @@ def advanced_controls(events: StudioEvents) -> tuple[dict[str, Any], Any]:
 
 
 def follow_variant(events: StudioEvents, controls: dict[str, Any]) -> None:
+    """Set what a variant draws with when somebody chooses it; in the browser, as Draw may be pressed next."""
     import gradio as gr
 
-    def chosen(name: str, base: int) -> tuple[int, float, Any]:
+    def chosen(name: str, base: int) -> Any:
         model = events.model(name)
         bases = bases_of(model)
-        base = base if base in bases else model.base_resolution
-        return model.steps, model.guidance, gr.update(choices=bases, value=base)
+        return gr.update(choices=bases, value=base if base in bases else model.base_resolution)
 
-    follows = [controls[name] for name in ("steps", "guidance", "base_resolution")]
-    controls["model"].input(chosen, [controls["model"], controls["base_resolution"]], follows, **QUIET)
+    variant, base = controls["model"], controls["base_resolution"]
+    defaults = json.dumps({model.name: [model.steps, model.guidance] for model in events.drawer.models()})
+    both = [controls["steps"], controls["guidance"]]
+    variant.input(None, variant, both, js=f"(name) => ({defaults})[name]")
+    variant.input(chosen, [variant, base], base, **QUIET)
