@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import random
 import threading
 import time
 
@@ -16,8 +17,10 @@ from running import serving, until
 from lens.errors import ModerationError
 from lens.sampling.picture_files import read_settings
 from lens.serve.making import Hooks
+from lens.serve.parameters import Generation, JobBody
 from lens.serve.provenance import TRAINED_MODEL
 
+JSON = {"content-type": "application/json"}
 PROMPT = "a red apple on a blue background"
 
 
@@ -200,6 +203,23 @@ def test_other_errors_have_the_same_form(server):
     for answer, status in answers:
         assert answer.status_code == status, answer.text
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+ODD = [
+    None, True, 0, -1, 128, 2**63, 10**400, 0.5, 1e308, "", "\0", "\ud800", "x" * 40_000, "0x0", "auto",
+    "AAAA", "data:,", "png", "max", "url", [], [1], [{"name": "ink", "weight": 1e99}], {}, {"a": 1},
+]  # fmt: skip
+
+
+def test_no_body_makes_the_server_fail(server):
+    names = [*Generation.model_fields, *JobBody.model_fields, "nothing", "\0"]
+    draw = random.Random(6)
+    for _ in range(300):
+        odd = {name: draw.choice(ODD) for name in draw.sample(names, draw.randint(1, 3))}
+        body = {"prompt": PROMPT} | odd
+        path = draw.choice(("/v1/images/generations", "/v1/jobs"))
+        answer = server.http.post(path, content=json.dumps(body).encode(), headers=JSON)
+        assert answer.status_code < 500, (body, answer.text)
 
 
 def test_files_that_are_no_pictures_are_named(server):

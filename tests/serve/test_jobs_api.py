@@ -39,6 +39,12 @@ def add(server, headers=None, **values):
     return answer.json()
 
 
+def png(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 96), colour).save(file, format="PNG")
+    return file.getvalue()
+
+
 def ended(server, job, status="done"):
     def look():
         found = server.http.get(f"/v1/jobs/{job['id']}").json()
@@ -124,9 +130,7 @@ def test_a_job_that_fails_says_why(server):
 
 
 def test_a_job_can_start_from_a_picture(server):
-    file = io.BytesIO()
-    Image.new("RGB", (64, 96), "red").save(file, format="PNG")
-    picture = base64.b64encode(file.getvalue()).decode()
+    picture = base64.b64encode(png("red")).decode()
     done = ended(server, add(server, image=f"data:image/png;base64,{picture}", strength=0.5))
     assert done["pictures"][0]["size"] == "64x96" and server.drawer.requests[-1].strength == 0.5
     sent = server.drawer.requests[-1].image
@@ -203,18 +207,20 @@ def test_a_server_that_ends_leaves_its_jobs_to_the_next(tmp_path):
 
 
 def test_on_a_full_disk_callers_are_told_and_jobs_wait(server, monkeypatch):
-    put = server.store.jobs.files.put
-
     def full(content, suffix):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(server.store.jobs.files, "put", full)
+    monkeypatch.setattr("os.fsync", lambda _: full(b"", ""))  # how uploads are written
+    files = {"image": ("a.png", png("blue"))}
+    upload = server.http.post("/v1/images/edits", data={"prompt": PROMPT}, files=files)
+    assert (upload.status_code, upload.json()["error"]["code"]) == (507, "storage_full")
     job = add(server)
     body = {"prompt": PROMPT, "response_format": "url"}
     answer = server.http.post("/v1/images/generations", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
     assert server.http.get(f"/v1/jobs/{job['id']}").json()["status"] in ("queued", "running")
-    monkeypatch.setattr(server.store.jobs.files, "put", put)
+    monkeypatch.undo()
     assert len(ended(server, job)["pictures"]) == 1
 
 

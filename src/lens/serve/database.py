@@ -99,6 +99,8 @@ def storage_error(error: Exception) -> StorageError | None:
 
     if isinstance(error, StorageError):
         return error
+    if type(error) is LensError and isinstance(error.__cause__, OSError):  # of our own writing of files
+        error = error.__cause__
     if isinstance(error, OSError):
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "The disk of the server is full" if is_full else "The server cannot store or read its files"

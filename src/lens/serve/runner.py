@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from lens.errors import Cancelled, DeadlineError, DrainingError, LensError, QueueFullError
+from lens.errors import Cancelled, DeadlineError, DrainingError, QueueFullError
 from lens.serve.database import storage_error
 from lens.serve.http_errors import answer_of
-from lens.serve.jobs import CANCELLED, DONE, FAILED, LEASE_S, OPEN, Job
+from lens.serve.jobs import CANCELLED, DONE, FAILED, LEASE_S, Job
 from lens.serve.making import Made, Maker, Shown, Told
 from lens.serve.parameters import Wanted
 from lens.serve.requests import Drawing, Failed, Ticket, Waiting
@@ -240,7 +240,7 @@ class JobRunner:
             try:
                 return write()
             except Exception as error:
-                if storage_error(error) is None and not _is_storage(error):
+                if storage_error(error) is None:
                     raise
                 self._report(error)
             if self._stop.wait(wait_s) or is_unwanted():
@@ -265,12 +265,3 @@ class JobRunner:
             self._jobs.delete_old(self._settings.keep_jobs_days * DAY_S)
         used = self._jobs.uploads_in_use()
         self._store.uploads.delete_unused(used)
-
-
-def _is_storage(error: Exception) -> bool:
-    return isinstance(error, LensError) and isinstance(error.__cause__, OSError)
-
-
-def is_over(job: Job) -> bool:
-    """Return whether nothing will happen to a job any more."""
-    return job.status not in OPEN
