@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import postgres
 import pytest
 import sqlalchemy as sa
+from fakes import FakeDrawer
 from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
@@ -213,6 +214,29 @@ def test_a_server_draws_its_jobs_from_either(store):
         assert len(server.http.get("/v1/jobs?limit=1&after=" + jobs[1]).json()["data"]) == 1
         assert server.http.delete(f"/v1/jobs/{jobs[0]}").status_code == 200
         assert store.jobs.get(jobs[0]) is None
+
+
+def test_of_two_servers_on_one_database_either_sees_and_cancels_the_others_jobs(store, monkeypatch):
+    monkeypatch.setattr("lens.serve.runner.KEEP_EVERY_S", 0.1)
+    shared = {"database_url": store.url, "pictures_url": str(store.folder / "pictures")}
+    with (
+        serving(store.folder / "one", FakeDrawer(step_s=0.5), name="one", **shared) as one,
+        serving(store.folder / "two", FakeDrawer(step_s=0.5), name="two", **shared) as two,
+    ):
+        job = one.http.post("/v1/jobs", json={"prompt": "a fox", "model": "lens-nano"}).json()["id"]
+        at_it = until(lambda: next((server for server in (one, two) if server.drawer.requests), None))
+        other = two if at_it is one else one
+        assert other.http.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
+        until(lambda: at_it.drawer.cancelled == 1)
+        assert other.drawer.requests == []
+
+
+def test_a_picture_drawn_twice_is_kept_once(store):
+    job = store.jobs.add("ann", REQUEST, 1)
+    for content in (b"one", b"two"):
+        store.jobs.add_picture(job, 0, content, "png", SETTINGS)
+    assert [store.jobs.content(picture) for picture in store.jobs.pictures_of(job.id)] == [b"two"]
+    assert len(files(store)) == 1
 
 
 def test_a_database_that_cannot_be_used_is_named():

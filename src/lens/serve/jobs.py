@@ -5,6 +5,7 @@ Knows nothing of HTTP or of engines. All calls block; all are safe from any thre
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -70,6 +71,8 @@ class Jobs:
         self._jobs = database.tables["jobs"]
         self._pictures = database.tables["pictures"]
         self.files = files
+        self._files_lock = threading.RLock()
+        """A file is not deleted between being found there and being named by a picture."""
 
     def add(
         self,
@@ -247,6 +250,12 @@ class Jobs:
         self, job: Job, number: int, content: bytes, picture_format: str, settings: PictureSettings
     ) -> Picture:
         """Store a finished picture. Raises: OSError; errors of the database."""
+        with self._files_lock:
+            return self._add_picture(job, number, content, picture_format, settings)
+
+    def _add_picture(
+        self, job: Job, number: int, content: bytes, picture_format: str, settings: PictureSettings
+    ) -> Picture:
         file = self.files.put(content, f".{picture_format}")
         row = Picture(
             id=uuid4().hex, job_id=job.id, owner=job.owner, number=number, file=file,
@@ -254,11 +263,15 @@ class Jobs:
             width=settings.width, height=settings.height, prompt=settings.prompt,
             settings=settings.model_dump(mode="json", exclude_none=True), created_at=time.time(),
         )  # fmt: skip
+        table = self._pictures
         try:
             with self._engine.begin() as connection:
-                again = (self._pictures.c.job_id == job.id) & (self._pictures.c.number == number)
-                connection.execute(self._pictures.delete().where(again))
-                connection.execute(self._pictures.insert().values(**row._asdict()))
+                again = (table.c.job_id == job.id) & (table.c.number == number)  # drawn by two servers
+                before = table.select().with_only_columns(table.c.file).where(again)
+                replaced = set(connection.execute(before).scalars())
+                connection.execute(table.delete().where(again))
+                connection.execute(table.insert().values(**row._asdict()))
+            self._delete_unused(replaced)
         except Exception:  # the job was deleted meanwhile, or cannot be written to
             with suppress(Exception):
                 self._delete_unused({file})
@@ -305,12 +318,15 @@ class Jobs:
         return {draw[name] for draw in draws for name in ("image", "mask") if draw.get(name)}
 
     def _delete_unused(self, files: set[str]) -> None:
+        if not files:
+            return
         table = self._pictures
-        with self._engine.connect() as connection:
-            query = table.select().with_only_columns(table.c.file).where(table.c.file.in_(files))
-            used = set(connection.execute(query).scalars())
-        for file in files - used:
-            self.files.delete(file)
+        with self._files_lock:
+            with self._engine.connect() as connection:
+                query = table.select().with_only_columns(table.c.file).where(table.c.file.in_(files))
+                used = set(connection.execute(query).scalars())
+            for file in files - used:
+                self.files.delete(file)
 
 
 def _job(row: Any) -> Job:

@@ -25,6 +25,7 @@ from lens.serve.store import Store
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+KEEP_EVERY_S = LEASE_S / 4
 LONGEST_WAIT_S = 15.0
 TIDY_EVERY_S = 600.0
 DAY_S = 86400.0
@@ -101,12 +102,15 @@ class JobRunner:
 
     def cancel(self, job_id: str) -> None:
         """End a job: its pictures stop at their next step."""
+        self._stop_drawing(job_id)
+        self._jobs.finish(job_id, CANCELLED)
+
+    def _stop_drawing(self, job_id: str) -> None:
         progress = self._progress.get(job_id)
         if progress is not None:
             progress.is_cancelled = True
             for ticket in list(progress.tickets.values()):
                 ticket.cancel()
-        self._jobs.finish(job_id, CANCELLED)
 
     def _dispatch(self) -> None:
         tidied_at = 0.0
@@ -251,10 +255,15 @@ class JobRunner:
         log.error("state cannot be written, jobs wait: %s", storage_error(error) or error)
 
     def _keep_leases(self) -> None:
-        while not self._stop.wait(LEASE_S / 4):
+        """Say now and then that this server is at its jobs; notice those that another one cancelled."""
+        while not self._stop.wait(KEEP_EVERY_S):
             try:
                 if self._progress:
                     self._jobs.keep(self._settings.name)
+                for job_id in list(self._progress):
+                    job = self._jobs.get(job_id)
+                    if job is None or job.status == CANCELLED:
+                        self._stop_drawing(job_id)
                 if self._jobs.take_over():
                     self._wake.set()
             except Exception as error:
