@@ -226,6 +226,7 @@ def test_on_a_full_disk_callers_are_told_and_jobs_wait(server, monkeypatch):
 
 def test_on_a_read_only_database_reading_goes_on_and_nothing_is_lost(slow):
     job = add(slow)
+    until(lambda: slow.drawer.requests)
     engine, is_locked = slow.store.database.engine, True
 
     def lock(connection, *_):
