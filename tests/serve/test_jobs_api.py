@@ -80,12 +80,12 @@ def test_a_job_becomes_pictures_that_can_be_fetched(server):
 
 
 def test_events_tell_of_steps_previews_and_the_end(slow):
-    job = add(slow, partial_images=2)
+    job = add(slow, partial_images=2, steps=15)
     events = events_of(slow, job)
     names = [name for name, _ in events]
     assert {"job.step", "job.preview"} <= set(names) and names[-1] == "job.done"
     step = next(data for name, data in events if name == "job.step")
-    assert step["progress"][0]["steps"] == 4 and step["seconds_left"] <= 0.4
+    assert step["progress"][0]["steps"] == 15 and step["seconds_left"] <= 1.5
     preview = next(data for name, data in events if name == "job.preview")
     assert Image.open(io.BytesIO(base64.b64decode(preview["b64_json"]))).size == (128, 128)
     assert len(events[-1][1]["job"]["pictures"]) == 1
@@ -94,9 +94,16 @@ def test_events_tell_of_steps_previews_and_the_end(slow):
 
 def test_those_who_wait_are_told_their_place(tmp_path):
     with serving(tmp_path, FakeDrawer(step_s=0.1), jobs_at_once=1) as running:
-        jobs = [add(running) for _ in range(3)]
-        assert running.http.get(f"/v1/jobs/{jobs[2]['id']}").json()["position"] in (1, 2)
-        assert events_of(running, jobs[2])[0][0] == "job.queued"
+        first, second, third = (add(running, steps=steps) for steps in (100, 100, 2))
+        until(lambda: running.drawer.requests)
+        address = f"/v1/jobs/{third['id']}/events"
+        with running.http.stream("GET", address, timeout=20) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "event: job.queued"
+            assert json.loads(next(lines).removeprefix("data: "))["position"] == 1
+            for job in (first, second):
+                running.http.delete(f"/v1/jobs/{job['id']}")
+            assert "event: job.done" in list(lines)
 
 
 def test_a_deleted_job_is_gone_with_its_pictures(server):
@@ -108,7 +115,7 @@ def test_a_deleted_job_is_gone_with_its_pictures(server):
 
 
 def test_a_running_job_can_be_cancelled_or_deleted(slow):
-    one, two = (add(slow, model="lens-nano") for _ in range(2))
+    one, two = (add(slow, steps=150) for _ in range(2))
     until(lambda: len(slow.drawer.requests) == 2)
     assert slow.http.post(f"/v1/jobs/{one['id']}/cancel").json()["status"] == "cancelled"
     slow.http.delete(f"/v1/jobs/{two['id']}")
@@ -175,7 +182,7 @@ def test_jobs_of_a_killed_server_are_done_after_its_restart(tmp_path):
     try:
         ids = []
         for number in range(5):
-            body = {"prompt": PROMPT, "n": 2, "seed": 10 * number}
+            body = {"prompt": PROMPT, "n": 2, "seed": 10 * number, "steps": 30}
             ids.append(httpx2.post(f"{base}/v1/jobs", json=body, timeout=30).json()["id"])
         until(lambda: httpx2.get(f"{base}/v1/jobs/{ids[0]}").json()["status"] == "running")
         assert httpx2.get(f"{base}/v1/jobs/{ids[-1]}").json()["status"] == "queued"
