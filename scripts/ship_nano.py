@@ -76,7 +76,7 @@ ABOUT_OF = {
 [lens-nano](../lens-nano/README.md) as supervised training left it, before any tuning by rewards. This folder
 holds its denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
     "lens-nano-turbo": """\
-[lens-nano-base](../lens-nano-base/README.md) distilled to four steps without guidance. This folder holds its
+[lens-nano](../lens-nano/README.md) distilled to four steps without guidance. This folder holds its
 denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
 }
 
@@ -108,10 +108,10 @@ MADE_OF = {
 judged exactly, as above. Before it came the recipes of [lens-nano-base](../lens-nano-base/README.md);
 `docs/log.md` has the dates and the numbers.""",
     "lens-nano-turbo": """\
-`lens train recipes/nano/turbo_paths.yaml`: it learned where lens-nano-base, with guidance, ends from the same
-noise. The published terms (distribution matching, guidance augmentation, an adversarial term) gained
-nothing in the time there was; `docs/log.md` has the dates and the numbers. So far it
-draws hardly better than its teacher does in four steps.""",
+`lens train recipes/nano/turbo_trajectory.yaml`, on a GPU `turbo_gpu.yaml`: it learned to take in one step
+what its teacher, with guidance, takes several for; the teacher was lens-nano-base first, then lens-nano. The
+published terms (distribution matching, guidance augmentation, an adversarial term) gained nothing in the
+time there was; `docs/log.md` has the dates and the numbers.""",
 }
 
 LIMITS = """\

@@ -83,7 +83,7 @@ def test_a_card_says_where_it_was_not_measured_and_how_it_was_made(root, trained
     ship_nano.ship("lens-nano-turbo", trained, root)
     assert "recipes/nano/rl.yaml" in ship_nano.card("lens-nano", [], root)
     turbo = ship_nano.card("lens-nano-turbo", [], root)
-    assert "recipes/nano/turbo_paths.yaml" in turbo and "goals" not in turbo
+    assert "recipes/nano/turbo_trajectory.yaml" in turbo and "goals" not in turbo
 
 
 def test_cards_hold_their_own_numbers_first_and_the_run_side_by_side(root, trained):
