@@ -7,9 +7,9 @@ the machine. Every picture is decoded and measured. A 429 is asked again after i
 is part of the latency. Lost is whatever ends with neither a picture nor a 429. The client says how busy it
 was itself, and how late it woke up: /healthz cannot look better than that.
 
-    python benchmarks/serve_load.py                                     # 1,000 requests, 64 clients
-    python benchmarks/serve_load.py --requests 60 --clients 8           # a first look
-    python benchmarks/serve_load.py --requests 60 --max-waiting 4       # a queue that says no
+    python benchmarks/serve_load.py                                              # 1,000 requests, 64 clients
+    python benchmarks/serve_load.py --requests 60 --clients 8                    # a first look
+    python benchmarks/serve_load.py --requests 60 --set engine.max_waiting=4     # a queue that says no
 """
 
 import argparse
@@ -90,7 +90,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="of every picture")
     parser.add_argument("--base", type=int, default=128, help="base resolution")
     parser.add_argument("--device", default="cpu", help="of the server")
-    parser.add_argument("--max-waiting", type=int, help="pictures that may wait; the server's own number")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the server")
     parser.add_argument("--least-ratio", type=float, default=Goals().ratio, help="goal of the throughputs")
     parser.add_argument("--limit-s", type=float, default=1800, help="end by then; what is open is lost")
     parser.add_argument("--json", type=Path, help="write all numbers there")
@@ -111,8 +111,8 @@ def served(asked: argparse.Namespace, folder: Path) -> Iterator[tuple[str, psuti
     command += ["--port", str(port), "--state", str(folder / "state"), "--device", asked.device]
     for model in asked.models:
         command += ["--model", model]
-    if asked.max_waiting is not None:
-        command += ["--set", f"engine.max_waiting={asked.max_waiting}"]
+    for setting in asked.set:
+        command += ["--set", setting]
     log = folder / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
