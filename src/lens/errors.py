@@ -4,9 +4,21 @@ The command turns any LensError into one line on stderr and exit status 2; libra
 Knows nothing of torch, files or the command line.
 """
 
+from typing import Any
+
 
 class LensError(Exception):
-    """Anything that the caller can mend; the message alone says how."""
+    """Anything that the caller can mend; the message alone says how. Whole in another process too."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As an exception does, it would be made anew from its message alone, which is not what some take.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type["LensError"], args: tuple[Any, ...], facts: dict[str, Any]) -> "LensError":
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class SettingError(LensError, ValueError):

@@ -55,6 +55,13 @@ def serve(
         Path | None, typer.Option(help="Moderation policy, a YAML file.", show_default=False)
     ] = None,
     studio: Annotated[bool, typer.Option(help="Whether the page for drawing is at /.")] = True,
+    ray: Annotated[bool, typer.Option("--ray", help="Draw by engines on Ray Serve.")] = False,
+    replicas: Annotated[
+        int | None, typer.Option(help="Engines on Ray Serve (1).", show_default=False)
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster that is there; else Ray starts here.", show_default=False)
+    ] = None,
     state: State = None,
     config: Config = None,
     overrides: Overrides = None,
@@ -63,7 +70,10 @@ def serve(
     from lens.app.process import prepare_libraries
 
     options = {"port": port, "host": host, "models": model, "state": state, "policy": policy}
-    settings = _settings(config, overrides, options, device, lora)
+    on_ray = {"replicas": replicas, "address": ray_address} if ray else None
+    if not ray and (replicas is not None or ray_address is not None):
+        raise SettingError("--ray", False, "to be given with --replicas and --ray-address", "Add --ray.")
+    settings = _settings(config, overrides, options, device, lora, on_ray)
     prepare_libraries(needed={"peft"})
     run(settings, has_studio=studio)
 
@@ -128,13 +138,18 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
 
 
 def engine_of(settings: "ServerSettings") -> "Drawer":
-    """Return the engine, loading; its models are checked to be there."""
-    from lens.serve.engine import Engine
+    """Return the engine, or engines on Ray, loading; the models are checked to be there."""
     from lens.serve.offered import Offered
 
     for name, path in settings.loras.items():
         if not path.exists():
             raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
+    if settings.ray is not None:
+        from lens.serve.ray_drawer import RayDrawer
+
+        return RayDrawer(settings)
+    from lens.serve.engine import Engine
+
     return Engine(Offered.of_names(settings.models, settings.loras), settings.engine)
 
 
@@ -262,6 +277,7 @@ def _settings(
     options: dict[str, Any],
     device: str | None = None,
     loras: list[str] | None = None,
+    on_ray: dict[str, Any] | None = None,
 ) -> "ServerSettings":
     from lens.config import read_recipe
     from lens.serve.settings import ServerSettings
@@ -270,6 +286,9 @@ def _settings(
     values |= {name: value for name, value in options.items() if value is not None and value != []}
     if device is not None:
         values["engine"] = {**values.get("engine", {}), "device": device}
+    if on_ray is not None:
+        given = {name: value for name, value in on_ray.items() if value is not None}
+        values["ray"] = {**(values.get("ray") or {}), **given}
     for text in loras or []:
         name, equals, path = text.partition("=")
         if not (name and equals and path):

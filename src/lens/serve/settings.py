@@ -13,6 +13,7 @@ from lens.config import Settings
 from lens.errors import SettingError
 from lens.serve.engine_settings import EngineSettings
 from lens.serve.provenance import SigningSettings
+from lens.serve.ray_settings import RaySettings
 
 
 class Limits(Settings):
@@ -72,6 +73,8 @@ class ServerSettings(Settings):
     """Language model that writes prompts out; None switches `enhance` off."""
     limits: Limits = Limits.of({})
     engine: EngineSettings = EngineSettings.of({})
+    ray: RaySettings | None = None
+    """Engines on Ray Serve; None is one engine in the server's own process."""
 
     @property
     def database(self) -> str:

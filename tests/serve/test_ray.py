@@ -1,0 +1,136 @@
+"""Engines on Ray Serve: the same pictures, also of a replica that is killed while it draws."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from running import until
+
+from lens.errors import Cancelled, QueueFullError, SettingError
+from lens.serve.engine import Engine
+from lens.serve.offered import Offered
+from lens.serve.ray_settings import RaySettings, wanted_replicas
+from lens.serve.requests import Done, DrawRequest, Failed, Preview
+from lens.serve.settings import ServerSettings
+
+MODEL = "lens-nano-turbo"
+WAIT_S = 60.0
+APPLE = DrawRequest(MODEL, "a red apple", seed=3, height=128, width=128, steps=20, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory):
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.serve")
+    from lens.serve.ray_drawer import RayDrawer
+
+    values = {
+        "state": tmp_path_factory.mktemp("ray"),
+        "models": [MODEL],
+        "drain_s": 1,
+        "engine": {"threads": 1},
+        "ray": {"replicas": 2, "cpus": 0.1},
+    }
+    drawer = RayDrawer(ServerSettings.of(values))
+    try:
+        drawer.wait_until_ready(WAIT_S)
+        yield drawer
+    finally:
+        drawer.drain(0)
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(Offered.of_names([MODEL])) as engine:
+        engine.wait_until_ready(WAIT_S)
+        yield engine
+
+
+def events_of(ticket):
+    events = [ticket.next_event(WAIT_S)]
+    while not isinstance(events[-1], Done | Failed):
+        events.append(ticket.next_event(WAIT_S))
+    return events
+
+
+def assert_same_picture(one, other):
+    """As the contract of the engine has it: equal, or 1 of 255 apart in at most 0.1% of values."""
+    apart = np.abs(np.asarray(one, int) - np.asarray(other, int))
+    assert apart.max() <= 1
+    assert (apart > 0).mean() <= 0.001
+
+
+def replica_pids(drawer):
+    """Process ids of the replicas that this test's own Ray runs."""
+    import psutil
+
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        try:
+            name = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if name.startswith("ray::ServeReplica:lens"):
+            found.add(process.pid)
+    return found
+
+
+def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_same(drawer, engine):
+    import os
+    import signal
+
+    requests = [replace(APPLE, seed=seed, previews=2) for seed in range(6)]
+    before = replica_pids(drawer)
+    assert len(before) == 2
+    tickets = [drawer.submit(request) for request in requests]
+    # Of the two replicas one is killed that draws now.
+    busy = until(lambda: [name for name, state in drawer._states.items() if state.running], WAIT_S)
+    pid = int(busy[0].split("/")[1])
+    assert pid in before
+    os.kill(pid, signal.SIGKILL)
+    told = [events_of(ticket) for ticket in tickets]
+    assert drawer.state().finished == 6 and drawer.state().waiting == drawer.state().running == 0
+    assert pid not in replica_pids(drawer)
+    assert drawer.num_moved > 0
+    for request, events in zip(requests, told, strict=True):
+        previews = [event.number for event in events if isinstance(event, Preview)]
+        assert previews == [0, 1]
+        assert isinstance(events[-1], Done), events[-1]
+        assert_same_picture(events[-1].image, engine.submit(request).result(WAIT_S).image)
+
+
+def test_a_picture_to_start_from_travels_and_its_settings_name_the_file_here(drawer, engine, tmp_path):
+    path = tmp_path / "start.png"
+    drawn = engine.submit(APPLE).result(WAIT_S)
+    drawn.image.save(path)
+    request = replace(APPLE, prompt="a green apple", steps=4, image=path, strength=0.5)
+    there, here = drawer.submit(request).result(WAIT_S), engine.submit(request).result(WAIT_S)
+    assert_same_picture(there.image, here.image)
+    assert there.settings.init_image == here.settings.init_image
+
+
+def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(drawer):
+    ticket = drawer.submit(replace(APPLE, steps=200))
+    ticket.cancel()
+    with pytest.raises(Cancelled):
+        ticket.result(WAIT_S)
+    with pytest.raises(SettingError, match="model"):
+        drawer.submit(replace(APPLE, model="nobody"))
+    assert drawer.state().cancelled == 1
+
+
+def test_replicas_follow_the_work_that_waits_and_never_leave_what_they_draw():
+    assert wanted_replicas([0.0, 0.0], [0.0, 0.0], queue_s=10) == 0
+    assert wanted_replicas([0.0, 0.0], [1.0, 0.4], queue_s=10) == 2
+    assert wanted_replicas([12.0, 19.0], [1.0, 1.0], queue_s=10) == 4
+    with pytest.raises(SettingError, match=r"ray\.max_replicas"):
+        RaySettings.of({"replicas": 3, "max_replicas": 2})
+
+
+def test_errors_are_whole_in_another_process():
+    full = pickle.loads(pickle.dumps(QueueFullError("full", retry_after_s=7.0)))
+    assert (str(full), full.retry_after_s) == ("full", 7.0)
+    setting = pickle.loads(pickle.dumps(SettingError("steps", 0, "a whole number")))
+    assert setting.setting == "steps" and "steps is 0" in str(setting)
