@@ -19,6 +19,7 @@ import io
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ class Ask(NamedTuple):
 
 def main() -> int:
     asked = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends as well
     load_before = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="lens-load-") as folder, served(asked, Path(folder)) as server:
         load = asyncio.run(loaded(asked, *server))
