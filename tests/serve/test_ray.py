@@ -1,36 +1,56 @@
 """Engines on Ray Serve: the same pictures, also of a replica that is killed while it draws."""
 
+import os
 import pickle
+import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from running import until
 
-from lens.errors import Cancelled, QueueFullError, SettingError
+from lens.errors import Cancelled, CheckpointError, LensError, QueueFullError, SettingError
+from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine import Engine
 from lens.serve.offered import Offered
+from lens.serve.ray_drawer import RayDrawer, connect
 from lens.serve.ray_settings import RaySettings, wanted_replicas
-from lens.serve.requests import Done, DrawRequest, Failed, Preview
+from lens.serve.requests import Done, DrawRequest, Failed, LoraWanted, Preview
 from lens.serve.settings import ServerSettings
 
 MODEL = "lens-nano-turbo"
+LAYER = "transformer_blocks.1.attn.img_qkv"
 WAIT_S = 60.0
 APPLE = DrawRequest(MODEL, "a red apple", seed=3, height=128, width=128, steps=20, guidance=1.0)
 
 
 @pytest.fixture(scope="module")
-def drawer(tmp_path_factory):
+def loras(tmp_path_factory):
+    """A LoRA, and a file that is none."""
+    folder = tmp_path_factory.mktemp("loras")
+    denoiser = LensPipeline.from_pretrained(MODEL).transformer
+    num_out, num_in = denoiser.get_submodule(LAYER).weight.shape
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, num_in, generator=generator), torch.randn(num_out, 2, generator=generator)
+    write_adapter({LAYER: LowRank(down, up, 2.0)}, folder / "bold.safetensors")
+    (folder / "poisoned.safetensors").write_bytes(b"no LoRA" * 50)
+    return {name: folder / f"{name}.safetensors" for name in ("bold", "poisoned")}
+
+
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory, loras):
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.serve")
-    from lens.serve.ray_drawer import RayDrawer
-
     values = {
         "state": tmp_path_factory.mktemp("ray"),
         "models": [MODEL],
+        "loras": loras,
         "drain_s": 1,
         "engine": {"threads": 1},
-        "ray": {"replicas": 2, "cpus": 0.1},
+        "ray": {"replicas": 2, "max_replicas": 3, "queue_s": 1000, "cpus": 0.1},
     }
     drawer = RayDrawer(ServerSettings.of(values))
     try:
@@ -42,8 +62,8 @@ def drawer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def engine():
-    with Engine(Offered.of_names([MODEL])) as engine:
+def engine(loras):
+    with Engine(Offered.of_names([MODEL], loras)) as engine:
         engine.wait_until_ready(WAIT_S)
         yield engine
 
@@ -78,9 +98,6 @@ def replica_pids(drawer):
 
 
 def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_same(drawer, engine):
-    import os
-    import signal
-
     requests = [replace(APPLE, seed=seed, previews=2) for seed in range(6)]
     before = replica_pids(drawer)
     assert len(before) == 2
@@ -111,6 +128,18 @@ def test_a_picture_to_start_from_travels_and_its_settings_name_the_file_here(dra
     assert there.settings.init_image == here.settings.init_image
 
 
+def test_loras_are_loaded_where_they_are_asked_for_and_a_poisoned_one_fails_its_picture_alone(drawer, engine):
+    request = replace(APPLE, steps=4, loras=(LoraWanted("bold", 0.7),))
+    plain = engine.submit(replace(APPLE, steps=4)).result(WAIT_S).image
+    for _ in range(2):
+        there = drawer.submit(request).result(WAIT_S)
+        assert_same_picture(there.image, engine.submit(request).result(WAIT_S).image)
+        assert [lora.path for lora in there.settings.loras] == [str(drawer.offered.loras["bold"])]
+    assert np.abs(np.asarray(plain, int) - np.asarray(there.image, int)).max() > 8
+    with pytest.raises(CheckpointError, match="poisoned"):
+        drawer.submit(replace(request, loras=(LoraWanted("poisoned"),))).result(WAIT_S)
+
+
 def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(drawer):
     ticket = drawer.submit(replace(APPLE, steps=200))
     ticket.cancel()
@@ -127,6 +156,18 @@ def test_replicas_follow_the_work_that_waits_and_never_leave_what_they_draw():
     assert wanted_replicas([12.0, 19.0], [1.0, 1.0], queue_s=10) == 4
     with pytest.raises(SettingError, match=r"ray\.max_replicas"):
         RaySettings.of({"replicas": 3, "max_replicas": 2})
+
+
+def test_where_ray_is_missing_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(LensError, match=r"lens-t2i\[cluster\]"):
+        connect(RaySettings.of({}))
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(SettingError, match=r"ray\.address"):
+        connect(RaySettings.of({"address": "127.0.0.1:1"}))
 
 
 def test_errors_are_whole_in_another_process():

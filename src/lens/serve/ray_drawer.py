@@ -5,6 +5,8 @@ result. Each picture is followed by a thread. Knows nothing of HTTP or of jobs.
 """
 
 import logging
+import math
+import os
 import socket
 import threading
 import time
@@ -18,7 +20,7 @@ from lens.sampling.picture_files import PictureSettings
 from lens.serve.checks import check
 from lens.serve.database import MissingExtraError
 from lens.serve.offered import Offered
-from lens.serve.ray_engine import NAME, Told, adapters_key, application, at_once, files_of
+from lens.serve.ray_engine import NAME, Told, adapters_key, application, at_once, files_of, gpus_of
 from lens.serve.ray_settings import RaySettings
 from lens.serve.requests import Done, Drawing, DrawRequest, EngineState, Failed, OfferedModel, Preview
 from lens.serve.settings import ServerSettings
@@ -76,7 +78,7 @@ class RayDrawer:
     def __init__(self, settings: ServerSettings):
         self.settings, self.ray = settings, settings.ray or RaySettings.of({})
         self.offered = Offered.of_names(settings.models, settings.loras)
-        self._is_ours = connect(self.ray)
+        self._is_ours = connect(self.ray, gpus_of(settings))
         self._changed = threading.Condition()
         self._open: dict[EngineTicket, Following] = {}
         self._ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
@@ -165,7 +167,7 @@ class RayDrawer:
             handle = serve.run(application(self.settings), name=NAME, route_prefix=None)
             self._handle = handle.options(method_name="draw", stream=True)
         except Exception as error:
-            self._start_error = LensError(f"The engines did not start on Ray: {_first_line(error)}")
+            self._start_error = LensError(f"The engines did not start on Ray: {_told_by_replica(error)}")
         finally:
             self._started.set()
 
@@ -267,10 +269,11 @@ class RayDrawer:
             self._changed.notify_all()
 
 
-def connect(settings: RaySettings) -> bool:
+def connect(settings: RaySettings, gpus: float = 0.0) -> bool:
     """Connect to the cluster, or start Ray here; return whether it is ours to end.
 
-    Raises: MissingExtraError without Ray Serve; LensError for a cluster that does not answer.
+    Raises: MissingExtraError without Ray Serve; LensError for a cluster that does not answer; SettingError
+    where Ray is started here and there are too few GPUs, for which it would wait for ever.
     """
     try:
         import ray
@@ -281,7 +284,9 @@ def connect(settings: RaySettings) -> bool:
         return False
     options: dict[str, Any] = {"address": settings.address}
     if settings.address is None:
-        options = {"address": "local", "include_dashboard": False}
+        # What Ray takes for CPUs is bookkeeping: more engines than cores are slow, but they come.
+        num_cpus = max(os.cpu_count() or 1, math.ceil(settings.most * settings.cpus))
+        options = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     where = settings.address or "on this machine"
     _check_answers(settings.address)
     try:
@@ -289,6 +294,11 @@ def connect(settings: RaySettings) -> bool:
     except Exception as error:
         raise LensError(f"Ray ({where}) does not answer: {_first_line(error)}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    found = ray.cluster_resources().get("GPU", 0.0)
+    if settings.address is None and found < gpus * settings.most:
+        ray.shutdown()
+        fix = "Have fewer replicas, or set ray.gpus to a share of one."
+        raise SettingError("ray.replicas", settings.most, f"{gpus:g} GPUs each, of {found:g}", fix)
     return settings.address is None
 
 
@@ -326,6 +336,17 @@ def _with_paths(settings: PictureSettings, request: DrawRequest) -> PictureSetti
         if used is not None and path is not None:
             changes[name] = used.model_copy(update={"path": str(path.resolve())})
     return settings.model_copy(update=changes)
+
+
+def _told_by_replica(error: Exception) -> str:
+    """Return why a replica did not start: the end of its trace, or what Ray Serve says."""
+    from ray import serve
+
+    with suppress(Exception):
+        told = serve.status().applications[NAME].deployments[NAME].message
+        lines = [line.strip() for line in told.splitlines() if "Error" in line]
+        return lines[-1]
+    return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

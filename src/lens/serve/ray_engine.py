@@ -21,6 +21,8 @@ from lens.serve.settings import ServerSettings
 
 NAME = "lens"
 """Of the application in Ray Serve, and of its one deployment."""
+MAX_STARTS = 3
+"""How often a replica may fail to start before the deployment does."""
 LOOK_EVERY_S = 0.5
 """How often a thread that waits for an event looks whether its reader went away."""
 
@@ -100,22 +102,29 @@ def adapters_key(request: DrawRequest) -> str:
     return "+".join([request.model, *sorted(lora.name for lora in request.loras)])
 
 
+def gpus_of(settings: ServerSettings) -> float:
+    """Return the GPUs that Ray sets aside for a replica; it hides all others from it."""
+    given = settings.ray.gpus if settings.ray is not None else None
+    return float(settings.engine.device.startswith("cuda")) if given is None else given
+
+
 def at_once(settings: ServerSettings) -> int:
     """Return how many pictures one replica takes on; past its engine's own bounds, which say 429."""
     return settings.engine.max_running + settings.engine.max_waiting + 16
 
 
-def by_queue_cost(queue_s: float) -> Any:
-    """Return the policy by which Ray Serve starts and ends replicas."""
+class QueueCost:
+    """The policy by which Ray Serve starts and ends replicas."""
 
-    def policy(context: Any) -> tuple[int, dict[str, Any]]:
+    def __init__(self, queue_s: float):
+        self._queue_s = queue_s
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         told = context.aggregated_metrics or {}
         if not told.get("busy"):
             return context.target_num_replicas, {}  # nobody has told anything yet
         seconds, busy = told.get("queue_seconds", {}).values(), told["busy"].values()
-        return wanted_replicas(seconds, busy, queue_s), {}
-
-    return policy
+        return wanted_replicas(seconds, busy, self._queue_s), {}
 
 
 def application(settings: ServerSettings) -> Any:
@@ -133,19 +142,18 @@ def application(settings: ServerSettings) -> Any:
 
     number: dict[str, Any] = {"num_replicas": ray.replicas}
     if ray.most > ray.replicas:
-        policy = AutoscalingPolicy(policy_function=by_queue_cost(ray.queue_s))
+        policy = AutoscalingPolicy(policy_function=QueueCost, policy_kwargs={"queue_s": ray.queue_s})
         scaling = AutoscalingConfig(
             min_replicas=ray.replicas, max_replicas=ray.most, metrics_interval_s=2, look_back_period_s=10,
             upscale_delay_s=5, downscale_delay_s=120, policy=policy,
         )  # fmt: skip
         number = {"autoscaling_config": scaling}
-    is_on_gpu = settings.engine.device.startswith("cuda")
-    gpus = float(is_on_gpu) if ray.gpus is None else ray.gpus
     deployed = serve.deployment(
         LensEngine,
         name=NAME,
         max_ongoing_requests=at_once(settings),
-        ray_actor_options={"num_cpus": ray.cpus, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": ray.cpus, "num_gpus": gpus_of(settings)},
+        max_constructor_retry_count=MAX_STARTS,
         health_check_period_s=ray.health_s,
         graceful_shutdown_timeout_s=settings.drain_s,
         **number,
