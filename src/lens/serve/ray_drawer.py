@@ -44,6 +44,8 @@ class Following:
         self.ticket = ticket
         self.response: Any = None
         self.is_drawing = False
+        self.replica = ""
+        """Who told of it last."""
         self.num_shown = self.num_deaths = 0
         self.refusal: QueueFullError | None = None
         self._answered = threading.Event()
@@ -204,6 +206,7 @@ class RayDrawer:
             for told in self._stream(following, files):
                 with self._changed:
                     self._states[told.replica] = told.state
+                following.replica = told.replica
                 event = told.event
                 if isinstance(event, Failed) and isinstance(event.error, QueueFullError):
                     self._on_full(following, event.error)
@@ -219,6 +222,8 @@ class RayDrawer:
             return
         with self._changed:
             self.num_moved += 1
+            if (state := self._states.get(following.replica)) is not None:  # nothing waits there any more
+                self._states[following.replica] = replace(state, queue_seconds=0.0)
         following.num_deaths += 1
         following.is_drawing = False
         if following.num_deaths >= MAX_DEATHS:
