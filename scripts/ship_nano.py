@@ -76,7 +76,7 @@ ABOUT_OF = {
 [lens-nano](../lens-nano/README.md) as supervised training left it, before any tuning by rewards. This folder
 holds its denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
     "lens-nano-turbo": """\
-[lens-nano](../lens-nano/README.md) distilled to four steps without guidance. This folder holds its
+[lens-nano](../lens-nano/README.md) in four steps without guidance, by distillation. This folder holds its
 denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
 }
 
@@ -109,9 +109,10 @@ judged exactly, as above. Before it came the recipes of [lens-nano-base](../lens
 `docs/log.md` has the dates and the numbers.""",
     "lens-nano-turbo": """\
 `lens train recipes/nano/turbo_trajectory.yaml`, on a GPU `turbo_gpu.yaml`: it learned to take in one step
-what its teacher, with guidance, takes several for; the teacher was lens-nano-base first, then lens-nano. The
-published terms (distribution matching, guidance augmentation, an adversarial term) gained nothing in the
-time there was; `docs/log.md` has the dates and the numbers.""",
+what lens-nano-base, with guidance, takes several for. Then what tuning by rewards changes between lens-nano-base
+and lens-nano was added to its weights (`scripts/sum_weights.py`). The published terms (distribution
+matching, guidance augmentation, an adversarial term) gained nothing in the time there was; `docs/log.md` has
+the dates and the numbers.""",
 }
 
 LIMITS = """\
