@@ -109,10 +109,10 @@ judged exactly, as above. Before it came the recipes of [lens-nano-base](../lens
 `docs/log.md` has the dates and the numbers.""",
     "lens-nano-turbo": """\
 `lens train recipes/nano/turbo_trajectory.yaml`, on a GPU `turbo_gpu.yaml`: it learned to take in one step
-what lens-nano-base, with guidance, takes several for. Then what tuning by rewards changes between lens-nano-base
-and lens-nano was added to its weights (`scripts/sum_weights.py`). The published terms (distribution
-matching, guidance augmentation, an adversarial term) gained nothing in the time there was; `docs/log.md` has
-the dates and the numbers.""",
+what lens-nano-base, with guidance, takes several for. Then what tuning by rewards changes between
+lens-nano-base and lens-nano was added to its weights (`scripts/sum_weights.py`). The published terms
+(distribution matching, guidance augmentation, an adversarial term) gained nothing in the time there was;
+`docs/log.md` has the dates and the numbers.""",
 }
 
 LIMITS = """\
