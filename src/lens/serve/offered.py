@@ -29,7 +29,7 @@ class Offer(NamedTuple):
 
     facts: OfferedModel
     source: str
-    """Known name or folder: what `lens generate --model` would be given."""
+    """What pictures say that drew them: the known name, or that under which a folder is offered."""
     folder: Path
 
 
@@ -80,7 +80,7 @@ def _offer(name: str, source: str | Path) -> Offer:
         name, defaults.num_inference_steps, defaults.guidance_scale, defaults.base_resolution, variant
     )
     is_folder = Path(source).expanduser().is_dir()
-    return Offer(facts, str(folder.resolve()) if is_folder else str(source), folder)
+    return Offer(facts, name if is_folder else str(source), folder)
 
 
 class LoadedModel:

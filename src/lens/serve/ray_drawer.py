@@ -249,7 +249,7 @@ class RayDrawer:
         following.is_drawing = isinstance(event, Drawing | Preview)
         ticket = following.ticket
         if isinstance(event, Done):
-            settings = _with_paths(event.settings, ticket.request)
+            settings = _with_names(event.settings, ticket.request)
             self._end(following, Done(event.image, settings), "finished")
         elif isinstance(event, Failed):
             self._end(following, event, "failed")
@@ -332,14 +332,14 @@ def disconnect(is_ours: bool) -> None:
         ray.shutdown()
 
 
-def _with_paths(settings: PictureSettings, request: DrawRequest) -> PictureSettings:
-    """Return a picture's settings with the files' paths here instead of those in the replica."""
+def _with_names(settings: PictureSettings, request: DrawRequest) -> PictureSettings:
+    """Return a picture's settings with the files' names here instead of those in the replica."""
     paths = {"init_image": request.image, "mask": request.mask}
     changes = {}
     for name, path in paths.items():
         used = getattr(settings, name)
         if used is not None and path is not None:
-            changes[name] = used.model_copy(update={"path": str(path.resolve())})
+            changes[name] = used.model_copy(update={"path": path.name})
     return settings.model_copy(update=changes)
 
 

@@ -141,12 +141,13 @@ class Stages:
             versions=self._versions,
         )
 
+    # Pictures go out to callers: files by their names and hashes alone, folders are the operator's affair.
     def _file_used(self, path: Path | None) -> FileUsed | None:
-        return None if path is None else FileUsed(path=str(path.resolve()), sha256=file_hash(path))
+        return None if path is None else FileUsed(path=path.name, sha256=file_hash(path))
 
     def _lora_used(self, name: str, weight: float) -> LoraUsed:
         path = self.offered.loras[name]
-        return LoraUsed(path=str(path.resolve()), sha256=self.offered.hash_of(path), weight=weight)
+        return LoraUsed(path=name, sha256=self.offered.hash_of(path), weight=weight)
 
     def _text(self, model: LoadedModel, text: str) -> Features:
         def encode(text: str) -> Features:
