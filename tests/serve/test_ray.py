@@ -1,15 +1,19 @@
 """Engines on Ray Serve: the same pictures, also of a replica that is killed while it draws."""
 
+import base64
+import io
 import os
 import pickle
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from running import until
+from PIL import Image
+from running import serving, until
 
 from lens.errors import Cancelled, CheckpointError, LensError, QueueFullError, SettingError
 from lens.models.checkpoints.lora_keys import LowRank, write_adapter
@@ -23,7 +27,7 @@ from lens.serve.settings import ServerSettings
 
 MODEL = "lens-nano-turbo"
 LAYER = "transformer_blocks.1.attn.img_qkv"
-WAIT_S = 60.0
+WAIT_S = 120.0
 APPLE = DrawRequest(MODEL, "a red apple", seed=3, height=128, width=128, steps=20, guidance=1.0)
 
 
@@ -98,16 +102,21 @@ def replica_pids(drawer):
     return found
 
 
+def killed_while_it_draws(drawer):
+    """Kill a replica that draws now; return its process id."""
+    busy = until(lambda: [one.replica for one in list(drawer._open.values()) if one.is_drawing], WAIT_S)
+    pid = int(busy[0].split("/")[1])
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
 def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_same(drawer, engine):
     requests = [replace(APPLE, seed=seed, previews=2) for seed in range(6)]
     before = replica_pids(drawer)
     assert len(before) == 2
     tickets = [drawer.submit(request) for request in requests]
-    # Of the two replicas one is killed that draws now.
-    busy = until(lambda: [name for name, state in drawer._states.items() if state.running], WAIT_S)
-    pid = int(busy[0].split("/")[1])
+    pid = killed_while_it_draws(drawer)
     assert pid in before
-    os.kill(pid, signal.SIGKILL)
     told = [events_of(ticket) for ticket in tickets]
     assert drawer.state().finished == 6 and drawer.state().waiting == drawer.state().running == 0
     assert pid not in replica_pids(drawer)
@@ -149,6 +158,26 @@ def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(draw
     with pytest.raises(SettingError, match="model"):
         drawer.submit(replace(APPLE, model="nobody"))
     assert drawer.state().cancelled == 1
+
+
+def test_clients_notice_nothing_of_a_replica_that_is_killed(drawer, engine, tmp_path):
+    """The last of those that share the drawer: a server that ends drains it."""
+    until(lambda: len(replica_pids(drawer)) == 2, WAIT_S)  # another test may have killed one
+    before = drawer.num_moved
+    with serving(tmp_path, drawer) as served, ThreadPoolExecutor(6) as pool:
+
+        def picture(seed):
+            asked = {"model": MODEL, "prompt": APPLE.prompt, "size": "128x128"}
+            client = served.client.with_options(timeout=WAIT_S)
+            answer = client.images.generate(**asked, extra_body={"seed": seed, "steps": APPLE.steps})
+            return Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json)))
+
+        waiting = [pool.submit(picture, seed) for seed in range(6)]
+        killed_while_it_draws(drawer)
+        pictures = [one.result(WAIT_S) for one in waiting]
+    assert drawer.num_moved > before
+    for seed, image in enumerate(pictures):
+        assert_same_picture(image, engine.submit(replace(APPLE, seed=seed)).result(WAIT_S).image)
 
 
 def test_replicas_follow_the_work_that_waits_and_never_leave_what_they_draw():

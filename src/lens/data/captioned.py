@@ -47,14 +47,18 @@ def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
     """Yield the pictures of a folder or of shards, in the order of their names.
 
     What is damaged, or too small for every bucket, is named in a warning and left out.
-    Raises: SettingError for both or neither source, and for a picture without any words.
+    Raises: SettingError for both or neither source, a picture without any words, and where none is left.
     """
     check_source(settings)
-    if settings.folder is not None:
-        yield from _of_folder(settings, settings.folder)
-    else:
-        assert settings.shards is not None
-        yield from _of_shards(settings, settings.shards)
+    name, source = ("folder", settings.folder) if settings.folder is not None else ("shards", settings.shards)
+    assert source is not None
+    count = 0
+    for one in (_of_folder if name == "folder" else _of_shards)(settings, source):
+        count += 1
+        yield one
+    if not count:
+        needs = f"pictures of at least the size of a bucket of base {min(settings.bases)}"
+        raise SettingError(f"data.{name}", str(source), needs)
 
 
 def check_source(settings: CaptionedSettings) -> None:

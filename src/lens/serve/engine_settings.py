@@ -28,5 +28,5 @@ class EngineSettings(Settings):
     """Estimated seconds of work that may wait."""
     max_steps: int = Field(default=200, ge=1)
     """Steps that one picture may ask for."""
-    text_cache_bytes: int = Field(default=256 * 2**20, ge=0)
-    """Memory for text features of prompts that may come again."""
+    text_cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Memory for text features of prompts that may come again: some 700 of nano's, ten of the full model's."""

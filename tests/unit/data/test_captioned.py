@@ -61,6 +61,13 @@ def test_damaged_and_tiny_pictures_are_left_out_by_name(folder, caplog):
     assert "d.png is left out: 20 x 20 is too small" in caplog.text
 
 
+def test_a_folder_without_a_picture_that_can_be_used_is_told(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "tiny.png").write_bytes(picture(3, 3))
+    with pytest.raises(SettingError, match=r"data\.folder .* needs pictures of at least the size .* base 48"):
+        list(captioned(CaptionedSettings(folder=tmp_path, trigger="a thing", bases=(48,))))
+
+
 def test_shards_give_what_a_folder_gives(tmp_path):
     facts = json.dumps({"id": "ab" * 32}).encode()
     files = {"png": picture(64, 32), "txt": b"a wide thing", "brief.txt": b"thing", "json": facts}
