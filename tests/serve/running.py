@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import httpx2
 import openai
 import uvicorn
-from fakes import FakeDrawer
+from fake_drawer import FakeDrawer
 
 from lens.serve.http import create_app
 from lens.serve.making import NO_HOOKS

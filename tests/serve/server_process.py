@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from fakes import FakeDrawer
+from fake_drawer import FakeDrawer
 from running import serving
 
 if __name__ == "__main__":

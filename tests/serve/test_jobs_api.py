@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import sqlalchemy as sa
-from fakes import FakeDrawer
+from fake_drawer import FakeDrawer
 from PIL import Image
 from running import serving, until
 

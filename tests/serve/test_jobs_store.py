@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import postgres
 import pytest
 import sqlalchemy as sa
-from fakes import FakeDrawer
+from fake_drawer import FakeDrawer
 from running import serving, until
 
 from lens.errors import QueueFullError, SettingError

@@ -83,24 +83,27 @@ def open_tab(page, name):
     page.get_by_role("tab", name=name).click()
 
 
-def test_a_prompt_is_drawn_by_keys_with_previews_steps_and_time_and_kept_over_a_reload(page, site):
+def test_a_prompt_is_drawn_by_keys_with_previews_steps_and_time_and_kept_over_a_reload(
+    page, site, monkeypatch
+):
     _, drawer, gallery = site
+    monkeypatch.setattr(drawer, "step_s", 0.7)
     page.get_by_label("16:9").check()
-    page.fill("#prompt textarea", "two red apples, slowly")
+    page.fill("#prompt textarea", "two red apples")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(PREVIEW)
     page.wait_for_selector(r"#status >> text=/Step \d of 4, .*left/")
     page.wait_for_selector(DONE)
     assert page.evaluate(f"document.querySelector('{DONE}').naturalWidth") == 176
-    assert (drawer.asked[-1].width, drawer.asked[-1].height) == (176, 96)
-    assert page.locator(DONE).get_attribute("alt") == "Picture 1: two red apples, slowly"
+    assert (drawer.requests[-1].width, drawer.requests[-1].height) == (176, 96)
+    assert page.locator(DONE).get_attribute("alt") == "Picture 1: two red apples"
     page.reload()
     page.wait_for_selector(DONE)
-    assert page.input_value("#prompt textarea") == "two red apples, slowly"
+    assert page.input_value("#prompt textarea") == "two red apples"
     open_tab(page, "Gallery")
-    page.get_by_title("two red apples, slowly").click()
+    page.get_by_title("two red apples").click()
     page.wait_for_selector("#detail >> text=176 x 96")
-    assert gallery.pictures()[0].settings.prompt == "two red apples, slowly"
+    assert gallery.pictures()[0].settings.prompt == "two red apples"
 
 
 def test_escape_cancels_what_is_drawn_and_what_waits(page, site):
@@ -112,8 +115,8 @@ def test_escape_cancels_what_is_drawn_and_what_waits(page, site):
     page.keyboard.press("Escape")
     page.wait_for_selector("#status >> text=Cancelled; 0 of 4 done.")
     assert site[2].pictures("slow bear") == []
-    asked = site[1].asked[-1]
-    assert (asked.model, asked.steps, asked.guidance) == ("fake-base", 20, 2.0)
+    asked = site[1].requests[-1]
+    assert (asked.model, asked.steps, asked.guidance) == ("lens-nano-base", 20, 2.0)
 
 
 def test_a_reload_in_the_middle_loses_nothing(page, site):
@@ -159,7 +162,7 @@ def test_the_gallery_is_searched_marked_compared_and_deleted_from(page, site):
 
 
 def test_a_dropped_picture_brings_its_settings_back(page, site, tmp_path):
-    request = DrawRequest("fake-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
+    request = DrawRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
     with (tmp_path / "ship.webp").open("wb") as file:
         encode_picture(Image.new("RGB", (384, 192), "blue"), settings_of(request), "webp", file)
     page.set_input_files("#restore input[type=file]", tmp_path / "ship.webp")
@@ -168,8 +171,8 @@ def test_a_dropped_picture_brings_its_settings_back(page, site, tmp_path):
     assert page.input_value("#seed input") == "77" and page.is_checked("#lock input")
     page.click("#draw")
     page.wait_for_selector(DONE)
-    asked = site[1].asked[-1]
-    assert (asked.model, asked.seed, asked.width, asked.height) == ("fake-base", 77, 384, 192)
+    asked = site[1].requests[-1]
+    assert (asked.model, asked.seed, asked.width, asked.height) == ("lens-nano-base", 77, 384, 192)
     assert (asked.steps, asked.guidance, asked.negative_prompt, asked.solver) == (9, 3.5, "fog", "ab2")
 
 
@@ -182,7 +185,7 @@ def test_a_picture_is_drawn_from_another_and_a_lora_is_weighted(page, site):
     page.get_by_role("option", name="ink").click()
     page.wait_for_function("document.querySelector('#lora-weights')?.innerText.includes('ink')")
     draw(page, "a goal")
-    asked = site[1].asked[-1]
+    asked = site[1].requests[-1]
     assert asked.prompt == "a goal" and asked.image is not None and asked.mask is None
     page.locator("#start canvas").last.scroll_into_view_if_needed()
     box = page.locator("#start canvas").last.bounding_box()
@@ -192,7 +195,7 @@ def test_a_picture_is_drawn_from_another_and_a_lora_is_weighted(page, site):
     page.mouse.up()
     page.wait_for_timeout(500)
     draw(page, "a painted goal")
-    asked = site[1].asked[-1]
+    asked = site[1].requests[-1]
     share = sum(value > 0 for value in Image.open(asked.mask).getdata()) / 128**2
     assert 0.001 < share < 0.5
     assert [(lora.name, lora.weight) for lora in asked.loras] == [("ink", 1.0)]
@@ -203,7 +206,7 @@ def test_the_seed_is_locked_and_reused(page, site):
     page.click("#reuse")
     page.wait_for_function("document.querySelector('#lock input').checked")
     draw(page, "two")
-    assert site[1].asked[-1].seed == site[1].asked[-2].seed
+    assert site[1].requests[-1].seed == site[1].requests[-2].seed
 
 
 def test_an_enhanced_prompt_is_shown_beside_the_old_one_and_can_be_changed(page):

@@ -32,11 +32,13 @@ from lens.serve.studio_form import (
     with_seed,
 )
 
-FORM = Form(prompt=" two foxes ", model="fake", aspect_ratio="3:2", base_resolution=128, seed=7, guidance=2.0)
+FORM = Form(
+    prompt=" two foxes ", model="lens-nano", aspect_ratio="3:2", base_resolution=128, seed=7, guidance=2.0
+)
 
 
 def request(prompt="two red apples", seed=3, **changed):
-    return replace(DrawRequest("fake", prompt, seed, 96, 144, 20, 2.0), **changed)
+    return replace(DrawRequest("lens-nano", prompt, seed, 96, 144, 20, 2.0), **changed)
 
 
 def keep(gallery, prompt="two red apples", seed=3, **changed):
@@ -214,7 +216,7 @@ def test_what_is_not_here_is_told(tmp_path):
     )
     form, notes = restored(settings_of(wanted), FORM, MODELS, ["ink"], Gallery(tmp_path))
     assert len(notes) == 3 and "other" in notes[0] and "gone" in notes[1]
-    assert form.model == "fake" and form.image is None and form.loras == ()
+    assert form.model == "lens-nano" and form.image is None and form.loras == ()
 
 
 def test_sizes_have_the_names_of_their_table_and_others_say_themselves():
@@ -242,7 +244,7 @@ def test_values_of_an_axis_are_numbers_ranges_names_or_lines():
     assert parse_axis("steps", "1, 4..6", MODELS).values == (1, 4, 5, 6)
     assert parse_axis("guidance", "1,2.5", MODELS).labels == ["guidance 1.0", "guidance 2.5"]
     assert parse_axis("prompt", "a fox, red\n\na bear", MODELS).labels == ["a fox, red", "a bear"]
-    assert parse_axis("model", "fake-base", MODELS).values == ("fake-base",)
+    assert parse_axis("model", "lens-nano-base", MODELS).values == ("lens-nano-base",)
     assert parse_axis("LoRA ink", "0, 0.5", MODELS).values == (0.0, 0.5)
 
 
@@ -266,7 +268,7 @@ def test_values_that_a_setting_cannot_have_are_refused(setting, text):
 def test_every_setting_on_offer_can_be_varied_and_reaches_the_request(tmp_path):
     texts = {
         "guidance": "3", "steps": "5", "seed": "9", "prompt": "a bear", "negative_prompt": "fog",
-        "solver": "ab2", "aspect_ratio": "2:1", "base_resolution": "192", "model": "fake-base",
+        "solver": "ab2", "aspect_ratio": "2:1", "base_resolution": "192", "model": "lens-nano-base",
         "strength": "0.3", "LoRA ink": "0.9",
     }  # fmt: skip
     start = replace(FORM, image=tmp_path / "a.png", size="")

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lens.serve.database import MissingExtraError
-from lens.serve.http_errors import answer_errors
+from lens.serve.http_errors import ERRORS, answer_errors
 from lens.serve.http_guard import App, Guard, KeyCheck, Receive, Scope, Send
 from lens.serve.images_api import Serving, images_router
 from lens.serve.jobs_api import jobs_router
@@ -61,7 +61,8 @@ def create_app(
         yield
         await asyncio.to_thread(runner.stop, settings.drain_s)
 
-    app = FastAPI(title="Lens", version=version("lens-t2i"), description=ABOUT, lifespan=lifespan)
+    about = {"title": "Lens", "version": version("lens-t2i"), "description": ABOUT}
+    app = FastAPI(**about, responses=ERRORS, lifespan=lifespan)
     app.state.maker, app.state.runner, app.state.serving = maker, runner, serving
     answer_errors(app)
     app.include_router(images_router(serving))
@@ -79,7 +80,8 @@ def create_app(
         status = {"status": "not ready", "reasons": obstacles} if obstacles else {"status": "ready"}
         return JSONResponse(status, 503 if obstacles else 200)
 
-    @app.get("/metrics", tags=["server"], response_class=Response)
+    @app.get("/metrics", tags=["server"], response_class=Response,
+             responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
     async def numbers() -> Response:
         """Return the server's numbers for Prometheus."""
         return Response(await asyncio.to_thread(metrics.text), media_type="text/plain; version=0.0.4")

@@ -7,6 +7,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import BaseModel
+
 from lens.chat import ChatError
 from lens.errors import (
     Cancelled,
@@ -27,6 +29,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 INVALID, SERVER = "invalid_request_error", "server_error"
+
+
+class Problem(BaseModel):
+    """What went wrong, for people and for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: Problem
+
+
+# Under "4XX", as FastAPI documents a 422 of its own, which is never answered, where neither is there.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "model": ErrorBody,
+        "description": "400 what was sent cannot be used, 401 no known key, 404 not there, 408 too late, 409 "
+        "cancelled or a key used twice, 413 too large, 421 a wrong host, 429 too many requests.",
+    },
+    "5XX": {
+        "model": ErrorBody,
+        "description": "500 see the server's log, 503 the server ends or what it asks is down, 507 no room.",
+    },
+}
+"""What the API's document says of errors."""
 
 
 class ApiError(LensError):

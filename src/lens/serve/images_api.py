@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ValidationError
 
@@ -55,19 +55,21 @@ def caller_of(request: "Request") -> Caller:
 
 def images_router(serving: Serving) -> "APIRouter":
     """Return the routes of this module."""
-    from fastapi import APIRouter, Request
+    from fastapi import APIRouter, Path, Request
     from fastapi.responses import Response
 
     router = APIRouter(prefix="/v1", tags=["images"])
 
-    @router.post("/images/generations", response_model=None)
+    drawn = {200: {"content": {"text/event-stream": {}}}}
+
+    @router.post("/images/generations", response_model=None, responses=drawn)
     async def generate(body: Generation, request: Request) -> Response:
         """Draw pictures from words."""
         serving.maker.check_draining()
         wanted = await asyncio.to_thread(serving.wanted, body, caller_of(request))
         return await _answered(serving, request, body, wanted, "image_generation")
 
-    @router.post("/images/edits", response_model=None, openapi_extra=_edit_document())
+    @router.post("/images/edits", response_model=None, responses=drawn, openapi_extra=_edit_document())
     async def edit(request: Request) -> Response:
         """Draw a picture from a picture and words, or draw the part under a mask anew."""
         serving.maker.check_draining()
@@ -87,7 +89,7 @@ def images_router(serving: Serving) -> "APIRouter":
         }
 
     @router.get("/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: Annotated[str, Path(examples=["lens-nano"])]) -> dict[str, Any]:
         """Say what one model is."""
         for offered in await asyncio.to_thread(serving.drawer.models):
             if offered.name == name:
@@ -260,6 +262,10 @@ def _edit_document() -> dict[str, Any]:
     """Return what the API's document says of the form."""
     schema = Edit.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
+    for field in schema["properties"].values():  # forms know no null: what is not given is left out
+        field.pop("default", None)
+        for choice in field.pop("anyOf", []):
+            field |= choice if choice != {"type": "null"} else {}
     lora = {"type": "string", "description": 'JSON, such as [{"name": "ink", "weight": 0.8}].'}
     file = {"type": "string", "format": "binary"}
     schema["properties"] |= {"image": file, "mask": file, "loras": lora}

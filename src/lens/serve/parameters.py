@@ -55,7 +55,7 @@ class Drawn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str = Field(min_length=1)
+    prompt: str = Field(min_length=1, examples=["a red apple on a blue background"])
     model: str | None = None
     n: int | None = Field(None, ge=1, le=MOST_PICTURES)
     size: str | None = Field(None, description="WIDTHxHEIGHT in multiples of 16, or auto.")
