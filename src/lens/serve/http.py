@@ -61,8 +61,9 @@ def create_app(
         yield
         await asyncio.to_thread(runner.stop, settings.drain_s)
 
-    about = {"title": "Lens", "version": version("lens-t2i"), "description": ABOUT}
-    app = FastAPI(**about, responses=ERRORS, lifespan=lifespan)
+    app = FastAPI(
+        title="Lens", version=version("lens-t2i"), description=ABOUT, responses=ERRORS, lifespan=lifespan
+    )
     app.state.maker, app.state.runner, app.state.serving = maker, runner, serving
     answer_errors(app)
     app.include_router(images_router(serving))

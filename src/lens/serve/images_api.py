@@ -60,7 +60,7 @@ def images_router(serving: Serving) -> "APIRouter":
 
     router = APIRouter(prefix="/v1", tags=["images"])
 
-    drawn = {200: {"content": {"text/event-stream": {}}}}
+    drawn: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
     @router.post("/images/generations", response_model=None, responses=drawn)
     async def generate(body: Generation, request: Request) -> Response:
