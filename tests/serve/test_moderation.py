@@ -5,14 +5,14 @@ import io
 import json
 import logging
 import stat
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import yaml
-from local_server import Answering, started_server
+from local_server import Answering
 from PIL import Image
 
 from lens.errors import LensError, ModerationError, SettingError
@@ -257,62 +257,6 @@ def moderation(flagged: bool, categories: dict | None = None, scores: dict | Non
     return 200, json.dumps({"id": "modr-1", "model": "m", "results": [result]}).encode()
 
 
-class Server:
-    """Answers with what it is told, in order, the last one for ever; a number is seconds of silence.
-
-    The status 0 is an answer that comes byte by byte.
-    """
-
-    def __init__(self, *answers: tuple[int, bytes] | float):
-        self.answers, self.asked, self.over = list(answers), [], threading.Event()
-        outer = self
-
-        class Handler(Answering):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append((self.path, dict(self.headers), body))
-                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if isinstance(answer, float):
-                    outer.over.wait(answer)
-                    return
-                if answer[0] == 0:
-                    self.drip(answer[1])
-                    return
-                self.send(answer[0], {}, answer[1])
-
-            def drip(self, content: bytes) -> None:
-                self.send_response(200)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                for place in range(len(content)):
-                    try:
-                        self.wfile.write(content[place : place + 1])
-                    except OSError:  # nobody listens any more
-                        return
-                    outer.over.wait(0.05)
-
-        self.http = started_server(Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def close(self):
-        self.over.set()
-        self.http.shutdown()
-        self.http.server_close()
-
-
-@pytest.fixture
-def served():
-    servers = []
-
-    def start(*answers):
-        servers.append(Server(*answers))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 @pytest.fixture
 def asking(policy_of):
     def make(url: str, **values) -> Policy:
@@ -335,7 +279,7 @@ def test_an_endpoint_is_asked_as_the_api_has_it_and_lets_pass(served, asking, mo
     policy.check_picture(Image.new("RGBA", (3000, 30)))
     (path, headers, body), (_, _, second) = server.asked
     assert path == "/v1/moderations"
-    assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer secret"
+    assert headers["authorization"] == "Bearer secret"
     assert body == {"input": "a fox ?", "model": "omni"}
     (part,) = second["input"]
     kind, data = part["image_url"]["url"].split(",")
@@ -376,8 +320,19 @@ def test_a_word_rule_decides_before_the_endpoint_is_asked(served, policy_of):
     assert server.asked == []
 
 
+def dripping(to: Answering) -> None:
+    """Send a good answer byte by byte until nobody listens any more."""
+    to.send_response(200)
+    to.send_header("content-length", str(len(FINE[1])))
+    to.end_headers()
+    with suppress(OSError):
+        for byte in FINE[1]:
+            to.wfile.write(bytes([byte]))
+            time.sleep(0.05)
+
+
 DOWN = {
-    "503": (503, b""), "silent": 3.0, "drips": (0, FINE[1]), "endless": (200, b" " * (2**20 + 1)),
+    "503": (503, b""), "silent": 3.0, "drips": dripping, "endless": (200, b" " * (2**20 + 1)),
     "no json": (200, b"<html>"), "no results": (200, b'{"results": []}'),
     "no flag": (200, b'{"results": [{}]}'), "strange": (200, b"[]"), "401": (401, b"{}"), "moved": (302, b""),
 }  # fmt: skip
@@ -399,8 +354,7 @@ def test_an_endpoint_that_is_down_refuses_and_says_that_it_may_be_another_time(w
 
 def test_an_endpoint_that_nobody_listens_at_refuses(asking, served):
     server = served(FINE)
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
     with pytest.raises(ModerationError, match="could not be checked"):
         asking(server.url).check_prompt("a fox")
 

@@ -1,7 +1,12 @@
 """A real HTTP server on this machine for tests of what speaks to servers."""
 
+import json
 import threading
+import time
+from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -29,3 +34,49 @@ def started_server(handler: type[Answering]) -> ThreadingHTTPServer:
     # Looks often whether it is to stop: the half second by default is most of what a test takes.
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server
+
+
+Answer = tuple[int, bytes] | tuple[int, bytes, dict[str, str]] | float | Callable[[Answering], None]
+"""A status, content and maybe headers; seconds of silence; or what sends an answer in its own way."""
+
+
+class Asked(NamedTuple):
+    """A request that a server had."""
+
+    path: str
+    headers: Message
+    body: Any
+
+
+class Server:
+    """Answers JSON with what it is told, in order, the last one for ever; keeps what it was asked."""
+
+    def __init__(self, *answers: Answer):
+        self.asked: list[Asked] = []
+        self._answers, self._lock = list(answers), threading.Lock()
+        outer = self
+
+        class Handler(Answering):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer._lock:
+                    outer.asked.append(Asked(self.path, self.headers, body))
+                    answer = outer.answer_to(body)
+                if isinstance(answer, float):
+                    time.sleep(answer)
+                elif isinstance(answer, tuple):
+                    status, content, *headers = answer
+                    self.send(status, dict(*headers), content)
+                else:
+                    answer(self)
+
+        self.http = started_server(Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def answer_to(self, body: Any) -> Answer:
+        """Return the next answer. Asked by one thread at a time."""
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()

@@ -1,12 +1,10 @@
 """Questions get their answer through whatever a real server on this machine does to them."""
 
 import json
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from local_server import Answering, started_server
+from local_server import Server
 
 from lens.chat import Chat, ChatError, Endpoint, Pace, image_part, text_part
 from lens.errors import SettingError
@@ -20,50 +18,13 @@ def completion(text: str | None = "a fox", finish: str = "stop", refusal: str | 
     return json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage}).encode()
 
 
-class Server:
-    """Answers with what it is told, in order, the last one for ever; keeps what it was asked."""
-
-    def __init__(self, *answers: tuple[int, bytes, dict[str, str]] | float):
-        self.answers, self.asked, self.lock = list(answers), [], threading.Lock()
-        outer = self
-
-        class Handler(Answering):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with outer.lock:
-                    outer.asked.append((self.path, dict(self.headers), body))
-                    answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if isinstance(answer, float):
-                    time.sleep(answer)
-                    return
-                status, content, headers = answer
-                self.send(status, headers, content)
-
-        self.http = started_server(Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-
-@pytest.fixture
-def served():
-    servers = []
-
-    def start(*answers):
-        servers.append(Server(*answers))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.http.shutdown()
-        server.http.server_close()
-
-
 def chat_with(server: Server, **changes) -> tuple[Chat, list[float]]:
     waits: list[float] = []
     endpoint = Endpoint.of({"url": server.url, "model": "seer", "first_wait_s": 1.0} | changes)
     return Chat(endpoint, sleep=waits.append), waits
 
 
-OK = (200, completion(), {})
+OK = (200, completion())
 
 
 def test_an_answer_comes_with_its_tokens_and_the_question_as_the_api_has_it(served, monkeypatch):
@@ -74,13 +35,13 @@ def test_an_answer_comes_with_its_tokens_and_the_question_as_the_api_has_it(serv
     assert reply == ("a fox", False, False, 11, 3)
     path, headers, body = server.asked[0]
     assert path == "/v1/chat/completions"
-    assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer secret"
+    assert headers["authorization"] == "Bearer secret"
     assert body == {"model": "seer", "messages": QUESTION, "temperature": 0.2, "max_tokens": 9}
     assert body["messages"][0]["content"][1]["image_url"]["url"] == "data:image/jpeg;base64,/9g="
 
 
 def test_a_busy_server_is_asked_again_and_its_wish_to_wait_is_kept(served):
-    server = served((429, b"slow down", {"retry-after": "7"}), (500, b"", {}), (503, b"", {}), OK)
+    server = served((429, b"slow down", {"retry-after": "7"}), (500, b""), (503, b""), OK)
     chat, waits = chat_with(server)
     assert chat.ask(QUESTION).text == "a fox"
     assert len(server.asked) == 4
@@ -90,7 +51,7 @@ def test_a_busy_server_is_asked_again_and_its_wish_to_wait_is_kept(served):
 
 @pytest.mark.parametrize("nonsense", [b"<html>", b"{}", b'{"choices": []}', b'{"choices": [{"message": 3}]}'])
 def test_an_answer_that_is_none_is_asked_for_again(served, nonsense):
-    server = served((200, nonsense, {}), OK)
+    server = served((200, nonsense), OK)
     chat, _ = chat_with(server)
     assert chat.ask(QUESTION).text == "a fox"
 
@@ -102,7 +63,7 @@ def test_a_silent_server_times_out_and_the_next_attempt_answers(served):
 
 
 def test_after_the_last_attempt_the_error_says_what_happened(served):
-    server = served((500, b"", {}))
+    server = served((500, b""))
     chat, waits = chat_with(server, max_attempts=3)
     with pytest.raises(ChatError, match=r"answers 500\. Gave up after 3 attempts") as raised:
         chat.ask(QUESTION)
@@ -112,7 +73,7 @@ def test_after_the_last_attempt_the_error_says_what_happened(served):
 
 @pytest.mark.parametrize(("status", "says"), [(400, "no such model"), (401, "Is the key in OPENAI_API_KEY")])
 def test_what_cannot_succeed_is_not_tried_again(served, status, says):
-    server = served((status, b"no such model", {}))
+    server = served((status, b"no such model"))
     chat, _ = chat_with(server)
     with pytest.raises(ChatError, match=says) as raised:
         chat.ask(QUESTION)
@@ -131,12 +92,12 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(served):
     "content", [completion(None, refusal="I can't help with that."), completion("", "content_filter")]
 )
 def test_a_refusal_is_told_apart_from_an_answer(served, content):
-    chat, _ = chat_with(served((200, content, {})))
+    chat, _ = chat_with(served((200, content)))
     assert chat.ask(QUESTION).is_refused
 
 
 def test_an_answer_that_ran_out_of_length_says_so(served):
-    chat, _ = chat_with(served((200, completion("a fox that", "length"), {})))
+    chat, _ = chat_with(served((200, completion("a fox that", "length"))))
     assert chat.ask(QUESTION).is_cut
 
 
@@ -145,7 +106,7 @@ def test_log_probabilities_come_by_token_and_place_where_they_are_told(served):
     places = [{"token": "1", "logprob": -0.1, "top_logprobs": likeliest}, {"token": ".", "logprob": -0.7}]
     answer = json.loads(completion("1."))
     answer["choices"][0]["logprobs"] = {"content": places}
-    server = served((200, json.dumps(answer).encode(), {}), OK)
+    server = served((200, json.dumps(answer).encode()), OK)
     chat, _ = chat_with(server)
     reply, log_probs = chat.ask_with_log_probs(QUESTION, 5, max_tokens=2)
     assert reply.text == "1." and log_probs == ({"1": -0.1, "0": -2.5}, {".": -0.7})
