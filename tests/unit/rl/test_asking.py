@@ -1,51 +1,34 @@
 """What is asked of a model is asked once, asked again where it was wrong, and never lost."""
 
 import json
-import threading
+from contextlib import ExitStack, closing
 
 import pytest
-from local_server import Answering, started_server
+from local_server import Server
 from writing_server import completion
 
 from lens.rl.asking import Asking, Task, Unanswered, Unfit, asked_by
 from lens.rl.prompt_recipe import LanguageModel
 
 
-class Scripted:
-    """Answers by what was asked: a text, or a status where it is a number."""
+class Scripted(Server):
+    """Answers by what was asked: a text, a whole answer of the API, or a status where it is a number."""
 
-    def __init__(self, answer_to):
-        self.asked, lock = [], threading.Lock()
-        outer = self
+    def __init__(self, answer):
+        super().__init__()
+        self._answer = answer
 
-        class Handler(Answering):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    outer.asked.append(body)
-                answer = answer_to(body)
-                if isinstance(answer, int):
-                    self.send(answer, {}, b"no")
-                else:
-                    whole = answer if isinstance(answer, dict) else completion(answer)
-                    self.send(200, {}, json.dumps(whole).encode())
-
-        self.http = started_server(Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+    def answer_to(self, body):
+        answer = self._answer(body)
+        if isinstance(answer, int):
+            return answer, b"no"
+        return 200, json.dumps(answer if isinstance(answer, dict) else completion(answer)).encode()
 
 
 @pytest.fixture
 def served():
-    servers = []
-
-    def start(answer_to):
-        servers.append(Scripted(answer_to))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.http.shutdown()
-        server.http.server_close()
+    with ExitStack() as servers:
+        yield lambda answer: servers.enter_context(closing(Scripted(answer)))
 
 
 def model_at(url: str, **changes) -> LanguageModel:
@@ -78,7 +61,7 @@ def test_an_answer_that_is_wrong_is_asked_for_again_with_what_was_wrong(served, 
     assert [found[f"task {n}"].result for n in range(4)] == [0, 10, 2, 10]
     assert [found[f"task {n}"].tries for n in range(4)] == [1, 2, 1, 2]
     assert found["task 1"][3:] == (200, 100)
-    again = next(body for body in server.asked if len(body["messages"]) == 4 and said(body) == "3")
+    again = next(body for *_, body in server.asked if len(body["messages"]) == 4 and said(body) == "3")
     assert again["messages"][2] == {"role": "assistant", "content": "3"}
     assert "3 is not even" in again["messages"][3]["content"]
 
@@ -161,6 +144,6 @@ def test_fields_of_a_request_are_added_and_taken_out(served, tmp_path):
     request = {"response_format": {"type": "json_object"}, "max_tokens": None, "temperature": 0.1}
     with asking_at(server.url, tmp_path, request=request) as asking:
         list(asking.outcomes(tasks(1)))
-    (body,) = server.asked
+    ((*_, body),) = server.asked
     assert body["response_format"] == {"type": "json_object"} and body["temperature"] == 0.1
     assert "max_tokens" not in body and body["model"] == "writer" and body["seed"] >= 0

@@ -5,12 +5,11 @@ import io
 import json
 import math
 import re
-import threading
-import time
+from contextlib import ExitStack, closing
 
 import numpy as np
 import pytest
-from local_server import Answering, started_server
+from local_server import Server
 from PIL import Image
 
 from lens.chat import Chat, Endpoint, Reply
@@ -23,39 +22,33 @@ from lens.rl.rewards.settings import JudgeSettings, reward_of
 RUBRIC = {"fox": "There is a fox.", "snow": "It snows.", "coherent": "The whole image is coherent."}
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
 PROMPT = RLPrompt(prompt="a fox in {snow}", category="animal", item="fox", rubric=RUBRIC)
-FAIL, HANG = "fail", "hang"
+FAIL, HANG = (500, b""), 0.8
 
 
-class Seer:
+class Seer(Server):
     """Answers by criterion: a text, a whole choice of the API, FAIL or HANG; in turn where it is a list."""
 
     def __init__(self, **answers):
-        self.answers, self.asked, self.bodies, self.lock = answers, [], [], threading.Lock()
-        outer = self
-
-        class Handler(Answering):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                name = re.findall(r"Criterion \((\w+)\)", body["messages"][0]["content"][0]["text"])[0]
-                with outer.lock:
-                    outer.asked.append(name)
-                    outer.bodies.append(body)
-                    answer = outer.answers.get(name, "1")
-                    if isinstance(answer, list):
-                        answer = answer.pop(0) if len(answer) > 1 else answer[0]
-                if answer == FAIL:
-                    return self.send(500, {}, b"")
-                if answer == HANG:
-                    return time.sleep(0.8)
-                choice = answer if isinstance(answer, dict) else {"message": {"content": answer}}
-                whole = {"choices": [choice], "usage": {"prompt_tokens": 90, "completion_tokens": 1}}
-                self.send(200, {}, json.dumps(whole).encode())
-
-        self.http = started_server(Handler)
+        super().__init__()
+        self.criteria: list[str] = []
+        """Asked for, in order."""
+        self._turns = {name: one if isinstance(one, list) else [one] for name, one in answers.items()}
+        is_silent = any(HANG in turns for turns in self._turns.values())
         self.endpoint = Endpoint(
-            url=f"http://127.0.0.1:{self.http.server_port}/v1", model="seer", max_attempts=3,
-            timeout_s=0.3 if HANG in str(answers) else 9.0,  # a busy machine answers late
+            url=self.url, model="seer", max_attempts=3,
+            timeout_s=0.3 if is_silent else 9.0,  # a busy machine answers late
         )  # fmt: skip
+
+    def answer_to(self, body):
+        name = re.findall(r"Criterion \((\w+)\)", body["messages"][0]["content"][0]["text"])[0]
+        self.criteria.append(name)
+        turns = self._turns.get(name, ["1"])
+        answer = turns.pop(0) if len(turns) > 1 else turns[0]
+        if answer in (FAIL, HANG):
+            return answer
+        choice = answer if isinstance(answer, dict) else {"message": {"content": answer}}
+        whole = {"choices": [choice], "usage": {"prompt_tokens": 90, "completion_tokens": 1}}
+        return 200, json.dumps(whole).encode()
 
     def judge(self, answers=None, **settings) -> JudgeReward:
         chosen = JudgeSettings.of({"endpoint": self.endpoint} | settings)
@@ -64,29 +57,21 @@ class Seer:
 
 @pytest.fixture
 def seer():
-    started = []
-
-    def start(**answers):
-        started.append(Seer(**answers))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.http.shutdown()
-        one.http.server_close()
+    with ExitStack() as servers:
+        yield lambda **answers: servers.enter_context(closing(Seer(**answers)))
 
 
 def test_the_score_is_the_mean_over_the_criteria_each_asked_alone(seer):
     server = seer(fox="1", snow="0", coherent="1.")
     score = server.judge().score(PICTURE, PROMPT)
     assert score == (pytest.approx(2 / 3), {"fox": 1.0, "snow": 0.0, "coherent": 1.0}, "")
-    assert server.asked == ["fox", "snow", "coherent"]
+    assert server.criteria == ["fox", "snow", "coherent"]
 
 
 def test_the_judge_sees_the_picture_the_prompt_and_one_criterion(seer):
     server = seer()
     server.judge().score(PICTURE, PROMPT)
-    body = server.bodies[1]
+    body = server.asked[1].body
     words, shown = body["messages"][0]["content"]
     assert PROMPT.prompt in words["text"] and "It snows." in words["text"] and "fox." not in words["text"]
     head, data = shown["image_url"]["url"].split(",")
@@ -98,7 +83,7 @@ def test_the_judge_sees_the_picture_the_prompt_and_one_criterion(seer):
 def test_a_large_picture_is_shown_smaller(seer):
     server = seer()
     server.judge(side_px=64).score(np.zeros((160, 200, 3), np.uint8), PROMPT)
-    data = server.bodies[0]["messages"][0]["content"][1]["image_url"]["url"].split(",")[1]
+    data = server.asked[0].body["messages"][0]["content"][1]["image_url"]["url"].split(",")[1]
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (64, 51)
 
 
@@ -106,7 +91,7 @@ def test_a_large_picture_is_shown_smaller(seer):
 def test_a_server_that_fails_and_then_answers_costs_nothing_but_time(seer, passing):
     server = seer(snow=[passing, passing, "0"])
     assert server.judge().score(PICTURE, PROMPT).value == pytest.approx(2 / 3)
-    assert server.asked.count("snow") == 3
+    assert server.criteria.count("snow") == 3
 
 
 @pytest.mark.parametrize(
@@ -146,7 +131,7 @@ def test_probabilities_are_of_one_against_zero_where_the_endpoint_tells_them(see
     server = seer(fox=sure, snow=spaced, coherent="1")
     parts = server.judge(probabilities=True).score(PICTURE, PROMPT).parts
     assert parts == {"fox": pytest.approx(0.7 / 0.9), "snow": pytest.approx(0.25), "coherent": 1.0}
-    assert server.bodies[0]["logprobs"] is True and server.bodies[0]["top_logprobs"] == 5
+    assert server.asked[0].body["logprobs"] is True and server.asked[0].body["top_logprobs"] == 5
 
 
 @pytest.mark.parametrize(
@@ -166,11 +151,11 @@ def test_what_was_answered_is_never_asked_again_and_what_failed_is(seer, tmp_pat
     server = seer(snow=["maybe", "0"])
     first = server.judge(tmp_path / "judge.jsonl")
     assert first.score(PICTURE, PROMPT).value is None
-    assert server.asked == ["fox", "snow"]
+    assert server.criteria == ["fox", "snow"]
     # Killed here: what is in the file is all that is left of it.
     second = server.judge(tmp_path / "judge.jsonl")
     score = second.score(PICTURE, PROMPT)
-    assert server.asked == ["fox", "snow", "snow", "coherent"]
+    assert server.criteria == ["fox", "snow", "snow", "coherent"]
     assert second.score(PICTURE, PROMPT) == score and len(server.asked) == 4
     kept = [json.loads(line) for line in (tmp_path / "judge.jsonl").read_text().splitlines()]
     assert [line["prompt_tokens"] for line in kept] == [90, 90, 90], "what it cost can be counted"
