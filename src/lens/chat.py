@@ -177,10 +177,10 @@ def _reply_of(response: httpx2.Response, url: str) -> tuple[Reply, LogProbs]:
         choice = answer["choices"][0]
         message, usage = choice["message"], answer.get("usage") or {}
         refusal = message.get("refusal")
-        text = message.get("content") or refusal or ""
         finish = choice.get("finish_reason")
         counts = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         is_refused = bool(refusal) or finish == "content_filter"
+        text = (refusal if is_refused else message.get("content")) or ""  # a filter leaves half an answer
         return Reply(str(text), is_refused, finish == "length", *counts), _log_probs_of(choice)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # Seen from overloaded servers, which answer the next time.

@@ -3,8 +3,14 @@
 Knows nothing of HTTP or of pictures.
 """
 
-from lens.chat import Chat, Endpoint
+import logging
+
+from pydantic import Field
+
+from lens.chat import Chat, ChatError, Endpoint
 from lens.errors import LensError
+
+log = logging.getLogger(__name__)
 
 INSTRUCTION = """You prepare prompts for a text-to-image model. Rewrite the user's request as one detailed \
 description of a single picture, in the language of the request. Keep everything the user said. Make simple \
@@ -14,24 +20,43 @@ Answer with the description alone."""
 REFUSED = "REFUSED"
 
 
+class WriterEndpoint(Endpoint):
+    """Where prompts are written out: somebody waits for each, so it is given up on soon."""
+
+    timeout_s: float = Field(30.0, gt=0)
+    """For one attempt."""
+    max_attempts: int = Field(2, ge=1)
+    """Of one prompt, the first one included."""
+
+
 class RefusedError(LensError):
     """A request that is not drawn; the message gives the reason."""
+
+
+class UnansweredError(LensError):
+    """A language model that could not be asked; the log says why, callers are not told where it is."""
 
 
 class Enhancer:
     """Writes prompts out; safe to share among threads."""
 
-    def __init__(self, endpoint: Endpoint):
+    def __init__(self, endpoint: WriterEndpoint):
         self._chat = Chat(endpoint)
 
     def __call__(self, prompt: str) -> str:
-        """Return the prompt written out.
+        """Return the prompt written out; as it was where the answer is empty or not whole.
 
-        Raises: RefusedError where the model declines; ChatError where it cannot be asked.
+        Raises: RefusedError where the model declines; UnansweredError where it cannot be asked.
         """
         system = {"role": "system", "content": INSTRUCTION}
-        reply = self._chat.ask([system, {"role": "user", "content": prompt}])
-        text = reply.text.strip()
-        if reply.is_refused or text.rstrip(".") == REFUSED:
-            raise RefusedError("The language model declined to write this prompt out.")
+        try:
+            reply = self._chat.ask([system, {"role": "user", "content": prompt}])
+        except ChatError as error:
+            log.warning("a prompt was not written out: %s", error)
+            raise UnansweredError("The language model of this server did not answer.") from error
+        # Files and databases hold neither NUL nor half a surrogate pair, and JSON can bring both.
+        text = reply.text.replace("\0", " ").encode(errors="replace").decode().strip()
+        if reply.is_refused or text.strip(".*\"'`") == REFUSED:
+            reason = f" It says: {text}" if reply.is_refused and text else ""
+            raise RefusedError(f"The language model declined to write this prompt out.{reason}")
         return text if text and not reply.is_cut else prompt

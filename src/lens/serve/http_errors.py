@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from lens.chat import ChatError
 from lens.errors import (
     Cancelled,
     DeadlineError,
@@ -21,7 +20,7 @@ from lens.errors import (
     SettingError,
 )
 from lens.serve.database import StorageError, storage_error
-from lens.serve.enhance import RefusedError
+from lens.serve.enhance import RefusedError, UnansweredError
 from lens.serve.jobs import IdempotencyError
 
 if TYPE_CHECKING:
@@ -122,9 +121,8 @@ def answer_of(error: BaseException) -> Answer:
         return Answer(409, text or "The picture was cancelled.", "cancelled")
     if isinstance(error, MemoryNeedError):
         return Answer(400, text, "too_large", "size")
-    if isinstance(error, ChatError):
-        log.warning("a prompt was not written out: %s", text)
-        return Answer(503, "The language model of this server did not answer.", "enhance_failed", "enhance")
+    if isinstance(error, UnansweredError):
+        return Answer(503, text, "enhance_failed", "enhance", retry_after_s=30)
     storage = storage_error(error) if isinstance(error, Exception) else None
     if isinstance(storage, StorageError):
         log.error("%s", storage)

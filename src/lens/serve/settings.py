@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lens.chat import Endpoint
 from lens.config import Settings
 from lens.errors import SettingError
 from lens.serve.engine_settings import EngineSettings
+from lens.serve.enhance import WriterEndpoint
 from lens.serve.provenance import SigningSettings
 from lens.serve.ray_settings import RaySettings
 
@@ -69,7 +69,7 @@ class ServerSettings(Settings):
     is_signing: bool = True
     """Whether pictures leave with a signed manifest."""
     signing: SigningSettings = SigningSettings()
-    enhance: Endpoint | None = None
+    enhance: WriterEndpoint | None = None
     """Language model that writes prompts out; None switches `enhance` off."""
     limits: Limits = Limits.of({})
     engine: EngineSettings = EngineSettings.of({})
