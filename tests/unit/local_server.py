@@ -62,13 +62,13 @@ class Server:
                 with outer._lock:
                     outer.asked.append(Asked(self.path, self.headers, body))
                     answer = outer.answer_to(body)
-                if isinstance(answer, float):
-                    time.sleep(answer)
+                if callable(answer):
+                    answer(self)
                 elif isinstance(answer, tuple):
                     status, content, *headers = answer
                     self.send(status, dict(*headers), content)
                 else:
-                    answer(self)
+                    time.sleep(answer)
 
         self.http = started_server(Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
