@@ -107,10 +107,11 @@ class Batch:
 
     def _submit(self, drawer: Drawer, tile: Tile) -> Exception | None:
         while not self.is_cancelled:
+            has_others = self._num_under_way() > 0  # asked first: the last may end meanwhile
             try:
                 ticket = drawer.submit(tile.request)
             except QueueFullError as error:
-                if self._num_under_way() == 0:
+                if not has_others:
                     return error
                 with self._changed:
                     self._changed.wait(min(error.retry_after_s, LONGEST_RETRY_S))

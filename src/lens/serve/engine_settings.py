@@ -29,4 +29,4 @@ class EngineSettings(Settings):
     max_steps: int = Field(default=200, ge=1)
     """Steps that one picture may ask for."""
     text_cache_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Memory for text features of prompts that may come again: some 700 of nano's, ten of the full model's."""
+    """Memory for text features of prompts: hundreds of nano's, some ten of the full model's."""
