@@ -1,5 +1,6 @@
 """`lens serve` starts the server; `lens keys` makes, lists and takes away its callers' keys."""
 
+import asyncio
 import logging
 import threading
 from contextlib import ExitStack
@@ -202,8 +203,8 @@ def _with_studio(
     from lens.serve.gallery import Gallery
     from lens.serve.studio import mount_studio
 
-    def holds_key(_: str, password: str) -> bool:
-        return store.keys.of(password) is not None
+    async def holds_key(_: str, password: str) -> bool:
+        return await asyncio.to_thread(store.keys.of, password) is not None
 
     gallery = Gallery(settings.state.absolute() / "gallery", hooks.mark)
     auth = holds_key if settings.needs_key(bool(store.keys.all())) else None

@@ -89,13 +89,13 @@ def create_app(
 
     app.add_middleware(Guard, keys=KeyCheck(store, settings), body_bytes=settings.limits.body_bytes)
     app.add_middleware(_Counted, metrics=metrics)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
-        )
+    # Also for no origins: where nothing stands here, Gradio lets every site's pages use a person's login.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+    )
     return app
 
 

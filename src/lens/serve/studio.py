@@ -5,7 +5,7 @@ Nothing is loaded from a network, nothing is reported to anybody.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import LensError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NUM_THREADS = 256
 """A page that watches pictures being drawn takes one."""
-Auth = Callable[[str, str], bool]
+Auth = Callable[[str, str], Awaitable[bool]]
 """Whether a name and a password, such as a caller's key, may use the page."""
 
 
