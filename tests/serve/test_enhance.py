@@ -10,7 +10,9 @@ from running import serving, until
 from lens.app.serve import hooks_of
 from lens.sampling.picture_files import read_settings
 from lens.serve.enhance import INSTRUCTION
+from lens.serve.gallery import Gallery
 from lens.serve.settings import ServerSettings
+from lens.serve.studio_events import StudioEvents
 
 PROMPT = "a fox"
 WRITTEN = "A red fox in fresh snow at dawn, seen from the side."
@@ -155,6 +157,8 @@ def test_a_model_that_is_not_there_is_a_503_and_pictures_without_it_are_drawn(tm
     with serving(hooks=hooks_of(ServerSettings.of(values)), **values) as server:
         for path in APIS:
             assert refused(server, path)[0] == 503
+        shown = StudioEvents(server.drawer, Gallery(tmp_path), server.app.state.maker.hooks).enhanced(PROMPT)
+        assert shown[0] == PROMPT and "did not answer" in shown[1] and "127.0.0.1" not in shown[1]
         assert server.http.post(APIS[0], json={"prompt": PROMPT}).status_code == 200
 
 
