@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from local_server import Answering, started_server
+from local_server import Server
 from running import serving, until
 
 from lens.app.serve import hooks_of
@@ -24,21 +24,13 @@ def completion(text=WRITTEN, finish="stop", refusal=None):
     return 200, json.dumps({"choices": [{"message": message, "finish_reason": finish}]}).encode()
 
 
-class Writer:
-    """An endpoint with OpenAI's API that says what a test wants, and keeps what it was asked."""
+class Writer(Server):
+    """Says what a test wants."""
 
-    def __init__(self):
-        self.answer, self.asked = completion(), []
-        outer = self
+    answer = completion()
 
-        class Handler(Answering):
-            def do_POST(self):
-                content = self.rfile.read(int(self.headers["content-length"]))
-                outer.asked.append((self.path, json.loads(content)))
-                self.send(outer.answer[0], {"content-type": "application/json"}, outer.answer[1])
-
-        self.http = started_server(Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+    def answer_to(self, body):
+        return self.answer
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +40,7 @@ def running(tmp_path_factory):
     values["enhance"] = {"url": writer.url, "model": "scribe", "first_wait_s": 0.0}
     with serving(hooks=hooks_of(ServerSettings.of(values)), **values) as server:
         yield server, writer
-    writer.http.shutdown()
-    writer.http.server_close()
+    writer.close()
 
 
 @pytest.fixture
@@ -79,7 +70,8 @@ def test_what_the_model_wrote_is_drawn_told_and_recorded_in_the_picture(server, 
     path.write_bytes(base64.b64decode(answer.data[0].b64_json))
     assert read_settings(path).prompt == WRITTEN
     messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": PROMPT}]
-    assert writer.asked == [("/v1/chat/completions", {"model": "scribe", "messages": messages})]
+    (asked,) = writer.asked
+    assert (asked.path, asked.body) == ("/v1/chat/completions", {"model": "scribe", "messages": messages})
 
 
 def test_a_job_is_of_what_the_model_wrote(server, writer):
@@ -87,6 +79,14 @@ def test_a_job_is_of_what_the_model_wrote(server, writer):
     assert job["request"]["prompt"] == WRITTEN
     until(lambda: server.http.get(f"/v1/jobs/{job['id']}").json()["status"] == "done")
     assert server.drawer.requests[-1].prompt == WRITTEN and len(writer.asked) == 1
+
+
+def test_a_job_that_is_sent_again_is_not_written_out_again(server, writer):
+    def sent():
+        body, headers = {"prompt": PROMPT, "enhance": True}, {"Idempotency-Key": "one fox"}
+        return server.http.post("/v1/jobs", json=body, headers=headers).json()["id"]
+
+    assert sent() == sent() and len(writer.asked) == 1
 
 
 def test_who_does_not_ask_for_it_has_the_own_prompt_drawn(server, writer):

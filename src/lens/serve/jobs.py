@@ -91,33 +91,34 @@ class Jobs:
         """
         from sqlalchemy.exc import IntegrityError
 
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
-        if idempotency_key is not None and (known := self._known(owner, idempotency_key, digest)):
+        if idempotency_key is not None and (known := self.known(owner, idempotency_key, body)):
             return known
         if waiting_limit is not None and self.num_open(owner) >= waiting_limit:
             raise QueueFullError(f"There are {waiting_limit} unfinished jobs of this caller already.", 30)
         now = time.time()
         row = {"id": f"job_{uuid4().hex}", "owner": owner, "status": status, "request": request}
-        row |= {"count": count, "idempotency_key": idempotency_key, "body_sha256": digest, "created_at": now}
+        row |= {"count": count, "idempotency_key": idempotency_key, "created_at": now}
+        row |= {"body_sha256": _digest(body)}
         row |= {"finished_at": now} if status == DONE else {}
         try:
             with self._engine.begin() as connection:
                 connection.execute(self._jobs.insert().values(**row))
         except IntegrityError:  # the same key at the same moment
-            known = self._known(owner, str(idempotency_key), digest)
+            known = self.known(owner, str(idempotency_key), body)
             if known is None:
                 raise
             return known
         return self.get(row["id"])  # type: ignore[return-value]
 
-    def _known(self, owner: str, idempotency_key: str, digest: str) -> Job | None:
+    def known(self, owner: str, idempotency_key: str, body: Any) -> Job | None:
+        """Return the job that was taken on under a key. Raises: IdempotencyError for another body."""
         table = self._jobs
         where = (table.c.owner == owner) & (table.c.idempotency_key == idempotency_key)
         with self._engine.connect() as connection:
             row = connection.execute(table.select().where(where)).mappings().first()
         if row is None:
             return None
-        if row["body_sha256"] != digest:
+        if row["body_sha256"] != _digest(body):
             raise IdempotencyError("This idempotency key was used before for another request. Use a new one.")
         return _job(row)
 
@@ -331,3 +332,7 @@ class Jobs:
 
 def _job(row: Any) -> Job:
     return Job(**{name: row[name] for name in Job._fields})
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()

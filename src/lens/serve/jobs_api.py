@@ -49,10 +49,12 @@ def jobs_router(serving: Serving, runner: JobRunner) -> "APIRouter":
         caller = caller_of(request)
 
         def taken_on() -> Job:
+            sent = body.model_dump(exclude_none=True)
+            if idempotency_key is not None and (known := jobs.known(caller.owner, idempotency_key, sent)):
+                return known  # before its prompt is written out again
             wanted = serving.wanted(body, caller, _sources(serving, body))
             wanted = serving.maker.prepared(wanted, bool(body.enhance))
             limit = serving.settings.limits.waiting_jobs
-            sent = body.model_dump(exclude_none=True)
             return jobs.add(
                 caller.owner, wanted.to_json(), wanted.count, idempotency_key, sent, waiting_limit=limit
             )
