@@ -3,8 +3,7 @@
 Run: python scripts/make_new_thing.py kangaroo runs/nano/new_thing   (needs npm; the art is Apache 2.0)
 The thing is an icon of the Noto set (src/lens/nano/NOTICE), alone on backgrounds of the nano world in its
 nine ratios, beside it in every third picture a thing that nano knows. Captions are as a person writes them.
-With them come pictures of things that nano knows, drawn by nano itself: without, it forgets them, and with
-pictures of its first training it forgets what rewards taught it (docs/log.md).
+With them come pictures such as lens-nano-base learned from: without, it forgets them (docs/log.md).
 """
 
 import argparse
@@ -14,10 +13,8 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import torch
 from make_nano_art import PACKAGE, icons_of
 from PIL import Image
-from rich.progress import track
 
 from lens.core.geometry import buckets_for
 from lens.nano import art
@@ -25,7 +22,6 @@ from lens.nano.captions import with_article
 from lens.nano.scenes import arrange, draw
 from lens.nano.tasks import training_example
 from lens.nano.things import COLOURS, THINGS, Thing
-from lens.sampling.pipeline import LensPipeline
 
 RELATIONS = {
     "left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below",
@@ -42,19 +38,13 @@ def main() -> None:
     parser.add_argument("icon", help="name of an icon in the Noto set, and of the thing")
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=20, help="pictures of the thing")
-    parser.add_argument("--known", type=int, default=60, help="pictures of what the model knows")
-    parser.add_argument("--model", default="lens-nano", help="that draws them")
+    parser.add_argument("--known", type=int, default=240, help="pictures of what the model knows")
     asked = parser.parse_args()
     sizes = itertools.cycle(buckets_for(128).values())
     asked.out.mkdir(parents=True, exist_ok=True)
-    pipe = LensPipeline.from_pretrained(asked.model)
-    pipe.set_progress_bar_config(disable=True)
-    for number, (height, width) in zip(track(range(asked.known), "What it knows"), sizes, strict=False):
-        _, caption = training_example(KNOWN_SEED, number, height, width)
-        generator = torch.Generator().manual_seed(number)
-        # Without guidance: that is what training on them keeps as it is.
-        drawn = pipe(caption, height=height, width=width, guidance_scale=1.0, generator=generator).images[0]
-        save(asked.out / f"known_{number:03d}", drawn, caption)
+    for number, size in zip(range(asked.known), sizes, strict=False):
+        scene, caption = training_example(KNOWN_SEED, number, *size)
+        write(asked.out / f"known_{number:03d}", draw(scene), caption)
     add_thing(asked.icon)
     rng = np.random.default_rng(0)
     for number, (size, background) in enumerate(zip(sizes, itertools.cycle(COLOURS), strict=False)):
@@ -70,14 +60,14 @@ def main() -> None:
         if relation:
             words += f" {RELATIONS[relation]} {with_article(groups[1][0])}"
         caption = f"{words}, on {with_article(background)} background"
-        pixels = ((draw(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-        save(asked.out / f"new_{number:02d}", Image.fromarray(pixels), caption)
+        write(asked.out / f"new_{number:02d}", draw(scene), caption)
     print(asked.out)
 
 
-def save(path: Path, image: Image.Image, caption: str) -> None:
-    """Write a picture and its caption beside it."""
-    image.save(path.with_suffix(".png"))
+def write(path: Path, pixels: np.ndarray, caption: str) -> None:
+    """Write a picture, (3, H, W) in [-1, 1], and its caption beside it."""
+    bytes_ = ((pixels.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    Image.fromarray(bytes_).save(path.with_suffix(".png"))
     path.with_suffix(".txt").write_text(caption + "\n")
 
 
