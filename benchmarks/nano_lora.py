@@ -48,6 +48,7 @@ def main() -> int:
     own, new = list(asked(options.prompts, options.seed)), list(asked_for(options.thing, known, options))
     contender = contender_of(options.model, options.steps, options.guidance)
     about = described(options) | described_contender(contender, options)
+    about |= {"lora": str(options.lora), "weight": options.lora_weight}
     for name, value in about.items():
         print(f"{name:<8} {value}")
     lora, results = options.lora, {}
@@ -74,6 +75,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", default="lens-nano", help="a known name or a folder")
     parser.set_defaults(processes=0)  # others would not know the new thing
     parser.add_argument("--lora", type=Path, default=Path("runs/nano/lora/export/lora.safetensors"))
+    parser.add_argument("--lora-weight", type=float, default=0.75)
     parser.add_argument("--thing", default="kangaroo", help="icon of the new thing")
     parser.add_argument("--prompts", type=int, default=50, help="prompts a task, and of the new thing")
     parser.add_argument("--steps", type=int, help="the model's own by default")

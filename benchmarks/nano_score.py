@@ -94,6 +94,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--extra", nargs="+", default=[], metavar="MODEL:STEPS:GUIDANCE",
                         help="a model beside them, drawing in another way than its own")  # fmt: skip
     parser.add_argument("--lora", type=Path, metavar="FILE", help="an adapter to draw with")
+    parser.add_argument("--lora-weight", type=float, default=1.0)
     parser.add_argument("--prompts", type=int, default=100, help="prompts a task")
     parser.add_argument("--steps", type=int, help="each model's own by default")
     parser.add_argument("--guidance", type=float, help="each model's own by default")
@@ -202,7 +203,7 @@ def pipeline_of(contender: Contender, options: argparse.Namespace) -> Any:
     pipeline = LensPipeline.from_pretrained(contender.model)
     pipeline.set_progress_bar_config(disable=True)
     if options.lora:
-        pipeline.load_lora_weights(options.lora)
+        pipeline.load_lora_weights(options.lora, weight=options.lora_weight)
     return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
 
 
