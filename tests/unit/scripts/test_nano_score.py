@@ -1,9 +1,7 @@
 """The score of several nano models: one table, each by its own steps and guidance, an object a model."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +11,6 @@ from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.hashes import content_hash
 from lens.nano.scorer import Verdict
 from lens.nano.tasks import TASKS, task_prompts
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Return a module of benchmarks/, which import one another by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -3,24 +3,13 @@
 import argparse
 import asyncio
 import base64
-import importlib
 import io
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import httpx2
 import pytest
 from PIL import Image
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Return a module of benchmarks/, which import one another by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 @pytest.fixture
