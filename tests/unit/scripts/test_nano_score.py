@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.lora_keys import LowRank, write_adapter
 from lens.nano.scorer import Verdict
 from lens.nano.tasks import TASKS, task_prompts
 
@@ -50,6 +52,25 @@ def test_each_model_draws_by_its_own_numbers_unless_options_say_others(load, mon
 def test_an_extra_that_says_something_else_is_refused(load, monkeypatch, extra):
     with pytest.raises(SettingError, match="MODEL:STEPS:GUIDANCE"):
         load("nano_score").contenders_of(options_of(load, monkeypatch, "--extra", extra))
+
+
+def test_an_adapter_is_drawn_with_at_the_weight_that_is_asked_for(load, monkeypatch, tmp_path):
+    score, layer = load("nano_score"), "transformer_blocks.1.attn.img_qkv"
+    contender = score.contender_of("lens-nano-turbo")
+
+    def weight(*arguments: str):
+        pipeline = score.pipeline_of(contender, options_of(load, monkeypatch, *arguments))
+        if arguments:
+            pipeline.fuse_lora()
+        return pipeline.transformer.get_submodule(layer).weight.detach().float()
+
+    plain = weight()
+    generator = torch.Generator().manual_seed(0)
+    down = torch.randn(2, plain.shape[1], generator=generator)
+    up = torch.randn(plain.shape[0], 2, generator=generator)
+    write_adapter({layer: LowRank(down, up, alpha=6.0)}, tmp_path / "bold.safetensors")
+    added = weight("--lora", str(tmp_path / "bold.safetensors"), "--lora-weight", "0.25") - plain
+    torch.testing.assert_close(added, 0.25 * 6.0 / 2 * up @ down, rtol=0.01, atol=0.02)  # of bfloat16
 
 
 def test_a_model_that_is_not_here_is_refused_before_anything_is_drawn(run, capsys, monkeypatch, tmp_path):
