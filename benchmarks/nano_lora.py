@@ -31,7 +31,7 @@ from nano_score import (
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from make_new_thing import add_thing
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.nano.captions import Mention, brief_caption
 from lens.nano.scenes import RELATIONS, Expected, arrange
 from lens.nano.tasks import TaskPrompt

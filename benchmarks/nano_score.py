@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.errors import LensError, SettingError
 from lens.nano.scenes import draw
 from lens.nano.scorer import Picture, judge

@@ -35,7 +35,7 @@ import httpx2
 import psutil
 from PIL import Image
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.nano.tasks import training_example
 from serve_load_numbers import LOST, PICTURE, REFUSED, Goals, Load, Outcome, missed, numbers_of, show
 

@@ -30,8 +30,8 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from lens.config import read_recipe, write_yaml
-from lens.core.geometry import buckets_for
-from lens.core.packing import pack_latents
+from lens.core.latents import pack_latents
+from lens.core.resolution import buckets_for
 from lens.models.checkpoints.catalog import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
 from lens.objectives.objective import Objective, Work

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from lens.core.geometry import buckets_for
-from lens.core.packing import pack_latents
+from lens.core.latents import pack_latents
+from lens.core.resolution import buckets_for
 from lens.data.captioned import Captioned
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.denoiser import LensTransformer2DModel

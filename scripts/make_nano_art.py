@@ -1,4 +1,4 @@
-"""Take the art of the nano world's things out of the Noto emoji package; rewrites src/lens/nano/art.json.
+"""Take the art of the nano world's things out of the Noto emoji package; rewrites src/lens/nano/world/sprites.json.
 
 Run: python scripts/make_nano_art.py   (needs npm; the art is Apache 2.0, see src/lens/nano/NOTICE)
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from lens.nano.things import THINGS
 
 PACKAGE = "@iconify-json/noto@1.2.9"
-ART = Path(__file__).parent.parent / "src/lens/nano/art.json"
+ART = Path(__file__).parent.parent / "src/lens/nano/world/sprites.json"
 
 
 def icons_of(package: str) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 from make_nano_art import PACKAGE, icons_of
 from PIL import Image
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.nano import art
 from lens.nano.captions import with_article
 from lens.nano.scenes import arrange, draw
@@ -74,7 +74,7 @@ def write(path: Path, pixels: np.ndarray, caption: str) -> None:
 def add_thing(icon: str) -> None:
     """Put an icon of the Noto set among the things of the world, in this process alone."""
     icons = icons_of(PACKAGE)
-    known = json.loads(resources.files("lens.nano").joinpath("art.json").read_text())["icons"]
+    known = json.loads(resources.files("lens.nano.world").joinpath("sprites.json").read_text())["icons"]
     known[icon] = {"width": icons["width"], "height": icons["height"]} | icons["icons"][icon]
     art._icons = lambda: known
     THINGS[icon] = Thing(icon.replace("-", " "), icon.replace("-", " ") + "s", (), icon)

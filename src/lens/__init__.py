@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lens.registration import register
 
 if TYPE_CHECKING:
-    from lens.core.geometry import RESOLUTION_BUCKETS, resolve_resolution
+    from lens.core.resolution import RESOLUTION_BUCKETS, resolve_resolution
     from lens.models.denoiser import LensTransformer2DModel
     from lens.models.text_features import LensGptOssEncoder
     from lens.sampling.pipeline import LensPipeline
@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 _HOME_OF = {
-    "RESOLUTION_BUCKETS": "lens.core.geometry",
-    "resolve_resolution": "lens.core.geometry",
+    "RESOLUTION_BUCKETS": "lens.core.resolution",
+    "resolve_resolution": "lens.core.resolution",
     "LensTransformer2DModel": "lens.models.denoiser",
     "LensGptOssEncoder": "lens.models.text_features",
     "LensPipeline": "lens.sampling.pipeline",

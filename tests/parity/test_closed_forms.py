@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lens.core.guidance import guided_velocity
-from lens.core.packing import image_positions, pack_latents, patchify, rotary_angles, text_positions
+from lens.core.latents import image_positions, pack_latents, patchify, rotary_angles, text_positions
 from lens.core.schedule import sampling_sigmas, shift_mu
 from lens.models.attention import rotate
 from lens.models.layers import sinusoid

@@ -14,7 +14,7 @@ from PIL import Image
 from ranked import train_small
 from tiny_models import randomise
 
-from lens.core.randomness import generator_for
+from lens.core.noise import generator_for
 from lens.errors import SettingError
 from lens.objectives.distillation import levels_between, student_times
 from lens.train.discriminator import AttentionPool

@@ -13,7 +13,7 @@ from PIL import Image
 from lens.app.loading import load, out_of_memory_explained
 from lens.app.options import DEFAULT_MODEL
 from lens.app.wanted import Wanted
-from lens.core.geometry import resolve_resolution
+from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.hashes import content_hash

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 
 TRAINING_BASES = (512, 768, 1024)
 """The 27 buckets that Lens is trained in."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.data.filters import RULES, Thresholds
 from lens.data.histogram import Threshold, drawn, histogram_of
 from lens.data.report_facts import (

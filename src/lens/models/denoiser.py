@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lens.core.packing import image_positions, rotary_angles, text_positions
+from lens.core.latents import image_positions, rotary_angles, text_positions
 from lens.errors import SettingError, ShapeError
 from lens.models.layers import LensTransformerBlock, RMSNorm, ScaledLayerNorm, TimeEmbedding
 from lens.models.packed import Packing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from lens.core.packing import patchify, unpatchify
+from lens.core.latents import patchify, unpatchify
 from lens.errors import SettingError, ShapeError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from lens.core.geometry import MAX_AREA_PX, MAX_RATIO, SIDE_STEP_PX
+from lens.core.resolution import MAX_AREA_PX, MAX_RATIO, SIDE_STEP_PX
 from lens.errors import SettingError
 
 PictureLike = Image.Image | np.ndarray | Tensor | str | Path

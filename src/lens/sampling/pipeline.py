@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from lens.core.flow import interpolate
-from lens.core.packing import pack_latents, unpack_latents
+from lens.core.latents import pack_latents, unpack_latents
 from lens.errors import Cancelled, SettingError
 from lens.models.prompts import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, pixels_per_cell

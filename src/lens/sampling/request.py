@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from lens.core.geometry import resolve_resolution
-from lens.core.randomness import draw_noise
+from lens.core.noise import draw_noise
+from lens.core.resolution import resolve_resolution
 from lens.core.schedule import sampling_sigmas, shift_mu, shift_times
 from lens.errors import SettingError, ShapeError
 from lens.sampling import pictures

@@ -6,7 +6,7 @@ Errors name the fields of `DrawRequest`, which are what callers sent. Knows noth
 import math
 from collections.abc import Container
 
-from lens.core.geometry import MAX_RATIO, resolve_resolution
+from lens.core.resolution import MAX_RATIO, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.pictures import load_pictures
 from lens.sampling.solvers import solver_named

@@ -8,7 +8,7 @@ the traffic there is. Knows nothing of models in memory.
 import threading
 from dataclasses import dataclass
 
-from lens.core.geometry import SIDE_STEP_PX
+from lens.core.resolution import SIDE_STEP_PX
 from lens.sampling.request import DEFAULT_STRENGTH
 from lens.serve.requests import DrawRequest
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lens.core.geometry import resolve_resolution
+from lens.core.resolution import resolve_resolution
 from lens.errors import SettingError
 from lens.serve.requests import DrawRequest, LoraWanted, OfferedModel
 from lens.serve.settings import ServerSettings

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lens.core.geometry import ASPECT_RATIOS
+from lens.core.resolution import ASPECT_RATIOS
 from lens.errors import SettingError
 from lens.sampling.picture_files import PictureSettings
 from lens.serve.requests import LoraWanted, OfferedModel

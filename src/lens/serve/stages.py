@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lens.core.geometry import SIDE_STEP_PX
+from lens.core.resolution import SIDE_STEP_PX
 from lens.errors import NonFiniteError
 from lens.models.checkpoints.hashes import file_hash
 from lens.models.prompts import PromptReader

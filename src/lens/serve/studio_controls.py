@@ -6,7 +6,7 @@ Lays them out; what they are used for is in `studio_draw`.
 import json
 from typing import Any
 
-from lens.core.geometry import ASPECT_RATIOS, buckets_for
+from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.errors import LensError
 from lens.serve.studio_events import StudioEvents
 from lens.serve.studio_form import MAX_COUNT, MAX_SEED, SOLVERS, bases_of, variant_labels

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lens.core.geometry import RESOLUTION_BUCKETS, buckets_for, resolve_resolution
+from lens.core.resolution import RESOLUTION_BUCKETS, buckets_for, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.picture_files import PictureSettings
 from lens.serve.gallery import Gallery

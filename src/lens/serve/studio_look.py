@@ -5,7 +5,7 @@ All of it is here or on the machine already: no font, script or style comes from
 
 from typing import Any
 
-from lens.core.geometry import ASPECT_RATIOS
+from lens.core.resolution import ASPECT_RATIOS
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

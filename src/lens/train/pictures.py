@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lens.core.randomness import generator_for
+from lens.core.noise import generator_for
 from lens.models.prompts import no_text, pad_features
 from lens.train.devices import autocast
 

@@ -7,7 +7,7 @@ is asked for, or assumed and called so. Spec: section 8.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.errors import MemoryNeedError, SettingError
 from lens.train.flops import training_flops
 

@@ -14,8 +14,8 @@ import torch
 from rich.progress import track
 from torch import Generator, Tensor
 
-from lens.core.packing import pack_latents, unpack_latents
-from lens.core.randomness import generator_for
+from lens.core.latents import pack_latents, unpack_latents
+from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.models.prompts import pad_features
 from lens.models.vae import decode_latents

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.data.buckets import TRAINING_BASES, best_fit, filled
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.nano.composition import GRID_PX, MOST_THINGS, Frame, compose
 
 SIZES = sorted(set(buckets_for(128).values()))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.errors import ShapeError
 from lens.nano.matching import UNKNOWN
 from lens.nano.regions import connected_parts

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from pydantic import Field, model_validator
 
 from lens.config import Settings
-from lens.core.geometry import ASPECT_RATIOS, buckets_for
+from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.data.lettering.captions import caption
 from lens.data.lettering.faces import faces_below
 from lens.data.lettering.scenes import Scene, drawn, some_scene

@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lens.core.flow import interpolate, to_clean
-from lens.core.packing import pack_latents, unpack_latents
-from lens.core.randomness import generator_for
+from lens.core.latents import pack_latents, unpack_latents
+from lens.core.noise import generator_for
 from lens.data.captioned import captioned
 from lens.models.checkpoints.catalog import resolve_model
 from lens.models.checkpoints.writing import forget_origin

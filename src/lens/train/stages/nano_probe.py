@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lens.core.randomness import generator_for
+from lens.core.noise import generator_for
 from lens.nano.scorer import judge
 from lens.nano.scorer_processes import detected
 from lens.nano.tasks import TASKS, WHOLE, World, task_prompts

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lens.core.packing import pack_latents, unpack_latents
-from lens.core.randomness import generator_for
+from lens.core.latents import pack_latents, unpack_latents
+from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
 from lens.models.checkpoints.writing import forget_origin

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate
-from lens.core.packing import pack_latents, unpack_latents
-from lens.core.randomness import generator_for
+from lens.core.latents import pack_latents, unpack_latents
+from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.errors import SettingError
 from lens.models.checkpoints.catalog import resolve_model

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from lens.config import Settings
-from lens.core.geometry import buckets_for
+from lens.core.resolution import buckets_for
 from lens.data.captioned import CaptionedSettings, check_source
 from lens.errors import SettingError
 from lens.nano.tasks import DENSE_SHARE, World

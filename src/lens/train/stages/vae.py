@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from lens.core.randomness import generator_for
+from lens.core.noise import generator_for
 from lens.nano.crops import random_crop
 from lens.objectives.objective import Objective, Work
 from lens.objectives.reconstruction import reconstruction_loss
@@ -92,7 +92,7 @@ def start_as_identity(vae: nn.Module) -> None:
 
 def measure_latent_statistics(vae: Any, pixels: Tensor) -> None:
     """Set the BatchNorm statistics that the pipeline normalises latents with, from pictures of the world."""
-    from lens.core.packing import patchify
+    from lens.core.latents import patchify
 
     latents = torch.cat([patchify(vae.encode(part).latent_dist.mode()) for part in pixels.split(32)])
     vae.bn.running_mean.copy_(latents.mean((0, 2, 3)))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lens.core.geometry import ASPECT_RATIOS, RESOLUTION_BUCKETS, buckets_for, resolve_resolution
+from lens.core.resolution import ASPECT_RATIOS, RESOLUTION_BUCKETS, buckets_for, resolve_resolution
 from lens.errors import SettingError
 
 PUBLISHED = {
@@ -104,5 +104,5 @@ def test_a_base_that_fits_no_patch_is_refused(base):
 
 
 def test_geometry_needs_no_torch():
-    code = "import sys, lens.core.geometry; sys.exit('torch' in sys.modules)"
+    code = "import sys, lens.core.resolution; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

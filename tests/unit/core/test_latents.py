@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens.core.packing import (
+from lens.core.latents import (
     image_positions,
     pack_latents,
     patchify,

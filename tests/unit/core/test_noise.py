@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from lens.core.randomness import draw_noise, generator_for
+from lens.core.noise import draw_noise, generator_for
 from lens.errors import SettingError
 
 
