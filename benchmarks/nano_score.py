@@ -127,8 +127,8 @@ def contenders_of(options: argparse.Namespace) -> list[Contender]:
 
 def contender_of(model: str, steps: int | None = None, guidance: float | None = None) -> Contender:
     """Return a model with the steps and guidance that are asked for, or else its own."""
-    from lens.models.checkpoints.catalog import resolve_model
-    from lens.models.checkpoints.hashes import content_hash
+    from lens.models.checkpoints.hashing import content_hash
+    from lens.models.checkpoints.registry import resolve_model
     from lens.sampling.defaults import folder_defaults
 
     folder = resolve_model(model)

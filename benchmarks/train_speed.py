@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from lens.core.latents import pack_latents
 from lens.core.resolution import buckets_for
 from lens.data.captioned import Captioned
-from lens.models.checkpoints.catalog import resolve_model
+from lens.models.checkpoints.registry import resolve_model
 from lens.models.denoiser import LensTransformer2DModel
-from lens.models.prompts import encode_prompts
+from lens.models.prompt_template import encode_prompts
 from lens.nano.scenes import draw
 from lens.nano.tasks import training_example
 from lens.train.encoders import Encoders, fill

@@ -16,9 +16,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lens.models.checkpoints.catalog import KNOWN_MODELS, PACKAGED_WEIGHTS
-from lens.models.checkpoints.folder import SHARED_KEY, check_component, component_folder
-from lens.models.checkpoints.hashes import content_hash, file_hash
+from lens.models.checkpoints.diffusers_folder import SHARED_KEY, check_component, component_folder
+from lens.models.checkpoints.hashing import content_hash, file_hash
+from lens.models.checkpoints.registry import KNOWN_MODELS, PACKAGED_WEIGHTS
 from lens.nano.tasks import TASKS
 from lens.nano.things import COLOURS, THINGS
 

@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from repository import ROOT
 
-from lens.models.checkpoints.catalog import KNOWN_MODELS, PACKAGED_WEIGHTS
-from lens.models.checkpoints.files import read_json
-from lens.models.checkpoints.folder import check_folder, shared_components
+from lens.models.checkpoints.diffusers_folder import check_folder, shared_components
+from lens.models.checkpoints.reader import read_json
+from lens.models.checkpoints.registry import KNOWN_MODELS, PACKAGED_WEIGHTS
 
 SHIPPED = [model for model in KNOWN_MODELS.values() if model.folder and model.folder.is_dir()]
 SHARED = {"scheduler", "text_encoder", "tokenizer", "vae"}

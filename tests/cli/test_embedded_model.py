@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.models.checkpoints.catalog import KNOWN_MODELS
+from lens.models.checkpoints.registry import KNOWN_MODELS
 
 VARIANTS = [
     model for model in KNOWN_MODELS.values()

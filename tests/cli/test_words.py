@@ -12,7 +12,7 @@ MIXED = Path(__file__).parents[2] / "recipes" / "lens" / "pretrain_mixed.yaml"
 
 
 def test_models_lists_every_known_model_with_where_it_comes_from(lens):
-    from lens.models.checkpoints.catalog import KNOWN_MODELS
+    from lens.models.checkpoints.registry import KNOWN_MODELS
 
     rows = {row["name"]: row for row in map(json.loads, lens("models", "--json").out.splitlines())}
     assert list(rows) == list(KNOWN_MODELS)

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from lens.models.prompts import PREAMBLE, SCAFFOLD
+from lens.models.prompt_template import PREAMBLE, SCAFFOLD
 
 PROMPTS = (
     "two red apples to the left of a fox, on a blue background",

@@ -20,7 +20,7 @@ from lens.models.checkpoints.lora import (
     unfuse_loras,
     unload_loras,
 )
-from lens.models.checkpoints.lora_keys import STYLES, Kronecker, LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import STYLES, Kronecker, LowRank, write_adapter
 
 QKV, OUT, MLP, TEXT = (
     "transformer_blocks.1.attn.img_qkv",

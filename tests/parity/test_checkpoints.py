@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from tiny_models import DENOISER_CONFIG, tiny_components, tiny_denoiser, tiny_vae
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.catalog import LENS_DENOISER
 from lens.models.checkpoints.convert import FORMATS, convert
-from lens.models.checkpoints.files import open_safetensors
-from lens.models.checkpoints.folder import check_folder
-from lens.models.checkpoints.kinds import DENOISER_PREFIXES
+from lens.models.checkpoints.detect import DENOISER_PREFIXES
+from lens.models.checkpoints.diffusers_folder import check_folder
+from lens.models.checkpoints.reader import open_safetensors
+from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
-from lens.models.checkpoints.vae_keys import load_vae, save_vae_single_file, to_flux2
+from lens.models.checkpoints.vae import load_vae, save_vae_single_file, to_flux2
 
 # Denoisers.
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from tiny_models import DENOISER_CONFIG, tiny_denoiser, tiny_encoder, tiny_tokenizer
 
 from lens.errors import CheckpointError, LensError
-from lens.models.checkpoints import mxfp8, nvfp4
-from lens.models.checkpoints.gpt_oss import load_text_encoder, load_tokenizer
 from lens.models.checkpoints.single_file import load_denoiser
+from lens.models.checkpoints.text_encoder import load_text_encoder, load_tokenizer
+from lens.models.quantized import mxfp8, nvfp4
 
 # Width 96 and MLP width 256 divide by 32; no side divides by 128, so every scale matrix is padded.
 WIDE = {

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from lens.errors import Cancelled, CheckpointError, NonFiniteError
-from lens.models.checkpoints.hashes import content_hash
-from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+from lens.models.checkpoints.hashing import content_hash
+from lens.models.checkpoints.lora_formats import LowRank, write_adapter
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine import Engine

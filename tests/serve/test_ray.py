@@ -16,7 +16,7 @@ from PIL import Image
 from running import serving, until
 
 from lens.errors import Cancelled, CheckpointError, LensError, QueueFullError, SettingError
-from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import LowRank, write_adapter
 from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine import Engine
 from lens.serve.offered import Offered

@@ -23,7 +23,7 @@ most, with a learning rate of 1.23e-3 in place of 1.2e-3 by 1.4e-2."""
 def run(tmp_path, monkeypatch):
     """The recipe's own network, losses and schedule over the encoders that ship, on few examples."""
     from lens.config import read_recipe
-    from lens.models.checkpoints.catalog import resolve_model
+    from lens.models.checkpoints.registry import resolve_model
     from lens.train import example_cache
     from lens.train.ema import Ema
     from lens.train.optim import build_optimizers

@@ -78,7 +78,7 @@ def told() -> list[str]:
 
 def test_what_lens_exports_is_imported_when_it_is_used(told):
     assert told[:2] == [
-        "lens.models.denoiser lens.models.text_features lens.sampling.pipeline",
+        "lens.models.denoiser lens.models.text_encoder lens.sampling.pipeline",
         "module 'lens' has no attribute 'Nothing'",
     ]
 
@@ -105,7 +105,7 @@ pipeline = diffusers.DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=
 print(*(type(part).__module__ for part in (pipeline, pipeline.text_encoder, pipeline.transformer)))
 """
     assert run(f"{imports}\n{code}", str(folder)).splitlines()[-1] == (
-        "lens.sampling.pipeline lens.models.text_features lens.models.denoiser"
+        "lens.sampling.pipeline lens.models.text_encoder lens.models.denoiser"
     )
 
 

@@ -15,8 +15,8 @@ from lens.app.options import DEFAULT_MODEL
 from lens.app.wanted import Wanted
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
-from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.hashing import content_hash
+from lens.models.checkpoints.registry import resolve_model
 from lens.sampling.defaults import SamplingDefaults, folder_defaults
 from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
 

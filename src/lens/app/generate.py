@@ -21,7 +21,7 @@ from lens.app.options import (
     parse_lora,
     parse_size,
 )
-from lens.models.checkpoints.catalog import KNOWN_MODELS
+from lens.models.checkpoints.registry import KNOWN_MODELS
 
 if TYPE_CHECKING:
     from lens.app.targets import Target

@@ -43,8 +43,8 @@ def info(model: Model, as_json: AsJson = False) -> None:
 
 def model_facts(name: str) -> dict[str, Any]:
     """Return a model's defaults and its components with their parameters, tensors and bytes by dtype."""
-    from lens.models.checkpoints.catalog import known_model, resolve_model
-    from lens.models.checkpoints.folder import shared_components
+    from lens.models.checkpoints.diffusers_folder import shared_components
+    from lens.models.checkpoints.registry import known_model, resolve_model
 
     known = known_model(name)
     folder = local_folder(name) if known else resolve_model(name, offline=True)
@@ -66,7 +66,7 @@ def model_facts(name: str) -> dict[str, Any]:
 
 def folder_configs(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the configuration of each component with weights in a model folder."""
-    from lens.models.checkpoints.folder import component_config, component_folder
+    from lens.models.checkpoints.diffusers_folder import component_config, component_folder
 
     folders = {part: component_folder(folder, part) for part in NAMES}
     return {part: component_config(at) for part, at in folders.items() if (at / "config.json").is_file()}
@@ -74,8 +74,8 @@ def folder_configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 def file_facts(path: Path) -> dict[str, Any]:
     """Return what a single safetensors file probably is, its numbers and bytes by stored dtype."""
-    from lens.models.checkpoints.files import open_safetensors
-    from lens.models.checkpoints.kinds import denoiser_prefix, probable_kind
+    from lens.models.checkpoints.detect import denoiser_prefix, probable_kind
+    from lens.models.checkpoints.reader import open_safetensors
 
     tensors = open_safetensors(path).tensors
     kind = "a Lens denoiser" if denoiser_prefix(tensors) == "" else probable_kind(tensors)
@@ -93,8 +93,8 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def _component_facts(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    from lens.models.checkpoints.folder import component_shapes
-    from lens.models.checkpoints.structure import num_parameters
+    from lens.models.checkpoints.diffusers_folder import component_shapes
+    from lens.models.shapes import num_parameters
 
     try:
         weights = component_shapes(part, config)

@@ -11,7 +11,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a mo
 
 def models(as_json: AsJson = False) -> None:
     """List the models that can be asked for by name."""
-    from lens.models.checkpoints.catalog import KNOWN_MODELS
+    from lens.models.checkpoints.registry import KNOWN_MODELS
 
     rows = [_row(name) for name in KNOWN_MODELS]
     if as_json:
@@ -39,7 +39,7 @@ def local_folder(name: str) -> Path | None:
     import logging
 
     from lens.errors import CheckpointError
-    from lens.models.checkpoints.catalog import resolve_model
+    from lens.models.checkpoints.registry import resolve_model
 
     log = logging.getLogger("lens")
     level = log.level
@@ -53,7 +53,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def _row(name: str) -> dict[str, Any]:
-    from lens.models.checkpoints.catalog import KNOWN_MODELS
+    from lens.models.checkpoints.registry import KNOWN_MODELS
 
     model, folder = KNOWN_MODELS[name], local_folder(name)
     return {

@@ -39,7 +39,7 @@ def load(folder: Path, wanted: Wanted) -> tuple["LensPipeline", str]:
     pipeline = LensPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype))
     pipeline.set_progress_bar_config(disable=True)
     if wanted.quantization is not None:
-        from lens.models.quantization import quantize_weights
+        from lens.models.quantized.torchao import quantize_weights
 
         for part in (pipeline.transformer, pipeline.text_encoder):
             quantize_weights(part, wanted.quantization)
@@ -56,7 +56,7 @@ def check_fit(folder: Path, device: str, dtype: str, quantization: str | None, o
 
     Everything is loaded into main memory first, and quantised there.
     """
-    from lens.models.quantization import check_memory, expected_memory
+    from lens.models.quantized.torchao import check_memory, expected_memory
 
     configs = folder_configs(folder)
     if "quantization_config" in configs.get("text_encoder", {}):
@@ -122,7 +122,7 @@ def pick_device(asked: str | None) -> str:
 
 def pick_dtype(asked: str | None, device: str, folder: Path) -> str:
     """Return the dtype that is asked for; "auto" means bfloat16, and float32 for small models on a CPU."""
-    from lens.models.quantization import expected_memory
+    from lens.models.quantized.torchao import expected_memory
 
     if asked not in (None, "auto"):
         return asked

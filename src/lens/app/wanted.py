@@ -10,7 +10,7 @@ from typing import Self
 
 from lens.app.options import LoraWanted, check_number
 from lens.errors import LensError, SettingError
-from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.hashing import content_hash
 from lens.sampling.picture_files import FileUsed, PictureSettings, open_image, versions_here
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lens.models.packed import Packing, reordered
+from lens.models.sequence_packing import Packing, reordered
 
 try:
     from torch.nn.attention.varlen import varlen_attn

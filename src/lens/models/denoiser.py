@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from lens.core.latents import image_positions, rotary_angles, text_positions
 from lens.errors import SettingError, ShapeError
 from lens.models.layers import LensTransformerBlock, RMSNorm, ScaledLayerNorm, TimeEmbedding
-from lens.models.packed import Packing
+from lens.models.sequence_packing import Packing
 
 log = logging.getLogger(__name__)
 

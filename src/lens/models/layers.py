@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lens.models.attention import attention, packed_attention, rotate
-from lens.models.packed import Packing, per_token
+from lens.models.sequence_packing import Packing, per_token
 
 
 class RMSNorm(nn.Module):

@@ -2,7 +2,7 @@
 
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from lens.models.text_features import BlockFeatures
+from lens.models.text_encoder import BlockFeatures
 
 
 class LensQwen3Encoder(BlockFeatures, Qwen3ForCausalLM):

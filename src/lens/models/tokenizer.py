@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lens.errors import SettingError
-from lens.models.prompts import chat_template
+from lens.models.prompt_template import chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lens.errors import SettingError
-from lens.models.checkpoints.catalog import KNOWN_MODELS, known_model
-from lens.models.checkpoints.files import read_json
+from lens.models.checkpoints.reader import read_json
+from lens.models.checkpoints.registry import KNOWN_MODELS, known_model
 
 
 class SamplingDefaults(NamedTuple):

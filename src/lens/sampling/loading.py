@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from lens.errors import SettingError
-from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.files import read_json
-from lens.models.checkpoints.folder import check_folder, component_folder, whole_folder
+from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, whole_folder
+from lens.models.checkpoints.reader import read_json
+from lens.models.checkpoints.registry import resolve_model
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 
@@ -79,13 +79,13 @@ def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
-    from lens.models.checkpoints.vae_keys import load_vae
+    from lens.models.checkpoints.vae import load_vae
 
     return load_vae(folder, dtype)
 
 
 def _text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
-    from lens.models.checkpoints.gpt_oss import load_text_encoder
+    from lens.models.checkpoints.text_encoder import load_text_encoder
 
     return load_text_encoder(folder, dtype or "auto")  # type: ignore[arg-type]
 

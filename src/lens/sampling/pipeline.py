@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from lens.core.flow import interpolate
 from lens.core.latents import pack_latents, unpack_latents
 from lens.errors import Cancelled, SettingError
-from lens.models.prompts import encode_prompts
+from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, pixels_per_cell
 from lens.sampling import pictures, request
 from lens.sampling.adapters import AdapterMethods

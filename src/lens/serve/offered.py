@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.catalog import known_model, resolve_model
-from lens.models.checkpoints.files import read_json
-from lens.models.checkpoints.folder import component_folder, missing_files
-from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.diffusers_folder import component_folder, missing_files
+from lens.models.checkpoints.hashing import content_hash
+from lens.models.checkpoints.reader import read_json
+from lens.models.checkpoints.registry import known_model, resolve_model
 from lens.sampling.defaults import folder_defaults, variant_of
 from lens.serve.requests import LoraWanted, OfferedModel
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lens.core.resolution import SIDE_STEP_PX
 from lens.errors import NonFiniteError
-from lens.models.checkpoints.hashes import file_hash
-from lens.models.prompts import PromptReader
+from lens.models.checkpoints.hashing import file_hash
+from lens.models.prompt_template import PromptReader
 from lens.models.vae import pixels_per_cell
 from lens.sampling import request as sampling
 from lens.sampling.denoising import runs_on

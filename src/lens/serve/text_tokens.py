@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.models.checkpoints.folder import component_folder
+from lens.models.checkpoints.diffusers_folder import component_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lens.errors import SettingError
-from lens.models.checkpoints.lora_keys import Adapter, LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import Adapter, LowRank, write_adapter
 from lens.train.stages.settings import LoraSettings
 
 

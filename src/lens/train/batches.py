@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lens.models.prompts import no_text, pad_features
+from lens.models.prompt_template import no_text, pad_features
 from lens.train import example_cache
 from lens.train.example_cache import Source, cached_bucket
 from lens.train.packs import Packs

@@ -9,9 +9,9 @@ from typing import Any
 
 from lens.config import read_recipe
 from lens.errors import SettingError
-from lens.models.checkpoints.catalog import KNOWN_MODELS, LENS_DENOISER
-from lens.models.checkpoints.folder import component_folder
-from lens.models.checkpoints.structure import Shapes, denoiser_shapes, linear_modules, num_parameters
+from lens.models.checkpoints.diffusers_folder import component_folder
+from lens.models.checkpoints.registry import KNOWN_MODELS, LENS_DENOISER
+from lens.models.shapes import Shapes, denoiser_shapes, linear_modules, num_parameters
 from lens.train.plan import ASKED, ASSUMED, CARDS, Run
 from lens.train.stages.settings import DenoiserSettings, LoraSettings
 

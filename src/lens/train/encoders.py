@@ -15,8 +15,8 @@ from rich.progress import track
 from torch import Tensor
 
 from lens.data.captioned import Captioned
-from lens.models.checkpoints.folder import component_folder
-from lens.models.prompts import encode_prompts
+from lens.models.checkpoints.diffusers_folder import component_folder
+from lens.models.prompt_template import encode_prompts
 from lens.models.vae import encode_pixels
 from lens.train.store import Sample, Store
 
@@ -33,7 +33,7 @@ class Encoders:
         from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
         from transformers import PreTrainedTokenizerFast
 
-        from lens.models.text_features import load_text_encoder
+        from lens.models.text_encoder import load_text_encoder
 
         self.vae: Any = AutoencoderKLFlux2.from_pretrained(
             component_folder(folder, "vae"), torch_dtype=dtype

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lens.errors import SettingError
-from lens.models.prompts import encode_prompts, pad_features
+from lens.models.prompt_template import encode_prompts, pad_features
 from lens.models.vae import encode_pixels
 from lens.nano.scenes import draw
 from lens.nano.tasks import WHOLE, World, training_example

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lens.core.noise import generator_for
-from lens.models.prompts import no_text, pad_features
+from lens.models.prompt_template import no_text, pad_features
 from lens.train.devices import autocast
 
 

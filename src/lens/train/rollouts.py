@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
-from lens.models.prompts import pad_features
+from lens.models.prompt_template import pad_features
 from lens.models.vae import decode_latents
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import Picture, Score

@@ -5,7 +5,7 @@ import torch
 from tiny_models import tiny_pipeline
 
 from lens.errors import SettingError
-from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import LowRank, write_adapter
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from lens import LensPipeline
 from lens.app.info import model_facts
 from lens.errors import CheckpointError
 from lens.models.checkpoints.convert import convert
-from lens.models.checkpoints.folder import (
+from lens.models.checkpoints.diffusers_folder import (
     SHARED_KEY,
     check_folder,
     component_folder,
     missing_files,
     shared_components,
 )
-from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.single_file import load_denoiser
 from lens.train.encoders import Encoders
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.hashes import content_hash
-from lens.models.checkpoints.lora_keys import LowRank, write_adapter
+from lens.models.checkpoints.hashing import content_hash
+from lens.models.checkpoints.lora_formats import LowRank, write_adapter
+from lens.models.checkpoints.registry import resolve_model
 from lens.nano.scorer import Verdict
 from lens.nano.tasks import TASKS, task_prompts
 
@@ -74,9 +74,9 @@ def test_an_adapter_is_drawn_with_at_the_weight_that_is_asked_for(load, monkeypa
 
 
 def test_a_model_that_is_not_here_is_refused_before_anything_is_drawn(run, capsys, monkeypatch, tmp_path):
-    from lens.models.checkpoints import catalog
+    from lens.models.checkpoints import registry
 
-    monkeypatch.setattr(catalog, "PACKAGED_WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry, "PACKAGED_WEIGHTS", tmp_path)
     with pytest.raises(CheckpointError, match="lens-nano-turbo is not in this installation") as refused:
         resolve_model("lens-nano-turbo")
     with pytest.raises(SystemExit, match="lens-nano-turbo is not in this installation") as ended:

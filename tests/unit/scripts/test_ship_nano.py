@@ -8,7 +8,7 @@ from tiny_models import tiny_denoiser, tiny_pipeline
 
 from lens import LensPipeline
 from lens.errors import CheckpointError
-from lens.models.checkpoints.hashes import content_hash
+from lens.models.checkpoints.hashing import content_hash
 from lens.nano.tasks import TASKS
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "ship_nano.py"

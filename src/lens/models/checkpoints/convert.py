@@ -48,7 +48,7 @@ def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
     import torch
 
     from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
-    from lens.models.checkpoints.writing import forget_origin
+    from lens.models.checkpoints.writer import forget_origin
 
     dtypes = {"single-bf16": torch.bfloat16, "single-f32": torch.float32}
     dtype = dtypes.get(format) or _stored_dtype(source)
@@ -61,8 +61,8 @@ def _stored_dtype(source: Path):
     """Return the dtype of a plain denoiser's weights; bfloat16 for a quantised one."""
     import torch
 
-    from lens.models.checkpoints.files import open_safetensors
-    from lens.models.checkpoints.folder import component_in, open_component
+    from lens.models.checkpoints.diffusers_folder import component_in, open_component
+    from lens.models.checkpoints.reader import open_safetensors
 
     if source.is_dir():
         tensors = open_component(component_in(source, "transformer"), "transformer").tensors
@@ -75,9 +75,9 @@ def _stored_dtype(source: Path):
 
 
 def _convert_adapter(source: Path, target: Path, style: str) -> Path:
-    from lens.models.checkpoints.catalog import LENS_DENOISER
-    from lens.models.checkpoints.lora_keys import read_adapter, write_adapter
-    from lens.models.checkpoints.structure import denoiser_shapes, linear_modules
+    from lens.models.checkpoints.lora_formats import read_adapter, write_adapter
+    from lens.models.checkpoints.registry import LENS_DENOISER
+    from lens.models.shapes import denoiser_shapes, linear_modules
 
     # Names alone matter here, and every smaller Lens has a part of the released one's.
     linears = linear_modules(denoiser_shapes(LENS_DENOISER))
@@ -85,8 +85,8 @@ def _convert_adapter(source: Path, target: Path, style: str) -> Path:
 
 
 def _convert_vae(source: Path, target: Path, format: str) -> Path:
-    from lens.models.checkpoints.vae_keys import load_vae, save_vae_single_file
-    from lens.models.checkpoints.writing import forget_origin
+    from lens.models.checkpoints.vae import load_vae, save_vae_single_file
+    from lens.models.checkpoints.writer import forget_origin
 
     vae = load_vae(source)
     if format == "vae-flux2":

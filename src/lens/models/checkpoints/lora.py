@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.lora_keys import Adapter, Kronecker, LowRank, read_adapter, write_adapter
+from lens.models.checkpoints.lora_formats import Adapter, Kronecker, LowRank, read_adapter, write_adapter
 
 if TYPE_CHECKING:
     from lens.models.denoiser import LensTransformer2DModel

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.catalog import LENS_DENOISER
-from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
-from lens.models.checkpoints.folder import WHAT, component_config, component_in, open_component
-from lens.models.checkpoints.kinds import LENS_MARKS, denoiser_prefix, probable_kind
-from lens.models.checkpoints.loading import built_empty, fill
-from lens.models.checkpoints.mxfp8 import is_mxfp8, without_mxfp8
+from lens.models.checkpoints.detect import LENS_MARKS, denoiser_prefix, probable_kind
+from lens.models.checkpoints.diffusers_folder import WHAT, component_config, component_in, open_component
+from lens.models.checkpoints.module_loader import built_empty, fill
+from lens.models.checkpoints.reader import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.quantized.mxfp8 import is_mxfp8, without_mxfp8
 
 CONFIG_KEY = "lens_config"
 
@@ -57,7 +57,7 @@ def load_denoiser(
 def open_denoiser_file(path: Path) -> Stored:
     """Return a single-file denoiser's tensors under the module's own names, dequantised when read."""
     if path.suffix.lower() == ".gguf":
-        from lens.models.checkpoints.gguf_file import open_gguf
+        from lens.models.checkpoints.gguf import open_gguf
 
         stored = open_gguf(path)
     else:
@@ -141,8 +141,8 @@ def write_single_file(
     dtype: torch.dtype | None,
 ) -> None:
     """Write a denoiser's weights under bare names, with its configuration beside them."""
-    from lens.models.checkpoints.loading import cast
-    from lens.models.checkpoints.writing import write_safetensors
+    from lens.models.checkpoints.module_loader import cast
+    from lens.models.checkpoints.writer import write_safetensors
 
     values = {
         name: cast(value.read() if isinstance(value, StoredTensor) else value, dtype)

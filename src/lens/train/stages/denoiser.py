@@ -17,8 +17,8 @@ from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.data.captioned import captioned
 from lens.errors import SettingError
-from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.writing import forget_origin
+from lens.models.checkpoints.registry import resolve_model
+from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.objectives.flow_matching import packed_flow_matching_errors
 from lens.objectives.objective import Objective, Work

@@ -16,8 +16,8 @@ from lens.core.flow import interpolate, to_clean
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.data.captioned import captioned
-from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.writing import forget_origin
+from lens.models.checkpoints.registry import resolve_model
+from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.tasks import World
 from lens.objectives.distillation import (

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
-from lens.models.prompts import PromptTemplate
-from lens.models.text_features import LensGptOssEncoder
+from lens.models.prompt_template import PromptTemplate
+from lens.models.text_encoder import LensGptOssEncoder
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.tasks import training_example
 from lens.objectives.next_token import next_token_loss

@@ -16,7 +16,7 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
-from lens.models.checkpoints.writing import forget_origin
+from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.tasks import World, training_example
@@ -204,7 +204,7 @@ def _load_encoders(settings: PretrainSettings, device: torch.device) -> tuple[An
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
     from transformers import PreTrainedTokenizerFast
 
-    from lens.models.text_features import load_text_encoder
+    from lens.models.text_encoder import load_text_encoder
 
     text = first_there("text", settings.text)
     folder = first_there("vae", settings.vae)

@@ -18,8 +18,8 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.errors import SettingError
-from lens.models.checkpoints.catalog import resolve_model
-from lens.models.checkpoints.writing import forget_origin
+from lens.models.checkpoints.registry import resolve_model
+from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.objectives.nft import (
     advantages,

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TEXT_WIDTH, tiny_encoder
 
 from lens.errors import MemoryNeedError, SettingError
-from lens.models import mxfp4
-from lens.models.mxfp4 import mxfp4_plan, weights_bytes
-from lens.models.text_features import LensGptOssEncoder, load_text_encoder
+from lens.models.quantized import mxfp4
+from lens.models.quantized.mxfp4 import mxfp4_plan, weights_bytes
+from lens.models.text_encoder import LensGptOssEncoder, load_text_encoder
 
 GPT_OSS_20B = {
     "num_hidden_layers": 24, "num_local_experts": 32, "vocab_size": 201088, "hidden_size": 2880,

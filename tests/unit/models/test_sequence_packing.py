@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lens.errors import ShapeError
-from lens.models.packed import Packing
+from lens.models.sequence_packing import Packing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser

@@ -9,8 +9,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from repository import ROOT
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints import catalog
-from lens.models.checkpoints.catalog import KNOWN_MODELS, known_model, resolve_model
+from lens.models.checkpoints import registry
+from lens.models.checkpoints.registry import KNOWN_MODELS, known_model, resolve_model
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def model_folder(path, *, is_complete=True):
 
 
 def catalog_stems():
-    from lens.models.checkpoints.folder import STEMS
+    from lens.models.checkpoints.diffusers_folder import STEMS
 
     return STEMS
 
@@ -101,7 +101,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
 
 
 def test_a_packaged_model_that_is_not_here_says_which_recipe_makes_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(catalog, "PACKAGED_WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry, "PACKAGED_WEIGHTS", tmp_path)
     for name, recipe in (("lens-nano-base", "pretrain"), ("lens-nano", "rl"), ("lens-nano-turbo", "turbo")):
         with pytest.raises(CheckpointError, match=rf"^{name} is not in this installation .*/{recipe}\.yaml"):
             resolve_model(name)
@@ -156,5 +156,5 @@ def test_offline_asks_no_network(hub):
 def test_the_catalog_loads_without_torch():
     modules = "catalog files folder kinds structure convert"
     code = "; ".join(f"import lens.models.checkpoints.{name}" for name in modules.split())
-    code += "; import lens.models.quantization, sys; sys.exit('torch' in sys.modules)"
+    code += "; import lens.models.quantized.torchao, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,12 +15,12 @@ from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.catalog import FLUX2_VAE
-from lens.models.checkpoints.files import Stored, StoredTensor, open_safetensors, shapes_of
-from lens.models.checkpoints.folder import WHAT, component_config, component_in, open_component
-from lens.models.checkpoints.kinds import probable_kind
-from lens.models.checkpoints.loading import built_empty, fill
-from lens.models.checkpoints.structure import Shapes, vae_shapes
+from lens.models.checkpoints.detect import probable_kind
+from lens.models.checkpoints.diffusers_folder import WHAT, component_config, component_in, open_component
+from lens.models.checkpoints.module_loader import built_empty, fill
+from lens.models.checkpoints.reader import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.registry import FLUX2_VAE
+from lens.models.shapes import Shapes, vae_shapes
 
 CONFIG_KEY = "lens_vae_config"
 _ATTENTION = r"mid_block\.attentions\.0\.(to_[qkv]|to_out\.0)\.weight$"
@@ -151,7 +151,7 @@ def _with_block_types(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_vae_single_file(vae: AutoencoderKLFlux2, path: str | Path) -> Path:
     """Write a VAE to one .safetensors file under FLUX.2's own names."""
-    from lens.models.checkpoints.writing import write_safetensors
+    from lens.models.checkpoints.writer import write_safetensors
 
     stored = {name: _held(value) for name, value in vae.state_dict().items()}
     own = to_flux2(stored, num_levels=len(vae.config["block_out_channels"]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.blocked_scales import from_blocked, padded_size, to_blocked
+from lens.models.quantized.block_scales import from_blocked, padded_size, to_blocked
 
 
 def position(row, column, columns_of_tiles):

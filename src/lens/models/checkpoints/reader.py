@@ -140,7 +140,7 @@ def check_match(
 
     The message lists the first ten missing, extra and mis-shaped names and says what the file probably is.
     """
-    from lens.models.checkpoints.kinds import probable_kind
+    from lens.models.checkpoints.detect import probable_kind
 
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lens.errors import SettingError
-from lens.models.prompts import (
+from lens.models.prompt_template import (
     PINNED_DATE,
     PromptReader,
     PromptTemplate,

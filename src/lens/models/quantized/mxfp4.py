@@ -62,7 +62,7 @@ def mxfp4_plan(
 
 def weights_bytes(config: Mapping[str, Any], bytes_each: int, *, mxfp4: bool) -> int:
     """Return the memory of all weights, the matrices of the experts in MXFP4 or as large as all others."""
-    from lens.models.checkpoints.structure import text_encoder_shapes
+    from lens.models.shapes import text_encoder_shapes
 
     total = 0.0
     for name, shape in text_encoder_shapes(config).items():

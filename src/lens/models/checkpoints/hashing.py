@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from lens.models.checkpoints.folder import shared_components
+from lens.models.checkpoints.diffusers_folder import shared_components
 
 MODEL_SUFFIXES = {".json", ".jinja", ".safetensors", ".gguf", ".txt"}
 LARGE_BYTES = 256 * 2**20

@@ -155,7 +155,7 @@ def _mxfp4_settings(source: Any, settings: dict[str, Any]) -> dict[str, Any]:
         return {}
     from transformers.utils.quantization_config import Mxfp4Config
 
-    from lens.models.mxfp4 import plan_for_this_machine
+    from lens.models.quantized.mxfp4 import plan_for_this_machine
 
     place = settings.get("device_map")
     device = place.get("") if isinstance(place, dict) else place

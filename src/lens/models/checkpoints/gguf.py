@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError, LensError
-from lens.models.checkpoints.files import Stored, StoredTensor, refuse_unreadable
+from lens.models.checkpoints.reader import Stored, StoredTensor, refuse_unreadable
 
 MAGIC = b"GGUF"
 

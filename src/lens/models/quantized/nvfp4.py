@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.blocked_scales import from_blocked, padded_size, to_blocked
+from lens.models.quantized.block_scales import from_blocked, padded_size, to_blocked
 
 BLOCK = 16
 FORMAT = "nvfp4"

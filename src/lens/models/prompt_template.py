@@ -20,7 +20,7 @@ from lens.errors import SettingError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from lens.models.text_features import BlockFeatures
+    from lens.models.text_encoder import BlockFeatures
 
 logger = logging.getLogger(__name__)
 

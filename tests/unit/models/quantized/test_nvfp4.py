@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.blocked_scales import to_blocked
-from lens.models.checkpoints.nvfp4 import dequantize, num_scales, quantize, unpack
+from lens.models.quantized.block_scales import to_blocked
+from lens.models.quantized.nvfp4 import dequantize, num_scales, quantize, unpack
 
 EVERY_CODE = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
 

@@ -259,7 +259,7 @@ def _on_disk(source: Source, revision: str | None) -> Path | None:
 
 def _is_complete(folder: Path) -> bool:
     """A snapshot folder exists from the first file on; it is usable once every component has its weights."""
-    from lens.models.checkpoints.folder import missing_files
+    from lens.models.checkpoints.diffusers_folder import missing_files
 
     return (folder / "model_index.json").is_file() and not missing_files(folder)
 

@@ -8,10 +8,10 @@ from comparisons import velocity
 from tiny_models import tiny_denoiser, tiny_encoder
 
 from lens.errors import LensError, MemoryNeedError, SettingError
-from lens.models.checkpoints.catalog import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
 from lens.models.checkpoints.lora import add_adapter, unload_loras
-from lens.models.checkpoints.lora_keys import Kronecker, LowRank
-from lens.models.quantization import check_memory, expected_memory, is_quantizable, quantize_weights
+from lens.models.checkpoints.lora_formats import Kronecker, LowRank
+from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
+from lens.models.quantized.torchao import check_memory, expected_memory, is_quantizable, quantize_weights
 
 WIDE = {"num_attention_heads": 6, "inner_dim": 96}
 CONFIGS = {"transformer": LENS_DENOISER, "text_encoder": GPT_OSS_20B, "vae": FLUX2_VAE}

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError, LensError, SettingError
-from lens.models.checkpoints import nvfp4
-from lens.models.checkpoints.catalog import GPT_OSS_20B
-from lens.models.checkpoints.files import Stored, StoredTensor, check_match, open_safetensors, shapes_of
-from lens.models.checkpoints.folder import WHAT, check_component, component_in
-from lens.models.checkpoints.kinds import probable_kind
-from lens.models.checkpoints.loading import built_empty, fill
-from lens.models.checkpoints.mxfp8 import check_settings
-from lens.models.text_features import LensGptOssEncoder
+from lens.models.checkpoints.detect import probable_kind
+from lens.models.checkpoints.diffusers_folder import WHAT, check_component, component_in
+from lens.models.checkpoints.module_loader import built_empty, fill
+from lens.models.checkpoints.reader import Stored, StoredTensor, check_match, open_safetensors, shapes_of
+from lens.models.checkpoints.registry import GPT_OSS_20B
+from lens.models.quantized import nvfp4
+from lens.models.quantized.mxfp8 import check_settings
+from lens.models.text_encoder import LensGptOssEncoder
 
 TOKENIZER_KEY = "tokenizer_json"
 HEAD = "lm_head.weight"
@@ -73,7 +73,7 @@ def _pack_experts(
     model: LensGptOssEncoder, tensors: Mapping[str, StoredTensor], path: Path
 ) -> dict[str, StoredTensor]:
     """Put packed experts into every layer that is stored so; return the tensors that are left to read."""
-    from lens.models.checkpoints.packed_experts import PackedExperts
+    from lens.models.quantized.nvfp4_experts import PackedExperts
 
     raw = open_safetensors(path).tensors
     if not _outputs_first(raw):
@@ -119,7 +119,7 @@ class MissingHead(nn.Module):
 def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> Stored:
     """Return the tensors of a single-file text encoder in transformers' layout."""
     if path.suffix.lower() == ".gguf":
-        from lens.models.checkpoints.gguf_file import open_gguf
+        from lens.models.checkpoints.gguf import open_gguf
 
         stored = open_gguf(path)
         return Stored(from_llama_cpp(stored.tensors, source=path), stored.metadata)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.files import (
+from lens.models.checkpoints.reader import (
     PICKLED_SUFFIXES,
     Stored,
     check_match,
@@ -24,7 +24,7 @@ from lens.models.checkpoints.files import (
     refuse_unreadable,
     shapes_of,
 )
-from lens.models.checkpoints.structure import Shapes, denoiser_shapes, text_encoder_shapes, vae_shapes
+from lens.models.shapes import Shapes, denoiser_shapes, text_encoder_shapes, vae_shapes
 
 STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 WHAT = {

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.blocked_scales import from_blocked, to_blocked
-from lens.models.checkpoints.files import StoredTensor
+from lens.models.checkpoints.reader import StoredTensor
+from lens.models.quantized.block_scales import from_blocked, to_blocked
 
 BLOCK = 32
 E8M0_BIAS, E8M0_NAN = 127, 255

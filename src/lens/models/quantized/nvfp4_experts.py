@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lens.models.checkpoints import nvfp4
+from lens.models.quantized import nvfp4
 
 
 class PackedExperts(nn.Module):

@@ -3,8 +3,8 @@
 import hashlib
 import shutil
 
-from lens.models.checkpoints import hashes
-from lens.models.checkpoints.hashes import content_hash, file_hash
+from lens.models.checkpoints import hashing
+from lens.models.checkpoints.hashing import content_hash, file_hash
 
 
 def test_a_file_hash_is_its_sha256(tmp_path):
@@ -34,10 +34,10 @@ def test_a_content_hash_follows_content_and_names_but_not_the_place_or_the_card(
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("LENS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hashes, "LARGE_BYTES", 3)
+    monkeypatch.setattr(hashing, "LARGE_BYTES", 3)
     reads = []
-    read = hashes._read_and_hash
-    monkeypatch.setattr(hashes, "_read_and_hash", lambda path: reads.append(path) or read(path))
+    read = hashing._read_and_hash
+    monkeypatch.setattr(hashing, "_read_and_hash", lambda path: reads.append(path) or read(path))
     path = tmp_path / "big"
     path.write_bytes(b"12345")
     first = file_hash(path)

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.files import check_match, open_safetensors, read_header
-from lens.models.checkpoints.kinds import denoiser_prefix, probable_kind
+from lens.models.checkpoints.detect import denoiser_prefix, probable_kind
+from lens.models.checkpoints.reader import check_match, open_safetensors, read_header
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16416901032\n"
 

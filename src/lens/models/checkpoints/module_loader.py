@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.files import StoredTensor, check_match, shapes_of
+from lens.models.checkpoints.reader import StoredTensor, check_match, shapes_of
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -5,16 +5,16 @@ import tiny_models
 import torch
 from diffusers import AutoencoderKLFlux2
 
-from lens.models.checkpoints.catalog import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
-from lens.models.checkpoints.structure import (
+from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
+from lens.models.denoiser import LensTransformer2DModel
+from lens.models.shapes import (
     denoiser_shapes,
     linear_modules,
     num_parameters,
     text_encoder_shapes,
     vae_shapes,
 )
-from lens.models.denoiser import LensTransformer2DModel
-from lens.models.text_features import LensGptOssEncoder
+from lens.models.text_encoder import LensGptOssEncoder
 
 
 def on_meta(build):

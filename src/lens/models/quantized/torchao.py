@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import LensError, MemoryNeedError, SettingError
-from lens.models.checkpoints.structure import denoiser_shapes, text_encoder_shapes, vae_shapes
+from lens.models.shapes import denoiser_shapes, text_encoder_shapes, vae_shapes
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.blocked_scales import to_blocked
-from lens.models.checkpoints.files import StoredTensor
-from lens.models.checkpoints.mxfp8 import dequantize, power_of_two, quantize, without_mxfp8
+from lens.models.checkpoints.reader import StoredTensor
+from lens.models.quantized.block_scales import to_blocked
+from lens.models.quantized.mxfp8 import dequantize, power_of_two, quantize, without_mxfp8
 
 # E4M3 by its bits: sign, 4 of exponent (bias 7), 3 of mantissa.
 HAND = {0x00: 0.0, 0x01: 2.0**-9, 0x38: 1.0, 0x3C: 1.5, 0xC0: -2.0, 0x7E: 448.0}

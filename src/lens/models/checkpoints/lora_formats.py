@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.files import Stored, StoredTensor, listed, open_safetensors
-from lens.models.checkpoints.kinds import DENOISER_PREFIXES, probable_kind
+from lens.models.checkpoints.detect import DENOISER_PREFIXES, probable_kind
+from lens.models.checkpoints.reader import Stored, StoredTensor, listed, open_safetensors
 
 DOTTED_PREFIXES = ("base_model.model.", *DENOISER_PREFIXES)
 JOINED_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
@@ -263,7 +263,7 @@ def _scaled(value: Tensor, scale: float) -> Tensor:
 
 def write_adapter(adapter: Adapter, path: str | Path, style: str = "peft") -> Path:
     """Write an adapter to a .safetensors file in a style."""
-    from lens.models.checkpoints.writing import write_safetensors
+    from lens.models.checkpoints.writer import write_safetensors
 
     write_safetensors(Path(path), adapter_tensors(adapter, style), {"format": "pt"})
     return Path(path)
