@@ -211,7 +211,7 @@ def diversity_of(contender: Contender, groups: list[Ask], options: argparse.Name
     """Return the mean distance between pictures of one prompt, by latents, as training by rewards logs it."""
     import torch
 
-    from lens.objectives.nft import diversity
+    from lens.losses.diffusion_nft import diversity
 
     pipeline, spreads, count = pipeline_of(contender, options), [], options.diversity
     for ask in groups:

@@ -32,9 +32,9 @@ from torch.nn import functional as F
 from lens.config import read_recipe, write_yaml
 from lens.core.latents import pack_latents
 from lens.core.resolution import buckets_for
+from lens.losses.base import Objective, Work
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
-from lens.objectives.objective import Objective, Work
 from lens.train.devices import autocast, peak_flops_a_s, peak_memory_gib
 from lens.train.ema import Ema
 from lens.train.flops import model_flops_utilization, training_flops

@@ -14,7 +14,7 @@ FLOORS = [
     "config registration",
     "core chat",
     "models",
-    "objectives sampling data nano",
+    "losses sampling data nano",
     "rl",
     "train evals serve",
     "app",

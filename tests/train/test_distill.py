@@ -16,7 +16,7 @@ from tiny_models import randomise
 
 from lens.core.noise import generator_for
 from lens.errors import SettingError
-from lens.objectives.distillation import levels_between, student_times
+from lens.losses.distillation import levels_between, student_times
 from lens.train.discriminator import AttentionPool
 from lens.train.optim import build_optimizers
 

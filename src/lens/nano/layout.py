@@ -1,6 +1,6 @@
 """What each latent cell of a scene shows: which thing, and which part of it.
 
-The labels of the layout loss (objectives/layout.py); nothing of models. Letters: h and w latent cells.
+The labels of the layout loss (losses/patch_classification.py); nothing of models. Letters: h and w latent cells.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lens.objectives.objective import Objective, Work
+from lens.losses.base import Objective, Work
 from lens.train.ema import Ema, is_of
 from lens.train.guard import Guard
 from lens.train.optim import Optimizers, lr_at

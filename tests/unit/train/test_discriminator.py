@@ -5,7 +5,7 @@ import torch
 from tiny_models import DENOISER_CONFIG, tiny_denoiser
 
 from lens.errors import SettingError
-from lens.objectives.distillation import discriminator_loss
+from lens.losses.distillation import discriminator_loss
 from lens.train.discriminator import Features, Heads, middle_blocks
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lens.errors import NonFiniteError
-from lens.objectives.objective import Objective
+from lens.losses.base import Objective
 from lens.train.guard import Guard, GuardSettings
 from lens.train.loop import fit
 from lens.train.settings import RunSettings

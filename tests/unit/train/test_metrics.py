@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lens.errors import SettingError
-from lens.objectives.objective import Objective
+from lens.losses.base import Objective
 from lens.train.loop import fit
 from lens.train.metrics import Metrics, tracker_of
 from lens.train.run import train

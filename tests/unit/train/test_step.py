@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lens.errors import SettingError
-from lens.objectives.objective import Objective, Work
+from lens.losses.base import Objective, Work
 from lens.train.ema import Ema
 from lens.train.optim import build_optimizers
 from lens.train.settings import RunSettings

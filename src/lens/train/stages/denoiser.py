@@ -17,11 +17,11 @@ from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.data.captioned import captioned
 from lens.errors import SettingError
+from lens.losses.base import Objective, Work
+from lens.losses.flow_matching import packed_flow_matching_errors
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
-from lens.objectives.flow_matching import packed_flow_matching_errors
-from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
 from lens.train.adapters import adapter_in, add_lora, export_adapter
 from lens.train.bill import run_of

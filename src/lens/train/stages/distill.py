@@ -1,6 +1,6 @@
 """Distil a denoiser to few steps without guidance: a student, a fake model and a discriminator by turns.
 
-Four updates of the critics, one of the student, as a cycle. The terms are in objectives/distillation.py.
+Four updates of the critics, one of the student, as a cycle. The terms are in losses/distillation.py.
 Spec: section 10. Letters: B batch, C channels of a latent cell, h and w latent cells, I image tokens.
 """
 
@@ -16,11 +16,8 @@ from lens.core.flow import interpolate, to_clean
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.data.captioned import captioned
-from lens.models.checkpoints.registry import resolve_model
-from lens.models.checkpoints.writer import forget_origin
-from lens.models.denoiser import LensTransformer2DModel
-from lens.nano.tasks import World
-from lens.objectives.distillation import (
+from lens.losses.base import Objective, Work
+from lens.losses.distillation import (
     aim_of,
     cosine,
     discriminator_loss,
@@ -38,8 +35,11 @@ from lens.objectives.distillation import (
     trajectory_loss,
     with_gradient,
 )
-from lens.objectives.flow_matching import flow_matching_loss
-from lens.objectives.objective import Objective, Work
+from lens.losses.flow_matching import flow_matching_loss
+from lens.models.checkpoints.registry import resolve_model
+from lens.models.checkpoints.writer import forget_origin
+from lens.models.denoiser import LensTransformer2DModel
+from lens.nano.tasks import World
 from lens.sampling.denoising import guided_prediction
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.solvers import solve_adams_bashforth

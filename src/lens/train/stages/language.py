@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
+from lens.losses.base import Objective, Work
+from lens.losses.next_token import next_token_loss
 from lens.models.prompt_template import PromptTemplate
 from lens.models.text_encoder import LensGptOssEncoder
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.tasks import training_example
-from lens.objectives.next_token import next_token_loss
-from lens.objectives.objective import Objective, Work
 from lens.train.devices import autocast, chosen_device
 from lens.train.stages.settings import LanguageSettings
 

@@ -16,13 +16,13 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
+from lens.losses.base import Objective, Work
+from lens.losses.flow_matching import flow_matching_loss
+from lens.losses.patch_classification import LayoutHead, layout_loss
 from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.tasks import World, training_example
-from lens.objectives.flow_matching import flow_matching_loss
-from lens.objectives.layout import LayoutHead, layout_loss
-from lens.objectives.objective import Objective, Work
 from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
 from lens.train.example_cache import SHARD, Examples, Source, cached_bucket

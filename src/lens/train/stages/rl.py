@@ -18,18 +18,11 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.errors import SettingError
+from lens.losses.base import Objective, Work
+from lens.losses.diffusion_nft import advantages, are_even, diversity, nft_terms, old_decay, optimality
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
-from lens.objectives.nft import (
-    advantages,
-    are_even,
-    diversity,
-    nft_terms,
-    old_decay,
-    optimality,
-)
-from lens.objectives.objective import Objective, Work
 from lens.rl.nano_prompts import nano_prompts
 from lens.rl.prompt_set import RLPrompt, read_prompts
 from lens.rl.rewards.pool import RewardPool, gathered

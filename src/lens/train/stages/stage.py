@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor, nn
 
-from lens.objectives.objective import Objective
+from lens.losses.base import Objective
 
 
 class Stage(Protocol):

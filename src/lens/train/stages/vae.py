@@ -10,9 +10,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from lens.core.noise import generator_for
+from lens.losses.autoencoder import reconstruction_loss
+from lens.losses.base import Objective, Work
 from lens.nano.crops import random_crop
-from lens.objectives.objective import Objective, Work
-from lens.objectives.reconstruction import reconstruction_loss
 from lens.train.devices import autocast, chosen_device
 from lens.train.latent_pruning import without_unused_channels
 from lens.train.pictures import grid_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate, velocity_target
-from lens.objectives.objective import Objective
+from lens.losses.base import Objective
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents (B, C, h, w), times (B,)) -> velocity (B, C, h, w)."""

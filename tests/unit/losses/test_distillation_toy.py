@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate, per_sample
-from lens.objectives.distillation import (
+from lens.losses.distillation import (
     distribution_matching_gradient,
     guidance_gradient,
     renoising_times,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lens.core.flow import interpolate, velocity_target
-from lens.objectives.nft import advantages, are_even, diversity, nft_terms, old_decay, optimality
+from lens.losses.diffusion_nft import advantages, are_even, diversity, nft_terms, old_decay, optimality
 
 SHAPE = (3, 2, 5, 7)
 

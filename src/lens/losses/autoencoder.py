@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from lens.objectives.objective import Objective
+from lens.losses.base import Objective
 
 
 def reconstruction_loss(

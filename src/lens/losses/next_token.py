@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from lens.objectives.objective import Objective
+from lens.losses.base import Objective
 
 
 def next_token_loss(logits: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Objective:

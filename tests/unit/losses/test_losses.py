@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from lens.objectives.flow_matching import flow_matching_loss
-from lens.objectives.layout import LayoutHead, layout_loss
-from lens.objectives.next_token import next_token_loss
-from lens.objectives.reconstruction import reconstruction_loss
+from lens.losses.autoencoder import reconstruction_loss
+from lens.losses.flow_matching import flow_matching_loss
+from lens.losses.next_token import next_token_loss
+from lens.losses.patch_classification import LayoutHead, layout_loss
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:

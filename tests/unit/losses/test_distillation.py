@@ -7,7 +7,7 @@ import torch
 
 from lens.core.flow import interpolate, to_clean
 from lens.core.schedule import sampling_sigmas, shift_mu
-from lens.objectives.distillation import (
+from lens.losses.distillation import (
     aim_of,
     cosine,
     discriminator_loss,
