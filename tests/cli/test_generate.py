@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.sampling.picture_files import read_settings
+from lens.sampling.image_metadata import read_settings
 
 
 def pixels(path) -> np.ndarray:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
-from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings
+from lens.sampling.image_metadata import FileUsed, LoraUsed, PictureSettings
 from lens.serve.requests import (
     Done,
     Drawing,

@@ -8,7 +8,7 @@ from local_server import Server
 from running import serving, until
 
 from lens.app.serve import hooks_of
-from lens.sampling.picture_files import read_settings
+from lens.sampling.image_metadata import read_settings
 from lens.serve.enhance import INSTRUCTION
 from lens.serve.gallery import Gallery
 from lens.serve.settings import ServerSettings

@@ -15,7 +15,7 @@ from PIL import Image
 from running import serving, until
 
 from lens.errors import ModerationError
-from lens.sampling.picture_files import read_settings
+from lens.sampling.image_metadata import read_settings
 from lens.serve.making import Hooks
 from lens.serve.parameters import Generation, JobBody
 from lens.serve.provenance import TRAINED_MODEL

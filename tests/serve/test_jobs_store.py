@@ -11,7 +11,7 @@ from fake_drawer import FakeDrawer
 from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.database import MIGRATIONS, Database, StorageError
 from lens.serve.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, Jobs
 from lens.serve.keys import Keys

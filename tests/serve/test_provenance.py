@@ -19,7 +19,7 @@ from PIL import Image
 
 from lens.errors import LensError, SettingError
 from lens.nano.scenes import draw, random_scene
-from lens.sampling.picture_files import PictureSettings, read_settings
+from lens.sampling.image_metadata import PictureSettings, read_settings
 from lens.serve import certificates
 from lens.serve.certificates import TEST_FILE, TEST_ORGANIZATION, authority_of, read_identity
 from lens.serve.provenance import TRAINED_MODEL, Signer, SigningSettings, generator, marked

@@ -11,7 +11,7 @@ from PIL import Image
 from running import answering, client_of, until
 
 from lens.app.serve import app_of, engine_of, hooks_of
-from lens.sampling.picture_files import read_settings
+from lens.sampling.image_metadata import read_settings
 from lens.serve.settings import ServerSettings
 from lens.serve.store import open_store
 from lens.serve.verify import verify

@@ -12,7 +12,7 @@ from browser import chromium, served
 from fake_drawer import FakeDrawer, settings_of
 from PIL import Image
 
-from lens.sampling.picture_files import encode_picture
+from lens.sampling.image_metadata import encode_picture
 from lens.serve.gallery import Gallery
 from lens.serve.making import Hooks
 from lens.serve.requests import DrawRequest

@@ -13,7 +13,7 @@ from fake_drawer import MODELS, painted, settings_of
 from PIL import Image
 
 from lens.errors import LensError, SettingError
-from lens.sampling.picture_files import encode_picture, read_settings
+from lens.sampling.image_metadata import encode_picture, read_settings
 from lens.sampling.solvers import SOLVERS as KNOWN_SOLVERS
 from lens.serve.gallery import Gallery
 from lens.serve.parameters import Edit, Generation

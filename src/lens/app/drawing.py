@@ -18,7 +18,7 @@ from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.registry import resolve_model
 from lens.sampling.defaults import SamplingDefaults, folder_defaults
-from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
+from lens.sampling.image_metadata import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
 
 if TYPE_CHECKING:
     from lens.app.progress import Progress
@@ -100,7 +100,7 @@ def _unchanging_settings(plan: Plan, wanted: Wanted, pipeline: "LensPipeline", d
     device = str(pipeline._execution_device)
     strength = wanted.strength
     if wanted.init_image is not None and strength is None:
-        from lens.sampling.request import DEFAULT_STRENGTH
+        from lens.sampling.inputs import DEFAULT_STRENGTH
 
         strength = DEFAULT_STRENGTH if wanted.mask is None else 1.0
     loras = wanted.loras or ()

@@ -26,7 +26,7 @@ from lens.models.checkpoints.registry import KNOWN_MODELS
 if TYPE_CHECKING:
     from lens.app.targets import Target
     from lens.app.wanted import Wanted
-    from lens.sampling.picture_files import PictureSettings
+    from lens.sampling.image_metadata import PictureSettings
 
 WHAT, HOW, WITH, OUT = "What to draw", "How to draw it", "What to draw it with", "Where to write it"
 
@@ -149,7 +149,7 @@ def generate(
     """Draw pictures from prompts; print one path a line."""
     from lens.app.targets import Target
     from lens.app.wanted import Wanted
-    from lens.sampling.picture_files import read_settings
+    from lens.sampling.image_metadata import read_settings
 
     said = gather_prompts(prompts or [], from_file, read_stdin=like is None)
     width, height = parse_size(size) if size is not None else (None, None)

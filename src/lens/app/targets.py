@@ -7,7 +7,7 @@ from typing import Self
 from PIL import Image
 
 from lens.errors import SettingError
-from lens.sampling.picture_files import (
+from lens.sampling.image_metadata import (
     FORMAT_OF_SUFFIX,
     PictureSettings,
     check_writable,

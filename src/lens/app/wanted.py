@@ -11,7 +11,7 @@ from typing import Self
 from lens.app.options import LoraWanted, check_number
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
-from lens.sampling.picture_files import FileUsed, PictureSettings, open_image, versions_here
+from lens.sampling.image_metadata import FileUsed, PictureSettings, open_image, versions_here
 
 log = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.errors import Cancelled, SettingError
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, pixels_per_cell
-from lens.sampling import pictures, request
-from lens.sampling.adapters import AdapterMethods
+from lens.sampling import image_processor, inputs
 from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_of
-from lens.sampling.denoising import Known, guided_prediction, runs_on
-from lens.sampling.loading import load_pipeline
-from lens.sampling.pictures import PictureLike
+from lens.sampling.guided_denoiser import Known, guided_prediction, runs_on
+from lens.sampling.image_processor import PictureLike
+from lens.sampling.loader import load_pipeline
+from lens.sampling.lora_mixin import AdapterMethods
+from lens.sampling.prompt_embeds import TextBatch, ready_batch
 from lens.sampling.solvers import Solver, solver_named
-from lens.sampling.text_batch import TextBatch, ready_batch
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (stage, done, total): "encoding", "denoising" or "decoding". What it raises stops the call."""
@@ -183,11 +183,11 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         """
         if (prompt is None) == (prompt_embeds is None):
             raise SettingError("prompt", prompt, "to be given alone, or left out beside prompt_embeds")
-        prompts = request.prompts_of(prompt) if prompt_embeds is None else []
+        prompts = inputs.prompts_of(prompt) if prompt_embeds is None else []
         ready = None if prompt_embeds is None else ready_batch(prompt_embeds, prompt_mask, "prompt_embeds")
         num_prompts = len(prompts) if ready is None else len(ready.mask)
         negatives = (
-            request.negatives_of(negative_prompt, num_prompts) if negative_prompt_embeds is None else []
+            inputs.negatives_of(negative_prompt, num_prompts) if negative_prompt_embeds is None else []
         )
         texts = [*prompts, *(text for text in negatives if text.strip())]
         encoded = self._encoded(texts, max_sequence_length) if texts else None
@@ -214,8 +214,8 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
 
         Shapes: -> (B, I, C), float32.
         """
-        fitted = [pictures.fit(one, height, width) for one in pictures.load_pictures(image)]
-        return self._encoded_pixels(pictures.to_pixels(fitted))
+        fitted = [image_processor.fit(one, height, width) for one in image_processor.load_pictures(image)]
+        return self._encoded_pixels(image_processor.to_pixels(fitted))
 
     @torch.no_grad()
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
@@ -279,17 +279,17 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         defaults = self.defaults
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
-        request.check_numbers(
+        inputs.check_numbers(
             num_steps, guidance, num_images_per_prompt, strength, has_image=image is not None
         )
         wanted = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        request.check_names(output_type, wanted, CALLBACK_TENSORS)
+        inputs.check_names(output_type, wanted, CALLBACK_TENSORS)
         solve = solver_named(solver)
         size = (height, width, base_resolution, aspect_ratio)
-        source = request.source_of(image, mask_image, size, defaults.base_resolution, allow_extreme)
+        source = inputs.source_of(image, mask_image, size, defaults.base_resolution, allow_extreme)
         with self._working(guidance, on_progress):
             if guidance == 1 and negative_prompt_embeds is None:
-                negative_prompt = request.without_effect(negative_prompt)
+                negative_prompt = inputs.without_effect(negative_prompt)
             text = self.encode_prompt(
                 prompt, negative_prompt, num_images_per_prompt,
                 prompt_embeds=prompt_embeds, prompt_mask=prompt_mask,
@@ -326,24 +326,24 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         return torch.cat(tokens).to(runs_on(self.transformer))  # (B, I, C)
 
     def starting_point(
-        self, source: request.Source, cells: tuple[int, int], num_pictures: int, num_steps: int,
+        self, source: inputs.Source, cells: tuple[int, int], num_pictures: int, num_steps: int,
         strength: float | None, generator: Any, latents: Tensor | None,
     ) -> Start:  # fmt: skip
         """Return where denoising begins: noise, or a picture with noise on it."""
         num_tokens, device = cells[0] * cells[1], runs_on(self.transformer)
         shape = (num_pictures, num_tokens, self.transformer.config.in_channels)
-        noise = request.starting_noise(shape, generator, latents, device)
+        noise = inputs.starting_noise(shape, generator, latents, device)
         if source.pixels is None:
-            return Start(noise, request.sigmas_from(1.0, num_tokens, num_steps), None)
+            return Start(noise, inputs.sigmas_from(1.0, num_tokens, num_steps), None)
         if strength is None:
-            strength = request.DEFAULT_STRENGTH if source.mask is None else 1.0
-        sigmas = request.sigmas_from(strength, num_tokens, num_steps)
-        clean = request.spread(self._encoded_pixels(source.pixels), num_pictures, "image")
+            strength = inputs.DEFAULT_STRENGTH if source.mask is None else 1.0
+        sigmas = inputs.sigmas_from(strength, num_tokens, num_steps)
+        clean = inputs.spread(self._encoded_pixels(source.pixels), num_pictures, "image")
         x = interpolate(clean, noise, sigmas[0].expand(num_pictures).to(device))
         if source.mask is None:
             return Start(x, sigmas, None)
-        redraw = pictures.cells_to_redraw(source.mask, *cells).to(device)
-        return Start(x, sigmas, Known(clean, noise, request.spread(redraw, num_pictures, "mask_image")))
+        redraw = image_processor.cells_to_redraw(source.mask, *cells).to(device)
+        return Start(x, sigmas, Known(clean, noise, inputs.spread(redraw, num_pictures, "mask_image")))
 
     def _denoised(
         self, start: Start, text: Sequence[Any], cells: tuple[int, int], solve: Solver, attention_kwargs: Any,
@@ -372,16 +372,16 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         with bar:
             return solve(velocity, start.sigmas, start.x, after_step)
 
-    def finished(self, x: Tensor, source: request.Source, output_type: str) -> Any:
+    def finished(self, x: Tensor, source: inputs.Source, output_type: str) -> Any:
         """Return the pictures of latents in which denoising ended; what a mask keeps is as it came in."""
         pixels = self.decode(x, source.height, source.width).float()  # (B, 3, H, W)
         if source.pixels is not None and source.mask is not None:
             kept, mask = (
-                request.spread(one, len(pixels), "image").to(pixels.device)
+                inputs.spread(one, len(pixels), "image").to(pixels.device)
                 for one in (source.pixels, source.mask)
             )
             pixels = torch.where(mask == 0, kept, torch.lerp(kept, pixels, mask))
-        return pictures.to_output(pixels, output_type)
+        return image_processor.to_output(pixels, output_type)
 
     @contextmanager
     def _working(self, guidance: float, on_progress: OnProgress | None) -> Iterator[None]:

@@ -8,7 +8,7 @@ from collections.abc import Container
 
 from lens.core.resolution import MAX_RATIO, resolve_resolution
 from lens.errors import SettingError
-from lens.sampling.pictures import load_pictures
+from lens.sampling.image_processor import load_pictures
 from lens.sampling.solvers import solver_named
 from lens.serve.requests import DrawRequest
 

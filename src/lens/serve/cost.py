@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 from lens.core.resolution import SIDE_STEP_PX
-from lens.sampling.request import DEFAULT_STRENGTH
+from lens.sampling.inputs import DEFAULT_STRENGTH
 from lens.serve.requests import DrawRequest
 
 GUESSED_RATE_S = 1e-4

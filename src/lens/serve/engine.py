@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lens.errors import DeadlineError, DrainingError, QueueFullError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.checks import check
 from lens.serve.cost import CostModel, work_of
 from lens.serve.engine_settings import EngineSettings

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from lens.errors import LensError
-from lens.sampling.picture_files import (
+from lens.sampling.image_metadata import (
     FORMAT_OF_SUFFIX,
     PictureSettings,
     open_image,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from lens.errors import LensError, QueueFullError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.pictures_store import PicturesStore
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lens.errors import CheckpointError, DrainingError, SettingError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.parameters import Wanted
 from lens.serve.provenance import marked, xmp
 from lens.serve.requests import Done, Drawer, Drawing, Failed, Preview, Ticket, Waiting

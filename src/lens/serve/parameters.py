@@ -303,6 +303,6 @@ def _strength(body: Drawn, sources: Sources) -> float | None:
         return None
     if strength is not None:
         return strength
-    from lens.sampling.request import DEFAULT_STRENGTH
+    from lens.sampling.inputs import DEFAULT_STRENGTH
 
     return DEFAULT_STRENGTH if sources.mask is None else 1.0

@@ -19,7 +19,7 @@ from pydantic import model_validator
 
 from lens.config import Settings
 from lens.errors import LensError, SettingError
-from lens.sampling.picture_files import PictureSettings, encode_picture
+from lens.sampling.image_metadata import PictureSettings, encode_picture
 from lens.serve.certificates import MISSING, Identity, read_identity, self_made_identity
 
 GENERATOR = "lens-t2i"

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from lens.errors import DrainingError, LensError, QueueFullError, SettingError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.checks import check
 from lens.serve.database import MissingExtraError
 from lens.serve.offered import Offered

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lens.core.resolution import ASPECT_RATIOS
 from lens.errors import SettingError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.requests import LoraWanted, OfferedModel
 from lens.serve.studio_form import SOLVERS, Form
 

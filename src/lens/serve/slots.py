@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lens.core.guidance import guided_velocity
 from lens.errors import MemoryNeedError
-from lens.sampling.denoising import Known, working_dtype
-from lens.sampling.request import Source
+from lens.sampling.guided_denoiser import Known, working_dtype
+from lens.sampling.inputs import Source
 from lens.sampling.solvers import Steps
 from lens.serve.text_cache import Features
 

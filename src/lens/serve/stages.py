@@ -17,9 +17,9 @@ from lens.errors import NonFiniteError
 from lens.models.checkpoints.hashing import file_hash
 from lens.models.prompt_template import PromptReader
 from lens.models.vae import pixels_per_cell
-from lens.sampling import request as sampling
-from lens.sampling.denoising import runs_on
-from lens.sampling.picture_files import FileUsed, LoraUsed, PictureSettings, versions_here
+from lens.sampling import inputs as sampling
+from lens.sampling.guided_denoiser import runs_on
+from lens.sampling.image_metadata import FileUsed, LoraUsed, PictureSettings, versions_here
 from lens.sampling.solvers import STEPS
 from lens.serve.cost import CostModel, strength_of
 from lens.serve.engine_settings import EngineSettings

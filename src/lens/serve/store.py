@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from lens.errors import SettingError
-from lens.sampling.picture_files import write_over
+from lens.sampling.image_metadata import write_over
 from lens.serve.database import Database, storage_error
 from lens.serve.jobs import Jobs
 from lens.serve.keys import Keys

@@ -16,7 +16,7 @@ from uuid import uuid4
 from PIL import Image, ImageChops
 
 from lens.errors import LensError, SettingError
-from lens.sampling.picture_files import open_image, read_settings
+from lens.sampling.image_metadata import open_image, read_settings
 from lens.serve import studio_html as html
 from lens.serve.drawings import Batch, Drawings
 from lens.serve.gallery import Gallery, Kept

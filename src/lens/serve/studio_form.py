@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lens.core.resolution import RESOLUTION_BUCKETS, buckets_for, resolve_resolution
 from lens.errors import SettingError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.gallery import Gallery
 from lens.serve.requests import DrawRequest, LoraWanted, OfferedModel
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from lens.errors import Cancelled, LensError
-from lens.sampling.picture_files import PictureSettings
+from lens.sampling.image_metadata import PictureSettings
 from lens.serve.drawings import Batch, Tile, seconds_left
 from lens.serve.gallery import Gallery, Kept
 from lens.serve.requests import Done, Drawing, Failed, Waiting

@@ -31,7 +31,7 @@ def stored_sources(
         if mask is not None:
             raise SettingError("mask", "given", "an image that it is a mask of", "Send image too.")
         return Sources()
-    from lens.sampling.pictures import size_like
+    from lens.sampling.image_processor import size_like
 
     picture = _opened(image, "image", max_px)
     stencil = None if mask is None else _mask(_opened(mask, "mask", max_px), picture.size)

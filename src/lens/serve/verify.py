@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from lens.errors import LensError, SettingError
-from lens.sampling.picture_files import open_image, parsed_settings, settings_document
+from lens.sampling.image_metadata import open_image, parsed_settings, settings_document
 from lens.serve.certificates import TEST_ORGANIZATION
 from lens.serve.provenance import IPTC_EXTENSION, OFFLINE, TRAINED_MODEL, c2pa_library
 

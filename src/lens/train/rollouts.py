@@ -22,9 +22,9 @@ from lens.models.vae import decode_latents
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import Picture, Score
 from lens.rl.rewards.pool import RewardPool, gathered
-from lens.sampling.denoising import predicted_velocity
+from lens.sampling.guided_denoiser import predicted_velocity
+from lens.sampling.prompt_embeds import TextBatch
 from lens.sampling.solvers import solver_named
-from lens.sampling.text_batch import TextBatch
 from lens.train.devices import autocast
 from lens.train.encoders import Encoders
 from lens.train.parallel import of_all_ranks, own_rank

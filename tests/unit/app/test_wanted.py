@@ -9,7 +9,7 @@ from PIL import Image
 from lens.app.wanted import Wanted
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
-from lens.sampling.picture_files import FileUsed, PictureSettings, versions_here
+from lens.sampling.image_metadata import FileUsed, PictureSettings, versions_here
 
 RECORDED = PictureSettings(
     prompt="a fox",

@@ -40,10 +40,10 @@ from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
 from lens.nano.tasks import World
-from lens.sampling.denoising import guided_prediction
+from lens.sampling.guided_denoiser import guided_prediction
 from lens.sampling.pipeline import LensPipeline
+from lens.sampling.prompt_embeds import TextBatch
 from lens.sampling.solvers import solve_adams_bashforth
-from lens.sampling.text_batch import TextBatch
 from lens.train.adapters import adapter_in, export_adapter
 from lens.train.batches import Batch, Batches, NanoBatches, StoredBatches
 from lens.train.devices import autocast, chosen_device

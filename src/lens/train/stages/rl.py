@@ -28,7 +28,7 @@ from lens.rl.prompt_set import RLPrompt, read_prompts
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import reward_of
 from lens.sampling.pipeline import LensPipeline
-from lens.sampling.text_batch import TextBatch
+from lens.sampling.prompt_embeds import TextBatch
 from lens.train.adapters import adapter_in, export_adapter
 from lens.train.devices import autocast, chosen_device
 from lens.train.encoders import Encoders

@@ -15,8 +15,8 @@ from lens.core.noise import draw_noise
 from lens.core.resolution import resolve_resolution
 from lens.core.schedule import sampling_sigmas, shift_mu, shift_times
 from lens.errors import SettingError, ShapeError
-from lens.sampling import pictures
-from lens.sampling.pictures import PictureLike
+from lens.sampling import image_processor
+from lens.sampling.image_processor import PictureLike
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def check_numbers(
 
 def check_names(output_type: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     """Raise SettingError for an output type or a callback's tensor that there is none of."""
-    if output_type not in pictures.OUTPUT_TYPES:
-        raise SettingError("output_type", output_type, f"one of {', '.join(pictures.OUTPUT_TYPES)}")
+    if output_type not in image_processor.OUTPUT_TYPES:
+        raise SettingError("output_type", output_type, f"one of {', '.join(image_processor.OUTPUT_TYPES)}")
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise SettingError("callback_on_step_end_tensor_inputs", unknown, f"names out of {', '.join(known)}")
@@ -118,17 +118,17 @@ def source_of(
     """
     if mask_image is not None and image is None:
         raise SettingError("mask_image", "given", "an image that it is a mask of", "Give image= too.")
-    loaded = [] if image is None else pictures.load_pictures(image)
+    loaded = [] if image is None else image_processor.load_pictures(image)
     height, width, base, ratio = size
     if loaded and all(one is None for one in size):
-        height, width = pictures.size_like(loaded[0], default_base)
+        height, width = image_processor.size_like(loaded[0], default_base)
     height, width = resolve_resolution(
         height, width, base, ratio, default_base=default_base, allow_extreme=allow_extreme
     )
     if not loaded:
         return Source(height, width)
-    pixels = pictures.to_pixels([pictures.fit(one, height, width) for one in loaded])
-    mask = None if mask_image is None else pictures.load_masks(mask_image, height, width)
+    pixels = image_processor.to_pixels([image_processor.fit(one, height, width) for one in loaded])
+    mask = None if mask_image is None else image_processor.load_masks(mask_image, height, width)
     return Source(height, width, pixels, mask)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lens.core.flow import interpolate
 from lens.core.guidance import guided_velocity
-from lens.sampling.text_batch import TextBatch
+from lens.sampling.prompt_embeds import TextBatch
 
 
 def predicted_velocity(

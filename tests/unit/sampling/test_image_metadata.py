@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lens.errors import LensError, SettingError
-from lens.sampling.picture_files import (
+from lens.sampling.image_metadata import (
     FileUsed,
     LoraUsed,
     PictureSettings,

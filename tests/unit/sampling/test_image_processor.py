@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lens.errors import SettingError
-from lens.sampling import pictures
+from lens.sampling import image_processor
 
 
 def speckled(width, height, seed=0):
@@ -16,19 +16,19 @@ def speckled(width, height, seed=0):
 
 def test_bytes_come_back_as_they_went_in():
     picture = speckled(48, 32)
-    (back,) = pictures.to_output(pictures.to_pixels([picture]), "pil")
+    (back,) = image_processor.to_output(image_processor.to_pixels([picture]), "pil")
     assert np.array_equal(np.asarray(back), np.asarray(picture))
 
 
 def test_every_byte_value_survives():
     ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (2, 1, 3)))
-    (back,) = pictures.to_output(pictures.to_pixels([ramp]), "pil")
+    (back,) = image_processor.to_output(image_processor.to_pixels([ramp]), "pil")
     assert np.array_equal(np.asarray(back), np.asarray(ramp))
 
 
 def test_output_types_agree():
-    pixels = pictures.to_pixels([speckled(48, 32), speckled(48, 32, seed=1)])
-    as_np, as_pt = pictures.to_output(pixels, "np"), pictures.to_output(pixels, "pt")
+    pixels = image_processor.to_pixels([speckled(48, 32), speckled(48, 32, seed=1)])
+    as_np, as_pt = image_processor.to_output(pixels, "np"), image_processor.to_output(pixels, "pt")
     assert as_np.shape == (2, 32, 48, 3) and as_pt.shape == (2, 3, 32, 48)
     assert np.array_equal(as_np, as_pt.permute(0, 2, 3, 1).numpy())
     assert as_np.min() >= 0 and as_np.max() <= 1
@@ -41,14 +41,14 @@ def test_paths_arrays_and_tensors_mean_the_same_picture(tmp_path):
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     same = [tmp_path / "it.png", str(tmp_path / "it.png"), picture, array, array / 255, tensor, tensor / 255]
     for form in same:
-        (loaded,) = pictures.load_pictures(form)
+        (loaded,) = image_processor.load_pictures(form)
         assert np.array_equal(np.asarray(loaded), array), type(form)
-    assert len(pictures.load_pictures(np.stack([array, array]))) == 2
+    assert len(image_processor.load_pictures(np.stack([array, array]))) == 2
 
 
 def test_transparency_is_laid_on_white():
     clear = Image.new("RGBA", (4, 3), (255, 0, 0, 0))
-    (loaded,) = pictures.load_pictures(clear)
+    (loaded,) = image_processor.load_pictures(clear)
     assert loaded.mode == "RGB" and loaded.getpixel((1, 1)) == (255, 255, 255)
 
 
@@ -56,7 +56,7 @@ def test_a_camera_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     speckled(8, 4).save(tmp_path / "turned.jpg", exif=exif)
-    (loaded,) = pictures.load_pictures(tmp_path / "turned.jpg")
+    (loaded,) = image_processor.load_pictures(tmp_path / "turned.jpg")
     assert loaded.size == (4, 8)
 
 
@@ -73,13 +73,13 @@ def test_a_camera_rotation_is_applied(tmp_path):
 )
 def test_what_is_no_picture_is_refused(image, message):
     with pytest.raises(SettingError, match=message):
-        pictures.load_pictures(image)
+        image_processor.load_pictures(image)
 
 
 def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "note.png").write_text("not a picture")
     with pytest.raises(SettingError, match=r"note\.png"):
-        pictures.load_pictures(tmp_path / "note.png")
+        image_processor.load_pictures(tmp_path / "note.png")
 
 
 def test_a_truncated_file_is_refused(tmp_path):
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SettingError, match=r"cut\.png"):
-        pictures.load_pictures(tmp_path / "cut.png")
+        image_processor.load_pictures(tmp_path / "cut.png")
 
 
 @pytest.mark.parametrize(
@@ -103,19 +103,19 @@ def test_a_truncated_file_is_refused(tmp_path):
     ],
 )
 def test_a_picture_brings_its_own_size_within_the_reach_of_the_model(size, base, expected):
-    assert pictures.size_like(speckled(*size), base) == expected
+    assert image_processor.size_like(speckled(*size), base) == expected
 
 
 def test_fitting_covers_the_size_and_leaves_a_fitting_picture_alone():
     picture = speckled(64, 48)
-    assert pictures.fit(picture, 48, 64) is picture
-    assert pictures.fit(picture, 32, 32).size == (32, 32)
+    assert image_processor.fit(picture, 48, 64) is picture
+    assert image_processor.fit(picture, 32, 32).size == (32, 32)
 
 
 def test_a_cell_is_redrawn_if_the_mask_touches_one_pixel_of_it():
     mask = torch.zeros(1, 1, 32, 48)
     mask[0, 0, 16, 47] = 0.01
-    assert pictures.cells_to_redraw(mask, 2, 3).flatten().tolist() == [False] * 5 + [True]
+    assert image_processor.cells_to_redraw(mask, 2, 3).flatten().tolist() == [False] * 5 + [True]
 
 
 def test_white_means_redraw_in_every_form_of_a_mask():
@@ -123,6 +123,6 @@ def test_white_means_redraw_in_every_form_of_a_mask():
     half[:, 24:] = 255
     expected = torch.from_numpy(half / 255).float()
     for form in (Image.fromarray(half), half, half / 255, half > 0, torch.from_numpy(half)[None]):
-        masks = pictures.load_masks(form, 32, 48)
+        masks = image_processor.load_masks(form, 32, 48)
         assert masks.shape == (1, 1, 32, 48)
         torch.testing.assert_close(masks[0, 0], expected)
