@@ -32,10 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from make_new_thing import add_thing
 
 from lens.core.resolution import buckets_for
-from lens.nano.captions import Mention, brief_caption
-from lens.nano.scenes import RELATIONS, Expected, arrange
 from lens.nano.tasks import TaskPrompt
-from lens.nano.things import COLOURS, THINGS
+from lens.nano.world.caption_grammar import Mention, brief_caption
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.scenes import RELATIONS, Expected, arrange
 
 SHOWN = 6
 """Pictures of the new thing, and of tasks, on the sheet."""

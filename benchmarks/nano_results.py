@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lens.nano.scorer import Verdict
+from lens.nano.scoring.scorer import Verdict
 from lens.nano.tasks import TASKS, TaskPrompt
 
 SHEET_CELL_PX = (200, 236)

@@ -1,6 +1,6 @@
 """Score nano models on their six tasks, side by side: each draws with its own steps and guidance.
 
-Prompts are held out; the nine ratios of base 128 take turns. No learned judge: see lens.nano.scorer; what it
+Prompts are held out; the nine ratios of base 128 take turns. No learned judge: see lens.nano.scoring.scorer; what it
 makes of rendered ground truth stands first. Intervals are Wilson's at 95%; the mean's is of all pictures
 together, rather too wide than too narrow. Seconds are of drawing alone, the weights loaded, after a first
 call. The table goes to stdout, progress to stderr.
@@ -31,10 +31,10 @@ import numpy as np
 
 from lens.core.resolution import buckets_for
 from lens.errors import LensError, SettingError
-from lens.nano.scenes import draw
-from lens.nano.scorer import Picture, judge
-from lens.nano.scorer_processes import detected
+from lens.nano.scoring.scorer import Picture, judge
+from lens.nano.scoring.scorer_pool import detected
 from lens.nano.tasks import TASKS, task_prompts, task_scene
+from lens.nano.world.scenes import draw
 from nano_results import (
     Ask,
     Contender,

@@ -23,8 +23,8 @@ from lens.data.captioned import Captioned
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompt_template import encode_prompts
-from lens.nano.scenes import draw
 from lens.nano.tasks import training_example
+from lens.nano.world.scenes import draw
 from lens.train.encoders import Encoders, fill
 from lens.train.store import Store
 

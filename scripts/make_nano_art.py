@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from lens.nano.things import THINGS
+from lens.nano.world.objects import THINGS
 
 PACKAGE = "@iconify-json/noto@1.2.9"
 ART = Path(__file__).parent.parent / "src/lens/nano/world/sprites.json"

@@ -17,11 +17,11 @@ from make_nano_art import PACKAGE, icons_of
 from PIL import Image
 
 from lens.core.resolution import buckets_for
-from lens.nano import art
-from lens.nano.captions import with_article
-from lens.nano.scenes import arrange, draw
 from lens.nano.tasks import training_example
-from lens.nano.things import COLOURS, THINGS, Thing
+from lens.nano.world import sprites
+from lens.nano.world.caption_grammar import with_article
+from lens.nano.world.objects import COLOURS, THINGS, Thing
+from lens.nano.world.scenes import arrange, draw
 
 RELATIONS = {
     "left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below",
@@ -76,7 +76,7 @@ def add_thing(icon: str) -> None:
     icons = icons_of(PACKAGE)
     known = json.loads(resources.files("lens.nano.world").joinpath("sprites.json").read_text())["icons"]
     known[icon] = {"width": icons["width"], "height": icons["height"]} | icons["icons"][icon]
-    art._icons = lambda: known
+    sprites._icons = lambda: known
     THINGS[icon] = Thing(icon.replace("-", " "), icon.replace("-", " ") + "s", (), icon)
 
 

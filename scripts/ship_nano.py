@@ -20,7 +20,7 @@ from lens.models.checkpoints.diffusers_folder import SHARED_KEY, check_component
 from lens.models.checkpoints.hashing import content_hash, file_hash
 from lens.models.checkpoints.registry import KNOWN_MODELS, PACKAGED_WEIGHTS
 from lens.nano.tasks import TASKS
-from lens.nano.things import COLOURS, THINGS
+from lens.nano.world.objects import COLOURS, THINGS
 
 HOLDER = "lens-nano"
 """The model whose folder holds what all share."""

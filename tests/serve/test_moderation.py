@@ -16,7 +16,7 @@ from local_server import Answering
 from PIL import Image
 
 from lens.errors import LensError, ModerationError, SettingError
-from lens.nano.scenes import draw, random_scene
+from lens.nano.world.scenes import draw, random_scene
 from lens.serve.moderation import DEFAULT_POLICY, Policy, against
 from lens.serve.word_rules import WordRule, plain, refused_by
 

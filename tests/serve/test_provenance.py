@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 from lens.errors import LensError, SettingError
-from lens.nano.scenes import draw, random_scene
+from lens.nano.world.scenes import draw, random_scene
 from lens.sampling.image_metadata import PictureSettings, read_settings
 from lens.serve import certificates
 from lens.serve.certificates import TEST_FILE, TEST_ORGANIZATION, authority_of, read_identity

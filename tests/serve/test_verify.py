@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from lens.app.main import main
 from lens.errors import LensError, SettingError
-from lens.nano.scenes import draw, random_scene
+from lens.nano.world.scenes import draw, random_scene
 from lens.sampling.image_metadata import PictureSettings, encode_picture
 from lens.serve import certificates
 from lens.serve.certificates import authority_of

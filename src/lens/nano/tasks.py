@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from lens.errors import SettingError
-from lens.nano.captions import Mention, brief_caption, dense_caption
-from lens.nano.scenes import (
+from lens.nano.world.caption_grammar import Mention, brief_caption, dense_caption
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.scenes import (
     RELATIONS,
     Expected,
     Group,
@@ -23,7 +24,6 @@ from lens.nano.scenes import (
     held_out_combinations,
     random_scene,
 )
-from lens.nano.things import COLOURS, THINGS
 
 TASKS = ("single", "two", "counting", "colour", "position", "combined")
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lens.errors import SettingError
-from lens.nano.captions import Mention, brief_caption, dense_caption
-from lens.nano.scenes import RELATIONS, Expected, Group, arrange, held_out_combinations
 from lens.nano.tasks import TASKS
-from lens.nano.things import COLOURS, THINGS
-from lens.nano.wording import NUMBERS
+from lens.nano.world.caption_grammar import Mention, brief_caption, dense_caption
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.phrases import NUMBERS
+from lens.nano.world.scenes import RELATIONS, Expected, Group, arrange, held_out_combinations
 from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
 
 NOTHING_ELSE = "nothing_else"

@@ -22,8 +22,8 @@ from torch import Tensor
 from lens.errors import SettingError
 from lens.models.prompt_template import encode_prompts, pad_features
 from lens.models.vae import encode_pixels
-from lens.nano.scenes import draw
 from lens.nano.tasks import WHOLE, World, training_example
+from lens.nano.world.scenes import draw
 from lens.train.stages.settings import SHARD
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lens.data.scores.scorer import load_scorer
 from lens.data.scores.text_in_picture import Ocr, OcrSettings
 from lens.data.scores.watermark_text import Line, is_tiled, watermark_score
-from lens.nano.scenes import draw, random_scene
+from lens.nano.world.scenes import draw, random_scene
 
 HEIGHT, WIDTH = 300, 416
 LIMIT = 0.5

@@ -15,7 +15,7 @@ from lens.data.scores.pixels import (
     perceptual_hash,
     pixel_scores,
 )
-from lens.nano.scenes import draw, random_scene
+from lens.nano.world.scenes import draw, random_scene
 
 
 def scene(seed: int, height: int = 128, width: int = 176) -> Image.Image:

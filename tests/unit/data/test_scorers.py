@@ -41,7 +41,7 @@ from lens.data.scores.nudity import NudeNetSettings
 from lens.data.scores.scorer import check_columns, load_scorer, package_versions
 from lens.data.scores.text_in_picture import OcrSettings
 from lens.errors import CheckpointError, LensError, SettingError
-from lens.nano.scenes import draw, random_scene
+from lens.nano.world.scenes import draw, random_scene
 
 SIZE_PX, PATCH_PX, WIDTH = 24, 8, 12
 VISION = {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lens.errors import SettingError
-from lens.nano.scenes import held_out_combinations
 from lens.nano.tasks import TASKS, World, task_prompts, task_scene, training_example
-from lens.nano.things import THINGS
+from lens.nano.world.objects import THINGS
+from lens.nano.world.scenes import held_out_combinations
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lens.errors import SettingError
-from lens.nano.scenes import Expected, held_out_combinations
 from lens.nano.tasks import TASKS, task_prompts
-from lens.nano.wording import TEST
+from lens.nano.world.phrases import TEST
+from lens.nano.world.scenes import Expected, held_out_combinations
 from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
 from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from lens.errors import LensError
-from lens.nano.matching import UNKNOWN
-from lens.nano.scenes import Expected, arrange, draw
-from lens.nano.scorer import Detections, Found
+from lens.nano.scoring.scorer import Detections, Found
+from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS
-from lens.nano.things import COLOURS
+from lens.nano.world.objects import COLOURS
+from lens.nano.world.scenes import Expected, arrange, draw
 from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.rewards.nano import NanoReward, NanoRewardInProcesses, checks

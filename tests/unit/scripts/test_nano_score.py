@@ -11,7 +11,7 @@ from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.lora_formats import LowRank, write_adapter
 from lens.models.checkpoints.registry import resolve_model
-from lens.nano.scorer import Verdict
+from lens.nano.scoring.scorer import Verdict
 from lens.nano.tasks import TASKS, task_prompts
 
 

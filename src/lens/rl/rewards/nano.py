@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from lens.errors import LensError
-from lens.nano.matching import UNKNOWN
-from lens.nano.scenes import Expected
-from lens.nano.scorer import Detections, detect, is_related, judge
-from lens.nano.scorer_processes import submitted
+from lens.nano.scoring.scorer import Detections, detect, is_related, judge
+from lens.nano.scoring.scorer_pool import submitted
+from lens.nano.scoring.template_matching import UNKNOWN
+from lens.nano.world.scenes import Expected
 from lens.rl.nano_prompts import BACKGROUND, NOTHING_ELSE, expected_of
 from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt
 from lens.rl.reward import Picture, Score

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from lens.core.noise import generator_for
-from lens.nano.scorer import judge
-from lens.nano.scorer_processes import detected
+from lens.nano.scoring.scorer import judge
+from lens.nano.scoring.scorer_pool import detected
 from lens.nano.tasks import TASKS, WHOLE, World, task_prompts
 from lens.train.devices import autocast
 from lens.train.pictures import grid_of

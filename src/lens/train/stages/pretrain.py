@@ -21,8 +21,8 @@ from lens.losses.flow_matching import flow_matching_loss
 from lens.losses.patch_classification import LayoutHead, layout_loss
 from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
-from lens.nano.layout import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.nano.tasks import World, training_example
+from lens.nano.world.patch_labels import CELL_PX, NUM_PARTS, NUM_THINGS, cell_labels
 from lens.sampling.pipeline import LensPipeline
 from lens.train.devices import autocast, chosen_device
 from lens.train.example_cache import SHARD, Examples, Source, cached_bucket

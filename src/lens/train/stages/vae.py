@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lens.core.noise import generator_for
 from lens.losses.autoencoder import reconstruction_loss
 from lens.losses.base import Objective, Work
-from lens.nano.crops import random_crop
+from lens.nano.world.crops import random_crop
 from lens.train.devices import autocast, chosen_device
 from lens.train.latent_pruning import without_unused_channels
 from lens.train.pictures import grid_of

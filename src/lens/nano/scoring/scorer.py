@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens.errors import ShapeError
-from lens.nano.matching import UNKNOWN, gallery_on
-from lens.nano.regions import Group, Look, background_of, groups_in, softened
-from lens.nano.scenes import Expected, base_px
-from lens.nano.things import COLOURS
+from lens.nano.scoring.segmentation import Group, Look, background_of, groups_in, softened
+from lens.nano.scoring.template_matching import UNKNOWN, gallery_on
+from lens.nano.world.objects import COLOURS
+from lens.nano.world.scenes import Expected, base_px
 
 if TYPE_CHECKING:
     from lens.nano.tasks import TaskPrompt

@@ -5,13 +5,13 @@ import pytest
 
 from lens.core.resolution import buckets_for
 from lens.errors import ShapeError
-from lens.nano.matching import UNKNOWN
-from lens.nano.regions import connected_parts
-from lens.nano.scenes import OPPOSITE, Expected, Placed, Scene, draw
-from lens.nano.scorer import Detections, Found, colour_name, detect, judge, score, score_pictures
-from lens.nano.scorer_processes import detected
+from lens.nano.scoring.scorer import Detections, Found, colour_name, detect, judge, score, score_pictures
+from lens.nano.scoring.scorer_pool import detected
+from lens.nano.scoring.segmentation import connected_parts
+from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
-from lens.nano.things import COLOURS, THINGS
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.scenes import OPPOSITE, Expected, Placed, Scene, draw
 
 SIZES = list(buckets_for(128).values())
 PER_TASK = len(SIZES)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lens.core.resolution import buckets_for
-from lens.nano.composition import GRID_PX, MOST_THINGS
-from lens.nano.scenes import (
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.placement import GRID_PX, MOST_THINGS
+from lens.nano.world.scenes import (
     KINDS,
     OPPOSITE,
     PLACES,
@@ -21,7 +22,6 @@ from lens.nano.scenes import (
     kind_of,
     random_scene,
 )
-from lens.nano.things import COLOURS, THINGS
 
 SIZES = [size for base in (128, 192, 256) for size in sorted(set(buckets_for(base).values()))]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lens.core.resolution import buckets_for
-from lens.nano.composition import GRID_PX, MOST_THINGS, Frame, compose
+from lens.nano.world.placement import GRID_PX, MOST_THINGS, Frame, compose
 
 SIZES = sorted(set(buckets_for(128).values()))
 RELATED = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2), (2, 3)]

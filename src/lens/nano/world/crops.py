@@ -6,8 +6,8 @@ A crop teaches the look of a thing far faster than a whole scene, most of which 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.art import opaque_box, sprite
-from lens.nano.things import COLOURS, THINGS
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.sprites import opaque_box, sprite
 
 NAMES = tuple(THINGS)
 SIZES_PX = tuple(range(24, 124, 4))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.matching import (
+from lens.nano.scoring.template_matching import (
     VISIBLE,
     Box,
     Floats,

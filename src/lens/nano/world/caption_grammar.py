@@ -14,9 +14,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lens.nano.scenes import OPPOSITE, Scene, clear_relation
-from lens.nano.things import COLOUR_SYNONYMS, THINGS
-from lens.nano.wording import (
+from lens.nano.world.objects import COLOUR_SYNONYMS, THINGS
+from lens.nano.world.phrases import (
     ASIDE,
     ASKS,
     CODAS,
@@ -38,6 +37,7 @@ from lens.nano.wording import (
     VOWELS,
     WORDINGS,
 )
+from lens.nano.world.scenes import OPPOSITE, Scene, clear_relation
 
 Split = Literal["train", "test", "tune"]
 

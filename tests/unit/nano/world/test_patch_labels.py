@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lens.nano.layout import NUM_PARTS, NUM_THINGS, cell_labels
-from lens.nano.scenes import Placed, Scene, random_scene
-from lens.nano.things import THINGS
+from lens.nano.world.objects import THINGS
+from lens.nano.world.patch_labels import NUM_PARTS, NUM_THINGS, cell_labels
+from lens.nano.world.scenes import Placed, Scene, random_scene
 
 
 def scene_of(*placed: Placed) -> Scene:

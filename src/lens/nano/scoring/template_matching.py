@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.art import sprite
-from lens.nano.things import THINGS
+from lens.nano.world.objects import THINGS
+from lens.nano.world.sprites import sprite
 
 Floats = NDArray[np.floating]
 Box = tuple[int, int, int, int]

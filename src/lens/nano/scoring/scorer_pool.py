@@ -11,7 +11,7 @@ from itertools import repeat
 from multiprocessing import get_context
 from typing import Any
 
-from lens.nano.scorer import Detections, Picture, detect
+from lens.nano.scoring.scorer import Detections, Picture, detect
 
 AT_ONCE = 8
 """Pictures that a process gets together: what comes back wakes this one, which has a GPU to feed."""

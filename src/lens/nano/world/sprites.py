@@ -1,6 +1,6 @@
 """Noto emoji art of the nano world's things, drawn at any size.
 
-Knows nothing of scenes or captions. The SVG bodies are in art.json (scripts/make_nano_art.py); resvg
+Knows nothing of scenes or captions. The SVG bodies are in sprites.json (scripts/make_nano_art.py); resvg
 draws them.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lens.errors import LensError
-from lens.nano.things import THINGS
+from lens.nano.world.objects import THINGS
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def mean_rgb(thing: str) -> tuple[float, float, float]:
 
 @functools.cache
 def _icons() -> dict[str, dict]:
-    return json.loads(resources.files("lens.nano").joinpath("art.json").read_text())["icons"]
+    return json.loads(resources.files("lens.nano.world").joinpath("sprites.json").read_text())["icons"]
 
 
 def _draw(icon: str, size_px: int) -> Image.Image:

@@ -14,9 +14,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.art import opaque_box, sprite
-from lens.nano.composition import compose
-from lens.nano.things import COLOURS, THINGS
+from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.placement import compose
+from lens.nano.world.sprites import opaque_box, sprite
 
 KINDS: dict[str, float] = {
     "single": 0.22, "counting": 0.22, "position": 0.18, "position_counted": 0.14, "two": 0.11, "three": 0.13,

@@ -6,10 +6,16 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from lens.nano.captions import Mention, article, brief_caption, dense_caption, sentence, with_article
-from lens.nano.scenes import KINDS, OPPOSITE, PLACES, RELATIONS, arrange, clear_relation, random_scene
-from lens.nano.things import COLOUR_SYNONYMS, COLOURS, THINGS
-from lens.nano.wording import (
+from lens.nano.world.caption_grammar import (
+    Mention,
+    article,
+    brief_caption,
+    dense_caption,
+    sentence,
+    with_article,
+)
+from lens.nano.world.objects import COLOUR_SYNONYMS, COLOURS, THINGS
+from lens.nano.world.phrases import (
     ASIDE,
     ASKS,
     FUNCTION_WORDS,
@@ -25,7 +31,8 @@ from lens.nano.wording import (
     TRAIN,
     TUNE,
 )
-from lens.nano.wording import PLACES as PLACE_PHRASES
+from lens.nano.world.phrases import PLACES as PLACE_PHRASES
+from lens.nano.world.scenes import KINDS, OPPOSITE, PLACES, RELATIONS, arrange, clear_relation, random_scene
 
 SPLITS = [(caption, split) for caption in (brief_caption, dense_caption) for split in ("train", "test")]
 

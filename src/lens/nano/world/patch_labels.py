@@ -6,8 +6,8 @@ The labels of the layout loss (losses/patch_classification.py); nothing of model
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.scenes import Scene
-from lens.nano.things import THINGS
+from lens.nano.world.objects import THINGS
+from lens.nano.world.scenes import Scene
 
 CELL_PX = 16
 """Side of a latent cell: 8 px of the autoencoder, packed two by two."""

@@ -1,0 +1,1 @@
+"""The world of lens-nano: objects, scenes, and the captions of scenes."""
