@@ -12,7 +12,7 @@ from repository import LENS, ROOT, dotted, imported_names, modules
 FLOORS = [
     "errors",
     "config registration",
-    "core chat",
+    "core llm",
     "models",
     "losses sampling data nano",
     "rl",

@@ -5,9 +5,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lens.chat import Endpoint
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.llm.client import Endpoint
 from lens.nano.tasks import TASKS
 from lens.rl.taxonomy import CATEGORIES
 

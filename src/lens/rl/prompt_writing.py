@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from lens.config import write_yaml
 from lens.errors import LensError
-from lens.rl.asking import Asking, Outcome, Task, Unfit, asked_by, cost_of
-from lens.rl.json_repair import BrokenJson, json_object
+from lens.llm.batch import Asking, Outcome, Task, Unfit, asked_by, cost_of
+from lens.llm.json_repair import BrokenJson, json_object
 from lens.rl.nano_prompts import nano_prompts
 from lens.rl.prompt_checks import Benchmarks, Similar, Written, faults_of
 from lens.rl.prompt_recipe import NanoSet, TaxonomySet

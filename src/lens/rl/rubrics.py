@@ -9,8 +9,8 @@ from collections import Counter
 from typing import Any
 
 from lens.errors import LensError
-from lens.rl.asking import Asking, Outcome, Task, Unfit, asked_by, cost_of
-from lens.rl.json_repair import BrokenJson, json_object
+from lens.llm.batch import Asking, Outcome, Task, Unfit, asked_by, cost_of
+from lens.llm.json_repair import BrokenJson, json_object
 from lens.rl.nano_prompts import expected_of, nano_rubric
 from lens.rl.prompt_recipe import NanoSet, TaxonomySet
 from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt, read_prompts, write_prompts

@@ -7,8 +7,8 @@ import logging
 
 from pydantic import Field
 
-from lens.chat import Chat, ChatError, Endpoint
 from lens.errors import LensError
+from lens.llm.client import Chat, ChatError, Endpoint
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ import httpx2
 from PIL import Image
 from pydantic import Field, model_validator
 
-from lens.chat import RETRIED, image_part
 from lens.config import Settings, read_recipe
 from lens.errors import LensError, ModerationError, SettingError
+from lens.llm.client import RETRIED, image_part
 from lens.serve.word_rules import WordRule, refused_by
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 from local_server import Answering, started_server
 from PIL import Image
 
-from lens.chat import ChatError, Reply
 from lens.data.captions.captioner import EndpointCaptioner, SidecarCaptioner
 from lens.data.captions.captioning import Captioned, Sample, Unanswered, caption_samples, costs_of, shown
+from lens.llm.client import ChatError, Reply
 
 GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
 BRIEF = "A fox on grass."

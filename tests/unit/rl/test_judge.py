@@ -12,8 +12,8 @@ import pytest
 from local_server import Server
 from PIL import Image
 
-from lens.chat import Chat, Endpoint, Reply
 from lens.errors import LensError
+from lens.llm.client import Chat, Endpoint, Reply
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.rewards.judge import JudgeReward, verdict
 from lens.rl.rewards.pool import RewardPool, gathered

@@ -6,7 +6,7 @@ from writing_server import WritingServer
 
 from lens.config import read_recipe
 from lens.errors import LensError, SettingError
-from lens.rl.asking import Unfit
+from lens.llm.batch import Unfit
 from lens.rl.prompt_recipe import TaxonomySet, recipe_of
 from lens.rl.prompt_set import read_prompts
 from lens.rl.prompt_writing import build_prompts, read_written

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from lens.chat import Endpoint
 from lens.errors import LensError, SettingError
+from lens.llm.client import Endpoint
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import Score
 from lens.rl.rewards.combined import CombinedReward, NotApplicable

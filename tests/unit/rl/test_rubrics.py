@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lens.rl.asking import Unfit
+from lens.llm.batch import Unfit
 from lens.rl.prompt_recipe import TaxonomySet
 from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
 from lens.rl.rubrics import read_rubric, task_of

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lens.chat import Endpoint
 from lens.config import Settings
 from lens.data.captions.audit import Audit
 from lens.data.captions.wording import Kind
+from lens.llm.client import Endpoint
 
 
 class SidecarCaptioner(Settings):

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from lens.chat import Chat, ChatError, Reply, image_part, text_part
-from lens.data.captions.answers import Answers, answer_key
 from lens.data.captions.audit import Audit, failure
 from lens.data.captions.captioner import (
     AnyCaptioner,
@@ -27,6 +25,8 @@ from lens.data.captions.captioner import (
 from lens.data.captions.wording import WORDINGS, Kind, Wording
 from lens.data.pictures import decode
 from lens.errors import LensError
+from lens.llm.client import Chat, ChatError, Reply, image_part, text_part
+from lens.llm.response_cache import Answers, answer_key
 
 BRIEF_AUDIT = Audit.of({"min_words": 2, "max_words": 40, "min_text_recall": 0.0})
 REFUSES_THIS_ONE = (400, 413, 415, 422)

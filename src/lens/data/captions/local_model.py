@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lens.chat import Reply
 from lens.data.captions.wording import Wording
+from lens.llm.client import Reply
 
 
 class LocalAsker:

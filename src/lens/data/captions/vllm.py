@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
-from lens.chat import ChatError, Reply
 from lens.data.captions.captioner import VllmCaptioner
 from lens.data.captions.captioning import Question, shown
 from lens.data.captions.wording import WORDINGS
 from lens.errors import LensError
+from lens.llm.client import ChatError, Reply
 
 Row = dict[str, Any]
 FAILURE = "__inference_error__"

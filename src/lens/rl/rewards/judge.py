@@ -15,10 +15,10 @@ from typing import Any
 
 from PIL import Image
 
-from lens.chat import Chat, LogProbs, Reply, image_part, text_part
-from lens.data.captions.answers import Answers, answer_key
 from lens.data.scores.scorer import version_of
 from lens.errors import LensError
+from lens.llm.client import Chat, LogProbs, Reply, image_part, text_part
+from lens.llm.response_cache import Answers, answer_key
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import Picture, Score
 from lens.rl.rewards.pool import picture_hash

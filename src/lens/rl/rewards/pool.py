@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from lens.data.captions.answers import Answers
 from lens.errors import LensError
+from lens.llm.response_cache import Answers
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import BusyReward, Picture, Reward, Score
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lens.chat import Endpoint
 from lens.config import Settings
+from lens.llm.client import Endpoint
 from lens.rl.reward import Reward
 
 

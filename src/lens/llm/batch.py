@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from lens.chat import Chat, ChatError
-from lens.data.captions.answers import Answers, answer_key
 from lens.errors import LensError
+from lens.llm.client import Chat, ChatError
+from lens.llm.response_cache import Answers, answer_key
 from lens.rl.prompt_recipe import LanguageModel
 
 TURNED_DOWN = "turned_down"

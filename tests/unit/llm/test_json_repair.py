@@ -1,6 +1,6 @@
 import pytest
 
-from lens.rl.json_repair import BrokenJson, json_object
+from lens.llm.json_repair import BrokenJson, json_object
 
 WHOLE = [("red_fox", "The fox is red."), ("two", "There are two.")]
 GOOD = '{"red_fox": "The fox is red.", "two": "There are two."}'

@@ -7,7 +7,7 @@ import pytest
 from local_server import Server
 from writing_server import completion
 
-from lens.rl.asking import Asking, Task, Unanswered, Unfit, asked_by
+from lens.llm.batch import Asking, Task, Unanswered, Unfit, asked_by
 from lens.rl.prompt_recipe import LanguageModel
 
 

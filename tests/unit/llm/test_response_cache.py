@@ -1,6 +1,6 @@
 """Answers that were paid for are kept through kills, and a key changes with whatever an answer depends on."""
 
-from lens.data.captions.answers import Answers, answer_key
+from lens.llm.response_cache import Answers, answer_key
 
 
 def test_answers_are_there_again_when_the_file_is_opened_again(tmp_path):

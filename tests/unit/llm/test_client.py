@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from local_server import Server
 
-from lens.chat import Chat, ChatError, Endpoint, Pace, image_part, text_part
 from lens.errors import SettingError
+from lens.llm.client import Chat, ChatError, Endpoint, Pace, image_part, text_part
 
 QUESTION = [{"role": "user", "content": [text_part("What is this?"), image_part(b"\xff\xd8", "image/jpeg")]}]
 
