@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lens.data.pictures import Unreadable, decode
-from lens.data.scores import pixels
-from lens.data.sources import folder
-from lens.data.sources.folder import FolderSource
+from lens.data.io.image_decoding import Unreadable, decode
+from lens.data.scorers import pixel_stats
+from lens.data.sources import image_folder
+from lens.data.sources.image_folder import FolderSource
 
 PROMISED_SHARE = 0.5
 PROMISED_GROWTH = 1.15
@@ -91,19 +91,19 @@ def stages(content: bytes) -> Iterator[tuple[str, float]]:
         return
     yield "safe decoding", clock() - start
     start = clock()
-    image = pixels.first_reduced(image)
+    image = pixel_stats.first_reduced(image)
     grey = image.convert("L")
-    small = pixels.at_one_scale(grey)
-    pixels.clarity(np.asarray(small))
+    small = pixel_stats.at_one_scale(grey)
+    pixel_stats.clarity(np.asarray(small))
     yield "clarity", clock() - start
     start = clock()
-    pixels.entropy(grey)
+    pixel_stats.entropy(grey)
     yield "entropy", clock() - start
     start = clock()
-    pixels.luminance(image)
+    pixel_stats.luminance(image)
     yield "luminance", clock() - start
     start = clock()
-    pixels.perceptual_hash(small)
+    pixel_stats.perceptual_hash(small)
     yield "perceptual hash", clock() - start
 
 
@@ -122,10 +122,10 @@ def memory_growth(where: Path, counts: list[int]) -> float:
 
 def measured_memory(where: Path, count: int) -> int:
     """Measure so many entries in parts, as a worker does, and print this process's peak in MiB."""
-    from lens.data.inventory import take_inventory
-    from lens.data.measuring import measure_part
-    from lens.data.reading import Reader
-    from lens.data.recipe import BuildSettings
+    from lens.data.build.inventory import take_inventory
+    from lens.data.build.reader import Reader
+    from lens.data.build.scoring import measure_part
+    from lens.data.build.settings import BuildSettings
 
     with tempfile.TemporaryDirectory() as out:
         source = {"kind": "folder", "path": str(where)}
@@ -142,7 +142,7 @@ def measured_memory(where: Path, count: int) -> int:
 
 def spread(where: Path, count: int) -> Iterator[bytes]:
     """Yield the bytes of pictures that are spread evenly over a folder."""
-    entries = list(folder.entries(FolderSource(path=where)))
+    entries = list(image_folder.entries(FolderSource(path=where)))
     for place in np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int):
         yield Path(entries[place].path).read_bytes()
 

@@ -1,4 +1,4 @@
-"""What building data costs on one core: the measured numbers of src/lens/data/rates.yaml.
+"""What building data costs on one core: the measured numbers of src/lens/data/estimate/throughput.yaml.
 
     python benchmarks/data_rates.py
 
@@ -16,14 +16,14 @@ import numpy as np
 from PIL import Image
 
 from lens.data.buckets import best_fit, filled
-from lens.data.duplicates import pairs_by_hash
-from lens.data.measuring import SCHEMA, reduced
-from lens.data.pictures import decode
-from lens.data.scores.nudity import NudeNetSettings
-from lens.data.scores.pixels import pixel_scores
-from lens.data.scores.scorer import load_scorer
-from lens.data.scores.text_in_picture import OcrSettings
-from lens.data.tables import write_table
+from lens.data.build.dedup import pairs_by_hash
+from lens.data.build.scoring import SCHEMA, reduced
+from lens.data.io.image_decoding import decode
+from lens.data.io.parquet import write_table
+from lens.data.scorers.base import load_scorer
+from lens.data.scorers.nudenet import NudeNetSettings
+from lens.data.scorers.ocr import OcrSettings
+from lens.data.scorers.pixel_stats import pixel_scores
 
 WIDTH, HEIGHT, ENLARGED = 1600, 1200, 8
 CALLS = 15

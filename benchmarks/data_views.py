@@ -14,13 +14,13 @@ import time
 
 import numpy as np
 
-from lens.data import inventory, measuring
-from lens.data.inventory import Inventory
-from lens.data.measuring import FOLDER
-from lens.data.recipe import BuildSettings
-from lens.data.selection import select
-from lens.data.tables import part_path, write_table
-from lens.data.view import write_view
+from lens.data.build import inventory, scoring
+from lens.data.build.inventory import Inventory
+from lens.data.build.scoring import FOLDER
+from lens.data.build.selection import select
+from lens.data.build.settings import BuildSettings
+from lens.data.build.view import write_view
+from lens.data.io.parquet import part_path, write_table
 
 SIDES_PX = (200, 500, 640, 768, 1024, 1200, 1600, 2048)
 
@@ -83,7 +83,7 @@ def made_up(settings: BuildSettings, count: int) -> tuple[Inventory, np.ndarray]
             "width_px": sides[1], "area_px": (sides[0] * sides[1]).astype(float),
             "perceptual_hash": hashes[rows],
         } | {name: rng.random(len(rows)) for name in ("clarity", "entropy", "luminance")}  # fmt: skip
-        write_table(part_path(settings.out / "scores" / FOLDER, part), scored, measuring.SCHEMA)
+        write_table(part_path(settings.out / "scores" / FOLDER, part), scored, scoring.SCHEMA)
     return Inventory(folder, num_parts, count), hashes
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lens.core.latents import pack_latents
 from lens.core.resolution import buckets_for
-from lens.data.captioned import Captioned
+from lens.data.image_text_dataset import Captioned
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompt_template import encode_prompts

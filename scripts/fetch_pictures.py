@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from lens.data.tables import write_bytes
+from lens.data.io.parquet import write_bytes
 
 Row = dict[str, Any]
 FONTS = (

@@ -21,13 +21,13 @@ import yaml
 from local_server import Answering, started_server
 from PIL import Image
 
-from lens.data.build import build
-from lens.data.captions import captioning
-from lens.data.pictures import sample_id
-from lens.data.recipe import BuildSettings
-from lens.data.shards import read_shard
-from lens.data.tables import read_table
-from lens.data.verify import verify
+from lens.data.build.settings import BuildSettings
+from lens.data.build.verify import verify
+from lens.data.captions import captioner
+from lens.data.io.image_decoding import sample_id
+from lens.data.io.parquet import read_table
+from lens.data.io.webdataset import read_shard
+from lens.data.pipeline import build
 from lens.errors import LensError
 
 NUM_KILLS = int(os.environ.get("LENS_KILLS", "2"))
@@ -217,7 +217,7 @@ def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_t
 
     (entry,) = [path for path in pictures.rglob("*.jpg") if sample_id(path.read_bytes()) == refused][:1]
     Handler.lock, Handler.asked = threading.Lock(), []
-    Handler.refused_picture = base64.b64encode(captioning.shown(entry.read_bytes(), 256)).decode()
+    Handler.refused_picture = base64.b64encode(captioner.shown(entry.read_bytes(), 256)).decode()
     server = started_server(Handler)
     endpoint = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "seer"}
     values = values_of(

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from lens.data.build import _gpus_a_worker
-from lens.data.execution import done_in_parallel, has_gpus
-from lens.data.recipe import BuildSettings
-from lens.data.tables import DiskFull
+from lens.data.build.ray_executor import done_in_parallel, has_gpus
+from lens.data.build.settings import BuildSettings
+from lens.data.io.parquet import DiskFull
+from lens.data.pipeline import _gpus_a_worker
 
 ALONE = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 

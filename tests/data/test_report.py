@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.data.build import build
-from lens.data.filters import Thresholds
-from lens.data.histogram import Threshold, histogram_of, ticks
-from lens.data.measuring import FOLDER
-from lens.data.recipe import BuildSettings
-from lens.data.report import write_report
-from lens.data.report_html import bytes_in_words, compact, escaped, figure, share_in_words
-from lens.data.tables import read_table, write_table
+from lens.data.build.filters import Thresholds
+from lens.data.build.scoring import FOLDER
+from lens.data.build.settings import BuildSettings
+from lens.data.io.parquet import read_table, write_table
+from lens.data.pipeline import build
+from lens.data.report.histogram import Threshold, histogram_of, ticks
+from lens.data.report.html import bytes_in_words, compact, escaped, figure, share_in_words
+from lens.data.report.page import write_report
 from lens.errors import LensError
 
 NUM_GOOD, NUM_SMALL = 18, 14

@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from lens.data.captions.captioner import VllmCaptioner
-from lens.data.captions.captioning import Sample, Unanswered, caption_samples
-from lens.data.captions.vllm import FAILURE, engine, replies
+from lens.data.captions.captioner import Sample, Unanswered, caption_samples
+from lens.data.captions.settings import VllmCaptioner
+from lens.data.captions.vllm_backend import FAILURE, engine, replies
 
 GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
 

@@ -53,7 +53,7 @@ def losses_of(out) -> list[float]:
 
 
 def test_the_store_gives_the_very_tensors_of_the_encoders(assembled, pictures, finished):
-    from lens.data.captioned import CaptionedSettings, captioned
+    from lens.data.image_text_dataset import CaptionedSettings, captioned
     from lens.train.encoders import Encoders
 
     _, stage = assembled()

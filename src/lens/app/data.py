@@ -28,12 +28,12 @@ def build(
 ) -> None:
     """Build by a recipe; print where the shards are. Called again, it goes on where it was stopped."""
     from lens.config import read_recipe
-    from lens.data.recipe import BuildSettings
+    from lens.data.build.settings import BuildSettings
 
     settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
 
     from lens.app.progress import Progress
-    from lens.data.build import build as run_build
+    from lens.data.pipeline import build as run_build
 
     with Progress(num_pictures=1) as progress:
         facts = run_build(settings, progress, until)
@@ -63,8 +63,8 @@ def plan(
     Every rate is printed with its source; what nobody measured or published is called assumed.
     """
     from lens.config import read_recipe
-    from lens.data.plan import count_of, facts, plan_of, told
-    from lens.data.recipe import BuildSettings
+    from lens.data.build.settings import BuildSettings
+    from lens.data.estimate.cost import count_of, facts, plan_of, told
 
     settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
     found = plan_of(settings, count_of(images), gpus, cores)
@@ -78,7 +78,7 @@ def plan(
 @data.command()
 def verify(out: Out, view: View = None, as_json: AsJson = False) -> None:
     """Prove that every picture of a build is in exactly one shard or once in the ledger."""
-    from lens.data.verify import verify as check
+    from lens.data.build.verify import verify as check
 
     verdict = check(out, view)
     if as_json:

@@ -28,7 +28,7 @@ from lens.llm.client import RETRIED, image_part
 from lens.serve.word_rules import WordRule, refused_by
 
 if TYPE_CHECKING:
-    from lens.data.scores.nudity import NudeNet
+    from lens.data.scorers.nudenet import NudeNet
 
 logger = logging.getLogger(__name__)
 
@@ -332,7 +332,7 @@ def against(answer: Mapping[str, Any], limits: Mapping[str, float]) -> str | Non
 
 
 def _nudenet(rule: NudeNetRule) -> "NudeNet":
-    from lens.data.scores.nudity import NudeNetSettings
+    from lens.data.scorers.nudenet import NudeNetSettings
 
     return NudeNetSettings(num_threads=rule.num_threads).scorer()
 

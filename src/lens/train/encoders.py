@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from lens.data.captioned import Captioned
+from lens.data.image_text_dataset import Captioned
 from lens.models.checkpoints.diffusers_folder import component_folder
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import encode_pixels

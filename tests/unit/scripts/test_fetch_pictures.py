@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
+from lens.data.io.entry import read_bytes
 from lens.data.sources import manifest
-from lens.data.sources.entry import read_bytes
 from lens.data.sources.manifest import ManifestSource
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fetch_pictures.py"

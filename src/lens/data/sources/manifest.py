@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.fetching import Fetching
-from lens.data.sources.entry import UNKNOWN_SIZE, Entry, SourceError
-from lens.data.tables import rows_of
+from lens.data.io.download import Fetching
+from lens.data.io.entry import UNKNOWN_SIZE, Entry, SourceError
+from lens.data.io.parquet import rows_of
 
 
 class ManifestSource(Settings):

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from lens.data.scores.scorer import version_of
+from lens.data.scorers.base import version_of
 from lens.errors import LensError
 from lens.llm.client import Chat, LogProbs, Reply, image_part, text_part
 from lens.llm.response_cache import Answers, answer_key

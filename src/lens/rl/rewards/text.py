@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 from PIL import Image
 
-from lens.data.scores.text_in_picture import Ocr, OcrSettings
+from lens.data.scorers.ocr import Ocr, OcrSettings
 from lens.rl.prompt_set import RLPrompt
 from lens.rl.reward import Picture, Score
 from lens.rl.rewards.combined import NotApplicable

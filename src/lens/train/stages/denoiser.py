@@ -15,7 +15,7 @@ from torch import Tensor
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
-from lens.data.captioned import captioned
+from lens.data.image_text_dataset import captioned
 from lens.errors import SettingError
 from lens.losses.base import Objective, Work
 from lens.losses.flow_matching import packed_flow_matching_errors

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from lens.core.flow import interpolate, to_clean
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
-from lens.data.captioned import captioned
+from lens.data.image_text_dataset import captioned
 from lens.losses.base import Objective, Work
 from lens.losses.distillation import (
     aim_of,

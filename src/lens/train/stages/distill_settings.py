@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from lens.config import Settings
-from lens.data.captioned import CaptionedSettings, check_source
+from lens.data.image_text_dataset import CaptionedSettings, check_source
 from lens.errors import SettingError
 from lens.nano.tasks import DENSE_SHARE
 from lens.train.settings import RunSettings

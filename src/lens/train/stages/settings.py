@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from lens.config import Settings
 from lens.core.resolution import buckets_for
-from lens.data.captioned import CaptionedSettings, check_source
+from lens.data.image_text_dataset import CaptionedSettings, check_source
 from lens.errors import SettingError
 from lens.nano.tasks import DENSE_SHARE, World
 from lens.train.settings import BatchSettings, RunSettings

@@ -1,0 +1,111 @@
+"""The scores of one part of the inventory: each entry read and decoded once for all scorers that miss it.
+
+Scores lie in one folder a scorer, each part a table with a row for each entry of the inventory's part. A row
+of the pixel scores says whether the bytes are a picture at all. Samples are named by their bytes; an entry
+without any is named by its address, so that it too can be accounted for.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lens.data.build.inventory import Inventory
+from lens.data.build.reader import NumberedEntry, Reader
+from lens.data.io.image_decoding import Unreadable, decode, sample_id
+from lens.data.io.parquet import Schema, part_path, write_table
+from lens.data.scorers.base import Scorer, ScorerSettings, load_scorer
+from lens.data.scorers.pixel_stats import VERSION, pixel_scores
+
+FOLDER = f"pixels-{VERSION}"
+SCHEMA = {
+    "id": "string", "num_bytes": "int64", "unreadable": "string", "detail": "string",
+    "format": "string", "notes": "list",
+    "height_px": "int32", "width_px": "int32", "area_px": "float64", "clarity": "float64",
+    "entropy": "float64", "luminance": "float64", "perceptual_hash": "uint64",
+}  # fmt: skip
+AT_ONCE = 16
+"""Pictures that wait for the models at most: bounds memory, whatever their sizes."""
+SEEN_SIDE_PX = 1024
+"""Models see pictures reduced by a whole factor to less than twice this."""
+
+
+def scores_folder(settings: ScorerSettings) -> str:
+    """Return the name of a scorer's folder, which changes with the meaning of its numbers."""
+    scorer = load_scorer(settings)
+    return f"{scorer.name}-{scorer.version}"
+
+
+def missing_parts(scores: Path, num_parts: int, scorers: Sequence[ScorerSettings]) -> list[int]:
+    """Return the parts that some scorer has not seen yet."""
+    folders = [scores / FOLDER, *(scores / scores_folder(scorer) for scorer in scorers)]
+    return [n for n in range(num_parts) if not all(part_path(folder, n).is_file() for folder in folders)]
+
+
+def measure_part(
+    inventory: Inventory, number: int, scores: Path, reader: Reader, scorers: Sequence[ScorerSettings] = ()
+) -> int:
+    """Measure a part by every scorer that has not seen it, and return how many entries it has."""
+    entries = inventory.part(number)
+    tables = {scorer: part_path(scores / scores_folder(scorer), number) for scorer in scorers}
+    missing = {load_scorer(scorer): path for scorer, path in tables.items() if not path.is_file()}
+    pixels = part_path(scores / FOLDER, number)
+    if pixels.is_file() and not missing:
+        return len(entries)
+    failures = reader.prepare(entries)
+    rows: list[dict[str, Any]] = []
+    waiting: dict[int, Image.Image] = {}
+    scored: dict[Scorer, dict[int, dict[str, Any]]] = {scorer: {} for scorer in missing}
+    for index, entry in enumerate(entries):
+        row, image = measured(entry, reader, failures.get(entry[1].path, ""))
+        rows.append(row)
+        if image is not None and missing:
+            waiting[index] = reduced(image)
+        if len(waiting) == AT_ONCE or index == len(entries) - 1:
+            for scorer in missing if waiting else ():
+                found = scorer.score(list(waiting.values()))
+                scored[scorer] |= dict(zip(waiting, found, strict=True))
+            waiting = {}
+    if not pixels.is_file():
+        _write(pixels, rows, SCHEMA)
+    for scorer, path in missing.items():
+        # A row for every entry: parts of all scorers are read side by side.
+        ids = [{"id": row["id"], **scored[scorer].get(index, {})} for index, row in enumerate(rows)]
+        _write(path, ids, {"id": "string", **scorer.columns})
+    return len(entries)
+
+
+def measured(
+    numbered: NumberedEntry, reader: Reader, failure: str = ""
+) -> tuple[dict[str, Any], Image.Image | None]:
+    """Return the row of one entry and its picture; `failure` is why it could not be fetched."""
+    _, entry = numbered
+    content = reader.read(numbered)
+    row: dict[str, Any] = dict.fromkeys(SCHEMA)
+    name = sample_id(content or f"nothing at {entry.address}".encode())
+    row |= {"id": name, "num_bytes": len(content), "unreadable": "", "notes": []}
+    try:
+        if failure:
+            raise Unreadable(failure, entry.path)
+        if len(content) < entry.num_bytes:
+            raise Unreadable("corrupt", f"{len(content)} of {entry.num_bytes} bytes are there")
+        picture = decode(content)
+    except Unreadable as error:
+        return row | {"unreadable": error.reason, "detail": error.detail[:200]}, None
+    image, scores = picture.image, pixel_scores(picture.image)
+    row |= scores._asdict() | {
+        "format": picture.format, "notes": list(picture.notes), "height_px": image.height,
+        "width_px": image.width, "area_px": float(image.height * image.width),
+    }  # fmt: skip
+    return row, image
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    """Return what a model sees: the picture itself, or a whole fraction of it."""
+    factor = max(image.size) // SEEN_SIDE_PX
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _write(path: Path, rows: list[dict[str, Any]], schema: Schema) -> None:
+    write_table(path, {name: [row.get(name) for row in rows] for name in schema}, schema)

@@ -1,0 +1,82 @@
+"""Samples that stay, put into shards: read again, scaled and cut to their bucket, written in order."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from lens.data.buckets import best_fit, filled
+from lens.data.build.inventory import Inventory
+from lens.data.build.reader import NumberedEntry, Reader
+from lens.data.build.settings import ShardSettings
+from lens.data.io.entry import Entry
+from lens.data.io.image_decoding import decode, sample_id
+from lens.data.io.parquet import read_table, write_bytes
+from lens.data.io.webdataset import ShardError, json_bytes, write_shard
+
+PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+
+
+def shard_names(view: Path) -> list[str]:
+    """Return the names of a view's shards in their order."""
+    return list(dict.fromkeys(read_table(view / "kept.parquet").column("shard").to_pylist()))
+
+
+def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: Reader) -> dict:
+    """Write one shard of a view unless it is there, and return its line of the index."""
+    facts_path = view / "shards" / f"{name}.json"
+    if not facts_path.is_file():
+        rows = read_table(view / "kept.parquet", shard=name).to_pylist()
+        entries = _entries(inventory, rows)
+        samples = (
+            (row["id"], _files(entry[1], reader.read(entry), row, settings))
+            for row, entry in zip(rows, entries, strict=True)
+        )
+        written = write_shard(view / "shards" / f"{name}.tar", samples)
+        facts = {
+            "shard": written.path.name, "num_samples": written.num_samples,
+            "num_bytes": written.num_bytes, "sha256": written.sha256,
+        }  # fmt: skip
+        write_bytes(facts_path, json_bytes(facts))
+    return json.loads(facts_path.read_text())
+
+
+def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEntry]:
+    parts: dict[int, list[NumberedEntry]] = {}
+    for row in rows:
+        if row["part"] not in parts:
+            parts[row["part"]] = inventory.part(row["part"])
+        yield parts[row["part"]][row["row"]]
+
+
+def _files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> dict[str, bytes]:
+    """Return the files of a sample: the picture at its bucket's size, its captions, its facts.
+
+    Raises: ShardError for bytes that changed since they were measured.
+    """
+    known_id = row["id"]
+    if sample_id(content) != known_id:
+        raise ShardError(f"{entry.path} changed since the inventory was taken. Build into a new `out`.")
+    image = decode(content).image
+    fit = best_fit(image.height, image.width, settings.bases)
+    assert fit is not None, known_id
+    buffer = io.BytesIO()
+    _save(filled(image, fit), buffer, settings)
+    facts = {
+        "id": known_id, "address": entry.address, "licence": entry.licence, "base": fit.base,
+        "ratio": fit.ratio, "height_px": image.height, "width_px": image.width, "cut": round(fit.cut, 6),
+    }  # fmt: skip
+    files = {settings.format: buffer.getvalue(), "json": json_bytes(facts)}
+    captions = {"txt": row["caption"], "brief.txt": row["brief"]}
+    return files | {extension: text.encode() for extension, text in captions.items() if text}
+
+
+def _save(image: Image.Image, buffer: io.BytesIO, settings: ShardSettings) -> None:
+    options = {
+        "jpg": {"quality": settings.quality, "subsampling": 0, "optimize": False},
+        "webp": {"quality": settings.quality, "method": 4},
+        "png": {"compress_level": 6},
+    }[settings.format]
+    image.save(buffer, PILLOW_FORMAT[settings.format], **options)

@@ -1,0 +1,51 @@
+"""Captions by a vision-language model of the transformers library, on this machine."""
+
+import io
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lens.data.captions.prompts import Wording
+from lens.llm.client import Reply
+
+
+class LocalAsker:
+    """Asks one loaded model, one picture at a time. Weights are read from safetensors alone."""
+
+    def __init__(self, model: str, device: str = "auto"):
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self.name = model
+        has_gpu = torch.cuda.is_available()
+        self._device = torch.device(("cuda" if has_gpu else "cpu") if device == "auto" else device)
+        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        self._processor: Any = AutoProcessor.from_pretrained(model, use_fast=False)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, use_safetensors=True)
+        self._model = loaded.eval().to(self._device)
+
+    @torch.no_grad()
+    def ask(self, picture: bytes, wording: Wording, temperature: float, seed: int) -> Reply:
+        """Return what the model writes about a JPEG: the same for the same seed."""
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        shown = [{"type": "image", "image": image}, {"type": "text", "text": wording.user}]
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": wording.system}]},
+            {"role": "user", "content": shown},
+        ]
+        inputs = self._processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ).to(self._device)
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        with torch.random.fork_rng(enabled=bool(temperature)):
+            torch.manual_seed(seed)
+            written = self._model.generate(**inputs, max_new_tokens=wording.max_tokens, **sampling)
+        num_prompt = inputs["input_ids"].shape[1]
+        answer = written[0, num_prompt:]
+        text = self._processor.batch_decode(answer[None], skip_special_tokens=True)[0]
+        is_cut = len(answer) == wording.max_tokens and int(answer[-1]) not in self._ends()
+        return Reply(text.strip(), False, is_cut, num_prompt, len(answer))
+
+    def _ends(self) -> list[int]:
+        end = self._model.generation_config.eos_token_id
+        return end if isinstance(end, list) else [end]

@@ -1,0 +1,97 @@
+"""Captions by vLLM on the GPUs of a cluster, through Ray Data's stage for language models.
+
+Ray reads and reduces the pictures on its CPUs, keeps the engines fed, and starts a dead one again. An answer
+is kept by the caller as soon as it comes back.
+"""
+
+import base64
+import pickle
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any
+
+from lens.data.captions.captioner import Question, shown
+from lens.data.captions.prompts import WORDINGS
+from lens.data.captions.settings import VllmCaptioner
+from lens.errors import LensError
+from lens.llm.client import ChatError, Reply
+
+Row = dict[str, Any]
+FAILURE = "__inference_error__"
+"""The column in which Ray says what went wrong with a row."""
+
+
+def replies(
+    settings: VllmCaptioner,
+    questions: Collection[Question],
+    processor: Callable[..., Any] | None = None,
+) -> Iterator[tuple[str, Reply | ChatError]]:
+    """Yield an answer, or why there is none, for each question; `processor` takes the place of vLLM's.
+
+    Raises: LensError when vLLM is not installed.
+    """
+    import ray
+
+    # As bytes: Ray's tables would take the tuples apart.
+    rows = [{"question": pickle.dumps(question)} for question in questions]
+    process = (processor or engine)(settings, partial(request, settings), reply_row)
+    for row in process(ray.data.from_items(rows)).iter_rows():
+        if failure := row.get(FAILURE, ""):
+            yield row["key"], ChatError(f"vLLM: {failure}", is_final=False)
+        else:
+            yield row["key"], Reply(*(row[name] for name in Reply._fields))
+
+
+def request(settings: VllmCaptioner, row: Row) -> Row:
+    """Return what the engine is given for a question: messages, and how to sample."""
+    question: Question = pickle.loads(row["question"])
+    wording = WORDINGS[question.kind]
+    picture = base64.b64encode(shown(question.sample.read(), settings.side_px)).decode()
+    content = [
+        {"type": "text", "text": wording.user},
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
+    ]
+    sampling = {
+        "temperature": settings.temperature,
+        "max_tokens": wording.max_tokens,
+        "seed": question.attempt,
+    }
+    return {
+        "key": question.key,
+        "max_tokens": wording.max_tokens,
+        "messages": [{"role": "system", "content": wording.system}, {"role": "user", "content": content}],
+        "sampling_params": sampling,
+    }
+
+
+def reply_row(row: Row) -> Row:
+    """Return what is kept of an engine's output."""
+    written = int(row["num_generated_tokens"])
+    reply = Reply(
+        text=row["generated_text"].strip(),
+        is_refused=False,
+        is_cut=written >= row["max_tokens"],
+        prompt_tokens=int(row["num_input_tokens"]),
+        completion_tokens=written,
+    )
+    return {"key": row["key"], **reply._asdict()}
+
+
+def engine(
+    settings: VllmCaptioner, before: Callable[[Row], Row], after: Callable[[Row], Row]
+) -> Callable[[Any], Any]:
+    """Return vLLM as a step from rows to rows."""
+    try:
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    except ImportError as error:
+        raise LensError(f"captions.kind vllm needs `pip install lens-t2i[data,vllm]`: {error}.") from error
+    config = vLLMEngineProcessorConfig(
+        model_source=settings.model,
+        engine_kwargs={"limit_mm_per_prompt": {"image": 1}, **settings.engine},
+        concurrency=settings.replicas,
+        batch_size=settings.batch_size,
+        # One picture that a model cannot take must not stop the others.
+        should_continue_on_error=True,
+        prepare_multimodal_stage={"enabled": True, "chat_template_content_format": "openai"},
+    )
+    return build_processor(config, preprocess=before, postprocess=after)

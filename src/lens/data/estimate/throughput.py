@@ -1,0 +1,63 @@
+"""The numbers that a plan reckons with, each with where it comes from: throughput.yaml, checked.
+
+Knows nothing of stages.
+"""
+
+from datetime import date as Date
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from lens.config import Settings
+from lens.errors import SettingError
+
+PATH = Path(__file__).with_name("throughput.yaml")
+NEEDED = {"measured": ("source", "date", "machine"), "published": ("source",), "assumed": ("measure",)}
+"""What a rate has to say of itself, by its kind."""
+
+
+class Rate(Settings):
+    """One number to reckon with."""
+
+    value: float = Field(gt=0)
+    unit: str
+    kind: Literal["measured", "published", "assumed"]
+    source: str = ""
+    """The command that measures it, or the document that it was published in."""
+    date: Date | None = None
+    machine: str = ""
+    measure: str = ""
+    """How an assumed one can be measured."""
+
+    @model_validator(mode="after")
+    def _says_where_it_is_from(self) -> Self:
+        missing = [name for name in NEEDED[self.kind] if not getattr(self, name)]
+        if missing:
+            raise SettingError("kind", self.kind, f"{' and '.join(missing)} beside it")
+        return self
+
+    @property
+    def origin(self) -> str:
+        if self.kind == "assumed":
+            return f"assumed; to measure it: {self.measure}"
+        parts = (self.source, str(self.date or ""), self.machine)
+        return f"{self.kind}: {', '.join(filter(None, parts))}"
+
+
+class Asked:
+    """Gives rates to one line of a plan and remembers which it gave."""
+
+    def __init__(self, rates: dict[str, Rate]):
+        self._rates, self.names = rates, dict[str, None]()
+
+    def __call__(self, name: str) -> float:
+        self.names[name] = None
+        return self._rates[name].value
+
+
+def read_rates(path: Path = PATH) -> dict[str, Rate]:
+    """Return the rates of a file by name. Raises: SettingError for one that does not say where it is from."""
+    found = yaml.safe_load(path.read_text())
+    return {name: Rate.of(values, f"{path.name}, {name}") for name, values in found.items()}

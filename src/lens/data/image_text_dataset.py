@@ -1,0 +1,125 @@
+"""Pictures with captions, ready to be encoded for training: a plain folder, or the shards of a build.
+
+Knows nothing of encoders. Each picture is cut to the bucket that it fills without being enlarged.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from pydantic import Field
+
+from lens.config import Settings
+from lens.data.buckets import Fit, best_fit, filled
+from lens.data.io.entry import Entry, read_bytes
+from lens.data.io.image_decoding import Unreadable, decode, sample_id
+from lens.data.io.webdataset import read_shard
+from lens.data.sources.image_folder import FolderSource, entries
+from lens.errors import SettingError
+
+logger = logging.getLogger(__name__)
+
+
+class CaptionedSettings(Settings):
+    folder: Path | None = None
+    """Pictures at any depth, each with its caption in the .txt or .json file of the same name."""
+    shards: Path | None = None
+    """Folder of a build's tars, in the place of `folder`."""
+    trigger: str = ""
+    """Words put before every caption, by which the new thing is called; alone, they are a caption."""
+    bases: tuple[int, ...] = Field((512, 768, 1024), min_length=1)
+    """Base resolutions of the buckets, nine ratios each."""
+
+
+class Captioned(NamedTuple):
+    """A picture that fills its bucket, and its words."""
+
+    id: str
+    """SHA-256 of the original bytes."""
+    caption: str
+    image: Image.Image
+
+
+def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
+    """Yield the pictures of a folder or of shards, in the order of their names.
+
+    What is damaged, or too small for every bucket, is named in a warning and left out.
+    Raises: SettingError for both or neither source, a picture without any words, and where none is left.
+    """
+    check_source(settings)
+    name, source = ("folder", settings.folder) if settings.folder is not None else ("shards", settings.shards)
+    assert source is not None
+    count = 0
+    for one in (_of_folder if name == "folder" else _of_shards)(settings, source):
+        count += 1
+        yield one
+    if not count:
+        needs = f"pictures of at least the size of a bucket of base {min(settings.bases)}"
+        raise SettingError(f"data.{name}", str(source), needs)
+
+
+def check_source(settings: CaptionedSettings) -> None:
+    """Look whether there is a source, without reading it.
+
+    Raises: SettingError for both or neither, a folder that is none, or one of shards without any.
+    """
+    folder, shards = settings.folder, settings.shards
+    if (folder is None) == (shards is None):
+        raise SettingError("data", {"folder": folder, "shards": shards}, "one of folder and shards")
+    if folder is not None and not folder.is_dir():
+        raise SettingError("data.folder", str(folder), "a folder of pictures")
+    if shards is not None and not any(shards.glob("*.tar")):
+        raise SettingError("data.shards", str(shards), "a folder of .tar files, as a build leaves in shards")
+
+
+def _of_folder(settings: CaptionedSettings, root: Path) -> Iterator[Captioned]:
+    listed = list(entries(FolderSource(path=root)))
+    silent = [entry.address for entry in listed if not entry.caption]
+    if silent and not settings.trigger:
+        fix = "Write their captions into .txt files beside them, or set data.trigger."
+        named = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
+        raise SettingError("data.folder", str(root), f"a caption for {named} ({len(silent)} in all)", fix)
+    for entry in listed:
+        if (found := _decoded(entry, settings.bases)) is not None:
+            yield Captioned(found[0], _words(settings.trigger, entry.caption), found[1])
+
+
+def _of_shards(settings: CaptionedSettings, folder: Path) -> Iterator[Captioned]:
+    for tar in sorted(folder.glob("*.tar")):
+        for key, files in read_shard(tar):
+            picture = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
+            words = _words(settings.trigger, files.get("txt", b"").decode(errors="replace").strip())
+            if not words:
+                raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
+            image = _fitted(f"{tar.name}::{key}", picture, settings.bases)
+            if image is not None:
+                yield Captioned(json.loads(files.get("json", b"{}")).get("id", key), words, image)
+
+
+def _words(trigger: str, caption: str) -> str:
+    return ", ".join(filter(None, (trigger, caption)))
+
+
+def _decoded(entry: Entry, bases: tuple[int, ...]) -> tuple[str, Image.Image] | None:
+    content = read_bytes(entry)
+    image = _fitted(entry.address, content, bases)
+    return None if image is None else (sample_id(content), image)
+
+
+def _fitted(name: str, content: bytes, bases: tuple[int, ...]) -> Image.Image | None:
+    try:
+        image = decode(content).image
+    except Unreadable as error:
+        logger.warning("%s is left out: %s", name, error)
+        return None
+    fit: Fit | None = best_fit(image.height, image.width, bases)
+    if fit is None:
+        logger.warning(
+            "%s is left out: %d x %d is too small for every bucket of base %d",
+            name, image.width, image.height, min(bases),
+        )  # fmt: skip
+        return None
+    return filled(image, fit)

@@ -1,0 +1,1 @@
+"""Bytes in and out: downloads, image decoding, Parquet, WebDataset shards."""

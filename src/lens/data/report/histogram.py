@@ -1,0 +1,136 @@
+"""Histograms as inline SVG: how often each value, where the thresholds stand, what lies beyond them.
+
+Knows nothing of builds. Colours are the page's (see report_html.py). Letters: N values, B bins.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lens.data.report.html import compact, escaped
+
+ROOM = 60
+"""Width of a label of a threshold."""
+NUM_BINS = 40
+LOG_FROM_RATIO = 50
+"""Values that span more than this, none of them below zero or at it, are drawn on a logarithmic axis."""
+WIDTH, HEIGHT, MARGIN, TOP, FOOT = 340, 150, 10, 22, 20
+"""Of the drawing, close to a phone's width so that letters keep their size there."""
+
+
+class Threshold(NamedTuple):
+    """A bound that samples must keep."""
+
+    value: float
+    is_lower_bound: bool
+    reason: str
+
+    def falls(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which values lie beyond it; the bound itself stays."""
+        return values < self.value if self.is_lower_bound else values > self.value
+
+
+class Histogram(NamedTuple):
+    """Counts (B,) between edges (B + 1,); every value that was counted is in exactly one bin."""
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    is_logarithmic: bool
+
+    def place(self, value: float) -> float:
+        """Return where a value stands between the first edge (0) and the last (1)."""
+        edges = np.log(self.edges) if self.is_logarithmic else self.edges
+        at = math.log(value) if self.is_logarithmic else value
+        return float((at - edges[0]) / (edges[-1] - edges[0]))
+
+
+def histogram_of(
+    values: ArrayLike, thresholds: Sequence[Threshold] = (), num_bins: int = NUM_BINS
+) -> Histogram:
+    """Count finite values in bins that reach from the least to the largest, thresholds among them.
+
+    A threshold outside of all values widens the axis, so that it can be seen how far away it is.
+
+    Shapes: values (N,), at least one.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    ends = np.array([*(one.value for one in thresholds), numbers.min(), numbers.max()])
+    low, high = float(ends.min()), float(ends.max())
+    is_logarithmic = low > 0 and high / low > LOG_FROM_RATIO
+    if not is_logarithmic and np.equal(np.mod(numbers, 1), 0).all():
+        # As many whole numbers in each bin, or the bars of counts would look like a comb.
+        step = math.ceil((high - low + 1) / num_bins)
+        edges = np.arange(math.floor(low), high + step + 1, step) - 0.5
+        return Histogram(edges, np.histogram(numbers, edges)[0], is_logarithmic)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.geomspace(low, high, num_bins + 1) if is_logarithmic else np.linspace(low, high, num_bins + 1)
+    edges[0], edges[-1] = low, high  # rounding may leave the least or the largest value outside
+    return Histogram(edges, np.histogram(numbers, edges)[0], is_logarithmic)
+
+
+def ticks(histogram: Histogram) -> list[float]:
+    """Return round numbers to write under the axis: three to six of them."""
+    low, high = float(histogram.edges[0]), float(histogram.edges[-1])
+    if histogram.is_logarithmic:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for factors in ((1,), (1, 3), (1, 2, 5)):
+            found = [factor * 10.0**power for power in decades for factor in factors]
+            found = [value for value in found if low <= value <= high]
+            if len(found) >= 3:
+                break
+        return found[:: math.ceil(len(found) / 6)]
+    step = 10.0 ** math.floor(math.log10((high - low) / 3))
+    step *= next(factor for factor in (5, 2, 1) if (high - low) / (step * factor) >= 3 or factor == 1)
+    return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def drawn(histogram: Histogram, thresholds: Sequence[Threshold], label: str) -> str:
+    """Return the SVG: bars, the part that falls shaded, a line and its value at each threshold."""
+    wide, high = WIDTH - 2 * MARGIN, HEIGHT - TOP - FOOT
+    ground = TOP + high
+    pieces = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(label)}">',
+        *(_shade(histogram, one, wide, high) for one in thresholds),
+    ]
+    bin_width, largest = wide / len(histogram.counts), max(1, int(histogram.counts.max()))
+    for index, count in enumerate(histogram.counts.tolist()):
+        if count:
+            tall = max(1.5, high * count / largest)  # a bin that has something can be seen
+            at = f'x="{MARGIN + index * bin_width:.1f}" y="{ground - tall:.1f}"'
+            size = f'width="{bin_width - 1:.1f}" height="{tall:.1f}"'
+            low, end = (compact(float(edge)) for edge in histogram.edges[index : index + 2])
+            said = f"<title>{count} from {low} to {end}</title>"
+            pieces.append(f'<rect class="b" {at} {size}>{said}</rect>')
+    pieces.append(f'<path class="a" d="M{MARGIN} {ground}h{wide}"/>')
+    for value in ticks(histogram):
+        x = MARGIN + histogram.place(value) * wide
+        pieces.append(f'<path class="a" d="M{x:.1f} {ground}v4"/>')
+        side = "middle" if 14 <= x <= WIDTH - 14 else "start" if x < 14 else "end"
+        pieces.append(f'<text x="{x:.1f}" y="{HEIGHT - 4}" text-anchor="{side}">{compact(value)}</text>')
+    for one in thresholds:
+        x = MARGIN + histogram.place(one.value) * wide
+        of = f'data-reason="{escaped(one.reason)}"'
+        pieces.append(f'<path class="t" {of} d="M{x:.1f} {TOP - 6}V{ground}"/>')
+        words = f"{'at least' if one.is_lower_bound else 'at most'} {compact(one.value)}"
+        # Each hangs away from what stays, where there is room, so that two bounds close together can be read.
+        hangs = _anchor(x, ROOM if one.is_lower_bound else WIDTH - ROOM)
+        pieces.append(f'<text class="tt" x="{x:.1f}" y="{TOP - 10}" {hangs}>{words}</text>')
+    return "".join([*pieces, "</svg>"])
+
+
+def _shade(histogram: Histogram, threshold: Threshold, wide: float, high: float) -> str:
+    place = histogram.place(threshold.value)
+    start, end = (0.0, place) if threshold.is_lower_bound else (place, 1.0)
+    return (
+        f'<rect class="f" x="{MARGIN + start * wide:.1f}" y="{TOP}" '
+        f'width="{(end - start) * wide:.1f}" height="{high}"/>'
+    )
+
+
+def _anchor(x: float, border: float) -> str:
+    """Return on which side of its point a label hangs: right of it before the border, left of it beyond."""
+    return f'text-anchor="{"start" if x < border else "end"}"'

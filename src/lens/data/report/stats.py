@@ -1,0 +1,247 @@
+"""What a report is made of, read from a finished build: scores, sizes, captions, samples, timings.
+
+Knows nothing of how it is shown. Letters: N entries, S samples (entries with bytes of their own).
+"""
+
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lens.data.build.filters import RULES
+from lens.data.build.reader import NumberedEntry
+from lens.data.build.scoring import FOLDER
+from lens.data.io.entry import Entry
+from lens.data.io.image_decoding import Unreadable, decode
+from lens.data.io.parquet import column_types, part_path, read_parts, read_table
+from lens.data.io.webdataset import ShardError, read_shard
+from lens.errors import LensError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Item = TypeVar("Item")
+Read = Callable[[NumberedEntry], bytes]
+"""Returns the bytes of an entry; none where they are gone."""
+
+NO_SCORES = {"height_px", "width_px"}
+"""Columns of numbers that are shown as sizes."""
+MAX_SHARDS_READ = 200
+"""Shards in which captions are counted, spread over all: a sample is as good, and bounds the time."""
+
+
+class Facts(NamedTuple):
+    """One finished view and what its build knows of every entry."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    entries: "pa.Table"
+    """The inventory, N rows."""
+    firsts: NDArray[np.int64]
+    """The entry of each sample, (S,)."""
+    entry_of: dict[str, int]
+    """First entry by the id of the sample."""
+    unreadable: list[str]
+    """Reasons why entries could not be read, in the order of the alphabet."""
+    sizes: NDArray[np.float64]
+    """Heights and widths of the entries that could be read, in pixels, (., 2)."""
+    scores: dict[str, NDArray[np.float64]]
+    """Each score of all samples, (S,), NaN where a sample has none."""
+    ledger: dict[str, list[tuple[str, str]]]
+    """(id, detail) by reason, in the order of the stages."""
+    buckets: dict[tuple[int, str], int]
+    """Samples that stay, by base and ratio."""
+
+
+def read_facts(out: Path, view: str) -> Facts:
+    """Read what a report of a view needs.
+
+    Raises: LensError where the view is not finished, or a scorer's rows are not those of the inventory.
+    """
+    folder = out / "views" / view
+    if not (folder / "manifest.json").is_file():
+        raise LensError(f"{out} has no finished view {view}. Run lens data build first, to its end.")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    listed, scores = out / "inventory" / manifest["inventory"], out / "scores" / manifest["inventory"]
+    num_parts = json.loads((listed / "inventory.json").read_text())["num_parts"]
+    columns = ["id", "unreadable", "height_px", "width_px"]
+    measured = read_parts(scores / FOLDER, num_parts, columns)
+    ids = measured.column("id").to_pylist()
+    firsts = np.sort(np.unique(np.array(ids), return_index=True)[1])
+    unreadable = measured.column("unreadable").to_pylist()
+    sizes = np.stack([_numbers(measured, name) for name in columns[2:]], axis=1)         # (N, 2)
+    kept = read_table(folder / "kept.parquet").select(["base", "ratio"]).group_by(["base", "ratio"])
+    counted = kept.aggregate([([], "count_all")]).to_pylist()
+    return Facts(
+        folder=folder, manifest=manifest, entries=read_parts(listed, num_parts), firsts=firsts,
+        entry_of={ids[entry]: entry for entry in firsts.tolist()},
+        unreadable=sorted({*unreadable} - {""}), sizes=sizes[~np.isnan(sizes).any(axis=1)],
+        scores=_scores(scores, num_parts, firsts, len(ids)), ledger=_ledger(folder, {*unreadable}),
+        buckets={(row["base"], row["ratio"]): row["count_all"] for row in counted},
+    )  # fmt: skip
+
+
+def caption_lengths(facts: Facts) -> tuple[list[int], int, int]:
+    """Return the words of each caption, the samples that have none, and how many shards were read."""
+    lengths, num_without = [], 0
+    paths = spread(_shards(facts), MAX_SHARDS_READ)
+    for path in paths:
+        captions, samples = {}, set()
+        # Not read_shard: of thousands of pictures only the captions are read.
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                samples.add(key)
+                if extension == "txt" and member.isfile():
+                    captions[key] = tar.extractfile(member).read()  # type: ignore[union-attr]
+        lengths += [len(text.decode(errors="replace").split()) for text in captions.values()]
+        num_without += len(samples) - len(captions)
+    return lengths, num_without, len(paths)
+
+
+class Shown(NamedTuple):
+    """A sample for people: its pictures, none where it cannot be decoded, and what is known of it."""
+
+    pictures: list[Image.Image]
+    address: str
+    detail: str
+    caption: str = ""
+    scores: dict[str, float] = {}  # noqa: RUF012 - never changed
+
+
+def kept_samples(facts: Facts, count: int) -> Iterator[Shown]:
+    """Yield the first samples of shards that are spread over all of them."""
+    paths = spread(_shards(facts), count)
+    for path in paths:
+        for _, files in islice(read_shard(path), -(-count // len(paths))):
+            about, caption = json.loads(files["json"]), files.get("txt", b"").decode(errors="replace")
+            content = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
+            bucket = f"{about['base']} px, {about['ratio']}"
+            yield Shown(_pictures([content]), about["address"], bucket, caption)
+
+
+def dropped_samples(facts: Facts, reason: str, count: int, read: Read) -> Iterator[Shown]:
+    """Yield some samples that fell for a reason, spread over all of them, decoded again from their source.
+
+    A copy comes with the sample that it is a copy of.
+    """
+    for name, detail in spread(facts.ledger[reason], count):
+        entry = _entry(facts, name)
+        if entry is None:
+            continue
+        contents = [read(entry)]
+        other = re.search(r"\b[0-9a-f]{64}\b", detail)
+        original = _entry(facts, other.group()) if other else None
+        if original is not None:
+            contents.append(read(original))
+            detail = f"left; the one that stays is {original[1].address}"
+        index = int(np.searchsorted(facts.firsts, facts.entry_of[name]))
+        own = {score: float(values[index]) for score, values in facts.scores.items()}
+        yield Shown(_pictures(contents), entry[1].address, detail, entry[1].caption, own)
+
+
+class Timing(NamedTuple):
+    """All runs of a stage together."""
+
+    stage: str
+    num_items: int
+    seconds: float
+    last_date: str
+
+
+def read_timings(out: Path) -> list[Timing]:
+    """Return the time that each stage took, in the order of their first runs; none if nothing was timed."""
+    path, found = out / "timings.jsonl", {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+            stage, items, seconds, date = (row[name] for name in ("stage", "items", "seconds", "date"))
+            before = found.get(stage, Timing(stage, 0, 0.0, ""))
+            num_items, total = before.num_items + int(items), before.seconds + float(seconds)
+            found[stage] = Timing(str(stage), num_items, total, str(date))
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that was cut off by a kill
+    return list(found.values())
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most so many items, evenly spread, the first one among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _scores(
+    folder: Path, num_parts: int, firsts: NDArray[np.int64], num_entries: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return every column of numbers that any scorer stored for all parts, of its newest version."""
+    newest: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        if all(part_path(path, part).is_file() for part in range(num_parts)):
+            newest[path.name.rpartition("-")[0]] = path
+    # The scores that every build has come first.
+    folders = sorted(newest.values(), key=lambda path: (path.name != FOLDER, path.name))
+    found: dict[str, NDArray[np.float64]] = {}
+    for path in folders:
+        types = column_types(part_path(path, 0))
+        names = [name for name, kind in types.items() if _is_score(name, kind)]
+        table = read_parts(path, num_parts, names)
+        if names and table.num_rows != num_entries:
+            fix = "Remove it and build again."
+            raise LensError(f"{path} has {table.num_rows} rows for {num_entries} entries. {fix}")
+        for name in names:
+            found[f"{path.name} {name}" if name in found else name] = _numbers(table, name)[firsts]
+    return found
+
+
+def _is_score(name: str, kind: str) -> bool:
+    is_number = re.fullmatch(r"u?int\d+|float|double|halffloat", kind) is not None
+    return is_number and name not in NO_SCORES and not name.endswith("hash")
+
+
+def _numbers(table: "pa.Table", name: str) -> NDArray[np.float64]:
+    return table.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def _ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return the ledger by reason: what could not be read, thresholds in their order, copies, all others."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in read_table(folder / "ledger.parquet").to_pylist():
+        found.setdefault(row["reason"], []).append((row["id"], row["detail"] or ""))
+    order = ["unscored", *(rule.reason for rule in RULES), "held_out", "near_duplicate", "no_bucket"]
+    stages = {reason: 2 + place for place, reason in enumerate(order)}
+    stages |= dict.fromkeys(unreadable, 1) | {"withdrawn": 0}
+    return {reason: found[reason] for reason in sorted(found, key=lambda one: (stages.get(one, 99), one))}
+
+
+def _entry(facts: Facts, sample: str) -> NumberedEntry | None:
+    if sample not in facts.entry_of:
+        return None
+    row = facts.entries.slice(facts.entry_of[sample], 1).to_pylist()[0]
+    return row.pop("source"), Entry(**row)
+
+
+def _shards(facts: Facts) -> list[Path]:
+    paths = [facts.folder / "shards" / shard["shard"] for shard in facts.manifest["shards"]]
+    for path in paths:
+        if not path.is_file():
+            raise ShardError(f"{path} is missing. Build it again.")
+    return paths
+
+
+def _pictures(contents: Sequence[bytes]) -> list[Image.Image]:
+    """Return the pictures up to the first one that cannot be decoded."""
+    found = []
+    for content in contents:
+        try:
+            found.append(decode(content).image)
+        except Unreadable:
+            break
+    return found

@@ -1,0 +1,108 @@
+"""How beautiful a picture is, from about 1 to 10, by the Aesthetic Predictor v2.5: SigLIP and a small head.
+
+The head sees the pooled vector at unit length and is five linear layers in a row, 1152 -> 1024 -> 128 -> 64
+-> 16 -> 1. Between them are dropouts, which do nothing here, and nothing else: a product of matrices.
+
+Assumed of the published file, which these tests cannot fetch: one folder with the config of a SigLIP vision
+model (or of a whole SigLIP, of which the vision part counts), `vision_model.` before its weights, and the
+head as `layers.layers.N.weight` and `.bias`. N counts dropouts too, so only its order is used; sizes must
+join.
+Paper: Lens report, data section (stage 4). Letters: B batch, D width of the pooled vector.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lens.data.scorers.pretrained import (
+    PublishedScorer,
+    PublishedSettings,
+    check_weights,
+    config_of,
+    device_of,
+    weights_of,
+)
+from lens.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+HEAD = re.compile(r"layers\.layers\.(\d+)\.(weight|bias)")
+VISION = "vision_model."
+BUFFERS = {"vision_model.embeddings.position_ids"}
+"""Older versions of transformers saved it; it holds 0, 1, 2 and so on."""
+
+
+class AestheticsSettings(PublishedSettings):
+    kind: Literal["aesthetics"] = "aesthetics"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"aesthetics": "float64"}
+
+    def scorer(self) -> "Aesthetics":
+        return Aesthetics(self)
+
+
+class Aesthetics(PublishedScorer):
+    """The predictor's number as it is; the paper keeps pictures from 3 on."""
+
+    VERSION = "1"
+
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
+        import torch
+
+        vision, head = self._models
+        pooled = vision(**inputs).pooler_output                          # (B, D)
+        values = head(torch.nn.functional.normalize(pooled, dim=-1))     # (B, 1)
+        return [{"aesthetics": value} for value in values[:, 0].tolist()]
+
+    @functools.cached_property
+    def _models(self) -> "tuple[Any, nn.Module]":
+        device, weights = device_of(self.settings), weights_of(self.folder)
+        ours = {name: HEAD.fullmatch(name) is not None for name in weights}
+        head = head_of(self.folder, {name: weights[name] for name in weights if ours[name]})
+        vision = vision_of(self.folder, {name: weights[name] for name in weights if not ours[name]})
+        return vision.to(device), head.to(device)
+
+
+def head_of(folder: Path, weights: "Mapping[str, torch.Tensor]") -> "nn.Module":
+    """Return the linear layers in the order of their numbers.
+
+    Raises: CheckpointError where there are none, where half of one is missing or where sizes do not join.
+    """
+    from torch import nn
+
+    numbers = sorted({int(name.split(".")[2]) for name in weights})
+    names = [{kind: f"layers.layers.{n}.{kind}" for kind in ("weight", "bias")} for n in numbers or [0]]
+    check_weights(folder, {name for layer in names for name in layer.values()} - weights.keys(), ())
+    shapes = [tuple(weights[layer["weight"]].shape) for layer in names]
+    joins = all(above[1] == below[0] for below, above in itertools.pairwise(shapes))
+    if not joins or shapes[-1][0] != 1:
+        raise CheckpointError(f"{folder} is no checkpoint of this model: its head has the sizes {shapes}.")
+    head = nn.Sequential(*(nn.Linear(width, height) for height, width in shapes))
+    for linear, layer in zip(head, names, strict=True):
+        linear.load_state_dict({kind: weights[name] for kind, name in layer.items()})
+    return head.eval().requires_grad_(False)
+
+
+def vision_of(folder: Path, weights: "Mapping[str, torch.Tensor]") -> Any:
+    """Return the SigLIP vision model of a checkpoint, loaded strictly."""
+    from transformers import SiglipVisionModel
+
+    config = config_of(folder)
+    model: Any = SiglipVisionModel(getattr(config, "vision_config", config))
+    # Versions of transformers disagree whether the model itself has the prefix that files have.
+    prefix = "" if all(name.startswith(VISION) for name in model.state_dict()) else VISION
+    wanted = {prefix + name for name in model.state_dict()}
+    check_weights(folder, wanted - weights.keys(), weights.keys() - wanted - BUFFERS)
+    try:
+        model.load_state_dict({name.removeprefix(prefix): weights[name] for name in wanted})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{folder} does not fit its own config: {reason}") from error
+    return model.eval().requires_grad_(False)

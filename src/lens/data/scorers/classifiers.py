@@ -1,0 +1,102 @@
+"""Classifiers of pictures from published weights: not safe for work, and watermarked.
+
+Both take any image classifier that transformers loads, one label a picture. The paper fine-tuned an EVA for
+the one and a SigLIP2 for the other and published neither; open ones of the same kind fit in. A classifier
+whose config is a timm model needs the package timm beside ours.
+Paper: Lens report, data section (stages 3 and 5). Letters: B batch, L labels.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lens.data.scorers.pretrained import (
+    PublishedScorer,
+    PublishedSettings,
+    config_of,
+    device_of,
+    load_strictly,
+)
+from lens.errors import SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+
+
+class ClassifierSettings(PublishedSettings):
+    usual_labels: ClassVar[frozenset[str]]
+    """What published models call the labels that count."""
+    column: ClassVar[str]
+    unsafe_labels: tuple[str, ...] | None = None
+    """Labels whose probabilities are added up, in any case of letters; None takes those with a usual name."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {self.column: "float64"}
+
+    def scorer(self) -> "Classifier":
+        return Classifier(self)
+
+
+class NsfwSettings(ClassifierSettings):
+    kind: Literal["nsfw"] = "nsfw"
+    usual_labels = frozenset({"nsfw", "unsafe", "explicit", "porn", "hentai", "sexy", "medium", "high"})
+    column = "nsfw"
+
+
+class WatermarkSettings(ClassifierSettings):
+    kind: Literal["watermark"] = "watermark"
+    usual_labels = frozenset({"watermark", "watermarked"})
+    column = "watermark"
+
+
+class Classifier(PublishedScorer):
+    """The probability, in [0, 1], that a picture has one of the labels that count."""
+
+    VERSION = "1"
+    settings: ClassifierSettings
+
+    @functools.cached_property
+    def counted(self) -> list[int]:
+        """The numbers of the labels that count."""
+        config = config_of(self.folder)
+        counted = counted_labels(config.id2label, self.settings)
+        if config.problem_type not in (None, "single_label_classification"):
+            needs, fix = "a classifier with one label a picture", f"It is for {config.problem_type}."
+            raise SettingError(f"{self.name}.model", self.settings.model, needs, fix)
+        return counted
+
+    def facts(self) -> tuple[Any, ...]:
+        return (self.counted,)
+
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
+        probabilities = self._model(**inputs).logits.softmax(dim=-1)          # (B, L)
+        counted = probabilities[:, self.counted].sum(dim=-1).clamp(max=1.0)   # (B,)
+        return [{self.settings.column: value} for value in counted.tolist()]
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        from transformers import AutoModelForImageClassification
+
+        return load_strictly(AutoModelForImageClassification, self.folder).to(device_of(self.settings))
+
+
+def counted_labels(names: dict[int, str], settings: ClassifierSettings) -> list[int]:
+    """Return the numbers of the labels that count.
+
+    Raises: SettingError for a label that the model does not have, and where none or all of them count.
+    """
+    number_of = {name.lower(): number for number, name in names.items()}
+    setting, have = f"{settings.kind}.unsafe_labels", f"It has {', '.join(names.values())}."
+    if settings.unsafe_labels is None:
+        found = sorted(number_of[name] for name in settings.usual_labels & number_of.keys())
+    else:
+        unknown = [name for name in settings.unsafe_labels if name.lower() not in number_of]
+        if unknown:
+            raise SettingError(setting, ", ".join(unknown), f"labels of {settings.model}", have)
+        found = sorted({number_of[name.lower()] for name in settings.unsafe_labels})
+    if not 0 < len(found) < len(names):
+        needs = f"some of the labels of {settings.model}, and not all of them"
+        raise SettingError(setting, settings.unsafe_labels, needs, have)
+    return found

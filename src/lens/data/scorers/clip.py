@@ -1,0 +1,48 @@
+"""CLIP embeddings of pictures, by which near duplicates are found: ViT-L/14 in the paper.
+
+Takes a whole CLIP, whose text half is left on disk, or its vision half with the projection.
+Paper: Lens report, data section (stage 9). Letters: B batch, E embedding width.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from lens.data.scorers.pretrained import PublishedScorer, PublishedSettings, device_of, load_strictly
+
+if TYPE_CHECKING:
+    import torch
+
+TEXT_HALF = ("text_model.", "text_projection.", "logit_scale")
+BUFFERS = ("vision_model.embeddings.position_ids",)
+
+
+class EmbeddingSettings(PublishedSettings):
+    kind: Literal["embedding"] = "embedding"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"embedding": "float32_list"}
+
+    def scorer(self) -> "Embedding":
+        return Embedding(self)
+
+
+class Embedding(PublishedScorer):
+    """The projected vector of a picture at unit length: float32, (E,)."""
+
+    VERSION = "1"
+
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
+        import torch
+
+        projected = self._model(**inputs).image_embeds                       # (B, E)
+        unit = torch.nn.functional.normalize(projected, dim=-1).cpu().numpy()
+        return [{"embedding": one} for one in unit]
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        from transformers import CLIPVisionModelWithProjection
+
+        model = load_strictly(CLIPVisionModelWithProjection, self.folder, ignored=(*TEXT_HALF, *BUFFERS))
+        return model.to(device_of(self.settings))

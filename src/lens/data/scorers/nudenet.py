@@ -1,0 +1,94 @@
+"""Nakedness, by the detector that comes inside the nudenet package: nothing is fetched.
+
+The detector looks at the picture at 320 x 320 and names what it sees; the number is made here.
+Paper: Lens report, data section (stage 3); its fine-tuned classifier is in `classifiers.py`.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from lens.data.scorers.base import ScorerSettings, package_versions, version_of
+
+VERSION = "1"
+"""Of the number that is made from what the detector saw."""
+MODEL = "320n.onnx"
+EXPLICIT = frozenset(
+    {
+        "ANUS_EXPOSED",
+        "BUTTOCKS_EXPOSED",
+        "FEMALE_BREAST_EXPOSED",
+        "FEMALE_GENITALIA_EXPOSED",
+        "MALE_GENITALIA_EXPOSED",
+    }
+)
+"""The detector also names faces, covered parts, feet, bellies and male chests; none of them counts."""
+LONGEST_SIDE_PX = 4096
+"""Larger ones are made smaller: the detector pads to a square, and a long picture would fill the memory."""
+
+
+class NudeNetSettings(ScorerSettings):
+    kind: Literal["nudenet"] = "nudenet"
+    num_threads: int = Field(1, gt=0)
+    """Threads for one picture; builds run a process for each core."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"nsfw": "float64", "nsfw_classes": "list"}
+
+    def scorer(self) -> "NudeNet":
+        return NudeNet(self)
+
+
+class NudeNet:
+    """`nsfw` is the largest probability of an explicit part, `nsfw_classes` whatever was seen."""
+
+    def __init__(self, settings: NudeNetSettings):
+        self.settings = settings
+        self.name = settings.kind
+        self.columns = settings.columns
+        packages = package_versions(self.name, "nudenet", "onnxruntime", "opencv-python-headless")
+        self.version = version_of(VERSION, packages)
+
+    def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        return [row_of(self._detector.detect(as_read_from_disk(image))) for image in images]
+
+    @functools.cached_property
+    def _detector(self) -> Any:
+        import nudenet
+        import onnxruntime
+
+        path = Path(nudenet.__path__[0]) / MODEL
+        detector = nudenet.NudeDetector(str(path))
+        # Its own session takes every core and cannot be told otherwise: processes side by side would fight.
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.settings.num_threads
+        detector.onnx_session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        return detector
+
+
+def as_read_from_disk(image: Image.Image) -> np.ndarray:
+    """Return the array that the detector makes of a picture's file: blue first. It takes arrays as such.
+
+    Shapes: -> (H, W, 3), uint8.
+    """
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(small)[:, :, ::-1])
+
+
+def row_of(detections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the row of one picture from what the detector found in it.
+
+    Units: `nsfw` is 0, or a probability from 0.25, where the detector begins to report, to 1.
+    """
+    found: dict[str, float] = {}
+    for one in detections:
+        found[one["class"]] = max(one["score"], found.get(one["class"], 0.0))
+    explicit = [score for name, score in found.items() if name in EXPLICIT]
+    return {"nsfw": max(explicit, default=0.0), "nsfw_classes": sorted(found, key=lambda name: -found[name])}

@@ -1,0 +1,186 @@
+"""Published weights as scorers use them: where they lie, which they are, and pictures made ready for them.
+
+Safetensors alone are read: a pickle runs whatever its writer wanted. Nothing is loaded in part: a weight that
+is missing, left over or of another size is an error. Knows nothing of what a model is for. Letters: B batch.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image
+from pydantic import Field
+
+from lens.data.io.webdataset import checksum
+from lens.data.scorers.base import ScorerSettings, package_versions, version_of
+from lens.errors import CheckpointError, SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+READ = ("*.json", "*.safetensors")
+
+
+class PublishedSettings(ScorerSettings):
+    model: str
+    """A folder of published weights, or the name of a model on the hub; that one is fetched once."""
+    revision: str | None = None
+    """Of a model on the hub: a branch, a tag or a commit; a commit never changes."""
+    device: str = "auto"
+    """`auto` takes a GPU where there is one; else the name of a device, such as `cpu` or `cuda:1`."""
+    batch_size: int = Field(16, gt=0)
+    """Pictures that the model sees at once; what comes out does not depend on it."""
+
+
+class PublishedScorer:
+    """What scorers from published weights share: their files, their version, pictures batch by batch."""
+
+    VERSION: ClassVar[str]
+    """Of the way from the model's output to the score."""
+
+    def __init__(self, settings: PublishedSettings):
+        self.settings = settings
+        self.name = settings.kind
+        self.columns = settings.columns
+        self.folder = folder_of(settings)
+        self.version = published_version(settings, self.folder, self.VERSION, *self.facts())
+
+    def facts(self) -> tuple[Any, ...]:
+        """Return what else the numbers depend on."""
+        return ()
+
+    def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
+        """Return a row for each picture of a batch that the processor made ready."""
+        raise NotImplementedError
+
+    def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        import torch
+
+        with torch.inference_mode():
+            inputs = batches(images, self._processor, self.settings, device_of(self.settings))
+            return [row for batch in inputs for row in self.rows(batch)]
+
+    @functools.cached_property
+    def _processor(self) -> Any:
+        return processor_of(self.folder)
+
+
+def folder_of(settings: PublishedSettings) -> Path:
+    """Return the folder of a model's files; fetch them first where `model` is a name on the hub.
+
+    Raises: SettingError where there is neither; CheckpointError for a folder without safetensors.
+    """
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        asked: dict[str, Any] = {"revision": settings.revision, "allow_patterns": list(READ)}
+        try:
+            folder = Path(snapshot_download(settings.model, **asked))
+        except (OSError, ValueError) as error:
+            needs = "a folder of published weights, or a model on the hub that can be reached"
+            fix = f"({_first_line(error)})"
+            raise SettingError(f"{settings.kind}.model", settings.model, needs, fix) from error
+    if not any(folder.glob("*.safetensors")):
+        fix = "Pickled weights (.bin, .pth) are not read: convert them."
+        raise CheckpointError(f"{settings.model} holds no .safetensors file. {fix}")
+    return folder
+
+
+@functools.cache
+def contents_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a checkpoint that is read, by its name."""
+    return {path.name: checksum(path) for pattern in READ for path in sorted(folder.glob(pattern))}
+
+
+def published_version(settings: PublishedSettings, folder: Path, *facts: Any) -> str:
+    """Return a version made of weights, packages and whatever else the numbers depend on."""
+    packages = package_versions(settings.kind, "torch", "transformers", "pillow")
+    return version_of(contents_of(folder), packages, *facts)
+
+
+def config_of(folder: Path) -> Any:
+    """Return a checkpoint's config."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} has no config that can be read ({_first_line(error)}).") from error
+
+
+def load_strictly(kind: Any, folder: Path, ignored: Sequence[str] = ()) -> Any:
+    """Return a transformers model of a checkpoint, in float32.
+
+    Weights whose names begin with an ignored prefix may be left over.
+    Raises: CheckpointError for weights that are missing, left over, of other sizes or not safetensors.
+    """
+    import torch
+
+    try:
+        model, info = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        message = f"{folder} cannot be loaded as {kind.__name__}: {_first_line(error)}"
+        raise CheckpointError(message) from error
+    left_over = [name for name in info["unexpected_keys"] if not name.startswith(tuple(ignored))]
+    check_weights(folder, info["missing_keys"], left_over)
+    return model.eval().requires_grad_(False)
+
+
+def check_weights(folder: Path, missing: Iterable[str], left_over: Iterable[str]) -> None:
+    """Raise CheckpointError that names the weights unless both are empty."""
+    for names, what in ((sorted(missing), "lacks"), (sorted(left_over), "also holds")):
+        if names:
+            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            raise CheckpointError(f"{folder} is no checkpoint of this model: it {what} {shown}.")
+
+
+def weights_of(folder: Path) -> "dict[str, torch.Tensor]":
+    """Return all tensors of a folder's safetensors files, in float32."""
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor.float() for file in files for name, tensor in load_file(file).items()}
+
+
+def device_of(settings: PublishedSettings) -> "torch.device":
+    """Return the device to run on."""
+    import torch
+
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=settings.device).device
+    except (RuntimeError, AssertionError) as error:
+        needs = "a device of this machine"
+        raise SettingError(f"{settings.kind}.device", settings.device, needs, "Say auto or cpu.") from error
+
+
+def processor_of(folder: Path) -> Any:
+    """Return the checkpoint's own way to make pictures ready, the one that works on PIL pictures.
+
+    The other one, of torchvision, resizes differently: numbers would depend on what else is installed.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        message = f"{folder} does not say how pictures are made ready: {_first_line(error)}"
+        raise CheckpointError(message) from error
+
+
+def batches(
+    images: Sequence[Image.Image], processor: Any, settings: PublishedSettings, device: "torch.device"
+) -> "Iterator[Mapping[str, torch.Tensor]]":
+    """Yield what the model takes, for so many pictures at once as the settings say."""
+    for start in range(0, len(images), settings.batch_size):
+        batch = list(images[start : start + settings.batch_size])
+        yield processor(images=batch, return_tensors="pt").to(device)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,186 @@
+"""What is written: lines of a file or built-in words, each in a script that can be set here.
+
+Knows which script a text is in and where a line may break; nothing of sizes or pixels.
+"""
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from lens.data.io.entry import SourceError
+from lens.data.text_rendering.fonts import Face, can_shape
+from lens.errors import SettingError
+
+Script = Literal["latin", "cyrillic", "greek", "han", "kana", "hangul", "arabic", "devanagari"]
+SCRIPTS: tuple[Script, ...] = get_args(Script)
+SHAPED: tuple[Script, ...] = ("arabic", "devanagari")
+"""Letters join or change places: without a shaping engine they would be drawn wrong."""
+UNICODE_NAMES = {
+    "latin": ("LATIN",), "cyrillic": ("CYRILLIC",), "greek": ("GREEK",), "han": ("CJK",),
+    "kana": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"), "hangul": ("HANGUL",), "arabic": ("ARABIC",),
+    "devanagari": ("DEVANAGARI",),
+}  # fmt: skip
+"""First words of the names of each script's characters in the Unicode database."""
+BUILT_IN = Path(__file__).with_name("corpus.json")
+WORD_COUNTS = (1, 1, 2, 2, 3)
+PHRASE_SHARE = 0.5
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA")
+BOUND = (" SMALL ", "SOUND MARK")
+
+
+class Texts(NamedTuple):
+    """What pictures draw their texts from."""
+
+    lines: tuple[str, ...]
+    """Of the user's file; none where the built-in words are used."""
+    scripts: tuple[Script, ...]
+    """Of the built-in words, those that some font covers."""
+    families: tuple[tuple[Face, ...], ...]
+
+    def draw(self, rng: np.random.Generator, script: str | None = None) -> tuple[str, Face]:
+        """Return a text and a face that covers it; of the built-in ones in the script, if given."""
+        while True:  # ends: every script and line here has a face
+            text = self._some_text(rng, script)
+            if face := self._face_for(text, rng):
+                return text, face
+
+    def _some_text(self, rng: np.random.Generator, script: str | None) -> str:
+        if self.lines:
+            return self.lines[rng.integers(len(self.lines))]
+        return some_text(script or str(rng.choice(self.scripts)), rng)
+
+    def _face_for(self, text: str, rng: np.random.Generator) -> Face | None:
+        # Families are equally likely, however many faces they have.
+        able = [[face for face in family if face.covers(text)] for family in self.families]
+        for number in rng.permutation(len(able)):
+            shown = [face for face in able[number] if face.shows(text)]
+            if shown:
+                return shown[rng.integers(len(shown))]
+        return None
+
+
+def texts_for(faces: Sequence[Face], path: Path | None, scripts: Sequence[Script] | None) -> Texts:
+    """Return the texts that the faces can show: lines of the file, or built-in ones in the scripts.
+
+    Without a shaping engine, texts that need one are left out, and asking for such a script is an error.
+    Raises: SettingError for a script that cannot be set here; SourceError for a file without lines, or where
+        no font has the glyphs of any text.
+    """
+    names = sorted({face.family for face in faces})
+    families = tuple(tuple(face for face in faces if face.family == name) for name in names)
+    if path is not None:
+        lines = tuple(line for line in _lines(path) if can_shape() or not needs_shaping(line))
+        covered = tuple(line for line in lines if any(face.shows(line) for face in faces))
+        return Texts(_some(covered, f"of {str(path)!r}"), (), families)
+    for script in scripts or ():
+        if script in SHAPED and not can_shape():
+            fix = "Install a Pillow with Raqm and FriBidi, or leave the script out."
+            raise SettingError("source.scripts", script, "a layout engine that joins letters", fix)
+    wanted = scripts or tuple(one for one in SCRIPTS if can_shape() or one not in SHAPED)
+    able = tuple(script for script in wanted if _is_covered(script, faces))
+    missing = [script for script in scripts or () if script not in able]
+    if missing:
+        fix = "Add a font that has them, or leave the script out."
+        raise SettingError("source.scripts", missing[0], "a font with its glyphs in source.fonts", fix)
+    return Texts((), _some(able, f"in {', '.join(wanted)}"), families)
+
+
+def some_text(script: str, rng: np.random.Generator) -> str:
+    """Return a built-in phrase, or a few words side by side."""
+    known = built_in()[script]
+    if rng.random() < PHRASE_SHARE:
+        return str(rng.choice(known["phrases"]))
+    return " ".join(rng.choice(known["words"], size=rng.choice(WORD_COUNTS), replace=False))
+
+
+@cache
+def built_in() -> dict[str, dict[str, list[str]]]:
+    """Return the built-in phrases and words by script."""
+    return json.loads(BUILT_IN.read_text(encoding="utf-8"))
+
+
+def script_of(text: str) -> str:
+    """Return the script that all letters of a text are in; empty for two scripts, or for no letters at all.
+
+    Kana stands for Japanese: its texts mix with Han.
+    """
+    first = {unicodedata.name(character, "").split(" ")[0] for character in text if character.isalpha()}
+    found = {script for script, names in UNICODE_NAMES.items() if first & set(names)}
+    if found == {"han", "kana"}:
+        return "kana"
+    return found.pop() if len(found) == 1 and first <= set(UNICODE_NAMES[next(iter(found))]) else ""
+
+
+def needs_shaping(text: str) -> bool:
+    """Return whether letters join, change places or carry marks of their own."""
+    rules = ((unicodedata.bidirectional(one), unicodedata.category(one)) for one in text)
+    return any(direction in ("R", "AL") or category in ("Mn", "Mc") for direction, category in rules)
+
+
+def broken(text: str, num_lines: int) -> tuple[str, ...] | None:
+    """Return a text in lines of about one length; None where it has too few places to break."""
+    places = _breaks(text)
+    if len(places) < num_lines - 1:
+        return None
+    chosen: list[int] = []
+    for number in range(1, num_lines):
+        ideal = len(text) * number / num_lines
+        later = [place for place in places if not chosen or place > chosen[-1]]
+        left = num_lines - 1 - number
+        later = later[: len(later) - left]
+        if not later:
+            return None
+        chosen.append(min(later, key=lambda place: abs(place - ideal)))
+    ends = [0, *chosen, len(text)]
+    return tuple(text[start:end].strip() for start, end in pairwise(ends))
+
+
+def _breaks(text: str) -> list[int]:
+    """Return the places where a line may end: after blanks, and between letters of unspaced scripts."""
+    found = []
+    for place in range(1, len(text)):
+        before, after = text[place - 1], text[place]
+        if before.isspace() or (_is_unspaced(before) and _is_unspaced(after) and not _is_bound(after)):
+            found.append(place)
+    return found
+
+
+def _is_unspaced(character: str) -> bool:
+    return character.isalpha() and unicodedata.name(character, "").startswith(UNSPACED)
+
+
+def _is_bound(character: str) -> bool:
+    """Return whether a letter opens no line: small kana, and the mark of a long vowel."""
+    return any(part in unicodedata.name(character, "") for part in BOUND)
+
+
+def _is_covered(script: str, faces: Sequence[Face]) -> bool:
+    known = built_in()[script]
+    return any(face.shows(text) for face in faces for text in known["phrases"] + known["words"])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        needs, fix = "a UTF-8 file with a text a line", str(error)
+        raise SettingError("source.texts", str(path), needs, fix) from error
+    lines = (" ".join(unicodedata.normalize("NFC", line).split()) for line in text.splitlines())
+    found = [line for line in lines if line and line.isprintable()]
+    if not found:
+        fix = "Write a text a line."
+        raise SourceError(f"source.texts is {str(path)!r}, which has no line with a text. {fix}")
+    return found
+
+
+def _some(found: tuple, which: str) -> tuple:
+    if not found:
+        fix = "Add a font that has them to source.fonts, or write other texts."
+        raise SourceError(f"No font has the glyphs of any text {which}. {fix}")
+    return found

@@ -1,0 +1,154 @@
+"""Where texts stand: each in a region of its own, in lines that do not touch, perhaps turned.
+
+Knows fonts' measures, nothing of colours or pixels. Sizes are (width, height), as fonts have them.
+"""
+
+import math
+from itertools import pairwise
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from lens.data.text_rendering.corpus import Texts, broken, script_of
+from lens.data.text_rendering.fonts import Face, opened
+
+Align = Literal["left", "centre", "right"]
+ALIGNS: tuple[Align, ...] = get_args(Align)
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
+
+GRIDS = ((1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (3, 1), (2, 2))
+"""Rows and columns of regions."""
+MARGIN = 0.03
+"""Of the shorter side, around every region."""
+MOST_LINES = 3
+LARGEST = 0.3
+"""Of a line, to the picture's shorter side."""
+DENSE = 1.4
+"""How much larger the smallest letters of scripts with many strokes are."""
+TRIES = 12
+
+
+class Lines(NamedTuple):
+    """Lines of one text, measured from the left top corner of the ink that they make together."""
+
+    texts: tuple[str, ...]
+    origins: tuple[tuple[int, int], ...]
+    """Left end of each line's base."""
+    width: int
+    height: int
+
+
+class Place(NamedTuple):
+    """A text in its face and size, and the box that holds all of it."""
+
+    text: str
+    lines: tuple[str, ...]
+    face: Face
+    size_px: int
+    align: Align
+    angle: int
+    """Degrees, counter-clockwise."""
+    pad_px: int
+    """Free space around the ink that turns with it: room for a panel, an outline, or blur."""
+    box: Box
+
+
+def places(
+    texts: Texts, height: int, width: int, min_text_px: int, rng: np.random.Generator
+) -> tuple[Place, ...]:
+    """Return one to four texts and where they stand; none where not a single one fits.
+
+    Texts of a picture are mostly in one script.
+    """
+    rows, columns = GRIDS[rng.integers(len(GRIDS))]
+    script = str(rng.choice(texts.scripts)) if texts.scripts and rng.random() < 0.8 else None
+    found = []
+    for region in _regions(rows, columns, height, width, rng):
+        for _ in range(TRIES):
+            place = _placed(texts, script, region, min(height, width), min_text_px, rng)
+            if place is not None and all(place.text != other.text for other in found):
+                found.append(place)
+                break
+    return tuple(found)
+
+
+def arranged(lines: tuple[str, ...], face: Face, size_px: int, align: Align) -> Lines:
+    """Return where the lines of a text go; the ink of one never reaches into the next."""
+    font = opened(face.path, face.index, size_px)
+    boxes = [font.getbbox(line, anchor="ls") for line in lines]                 # around the base's left end
+    ascent, descent = font.getmetrics()
+    gap = math.ceil(size_px * 0.12)
+    bases = [0]
+    for above, below in pairwise(boxes):
+        advance = max(ascent + descent, math.ceil(above[3] - below[1]) + gap)
+        bases.append(bases[-1] + advance)
+    widths = [math.ceil(box[2] - box[0]) for box in boxes]
+    width = max(widths)
+    free = {"left": 0.0, "centre": 0.5, "right": 1.0}[align]
+    top = min(math.floor(box[1]) + base for box, base in zip(boxes, bases, strict=True))
+    bottom = max(math.ceil(box[3]) + base for box, base in zip(boxes, bases, strict=True))
+    origins = tuple(
+        (round((width - own) * free) - math.floor(box[0]), base - top)
+        for own, box, base in zip(widths, boxes, bases, strict=True)
+    )
+    return Lines(lines, origins, width, bottom - top)
+
+
+def turned_size(width: float, height: float, angle: int) -> tuple[int, int]:
+    """Return the size of the smallest upright box around a turned one, with a pixel to spare on each side."""
+    cosine, sine = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    return math.ceil(width * cosine + height * sine) + 2, math.ceil(width * sine + height * cosine) + 2
+
+
+def _regions(rows: int, columns: int, height: int, width: int, rng: np.random.Generator) -> list[Box]:
+    """Return boxes that do not touch, in reading order; of three rows the first may be the largest."""
+    margin = max(4, round(MARGIN * min(height, width)))
+    weights = np.array([2.0, 1.0, 1.0]) if rows == 3 and rng.random() < 0.6 else np.ones(rows)
+    ends = np.concatenate([[0.0], np.cumsum(weights) / weights.sum()]) * height
+    sides = np.linspace(0, width, columns + 1)
+    return [
+        (int(left) + margin, int(top) + margin, int(right) - margin, int(bottom) - margin)
+        for top, bottom in pairwise(ends)
+        for left, right in pairwise(sides)
+    ]
+
+
+def _placed(
+    texts: Texts, script: str | None, region: Box, short_side: int, min_px: int, rng: np.random.Generator
+) -> Place | None:
+    text, face = texts.draw(rng, script)
+    if script_of(text) in ("han", "kana", "hangul", "devanagari"):
+        min_px = round(min_px * DENSE)
+    angle, align = _some_angle(rng), ALIGNS[rng.integers(len(ALIGNS))]
+    largest = max(min_px, LARGEST * short_side)
+    size_px = math.exp(rng.uniform(math.log(min_px), math.log(largest)))
+    num_lines = int(rng.integers(1, MOST_LINES + 1)) if rng.random() < 0.3 else 1
+    room = (region[2] - region[0], region[3] - region[1])
+    while round(size_px) >= min_px:
+        # As many lines as wished, then as many as it takes.
+        for count in (num_lines, *range(1, MOST_LINES + 1)):
+            lines = broken(text, count)
+            if lines is None:
+                continue
+            pad_px = max(3, round(size_px * 0.25))
+            ink = arranged(lines, face, round(size_px), align)
+            if ink.width <= 0 or ink.height <= 0:  # glyphs that are there, and blank
+                return None
+            box = turned_size(ink.width + 2 * pad_px, ink.height + 2 * pad_px, angle)
+            if box[0] <= room[0] and box[1] <= room[1]:
+                left = region[0] + int(rng.integers(room[0] - box[0] + 1))
+                top = region[1] + int(rng.integers(room[1] - box[1] + 1))
+                where = (left, top, left + box[0], top + box[1])
+                return Place(text, lines, face, round(size_px), align, angle, pad_px, where)
+        size_px *= 0.85
+    return None
+
+
+def _some_angle(rng: np.random.Generator) -> int:
+    kind, sign = rng.random(), 1 if rng.random() < 0.5 else -1
+    if kind < 0.55:
+        return 0
+    if kind < 0.8:
+        return sign * int(rng.integers(4, 13))
+    return sign * (int(rng.integers(18, 41)) if kind < 0.92 else 90)

@@ -1,0 +1,137 @@
+"""What stays: scores of models beside those that need none, near copies, what is withdrawn or held out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from lens.data.build.filters import KEPT
+from lens.data.build.inventory import Inventory, take_inventory
+from lens.data.build.reader import Reader
+from lens.data.build.scoring import measure_part, missing_parts, scores_folder
+from lens.data.build.selection import Measured, Selection, select, withdrawn_ids
+from lens.data.build.settings import BuildSettings
+from lens.data.io.entry import SourceError
+from lens.data.io.image_decoding import sample_id
+from lens.data.io.parquet import part_path, read_parts
+
+OPEN = {"min_area_px": 0, "max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> str:
+    """A CLIP of a few thousand random weights in the published layout."""
+    vision = {
+        "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 3,
+        "image_size": 28, "patch_size": 14, "projection_dim": 10,
+    }  # fmt: skip
+    text = {"hidden_size": 8, "intermediate_size": 10, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=10)).save_pretrained(folder)
+    size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    CLIPImageProcessorPil(**size).save_pretrained(folder)
+    return str(folder)
+
+
+def textured(seed: int, height: int = 540, width: int = 560) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 10, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(root: Path, name: str, image: Image.Image, quality: int = 90, licence: str = "") -> str:
+    """Save a picture with its licence beside it; return its id."""
+    path = root / f"{name}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=quality)
+    path.with_suffix(".json").write_text(json.dumps({"caption": name, "licence": licence}))
+    return sample_id(path.read_bytes())
+
+
+def measured(root: Path, out: Path, **changes) -> tuple[BuildSettings, Inventory, Path]:
+    source = {"kind": "folder", "path": str(root)}
+    values = {"out": str(out), "source": source, "filters": OPEN, "part_size": 3}
+    settings = BuildSettings.of(values | changes)
+    inventory = take_inventory(settings)
+    scores = out / "scores" / settings.inventory_id
+    reader = Reader(settings.all_sources, out / "downloads")
+    for part in missing_parts(scores, inventory.num_parts, settings.scorers):
+        measure_part(inventory, part, scores, reader, settings.scorers)
+    return settings, inventory, scores
+
+
+def fallen(selection: Selection) -> dict[str, str]:
+    pairs = zip(selection.ids.astype(str), selection.reasons, strict=True)
+    return {str(name): str(reason) for name, reason in pairs if reason != KEPT}
+
+
+def test_a_scorer_that_is_added_later_sees_every_picture_once_and_the_others_none(clip, tmp_path):
+    for seed in range(4):
+        save(tmp_path / "in", f"{seed}", textured(seed))
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    measured(tmp_path / "in", tmp_path / "out")
+    pixels = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*.parquet")}
+    scorers = [{"kind": "embedding", "model": clip}]
+    settings, inventory, scores = measured(tmp_path / "in", tmp_path / "out", scorers=scorers)
+    assert {path: path.stat().st_mtime_ns for path in pixels} == pixels
+    found = read_parts(scores / scores_folder(settings.scorers[0]), inventory.num_parts).to_pylist()
+    assert [row["embedding"] is None for row in found] == [False] * 4 + [True], "a row for every entry"
+    assert np.linalg.norm(found[2]["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert missing_parts(scores, inventory.num_parts, settings.scorers) == []
+    part_path(scores / scores_folder(settings.scorers[0]), 1).unlink()
+    assert missing_parts(scores, inventory.num_parts, settings.scorers) == [1]
+
+
+def test_near_copies_are_found_by_embedding_where_hashes_are_not_asked(clip, tmp_path):
+    for seed in range(3):
+        save(tmp_path / "in", f"{seed}", textured(seed))
+    copy = save(tmp_path / "in", "copy", textured(1), quality=60)
+    scorers = [{"kind": "embedding", "model": clip}]
+    duplicates = {"max_hash_bits": None, "min_cosine": 0.99999}
+    measures = measured(tmp_path / "in", tmp_path / "out", scorers=scorers, duplicates=duplicates)
+    assert fallen(select(*measures)) == {copy: "near_duplicate"}
+    none = {"max_hash_bits": None}
+    assert fallen(select(*measured(tmp_path / "in", tmp_path / "out", duplicates=none))) == {}
+
+
+def test_of_copies_alike_in_size_the_better_licence_stays_then_the_one_with_more_bytes(tmp_path):
+    good = save(tmp_path / "in", "free", textured(0), quality=60, licence="CC0-1.0")
+    poor = save(tmp_path / "in", "bound", textured(0), quality=95, licence="all rights reserved")
+    free = {"licences": ["cc0", "CC-BY"]}
+    assert fallen(select(*measured(tmp_path / "in", tmp_path / "out", duplicates=free))) == {
+        poor: "near_duplicate"
+    }
+    assert fallen(select(*measured(tmp_path / "in", tmp_path / "out"))) == {good: "near_duplicate"}
+    larger = save(tmp_path / "in", "large", textured(0, 1080, 1120), licence="all rights reserved")
+    other = select(*measured(tmp_path / "in", tmp_path / "new", duplicates=free))
+    assert fallen(other) == {good: "near_duplicate", poor: "near_duplicate"}, "size comes first"
+    assert larger not in fallen(other)
+
+
+def test_what_is_withdrawn_falls_before_all_else_and_what_is_like_a_held_out_picture_before_near_copies(
+    clip, tmp_path
+):
+    names = [save(tmp_path / "in", f"{seed}", textured(seed)) for seed in range(4)]
+    save(tmp_path / "test", "reference", textured(2, 270, 280), quality=70)
+    (tmp_path / "list.txt").write_text(f"# by request\n{names[0]}\n")
+    settings, inventory, scores = measured(
+        tmp_path / "in", tmp_path / "out", withdrawn=str(tmp_path / "list.txt"),
+        scorers=[{"kind": "embedding", "model": clip}], duplicates={"min_cosine": 0.99999},
+    )  # fmt: skip
+    held_out = measured(tmp_path / "test", tmp_path / "held", scorers=[settings.scorers[0].model_dump()])
+    selection = select(settings, inventory, scores, Measured.of(*held_out))
+    assert fallen(selection) == {names[0]: "withdrawn", names[2]: "held_out"}
+    assert selection.details[list(selection.ids.astype(str)).index(names[2])].startswith("like ")
+
+
+@pytest.mark.parametrize(("text", "says"), [("abc\n", "line 1, is 'abc'"), (None, "is no file")])
+def test_a_list_of_withdrawn_samples_that_cannot_be_read_says_so(text, says, tmp_path):
+    path = tmp_path / "list.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SourceError, match=says):
+        withdrawn_ids(path)

@@ -1,0 +1,77 @@
+"""Captions that nobody should train on are found, good ones pass."""
+
+import pytest
+
+from lens.data.captions.prompts import WORDINGS
+from lens.data.captions.validation import Audit, failure, repeated_openings, text_recall
+from lens.errors import SettingError
+
+GOOD = (
+    "A red fox with a white-tipped tail sits on the left of a low wooden fence, facing two green apples that "
+    'lie in the snow to its right. Behind them a pale blue sky fades to white. A board on the fence says "No '
+    'Entry" in black capitals.'
+)
+LOOSE = Audit(min_words=1)
+
+
+def test_a_good_caption_passes_with_the_text_that_was_read():
+    assert failure(GOOD, Audit()) is None
+    assert failure(GOOD, Audit(), read_words=["NO", "entry"]) is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("  ", "empty"),
+        ("I'm sorry, but I can't help with identifying the person.", "refusal"),
+        ("As an AI, I have no eyes.", "refusal"),
+        ("A fox.", "too_short"),
+        ("word " * 501, "too_long"),
+        (f"The image shows {GOOD}", "about_the_task"),
+        (f"Here is a detailed caption: {GOOD}", "about_the_task"),
+        (f"{GOOD} There is no visible text in the picture.", "no_text_remark"),
+        (f"{GOOD} The wall is without any writing, and no legible words stand on it.", "no_text_remark"),
+    ],
+)
+def test_each_fault_has_its_reason(caption, reason):
+    assert failure(caption, Audit()) == reason
+
+
+def test_words_that_a_picture_itself_says_are_no_fault():
+    sign = 'A hand-painted sign reads "I can\'t swim, and no text messages please" above a muddy green pond.'
+    assert failure("A wide river bank at dusk, seen from a boat with two rowers in yellow coats who look up "
+                   "at a grey heron on a branch; " + sign, Audit()) is None
+
+
+def test_text_that_was_read_but_not_quoted_is_a_fault_from_a_few_words_on():
+    assert failure(GOOD, Audit(), read_words=["SALE", "TODAY", "ONLY"]) == "text_missed"
+    assert failure(GOOD, Audit(), read_words=["SALE"]) is None
+    assert failure(GOOD, Audit(min_text_recall=0), read_words=["SALE", "TODAY"]) is None
+
+
+def test_a_caption_that_was_cut_off_is_a_fault():
+    assert failure(GOOD, Audit(), is_cut=True) == "cut_off"
+
+
+def test_recall_counts_words_of_quotations_without_case_accents_or_marks():
+    curly = "\N{LEFT DOUBLE QUOTATION MARK}noir\N{RIGHT DOUBLE QUOTATION MARK}"
+    caption = f'A shop sign "Caf\N{LATIN SMALL LETTER E WITH ACUTE} Noir!" and a mat that says {curly}.'
+    assert text_recall(caption, ["CAFE", "noir", "NOIR", "open"]) == pytest.approx(3 / 4)
+    assert text_recall("A cafe.", ["cafe"]) == 0
+    assert text_recall("A cafe.", []) == 1
+
+
+def test_openings_that_many_captions_share_are_told_with_their_share():
+    captions = ["In this scene a fox runs", "In this scene, a dog", "In THIS scene a cat", "A bee", "A key"]
+    assert repeated_openings(captions, num_words=3) == {"in this scene": 0.6}
+    assert repeated_openings([]) == {}
+
+
+def test_what_is_asked_for_is_what_the_audit_lets_pass():
+    assert f"at most {Audit().max_words} words" in WORDINGS["dense"].user
+    assert failure("Two red apples on snow.", LOOSE) is None
+
+
+def test_an_empty_range_of_lengths_is_refused():
+    with pytest.raises(SettingError, match="at most max_words"):
+        Audit.of({"min_words": 9, "max_words": 3})

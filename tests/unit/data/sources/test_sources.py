@@ -1,0 +1,189 @@
+"""Sources list every picture once, in an order that does not change, and read what they listed."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lens.data.build.inventory import take_inventory
+from lens.data.build.reader import Reader
+from lens.data.build.settings import BuildSettings
+from lens.data.io.download import kept_at
+from lens.data.io.entry import SourceError, caption_in, read_bytes
+from lens.data.io.parquet import write_table
+from lens.data.sources import image_folder, manifest, webdataset
+from lens.data.sources.image_folder import FolderSource
+from lens.data.sources.manifest import ManifestSource
+from lens.data.sources.webdataset import TarSource
+from lens.errors import SettingError
+
+
+def put(root: Path, **files: bytes) -> None:
+    for name, content in files.items():
+        path = root / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def tar_of(path: Path, *members: tuple[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_a_folder_lists_its_pictures_at_any_depth_with_what_lies_beside_them(tmp_path):
+    put(
+        tmp_path, b_dot_png=b"bee", a__z_dot_JPG=b"fox", a__y_dot_webp=b"key", a__z_dot_txt=b" a fox\n",
+        b_dot_json=b'{"caption": "a bee", "license": "CC0"}', c_dot_md=b"no picture",
+    )  # fmt: skip
+    found = list(image_folder.entries(FolderSource(path=tmp_path, licence="MIT")))
+    assert [(one.address, one.caption, one.licence) for one in found] == [
+        ("a/y.webp", "", "MIT"), ("a/z.JPG", "a fox", "MIT"), ("b.png", "a bee", "CC0"),
+    ]  # fmt: skip
+    assert [read_bytes(one) for one in found] == [b"key", b"fox", b"bee"]
+
+
+def test_a_folder_does_not_follow_links(tmp_path):
+    put(tmp_path, secret__a_dot_png=b"secret", root__b_dot_png=b"bee")
+    (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret" / "a.png")
+    (tmp_path / "root" / "folder").symlink_to(tmp_path / "secret")
+    assert [one.address for one in image_folder.entries(FolderSource(path=tmp_path / "root"))] == ["b.png"]
+
+
+def test_tars_list_the_pictures_of_each_sample_and_their_bytes_are_read_in_place(tmp_path):
+    tar_of(tmp_path / "1.tar", ("one.txt", b"a fox"), ("one.png", b"fox"), ("two.jpg", b"bee"))
+    facts = b'{"text": "a key", "licence": "CC0"}'
+    tar_of(tmp_path / "0.tar", ("deep/x.jpg", b"key"), ("deep/x.json", facts))
+    found = list(webdataset.entries(TarSource(path=tmp_path, licence="MIT")))
+    assert [(one.address, one.caption, one.licence) for one in found] == [
+        ("0.tar::deep/x.jpg", "a key", "CC0"),
+        ("1.tar::one.png", "a fox", "MIT"),
+        ("1.tar::two.jpg", "", "MIT"),
+    ]  # fmt: skip
+    assert [read_bytes(one) for one in found] == [b"key", b"fox", b"bee"]
+
+
+def test_a_tar_is_never_unpacked_whatever_its_members_are_called(tmp_path):
+    tar_of(tmp_path / "0.tar", ("../../out.png", b"fox"), ("/abs.png", b"bee"))
+    found = list(webdataset.entries(TarSource(path=tmp_path)))
+    assert [read_bytes(one) for one in found] == [b"fox", b"bee"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tar"]
+
+
+def test_a_broken_tar_gives_what_comes_before_the_break_and_the_next_one_all(tmp_path):
+    tar_of(tmp_path / "0.tar", ("a.png", b"fox"), ("b.png", b"b" * 5000))
+    whole = (tmp_path / "0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(whole[: 512 + 512 + 512 + 100])
+    tar_of(tmp_path / "1.tar", ("c.png", b"bee"))
+    found = [one.address for one in webdataset.entries(TarSource(path=tmp_path))]
+    assert found[0] == "0.tar::a.png" and found[-1] == "1.tar::c.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_json", "found"),
+    [
+        (" a fox \n", False, ("a fox", "")),
+        ('{"title": "a fox", "caption": "the fox"}', True, ("the fox", "")),
+        ('{"caption": "", "description": "a fox", "licence": "CC0"}', True, ("a fox", "CC0")),
+        ("{broken", True, ("", "")),
+        ("[1]", True, ("", "")),
+    ],
+)
+def test_captions_are_read_from_text_and_from_json(text, is_json, found):
+    assert caption_in(text, is_json) == found
+
+
+def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
+    put(tmp_path, a_dot_png=b"fox", b_dot_png=b"bee")
+    gone, shorter = image_folder.entries(FolderSource(path=tmp_path))
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.png").write_bytes(b"b")
+    assert (read_bytes(gone), read_bytes(shorter)) == (b"", b"b")
+
+
+@pytest.mark.parametrize("source", [FolderSource, TarSource, ManifestSource])
+def test_a_source_that_is_not_there_is_an_error_that_names_it(source):
+    listed = {FolderSource: image_folder, TarSource: webdataset, ManifestSource: manifest}[source]
+    with pytest.raises(SourceError, match="nowhere"):
+        list(listed.entries(source(path=Path("nowhere"))))
+
+
+def test_an_inventory_holds_every_entry_once_in_parts_and_is_taken_once(tmp_path):
+    put(tmp_path, **{f"in__{index}_dot_png": bytes([index]) for index in range(7)})
+    settings = BuildSettings.of(
+        {"out": tmp_path / "out", "source": {"kind": "folder", "path": tmp_path / "in"}, "part_size": 3}
+    )
+    taken = take_inventory(settings)
+    assert (taken.num_parts, taken.num_entries) == (3, 7)
+    listed = [entry.address for part in range(3) for _, entry in taken.part(part)]
+    assert listed == [f"{index}.png" for index in range(7)]
+    put(tmp_path, in__9_dot_png=b"late")
+    assert take_inventory(settings).num_entries == 7, "a snapshot"
+
+
+def test_a_recipe_that_cannot_be_built_says_why(tmp_path):
+    source = {"kind": "folder", "path": str(tmp_path)}
+    with pytest.raises(SettingError, match=r"--set source\.path=FOLDER"):
+        BuildSettings.of({"out": "out"})
+    with pytest.raises(SettingError, match=r"aesthetics, nsfw, watermark.*Add scorers that do"):
+        BuildSettings.of({"out": "out", "source": source, "filters": {}})
+    with pytest.raises(SettingError, match=r"duplicates\.min_cosine.*no scorer of this build"):
+        BuildSettings.of({"out": "out", "source": source, "duplicates": {"min_cosine": 0.985}})
+    with pytest.raises(SourceError, match="no picture in"):
+        take_inventory(BuildSettings.of({"out": str(tmp_path / "out"), "source": source}))
+
+
+def test_names_of_views_change_with_what_decides_them_and_with_nothing_else(tmp_path, monkeypatch):
+    source = {"kind": "folder", "path": str(tmp_path)}
+    one = BuildSettings.of({"out": "a", "source": source})
+    assert BuildSettings.of({"out": "b", "source": source, "num_workers": 3}).view_id == one.view_id
+    stricter = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None, "min_clarity": 1}
+    other = BuildSettings.of({"out": "a", "source": source, "filters": stricter})
+    assert other.view_id != one.view_id and other.inventory_id == one.inventory_id
+    assert BuildSettings.of({"out": "a", "source": source, "part_size": 9}).inventory_id != one.inventory_id
+    before = one.view_id
+    monkeypatch.setattr("lens.data.scorers.pixel_stats.VERSION", "another")
+    assert one.view_id != before, "scores of another version make another view"
+
+
+def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tmp_path):
+    put(tmp_path, pictures__a_dot_png=b"fox")
+    rows = [
+        {"at": "pictures/a.png", "words": " a fox ", "licence": "CC0"},
+        {"at": "https://example.org/b.png", "words": None},
+        {"at": "pictures/gone.png"},
+    ]
+    (tmp_path / "1.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    columns = {"at": ["pictures/a.png"], "words": ["x"]}
+    write_table(tmp_path / "0.parquet", columns, {"at": "string", "words": "string"})
+    found = list(manifest.entries(ManifestSource(path=tmp_path, location="at", caption="words")))
+    assert [(one.address, one.caption, one.licence, one.num_bytes) for one in found] == [
+        ("0.parquet:1:pictures/a.png", "x", "", 3),
+        ("1.jsonl:1:pictures/a.png", "a fox", "CC0", 3),
+        ("1.jsonl:2:https://example.org/b.png", "", "", -1),
+        ("1.jsonl:3:pictures/gone.png", "", "", 0),
+    ]
+    reader = Reader([ManifestSource(path=tmp_path)], tmp_path / "downloads")
+    assert [reader.read((0, one)) for one in found] == [b"fox", b"fox", b"", b""]
+    kept_at("https://example.org/b.png", tmp_path / "downloads").parent.mkdir(parents=True)
+    kept_at("https://example.org/b.png", tmp_path / "downloads").write_bytes(b"bee")
+    assert reader.read((0, found[2])) == b"bee"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{broken", "line 1, is no JSON"),
+        ("[1]", "row 1, has no 'url'"),
+        ('{"link": "a.png"}', r"Name the right field with source\.location"),
+        ('{"url": "../secret.png"}', "leads out of the list's folder"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_where_and_why(line, says, tmp_path):
+    (tmp_path / "list.jsonl").write_text(line)
+    with pytest.raises(SourceError, match=says):
+        list(manifest.entries(ManifestSource(path=tmp_path / "list.jsonl")))

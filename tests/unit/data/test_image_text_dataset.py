@@ -1,0 +1,89 @@
+"""Pictures with captions for training: from a plain folder and from a build's shards."""
+
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lens.data.image_text_dataset import CaptionedSettings, captioned
+from lens.data.io.image_decoding import sample_id
+from lens.data.io.webdataset import write_shard
+from lens.errors import SettingError
+
+
+def picture(width: int, height: int, seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.png").write_bytes(picture(90, 40))
+    (tmp_path / "a.txt").write_text(" a wide thing \n")
+    (tmp_path / "deep" / "b.png").write_bytes(picture(50, 55, 1))
+    (tmp_path / "deep" / "b.json").write_text('{"caption": "a tall thing"}')
+    return tmp_path
+
+
+def test_a_folder_gives_every_picture_in_its_own_bucket_with_its_words(folder):
+    first, second = captioned(CaptionedSettings(folder=folder, bases=(48,)))
+    assert (first.caption, second.caption) == ("a wide thing", "a tall thing")
+    assert first.image.size == (64, 32) and second.image.size == (48, 48)
+    assert first.id == sample_id((folder / "a.png").read_bytes())
+
+
+def test_a_trigger_comes_before_every_caption_and_stands_in_for_missing_ones(folder):
+    (folder / "a.txt").unlink()
+    words = [one.caption for one in captioned(CaptionedSettings(folder=folder, bases=(48,), trigger="zork"))]
+    assert words == ["zork", "zork, a tall thing"]
+
+
+def test_a_picture_without_words_is_named_with_what_to_do(folder):
+    (folder / "a.txt").unlink()
+    with pytest.raises(SettingError, match=r"a caption for a\.png \(1 in all\).*data\.trigger"):
+        list(captioned(CaptionedSettings(folder=folder, bases=(48,))))
+
+
+def test_damaged_and_tiny_pictures_are_left_out_by_name(folder, caplog):
+    (folder / "c.png").write_bytes(picture(90, 40)[:300])
+    (folder / "d.png").write_bytes(picture(20, 20))
+    for name in "cd":
+        (folder / f"{name}.txt").write_text("a thing")
+    with caplog.at_level(logging.WARNING):
+        assert len(list(captioned(CaptionedSettings(folder=folder, bases=(48,))))) == 2
+    assert "c.png is left out: corrupt" in caplog.text
+    assert "d.png is left out: 20 x 20 is too small" in caplog.text
+
+
+def test_a_folder_without_a_picture_that_can_be_used_is_told(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "tiny.png").write_bytes(picture(3, 3))
+    with pytest.raises(SettingError, match=r"data\.folder .* needs pictures of at least the size .* base 48"):
+        list(captioned(CaptionedSettings(folder=tmp_path, trigger="a thing", bases=(48,))))
+
+
+def test_shards_give_what_a_folder_gives(tmp_path):
+    facts = json.dumps({"id": "ab" * 32}).encode()
+    files = {"png": picture(64, 32), "txt": b"a wide thing", "brief.txt": b"thing", "json": facts}
+    write_shard(tmp_path / "00000.tar", [("k1", files)])
+    (only,) = captioned(CaptionedSettings(shards=tmp_path, bases=(48,)))
+    assert (only.id, only.caption, only.image.size) == ("ab" * 32, "a wide thing", (64, 32))
+    assert np.array_equal(np.asarray(only.image), np.asarray(Image.open(io.BytesIO(files["png"]))))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_one_source_it_must_be(tmp_path, both):
+    given = {"folder": tmp_path, "shards": tmp_path} if both else {}
+    with pytest.raises(SettingError, match="one of folder and shards"):
+        list(captioned(CaptionedSettings(**given)))
+
+
+def test_an_empty_folder_of_shards_is_told(tmp_path):
+    with pytest.raises(SettingError, match=r"data\.shards.*\.tar files"):
+        list(captioned(CaptionedSettings(shards=tmp_path)))
