@@ -11,7 +11,7 @@ import pytest
 from writing_server import WritingServer
 
 from lens.app.main import main
-from lens.rl.prompt_set import GLOBAL_CRITERION, read_prompts
+from lens.rl.prompts.dataset import GLOBAL_CRITERION, read_prompts
 
 COUNT = 200
 

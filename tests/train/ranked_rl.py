@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lens.errors import LensError
-from lens.rl.reward import Score
+from lens.rl.rewards.base import Score
 from lens.train.run import train
 from lens.train.stages import rl
 

@@ -12,7 +12,7 @@ from tiny_models import randomise
 
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
-from lens.rl.reward import Score
+from lens.rl.rewards.base import Score
 
 STEPS = 4
 NAMES = ("loss", "reward", "diversity", "policy", "drift", "kl")

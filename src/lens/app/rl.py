@@ -11,7 +11,7 @@ import typer
 from lens.app.training import Overrides
 
 if TYPE_CHECKING:
-    from lens.rl.prompt_writing import Built
+    from lens.rl.prompts.generation import Built
 
 rl = typer.Typer(help="Prompts and rubrics for post-training.", no_args_is_help=True)
 log = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ TELL_EVERY_S = 10.0
 def prompts(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Build a set of prompts by a recipe; print its file. Called again, it goes on where it was stopped."""
     from lens.config import read_recipe
-    from lens.rl.prompt_recipe import recipe_of
+    from lens.rl.prompts.settings import recipe_of
 
     settings = recipe_of(read_recipe(recipe, overrides), str(recipe))
 
     from lens.app.progress import Progress
-    from lens.rl.prompt_writing import build_prompts
+    from lens.rl.prompts.generation import build_prompts
 
     with Progress(num_pictures=1) as progress:
         _tell(build_prompts(settings, _told_too(progress)), as_json)
@@ -42,12 +42,12 @@ def prompts(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 def rubrics(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Give the prompts of a set their rubrics; print the file. Called again, it goes on as well."""
     from lens.config import read_recipe
-    from lens.rl.prompt_recipe import recipe_of
+    from lens.rl.prompts.settings import recipe_of
 
     settings = recipe_of(read_recipe(recipe, overrides), str(recipe))
 
     from lens.app.progress import Progress
-    from lens.rl.rubrics import build_rubrics
+    from lens.rl.prompts.rubrics import build_rubrics
 
     with Progress(num_pictures=1) as progress:
         _tell(build_rubrics(settings, _told_too(progress)), as_json)

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from lens.errors import LensError
 from lens.llm.client import Chat, ChatError
 from lens.llm.response_cache import Answers, answer_key
-from lens.rl.prompt_recipe import LanguageModel
+from lens.rl.prompts.settings import LanguageModel
 
 TURNED_DOWN = "turned_down"
 """Why something fell whose question the endpoint did not take: the one reason that is asked about again."""

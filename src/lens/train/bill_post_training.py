@@ -6,7 +6,7 @@ from typing import Any
 
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.shapes import denoiser_shapes, num_parameters, text_encoder_shapes, vae_shapes
-from lens.rl.prompt_set import read_prompts
+from lens.rl.prompts.dataset import read_prompts
 from lens.rl.rewards.settings import AnyReward, CombinedSettings, JudgeSettings
 from lens.train.bill import PAPERS_TEXT_TOKENS, adapter_weights, component_config
 from lens.train.plan import image_tokens

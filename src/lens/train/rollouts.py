@@ -19,8 +19,8 @@ from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.models.prompt_template import pad_features
 from lens.models.vae import decode_latents
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Picture, Score
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import Picture, Score
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.sampling.guided_denoiser import predicted_velocity
 from lens.sampling.prompt_embeds import TextBatch

@@ -8,7 +8,7 @@ from local_server import Server
 from writing_server import completion
 
 from lens.llm.batch import Asking, Task, Unanswered, Unfit, asked_by
-from lens.rl.prompt_recipe import LanguageModel
+from lens.rl.prompts.settings import LanguageModel
 
 
 class Scripted(Server):

@@ -8,7 +8,7 @@ import pytest
 from lens.app.main import main
 from lens.config import read_recipe
 from lens.core.resolution import buckets_for
-from lens.rl.prompt_set import RLPrompt
+from lens.rl.prompts.dataset import RLPrompt
 from lens.train.bill_post_training import MOST_CRITERIA, post_training_of
 from lens.train.flops import forward_flops
 from lens.train.plan_post_training import (

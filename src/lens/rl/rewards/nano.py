@@ -12,9 +12,9 @@ from lens.nano.scoring.scorer import Detections, detect, is_related, judge
 from lens.nano.scoring.scorer_pool import submitted
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.world.scenes import Expected
-from lens.rl.nano_prompts import BACKGROUND, NOTHING_ELSE, expected_of
-from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt
-from lens.rl.reward import Picture, Score
+from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt
+from lens.rl.prompts.nano import BACKGROUND, NOTHING_ELSE, expected_of
+from lens.rl.rewards.base import Picture, Score
 
 VERSION = "1"
 """Whoever changes what a check means, or what the scorer sees, changes this."""

@@ -15,8 +15,8 @@ from typing import Self
 
 from lens.errors import LensError
 from lens.llm.response_cache import Answers
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import BusyReward, Picture, Reward, Score
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import BusyReward, Picture, Reward, Score
 
 JUDGED_BY = {"prompt", "rubric", "expected", "text"}
 """Fields of a prompt that a score may depend on."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lens.config import Settings
 from lens.llm.client import Endpoint
-from lens.rl.reward import Reward
+from lens.rl.rewards.base import Reward
 
 
 class NanoSettings(Settings):
@@ -87,15 +87,15 @@ def reward_of(settings: AnyReward, folder: Path | None = None, name: str = "judg
                 return NanoRewardInProcesses(settings.exact_weight, settings.processes)
             return NanoReward(settings.exact_weight)
         case JudgeSettings():
-            from lens.rl.rewards.judge import JudgeReward
+            from lens.rl.rewards.vlm_judge import JudgeReward
 
             return JudgeReward(settings, folder / f"{name}.jsonl" if folder else None)
         case TextSettings():
-            from lens.rl.rewards.text import TextReward
+            from lens.rl.rewards.ocr import TextReward
 
             return TextReward(settings)
         case CombinedSettings():
-            from lens.rl.rewards.combined import CombinedReward
+            from lens.rl.rewards.weighted import CombinedReward
 
             return CombinedReward(
                 {

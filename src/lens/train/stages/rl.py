@@ -23,8 +23,8 @@ from lens.losses.diffusion_nft import advantages, are_even, diversity, nft_terms
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import forget_origin
 from lens.models.denoiser import LensTransformer2DModel
-from lens.rl.nano_prompts import nano_prompts
-from lens.rl.prompt_set import RLPrompt, read_prompts
+from lens.rl.prompts.dataset import RLPrompt, read_prompts
+from lens.rl.prompts.nano import nano_prompts
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import reward_of
 from lens.sampling.pipeline import LensPipeline

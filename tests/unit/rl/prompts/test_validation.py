@@ -1,8 +1,8 @@
 import pytest
 
 from lens.nano.tasks import task_prompts
-from lens.rl.prompt_checks import Benchmarks, Similar, Written, faults_of, mentions, tokens_of
-from lens.rl.taxonomy import Item, Subject
+from lens.rl.prompts.taxonomy import Item, Subject
+from lens.rl.prompts.validation import Benchmarks, Similar, Written, faults_of, mentions, tokens_of
 
 FOX = Subject(Item("animal", "wolves and foxes", "red fox"), 0, ("count", "colour"))
 PROMPT = "Three red foxes rest on pale blue snow near a dark pine forest at noon."

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lens.errors import LensError
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Score
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import Score
 from lens.rl.rewards.pool import RewardPool, gathered, score_key
 
 

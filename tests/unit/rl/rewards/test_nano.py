@@ -11,8 +11,8 @@ from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS
 from lens.nano.world.objects import COLOURS
 from lens.nano.world.scenes import Expected, arrange, draw
-from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
-from lens.rl.prompt_set import RLPrompt
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.prompts.nano import expected_of, facts_of, nano_prompts, nano_rubric
 from lens.rl.rewards.nano import NanoReward, NanoRewardInProcesses, checks
 from lens.rl.rewards.pool import RewardPool, gathered
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from lens.errors import LensError
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Picture, Reward, Score
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import Picture, Reward, Score
 
 
 class NotApplicable(LensError):

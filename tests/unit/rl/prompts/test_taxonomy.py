@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from lens.errors import SettingError
-from lens.rl.taxonomy import CATEGORIES, DIMENSIONS, WITH_TEXT, read_taxonomy, subjects
+from lens.rl.prompts.taxonomy import CATEGORIES, DIMENSIONS, WITH_TEXT, read_taxonomy, subjects
 
 SMALL = {category: {"kind": [f"thing {place}" for place in range(3)]} for category in CATEGORIES}
 

@@ -9,7 +9,7 @@ from lens.config import Settings
 from lens.errors import SettingError
 from lens.llm.client import Endpoint
 from lens.nano.tasks import TASKS
-from lens.rl.taxonomy import CATEGORIES
+from lens.rl.prompts.taxonomy import CATEGORIES
 
 SOURCES = ("taxonomy", "nano")
 

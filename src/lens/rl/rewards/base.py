@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.rl.prompt_set import RLPrompt
+from lens.rl.prompts.dataset import RLPrompt
 
 Picture = NDArray[np.uint8]
 """(H, W, 3)."""

@@ -12,10 +12,10 @@ from queue import SimpleQueue
 from PIL import Image
 
 from lens.data.scorers.ocr import Ocr, OcrSettings
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Picture, Score
-from lens.rl.rewards.combined import NotApplicable
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import Picture, Score
 from lens.rl.rewards.settings import TextSettings
+from lens.rl.rewards.weighted import NotApplicable
 
 VERSION = "1"
 """Whoever changes what a reading is worth changes this."""

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from lens.llm.batch import Unfit
-from lens.rl.prompt_recipe import TaxonomySet
-from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
-from lens.rl.rubrics import read_rubric, task_of
+from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
+from lens.rl.prompts.rubrics import read_rubric, task_of
+from lens.rl.prompts.settings import TaxonomySet
 
 FOX, LEMONS, SNOW = "The fox is red all over.", "There are exactly three lemons.", "The ground is snow."
 GLOBAL = {GLOBAL_CRITERION: GLOBAL_RUBRIC}

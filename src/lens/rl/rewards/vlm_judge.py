@@ -19,8 +19,8 @@ from lens.data.scorers.base import version_of
 from lens.errors import LensError
 from lens.llm.client import Chat, LogProbs, Reply, image_part, text_part
 from lens.llm.response_cache import Answers, answer_key
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Picture, Score
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import Picture, Score
 from lens.rl.rewards.pool import picture_hash
 from lens.rl.rewards.settings import JudgeSettings
 

@@ -7,8 +7,8 @@ from lens.errors import SettingError
 from lens.nano.tasks import TASKS, task_prompts
 from lens.nano.world.phrases import TEST
 from lens.nano.world.scenes import Expected, held_out_combinations
-from lens.rl.nano_prompts import expected_of, facts_of, nano_prompts, nano_rubric
-from lens.rl.prompt_set import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
+from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
+from lens.rl.prompts.nano import expected_of, facts_of, nano_prompts, nano_rubric
 
 
 def test_the_six_kinds_come_in_equal_shares_and_no_prompt_twice():

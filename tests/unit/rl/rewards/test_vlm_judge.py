@@ -14,10 +14,10 @@ from PIL import Image
 
 from lens.errors import LensError
 from lens.llm.client import Chat, Endpoint, Reply
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.rewards.judge import JudgeReward, verdict
+from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import JudgeSettings, reward_of
+from lens.rl.rewards.vlm_judge import JudgeReward, verdict
 
 RUBRIC = {"fox": "There is a fox.", "snow": "It snows.", "coherent": "The whole image is coherent."}
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)

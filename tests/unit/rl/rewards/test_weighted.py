@@ -12,11 +12,10 @@ from pydantic import TypeAdapter
 
 from lens.errors import LensError, SettingError
 from lens.llm.client import Endpoint
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.reward import Score
-from lens.rl.rewards.combined import CombinedReward, NotApplicable
-from lens.rl.rewards.judge import JudgeReward
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import Score
 from lens.rl.rewards.nano import NanoReward
+from lens.rl.rewards.ocr import TextReward
 from lens.rl.rewards.settings import (
     AnyReward,
     CombinedSettings,
@@ -25,7 +24,8 @@ from lens.rl.rewards.settings import (
     TextSettings,
     reward_of,
 )
-from lens.rl.rewards.text import TextReward
+from lens.rl.rewards.vlm_judge import JudgeReward
+from lens.rl.rewards.weighted import CombinedReward, NotApplicable
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
 PROMPT = RLPrompt(prompt="a lamp", category="object", item="lamp")
@@ -111,7 +111,7 @@ def test_settings_name_each_reward_by_its_kind(tmp_path):
 
 
 def test_the_rewards_of_the_how_to_are_settings():
-    text = (Path(__file__).parents[3] / "docs" / "how-to" / "rl.md").read_text().split("## Rewards")[1]
+    text = (Path(__file__).parents[4] / "docs" / "how-to" / "rl.md").read_text().split("## Rewards")[1]
     recipes = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
     rewards = [TypeAdapter(AnyReward).validate_python(recipe["reward"]) for recipe in recipes]
     assert [reward.kind for reward in rewards] == ["nano", "judge", "combined"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS, task_prompts
-from lens.rl.taxonomy import Subject
+from lens.rl.prompts.taxonomy import Subject
 
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 STOP_WORDS = frozenset((

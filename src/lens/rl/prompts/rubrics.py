@@ -11,10 +11,10 @@ from typing import Any
 from lens.errors import LensError
 from lens.llm.batch import Asking, Outcome, Task, Unfit, asked_by, cost_of
 from lens.llm.json_repair import BrokenJson, json_object
-from lens.rl.nano_prompts import expected_of, nano_rubric
-from lens.rl.prompt_recipe import NanoSet, TaxonomySet
-from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt, read_prompts, write_prompts
-from lens.rl.prompt_writing import Built, OnProgress, write_summary
+from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt, read_prompts, write_prompts
+from lens.rl.prompts.generation import Built, OnProgress, write_summary
+from lens.rl.prompts.nano import expected_of, nano_rubric
+from lens.rl.prompts.settings import NanoSet, TaxonomySet
 
 LONGEST_NAME = 40
 SHORTEST_CRITERION = 10

@@ -14,11 +14,11 @@ from lens.config import write_yaml
 from lens.errors import LensError
 from lens.llm.batch import Asking, Outcome, Task, Unfit, asked_by, cost_of
 from lens.llm.json_repair import BrokenJson, json_object
-from lens.rl.nano_prompts import nano_prompts
-from lens.rl.prompt_checks import Benchmarks, Similar, Written, faults_of
-from lens.rl.prompt_recipe import NanoSet, TaxonomySet
-from lens.rl.prompt_set import RLPrompt, write_prompts
-from lens.rl.taxonomy import Subject, read_taxonomy, subjects
+from lens.rl.prompts.dataset import RLPrompt, write_prompts
+from lens.rl.prompts.nano import nano_prompts
+from lens.rl.prompts.settings import NanoSet, TaxonomySet
+from lens.rl.prompts.taxonomy import Subject, read_taxonomy, subjects
+from lens.rl.prompts.validation import Benchmarks, Similar, Written, faults_of
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""

@@ -15,7 +15,7 @@ from lens.nano.world.caption_grammar import Mention, brief_caption, dense_captio
 from lens.nano.world.objects import COLOURS, THINGS
 from lens.nano.world.phrases import NUMBERS
 from lens.nano.world.scenes import RELATIONS, Expected, Group, arrange, held_out_combinations
-from lens.rl.prompt_set import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
+from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
 
 NOTHING_ELSE = "nothing_else"
 """Name of the criterion that no other thing is there."""

@@ -7,10 +7,10 @@ from writing_server import WritingServer
 from lens.config import read_recipe
 from lens.errors import LensError, SettingError
 from lens.llm.batch import Unfit
-from lens.rl.prompt_recipe import TaxonomySet, recipe_of
-from lens.rl.prompt_set import read_prompts
-from lens.rl.prompt_writing import build_prompts, read_written
-from lens.rl.taxonomy import CATEGORIES
+from lens.rl.prompts.dataset import read_prompts
+from lens.rl.prompts.generation import build_prompts, read_written
+from lens.rl.prompts.settings import TaxonomySet, recipe_of
+from lens.rl.prompts.taxonomy import CATEGORIES
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_an_answer_of_another_form_is_refused(answer, reason):
 
 
 def test_the_recipe_that_ships_has_the_papers_numbers():
-    path = Path(__file__).parents[3] / "recipes" / "rl" / "prompts.yaml"
+    path = Path(__file__).parents[4] / "recipes" / "rl" / "prompts.yaml"
     settings = recipe_of(read_recipe(path), str(path))
     assert isinstance(settings, TaxonomySet)
     assert (settings.count, settings.categories) == (8406, CATEGORIES)

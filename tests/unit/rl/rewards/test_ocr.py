@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from lens.rl.prompt_set import RLPrompt
-from lens.rl.rewards.combined import NotApplicable
+from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.ocr import TextReward, edit_distance, likeness
 from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import TextSettings
-from lens.rl.rewards.text import TextReward, edit_distance, likeness
+from lens.rl.rewards.weighted import NotApplicable
 
 
 @pytest.fixture(scope="module")
