@@ -35,19 +35,19 @@ from lens.core.resolution import buckets_for
 from lens.losses.base import Objective, Work
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
+from lens.train.activation_checkpointing import keep_for_the_way_back
+from lens.train.cost.flops import model_flops_utilization, training_flops
+from lens.train.cost.training import CARDS
+from lens.train.data.batch_sampler import Packs
+from lens.train.data.latent_cache import Sample
 from lens.train.devices import autocast, peak_flops_a_s, peak_memory_gib
 from lens.train.ema import Ema
-from lens.train.flops import model_flops_utilization, training_flops
-from lens.train.loop import compile_repeated_blocks
-from lens.train.optim import build_optimizers
-from lens.train.packs import Packs
-from lens.train.plan import CARDS
-from lens.train.recompute import keep_for_the_way_back
-from lens.train.settings import RunSettings
-from lens.train.stages.denoiser import picture_errors
-from lens.train.stages.settings import DenoiserSettings
+from lens.train.optimizer import build_optimizers
+from lens.train.settings.run import RunSettings
+from lens.train.settings.stages import DenoiserSettings
+from lens.train.stages.text_to_image import picture_errors
 from lens.train.step import Run, train_step
-from lens.train.store import Sample
+from lens.train.trainer import compile_repeated_blocks
 
 RECIPE = Path("recipes/lens/pretrain_mixed.yaml")
 TEXT_TOKENS = (40, 250)

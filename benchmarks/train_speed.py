@@ -25,8 +25,8 @@ from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompt_template import encode_prompts
 from lens.nano.tasks import training_example
 from lens.nano.world.scenes import draw
-from lens.train.encoders import Encoders, fill
-from lens.train.store import Store
+from lens.train.data.encode import Encoders, fill
+from lens.train.data.latent_cache import Store
 
 LEAST_RATIO = 1.5
 LAYERS = (0, 1, 2, 3)

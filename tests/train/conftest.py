@@ -110,12 +110,12 @@ def stopped_at() -> Callable[..., Any]:
 @pytest.fixture(scope="session", autouse=True)
 def _small_probes():
     """Fewer pictures a shard, a probe and an export than a real run has."""
-    from lens.train import example_cache
-    from lens.train.stages import language, pretrain, vae
+    from lens.train.data import nano_cache
+    from lens.train.stages import language, nano_pretrain, vae
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(example_cache, "SHARD", 8)
-        patch.setattr(pretrain, "SHARD", 8)
+        patch.setattr(nano_cache, "SHARD", 8)
+        patch.setattr(nano_pretrain, "SHARD", 8)
         crops = vae.VaeStage._crops
         patch.setattr(vae.VaeStage, "_crops", lambda stage, first, count: crops(stage, first, min(count, 20)))
         loss = language.LanguageStage._loss
@@ -156,7 +156,7 @@ def settings_and_stage(values_of) -> Callable[..., tuple[Any, Any]]:
 @pytest.fixture(scope="session")
 def fitted(settings_and_stage) -> Callable[..., Finished]:
     """Train a tiny stage in a folder, if asked with a stop signal at a step."""
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     def train(name: str, out: Path, interrupt_at: int | None = None, **changes: Any) -> Finished:
         settings, stage = settings_and_stage(name, out, **changes)

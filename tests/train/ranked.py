@@ -9,21 +9,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lens.train import example_cache
+from lens.train.data import nano_cache
 from lens.train.run import train
-from lens.train.stages import pretrain
+from lens.train.stages import nano_pretrain
 
 
 def train_small(recipe: Path, overrides: Sequence[str] = (), kill_at: int = -1) -> None:
-    objective = pretrain.PretrainStage.objective
+    objective = nano_pretrain.PretrainStage.objective
 
-    def killing(stage: pretrain.PretrainStage, step: int, index: int):
+    def killing(stage: nano_pretrain.PretrainStage, step: int, index: int):
         if (step, index) == (kill_at, 0):
             os.kill(os.getpid(), signal.SIGKILL)
         return objective(stage, step, index)
 
-    pretrain.PretrainStage.objective = killing  # type: ignore[method-assign]
-    example_cache.SHARD = pretrain.SHARD = 8
+    nano_pretrain.PretrainStage.objective = killing  # type: ignore[method-assign]
+    nano_cache.SHARD = nano_pretrain.SHARD = 8
     train(recipe, list(overrides))
 
 

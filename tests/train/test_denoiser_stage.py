@@ -54,7 +54,7 @@ def losses_of(out) -> list[float]:
 
 def test_the_store_gives_the_very_tensors_of_the_encoders(assembled, pictures, finished):
     from lens.data.image_text_dataset import CaptionedSettings, captioned
-    from lens.train.encoders import Encoders
+    from lens.train.data.encode import Encoders
 
     _, stage = assembled()
     encoders = Encoders(finished("pretrain").out / "export", (0, 1, 2, 3), torch.device("cpu"), torch.float32)
@@ -84,7 +84,7 @@ def test_an_update_sees_its_packs_and_counts_every_picture_the_same(assembled):
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assembled, stopped_at, tmp_path, lora
 ):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled("whole", lora=lora, held_out=1)
     whole = fit(stage, settings)
@@ -101,7 +101,7 @@ def test_a_lora_leaves_the_model_alone_and_is_read_by_the_pipeline_in_both_key_s
     assembled, tmp_path, finished
 ):
     from lens import LensPipeline
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     quick = {"lr": 0.1, "warmup_steps": 0}
     settings, stage = assembled(lora={"rank": 3, "alpha": 6}, previews=["a fox"], optimizer=quick)
@@ -130,7 +130,7 @@ def test_a_lora_leaves_the_model_alone_and_is_read_by_the_pipeline_in_both_key_s
 
 def test_a_denoiser_from_nothing_is_exported_as_diffusers_lays_it_out(assembled, tmp_path):
     from lens.models.denoiser import LensTransformer2DModel
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     _, like = assembled("like")
     config = {name: value for name, value in like.trained.config.items() if not name.startswith("_")}
@@ -145,7 +145,7 @@ def test_a_denoiser_from_nothing_is_exported_as_diffusers_lays_it_out(assembled,
 @pytest.mark.parametrize("lora", [None, {"rank": 8, "alpha": 8}])
 def test_one_pack_can_be_learned_by_heart(assembled, lora):
     from lens.train.ema import Ema
-    from lens.train.optim import build_optimizers
+    from lens.train.optimizer import build_optimizers
     from lens.train.step import Run, train_step
 
     quick = {"lr": 1e-2, "schedule": "cosine", "warmup_steps": 2}

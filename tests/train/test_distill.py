@@ -17,8 +17,8 @@ from tiny_models import randomise
 from lens.core.noise import generator_for
 from lens.errors import SettingError
 from lens.losses.distillation import levels_between, student_times
-from lens.train.discriminator import AttentionPool
-from lens.train.optim import build_optimizers
+from lens.train.optimizer import build_optimizers
+from lens.train.post_training.discriminator import AttentionPool
 
 CYCLE = 3
 """Updates of a cycle here: two of the critics, one of the student."""
@@ -113,7 +113,7 @@ def numbers_in(out: Path) -> list[dict[str, float]]:
 
 @WHOLE_AND_LORA
 def test_each_update_is_of_its_own_roles_and_the_teacher_stays_what_it_was(assembled, lora):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(lora=lora, steps=2 * CYCLE)
     watched = Watched(stage)
@@ -128,7 +128,7 @@ def test_each_update_is_of_its_own_roles_and_the_teacher_stays_what_it_was(assem
 
 
 def test_the_fake_model_moves_a_share_of_the_way_to_the_student(assembled):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(steps=CYCLE, ida_share=0.25)
     watched = Watched(stage)
@@ -148,7 +148,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_for_all_roles_to_the_bit(
     assembled, stopped_at, tmp_path, lora, stop_at
 ):
     """Also where the first cycle was broken off, and the student had not been updated at all."""
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled("whole", lora=lora)
     whole = fit(stage, settings)
@@ -249,7 +249,7 @@ def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(asse
 
 
 def test_a_student_learns_to_step_as_far_as_its_teacher_in_several(assembled):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(
         student_steps=1, teacher_substeps=8, steps=40, micro_batches=1, **TRAJECTORY,
@@ -345,7 +345,7 @@ def test_the_student_is_asked_at_the_samplers_levels_one_step_for_a_whole_update
 
 
 def test_the_fake_model_learns_what_the_student_draws_and_heads_tell_it_from_real(assembled):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(
         steps=40, critic_updates=60, optimizer={"lr": 3e-3, "rates": {"heads": 2e-2}, "warmup_steps": 0}
@@ -364,7 +364,7 @@ def test_a_student_of_lora_is_read_by_the_pipeline_and_fused_gives_the_trainers_
     assembled, tmp_path, teacher
 ):
     from lens import LensPipeline
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(lora=LORA, steps=2 * CYCLE, optimizer={"lr": 0.05, "warmup_steps": 0})
     run = fit(stage, settings)
@@ -387,7 +387,7 @@ def test_a_student_of_lora_is_read_by_the_pipeline_and_fused_gives_the_trainers_
 
 def test_a_whole_student_is_a_pipeline_that_draws_in_its_own_steps_without_guidance(assembled, tmp_path):
     from lens import LensPipeline
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(steps=CYCLE, probe_every=CYCLE, variant="nano")
     run = fit(stage, settings)
@@ -411,7 +411,7 @@ def test_a_whole_student_is_a_pipeline_that_draws_in_its_own_steps_without_guida
 
 
 def test_pictures_of_ones_own_come_in_batches_of_one_size_and_all_count_the_same(assembled, tmp_path):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -438,7 +438,7 @@ def test_pictures_of_ones_own_come_in_batches_of_one_size_and_all_count_the_same
 
 
 def test_two_ranks_make_the_losses_of_one(values, tmp_path, assembled):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled("one", steps=2 * CYCLE)
     fit(stage, settings)

@@ -24,18 +24,18 @@ def run(tmp_path, monkeypatch):
     """The recipe's own network, losses and schedule over the encoders that ship, on few examples."""
     from lens.config import read_recipe
     from lens.models.checkpoints.registry import resolve_model
-    from lens.train import example_cache
+    from lens.train.data import nano_cache
     from lens.train.ema import Ema
-    from lens.train.optim import build_optimizers
-    from lens.train.stages import pretrain
+    from lens.train.optimizer import build_optimizers
+    from lens.train.stages import nano_pretrain
     from lens.train.step import Run
 
-    for module in (example_cache, pretrain):
+    for module in (nano_cache, nano_pretrain):
         monkeypatch.setattr(module, "SHARD", 16)
     nano = resolve_model("lens-nano")
     paths = {"vae": nano / "vae", "text": nano, "cache": tmp_path / "cache"}
-    settings = pretrain.PretrainSettings.of(read_recipe(ROOT / RECIPE) | SMALL | paths)
-    stage = pretrain.PretrainStage(settings)
+    settings = nano_pretrain.PretrainSettings.of(read_recipe(ROOT / RECIPE) | SMALL | paths)
+    stage = nano_pretrain.PretrainStage(settings)
     optimizer = build_optimizers(stage.trained, settings.optimizer)
     return Run(settings, stage.trained.train(), optimizer, Ema(stage.trained, 0.9), stage.objective)
 

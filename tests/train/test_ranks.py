@@ -15,7 +15,7 @@ from ranked import train_small
 
 from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
-from lens.train.parallel import Ranks
+from lens.train.distributed import Ranks
 
 STEPS = 10
 CHANGES = {

@@ -67,7 +67,7 @@ def lines_of(out: Path, having: str = "loss") -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("lora", [None, {"rank": 3, "alpha": 6}], ids=["whole", "adapters"])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(assembled, stopped_at, tmp_path, lora):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled("whole", lora=lora)
     whole = fit(stage, settings)
@@ -142,7 +142,7 @@ def test_prompts_that_are_drawn_without_fault_are_left_out(assembled, tmp_path):
 def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_they_are_many(
     assembled, tmp_path
 ):
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(judge=Brightness(unjudged=""))
     run = fit(stage, settings)
@@ -169,7 +169,7 @@ def test_a_run_whose_pictures_become_alike_ends(assembled):
 def test_what_is_exported_draws_the_trainers_pictures(assembled, model, tmp_path, lora):
     from lens import LensPipeline
     from lens.models.denoiser import LensTransformer2DModel
-    from lens.train.loop import fit
+    from lens.train.trainer import fit
 
     settings, stage = assembled(lora=lora)
     run = fit(stage, settings)

@@ -94,7 +94,7 @@ def test_a_sample_grid_is_saved_with_the_probe_of_stages_that_make_pictures(fini
 @pytest.mark.parametrize(("name", "share_left"), [("vae", 0.4), ("language", 0.2), ("pretrain", 0.6)])
 def test_one_batch_can_be_learned_by_heart(name, share_left, settings_and_stage, tmp_path):
     from lens.train.ema import Ema
-    from lens.train.optim import build_optimizers
+    from lens.train.optimizer import build_optimizers
     from lens.train.step import Run, train_step
 
     quick = {"lr": 5e-3, "muon_lr": 0.03, "schedule": "cosine", "warmup_steps": 2}

@@ -11,7 +11,7 @@ from tiny_models import DENOISER_CONFIG, tiny_qwen3, tiny_qwen3_tokenizer, tiny_
 
 from lens.config import merged, read_recipe
 from lens.models.denoiser import LensTransformer2DModel
-from lens.train.bill import runs_of
+from lens.train.cost.from_recipe import runs_of
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "toy" / "pretrain.yaml"
 
@@ -43,8 +43,8 @@ def folders(tmp_path):
 
 
 def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
-    from lens.train.loop import fit
     from lens.train.run import settings_of, stage_of
+    from lens.train.trainer import fit
 
     model, pictures = folders
     small = {

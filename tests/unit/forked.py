@@ -19,7 +19,7 @@ from typing import Any
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
     "torch.distributed.fsdp", "peft", "lens.sampling.pipeline", "lens.app.main", "lens.train.run",
-    "lens.train.loop", "lens.train.stages.pretrain", "lens.train.stages.rl", "lens.train.stages.distill",
+    "lens.train.trainer", "lens.train.stages.nano_pretrain", "lens.train.stages.rl", "lens.train.stages.distill",
 ])  # fmt: skip
 
 

@@ -114,8 +114,8 @@ def _denoiser_plan(
     recipe: Path, overrides: list[str] | None, text_tokens: int | None, gpu: str, gpus: int,
     mfu: float | None, price: float | None,
 ) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
-    from lens.train.bill import runs_of, share_of_peak
-    from lens.train.plan import facts, plan_of, told
+    from lens.train.cost.from_recipe import runs_of, share_of_peak
+    from lens.train.cost.training import facts, plan_of, told
 
     runs = runs_of(recipe, overrides, text_tokens)
     share, source = share_of_peak(recipe, gpu, mfu)
@@ -127,8 +127,8 @@ def _post_training_plan(
     values: dict[str, Any], recipe: Path, text_tokens: int | None, gpu: str, gpus: int,
     mfu: float | None, price: float | None,
 ) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
-    from lens.train.bill_post_training import post_training_of
-    from lens.train.plan_post_training import post_training_facts, post_training_plan_of, post_training_told
+    from lens.train.cost.from_post_training_recipe import post_training_of
+    from lens.train.cost.post_training import post_training_facts, post_training_plan_of, post_training_told
     from lens.train.run import settings_of
 
     settings = settings_of(values["stage"], values, str(recipe))

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from lens.train.plan import CARDS
+from lens.train.cost.training import CARDS
 
 
 def chosen_device(name: str) -> torch.device:

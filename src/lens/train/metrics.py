@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from lens.errors import SettingError
-from lens.train.settings import RunSettings
+from lens.train.settings.run import RunSettings
 
 RUN_NAME = "tracker_run.txt"
 """File of a run's folder that holds its name in the tracker: a run that goes on is the same run there."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lens.train.parallel import like, whole
+from lens.train.distributed import like, whole
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz step of that source: quick to reach singular values near 1."""

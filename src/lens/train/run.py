@@ -23,8 +23,8 @@ def trained(settings: Any) -> Path:
     import torch  # late: a wrong recipe is told at once
 
     from lens.train.devices import chosen_device
-    from lens.train.loop import fit
-    from lens.train.parallel import ranks_of
+    from lens.train.distributed import ranks_of
+    from lens.train.trainer import fit
 
     stage = stage_of(settings.stage)
     if settings.threads:
@@ -57,12 +57,12 @@ def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
 
 def settings_of(name: str, values: dict[str, Any], source: str) -> Any:
     """Return the validated settings of a stage."""
-    from lens.train.stages import distill_settings, rl_settings, settings
+    from lens.train.settings import distill, rl, stages
 
     kinds: Any = {
-        "vae": settings.VaeSettings, "language": settings.LanguageSettings,
-        "pretrain": settings.PretrainSettings, "denoiser": settings.DenoiserSettings,
-        "rl": rl_settings.RlSettings, "distill": distill_settings.DistillSettings,
+        "vae": stages.VaeSettings, "language": stages.LanguageSettings,
+        "pretrain": stages.PretrainSettings, "denoiser": stages.DenoiserSettings,
+        "rl": rl.RlSettings, "distill": distill.DistillSettings,
     }  # fmt: skip
     return kinds[name].of(values, source)
 
@@ -78,7 +78,7 @@ def stage_of(name: str) -> Any:
 
         return LanguageStage
     if name == "denoiser":
-        from lens.train.stages.denoiser import DenoiserStage
+        from lens.train.stages.text_to_image import DenoiserStage
 
         return DenoiserStage
     if name == "rl":
@@ -89,6 +89,6 @@ def stage_of(name: str) -> Any:
         from lens.train.stages.distill import DistillStage
 
         return DistillStage
-    from lens.train.stages.pretrain import PretrainStage
+    from lens.train.stages.nano_pretrain import PretrainStage
 
     return PretrainStage

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lens.losses.base import Objective, Work
+from lens.train.distributed import Ranks, whole
 from lens.train.ema import Ema, is_of
-from lens.train.guard import Guard
-from lens.train.optim import Optimizers, lr_at
-from lens.train.parallel import Ranks, whole
-from lens.train.settings import RunSettings
+from lens.train.gradient_guard import Guard
+from lens.train.optimizer import Optimizers, lr_at
+from lens.train.settings.run import RunSettings
 
 
 @dataclass

@@ -21,7 +21,7 @@ from lens.models.checkpoints.diffusers_folder import (
 )
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.single_file import load_denoiser
-from lens.train.encoders import Encoders
+from lens.train.data.encode import Encoders
 
 OTHERS = ("scheduler", "text_encoder", "tokenizer", "vae")
 

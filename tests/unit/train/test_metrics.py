@@ -10,10 +10,10 @@ from torch import nn
 
 from lens.errors import SettingError
 from lens.losses.base import Objective
-from lens.train.loop import fit
 from lens.train.metrics import Metrics, tracker_of
 from lens.train.run import train
-from lens.train.settings import RunSettings
+from lens.train.settings.run import RunSettings
+from lens.train.trainer import fit
 
 LANGUAGE = Path(__file__).parents[3] / "recipes" / "nano" / "language.yaml"
 TRACKER = """

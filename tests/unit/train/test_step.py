@@ -7,8 +7,8 @@ from torch import nn
 from lens.errors import SettingError
 from lens.losses.base import Objective, Work
 from lens.train.ema import Ema
-from lens.train.optim import build_optimizers
-from lens.train.settings import RunSettings
+from lens.train.optimizer import build_optimizers
+from lens.train.settings.run import RunSettings
 from lens.train.step import Run, train_step
 
 PIXELS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))

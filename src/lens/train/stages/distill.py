@@ -44,20 +44,20 @@ from lens.sampling.guided_denoiser import guided_prediction
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.prompt_embeds import TextBatch
 from lens.sampling.solvers import solve_adams_bashforth
-from lens.train.adapters import adapter_in, export_adapter
-from lens.train.batches import Batch, Batches, NanoBatches, StoredBatches
+from lens.train.activation_checkpointing import keep_for_the_way_back
+from lens.train.cost.flops import forward_flops
+from lens.train.data.batch import Batch, Batches, NanoBatches, StoredBatches
+from lens.train.data.encode import Encoders, fill
+from lens.train.data.latent_cache import Store
+from lens.train.data.nano_cache import Source
 from lens.train.devices import autocast, chosen_device
-from lens.train.discriminator import Features, Heads, middle_blocks
-from lens.train.encoders import Encoders, fill
-from lens.train.example_cache import Source
-from lens.train.flops import forward_flops
-from lens.train.pictures import previewed
-from lens.train.recompute import keep_for_the_way_back
-from lens.train.roles import BASE, Roles
-from lens.train.stages.distill_settings import DistillSettings
-from lens.train.stages.nano_probe import NanoProbe
-from lens.train.stages.settings import sizes_of
-from lens.train.store import Store
+from lens.train.lora import adapter_in, export_adapter
+from lens.train.post_training.discriminator import Features, Heads, middle_blocks
+from lens.train.post_training.policies import BASE, Roles
+from lens.train.sample_grid import previewed
+from lens.train.settings.distill import DistillSettings
+from lens.train.settings.stages import sizes_of
+from lens.train.stages.nano_eval import NanoProbe
 
 STUDENT, FAKE, HEADS = "student", "fake", "heads"
 

@@ -19,7 +19,7 @@ from lens.models.text_encoder import LensGptOssEncoder
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.tasks import training_example
 from lens.train.devices import autocast, chosen_device
-from lens.train.stages.settings import LanguageSettings
+from lens.train.settings.stages import LanguageSettings
 
 HELD_OUT = 2**31
 """Captions from this item on are never trained on."""

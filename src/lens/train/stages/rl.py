@@ -29,17 +29,17 @@ from lens.rl.rewards.pool import RewardPool, gathered
 from lens.rl.rewards.settings import reward_of
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.prompt_embeds import TextBatch
-from lens.train.adapters import adapter_in, export_adapter
+from lens.train.cost.flops import forward_flops
+from lens.train.data.encode import Encoders
 from lens.train.devices import autocast, chosen_device
-from lens.train.encoders import Encoders
-from lens.train.flops import forward_flops
-from lens.train.parallel import of_all_ranks, own_rank
-from lens.train.pictures import grid_of
-from lens.train.roles import BASE, Roles
-from lens.train.rollouts import Drawer, judged, mean_parts, screened
-from lens.train.stages.nano_probe import NanoProbe
-from lens.train.stages.rl_settings import RlSettings
-from lens.train.stages.settings import sizes_of
+from lens.train.distributed import of_all_ranks, own_rank
+from lens.train.lora import adapter_in, export_adapter
+from lens.train.post_training.policies import BASE, Roles
+from lens.train.post_training.rollout import Drawer, judged, mean_parts, screened
+from lens.train.sample_grid import grid_of
+from lens.train.settings.rl import RlSettings
+from lens.train.settings.stages import sizes_of
+from lens.train.stages.nano_eval import NanoProbe
 
 THETA, OLD = "theta", "old"
 SMOOTHING = 0.9

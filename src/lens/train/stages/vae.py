@@ -14,9 +14,9 @@ from lens.losses.autoencoder import reconstruction_loss
 from lens.losses.base import Objective, Work
 from lens.nano.world.crops import random_crop
 from lens.train.devices import autocast, chosen_device
-from lens.train.latent_pruning import without_unused_channels
-from lens.train.pictures import grid_of
-from lens.train.stages.settings import VaeSettings
+from lens.train.sample_grid import grid_of
+from lens.train.settings.stages import VaeSettings
+from lens.train.stages.latent_pruning import without_unused_channels
 
 HELD_OUT = 2**31
 """Crops from this item on are never trained on."""

@@ -1,0 +1,1 @@
+"""Cost estimates of training runs."""

@@ -1,0 +1,1 @@
+"""Training batches, and the latents and text features they are read from."""

@@ -1,0 +1,100 @@
+"""Batches of real pictures of one size with their texts, for stages that roll a student out beside them.
+
+From the cache of the nano world, or from a store of encoded pictures. Which samples make up a batch follows
+from (seed, step, index) alone. Letters: B batch, C latent channels, h and w latent cells, L captured layers,
+T text tokens, E their width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lens.models.prompt_template import no_text, pad_features
+from lens.train.data import nano_cache
+from lens.train.data.batch_sampler import Packs
+from lens.train.data.latent_cache import Store
+from lens.train.data.nano_cache import Source, cached_bucket
+
+
+class Batch(NamedTuple):
+    """Pictures of one size, and what the denoiser reads of their captions."""
+
+    latents: Tensor
+    """(B, C, h, w), float32."""
+    features: list[Tensor]
+    """L of (B, T, E)."""
+    mask: Tensor
+    """(B, T), True for real tokens."""
+    share: float = 1.0
+    """What a mean over this batch counts in its update, so that every picture counts the same."""
+
+    def to(self, device: torch.device) -> "Batch":
+        features = [layer.to(device) for layer in self.features]
+        return self._replace(latents=self.latents.to(device), features=features, mask=self.mask.to(device))
+
+    def without_text(self) -> "Batch":
+        features, mask = no_text(self.features)
+        return self._replace(features=features, mask=mask)
+
+    def times(self, count: int) -> "Batch":
+        """Return the batch so many times, one after another."""
+        features = [torch.cat([layer] * count) for layer in self.features]
+        mask = torch.cat([self.mask] * count)
+        return self._replace(latents=torch.cat([self.latents] * count), features=features, mask=mask)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        return self.latents.shape[2], self.latents.shape[3]
+
+    @property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Return the image and text tokens of each picture."""
+        h, w = self.cells
+        return [(h * w, int(text)) for text in self.mask.sum(1).tolist()]
+
+
+class Batches(Protocol):
+    def of(self, step: int, index: int) -> Batch:
+        """Return a micro-batch of an update."""
+        ...
+
+
+class NanoBatches:
+    """Examples of the nano world; each batch is of one size, drawn anew."""
+
+    def __init__(
+        self, source: Source, cache: Path, sizes: Sequence[tuple[int, int]], layers: Sequence[int],
+        examples: int, count: int, seed: int,
+    ):  # fmt: skip
+        """Share distinct examples out over the sizes, and draw so many a batch."""
+        num_shards = examples // (len(sizes) * nano_cache.SHARD)
+        self._buckets = [cached_bucket(cache, source, size, layers, num_shards) for size in sizes]
+        self._count, self._seed = count, seed
+
+    def of(self, step: int, index: int) -> Batch:
+        rng = np.random.default_rng([self._seed, step, index])
+        examples = self._buckets[rng.integers(len(self._buckets))].draw(rng, self._count)
+        return Batch(examples.latents, examples.features, examples.mask)
+
+
+class StoredBatches:
+    """Samples of a store, as many of one size as fit a budget of image tokens."""
+
+    def __init__(self, store: Store, keys: list[str], tokens: int, micro_batches: int, seed: int):
+        self._store, self._keys, self._micro_batches = store, keys, micro_batches
+        sizes = [store.cells(key) for key in keys]
+        names = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
+        lengths = [h * w for h, w in sizes]
+        self._packs = Packs(lengths, tokens, seed, groups=[names[size] for size in sizes])
+
+    def of(self, step: int, index: int) -> Batch:
+        packs = self._packs.of_step(step, self._micro_batches)
+        samples = [self._store[self._keys[item]] for item in packs[index]]
+        latents = torch.stack([sample.latents.float() for sample in samples])                   # (B, C, h, w)
+        features, mask = pad_features([sample.features.unbind(0) for sample in samples])
+        share = len(samples) * self._micro_batches / sum(map(len, packs))
+        return Batch(latents, features, mask, share)

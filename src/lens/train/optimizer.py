@@ -1,0 +1,120 @@
+"""The optimizers of a run and the learning rate at any step."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lens.errors import SettingError
+from lens.train.ema import is_of
+from lens.train.muon import Muon
+from lens.train.settings.run import OptimizerSettings
+
+COSINE_FLOOR = 0.02
+"""Share of the learning rate that is left at the end of a cosine schedule."""
+
+
+class Optimizers:
+    """One or two optimizers that step as one; every group keeps the ratio of its rate to the run's."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer], lr: float):
+        self.parts, self._lr = parts, lr
+        for group in self._groups():
+            group["ratio"] = group["lr"] / lr
+
+    def set_lr(self, lr: float) -> None:
+        self._lr = lr
+        for group in self._groups():
+            group["lr"] = lr * group["ratio"]
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+
+def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimizers:
+    """Return what updates a module's trainable parameters.
+
+    AdamW, without decay on vectors; with `muon_lr` set, matrices inside the network go to Muon instead.
+    """
+    hidden = _hidden_matrices(module) if settings.muon_lr else {}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in hidden]
+    rate_of = _rates(module, settings)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for parameter in rest:
+        decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((rate_of[id(parameter)], decay), []).append(parameter)
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [{"params": members, "lr": lr, "weight_decay": decay} for (lr, decay), members in groups.items()],
+            lr=settings.lr, betas=settings.betas, fused=True,
+        )
+    ]  # fmt: skip
+    _prepare(parts[0])
+    if hidden:
+        parts.append(Muon(list(hidden.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay))
+    return Optimizers(parts, settings.lr)
+
+
+def _prepare(optimizer: torch.optim.Optimizer) -> None:
+    """Give every weight at once what AdamW gives it at its first update.
+
+    Where models take turns, a run may be saved before each had one, and a checkpoint holds all or nothing.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
+
+
+def _rates(module: nn.Module, settings: OptimizerSettings) -> dict[int, float]:
+    """Return the learning rate of each trainable parameter by identity.
+
+    Raises: SettingError for a part that nothing trained belongs to.
+    """
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    rates = {id(parameter): settings.lr for parameter in trained.values()}
+    for part, rate in settings.rates.items():
+        members = [parameter for name, parameter in trained.items() if is_of(name, (part,))]
+        if not members:
+            raise SettingError("optimizer.rates", part, "a word of the names of weights that are trained")
+        rates.update({id(parameter): rate for parameter in members})
+    return rates
+
+
+def _hidden_matrices(module: nn.Module) -> dict[int, Tensor]:
+    """Return the weights of linear and convolution layers by identity; embeddings are tables, not maps."""
+    layers = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    return {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}
+
+
+def lr_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:
+    """Return the learning rate of the update number `step`, counted from 0."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - settings.warmup_steps) / max(1, num_steps - settings.warmup_steps)
+    return settings.lr * (COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
