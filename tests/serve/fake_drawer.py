@@ -8,7 +8,7 @@ from PIL import Image
 
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.sampling.image_metadata import FileUsed, LoraUsed, PictureSettings
-from lens.serve.requests import (
+from lens.serve.engine.request import (
     Done,
     Drawing,
     DrawRequest,
@@ -18,7 +18,7 @@ from lens.serve.requests import (
     Preview,
     Waiting,
 )
-from lens.serve.tickets import EngineTicket
+from lens.serve.engine.request_handle import EngineTicket
 
 MODELS = [
     OfferedModel("lens-nano-turbo", 4, 1.0, 128, "nano-turbo"),

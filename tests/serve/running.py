@@ -11,10 +11,10 @@ import openai
 import uvicorn
 from fake_drawer import FakeDrawer
 
-from lens.serve.http import create_app
-from lens.serve.making import NO_HOOKS
-from lens.serve.settings import ServerSettings
-from lens.serve.store import open_store
+from lens.serve.api.app import create_app
+from lens.serve.api.generation import NO_HOOKS
+from lens.serve.settings.server import ServerSettings
+from lens.serve.storage.server_state import open_store
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from running import client_of, serving, until
 
 from lens.app.main import main
 from lens.errors import SettingError
-from lens.serve.settings import Limits, ServerSettings
+from lens.serve.settings.server import Limits, ServerSettings
 
 PROMPT = "a fox"
 
@@ -99,7 +99,7 @@ def test_pages_of_other_origins_may_call_where_the_operator_says_so(server):
 
 
 def test_a_key_that_is_taken_away_stops_working(tmp_path, monkeypatch):
-    monkeypatch.setattr("lens.serve.http_guard.KEYS_KNOWN_S", 0.0)
+    monkeypatch.setattr("lens.serve.api.middleware.KEYS_KNOWN_S", 0.0)
     with serving(tmp_path) as server:
         assert httpx2.get(f"{server.base}/v1/models").status_code == 200
         assert not httpx2.get(f"{server.base}/v1/models").headers.get("access-control-allow-origin")

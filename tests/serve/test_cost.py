@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lens.serve.cost import GUESSED_RATE_S, CostModel, guessed_text_tokens, work_of
-from lens.serve.requests import DrawRequest
+from lens.serve.engine.cost_model import GUESSED_RATE_S, CostModel, guessed_text_tokens, work_of
+from lens.serve.engine.request import DrawRequest
 
 PLAIN = DrawRequest("turbo", "x" * 40, seed=0, height=96, width=176, steps=4, guidance=1.0)
 IMAGE, TEXT = 6 * 11, 20 + 10

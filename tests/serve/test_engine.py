@@ -12,9 +12,9 @@ from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.lora_formats import LowRank, write_adapter
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
-from lens.serve.engine import Engine
-from lens.serve.offered import Offered
-from lens.serve.requests import Done, Drawing, DrawRequest, Failed, LoraWanted, Preview
+from lens.serve.engine.engine import Engine
+from lens.serve.engine.model_registry import Offered
+from lens.serve.engine.request import Done, Drawing, DrawRequest, Failed, LoraWanted, Preview
 
 WAIT_S = 60.0
 MODELS = ("lens-nano-turbo", "lens-nano-base")

@@ -19,13 +19,13 @@ from lens.errors import (
     QueueFullError,
     SettingError,
 )
-from lens.serve import slots
-from lens.serve.cost import work_of
-from lens.serve.engine import Engine
-from lens.serve.engine_settings import EngineSettings
-from lens.serve.offered import Offered
-from lens.serve.requests import Done, Drawing, DrawRequest, Failed, LoraWanted, Waiting
-from lens.serve.tickets import EngineTicket
+from lens.serve.engine import batching
+from lens.serve.engine.cost_model import work_of
+from lens.serve.engine.engine import Engine
+from lens.serve.engine.model_registry import Offered
+from lens.serve.engine.request import Done, Drawing, DrawRequest, Failed, LoraWanted, Waiting
+from lens.serve.engine.request_handle import EngineTicket
+from lens.serve.settings.engine import EngineSettings
 
 WAIT_S = 60.0
 DOT = DrawRequest("lens-nano-turbo", "a star", seed=0, height=64, width=64, steps=2, guidance=1.0)
@@ -239,7 +239,7 @@ def test_an_error_of_one_picture_is_no_other_pictures(engine, tmp_path):
 
 
 def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkeypatch):
-    whole, sizes = slots.packed_velocities, []
+    whole, sizes = batching.packed_velocities, []
 
     def small_memory(denoiser, pack):
         sizes.append(len(pack))
@@ -249,7 +249,7 @@ def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkey
 
     with Engine(offered) as engine:
         engine.wait_until_ready(WAIT_S)
-        monkeypatch.setattr(slots, "packed_velocities", small_memory)
+        monkeypatch.setattr(batching, "packed_velocities", small_memory)
         with held(engine):
             tickets = [engine.submit(replace(DOT, seed=seed)) for seed in range(5)]
         for ticket in tickets:
@@ -261,10 +261,10 @@ def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkey
             ticket.result(WAIT_S)
         assert max(sizes) <= 2  # what memory holds is remembered
 
-        monkeypatch.setattr(slots, "packed_velocities", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        monkeypatch.setattr(batching, "packed_velocities", lambda *_: (_ for _ in ()).throw(MemoryError()))
         with pytest.raises(MemoryNeedError):
             engine.submit(DOT).result(WAIT_S)
-        monkeypatch.setattr(slots, "packed_velocities", whole)
+        monkeypatch.setattr(batching, "packed_velocities", whole)
         engine.submit(DOT).result(WAIT_S)
 
 

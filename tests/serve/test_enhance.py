@@ -9,10 +9,10 @@ from running import serving, until
 
 from lens.app.serve import hooks_of
 from lens.sampling.image_metadata import read_settings
-from lens.serve.enhance import INSTRUCTION
-from lens.serve.gallery import Gallery
-from lens.serve.settings import ServerSettings
-from lens.serve.studio_events import StudioEvents
+from lens.serve.api.prompt_enhancer import INSTRUCTION
+from lens.serve.settings.server import ServerSettings
+from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.handlers import StudioEvents
 
 PROMPT = "a fox"
 WRITTEN = "A red fox in fresh snow at dawn, seen from the side."

@@ -3,7 +3,7 @@
 import pytest
 
 from lens.errors import QueueFullError
-from lens.serve.fair_queue import FairQueue
+from lens.serve.engine.fair_queue import FairQueue
 
 
 def queue(max_count=1000, max_seconds=1e6):

@@ -16,9 +16,9 @@ from running import serving, until
 
 from lens.errors import ModerationError
 from lens.sampling.image_metadata import read_settings
-from lens.serve.making import Hooks
-from lens.serve.parameters import Generation, JobBody
-from lens.serve.provenance import TRAINED_MODEL
+from lens.serve.api.generation import Hooks
+from lens.serve.api.schemas import Generation, JobBody
+from lens.serve.safety.provenance import TRAINED_MODEL
 
 JSON = {"content-type": "application/json"}
 PROMPT = "a red apple on a blue background"

@@ -252,7 +252,7 @@ def test_on_a_read_only_database_reading_goes_on_and_nothing_is_lost(slow):
 
 def test_two_servers_cannot_hold_one_folder(server):
     from lens.errors import SettingError
-    from lens.serve.store import open_store
+    from lens.serve.storage.server_state import open_store
 
     with pytest.raises(SettingError, match="no other server"):
         open_store(server.settings)

@@ -12,10 +12,10 @@ from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
 from lens.sampling.image_metadata import PictureSettings
-from lens.serve.database import MIGRATIONS, Database, StorageError
-from lens.serve.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, Jobs
-from lens.serve.keys import Keys
-from lens.serve.pictures_store import PicturesStore
+from lens.serve.storage.api_keys import Keys
+from lens.serve.storage.blob_store import PicturesStore
+from lens.serve.storage.database import MIGRATIONS, Database, StorageError
+from lens.serve.storage.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, Jobs
 
 SETTINGS = PictureSettings(
     prompt="a fox", seed=3, width=48, height=32, steps=4, guidance=1.0, solver="euler",
@@ -217,7 +217,7 @@ def test_a_server_draws_its_jobs_from_either(store):
 
 
 def test_of_two_servers_on_one_database_either_sees_and_cancels_the_others_jobs(store, monkeypatch):
-    monkeypatch.setattr("lens.serve.runner.KEEP_EVERY_S", 0.1)
+    monkeypatch.setattr("lens.serve.api.job_worker.KEEP_EVERY_S", 0.1)
     shared = {"database_url": store.url, "pictures_url": str(store.folder / "pictures")}
     with (
         serving(store.folder / "one", FakeDrawer(step_s=0.5), name="one", **shared) as one,

@@ -12,9 +12,9 @@ from running import answering
 from starlette.routing import Mount
 
 from lens.app.serve import app_of
-from lens.serve.making import NO_HOOKS
-from lens.serve.settings import ServerSettings
-from lens.serve.store import open_store
+from lens.serve.api.generation import NO_HOOKS
+from lens.serve.settings.server import ServerSettings
+from lens.serve.storage.server_state import open_store
 
 JOIN = "/gradio_api/queue/join"
 LOGIN_PAGE = {

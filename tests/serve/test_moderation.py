@@ -17,8 +17,8 @@ from PIL import Image
 
 from lens.errors import LensError, ModerationError, SettingError
 from lens.nano.world.scenes import draw, random_scene
-from lens.serve.moderation import DEFAULT_POLICY, Policy, against
-from lens.serve.word_rules import WordRule, plain, refused_by
+from lens.serve.safety.moderation import DEFAULT_POLICY, Policy, against
+from lens.serve.safety.word_filter import WordRule, plain, refused_by
 
 
 def scene() -> Image.Image:

@@ -20,9 +20,9 @@ from PIL import Image
 from lens.errors import LensError, SettingError
 from lens.nano.world.scenes import draw, random_scene
 from lens.sampling.image_metadata import PictureSettings, read_settings
-from lens.serve import certificates
-from lens.serve.certificates import TEST_FILE, TEST_ORGANIZATION, authority_of, read_identity
-from lens.serve.provenance import TRAINED_MODEL, Signer, SigningSettings, generator, marked
+from lens.serve.safety import certificates
+from lens.serve.safety.certificates import TEST_FILE, TEST_ORGANIZATION, authority_of, read_identity
+from lens.serve.safety.provenance import TRAINED_MODEL, Signer, SigningSettings, generator, marked
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 PEM = serialization.Encoding.PEM

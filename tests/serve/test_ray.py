@@ -18,12 +18,12 @@ from running import serving, until
 from lens.errors import Cancelled, CheckpointError, LensError, QueueFullError, SettingError
 from lens.models.checkpoints.lora_formats import LowRank, write_adapter
 from lens.sampling.pipeline import LensPipeline
-from lens.serve.engine import Engine
-from lens.serve.offered import Offered
-from lens.serve.ray_drawer import RayDrawer, connect
-from lens.serve.ray_settings import RaySettings, wanted_replicas
-from lens.serve.requests import Done, DrawRequest, Failed, LoraWanted, Preview
-from lens.serve.settings import ServerSettings
+from lens.serve.engine.engine import Engine
+from lens.serve.engine.model_registry import Offered
+from lens.serve.engine.request import Done, DrawRequest, Failed, LoraWanted, Preview
+from lens.serve.ray.router import RayDrawer, connect
+from lens.serve.settings.ray import RaySettings, wanted_replicas
+from lens.serve.settings.server import ServerSettings
 
 MODEL = "lens-nano-turbo"
 LAYER = "transformer_blocks.1.attn.img_qkv"

@@ -12,9 +12,9 @@ from running import answering, client_of, until
 
 from lens.app.serve import app_of, engine_of, hooks_of
 from lens.sampling.image_metadata import read_settings
-from lens.serve.settings import ServerSettings
-from lens.serve.store import open_store
-from lens.serve.verify import verify
+from lens.serve.safety.verify import verify
+from lens.serve.settings.server import ServerSettings
+from lens.serve.storage.server_state import open_store
 
 PROMPT = "a red apple, on a blue background"
 

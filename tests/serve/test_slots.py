@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lens.errors import MemoryNeedError
-from lens.serve.slots import Packer, Pass, packs, preview_steps
+from lens.serve.engine.batching import Packer, Pass, packs, preview_steps
 
 
 def passes(*lengths):

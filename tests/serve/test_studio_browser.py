@@ -13,10 +13,10 @@ from fake_drawer import FakeDrawer, settings_of
 from PIL import Image
 
 from lens.sampling.image_metadata import encode_picture
-from lens.serve.gallery import Gallery
-from lens.serve.making import Hooks
-from lens.serve.requests import DrawRequest
-from lens.serve.studio import mount_studio
+from lens.serve.api.generation import Hooks
+from lens.serve.engine.request import DrawRequest
+from lens.serve.studio.app import mount_studio
+from lens.serve.studio.gallery import Gallery
 
 NOT_TESTED = (
     "NOT TESTED: the studio in a browser (typing, previews, cancelling, reloading, gallery, dropping a "
@@ -275,9 +275,9 @@ def test_a_phone_shows_all_of_it_in_its_width_and_the_dark_is_remembered(browser
 
 def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
     """The engine itself behind the page; the documents' pictures are made here."""
-    from lens.serve.engine import Engine
-    from lens.serve.engine_settings import EngineSettings
-    from lens.serve.offered import Offered
+    from lens.serve.engine.engine import Engine
+    from lens.serve.engine.model_registry import Offered
+    from lens.serve.settings.engine import EngineSettings
 
     names = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
     engine = Engine(Offered.of_names(names), EngineSettings(threads=1, loads_at_start=False))

@@ -11,10 +11,10 @@ from fake_drawer import FakeDrawer, colour
 from PIL import Image
 
 from lens.errors import LensError
-from lens.serve.gallery import Gallery
-from lens.serve.making import Hooks
-from lens.serve.studio_events import FIELDS, StudioEvents, image_and_mask, loras_of, start_value
-from lens.serve.studio_html import problem
+from lens.serve.api.generation import Hooks
+from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.handlers import FIELDS, StudioEvents, image_and_mask, loras_of, start_value
+from lens.serve.studio.html import problem
 
 GIVEN = {
     "prompt": "two foxes", "model": "lens-nano-turbo", "aspect_ratio": "1:1", "base_resolution": 128,
@@ -68,7 +68,7 @@ def test_several_pictures_wait_and_say_how_many_go_before(tmp_path):
 
 
 def _requests(events, count):
-    from lens.serve.studio_form import requests_of
+    from lens.serve.studio.form import requests_of
 
     return requests_of(events.form(values(count=count)), "other")
 
@@ -130,7 +130,7 @@ def test_words_are_escaped_wherever_they_are_shown(tmp_path):
     evil = "<script>alert(1)</script>\" onerror='x'"
     last = list(events.draw(values(prompt=evil, negative_prompt=evil), "me"))[-1]
     kept = events.selected(last.last)
-    from lens.serve import studio_html as html
+    from lens.serve.studio import html as html
 
     compared = html.compared(kept, kept, [("prompt", evil, evil)])
     listing, told = events.listing("", False), problem(LensError(evil))
@@ -259,8 +259,8 @@ def test_code_of_wrong_choices_says_what_is_wrong(tmp_path):
 
 
 def test_the_page_reports_nothing_takes_the_machines_letters_and_names_every_control(tmp_path):
-    from lens.serve.studio import studio as page_of
-    from lens.serve.studio_look import theme
+    from lens.serve.studio.app import studio as page_of
+    from lens.serve.studio.theme import theme
 
     page = page_of(FakeDrawer(), Gallery(tmp_path))
     assert not page.analytics_enabled and theme()._stylesheets == []
@@ -272,7 +272,7 @@ def test_the_page_reports_nothing_takes_the_machines_letters_and_names_every_con
 def test_without_gradio_the_extra_is_named():
     script = (
         "import sys; sys.modules['gradio'] = None\n"
-        "from lens.errors import LensError\nfrom lens.serve.studio import studio\n"
+        "from lens.errors import LensError\nfrom lens.serve.studio.app import studio\n"
         "try: studio(None, None)\nexcept LensError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

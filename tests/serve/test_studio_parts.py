@@ -15,12 +15,18 @@ from PIL import Image
 from lens.errors import LensError, SettingError
 from lens.sampling.image_metadata import encode_picture, read_settings
 from lens.sampling.solvers import SOLVERS as KNOWN_SOLVERS
-from lens.serve.gallery import Gallery
-from lens.serve.parameters import Edit, Generation
-from lens.serve.requests import DrawRequest, LoraWanted
-from lens.serve.sheets import Axis, axis_names, cells, differences, parse_axis, sheet, side_by_side
-from lens.serve.snippets import as_curl, as_python, body_of
-from lens.serve.studio_form import (
+from lens.serve.api.schemas import Edit, Generation
+from lens.serve.engine.request import DrawRequest, LoraWanted
+from lens.serve.studio.contact_sheet import (
+    Axis,
+    axis_names,
+    cells,
+    differences,
+    parse_axis,
+    sheet,
+    side_by_side,
+)
+from lens.serve.studio.form import (
     MAX_SEED,
     SOLVERS,
     Form,
@@ -31,6 +37,8 @@ from lens.serve.studio_form import (
     variant_labels,
     with_seed,
 )
+from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.snippets import as_curl, as_python, body_of
 
 FORM = Form(
     prompt=" two foxes ", model="lens-nano", aspect_ratio="3:2", base_resolution=128, seed=7, guidance=2.0

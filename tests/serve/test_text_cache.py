@@ -2,7 +2,7 @@
 
 import torch
 
-from lens.serve.text_cache import TextCache
+from lens.serve.engine.prompt_cache import TextCache
 
 
 def features(text):

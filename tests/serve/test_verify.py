@@ -19,10 +19,10 @@ from lens.app.main import main
 from lens.errors import LensError, SettingError
 from lens.nano.world.scenes import draw, random_scene
 from lens.sampling.image_metadata import PictureSettings, encode_picture
-from lens.serve import certificates
-from lens.serve.certificates import authority_of
-from lens.serve.provenance import Signer, SigningSettings, marked, xmp
-from lens.serve.verify import Finding, read_trusted, verify
+from lens.serve.safety import certificates
+from lens.serve.safety.certificates import authority_of
+from lens.serve.safety.provenance import Signer, SigningSettings, marked, xmp
+from lens.serve.safety.verify import Finding, read_trusted, verify
 
 FORMATS = ("png", "jpeg", "webp")
 WIDTH_PX, HEIGHT_PX = 96, 64

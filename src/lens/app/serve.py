@@ -15,10 +15,10 @@ from lens.errors import LensError, SettingError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from lens.serve.making import Hooks
-    from lens.serve.requests import Drawer
-    from lens.serve.settings import ServerSettings
-    from lens.serve.store import Store
+    from lens.serve.api.generation import Hooks
+    from lens.serve.engine.request import Drawer
+    from lens.serve.settings.server import ServerSettings
+    from lens.serve.storage.server_state import Store
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ def remove_key(
 
 def run(settings: "ServerSettings", has_studio: bool = True) -> None:
     """Serve until a signal ends it; what was taken on is finished first."""
-    from lens.serve.database import MissingExtraError
-    from lens.serve.store import open_store
+    from lens.serve.storage.database import MissingExtraError
+    from lens.serve.storage.server_state import open_store
 
     try:
         import uvicorn  # noqa: F401
@@ -140,28 +140,28 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
 
 def engine_of(settings: "ServerSettings") -> "Drawer":
     """Return the engine, or engines on Ray, loading; the models are checked to be there."""
-    from lens.serve.offered import Offered
+    from lens.serve.engine.model_registry import Offered
 
     for name, path in settings.loras.items():
         if not path.exists():
             raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
     if settings.ray is not None:
-        from lens.serve.ray_drawer import RayDrawer
+        from lens.serve.ray.router import RayDrawer
 
         return RayDrawer(settings)
-    from lens.serve.engine import Engine
+    from lens.serve.engine.engine import Engine
 
     return Engine(Offered.of_names(settings.models, settings.loras), settings.engine)
 
 
 def hooks_of(settings: "ServerSettings") -> "Hooks":
     """Return what stands between requests and pictures: policy, marks, a language model, a tokenizer."""
-    from lens.serve.enhance import Enhancer
-    from lens.serve.making import Hooks
-    from lens.serve.moderation import Policy
-    from lens.serve.offered import Offered
-    from lens.serve.provenance import Signer, marked
-    from lens.serve.text_tokens import TextTokens
+    from lens.serve.api.generation import Hooks
+    from lens.serve.api.prompt_enhancer import Enhancer
+    from lens.serve.api.token_counter import TextTokens
+    from lens.serve.engine.model_registry import Offered
+    from lens.serve.safety.moderation import Policy
+    from lens.serve.safety.provenance import Signer, marked
 
     offered = Offered.of_names(settings.models, settings.loras)
     policy = Policy.of(settings.policy, settings.state.absolute() / "refusals.jsonl")
@@ -181,7 +181,7 @@ def app_of(
     drawer: "Drawer", settings: "ServerSettings", store: "Store", hooks: "Hooks", has_studio: bool
 ) -> "FastAPI":
     """Return the whole app: the API, and at `/` the studio, or a few facts where there is none."""
-    from lens.serve.http import create_app
+    from lens.serve.api.app import create_app
 
     app = create_app(drawer, settings, store, hooks)
     if has_studio:
@@ -200,8 +200,8 @@ def app_of(
 def _with_studio(
     app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", store: "Store", hooks: "Hooks"
 ) -> "FastAPI":
-    from lens.serve.gallery import Gallery
-    from lens.serve.studio import mount_studio
+    from lens.serve.studio.app import mount_studio
+    from lens.serve.studio.gallery import Gallery
 
     async def holds_key(_: str, password: str) -> bool:
         return await asyncio.to_thread(store.keys.of, password) is not None
@@ -225,7 +225,7 @@ def _bound(settings: "ServerSettings") -> socket:
 def _listen(app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", listening: socket) -> None:
     import uvicorn
 
-    from lens.serve.http import drain
+    from lens.serve.api.app import drain
 
     class Server(uvicorn.Server):
         """On the first signal finishes what was taken on; on the second ends at once."""
@@ -281,7 +281,7 @@ def _settings(
     on_ray: dict[str, Any] | None = None,
 ) -> "ServerSettings":
     from lens.config import read_recipe
-    from lens.serve.settings import ServerSettings
+    from lens.serve.settings.server import ServerSettings
 
     values = _overridden(overrides) if config is None else read_recipe(config, overrides)
     values |= {name: value for name, value in options.items() if value is not None and value != []}
@@ -313,7 +313,7 @@ def _overridden(overrides: list[str] | None) -> dict[str, Any]:
 def _opened(
     stack: ExitStack, config: Path | None, overrides: list[str] | None, state: Path | None
 ) -> "Store":
-    from lens.serve.store import open_store
+    from lens.serve.storage.server_state import open_store
 
     store = open_store(_settings(config, overrides, {"state": state}), is_shared=True)
     stack.callback(store.close)

@@ -9,7 +9,7 @@ import typer
 from lens.errors import LensError
 
 if TYPE_CHECKING:
-    from lens.serve.verify import Verdict
+    from lens.serve.safety.verify import Verdict
 
 Pictures = Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.", show_default=False)]
 Trust = Annotated[
@@ -21,8 +21,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a pi
 
 def verify(pictures: Pictures, trust: Trust = None, as_json: AsJson = False) -> None:
     """Show settings, XMP and signature of pictures; status 2 where something is wrong or nothing is there."""
-    from lens.serve.verify import read_trusted
-    from lens.serve.verify import verify as verified
+    from lens.serve.safety.verify import read_trusted
+    from lens.serve.safety.verify import verify as verified
 
     trusted = None if trust is None else read_trusted(trust)
     objections = []

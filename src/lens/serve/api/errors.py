@@ -1,0 +1,184 @@
+"""Every error as callers get it: {"error": {"message", "type", "param", "code"}} with its status.
+
+Messages of ours say what to do; of anything unforeseen only the log tells more.
+"""
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel
+
+from lens.errors import (
+    Cancelled,
+    DeadlineError,
+    DrainingError,
+    LensError,
+    MemoryNeedError,
+    ModerationError,
+    QueueFullError,
+    SettingError,
+)
+from lens.serve.api.prompt_enhancer import RefusedError, UnansweredError
+from lens.serve.storage.database import StorageError, storage_error
+from lens.serve.storage.jobs import IdempotencyError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+INVALID, SERVER = "invalid_request_error", "server_error"
+
+
+class Problem(BaseModel):
+    """What went wrong, for people and for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: Problem
+
+
+# Under "4XX", as FastAPI documents a 422 of its own, which is never answered, where neither is there.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "model": ErrorBody,
+        "description": "400 what was sent cannot be used, 401 no known key, 404 not there, 408 too late, 409 "
+        "cancelled or a key used twice, 413 too large, 421 a wrong host, 429 too many requests.",
+    },
+    "5XX": {
+        "model": ErrorBody,
+        "description": "500 see the server's log, 503 the server ends or what it asks is down, 507 no room.",
+    },
+}
+"""What the API's document says of errors."""
+
+
+class ApiError(LensError):
+    """An error that knows its own status."""
+
+    def __init__(self, status: int, message: str, code: str, param: str | None = None):
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+class Answer(NamedTuple):
+    """What a caller gets of an error."""
+
+    status: int
+    message: str
+    code: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON object."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, INVALID if self.status < 500 else SERVER)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with it."""
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+        if self.status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="lens"'
+        return headers
+
+
+def answer_of(error: BaseException) -> Answer:
+    """Return what a caller gets of an error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ApiError):
+        return Answer(error.status, text, error.code, error.param)
+    if isinstance(error, SettingError):
+        return Answer(400, text, "invalid_value", error.setting)
+    if isinstance(error, QueueFullError):
+        return Answer(429, text, "rate_limit_exceeded", retry_after_s=error.retry_after_s)
+    if isinstance(error, DrainingError):
+        return Answer(503, text, "draining", retry_after_s=5)
+    if isinstance(error, RefusedError):
+        return Answer(400, text, "content_policy_violation", "prompt")
+    if isinstance(error, ModerationError):
+        if error.is_unavailable:
+            return Answer(503, text, "moderation_unavailable", retry_after_s=30)
+        param = "prompt" if error.what == "prompt" else None
+        return Answer(400, text, "content_policy_violation", param)
+    if isinstance(error, IdempotencyError):
+        return Answer(409, text, "idempotency_key_reused", "Idempotency-Key")
+    if isinstance(error, DeadlineError):
+        return Answer(408, text, "deadline_exceeded", "deadline_s")
+    if isinstance(error, Cancelled):
+        return Answer(409, text or "The picture was cancelled.", "cancelled")
+    if isinstance(error, MemoryNeedError):
+        return Answer(400, text, "too_large", "size")
+    if isinstance(error, UnansweredError):
+        return Answer(503, text, "enhance_failed", "enhance", retry_after_s=30)
+    storage = storage_error(error) if isinstance(error, Exception) else None
+    if isinstance(storage, StorageError):
+        log.error("%s", storage)
+        code = "storage_full" if storage.is_full else "storage_unavailable"
+        return Answer(507, str(storage), code, retry_after_s=30)
+    log.error("unforeseen: %s", error, exc_info=error)
+    if isinstance(error, LensError):
+        return Answer(500, text, "server_error")
+    return Answer(500, "Something went wrong on the server; its log tells more.", "server_error")
+
+
+def answer_of_validation(problems: list[Any]) -> Answer:
+    """Return what a caller gets of a body or a query that does not fit its model; names the parameter."""
+    problem = problems[0]
+    place = [str(part) for part in problem["loc"]]
+    param = place[1] if len(place) > 1 and not place[1].isdigit() else None
+    if problem["type"] == "extra_forbidden":
+        return Answer(400, f"Unknown parameter: '{param}'.", "unknown_parameter", param)
+    if problem["type"] == "missing" and param:
+        return Answer(400, f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
+    if problem["type"] == "json_invalid":
+        return Answer(400, "The body is not valid JSON.", "invalid_json")
+    what = f"Invalid value for '{'.'.join(place[1:])}': " if param else "The body is not what it should be: "
+    return Answer(400, f"{what}{problem['msg']}.", "invalid_value", param)
+
+
+def answer_errors(app: "FastAPI") -> None:
+    """Let an app answer every error in this form."""
+    from fastapi import Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    def respond(answer: Answer) -> JSONResponse:
+        return JSONResponse(answer.body, answer.status, answer.headers)
+
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        return respond(answer_of(error))
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return respond(answer_of_validation(list(error.errors())))
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        answer = Answer(error.status_code, str(error.detail), codes.get(error.status_code, "http_error"))
+        return JSONResponse(answer.body, answer.status, dict(error.headers or {}) | answer.headers)
+
+    app.add_exception_handler(LensError, known)
+    app.add_exception_handler(OSError, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        app.add_exception_handler(SQLAlchemyError, known)
+    except ImportError:
+        return

@@ -1,0 +1,1 @@
+"""The engine: requests of any threads, computed together."""

@@ -1,0 +1,1 @@
+"""Engines as replicas on Ray Serve."""

@@ -1,0 +1,1 @@
+"""Moderation, provenance marks, and their verification."""

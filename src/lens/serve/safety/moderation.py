@@ -1,0 +1,348 @@
+"""What a server refuses to draw or to hand out, by its operator's policy file, and records of refusals.
+
+Prompts go by rules on words and an endpoint that speaks OpenAI's API for moderation, pictures by nudenet and
+that endpoint; all but the rules on words are off unless the file names them. What cannot be checked or put
+on record is refused. Negative prompts name what is not wanted: they are no matter of this file.
+Knows nothing of HTTP servers, jobs or models that draw.
+"""
+
+import io
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
+from uuid import uuid4
+
+import httpx2
+from PIL import Image
+from pydantic import Field, model_validator
+
+from lens.config import Settings, read_recipe
+from lens.errors import LensError, ModerationError, SettingError
+from lens.llm.client import RETRIED, image_part
+from lens.serve.safety.word_filter import WordRule, refused_by
+
+if TYPE_CHECKING:
+    from lens.data.scorers.nudenet import NudeNet
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_POLICY = Path(__file__).parent / "policy.yaml"
+LARGEST_SIDE_PX = 1024
+"""Pictures go to an endpoint no larger."""
+LARGEST_ANSWER = 2**20
+"""Bytes of an endpoint's answer."""
+Stage = Literal["prompt", "picture"]
+
+
+class NudeNetRule(Settings):
+    """Refuses pictures in which the detector sees explicit nakedness."""
+
+    refuse_at: float = Field(0.5, gt=0, le=1)
+    """Probability of the most certain explicit part; the detector reports from 0.25."""
+    reason: str = "It shows nakedness, which this server does not hand out."
+    num_threads: int = Field(1, gt=0)
+
+
+class ModerationEndpoint(Settings):
+    """Something that answers POST /moderations as OpenAI's API does."""
+
+    url: str
+    """Up to and without `/moderations`, such as http://127.0.0.1:8001/v1."""
+    model: str | None = None
+    """Name that the endpoint knows its model by; None leaves the choice to it."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; where it is not set, none is sent."""
+    checks: tuple[Literal["prompts", "pictures"], ...] = ("prompts",)
+    limits: dict[str, float] = Field(default_factory=dict)
+    """Score by category from which on is refused; without any, what the endpoint flags is."""
+    reason: str = "It was found against this server's policy"
+    """The categories follow it."""
+    when_down: Literal["refuse", "allow"] = "refuse"
+    """What happens while the endpoint gives no verdict."""
+    timeout_s: float = Field(10.0, gt=0)
+    """For one attempt."""
+    max_attempts: int = Field(2, ge=1)
+    wait_s: float = Field(0.5, ge=0)
+    """Between attempts."""
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> Self:
+        if not self.url.startswith(("http://", "https://")):
+            raise SettingError("endpoint.url", self.url, "to begin with http:// or https://")
+        return self
+
+
+class AuditSettings(Settings):
+    """Where refusals are written down, a JSON object a line."""
+
+    file: Path | None = None
+    """Relative to the policy file; None takes the server's own."""
+    with_prompt: bool = False
+    """Whether a record holds the text of the prompt."""
+
+
+class PolicySettings(Settings):
+    """The keys of a policy file."""
+
+    prompts: tuple[WordRule, ...] = ()
+    nudenet: NudeNetRule | None = None
+    endpoint: ModerationEndpoint | None = None
+    audit: AuditSettings = AuditSettings()
+
+
+class Verdict(NamedTuple):
+    """Why something is refused."""
+
+    by: str
+    reason: str
+
+
+class Policy:
+    """Checks prompts and pictures; safe to share among threads."""
+
+    def __init__(self, settings: PolicySettings, audit_file: Path | None = None):
+        self.settings = settings
+        self._audit = Audit(settings.audit.file or audit_file)
+        self._endpoint = EndpointCheck(settings.endpoint) if settings.endpoint else None
+        self._was_down = False
+        # A missing package is noticed now, not at the first picture.
+        self._nudenet = _nudenet(settings.nudenet) if settings.nudenet else None
+
+    @classmethod
+    def of(cls, file: Path | None = None, audit_file: Path | None = None) -> Self:
+        """Return the policy of a YAML file; without one that of the package.
+
+        Refusals are recorded in the file that the policy names, else in `audit_file`, else in the log.
+        Raises: SettingError that names what is wrong; LensError for packages that are not there.
+        """
+        path = DEFAULT_POLICY if file is None else Path(file)
+        if not path.is_file():
+            raise SettingError("policy", str(path), "the path of a YAML file")
+        settings = PolicySettings.of(read_recipe(path), source=str(path))
+        if settings.audit.file is not None:
+            audit = settings.audit.model_copy(update={"file": path.parent / settings.audit.file})
+            settings = settings.model_copy(update={"audit": audit})
+        return cls(settings, audit_file)
+
+    @property
+    def checks_pictures(self) -> bool:
+        """Return whether `check_picture` looks at anything."""
+        endpoint = self.settings.endpoint
+        return bool(self.settings.nudenet or (endpoint and "pictures" in endpoint.checks))
+
+    def check_prompt(self, text: str, user: str = "") -> None:
+        """Return where a prompt may be drawn. `user` is whose it is, for the record.
+
+        Raises: ModerationError with the reason; LensError where a refusal cannot be recorded.
+        """
+        rule = refused_by(self.settings.prompts, text)
+        if rule is not None:
+            reason = rule.reason or f"This server does not draw what its rule {rule.name} names."
+            self._refuse("prompt", Verdict(f"rule {rule.name}", reason), user, text)
+        if self._endpoint and "prompts" in self._endpoint.settings.checks:
+            whole = text.encode(errors="replace").decode()  # half a character would break the question
+            self._ask("prompt", whole, user, text)
+
+    def check_picture(self, image: Image.Image, user: str = "") -> None:
+        """Return where a picture may be handed out; previews are pictures too.
+
+        Raises: ModerationError with the reason; LensError where a refusal cannot be recorded.
+        """
+        rule = self.settings.nudenet
+        if rule and self._nudenet:
+            (row,) = self._nudenet.score([image.convert("RGB")])
+            if row["nsfw"] >= rule.refuse_at:
+                self._refuse("picture", Verdict("nudenet", rule.reason), user, None)
+        if self._endpoint and "pictures" in self._endpoint.settings.checks:
+            self._ask("picture", [_picture_part(image)], user, None)
+
+    def close(self) -> None:
+        if self._endpoint:
+            self._endpoint.close()
+
+    def _ask(self, what: Stage, content: str | list[dict[str, Any]], user: str, prompt: str | None) -> None:
+        assert self._endpoint is not None
+        try:
+            verdict = self._endpoint.verdict(content)
+        except EndpointDownError as error:
+            down = Verdict("endpoint", f"Nobody could be asked whether it is allowed. {error}")
+            if self._endpoint.settings.when_down == "refuse":
+                logger.warning("Moderation refuses what it cannot check: %s", error)
+                told = "It could not be checked whether it is allowed. Try again later."
+                self._refuse(what, down._replace(reason=told), user, prompt, str(error), is_unavailable=True)
+            if not self._was_down:
+                logger.warning("Moderation lets pass what it cannot check: %s", error)
+            self._was_down = True
+            self._write("unchecked", what, down, user, prompt)
+            return
+        self._was_down = False
+        if verdict is not None:
+            self._refuse(what, verdict, user, prompt)
+
+    def _refuse(
+        self,
+        what: Stage,
+        verdict: Verdict,
+        user: str,
+        prompt: str | None,
+        cause: str | None = None,
+        is_unavailable: bool = False,
+    ) -> NoReturn:
+        record = self._write("refused", what, verdict, user, prompt, cause)
+        raise ModerationError(what, verdict.reason, verdict.by, record, is_unavailable)
+
+    def _write(
+        self,
+        decision: str,
+        what: Stage,
+        verdict: Verdict,
+        user: str,
+        prompt: str | None,
+        cause: str | None = None,
+    ) -> str:
+        facts = {"decision": decision, "what": what, "by": verdict.by, "reason": verdict.reason, "user": user}
+        if cause is not None:
+            facts["cause"] = cause
+        if prompt is not None and self.settings.audit.with_prompt:
+            facts["prompt"] = prompt
+        return self._audit.write(facts)
+
+
+class Audit:
+    """Appends records to a file, which is opened for each: it may be moved away at any time."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self._lock = threading.Lock()
+
+    def write(self, facts: Mapping[str, Any]) -> str:
+        """Write a record down and return its id.
+
+        Raises: LensError where the file cannot be written to.
+        """
+        record = uuid4().hex[:12]
+        line = json.dumps({"id": record, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts})
+        if self.file is None:
+            logger.info("Moderation: %s", line)
+            return record
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, open(self.file, "ab", opener=_for_the_owner_alone) as file:
+                file.write(f"{line}\n".encode())
+        except OSError as error:
+            why = error.strerror or error
+            raise LensError(f"A refusal cannot be recorded in {self.file}: {why}.") from error
+        return record
+
+
+class EndpointDownError(LensError):
+    """An endpoint that gave no verdict."""
+
+
+class EndpointCheck:
+    """Asks an endpoint what it thinks of a text or a picture."""
+
+    def __init__(self, settings: ModerationEndpoint):
+        self.settings = settings
+        key = os.environ.get(settings.api_key_variable)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx2.Client(headers=headers, timeout=settings.timeout_s)
+        self._url = f"{settings.url.rstrip('/')}/moderations"
+
+    def verdict(self, content: str | list[dict[str, Any]]) -> Verdict | None:
+        """Return why the endpoint is against it; None where it is not.
+
+        Raises: EndpointDownError where it does not say.
+        """
+        body = {"input": content} | ({"model": self.settings.model} if self.settings.model else {})
+        for attempt in range(self.settings.max_attempts):
+            try:
+                return self._attempt(body)
+            except _Passing as error:
+                if attempt + 1 == self.settings.max_attempts:
+                    raise EndpointDownError(str(error)) from error
+            time.sleep(self.settings.wait_s)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _attempt(self, body: dict[str, Any]) -> Verdict | None:
+        late = f"{self._url} did not answer in {self.settings.timeout_s:g} s."
+        give_up_at = time.monotonic() + self.settings.timeout_s
+        content = bytearray()
+        try:
+            with self._client.stream("POST", self._url, json=body) as response:
+                for part in response.iter_bytes():
+                    content += part
+                    # The client's own limit is for each part: an answer that drips would never meet it.
+                    if time.monotonic() > give_up_at or len(content) > LARGEST_ANSWER:
+                        raise _Passing(late)
+        except httpx2.TimeoutException as error:
+            raise _Passing(late) from error
+        except httpx2.HTTPError as error:
+            raise _Passing(f"{self._url} cannot be reached ({error}).") from error
+        status = response.status_code
+        if status in RETRIED or status >= 500:
+            raise _Passing(f"{self._url} answers {status}.")
+        if status != 200:
+            hint = f" Is the key in {self.settings.api_key_variable} right?" if status in (401, 403) else ""
+            raise EndpointDownError(f"{self._url} answers {status}.{hint}")
+        try:
+            categories = against(json.loads(content), self.settings.limits)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _Passing(f"{self._url} answers what is no moderation ({error!r}).") from error
+        if categories is None:
+            return None
+        return Verdict("endpoint", f"{self.settings.reason}{f': {categories}' if categories else ''}.")
+
+
+class _Passing(Exception):
+    """A failure that another attempt may not meet."""
+
+
+def against(answer: Mapping[str, Any], limits: Mapping[str, float]) -> str | None:
+    """Return the categories that an endpoint's answer is against, by commas; None where it is not.
+
+    Raises: LookupError, TypeError or AttributeError where it is no such answer.
+    """
+    results = answer["results"]
+    if not results:
+        raise LookupError("results")
+    found: set[str] = set()
+    is_against = False
+    for result in results:
+        if limits:
+            scores = {name: float(result["category_scores"][name]) for name in limits}
+            over = {name for name, score in scores.items() if score >= limits[name]}
+        else:
+            if not isinstance(result["flagged"], bool):
+                raise TypeError("flagged")
+            over = {name for name, value in (result.get("categories") or {}).items() if value is True}
+            over = over if result["flagged"] else set()
+            is_against |= result["flagged"]
+        found |= over
+    return ", ".join(sorted(found)) if is_against or found else None
+
+
+def _nudenet(rule: NudeNetRule) -> "NudeNet":
+    from lens.data.scorers.nudenet import NudeNetSettings
+
+    return NudeNetSettings(num_threads=rule.num_threads).scorer()
+
+
+def _picture_part(image: Image.Image) -> dict[str, Any]:
+    small, content = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX))
+    small.save(content, "JPEG", quality=90)
+    return image_part(content.getvalue(), "image/jpeg")
+
+
+def _for_the_owner_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

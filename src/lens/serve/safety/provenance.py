@@ -1,0 +1,178 @@
+"""Pictures leave marked: their settings, XMP that says a trained model made them, and a signed C2PA manifest.
+
+XMP goes in first and the signature last, over everything else in the file. A picture that cannot be marked
+does not leave. Nothing here reaches the network, unless the operator names a time stamp authority.
+Knows nothing of jobs or HTTP; `verify.py` reads what is written here.
+"""
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from PIL import Image
+from pydantic import model_validator
+
+from lens.config import Settings
+from lens.errors import LensError, SettingError
+from lens.sampling.image_metadata import PictureSettings, encode_picture
+from lens.serve.safety.certificates import MISSING, Identity, read_identity, self_made_identity
+
+GENERATOR = "lens-t2i"
+TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC's word for pictures that a trained model made."""
+IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:Iptc4xmpExt="{namespace}"
+    xmp:CreatorTool="{tool}" Iptc4xmpExt:DigitalSourceType="{source}"/>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>"""
+FORMATS = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}
+MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+class SigningSettings(Settings):
+    """Whose key signs; with neither certificate nor key a self-made test certificate does."""
+
+    certificate: Path | None = None
+    """PEM file: the signer's certificate first, then those that vouch for it."""
+    key: Path | None = None
+    """PEM file with the private key of the first certificate."""
+    passphrase_variable: str = "LENS_SIGNING_PASSPHRASE"
+    """Environment variable with the key's passphrase, if it has one."""
+    timestamp_url: str | None = None
+    """Time stamp authority (RFC 3161) that is asked for each picture; None asks nobody."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            missing = "signing.key" if self.key is None else "signing.certificate"
+            raise SettingError(missing, None, "a file, as certificate and key go together", "Name both.")
+        return self
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs pictures; made once, safe to share among threads."""
+
+    identity: Identity
+    timestamp_url: str | None = None
+
+    @classmethod
+    def of(cls, settings: SigningSettings, folder: Path) -> Self:
+        """Return the signer that the operator configured, or one with the test certificate kept in `folder`.
+
+        A first picture is signed and thrown away, so that a certificate that C2PA does not accept is noticed
+        when a server starts; no time stamp is asked for it.
+        Raises: LensError that names what is wrong.
+        """
+        if settings.certificate is None or settings.key is None:
+            identity = self_made_identity(folder)
+        else:
+            passphrase = os.environ.get(settings.passphrase_variable)
+            identity = read_identity(settings.certificate, settings.key, passphrase)
+        blank = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(blank, "PNG")
+        cls(identity).signed(blank.getvalue(), "image/png")
+        return cls(identity, settings.timestamp_url)
+
+    @property
+    def is_test(self) -> bool:
+        """Return whether the signature proves nothing of where pictures come from."""
+        return self.identity.is_test
+
+    def signed(self, picture: bytes, media_type: str) -> bytes:
+        """Return the bytes of a picture with a manifest that covers all the rest of them.
+
+        Raises: LensError where the library cannot sign.
+        """
+        c2pa = c2pa_library()
+        target = io.BytesIO()
+        try:
+            info = c2pa.C2paSignerInfo(
+                self.identity.algorithm.encode(),
+                self.identity.chain,
+                self.identity.key,
+                self.timestamp_url.encode() if self.timestamp_url else None,
+            )
+            # A thumbnail would be a second copy of the picture; the library makes one unless told otherwise.
+            options = {"builder": {"thumbnail": {"enabled": False}}} | OFFLINE
+            context = c2pa.Context.from_dict(options, signer=c2pa.Signer.from_info(info))
+            with context, c2pa.Builder(json.dumps(manifest()), context=context) as builder:
+                builder.sign(media_type, io.BytesIO(picture), target)
+        except c2pa.C2paError as error:
+            raise LensError(f"The picture cannot be signed ({error}), so it does not leave.") from error
+        return target.getvalue()
+
+
+OFFLINE: dict[str, Any] = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+"""Of the library's settings: a picture cannot make a machine call addresses that it names."""
+
+
+def marked(
+    image: Image.Image,
+    settings: PictureSettings,
+    format: str,
+    quality: int | None = None,
+    signer: Signer | None = None,
+) -> bytes:
+    """Return a picture as the bytes of a png, jpeg or webp file with its settings, XMP and signed manifest.
+
+    `quality` is that of jpeg and webp, from 0 to 100; without a signer there is no manifest.
+    Raises: SettingError for a format or quality that cannot be; LensError where a mark cannot be made.
+    """
+    if format not in FORMATS:
+        raise SettingError("output_format", format, "one of png, jpeg, webp")
+    if quality is not None and not 0 <= quality <= 100:
+        raise SettingError("output_compression", quality, "a number from 0 to 100")
+    kind = FORMATS[format]
+    if kind == "png" and quality not in (None, 100):
+        needs = "100 for png, which loses nothing"
+        raise SettingError("output_compression", quality, needs, "Use jpeg or webp.")
+    target = io.BytesIO()
+    try:
+        encode_picture(image, settings, kind, target, None if kind == "png" else quality, xmp())
+    except (OSError, ValueError) as error:
+        raise LensError(f"The picture cannot be written as {format} ({error}).") from error
+    return signer.signed(target.getvalue(), MEDIA_TYPES[kind]) if signer else target.getvalue()
+
+
+def xmp() -> str:
+    """Return the XMP packet of every picture."""
+    return XMP.format(namespace=IPTC_EXTENSION, tool=generator(), source=TRAINED_MODEL)
+
+
+def generator() -> str:
+    """Return the name and version that pictures are marked with."""
+    return f"{GENERATOR}/{version(GENERATOR)}"
+
+
+def manifest() -> dict[str, Any]:
+    """Return what is signed of every picture, beside the hash of its bytes."""
+    tool = {"name": GENERATOR, "version": version(GENERATOR)}
+    created = {"action": "c2pa.created", "digitalSourceType": TRAINED_MODEL, "softwareAgent": tool}
+    return {
+        "claim_generator": generator(),
+        "claim_generator_info": [tool],
+        "title": "A picture by Lens",
+        "assertions": [{"label": "c2pa.actions", "data": {"actions": [created]}}],
+    }
+
+
+def c2pa_library() -> ModuleType:
+    """Return the library that signs and reads.
+
+    Raises: LensError that says what to install.
+    """
+    try:
+        import c2pa
+    except (ImportError, OSError) as error:  # OSError: its native part does not load
+        raise LensError(MISSING.format(package="c2pa-python")) from error
+    return c2pa

@@ -1,0 +1,247 @@
+"""What a picture says of itself, and whether it holds: settings, XMP, and C2PA by the library's own reader.
+
+Files come from anywhere: nothing in them is trusted, and nothing that they name is fetched.
+Knows nothing of how pictures are marked beyond what is in them; `provenance.py` writes it.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+from PIL import Image
+
+from lens.errors import LensError, SettingError
+from lens.sampling.image_metadata import open_image, parsed_settings, settings_document
+from lens.serve.safety.certificates import TEST_ORGANIZATION
+from lens.serve.safety.provenance import IPTC_EXTENSION, OFFLINE, TRAINED_MODEL, c2pa_library
+
+MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+SOURCE_TYPE = f"{{{IPTC_EXTENSION}}}DigitalSourceType"
+UNTRUSTED = "signingCredential.untrusted"
+TAMPERED = ("dataHash.mismatch", "hashedURI.mismatch", "claimSignature.mismatch", "assertion.missing")
+EXPIRED = ("signingCredential.expired", "claimSignature.outsideValidity")
+
+State = Literal["absent", "holds", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of the things that a picture can say of itself."""
+
+    what: Literal["settings", "xmp", "c2pa"]
+    state: State
+    verdict: str
+    """In a word or two: absent, valid, trusted, test certificate, tampered, invalid, ..."""
+    says: str
+    """A line for people."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """Return verdict and explanation, without the control characters that a file may have put there."""
+        line = f"{self.verdict}: {self.says}"
+        return "".join(one if one.isprintable() else "?" for one in line)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that a picture says of itself."""
+
+    path: Path
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return all(one.state == "absent" for one in self.findings)
+
+    @property
+    def holds(self) -> bool:
+        """Return whether there is something and all of it holds."""
+        return not self.is_empty and all(one.state != "broken" for one in self.findings)
+
+    @property
+    def objection(self) -> str:
+        """Return what is wrong in a line; "" where all holds."""
+        if self.holds:
+            return ""
+        broken = [f"{one.what} {one.line}" for one in self.findings if one.state == "broken"]
+        nothing = "nothing is there: neither settings nor XMP nor a C2PA manifest"
+        return f"{self.path}: {'; '.join(broken) or nothing}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        findings = {
+            one.what: {"state": one.state, "verdict": one.verdict, "says": one.says, **one.facts}
+            for one in self.findings
+        }
+        return {"picture": str(self.path), "holds": self.holds, **findings}
+
+
+def verify(path: Path, trusted: bytes | None = None) -> Verdict:
+    """Return what a PNG, JPEG or WebP file says of itself and whether it holds.
+
+    `trusted` are certificates as PEM: with them a picture must be signed by whom one of them vouches for.
+    Raises: LensError where the file is no picture that can be read, or a package is missing.
+    """
+    path = Path(path)
+    try:
+        image = open_image(path)
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
+            image_format = opened.format or "unknown"
+    except (OSError, Image.DecompressionBombError) as error:
+        raise LensError(f"{path} cannot be read ({error}). Use another copy.") from error
+    if image_format not in MEDIA_TYPES:
+        raise LensError(f"{path} is a {image_format} file. Only PNG, JPEG and WebP files can be verified.")
+    manifest = _manifest(content, MEDIA_TYPES[image_format], trusted)
+    return Verdict(path, (_settings(image, path), _xmp(image), manifest))
+
+
+def read_trusted(path: Path) -> bytes:
+    """Return the PEM certificates of a file.
+
+    Raises: SettingError where there are none.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingError("--trust", str(path), f"a file that can be read ({error.strerror})") from error
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise SettingError("--trust", str(path), "a PEM file of certificates")
+    return content
+
+
+def _settings(image: Image.Image, path: Path) -> Finding:
+    try:
+        document = settings_document(image)
+    except (SyntaxError, ValueError, OSError, LookupError, TypeError, struct.error) as error:
+        return Finding("settings", "broken", "damaged", f"EXIF does not read ({error})")
+    if document is None:
+        return Finding("settings", "absent", "absent", "none")
+    try:
+        settings = parsed_settings(document, path)
+    except LensError as error:
+        return Finding("settings", "broken", "damaged", str(error))
+    facts = {"settings": settings.model_dump(mode="json", exclude_none=True)}
+    if (settings.width, settings.height) != image.size:
+        told, real = f"{settings.width} x {settings.height}", f"{image.width} x {image.height}"
+        return Finding("settings", "broken", "of another", f"of {told} pixels, the picture has {real}", facts)
+    says = f"{settings.model}, {image.width} x {image.height}, seed {settings.seed}, {settings.steps} steps"
+    return Finding("settings", "holds", "there", says, facts)
+
+
+def _xmp(image: Image.Image) -> Finding:
+    packet = image.info.get("xmp")
+    if not packet:
+        return Finding("xmp", "absent", "absent", "none")
+    try:
+        text = packet.decode() if isinstance(packet, bytes) else str(packet)
+        if "<!" in text:  # entities can grow without end
+            raise ValueError("it declares entities")
+        source = _source_type(ElementTree.fromstring(text.strip().strip("\ufeff\0")))
+    except (ValueError, ElementTree.ParseError) as error:
+        return Finding("xmp", "broken", "damaged", f"it does not read ({error})")
+    facts = {"digital_source_type": source}
+    if source is None:
+        return Finding("xmp", "holds", "silent", "says nothing of how the picture was made", facts)
+    if source == TRAINED_MODEL:
+        return Finding("xmp", "holds", "there", "made by a trained model (trainedAlgorithmicMedia)", facts)
+    return Finding("xmp", "holds", "there", f"made as {source}", facts)
+
+
+def _source_type(root: ElementTree.Element) -> str | None:
+    for element in root.iter():
+        value = element.get(SOURCE_TYPE)
+        if value is None and element.tag == SOURCE_TYPE:
+            value = element.text or element.get("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}resource")
+        if value:
+            return value.strip()
+    return None
+
+
+def _manifest(content: bytes, media_type: str, trusted: bytes | None) -> Finding:
+    c2pa = c2pa_library()
+    trust = {} if trusted is None else {"trust": {"trust_anchors": trusted.decode(errors="replace")}}
+    verify = OFFLINE["verify"] | {"verify_trust": trusted is not None}
+    try:
+        with c2pa.Context.from_dict({"verify": verify} | trust) as context:
+            reader = c2pa.Reader.try_create(media_type, io.BytesIO(content), context=context)
+            if reader is None:
+                return _unsigned(trusted)
+            with reader:
+                store = json.loads(reader.json())
+    except c2pa.C2paError as error:
+        if "remote manifest" in str(error):
+            says = f"the manifest is not in the file, and nothing is fetched ({error})"
+            return Finding("c2pa", "broken", "elsewhere", says)
+        return Finding("c2pa", "broken", "invalid", f"the manifest does not read ({error})")
+    return _judged(store, trusted)
+
+
+def _unsigned(trusted: bytes | None) -> Finding:
+    says = "nobody signed the picture, or the signature was removed"
+    if trusted is None:
+        return Finding("c2pa", "absent", "absent", says)
+    return Finding("c2pa", "broken", "unsigned", says)
+
+
+def _judged(store: Mapping[str, Any], trusted: bytes | None) -> Finding:
+    active = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    signature = active.get("signature_info") or {}
+    tools = active.get("claim_generator_info") or [{}]
+    generator = active.get("claim_generator") or "/".join(
+        str(tools[0][key]) for key in ("name", "version") if key in tools[0]
+    )
+    who = ", ".join(filter(None, (signature.get("common_name"), signature.get("issuer"))))
+    by_test = signature.get("issuer") == TEST_ORGANIZATION
+    state = store.get("validation_state")
+    # Without anybody to trust, nobody is; and whoever vouches for the picture need not for what went into it.
+    trust_matters = trusted is not None and state != "Trusted"
+    failures = [code for code in _failures(store) if trust_matters or code != UNTRUSTED]
+    facts = {
+        "signer": who,
+        "is_test_certificate": by_test,
+        "claim_generator": generator,
+        "signed_at": signature.get("time"),
+        "actions": _actions(active),
+        "failures": failures,
+    }
+    signed = f"signed with {generator} by {who}"
+    if any(code.endswith(TAMPERED) for code in failures):
+        return Finding("c2pa", "broken", "tampered", "the file was changed after it was signed", facts)
+    if any(code in EXPIRED for code in failures):
+        says = f"{signed}, whose certificate was not valid then or is no longer, without a time stamp"
+        return Finding("c2pa", "broken", "expired", says, facts)
+    if UNTRUSTED in failures:
+        says = f"{signed}, for whom no trusted certificate vouches"
+        return Finding("c2pa", "broken", "untrusted", says, facts)
+    if state not in ("Valid", "Trusted") or failures:
+        return Finding("c2pa", "broken", "invalid", f"{', '.join(failures) or state}", facts)
+    if by_test:
+        says = f"unchanged since it was {signed}; that proves nothing of where it comes from"
+        return Finding("c2pa", "holds", "test certificate", says, facts)
+    unknown = "" if state == "Trusted" else "; whether to trust that name is yours to know (--trust)"
+    return Finding("c2pa", "holds", str(state).lower(), f"unchanged since it was {signed}{unknown}", facts)
+
+
+def _failures(store: Mapping[str, Any]) -> list[str]:
+    results = store.get("validation_results") or {}
+    every: Sequence[Mapping[str, Any]] = [
+        results.get("activeManifest") or {},
+        *(one.get("validationDeltas") or {} for one in results.get("ingredientDeltas") or ()),
+    ]
+    return list(dict.fromkeys(entry["code"] for one in every for entry in one.get("failure") or ()))
+
+
+def _actions(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {key: action.get(key) for key in ("action", "digitalSourceType")}
+        for assertion in manifest.get("assertions") or ()
+        if str(assertion.get("label", "")).startswith("c2pa.actions")
+        for action in assertion.get("data", {}).get("actions") or ()
+    ]

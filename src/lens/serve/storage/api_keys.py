@@ -1,0 +1,112 @@
+"""API keys: made once, shown once, kept as hashes; and how often each caller may ask.
+
+A key is 256 random bits, so that a plain SHA-256 keeps it: nobody guesses what it was made of.
+Knows nothing of HTTP.
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from lens.errors import QueueFullError, SettingError
+
+if TYPE_CHECKING:
+    from lens.serve.storage.database import Database
+
+PREFIX = "lens-"
+
+
+class Key(NamedTuple):
+    """A key as it is stored."""
+
+    id: str
+    name: str
+    requests_per_minute: int | None
+    created_at: float
+
+
+class Keys:
+    """The keys of a server."""
+
+    def __init__(self, database: "Database"):
+        self._engine = database.engine
+        self._table = database.tables["keys"]
+
+    def add(self, name: str, requests_per_minute: int | None = None) -> str:
+        """Make a key and return it; it cannot be read again later.
+
+        Raises: SettingError for an empty name, or one that is taken.
+        """
+        from sqlalchemy.exc import IntegrityError
+
+        if not name.strip() or len(name) > 80:
+            raise SettingError("name", name, "1 to 80 characters")
+        if requests_per_minute is not None and requests_per_minute < 1:
+            raise SettingError("requests-per-minute", requests_per_minute, "to be 1 or more")
+        key = PREFIX + secrets.token_urlsafe(32)
+        row = {"id": f"key_{uuid4().hex}", "name": name, "sha256": _hash(key), "created_at": time.time()}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    self._table.insert().values(**row, requests_per_minute=requests_per_minute)
+                )
+        except IntegrityError as error:
+            raise SettingError("name", name, "a name that no other key has") from error
+        return key
+
+    def remove(self, name: str) -> None:
+        """Take a key away; whoever holds it is turned away from now on.
+
+        Raises: SettingError where there is none of that name.
+        """
+        with self._engine.begin() as connection:
+            done = connection.execute(self._table.delete().where(self._table.c.name == name))
+        if not done.rowcount:
+            raise SettingError("name", name, "the name of a key", "See `lens keys list`.")
+
+    def all(self) -> list[Key]:
+        """Return the keys, oldest first."""
+        columns = [self._table.c[name] for name in Key._fields]
+        with self._engine.connect() as connection:
+            rows = connection.execute(self._table.select().with_only_columns(*columns).order_by("created_at"))
+            return [Key(*row) for row in rows]
+
+    def of(self, key: str) -> Key | None:
+        """Return the stored key that a caller shows; None where it is none of ours."""
+        columns = [self._table.c[name] for name in Key._fields]
+        query = self._table.select().with_only_columns(*columns).where(self._table.c.sha256 == _hash(key))
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Key(*row)
+
+
+class Rates:
+    """How often each caller may ask: a bucket of a minute's requests that fills up again evenly."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, tuple[float, float]] = {}  # caller -> (requests left, when that was so)
+        self._lock = threading.Lock()
+
+    def count(self, caller: str, per_minute: int | None) -> None:
+        """Count a request.
+
+        Raises: QueueFullError where the caller asked too often; it says when to ask again.
+        """
+        if per_minute is None:
+            return
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._left.get(caller, (float(per_minute), now))
+            left = min(float(per_minute), left + (now - then) * per_minute / 60)
+            is_allowed = left >= 1
+            self._left[caller] = (left - is_allowed, now)
+        if not is_allowed:
+            message = f"More than {per_minute} requests a minute were made with this key."
+            raise QueueFullError(message, (1 - left) * 60 / per_minute)
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

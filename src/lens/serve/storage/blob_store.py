@@ -1,0 +1,72 @@
+"""Files of pictures by the hash of their content, in a folder or in any store that fsspec reaches.
+
+Two pictures of the same bytes are one file. Knows nothing of who needs a file: whoever deletes one has asked.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from lens.errors import SettingError
+from lens.serve.storage.database import MissingExtraError
+
+
+class PicturesStore:
+    """A place for files."""
+
+    def __init__(self, url: str):
+        """Open a place by its URL or folder.
+
+        Raises: SettingError for a URL that is not understood; MissingExtraError.
+        """
+        try:
+            import fsspec
+        except ImportError as error:
+            raise MissingExtraError("fsspec") from error
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            needs = "a folder or a URL that fsspec knows"
+            raise SettingError("pictures_url", url, needs, f"{error}.") from error
+        self._is_local = "file" in str(self._files.protocol)
+
+    def put(self, content: bytes, suffix: str) -> str:
+        """Store a file and return its name; complete or not at all. Raises: OSError."""
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{digest[:2]}/{digest}{suffix}"
+        path = self._path(name)
+        if self._files.exists(path) and self._files.size(path) == len(content):
+            return name
+        self._files.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
+        if not self._is_local:
+            self._files.pipe_file(path, content)
+            return name
+        draft = Path(f"{path}.{uuid4().hex}.tmp")
+        try:
+            with open(draft, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Return a file's content. Raises: FileNotFoundError; OSError."""
+        return self._files.cat_file(self._path(name))
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        try:
+            self._files.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def local_path(self, name: str) -> Path | None:
+        """Return where a file lies on this machine; None where it lies elsewhere."""
+        return Path(self._path(name)) if self._is_local else None
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"

@@ -1,0 +1,96 @@
+"""All state of a server, opened together: jobs with their pictures, keys, what callers sent.
+
+One server holds a state folder at a time. Knows nothing of HTTP or of engines.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from lens.errors import SettingError
+from lens.sampling.image_metadata import write_over
+from lens.serve.settings.server import ServerSettings
+from lens.serve.storage.api_keys import Keys
+from lens.serve.storage.blob_store import PicturesStore
+from lens.serve.storage.database import Database, storage_error
+from lens.serve.storage.jobs import Jobs
+
+ON_THE_WAY_S = 60.0
+"""How long an upload may take from being stored to being named by a job."""
+UNUSED_S = 3600.0
+"""How long an upload stays that no job names: a request that is answered at once may need it."""
+
+
+class Uploads:
+    """Pictures that callers sent, by the hash of their content."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def put(self, content: bytes, suffix: str = ".png") -> Path:
+        """Store what was sent and return where it lies."""
+        path = self._folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
+        if path.is_file():
+            os.utime(path)
+            return path
+
+        def write(file: BinaryIO) -> None:
+            file.write(content)
+
+        return write_over(path, write)
+
+    def delete_unused(
+        self, used: set[str], among: Iterable[Path] | None = None, older_than_s: float = UNUSED_S
+    ) -> None:
+        """Delete what no job names any more and nobody sent lately: that may be on its way to a job."""
+        now = time.time()
+        for path in self._folder.glob("*.*") if among is None else among:
+            if str(path) not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
+                path.unlink(missing_ok=True)
+
+
+class Store(NamedTuple):
+    """The state of a server."""
+
+    database: Database
+    jobs: Jobs
+    keys: Keys
+    uploads: Uploads
+    lock: BinaryIO | None
+
+    def close(self) -> None:
+        """Give the state back."""
+        self.database.close()
+        if self.lock is not None:
+            self.lock.close()
+
+
+def open_store(settings: ServerSettings, is_shared: bool = False) -> Store:
+    """Open a server's state, made where there is none; `is_shared` looks at it beside a server.
+
+    Raises: SettingError where another server holds the folder, or a URL cannot be used; StorageError.
+    """
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+        lock = None if is_shared else _held(settings.state)
+    except OSError as error:
+        raise storage_error(error) or error from error
+    database = Database(settings.database)
+    jobs = Jobs(database, PicturesStore(settings.pictures))
+    return Store(database, jobs, Keys(database), Uploads(settings.uploads), lock)
+
+
+def _held(folder: Path) -> BinaryIO:
+    import fcntl
+
+    file = open(folder / "lock", "wb")  # noqa: SIM115 (held as long as the server runs)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        fix = "Stop that one, or give this one its own folder."
+        raise SettingError("state", str(folder), "a folder that no other server uses", fix) from error
+    return file
