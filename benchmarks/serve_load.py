@@ -109,7 +109,7 @@ def served(asked: argparse.Namespace, folder: Path) -> Iterator[tuple[str, psuti
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from lens.app.main import main; raise SystemExit(main())", "serve"]
+    command = [sys.executable, "-c", "from lens.cli.main import main; raise SystemExit(main())", "serve"]
     command += ["--port", str(port), "--state", str(folder / "state"), "--device", asked.device]
     for model in asked.models:
         command += ["--model", model]

@@ -2,7 +2,7 @@
 
 import sys
 
-from lens.app.main import main
+from lens.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

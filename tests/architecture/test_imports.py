@@ -17,7 +17,7 @@ FLOORS = [
     "losses sampling data nano",
     "rl",
     "train evals serve",
-    "app",
+    "cli",
     "__main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}

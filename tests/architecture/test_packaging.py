@@ -80,7 +80,7 @@ def test_the_pinned_versions_are_those_that_run_now():
 
 def test_the_command_and_the_package_come_from_the_project_file():
     text = Path(ROOT / "pyproject.toml").read_text()
-    assert 'name = "lens-t2i"' in text and 'lens = "lens.app.main:main"' in text
+    assert 'name = "lens-t2i"' in text and 'lens = "lens.cli.main:main"' in text
 
 
 def num_bytes(folder: Path) -> int:

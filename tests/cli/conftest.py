@@ -69,7 +69,7 @@ def lens(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
     """Call the command in this process, in an empty folder, with nothing to read from stdin."""
     import io
 
-    from lens.app.main import main
+    from lens.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

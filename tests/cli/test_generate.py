@@ -238,17 +238,17 @@ def test_an_interrupted_process_leaves_no_draft_and_the_status_of_interruption(t
 
 
 def test_a_failure_after_some_pictures_keeps_those_and_only_those(lens, tiny_model, tmp_path, monkeypatch):
-    from lens.app import drawing
+    from lens.cli.generation import run
     from lens.errors import LensError
 
-    draw_one = drawing._draw_one
+    draw_one = run._draw_one
 
     def fails_at_the_second(pipeline, text, plan, settings, *others):
         if settings["seed"] == 1:
             raise LensError("No more.")
         return draw_one(pipeline, text, plan, settings, *others)
 
-    monkeypatch.setattr(drawing, "_draw_one", fails_at_the_second)
+    monkeypatch.setattr(run, "_draw_one", fails_at_the_second)
     ran = lens("generate", "a fox", "--model", tiny_model, "--steps", 1, "--count", 3)
     assert (ran.status, ran.out, ran.err) == (2, "a-fox_0.png\n", "lens: No more.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a-fox_0.png"]

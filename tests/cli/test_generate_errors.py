@@ -68,14 +68,14 @@ def test_an_empty_prompt_says_how_to_give_one(refuses, arguments):
 
 
 def test_the_solvers_offered_are_those_there_are():
-    from lens.app.options import Solver
+    from lens.cli.arguments import Solver
     from lens.sampling.solvers import SOLVERS
 
     assert [solver.value for solver in Solver] == list(SOLVERS)
 
 
 def test_the_quantizations_offered_are_those_there_are():
-    from lens.app.options import Quantize
+    from lens.cli.arguments import Quantize
     from lens.models.quantized.torchao import QUANTIZATIONS
 
     assert [kind.value for kind in Quantize if kind != "none"] == list(QUANTIZATIONS)

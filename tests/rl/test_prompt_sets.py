@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from writing_server import WritingServer
 
-from lens.app.main import main
+from lens.cli.main import main
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, read_prompts
 
 COUNT = 200

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from running import client_of, serving, until
 
-from lens.app.main import main
+from lens.cli.main import main
 from lens.errors import SettingError
 from lens.serve.settings.server import Limits, ServerSettings
 

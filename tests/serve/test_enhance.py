@@ -7,7 +7,7 @@ import pytest
 from local_server import Server
 from running import serving, until
 
-from lens.app.serve import hooks_of
+from lens.cli.serve import hooks_of
 from lens.sampling.image_metadata import read_settings
 from lens.serve.api.prompt_enhancer import INSTRUCTION
 from lens.serve.settings.server import ServerSettings

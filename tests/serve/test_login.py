@@ -11,7 +11,7 @@ from fake_drawer import FakeDrawer
 from running import answering
 from starlette.routing import Mount
 
-from lens.app.serve import app_of
+from lens.cli.serve import app_of
 from lens.serve.api.generation import NO_HOOKS
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import open_store

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from running import answering, client_of, until
 
-from lens.app.serve import app_of, engine_of, hooks_of
+from lens.cli.serve import app_of, engine_of, hooks_of
 from lens.sampling.image_metadata import read_settings
 from lens.serve.safety.verify import verify
 from lens.serve.settings.server import ServerSettings

@@ -15,7 +15,7 @@ from cryptography import x509
 from local_server import Answering, started_server
 from PIL import Image, PngImagePlugin
 
-from lens.app.main import main
+from lens.cli.main import main
 from lens.errors import LensError, SettingError
 from lens.nano.world.scenes import draw, random_scene
 from lens.sampling.image_metadata import PictureSettings, encode_picture

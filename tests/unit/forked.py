@@ -18,7 +18,7 @@ from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
-    "torch.distributed.fsdp", "peft", "lens.sampling.pipeline", "lens.app.main", "lens.train.run",
+    "torch.distributed.fsdp", "peft", "lens.sampling.pipeline", "lens.cli.main", "lens.train.run",
     "lens.train.trainer", "lens.train.stages.nano_pretrain", "lens.train.stages.rl", "lens.train.stages.distill",
 ])  # fmt: skip
 
@@ -62,7 +62,7 @@ def on_ranks(num_ranks: int, work: Callable[..., Any], *arguments: Any, log: Pat
 
 def lens(*arguments: str) -> None:
     """Run the command as `python -m lens` does, the process its own."""
-    from lens.app.main import main
+    from lens.cli.main import main
 
     sys.argv = ["lens", *arguments]
     raise SystemExit(main())

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from lens.app import training
-from lens.app.main import main
+from lens.cli import train
+from lens.cli.main import main
 from lens.errors import SettingError
 from lens.evals.monitors import FILE_NAME, panels_of, plot_monitors, running_mean
 
@@ -110,7 +110,7 @@ def test_where_matplotlib_is_missing_a_run_says_so_and_goes_on(rl_run, monkeypat
     with pytest.raises(SettingError, match="matplotlib"):
         plot_monitors(rl_run)
     with caplog.at_level(logging.WARNING, logger="lens"):
-        training._plot_if_possible(rl_run)
+        train._plot_if_possible(rl_run)
     (line,) = caplog.messages
     assert 'pip install "lens-t2i[train]"' in line and not (rl_run / FILE_NAME).exists()
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_denoiser, tiny_pipeline
 
 from lens import LensPipeline
-from lens.app.info import model_facts
+from lens.cli.info import model_facts
 from lens.errors import CheckpointError
 from lens.models.checkpoints.convert import convert
 from lens.models.checkpoints.diffusers_folder import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lens.app.main import main
+from lens.cli.main import main
 from lens.config import read_recipe
 from lens.data.build.dedup import comparisons
 from lens.data.build.settings import BuildSettings

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lens.app.main import main
+from lens.cli.main import main
 from lens.config import read_recipe
 from lens.core.resolution import buckets_for
 from lens.rl.prompts.dataset import RLPrompt

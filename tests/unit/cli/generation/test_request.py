@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lens.app.wanted import Wanted
+from lens.cli.generation.request import Wanted
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
 from lens.sampling.image_metadata import FileUsed, PictureSettings, versions_here

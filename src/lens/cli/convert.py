@@ -18,7 +18,7 @@ Format = Annotated[
 
 def convert(source: Source, target: Target, layout: Format) -> None:
     """Write weights in another layout; print the path. Checks everything, overwrites nothing."""
-    from lens.app.process import prepare_libraries
+    from lens.cli.process import prepare_libraries
     from lens.models.checkpoints.convert import convert as write_converted
 
     prepare_libraries(needed={"gguf", "peft"})

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lens.app.training import Overrides
+from lens.cli.train import Overrides
 from lens.errors import LensError
 
 data = typer.Typer(help="Turn a pile of pictures into cleaned, bucketed shards.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def build(
 
     settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
 
-    from lens.app.progress import Progress
+    from lens.cli.progress import Progress
     from lens.data.pipeline import build as run_build
 
     with Progress(num_pictures=1) as progress:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from lens.app.loading import load, out_of_memory_explained
-from lens.app.options import DEFAULT_MODEL
-from lens.app.wanted import Wanted
+from lens.cli.arguments import DEFAULT_MODEL
+from lens.cli.generation.loading import load, out_of_memory_explained
+from lens.cli.generation.request import Wanted
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
@@ -21,7 +21,7 @@ from lens.sampling.defaults import SamplingDefaults, folder_defaults
 from lens.sampling.image_metadata import FileUsed, LoraUsed, PictureSettings, open_image, versions_here
 
 if TYPE_CHECKING:
-    from lens.app.progress import Progress
+    from lens.cli.progress import Progress
     from lens.sampling.pipeline import LensPipeline
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lens.app.options import (
+from lens.cli.arguments import (
     DEFAULT_MODEL,
     Dtype,
     Offload,
@@ -24,8 +24,8 @@ from lens.app.options import (
 from lens.models.checkpoints.registry import KNOWN_MODELS
 
 if TYPE_CHECKING:
-    from lens.app.targets import Target
-    from lens.app.wanted import Wanted
+    from lens.cli.generation.output import Target
+    from lens.cli.generation.request import Wanted
     from lens.sampling.image_metadata import PictureSettings
 
 WHAT, HOW, WITH, OUT = "What to draw", "How to draw it", "What to draw it with", "Where to write it"
@@ -147,8 +147,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures from prompts; print one path a line."""
-    from lens.app.targets import Target
-    from lens.app.wanted import Wanted
+    from lens.cli.generation.output import Target
+    from lens.cli.generation.request import Wanted
     from lens.sampling.image_metadata import read_settings
 
     said = gather_prompts(prompts or [], from_file, read_stdin=like is None)
@@ -184,8 +184,8 @@ def generate(
 
 
 def _draw_all(wanted: "Wanted", target: "Target", as_json: bool) -> None:
-    from lens.app.drawing import draw
-    from lens.app.progress import Progress
+    from lens.cli.generation.run import draw
+    from lens.cli.progress import Progress
 
     with Progress(wanted.num_pictures) as progress:
         for picture in draw(wanted, progress):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lens.app.known_models import local_folder
+from lens.cli.models import local_folder
 from lens.errors import CheckpointError
 
 BYTES_OF = {"float32": 4.0, "bfloat16": 2.0, "float8": 1.0}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lens.app.training import Overrides
+from lens.cli.train import Overrides
 
 Recipes = Annotated[
     list[Path],

@@ -68,7 +68,7 @@ def serve(
     overrides: Overrides = None,
 ) -> None:
     """Serve pictures over HTTP, as OpenAI's images API and as jobs, with a page for drawing."""
-    from lens.app.process import prepare_libraries
+    from lens.cli.process import prepare_libraries
 
     options = {"port": port, "host": host, "models": model, "state": state, "policy": policy}
     on_ray = {"replicas": replicas, "address": ray_address} if ray else None

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lens.app.progress import Progress
+from lens.cli.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lens.app.targets import Target
+from lens.cli.generation.output import Target
 from lens.errors import SettingError
 
 

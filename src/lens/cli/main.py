@@ -11,17 +11,17 @@ from typing import Annotated
 
 import typer
 
-from lens.app.ablation import ablate
-from lens.app.convert import convert
-from lens.app.data import data
-from lens.app.generate import generate
-from lens.app.info import info
-from lens.app.known_models import models
-from lens.app.process import process, running
-from lens.app.rl import rl
-from lens.app.serve import keys, serve
-from lens.app.training import train
-from lens.app.verify import verify
+from lens.cli.ablate import ablate
+from lens.cli.convert import convert
+from lens.cli.data import data
+from lens.cli.generate import generate
+from lens.cli.info import info
+from lens.cli.models import models
+from lens.cli.process import process, running
+from lens.cli.rl import rl
+from lens.cli.serve import keys, serve
+from lens.cli.train import train
+from lens.cli.verify import verify
 from lens.errors import LensError
 
 EXIT_FAILED = 2

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.app.info import folder_configs
-from lens.app.process import prepare_libraries
-from lens.app.wanted import Wanted
+from lens.cli.generation.request import Wanted
+from lens.cli.info import folder_configs
+from lens.cli.process import prepare_libraries
 from lens.errors import MemoryNeedError, SettingError
 
 if TYPE_CHECKING:

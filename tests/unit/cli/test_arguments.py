@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lens.app.options import gather_prompts, parse_lora, parse_size
+from lens.cli.arguments import gather_prompts, parse_lora, parse_size
 from lens.errors import SettingError
 
 

@@ -45,7 +45,7 @@ train = typer.Typer(
 @train.command()
 def run(recipe: Recipe, overrides: Overrides = None) -> None:
     """Train by a recipe; print the run's folder. Stops cleanly on SIGTERM and goes on when called again."""
-    from lens.app.process import prepare_libraries
+    from lens.cli.process import prepare_libraries
     from lens.train.run import checked, trained
 
     settings = checked(recipe, overrides)  # a bad recipe is told before the libraries are loaded
@@ -94,7 +94,7 @@ def plan(
 
     Recipes that it follows are part of the bill.
     """
-    from lens.app.process import prepare_libraries
+    from lens.cli.process import prepare_libraries
     from lens.config import read_recipe
 
     prepare_libraries(needed={"peft"})

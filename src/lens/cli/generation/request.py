@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
-from lens.app.options import LoraWanted, check_number
+from lens.cli.arguments import LoraWanted, check_number
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
 from lens.sampling.image_metadata import FileUsed, PictureSettings, open_image, versions_here

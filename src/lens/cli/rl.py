@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lens.app.training import Overrides
+from lens.cli.train import Overrides
 
 if TYPE_CHECKING:
     from lens.rl.prompts.generation import Built
@@ -31,7 +31,7 @@ def prompts(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
     settings = recipe_of(read_recipe(recipe, overrides), str(recipe))
 
-    from lens.app.progress import Progress
+    from lens.cli.progress import Progress
     from lens.rl.prompts.generation import build_prompts
 
     with Progress(num_pictures=1) as progress:
@@ -46,7 +46,7 @@ def rubrics(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
     settings = recipe_of(read_recipe(recipe, overrides), str(recipe))
 
-    from lens.app.progress import Progress
+    from lens.cli.progress import Progress
     from lens.rl.prompts.rubrics import build_rubrics
 
     with Progress(num_pictures=1) as progress:

@@ -1,0 +1,1 @@
+"""`lens generate`, from its arguments to image files."""
