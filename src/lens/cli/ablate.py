@@ -25,7 +25,7 @@ def ablate(
     Finished runs are not trained again, stopped ones go on. Results lie beside the runs: .json, .md and .svg.
     """
     from lens.evals.ablation import as_numbers, compared, read_ablation, table, train_missing, wanted_runs
-    from lens.evals.plots import plot_ablation
+    from lens.evals.figures import plot_ablation
 
     for recipe, settings in [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]:
         runs = wanted_runs(settings)

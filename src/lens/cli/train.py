@@ -63,14 +63,14 @@ def plot(
     ],
 ) -> None:
     """Draw the numbers of a run over its updates, a panel each; print the path of the plot."""
-    from lens.evals.monitors import plot_monitors
+    from lens.evals.training_curves import plot_monitors
 
     print(plot_monitors(folder))
 
 
 def _plot_if_possible(folder: Path) -> None:
     """Draw a run's monitors; a plot that cannot be had is no reason for a run to fail."""
-    from lens.evals.monitors import plot_monitors
+    from lens.evals.training_curves import plot_monitors
 
     try:
         log.info("monitors: %s", plot_monitors(folder))

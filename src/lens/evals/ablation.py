@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings, merged, read_recipe, write_yaml
 from lens.errors import LensError, SettingError
-from lens.evals.intervals import Mean, mean_of
+from lens.evals.statistics import Mean, mean_of
 
 logger = logging.getLogger(__name__)
 

@@ -160,7 +160,7 @@ def test_bad_settings_are_named(asked, changes, message):
 
 
 def test_the_plot_is_the_same_whenever_it_is_drawn(asked, trainer, tmp_path):
-    from lens.evals.plots import plot_ablation
+    from lens.evals.figures import plot_ablation
 
     settings = read_ablation(asked())
     runs = wanted_runs(settings)

@@ -12,7 +12,7 @@ import yaml
 from lens.cli import train
 from lens.cli.main import main
 from lens.errors import SettingError
-from lens.evals.monitors import FILE_NAME, panels_of, plot_monitors, running_mean
+from lens.evals.training_curves import FILE_NAME, panels_of, plot_monitors, running_mean
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lens.errors import SettingError
-from lens.evals.plots import new_figure, saved
+from lens.evals.figures import new_figure, saved
 
 FILE_NAME = "monitors.svg"
 COLUMNS = 4

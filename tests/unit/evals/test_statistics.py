@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.evals.intervals import mean_of
+from lens.evals.statistics import mean_of
 
 
 def test_three_values_have_the_interval_that_tables_of_students_t_give():
