@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lens.data.io.image_decoding import Unreadable, decode
+from lens.data.io.image_decoding import ImageError, decode_image
 from lens.data.scorers import pixel_stats
 from lens.data.sources import image_folder
-from lens.data.sources.image_folder import FolderSource
+from lens.data.sources.image_folder import ImageFolderSource
 
 PROMISED_SHARE = 0.5
 PROMISED_GROWTH = 1.15
@@ -86,14 +86,14 @@ def stages(content: bytes) -> Iterator[tuple[str, float]]:
     clock = time.perf_counter
     start = clock()
     try:
-        image = decode(content).image
-    except Unreadable:
+        image = decode_image(content).image
+    except ImageError:
         return
     yield "safe decoding", clock() - start
     start = clock()
-    image = pixel_stats.first_reduced(image)
+    image = pixel_stats.reduce_to_short_side(image)
     grey = image.convert("L")
-    small = pixel_stats.at_one_scale(grey)
+    small = pixel_stats.resize_to_common_scale(grey)
     pixel_stats.clarity(np.asarray(small))
     yield "clarity", clock() - start
     start = clock()
@@ -123,26 +123,26 @@ def memory_growth(where: Path, counts: list[int]) -> float:
 def measured_memory(where: Path, count: int) -> int:
     """Measure so many entries in parts, as a worker does, and print this process's peak in MiB."""
     from lens.data.build.inventory import take_inventory
-    from lens.data.build.reader import Reader
-    from lens.data.build.scoring import measure_part
+    from lens.data.build.reader import EntryReader
+    from lens.data.build.scoring import score_part
     from lens.data.build.settings import BuildSettings
 
     with tempfile.TemporaryDirectory() as out:
         source = {"kind": "folder", "path": str(where)}
         settings = BuildSettings.of({"out": out, "source": source, "part_size": 100})
         inventory = take_inventory(settings)
-        reader = Reader(settings.all_sources, Path(out) / "downloads")
+        reader = EntryReader(settings.all_sources, Path(out) / "downloads")
         # A folder with fewer pictures is measured several times over.
         for number in range(count // 100):
             scores = Path(out) / f"scores{number // inventory.num_parts}"
-            measure_part(inventory, number % inventory.num_parts, scores, reader)
+            score_part(inventory, number % inventory.num_parts, scores, reader)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return 0
 
 
 def spread(where: Path, count: int) -> Iterator[bytes]:
     """Yield the bytes of pictures that are spread evenly over a folder."""
-    entries = list(image_folder.entries(FolderSource(path=where)))
+    entries = list(image_folder.image_folder_entries(ImageFolderSource(path=where)))
     for place in np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int):
         yield Path(entries[place].path).read_bytes()
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lens.data.buckets import best_fit, filled
+from lens.data.buckets import best_fit, resize_and_crop
 from lens.data.build.dedup import pairs_by_hash
-from lens.data.build.scoring import SCHEMA, reduced
-from lens.data.io.image_decoding import decode
+from lens.data.build.scoring import SCHEMA, reduce_for_scorers
+from lens.data.io.image_decoding import decode_image
 from lens.data.io.parquet import write_table
 from lens.data.scorers.base import load_scorer
 from lens.data.scorers.nudenet import NudeNetSettings
@@ -67,7 +67,7 @@ def main() -> None:
     small = rng.integers(0, 256, (HEIGHT // ENLARGED, WIDTH // ENLARGED, 3), dtype=np.uint8)
     content = jpeg(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST), quality=90)
     megapixels = WIDTH * HEIGHT / 1e6
-    image = decode(content).image
+    image = decode_image(content).image
     fit = best_fit(HEIGHT, WIDTH)
     assert fit is not None
     packed = fit.height_px * fit.width_px / 1e6
@@ -75,14 +75,15 @@ def main() -> None:
     started_at = time.process_time()
     pairs_by_hash(hashes, 4)
     comparing = time.process_time() - started_at
-    seen = reduced(image)
+    seen = reduce_for_scorers(image)
     nudity, text = (load_scorer(settings) for settings in (NudeNetSettings(), OcrSettings()))
     rates = {
-        "decode_s": seconds_a_call(lambda: decode(content)) / megapixels,
+        "decode_s": seconds_a_call(lambda: decode_image(content)) / megapixels,
         "pixel_scores_s": seconds_a_call(lambda: pixel_scores(image)) / megapixels,
-        "fill_bucket_s": seconds_a_call(lambda: filled(image, fit)) / megapixels,
-        "encode_s": seconds_a_call(lambda: jpeg(filled(image, fit), quality=95, subsampling=0)) / packed
-        - seconds_a_call(lambda: filled(image, fit)) / packed,
+        "fill_bucket_s": seconds_a_call(lambda: resize_and_crop(image, fit)) / megapixels,
+        "encode_s": seconds_a_call(lambda: jpeg(resize_and_crop(image, fit), quality=95, subsampling=0))
+        / packed
+        - seconds_a_call(lambda: resize_and_crop(image, fit)) / packed,
         "nudenet_s": seconds_a_call(lambda: nudity.score([seen])),
         "ocr_s": seconds_a_call(lambda: text.score([seen])),
         "hash_pairs_a_s": NUM_HASHES**2 / 2 / comparing,

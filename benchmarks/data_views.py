@@ -16,8 +16,8 @@ import numpy as np
 
 from lens.data.build import inventory, scoring
 from lens.data.build.inventory import Inventory
-from lens.data.build.scoring import FOLDER
-from lens.data.build.selection import select
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER
+from lens.data.build.selection import select_samples
 from lens.data.build.settings import BuildSettings
 from lens.data.build.view import write_view
 from lens.data.io.parquet import part_path, write_table
@@ -30,7 +30,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=1_000_000)
-    count = parser.parse_args().samples
+    count = parser.parse_args().num_samples
     with tempfile.TemporaryDirectory() as where:
         settings = BuildSettings.of({
             "out": where, "source": {"kind": "folder", "path": where}, "part_size": 50_000,
@@ -42,7 +42,7 @@ def main() -> int:
         listed, hashes = made_up(settings, count)
         before_mib = peak_mib()
         started_at = time.perf_counter()
-        selection = select(settings, listed, settings.out / "scores")
+        selection = select_samples(settings, listed, settings.out / "scores")
         selected_s = time.perf_counter() - started_at
         view = write_view(settings, selection, {}, {})
         seconds = time.perf_counter() - started_at
@@ -83,7 +83,7 @@ def made_up(settings: BuildSettings, count: int) -> tuple[Inventory, np.ndarray]
             "width_px": sides[1], "area_px": (sides[0] * sides[1]).astype(float),
             "perceptual_hash": hashes[rows],
         } | {name: rng.random(len(rows)) for name in ("clarity", "entropy", "luminance")}  # fmt: skip
-        write_table(part_path(settings.out / "scores" / FOLDER, part), scored, scoring.SCHEMA)
+        write_table(part_path(settings.out / "scores" / PIXEL_SCORES_FOLDER, part), scored, scoring.SCHEMA)
     return Inventory(folder, num_parts, count), hashes
 
 

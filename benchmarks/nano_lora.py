@@ -17,14 +17,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nano_results import SHEET_CELL_PX, Ask, Result, Tally, as_numbers, tallied, total_of
+from nano_results import (
+    SHEET_CELL_PX,
+    EvalItem,
+    ImageResult,
+    Tally,
+    tables_to_json,
+    tally_by_task,
+    total_tally,
+)
 from nano_score import (
     BASE,
-    asked,
-    contender_of,
-    described,
-    described_contender,
-    drawn_pictures,
+    eval_items,
+    eval_model,
+    model_info,
+    model_results,
+    run_info,
     with_progress,
 )
 
@@ -33,9 +41,9 @@ from make_new_thing import add_thing
 
 from lens.core.resolution import buckets_for
 from lens.nano.tasks import TaskPrompt
-from lens.nano.world.caption_grammar import Mention, brief_caption
-from lens.nano.world.objects import COLOURS, THINGS
-from lens.nano.world.scenes import RELATIONS, Expected, arrange
+from lens.nano.world.caption_grammar import CaptionContent, brief_caption
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.scenes import RELATIONS, SceneSpec, arrange_scene
 
 SHOWN = 6
 """Pictures of the new thing, and of tasks, on the sheet."""
@@ -43,29 +51,32 @@ SHOWN = 6
 
 def main() -> int:
     options = parsed()
-    known = tuple(THINGS)
-    add_thing(options.thing)
-    own, new = list(asked(options.prompts, options.seed)), list(asked_for(options.thing, known, options))
-    contender = contender_of(options.model, options.steps, options.guidance)
-    about = described(options) | described_contender(contender, options)
+    known = tuple(OBJECT_CLASSES)
+    add_thing(options.class_name)
+    own, new = (
+        list(eval_items(options.prompts, options.seed)),
+        list(asked_for(options.class_name, known, options)),
+    )
+    contender = eval_model(options.model, options.steps, options.guidance)
+    about = run_info(options) | model_info(contender, options)
     about |= {"lora": str(options.lora), "weight": options.lora_weight}
     for name, value in about.items():
         print(f"{name:<8} {value}")
     lora, results = options.lora, {}
     for state in ("before", "after"):
         options.lora = lora if state == "after" else None
-        pictures = drawn_pictures(own + new, contender, options)
+        pictures = model_results(own + new, contender, options)
         results[state] = list(with_progress(state, pictures, len(own + new)))
-    before, after = (by_task(results[state], options.thing) for state in ("before", "after"))
+    before, after = (by_task(results[state], options.class_name) for state in ("before", "after"))
     print(f"\n{'':<12}{'of':>6}{'before':>9}{'after':>9}{'change':>9}")
     for task, tally in before.items():
         change = after[task].fraction - tally.fraction
         print(f"{task:<12}{tally.total:>6}{tally.fraction:>9.3f}{after[task].fraction:>9.3f}{change:>+9.3f}")
     if options.json:
         tables = {"before": before, "after": after}
-        options.json.write_text(json.dumps(about | as_numbers(tables), indent=1))
+        options.json.write_text(json.dumps(about | tables_to_json(tables), indent=1))
     if options.sheet:
-        save_sheet(results["before"], results["after"], options.thing, options.sheet)
+        save_sheet(results["before"], results["after"], options.class_name, options.sheet)
     return 0
 
 
@@ -98,35 +109,35 @@ def asked_for(thing: str, known: tuple[str, ...], options: argparse.Namespace):
         other = str(rng.choice(known))
         groups = ((thing, 1), (other, 1)) if kind == 2 else ((thing, 1),)
         relation = RELATIONS[int(rng.integers(4))] if kind == 2 else None
-        expected = Expected(groups, background, ((0, relation, 1),) if relation else ())
-        scene = arrange(rng, groups, background or "white", relation, BASE, BASE)
-        mention = Mention(background is not None, relation is not None, detail=False)
+        expected = SceneSpec(groups, background, ((0, relation, 1),) if relation else ())
+        scene = arrange_scene(rng, groups, background or "white", relation, BASE, BASE)
+        mention = CaptionContent(background is not None, relation is not None, detail=False)
         prompt = TaskPrompt(brief_caption(scene, rng, "test", mention), expected)
-        yield Ask(thing, prompt, ratios[index % len(ratios)], options.seed + 90_000 + index)
+        yield EvalItem(thing, prompt, ratios[index % len(ratios)], options.seed + 90_000 + index)
 
 
-def by_task(results: list[Result], thing: str) -> dict[str, Tally]:
+def by_task(results: list[ImageResult], thing: str) -> dict[str, Tally]:
     """Count by task, the mean of the six next, the new thing last."""
-    tallies = tallied(results)
-    passed = [result.verdict.passed for result in results if result.ask.task == thing]
-    return tallies | {"all six": total_of(tallies), thing: Tally(sum(passed), len(passed))}
+    tallies = tally_by_task(results)
+    passed = [result.score.passed for result in results if result.item.task == thing]
+    return tallies | {"all six": total_tally(tallies), thing: Tally(sum(passed), len(passed))}
 
 
-def save_sheet(before: list[Result], after: list[Result], thing: str, path: Path) -> None:
+def save_sheet(before: list[ImageResult], after: list[ImageResult], thing: str, path: Path) -> None:
     """Save pictures of the same prompts and seeds: a row before, a row after, twice."""
     width, height = SHEET_CELL_PX
     sheet = Image.new("RGB", (SHOWN * width, 4 * height), "white")
     pen = ImageDraw.Draw(sheet)
     for half, is_new in enumerate((True, False)):
         for row, results in enumerate((before, after)):
-            chosen = [result for result in results if (result.ask.task == thing) == is_new]
-            chosen.sort(key=lambda result: result.ask.seed)
+            chosen = [result for result in results if (result.item.task == thing) == is_new]
+            chosen.sort(key=lambda result: result.item.seed)
             every = max(1, len(chosen) // SHOWN)
             for column, result in enumerate(chosen[::every][:SHOWN]):
                 left, top = column * width + 6, (2 * half + row) * height + 6
-                picture = Image.fromarray(result.picture)
+                picture = Image.fromarray(result.image)
                 sheet.paste(picture, (left, top))
-                words = f"{('before', 'after')[row]}: {result.ask.prompt.prompt}"
+                words = f"{('before', 'after')[row]}: {result.item.prompt.prompt}"
                 words = "\n".join(textwrap.wrap(words, 32)[:3])
                 pen.multiline_text((left, top + picture.height + 3), words, fill="black", spacing=1)
     sheet.save(path)

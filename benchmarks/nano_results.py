@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lens.nano.scoring.scorer import Verdict
+from lens.nano.scoring.scorer import SceneScore
 from lens.nano.tasks import TASKS, TaskPrompt
 
 SHEET_CELL_PX = (200, 236)
@@ -22,7 +22,7 @@ REFERENCE = "lens-nano"
 """The model whose denoiser the others' times are held against; the first one where it is not there."""
 
 
-class Ask(NamedTuple):
+class EvalItem(NamedTuple):
     """One picture to make: what it must show, in which shape, from which seed."""
 
     task: str
@@ -31,7 +31,7 @@ class Ask(NamedTuple):
     seed: int
 
 
-class Contender(NamedTuple):
+class EvalModel(NamedTuple):
     """A model and how it draws."""
 
     model: str
@@ -45,16 +45,16 @@ class Contender(NamedTuple):
         return Path(self.model).name
 
     @property
-    def drawn(self) -> str:
+    def sampling_label(self) -> str:
         return f"{self.steps} steps, guidance {self.guidance:g}"
 
 
-class Result(NamedTuple):
+class ImageResult(NamedTuple):
     """One picture, judged, with its share of the time of its batch."""
 
-    ask: Ask
-    picture: NDArray[np.uint8]
-    verdict: Verdict
+    item: EvalItem
+    image: NDArray[np.uint8]
+    score: SceneScore
     seconds: float = 0.0
     denoiser_seconds: float = 0.0
 
@@ -77,20 +77,20 @@ class Tally(NamedTuple):
         return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
-def tallied(results: list[Result]) -> dict[str, Tally]:
+def tally_by_task(results: list[ImageResult]) -> dict[str, Tally]:
     """Count by task, in the tasks' order."""
     passed: defaultdict[str, list[bool]] = defaultdict(list)
     for result in results:
-        passed[result.ask.task].append(result.verdict.passed)
+        passed[result.item.task].append(result.score.passed)
     return {task: Tally(sum(passed[task]), len(passed[task])) for task in TASKS if passed[task]}
 
 
-def total_of(tallies: dict[str, Tally]) -> Tally:
+def total_tally(tallies: dict[str, Tally]) -> Tally:
     """Count over all tasks; they have as many prompts each, so its fraction is their mean."""
     return Tally(*(sum(counts) for counts in zip(*tallies.values(), strict=True)))
 
 
-def times(results: list[Result]) -> dict[str, float]:
+def mean_seconds(results: list[ImageResult]) -> dict[str, float]:
     """Return the seconds that a picture took, whole and in the denoiser alone."""
     count = len(results)
     return {
@@ -99,19 +99,19 @@ def times(results: list[Result]) -> dict[str, float]:
     }
 
 
-def show(contenders: list[Contender], truth: list[Result], scored: list[list[Result]]) -> None:
+def print_table(models: list[EvalModel], truth: list[ImageResult], scored: list[list[ImageResult]]) -> None:
     """Print the table: a row a task, the mean and the times below, a column a model after the truth."""
-    rows = ["", "", "hash", *tallied(truth), "mean"]
-    columns = [["", "rendered truth", "", *cells(truth)]]
-    for one, results in zip(contenders, scored, strict=True):
-        spent = (f"{seconds:.4f}" for seconds in times(results).values())
-        columns.append([one.name, one.drawn, one.hash[:10], *cells(results), *spent])
+    rows = ["", "", "hash", *tally_by_task(truth), "mean"]
+    columns = [["", "rendered truth", "", *table_cells(truth)]]
+    for one, results in zip(models, scored, strict=True):
+        spent = (f"{seconds:.4f}" for seconds in mean_seconds(results).values())
+        columns.append([one.name, one.sampling_label, one.hash[:10], *table_cells(results), *spent])
     if scored:
         rows += ["s a picture", "s in denoiser", "denoiser speed"]
         columns[0] += [""] * 3
-        names = [one.name for one in contenders]
+        names = [one.name for one in models]
         reference = names.index(REFERENCE) if REFERENCE in names else 0
-        in_denoiser = [times(results)["denoiser_seconds_a_picture"] for results in scored]
+        in_denoiser = [mean_seconds(results)["denoiser_seconds_a_picture"] for results in scored]
         for column, seconds in zip(columns[1:], in_denoiser, strict=True):
             column.append(f"{in_denoiser[reference] / seconds:.2f}x")
     widths = [max(map(len, column)) + 2 for column in columns]
@@ -120,31 +120,31 @@ def show(contenders: list[Contender], truth: list[Result], scored: list[list[Res
         line = (f"{column[index]:>{width}}" for column, width in zip(columns, widths, strict=True))
         print(f"{row:<14}{''.join(line)}".rstrip())
     print(f"\nOf {len(truth) // len(TASKS)} pictures a task, with 95% intervals.", end=" ")
-    print(f"Speed is against {names[reference]}, {contenders[reference].drawn}." if scored else "")
+    print(f"Speed is against {names[reference]}, {models[reference].sampling_label}." if scored else "")
 
 
-def cells(results: list[Result]) -> list[str]:
-    tallies = tallied(results)
-    return [shown(tally) for tally in (*tallies.values(), total_of(tallies))]
+def table_cells(results: list[ImageResult]) -> list[str]:
+    tallies = tally_by_task(results)
+    return [format_tally(tally) for tally in (*tallies.values(), total_tally(tallies))]
 
 
-def shown(tally: Tally) -> str:
+def format_tally(tally: Tally) -> str:
     low, high = tally.interval
     return f"{tally.fraction:.3f} ({low:.2f}-{high:.2f})"
 
 
-def as_numbers(tables: dict[str, dict[str, Tally]]) -> dict[str, dict[str, dict[str, object]]]:
+def tables_to_json(tables: dict[str, dict[str, Tally]]) -> dict[str, dict[str, dict[str, object]]]:
     """Return tables as JSON, each with its mean."""
     return {
         name: {
             task: {**tally._asdict(), "fraction": tally.fraction, "interval": tally.interval}
-            for task, tally in (tallies | {"mean": total_of(tallies)}).items()
+            for task, tally in (tallies | {"mean": total_tally(tallies)}).items()
         }
         for name, tallies in tables.items()
     }
 
 
-def as_records(results: list[Result]) -> list[dict[str, object]]:
+def results_to_json(results: list[ImageResult]) -> list[dict[str, object]]:
     return [
         {"task": ask.task, "prompt": ask.prompt.prompt, "ratio": ask.ratio, "seed": ask.seed,
          "passed": verdict.passed, "reasons": verdict.reasons}
@@ -152,10 +152,10 @@ def as_records(results: list[Result]) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def save_sheet(results: list[Result], path: Path) -> None:
+def save_contact_sheet(results: list[ImageResult], path: Path) -> None:
     """Save all pictures on one sheet, prompts below them, framed green when they pass and red when not."""
     order = {task: place for place, task in enumerate(TASKS)}
-    results = sorted(results, key=lambda result: (order[result.ask.task], result.ask.seed))
+    results = sorted(results, key=lambda result: (order[result.item.task], result.item.seed))
     width, height = SHEET_CELL_PX
     num_rows = math.ceil(len(results) / SHEET_COLUMNS)
     sheet = Image.new("RGB", (SHEET_COLUMNS * width, num_rows * height), "white")

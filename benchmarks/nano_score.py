@@ -1,6 +1,7 @@
 """Score nano models on their six tasks, side by side: each draws with its own steps and guidance.
 
-Prompts are held out; the nine ratios of base 128 take turns. No learned judge: see lens.nano.scoring.scorer; what it
+Prompts are held out; the nine ratios of base 128 take turns. No learned judge: see lens.nano.scoring.scorer;
+what it
 makes of rendered ground truth stands first. Intervals are Wilson's at 95%; the mean's is of all pictures
 together, rather too wide than too narrow. Seconds are of drawing alone, the weights loaded, after a first
 call. The table goes to stdout, progress to stderr.
@@ -31,62 +32,64 @@ import numpy as np
 
 from lens.core.resolution import buckets_for
 from lens.errors import LensError, SettingError
-from lens.nano.scoring.scorer import Picture, judge
-from lens.nano.scoring.scorer_pool import detected
+from lens.nano.scoring.scorer import ImageArray, score_detections
+from lens.nano.scoring.scorer_pool import detect_all
 from lens.nano.tasks import TASKS, task_prompts, task_scene
-from lens.nano.world.scenes import draw
+from lens.nano.world.scenes import draw_scene
 from nano_results import (
-    Ask,
-    Contender,
-    Result,
-    as_numbers,
-    as_records,
-    save_sheet,
-    show,
-    tallied,
-    times,
+    EvalItem,
+    EvalModel,
+    ImageResult,
+    mean_seconds,
+    print_table,
+    results_to_json,
+    save_contact_sheet,
+    tables_to_json,
+    tally_by_task,
 )
 
 BASE = 128
 
 
 def main() -> int:
-    options = parsed()
+    options = parse_options()
     try:
-        contenders = [] if options.truth else contenders_of(options)
+        models = [] if options.truth else eval_models(options)
     except LensError as error:
         sys.exit(str(error))
-    asks = list(asked(options.prompts, options.seed))
-    groups = [ask for task in TASKS for ask in asks if ask.task == task][:: max(1, options.prompts // 4)]
-    about = described(options)
+    items = list(eval_items(options.prompts, options.seed))
+    groups = [ask for task in TASKS for ask in items if ask.task == task][:: max(1, options.prompts // 4)]
+    about = run_info(options)
     for name, value in about.items():
         print(f"{name:<8} {value}")
-    truth = list(with_progress("truth", true_pictures(asks, options.processes), len(asks)))
+    truth = list(with_progress("truth", ground_truth_results(items, options.processes), len(items)))
     scored = [
-        list(with_progress(f"{one.name}, {one.drawn}", drawn_pictures(asks, one, options), len(asks)))
-        for one in contenders
+        list(
+            with_progress(f"{one.name}, {one.sampling_label}", model_results(items, one, options), len(items))
+        )
+        for one in models
     ]
-    show(contenders, truth, scored)
-    spreads = [diversity_of(one, groups, options) for one in contenders] if options.diversity else []
-    show_diversity(contenders, spreads, len(groups), options.diversity)
+    print_table(models, truth, scored)
+    spreads = [mean_diversity(one, groups, options) for one in models] if options.diversity else []
+    print_diversity(models, spreads, len(groups), options.diversity)
     if options.contact_sheet:
         for number, results in enumerate(scored or [truth], 1):
             path = options.contact_sheet
-            save_sheet(results, path.with_stem(f"{path.stem}_{number}") if len(scored) > 1 else path)
+            save_contact_sheet(results, path.with_stem(f"{path.stem}_{number}") if len(scored) > 1 else path)
     if options.json:
-        truth_tables = {"truth": tallied(truth)}
+        truth_tables = {"truth": tally_by_task(truth)}
         saved = [
-            about | described_contender(one, options) | times(results)
-            | {"tables": as_numbers({"model": tallied(results)} | truth_tables)}
-            | ({"diversity": spreads[number]} if spreads else {}) | {"pictures": as_records(results)}
-            for number, (one, results) in enumerate(zip(contenders, scored, strict=True))
+            about | model_info(one, options) | mean_seconds(results)
+            | {"tables": tables_to_json({"model": tally_by_task(results)} | truth_tables)}
+            | ({"diversity": spreads[number]} if spreads else {}) | {"pictures": results_to_json(results)}
+            for number, (one, results) in enumerate(zip(models, scored, strict=True))
         ]  # fmt: skip
-        alone = about | {"tables": as_numbers(truth_tables), "pictures": as_records(truth)}
+        alone = about | {"tables": tables_to_json(truth_tables), "pictures": results_to_json(truth)}
         options.json.write_text(json.dumps(saved or [alone], indent=1))
     return 0
 
 
-def parsed() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--models", "--model", nargs="+", default=["lens-nano"], metavar="MODEL",
@@ -111,21 +114,21 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def contenders_of(options: argparse.Namespace) -> list[Contender]:
+def eval_models(options: argparse.Namespace) -> list[EvalModel]:
     """Return who draws how, by the options.
 
     Raises: LensError for a model that is not here, SettingError for an extra that says something else.
     """
-    contenders = [contender_of(model, options.steps, options.guidance) for model in options.models]
+    contenders = [eval_model(model, options.steps, options.guidance) for model in options.models]
     for extra in options.extra:
         said = re.fullmatch(r"(.+):(\d+):(\d+\.?\d*)", extra)
         if said is None:
             raise SettingError("--extra", extra, "MODEL:STEPS:GUIDANCE, as in lens-nano-base:4:1.0")
-        contenders.append(contender_of(said[1], int(said[2]), float(said[3])))
+        contenders.append(eval_model(said[1], int(said[2]), float(said[3])))
     return contenders
 
 
-def contender_of(model: str, steps: int | None = None, guidance: float | None = None) -> Contender:
+def eval_model(model: str, steps: int | None = None, guidance: float | None = None) -> EvalModel:
     """Return a model with the steps and guidance that are asked for, or else its own."""
     from lens.models.checkpoints.hashing import content_hash
     from lens.models.checkpoints.registry import resolve_model
@@ -133,7 +136,7 @@ def contender_of(model: str, steps: int | None = None, guidance: float | None = 
 
     folder = resolve_model(model)
     own = folder_defaults(folder, model)
-    return Contender(
+    return EvalModel(
         model,
         own.num_inference_steps if steps is None else steps,
         own.guidance_scale if guidance is None else guidance,
@@ -141,84 +144,86 @@ def contender_of(model: str, steps: int | None = None, guidance: float | None = 
     )
 
 
-def asked(prompts_a_task: int, seed: int) -> Iterator[Ask]:
+def eval_items(num_prompts_per_task: int, seed: int) -> Iterator[EvalItem]:
     """Yield every prompt of every task, the nine ratios in turn."""
     ratios = list(buckets_for(BASE))
     for number, task in enumerate(TASKS):
-        for index, prompt in enumerate(task_prompts(task, prompts_a_task, seed)):
-            yield Ask(task, prompt, ratios[index % len(ratios)], seed + 10_000 * number + index)
+        for index, prompt in enumerate(task_prompts(task, num_prompts_per_task, seed)):
+            yield EvalItem(task, prompt, ratios[index % len(ratios)], seed + 10_000 * number + index)
 
 
-def true_pictures(asks: list[Ask], processes: int = 0) -> Iterator[Result]:
+def ground_truth_results(items: list[EvalItem], num_processes: int = 0) -> Iterator[ImageResult]:
     """Yield a rendered scene for each prompt, judged."""
-    for start in range(0, len(asks), 64):
-        some = asks[start : start + 64]
-        yield from judged(some, [rendered(ask) for ask in some], processes)
+    for start in range(0, len(items), 64):
+        some = items[start : start + 64]
+        yield from score_batch(some, [render_item(ask) for ask in some], num_processes)
 
 
-def rendered(ask: Ask) -> Picture:
-    scene = task_scene(ask.prompt, np.random.default_rng(ask.seed), *buckets_for(BASE)[ask.ratio])
-    return np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+def render_item(item: EvalItem) -> ImageArray:
+    scene = task_scene(item.prompt, np.random.default_rng(item.seed), *buckets_for(BASE)[item.ratio])
+    return np.round((draw_scene(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
 
 
-def judged(
-    asks: list[Ask], pictures: list[Picture], processes: int, *seconds: float
-) -> Iterator[Result]:
-    for ask, picture, shown in zip(asks, pictures, detected(pictures, processes), strict=True):
-        yield Result(ask, picture, judge(shown, ask.prompt.expected), *seconds)
+def score_batch(
+    items: list[EvalItem], images: list[ImageArray], num_processes: int, *seconds: float
+) -> Iterator[ImageResult]:
+    for ask, picture, shown in zip(items, images, detect_all(images, num_processes), strict=True):
+        yield ImageResult(ask, picture, score_detections(shown, ask.prompt.spec), *seconds)
 
 
-def drawn_pictures(asks: list[Ask], contender: Contender, options: argparse.Namespace) -> Iterator[Result]:
+def model_results(
+    items: list[EvalItem], model: EvalModel, options: argparse.Namespace
+) -> Iterator[ImageResult]:
     """Yield the model's picture for each prompt, judged; prompts of one shape share batches."""
     import torch
 
-    pipeline = pipeline_of(contender, options)
+    pipeline = build_pipeline(model, options)
     watch = Stopwatch(pipeline.transformer)
-    pipeline(asks[0].prompt.prompt, num_inference_steps=1, guidance_scale=contender.guidance)  # fills caches
-    by_ratio: defaultdict[str, list[Ask]] = defaultdict(list)
-    for ask in asks:
+    pipeline(items[0].prompt.prompt, num_inference_steps=1, guidance_scale=model.guidance)  # fills caches
+    by_ratio: defaultdict[str, list[EvalItem]] = defaultdict(list)
+    for ask in items:
         by_ratio[ask.ratio].append(ask)
     for ratio, same in by_ratio.items():
         height, width = buckets_for(BASE)[ratio]
-        for start in range(0, len(same), options.batch):
-            batch = same[start : start + options.batch]
+        for start in range(0, len(same), options.batch_id):
+            batch = same[start : start + options.batch_id]
             started_at, watch.seconds = time.perf_counter(), 0.0
             (images,) = pipeline(
                 [ask.prompt.prompt for ask in batch], height=height, width=width,
-                num_inference_steps=contender.steps, guidance_scale=contender.guidance,
+                num_inference_steps=model.steps, guidance_scale=model.guidance,
                 solver=options.solver, return_dict=False,
                 generator=[torch.Generator().manual_seed(ask.seed) for ask in batch],
             )  # fmt: skip
             spent = (time.perf_counter() - started_at) / len(batch), watch.seconds / len(batch)
-            yield from judged(
+            yield from score_batch(
                 batch, [np.asarray(image.convert("RGB")) for image in images], options.processes, *spent
             )
 
 
-def pipeline_of(contender: Contender, options: argparse.Namespace) -> Any:
+def build_pipeline(model: EvalModel, options: argparse.Namespace) -> Any:
     import torch
 
     from lens import LensPipeline
 
-    pipeline = LensPipeline.from_pretrained(contender.model)
+    pipeline = LensPipeline.from_pretrained(model.model)
     pipeline.set_progress_bar_config(disable=True)
     if options.lora:
         pipeline.load_lora_weights(options.lora, weight=options.lora_weight)
     return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
 
 
-def diversity_of(contender: Contender, groups: list[Ask], options: argparse.Namespace) -> float:
+def mean_diversity(model: EvalModel, groups: list[EvalItem], options: argparse.Namespace) -> float:
     """Return the mean distance between pictures of one prompt, by latents, as training by rewards logs it."""
     import torch
 
     from lens.losses.diffusion_nft import diversity
 
-    pipeline, spreads, count = pipeline_of(contender, options), [], options.diversity
+    pipeline, spreads, count = build_pipeline(model, options), [], options.diversity
     for ask in groups:
         height, width = buckets_for(BASE)[ask.ratio]
         (latents,) = pipeline(
-            ask.prompt.prompt, height=height, width=width, num_inference_steps=contender.steps,
-            guidance_scale=contender.guidance, solver=options.solver, return_dict=False,
+            ask.prompt.prompt, height=height, width=width, num_inference_steps=model.steps,
+            guidance_scale=model.guidance, solver=options.solver, return_dict=False,
             num_images_per_prompt=count, output_type="latent",
             generator=[torch.Generator().manual_seed(ask.seed + 1 + turn) for turn in range(count)],
         )  # fmt: skip
@@ -226,12 +231,12 @@ def diversity_of(contender: Contender, groups: list[Ask], options: argparse.Name
     return sum(spreads) / len(spreads)
 
 
-def show_diversity(contenders: list[Contender], spreads: list[float], groups: int, count: int) -> None:
+def print_diversity(models: list[EvalModel], spreads: list[float], groups: int, count: int) -> None:
     """Print how far apart pictures of a prompt are, and against the first model."""
     if spreads:
         print(f"\nMean distance of {count} pictures of a prompt, {groups} prompts, against the first model:")
-    for one, spread in zip(contenders, spreads, strict=False):
-        print(f"{one.name}, {one.drawn}: {spread:.3f}, {spread / spreads[0]:.0%}")
+    for one, spread in zip(models, spreads, strict=False):
+        print(f"{one.name}, {one.sampling_label}: {spread:.3f}, {spread / spreads[0]:.0%}")
 
 
 class Stopwatch:
@@ -256,17 +261,17 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def with_progress(name: str, results: Iterator[Result], total: int) -> Iterator[Result]:
+def with_progress(name: str, results: Iterator[ImageResult], total: int) -> Iterator[ImageResult]:
     """Pass results on and count them on stderr."""
     passed = 0
     for count, result in enumerate(results, 1):
-        passed += result.verdict.passed
+        passed += result.score.passed
         print(f"\r{name}: {count} of {total}, {passed} passed", end="", file=sys.stderr, flush=True)
         yield result
     print(file=sys.stderr)
 
 
-def described(options: argparse.Namespace) -> dict[str, object]:
+def run_info(options: argparse.Namespace) -> dict[str, object]:
     """Return what a reader needs to repeat the table."""
     machine = f"{cpu_model()}, {os.cpu_count()} cores"
     if not options.truth:
@@ -282,15 +287,15 @@ def described(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def described_contender(contender: Contender, options: argparse.Namespace) -> dict[str, object]:
+def model_info(model: EvalModel, options: argparse.Namespace) -> dict[str, object]:
     """Return what a reader needs to repeat one model's column."""
     return {
-        "name": contender.name,
-        "hash": contender.hash,
-        "steps": contender.steps,
-        "guidance": contender.guidance,
-        "drawn": f"{contender.drawn}, {options.solver}, seed {options.seed}",
-        "batch": options.batch,
+        "name": model.name,
+        "hash": model.hash,
+        "steps": model.steps,
+        "guidance": model.guidance,
+        "drawn": f"{model.sampling_label}, {options.solver}, seed {options.seed}",
+        "batch": options.batch_id,
     }
 
 

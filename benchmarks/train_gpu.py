@@ -32,21 +32,21 @@ from torch.nn import functional as F
 from lens.config import read_recipe, write_yaml
 from lens.core.latents import pack_latents
 from lens.core.resolution import buckets_for
-from lens.losses.base import Objective, Work
+from lens.losses.base import LossOutput, StepStats
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
-from lens.train.activation_checkpointing import keep_for_the_way_back
+from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.cost.flops import model_flops_utilization, training_flops
-from lens.train.cost.training import CARDS
-from lens.train.data.batch_sampler import Packs
-from lens.train.data.latent_cache import Sample
-from lens.train.devices import autocast, peak_flops_a_s, peak_memory_gib
+from lens.train.cost.training import GPU_SPECS
+from lens.train.data.batch_sampler import TokenBatchSampler
+from lens.train.data.latent_cache import EncodedSample
+from lens.train.devices import autocast, peak_flops_per_s, peak_memory_gib
 from lens.train.ema import Ema
 from lens.train.optimizer import build_optimizers
 from lens.train.settings.run import RunSettings
-from lens.train.settings.stages import DenoiserSettings
-from lens.train.stages.text_to_image import picture_errors
-from lens.train.step import Run, train_step
+from lens.train.settings.stages import TextToImageSettings
+from lens.train.stages.text_to_image import image_errors
+from lens.train.step import TrainState, train_step
 from lens.train.trainer import compile_repeated_blocks
 
 RECIPE = Path("recipes/lens/pretrain_mixed.yaml")
@@ -104,7 +104,7 @@ def main() -> int:
     device = torch.device("cpu" if asked.tiny else "cuda")
     if not asked.tiny:
         torch.cuda.memory._set_allocator_settings("expandable_segments:True")
-    recipe = DenoiserSettings.of(read_recipe(RECIPE), str(RECIPE))
+    recipe = TextToImageSettings.of(read_recipe(RECIPE), str(RECIPE))
     bases, budget = ((64, 96), 240) if asked.tiny else (recipe.data.bases, recipe.pack_tokens)
     bench = Bench(TINY if asked.tiny else LENS_DENOISER, device, bases)
     card = "CPU" if asked.tiny else torch.cuda.get_device_name()
@@ -112,7 +112,7 @@ def main() -> int:
         "card": card, "torch": str(torch.__version__), "date": str(date.today()), "model_s": bench.made_s,
         "state": "bfloat16 weights, gradients and AdamW, no averages", "settings": [],
     }  # fmt: skip
-    say(f"{card}, torch {torch.__version__}; {bench.num_weights:,} weights, {report['state']}; "
+    say(f"{card}, torch {torch.__version__}; {bench.num_parameters:,} weights, {report['state']}; "
         f"ready after {time.monotonic() - started_at:.0f} s")
     say(f"{'':<52}{'MFU':>7}{'tokens/s':>10}{'s/step':>8}{'GiB':>7}  notes")
     compile_s = 0.0
@@ -168,12 +168,15 @@ class Bench:
         self.compiled: set[str] = set()
         """Graphs that were compiled so far."""
         self.denoiser = random_denoiser(config, device)
-        self.num_weights = sum(one.numel() for one in self.denoiser.parameters())
+        self.num_parameters = sum(one.numel() for one in self.denoiser.parameters())
         self._run_settings = RunSettings.of({"stage": "denoiser", "out": "runs/none", "steps": 10**6})
         self._optimizer = build_optimizers(self.denoiser, self._run_settings.optimizer)
         num_layers, width = len(config["selected_layer_index"]), config["enc_hidden_dim"]
-        self._texts = torch.randn(num_layers, TEXT_TOKENS[1], width).bfloat16()                  # (L, T, E)
-        self._streams = {"square": self._stream(bases[:1], ["1:1"]), "mixed": self._stream(bases, None)}
+        self._texts = torch.randn(num_layers, TEXT_TOKENS[1], width).bfloat16()  # (L, T, E)
+        self._streams = {
+            "square": self._stream_events(bases[:1], ["1:1"]),
+            "mixed": self._stream_events(bases, None),
+        }
         self.made_s = time.monotonic() - started_at
 
     def outcome(self, setting: Setting) -> dict[str, Any]:
@@ -193,23 +196,23 @@ class Bench:
 
     def _measured(self, setting: Setting) -> dict[str, Any]:
         self._prepare(setting)
-        run = Run(
-            settings=self._run_settings, trained=self.denoiser, optimizer=self._optimizer,
+        run = TrainState(
+            settings=self._run_settings, model=self.denoiser, optimizer=self._optimizer,
             ema=Ema(self.denoiser, 0.9999, ("proj_out",)), objective=self._objective(setting),
         )  # fmt: skip
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        warmup_s = self._timed(run, setting.num_warmup)
-        run.work, num_graphs = Work(), counters["stats"]["unique_graphs"]
-        seconds = self._timed(run, setting.num_timed)
+        warmup_s = self._time_stage(run, setting.num_warmup)
+        run.stats, num_graphs = StepStats(), counters["stats"]["unique_graphs"]
+        seconds = self._time_stage(run, setting.num_timed)
         found: dict[str, Any] = {
-            "tokens_per_s": run.work.tokens / seconds, "samples_per_s": run.work.samples / seconds,
+            "tokens_per_s": run.stats.num_tokens / seconds, "samples_per_s": run.stats.num_samples / seconds,
             "s_a_step": seconds / setting.num_timed, "peak_memory_gib": peak_memory_gib(),
-            "data_s": run.work.data_s, "warmup_s": warmup_s,
+            "data_s": run.stats.data_s, "warmup_s": warmup_s,
             "compiled_while_timed": counters["stats"]["unique_graphs"] - num_graphs, "mfu": None,
         }  # fmt: skip
-        if peak := peak_flops_a_s():
-            found["mfu"] = model_flops_utilization(run.work.flops, seconds, peak)
+        if peak := peak_flops_per_s():
+            found["mfu"] = model_flops_utilization(run.stats.flops, seconds, peak)
         if self.with_kernels and self.device.type == "cuda":  # last, for it is one more step
             found["kernels"] = self._kernels(run)
         return found
@@ -220,12 +223,12 @@ class Bench:
         for block in self.denoiser.transformer_blocks:
             block.__dict__.pop("forward", None)
             block._compiled_call_impl = None
-        keep_for_the_way_back(self.denoiser, setting.checkpointing)
+        apply_activation_checkpointing(self.denoiser, setting.checkpointing)
         if setting.compile:
             compile_repeated_blocks(self.denoiser)
             self.compiled.add(setting.graph)
 
-    def _timed(self, run: Run, num_steps: int) -> float:
+    def _timed(self, run: TrainState, num_steps: int) -> float:
         self._synchronize()
         started_at = time.perf_counter()
         for _ in range(num_steps):
@@ -235,7 +238,7 @@ class Bench:
             raise ArithmeticError(f"loss {terms['loss'].item()}, {run.guard.num_skipped} updates left out")
         return time.perf_counter() - started_at
 
-    def _kernels(self, run: Run) -> list[tuple[float, int, str]]:
+    def _kernels(self, run: TrainState) -> list[tuple[float, int, str]]:
         """Return the milliseconds, launches and names of what took the card longest in one more step."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             train_step(run)
@@ -248,7 +251,7 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _stream(self, bases: tuple[int, ...], ratios: list[str] | None) -> list[Sample]:
+    def _stream(self, bases: tuple[int, ...], ratios: list[str] | None) -> list[EncodedSample]:
         """Return samples in an order drawn once, every bucket as often as any other."""
         rng = np.random.default_rng(0)
         buckets = [pair for base in bases for pair in buckets_for(base).items()]
@@ -257,23 +260,23 @@ class Bench:
         for index in rng.permutation(96):
             height, width = sizes[index % len(sizes)]
             latents = torch.randn(self.config["in_channels"], height // 16, width // 16).bfloat16()
-            samples.append(Sample(latents, self._texts[:, : rng.integers(*TEXT_TOKENS)]))
+            samples.append(EncodedSample(latents, self._texts[:, : rng.integers(*TEXT_TOKENS)]))
         return samples
 
-    def _objective(self, setting: Setting) -> Callable[[int, int], Objective]:
+    def _objective(self, setting: Setting) -> Callable[[int, int], LossOutput]:
         stream = self._streams[setting.stream]
-        packs = Packs([one.latents[0].numel() for one in stream], setting.pack_tokens, seed=0)
-        errors = padded_errors if setting.padded else picture_errors
+        packs = TokenBatchSampler([one.latents[0].numel() for one in stream], setting.pack_tokens, seed=0)
+        errors = padded_errors if setting.padded else image_errors
 
-        def objective(step: int, _index: int) -> Objective:
+        def objective(step: int, _index: int) -> LossOutput:
             started_at = time.perf_counter()
             samples = [stream[item] for item in packs[step]]
             draw = torch.Generator().manual_seed(step)
             t = torch.rand(len(samples), generator=draw)
             lengths = [(one.latents[0].numel(), one.features.shape[1]) for one in samples]
             flops = sum(training_flops(self.config, *pair) for pair in lengths)
-            work = Work(len(samples), sum(map(sum, lengths)), flops, time.perf_counter() - started_at)
-            return Objective(errors(self.denoiser, samples, t, draw, self.device, "bf16").mean(), {}, work)
+            work = StepStats(len(samples), sum(map(sum, lengths)), flops, time.perf_counter() - started_at)
+            return LossOutput(errors(self.denoiser, samples, t, draw, self.device, "bf16").mean(), {}, work)
 
         return objective
 
@@ -289,13 +292,13 @@ def random_denoiser(config: dict[str, Any], device: torch.device) -> Any:
                 parameter.normal_(std=0.02)
             else:
                 parameter.fill_(float("norm" in name and name.endswith("weight")))
-    for unread in denoiser.unread_parameters():
+    for unread in denoiser.unused_parameters():
         unread.requires_grad_(False)
     return denoiser
 
 
 def padded_errors(
-    denoiser: Any, samples: list[Sample], t: Tensor, noise: torch.Generator, device: torch.device,
+    denoiser: Any, samples: list[EncodedSample], t: Tensor, noise: torch.Generator, device: torch.device,
     precision: str,
 ) -> Tensor:  # fmt: skip
     """Return the error of each picture, (P,), of a batch padded to its largest picture and text."""
@@ -369,7 +372,7 @@ def stored(report: dict[str, Any], folder: Path) -> str:
     The best is that of 512 x 512; its share of the peak is the lower of both streams, where both were timed.
     """
     done = [row for row in report["settings"] if row.get("mfu") and not row["padded"]]
-    kind = next((kind for kind in CARDS if kind in report["card"].lower().replace(" ", "")), None)
+    kind = next((kind for kind in GPU_SPECS if kind in report["card"].lower().replace(" ", "")), None)
     squares = [row for row in done if row["stream"] == "square"]
     if kind is None or not squares:
         return "nothing stored: no share of a known card's peak was measured"

@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 from lens.core.latents import pack_latents
 from lens.core.resolution import buckets_for
-from lens.data.image_text_dataset import Captioned
+from lens.data.image_text_dataset import ImageTextSample
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompt_template import encode_prompts
 from lens.nano.tasks import training_example
-from lens.nano.world.scenes import draw
-from lens.train.data.encode import Encoders, fill
-from lens.train.data.latent_cache import Store
+from lens.nano.world.scenes import draw_scene
+from lens.train.data.encode import Encoders, encode_into_cache
+from lens.train.data.latent_cache import LatentCache
 
 LEAST_RATIO = 1.5
 LAYERS = (0, 1, 2, 3)
@@ -37,12 +37,12 @@ def main() -> int:
     torch.set_num_threads(asked.threads)
     model = resolve_model("lens-nano")
     encoders = Encoders(model, LAYERS, torch.device("cpu"), torch.float32)
-    pictures = stream(asked.steps * asked.batch, asked.bases)
+    pictures = stream(asked.steps * asked.batch_id, asked.bases)
     with tempfile.TemporaryDirectory() as where:
-        store = Store(Path(where))
-        keys = fill(store, encoders, pictures)
-        captions = {encoders.key(picture): picture.caption for picture in pictures}
-        batches = [keys[start : start + asked.batch] for start in range(0, len(keys), asked.batch)]
+        store = LatentCache(Path(where))
+        keys = encode_into_cache(store, encoders, pictures)
+        captions = {encoders.cache_key(picture): picture.caption for picture in pictures}
+        batches = [keys[start : start + asked.batch_id] for start in range(0, len(keys), asked.batch_id)]
         kinds = {
             "padded, texts on the fly": lambda run, batch: padded(run, store, batch, encoders, captions),
             "padded, texts stored": lambda run, batch: padded(run, store, batch),
@@ -56,10 +56,12 @@ def main() -> int:
                 step(runs[name], batch)
                 # The first step of each makes its optimizer's state and fills the caches.
                 seconds[name] += (time.perf_counter() - started_at) if number else 0.0
-    num_timed = (len(batches) - 1) * asked.batch
-    tokens = sum(sum(store_lengths) for store_lengths in (store.lengths(key) for key in keys[asked.batch :]))
+    num_timed = (len(batches) - 1) * asked.batch_id
+    tokens = sum(
+        sum(store_lengths) for store_lengths in (store.token_counts(key) for key in keys[asked.batch_id :])
+    )
     print(f"torch {torch.__version__}, {asked.threads} thread(s), bf16 autocast, bases {asked.bases}, "
-          f"batches of {asked.batch}, {num_timed} pictures timed")
+          f"batches of {asked.batch_id}, {num_timed} pictures timed")
     print(f"{'':<28}{'samples/s':>10}{'real tokens/s':>15}{'ratio':>8}")
     base = seconds["padded, texts on the fly"]
     for name, spent in seconds.items():
@@ -81,15 +83,15 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def stream(count: int, bases: list[int]) -> list[Captioned]:
+def stream(count: int, bases: list[int]) -> list[ImageTextSample]:
     """Return pictures of the nano world in all sizes of the bases, in an order drawn once."""
     rng = np.random.default_rng(0)
     sizes = [size for base in bases for size in buckets_for(base).values()]
     pictures = []
     for number in range(count):
         scene, caption = training_example(0, number, *sizes[rng.integers(len(sizes))])
-        pixels = ((draw(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-        pictures.append(Captioned(str(number), caption, Image.fromarray(pixels)))
+        pixels = ((draw_scene(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+        pictures.append(ImageTextSample(str(number), caption, Image.fromarray(pixels)))
     return pictures
 
 
@@ -107,7 +109,7 @@ class Trained:
         self.optimizer.zero_grad()
 
 
-def padded(run: Trained, store: Store, batch: list[str], encoders=None, captions=None) -> None:
+def padded(run: Trained, store: LatentCache, batch: list[str], encoders=None, captions=None) -> None:
     """Train on a batch whose pictures and captions are padded to the largest."""
     latents = [store[key].latents.float() for key in batch]
     if encoders is None:
@@ -120,7 +122,7 @@ def padded(run: Trained, store: Store, batch: list[str], encoders=None, captions
         with torch.no_grad():
             features, mask = encode_prompts(
                 encoders.text_encoder, encoders.tokenizer, [captions[key] for key in batch], LAYERS,
-                prompts_per_pass=len(batch),
+                batch_size=len(batch),
             )  # fmt: skip
     h, w = (max(one.shape[side] for one in latents) for side in (1, 2))
     clean = torch.stack([F.pad(one, (0, w - one.shape[2], 0, h - one.shape[1])) for one in latents])
@@ -137,7 +139,7 @@ def padded(run: Trained, store: Store, batch: list[str], encoders=None, captions
     run.update((error.sum(1) / real.flatten(1).sum(1)).mean())
 
 
-def packed(run: Trained, store: Store, batch: list[str]) -> None:
+def packed(run: Trained, store: LatentCache, batch: list[str]) -> None:
     """Train on a batch as one packed sequence."""
     samples = [store[key] for key in batch]
     clean = [pack_latents(sample.latents.float()[None])[0] for sample in samples]

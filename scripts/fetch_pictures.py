@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from lens.data.io.parquet import write_bytes
+from lens.data.io.parquet import write_bytes_atomic
 
 Row = dict[str, Any]
 FONTS = (
@@ -135,7 +135,7 @@ def write_list(package: Package, folder: Path) -> Listed:
     if not rows:
         sys.exit(f"{tree} holds no picture with a caption. Remove it and call again.")
     lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    write_bytes(folder / f"{package.name}.jsonl", lines.encode())
+    write_bytes_atomic(folder / f"{package.name}.jsonl", lines.encode())
     num_bytes = sum((folder / row["location"]).stat().st_size for row in rows)
     return Listed(len(rows), num_bytes, sum(1 for _ in _pictures(tree)) - len(rows))
 
@@ -185,7 +185,7 @@ def main() -> None:
         print(f"pictures {number}/{len(PACKAGES)}: {package.name}", file=sys.stderr)
         listed = write_list(package, folder)
         size = f"{listed.num_bytes / 1e6:.1f} MB"
-        print(f"{package.name}: {listed.num_pictures} pictures, {size}, {listed.num_left_out} left out")
+        print(f"{package.name}: {listed.num_images} pictures, {size}, {listed.num_left_out} left out")
     found = Counter(path.suffix.lower() for path in (folder / "fonts").rglob("*"))
     print(f"fonts: {sum(found[suffix] for suffix in ('.ttf', '.otf', '.ttc'))} files")
 

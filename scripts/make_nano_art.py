@@ -1,4 +1,5 @@
-"""Take the art of the nano world's things out of the Noto emoji package; rewrites src/lens/nano/world/sprites.json.
+"""Take the art of the nano world's things out of the Noto emoji package; rewrites
+src/lens/nano/world/sprites.json.
 
 Run: python scripts/make_nano_art.py   (needs npm; the art is Apache 2.0, see src/lens/nano/NOTICE)
 """
@@ -9,7 +10,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from lens.nano.world.objects import THINGS
+from lens.nano.world.objects import OBJECT_CLASSES
 
 PACKAGE = "@iconify-json/noto@1.2.9"
 ART = Path(__file__).parent.parent / "src/lens/nano/world/sprites.json"
@@ -29,7 +30,7 @@ def icons_of(package: str) -> dict:
 def main() -> None:
     icons = icons_of(PACKAGE)
     frame = {"width": icons["width"], "height": icons["height"]}
-    bodies = {thing.icon: frame | icons["icons"][thing.icon] for thing in THINGS.values()}
+    bodies = {thing.icon: frame | icons["icons"][thing.icon] for thing in OBJECT_CLASSES.values()}
     ART.write_text(json.dumps({"source": PACKAGE, "license": "Apache-2.0", "icons": bodies}, indent=0) + "\n")
     print(f"{ART}: {len(bodies)} icons, {ART.stat().st_size} bytes")
 

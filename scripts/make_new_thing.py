@@ -20,8 +20,8 @@ from lens.core.resolution import buckets_for
 from lens.nano.tasks import training_example
 from lens.nano.world import sprites
 from lens.nano.world.caption_grammar import with_article
-from lens.nano.world.objects import COLOURS, THINGS, Thing
-from lens.nano.world.scenes import arrange, draw
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES, ObjectClass
+from lens.nano.world.scenes import arrange_scene, draw_scene
 
 RELATIONS = {
     "left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below",
@@ -44,7 +44,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     for number, size in zip(range(asked.known), sizes, strict=False):
         scene, caption = training_example(KNOWN_SEED, number, *size)
-        write(asked.out / f"known_{number:03d}", draw(scene), caption)
+        write(asked.out / f"known_{number:03d}", draw_scene(scene), caption)
     add_thing(asked.icon)
     rng = np.random.default_rng(0)
     for number, (size, background) in enumerate(zip(sizes, itertools.cycle(COLOURS), strict=False)):
@@ -55,12 +55,12 @@ def main() -> None:
         if number % 3 == 2:
             groups.append((NEIGHBOURS[number // 3 % len(NEIGHBOURS)], 1))
             relation = tuple(RELATIONS)[number // 3 % 4]
-        scene = arrange(rng, tuple(groups), background, relation, *size)
+        scene = arrange_scene(rng, tuple(groups), background, relation, *size)
         words = with_article(asked.icon.replace("-", " "))
         if relation:
             words += f" {RELATIONS[relation]} {with_article(groups[1][0])}"
         caption = f"{words}, on {with_article(background)} background"
-        write(asked.out / f"new_{number:02d}", draw(scene), caption)
+        write(asked.out / f"new_{number:02d}", draw_scene(scene), caption)
     print(asked.out)
 
 
@@ -77,7 +77,7 @@ def add_thing(icon: str) -> None:
     known = json.loads(resources.files("lens.nano.world").joinpath("sprites.json").read_text())["icons"]
     known[icon] = {"width": icons["width"], "height": icons["height"]} | icons["icons"][icon]
     sprites._icons = lambda: known
-    THINGS[icon] = Thing(icon.replace("-", " "), icon.replace("-", " ") + "s", (), icon)
+    OBJECT_CLASSES[icon] = ObjectClass(icon.replace("-", " "), icon.replace("-", " ") + "s", (), icon)
 
 
 if __name__ == "__main__":

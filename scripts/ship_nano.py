@@ -20,7 +20,7 @@ from lens.models.checkpoints.diffusers_folder import SHARED_KEY, check_component
 from lens.models.checkpoints.hashing import content_hash, file_hash
 from lens.models.checkpoints.registry import KNOWN_MODELS, PACKAGED_WEIGHTS
 from lens.nano.tasks import TASKS
-from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
 
 HOLDER = "lens-nano"
 """The model whose folder holds what all share."""
@@ -154,9 +154,9 @@ def main() -> None:
     options = parser.parse_args()
     if (options.model is None) != (options.weights is None):
         parser.error("--model and --weights go together")
-    if options.shared:
+    if options.sharded_setting:
         for part in SHARED_PARTS:
-            replace_folder(options.shared / part, PACKAGED_WEIGHTS / HOLDER / part)
+            replace_folder(options.sharded_setting / part, PACKAGED_WEIGHTS / HOLDER / part)
     if options.weights:
         ship(options.model, options.weights)
     if options.scores:
@@ -214,7 +214,7 @@ def card(name: str, scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS)
     known, has_goals = KNOWN_MODELS[name], name != "lens-nano-turbo"
     world = WORLD if name == HOLDER else SAME_WORLD
     facts = {
-        "num_things": len(THINGS), "num_colours": len(COLOURS), "things": ", ".join(THINGS),
+        "num_things": len(OBJECT_CLASSES), "num_colours": len(COLOURS), "things": ", ".join(OBJECT_CLASSES),
         "colours": ", ".join(COLOURS),
     }  # fmt: skip
     is_tuned = name != HOLDER or denoiser_hash(root / HOLDER) != denoiser_hash(root / "lens-nano-base")
@@ -282,7 +282,7 @@ def side_by_side(run: list[dict[str, Any]]) -> str:
             f"| {low:.3f} to {high:.3f} | {one['seconds_a_picture']:.3f} | {spent:.3f} "
             f"| {reference['denoiser_seconds_a_picture'] / spent:.1f}x |"
         )
-    return SIDE_BY_SIDE.format(batch=run[0]["batch"], reference=reference["name"], rows="\n".join(lines))
+    return SIDE_BY_SIDE.format(batch_id=run[0]["batch"], reference=reference["name"], rows="\n".join(lines))
 
 
 def sizes(folder: Path) -> str:

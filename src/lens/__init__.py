@@ -24,7 +24,7 @@ __all__ = [
     "resolve_resolution",
 ]
 
-_HOME_OF = {
+_MODULE_OF = {
     "RESOLUTION_BUCKETS": "lens.core.resolution",
     "resolve_resolution": "lens.core.resolution",
     "LensTransformer2DModel": "lens.models.denoiser",
@@ -34,16 +34,16 @@ _HOME_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'lens' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     register()  # what was just imported may have put a library's module in the place of another
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({*globals(), *_MODULE_OF})
 
 
 register()

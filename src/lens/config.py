@@ -12,6 +12,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lens.errors import SettingError
 
+RENAMED_KEYS = {
+    "encode_at_once": "text_encoder_batch_size",
+    "gpus_a_worker": "gpus_per_worker",
+    "least_diversity": "min_diversity_ratio",
+    "least_reward": "min_reward_ratio",
+    "most_failed": "max_failed_share",
+    "pictures_per_prompt": "images_per_prompt",
+    "samples_a_shard": "samples_per_shard",
+    "times_per_picture": "times_per_image",
+}
+"""Keys of older recipes, each with the name that replaced it."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused, defaults checked too."""
@@ -30,6 +42,9 @@ class Settings(BaseModel):
                 raise ours from error
             name = ".".join(str(part) for part in first["loc"]) or source
             if first["type"] == "extra_forbidden":
+                if new := RENAMED_KEYS.get(str(first["loc"][-1])):
+                    fix = f"Rename the key in {source}."
+                    raise SettingError(name, first["input"], f"its new name, {new}", fix) from error
                 known = ", ".join(sorted(cls.model_fields))
                 fix = f"Known in {source}: {known}."
                 raise SettingError(name, first["input"], "a known name", fix) from error
@@ -46,7 +61,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> dict[str, Any
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise SettingError("--set", override, "the form key=value", "For example --set steps=100.")
-        _put(values, key.split("."), yaml.safe_load(text))
+        _set_nested(values, key.split("."), yaml.safe_load(text))
     return values
 
 
@@ -70,19 +85,19 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    return merged(_read_with_base(path.parent / base, (*seen, path.resolve())), values)
+    return deep_merge(_read_with_base(path.parent / base, (*seen, path.resolve())), values)
 
 
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def deep_merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Return both mappings joined; where both have a value the one above wins, mappings join in turn."""
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
+        result[key] = deep_merge(result[key], value) if both else value
     return result
 
 
-def _put(values: dict[str, Any], keys: list[str], value: Any) -> None:
+def _set_nested(values: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):

@@ -12,12 +12,14 @@ class LensError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As an exception does, it would be made anew from its message alone, which is not what some take.
-        return _as_it_was, (type(self), self.args, self.__dict__)
+        return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
-def _as_it_was(kind: type["LensError"], args: tuple[Any, ...], facts: dict[str, Any]) -> "LensError":
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(facts)
+def _rebuild_error(
+    error_class: type["LensError"], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> "LensError":
+    error = error_class.__new__(error_class, *args)
+    error.__dict__.update(attributes)
     return error
 
 
@@ -45,7 +47,7 @@ class NonFiniteError(LensError, ArithmeticError):
     """A loss or gradient that stopped being a number; weights are unchanged."""
 
 
-class Cancelled(LensError):
+class GenerationCancelledError(LensError):
     """The caller stopped the work through a callback."""
 
 

@@ -23,12 +23,12 @@ LIBRARY_NAMES = {
 def register() -> None:
     """Give both libraries the Lens classes: now where they are imported, otherwise as soon as they are."""
     for library in LIBRARY_NAMES:
-        _extend(library)
+        _add_lens_names(library)
     if not any(isinstance(finder, _LibraryWatcher) for finder in sys.meta_path):
         sys.meta_path.insert(0, _LibraryWatcher())
 
 
-def _extend(library: str) -> None:
+def _add_lens_names(library: str) -> None:
     # Always the module in sys.modules: both libraries put another object there than the one first created,
     # and transformers (processing_utils) runs its own __init__ a second time, past every finder.
     module = sys.modules.get(library)
@@ -64,17 +64,17 @@ class _LibraryWatcher(MetaPathFinder):
         if library not in LIBRARY_NAMES:
             return None
         if fullname != library:
-            _extend(library)  # a submodule is coming: has the library been replaced since?
+            _add_lens_names(library)  # a submodule is coming: has the library been replaced since?
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            _then(spec.loader, lambda: _extend(library))
+            _run_after_exec(spec.loader, lambda: _add_lens_names(library))
         return spec
 
 
-def _then(loader: Any, action: Any) -> None:
+def _run_after_exec(loader: Any, action: Any) -> None:
     """Make a loader call an action after it has run a module; its class stays, as others look at it."""
     run = loader.exec_module
 

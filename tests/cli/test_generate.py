@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.sampling.image_metadata import read_settings
+from lens.sampling.image_metadata import read_image_metadata
 
 
 def pixels(path) -> np.ndarray:
@@ -105,8 +105,8 @@ def test_like_repeats_a_start_a_mask_and_a_lora_through_lossy_files(
     again = lens("generate", "--like", first.out.strip())
     assert again.out == f"a-fox_9-2.{picture_format}\n"
     assert (pixels(first.out.strip()) == pixels(again.out.strip())).all()
-    settings = read_settings(tmp_path / again.out.strip())
-    assert settings == read_settings(tmp_path / first.out.strip())
+    settings = read_image_metadata(tmp_path / again.out.strip())
+    assert settings == read_image_metadata(tmp_path / first.out.strip())
     assert (settings.width, settings.height, settings.strength, settings.solver) == (80, 48, 0.8, "ab2")
     assert (settings.guidance, settings.negative_prompt, settings.loras[0].weight) == (2.5, "blur", 0.7)
 
@@ -119,7 +119,7 @@ def test_explicit_options_override_like(lens, tiny_model, tmp_path):
         "generate", "a cat", "--like", first, "--seed", 0, "--cfg", 0, "--count", 2, "--aspect-ratio", "2:1"
     )
     assert changed.out.split() == ["a-cat_0.png", "a-cat_1.png"]
-    settings = read_settings(tmp_path / "a-cat_0.png")
+    settings = read_image_metadata(tmp_path / "a-cat_0.png")
     assert (settings.seed, settings.guidance, settings.steps) == (0, 0, 2)
     assert (settings.width, settings.height) == (96, 48)
 
@@ -234,21 +234,21 @@ def test_an_interrupted_process_leaves_no_draft_and_the_status_of_interruption(t
         assert running.wait(600) == 130
     assert path == "a-fox_0.png"
     for file in tmp_path.iterdir():
-        assert read_settings(file).steps == 60
+        assert read_image_metadata(file).steps == 60
 
 
 def test_a_failure_after_some_pictures_keeps_those_and_only_those(lens, tiny_model, tmp_path, monkeypatch):
     from lens.cli.generation import run
     from lens.errors import LensError
 
-    draw_one = run._draw_one
+    draw_one = run._generate_one
 
     def fails_at_the_second(pipeline, text, plan, settings, *others):
         if settings["seed"] == 1:
             raise LensError("No more.")
         return draw_one(pipeline, text, plan, settings, *others)
 
-    monkeypatch.setattr(run, "_draw_one", fails_at_the_second)
+    monkeypatch.setattr(run, "_generate_one", fails_at_the_second)
     ran = lens("generate", "a fox", "--model", tiny_model, "--steps", 1, "--count", 3)
     assert (ran.status, ran.out, ran.err) == (2, "a-fox_0.png\n", "lens: No more.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a-fox_0.png"]

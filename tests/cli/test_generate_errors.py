@@ -68,17 +68,17 @@ def test_an_empty_prompt_says_how_to_give_one(refuses, arguments):
 
 
 def test_the_solvers_offered_are_those_there_are():
-    from lens.cli.arguments import Solver
+    from lens.cli.arguments import SolverName
     from lens.sampling.solvers import SOLVERS
 
-    assert [solver.value for solver in Solver] == list(SOLVERS)
+    assert [solver.value for solver in SolverName] == list(SOLVERS)
 
 
 def test_the_quantizations_offered_are_those_there_are():
-    from lens.cli.arguments import Quantize
+    from lens.cli.arguments import QuantizeFormat
     from lens.models.quantized.torchao import QUANTIZATIONS
 
-    assert [kind.value for kind in Quantize if kind != "none"] == list(QUANTIZATIONS)
+    assert [kind.value for kind in QuantizeFormat if kind != "none"] == list(QUANTIZATIONS)
 
 
 def test_an_unknown_model_lists_the_known_and_the_nearest(refuses):

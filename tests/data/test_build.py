@@ -22,12 +22,12 @@ from local_server import Answering, started_server
 from PIL import Image
 
 from lens.data.build.settings import BuildSettings
-from lens.data.build.verify import verify
+from lens.data.build.verify import verify_build
 from lens.data.captions import captioner
 from lens.data.io.image_decoding import sample_id
 from lens.data.io.parquet import read_table
 from lens.data.io.webdataset import read_shard
-from lens.data.pipeline import build
+from lens.data.pipeline import build_dataset
 from lens.errors import LensError
 
 NUM_KILLS = int(os.environ.get("LENS_KILLS", "2"))
@@ -68,7 +68,7 @@ def values_of(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
     without = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None, "min_entropy": 1.0}
     return {
         "out": str(out), "source": {"kind": "folder", "path": str(pictures)}, "part_size": 8,
-        "num_workers": 2, "filters": without, "shards": {"samples_a_shard": 5},
+        "num_workers": 2, "filters": without, "shards": {"samples_per_shard": 5},
     } | changes  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def finished(process) -> Path:
 def built_here(values: dict[str, Any]) -> Path:
     """Build in this process and return the folder of the view."""
     settings = BuildSettings.of(values)
-    return settings.out / "views" / build(settings)["view"]
+    return settings.out / "views" / build_dataset(settings)["view"]
 
 
 def bytes_of(view: Path) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ def test_every_picture_is_in_a_shard_or_in_the_ledger_with_its_reason(built):
     assert reasons == {
         "too_small": NUM_SMALL, "near_duplicate": 1, "little_information": 1, "corrupt": 1, "unknown_type": 1,
     }  # fmt: skip
-    verdict = verify(out)
+    verdict = verify_build(out)
     assert verdict.faults == ()
     assert verdict.num_in_shards == NUM_GOOD
     assert verdict.num_samples == NUM_GOOD + sum(reasons.values())
@@ -174,7 +174,7 @@ def test_killed_builds_with_other_workers_and_parts_give_the_same_bytes(built, p
     ):  # fmt: skip
         one, other = (read_table(folder / f"{name}.parquet") for folder in (resumed, view))
         assert one.select(columns) == other.select(columns)
-    assert verify(tmp_path / "killed").faults == ()
+    assert verify_build(tmp_path / "killed").faults == ()
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
@@ -186,9 +186,9 @@ def test_another_threshold_makes_another_view_from_the_stored_scores(built, pict
     other = built_here(changed)
     assert other != view
     assert {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.parquet")} == before
-    verdict = verify(out, other.name)
+    verdict = verify_build(out, other.name)
     assert verdict.faults == () and 0 < verdict.num_in_shards < NUM_GOOD
-    assert verify(out, view.name).num_in_shards == NUM_GOOD, "the first view is still there"
+    assert verify_build(out, view.name).num_in_shards == NUM_GOOD, "the first view is still there"
 
 
 def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_their_own(
@@ -217,7 +217,7 @@ def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_t
 
     (entry,) = [path for path in pictures.rglob("*.jpg") if sample_id(path.read_bytes()) == refused][:1]
     Handler.lock, Handler.asked = threading.Lock(), []
-    Handler.refused_picture = base64.b64encode(captioner.shown(entry.read_bytes(), 256)).decode()
+    Handler.refused_picture = base64.b64encode(captioner.encode_for_model(entry.read_bytes(), 256)).decode()
     server = started_server(Handler)
     endpoint = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "seer"}
     values = values_of(
@@ -232,7 +232,7 @@ def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_t
     assert reasons[withdrawn] == "withdrawn"
     assert reasons[refused] == "caption_refusal"
     assert reasons[sample_id(shown.read_bytes())] == "held_out"
-    assert verify(out, other.name).faults == ()
+    assert verify_build(out, other.name).faults == ()
     captions = [files["txt"] for path in other.glob("shards/*.tar") for _, files in read_shard(path)]
     assert captions == [said.encode()] * (NUM_GOOD - 3)
     assert len(Handler.asked) == NUM_GOOD - 3 + 2, "the refused one was asked for twice"
@@ -251,7 +251,7 @@ def test_damage_is_found(damage, says, built, tmp_path):
     out, view = built
     shutil.copytree(out, tmp_path / "out")
     damage(tmp_path / "out" / "views" / view.name)
-    assert any(says in fault for fault in verify(tmp_path / "out", view.name).faults)
+    assert any(says in fault for fault in verify_build(tmp_path / "out", view.name).faults)
 
 
 def _cut_short(path: Path) -> None:
@@ -260,4 +260,4 @@ def _cut_short(path: Path) -> None:
 
 def test_a_build_that_never_ended_cannot_be_verified(tmp_path):
     with pytest.raises(LensError, match="Run lens data build first"):
-        verify(tmp_path)
+        verify_build(tmp_path)

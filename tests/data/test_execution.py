@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from lens.data.build.ray_executor import done_in_parallel, has_gpus
+from lens.data.build.ray_executor import has_gpus, map_parallel
 from lens.data.build.settings import BuildSettings
-from lens.data.io.parquet import DiskFull
-from lens.data.pipeline import _gpus_a_worker
+from lens.data.io.parquet import DiskFullError
+from lens.data.pipeline import _gpus_per_worker
 
 ALONE = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 
@@ -21,22 +21,22 @@ def test_only_work_that_asks_for_a_gpu_is_given_one(two_gpus):
     def seen(_):
         return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
-    assert list(done_in_parallel(seen, [0], 1)) == [""]
-    assert set(done_in_parallel(seen, [0, 1], 1, 1.0)) <= {"0", "1"}
+    assert list(map_parallel(seen, [0], 1)) == [""]
+    assert set(map_parallel(seen, [0, 1], 1, 1.0)) <= {"0", "1"}
 
 
 def test_what_a_worker_says_to_people_arrives_as_it_was_said(two_gpus):
     def full(_):
-        raise DiskFull("No room for part-000001.parquet.")
+        raise DiskFullError("No room for part-000001.parquet.")
 
-    with pytest.raises(DiskFull, match=r"^No room for part-000001\.parquet\.$"):
-        list(done_in_parallel(full, [0], 1))
+    with pytest.raises(DiskFullError, match=r"^No room for part-000001\.parquet\.$"):
+        list(map_parallel(full, [0], 1))
 
 
 def test_a_worker_takes_a_gpu_where_a_scorer_has_weights_for_it_unless_told_otherwise(two_gpus):
     assert has_gpus()
     weights, detector = {"kind": "embedding", "model": "clip"}, {"kind": "nudenet"}
-    assert _gpus_a_worker(settings_with(weights, detector)) == 1.0
-    assert _gpus_a_worker(settings_with(detector)) == 0.0
-    assert _gpus_a_worker(settings_with(weights | {"device": "cpu"})) == 0.0
-    assert _gpus_a_worker(settings_with(weights, gpus_a_worker=0.25)) == 0.25
+    assert _gpus_per_worker(settings_with(weights, detector)) == 1.0
+    assert _gpus_per_worker(settings_with(detector)) == 0.0
+    assert _gpus_per_worker(settings_with(weights | {"device": "cpu"})) == 0.0
+    assert _gpus_per_worker(settings_with(weights, gpus_per_worker=0.25)) == 0.25

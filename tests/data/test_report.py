@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.data.build.filters import Thresholds
-from lens.data.build.scoring import FOLDER
+from lens.data.build.filters import FilterSettings
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER
 from lens.data.build.settings import BuildSettings
 from lens.data.io.parquet import read_table, write_table
-from lens.data.pipeline import build
-from lens.data.report.histogram import Threshold, histogram_of, ticks
-from lens.data.report.html import bytes_in_words, compact, escaped, figure, share_in_words
+from lens.data.pipeline import build_dataset
+from lens.data.report.histogram import Threshold, axis_ticks, compute_histogram
+from lens.data.report.html import escape_html, figure, format_bytes, format_compact, format_share
 from lens.data.report.page import write_report
 from lens.errors import LensError
 
@@ -58,14 +58,14 @@ def built(tmp_path_factory, two_gpus) -> tuple[Path, BuildSettings]:
     (root / "broken.jpg").write_bytes((root / "06.jpg").read_bytes()[:3000])
     settings = BuildSettings.of({
         "out": str(out), "source": {"kind": "folder", "path": str(root)}, "part_size": 16, "num_workers": 2,
-        "filters": FILTERS, "shards": {"samples_a_shard": 5},
+        "filters": FILTERS, "shards": {"samples_per_shard": 5},
     })  # fmt: skip
-    return out / "views" / build(settings)["view"], settings
+    return out / "views" / build_dataset(settings)["view"], settings
 
 
 def report(built: tuple[Path, BuildSettings], thresholds: Mapping[str, Any] | None = None) -> str:
     view, settings = built
-    wanted = Thresholds.of({**settings.filters.model_dump(), **(thresholds or {})})
+    wanted = FilterSettings.of({**settings.filters.model_dump(), **(thresholds or {})})
     path = write_report(settings.out, view.name, wanted, lambda numbered: Path(numbered[1].path).read_bytes())
     assert path == settings.out / "views" / view.name / "report.html"
     return path.read_text()
@@ -83,18 +83,18 @@ class Page(HTMLParser):
 
     def __init__(self, html: str):
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.objects: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.feed(html)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.objects.append((tag, dict(attrs)))
         if tag not in self.VOID or (tag == "rect" and dict(attrs)["class"] == "b"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.objects.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -155,7 +155,7 @@ def test_scores_of_other_scorers_are_found_in_their_newest_version(built):
     _, settings = built
     scores = settings.out / "scores" / settings.inventory_id
     for version, like in ((9, 4.0), (10, 2.0)):
-        for path in sorted((scores / FOLDER).glob("*.parquet")):
+        for path in sorted((scores / PIXEL_SCORES_FOLDER).glob("*.parquet")):
             ids = read_table(path).column("id").to_pylist()
             columns = {"id": ids, "aesthetics": [like, None] * (len(ids) // 2), "words": [["a"]] * len(ids)}
             kinds = {"id": "string", "aesthetics": "float32", "words": "list"}
@@ -193,7 +193,7 @@ def test_samples_are_shown_at_most_twelve_a_reason_and_what_cannot_be_decoded_sa
 
 
 def test_text_from_outside_stays_text_and_nothing_is_ever_asked_for(html):
-    tags = Page(html).found
+    tags = Page(html).objects
     names = {tag for tag, _ in tags}
     assert not names & {"script", "link", "iframe", "object", "base", "a", "form", "use", "image"}
     for tag, attributes in tags:
@@ -255,33 +255,37 @@ def test_a_view_that_is_not_finished_has_no_report(built):
 
 def test_histograms_keep_both_ends_and_widen_to_their_thresholds():
     values = np.random.default_rng(1).lognormal(3, 2, 1000)
-    wide = histogram_of(values)
+    wide = compute_histogram(values)
     assert wide.is_logarithmic and wide.counts.sum() == 1000
-    far = histogram_of([0.5, 2.0, 3.0], [Threshold(-4.0, True, "low")])
+    far = compute_histogram([0.5, 2.0, 3.0], [Threshold(-4.0, True, "low")])
     assert not far.is_logarithmic and far.counts.sum() == 3
-    assert far.place(-4.0) == 0.0 and far.place(3.0) == 1.0
-    whole = histogram_of([*range(4, 28), 4])
+    assert far.position(-4.0) == 0.0 and far.position(3.0) == 1.0
+    whole = compute_histogram([*range(4, 28), 4])
     assert whole.counts.tolist()[:2] == [2, 1] and whole.counts.sum() == 25
-    assert set(np.diff(histogram_of(range(5, 105)).edges)) == {3.0}
-    same = histogram_of([5.5] * 7)
-    assert same.counts.sum() == 7 and 0.4 < same.place(5.5) < 0.6
-    assert Threshold(2.0, True, "low").falls(np.array([1.9, 2.0, 2.1])).tolist() == [True, False, False]
-    assert Threshold(2.0, False, "high").falls(np.array([1.9, 2.0, 2.1])).tolist() == [False, False, True]
+    assert set(np.diff(compute_histogram(range(5, 105)).edges)) == {3.0}
+    same = compute_histogram([5.5] * 7)
+    assert same.counts.sum() == 7 and 0.4 < same.position(5.5) < 0.6
+    assert Threshold(2.0, True, "low").is_outside(np.array([1.9, 2.0, 2.1])).tolist() == [True, False, False]
+    assert Threshold(2.0, False, "high").is_outside(np.array([1.9, 2.0, 2.1])).tolist() == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.13, 0.97), (3, 8), (1e4, 6e6), (90, 91), (1, 60)])
 def test_ticks_are_few_round_and_inside(low, high):
-    histogram = histogram_of([low, high])
-    found = ticks(histogram)
+    histogram = compute_histogram([low, high])
+    found = axis_ticks(histogram)
     assert 2 <= len(found) <= 8
     assert all(histogram.edges[0] <= tick <= histogram.edges[-1] for tick in found)
-    assert len({compact(tick) for tick in found}) == len(found)
+    assert len({format_compact(tick) for tick in found}) == len(found)
 
 
 def test_no_thumbnail_takes_the_page_above_its_bound_and_a_hidden_one_is_few_squares():
     noise = Image.fromarray(np.random.default_rng(2).integers(0, 256, (96, 96, 3), dtype=np.uint8))
     assert len(figure([noise], ["x" * 300, "y" * 300])) < 14_000
-    hidden = figure([noise], [], hides=True)
+    hidden = figure([noise], [], is_pixelated=True)
     (data,) = re.findall('base64,([^"]*)"', hidden)
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), dtype=float)
     squares = shown.reshape(6, 16, 6, 16).mean(axis=(1, 3))
@@ -289,13 +293,13 @@ def test_no_thumbnail_takes_the_page_above_its_bound_and_a_hidden_one_is_few_squ
 
 
 def test_numbers_are_written_for_people():
-    assert [bytes_in_words(size) for size in (0, 999, 1000, 12_345_678, 3.2e14, 5e18)] == [
+    assert [format_bytes(size) for size in (0, 999, 1000, 12_345_678, 3.2e14, 5e18)] == [
         "0 B", "999 B", "1 kB", "12.3 MB", "320 TB", "5,000 PB",
     ]  # fmt: skip
-    assert [share_in_words(part, 10_000) for part in (0, 1, 10, 5000, 9999, 10_000)] == [
+    assert [format_share(part, 10_000) for part in (0, 1, 10, 5000, 9999, 10_000)] == [
         "0.0%", "< 0.1%", "0.1%", "50.0%", "> 99.9%", "100.0%",
     ]  # fmt: skip
-    assert [compact(value) for value in (0.35, 12, 1200, 147_456, 2.5e6, -3e4)] == [
+    assert [format_compact(value) for value in (0.35, 12, 1200, 147_456, 2.5e6, -3e4)] == [
         "0.35", "12", "1200", "147.5k", "2.5M", "-30k",
     ]  # fmt: skip
-    assert escaped("x" * 200) == "x" * 157 + "..."
+    assert escape_html("x" * 200) == "x" * 157 + "..."

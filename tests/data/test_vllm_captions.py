@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from lens.data.captions.captioner import Sample, Unanswered, caption_samples
-from lens.data.captions.settings import VllmCaptioner
-from lens.data.captions.vllm_backend import FAILURE, engine, replies
+from lens.data.captions.captioner import CaptionInput, IncompleteCaptionsError, caption_samples
+from lens.data.captions.settings import VllmCaptionerSettings
+from lens.data.captions.vllm_backend import ERROR_COLUMN, create_vllm_processor, vllm_responses
 
 GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
 
@@ -26,12 +26,12 @@ def jpeg(shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def samples(count: int) -> list[Sample]:
-    return [Sample(f"{item:064x}", "", (), partial(jpeg, 10 * item)) for item in range(count)]
+def samples(count: int) -> list[CaptionInput]:
+    return [CaptionInput(f"{item:064x}", "", (), partial(jpeg, 10 * item)) for item in range(count)]
 
 
-def settings_with(**changes) -> VllmCaptioner:
-    return VllmCaptioner.of({"model": "seer", "audit": {"min_words": 10}, "side_px": 64} | changes)
+def settings_with(**changes) -> VllmCaptionerSettings:
+    return VllmCaptionerSettings.of({"model": "seer", "audit": {"min_words": 10}, "side_px": 64} | changes)
 
 
 def rule(row: dict) -> dict:
@@ -46,7 +46,7 @@ def rule(row: dict) -> dict:
     if "at most 20 words" in asked["text"]:
         text = "A fox on grass."
     done = {"generated_text": f" {text}\n", "num_input_tokens": 300, "num_generated_tokens": 20}
-    return {"__data": data | done | {FAILURE: ""}}
+    return {"__data": data | done | {ERROR_COLUMN: ""}}
 
 
 def processor_with(engine):
@@ -66,23 +66,23 @@ def test_captions_that_fail_are_asked_for_again_in_the_next_round_and_no_answer_
 
     def reply_all(settings, questions):
         rounds.append(sorted((question.kind, question.attempt) for question in questions))
-        return replies(settings, questions, processor_with(rule))
+        return vllm_responses(settings, questions, processor_with(rule))
 
     settings = settings_with(kinds=("dense", "brief"))
-    done = caption_samples(settings, samples(3), tmp_path, reply_all=reply_all)
-    assert {(one.dense, one.brief, one.failure) for one in done.values()} == {(GOOD, "A fox on grass.", "")}
+    done = caption_samples(settings, samples(3), tmp_path, caption_batch=reply_all)
+    assert {(one.dense, one.brief, one.error) for one in done.values()} == {(GOOD, "A fox on grass.", "")}
     assert {(one.prompt_tokens, one.completion_tokens) for one in done.values()} == {(900, 60)}
     assert rounds == [[("dense", 0)] * 3, [("dense", 1)] * 3, [("brief", 0)] * 3]
-    again = caption_samples(settings, samples(4), tmp_path, reply_all=reply_all)
+    again = caption_samples(settings, samples(4), tmp_path, caption_batch=reply_all)
     assert len(again) == 4 and rounds[3:] == [[("dense", 0)], [("dense", 1)], [("brief", 0)]]
 
 
 def test_a_caption_that_never_passes_falls_with_the_reason(tmp_path):
     settings = settings_with(max_tries=1)
     done = caption_samples(
-        settings, samples(2), tmp_path, reply_all=partial(replies, processor=processor_with(rule))
+        settings, samples(2), tmp_path, caption_batch=partial(vllm_responses, processor=processor_with(rule))
     )
-    assert {one.failure for one in done.values()} == {"too_short"}
+    assert {one.error for one in done.values()} == {"too_short"}
 
 
 def test_what_the_engine_cannot_take_leaves_the_others_and_the_build_says_how_to_go_on(tmp_path):
@@ -92,29 +92,31 @@ def test_what_the_engine_cannot_take_leaves_the_others_and_the_build_says_how_to
         def engine(row, third=third):
             data = row["__data"]
             if data["key"] == third:
-                return {"__data": data | {FAILURE: "ValueError: too many tiles"}}
+                return {"__data": data | {ERROR_COLUMN: "ValueError: too many tiles"}}
             return rule(row)
 
-        return replies(settings, questions, processor_with(engine))
+        return vllm_responses(settings, questions, processor_with(engine))
 
-    with pytest.raises(Unanswered, match=r"3 samples have captions, 1 or more have none.*too many tiles"):
-        caption_samples(settings_with(audit={"min_words": 2}), samples(4), tmp_path, reply_all=reply_all)
+    with pytest.raises(
+        IncompleteCaptionsError, match=r"3 samples have captions, 1 or more have none.*too many tiles"
+    ):
+        caption_samples(settings_with(audit={"min_words": 2}), samples(4), tmp_path, caption_batch=reply_all)
 
 
 def test_an_engine_that_ends_early_loses_no_answer_that_came(tmp_path):
     def reply_all(settings, questions):
-        yield next(replies(settings, questions, processor_with(rule)))
+        yield next(vllm_responses(settings, questions, processor_with(rule)))
 
     settings = settings_with(audit={"min_words": 2})
-    with pytest.raises(Unanswered, match="without an answer"):
-        caption_samples(settings, samples(2), tmp_path, reply_all=reply_all)
+    with pytest.raises(IncompleteCaptionsError, match="without an answer"):
+        caption_samples(settings, samples(2), tmp_path, caption_batch=reply_all)
     asked = []
 
     def rest(settings, questions):
         asked.extend(questions)
-        return replies(settings, questions, processor_with(rule))
+        return vllm_responses(settings, questions, processor_with(rule))
 
-    assert len(caption_samples(settings, samples(2), tmp_path, reply_all=rest)) == 2
+    assert len(caption_samples(settings, samples(2), tmp_path, caption_batch=rest)) == 2
     assert len(asked) == 1
 
 
@@ -124,7 +126,7 @@ def test_vllm_is_asked_for_as_the_recipe_says(tmp_path):
         model=str(tmp_path), replicas=3, batch_size=17,
         engine={"max_model_len": 4096, "tensor_parallel_size": 2},
     )  # fmt: skip
-    built = engine(settings, lambda row: row, lambda row: row)
+    built = create_vllm_processor(settings, lambda row: row, lambda row: row)
     names = built.list_stage_names()
     order = [names.index(name) for name in ("PrepareMultimodalStage", "ChatTemplateStage", "vLLMEngineStage")]
     assert order == sorted(order)

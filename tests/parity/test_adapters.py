@@ -20,7 +20,7 @@ from lens.models.checkpoints.lora import (
     unfuse_loras,
     unload_loras,
 )
-from lens.models.checkpoints.lora_formats import STYLES, Kronecker, LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import STYLES, LoKrWeights, LoraWeights, write_adapter
 
 QKV, OUT, MLP, TEXT = (
     "transformer_blocks.1.attn.img_qkv",
@@ -33,9 +33,9 @@ QKV, OUT, MLP, TEXT = (
 def adapter(seed=0):
     """A LoRA with another rank and alpha for each layer; the scales 0.5, 0.25 and 2 are exact."""
     return {
-        QKV: LowRank(normal(4, 32, seed=seed), normal(96, 4, seed=seed + 1), 2.0),
-        OUT: LowRank(normal(2, 32, seed=seed + 2), normal(32, 2, seed=seed + 3), 0.5),
-        MLP: LowRank(normal(3, 85, seed=seed + 4), normal(32, 3, seed=seed + 5), 6.0),
+        QKV: LoraWeights(normal(4, 32, seed=seed), normal(96, 4, seed=seed + 1), 2.0),
+        OUT: LoraWeights(normal(2, 32, seed=seed + 2), normal(32, 2, seed=seed + 3), 0.5),
+        MLP: LoraWeights(normal(3, 85, seed=seed + 4), normal(32, 3, seed=seed + 5), 6.0),
     }
 
 
@@ -76,7 +76,7 @@ def test_published_keys_are_understood_as_written(tmp_path, key):
     save_file({key: down, up_key: up}, tmp_path / "a.safetensors")
     model = tiny_denoiser()
     load_lora(model, tmp_path / "a.safetensors")
-    wanted = velocity(with_deltas(tiny_denoiser(), ({QKV: LowRank(down, up, 4.0)}, 1.0)))
+    wanted = velocity(with_deltas(tiny_denoiser(), ({QKV: LoraWeights(down, up, 4.0)}, 1.0)))
     torch.testing.assert_close(velocity(model), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_kohyas_joined_names_of_numbered_children_are_undone(tmp_path):
             f"{joined}.lora_up.weight": up,
             f"{joined}.alpha": torch.tensor(1.0),
         }
-        parts[module] = LowRank(down, up, 1.0)
+        parts[module] = LoraWeights(down, up, 1.0)
     save_file(tensors, tmp_path / "k.safetensors")
     model = tiny_denoiser()
     load_lora(model, tmp_path / "k.safetensors")
@@ -103,7 +103,7 @@ def test_kohyas_joined_names_of_numbered_children_are_undone(tmp_path):
 
 def test_a_folder_of_peft_scales_by_its_settings(tmp_path):
     write_adapter(
-        {QKV: LowRank(normal(4, 32, seed=0), normal(96, 4, seed=1), 4.0)},
+        {QKV: LoraWeights(normal(4, 32, seed=0), normal(96, 4, seed=1), 4.0)},
         tmp_path / "adapter_model.safetensors",
         "base_model",
     )
@@ -148,11 +148,11 @@ def one_thread():
 def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(tmp_path, one_thread):
     first, second = (
         adapter(0),
-        {TEXT: LowRank(normal(5, 32, seed=7), normal(32, 5, seed=8), 5.0)} | adapter(20),
+        {TEXT: LoraWeights(normal(5, 32, seed=7), normal(32, 5, seed=8), 5.0)} | adapter(20),
     )
     lokr = {
-        OUT: Kronecker(normal(4, 8, seed=3), normal(8, 4, seed=4), 1.0),
-        TEXT: Kronecker(normal(2, 4, seed=5), normal(16, 8, seed=6), 0.5),
+        OUT: LoKrWeights(normal(4, 8, seed=3), normal(8, 4, seed=4), 1.0),
+        TEXT: LoKrWeights(normal(2, 4, seed=5), normal(16, 8, seed=6), 0.5),
     }
     for name, parts in (("one", first), ("two", second), ("three", lokr)):
         write_adapter(parts, tmp_path / f"{name}.safetensors", "diffusion_model")
@@ -175,7 +175,7 @@ def test_several_adapters_add_up_by_their_weights_and_come_off_without_a_trace(t
 
 
 def test_an_adapter_scaled_for_one_call_is_scaled_for_that_call_alone(tmp_path):
-    lokr = {OUT: Kronecker(normal(4, 8, seed=3), normal(8, 4, seed=4), 1.0)}
+    lokr = {OUT: LoKrWeights(normal(4, 8, seed=3), normal(8, 4, seed=4), 1.0)}
     write_adapter(lokr, tmp_path / "k.safetensors", "diffusion_model")
     model = tiny_denoiser()
     load_lora(model, tmp_path / "k.safetensors", weight=0.8)

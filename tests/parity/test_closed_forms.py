@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lens.core.guidance import guided_velocity
-from lens.core.latents import image_positions, pack_latents, patchify, rotary_angles, text_positions
-from lens.core.schedule import sampling_sigmas, shift_mu
-from lens.models.attention import rotate
-from lens.models.layers import sinusoid
+from lens.core.guidance import cfg_norm_rescaled
+from lens.core.latents import image_positions, pack_latents, patchify, rope_angles, text_positions
+from lens.core.schedule import empirical_mu, sampling_sigmas
+from lens.models.attention import apply_rotary
+from lens.models.layers import timestep_embedding
 
 AXES = (8, 28, 28)
 
@@ -42,7 +42,7 @@ def test_positions_and_angles(height, width, num_text):
     theirs = positions_by_loop(height, width, num_text)
     assert np.array_equal(ours.double().numpy(), theirs)
     # float32 angles of up to 557 radians: a rounding of 2^-23 of the angle, and as much of the frequency
-    angles = rotary_angles(ours, AXES).double().numpy()
+    angles = rope_angles(ours, AXES).double().numpy()
     np.testing.assert_allclose(angles, angles_by_loop(theirs), rtol=5e-7, atol=1e-7)
 
 
@@ -56,7 +56,7 @@ def test_rotation_is_the_complex_product_of_adjacent_pairs():
             number = number * np.exp(1j * angles[token, pair])
             expected[:, token, :, 2 * pair], expected[:, token, :, 2 * pair + 1] = number.real, number.imag
     turns = torch.polar(torch.ones(5, 32), torch.from_numpy(angles).float())
-    ours = rotate(torch.from_numpy(x).float(), torch.view_as_real(turns))
+    ours = apply_rotary(torch.from_numpy(x).float(), torch.view_as_real(turns))
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-6)
 
 
@@ -64,9 +64,9 @@ def test_scores_depend_on_the_distance_between_positions_alone():
     q, k = torch.randn(2, 1, 1, 1, 64, generator=torch.Generator().manual_seed(0)).unbind(0)
 
     def score(there, here):
-        there, here = (torch.exp(1j * rotary_angles(torch.tensor([place]), AXES)) for place in (there, here))
+        there, here = (torch.exp(1j * rope_angles(torch.tensor([place]), AXES)) for place in (there, here))
         there, here = torch.view_as_real(there), torch.view_as_real(here)
-        return (rotate(q, there) * rotate(k, here)).sum().item()
+        return (apply_rotary(q, there) * apply_rotary(k, here)).sum().item()
 
     near, moved = score([4, 9, -3], [1, 2, 5]), score([14, 29, 17], [11, 22, 25])
     assert near == pytest.approx(moved, abs=1e-4)
@@ -79,7 +79,7 @@ def test_the_time_sinusoid_has_cosines_first_at_1000_times_the_level():
     angles = 1000 * t[:, None] * frequencies
     expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
     # float32 angles reach 1000 radians, where neighbouring floats are 6e-5 apart
-    ours = sinusoid(torch.from_numpy(t).float(), 256).numpy()
+    ours = timestep_embedding(torch.from_numpy(t).float(), 256).numpy()
     np.testing.assert_allclose(ours, expected, atol=1.5e-4)
 
 
@@ -95,7 +95,7 @@ def mu_by_hand(tokens: int, steps: int) -> float:
 @pytest.mark.parametrize("steps", [1, 4, 20, 50])
 def test_mu_and_sigmas(height, width, steps):
     mu = mu_by_hand(height * width, steps)
-    assert shift_mu(height * width, steps) == pytest.approx(mu, abs=1e-12)
+    assert empirical_mu(height * width, steps) == pytest.approx(mu, abs=1e-12)
     s = np.linspace(1, 1 / steps, steps)
     expected = np.append(np.exp(mu) / (np.exp(mu) + 1 / s - 1), 0)
     np.testing.assert_allclose(sampling_sigmas(height * width, steps).numpy(), expected, rtol=1e-6)
@@ -106,7 +106,7 @@ def test_mu_and_sigmas(height, width, steps):
     (1440, 4, 1.828), (1440, 50, 1.828),
 ])  # fmt: skip
 def test_mu_has_the_check_values_of_the_specification(side, steps, mu):
-    assert round(shift_mu((side // 16) ** 2, steps), 3) == mu
+    assert round(empirical_mu((side // 16) ** 2, steps), 3) == mu
 
 
 def test_guidance_token_by_token():
@@ -118,7 +118,7 @@ def test_guidance_token_by_token():
             c, u = cond[sample, token], uncond[sample, token]
             led = u + 5.0 * (c - u)
             expected[sample, token] = led * math.sqrt((c**2).sum()) / math.sqrt((led**2).sum())
-    ours = guided_velocity(torch.from_numpy(cond), torch.from_numpy(uncond), 5.0)
+    ours = cfg_norm_rescaled(torch.from_numpy(cond), torch.from_numpy(uncond), 5.0)
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-12)
 
 

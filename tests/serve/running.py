@@ -14,7 +14,7 @@ from fake_drawer import FakeDrawer
 from lens.serve.api.app import create_app
 from lens.serve.api.generation import NO_HOOKS
 from lens.serve.settings.server import ServerSettings
-from lens.serve.storage.server_state import open_store
+from lens.serve.storage.server_state import open_server_state
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def serving(state, drawer=None, hooks=NO_HOOKS, **values):
     """Start a server; yields its parts, a client of OpenAI's, and a plain one as `http`."""
     drawer = drawer or FakeDrawer()
     settings = ServerSettings.of({"state": state, "drain_s": 0.2} | values)
-    store = open_store(settings)
+    store = open_server_state(settings)
     app = create_app(drawer, settings, store, hooks)
     try:
         with answering(app) as base, client_of(base) as client, httpx2.Client(base_url=base) as http:

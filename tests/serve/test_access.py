@@ -13,7 +13,7 @@ from running import client_of, serving, until
 
 from lens.cli.main import main
 from lens.errors import SettingError
-from lens.serve.settings.server import Limits, ServerSettings
+from lens.serve.settings.server import RequestLimits, ServerSettings
 
 PROMPT = "a fox"
 
@@ -23,13 +23,13 @@ def server(tmp_path_factory):
     limits = {"body_bytes": 20_000, "upload_px": 10_000}
     folder = tmp_path_factory.mktemp("access")
     with serving(folder, limits=limits, cors_origins=["https://site.example"]) as running:
-        running.keys = {name: running.store.keys.add(name) for name in ("ann", "bob")}
-        running.keys["slow"] = running.store.keys.add("slow", requests_per_minute=2)
+        running.api_keys = {name: running.store.api_keys.add(name) for name in ("ann", "bob")}
+        running.api_keys["slow"] = running.store.api_keys.add("slow", requests_per_minute=2)
         yield running
 
 
 def bearer(server, name):
-    return {"Authorization": f"Bearer {server.keys[name]}"}
+    return {"Authorization": f"Bearer {server.api_keys[name]}"}
 
 
 def test_without_a_key_that_is_known_nobody_gets_in(server):
@@ -44,9 +44,11 @@ def test_without_a_key_that_is_known_nobody_gets_in(server):
 
 
 def test_with_a_key_everything_is_as_without_keys(server):
-    answer = client_of(server.base, server.keys["ann"]).images.generate(prompt=PROMPT, response_format="url")
+    answer = client_of(server.base, server.api_keys["ann"]).images.generate(
+        prompt=PROMPT, response_format="url"
+    )
     assert httpx2.get(answer.data[0].url).status_code == 200  # its address is its key
-    assert server.drawer.requests[-1].caller.startswith("key_")
+    assert server.engine.requests[-1].caller.startswith("key_")
 
 
 def test_a_caller_sees_its_own_jobs_alone(server):
@@ -83,7 +85,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(server):
     file = io.BytesIO()
     Image.new("L", (1000, 1000)).save(file, format="PNG")
     with pytest.raises(openai.BadRequestError) as caught:
-        client = client_of(server.base, server.keys["ann"])
+        client = client_of(server.base, server.api_keys["ann"])
         client.images.edit(image=("in.png", file.getvalue()), prompt=PROMPT)
     assert caught.value.body["param"] == "image"
 
@@ -99,16 +101,16 @@ def test_pages_of_other_origins_may_call_where_the_operator_says_so(server):
 
 
 def test_a_key_that_is_taken_away_stops_working(tmp_path, monkeypatch):
-    monkeypatch.setattr("lens.serve.api.middleware.KEYS_KNOWN_S", 0.0)
+    monkeypatch.setattr("lens.serve.api.middleware.KEY_CACHE_TTL_S", 0.0)
     with serving(tmp_path) as server:
         assert httpx2.get(f"{server.base}/v1/models").status_code == 200
         assert not httpx2.get(f"{server.base}/v1/models").headers.get("access-control-allow-origin")
-        key = server.store.keys.add("ann")
-        server.store.keys.add("bob")
+        key = server.store.api_keys.add("ann")
+        server.store.api_keys.add("bob")
         until(lambda: httpx2.get(f"{server.base}/v1/models").status_code == 401)
         headers = {"Authorization": f"Bearer {key}"}
         assert httpx2.get(f"{server.base}/v1/models", headers=headers).status_code == 200
-        server.store.keys.remove("ann")
+        server.store.api_keys.remove("ann")
         assert httpx2.get(f"{server.base}/v1/models", headers=headers).status_code == 401
 
 
@@ -160,4 +162,4 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(package, tmp_pa
 def test_the_guide_names_every_setting():
     guide = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text()
     named = set(re.findall(r"`(\w+)`", guide.split("## Settings")[1]))
-    assert {*ServerSettings.model_fields, *Limits.model_fields} <= named
+    assert {*ServerSettings.model_fields, *RequestLimits.model_fields} <= named

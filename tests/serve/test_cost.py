@@ -5,53 +5,57 @@ from pathlib import Path
 
 import pytest
 
-from lens.serve.engine.cost_model import GUESSED_RATE_S, CostModel, guessed_text_tokens, work_of
-from lens.serve.engine.request import DrawRequest
+from lens.serve.engine.cost_model import DEFAULT_RATE_S, CostModel, estimate_text_tokens, request_cost
+from lens.serve.engine.request import GenerationRequest
 
-PLAIN = DrawRequest("turbo", "x" * 40, seed=0, height=96, width=176, steps=4, guidance=1.0)
+PLAIN = GenerationRequest("turbo", "x" * 40, seed=0, height=96, width=176, steps=4, guidance=1.0)
 IMAGE, TEXT = 6 * 11, 20 + 10
 
 
 def test_a_step_reads_a_token_a_cell_and_the_words_twice_with_guidance():
-    assert work_of(PLAIN).step_tokens == IMAGE + TEXT
-    assert work_of(replace(PLAIN, guidance=3.0)).step_tokens == 2 * IMAGE + TEXT
+    assert request_cost(PLAIN).tokens_per_step == IMAGE + TEXT
+    assert request_cost(replace(PLAIN, guidance=3.0)).tokens_per_step == 2 * IMAGE + TEXT
     both = replace(PLAIN, guidance=3.0, negative_prompt="y" * 80)
-    assert work_of(both).step_tokens == 2 * IMAGE + TEXT + (20 + 20)
-    assert work_of(replace(both, guidance=1.0)).step_tokens == IMAGE + TEXT
+    assert request_cost(both).tokens_per_step == 2 * IMAGE + TEXT + (20 + 20)
+    assert request_cost(replace(both, guidance=1.0)).tokens_per_step == IMAGE + TEXT
 
 
 def test_a_prompt_longer_than_the_encoder_reads_costs_no_more():
-    assert guessed_text_tokens("") == guessed_text_tokens("  ") == 0
-    assert guessed_text_tokens("x" * 100_000) == guessed_text_tokens("x" * 50_000)
+    assert estimate_text_tokens("") == estimate_text_tokens("  ") == 0
+    assert estimate_text_tokens("x" * 100_000) == estimate_text_tokens("x" * 50_000)
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(None, 12), (1.0, 20), (0.5, 10), (0.01, 1)])
 def test_a_picture_to_start_from_leaves_its_strengths_share_of_the_steps(strength, steps):
     request = replace(PLAIN, steps=20, image=Path("start.png"), strength=strength)
-    assert work_of(request).steps == steps
+    assert request_cost(request).num_steps == steps
     if strength is None:  # with a mask it starts from noise
-        assert work_of(replace(request, mask=Path("mask.png"))).steps == 20
+        assert request_cost(replace(request, mask=Path("mask.png"))).num_steps == 20
 
 
 def test_seconds_are_tokens_times_steps_and_pictures_to_decode():
     costs = CostModel()
-    costs.measured("turbo", "denoise", tokens=1000, seconds=0.5)
-    costs.measured("turbo", "decode", tokens=100, seconds=0.2)
+    costs.record("turbo", "denoise", tokens=1000, seconds=0.5)
+    costs.record("turbo", "decode", tokens=100, seconds=0.2)
     expected = (IMAGE + TEXT) * 4 * 0.0005 + IMAGE * 3 * 0.002
-    assert costs.seconds(replace(PLAIN, previews=2)) == pytest.approx(expected)
+    assert costs.estimate_seconds(replace(PLAIN, previews=2)) == pytest.approx(expected)
 
 
 def test_models_have_rates_of_their_own_and_a_guess_before():
     costs = CostModel()
-    costs.measured("turbo", "denoise", tokens=10, seconds=1.0)
-    assert costs.rate("turbo", "denoise") == 0.1
-    assert costs.rate("other", "denoise") == costs.rate("turbo", "decode") == GUESSED_RATE_S
+    costs.record("turbo", "denoise", tokens=10, seconds=1.0)
+    assert costs.seconds_per_token("turbo", "denoise") == 0.1
+    assert (
+        costs.seconds_per_token("other", "denoise")
+        == costs.seconds_per_token("turbo", "decode")
+        == DEFAULT_RATE_S
+    )
 
 
 def test_a_rate_follows_what_is_measured():
     costs = CostModel()
-    costs.measured("turbo", "denoise", tokens=100, seconds=1.0)
-    costs.measured("turbo", "denoise", tokens=0, seconds=9.0)  # nothing was drawn
+    costs.record("turbo", "denoise", tokens=100, seconds=1.0)
+    costs.record("turbo", "denoise", tokens=0, seconds=9.0)  # nothing was drawn
     for _ in range(40):
-        costs.measured("turbo", "denoise", tokens=100, seconds=3.0)
-    assert costs.rate("turbo", "denoise") == pytest.approx(0.03, rel=0.01)
+        costs.record("turbo", "denoise", tokens=100, seconds=3.0)
+    assert costs.seconds_per_token("turbo", "denoise") == pytest.approx(0.03, rel=0.01)

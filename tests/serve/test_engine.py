@@ -7,20 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
-from lens.errors import Cancelled, CheckpointError, NonFiniteError
+from lens.errors import CheckpointError, GenerationCancelledError, NonFiniteError
 from lens.models.checkpoints.hashing import content_hash
-from lens.models.checkpoints.lora_formats import LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine.engine import Engine
-from lens.serve.engine.model_registry import Offered
-from lens.serve.engine.request import Done, Drawing, DrawRequest, Failed, LoraWanted, Preview
+from lens.serve.engine.model_registry import ModelRegistry
+from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Preview, StepProgress
 
 WAIT_S = 60.0
 MODELS = ("lens-nano-turbo", "lens-nano-base")
-APPLE = DrawRequest(MODELS[0], "a red apple", seed=3, height=96, width=176, steps=4, guidance=1.0)
+APPLE = GenerationRequest(MODELS[0], "a red apple", seed=3, height=96, width=176, steps=4, guidance=1.0)
 LAYER = "transformer_blocks.1.attn.img_qkv"
-LORA = LoraWanted("bold.one", 0.7)
+LORA = LoraRequest("bold.one", 0.7)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def folder(tmp_path_factory):
     num_out, num_in = denoiser.get_submodule(LAYER).weight.shape
     generator = torch.Generator().manual_seed(0)
     down, up = torch.randn(2, num_in, generator=generator), torch.randn(num_out, 2, generator=generator)
-    write_adapter({LAYER: LowRank(down, up, 2.0)}, folder / "bold.safetensors")
-    write_adapter({LAYER: LowRank(down * float("nan"), up, 2.0)}, folder / "nan.safetensors")
+    write_adapter({LAYER: LoraWeights(down, up, 2.0)}, folder / "bold.safetensors")
+    write_adapter({LAYER: LoraWeights(down * float("nan"), up, 2.0)}, folder / "nan.safetensors")
     (folder / "poisoned.safetensors").write_bytes(b"\x80\x04cos\nsystem\n" * 50)
     return folder
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 def engine(folder):
     loras = {"bold.one": "bold", "poisoned": "poisoned", "nan": "nan"}
     files = {name: folder / f"{stem}.safetensors" for name, stem in loras.items()}
-    with Engine(Offered.of_names(MODELS, files)) as engine:
+    with Engine(ModelRegistry.from_names(MODELS, files)) as engine:
         engine.wait_until_ready(WAIT_S)
         yield engine
 
@@ -88,7 +88,7 @@ def assert_same_picture(one, other):
 
 def events_of(ticket):
     events = []
-    while not events or not isinstance(events[-1], Done | Failed):
+    while not events or not isinstance(events[-1], Finished | Failed):
         events.append(ticket.next_event(WAIT_S))
     return events
 
@@ -98,7 +98,7 @@ def joining_step_by_step(engine, requests, monkeypatch):
 
     Returns their tickets, and of each pack at which steps its pictures were.
     """
-    step, left, steps_of_packs = engine._stages.step, list(requests), []
+    step, left, steps_of_packs = engine._worker.step, list(requests), []
     tickets = []
 
     def joined(model, loras, slots):
@@ -107,7 +107,7 @@ def joining_step_by_step(engine, requests, monkeypatch):
             tickets.append(engine.submit(left.pop(0)))
         return step(model, loras, slots)
 
-    monkeypatch.setattr(engine._stages, "step", joined)
+    monkeypatch.setattr(engine._worker, "step", joined)
     first = engine.submit(left.pop(0))
     first.result(WAIT_S)
     assert not left
@@ -136,7 +136,7 @@ def test_pictures_are_the_same_with_another_company_and_alone(engine):
     tickets = [engine.submit(request) for request in [*company, APPLE]]
     tickets[1].cancel()
     assert_same_picture(tickets[-1].result(WAIT_S).image, alone)
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         tickets[1].result(WAIT_S)
 
 
@@ -156,7 +156,9 @@ def test_pictures_drawn_from_pictures_are_those_of_the_pipeline(engine, pipeline
     assert [result.settings.strength for result in results] == [0.5, 1.0, 0.6]
     assert results[1].settings.init_image.sha256 == content_hash(start)
     assert results[1].settings.mask.path == "mask.png", "and nothing of the server's folders"
-    drawing = [event.steps for event in events_of(engine.submit(requests[0])) if isinstance(event, Drawing)]
+    drawing = [
+        event.num_steps for event in events_of(engine.submit(requests[0])) if isinstance(event, StepProgress)
+    ]
     assert drawing == [3] * 4  # a strength of 0.5 takes half of the steps
 
 
@@ -186,7 +188,7 @@ def test_previews_are_the_ends_that_the_path_points_to(engine, pipelines):
 
 def test_a_picture_says_everything_that_decided_it(engine):
     settings = engine.submit(replace(APPLE, guidance=2.0, negative_prompt="blue")).result(WAIT_S).settings
-    packaged = Offered.of_names(MODELS).models[APPLE.model].folder
+    packaged = ModelRegistry.from_names(MODELS).models[APPLE.model].folder
     stated = settings.model_dump(exclude={"versions"}, exclude_none=True)
     assert stated == {
         "prompt": "a red apple", "negative_prompt": "blue", "seed": 3, "width": 176, "height": 96, "steps": 4,
@@ -216,7 +218,7 @@ def test_adapters_act_on_the_pictures_that_ask_for_them_and_on_no_others(engine,
 
 @pytest.mark.parametrize(("name", "kind"), [("poisoned", CheckpointError), ("nan", NonFiniteError)])
 def test_a_bad_adapter_fails_its_own_request_alone(engine, pipelines, name, kind):
-    requests = [APPLE, replace(APPLE, loras=(LoraWanted(name),)), replace(APPLE, loras=(LORA,))]
+    requests = [APPLE, replace(APPLE, loras=(LoraRequest(name),)), replace(APPLE, loras=(LORA,))]
     tickets = [engine.submit(request) for request in requests]
     with pytest.raises(kind):
         tickets[1].result(WAIT_S)
@@ -225,7 +227,7 @@ def test_a_bad_adapter_fails_its_own_request_alone(engine, pipelines, name, kind
 
 
 def test_models_of_a_family_share_what_is_alike(engine):
-    turbo, base = (engine._stages.load(name).pipeline for name in MODELS)
+    turbo, base = (engine._worker.load(name).pipeline for name in MODELS)
     assert turbo.vae is base.vae and turbo.text_encoder is base.text_encoder
     assert turbo.transformer is not base.transformer
     assert [(model.name, model.steps, model.guidance, model.base_resolution, model.variant)
@@ -240,6 +242,11 @@ def test_a_prompt_is_encoded_once_for_all_models_that_read_it_alike(engine):
     for request in (APPLE, replace(APPLE, seed=9), replace(APPLE, model="lens-nano-base")):
         engine.submit(replace(request, prompt=prompt)).result(WAIT_S)
     after = engine.state()
-    assert (after.text_misses - before.text_misses, after.text_hits - before.text_hits) == (1, 2)
-    num_text = engine._stages.texts.of(engine._stages.load(MODELS[0]).text_source, prompt, None)[0].shape[0]
+    assert (
+        after.prompt_cache_misses - before.prompt_cache_misses,
+        after.prompt_cache_hits - before.prompt_cache_hits,
+    ) == (1, 2)
+    num_text = engine._worker.texts.of(engine._worker.load(MODELS[0]).text_encoder_key, prompt, None)[
+        0
+    ].shape[0]
     assert after.tokens - before.tokens == 3 * 4 * (6 * 11 + num_text)

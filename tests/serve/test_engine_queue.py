@@ -10,30 +10,30 @@ import pytest
 import torch
 
 from lens.errors import (
-    Cancelled,
     CheckpointError,
     DeadlineError,
     DrainingError,
+    GenerationCancelledError,
     LensError,
     MemoryNeedError,
     QueueFullError,
     SettingError,
 )
 from lens.serve.engine import batching
-from lens.serve.engine.cost_model import work_of
+from lens.serve.engine.cost_model import request_cost
 from lens.serve.engine.engine import Engine
-from lens.serve.engine.model_registry import Offered
-from lens.serve.engine.request import Done, Drawing, DrawRequest, Failed, LoraWanted, Waiting
-from lens.serve.engine.request_handle import EngineTicket
+from lens.serve.engine.model_registry import ModelRegistry
+from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Queued, StepProgress
+from lens.serve.engine.request_handle import EngineRequestHandle
 from lens.serve.settings.engine import EngineSettings
 
 WAIT_S = 60.0
-DOT = DrawRequest("lens-nano-turbo", "a star", seed=0, height=64, width=64, steps=2, guidance=1.0)
+DOT = GenerationRequest("lens-nano-turbo", "a star", seed=0, height=64, width=64, steps=2, guidance=1.0)
 
 
 @pytest.fixture(scope="module")
 def offered():
-    return Offered.of_names(["lens-nano-turbo"])
+    return ModelRegistry.from_names(["lens-nano-turbo"])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def engine(offered):
 @contextmanager
 def held(engine):
     """Let no step of the denoiser pass until the block ends."""
-    stages, step, may_pass, stands = engine._stages, engine._stages.step, threading.Event(), threading.Event()
+    stages, step, may_pass, stands = engine._worker, engine._worker.step, threading.Event(), threading.Event()
 
     def waiting_step(*args):
         stands.set()
@@ -69,7 +69,7 @@ def one_at_a_time(offered, **settings):
 
 def events_of(ticket):
     events = []
-    while not events or not isinstance(events[-1], Done | Failed):
+    while not events or not isinstance(events[-1], Finished | Failed):
         events.append(ticket.next_event(WAIT_S))
     return events
 
@@ -77,17 +77,17 @@ def events_of(ticket):
 def test_a_ticket_tells_of_waiting_then_of_each_step_then_of_the_picture(engine):
     ticket = engine.submit(replace(DOT, steps=3))
     events = events_of(ticket)
-    assert isinstance(events[0], Waiting) and events[0].position == 0
-    drawing = [event for event in events if isinstance(event, Drawing)]
-    assert [(event.step, event.steps) for event in drawing] == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert all(0 < event.seconds_left < 30 for event in drawing)
-    assert events[-1] == ticket.next_event(0) and isinstance(events[-1], Done)
+    assert isinstance(events[0], Queued) and events[0].position == 0
+    drawing = [event for event in events if isinstance(event, StepProgress)]
+    assert [(event.step, event.num_steps) for event in drawing] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert all(0 < event.remaining_s < 30 for event in drawing)
+    assert events[-1] == ticket.next_event(0) and isinstance(events[-1], Finished)
     assert events[-1].image.size == (64, 64)
 
 
 def test_nothing_in_time_is_a_timeout(engine):
     with held(engine) as blocker:
-        while not isinstance(blocker.next_event(WAIT_S), Drawing):
+        while not isinstance(blocker.next_event(WAIT_S), StepProgress):
             pass
         with pytest.raises(TimeoutError):
             blocker.next_event(0.01)
@@ -112,7 +112,7 @@ def test_nothing_in_time_is_a_timeout(engine):
         ("guidance", {"guidance": float("nan")}),
         ("guidance", {"guidance": -1.0}),
         ("solver", {"solver": "magic"}),
-        ("loras", {"loras": (LoraWanted("none"),)}),
+        ("loras", {"loras": (LoraRequest("none"),)}),
         ("mask", {"mask": "mask.png"}),
         ("strength", {"strength": 0.5}),
         ("image", {"image": "missing.png"}),
@@ -134,23 +134,23 @@ def test_a_full_queue_says_when_to_come_back(offered):
             engine.submit(DOT)
         assert caught.value.retry_after_s >= 1
         state = engine.state()
-        assert (state.waiting, state.running, state.rejected) == (2, 1, 1)
-        assert state.queue_seconds == pytest.approx(2 * engine.costs.seconds(DOT))
+        assert (state.num_waiting, state.num_running, state.rejected) == (2, 1, 1)
+        assert state.queue_s == pytest.approx(2 * engine.cost_model.estimate_seconds(DOT))
         tickets[0].cancel()
-        assert engine.state().waiting == 1
+        assert engine.state().num_waiting == 1
         engine.submit(DOT)  # there is room again
 
 
 def test_callers_take_turns_and_the_higher_priority_of_each_goes_first(offered):
     with one_at_a_time(offered) as engine:
-        order, start = [], engine._stages.start
+        order, start = [], engine._worker.start
         with held(engine):
 
             def watched(request):
                 order.append(f"{request.caller}{request.seed}")
                 return start(request)
 
-            engine._stages.start = watched
+            engine._worker.start = watched
             wanted = [("a", 0), ("a", 0), ("a", 1), ("a", 0), ("b", 0), ("b", 5)]
             tickets = [
                 engine.submit(replace(DOT, seed=number, caller=caller, priority=priority))
@@ -165,7 +165,7 @@ def test_callers_take_turns_and_the_higher_priority_of_each_goes_first(offered):
 
 def last_position(ticket):
     event = ticket.next_event(WAIT_S)
-    assert isinstance(event, Waiting)
+    assert isinstance(event, Queued)
     return event.position
 
 
@@ -176,7 +176,7 @@ def test_a_place_that_changes_is_told(offered):
             third = engine.submit(DOT)
             assert [last_position(ticket) for ticket in (first, second, third)] == [0, 1, 2]
         events = events_of(third)
-    positions = [event.position for event in events if isinstance(event, Waiting)]
+    positions = [event.position for event in events if isinstance(event, Queued)]
     assert positions == sorted(positions, reverse=True) and positions[-1] in (0, 1)
 
 
@@ -185,11 +185,11 @@ def test_a_cancelled_picture_frees_its_place_at_the_next_step(offered):
         with held(engine) as blocker:
             waits, next_one = engine.submit(DOT), engine.submit(DOT)
             waits.cancel()
-            with pytest.raises(Cancelled):  # at once: it had not begun
+            with pytest.raises(GenerationCancelledError):  # at once: it had not begun
                 waits.result(0)
             blocker.cancel()
         next_one.result(WAIT_S)
-        with pytest.raises(Cancelled):
+        with pytest.raises(GenerationCancelledError):
             blocker.result(0)
         assert engine.state().cancelled == 2
         next_one.cancel()  # does nothing to what is over
@@ -206,7 +206,7 @@ def test_a_picture_that_would_be_late_fails_and_the_next_one_does_not(offered):
             late.result(WAIT_S)
         patient.result(WAIT_S)
         # It begins in time, at an estimate of next to nothing, and is late on its way.
-        engine.costs.seconds = lambda request: 0.0
+        engine.cost_model.estimate_seconds = lambda request: 0.0
         with pytest.raises(DeadlineError, match="not finished"):
             engine.submit(replace(DOT, height=256, width=256, steps=200, deadline_s=0.2)).result(WAIT_S)
         assert engine.state().failed == 2
@@ -239,7 +239,7 @@ def test_an_error_of_one_picture_is_no_other_pictures(engine, tmp_path):
 
 
 def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkeypatch):
-    whole, sizes = batching.packed_velocities, []
+    whole, sizes = batching.predict_packed_velocities, []
 
     def small_memory(denoiser, pack):
         sizes.append(len(pack))
@@ -249,7 +249,7 @@ def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkey
 
     with Engine(offered) as engine:
         engine.wait_until_ready(WAIT_S)
-        monkeypatch.setattr(batching, "packed_velocities", small_memory)
+        monkeypatch.setattr(batching, "predict_packed_velocities", small_memory)
         with held(engine):
             tickets = [engine.submit(replace(DOT, seed=seed)) for seed in range(5)]
         for ticket in tickets:
@@ -261,24 +261,26 @@ def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(offered, monkey
             ticket.result(WAIT_S)
         assert max(sizes) <= 2  # what memory holds is remembered
 
-        monkeypatch.setattr(batching, "packed_velocities", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        monkeypatch.setattr(
+            batching, "predict_packed_velocities", lambda *_: (_ for _ in ()).throw(MemoryError())
+        )
         with pytest.raises(MemoryNeedError):
             engine.submit(DOT).result(WAIT_S)
-        monkeypatch.setattr(batching, "packed_velocities", whole)
+        monkeypatch.setattr(batching, "predict_packed_velocities", whole)
         engine.submit(DOT).result(WAIT_S)
 
 
 def test_no_more_tokens_are_in_flight_than_are_allowed_but_a_large_picture_is_drawn_alone(offered):
-    of_one = work_of(DOT).step_tokens
+    of_one = request_cost(DOT).tokens_per_step
     with Engine(offered, EngineSettings(max_tokens=2 * of_one, loads_at_start=False)) as engine:
         engine.wait_until_ready(0.5)  # there is nothing to wait for: the model loads with the first request
-        together, step = [], engine._stages.step
+        together, step = [], engine._worker.step
 
         def watched(model, loras, slots):
-            together.append([slot.cells for slot in slots])
+            together.append([slot.latent_size for slot in slots])
             return step(model, loras, slots)
 
-        engine._stages.step = watched
+        engine._worker.step = watched
         requests = [replace(DOT, seed=seed, caller="a") for seed in range(5)]
         requests.insert(2, replace(DOT, height=128, width=128))
         tickets = [engine.submit(request) for request in requests]
@@ -292,15 +294,15 @@ def test_an_error_of_the_engine_itself_answers_those_it_hits_and_the_next_are_dr
     with Engine(offered) as engine:
         with held(engine):
             tickets = [engine.submit(replace(DOT, seed=seed)) for seed in range(2)]
-            monkeypatch.setattr(engine._stages, "settings_of", lambda request: 1 / 0)
+            monkeypatch.setattr(engine._worker, "settings_of", lambda request: 1 / 0)
         for ticket in tickets:
             with pytest.raises(ZeroDivisionError):
                 ticket.result(WAIT_S)
         monkeypatch.undo()
         engine.submit(DOT).result(WAIT_S)
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_drop_unwanted", lambda: 1 / 0)
-            engine._to_start.append(lost := EngineTicket(DOT, lambda _: None))
+            patch.setattr(engine, "_drop_cancelled_or_expired", lambda: 1 / 0)
+            engine._to_start.append(lost := EngineRequestHandle(DOT, lambda _: None))
             engine.submit(replace(DOT, deadline_s=0.5))
             with pytest.raises(ZeroDivisionError):
                 lost.result(WAIT_S)
@@ -326,7 +328,7 @@ def test_what_draining_has_no_time_for_is_told_so(offered):
     engine = one_at_a_time(offered)
     running = engine.submit(replace(DOT, height=256, width=256, steps=200))
     waiting = engine.submit(DOT)
-    while not isinstance(running.next_event(WAIT_S), Drawing):
+    while not isinstance(running.next_event(WAIT_S), StepProgress):
         pass
     engine.drain(timeout_s=0.05)
     for ticket in (running, waiting):
@@ -347,7 +349,7 @@ def broken_model(offered, tmp_path):
 
 
 def test_a_model_that_does_not_load_fails_the_start_and_its_own_requests_alone(broken_model):
-    with Engine(Offered({"broken": broken_model, "lens-nano-turbo": "lens-nano-turbo"})) as engine:
+    with Engine(ModelRegistry({"broken": broken_model, "lens-nano-turbo": "lens-nano-turbo"})) as engine:
         with pytest.raises(CheckpointError):
             engine.wait_until_ready(WAIT_S)
         assert not engine.is_ready
@@ -359,7 +361,7 @@ def test_a_model_that_does_not_load_fails_the_start_and_its_own_requests_alone(b
 def test_a_folder_without_weights_is_not_offered(broken_model):
     next((broken_model / "transformer").glob("*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="transformer"):
-        Offered({"broken": broken_model})
+        ModelRegistry({"broken": broken_model})
 
 
 def test_the_numbers_for_metrics_add_up(engine):

@@ -7,12 +7,12 @@ import pytest
 from local_server import Server
 from running import serving, until
 
-from lens.cli.serve import hooks_of
-from lens.sampling.image_metadata import read_settings
-from lens.serve.api.prompt_enhancer import INSTRUCTION
+from lens.cli.serve import create_hooks
+from lens.sampling.image_metadata import read_image_metadata
+from lens.serve.api.prompt_enhancer import ENHANCER_SYSTEM_PROMPT
 from lens.serve.settings.server import ServerSettings
 from lens.serve.studio.gallery import Gallery
-from lens.serve.studio.handlers import StudioEvents
+from lens.serve.studio.handlers import StudioHandlers
 
 PROMPT = "a fox"
 WRITTEN = "A red fox in fresh snow at dawn, seen from the side."
@@ -38,7 +38,7 @@ def running(tmp_path_factory):
     writer = Writer()
     values = {"state": tmp_path_factory.mktemp("enhance"), "is_signing": False}
     values["enhance"] = {"url": writer.url, "model": "scribe", "first_wait_s": 0.0}
-    with serving(hooks=hooks_of(ServerSettings.of(values)), **values) as server:
+    with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
         yield server, writer
     writer.close()
 
@@ -56,20 +56,20 @@ def writer(running):
 
 def refused(server, path, prompt=PROMPT):
     """Return the status and the error that an enhanced request ends in; nothing is drawn."""
-    num_drawn = len(server.drawer.requests)
+    num_drawn = len(server.engine.requests)
     answer = server.http.post(path, json={"prompt": prompt, "enhance": True}, timeout=30)
-    assert len(server.drawer.requests) == num_drawn
+    assert len(server.engine.requests) == num_drawn
     return answer.status_code, answer.json()["error"]
 
 
 def test_what_the_model_wrote_is_drawn_told_and_recorded_in_the_picture(server, writer, tmp_path):
     answer = server.client.images.generate(prompt=PROMPT, n=2, extra_body={"enhance": True})
     assert [one.revised_prompt for one in answer.data] == [WRITTEN, WRITTEN]
-    assert [request.prompt for request in server.drawer.requests[-2:]] == [WRITTEN, WRITTEN]
+    assert [request.prompt for request in server.engine.requests[-2:]] == [WRITTEN, WRITTEN]
     path = tmp_path / "picture.png"
     path.write_bytes(base64.b64decode(answer.data[0].b64_json))
-    assert read_settings(path).prompt == WRITTEN
-    messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": PROMPT}]
+    assert read_image_metadata(path).prompt == WRITTEN
+    messages = [{"role": "system", "content": ENHANCER_SYSTEM_PROMPT}, {"role": "user", "content": PROMPT}]
     (asked,) = writer.asked
     assert (asked.path, asked.body) == ("/v1/chat/completions", {"model": "scribe", "messages": messages})
 
@@ -78,7 +78,7 @@ def test_a_job_is_of_what_the_model_wrote(server, writer):
     job = server.http.post("/v1/jobs", json={"prompt": PROMPT, "enhance": True}).json()
     assert job["request"]["prompt"] == WRITTEN
     until(lambda: server.http.get(f"/v1/jobs/{job['id']}").json()["status"] == "done")
-    assert server.drawer.requests[-1].prompt == WRITTEN and len(writer.asked) == 1
+    assert server.engine.requests[-1].prompt == WRITTEN and len(writer.asked) == 1
 
 
 def test_a_job_that_is_sent_again_is_not_written_out_again(server, writer):
@@ -92,7 +92,7 @@ def test_a_job_that_is_sent_again_is_not_written_out_again(server, writer):
 def test_who_does_not_ask_for_it_has_the_own_prompt_drawn(server, writer):
     for own in ({}, {"enhance": False}):
         answer = server.client.images.generate(prompt=PROMPT, extra_body=own)
-        assert server.drawer.requests[-1].prompt == PROMPT
+        assert server.engine.requests[-1].prompt == PROMPT
         assert "revised_prompt" not in answer.data[0].model_fields_set
     assert writer.asked == []
 
@@ -103,7 +103,7 @@ def test_who_does_not_ask_for_it_has_the_own_prompt_drawn(server, writer):
     [
         (completion("REFUSED"), "declined"),
         (completion("**REFUSED.**\n"), "declined"),
-        (completion(None, refusal="I draw no real people."), "I draw no real people."),
+        (completion(None, rejection="I draw no real people."), "I draw no real people."),
         (completion("A fox that", "content_filter"), "declined"),
     ],
     ids=["word", "decorated word", "refusal", "filter"],
@@ -127,7 +127,7 @@ def test_what_the_model_wrote_is_held_to_the_policy_as_well(server, writer, path
 def test_of_an_answer_that_is_empty_or_cut_the_own_prompt_is_left(server, writer, answer):
     writer.answer = answer
     made = server.client.images.generate(prompt=PROMPT, extra_body={"enhance": True})
-    assert made.data[0].revised_prompt == server.drawer.requests[-1].prompt == PROMPT
+    assert made.data[0].revised_prompt == server.engine.requests[-1].prompt == PROMPT
 
 
 @pytest.mark.parametrize("path", APIS)
@@ -154,10 +154,12 @@ def test_what_no_file_can_hold_is_left_out_of_what_the_model_wrote(server, write
 def test_a_model_that_is_not_there_is_a_503_and_pictures_without_it_are_drawn(tmp_path):
     values = {"state": tmp_path, "is_signing": False}
     values["enhance"] = {"url": "http://127.0.0.1:1/v1", "model": "scribe", "first_wait_s": 0.0}
-    with serving(hooks=hooks_of(ServerSettings.of(values)), **values) as server:
+    with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
         for path in APIS:
             assert refused(server, path)[0] == 503
-        shown = StudioEvents(server.drawer, Gallery(tmp_path), server.app.state.maker.hooks).enhanced(PROMPT)
+        shown = StudioHandlers(server.engine, Gallery(tmp_path), server.app.state.service.hooks).enhance(
+            PROMPT
+        )
         assert shown[0] == PROMPT and "did not answer" in shown[1] and "127.0.0.1" not in shown[1]
         assert server.http.post(APIS[0], json={"prompt": PROMPT}).status_code == 200
 
@@ -170,7 +172,7 @@ def test_callers_wait_for_a_silent_model_no_longer_than_a_minute_or_so():
 @pytest.mark.parametrize("path", APIS)
 def test_without_a_model_the_wish_is_a_400_that_names_it(tmp_path, path):
     values = {"state": tmp_path, "is_signing": False}
-    with serving(hooks=hooks_of(ServerSettings.of(values)), **values) as server:
+    with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
         status, error = refused(server, path)
     assert (status, error["code"], error["param"]) == (400, "invalid_value", "enhance")
     assert "no language model" in error["message"]

@@ -19,7 +19,7 @@ def test_one_caller_is_served_in_order_and_by_priority():
     for number, priority in enumerate([0, 2, 0, 2, 1]):
         fair.push(number, "a", 1.0, priority)
     assert taken(fair, 5) == [1, 3, 4, 0, 2]
-    assert fair.peek() is None and len(fair) == 0 and fair.seconds == 0
+    assert fair.peek() is None and len(fair) == 0 and fair.total_cost_s == 0
 
 
 def test_while_both_wait_a_caller_of_large_pictures_and_one_of_small_get_equal_seconds():
@@ -74,12 +74,12 @@ def test_an_item_leaves_out_of_turn_once():
     for item in items:
         fair.push(item, "a", 1.0)
     assert fair.remove(items[2]) and not fair.remove(items[2])
-    assert fair.items() == [[0], [1], [3], [4]] and fair.seconds == 4
+    assert fair.items() == [[0], [1], [3], [4]] and fair.total_cost_s == 4
 
 
 @pytest.mark.parametrize(("count", "retry_after_s"), [(4, 10.0), (10, 10.0)])
 def test_more_pictures_than_may_wait_are_refused(count, retry_after_s):
-    fair = queue(max_count=count)
+    fair = queue(max_items=count)
     for number in range(count):
         fair.push(number, "a", 10.0)
     with pytest.raises(QueueFullError) as caught:
@@ -89,7 +89,7 @@ def test_more_pictures_than_may_wait_are_refused(count, retry_after_s):
 
 
 def test_more_seconds_than_may_wait_are_refused_but_never_a_picture_alone():
-    fair = queue(max_seconds=30.0)
+    fair = queue(max_cost_s=30.0)
     fair.push("huge", "a", 50.0)
     fair.pop()
     fair.push("one", "a", 20.0)
@@ -97,4 +97,4 @@ def test_more_seconds_than_may_wait_are_refused_but_never_a_picture_alone():
         fair.push("two", "b", 15.0)
     assert caught.value.retry_after_s == 5.0
     fair.push("three", "b", 10.0)
-    assert fair.seconds == 30.0
+    assert fair.total_cost_s == 30.0

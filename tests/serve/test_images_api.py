@@ -15,9 +15,9 @@ from PIL import Image
 from running import serving, until
 
 from lens.errors import ModerationError
-from lens.sampling.image_metadata import read_settings
-from lens.serve.api.generation import Hooks
-from lens.serve.api.schemas import Generation, JobBody
+from lens.sampling.image_metadata import read_image_metadata
+from lens.serve.api.generation import GenerationHooks
+from lens.serve.api.schemas import CreateImageRequest, CreateJobRequest
 from lens.serve.safety.provenance import TRAINED_MODEL
 
 JSON = {"content-type": "application/json"}
@@ -56,9 +56,9 @@ def test_one_call_of_the_official_client_returns_a_picture(server):
     image = opened(answer.data[0].b64_json)
     assert (image.size, image.format) == ((256, 256), "PNG")
     assert (answer.size, answer.output_format, answer.quality) == ("256x256", "png", "medium")
-    assert answer.usage.output_tokens == 256
+    assert answer.usage.tokens_per_image == 256
     assert answer.usage.total_tokens == answer.usage.input_tokens + 256
-    assert answer.usage.input_tokens_details.text_tokens > 3
+    assert answer.usage.input_tokens_details.num_text_tokens > 3
 
 
 def test_n_pictures_have_seeds_that_follow_one_another(server):
@@ -74,7 +74,7 @@ def test_pictures_come_in_the_format_that_is_asked_for_and_carry_their_marks(ser
     assert (image.format, answer.output_format) == (kind, name)
     path = tmp_path / f"picture.{name}"
     path.write_bytes(base64.b64decode(answer.data[0].b64_json))
-    assert read_settings(path).seed == 5
+    assert read_image_metadata(path).seed == 5
     assert TRAINED_MODEL.encode() in path.read_bytes()
 
 
@@ -92,7 +92,7 @@ def test_our_own_parameters_reach_the_engine(server):
     own = {"seed": 11, "steps": 3, "guidance": 4.5, "negative_prompt": "fog", "solver": "ab2"}
     own |= {"loras": [{"name": "ink", "weight": 0.5}], "aspect_ratio": "16:9", "base_resolution": 192}
     server.client.images.generate(model="lens-nano", prompt=f" {PROMPT} ", user="ann", extra_body=own)
-    asked = server.drawer.requests[-1]
+    asked = server.engine.requests[-1]
     assert (asked.prompt, asked.seed, asked.steps, asked.guidance) == (PROMPT, 11, 3, 4.5)
     assert (asked.negative_prompt, asked.solver, asked.caller) == ("fog", "ab2", "user:ann")
     assert [(lora.name, lora.weight) for lora in asked.loras] == [("ink", 0.5)]
@@ -106,7 +106,7 @@ def test_our_own_parameters_reach_the_engine(server):
 )  # fmt: skip
 def test_a_quality_stands_for_a_variant_and_steps(server, quality, model, steps):
     server.client.images.generate(prompt=PROMPT, quality=quality)
-    asked = server.drawer.requests[-1]
+    asked = server.engine.requests[-1]
     assert (asked.model, asked.steps) == (model, steps)
 
 
@@ -130,12 +130,12 @@ def test_a_stream_shows_previews_and_then_the_picture(server):
     last = events[-1]
     assert (last.size, last.quality, last.background, last.output_format) == (
         "128x96", "medium", "opaque", "png")  # fmt: skip
-    assert last.usage.output_tokens == 48 and abs(last.created_at - time.time()) < 60
+    assert last.usage.tokens_per_image == 48 and abs(last.created_at - time.time()) < 60
 
 
 def test_an_edit_starts_from_a_picture(server):
     answer = server.client.images.edit(image=("in.png", png()), prompt=PROMPT, extra_body={"strength": 0.4})
-    asked = server.drawer.requests[-1]
+    asked = server.engine.requests[-1]
     assert opened(answer.data[0].b64_json).size == (96, 64) == (asked.width, asked.height)
     assert (asked.strength, asked.mask) == (0.4, None)
     assert Image.open(asked.image).getpixel((0, 0)) == (0, 128, 0)
@@ -147,7 +147,7 @@ def test_what_a_mask_leaves_transparent_is_drawn_anew(server):
     file = io.BytesIO()
     mask.save(file, format="PNG")
     server.client.images.edit(image=("in.png", png()), mask=("m.png", file.getvalue()), prompt=PROMPT, n=2)
-    asked = server.drawer.requests[-1]
+    asked = server.engine.requests[-1]
     kept = Image.open(asked.mask)
     assert (kept.getpixel((3, 3)), kept.getpixel((90, 3)), asked.strength) == (255, 0, 1.0)
 
@@ -214,7 +214,7 @@ ODD = [
 
 
 def test_no_body_makes_the_server_fail(server):
-    names = [*Generation.model_fields, *JobBody.model_fields, "nothing", "\0"]
+    names = [*CreateImageRequest.model_fields, *CreateJobRequest.model_fields, "nothing", "\0"]
     draw = random.Random(6)
     for _ in range(300):
         odd = {name: draw.choice(ODD) for name in draw.sample(names, draw.randint(1, 3))}
@@ -253,7 +253,7 @@ def test_a_full_queue_says_when_to_come_again(tmp_path):
         with pytest.raises(openai.RateLimitError) as caught:
             server.client.images.generate(prompt=PROMPT, n=2)
         assert caught.value.response.headers["retry-after"] == "8"
-        until(lambda: server.drawer.cancelled == 1)  # the first of the two is not drawn for nobody
+        until(lambda: server.engine.cancelled == 1)  # the first of the two is not drawn for nobody
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
@@ -262,7 +262,7 @@ def test_a_caller_who_leaves_cancels_the_picture(tmp_path, is_stream):
         body = {"prompt": PROMPT, "steps": 200, "stream": is_stream}
         with pytest.raises(httpx2.TimeoutException):
             httpx2.post(f"{server.base}/v1/images/generations", json=body, timeout=0.4)
-        until(lambda: server.drawer.cancelled == 1)
+        until(lambda: server.engine.cancelled == 1)
 
 
 def test_health_answers_at_once_while_pictures_are_drawn(tmp_path):
@@ -287,7 +287,7 @@ def test_health_answers_at_once_while_pictures_are_drawn(tmp_path):
 def test_a_draining_server_says_so(tmp_path):
     with serving(tmp_path) as server:
         assert httpx2.get(f"{server.base}/readyz").status_code == 200
-        server.app.state.maker.is_draining = True
+        server.app.state.service.is_draining = True
         status, error = refused(lambda: server.client.images.generate(prompt=PROMPT))
         assert (status, error["code"]) == (503, "draining")
         assert httpx2.get(f"{server.base}/readyz").status_code == 503
@@ -313,24 +313,24 @@ def test_the_operators_hooks_stand_between_requests_and_pictures(tmp_path):
     def write_out(prompt):
         return f"{prompt}, in full"
 
-    hooks = Hooks(check_prompt=check, check_picture=check_picture, enhance=write_out)
+    hooks = GenerationHooks(check_prompt=check, check_image=check_picture, enhance_prompt=write_out)
     endpoint = {"url": "http://127.0.0.1:1/v1", "model": "any"}
     with serving(tmp_path, hooks=hooks, enhance=endpoint) as server:
         status, error = refused(lambda: server.client.images.generate(prompt="a weapon"))
         assert (status, error["code"], error["param"]) == (400, "content_policy_violation", "prompt")
-        assert server.drawer.requests == []
+        assert server.engine.requests == []
         own = {"seed": 66}
         status, error = refused(lambda: server.client.images.generate(prompt=PROMPT, extra_body=own))
         assert (status, error["code"]) == (400, "content_policy_violation")
         answer = server.client.images.generate(prompt="a fox", extra_body={"enhance": True})
-        assert answer.data[0].revised_prompt == "a fox, in full" == server.drawer.requests[-1].prompt
+        assert answer.data[0].revised_prompt == "a fox, in full" == server.engine.requests[-1].prompt
 
 
 def test_a_picture_that_cannot_be_marked_does_not_leave(tmp_path):
     def mark(image, settings, picture_format, quality):
         raise RuntimeError("no certificate")
 
-    with serving(tmp_path, hooks=Hooks(mark=mark)) as server:
+    with serving(tmp_path, hooks=GenerationHooks(embed_provenance=mark)) as server:
         assert refused(lambda: server.client.images.generate(prompt=PROMPT))[0] == 500
 
 

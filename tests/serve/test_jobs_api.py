@@ -95,7 +95,7 @@ def test_events_tell_of_steps_previews_and_the_end(slow):
 def test_those_who_wait_are_told_their_place(tmp_path):
     with serving(tmp_path, FakeDrawer(step_s=0.1), jobs_at_once=1) as running:
         first, second, third = (add(running, steps=steps) for steps in (100, 100, 2))
-        until(lambda: running.drawer.requests)
+        until(lambda: running.engine.requests)
         address = f"/v1/jobs/{third['id']}/events"
         with running.http.stream("GET", address, timeout=20) as stream:
             lines = stream.iter_lines()
@@ -116,10 +116,10 @@ def test_a_deleted_job_is_gone_with_its_pictures(server):
 
 def test_a_running_job_can_be_cancelled_or_deleted(slow):
     one, two = (add(slow, steps=150) for _ in range(2))
-    until(lambda: len(slow.drawer.requests) == 2)
+    until(lambda: len(slow.engine.requests) == 2)
     assert slow.http.post(f"/v1/jobs/{one['id']}/cancel").json()["status"] == "cancelled"
     slow.http.delete(f"/v1/jobs/{two['id']}")
-    until(lambda: slow.drawer.cancelled == 2)
+    until(lambda: slow.engine.cancelled == 2)
     assert ended(slow, one, "cancelled")["pictures"] == []
 
 
@@ -139,8 +139,8 @@ def test_a_job_that_fails_says_why(server):
 def test_a_job_can_start_from_a_picture(server):
     picture = base64.b64encode(png("red")).decode()
     done = ended(server, add(server, image=f"data:image/png;base64,{picture}", strength=0.5))
-    assert done["pictures"][0]["size"] == "64x96" and server.drawer.requests[-1].strength == 0.5
-    sent = server.drawer.requests[-1].image
+    assert done["pictures"][0]["size"] == "64x96" and server.engine.requests[-1].strength == 0.5
+    sent = server.engine.requests[-1].image
     os.utime(sent, (1.0, 1.0))
     again = ended(server, add(server, image=picture))
     os.utime(sent, (1.0, 1.0))
@@ -208,7 +208,7 @@ def _done(base, job_id):
 def test_a_server_that_ends_leaves_its_jobs_to_the_next(tmp_path):
     with serving(tmp_path, FakeDrawer(step_s=0.1)) as running:
         job = add(running, model="lens-nano")
-        until(lambda: running.drawer.requests)
+        until(lambda: running.engine.requests)
     with serving(tmp_path) as running:
         assert len(ended(running, job)["pictures"]) == 1
 
@@ -233,7 +233,7 @@ def test_on_a_full_disk_callers_are_told_and_jobs_wait(server, monkeypatch):
 
 def test_on_a_read_only_database_reading_goes_on_and_nothing_is_lost(slow):
     job = add(slow)
-    until(lambda: slow.drawer.requests)
+    until(lambda: slow.engine.requests)
     engine, is_locked = slow.store.database.engine, True
 
     def lock(connection, *_):
@@ -245,14 +245,14 @@ def test_on_a_read_only_database_reading_goes_on_and_nothing_is_lost(slow):
     assert slow.http.get(f"/v1/jobs/{job['id']}").status_code == 200
     assert slow.http.post("/v1/images/generations", json={"prompt": PROMPT}).status_code == 200
     assert slow.http.get("/healthz").status_code == 200
-    until(lambda: slow.drawer.finished >= 2)
+    until(lambda: slow.engine.finished >= 2)
     is_locked = False
     assert len(ended(slow, job)["pictures"]) == 1
 
 
 def test_two_servers_cannot_hold_one_folder(server):
     from lens.errors import SettingError
-    from lens.serve.storage.server_state import open_store
+    from lens.serve.storage.server_state import open_server_state
 
     with pytest.raises(SettingError, match="no other server"):
-        open_store(server.settings)
+        open_server_state(server.settings)

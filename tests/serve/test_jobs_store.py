@@ -11,13 +11,13 @@ from fake_drawer import FakeDrawer
 from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
-from lens.sampling.image_metadata import PictureSettings
-from lens.serve.storage.api_keys import Keys
-from lens.serve.storage.blob_store import PicturesStore
+from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.storage.api_keys import ApiKeyStore
+from lens.serve.storage.blob_store import BlobStore
 from lens.serve.storage.database import MIGRATIONS, Database, StorageError
-from lens.serve.storage.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, Jobs
+from lens.serve.storage.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, JobStore
 
-SETTINGS = PictureSettings(
+SETTINGS = ImageMetadata(
     prompt="a fox", seed=3, width=48, height=32, steps=4, guidance=1.0, solver="euler",
     model="lens-nano-turbo", model_hash="0" * 64, dtype="float32", device="cpu",
 )  # fmt: skip
@@ -44,8 +44,8 @@ def store(request, tmp_path):
     with database.engine.begin() as connection:
         for table in ("pictures", "jobs", "keys"):
             connection.execute(database.tables[table].delete())
-    jobs = Jobs(database, PicturesStore(str(tmp_path / "pictures")))
-    yield SimpleNamespace(jobs=jobs, keys=Keys(database), database=database, url=url, folder=tmp_path)
+    jobs = JobStore(database, BlobStore(str(tmp_path / "pictures")))
+    yield SimpleNamespace(jobs=jobs, keys=ApiKeyStore(database), database=database, url=url, folder=tmp_path)
     database.close()
 
 
@@ -141,9 +141,9 @@ def test_what_is_over_stays_over(store):
 
 def test_a_job_is_deleted_with_its_pictures_but_not_with_those_of_others(store):
     one, two = (store.jobs.add("ann", REQUEST, 2) for _ in range(2))
-    store.jobs.add_picture(one, 0, b"same", "png", SETTINGS)
-    alone = store.jobs.add_picture(one, 1, b"alone", "png", SETTINGS)
-    store.jobs.add_picture(two, 0, b"same", "png", SETTINGS)
+    store.jobs.add_image(one, 0, b"same", "png", SETTINGS)
+    alone = store.jobs.add_image(one, 1, b"alone", "png", SETTINGS)
+    store.jobs.add_image(two, 0, b"same", "png", SETTINGS)
     assert len(files(store)) == 2 and store.jobs.content(alone) == b"alone"
     store.jobs.delete(one.id)
     assert len(files(store)) == 1 and store.jobs.get(one.id) is None and store.jobs.picture(alone.id) is None
@@ -155,7 +155,7 @@ def test_a_picture_of_a_deleted_job_leaves_no_file(store):
     job = store.jobs.add("ann", REQUEST, 1)
     store.jobs.delete(job.id)
     with pytest.raises(sa.exc.IntegrityError):
-        store.jobs.add_picture(job, 0, b"late", "png", SETTINGS)
+        store.jobs.add_image(job, 0, b"late", "png", SETTINGS)
     assert files(store) == []
 
 
@@ -166,7 +166,7 @@ def test_old_jobs_go_and_others_stay(store):
     table = store.database.tables["jobs"]
     with store.database.engine.begin() as connection:
         connection.execute(table.update().where(table.c.id.in_([old, queued])).values(finished_at=1.0))
-    assert store.jobs.delete_old(86400) == 1
+    assert store.jobs.delete_older_than(86400) == 1
     assert {job.id for job in store.jobs.list()} == {new, queued}
 
 
@@ -179,24 +179,24 @@ def test_a_caller_has_a_limited_number_of_unfinished_jobs(store):
 
 
 def test_keys_are_kept_as_hashes_and_can_be_taken_away(store):
-    key = store.keys.add("ann", 30)
-    found = store.keys.of(key)
+    key = store.api_keys.add("ann", 30)
+    found = store.api_keys.of(key)
     assert found is not None and (found.name, found.requests_per_minute) == ("ann", 30)
-    assert store.keys.of(key + "x") is None
+    assert store.api_keys.of(key + "x") is None
     with store.database.engine.connect() as connection:
         assert key not in str(connection.execute(store.database.tables["keys"].select()).all())
     with pytest.raises(SettingError, match="no other key"):
-        store.keys.add("ann")
-    store.keys.remove("ann")
-    assert store.keys.of(key) is None
+        store.api_keys.add("ann")
+    store.api_keys.remove("ann")
+    assert store.api_keys.of(key) is None
     with pytest.raises(SettingError):
-        store.keys.remove("ann")
+        store.api_keys.remove("ann")
 
 
 def test_opening_again_changes_nothing(store):
     job = store.jobs.add("ann", REQUEST, 1)
     again = Database(store.url)
-    assert Jobs(again, store.jobs.files).get(job.id) == job
+    assert JobStore(again, store.jobs.files).get(job.id) == job
     with again.engine.connect() as connection:
         version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
     again.close()
@@ -207,7 +207,7 @@ def test_a_server_draws_its_jobs_from_either(store):
     with serving(store.folder / "server", database_url=store.url) as server:
         bodies = [{"prompt": "a fox", "n": 2, "user": "a\0b"}, {"prompt": "fail"}]
         jobs = [server.http.post("/v1/jobs", json=body).json()["id"] for body in bodies]
-        until(lambda: store.jobs.num_open() == 0)
+        until(lambda: store.jobs.num_unfinished() == 0)
         assert [store.jobs.get(job).status for job in jobs] == ["done", "failed"]
         assert server.http.get(f"/v1/jobs/{jobs[0]}").json()["pictures"][1]["number"] == 1
         assert server.http.get("/v1/jobs/%00").status_code == 404
@@ -224,18 +224,18 @@ def test_of_two_servers_on_one_database_either_sees_and_cancels_the_others_jobs(
         serving(store.folder / "two", FakeDrawer(step_s=0.5), name="two", **shared) as two,
     ):
         job = one.http.post("/v1/jobs", json={"prompt": "a fox", "model": "lens-nano"}).json()["id"]
-        at_it = until(lambda: next((server for server in (one, two) if server.drawer.requests), None))
+        at_it = until(lambda: next((server for server in (one, two) if server.engine.requests), None))
         other = two if at_it is one else one
         assert other.http.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
-        until(lambda: at_it.drawer.cancelled == 1)
-        assert other.drawer.requests == []
+        until(lambda: at_it.engine.cancelled == 1)
+        assert other.engine.requests == []
 
 
 def test_a_picture_drawn_twice_is_kept_once(store):
     job = store.jobs.add("ann", REQUEST, 1)
     for content in (b"one", b"two"):
-        store.jobs.add_picture(job, 0, content, "png", SETTINGS)
-    assert [store.jobs.content(picture) for picture in store.jobs.pictures_of(job.id)] == [b"two"]
+        store.jobs.add_image(job, 0, content, "png", SETTINGS)
+    assert [store.jobs.content(picture) for picture in store.jobs.images_of(job.id)] == [b"two"]
     assert len(files(store)) == 1
 
 
@@ -248,7 +248,7 @@ def test_a_database_that_cannot_be_used_is_named():
 
 def test_files_can_lie_in_any_store_of_fsspec(tmp_path):
     for url in (str(tmp_path / "here"), "memory://lens-test"):
-        place = PicturesStore(url)
+        place = BlobStore(url)
         name = place.put(b"content", ".png")
         assert place.put(b"content", ".png") == name and place.get(name) == b"content"
         place.delete(name)
@@ -256,4 +256,4 @@ def test_files_can_lie_in_any_store_of_fsspec(tmp_path):
         with pytest.raises(FileNotFoundError):
             place.get(name)
     with pytest.raises(SettingError, match="pictures_url"):
-        PicturesStore("nowhere://bucket")
+        BlobStore("nowhere://bucket")

@@ -11,10 +11,10 @@ from fake_drawer import FakeDrawer
 from running import answering
 from starlette.routing import Mount
 
-from lens.cli.serve import app_of
+from lens.cli.serve import create_server_app
 from lens.serve.api.generation import NO_HOOKS
 from lens.serve.settings.server import ServerSettings
-from lens.serve.storage.server_state import open_store
+from lens.serve.storage.server_state import open_server_state
 
 JOIN = "/gradio_api/queue/join"
 LOGIN_PAGE = {
@@ -40,13 +40,13 @@ SWITCHED_OFF = {
 def studio(folder, *names):
     """Serve the API and the studio to callers with keys of these names."""
     settings = ServerSettings.of({"state": folder, "public_url": "https://site.example"})
-    drawer, store = FakeDrawer(), open_store(settings)
+    drawer, store = FakeDrawer(), open_server_state(settings)
     try:
-        keys = [store.keys.add(name) for name in names]
-        app = app_of(drawer, settings, store, NO_HOOKS, has_studio=True)
+        keys = [store.api_keys.add(name) for name in names]
+        app = create_server_app(drawer, settings, store, NO_HOOKS, has_studio=True)
         with answering(app) as base:
             page = next(route.app for route in app.routes if isinstance(route, Mount))
-            yield SimpleNamespace(base=base, page=page, drawer=drawer, folder=folder, keys=keys)
+            yield SimpleNamespace(base=base, page=page, engine=drawer, folder=folder, keys=keys)
     finally:
         store.close()
 
@@ -100,32 +100,32 @@ def test_a_wrong_key_is_turned_down_and_gets_nothing(server, client, key):
 
 
 def test_a_made_up_session_is_none(server, client):
-    assert log_in(client, server.keys[0]).status_code == 200
+    assert log_in(client, server.api_keys[0]).status_code == 200
     names = list(client.cookies.keys())
     made_up = "; ".join(f"{name}=invented" for name in names)
     assert names and httpx2.get(f"{server.base}/config", headers={"Cookie": made_up}).status_code == 401
 
 
 def test_with_a_key_the_studio_draws_until_one_logs_out_and_shows_its_pictures_to_nobody_else(server, client):
-    assert log_in(client, server.keys[0]).json() == {"success": True}
+    assert log_in(client, server.api_keys[0]).json() == {"success": True}
     click = drawing(client, "a fox")
     assert httpx2.post(server.base + JOIN, json=click).status_code == 401
     assert client.post(JOIN, json=click).status_code == 200
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "any"}) as stream:
         told = (json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line)
         assert next(one for one in told if one["msg"] == "process_completed")["success"]
-    assert [request.prompt for request in server.drawer.requests] == ["a fox"]
+    assert [request.prompt for request in server.engine.requests] == ["a fox"]
     (picture,) = (server.folder / "gallery").glob("*.png")
     address = f"{server.base}/gradio_api/file={picture}"
     assert client.get(address).content == picture.read_bytes()
     assert httpx2.get(address).status_code == 401
     client.get("/logout")
     assert client.get(address).status_code == client.post(JOIN, json=click).status_code == 401
-    assert len(server.drawer.requests) == 1
+    assert len(server.engine.requests) == 1
 
 
 def test_a_session_is_out_of_reach_of_scripts_and_does_not_open_the_api(server, client):
-    cookies = log_in(client, server.keys[0]).headers.get_list("set-cookie")
+    cookies = log_in(client, server.api_keys[0]).headers.get_list("set-cookie")
     assert cookies and all("HttpOnly" in cookie for cookie in cookies)
     assert all("Secure" in cookie or "SameSite=lax" in cookie for cookie in cookies)
     assert client.get("/v1/models").status_code == 401
@@ -133,7 +133,7 @@ def test_a_session_is_out_of_reach_of_scripts_and_does_not_open_the_api(server, 
 
 @pytest.mark.parametrize("host", ["own", "site.example"])
 def test_pages_of_other_sites_cannot_use_a_persons_login(server, client, host):
-    log_in(client, server.keys[0])
+    log_in(client, server.api_keys[0])
     session = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     click = drawing(client, "a fox")
     elsewhere = {"Origin": "https://elsewhere.example"} | ({} if host == "own" else {"Host": host})
@@ -141,12 +141,12 @@ def test_pages_of_other_sites_cannot_use_a_persons_login(server, client, host):
     assert not any(name.startswith("access-control") for name in read.headers), "browsers keep it from them"
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     assert httpx2.options(server.base + JOIN, headers=elsewhere | ask).status_code == 400
-    num_drawn = len(server.drawer.requests)
+    num_drawn = len(server.engine.requests)
     for kind in ("text/plain", "application/x-www-form-urlencoded"):  # sent without asking first
         headers = elsewhere | {"Cookie": session, "Content-Type": kind}
         answer = httpx2.post(server.base + JOIN, content=json.dumps(click), headers=headers)
         assert answer.status_code == 422
-    assert len(server.drawer.requests) == num_drawn
+    assert len(server.engine.requests) == num_drawn
 
 
 def test_without_keys_the_studio_asks_for_none(tmp_path):

@@ -16,13 +16,13 @@ from local_server import Answering
 from PIL import Image
 
 from lens.errors import LensError, ModerationError, SettingError
-from lens.nano.world.scenes import draw, random_scene
-from lens.serve.safety.moderation import DEFAULT_POLICY, Policy, against
-from lens.serve.safety.word_filter import WordRule, plain, refused_by
+from lens.nano.world.scenes import draw_scene, random_scene
+from lens.serve.safety.moderation import DEFAULT_POLICY, ModerationPolicy, flagged_categories
+from lens.serve.safety.word_filter import WordRule, find_refusing_rule, normalize
 
 
 def scene() -> Image.Image:
-    pixels = draw(random_scene(np.random.default_rng(0), 64, 96)).transpose(1, 2, 0)
+    pixels = draw_scene(random_scene(np.random.default_rng(0), 64, 96)).transpose(1, 2, 0)
     return Image.fromarray(((pixels + 1) * 127.5).astype(np.uint8))
 
 
@@ -30,10 +30,10 @@ def scene() -> Image.Image:
 def policy_of(tmp_path):
     made = []
 
-    def make(values: dict | None = None) -> Policy:
+    def make(values: dict | None = None) -> ModerationPolicy:
         path = tmp_path / "policy.yaml"
         path.write_text(yaml.safe_dump(values or {}))
-        made.append(Policy.of(path, tmp_path / "audit.jsonl"))
+        made.append(ModerationPolicy.from_file(path, tmp_path / "audit.jsonl"))
         return made[-1]
 
     yield make
@@ -73,32 +73,34 @@ def rule(**values) -> WordRule:
     ],
 )
 def test_words_are_found_whole_whatever_their_case_accents_and_width(word, prompt, is_found):
-    assert (refused_by([rule(words=[word])], prompt) is not None) is is_found
+    assert (find_refusing_rule([rule(words=[word])], prompt) is not None) is is_found
 
 
 def test_patterns_are_searched_in_the_plain_prompt():
     found = rule(patterns=[r"\bguns?\b", "rifle[ds]"])
-    assert [found.matches(plain(text)) for text in ("two GUNS", "begun", "RIFLED", "rifle")] == [
+    assert [found.matches(normalize(text)) for text in ("two GUNS", "begun", "RIFLED", "rifle")] == [
         True, False, True, False,
     ]  # fmt: skip
 
 
 def test_a_rule_of_two_lists_needs_something_of_each():
     both = [rule(words=["child"], and_words=["knife"], and_patterns=["guns?"])]
-    assert refused_by(both, "a knife beside a child") and refused_by(both, "child with guns")
-    assert refused_by(both, "a child") is refused_by(both, "a knife") is None
+    assert find_refusing_rule(both, "a knife beside a child") and find_refusing_rule(both, "child with guns")
+    assert find_refusing_rule(both, "a child") is find_refusing_rule(both, "a knife") is None
 
 
 def test_what_is_allowed_is_hidden_from_later_rules_which_still_see_the_rest():
     rules = [rule(action="allow", words=["naked eye"]), rule(words=["naked"])]
-    assert refused_by(rules, "stars for the naked eye") is None
-    assert refused_by(rules, "a naked man and the naked eye") is rules[1]
-    assert refused_by(rules[::-1], "stars for the naked eye") is rules[1], "rules are asked in their order"
+    assert find_refusing_rule(rules, "stars for the naked eye") is None
+    assert find_refusing_rule(rules, "a naked man and the naked eye") is rules[1]
+    assert find_refusing_rule(rules[::-1], "stars for the naked eye") is rules[1], (
+        "rules are asked in their order"
+    )
 
 
 def test_what_is_hidden_does_not_join_its_neighbours():
     rules = [rule(action="allow", words=["and"]), rule(words=["red lemon"])]
-    assert refused_by(rules, "red and lemon") is None
+    assert find_refusing_rule(rules, "red and lemon") is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_rule_that_cannot_work_is_refused_when_the_file_is_read(values, says, 
 )  # fmt: skip
 def test_the_default_policy_refuses_sexual_content_with_minors(prompt, tmp_path):
     with pytest.raises(ModerationError, match="involves minors is never drawn") as refused:
-        Policy.of(None, tmp_path / "audit.jsonl").check_prompt(prompt)
+        ModerationPolicy.from_file(None, tmp_path / "audit.jsonl").check_prompt(prompt)
     assert refused.value.by.startswith("rule minors") and not refused.value.is_unavailable
 
 
@@ -138,14 +140,14 @@ def test_the_default_policy_refuses_sexual_content_with_minors(prompt, tmp_path)
      "a sextant and a young boy", "Essex, 12 houses"],
 )  # fmt: skip
 def test_the_default_policy_lets_the_rest_pass(prompt, tmp_path):
-    policy = Policy.of(None, tmp_path / "audit.jsonl")
+    policy = ModerationPolicy.from_file(None, tmp_path / "audit.jsonl")
     policy.check_prompt(prompt)
-    policy.check_picture(scene())
-    assert not policy.checks_pictures and not (tmp_path / "audit.jsonl").exists()
+    policy.check_image(scene())
+    assert not policy.checks_images and not (tmp_path / "audit.jsonl").exists()
 
 
 def test_long_prompts_made_to_be_slow_are_answered_at_once(tmp_path):
-    policy = Policy.of(None, tmp_path / "audit.jsonl")
+    policy = ModerationPolicy.from_file(None, tmp_path / "audit.jsonl")
     began = time.process_time()
     for hard in ("1" * 20_000, "5-" * 10_000, "5" + "-" * 20_000, "little " * 4_000, "aged : " * 4_000):
         policy.check_prompt(hard)
@@ -154,7 +156,7 @@ def test_long_prompts_made_to_be_slow_are_answered_at_once(tmp_path):
 
 def test_a_file_that_begins_with_the_shipped_one_says_only_what_differs(policy_of):
     policy = policy_of({"base": str(DEFAULT_POLICY), "nudenet": {"refuse_at": 0.9}})
-    assert policy.checks_pictures
+    assert policy.checks_images
     with pytest.raises(ModerationError):
         policy.check_prompt("nude child")
 
@@ -189,18 +191,18 @@ def test_the_prompt_is_recorded_where_the_policy_says_so(policy_of, tmp_path):
 
 def test_without_a_file_refusals_go_into_the_log(caplog):
     with caplog.at_level(logging.INFO, "lens"), pytest.raises(ModerationError):
-        Policy.of().check_prompt("nude child")
+        ModerationPolicy.from_file().check_prompt("nude child")
     assert '"decision": "refused"' in caplog.text and "nude" not in caplog.text
 
 
 def test_a_refusal_that_cannot_be_recorded_is_an_error_that_does_not_let_pass(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LensError, match="A refusal cannot be recorded"):
-        Policy.of(None, tmp_path / "file" / "audit.jsonl").check_prompt("nude child")
+        ModerationPolicy.from_file(None, tmp_path / "file" / "audit.jsonl").check_prompt("nude child")
 
 
 def test_records_of_many_threads_are_whole_lines(tmp_path, records):
-    policy = Policy.of(None, tmp_path / "audit.jsonl")
+    policy = ModerationPolicy.from_file(None, tmp_path / "audit.jsonl")
 
     def refuse(number: int) -> None:
         with pytest.raises(ModerationError):
@@ -213,7 +215,7 @@ def test_records_of_many_threads_are_whole_lines(tmp_path, records):
 
 def test_a_policy_file_that_is_missing_or_wrong_is_an_error_that_names_it(tmp_path, policy_of):
     with pytest.raises(SettingError, match=r"policy is .*none\.yaml"):
-        Policy.of(tmp_path / "none.yaml")
+        ModerationPolicy.from_file(tmp_path / "none.yaml")
     for values, says in (
         ({"prompt": []}, "prompt is .* a known name"),
         ({"nudenet": {"refuse_at": 0}}, "refuse_at"),
@@ -239,12 +241,12 @@ class Sees:
 
 def test_nudenet_refuses_pictures_from_its_limit_on(policy_of, records):
     policy = policy_of({"nudenet": {"refuse_at": 0.6, "reason": "Nakedness."}})
-    policy.check_picture(scene().convert("RGBA"))  # by the real detector
+    policy.check_image(scene().convert("RGBA"))  # by the real detector
     policy._nudenet.__dict__["_detector"] = Sees(0.59)
-    policy.check_picture(scene())
+    policy.check_image(scene())
     policy._nudenet.__dict__["_detector"] = Sees(0.6)
     with pytest.raises(ModerationError, match="The picture is refused: Nakedness") as refused:
-        policy.check_picture(scene(), user="anna")
+        policy.check_image(scene(), user="anna")
     assert refused.value.by == "nudenet" and not refused.value.is_unavailable
     assert [(one["what"], one["by"], one["user"]) for one in records()] == [("picture", "nudenet", "anna")]
 
@@ -259,7 +261,7 @@ def moderation(flagged: bool, categories: dict | None = None, scores: dict | Non
 
 @pytest.fixture
 def asking(policy_of):
-    def make(url: str, **values) -> Policy:
+    def make(url: str, **values) -> ModerationPolicy:
         quick = {"url": url, "wait_s": 0, "timeout_s": 5}
         return policy_of({"endpoint": quick | values})
 
@@ -274,9 +276,9 @@ def test_an_endpoint_is_asked_as_the_api_has_it_and_lets_pass(served, asking, mo
     monkeypatch.setenv("SEER_KEY", "secret")
     server = served(FINE)
     policy = asking(server.url, model="omni", api_key_variable="SEER_KEY", checks=["prompts", "pictures"])
-    assert policy.checks_pictures
+    assert policy.checks_images
     policy.check_prompt("a fox \ud83e")
-    policy.check_picture(Image.new("RGBA", (3000, 30)))
+    policy.check_image(Image.new("RGBA", (3000, 30)))
     (path, headers, body), (_, _, second) = server.asked
     assert path == "/v1/moderations"
     assert headers["authorization"] == "Bearer secret"
@@ -293,7 +295,7 @@ def test_an_endpoint_checks_only_what_it_is_there_for(served, asking):
     policy.check_prompt("a fox")
     assert server.asked == []
     with pytest.raises(ModerationError, match="The picture is refused"):
-        policy.check_picture(scene())
+        policy.check_image(scene())
 
 
 def test_what_an_endpoint_flags_is_refused_with_its_categories(served, asking, records):
@@ -379,6 +381,6 @@ def test_an_endpoint_that_is_down_lets_pass_where_the_policy_says_so_with_a_reco
 @pytest.mark.parametrize("answer", [{}, {"results": [{"flagged": "no"}]}, {"results": None}])
 def test_an_answer_that_is_none_is_never_read_as_yes(answer):
     with pytest.raises((LookupError, TypeError)):
-        against(answer, {})
+        flagged_categories(answer, {})
     with pytest.raises((LookupError, TypeError)):
-        against(answer, {"violence": 0.5})
+        flagged_categories(answer, {"violence": 0.5})

@@ -18,28 +18,34 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 from lens.errors import LensError, SettingError
-from lens.nano.world.scenes import draw, random_scene
-from lens.sampling.image_metadata import PictureSettings, read_settings
+from lens.nano.world.scenes import draw_scene, random_scene
+from lens.sampling.image_metadata import ImageMetadata, read_image_metadata
 from lens.serve.safety import certificates
-from lens.serve.safety.certificates import TEST_FILE, TEST_ORGANIZATION, authority_of, read_identity
-from lens.serve.safety.provenance import TRAINED_MODEL, Signer, SigningSettings, generator, marked
+from lens.serve.safety.certificates import TEST_FILE, TEST_ORGANIZATION, read_identity, root_certificate
+from lens.serve.safety.provenance import (
+    TRAINED_MODEL,
+    Signer,
+    SigningSettings,
+    embed_provenance,
+    generator_version,
+)
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 PEM = serialization.Encoding.PEM
-SETTINGS = PictureSettings(
+SETTINGS = ImageMetadata(
     prompt="a fox above three lemons, caf\u00e9 \U0001f98a", seed=7, width=96, height=64, steps=20,
     guidance=2.0, solver="euler", model="lens-nano", model_hash="ab" * 32, dtype="float32", device="cpu",
 )  # fmt: skip
 
 
 def scene(seed: int = 0) -> Image.Image:
-    pixels = draw(random_scene(np.random.default_rng(seed), 64, 96)).transpose(1, 2, 0)
+    pixels = draw_scene(random_scene(np.random.default_rng(seed), 64, 96)).transpose(1, 2, 0)
     return Image.fromarray(((pixels + 1) * 127.5).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory) -> Signer:
-    return Signer.of(SigningSettings(), tmp_path_factory.mktemp("keys"))
+    return Signer.from_settings(SigningSettings(), tmp_path_factory.mktemp("keys"))
 
 
 def manifests(content: bytes, format: str, anchors: bytes | None = None) -> dict | None:
@@ -53,12 +59,14 @@ def manifests(content: bytes, format: str, anchors: bytes | None = None) -> dict
 def test_a_picture_leaves_with_settings_xmp_and_a_manifest_that_the_librarys_reader_accepts(
     signer, format, tmp_path
 ):
-    content = marked(scene(), SETTINGS, format, None, signer)
+    content = embed_provenance(scene(), SETTINGS, format, None, signer)
     store = manifests(content, format)
     assert store["validation_state"] == "Valid"
     active = store["manifests"][store["active_manifest"]]
     (tool,) = active["claim_generator_info"]
-    assert f"{tool['name']}/{tool['version']}" == generator() and generator().startswith("lens-t2i/")
+    assert f"{tool['name']}/{tool['version']}" == generator_version() and generator_version().startswith(
+        "lens-t2i/"
+    )
     (actions,) = [one["data"]["actions"] for one in active["assertions"]]
     assert [(one["action"], one["digitalSourceType"]) for one in actions] == [("c2pa.created", TRAINED_MODEL)]
     assert active["signature_info"]["issuer"] == TEST_ORGANIZATION and "TEST" in TEST_ORGANIZATION
@@ -66,7 +74,7 @@ def test_a_picture_leaves_with_settings_xmp_and_a_manifest_that_the_librarys_rea
 
     path = tmp_path / f"picture.{format}"
     path.write_bytes(content)
-    assert read_settings(path) == SETTINGS
+    assert read_image_metadata(path) == SETTINGS
     with Image.open(path) as picture:
         assert picture.format.lower() == format
         assert f'Iptc4xmpExt:DigitalSourceType="{TRAINED_MODEL}"' in picture.info["xmp"].decode()
@@ -76,16 +84,18 @@ def test_a_picture_leaves_with_settings_xmp_and_a_manifest_that_the_librarys_rea
 
 @pytest.mark.parametrize("format", MEDIA_TYPES)
 def test_the_manifest_is_trusted_by_whom_trusts_its_authority_and_by_nobody_else(signer, format, tmp_path):
-    content = marked(scene(), SETTINGS, format, None, signer)
-    other = Signer.of(SigningSettings(), tmp_path)
-    assert manifests(content, format, authority_of(signer.identity))["validation_state"] == "Trusted"
-    failed = manifests(content, format, authority_of(other.identity))["validation_results"]["activeManifest"]
+    content = embed_provenance(scene(), SETTINGS, format, None, signer)
+    other = Signer.from_settings(SigningSettings(), tmp_path)
+    assert manifests(content, format, root_certificate(signer.identity))["validation_state"] == "Trusted"
+    failed = manifests(content, format, root_certificate(other.identity))["validation_results"][
+        "activeManifest"
+    ]
     assert [one["code"] for one in failed["failure"]] == ["signingCredential.untrusted"]
 
 
 @pytest.mark.parametrize("format", MEDIA_TYPES)
 def test_without_a_signer_a_picture_has_settings_and_xmp_alone(format):
-    content = marked(scene(), SETTINGS, format)
+    content = embed_provenance(scene(), SETTINGS, format)
     assert manifests(content, format) is None
     with Image.open(io.BytesIO(content)) as picture:
         assert TRAINED_MODEL in picture.info["xmp"].decode()
@@ -93,9 +103,13 @@ def test_without_a_signer_a_picture_has_settings_and_xmp_alone(format):
 
 def test_quality_is_that_of_the_file(signer):
     for format in ("jpeg", "webp"):
-        sizes = [len(marked(scene(), SETTINGS, format, quality, signer)) for quality in (5, 60, 100)]
+        sizes = [
+            len(embed_provenance(scene(), SETTINGS, format, quality, signer)) for quality in (5, 60, 100)
+        ]
         assert sizes == sorted(set(sizes))
-    assert marked(scene(), SETTINGS, "png", 100, None) == marked(scene(), SETTINGS, "png", None, None)
+    assert embed_provenance(scene(), SETTINGS, "png", 100, None) == embed_provenance(
+        scene(), SETTINGS, "png", None, None
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,37 +118,41 @@ def test_quality_is_that_of_the_file(signer):
 )
 def test_a_format_or_a_quality_that_cannot_be_is_refused(format, quality, says):
     with pytest.raises(SettingError, match=says):
-        marked(scene(), SETTINGS, format, quality, None)
+        embed_provenance(scene(), SETTINGS, format, quality, None)
 
 
 def test_settings_that_do_not_fit_are_an_error_and_no_picture(signer):
     long = SETTINGS.model_copy(update={"prompt": "lemon " * 20_000})
     with pytest.raises(LensError, match="do not fit"):
-        marked(scene(), long, "jpeg", None, signer)
-    assert manifests(marked(scene(), long, "png", None, signer), "png")["validation_state"] == "Valid"
+        embed_provenance(scene(), long, "jpeg", None, signer)
+    assert (
+        manifests(embed_provenance(scene(), long, "png", None, signer), "png")["validation_state"] == "Valid"
+    )
 
 
 def test_a_time_stamp_authority_that_is_down_stops_the_picture(signer):
     stamped = Signer(signer.identity, timestamp_url="http://127.0.0.1:9/stamp")
     with pytest.raises(LensError, match=r"cannot be signed .* does not leave"):
-        marked(scene(), SETTINGS, "png", None, stamped)
+        embed_provenance(scene(), SETTINGS, "png", None, stamped)
 
 
 def test_threads_share_a_signer(signer):
     with ThreadPoolExecutor(8) as threads:
-        seen = list(threads.map(lambda seed: marked(scene(seed), SETTINGS, "jpeg", 90, signer), range(24)))
+        seen = list(
+            threads.map(lambda seed: embed_provenance(scene(seed), SETTINGS, "jpeg", 90, signer), range(24))
+        )
     assert {manifests(content, "jpeg")["validation_state"] for content in seen} == {"Valid"}
     assert len({manifests(content, "jpeg")["active_manifest"] for content in seen}) == 24
 
 
 def test_the_test_certificate_is_kept_private_and_renewed_in_time(tmp_path, monkeypatch):
-    first = Signer.of(SigningSettings(), tmp_path)
+    first = Signer.from_settings(SigningSettings(), tmp_path)
     assert first.is_test
-    assert Signer.of(SigningSettings(), tmp_path).identity == first.identity
+    assert Signer.from_settings(SigningSettings(), tmp_path).identity == first.identity
     assert stat.S_IMODE((tmp_path / TEST_FILE).stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [TEST_FILE]
-    monkeypatch.setattr(certificates, "RENEWED_BEFORE", timedelta(days=365 * certificates.TEST_YEARS + 1))
-    assert Signer.of(SigningSettings(), tmp_path).identity.chain != first.identity.chain
+    monkeypatch.setattr(certificates, "RENEWAL_MARGIN", timedelta(days=365 * certificates.TEST_YEARS + 1))
+    assert Signer.from_settings(SigningSettings(), tmp_path).identity.chain != first.identity.chain
 
 
 def test_a_key_does_not_show_where_its_signer_is_printed(signer):
@@ -144,7 +162,7 @@ def test_a_key_does_not_show_where_its_signer_is_printed(signer):
 def test_a_test_certificate_that_cannot_be_kept_is_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LensError, match="Cannot keep a test certificate"):
-        Signer.of(SigningSettings(), tmp_path / "file")
+        Signer.from_settings(SigningSettings(), tmp_path / "file")
 
 
 KEYS = {
@@ -197,9 +215,11 @@ def certificate(name, key, authority_key, days, is_authority, has_purpose=True):
 
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_the_operators_key_signs_whatever_its_kind(algorithm, tmp_path):
-    signer = Signer.of(operator_files(tmp_path, KEYS[algorithm]()), tmp_path / "unused")
+    signer = Signer.from_settings(operator_files(tmp_path, KEYS[algorithm]()), tmp_path / "unused")
     assert (signer.identity.algorithm, signer.is_test) == (algorithm, False)
-    store = manifests(marked(scene(), SETTINGS, "png", None, signer), "png", authority_of(signer.identity))
+    store = manifests(
+        embed_provenance(scene(), SETTINGS, "png", None, signer), "png", root_certificate(signer.identity)
+    )
     assert store["validation_state"] == "Trusted"
     signature = store["manifests"][store["active_manifest"]]["signature_info"]
     assert (signature["common_name"], signature["issuer"]) == ("Press Office", "Example Press")
@@ -209,12 +229,12 @@ def test_the_operators_key_signs_whatever_its_kind(algorithm, tmp_path):
 def test_a_locked_key_opens_with_the_passphrase_of_the_environment_alone(tmp_path, monkeypatch):
     settings = operator_files(tmp_path, KEYS["es256"](), passphrase="open sesame")
     with pytest.raises(SettingError, match="passphrase_variable"):
-        Signer.of(settings, tmp_path)
+        Signer.from_settings(settings, tmp_path)
     monkeypatch.setenv("LENS_SIGNING_PASSPHRASE", "wrong")
     with pytest.raises(SettingError, match=r"signing\.key"):
-        Signer.of(settings, tmp_path)
+        Signer.from_settings(settings, tmp_path)
     monkeypatch.setenv("LENS_SIGNING_PASSPHRASE", "open sesame")
-    assert not Signer.of(settings, tmp_path).is_test
+    assert not Signer.from_settings(settings, tmp_path).is_test
 
 
 def test_what_is_wrong_with_the_operators_files_is_said_when_the_server_starts(tmp_path):
@@ -231,7 +251,7 @@ def test_what_is_wrong_with_the_operators_files_is_said_when_the_server_starts(t
     }
     for says, settings in wrong.items():
         with pytest.raises(SettingError, match=says):
-            Signer.of(settings, tmp_path)
+            Signer.from_settings(settings, tmp_path)
     with pytest.raises(SettingError, match="go together"):
         SigningSettings.of({"certificate": "chain.pem"})
 
@@ -239,18 +259,18 @@ def test_what_is_wrong_with_the_operators_files_is_said_when_the_server_starts(t
 @pytest.mark.parametrize("days", [(-9, -1), (1, 9)])
 def test_a_certificate_out_of_its_time_does_not_sign(days, tmp_path):
     with pytest.raises(SettingError, match="valid today"):
-        Signer.of(operator_files(tmp_path, KEYS["es256"](), days=days), tmp_path)
+        Signer.from_settings(operator_files(tmp_path, KEYS["es256"](), days=days), tmp_path)
 
 
 def test_a_certificate_that_c2pa_does_not_accept_is_refused_when_the_server_starts(tmp_path):
     settings = operator_files(tmp_path, KEYS["es256"](), has_purpose=False)
     read_identity(settings.certificate, settings.key)
     with pytest.raises(LensError, match="cannot be signed"):
-        Signer.of(settings, tmp_path)
+        Signer.from_settings(settings, tmp_path)
 
 
 @pytest.mark.parametrize(("module", "package"), [("c2pa", "c2pa-python"), ("cryptography", "cryptography")])
 def test_a_missing_package_is_an_error_that_says_what_to_install(module, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LensError, match=rf'package {package}: pip install "lens-t2i\[serve\]"'):
-        Signer.of(SigningSettings(), tmp_path)
+        Signer.from_settings(SigningSettings(), tmp_path)

@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 from running import serving, until
 
-from lens.errors import Cancelled, CheckpointError, LensError, QueueFullError, SettingError
-from lens.models.checkpoints.lora_formats import LowRank, write_adapter
+from lens.errors import CheckpointError, GenerationCancelledError, LensError, QueueFullError, SettingError
+from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
 from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine.engine import Engine
-from lens.serve.engine.model_registry import Offered
-from lens.serve.engine.request import Done, DrawRequest, Failed, LoraWanted, Preview
-from lens.serve.ray.router import RayDrawer, connect
-from lens.serve.settings.ray import RaySettings, wanted_replicas
+from lens.serve.engine.model_registry import ModelRegistry
+from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Preview
+from lens.serve.ray.router import RayEngineClient, connect_ray
+from lens.serve.settings.ray import RaySettings, num_replicas_for_load
 from lens.serve.settings.server import ServerSettings
 
 MODEL = "lens-nano-turbo"
 LAYER = "transformer_blocks.1.attn.img_qkv"
 WAIT_S = 120.0
-APPLE = DrawRequest(MODEL, "a red apple", seed=3, height=128, width=128, steps=20, guidance=1.0)
+APPLE = GenerationRequest(MODEL, "a red apple", seed=3, height=128, width=128, steps=20, guidance=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def loras(tmp_path_factory):
     num_out, num_in = denoiser.get_submodule(LAYER).weight.shape
     generator = torch.Generator().manual_seed(0)
     down, up = torch.randn(2, num_in, generator=generator), torch.randn(num_out, 2, generator=generator)
-    write_adapter({LAYER: LowRank(down, up, 2.0)}, folder / "bold.safetensors")
+    write_adapter({LAYER: LoraWeights(down, up, 2.0)}, folder / "bold.safetensors")
     (folder / "poisoned.safetensors").write_bytes(b"no LoRA" * 50)
     return {name: folder / f"{name}.safetensors" for name in ("bold", "poisoned")}
 
@@ -57,7 +57,7 @@ def drawer(tmp_path_factory, loras):
         "ray": {"replicas": 2, "max_replicas": 3, "queue_s": 1000, "cpus": 0.1},
     }
     was_there = ray.is_initialized()  # other tests of this process may use one
-    drawer = RayDrawer(ServerSettings.of(values))
+    drawer = RayEngineClient(ServerSettings.of(values))
     try:
         drawer.wait_until_ready(WAIT_S)
         yield drawer
@@ -68,14 +68,14 @@ def drawer(tmp_path_factory, loras):
 
 @pytest.fixture(scope="module")
 def engine(loras):
-    with Engine(Offered.of_names([MODEL], loras)) as engine:
+    with Engine(ModelRegistry.from_names([MODEL], loras)) as engine:
         engine.wait_until_ready(WAIT_S)
         yield engine
 
 
 def events_of(ticket):
     events = [ticket.next_event(WAIT_S)]
-    while not isinstance(events[-1], Done | Failed):
+    while not isinstance(events[-1], Finished | Failed):
         events.append(ticket.next_event(WAIT_S))
     return events
 
@@ -104,7 +104,7 @@ def replica_pids(drawer):
 
 def killed_while_it_draws(drawer):
     """Kill a replica that draws now; return its process id."""
-    busy = until(lambda: [one.replica for one in list(drawer._open.values()) if one.is_drawing], WAIT_S)
+    busy = until(lambda: [one.replica for one in list(drawer._open.values()) if one.is_running], WAIT_S)
     pid = int(busy[0].split("/")[1])
     os.kill(pid, signal.SIGKILL)
     return pid
@@ -120,11 +120,11 @@ def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_s
     told = [events_of(ticket) for ticket in tickets]
     assert drawer.state().finished == 6 and drawer.state().waiting == drawer.state().running == 0
     assert pid not in replica_pids(drawer)
-    assert drawer.num_moved > 0
+    assert drawer.num_retries > 0
     for request, events in zip(requests, told, strict=True):
         previews = [event.number for event in events if isinstance(event, Preview)]
         assert previews == [0, 1]
-        assert isinstance(events[-1], Done), events[-1]
+        assert isinstance(events[-1], Finished), events[-1]
         assert_same_picture(events[-1].image, engine.submit(request).result(WAIT_S).image)
 
 
@@ -139,7 +139,7 @@ def test_a_picture_to_start_from_travels_and_its_settings_name_the_file_here(dra
 
 
 def test_loras_are_loaded_where_they_are_asked_for_and_a_poisoned_one_fails_its_picture_alone(drawer, engine):
-    request = replace(APPLE, steps=4, loras=(LoraWanted("bold", 0.7),))
+    request = replace(APPLE, steps=4, loras=(LoraRequest("bold", 0.7),))
     plain = engine.submit(replace(APPLE, steps=4)).result(WAIT_S).image
     for _ in range(2):
         there = drawer.submit(request).result(WAIT_S)
@@ -147,13 +147,13 @@ def test_loras_are_loaded_where_they_are_asked_for_and_a_poisoned_one_fails_its_
         assert [lora.path for lora in there.settings.loras] == ["bold"]
     assert np.abs(np.asarray(plain, int) - np.asarray(there.image, int)).max() > 8
     with pytest.raises(CheckpointError, match="poisoned"):
-        drawer.submit(replace(request, loras=(LoraWanted("poisoned"),))).result(WAIT_S)
+        drawer.submit(replace(request, loras=(LoraRequest("poisoned"),))).result(WAIT_S)
 
 
 def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(drawer):
     ticket = drawer.submit(replace(APPLE, steps=200))
     ticket.cancel()
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         ticket.result(WAIT_S)
     with pytest.raises(SettingError, match="model"):
         drawer.submit(replace(APPLE, model="nobody"))
@@ -163,7 +163,7 @@ def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(draw
 def test_clients_notice_nothing_of_a_replica_that_is_killed(drawer, engine, tmp_path):
     """The last of those that share the drawer: a server that ends drains it."""
     until(lambda: len(replica_pids(drawer)) == 2, WAIT_S)  # another test may have killed one
-    before = drawer.num_moved
+    before = drawer.num_retries
     with serving(tmp_path, drawer) as served, ThreadPoolExecutor(6) as pool:
 
         def picture(seed):
@@ -175,15 +175,15 @@ def test_clients_notice_nothing_of_a_replica_that_is_killed(drawer, engine, tmp_
         waiting = [pool.submit(picture, seed) for seed in range(6)]
         killed_while_it_draws(drawer)
         pictures = [one.result(WAIT_S) for one in waiting]
-    assert drawer.num_moved > before
+    assert drawer.num_retries > before
     for seed, image in enumerate(pictures):
         assert_same_picture(image, engine.submit(replace(APPLE, seed=seed)).result(WAIT_S).image)
 
 
 def test_replicas_follow_the_work_that_waits_and_never_leave_what_they_draw():
-    assert wanted_replicas([0.0, 0.0], [0.0, 0.0], queue_s=10) == 0
-    assert wanted_replicas([0.0, 0.0], [1.0, 0.4], queue_s=10) == 2
-    assert wanted_replicas([12.0, 19.0], [1.0, 1.0], queue_s=10) == 4
+    assert num_replicas_for_load([0.0, 0.0], [0.0, 0.0], queue_s=10) == 0
+    assert num_replicas_for_load([0.0, 0.0], [1.0, 0.4], queue_s=10) == 2
+    assert num_replicas_for_load([12.0, 19.0], [1.0, 1.0], queue_s=10) == 4
     with pytest.raises(SettingError, match=r"ray\.max_replicas"):
         RaySettings.of({"replicas": 3, "max_replicas": 2})
 
@@ -191,13 +191,13 @@ def test_replicas_follow_the_work_that_waits_and_never_leave_what_they_draw():
 def test_where_ray_is_missing_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(LensError, match=r"lens-t2i\[cluster\]"):
-        connect(RaySettings.of({}))
+        connect_ray(RaySettings.of({}))
 
 
 def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(SettingError, match=r"ray\.address"):
-        connect(RaySettings.of({"address": "127.0.0.1:1"}))
+        connect_ray(RaySettings.of({"address": "127.0.0.1:1"}))
 
 
 def test_errors_are_whole_in_another_process():

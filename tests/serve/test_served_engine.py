@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from running import answering, client_of, until
 
-from lens.cli.serve import app_of, engine_of, hooks_of
-from lens.sampling.image_metadata import read_settings
-from lens.serve.safety.verify import verify
+from lens.cli.serve import create_engine, create_hooks, create_server_app
+from lens.sampling.image_metadata import read_image_metadata
+from lens.serve.safety.verify import verify_image
 from lens.serve.settings.server import ServerSettings
-from lens.serve.storage.server_state import open_store
+from lens.serve.storage.server_state import open_server_state
 
 PROMPT = "a red apple, on a blue background"
 
@@ -23,9 +23,11 @@ PROMPT = "a red apple, on a blue background"
 def base(tmp_path_factory):
     values = {"state": tmp_path_factory.mktemp("served"), "models": ["lens-nano-turbo"], "drain_s": 1}
     settings = ServerSettings.of(values)
-    store, engine = open_store(settings), engine_of(settings)
+    store, engine = open_server_state(settings), create_engine(settings)
     engine.wait_until_ready(60)
-    with answering(app_of(engine, settings, store, hooks_of(settings), has_studio=False)) as address:
+    with answering(
+        create_server_app(engine, settings, store, create_hooks(settings), has_studio=False)
+    ) as address:
         yield address
     engine.drain(0)
     store.close()
@@ -41,11 +43,11 @@ def test_the_official_client_gets_a_picture_and_its_previews(base, tmp_path):
     answer = client.images.generate(**asked)
     path = tmp_path / "apple.png"
     path.write_bytes(base64.b64decode(answer.data[0].b64_json))
-    found = read_settings(path)
+    found = read_image_metadata(path)
     assert (found.seed, found.width, found.prompt) == (3, 256, PROMPT)
-    findings = {finding.what: finding for finding in verify(path).findings}
+    findings = {finding.check: finding for finding in verify_image(path).findings}
     assert findings["xmp"].state == "holds" and findings["c2pa"].verdict == "test certificate"
-    assert answer.usage.output_tokens == 256 and 5 <= answer.usage.input_tokens <= 20
+    assert answer.usage.tokens_per_image == 256 and 5 <= answer.usage.input_tokens <= 20
 
     *previews, last = client.images.generate(**asked, stream=True, partial_images=2)
     assert [event.type for event in previews] == ["image_generation.partial_image"] * 2

@@ -12,9 +12,9 @@ from browser import chromium, served
 from fake_drawer import FakeDrawer, settings_of
 from PIL import Image
 
-from lens.sampling.image_metadata import encode_picture
-from lens.serve.api.generation import Hooks
-from lens.serve.engine.request import DrawRequest
+from lens.sampling.image_metadata import encode_image_file
+from lens.serve.api.generation import GenerationHooks
+from lens.serve.engine.request import GenerationRequest
 from lens.serve.studio.app import mount_studio
 from lens.serve.studio.gallery import Gallery
 
@@ -31,7 +31,7 @@ DONE, PREVIEW = '.lens-tile[data-state="done"] img', '.lens-tile[data-state="pre
 def app_of(folder, drawer, enhance=None):
     from fastapi import FastAPI
 
-    return mount_studio(FastAPI(), drawer, Gallery(folder), Hooks(enhance=enhance))
+    return mount_studio(FastAPI(), drawer, Gallery(folder), GenerationHooks(enhance_prompt=enhance))
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +162,9 @@ def test_the_gallery_is_searched_marked_compared_and_deleted_from(page, site):
 
 
 def test_a_dropped_picture_brings_its_settings_back(page, site, tmp_path):
-    request = DrawRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
+    request = GenerationRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
     with (tmp_path / "ship.webp").open("wb") as file:
-        encode_picture(Image.new("RGB", (384, 192), "blue"), settings_of(request), "webp", file)
+        encode_image_file(Image.new("RGB", (384, 192), "blue"), settings_of(request), "webp", file)
     page.set_input_files("#restore input[type=file]", tmp_path / "ship.webp")
     page.wait_for_selector("#status >> text=Settings restored")
     assert page.input_value("#prompt textarea") == "an old ship"
@@ -276,11 +276,11 @@ def test_a_phone_shows_all_of_it_in_its_width_and_the_dark_is_remembered(browser
 def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
     """The engine itself behind the page; the documents' pictures are made here."""
     from lens.serve.engine.engine import Engine
-    from lens.serve.engine.model_registry import Offered
+    from lens.serve.engine.model_registry import ModelRegistry
     from lens.serve.settings.engine import EngineSettings
 
     names = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
-    engine = Engine(Offered.of_names(names), EngineSettings(threads=1, loads_at_start=False))
+    engine = Engine(ModelRegistry.from_names(names), EngineSettings(threads=1, loads_at_start=False))
     prompt = "two red apples to the left of a fox, on a blue background"
     other = "a fox above three lemons, on a green background"
     threads = threading.active_count()
@@ -309,8 +309,8 @@ def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
             context.close()
     finally:
         engine.drain(10)
-    kept = Gallery(tmp_path / "gallery").pictures()
-    assert [one.settings.prompt for one in kept] == [prompt] * 4 + [other] and kept[0].settings.model_hash
+    kept = Gallery(tmp_path / "gallery").items()
+    assert [one.metadata.prompt for one in kept] == [prompt] * 4 + [other] and kept[0].metadata.model_hash
     assert len({Image.open(one.path).convert("RGB").tobytes() for one in kept}) == 5
     assert threading.active_count() < threads + 20
 

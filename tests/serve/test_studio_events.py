@@ -11,10 +11,10 @@ from fake_drawer import FakeDrawer, colour
 from PIL import Image
 
 from lens.errors import LensError
-from lens.serve.api.generation import Hooks
+from lens.serve.api.generation import GenerationHooks
 from lens.serve.studio.gallery import Gallery
-from lens.serve.studio.handlers import FIELDS, StudioEvents, image_and_mask, loras_of, start_value
-from lens.serve.studio.html import problem
+from lens.serve.studio.handlers import FORM_FIELDS, StudioHandlers, editor_value, image_and_mask, parse_loras
+from lens.serve.studio.html import error_line
 
 GIVEN = {
     "prompt": "two foxes", "model": "lens-nano-turbo", "aspect_ratio": "1:1", "base_resolution": 128,
@@ -24,11 +24,11 @@ GIVEN = {
 
 
 def values(**changes):
-    return [(GIVEN | changes)[name] for name in FIELDS]
+    return [(GIVEN | changes)[name] for name in FORM_FIELDS]
 
 
 def studio(tmp_path, hooks=None, **drawer):
-    return StudioEvents(FakeDrawer(**drawer), Gallery(tmp_path / "gallery"), hooks or Hooks())
+    return StudioHandlers(FakeDrawer(**drawer), Gallery(tmp_path / "gallery"), hooks or GenerationHooks())
 
 
 def words(html):
@@ -45,32 +45,32 @@ def until(claim, limit_s=5.0):
 def test_a_picture_is_told_of_step_by_step_and_kept(tmp_path):
     events = studio(tmp_path, step_s=0.12)
     screens = list(events.draw(values(), "me"))
-    told = [words(screen.status) for screen in screens]
+    told = [words(screen.status_html) for screen in screens]
     assert any(re.match(r"Step [1-3] of 4, less than a second left", line) for line in told), told
-    assert told[-1] == "Done: 1 picture." and screens[-1].is_over
-    assert any('data-state="preview"' in screen.tiles for screen in screens)
-    [kept] = events.gallery.pictures()
-    assert screens[-1].last == kept.name and kept.settings.seed == 5
+    assert told[-1] == "Done: 1 picture." and screens[-1].is_finished
+    assert any('data-state="preview"' in screen.tiles_html for screen in screens)
+    [kept] = events.gallery.items()
+    assert screens[-1].last_item == kept.name and kept.metadata.seed == 5
     assert Image.open(kept.path).getpixel((0, 0)) == colour("two foxes", 5)
-    assert events.drawer.requests[0].caller == "me" and events.drawer.requests[0].previews == 3
-    [remembered] = events.drawings.find(screens[-1].batch).images
+    assert events.engine.requests[0].caller == "me" and events.engine.requests[0].previews == 3
+    [remembered] = events.batches.find(screens[-1].batch_id).images
     assert max(remembered.size) == 64, "pictures are remembered small, as they are on disk"
 
 
 def test_several_pictures_wait_and_say_how_many_go_before(tmp_path):
     events = studio(tmp_path, step_s=0.05)
-    busy = events.drawings.start(_requests(events, 2), None)
-    until(lambda: len(events.drawer.requests) == 2)
+    busy = events.batches.start(_requests(events, 2), None)
+    until(lambda: len(events.engine.requests) == 2)
     screens = list(events.draw(values(count=3), "me"))
-    assert any("In the queue, 1 before it" in screen.status for screen in screens)
-    assert any(", picture 2 of 3" in screen.status for screen in screens)
-    assert [kept.settings.seed for kept in events.gallery.pictures()] == [7, 6, 5] and busy.is_over
+    assert any("In the queue, 1 before it" in screen.status_html for screen in screens)
+    assert any(", picture 2 of 3" in screen.status_html for screen in screens)
+    assert [kept.metadata.seed for kept in events.gallery.items()] == [7, 6, 5] and busy.is_finished
 
 
 def _requests(events, count):
-    from lens.serve.studio.form import requests_of
+    from lens.serve.studio.form import generation_requests
 
-    return requests_of(events.form(values(count=count)), "other")
+    return generation_requests(events.form(values(count=count)), "other")
 
 
 def test_cancelling_stops_what_is_drawn_and_what_waits(tmp_path):
@@ -78,11 +78,11 @@ def test_cancelling_stops_what_is_drawn_and_what_waits(tmp_path):
     screens = []
     for screen in events.draw(values(count=3, steps=50), "me"):
         screens.append(screen)
-        if "Step" in screen.status:
-            events.cancel(screen.batch)
+        if "Step" in screen.status_html:
+            events.cancel(screen.batch_id)
     assert words(screens[-1].status) == "Cancelled; 0 of 3 done."
     assert screens[-1].tiles.count("Cancelled") == 3
-    assert events.gallery.pictures() == []
+    assert events.gallery.items() == []
     events.cancel(None)
     events.cancel("unknown")
 
@@ -90,22 +90,22 @@ def test_cancelling_stops_what_is_drawn_and_what_waits(tmp_path):
 def test_a_batch_outlives_the_page_that_asked_for_it_and_another_watches_it(tmp_path):
     events = studio(tmp_path, step_s=0.05)
     page = events.draw(values(count=2), "me")
-    name = next(page).batch
+    name = next(page).batch_id
     page.close()
     screens = list(events.watch(name))
-    assert words(screens[-1].status) == "Done: 2 pictures." and len(events.gallery.pictures()) == 2
+    assert words(screens[-1].status_html) == "Done: 2 pictures." and len(events.gallery.items()) == 2
     assert list(events.watch("unknown")) == [] and list(events.watch(None)) == []
 
 
 def test_a_queue_without_room_is_fed_as_room_appears(tmp_path):
     events = studio(tmp_path, room=2, step_s=0.01)
     screens = list(events.draw(values(count=9), "me"))
-    assert words(screens[-1].status) == "Done: 9 pictures." and len(events.drawer.requests) == 9
+    assert words(screens[-1].status_html) == "Done: 9 pictures." and len(events.engine.requests) == 9
 
 
 def test_a_queue_that_others_fill_is_told(tmp_path):
-    [screen] = [one for one in studio(tmp_path, room=0).draw(values(), "me") if one.is_over]
-    assert "The queue is full" in screen.status and 'role="alert"' in screen.status
+    [screen] = [one for one in studio(tmp_path, room=0).draw(values(), "me") if one.is_finished]
+    assert "The queue is full" in screen.status_html and 'role="alert"' in screen.status_html
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_a_queue_that_others_fill_is_told(tmp_path):
 def test_what_cannot_be_drawn_is_told_and_nothing_asked_for(tmp_path, changes):
     events = studio(tmp_path)
     [screen] = events.draw(values(**changes), "me")
-    assert 'role="alert"' in screen.status and screen.is_over and events.drawer.requests == []
+    assert 'role="alert"' in screen.status_html and screen.is_finished and events.engine.requests == []
 
 
 def test_what_the_engine_refuses_is_told_and_faults_keep_their_insides(tmp_path, caplog):
     events = studio(tmp_path)
-    assert "another word" in list(events.draw(values(prompt="refuse this"), "me"))[-1].status
+    assert "another word" in list(events.draw(values(prompt="refuse this"), "me"))[-1].status_html
     last = list(events.draw(values(prompt="fail"), "me"))[-1]
-    assert "secret" not in last.status and "log says what" in last.status
+    assert "secret" not in last.status_html and "log says what" in last.status_html
     assert any("secret of the inside" in str(record.exc_info) for record in caplog.records)
 
 
@@ -129,12 +129,12 @@ def test_words_are_escaped_wherever_they_are_shown(tmp_path):
     events = studio(tmp_path)
     evil = "<script>alert(1)</script>\" onerror='x'"
     last = list(events.draw(values(prompt=evil, negative_prompt=evil), "me"))[-1]
-    kept = events.selected(last.last)
+    kept = events.find_item(last.last_item)
     from lens.serve.studio import html as html
 
-    compared = html.compared(kept, kept, [("prompt", evil, evil)])
-    listing, told = events.listing("", False), problem(LensError(evil))
-    for text in (last.tiles, listing, html.picture(kept), compared, told):
+    compared = html.comparison(kept, kept, [("prompt", evil, evil)])
+    listing, told = events.search_gallery("", False), error_line(LensError(evil))
+    for text in (last.tiles_html, listing, html.image_detail(kept), compared, told):
         assert "<script" not in text and "&lt;script" in text and '" onerror' not in text
 
 
@@ -147,13 +147,13 @@ def test_the_operators_hooks_are_asked_about_words_and_pictures(tmp_path):
         if image.width == 192:
             raise LensError("This picture is refused.")
 
-    events = studio(tmp_path, Hooks(check_prompt=no_words, check_picture=no_pictures))
+    events = studio(tmp_path, GenerationHooks(check_prompt=no_words, check_image=no_pictures))
     refused = list(events.draw(values(negative_prompt="bad", guidance=2.0), "me"))
-    assert "These words are refused." in refused[-1].status and events.drawer.requests == []
+    assert "These words are refused." in refused[-1].status_html and events.engine.requests == []
     screens = list(events.draw(values(base_resolution=192), "me"))
-    assert "This picture is refused." in screens[-1].status and events.gallery.pictures() == []
-    assert not any("preview" in screen.tiles for screen in screens)
-    grid = list(events.grid(values(prompt="bad"), "steps", "1", "seed", "1", "me"))
+    assert "This picture is refused." in screens[-1].status_html and events.gallery.items() == []
+    assert not any("preview" in screen.tiles_html for screen in screens)
+    grid = list(events.draw_grid(values(prompt="bad"), "steps", "1", "seed", "1", "me"))
     assert "These words are refused." in grid[-1][1]
 
 
@@ -163,11 +163,11 @@ def test_enhancing_gives_words_to_change_or_says_why_not(tmp_path):
             raise LensError("declined")
         return f"{prompt}, in the rain"
 
-    events = studio(tmp_path, Hooks(enhance=enhance))
-    assert events.enhanced("a fox")[0] == "a fox, in the rain"
-    assert events.enhanced("no")[0] == "no" and "declined" in events.enhanced("no")[1]
-    assert 'role="alert"' in events.enhanced(" ")[1]
-    assert studio(tmp_path).enhanced("a fox")[0] == "a fox"
+    events = studio(tmp_path, GenerationHooks(enhance_prompt=enhance))
+    assert events.enhance("a fox")[0] == "a fox, in the rain"
+    assert events.enhance("no")[0] == "no" and "declined" in events.enhance("no")[1]
+    assert 'role="alert"' in events.enhance(" ")[1]
+    assert studio(tmp_path).enhance("a fox")[0] == "a fox"
 
 
 def test_a_dropped_picture_sets_every_control_so_that_drawing_it_gives_the_same(tmp_path):
@@ -180,11 +180,11 @@ def test_a_dropped_picture_sets_every_control_so_that_drawing_it_gives_the_same(
         negative_prompt="fog", loras=[["ink", 0.4]], start=start, strength=0.3,
     )  # fmt: skip
     list(events.draw(chosen, "me"))
-    changes, line = events.restore(events.gallery.pictures()[0].path, values())
+    changes, line = events.restore(events.gallery.items()[0].path, values())
     assert words(line) == "Settings restored; the seed is locked."
-    assert set(changes) == set(FIELDS)
-    list(events.draw([changes[name] for name in FIELDS], "me"))
-    first, second = events.drawer.requests
+    assert set(changes) == set(FORM_FIELDS)
+    list(events.draw([changes[name] for name in FORM_FIELDS], "me"))
+    first, second = events.engine.requests
     assert first == second and first.mask is not None and first.strength == 0.3
 
 
@@ -206,39 +206,41 @@ def test_what_is_painted_is_the_mask_and_comes_back(tmp_path):
     gallery = Gallery(tmp_path)
     stroke = Image.new("L", (8, 6), 0)
     stroke.paste(255, (2, 1, 5, 4))
-    value = start_value(gallery.keep_input(image), gallery.keep_input(stroke))
+    value = editor_value(gallery.save_input(image), gallery.save_input(stroke))
     again, mask = image_and_mask(value)
     assert again.tobytes() == image.tobytes() and mask.tobytes() == stroke.tobytes()
 
 
 def test_a_table_of_loras_leaves_empty_rows_out():
-    assert [(lora.name, lora.weight) for lora in loras_of([["ink", ""], ["", 1], ["oil", "0.5"], []])] == [
+    assert [(lora.name, lora.weight) for lora in parse_loras([["ink", ""], ["", 1], ["oil", "0.5"], []])] == [
         ("ink", 1.0), ("oil", 0.5)
     ]  # fmt: skip
 
 
 def test_a_grid_is_drawn_as_one_sheet_and_its_cells_are_not_kept(tmp_path):
     events = studio(tmp_path)
-    told = list(events.grid(values(is_seed_locked=False), "steps", "1..3", "guidance", "1, 2", "me"))
+    told = list(events.draw_grid(values(is_seed_locked=False), "steps", "1..3", "guidance", "1, 2", "me"))
     _, line, path = told[-1]
     assert words(line) == "Done: 6 pictures." and path.parent == events.gallery.folder / "sheets"
-    assert sorted((one.steps, one.guidance) for one in events.drawer.requests) == [
+    assert sorted((one.steps, one.guidance) for one in events.engine.requests) == [
         (steps, guidance) for steps in (1, 2, 3) for guidance in (1.0, 2.0)
     ]
-    assert len({one.seed for one in events.drawer.requests}) == 1 and events.gallery.pictures() == []
+    assert len({one.seed for one in events.engine.requests}) == 1 and events.gallery.items() == []
     assert Image.open(path).width > 3 * 128
-    assert "another setting" in list(events.grid(values(), "seed", "1", "seed", "2", "me"))[-1][1]
+    assert "another setting" in list(events.draw_grid(values(), "seed", "1", "seed", "2", "me"))[-1][1]
 
 
 def test_the_gallery_is_searched_marked_deleted_compared_and_packed(tmp_path):
     events = studio(tmp_path)
     for prompt in ("a fox", "a bear"):
         list(events.draw(values(prompt=prompt), "me"))
-    fox, bear = (events.gallery.pictures(prompt)[0].name for prompt in ("fox", "bear"))
-    assert "2 pictures" in events.listing("", False) and "1 picture<" in events.listing("fox", False)
+    fox, bear = (events.gallery.items(prompt)[0].name for prompt in ("fox", "bear"))
+    assert "2 pictures" in events.search_gallery("", False) and "1 picture<" in events.search_gallery(
+        "fox", False
+    )
     events.toggle_favourite(fox)
-    assert "favourite" in events.listing("", True) and bear not in events.listing("", True)
-    with zipfile.ZipFile(events.pack("", True)) as packed:
+    assert "favourite" in events.search_gallery("", True) and bear not in events.search_gallery("", True)
+    with zipfile.ZipFile(events.export_zip("", True)) as packed:
         assert packed.namelist() == [fox]
     text, sheet = events.compare(fox, bear)
     assert "a bear" in text and Image.open(sheet).width > 256
@@ -248,18 +250,18 @@ def test_the_gallery_is_searched_marked_deleted_compared_and_packed(tmp_path):
     events.delete(fox)
     events.delete("../../x.png")
     events.toggle_favourite(None)
-    assert events.pack("", True) is None and events.selected(fox) is None
-    assert "1 picture<" in events.listing("", False)
+    assert events.export_zip("", True) is None and events.find_item(fox) is None
+    assert "1 picture<" in events.search_gallery("", False)
 
 
 def test_code_of_wrong_choices_says_what_is_wrong(tmp_path):
     events = studio(tmp_path)
-    assert "/v1/images/generations" in events.code(values(), "http://h/")[0]
-    assert events.code(values(size="5"), "http://h/")[1].startswith("# size is")
+    assert "/v1/images/generations" in events.code_snippets(values(), "http://h/")[0]
+    assert events.code_snippets(values(size="5"), "http://h/")[1].startswith("# size is")
 
 
 def test_the_page_reports_nothing_takes_the_machines_letters_and_names_every_control(tmp_path):
-    from lens.serve.studio.app import studio as page_of
+    from lens.serve.studio.app import create_studio as page_of
     from lens.serve.studio.theme import theme
 
     page = page_of(FakeDrawer(), Gallery(tmp_path))

@@ -2,7 +2,7 @@
 
 import torch
 
-from lens.serve.engine.prompt_cache import TextCache
+from lens.serve.engine.prompt_cache import PromptCache
 
 
 def features(text):
@@ -16,8 +16,8 @@ def cache(max_bytes):
         encoded.append(text)
         return features(text)
 
-    texts = TextCache(max_bytes)
-    return texts, encoded, lambda source, text: texts.of(source, text, encode)
+    texts = PromptCache(max_bytes)
+    return texts, encoded, lambda source, text: texts.get_or_encode(source, text, encode)
 
 
 def test_a_text_is_encoded_once_for_each_source():
@@ -32,7 +32,7 @@ def test_what_was_not_used_for_longest_goes_first():
     texts, encoded, of = cache(16 * 9)
     for text in ("aaa", "bbb", "ccc", "aaa", "ddd"):
         of("one", text)
-    assert texts.held_bytes == 16 * 9 and len(texts) == 3
+    assert texts.num_bytes == 16 * 9 and len(texts) == 3
     encoded.clear()
     for text in ("aaa", "ccc", "ddd", "bbb"):
         of("one", text)
@@ -43,4 +43,4 @@ def test_a_text_too_large_to_keep_is_still_answered():
     texts, _, of = cache(16)
     assert of("one", "a long text")[0].shape == (11, 2)
     of("one", "b")
-    assert len(texts) == 1 and texts.held_bytes == 16
+    assert len(texts) == 1 and texts.num_bytes == 16

@@ -17,29 +17,29 @@ from PIL import Image, PngImagePlugin
 
 from lens.cli.main import main
 from lens.errors import LensError, SettingError
-from lens.nano.world.scenes import draw, random_scene
-from lens.sampling.image_metadata import PictureSettings, encode_picture
+from lens.nano.world.scenes import draw_scene, random_scene
+from lens.sampling.image_metadata import ImageMetadata, encode_image_file
 from lens.serve.safety import certificates
-from lens.serve.safety.certificates import authority_of
-from lens.serve.safety.provenance import Signer, SigningSettings, marked, xmp
-from lens.serve.safety.verify import Finding, read_trusted, verify
+from lens.serve.safety.certificates import root_certificate
+from lens.serve.safety.provenance import Signer, SigningSettings, embed_provenance, xmp_packet
+from lens.serve.safety.verify import Finding, read_trust_anchors, verify_image
 
 FORMATS = ("png", "jpeg", "webp")
 WIDTH_PX, HEIGHT_PX = 96, 64
-SETTINGS = PictureSettings(
+SETTINGS = ImageMetadata(
     prompt="a fox above three lemons", seed=7, width=WIDTH_PX, height=HEIGHT_PX, steps=20, guidance=2.0,
     solver="euler", model="lens-nano", model_hash="ab" * 32, dtype="float32", device="cpu",
 )  # fmt: skip
 
 
 def scene(seed: int = 0) -> Image.Image:
-    pixels = draw(random_scene(np.random.default_rng(seed), HEIGHT_PX, WIDTH_PX)).transpose(1, 2, 0)
+    pixels = draw_scene(random_scene(np.random.default_rng(seed), HEIGHT_PX, WIDTH_PX)).transpose(1, 2, 0)
     return Image.fromarray(((pixels + 1) * 127.5).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory) -> Signer:
-    return Signer.of(SigningSettings(), tmp_path_factory.mktemp("keys"))
+    return Signer.from_settings(SigningSettings(), tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def written(tmp_path):
 
 
 def found(path: Path, what: str, trusted: bytes | None = None) -> Finding:
-    return next(one for one in verify(path, trusted).findings if one.what == what)
+    return next(one for one in verify_image(path, trusted).findings if one.check == what)
 
 
 def png_chunks(content: bytes) -> list[tuple[bytes, bytes]]:
@@ -98,96 +98,101 @@ def with_other_pixels(content: bytes, format: str) -> bytes:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_picture_that_nobody_touched_holds_and_the_test_certificate_is_called_one(signer, format, written):
-    path = written(marked(scene(), SETTINGS, format, None, signer), f"picture.{format}")
-    verdict = verify(path)
-    assert verdict.holds and not verdict.is_empty and verdict.objection == ""
-    assert [(one.what, one.state) for one in verdict.findings] == [
+    path = written(embed_provenance(scene(), SETTINGS, format, None, signer), f"picture.{format}")
+    verdict = verify_image(path)
+    assert verdict.is_valid and not verdict.is_empty and verdict.failure_message == ""
+    assert [(one.check, one.state) for one in verdict.findings] == [
         ("settings", "holds"), ("xmp", "holds"), ("c2pa", "holds"),
     ]  # fmt: skip
     manifest = found(path, "c2pa")
-    assert manifest.verdict == "test certificate" and "proves nothing of where it comes from" in manifest.says
-    assert found(path, "settings").facts["settings"]["prompt"] == SETTINGS.prompt
-    assert verify(path, authority_of(signer.identity)).holds
+    assert (
+        manifest.verdict == "test certificate"
+        and "proves nothing of where it comes from" in manifest.explanation
+    )
+    assert found(path, "settings").details["settings"]["prompt"] == SETTINGS.prompt
+    assert verify_image(path, root_certificate(signer.identity)).is_valid
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_changed_pixels_are_found(signer, format, written):
-    content = marked(scene(), SETTINGS, format, None, signer)
+    content = embed_provenance(scene(), SETTINGS, format, None, signer)
     changed = with_other_pixels(content, format)
     assert (pixels_of(changed) != pixels_of(content)).any()
-    verdict = verify(written(changed, f"picture.{format}"))
-    assert not verdict.holds
-    assert "c2pa tampered: the file was changed after it was signed" in verdict.objection
+    verdict = verify_image(written(changed, f"picture.{format}"))
+    assert not verdict.is_valid
+    assert "c2pa tampered: the file was changed after it was signed" in verdict.failure_message
 
 
 def test_changed_settings_are_found_though_they_still_read(signer, written):
-    chunks = png_chunks(marked(scene(), SETTINGS, "png", None, signer))
+    chunks = png_chunks(embed_provenance(scene(), SETTINGS, "png", None, signer))
     path = written(png_of([(kind, data.replace(b"three lemons", b"seven lemons")) for kind, data in chunks]))
-    assert found(path, "settings").facts["settings"]["prompt"] == "a fox above seven lemons"
+    assert found(path, "settings").details["settings"]["prompt"] == "a fox above seven lemons"
     assert (found(path, "settings").state, found(path, "c2pa").verdict) == ("holds", "tampered")
 
 
 def test_a_manifest_moved_to_another_picture_is_found(signer, written):
-    signed = png_chunks(marked(scene(), SETTINGS, "png", None, signer))
+    signed = png_chunks(embed_provenance(scene(), SETTINGS, "png", None, signer))
     manifest = next(chunk for chunk in signed if chunk[0] == b"caBX")
-    other = png_chunks(marked(scene(seed=1), SETTINGS, "png"))
+    other = png_chunks(embed_provenance(scene(seed=1), SETTINGS, "png"))
     assert found(written(png_of([other[0], manifest, *other[1:]])), "c2pa").verdict == "tampered"
 
 
 def test_a_manifest_that_was_changed_is_found(signer, written):
     def rewritten(old: bytes, new: bytes) -> Path:
-        chunks = png_chunks(marked(scene(), SETTINGS, "png", None, signer))
+        chunks = png_chunks(embed_provenance(scene(), SETTINGS, "png", None, signer))
         return written(
             png_of([(kind, data.replace(old, new) if kind == b"caBX" else data) for kind, data in chunks])
         )
 
     assert found(rewritten(b"trainedAlgorithmicMedia", b"digitalCaptureMediaOf01"), "c2pa").state == "broken"
     assert found(rewritten(b"A picture by Lens", b"A picture by Lena"), "c2pa").verdict == "tampered"
-    cut = [(kind, data[:200] if kind == b"caBX" else data)
-           for kind, data in png_chunks(marked(scene(), SETTINGS, "png", None, signer))]  # fmt: skip
+    cut = [
+        (kind, data[:200] if kind == b"caBX" else data)
+        for kind, data in png_chunks(embed_provenance(scene(), SETTINGS, "png", None, signer))
+    ]
     assert found(written(png_of(cut)), "c2pa").verdict == "invalid"
 
 
 def test_a_picture_without_its_signature_holds_unless_one_is_asked_for(signer, written):
-    path = written(marked(scene(), SETTINGS, "png"))
-    assert verify(path).holds and found(path, "c2pa").state == "absent"
-    with_trust = verify(path, authority_of(signer.identity))
-    assert not with_trust.holds and "c2pa unsigned" in with_trust.objection
+    path = written(embed_provenance(scene(), SETTINGS, "png"))
+    assert verify_image(path).is_valid and found(path, "c2pa").state == "absent"
+    with_trust = verify_image(path, root_certificate(signer.identity))
+    assert not with_trust.is_valid and "c2pa unsigned" in with_trust.failure_message
 
 
 def test_a_signature_by_another_is_not_trusted(signer, written, tmp_path):
-    other = Signer.of(SigningSettings(), tmp_path / "other")
-    path = written(marked(scene(), SETTINGS, "png", None, other))
-    assert verify(path).holds
-    assert found(path, "c2pa", authority_of(signer.identity)).verdict == "untrusted"
+    other = Signer.from_settings(SigningSettings(), tmp_path / "other")
+    path = written(embed_provenance(scene(), SETTINGS, "png", None, other))
+    assert verify_image(path).is_valid
+    assert found(path, "c2pa", root_certificate(signer.identity)).verdict == "untrusted"
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_picture_saved_again_without_its_marks_has_nothing(signer, format, written):
-    with Image.open(io.BytesIO(marked(scene(), SETTINGS, format, None, signer))) as picture:
+    with Image.open(io.BytesIO(embed_provenance(scene(), SETTINGS, format, None, signer))) as picture:
         bare = Image.fromarray(np.asarray(picture))
     target = io.BytesIO()
     bare.save(target, format)
-    verdict = verify(written(target.getvalue(), f"picture.{format}"))
-    assert verdict.is_empty and not verdict.holds and "nothing is there" in verdict.objection
+    verdict = verify_image(written(target.getvalue(), f"picture.{format}"))
+    assert verdict.is_empty and not verdict.is_valid and "nothing is there" in verdict.failure_message
 
 
 def test_a_certificate_whose_time_is_over_is_said_to_be(tmp_path, written, monkeypatch):
     soon = datetime.now(UTC) + timedelta(seconds=2)
     made = x509.CertificateBuilder.not_valid_after
     monkeypatch.setattr(x509.CertificateBuilder, "not_valid_after", lambda self, _: made(self, soon))
-    short = certificates.self_made_identity(tmp_path / "keys")
-    path = written(marked(scene(), SETTINGS, "png", None, Signer(short)))
-    assert verify(path).holds
+    short = certificates.ensure_test_identity(tmp_path / "keys")
+    path = written(embed_provenance(scene(), SETTINGS, "png", None, Signer(short)))
+    assert verify_image(path).is_valid
     time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()) + 1)
     assert found(path, "c2pa").verdict == "expired"
 
 
 def test_settings_of_another_picture_or_that_do_not_read_are_found(written):
     target = io.BytesIO()
-    encode_picture(scene().resize((32, 32)), SETTINGS, "png", target)
+    encode_image_file(scene().resize((32, 32)), SETTINGS, "png", target)
     finding = found(written(target.getvalue()), "settings")
-    assert (finding.state, finding.says) == ("broken", "of 96 x 64 pixels, the picture has 32 x 32")
+    assert (finding.state, finding.explanation) == ("broken", "of 96 x 64 pixels, the picture has 32 x 32")
     for document in ("{", "[1]", '{"prompt": 3}'):
         assert found(written(png_with("lens", document)), "settings").verdict == "damaged"
 
@@ -205,8 +210,8 @@ def png_with(key: str, text: str) -> bytes:
         ("<x", "broken", "does not read"),
         ("<!DOCTYPE x [<!ENTITY a 'aaaa'>]><x>&a;</x>", "broken", "declares entities"),
         ("<x/>", "holds", "says nothing of how"),
-        (xmp().replace("trainedAlgorithmicMedia", "digitalCapture"), "holds", "digitalCapture"),
-        (xmp(), "holds", "made by a trained model"),
+        (xmp_packet().replace("trainedAlgorithmicMedia", "digitalCapture"), "holds", "digitalCapture"),
+        (xmp_packet(), "holds", "made by a trained model"),
         (
             '<r xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"><i:DigitalSourceType>'
             "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia</i:DigitalSourceType></r>",
@@ -217,7 +222,7 @@ def png_with(key: str, text: str) -> bytes:
 )
 def test_xmp_of_anybody_is_read_without_being_trusted(packet, state, says, written):
     finding = found(written(png_with("XML:com.adobe.xmp", packet)), "xmp")
-    assert (finding.state, says in finding.says) == (state, True), finding
+    assert (finding.state, says in finding.explanation) == (state, True), finding
 
 
 def test_a_picture_cannot_make_the_reader_call_an_address(written):
@@ -232,7 +237,7 @@ def test_a_picture_cannot_make_the_reader_call_an_address(written):
     try:
         address = f"http://127.0.0.1:{server.server_port}/manifest.c2pa"
         names = f'rdf:about="" xmlns:dcterms="http://purl.org/dc/terms/" dcterms:provenance="{address}"'
-        packet = xmp().replace('rdf:about=""', names)
+        packet = xmp_packet().replace('rdf:about=""', names)
         finding = found(written(png_with("XML:com.adobe.xmp", packet)), "c2pa")
     finally:
         server.shutdown()
@@ -246,20 +251,20 @@ def test_what_is_no_picture_that_can_be_verified_is_an_error(written, tmp_path):
     bitmap = target.getvalue()
     for content, says in ((bitmap, "is a BMP file"), (b"", "not a picture"), (b"\x89PNG", "not a picture")):
         with pytest.raises(LensError, match=says):
-            verify(written(content))
+            verify_image(written(content))
     with pytest.raises(LensError, match="does not exist"):
-        verify(tmp_path / "none.png")
-    cut = written(marked(scene(), SETTINGS, "jpeg")[:-200])
+        verify_image(tmp_path / "none.png")
+    cut = written(embed_provenance(scene(), SETTINGS, "jpeg")[:-200])
     with pytest.raises(LensError, match="cut short"):
-        verify(cut)
+        verify_image(cut)
 
 
 def test_control_characters_of_a_file_do_not_reach_a_terminal():
-    assert Finding("c2pa", "holds", "valid", "by \x1b[31mX\u202e").line == "valid: by ?[31mX?"
+    assert Finding("c2pa", "holds", "valid", "by \x1b[31mX\u202e").summary == "valid: by ?[31mX?"
 
 
 def test_the_command_exits_with_0_where_all_holds_and_says_what_is_there(signer, written, capsys):
-    path = written(marked(scene(), SETTINGS, "webp", None, signer), "picture.webp")
+    path = written(embed_provenance(scene(), SETTINGS, "webp", None, signer), "picture.webp")
     assert main(["verify", str(path)]) == 0
     said = capsys.readouterr()
     assert said.err == ""
@@ -272,7 +277,7 @@ def test_the_command_exits_with_0_where_all_holds_and_says_what_is_there(signer,
 
 
 def test_the_command_exits_with_2_and_one_line_that_names_what_does_not_hold(signer, written, capsys):
-    good = marked(scene(), SETTINGS, "png", None, signer)
+    good = embed_provenance(scene(), SETTINGS, "png", None, signer)
     bare = png_of([chunk for chunk in png_chunks(good) if chunk[0] in (b"IHDR", b"IDAT", b"IEND")])
     paths = [
         written(good, "good.png"),
@@ -291,19 +296,19 @@ def test_the_command_exits_with_2_and_one_line_that_names_what_does_not_hold(sig
 
 
 def test_the_command_trusts_whom_it_is_told_to(signer, written, tmp_path, capsys):
-    path = written(marked(scene(), SETTINGS, "jpeg", None, signer), "picture.jpeg")
-    (tmp_path / "ours.pem").write_bytes(authority_of(signer.identity))
-    other = Signer.of(SigningSettings(), tmp_path / "other")
-    (tmp_path / "theirs.pem").write_bytes(authority_of(other.identity))
+    path = written(embed_provenance(scene(), SETTINGS, "jpeg", None, signer), "picture.jpeg")
+    (tmp_path / "ours.pem").write_bytes(root_certificate(signer.identity))
+    other = Signer.from_settings(SigningSettings(), tmp_path / "other")
+    (tmp_path / "theirs.pem").write_bytes(root_certificate(other.identity))
     assert main(["verify", str(path), "--trust", str(tmp_path / "ours.pem")]) == 0
     assert main(["verify", str(path), "--trust", str(tmp_path / "theirs.pem")]) == 2
     assert "c2pa untrusted" in capsys.readouterr().err
     (tmp_path / "none.pem").write_bytes(other.identity.key)
     with pytest.raises(SettingError, match="PEM file of certificates"):
-        read_trusted(tmp_path / "none.pem")
+        read_trust_anchors(tmp_path / "none.pem")
 
 
 def test_without_the_library_the_command_says_what_to_install(written, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "c2pa", None)
-    assert main(["verify", str(written(marked(scene(), SETTINGS, "png")))]) == 2
+    assert main(["verify", str(written(embed_provenance(scene(), SETTINGS, "png")))]) == 2
     assert 'pip install "lens-t2i[serve]"' in capsys.readouterr().err

@@ -114,8 +114,8 @@ def _small_probes():
     from lens.train.stages import language, nano_pretrain, vae
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nano_cache, "SHARD", 8)
-        patch.setattr(nano_pretrain, "SHARD", 8)
+        patch.setattr(nano_cache, "NANO_EXAMPLES_PER_SHARD", 8)
+        patch.setattr(nano_pretrain, "NANO_EXAMPLES_PER_SHARD", 8)
         crops = vae.VaeStage._crops
         patch.setattr(vae.VaeStage, "_crops", lambda stage, first, count: crops(stage, first, min(count, 20)))
         loss = language.LanguageStage._loss
@@ -144,11 +144,11 @@ def values_of(tmp_path_factory, request) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def settings_and_stage(values_of) -> Callable[..., tuple[Any, Any]]:
     """The validated settings of a tiny recipe and a fresh stage of them."""
-    from lens.train.run import settings_of, stage_of
+    from lens.train.run import parse_settings, stage_class
 
     def assemble(name: str, out: Path, **changes: Any) -> tuple[Any, Any]:
-        settings = settings_of(name, values_of(name, out, **changes), "the test")
-        return settings, stage_of(name)(settings)
+        settings = parse_settings(name, values_of(name, out, **changes), "the test")
+        return settings, stage_class(name)(settings)
 
     return assemble
 

@@ -15,15 +15,15 @@ from lens.train.stages import nano_pretrain
 
 
 def train_small(recipe: Path, overrides: Sequence[str] = (), kill_at: int = -1) -> None:
-    objective = nano_pretrain.PretrainStage.objective
+    objective = nano_pretrain.NanoPretrainStage.objective
 
-    def killing(stage: nano_pretrain.PretrainStage, step: int, index: int):
+    def killing(stage: nano_pretrain.NanoPretrainStage, step: int, index: int):
         if (step, index) == (kill_at, 0):
             os.kill(os.getpid(), signal.SIGKILL)
         return objective(stage, step, index)
 
-    nano_pretrain.PretrainStage.objective = killing  # type: ignore[method-assign]
-    nano_cache.SHARD = nano_pretrain.SHARD = 8
+    nano_pretrain.NanoPretrainStage.objective = killing  # type: ignore[method-assign]
+    nano_cache.NANO_EXAMPLES_PER_SHARD = nano_pretrain.NANO_EXAMPLES_PER_SHARD = 8
     train(recipe, list(overrides))
 
 

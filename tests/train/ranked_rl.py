@@ -16,13 +16,13 @@ class Brightness:
     def __init__(self, unjudged: str = "-"):
         self.unjudged = unjudged
 
-    def score(self, picture, prompt) -> Score:
+    def score(self, image, prompt) -> Score:
         if self.unjudged in prompt.prompt:
             raise LensError("the judge is out")
-        value = float(picture.mean()) / 255
+        value = float(image.mean()) / 255
         return Score(value, {"brightness": value})
 
 
 def train_by_brightness(recipe: Path) -> None:
-    rl.reward_of = lambda *_: Brightness()  # type: ignore[assignment]
+    rl.create_reward = lambda *_: Brightness()  # type: ignore[assignment]
     train(recipe)

@@ -31,7 +31,7 @@ def assembled(finished, pictures, tmp_path):
     """Return settings and stage of a tiny run; changes are settings by name."""
 
     def assemble(out="run", **changes):
-        from lens.train.run import settings_of, stage_of
+        from lens.train.run import parse_settings, stage_class
 
         values = {
             "stage": "denoiser", "model": str(finished("pretrain").out / "export"),
@@ -41,8 +41,8 @@ def assembled(finished, pictures, tmp_path):
             "probe_every": 3, "pack_tokens": 20, "micro_batches": 2, "ema_decay": 0.9,
             "optimizer": {"lr": 1e-3, "warmup_steps": 2},
         } | changes  # fmt: skip
-        settings = settings_of("denoiser", values, "the test")
-        return settings, stage_of("denoiser")(settings)
+        settings = parse_settings("denoiser", values, "the test")
+        return settings, stage_class("denoiser")(settings)
 
     return assemble
 
@@ -53,12 +53,12 @@ def losses_of(out) -> list[float]:
 
 
 def test_the_store_gives_the_very_tensors_of_the_encoders(assembled, pictures, finished):
-    from lens.data.image_text_dataset import CaptionedSettings, captioned
+    from lens.data.image_text_dataset import ImageTextSettings, image_text_samples
     from lens.train.data.encode import Encoders
 
     _, stage = assembled()
     encoders = Encoders(finished("pretrain").out / "export", (0, 1, 2, 3), torch.device("cpu"), torch.float32)
-    found = list(captioned(CaptionedSettings(folder=pictures, bases=(48,))))
+    found = list(image_text_samples(ImageTextSettings(folder=pictures, bases=(48,))))
     assert len(found) == len(stage._keys) == len(SIZES)
     for key, picture in zip(stage._keys, found, strict=True):
         fresh = encoders.encode(picture.image, picture.caption)
@@ -71,11 +71,11 @@ def test_the_store_gives_the_very_tensors_of_the_encoders(assembled, pictures, f
 
 def test_an_update_sees_its_packs_and_counts_every_picture_the_same(assembled):
     settings, stage = assembled(prompt_dropout=0.0)
-    packs = stage._packs.of_step(0, settings.micro_batches)
+    packs = stage._batch_sampler.batches_of_step(0, settings.micro_batches)
     assert all(sum(stage._store.lengths(stage._keys[item]).image for item in pack) <= 20 for pack in packs)
     sizes = [len(pack) for pack in packs]
     parts = [stage.objective(0, index) for index in range(2)]
-    assert [part.work.samples for part in parts] == sizes
+    assert [part.work.num_samples for part in parts] == sizes
     mean = sum(part.terms["flow"] * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes)
     torch.testing.assert_close(sum(part.loss for part in parts).detach() / 2, mean)
 
@@ -93,8 +93,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     settings, stage = assembled("parts", lora=lora, held_out=1)
     resumed = fit(stage, settings)
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
-    for name, weight in whole.trained.state_dict().items():
-        assert torch.equal(resumed.trained.state_dict()[name], weight), name
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], weight), name
 
 
 def test_a_lora_leaves_the_model_alone_and_is_read_by_the_pipeline_in_both_key_styles(
@@ -105,9 +105,9 @@ def test_a_lora_leaves_the_model_alone_and_is_read_by_the_pipeline_in_both_key_s
 
     quick = {"lr": 0.1, "warmup_steps": 0}
     settings, stage = assembled(lora={"rank": 3, "alpha": 6}, previews=["a fox"], optimizer=quick)
-    before = {name: weight.clone() for name, weight in stage.trained.state_dict().items()}
+    before = {name: weight.clone() for name, weight in stage.model.state_dict().items()}
     fit(stage, settings)
-    after = stage.trained.state_dict()
+    after = stage.model.state_dict()
     changed = {name for name, weight in after.items() if not torch.equal(before[name], weight)}
     assert changed and all(".lora_" in name for name in changed)
     assert list((tmp_path / "run" / "samples").glob("*.png"))
@@ -133,7 +133,7 @@ def test_a_denoiser_from_nothing_is_exported_as_diffusers_lays_it_out(assembled,
     from lens.train.trainer import fit
 
     _, like = assembled("like")
-    config = {name: value for name, value in like.trained.config.items() if not name.startswith("_")}
+    config = {name: value for name, value in like.model.config.items() if not name.startswith("_")}
     settings, stage = assembled("fresh", config=config, steps=2)
     fit(stage, settings)
     folder = tmp_path / "fresh" / "export" / "transformer"
@@ -146,13 +146,15 @@ def test_a_denoiser_from_nothing_is_exported_as_diffusers_lays_it_out(assembled,
 def test_one_pack_can_be_learned_by_heart(assembled, lora):
     from lens.train.ema import Ema
     from lens.train.optimizer import build_optimizers
-    from lens.train.step import Run, train_step
+    from lens.train.step import TrainState, train_step
 
     quick = {"lr": 1e-2, "schedule": "cosine", "warmup_steps": 2}
     settings, stage = assembled(lora=lora, steps=60, micro_batches=1, optimizer=quick, prompt_dropout=0.0)
-    randomise(stage.trained, seed=0)  # the model was hardly trained: its gates let no adapter learn
-    optimizer = build_optimizers(stage.trained, settings.optimizer)
-    run = Run(settings, stage.trained, optimizer, Ema(stage.trained, 0.9), lambda *_: stage.objective(0, 0))
+    randomise(stage.model, seed=0)  # the model was hardly trained: its gates let no adapter learn
+    optimizer = build_optimizers(stage.model, settings.optimizer)
+    run = TrainState(
+        settings, stage.model, optimizer, Ema(stage.model, 0.9), lambda *_: stage.objective(0, 0)
+    )
     losses = [float(train_step(run)["loss"]) for _ in range(settings.steps)]
     assert losses[-1] < 0.2 * losses[0]
 

@@ -16,7 +16,7 @@ from tiny_models import randomise
 
 from lens.core.noise import generator_for
 from lens.errors import SettingError
-from lens.losses.distillation import levels_between, student_times
+from lens.losses.distillation import student_times, teacher_times
 from lens.train.optimizer import build_optimizers
 from lens.train.post_training.discriminator import AttentionPool
 
@@ -67,10 +67,10 @@ def assembled(values):
     """Return settings and stage of a tiny run."""
 
     def assemble(out="run", **changes):
-        from lens.train.run import settings_of, stage_of
+        from lens.train.run import parse_settings, stage_class
 
-        settings = settings_of("distill", values(out, **changes), "the test")
-        return settings, stage_of("distill")(settings)
+        settings = parse_settings("distill", values(out, **changes), "the test")
+        return settings, stage_class("distill")(settings)
 
     return assemble
 
@@ -92,7 +92,7 @@ class Watched:
 
     @staticmethod
     def _note(stage):
-        return {name: tensor.clone() for name, tensor in stage.trained.state_dict().items()}
+        return {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
 
 
 def changed(before, after) -> set[str]:
@@ -157,12 +157,12 @@ def test_interrupted_and_resumed_equals_uninterrupted_for_all_roles_to_the_bit(
     settings, stage = assembled("parts", lora=lora)
     resumed = fit(stage, settings)
     assert numbers_in(tmp_path / "parts") == numbers_in(tmp_path / "whole")
-    for name, weight in whole.trained.state_dict().items():
-        assert torch.equal(resumed.trained.state_dict()[name], weight), name
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], weight), name
     assert whole.ema.num_updates == resumed.ema.num_updates == STEPS // CYCLE
     for name, weight in whole.ema.average.items():
         assert "student" in name.split(".") and torch.equal(resumed.ema.average[name], weight), name
-    for mine, other in zip(whole.optimizer.parts, resumed.optimizer.parts, strict=True):
+    for mine, other in zip(whole.optimizer.optimizers, resumed.optimizer.optimizers, strict=True):
         states = mine.state_dict()["state"], other.state_dict()["state"]
         assert states[0].keys() == states[1].keys()
         for key, state in states[0].items():
@@ -193,10 +193,10 @@ def test_a_term_that_is_off_is_in_no_loss_and_no_log(assembled, changes, student
     torch.testing.assert_close(student.loss.detach(), weighed)
     own = {"fake", "discriminator", "r1"} - critics_lack
     torch.testing.assert_close(critics.loss.detach(), sum(critics.terms[name] for name in own))
-    assert stage.parts_of(0) == tuple(
+    assert stage.active_parts(0) == tuple(
         part for part, term in (("fake", "fake"), ("heads", "discriminator")) if term not in critics_lack
     )
-    build_optimizers(stage.trained, settings.optimizer)  # a rate of what is off now is no mistake
+    build_optimizers(stage.model, settings.optimizer)  # a rate of what is off now is no mistake
 
 
 @WHOLE_AND_LORA
@@ -205,11 +205,11 @@ def test_what_is_computed_again_on_the_way_back_changes_no_gradient(assembled, l
     gradients = []
     for checkpointing in ("none", "full"):
         _, stage = assembled(lora=lora, gradient_checkpointing=checkpointing)
-        for module in stage.trained.modules():
+        for module in stage.model.modules():
             if isinstance(module, AttentionPool):
                 torch.nn.init.ones_(module.judge.weight)
         stage.objective(step, 0).loss.backward()
-        named = stage.trained.named_parameters()
+        named = stage.model.named_parameters()
         gradients.append({name: weight.grad for name, weight in named if weight.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -228,23 +228,23 @@ def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(asse
     )
     batch = stage._batches.of(0, 0)
     sketches = (
-        stage._sketched(batch, step, generator_for(0, "draw"), has_gradient=False) for step in range(99)
+        stage._simulate_student(batch, step, generator_for(0, "draw"), has_gradient=False) for step in range(99)
     )
     sketch = next(one for one in sketches if one.step == 0)
-    h, w = batch.cells
-    levels = levels_between(h * w, 2, 0, substeps).tolist()
+    h, w = batch.latent_size
+    levels = teacher_times(h * w, 2, 0, substeps).tolist()
     assert levels[0] == sketch.t == 1 and levels[-1] == pytest.approx(float(student_times(h * w, 2)[1]))
     x, before = sketch.x_t, None
     for t, after in pairwise(levels):
         times = torch.full((len(x),), t)
         with torch.no_grad():
-            cond, uncond = (stage._velocity("base", x, times, text) for text in (batch, batch.without_text()))
+            cond, uncond = (stage._velocity("base", x, times, text) for text in (batch, batch.drop_text()))
         slope = uncond + 3 * (cond - uncond)
         slope, length = slope * cond.norm(dim=1, keepdim=True) / slope.norm(dim=1, keepdim=True), after - t
         lean = 0.0 if before is None else length / (2 * before[0])
         x = x + length * (slope if before is None else (1 + lean) * slope - lean * before[1])
         before = length, slope
-    aim = stage._aim(sketch, batch)
+    aim = stage._trajectory_target(sketch, batch)
     torch.testing.assert_close(torch.lerp(aim, sketch.x_t, levels[-1]), x, rtol=1e-4, atol=1e-4)
 
 
@@ -272,13 +272,13 @@ def test_a_student_can_start_from_another_denoiser_than_its_teacher(assembled, t
     other.save_pretrained(tmp_path / "other")
     _, stage = assembled(student_from=str(tmp_path / "other"))
     name, weight = next(iter(other.named_parameters()))
-    assert torch.equal(dict(stage.trained["student"].named_parameters())[name], weight.float())
-    assert not torch.equal(dict(stage.trained["base"].named_parameters())[name].float(), weight.float())
+    assert torch.equal(dict(stage.model["student"].named_parameters())[name], weight.float())
+    assert not torch.equal(dict(stage.model["base"].named_parameters())[name].float(), weight.float())
 
 
 def test_without_critics_every_update_is_the_students(assembled):
     _, stage = assembled(dm_weight=0, adversarial_weight=0)
-    assert [stage.parts_of(step) for step in range(4)] == [("student",)] * 4
+    assert [stage.active_parts(step) for step in range(4)] == [("student",)] * 4
     assert set(stage.objective(0, 0).terms) == {"ca", "gradient/ca"}
 
 
@@ -294,13 +294,13 @@ def test_guidance_pushes_where_the_teacher_with_guidance_is(assembled):
     _, stage = assembled(ca_scale=3.0)
     batch = stage._batches.of(0, 0)
     picture = torch.randn(batch.latents.shape, generator=generator_for(0, "picture"))
-    gradient = stage._guiding(picture, batch, 0.5, generator_for(0, "draw"))
+    gradient = stage._ca_gradient(picture, batch, 0.5, generator_for(0, "draw"))
     draw = generator_for(0, "draw")
     t, noise = stage._times(batch, draw, 0.5), stage._noise(batch, draw)
     assert float(t.max()) <= 0.5
     x_t = picture + t[:, None, None, None] * (noise - picture)
     with torch.no_grad():
-        cond, uncond = (stage._clean("base", x_t, t, text) for text in (batch, batch.without_text()))
+        cond, uncond = (stage._predict_x0("base", x_t, t, text) for text in (batch, batch.drop_text()))
     torch.testing.assert_close(gradient, -2 * (cond - uncond))
     assert gradient.abs().mean() > 1e-3
 
@@ -310,9 +310,10 @@ def test_a_simulation_by_euler_ends_at_the_picture_that_the_pipeline_draws(assem
 
     _, stage = assembled(simulation="euler", student_steps=4)
     batch = stage._batches.of(0, 0)
-    h, w = batch.cells
+    h, w = batch.latent_size
     sketches = (
-        stage._sketched(batch, step, generator_for(0, "draw"), has_gradient=False) for step in range(99)
+        stage._simulate_student(batch, step, generator_for(0, "draw"), has_gradient=False)
+        for step in range(99)
     )
     sketch = next(one for one in sketches if one.t == student_times(h * w, 4)[3])
     noise = stage._noise(batch, generator_for(0, "draw"))
@@ -331,7 +332,7 @@ def test_the_student_is_asked_at_the_samplers_levels_one_step_for_a_whole_update
     for step in range(40):
         batches = [stage._batches.of(step, index) for index in range(2)]
         sketches = [
-            stage._sketched(batch, step, generator_for(0, "draw", step), has_gradient=False)
+            stage._simulate_student(batch, step, generator_for(0, "draw", step), has_gradient=False)
             for batch in batches
         ]
         places = [
@@ -339,7 +340,7 @@ def test_the_student_is_asked_at_the_samplers_levels_one_step_for_a_whole_update
             for batch, sketch in zip(batches, sketches, strict=True)
         ]
         assert places[0] == places[1]
-        seen.add((places[0], batches[0].cells))
+        seen.add((places[0], batches[0].latent_size))
     assert {place for place, _ in seen} == {0, 1, 2, 3}
     assert len({cells for _, cells in seen}) == 2, "sizes are mixed"
 
@@ -374,7 +375,7 @@ def test_a_student_of_lora_is_read_by_the_pipeline_and_fused_gives_the_trainers_
         pipeline.set_progress_bar_config(disable=True)
         return pipeline("a red apple", generator=torch.Generator().manual_seed(0), **asked).images
 
-    with run.ema.swapped_into(run.trained), stage._roles.acting("student") as student:
+    with run.ema.swap_into(run.model), stage._policies.use("student") as student:
         trainers = drawn(stage._pipeline(student))
     for file in ("lora.safetensors", "lora_kohya.safetensors"):
         pipeline = LensPipeline.from_pretrained(teacher, torch_dtype=torch.float32)
@@ -400,7 +401,7 @@ def test_a_whole_student_is_a_pipeline_that_draws_in_its_own_steps_without_guida
     )
     drawn = pipeline("a red apple", generator=torch.Generator().manual_seed(0), **asked).images
     assert levels == pytest.approx(student_times(9, 4).tolist())
-    with run.ema.swapped_into(run.trained), stage._roles.acting("student") as student:
+    with run.ema.swap_into(run.model), stage._policies.use("student") as student:
         trainers = stage._pipeline(student)
         trainers.set_progress_bar_config(disable=True)
         wanted = trainers("a red apple", generator=torch.Generator().manual_seed(0), **asked).images
@@ -430,7 +431,7 @@ def test_pictures_of_ones_own_come_in_batches_of_one_size_and_all_count_the_same
             [2 * len(batch.latents) / sum(len(one.latents) for one in batches) for batch in batches]
         )
         assert all(batch.latents[0, 0].numel() * len(batch.latents) <= 18 for batch in batches)
-        shapes |= {batch.cells for batch in batches}
+        shapes |= {batch.latent_size for batch in batches}
     assert len(shapes) > 1
     fit(stage, settings)
     assert (settings.out / "export" / "transformer" / "config.json").is_file()
@@ -463,9 +464,9 @@ def test_two_ranks_make_the_losses_of_one(values, tmp_path, assembled):
     ],
 )
 def test_settings_that_do_not_fit_are_named(values, changes, says):
-    from lens.train.run import settings_of, stage_of
+    from lens.train.run import parse_settings, stage_class
 
     with pytest.raises(SettingError, match=says):
-        settings = settings_of("distill", values(**changes), "the test")
+        settings = parse_settings("distill", values(**changes), "the test")
         settings.check_inputs()
-        stage_of("distill")(settings)
+        stage_class("distill")(settings)

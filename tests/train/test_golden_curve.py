@@ -28,16 +28,16 @@ def run(tmp_path, monkeypatch):
     from lens.train.ema import Ema
     from lens.train.optimizer import build_optimizers
     from lens.train.stages import nano_pretrain
-    from lens.train.step import Run
+    from lens.train.step import TrainState
 
     for module in (nano_cache, nano_pretrain):
-        monkeypatch.setattr(module, "SHARD", 16)
+        monkeypatch.setattr(module, "NANO_EXAMPLES_PER_SHARD", 16)
     nano = resolve_model("lens-nano")
     paths = {"vae": nano / "vae", "text": nano, "cache": tmp_path / "cache"}
-    settings = nano_pretrain.PretrainSettings.of(read_recipe(ROOT / RECIPE) | SMALL | paths)
-    stage = nano_pretrain.PretrainStage(settings)
-    optimizer = build_optimizers(stage.trained, settings.optimizer)
-    return Run(settings, stage.trained.train(), optimizer, Ema(stage.trained, 0.9), stage.objective)
+    settings = nano_pretrain.NanoPretrainSettings.of(read_recipe(ROOT / RECIPE) | SMALL | paths)
+    stage = nano_pretrain.NanoPretrainStage(settings)
+    optimizer = build_optimizers(stage.model, settings.optimizer)
+    return TrainState(settings, stage.model.train(), optimizer, Ema(stage.model, 0.9), stage.objective)
 
 
 def test_the_first_100_losses_of_the_nano_recipe_are_the_golden_ones(run, tmp_path):

@@ -10,7 +10,7 @@ from forked import forked, lens
 ROOT = Path(__file__).parents[2]
 SHORT = {
     "rl": [
-        "prompts_per_step=2", "pictures_per_prompt=2", "rollout_steps=5", "times_per_picture=1",
+        "prompts_per_step=2", "images_per_prompt=2", "rollout_steps=5", "times_per_image=1",
         "probe_prompts=0", 'ratios=["1:1"]', "nano_prompts.count=12",
     ],
     "turbo": [

@@ -15,7 +15,7 @@ from ranked import train_small
 
 from lens.errors import SettingError
 from lens.models.denoiser import LensTransformer2DModel
-from lens.train.distributed import Ranks
+from lens.train.distributed import DistributedContext
 
 STEPS = 10
 CHANGES = {
@@ -115,6 +115,6 @@ def test_a_run_that_was_killed_at_any_step_makes_the_losses_of_one_that_was_not_
 
 
 def test_micro_batches_that_processes_cannot_share_out_are_refused():
-    assert list(Ranks(rank=1, size=2).own(6)) == [1, 3, 5]
+    assert list(DistributedContext(rank=1, world_size=2).local_micro_batches(6)) == [1, 3, 5]
     with pytest.raises(SettingError, match=r"micro_batches is 3, but it needs a multiple of 2"):
-        Ranks(rank=1, size=2).own(3)
+        DistributedContext(rank=1, world_size=2).local_micro_batches(3)

@@ -36,8 +36,8 @@ def values(model, tmp_path):
         return {
             "stage": "rl", "model": str(model), "out": str(tmp_path / out), "steps": STEPS,
             "nano_prompts": {"count": 12}, "reward": {"kind": "nano"}, "prompts_per_step": 2,
-            "pictures_per_prompt": 3, "bases": [48], "ratios": ["1:1", "16:9"], "rollout_steps": 3,
-            "times_per_picture": 2, "precision": "float32", "frozen_dtype": "float32", "device": "cpu",
+            "images_per_prompt": 3, "bases": [48], "ratios": ["1:1", "16:9"], "rollout_steps": 3,
+            "times_per_image": 2, "precision": "float32", "frozen_dtype": "float32", "device": "cpu",
             "log_every": 1, "probe_every": 1000, "ema_decay": 0.9,
             "optimizer": {"lr": 1e-2, "warmup_steps": 1},
         } | changes  # fmt: skip
@@ -50,12 +50,12 @@ def assembled(values, monkeypatch):
     """Return settings and stage of a tiny run, judged by brightness."""
 
     def assemble(out="run", judge=None, **changes):
-        from lens.train.run import settings_of, stage_of
+        from lens.train.run import parse_settings, stage_class
         from lens.train.stages import rl
 
-        monkeypatch.setattr(rl, "reward_of", lambda *_: judge or Brightness())
-        settings = settings_of("rl", values(out, **changes), "the test")
-        return settings, stage_of("rl")(settings)
+        monkeypatch.setattr(rl, "create_reward", lambda *_: judge or Brightness())
+        settings = parse_settings("rl", values(out, **changes), "the test")
+        return settings, stage_class("rl")(settings)
 
     return assemble
 
@@ -82,18 +82,18 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(assembled, sto
         a, b = (getattr(run, kind) if kind == "kept" else run.ema.average for run in (whole, resumed))
         assert a.keys() == b.keys() and a
         assert all(torch.equal(a[name], b[name]) for name in a), kind
-    for name, weight in whole.trained.state_dict().items():
-        assert torch.equal(resumed.trained.state_dict()[name], weight), name
-    moved = [not torch.equal(a, b) for a, b in zip(stage._roles._of("old").values(),
-             stage._roles._of("theta").values(), strict=True)]  # fmt: skip
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], weight), name
+    moved = [not torch.equal(a, b) for a, b in zip(stage._policies._weights("old").values(),
+             stage._policies._weights("theta").values(), strict=True)]  # fmt: skip
     assert any(moved), "the sampling policy lags behind"
 
 
 def test_every_picture_is_learned_from_at_distinct_times_of_its_rollout_but_the_last(assembled):
     from lens.core.schedule import sampling_sigmas
 
-    settings, stage = assembled(rollout_steps=4, times_per_picture=3)
-    drawn = stage._drawn(0)
+    settings, stage = assembled(rollout_steps=4, times_per_image=3)
+    drawn = stage._collect_rollouts(0)
     assert set(drawn.passes) == {0, 1} and settings.micro_batches == 6
     for one in drawn.passes.values():
         cells = one.latents[0, 0].numel()
@@ -104,7 +104,11 @@ def test_every_picture_is_learned_from_at_distinct_times_of_its_rollout_but_the_
 
 def test_groups_see_every_prompt_once_before_one_comes_again(assembled):
     _, stage = assembled()
-    seen = [stage._drawn(step).passes[number].prompts[0].prompt for step in range(6) for number in (0, 1)]
+    seen = [
+        stage._collect_rollouts(step).passes[number].prompts[0].prompt
+        for step in range(6)
+        for number in (0, 1)
+    ]
     assert len(set(seen)) == 12
 
 
@@ -112,11 +116,13 @@ def test_groups_that_share_a_pass_are_drawn_and_learned_from_as_each_by_itself(a
     asked = {"ratios": ["16:9"], "prompts_per_step": 4, "kl_weight": 0.1}
     found = {}
     for at_once in (1, 4):
-        settings, stage = assembled(str(at_once), groups_per_pass=at_once, encode_at_once=at_once, **asked)
-        drawn = [one.latents for one in stage._drawn(0).passes.values()]
+        settings, stage = assembled(
+            str(at_once), groups_per_pass=at_once, text_encoder_batch_size=at_once, **asked
+        )
+        drawn = [one.latents for one in stage._collect_rollouts(0).passes.values()]
         for index in range(settings.micro_batches):
             (stage.objective(0, index).loss / settings.micro_batches).backward()
-        theta = stage._roles._of("theta").values()
+        theta = stage._policies._weights("theta").values()
         found[at_once] = torch.cat(drawn), [weight.grad for weight in theta if weight.grad is not None]
     assert settings.micro_batches == 2, "one pass at each of two times"
     torch.testing.assert_close(found[1], found[4], atol=1e-5, rtol=1e-4)
@@ -125,7 +131,7 @@ def test_groups_that_share_a_pass_are_drawn_and_learned_from_as_each_by_itself(a
 
 def test_prompts_that_are_drawn_without_fault_are_left_out(assembled, tmp_path):
     class Perfect(Brightness):
-        def score(self, picture, prompt) -> Score:
+        def score(self, image, prompt) -> Score:
             return Score(1.0 if prompt.category == "single" else 0.5, {})
 
     _, stage = assembled(judge=Perfect(), screening=2)
@@ -146,7 +152,7 @@ def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_th
 
     settings, stage = assembled(judge=Brightness(unjudged=""))
     run = fit(stage, settings)
-    assert run.step == 1 and "100% of the pictures got no score (the judge is out)" in run.ending
+    assert run.step == 1 and "100% of the pictures got no score (the judge is out)" in run.stop_reason
     (line,) = lines_of(tmp_path / "run")
     assert (line["failed"], line["loss"], line["grad_norm"]) == (1, 0, 0)
 
@@ -179,7 +185,7 @@ def test_what_is_exported_draws_the_trainers_pictures(assembled, model, tmp_path
         pipeline.set_progress_bar_config(disable=True)
         return pipeline("a red apple", generator=torch.Generator().manual_seed(0), **asked).images
 
-    with run.ema.swapped_into(run.trained), stage._roles.acting("theta") as denoiser, torch.no_grad():
+    with run.ema.swap_into(run.model), stage._policies.use("theta") as denoiser, torch.no_grad():
         wanted = drawn(stage._pipeline(denoiser))
     export = tmp_path / "run" / "export"
     pipeline = LensPipeline.from_pretrained(model, torch_dtype=torch.float32)
@@ -217,7 +223,7 @@ def test_two_ranks_make_the_numbers_of_one(values, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"times_per_picture": 3}, "times_per_picture is 3, but it needs below rollout_steps = 3"),
+        ({"times_per_image": 3}, "times_per_image is 3, but it needs below rollout_steps = 3"),
         ({"micro_batches": 3}, "micro_batches is 3, but it needs 4"),
         ({"nano_prompts": None}, "one of prompts and nano_prompts"),
         ({"held_out": 12}, "held_out is 12, but it needs fewer than the 12 prompts"),

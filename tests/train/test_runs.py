@@ -95,12 +95,14 @@ def test_a_sample_grid_is_saved_with_the_probe_of_stages_that_make_pictures(fini
 def test_one_batch_can_be_learned_by_heart(name, share_left, settings_and_stage, tmp_path):
     from lens.train.ema import Ema
     from lens.train.optimizer import build_optimizers
-    from lens.train.step import Run, train_step
+    from lens.train.step import TrainState, train_step
 
     quick = {"lr": 5e-3, "muon_lr": 0.03, "schedule": "cosine", "warmup_steps": 2}
     settings, stage = settings_and_stage(name, tmp_path / "run", steps=60, micro_batches=1, optimizer=quick)
-    optimizer = build_optimizers(stage.trained, settings.optimizer)
-    run = Run(settings, stage.trained, optimizer, Ema(stage.trained, 0.9), lambda *_: stage.objective(0, 0))
+    optimizer = build_optimizers(stage.model, settings.optimizer)
+    run = TrainState(
+        settings, stage.model, optimizer, Ema(stage.model, 0.9), lambda *_: stage.objective(0, 0)
+    )
     losses = [float(train_step(run)["loss"]) for _ in range(settings.steps)]
     assert losses[-1] < share_left * losses[0]
 
@@ -136,7 +138,7 @@ def test_a_warm_start_begins_with_the_exported_weights(finished, settings_and_st
     export = finished("vae").out / "export" / "vae"
     _, stage = settings_and_stage("vae", tmp_path / "run", start_from=str(export))
     for name, average in finished("vae").run.ema.average.items():
-        assert torch.equal(stage.trained.get_parameter(name), average)
+        assert torch.equal(stage.model.get_parameter(name), average)
 
 
 def test_the_resolved_recipe_is_kept_in_the_run_and_repeats_it(values_of, tmp_path):
@@ -229,9 +231,9 @@ def test_probes_draw_the_ratios_and_ask_by_the_captions_that_the_recipe_says(
         drawn.append(size)
         return np.zeros((len(prompts), *size, 3))
 
-    monkeypatch.setattr(stage._probe, "_draw", black)
+    monkeypatch.setattr(stage._nano_eval, "_generate", black)
     with torch.no_grad():
-        numbers = stage.probe()
+        numbers = stage.evaluate()
     assert set(drawn) == {(64, 32), (32, 64)}
     assert {"mean", "single", "dense/mean", "dense/combined", "loss_t0.9"} <= numbers.keys()
     assert [bucket._latents.shape[2:] for bucket in stage._buckets] == [(3, 3), (2, 4)]

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from tiny_models import DENOISER_CONFIG, tiny_qwen3, tiny_qwen3_tokenizer, tiny_vae
 
-from lens.config import merged, read_recipe
+from lens.config import deep_merge, read_recipe
 from lens.models.denoiser import LensTransformer2DModel
-from lens.train.cost.from_recipe import runs_of
+from lens.train.cost.from_recipe import read_run_specs
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "toy" / "pretrain.yaml"
 
@@ -21,9 +21,9 @@ def test_the_denoiser_has_1_2_billion_parameters_and_is_planned():
         denoiser = LensTransformer2DModel(**read_recipe(RECIPE)["config"])
     count = sum(parameter.numel() for parameter in denoiser.parameters())
     assert count == pytest.approx(1.2e9, rel=0.02)
-    (run,) = runs_of(RECIPE, None, None).values()
-    assert run.num_weights == count
-    assert run.pictures == pytest.approx(130e6, rel=0.01), "each pair once"
+    (run,) = read_run_specs(RECIPE, None, None).values()
+    assert run.num_parameters == count
+    assert run.num_images == pytest.approx(130e6, rel=0.01), "each pair once"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def folders(tmp_path):
 
 
 def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
-    from lens.train.run import settings_of, stage_of
+    from lens.train.run import parse_settings, stage_class
     from lens.train.trainer import fit
 
     model, pictures = folders
@@ -53,8 +53,8 @@ def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
         "data": {"shards": None, "folder": str(pictures), "bases": [48]}, "compile": False, "device": "cpu",
         "micro_batches": 1, "pack_tokens": 30, "precision": "float32", "log_every": 1,
     }  # fmt: skip
-    settings = settings_of("denoiser", merged(read_recipe(RECIPE), small), "the test")
-    stage = stage_of("denoiser")(settings)
+    settings = parse_settings("denoiser", deep_merge(read_recipe(RECIPE), small), "the test")
+    stage = stage_class("denoiser")(settings)
     key = stage._keys[0]
     layers, num_text, width = stage._store[key].features.shape
     assert (layers, width) == (3, 16) and num_text == stage._store.lengths(key).text

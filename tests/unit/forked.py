@@ -17,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([
-    "torch.distributed.fsdp", "peft", "lens.sampling.pipeline", "lens.cli.main", "lens.train.run",
-    "lens.train.trainer", "lens.train.stages.nano_pretrain", "lens.train.stages.rl", "lens.train.stages.distill",
-])  # fmt: skip
+SERVER.set_forkserver_preload(
+    [
+        "torch.distributed.fsdp",
+        "peft",
+        "lens.sampling.pipeline",
+        "lens.cli.main",
+        "lens.train.run",
+        "lens.train.trainer",
+        "lens.train.stages.nano_pretrain",
+        "lens.train.stages.rl",
+        "lens.train.stages.distill",
+    ]
+)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Self
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from lens.config import Settings, merged, read_recipe, write_yaml
+from lens.config import Settings, deep_merge, read_recipe, write_yaml
 from lens.errors import SettingError
 
 
@@ -105,7 +105,7 @@ def test_a_missing_recipe_says_where_those_that_ship_are(tmp_path):
 
 def test_joining_leaves_both_sides_alone():
     below, above = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}
-    assert merged(below, above) == {"a": {"b": 3, "c": 2}}
+    assert deep_merge(below, above) == {"a": {"b": 3, "c": 2}}
     assert (below, above) == ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
 
 

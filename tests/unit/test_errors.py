@@ -32,4 +32,6 @@ def test_every_kind_is_a_lens_error_and_the_builtin_that_others_catch(kind, buil
 
 
 def test_a_cancelled_call_is_no_bad_value():
-    assert issubclass(errors.Cancelled, errors.LensError) and not issubclass(errors.Cancelled, ValueError)
+    assert issubclass(errors.GenerationCancelledError, errors.LensError) and not issubclass(
+        errors.GenerationCancelledError, ValueError
+    )

@@ -24,14 +24,21 @@ def ablate(
 
     Finished runs are not trained again, stopped ones go on. Results lie beside the runs: .json, .md and .svg.
     """
-    from lens.evals.ablation import as_numbers, compared, read_ablation, table, train_missing, wanted_runs
+    from lens.evals.ablation import (
+        ablation_runs,
+        compare_arms,
+        format_table,
+        read_ablation,
+        results_to_dict,
+        train_missing,
+    )
     from lens.evals.figures import plot_ablation
 
     for recipe, settings in [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]:
-        runs = wanted_runs(settings)
+        runs = ablation_runs(settings)
         train_missing(runs, jobs)
-        rows = compared(settings, runs)
-        numbers, text = as_numbers(settings, rows), table(settings, rows)
+        rows = compare_arms(settings, runs)
+        numbers, text = results_to_dict(settings, rows), format_table(settings, rows)
         results = settings.out / recipe.stem
         results.with_suffix(".json").write_text(json.dumps(numbers, indent=1))
         results.with_suffix(".md").write_text(text + "\n")

@@ -15,7 +15,7 @@ from lens.errors import SettingError
 DEFAULT_MODEL = "lens-nano"
 
 
-class PictureFormat(StrEnum):
+class ImageFormat(StrEnum):
     """The file formats that pictures are written in."""
 
     PNG = "png"
@@ -23,7 +23,7 @@ class PictureFormat(StrEnum):
     WEBP = "webp"
 
 
-class Dtype(StrEnum):
+class DtypeName(StrEnum):
     """The number formats of weights and arithmetic."""
 
     AUTO = "auto"
@@ -32,7 +32,7 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
-class Offload(StrEnum):
+class OffloadMode(StrEnum):
     """What waits in main memory while another part computes."""
 
     NONE = "none"
@@ -40,7 +40,7 @@ class Offload(StrEnum):
     GROUP = "group"
 
 
-class Quantize(StrEnum):
+class QuantizeFormat(StrEnum):
     """The formats that weights can be squeezed into while loading."""
 
     NONE = "none"
@@ -48,14 +48,14 @@ class Quantize(StrEnum):
     FLOAT8 = "float8"
 
 
-class Solver(StrEnum):
+class SolverName(StrEnum):
     """The ways to take steps."""
 
     EULER = "euler"
     AB2 = "ab2"
 
 
-class LoraWanted(NamedTuple):
+class LoraArgument(NamedTuple):
     """A LoRA file and the weight to apply it with."""
 
     path: Path
@@ -70,7 +70,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_lora(text: str) -> LoraWanted:
+def parse_lora(text: str) -> LoraArgument:
     """Return path and weight of a LoRA written PATH or PATH:WEIGHT.
 
     A colon that belongs to the path (C:\\, or a file of that very name) is kept.
@@ -87,7 +87,7 @@ def parse_lora(text: str) -> LoraWanted:
         raise SettingError("--lora", text, "a weight between -100 and 100", "Usual weights are 0.5 to 1.2.")
     if not path.exists():
         raise SettingError("--lora", str(path), "a LoRA file that exists", "Check the path.")
-    return LoraWanted(path, weight)
+    return LoraArgument(path, weight)
 
 
 def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin: bool) -> list[str]:
@@ -99,17 +99,17 @@ def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin:
     prompts: list[str] = []
     for argument in arguments:
         if argument == "-":
-            prompts += _lines(_read_stdin())
+            prompts += _non_empty_lines(_read_stdin())
         elif not argument.strip():
             raise SettingError("the prompt", argument, "words", "Say what the picture shows, in quotes.")
         else:
             prompts.append(argument.strip())
     if from_file is not None:
-        prompts += _lines(_read_text(from_file))
-    nothing_given = not arguments and from_file is None
-    if nothing_given and read_stdin and not sys.stdin.isatty():
-        prompts += _lines(_read_stdin())
-    if not prompts and not (nothing_given and not read_stdin):
+        prompts += _non_empty_lines(_read_text(from_file))
+    has_no_prompts = not arguments and from_file is None
+    if has_no_prompts and read_stdin and not sys.stdin.isatty():
+        prompts += _non_empty_lines(_read_stdin())
+    if not prompts and not (has_no_prompts and not read_stdin):
         fix = 'Give one as an argument (lens generate "a red apple"), a line of --from-file, or on stdin.'
         raise SettingError("the prompt", "", "words", fix)
     return prompts
@@ -121,7 +121,7 @@ def check_number(name: str, value: float, low: float, high: float, fix: str = ""
         raise SettingError(name, value, f"a number from {low:g} to {high:g}", fix)
 
 
-def _lines(text: str) -> list[str]:
+def _non_empty_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

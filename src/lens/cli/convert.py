@@ -7,16 +7,18 @@ import typer
 
 from lens.models.checkpoints.convert import FORMATS
 
-Source = Annotated[
+SourceArgument = Annotated[
     Path, typer.Argument(help="A file of weights, or a folder in diffusers layout.", show_default=False)
 ]
-Target = Annotated[Path, typer.Argument(help="What to write; must not exist yet.", show_default=False)]
-Format = Annotated[
+TargetArgument = Annotated[
+    Path, typer.Argument(help="What to write; must not exist yet.", show_default=False)
+]
+LayoutOption = Annotated[
     str, typer.Option("--format", help="; ".join(f"{name}: {what}" for name, what in FORMATS.items()))
 ]
 
 
-def convert(source: Source, target: Target, layout: Format) -> None:
+def convert(source: SourceArgument, target: TargetArgument, layout: LayoutOption) -> None:
     """Write weights in another layout; print the path. Checks everything, overwrites nothing."""
     from lens.cli.process import prepare_libraries
     from lens.models.checkpoints.convert import convert as write_converted

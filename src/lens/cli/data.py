@@ -11,10 +11,10 @@ from lens.errors import LensError
 
 data = typer.Typer(help="Turn a pile of pictures into cleaned, bucketed shards.", no_args_is_help=True)
 
-Recipe = Annotated[
+RecipeArgument = Annotated[
     Path, typer.Argument(help="A YAML file, such as recipes/data/folder.yaml.", show_default=False)
 ]
-Out = Annotated[Path, typer.Argument(help="Folder of a build.", show_default=False)]
+BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build.", show_default=False)]
 Until = Annotated[
     Literal["inventory", "scores", "view", "shards"], typer.Option(help="The last stage to do.")
 ]
@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @data.command()
 def build(
-    recipe: Recipe, overrides: Overrides = None, until: Until = "shards", as_json: AsJson = False
+    recipe: RecipeArgument, overrides: Overrides = None, until: Until = "shards", as_json: AsJson = False
 ) -> None:
     """Build by a recipe; print where the shards are. Called again, it goes on where it was stopped."""
     from lens.config import read_recipe
@@ -32,26 +32,26 @@ def build(
 
     settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
 
-    from lens.cli.progress import Progress
-    from lens.data.pipeline import build as run_build
+    from lens.cli.progress import ProgressBar
+    from lens.data.pipeline import build_dataset as run_build
 
-    with Progress(num_pictures=1) as progress:
-        facts = run_build(settings, progress, until)
-    view = settings.out / "views" / facts["view"] if "view" in facts else None
-    path = settings.out if view is None else view / "shards" if "shards" in facts else view
+    with ProgressBar(num_images=1) as progress:
+        summary = run_build(settings, progress, until)
+    view = settings.out / "views" / summary["view"] if "view" in summary else None
+    path = settings.out if view is None else view / "shards" if "shards" in summary else view
     if as_json:
-        print(json.dumps(facts | {"path": str(path)}))
+        print(json.dumps(summary | {"path": str(path)}))
         return
-    for name, count in facts.get("counts", {}).items():
+    for name, count in summary.get("counts", {}).items():
         typer.echo(f"{count:>9}  {name}", err=True)
-    if "report" in facts:
-        typer.echo(f"report: {facts['report']}", err=True)
+    if "report" in summary:
+        typer.echo(f"report: {summary['report']}", err=True)
     print(path)
 
 
 @data.command()
 def plan(
-    recipe: Recipe,
+    recipe: RecipeArgument,
     images: Annotated[str, typer.Option(help="Pictures that go in, such as 10k, 800M or 1.5B.")],
     gpus: Annotated[int, typer.Option(help="GPUs of the cluster.")] = 0,
     cores: Annotated[int | None, typer.Option(help="Its cores; left out, so many a GPU as is usual.")] = None,
@@ -64,29 +64,34 @@ def plan(
     """
     from lens.config import read_recipe
     from lens.data.build.settings import BuildSettings
-    from lens.data.estimate.cost import count_of, facts, plan_of, told
+    from lens.data.estimate.cost import (
+        build_estimate_to_dict,
+        estimate_build,
+        format_build_estimate,
+        parse_count,
+    )
 
     settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
-    found = plan_of(settings, count_of(images), gpus, cores)
+    estimate = estimate_build(settings, parse_count(images), gpus, cores)
     if as_json:
-        print(json.dumps(facts(found)))
+        print(json.dumps(build_estimate_to_dict(estimate)))
         return
-    for line in told(found):
+    for line in format_build_estimate(estimate):
         print(line)
 
 
 @data.command()
-def verify(out: Out, view: View = None, as_json: AsJson = False) -> None:
+def verify(out: BuildArgument, view: View = None, as_json: AsJson = False) -> None:
     """Prove that every picture of a build is in exactly one shard or once in the ledger."""
-    from lens.data.build.verify import verify as check
+    from lens.data.build.verify import verify_build as check
 
-    verdict = check(out, view)
+    result = check(out, view)
     if as_json:
-        print(json.dumps(verdict._asdict()))
+        print(json.dumps(result._asdict()))
     else:
-        found = f"{verdict.num_in_shards} in shards, {verdict.num_in_ledger} in the ledger"
-        print(f"{verdict.num_entries} entries, {verdict.num_samples} samples: {found}")
-    if verdict.faults:
-        raise LensError("; ".join(verdict.faults))
+        counts = f"{result.num_in_shards} in shards, {result.num_in_ledger} in the ledger"
+        print(f"{result.num_entries} entries, {result.num_samples} samples: {counts}")
+    if result.faults:
+        raise LensError("; ".join(result.faults))
     if not as_json:
         print("complete and disjoint")

@@ -12,11 +12,11 @@ import typer
 
 from lens.cli.arguments import (
     DEFAULT_MODEL,
-    Dtype,
-    Offload,
-    PictureFormat,
-    Quantize,
-    Solver,
+    DtypeName,
+    ImageFormat,
+    OffloadMode,
+    QuantizeFormat,
+    SolverName,
     gather_prompts,
     parse_lora,
     parse_size,
@@ -24,11 +24,16 @@ from lens.cli.arguments import (
 from lens.models.checkpoints.registry import KNOWN_MODELS
 
 if TYPE_CHECKING:
-    from lens.cli.generation.output import Target
-    from lens.cli.generation.request import Wanted
-    from lens.sampling.image_metadata import PictureSettings
+    from lens.cli.generation.output import OutputTarget
+    from lens.cli.generation.request import GenerateArguments
+    from lens.sampling.image_metadata import ImageMetadata
 
-WHAT, HOW, WITH, OUT = "What to draw", "How to draw it", "What to draw it with", "Where to write it"
+PROMPT_PANEL, SAMPLING_PANEL, MODEL_PANEL, OUTPUT_PANEL = (
+    "What to draw",
+    "How to draw it",
+    "What to draw it with",
+    "Where to write it",
+)
 
 Prompts = Annotated[
     list[str] | None,
@@ -36,87 +41,107 @@ Prompts = Annotated[
         help="What the pictures show, one picture a prompt; - reads lines from stdin.", show_default=False
     ),
 ]
-FromFile = Annotated[Path | None, typer.Option(help="A text file, one prompt a line.", rich_help_panel=WHAT)]
+FromFile = Annotated[
+    Path | None, typer.Option(help="A text file, one prompt a line.", rich_help_panel=PROMPT_PANEL)
+]
 Like = Annotated[
     Path | None,
     typer.Option(
         help="Draw this picture again by the settings inside it; other options change them.",
-        rich_help_panel=WHAT,
+        rich_help_panel=PROMPT_PANEL,
     ),
 ]
-Negative = Annotated[str | None, typer.Option(help="What to steer away from.", rich_help_panel=WHAT)]
+Negative = Annotated[str | None, typer.Option(help="What to steer away from.", rich_help_panel=PROMPT_PANEL)]
 Count = Annotated[
-    int, typer.Option(min=1, help="Pictures a prompt, with seeds counting up.", rich_help_panel=WHAT)
+    int, typer.Option(min=1, help="Pictures a prompt, with seeds counting up.", rich_help_panel=PROMPT_PANEL)
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Seed of the first picture of a prompt (0).", rich_help_panel=WHAT)
+    int | None, typer.Option(help="Seed of the first picture of a prompt (0).", rich_help_panel=PROMPT_PANEL)
 ]
 AspectRatio = Annotated[
-    str | None, typer.Option(metavar="W:H", help="One of nine, 1:2 to 2:1 (1:1).", rich_help_panel=HOW)
+    str | None,
+    typer.Option(metavar="W:H", help="One of nine, 1:2 to 2:1 (1:1).", rich_help_panel=SAMPLING_PANEL),
 ]
 BaseResolution = Annotated[
     int | None,
     typer.Option(
-        metavar="PX", help="Side of the square of the same area (the model's own).", rich_help_panel=HOW
+        metavar="PX",
+        help="Side of the square of the same area (the model's own).",
+        rich_help_panel=SAMPLING_PANEL,
     ),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="WxH", help="Exact size in pixels, multiples of 16.", rich_help_panel=HOW),
+    typer.Option(
+        metavar="WxH", help="Exact size in pixels, multiples of 16.", rich_help_panel=SAMPLING_PANEL
+    ),
 ]
 AllowExtreme = Annotated[
-    bool, typer.Option("--allow-extreme", help="Draw sizes outside the limits.", rich_help_panel=HOW)
+    bool,
+    typer.Option("--allow-extreme", help="Draw sizes outside the limits.", rich_help_panel=SAMPLING_PANEL),
 ]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps (the model's own).", rich_help_panel=HOW)]
+Steps = Annotated[
+    int | None, typer.Option(help="Denoising steps (the model's own).", rich_help_panel=SAMPLING_PANEL)
+]
 Cfg = Annotated[
-    float | None, typer.Option(help="Guidance; 1 is none (the model's own).", rich_help_panel=HOW)
+    float | None, typer.Option(help="Guidance; 1 is none (the model's own).", rich_help_panel=SAMPLING_PANEL)
 ]
 SolverOption = Annotated[
-    Solver | None, typer.Option(help="How steps are taken (euler).", rich_help_panel=HOW)
+    SolverName | None, typer.Option(help="How steps are taken (euler).", rich_help_panel=SAMPLING_PANEL)
 ]
-InitImage = Annotated[Path | None, typer.Option(help="Start from this picture.", rich_help_panel=HOW)]
+InitImage = Annotated[
+    Path | None, typer.Option(help="Start from this picture.", rich_help_panel=SAMPLING_PANEL)
+]
 Strength = Annotated[
     float | None,
-    typer.Option(help="How much of the start is redrawn, above 0 up to 1.", rich_help_panel=HOW),
+    typer.Option(help="How much of the start is redrawn, above 0 up to 1.", rich_help_panel=SAMPLING_PANEL),
 ]
-Mask = Annotated[
+MaskOption = Annotated[
     Path | None,
-    typer.Option(help="Redraw only where this picture is white; needs --init-image.", rich_help_panel=HOW),
+    typer.Option(
+        help="Redraw only where this picture is white; needs --init-image.", rich_help_panel=SAMPLING_PANEL
+    ),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         help=f"One of {', '.join(KNOWN_MODELS)}, a folder or a hub id ({DEFAULT_MODEL}).",
-        rich_help_panel=WITH,
+        rich_help_panel=MODEL_PANEL,
     ),
 ]
-Lora = Annotated[
+LoraOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATH[:WEIGHT]", help="Apply a LoRA; repeat for more.", rich_help_panel=WITH),
+    typer.Option(metavar="PATH[:WEIGHT]", help="Apply a LoRA; repeat for more.", rich_help_panel=MODEL_PANEL),
 ]
 DtypeOption = Annotated[
-    Dtype | None, typer.Option(help="Number format of weights (auto).", rich_help_panel=WITH)
+    DtypeName | None, typer.Option(help="Number format of weights (auto).", rich_help_panel=MODEL_PANEL)
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps (the fastest there is).", rich_help_panel=WITH),
+    typer.Option(
+        metavar="NAME", help="cpu, cuda, cuda:1, mps (the fastest there is).", rich_help_panel=MODEL_PANEL
+    ),
 ]
 OffloadOption = Annotated[
-    Offload, typer.Option(help="Keep parts in main memory while they wait.", rich_help_panel=WITH)
+    OffloadMode, typer.Option(help="Keep parts in main memory while they wait.", rich_help_panel=MODEL_PANEL)
 ]
 QuantizeOption = Annotated[
-    Quantize | None, typer.Option(help="Squeeze weights while loading (none).", rich_help_panel=WITH)
+    QuantizeFormat | None,
+    typer.Option(help="Squeeze weights while loading (none).", rich_help_panel=MODEL_PANEL),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="A folder, or a file name for a single picture (replaced if it exists).", rich_help_panel=OUT
+        help="A folder, or a file name for a single picture (replaced if it exists).",
+        rich_help_panel=OUTPUT_PANEL,
     ),
 ]
 FormatOption = Annotated[
-    PictureFormat | None, typer.Option("--format", help="File format (png).", rich_help_panel=OUT)
+    ImageFormat | None, typer.Option("--format", help="File format (png).", rich_help_panel=OUTPUT_PANEL)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.", rich_help_panel=OUT)]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a picture.", rich_help_panel=OUTPUT_PANEL)
+]
 
 
 def generate(
@@ -135,29 +160,29 @@ def generate(
     solver: SolverOption = None,
     init_image: InitImage = None,
     strength: Strength = None,
-    mask: Mask = None,
-    model: Model = None,
-    lora: Lora = None,
+    mask: MaskOption = None,
+    model: ModelOption = None,
+    lora: LoraOption = None,
     dtype: DtypeOption = None,
     device: Device = None,
-    offload: OffloadOption = Offload.NONE,
+    offload: OffloadOption = OffloadMode.NONE,
     quantize: QuantizeOption = None,
     out: Out = None,
-    picture_format: FormatOption = None,
+    image_format: FormatOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures from prompts; print one path a line."""
-    from lens.cli.generation.output import Target
-    from lens.cli.generation.request import Wanted
-    from lens.sampling.image_metadata import read_settings
+    from lens.cli.generation.output import OutputTarget
+    from lens.cli.generation.request import GenerateArguments
+    from lens.sampling.image_metadata import read_image_metadata
 
-    said = gather_prompts(prompts or [], from_file, read_stdin=like is None)
+    all_prompts = gather_prompts(prompts or [], from_file, read_stdin=like is None)
     width, height = parse_size(size) if size is not None else (None, None)
-    wanted = Wanted(
-        prompts=tuple(said) or None,
-        negative=negative,
+    arguments = GenerateArguments(
+        prompts=tuple(all_prompts) or None,
+        negative_prompt=negative,
         seed=seed,
-        count=count,
+        num_images_per_prompt=count,
         width=width,
         height=height,
         aspect_ratio=aspect_ratio,
@@ -177,22 +202,22 @@ def generate(
         offload=offload.value,
     )
     if like is not None:
-        wanted = wanted.like(like, read_settings(like))
-    wanted.check()
-    target = Target.of(out, picture_format and picture_format.value, like, wanted.num_pictures)
-    _draw_all(wanted, target, as_json)
+        arguments = arguments.fill_from_image(like, read_image_metadata(like))
+    arguments.check()
+    target = OutputTarget.of(out, image_format and image_format.value, like, arguments.num_images)
+    _generate_all(arguments, target, as_json)
 
 
-def _draw_all(wanted: "Wanted", target: "Target", as_json: bool) -> None:
-    from lens.cli.generation.run import draw
-    from lens.cli.progress import Progress
+def _generate_all(arguments: "GenerateArguments", target: "OutputTarget", as_json: bool) -> None:
+    from lens.cli.generation.run import generate_images
+    from lens.cli.progress import ProgressBar
 
-    with Progress(wanted.num_pictures) as progress:
-        for picture in draw(wanted, progress):
-            path = target.save(picture.image, picture.settings)
-            progress.print(json.dumps(_facts(path, picture.settings)) if as_json else str(path))
+    with ProgressBar(arguments.num_images) as progress:
+        for generated in generate_images(arguments, progress):
+            path = target.save(generated.image, generated.metadata)
+            progress.print(json.dumps(_result_fields(path, generated.metadata)) if as_json else str(path))
 
 
-def _facts(path: Path, settings: "PictureSettings") -> dict[str, Any]:
+def _result_fields(path: Path, metadata: "ImageMetadata") -> dict[str, Any]:
     names = ("prompt", "seed", "width", "height", "steps", "guidance", "model")
-    return {"path": str(path)} | {name: getattr(settings, name) for name in names}
+    return {"path": str(path)} | {name: getattr(metadata, name) for name in names}

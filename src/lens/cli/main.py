@@ -17,7 +17,7 @@ from lens.cli.data import data
 from lens.cli.generate import generate
 from lens.cli.info import info
 from lens.cli.models import models
-from lens.cli.process import process, running
+from lens.cli.process import command_session, command_state
 from lens.cli.rl import rl
 from lens.cli.serve import keys, serve
 from lens.cli.train import train
@@ -36,8 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for word in (generate, models, info, convert, ablate, verify):
-    app.command()(word)
+for command in (generate, models, info, convert, ablate, verify):
+    app.command()(command)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(rl, name="rl")
@@ -47,13 +47,13 @@ app.add_typer(keys, name="keys")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; a LensError becomes one line on stderr and status 2."""
-    with running(is_own=arguments is None):
+    with command_session(is_own=arguments is None):
         try:
             app(args=None if arguments is None else list(arguments), prog_name="lens")
-        except SystemExit as finished:
-            return finished.code if isinstance(finished.code, int) else EXIT_FAILED
+        except SystemExit as exit_request:
+            return exit_request.code if isinstance(exit_request.code, int) else EXIT_FAILED
         except LensError as error:
-            if process.is_debugging:
+            if command_state.is_debugging:
                 raise
             print(f"lens: {' '.join(str(error).split())}", file=sys.stderr)
             return EXIT_FAILED
@@ -62,17 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print(f"lens {version('lens-t2i')}")
         raise typer.Exit
 
 
 @app.callback()
-def _options_of_every_word(
+def _global_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    process.is_debugging = process.is_debugging or debug
+    command_state.is_debugging = command_state.is_debugging or debug

@@ -13,7 +13,7 @@ def models(as_json: AsJson = False) -> None:
     """List the models that can be asked for by name."""
     from lens.models.checkpoints.registry import KNOWN_MODELS
 
-    rows = [_row(name) for name in KNOWN_MODELS]
+    rows = [_model_fields(name) for name in KNOWN_MODELS]
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -34,28 +34,28 @@ def models(as_json: AsJson = False) -> None:
         print(f"{provenance.capitalize()}:\n  " + "\n  ".join(names))
 
 
-def local_folder(name: str) -> Path | None:
+def find_local_folder(name: str) -> Path | None:
     """Return the folder of a model that is on this machine; None where it would have to be fetched."""
     import logging
 
     from lens.errors import CheckpointError
     from lens.models.checkpoints.registry import resolve_model
 
-    log = logging.getLogger("lens")
-    level = log.level
-    log.setLevel(logging.ERROR)  # each source that is not on disk would be warned of
+    logger = logging.getLogger("lens")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # each source that is not on disk would be warned of
     try:
         return resolve_model(name, offline=True)
     except CheckpointError:
         return None
     finally:
-        log.setLevel(level)
+        logger.setLevel(level)
 
 
-def _row(name: str) -> dict[str, Any]:
+def _model_fields(name: str) -> dict[str, Any]:
     from lens.models.checkpoints.registry import KNOWN_MODELS
 
-    model, folder = KNOWN_MODELS[name], local_folder(name)
+    model, folder = KNOWN_MODELS[name], find_local_folder(name)
     return {
         "name": model.name,
         "variant": model.variant,

@@ -18,7 +18,7 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass
-class Process:
+class CommandState:
     """How this call of the command runs."""
 
     is_own: bool = False
@@ -27,30 +27,30 @@ class Process:
     """Whether tracebacks and the libraries' notes are asked for (--debug, LENS_DEBUG=1)."""
 
 
-process = Process()
+command_state = CommandState()
 
 
 @contextmanager
-def running(is_own: bool) -> Iterator[Process]:
+def command_session(is_own: bool) -> Iterator[CommandState]:
     """Start a call of the command: our log goes to stderr, a line an entry, until the call ends."""
-    process.is_own = is_own
-    process.is_debugging = os.environ.get("LENS_DEBUG", "0") not in ("", "0")
-    log = logging.getLogger("lens")
-    before = log.level, log.propagate
+    command_state.is_own = is_own
+    command_state.is_debugging = os.environ.get("LENS_DEBUG", "0") not in ("", "0")
+    logger = logging.getLogger("lens")
+    previous = logger.level, logger.propagate
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("lens: %(message)s"))
-    handler.setLevel(logging.DEBUG if process.is_debugging else logging.INFO)
-    log.addHandler(handler)
-    log.setLevel(handler.level)
-    log.propagate = False
+    handler.setLevel(logging.DEBUG if command_state.is_debugging else logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(handler.level)
+    logger.propagate = False
     if is_own:
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, _exit_on_sigterm)
     try:
-        yield process
+        yield command_state
     finally:
-        log.removeHandler(handler)
-        log.setLevel(before[0])
-        log.propagate = before[1]
+        logger.removeHandler(handler)
+        logger.setLevel(previous[0])
+        logger.propagate = previous[1]
 
 
 def prepare_libraries(needed: Collection[str] = ()) -> None:
@@ -59,12 +59,12 @@ def prepare_libraries(needed: Collection[str] = ()) -> None:
     diffusers imports optional packages wherever they are installed: 0.7 s of 4.4 s, and notes on kernels that
     do not load. A package that is not `needed` is hidden: whoever looks for it is told "not installed".
     """
-    if not process.is_own:
+    if not command_state.is_own:
         return
     for package in OPTIONAL_PACKAGES:
         if package not in needed and package not in sys.modules:
             sys.modules[package] = None  # type: ignore[assignment]
-    if process.is_debugging:
+    if command_state.is_debugging:
         return
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.simplefilter("ignore")
@@ -77,5 +77,5 @@ def prepare_libraries(needed: Collection[str] = ()) -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _leave(*_: object) -> None:
+def _exit_on_sigterm(*_: object) -> None:
     raise SystemExit(EXIT_TERMINATED)  # an exception, so that drafts of files are taken away on the way out

@@ -7,12 +7,12 @@ from typing import Self
 STAGES = ("loading", "encoding", "denoising", "decoding")
 
 
-class Progress:
+class ProgressBar:
     """A line on stderr that follows the stages of each picture. Results printed through it land on stdout."""
 
-    def __init__(self, num_pictures: int):
-        self.num_pictures = num_pictures
-        self.picture = 0
+    def __init__(self, num_images: int):
+        self.num_images = num_images
+        self.image_number = 0
         self._bar = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -38,14 +38,16 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def start_picture(self, number: int) -> None:
+    def start_image(self, number: int) -> None:
         """Say which picture the stages that follow belong to, counted from 1."""
-        self.picture = number
+        self.image_number = number
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show a stage; the form that the pipeline's `on_progress` has."""
         if self._bar:
-            which = f" {self.picture}/{self.num_pictures}" if self.num_pictures > 1 and self.picture else ""
+            which = (
+                f" {self.image_number}/{self.num_images}" if self.num_images > 1 and self.image_number else ""
+            )
             self._bar.update(self._task, description=stage + which, completed=done, total=total)
 
     def print(self, line: str) -> None:

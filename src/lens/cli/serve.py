@@ -15,12 +15,12 @@ from lens.errors import LensError, SettingError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from lens.serve.api.generation import Hooks
-    from lens.serve.engine.request import Drawer
+    from lens.serve.api.generation import GenerationHooks
+    from lens.serve.engine.request import EngineClient
     from lens.serve.settings.server import ServerSettings
-    from lens.serve.storage.server_state import Store
+    from lens.serve.storage.server_state import ServerState
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Config = Annotated[
     Path | None, typer.Option(help="YAML file of settings; options win.", show_default=False)
@@ -71,10 +71,10 @@ def serve(
     from lens.cli.process import prepare_libraries
 
     options = {"port": port, "host": host, "models": model, "state": state, "policy": policy}
-    on_ray = {"replicas": replicas, "address": ray_address} if ray else None
+    ray_options = {"replicas": replicas, "address": ray_address} if ray else None
     if not ray and (replicas is not None or ray_address is not None):
         raise SettingError("--ray", False, "to be given with --replicas and --ray-address", "Add --ray.")
-    settings = _settings(config, overrides, options, device, lora, on_ray)
+    settings = _read_settings(config, overrides, options, device, lora, ray_options)
     prepare_libraries(needed={"peft"})
     run(settings, has_studio=studio)
 
@@ -89,7 +89,7 @@ def add_key(
 ) -> None:
     """Make a key and print it; it is kept as a hash, so it cannot be shown again."""
     with ExitStack() as stack:
-        print(_opened(stack, config, overrides, state).keys.add(name, requests_per_minute))
+        print(_open_server_state(stack, config, overrides, state).api_keys.add(name, requests_per_minute))
 
 
 @keys.command("list")
@@ -98,7 +98,7 @@ def list_keys(state: State = None, config: Config = None, overrides: Overrides =
     from datetime import datetime
 
     with ExitStack() as stack:
-        for key in _opened(stack, config, overrides, state).keys.all():
+        for key in _open_server_state(stack, config, overrides, state).api_keys.list_keys():
             per_minute = key.requests_per_minute
             limit = f"{per_minute} requests a minute" if per_minute else "no limit of its own"
             print(f"{key.name}\t{limit}\t{datetime.fromtimestamp(key.created_at):%Y-%m-%d %H:%M}")
@@ -113,82 +113,95 @@ def remove_key(
 ) -> None:
     """Take a key away; the server turns it down within seconds."""
     with ExitStack() as stack:
-        _opened(stack, config, overrides, state).keys.remove(name)
+        _open_server_state(stack, config, overrides, state).api_keys.remove(name)
 
 
 def run(settings: "ServerSettings", has_studio: bool = True) -> None:
     """Serve until a signal ends it; what was taken on is finished first."""
     from lens.serve.storage.database import MissingExtraError
-    from lens.serve.storage.server_state import open_store
+    from lens.serve.storage.server_state import open_server_state
 
     try:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("uvicorn") from error
-    store = open_store(settings)
+    store = open_server_state(settings)
     try:
-        settings.check_exposure(has_key=bool(store.keys.all()))
-        with _bound(settings) as listening:
-            hooks, drawer = hooks_of(settings), engine_of(settings)
+        settings.check_exposure(has_key=bool(store.api_keys.list_keys()))
+        with _bind_socket(settings) as server_socket:
+            hooks, engine = create_hooks(settings), create_engine(settings)
             try:
-                _listen(app_of(drawer, settings, store, hooks, has_studio), drawer, settings, listening)
+                _run_server(
+                    create_server_app(engine, settings, store, hooks, has_studio),
+                    engine,
+                    settings,
+                    server_socket,
+                )
             finally:
-                drawer.drain(timeout_s=0)
+                engine.drain(timeout_s=0)
     finally:
         store.close()
 
 
-def engine_of(settings: "ServerSettings") -> "Drawer":
+def create_engine(settings: "ServerSettings") -> "EngineClient":
     """Return the engine, or engines on Ray, loading; the models are checked to be there."""
-    from lens.serve.engine.model_registry import Offered
+    from lens.serve.engine.model_registry import ModelRegistry
 
     for name, path in settings.loras.items():
         if not path.exists():
             raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
     if settings.ray is not None:
-        from lens.serve.ray.router import RayDrawer
+        from lens.serve.ray.router import RayEngineClient
 
-        return RayDrawer(settings)
+        return RayEngineClient(settings)
     from lens.serve.engine.engine import Engine
 
-    return Engine(Offered.of_names(settings.models, settings.loras), settings.engine)
+    return Engine(ModelRegistry.from_names(settings.models, settings.loras), settings.engine)
 
 
-def hooks_of(settings: "ServerSettings") -> "Hooks":
+def create_hooks(settings: "ServerSettings") -> "GenerationHooks":
     """Return what stands between requests and pictures: policy, marks, a language model, a tokenizer."""
-    from lens.serve.api.generation import Hooks
-    from lens.serve.api.prompt_enhancer import Enhancer
-    from lens.serve.api.token_counter import TextTokens
-    from lens.serve.engine.model_registry import Offered
-    from lens.serve.safety.moderation import Policy
-    from lens.serve.safety.provenance import Signer, marked
+    from lens.serve.api.generation import GenerationHooks
+    from lens.serve.api.prompt_enhancer import PromptEnhancer
+    from lens.serve.api.token_counter import TokenCounter
+    from lens.serve.engine.model_registry import ModelRegistry
+    from lens.serve.safety.moderation import ModerationPolicy
+    from lens.serve.safety.provenance import Signer, embed_provenance
 
-    offered = Offered.of_names(settings.models, settings.loras)
-    policy = Policy.of(settings.policy, settings.state.absolute() / "refusals.jsonl")
-    signer = Signer.of(settings.signing, settings.state.absolute()) if settings.is_signing else None
+    registry = ModelRegistry.from_names(settings.models, settings.loras)
+    policy = ModerationPolicy.from_file(settings.policy, settings.state.absolute() / "refusals.jsonl")
+    signer = (
+        Signer.from_settings(settings.signing, settings.state.absolute()) if settings.is_signing else None
+    )
     if signer is not None and signer.is_test:
-        log.warning("pictures are signed with a self-made test certificate: it proves nothing")
-    return Hooks(
-        mark=lambda image, facts, kind, quality: marked(image, facts, kind, quality, signer),
+        logger.warning("pictures are signed with a self-made test certificate: it proves nothing")
+    return GenerationHooks(
+        embed_provenance=lambda image, facts, kind, quality: embed_provenance(
+            image, facts, kind, quality, signer
+        ),
         check_prompt=policy.check_prompt,
-        check_picture=policy.check_picture if policy.checks_pictures else None,
-        enhance=Enhancer(settings.enhance) if settings.enhance else None,
-        count_tokens=TextTokens({name: offer.folder for name, offer in offered.models.items()}),
+        check_image=policy.check_image if policy.checks_images else None,
+        enhance_prompt=PromptEnhancer(settings.enhance) if settings.enhance else None,
+        count_tokens=TokenCounter({name: offer.folder for name, offer in registry.models.items()}),
     )
 
 
-def app_of(
-    drawer: "Drawer", settings: "ServerSettings", store: "Store", hooks: "Hooks", has_studio: bool
+def create_server_app(
+    engine: "EngineClient",
+    settings: "ServerSettings",
+    store: "ServerState",
+    hooks: "GenerationHooks",
+    has_studio: bool,
 ) -> "FastAPI":
     """Return the whole app: the API, and at `/` the studio, or a few facts where there is none."""
     from lens.serve.api.app import create_app
 
-    app = create_app(drawer, settings, store, hooks)
+    app = create_app(engine, settings, store, hooks)
     if has_studio:
         try:
-            return _with_studio(app, drawer, settings, store, hooks)
+            return _add_studio(app, engine, settings, store, hooks)
         except (ImportError, LensError) as error:
-            log.warning("there is no studio: %s", error)
+            logger.warning("there is no studio: %s", error)
 
     @app.get("/", include_in_schema=False)
     async def front() -> dict[str, str]:
@@ -197,21 +210,25 @@ def app_of(
     return app
 
 
-def _with_studio(
-    app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", store: "Store", hooks: "Hooks"
+def _add_studio(
+    app: "FastAPI",
+    engine: "EngineClient",
+    settings: "ServerSettings",
+    store: "ServerState",
+    hooks: "GenerationHooks",
 ) -> "FastAPI":
     from lens.serve.studio.app import mount_studio
     from lens.serve.studio.gallery import Gallery
 
-    async def holds_key(_: str, password: str) -> bool:
-        return await asyncio.to_thread(store.keys.of, password) is not None
+    async def is_valid_key(_: str, password: str) -> bool:
+        return await asyncio.to_thread(store.api_keys.find, password) is not None
 
-    gallery = Gallery(settings.state.absolute() / "gallery", hooks.mark)
-    auth = holds_key if settings.needs_key(bool(store.keys.all())) else None
-    return mount_studio(app, drawer, gallery, hooks, auth)
+    gallery = Gallery(settings.state.absolute() / "gallery", hooks.embed_provenance)
+    auth = is_valid_key if settings.needs_key(bool(store.api_keys.list_keys())) else None
+    return mount_studio(app, engine, gallery, hooks, auth)
 
 
-def _bound(settings: "ServerSettings") -> socket:
+def _bind_socket(settings: "ServerSettings") -> socket:
     """Return a socket at the address, taken before anything that takes long."""
     try:
         family = getaddrinfo(settings.host, settings.port, type=SOCK_STREAM)[0][0]
@@ -222,7 +239,9 @@ def _bound(settings: "ServerSettings") -> socket:
         raise SettingError("port", address, "an address that can be listened at", fix) from error
 
 
-def _listen(app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", listening: socket) -> None:
+def _run_server(
+    app: "FastAPI", engine: "EngineClient", settings: "ServerSettings", server_socket: socket
+) -> None:
     import uvicorn
 
     from lens.serve.api.app import drain
@@ -230,28 +249,28 @@ def _listen(app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", listen
     class Server(uvicorn.Server):
         """On the first signal finishes what was taken on; on the second ends at once."""
 
-        is_ending = False
+        is_shutting_down = False
         failure: Exception | None = None
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            host, port = listening.getsockname()[:2]
-            log.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            host, port = server_socket.getsockname()[:2]
+            logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
             threading.Thread(target=self._watch_loading, daemon=True).start()
 
         def _watch_loading(self) -> None:
             try:
-                getattr(drawer, "wait_until_ready", lambda: None)()
-                log.info("ready")
+                getattr(engine, "wait_until_ready", lambda: None)()
+                logger.info("ready")
             except Exception as error:
                 self.failure, self.should_exit = error, True
 
         def handle_exit(self, sig: int, frame: Any) -> None:
-            if self.is_ending:
+            if self.is_shutting_down:
                 super().handle_exit(sig, frame)
                 return
-            self.is_ending = True
-            log.info("finishing what was taken on; another signal ends at once")
+            self.is_shutting_down = True
+            logger.info("finishing what was taken on; another signal ends at once")
             threading.Thread(target=self._drain, daemon=True).start()
 
         def _drain(self) -> None:
@@ -267,29 +286,29 @@ def _listen(app: "FastAPI", drawer: "Drawer", settings: "ServerSettings", listen
         server_header=False,
     )
     server = Server(config)
-    server.run(sockets=[listening])
+    server.run(sockets=[server_socket])
     if server.failure is not None:
         raise server.failure
 
 
-def _settings(
+def _read_settings(
     config: Path | None,
     overrides: list[str] | None,
     options: dict[str, Any],
     device: str | None = None,
     loras: list[str] | None = None,
-    on_ray: dict[str, Any] | None = None,
+    ray_options: dict[str, Any] | None = None,
 ) -> "ServerSettings":
     from lens.config import read_recipe
     from lens.serve.settings.server import ServerSettings
 
-    values = _overridden(overrides) if config is None else read_recipe(config, overrides)
+    values = _read_overrides(overrides) if config is None else read_recipe(config, overrides)
     values |= {name: value for name, value in options.items() if value is not None and value != []}
     if device is not None:
         values["engine"] = {**values.get("engine", {}), "device": device}
-    if on_ray is not None:
-        given = {name: value for name, value in on_ray.items() if value is not None}
-        values["ray"] = {**(values.get("ray") or {}), **given}
+    if ray_options is not None:
+        set_options = {name: value for name, value in ray_options.items() if value is not None}
+        values["ray"] = {**(values.get("ray") or {}), **set_options}
     for text in loras or []:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
@@ -298,7 +317,7 @@ def _settings(
     return ServerSettings.of(values, source="the settings of the server")
 
 
-def _overridden(overrides: list[str] | None) -> dict[str, Any]:
+def _read_overrides(overrides: list[str] | None) -> dict[str, Any]:
     """Return the values of `--set` alone: those of a recipe without a file."""
     from tempfile import TemporaryDirectory
 
@@ -310,11 +329,11 @@ def _overridden(overrides: list[str] | None) -> dict[str, Any]:
         return read_recipe(empty, overrides)
 
 
-def _opened(
+def _open_server_state(
     stack: ExitStack, config: Path | None, overrides: list[str] | None, state: Path | None
-) -> "Store":
-    from lens.serve.storage.server_state import open_store
+) -> "ServerState":
+    from lens.serve.storage.server_state import open_server_state
 
-    store = open_store(_settings(config, overrides, {"state": state}), is_shared=True)
+    store = open_server_state(_read_settings(config, overrides, {"state": state}), is_shared=True)
     stack.callback(store.close)
     return store

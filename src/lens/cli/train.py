@@ -12,9 +12,9 @@ from typer.core import TyperGroup
 
 from lens.errors import SettingError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-Recipe = Annotated[
+RecipeArgument = Annotated[
     Path, typer.Argument(help="A YAML file, such as recipes/nano/pretrain.yaml.", show_default=False)
 ]
 Overrides = Annotated[
@@ -22,11 +22,11 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; repeat for more."),
 ]
 
-POST_TRAINING = ("rl", "distill")
+POST_TRAINING_STAGES = ("rl", "distill")
 """Stages whose plans have passes and judge calls, and whose monitors are drawn when a run ends."""
 
 
-class _RunByDefault(TyperGroup):
+class _DefaultRunGroup(TyperGroup):
     """A group whose first word may be left out: `lens train RECIPE` is `lens train run RECIPE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
@@ -36,22 +36,22 @@ class _RunByDefault(TyperGroup):
 
 
 train = typer.Typer(
-    cls=_RunByDefault, no_args_is_help=True,
+    cls=_DefaultRunGroup, no_args_is_help=True,
     help="Train by a recipe (lens train RECIPE), reckon what that would take (lens train plan RECIPE), or "
     "plot what a run told about itself (lens train plot RUN).",
 )  # fmt: skip
 
 
 @train.command()
-def run(recipe: Recipe, overrides: Overrides = None) -> None:
+def run(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Train by a recipe; print the run's folder. Stops cleanly on SIGTERM and goes on when called again."""
     from lens.cli.process import prepare_libraries
-    from lens.train.run import checked, trained
+    from lens.train.run import load_settings, train_from_settings
 
-    settings = checked(recipe, overrides)  # a bad recipe is told before the libraries are loaded
+    settings = load_settings(recipe, overrides)  # a bad recipe is told before the libraries are loaded
     prepare_libraries(needed={"peft"})
-    folder = trained(settings)
-    if settings.stage in POST_TRAINING:
+    folder = train_from_settings(settings)
+    if settings.stage in POST_TRAINING_STAGES:
         _plot_if_possible(folder)
     print(folder)
 
@@ -63,24 +63,24 @@ def plot(
     ],
 ) -> None:
     """Draw the numbers of a run over its updates, a panel each; print the path of the plot."""
-    from lens.evals.training_curves import plot_monitors
+    from lens.evals.training_curves import plot_training_curves
 
-    print(plot_monitors(folder))
+    print(plot_training_curves(folder))
 
 
 def _plot_if_possible(folder: Path) -> None:
     """Draw a run's monitors; a plot that cannot be had is no reason for a run to fail."""
-    from lens.evals.training_curves import plot_monitors
+    from lens.evals.training_curves import plot_training_curves
 
     try:
-        log.info("monitors: %s", plot_monitors(folder))
+        logger.info("monitors: %s", plot_training_curves(folder))
     except SettingError as error:
-        log.warning("no plot of the monitors: %s", error)
+        logger.warning("no plot of the monitors: %s", error)
 
 
 @train.command()
 def plan(
-    recipe: Recipe,
+    recipe: RecipeArgument,
     gpu: Annotated[str, typer.Option(help="Kind of card: a100, h100, h200, b200 or rtx4090.")] = "h100",
     gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
     mfu: Annotated[float | None, typer.Option(help="Share of the peak (as measured, else 0.4).")] = None,
@@ -99,38 +99,44 @@ def plan(
 
     prepare_libraries(needed={"peft"})
     values = read_recipe(recipe, overrides)
-    if values.get("stage") in POST_TRAINING:
-        found, lines = _post_training_plan(values, recipe, text_tokens, gpu, gpus, mfu, price)
+    if values.get("stage") in POST_TRAINING_STAGES:
+        estimate, lines = _post_training_estimate(values, recipe, text_tokens, gpu, gpus, mfu, price)
     else:
-        found, lines = _denoiser_plan(recipe, overrides, text_tokens, gpu, gpus, mfu, price)
+        estimate, lines = _denoiser_estimate(recipe, overrides, text_tokens, gpu, gpus, mfu, price)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(estimate))
         return
     for line in lines:
         print(line)
 
 
-def _denoiser_plan(
+def _denoiser_estimate(
     recipe: Path, overrides: list[str] | None, text_tokens: int | None, gpu: str, gpus: int,
     mfu: float | None, price: float | None,
 ) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
-    from lens.train.cost.from_recipe import runs_of, share_of_peak
-    from lens.train.cost.training import facts, plan_of, told
+    from lens.train.cost.from_recipe import read_run_specs, resolve_mfu
+    from lens.train.cost.training import estimate_cost, estimate_to_dict, format_estimate
 
-    runs = runs_of(recipe, overrides, text_tokens)
-    share, source = share_of_peak(recipe, gpu, mfu)
-    found = plan_of(tuple(runs.values()), gpu, gpus, share, price)
-    return facts(found) | {"mfu_source": source}, told(found, gpu, list(runs), source)
+    runs = read_run_specs(recipe, overrides, text_tokens)
+    mfu_share, source = resolve_mfu(recipe, gpu, mfu)
+    estimate = estimate_cost(tuple(runs.values()), gpu, gpus, mfu_share, price)
+    return estimate_to_dict(estimate) | {"mfu_source": source}, format_estimate(
+        estimate, gpu, list(runs), source
+    )
 
 
-def _post_training_plan(
+def _post_training_estimate(
     values: dict[str, Any], recipe: Path, text_tokens: int | None, gpu: str, gpus: int,
     mfu: float | None, price: float | None,
 ) -> tuple[dict[str, Any], Iterator[str]]:  # fmt: skip
-    from lens.train.cost.from_post_training_recipe import post_training_of
-    from lens.train.cost.post_training import post_training_facts, post_training_plan_of, post_training_told
-    from lens.train.run import settings_of
+    from lens.train.cost.from_post_training_recipe import post_training_spec
+    from lens.train.cost.post_training import (
+        estimate_post_training,
+        format_post_training,
+        post_training_to_dict,
+    )
+    from lens.train.run import parse_settings
 
-    settings = settings_of(values["stage"], values, str(recipe))
-    found = post_training_plan_of(post_training_of(settings, text_tokens), gpu, gpus, mfu, price)
-    return post_training_facts(found), post_training_told(found, gpu, mfu is None)
+    settings = parse_settings(values["stage"], values, str(recipe))
+    estimate = estimate_post_training(post_training_spec(settings, text_tokens), gpu, gpus, mfu, price)
+    return post_training_to_dict(estimate), format_post_training(estimate, gpu, mfu is None)

@@ -30,29 +30,29 @@ def interpolate(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     Raises: ShapeError unless t holds one time per sample and the ends have one shape.
     Paper: Lens report, training objective; Lipman et al. 2023 (arXiv:2210.02747).
     """
-    _check_alike("clean", clean, "noise", noise)
+    _check_same_shape("clean", clean, "noise", noise)
     return torch.lerp(clean, noise, per_sample(t, like=clean))
 
 
 def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
     """Return the velocity of the path, noise - data; it is the same at every time."""
-    _check_alike("clean", clean, "noise", noise)
+    _check_same_shape("clean", clean, "noise", noise)
     return noise - clean
 
 
-def to_clean(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+def predict_x0(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     """Return the data end of the straight path through x_t with this velocity."""
-    _check_alike("x_t", x_t, "velocity", velocity)
+    _check_same_shape("x_t", x_t, "velocity", velocity)
     return x_t - per_sample(t, like=x_t) * velocity
 
 
-def to_noise(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+def predict_noise(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     """Return the noise end of the straight path through x_t with this velocity."""
-    _check_alike("x_t", x_t, "velocity", velocity)
+    _check_same_shape("x_t", x_t, "velocity", velocity)
     return x_t + (1 - per_sample(t, like=x_t)) * velocity
 
 
-def _check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+def _check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     if tensor.shape != other.shape:
         shapes = f"{tuple(tensor.shape)} and {tuple(other.shape)}"
         raise ShapeError(f"{name} and {other_name} have shapes {shapes}, but they need to be the same.")

@@ -10,7 +10,7 @@ from torch import Tensor
 from lens.errors import ShapeError
 
 
-def guided_velocity(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+def cfg_norm_rescaled(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """Return the velocity led away from `uncond`, each token's vector at the length it has in `cond`.
 
     Without the rescale, high scales oversaturate: plastic skin. A vector of length zero stays zero.
@@ -23,9 +23,9 @@ def guided_velocity(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
         raise ShapeError(f"cond and uncond have shapes {shapes}, but they need to be the same.")
     if scale == 1:
         return cond
-    wide = torch.promote_types(cond.dtype, torch.float32)
-    conditional, unconditional = cond.to(wide), uncond.to(wide)
-    led = unconditional + scale * (conditional - unconditional)             # (B, I, C)
-    wanted = torch.linalg.vector_norm(conditional, dim=-1, keepdim=True)    # (B, I, 1)
-    length = torch.linalg.vector_norm(led, dim=-1, keepdim=True)            # (B, I, 1)
-    return (led * (wanted / length.clamp_min(torch.finfo(wide).tiny))).to(cond.dtype)
+    compute_dtype = torch.promote_types(cond.dtype, torch.float32)
+    conditional, unconditional = cond.to(compute_dtype), uncond.to(compute_dtype)
+    guided = unconditional + scale * (conditional - unconditional)             # (B, I, C)
+    cond_norm = torch.linalg.vector_norm(conditional, dim=-1, keepdim=True)    # (B, I, 1)
+    guided_norm = torch.linalg.vector_norm(guided, dim=-1, keepdim=True)            # (B, I, 1)
+    return (guided * (cond_norm / guided_norm.clamp_min(torch.finfo(compute_dtype).tiny))).to(cond.dtype)

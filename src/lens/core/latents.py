@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lens.errors import ShapeError
 
-PATCH = 2  # one token covers 2 x 2 cells of the VAE's own grid
+PATCH_SIZE = 2  # one token covers 2 x 2 cells of the VAE's own grid
 
 
 def patchify(latents: Tensor) -> Tensor:
@@ -22,11 +22,15 @@ def patchify(latents: Tensor) -> Tensor:
     Raises: ShapeError when a side is odd.
     """
     batch, channels, height, width = latents.shape
-    if height % PATCH or width % PATCH:
+    if height % PATCH_SIZE or width % PATCH_SIZE:
         raise ShapeError(f"Latents are {height} x {width} cells, but patches of 2 x 2 need even sides.")
-    split = latents.reshape(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    split = latents.reshape(
+        batch, channels, height // PATCH_SIZE, PATCH_SIZE, width // PATCH_SIZE, PATCH_SIZE
+    )
     folded = split.permute(0, 1, 3, 5, 2, 4)  # (B, c, 2, 2, h, w)
-    return folded.reshape(batch, channels * PATCH * PATCH, height // PATCH, width // PATCH)
+    return folded.reshape(
+        batch, channels * PATCH_SIZE * PATCH_SIZE, height // PATCH_SIZE, width // PATCH_SIZE
+    )
 
 
 def unpatchify(patches: Tensor) -> Tensor:
@@ -36,11 +40,15 @@ def unpatchify(patches: Tensor) -> Tensor:
     Raises: ShapeError when the channels are not a multiple of four.
     """
     batch, channels, height, width = patches.shape
-    if channels % (PATCH * PATCH):
+    if channels % (PATCH_SIZE * PATCH_SIZE):
         raise ShapeError(f"Patches have {channels} channels, but 2 x 2 cells need a multiple of 4.")
-    split = patches.reshape(batch, channels // (PATCH * PATCH), PATCH, PATCH, height, width)
+    split = patches.reshape(
+        batch, channels // (PATCH_SIZE * PATCH_SIZE), PATCH_SIZE, PATCH_SIZE, height, width
+    )
     spread = split.permute(0, 1, 4, 2, 5, 3)  # (B, c, h, 2, w, 2)
-    return spread.reshape(batch, channels // (PATCH * PATCH), height * PATCH, width * PATCH)
+    return spread.reshape(
+        batch, channels // (PATCH_SIZE * PATCH_SIZE), height * PATCH_SIZE, width * PATCH_SIZE
+    )
 
 
 def pack_latents(latents: Tensor) -> Tensor:
@@ -78,11 +86,11 @@ def text_positions(num_text: int, h: int, w: int, device: torch.device | str = "
 
     Shapes: -> (T, 3), float32.
     """
-    along = max(h // 2, w // 2) + torch.arange(num_text, device=device)  # (T,)
-    return along.float()[:, None].expand(-1, 3)  # (T, 3)
+    position = max(h // 2, w // 2) + torch.arange(num_text, device=device)  # (T,)
+    return position.float()[:, None].expand(-1, 3)  # (T, 3)
 
 
-def rotary_angles(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
+def rope_angles(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
     """Return the angle by which each adjacent pair of channels turns, axis after axis.
 
     Shapes: positions (N, axes) -> (N, K/2), float32, K the sum of axes_dims.

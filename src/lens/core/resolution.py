@@ -21,12 +21,12 @@ _TALL_TO_SQUARE = {
 _SMALL_BASES = (128, 192, 256)  # of the nano model, sized by rule
 
 
-def _both_halves(tall: tuple[tuple[int, int], ...]) -> dict[str, tuple[int, int]]:
+def _all_aspect_ratios(tall: tuple[tuple[int, int], ...]) -> dict[str, tuple[int, int]]:
     wide = tuple((width, height) for height, width in tall[-2::-1])
     return dict(zip(ASPECT_RATIOS, tall + wide, strict=True))
 
 
-RESOLUTION_BUCKETS = {base: _both_halves(tall) for base, tall in _TALL_TO_SQUARE.items()}
+RESOLUTION_BUCKETS = {base: _all_aspect_ratios(tall) for base, tall in _TALL_TO_SQUARE.items()}
 
 
 def buckets_for(base_resolution: int) -> dict[str, tuple[int, int]]:
@@ -38,13 +38,16 @@ def buckets_for(base_resolution: int) -> dict[str, tuple[int, int]]:
         return dict(RESOLUTION_BUCKETS[base_resolution])
     if base_resolution <= 0 or base_resolution % SIDE_STEP_PX:
         known = ", ".join(str(base) for base in RESOLUTION_BUCKETS)
-        fix = f"Named bases are {known}; the nearest that works is {_nearest(base_resolution)}."
+        fix = f"Named bases are {known}; the nearest that works is {_nearest_side_px(base_resolution)}."
         raise SettingError("base_resolution", base_resolution, f"a positive multiple of {SIDE_STEP_PX}", fix)
     sizes = {}
     for name in ASPECT_RATIOS:
         width, height = (int(part) for part in name.split(":"))
         stretch = (height / width) ** 0.5
-        sizes[name] = (_nearest(base_resolution * stretch), _nearest(base_resolution / stretch))
+        sizes[name] = (
+            _nearest_side_px(base_resolution * stretch),
+            _nearest_side_px(base_resolution / stretch),
+        )
     return sizes
 
 
@@ -66,7 +69,7 @@ def resolve_resolution(
     base = default_base if base_resolution is None else base_resolution
     ratio = "1:1" if aspect_ratio is None else aspect_ratio
     if height is None and width is None:
-        return _within_limits(*_bucket(base, ratio), allow_extreme)
+        return _check_limits(*_bucket(base, ratio), allow_extreme)
     if height is None or width is None:
         missing, other = ("height", f"width {width}") if height is None else ("width", f"height {height}")
         raise SettingError(missing, None, f"a number beside {other}", "Give both or neither.")
@@ -77,7 +80,7 @@ def resolve_resolution(
             named = f"{bucket[1]}x{bucket[0]}"
             needs = f"to agree with the base and ratio given beside it, which mean {named}"
             raise SettingError("size", f"{width}x{height}", needs, "Give a size, or a base and a ratio.")
-    return _within_limits(height, width, allow_extreme)
+    return _check_limits(height, width, allow_extreme)
 
 
 def _bucket(base_resolution: int, aspect_ratio: str) -> tuple[int, int]:
@@ -88,7 +91,7 @@ def _bucket(base_resolution: int, aspect_ratio: str) -> tuple[int, int]:
     return sizes[aspect_ratio]
 
 
-def _nearest(side: float) -> int:
+def _nearest_side_px(side: float) -> int:
     return max(SIDE_STEP_PX, int(side / SIDE_STEP_PX + 0.5) * SIDE_STEP_PX)
 
 
@@ -102,7 +105,7 @@ def _check_sides(height: int, width: int) -> None:
         raise SettingError(name, side, f"a positive multiple of {SIDE_STEP_PX}", fix)
 
 
-def _within_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, int]:
+def _check_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, int]:
     # The longest buckets at base 1440 exceed 1440 x 1440 by a little; whatever has a name is allowed.
     if allow_extreme or _is_named(height, width):
         return height, width

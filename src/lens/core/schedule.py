@@ -14,17 +14,17 @@ from lens.errors import SettingError
 # FLUX.2's fit: mu at 10 and at 200 steps is a line in the token count; above 4300 tokens the second alone.
 MU_AT_10_STEPS = (8.73809524e-05, 1.89833333)
 MU_AT_200_STEPS = (0.00016927, 0.45666666)
-MANY_TOKENS = 4300
+MU_CUTOFF_TOKENS = 4300
 
 
-def shift_mu(num_tokens: int, num_steps: int) -> float:
+def empirical_mu(num_tokens: int, num_steps: int) -> float:
     """Return the log of the time shift for a picture of this many tokens, sampled in this many steps.
 
     Units: num_steps counts sampling steps, never the 1000 of a training scale.
     """
     at_10 = MU_AT_10_STEPS[0] * num_tokens + MU_AT_10_STEPS[1]
     at_200 = MU_AT_200_STEPS[0] * num_tokens + MU_AT_200_STEPS[1]
-    if num_tokens > MANY_TOKENS:
+    if num_tokens > MU_CUTOFF_TOKENS:
         return at_200
     return at_10 + (at_200 - at_10) * (num_steps - 10) / (200 - 10)
 
@@ -44,7 +44,7 @@ def sampling_sigmas(num_tokens: int, num_steps: int) -> Tensor:
     if num_steps < 1:
         raise SettingError("num_inference_steps", num_steps, "to be 1 or more")
     even = torch.linspace(1, 1 / num_steps, num_steps, dtype=torch.float64)
-    shifted = shift_times(even, shift_mu(num_tokens, num_steps))
+    shifted = shift_times(even, empirical_mu(num_tokens, num_steps))
     return torch.cat([shifted, shifted.new_zeros(1)]).float()
 
 

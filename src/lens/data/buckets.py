@@ -15,7 +15,7 @@ TRAINING_BASES = (512, 768, 1024)
 """The 27 buckets that Lens is trained in."""
 
 
-class Fit(NamedTuple):
+class BucketFit(NamedTuple):
     """How a picture fills its bucket."""
 
     base: int
@@ -24,28 +24,28 @@ class Fit(NamedTuple):
     width_px: int
     scale: float
     """Of the picture before it is cut; above 1 it is enlarged."""
-    cut: float
+    crop_fraction: float
     """Share of the picture's area that is cut off, in [0, 1)."""
 
 
 @functools.lru_cache(maxsize=2**16)
-def best_fit(height_px: int, width_px: int, bases: tuple[int, ...] = TRAINING_BASES) -> Fit | None:
+def best_fit(height_px: int, width_px: int, bases: tuple[int, ...] = TRAINING_BASES) -> BucketFit | None:
     """Return the bucket that a picture fills: the nearest ratio at the largest base that fits.
 
     Nothing is enlarged: None for a picture that is too small for every bucket.
     """
-    fits = [_fit(height_px, width_px, base, ratio) for base in bases for ratio in buckets_for(base)]
+    fits = [_bucket_fit(height_px, width_px, base, ratio) for base in bases for ratio in buckets_for(base)]
     fits = [fit for fit in fits if fit.scale <= 1]
     if not fits:
         return None
     # By the ratio's name, not by what is cut: bases round their sides differently, and a large picture would
     # land in a small bucket for a few columns less cut off.
     own = math.log(width_px / height_px)
-    nearest = min({fit.ratio for fit in fits}, key=lambda ratio: (abs(_log(ratio) - own), ratio))
+    nearest = min({fit.ratio for fit in fits}, key=lambda ratio: (abs(_log_ratio(ratio) - own), ratio))
     return max((fit for fit in fits if fit.ratio == nearest), key=lambda fit: fit.base)
 
 
-def filled(image: Image.Image, fit: Fit) -> Image.Image:
+def resize_and_crop(image: Image.Image, fit: BucketFit) -> Image.Image:
     """Return the picture scaled to cover its bucket and cut to it around the middle."""
     width, height = image.width * fit.scale, image.height * fit.scale
     # Not below zero by rounding: Pillow refuses a box that sticks out by any fraction of a pixel.
@@ -56,13 +56,13 @@ def filled(image: Image.Image, fit: Fit) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
-def _fit(height_px: int, width_px: int, base: int, ratio: str) -> Fit:
+def _bucket_fit(height_px: int, width_px: int, base: int, ratio: str) -> BucketFit:
     height, width = buckets_for(base)[ratio]
     scale = max(height / height_px, width / width_px)
     cut = 1 - height * width / (height_px * width_px * scale**2)
-    return Fit(base, ratio, height, width, scale, max(0.0, cut))
+    return BucketFit(base, ratio, height, width, scale, max(0.0, cut))
 
 
-def _log(ratio: str) -> float:
+def _log_ratio(ratio: str) -> float:
     width, _, height = ratio.partition(":")
     return math.log(int(width) / int(height))

@@ -13,17 +13,17 @@ from PIL import Image
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.buckets import Fit, best_fit, filled
-from lens.data.io.entry import Entry, read_bytes
-from lens.data.io.image_decoding import Unreadable, decode, sample_id
+from lens.data.buckets import BucketFit, best_fit, resize_and_crop
+from lens.data.io.entry import Entry, read_entry
+from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.webdataset import read_shard
-from lens.data.sources.image_folder import FolderSource, entries
+from lens.data.sources.image_folder import ImageFolderSource, image_folder_entries
 from lens.errors import SettingError
 
 logger = logging.getLogger(__name__)
 
 
-class CaptionedSettings(Settings):
+class ImageTextSettings(Settings):
     folder: Path | None = None
     """Pictures at any depth, each with its caption in the .txt or .json file of the same name."""
     shards: Path | None = None
@@ -34,7 +34,7 @@ class CaptionedSettings(Settings):
     """Base resolutions of the buckets, nine ratios each."""
 
 
-class Captioned(NamedTuple):
+class ImageTextSample(NamedTuple):
     """A picture that fills its bucket, and its words."""
 
     id: str
@@ -43,7 +43,7 @@ class Captioned(NamedTuple):
     image: Image.Image
 
 
-def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
+def image_text_samples(settings: ImageTextSettings) -> Iterator[ImageTextSample]:
     """Yield the pictures of a folder or of shards, in the order of their names.
 
     What is damaged, or too small for every bucket, is named in a warning and left out.
@@ -53,7 +53,7 @@ def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
     name, source = ("folder", settings.folder) if settings.folder is not None else ("shards", settings.shards)
     assert source is not None
     count = 0
-    for one in (_of_folder if name == "folder" else _of_shards)(settings, source):
+    for one in (_folder_samples if name == "folder" else _shard_samples)(settings, source):
         count += 1
         yield one
     if not count:
@@ -61,7 +61,7 @@ def captioned(settings: CaptionedSettings) -> Iterator[Captioned]:
         raise SettingError(f"data.{name}", str(source), needs)
 
 
-def check_source(settings: CaptionedSettings) -> None:
+def check_source(settings: ImageTextSettings) -> None:
     """Look whether there is a source, without reading it.
 
     Raises: SettingError for both or neither, a folder that is none, or one of shards without any.
@@ -75,51 +75,55 @@ def check_source(settings: CaptionedSettings) -> None:
         raise SettingError("data.shards", str(shards), "a folder of .tar files, as a build leaves in shards")
 
 
-def _of_folder(settings: CaptionedSettings, root: Path) -> Iterator[Captioned]:
-    listed = list(entries(FolderSource(path=root)))
-    silent = [entry.address for entry in listed if not entry.caption]
-    if silent and not settings.trigger:
+def _folder_samples(settings: ImageTextSettings, root: Path) -> Iterator[ImageTextSample]:
+    listed = list(image_folder_entries(ImageFolderSource(path=root)))
+    without_caption = [entry.address for entry in listed if not entry.caption]
+    if without_caption and not settings.trigger:
         fix = "Write their captions into .txt files beside them, or set data.trigger."
-        named = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
-        raise SettingError("data.folder", str(root), f"a caption for {named} ({len(silent)} in all)", fix)
+        named = ", ".join(without_caption[:3]) + (", ..." if len(without_caption) > 3 else "")
+        raise SettingError(
+            "data.folder", str(root), f"a caption for {named} ({len(without_caption)} in all)", fix
+        )
     for entry in listed:
-        if (found := _decoded(entry, settings.bases)) is not None:
-            yield Captioned(found[0], _words(settings.trigger, entry.caption), found[1])
+        if (found := _load_entry(entry, settings.bases)) is not None:
+            yield ImageTextSample(found[0], _caption_with_trigger(settings.trigger, entry.caption), found[1])
 
 
-def _of_shards(settings: CaptionedSettings, folder: Path) -> Iterator[Captioned]:
+def _shard_samples(settings: ImageTextSettings, folder: Path) -> Iterator[ImageTextSample]:
     for tar in sorted(folder.glob("*.tar")):
         for key, files in read_shard(tar):
-            picture = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
-            words = _words(settings.trigger, files.get("txt", b"").decode(errors="replace").strip())
+            content = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
+            words = _caption_with_trigger(
+                settings.trigger, files.get("txt", b"").decode(errors="replace").strip()
+            )
             if not words:
                 raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
-            image = _fitted(f"{tar.name}::{key}", picture, settings.bases)
+            image = _decode_to_bucket(f"{tar.name}::{key}", content, settings.bases)
             if image is not None:
-                yield Captioned(json.loads(files.get("json", b"{}")).get("id", key), words, image)
+                yield ImageTextSample(json.loads(files.get("json", b"{}")).get("id", key), words, image)
 
 
-def _words(trigger: str, caption: str) -> str:
+def _caption_with_trigger(trigger: str, caption: str) -> str:
     return ", ".join(filter(None, (trigger, caption)))
 
 
-def _decoded(entry: Entry, bases: tuple[int, ...]) -> tuple[str, Image.Image] | None:
-    content = read_bytes(entry)
-    image = _fitted(entry.address, content, bases)
+def _load_entry(entry: Entry, bases: tuple[int, ...]) -> tuple[str, Image.Image] | None:
+    content = read_entry(entry)
+    image = _decode_to_bucket(entry.address, content, bases)
     return None if image is None else (sample_id(content), image)
 
 
-def _fitted(name: str, content: bytes, bases: tuple[int, ...]) -> Image.Image | None:
+def _decode_to_bucket(name: str, content: bytes, bases: tuple[int, ...]) -> Image.Image | None:
     try:
-        image = decode(content).image
-    except Unreadable as error:
+        image = decode_image(content).image
+    except ImageError as error:
         logger.warning("%s is left out: %s", name, error)
         return None
-    fit: Fit | None = best_fit(image.height, image.width, bases)
+    fit: BucketFit | None = best_fit(image.height, image.width, bases)
     if fit is None:
         logger.warning(
             "%s is left out: %d x %d is too small for every bucket of base %d",
             name, image.width, image.height, min(bases),
         )  # fmt: skip
         return None
-    return filled(image, fit)
+    return resize_and_crop(image, fit)

@@ -17,93 +17,95 @@ import numpy as np
 from lens.config import write_yaml
 from lens.data.build.filters import KEPT
 from lens.data.build.inventory import Inventory, take_inventory
-from lens.data.build.ray_executor import done_in_parallel, has_gpus, ray_session
-from lens.data.build.reader import Reader
-from lens.data.build.scoring import measure_part, missing_parts
-from lens.data.build.selection import Measured, Selection, select
+from lens.data.build.ray_executor import has_gpus, map_parallel, ray_session
+from lens.data.build.reader import EntryReader
+from lens.data.build.scoring import score_part, unscored_parts
+from lens.data.build.selection import ScoreTable, Selection, select_samples
 from lens.data.build.settings import BuildSettings
-from lens.data.build.shard_writer import pack_shard, shard_names
-from lens.data.build.view import View, finished_view, write_view
-from lens.data.captions.captioner import Captioned, Sample, caption_samples, costs_of
-from lens.data.io.parquet import remove_partials, write_bytes
+from lens.data.build.shard_writer import shard_names, write_view_shard
+from lens.data.build.view import View, load_view, write_view
+from lens.data.captions.captioner import CaptionInput, CaptionResult, caption_costs, caption_samples
+from lens.data.io.parquet import remove_partials, write_bytes_atomic
 from lens.data.io.webdataset import json_bytes
 from lens.data.report.page import write_report
-from lens.data.scorers.pretrained import PublishedSettings
+from lens.data.scorers.pretrained import PretrainedSettings
 
-Stage = Literal["inventory", "scores", "view", "shards"]
-OnProgress = Callable[[str, int, int], None]
+BuildStage = Literal["inventory", "scores", "view", "shards"]
+BuildProgressCallback = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
-def build(
-    settings: BuildSettings, on_progress: OnProgress = lambda *_: None, until: Stage = "shards"
+def build_dataset(
+    settings: BuildSettings,
+    on_progress: BuildProgressCallback = lambda *_: None,
+    until: BuildStage = "shards",
 ) -> dict[str, Any]:
     """Build what the settings say up to a stage, going on with what is there; return what is known then.
 
     Raises: SourceError, ShardError, SettingError, Unanswered, DiskFull; what was done until then stays and is
     not done again.
     """
-    return _Build(settings, on_progress).run(until)
+    return _Pipeline(settings, on_progress).run(until)
 
 
-class _Build:
-    def __init__(self, settings: BuildSettings, on_progress: OnProgress):
-        self.settings, self.out, self.tell = settings, settings.out, on_progress
-        self.reader = Reader(settings.all_sources, settings.out / "downloads")
+class _Pipeline:
+    def __init__(self, settings: BuildSettings, on_progress: BuildProgressCallback):
+        self.settings, self.out, self.on_progress = settings, settings.out, on_progress
+        self.reader = EntryReader(settings.all_sources, settings.out / "downloads")
 
-    def run(self, until: Stage) -> dict[str, Any]:
+    def run(self, until: BuildStage) -> dict[str, Any]:
         settings = self.settings
         self.out.mkdir(parents=True, exist_ok=True)
         write_yaml(settings.model_dump(mode="json"), self.out / "recipe.yaml")
-        self.tell("inventory", 0, 1)
-        with self._timed("inventory") as count:
+        self.on_progress("inventory", 0, 1)
+        with self._record_timing("inventory") as count:
             inventory = take_inventory(settings)
             count["items"] = inventory.num_entries
         facts: dict[str, Any] = {"inventory": settings.inventory_id, "num_entries": inventory.num_entries}
         if until == "inventory":
             return facts
         with ray_session(settings.ray_address, settings.num_workers):
-            scores = self._measure(settings, inventory, self.reader)
+            scores = self._score(settings, inventory, self.reader)
             if until == "scores":
                 return facts
-            view = finished_view(settings) or self._view(inventory, scores)
+            view = load_view(settings) or self._select_and_write_view(inventory, scores)
             facts |= {"view": settings.view_id, "counts": view.counts, "captions": view.captions}
             if until == "view":
                 return facts
-            facts["shards"] = self._pack(inventory, view)
+            facts["shards"] = self._write_shards(inventory, view)
         for finished in (inventory.folder, scores, view.folder):
             remove_partials(finished)
-        write_bytes(view.folder / "manifest.json", json_bytes(facts))
+        write_bytes_atomic(view.folder / "manifest.json", json_bytes(facts))
         report = write_report(self.out, settings.view_id, settings.filters, self.reader.read)
         return facts | {"report": str(report)}
 
-    def _measure(self, settings: BuildSettings, inventory: Inventory, reader: Reader) -> Path:
+    def _score(self, settings: BuildSettings, inventory: Inventory, reader: EntryReader) -> Path:
         scores, scorers = self.out / "scores" / settings.inventory_id, settings.scorers
         total = inventory.num_parts
-        missing = missing_parts(scores, total, scorers)
+        missing = unscored_parts(scores, total, scorers)
 
         def work(number: int) -> int:
-            return measure_part(inventory, number, scores, reader, scorers)
+            return score_part(inventory, number, scores, reader, scorers)
 
-        self.tell("scores", total - len(missing), total)
-        with self._timed("scores") as count:
-            gpus = _gpus_a_worker(settings)
-            for done, entries in enumerate(done_in_parallel(work, missing, settings.num_workers, gpus), 1):
+        self.on_progress("scores", total - len(missing), total)
+        with self._record_timing("scores") as count:
+            gpus = _gpus_per_worker(settings)
+            for done, entries in enumerate(map_parallel(work, missing, settings.num_workers, gpus), 1):
                 count["items"] += entries
-                self.tell("scores", total - len(missing) + done, total)
+                self.on_progress("scores", total - len(missing) + done, total)
         return scores
 
-    def _view(self, inventory: Inventory, scores: Path) -> View:
-        self.tell("view", 0, 1)
-        held_out = self._held_out()
-        with self._timed("view") as count:
-            selection = select(self.settings, inventory, scores, held_out)
+    def _select_and_write_view(self, inventory: Inventory, scores: Path) -> View:
+        self.on_progress("view", 0, 1)
+        held_out = self._score_held_out()
+        with self._record_timing("view") as count:
+            selection = select_samples(self.settings, inventory, scores, held_out)
             count["items"] = len(selection.ids)
-        captions = self._captions(inventory, selection)
-        costs = costs_of(self.settings.captions, captions.values())
+        captions = self._caption(inventory, selection)
+        costs = caption_costs(self.settings.captions, captions.values())
         return write_view(self.settings, selection, captions, costs)
 
-    def _held_out(self) -> Measured | None:
+    def _score_held_out(self) -> ScoreTable | None:
         """Return the scores of the pictures that models are measured with."""
         if self.settings.held_out is None:
             return None
@@ -111,20 +113,25 @@ class _Build:
         values = self.settings.model_dump(mode="json") | {"source": source, "sources": [], "held_out": None}
         settings = BuildSettings.of(values)
         inventory = take_inventory(settings)
-        reader = Reader(settings.all_sources, self.reader.downloads)
-        return Measured.of(settings, inventory, self._measure(settings, inventory, reader))
+        reader = EntryReader(settings.all_sources, self.reader.downloads)
+        return ScoreTable.of(settings, inventory, self._score(settings, inventory, reader))
 
-    def _captions(self, inventory: Inventory, selection: Selection) -> Mapping[str, Captioned]:
+    def _caption(self, inventory: Inventory, selection: Selection) -> Mapping[str, CaptionResult]:
         left = np.flatnonzero(selection.reasons == KEPT).tolist()
-        samples = self._samples(inventory, selection, left)
-        with self._timed("captions") as count:
+        samples = self._caption_inputs(inventory, selection, left)
+        with self._record_timing("captions") as count:
             count["items"] = len(left)
             folder = self.out / "captions"
             return caption_samples(
-                self.settings.captions, samples, folder, lambda done: self.tell("captions", done, len(left))
+                self.settings.captions,
+                samples,
+                folder,
+                lambda done: self.on_progress("captions", done, len(left)),
             )
 
-    def _samples(self, inventory: Inventory, selection: Selection, left: list[int]) -> Iterator[Sample]:
+    def _caption_inputs(
+        self, inventory: Inventory, selection: Selection, left: list[int]
+    ) -> Iterator[CaptionInput]:
         size, number, part = self.settings.part_size, -1, []
         for index in left:
             entry = int(selection.entries[index])
@@ -132,27 +139,27 @@ class _Build:
                 number = entry // size
                 part = inventory.part(number)
             numbered = part[entry % size]
-            words = selection.read_words[index] if selection.read_words else ()
+            words = selection.ocr_words[index] if selection.ocr_words else ()
             name = selection.ids[index].decode()
-            yield Sample(name, numbered[1].caption, words, partial(self.reader.read, numbered))
+            yield CaptionInput(name, numbered[1].caption, words, partial(self.reader.read, numbered))
 
-    def _pack(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
+    def _write_shards(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
         names = shard_names(view.folder)
         settings, reader = self.settings.shards, self.reader
 
         def work(name: str) -> dict[str, Any]:
-            return pack_shard(inventory, view.folder, name, settings, reader)
+            return write_view_shard(inventory, view.folder, name, settings, reader)
 
         missing = [name for name in names if not (view.folder / "shards" / f"{name}.json").is_file()]
-        self.tell("shards", len(names) - len(missing), len(names))
-        with self._timed("shards") as count:
-            for done, facts in enumerate(done_in_parallel(work, missing, self.settings.num_workers), 1):
+        self.on_progress("shards", len(names) - len(missing), len(names))
+        with self._record_timing("shards") as count:
+            for done, facts in enumerate(map_parallel(work, missing, self.settings.num_workers), 1):
                 count["items"] += facts["num_samples"]
-                self.tell("shards", len(names) - len(missing) + done, len(names))
+                self.on_progress("shards", len(names) - len(missing) + done, len(names))
         return [work(name) for name in names]
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[dict[str, int]]:
+    def _record_timing(self, stage: str) -> Iterator[dict[str, int]]:
         """Add a line to timings.jsonl when a stage ends that had something to do."""
         count, started_at = {"items": 0}, time.monotonic()
         yield count
@@ -163,8 +170,8 @@ class _Build:
                 lines.write(json.dumps(line) + "\n")
 
 
-def _gpus_a_worker(settings: BuildSettings) -> float:
-    if settings.gpus_a_worker is not None:
-        return settings.gpus_a_worker
-    can_use = any(isinstance(one, PublishedSettings) and one.device != "cpu" for one in settings.scorers)
+def _gpus_per_worker(settings: BuildSettings) -> float:
+    if settings.gpus_per_worker is not None:
+        return settings.gpus_per_worker
+    can_use = any(isinstance(one, PretrainedSettings) and one.device != "cpu" for one in settings.scorers)
     return 1.0 if can_use and has_gpus() else 0.0

@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from lens.config import Settings, merged, read_recipe, write_yaml
+from lens.config import Settings, deep_merge, read_recipe, write_yaml
 from lens.errors import LensError, SettingError
-from lens.evals.statistics import Mean, mean_of
+from lens.evals.statistics import MeanEstimate, estimate_mean
 
 logger = logging.getLogger(__name__)
 
-TRAIN = (sys.executable, "-m", "lens", "train")
+TRAIN_COMMAND = (sys.executable, "-m", "lens", "train")
 
 
 class AblationSettings(Settings):
@@ -48,23 +48,23 @@ class AblationSettings(Settings):
         return self
 
 
-class Wanted(NamedTuple):
+class AblationRun(NamedTuple):
     """A run that an ablation needs."""
 
     arm: str
     seed: int
-    values: dict[str, Any]
+    recipe: dict[str, Any]
     """Its whole recipe."""
 
     @property
     def out(self) -> Path:
-        return Path(self.values["out"])
+        return Path(self.recipe["out"])
 
     @property
     def is_finished(self) -> bool:
-        return (self.out / "export").is_dir() and self.last_probe().get("step") == self.values["steps"]
+        return (self.out / "export").is_dir() and self.last_eval_metrics().get("step") == self.recipe["steps"]
 
-    def last_probe(self) -> dict[str, float]:
+    def last_eval_metrics(self) -> dict[str, float]:
         """Return the latest numbers of the probe, by their names there; empty for a run not begun."""
         path = self.out / "metrics.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -72,15 +72,15 @@ class Wanted(NamedTuple):
         return {name.removeprefix("probe/"): value for name, value in (probes or [{}])[-1].items()}
 
 
-class Row(NamedTuple):
+class AblationRow(NamedTuple):
     """One number of one arm."""
 
     arm: str
-    number: str
+    metric: str
     values: tuple[float, ...]
     """One a seed."""
-    mean: Mean
-    difference: Mean | None
+    mean: MeanEstimate
+    difference: MeanEstimate | None
     """To the first arm, seed by seed; None for the first arm itself."""
 
     def verdict(self, best: str) -> str:
@@ -102,20 +102,20 @@ def read_ablation(path: Path, overrides: Sequence[str] | None = None) -> Ablatio
     return settings.model_copy(update={"recipe": path.parent / settings.recipe})
 
 
-def wanted_runs(settings: AblationSettings) -> list[Wanted]:
+def ablation_runs(settings: AblationSettings) -> list[AblationRun]:
     """Return the runs of all arms and seeds, seed by seed."""
     common = read_recipe(settings.recipe)
-    found = []
+    runs = []
     for seed in settings.seeds:
         for arm, changes in settings.arms.items():
-            values = merged(common, changes) | {"seed": seed}
+            values = deep_merge(common, changes) | {"seed": seed}
             values.pop("out", None)
             name = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=5).hexdigest()
-            found.append(Wanted(arm, seed, values | {"out": str(settings.out / "runs" / name)}))
-    return found
+            runs.append(AblationRun(arm, seed, values | {"out": str(settings.out / "runs" / name)}))
+    return runs
 
 
-def train_missing(runs: Sequence[Wanted], jobs: int) -> None:
+def train_missing(runs: Sequence[AblationRun], num_jobs: int) -> None:
     """Train the runs that are not finished, so many at a time, each in a process of its own.
 
     Raises: LensError when one fails or is stopped; the others then end after the update that they are in,
@@ -124,15 +124,17 @@ def train_missing(runs: Sequence[Wanted], jobs: int) -> None:
     missing = list({run.out: run for run in runs if not run.is_finished}.values())
     processes: list[subprocess.Popen[bytes]] = []
 
-    def train(run: Wanted) -> Wanted:
+    def train(run: AblationRun) -> AblationRun:
         run.out.mkdir(parents=True, exist_ok=True)
-        write_yaml(run.values, run.out / "wanted.yaml")
+        write_yaml(run.recipe, run.out / "wanted.yaml")
         with (run.out / "log.txt").open("ab") as log:
-            processes.append(subprocess.Popen([*TRAIN, str(run.out / "wanted.yaml")], stdout=log, stderr=log))
+            processes.append(
+                subprocess.Popen([*TRAIN_COMMAND, str(run.out / "wanted.yaml")], stdout=log, stderr=log)
+            )
             processes[-1].wait()
         return run
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(num_jobs) as pool:
         try:
             for run in pool.map(train, missing):
                 if not run.is_finished:
@@ -145,51 +147,58 @@ def train_missing(runs: Sequence[Wanted], jobs: int) -> None:
             raise
 
 
-def compared(settings: AblationSettings, runs: Sequence[Wanted]) -> list[Row]:
+def compare_arms(settings: AblationSettings, runs: Sequence[AblationRun]) -> list[AblationRow]:
     """Return a row for each number of each arm.
 
     Raises: SettingError for a number that the probe does not know.
     """
     values: dict[tuple[str, str], list[float]] = {}
     for run in runs:
-        probe = run.last_probe()
+        metrics = run.last_eval_metrics()
         for number in settings.numbers:
-            if number not in probe:
-                known = ", ".join(name for name in probe if name != "step")
+            if number not in metrics:
+                known = ", ".join(name for name in metrics if name != "step")
                 raise SettingError("numbers", number, f"one of {known}")
-            values.setdefault((run.arm, number), []).append(probe[number])
+            values.setdefault((run.arm, number), []).append(metrics[number])
     first = next(iter(settings.arms))
     rows = []
     for number in settings.numbers:
         base = values[first, number]
         for arm in settings.arms:
             own = values[arm, number]
-            apart = [one - other for one, other in zip(own, base, strict=True)]
-            difference = None if arm == first else mean_of(apart)
-            rows.append(Row(arm, number, tuple(own), mean_of(own), difference))
+            differences = [one - other for one, other in zip(own, base, strict=True)]
+            difference = None if arm == first else estimate_mean(differences)
+            rows.append(AblationRow(arm, number, tuple(own), estimate_mean(own), difference))
     return rows
 
 
-def table(settings: AblationSettings, rows: Sequence[Row]) -> str:
+def format_table(settings: AblationSettings, rows: Sequence[AblationRow]) -> str:
     """Return the rows as a Markdown table, with the question above it."""
     first = next(iter(settings.arms))
     lines = [settings.question, "", f"| number | arm | mean and 95% interval | against {first} | |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for row in rows:
-        against = "" if row.difference is None else f"{row.difference.mean:+.3f} {row.difference.span}"
-        cells = (settings.numbers[row.number], row.arm, f"{row.mean.mean:.3f} {row.mean.span}", against)
+        against = (
+            "" if row.difference is None else f"{row.difference.mean:+.3f} {row.difference.interval_text}"
+        )
+        cells = (
+            settings.numbers[row.metric],
+            row.arm,
+            f"{row.mean.mean:.3f} {row.mean.interval_text}",
+            against,
+        )
         lines.append(f"| {' | '.join((*cells, row.verdict(settings.best)))} |")
     count = f"{len(settings.seeds)} seeds an arm; intervals by Student's t, differences seed by seed."
     return "\n".join([*lines, "", count])
 
 
-def as_numbers(settings: AblationSettings, rows: Sequence[Row]) -> dict[str, Any]:
+def results_to_dict(settings: AblationSettings, rows: Sequence[AblationRow]) -> dict[str, Any]:
     """Return what a results file holds."""
     return {
         "question": settings.question,
         "seeds": list(settings.seeds),
         "rows": [
-            {"arm": row.arm, "number": row.number, "values": list(row.values), "mean": row.mean.mean,
+            {"arm": row.arm, "number": row.metric, "values": list(row.values), "mean": row.mean.mean,
              "interval": row.mean.interval, "verdict": row.verdict(settings.best),
              "difference": row.difference and row.difference.mean,
              "difference_interval": row.difference and row.difference.interval}

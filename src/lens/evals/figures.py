@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lens.errors import SettingError
-from lens.evals.ablation import AblationSettings, Row
+from lens.evals.ablation import AblationRow, AblationSettings
 
 
-def plot_ablation(settings: AblationSettings, rows: Sequence[Row], path: Path) -> None:
+def plot_ablation(settings: AblationSettings, rows: Sequence[AblationRow], path: Path) -> None:
     """Draw every arm's mean with its interval, and each seed as a dot; a panel a number.
 
     Raises: SettingError where matplotlib is missing.
@@ -17,14 +17,14 @@ def plot_ablation(settings: AblationSettings, rows: Sequence[Row], path: Path) -
     axes = figure.subplots(1, len(settings.numbers), squeeze=False)[0]
     arms = list(settings.arms)
     for panel, (number, label) in zip(axes, settings.numbers.items(), strict=True):
-        for place, row in enumerate(row for row in rows if row.number == number):
-            panel.errorbar(place, row.mean.mean, row.mean.half, fmt="_", capsize=8, color="black")
+        for place, row in enumerate(row for row in rows if row.metric == number):
+            panel.errorbar(place, row.mean.mean, row.mean.half_width, fmt="_", capsize=8, color="black")
             panel.plot([place] * len(row.values), row.values, "o", alpha=0.6, color=f"C{place}")
         panel.set_xticks(range(len(arms)), arms)
         panel.set_xlim(-0.5, len(arms) - 0.5)
         panel.set_title(label, fontsize=9)
     figure.suptitle(settings.question, fontsize=10, wrap=True)
-    saved(figure, path)
+    save_svg(figure, path)
 
 
 def new_figure(size_inches: tuple[float, float]) -> Any:
@@ -40,7 +40,7 @@ def new_figure(size_inches: tuple[float, float]) -> Any:
     return Figure(figsize=size_inches, layout="constrained")
 
 
-def saved(figure: Any, path: Path) -> None:
+def save_svg(figure: Any, path: Path) -> None:
     """Write a figure as SVG: text as text, and the same bytes whenever it is drawn."""
     from matplotlib import rc_context
 

@@ -16,22 +16,22 @@ from typing import Any, NamedTuple
 import yaml
 
 from lens.errors import SettingError
-from lens.evals.figures import new_figure, saved
+from lens.evals.figures import new_figure, save_svg
 
 FILE_NAME = "monitors.svg"
 COLUMNS = 4
-RUNNING = 10
+RUNNING_MEAN_WINDOW = 10
 """Lines that a running mean is of."""
-LEFT_OUT = re.compile(
+EXCLUDED_METRICS = re.compile(
     r"grad_norm/.*|lr|samples_per_s|tokens_per_s|tflops_per_s|mfu|data_wait|peak_memory_gib"
 )
 """Numbers of metrics.jsonl about speed, or of single blocks, that a plot has no place for."""
-FIRST = (
+METRIC_ORDER = (
     "reward", "reward/passed", "diversity", "even_groups", "failed", "drift", "kl", "policy",
     "dm", "ca", "adversarial", "cosine/dm_ca", "fake", "discriminator", "loss", "grad_norm",
 )  # fmt: skip
 """What is seen first, in this order; others follow as they come, and probes last."""
-COLLAPSE = {"diversity": "least_diversity", "reward": "least_reward"}
+COLLAPSE_SETTINGS = {"diversity": "min_diversity_ratio", "reward": "min_reward_ratio"}
 """Settings of `collapse` that end a run, as shares of the first update's value."""
 
 Curve = list[tuple[int, float]]
@@ -44,7 +44,7 @@ class Panel(NamedTuple):
     name: str
     curves: dict[str, Curve]
     """By label; of a probe those of several guidances."""
-    floor: float | None = None
+    collapse_threshold: float | None = None
     """Below which a run ends, where it does."""
 
     @property
@@ -52,61 +52,61 @@ class Panel(NamedTuple):
         return self.name.startswith("probe/")
 
 
-def plot_monitors(folder: Path) -> Path:
+def plot_training_curves(folder: Path) -> Path:
     """Draw the monitors of a run into its folder, the same picture for the same numbers; return its path.
 
     Raises: SettingError for a folder without a line of metrics, or where matplotlib is missing.
     """
-    panels = panels_of(folder)
+    panels = read_panels(folder)
     num_rows = ceil(len(panels) / COLUMNS)
     figure = new_figure((3.4 * COLUMNS, 2.1 * num_rows))
     axes = list(figure.subplots(num_rows, COLUMNS, squeeze=False).flat)
     last = max(step for panel in panels for curve in panel.curves.values() for step, _ in curve)
     for axis, panel in zip(axes, panels, strict=False):
-        _draw(axis, panel)
+        _plot_panel(axis, panel)
         axis.set_xlim(0, last + 1)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     partial = folder / f"{FILE_NAME}.partial"
-    saved(figure, partial)
+    save_svg(figure, partial)
     os.replace(partial, folder / FILE_NAME)
     return folder / FILE_NAME
 
 
-def panels_of(folder: Path) -> list[Panel]:
+def read_panels(folder: Path) -> list[Panel]:
     """Return the monitors of a run, those that tell most first.
 
     Raises: SettingError for a folder without a line of metrics.
     """
-    lines = _lines(folder / "metrics.jsonl")
+    lines = _read_metrics(folder / "metrics.jsonl")
     path = folder / "recipe.yaml"
     recipe: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
     curves: dict[str, dict[str, Curve]] = {}
     for line in lines:
-        for key, value in _by_turn(line, recipe).items():
-            if key != "step" and value is not None and not LEFT_OUT.fullmatch(key):
+        for key, value in _label_by_role(line, recipe).items():
+            if key != "step" and value is not None and not EXCLUDED_METRICS.fullmatch(key):
                 name, label = _panel_and_label(key, recipe)
                 curves.setdefault(name, {}).setdefault(label, []).append((line["step"], value))
     if not curves:
         needs = "the folder of a run that wrote a line of metrics.jsonl"
         raise SettingError("run", str(folder), needs)
-    panels = [Panel(name, found, _floor(name, found, recipe)) for name, found in curves.items()]
-    return sorted(panels, key=_place)
+    panels = [Panel(name, found, _collapse_threshold(name, found, recipe)) for name, found in curves.items()]
+    return sorted(panels, key=_sort_key)
 
 
 def running_mean(values: list[float]) -> list[float]:
     """Return at each value the mean of the last ones, itself included."""
-    windows = (values[max(0, end - RUNNING) : end] for end in range(1, len(values) + 1))
+    windows = (values[max(0, end - RUNNING_MEAN_WINDOW) : end] for end in range(1, len(values) + 1))
     return [fmean(window) for window in windows]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a metrics file; what a run is writing at this moment is not there yet."""
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def _by_turn(line: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _label_by_role(line: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line; in distillation loss and gradient norm are named by whose update it was."""
     if recipe.get("stage") != "distill" or "loss" not in line:
         return line
@@ -126,19 +126,19 @@ def _panel_and_label(key: str, recipe: Mapping[str, Any]) -> tuple[str, str]:
     return key, f"guidance {guidance[0]:g}" if has_many else ""
 
 
-def _floor(name: str, curves: dict[str, Curve], recipe: Mapping[str, Any]) -> float | None:
+def _collapse_threshold(name: str, curves: dict[str, Curve], recipe: Mapping[str, Any]) -> float | None:
     """Return below which value of its own, slower mean a run of the stage `rl` ends."""
-    share = (recipe.get("collapse") or {}).get(COLLAPSE.get(name, ""))
+    share = (recipe.get("collapse") or {}).get(COLLAPSE_SETTINGS.get(name, ""))
     step, first = curves.get("", [(0, 0.0)])[0]
     return share * first if share and step == 1 else None
 
 
-def _place(panel: Panel) -> tuple[bool, int]:
+def _sort_key(panel: Panel) -> tuple[bool, int]:
     name = panel.name.partition(" of ")[0]
-    return panel.is_probe, FIRST.index(name) if name in FIRST else len(FIRST)
+    return panel.is_probe, METRIC_ORDER.index(name) if name in METRIC_ORDER else len(METRIC_ORDER)
 
 
-def _draw(axis: Any, panel: Panel) -> None:
+def _plot_panel(axis: Any, panel: Panel) -> None:
     for number, (label, curve) in enumerate(panel.curves.items()):
         steps, values = ([pair[side] for pair in curve] for side in (0, 1))
         if panel.is_probe:
@@ -146,8 +146,8 @@ def _draw(axis: Any, panel: Panel) -> None:
         else:
             axis.plot(steps, values, linewidth=0.5, color="0.6")
             axis.plot(steps, running_mean(values), linewidth=1.5, color="C0")
-    if panel.floor is not None:
-        axis.axhline(panel.floor, linestyle="--", linewidth=0.8, color="C3")
+    if panel.collapse_threshold is not None:
+        axis.axhline(panel.collapse_threshold, linestyle="--", linewidth=0.8, color="C3")
     if any(panel.curves):
         axis.legend(fontsize=6)
     axis.set_title(panel.name, fontsize=9)

@@ -14,66 +14,66 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from lens.errors import LensError
-from lens.llm.client import Chat, ChatError
-from lens.llm.response_cache import Answers, answer_key
-from lens.rl.prompts.settings import LanguageModel
+from lens.llm.client import ChatClient, ChatError
+from lens.llm.response_cache import ResponseCache, response_key
+from lens.rl.prompts.settings import LLMSettings
 
-TURNED_DOWN = "turned_down"
+REQUEST_REJECTED = "turned_down"
 """Why something fell whose question the endpoint did not take: the one reason that is asked about again."""
-REFUSES_THIS_ONE = (400, 413, 415, 422)
+REJECTED_REQUEST_STATUSES = (400, 413, 415, 422)
 """Statuses that say that one request cannot be answered, not that none can."""
 
 T = TypeVar("T")
 Message = dict[str, Any]
 
 
-class Unfit(Exception):
+class InvalidResponse(Exception):
     """An answer that cannot be used."""
 
-    def __init__(self, reason: str, fault: str):
-        super().__init__(fault)
+    def __init__(self, reason: str, feedback: str):
+        super().__init__(feedback)
         self.reason = reason
         """One word, for counting."""
-        self.fault = fault
+        self.feedback = feedback
         """For the model."""
 
 
-class Unanswered(LensError):
+class EndpointError(LensError):
     """An endpoint that does not answer; the same command goes on with what is missing."""
 
 
-class Task(NamedTuple, Generic[T]):
+class LLMTask(NamedTuple, Generic[T]):
     """One thing that a model has to write."""
 
     name: str
     """Tells it from all others of its set."""
     messages: tuple[Message, ...]
-    read: Callable[[str], T]
+    parse: Callable[[str], T]
     """Turns an answer into what is wanted. Raises: Unfit."""
 
 
-class Outcome(NamedTuple, Generic[T]):
+class TaskResult(NamedTuple, Generic[T]):
     """What came of a task."""
 
     result: T | None
     reason: str = ""
     """Why there is no result: what was wrong with the last answer, in one word."""
-    tries: int = 0
+    num_tries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class Asking:
+class LLMBatch:
     """Asks one model; what it answered lies in one file that only grows. One process may use it."""
 
-    def __init__(self, model: LanguageModel, answers: Path):
+    def __init__(self, model: LLMSettings, cache_path: Path):
         self.model = model
         self.num_calls = 0
         """Answers that this object was given, those from its file not counted."""
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._chat = Chat(model.endpoint, sleep=self._sleep)
-        self._answers = Answers(answers)
+        self._client = ChatClient(model.endpoint, sleep=self._sleep)
+        self._cache = ResponseCache(cache_path)
         self._pool = ThreadPoolExecutor(model.concurrency)
 
     def __enter__(self) -> Self:
@@ -83,60 +83,64 @@ class Asking:
         """Wait for the answers that are on their way, and keep them; ask nothing more."""
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._answers.close()
-        self._chat.close()
+        self._cache.close()
+        self._client.close()
 
-    def outcomes(self, tasks: Iterable[Task[T]]) -> Iterator[tuple[str, Outcome[T]]]:
+    def run(self, tasks: Iterable[LLMTask[T]]) -> Iterator[tuple[str, TaskResult[T]]]:
         """Yield what came of each task, by its name, as soon as it did.
 
         Raises: Unanswered when the endpoint does not answer, or says that it never will.
         """
-        left, waiting = iter(tasks), dict[Future[Outcome[T]], str]()
-        failed, in_a_row, num_done = list[ChatError](), 0, 0
+        remaining, pending = iter(tasks), dict[Future[TaskResult[T]], str]()
+        failed, num_consecutive_failures, num_done = list[ChatError](), 0, 0
         while True:
-            while len(waiting) < 2 * self.model.concurrency and (task := next(left, None)):
-                waiting[self._pool.submit(self._outcome, task)] = task.name
-            if not waiting:
+            while len(pending) < 2 * self.model.concurrency and (task := next(remaining, None)):
+                pending[self._pool.submit(self._run_task, task)] = task.name
+            if not pending:
                 break
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                name = waiting.pop(future)
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                name = pending.pop(future)
                 try:
-                    outcome, in_a_row = future.result(), 0
+                    outcome, num_consecutive_failures = future.result(), 0
                 except ChatError as error:
-                    in_a_row += 1
-                    is_of_this_one = error.status in REFUSES_THIS_ONE
-                    if in_a_row >= self._patience or (error.is_final and not is_of_this_one):
-                        raise _unanswered(error, num_done) from error
-                    if not is_of_this_one:
+                    num_consecutive_failures += 1
+                    is_request_specific = error.status in REJECTED_REQUEST_STATUSES
+                    if num_consecutive_failures >= self._max_consecutive_failures or (
+                        error.is_final and not is_request_specific
+                    ):
+                        raise _endpoint_error(error, num_done) from error
+                    if not is_request_specific:
                         failed.append(error)
                         continue
-                    outcome = Outcome(None, TURNED_DOWN)
+                    outcome = TaskResult(None, REQUEST_REJECTED)
                 num_done += 1
                 yield name, outcome
         if failed:
-            raise _unanswered(failed[-1], num_done)
+            raise _endpoint_error(failed[-1], num_done)
 
     @property
-    def _patience(self) -> int:
+    def _max_consecutive_failures(self) -> int:
         """Return how many failures in a row mean that the endpoint is dead: fewer where it never answered."""
-        most = self.model.give_up_after
-        return most if self.num_calls else min(most, self.model.concurrency)
+        limit = self.model.give_up_after
+        return limit if self.num_calls else min(limit, self.model.concurrency)
 
-    def _outcome(self, task: Task[T]) -> Outcome[T]:
+    def _run_task(self, task: LLMTask[T]) -> TaskResult[T]:
         messages, tokens = list(task.messages), [0, 0]
         reason = ""
         for attempt in range(self.model.max_tries):
-            answer = self._answer(task.name, messages, attempt)
+            answer = self._get_response(task.name, messages, attempt)
             tokens = [tokens[0] + answer["prompt_tokens"], tokens[1] + answer["completion_tokens"]]
             try:
-                return Outcome(_read(task, answer), "", attempt + 1, *tokens)
-            except Unfit as unfit:
-                reason = unfit.reason
-                told = f"That cannot be used: {unfit.fault}. Answer again, with the whole JSON object alone."
-            messages += [_message("assistant", answer["text"] or "(nothing)"), _message("user", told)]
-        return Outcome(None, reason, self.model.max_tries, *tokens)
+                return TaskResult(_parse_response(task, answer), "", attempt + 1, *tokens)
+            except InvalidResponse as error:
+                reason = error.reason
+                feedback = (
+                    f"That cannot be used: {error.feedback}. Answer again, with the whole JSON object alone."
+                )
+            messages += [_message("assistant", answer["text"] or "(nothing)"), _message("user", feedback)]
+        return TaskResult(None, reason, self.model.max_tries, *tokens)
 
-    def _answer(self, name: str, messages: list[Message], attempt: int) -> dict[str, Any]:
+    def _get_response(self, name: str, messages: list[Message], attempt: int) -> dict[str, Any]:
         """Return an answer, the kept one if there is one."""
         fields = {
             "temperature": self.model.temperature,
@@ -145,52 +149,52 @@ class Asking:
         } | self.model.request
         fields = {field: value for field, value in fields.items() if value is not None}
         wording = json.dumps(messages, sort_keys=True, ensure_ascii=False)
-        key = answer_key(name, wording, self.model.endpoint.model, fields, attempt)
-        answer = self._answers.get(key)
+        key = response_key(name, wording, self.model.endpoint.model, fields, attempt)
+        answer = self._cache.get(key)
         if answer is None:
             if self._stopped.is_set():
-                raise _Stopped
-            answer = self._chat.ask(messages, **fields)._asdict()
-            self._answers.put(key, answer)
+                raise _BatchStopped
+            answer = self._client.complete(messages, **fields)._asdict()
+            self._cache.put(key, answer)
             with self._lock:
                 self.num_calls += 1
         return answer
 
     def _sleep(self, wait_s: float) -> None:
         if self._stopped.wait(wait_s):
-            raise _Stopped
+            raise _BatchStopped
 
 
-class _Stopped(Exception):
+class _BatchStopped(Exception):
     """Whoever asked does not wait any more."""
 
 
-def asked_by(system: str, user: str) -> tuple[Message, ...]:
+def chat_messages(system: str, user: str) -> tuple[Message, ...]:
     """Return the messages that a task begins with."""
     return _message("system", system), _message("user", user)
 
 
-def cost_of(model: LanguageModel, prompt_tokens: int, completion_tokens: int) -> dict[str, float]:
+def token_costs(model: LLMSettings, prompt_tokens: int, completion_tokens: int) -> dict[str, float]:
     """Return tokens, and what they cost where prices are known."""
     costs: dict[str, float] = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     if model.price_of_million_tokens:
-        asked, written = model.price_of_million_tokens
-        costs["cost"] = round((asked * prompt_tokens + written * completion_tokens) / 1e6, 6)
+        prompt_price, completion_price = model.price_of_million_tokens
+        costs["cost"] = round((prompt_price * prompt_tokens + completion_price * completion_tokens) / 1e6, 6)
     return costs
 
 
-def _read(task: Task[T], answer: dict[str, Any]) -> T:
+def _parse_response(task: LLMTask[T], answer: dict[str, Any]) -> T:
     if answer["is_refused"]:
-        raise Unfit("refusal", "it was declined; write about the same in another way")
+        raise InvalidResponse("refusal", "it was declined; write about the same in another way")
     if answer["is_cut"]:
-        raise Unfit("cut", "it ran into the limit of its length; be brief")
-    return task.read(answer["text"])
+        raise InvalidResponse("cut", "it ran into the limit of its length; be brief")
+    return task.parse(answer["text"])
 
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _unanswered(error: ChatError, num_done: int) -> Unanswered:
-    kept = f"{num_done} questions have been dealt with, and every answer is kept."
-    return Unanswered(f"{error} {kept} Run the same command again to go on.")
+def _endpoint_error(error: ChatError, num_done: int) -> EndpointError:
+    progress = f"{num_done} questions have been dealt with, and every answer is kept."
+    return EndpointError(f"{error} {progress} Run the same command again to go on.")

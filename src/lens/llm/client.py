@@ -18,8 +18,8 @@ from pydantic import Field
 from lens.config import Settings
 from lens.errors import LensError, SettingError
 
-LONGEST_WAIT_S = 60.0
-RETRIED = (408, 409, 425, 429)
+MAX_WAIT_S = 60.0
+RETRYABLE_STATUSES = (408, 409, 425, 429)
 """Statuses below 500 that another attempt may pass."""
 
 
@@ -42,7 +42,7 @@ class Endpoint(Settings):
     """Attempts are spaced so that there are no more; None does not hold them back."""
 
 
-class Reply(NamedTuple):
+class ChatResponse(NamedTuple):
     """One answer."""
 
     text: str
@@ -54,7 +54,7 @@ class Reply(NamedTuple):
     completion_tokens: int
 
 
-LogProbs = tuple[dict[str, float], ...]
+TopLogprobs = tuple[dict[str, float], ...]
 """For each token of an answer the log-probabilities of the likeliest tokens there, by their text."""
 
 
@@ -66,7 +66,7 @@ class ChatError(LensError):
         self.is_final, self.status = is_final, status
 
 
-class Chat:
+class ChatClient:
     """Asks one endpoint; safe to share among threads."""
 
     def __init__(self, endpoint: Endpoint, sleep: Callable[[float], None] = time.sleep):
@@ -77,42 +77,48 @@ class Chat:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(headers=headers, timeout=endpoint.timeout_s)
         self._sleep = sleep
-        self._pace = Pace(endpoint.requests_per_minute, sleep)
+        self._throttle = RequestThrottle(endpoint.requests_per_minute, sleep)
 
-    def ask(self, messages: Sequence[dict[str, Any]], **sampling: Any) -> Reply:
+    def complete(self, messages: Sequence[dict[str, Any]], **sampling: Any) -> ChatResponse:
         """Return the answer to a conversation; `sampling` goes into the request as it is.
 
         Raises: ChatError when every attempt failed, or the endpoint says that none can succeed.
         """
-        return self._asked(messages, sampling)[0]
+        return self._request_with_retries(messages, sampling)[0]
 
-    def ask_with_log_probs(
-        self, messages: Sequence[dict[str, Any]], num_likeliest: int, **sampling: Any
-    ) -> tuple[Reply, LogProbs]:
+    def complete_with_logprobs(
+        self, messages: Sequence[dict[str, Any]], num_top_logprobs: int, **sampling: Any
+    ) -> tuple[ChatResponse, TopLogprobs]:
         """Return the answer, and how likely the tokens were at each place of it; () where nobody tells.
 
         Raises: ChatError as `ask` does.
         """
-        return self._asked(messages, {"logprobs": True, "top_logprobs": num_likeliest, **sampling})
+        return self._request_with_retries(
+            messages, {"logprobs": True, "top_logprobs": num_top_logprobs, **sampling}
+        )
 
     def close(self) -> None:
         self._client.close()
 
-    def _asked(self, messages: Sequence[dict[str, Any]], sampling: dict[str, Any]) -> tuple[Reply, LogProbs]:
+    def _request_with_retries(
+        self, messages: Sequence[dict[str, Any]], sampling: dict[str, Any]
+    ) -> tuple[ChatResponse, TopLogprobs]:
         last: ChatError | None = None
         for attempt in range(self.endpoint.max_attempts):
             if last is not None:
-                self._sleep(self._wait_s(attempt, last))
-            self._pace.wait()
+                self._sleep(self._backoff_s(attempt, last))
+            self._throttle.wait()
             try:
-                return self._attempt({"model": self.endpoint.model, "messages": list(messages), **sampling})
+                return self._request_once(
+                    {"model": self.endpoint.model, "messages": list(messages), **sampling}
+                )
             except ChatError as error:
                 if error.is_final:
                     raise
                 last = error
         raise ChatError(f"{last} Gave up after {self.endpoint.max_attempts} attempts.", is_final=False)
 
-    def _attempt(self, body: dict[str, Any]) -> tuple[Reply, LogProbs]:
+    def _request_once(self, body: dict[str, Any]) -> tuple[ChatResponse, TopLogprobs]:
         url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
         try:
             response = self._client.post(url, json=body)
@@ -121,33 +127,33 @@ class Chat:
         except httpx2.TransportError as error:
             raise ChatError(f"{url} cannot be reached ({error}).", False) from error
         status = response.status_code
-        if status in RETRIED or status >= 500:
-            raise Busy(f"{url} answers {status}.", _asked_to_wait_s(response))
+        if status in RETRYABLE_STATUSES or status >= 500:
+            raise RetryableError(f"{url} answers {status}.", _retry_after_s(response))
         if status >= 400:
             hint = f" Is the key in {self.endpoint.api_key_variable} right?" if status in (401, 403) else ""
             raise ChatError(f"{url} answers {status}: {response.text[:200].strip()}.{hint}", True, status)
-        return _reply_of(response, url)
+        return _parse_response(response, url)
 
-    def _wait_s(self, attempt: int, error: ChatError) -> float:
+    def _backoff_s(self, attempt: int, error: ChatError) -> float:
         # Drawn from half of it up: many workers that failed together do not come back together.
-        grown = min(LONGEST_WAIT_S, self.endpoint.first_wait_s * 2 ** (attempt - 1))
-        asked = error.wait_s if isinstance(error, Busy) else 0.0
-        return max(min(asked, LONGEST_WAIT_S), grown * random.uniform(0.5, 1))
+        backoff_s = min(MAX_WAIT_S, self.endpoint.first_wait_s * 2 ** (attempt - 1))
+        requested_s = error.retry_after_s if isinstance(error, RetryableError) else 0.0
+        return max(min(requested_s, MAX_WAIT_S), backoff_s * random.uniform(0.5, 1))
 
 
-class Busy(ChatError):
+class RetryableError(ChatError):
     """The endpoint is there but cannot answer now."""
 
-    def __init__(self, message: str, wait_s: float):
+    def __init__(self, message: str, retry_after_s: float):
         super().__init__(message, is_final=False)
-        self.wait_s = wait_s
+        self.retry_after_s = retry_after_s
 
 
-class Pace:
+class RequestThrottle:
     """Spaces calls of several threads evenly in time."""
 
     def __init__(self, per_minute: float | None, sleep: Callable[[float], None] = time.sleep):
-        self._gap_s = 60.0 / per_minute if per_minute else 0.0
+        self._interval_s = 60.0 / per_minute if per_minute else 0.0
         self._sleep, self._lock, self._next_at = sleep, threading.Lock(), 0.0
 
     def wait(self) -> None:
@@ -155,7 +161,7 @@ class Pace:
         with self._lock:
             now = time.monotonic()
             turn_at = max(now, self._next_at)
-            self._next_at = turn_at + self._gap_s
+            self._next_at = turn_at + self._interval_s
         if turn_at > now:
             self._sleep(turn_at - now)
 
@@ -171,7 +177,7 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _reply_of(response: httpx2.Response, url: str) -> tuple[Reply, LogProbs]:
+def _parse_response(response: httpx2.Response, url: str) -> tuple[ChatResponse, TopLogprobs]:
     try:
         answer = response.json()
         choice = answer["choices"][0]
@@ -181,13 +187,13 @@ def _reply_of(response: httpx2.Response, url: str) -> tuple[Reply, LogProbs]:
         counts = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         is_refused = bool(refusal) or finish == "content_filter"
         text = (refusal if is_refused else message.get("content")) or ""  # a filter leaves half an answer
-        return Reply(str(text), is_refused, finish == "length", *counts), _log_probs_of(choice)
+        return ChatResponse(str(text), is_refused, finish == "length", *counts), _parse_logprobs(choice)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # Seen from overloaded servers, which answer the next time.
         raise ChatError(f"{url} answers what is no chat completion ({error}).", is_final=False) from error
 
 
-def _log_probs_of(choice: dict[str, Any]) -> LogProbs:
+def _parse_logprobs(choice: dict[str, Any]) -> TopLogprobs:
     places = (choice.get("logprobs") or {}).get("content") or []
     return tuple(
         {str(one["token"]): float(one["logprob"]) for one in [*(place.get("top_logprobs") or []), place]}
@@ -195,7 +201,7 @@ def _log_probs_of(choice: dict[str, Any]) -> LogProbs:
     )
 
 
-def _asked_to_wait_s(response: httpx2.Response) -> float:
+def _retry_after_s(response: httpx2.Response) -> float:
     try:
         return float(response.headers.get("retry-after", 0))
     except ValueError:  # a date: the growing wait will do

@@ -10,20 +10,20 @@ from typing import Any, NoReturn
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _PIECE = re.compile(rf'{_STRING}|[^"]+|"', re.DOTALL)
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
-_WORDS = {"True": "true", "False": "false", "None": "null"}
-_CURLED_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"'})
+_PYTHON_LITERALS = {"True": "true", "False": "false", "None": "null"}
+_CURLY_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"'})
 
 Pairs = list[tuple[str, Any]]
 """An object in its own order; a name may stand twice."""
 
 
-class BrokenJson(ValueError):
+class JsonRepairError(ValueError):
     """An answer without exactly one JSON object; the message says why, for the one who gave it."""
 
 
-def json_object(text: str) -> Pairs:
+def parse_json_object(text: str) -> Pairs:
     """Return the names and values of the only JSON object in a text.
 
     Passed over: words around it, code fences, thoughts. Mended: commas too many before a bracket, commas that
@@ -32,37 +32,37 @@ def json_object(text: str) -> Pairs:
 
     Raises: BrokenJson for none, more than one, a list of objects, and what cannot be mended.
     """
-    text = _FENCE.sub("", _THOUGHTS.sub("", text)).strip().lstrip("\ufeff")
+    text = _FENCE.sub("", _THINKING.sub("", text)).strip().lstrip("\ufeff")
     if not text:
-        raise BrokenJson("the answer is empty")
+        raise JsonRepairError("the answer is empty")
     if text.startswith("["):
-        raise BrokenJson("the answer is a JSON array, not an object")
-    found: list[Pairs] = []
+        raise JsonRepairError("the answer is a JSON array, not an object")
+    objects: list[Pairs] = []
     place = text.find("{")
     while place >= 0:
         if not re.match(r"""\{\s*["'\u201c}]""", text[place:]):  # braces in a sentence
             place = text.find("{", place + 1)
             continue
-        pairs, length = _read(text[place:])
-        found.append(pairs)
+        pairs, length = _parse_object(text[place:])
+        objects.append(pairs)
         place = text.find("{", place + length)
-    if len(found) != 1:
-        number = f"{len(found)} JSON objects" if found else "no JSON object"
-        raise BrokenJson(f"the answer has {number}, not exactly one")
-    if any("\ud800" <= character <= "\udfff" for character in json.dumps(found, ensure_ascii=False)):
-        raise BrokenJson("the JSON has half of a character that needs two escapes")
-    return found[0]
+    if len(objects) != 1:
+        number = f"{len(objects)} JSON objects" if objects else "no JSON object"
+        raise JsonRepairError(f"the answer has {number}, not exactly one")
+    if any("\ud800" <= character <= "\udfff" for character in json.dumps(objects, ensure_ascii=False)):
+        raise JsonRepairError("the JSON has half of a character that needs two escapes")
+    return objects[0]
 
 
-def _read(text: str) -> tuple[Pairs, int]:
+def _parse_object(text: str) -> tuple[Pairs, int]:
     """Return the object that a text begins with, and how many characters of the text it takes."""
     try:
-        return _decoded(text)
+        return _decode(text)
     except json.JSONDecodeError as error:
         fault = error
-    for changed in (text, text.translate(_CURLED_QUOTES)):
+    for candidate in (text, text.translate(_CURLY_QUOTES)):
         try:
-            return _decoded(_mended(changed))[0], _end_of(text)
+            return _decode(_repair(candidate))[0], _object_end(text)
         except json.JSONDecodeError:
             continue
     end = text.rfind("}") + 1
@@ -72,17 +72,17 @@ def _read(text: str) -> tuple[Pairs, int]:
             return [(str(name), value) for name, value in literal.items()], end
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         pass
-    _refuse(fault)
+    _raise_repair_error(fault)
 
 
-def _decoded(text: str) -> tuple[Pairs, int]:
+def _decode(text: str) -> tuple[Pairs, int]:
     try:
         return json.JSONDecoder(object_pairs_hook=list, strict=False).raw_decode(text)
     except RecursionError as error:
-        raise BrokenJson("the JSON is nested too deeply") from error
+        raise JsonRepairError("the JSON is nested too deeply") from error
 
 
-def _end_of(text: str) -> int:
+def _object_end(text: str) -> int:
     """Return where the first object of a text ends, by its brackets; the whole text if it does not."""
     depth = 0
     for piece in _PIECE.finditer(text):
@@ -95,7 +95,7 @@ def _end_of(text: str) -> int:
     return len(text)
 
 
-def _mended(text: str) -> str:
+def _repair(text: str) -> str:
     """Return a text with the slips between strings put right."""
     pieces = [match.group() for match in _PIECE.finditer(text)]
     open_brackets: list[str] = []
@@ -103,7 +103,7 @@ def _mended(text: str) -> str:
         if piece.startswith('"'):
             continue
         piece = re.sub(r"(^|\s)//[^\n]*", r"\1", piece)
-        piece = re.sub(r"\b(True|False|None)\b", lambda match: _WORDS[match.group()], piece)
+        piece = re.sub(r"\b(True|False|None)\b", lambda match: _PYTHON_LITERALS[match.group()], piece)
         piece = re.sub(r",(\s*[}\]])", r"\1", piece)
         is_between = 0 < place < len(pieces) - 1 and pieces[place + 1] != '"'
         if is_between and piece.isspace() and "\n" in piece:
@@ -114,11 +114,11 @@ def _mended(text: str) -> str:
                 open_brackets.append("}" if character == "{" else "]")
             elif character in "}]" and open_brackets:
                 open_brackets.pop()
-    whole = "".join(pieces)
+    repaired = "".join(pieces)
     if open_brackets and (not pieces or pieces[-1] != '"'):
-        whole = whole.rstrip().rstrip(",") + "".join(reversed(open_brackets))
-    return whole
+        repaired = repaired.rstrip().rstrip(",") + "".join(reversed(open_brackets))
+    return repaired
 
 
-def _refuse(fault: json.JSONDecodeError) -> NoReturn:
-    raise BrokenJson(f"the JSON is broken: {fault.msg} at character {fault.pos}") from fault
+def _raise_repair_error(fault: json.JSONDecodeError) -> NoReturn:
+    raise JsonRepairError(f"the JSON is broken: {fault.msg} at character {fault.pos}") from fault

@@ -12,32 +12,36 @@ from pathlib import Path
 from typing import Any
 
 
-def answer_key(sample_id: str, wording: str, model: str, sampling: dict[str, Any], attempt: int = 0) -> str:
+def response_key(
+    sample_id: str, prompt_version: str, model: str, sampling: dict[str, Any], attempt: int = 0
+) -> str:
     """Return the key of an answer; a caption that failed its audit is asked for again as the next attempt."""
-    facts = json.dumps([sample_id, wording, model, sampling, attempt], sort_keys=True, ensure_ascii=False)
+    facts = json.dumps(
+        [sample_id, prompt_version, model, sampling, attempt], sort_keys=True, ensure_ascii=False
+    )
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-class Answers:
+class ResponseCache:
     """Answers by key, in one file that only grows. One process writes; its threads share this object."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._known = _read(path)
+        self._responses = _read_responses(path)
         self._file = path.open("ab")
-        if self._file.tell() and not _ends_a_line(path):
+        if self._file.tell() and not _ends_with_newline(path):
             self._file.write(b"\n")  # so that what follows a line that was cut off is a line of its own
 
     def get(self, key: str) -> dict[str, Any] | None:
         with self._lock:
-            return self._known.get(key)
+            return self._responses.get(key)
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Keep an answer; it is in the hands of the system when this returns, and survives a kill."""
         line = json.dumps({"key": key, **answer}, sort_keys=True, ensure_ascii=False).encode() + b"\n"
         with self._lock:
-            self._known[key] = answer
+            self._responses[key] = answer
             self._file.write(line)
             self._file.flush()
 
@@ -49,10 +53,10 @@ class Answers:
             self._file.close()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._responses)
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _read_responses(path: Path) -> dict[str, dict[str, Any]]:
     known: dict[str, dict[str, Any]] = {}
     if path.is_file():
         for line in path.read_bytes().split(b"\n"):
@@ -64,7 +68,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _ends_a_line(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lens.core.flow import to_clean
+from lens.core.flow import predict_x0
 
 DecaySchedule = Literal["grown", "zero", "late"]
 
@@ -32,8 +32,8 @@ def advantages(raw: Tensor, clip: float = 5.0) -> Tensor:
     is_there = raw.isfinite()
     means = raw.nanmean(dim=1, keepdim=True)                                                    # (G, 1)
     spread = raw[is_there].std(correction=0) if is_there.any() else raw.new_zeros(())
-    found = (raw - means) / (spread + 1e-4)
-    return found.nan_to_num(0.0).clamp(-clip, clip)
+    normalized = (raw - means) / (spread + 1e-4)
+    return normalized.nan_to_num(0.0).clamp(-clip, clip)
 
 
 def optimality(advantage: Tensor, width: float = 10.0) -> Tensor:
@@ -41,7 +41,7 @@ def optimality(advantage: Tensor, width: float = 10.0) -> Tensor:
     return (advantage / width + 0.5).clamp(0, 1)
 
 
-def are_even(raw: Tensor) -> Tensor:
+def has_equal_rewards(raw: Tensor) -> Tensor:
     """Return of each group whether its pictures were all judged alike, and so teach nothing.
 
     Shapes: raw (G, K), NaN where a score is missing -> (G,).
@@ -63,10 +63,12 @@ def nft_terms(
     Shapes: velocities, noisy and clean (B, C, h, w); t and optimal (B,) -> (B,).
     """
     old = old.detach()
-    toward = nft_beta * new + (1 - nft_beta) * old
-    away = (1 + nft_beta) * old - nft_beta * new
-    pulled, pushed = (_weighed_error(to_clean(noisy, v, t), clean) for v in (toward, away))    # (B,)
-    policy = 5 * (optimal * pulled + (1 - optimal) * pushed) / nft_beta
+    positive = nft_beta * new + (1 - nft_beta) * old
+    negative = (1 + nft_beta) * old - nft_beta * new
+    positive_error, negative_error = (
+        _normalized_error(predict_x0(noisy, v, t), clean) for v in (positive, negative)
+    )  # (B,)
+    policy = 5 * (optimal * positive_error + (1 - optimal) * negative_error) / nft_beta
     drift = (new.detach() - old).square().flatten(1).mean(1)
     kl = torch.zeros_like(policy)
     if reference is not None:
@@ -74,14 +76,14 @@ def nft_terms(
     return NftTerms(policy, kl, drift)
 
 
-def _weighed_error(predicted: Tensor, clean: Tensor) -> Tensor:
+def _normalized_error(predicted: Tensor, clean: Tensor) -> Tensor:
     """Return squared errors over their own mean absolute error, a mean for each picture."""
     off = predicted - clean
     size = off.detach().double().abs().flatten(1).mean(1).clamp_min(1e-5).to(off.dtype)        # (B,)
     return off.square().flatten(1).mean(1) / size
 
 
-def old_decay(num_updates: int, schedule: DecaySchedule = "grown") -> float:
+def old_policy_decay(num_updates: int, schedule: DecaySchedule = "grown") -> float:
     """Return the share of its own weights that the sampling policy keeps after so many updates.
 
     `grown` is the method's own; `zero` samples from the newest weights; `late` follows closely at first, and

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lens.core.flow import per_sample
-from lens.core.schedule import sampling_sigmas, shift_mu, shift_times
+from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 
-EARLIEST, LATEST = 0.02, 0.98
+MIN_RENOISING_TIME, MAX_RENOISING_TIME = 0.02, 0.98
 """Times that a student's picture is noised to: at the very ends there is nothing to tell."""
 
 
@@ -25,19 +25,19 @@ def student_times(num_tokens: int, num_steps: int) -> Tensor:
     return sampling_sigmas(num_tokens, num_steps)[:-1]
 
 
-def levels_between(num_tokens: int, num_steps: int, step: int, substeps: int) -> Tensor:
+def teacher_times(num_tokens: int, num_steps: int, step: int, num_substeps: int) -> Tensor:
     """Return the noise levels at which a teacher goes through one of a student's steps in several of its own.
 
     The student's first and next time are the ends; between them lies what the same shift makes of even times.
 
     Shapes: -> (substeps + 1,), downward.
     """
-    even = torch.linspace(1, 0, num_steps * substeps + 1, dtype=torch.float64)
-    shifted = shift_times(even, shift_mu(num_tokens, num_steps)).float()
-    return shifted[step * substeps : (step + 1) * substeps + 1]
+    even = torch.linspace(1, 0, num_steps * num_substeps + 1, dtype=torch.float64)
+    shifted = shift_times(even, empirical_mu(num_tokens, num_steps)).float()
+    return shifted[step * num_substeps : (step + 1) * num_substeps + 1]
 
 
-def renoising_times(u: Tensor, ceiling: float | Tensor = LATEST) -> Tensor:
+def renoising_times(u: Tensor, ceiling: float | Tensor = MAX_RENOISING_TIME) -> Tensor:
     """Return times in [0.02, 0.98] from uniform numbers in [0, 1), none above the ceiling of its sample.
 
     Distribution matching takes the whole range, guidance the student's own time as the ceiling: what it asks
@@ -45,8 +45,8 @@ def renoising_times(u: Tensor, ceiling: float | Tensor = LATEST) -> Tensor:
 
     Shapes: u (B,), ceiling a number or (B,) -> (B,).
     """
-    latest = torch.as_tensor(ceiling, dtype=u.dtype, device=u.device).clamp(max=LATEST)
-    return torch.lerp(latest.clamp(max=EARLIEST), latest, u)                               # (B,)
+    latest = torch.as_tensor(ceiling, dtype=u.dtype, device=u.device).clamp(max=MAX_RENOISING_TIME)
+    return torch.lerp(latest.clamp(max=MIN_RENOISING_TIME), latest, u)                               # (B,)
 
 
 def distribution_matching_gradient(x_0: Tensor, teacher: Tensor, fake: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def surrogate_loss(x_0: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * F.mse_loss(x_0, target)
 
 
-def aim_of(x_t: Tensor, arrived: Tensor, t: float, t_next: float) -> Tensor:
+def trajectory_target(x_t: Tensor, x_next: Tensor, t: float, t_next: float) -> Tensor:
     """Return the clean picture that leads from x_t straight through where the teacher is at the next time.
 
     A student that predicts it takes in one step the teacher's several (progressive distillation,
@@ -96,15 +96,15 @@ def aim_of(x_t: Tensor, arrived: Tensor, t: float, t_next: float) -> Tensor:
 
     Shapes: both (B, C, h, w) -> (B, C, h, w).
     """
-    return x_t - t * (x_t - arrived) / (t - t_next)
+    return x_t - t * (x_t - x_next) / (t - t_next)
 
 
-def trajectory_loss(x_0: Tensor, aim: Tensor, t: float) -> Tensor:
+def trajectory_loss(x_0: Tensor, target: Tensor, t: float) -> Tensor:
     """Return the mean squared difference of the velocities from x_t toward a prediction and its aim.
 
     Shapes: x_0 and aim (B, C, h, w) -> ().
     """
-    return ((x_0 - aim) / t).square().mean()
+    return ((x_0 - target) / t).square().mean()
 
 
 def generator_loss(student_logits: Tensor) -> Tensor:
@@ -123,25 +123,25 @@ def discriminator_loss(real_logits: Tensor, student_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits.float()).mean() + F.softplus(student_logits.float()).mean()
 
 
-def smoothness_loss(logits: Tensor, nudged_logits: Tensor, gamma: float) -> Tensor:
+def approx_r1_penalty(logits: Tensor, perturbed_logits: Tensor, gamma: float) -> Tensor:
     """Return gamma/2 times the mean squared change of real pictures' logits under a little noise.
 
     An approximate R1 penalty (APT, arXiv 2501.08316): it needs no second derivative.
 
     Shapes: both (B,) -> ().
     """
-    return 0.5 * gamma * (logits.float() - nudged_logits.float()).square().mean()
+    return 0.5 * gamma * (logits.float() - perturbed_logits.float()).square().mean()
 
 
-def nudged(x_t: Tensor, noise: Tensor, size: float = 0.1) -> Tensor:
+def perturb(x_t: Tensor, noise: Tensor, scale: float = 0.1) -> Tensor:
     """Return noisy pictures moved by a little more noise.
 
     Shapes: both (B, C, h, w) -> (B, C, h, w).
     """
-    return x_t + size * noise
+    return x_t + scale * noise
 
 
-def with_gradient(x_0: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+def inject_gradient(x_0: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
     """Return a loss of this value whose gradient at x_0 is the given one, worked out elsewhere.
 
     Shapes: x_0 and gradient (B, C, h, w), value () -> ().
@@ -149,19 +149,19 @@ def with_gradient(x_0: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
     return value.detach() + ((x_0 - x_0.detach()) * gradient.detach()).sum()
 
 
-def next_input(x_0: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, noise: Tensor | None) -> Tensor:
+def next_student_input(x_0: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, noise: Tensor | None) -> Tensor:
     """Return a student's input at its next time: its picture, noised anew, or by the noise it saw in x_t.
 
     With `noise` None this is a step of Euler's, as the pipeline samples.
 
     Shapes: x_0, x_t and noise (B, C, h, w), t and t_next (B,) -> (B, C, h, w).
     """
-    level, after = per_sample(t, like=x_t), per_sample(t_next, like=x_t)
-    seen = (x_t - (1 - level) * x_0) / level if noise is None else noise
-    return (1 - after) * x_0 + after * seen
+    level, level_next = per_sample(t, like=x_t), per_sample(t_next, like=x_t)
+    epsilon = (x_t - (1 - level) * x_0) / level if noise is None else noise
+    return (1 - level_next) * x_0 + level_next * epsilon
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
+def gradient_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean over samples of the cosine between two gradients; 0 where one of them is zero.
 
     Shapes: both (B, C, h, w) -> ().

@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate, velocity_target
-from lens.losses.base import Objective
+from lens.losses.base import LossOutput
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
+VelocityModel = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents (B, C, h, w), times (B,)) -> velocity (B, C, h, w)."""
-PackedVelocity = Callable[[list[Tensor], Tensor], Sequence[Tensor]]
+PackedVelocityModel = Callable[[list[Tensor], Tensor], Sequence[Tensor]]
 """(P noisy latents (C, h, w) of any sizes, times (P,)) -> P velocities (C, h, w)."""
 
 
-def flow_matching_loss(velocity: Velocity, clean: Tensor, *, t: Tensor, noise: Tensor) -> Objective:
+def flow_matching_loss(velocity: VelocityModel, clean: Tensor, *, t: Tensor, noise: Tensor) -> LossOutput:
     """Mean squared error of the predicted velocity at the times t on the straight paths from clean to noise.
 
     Shapes: clean and noise (B, C, h, w), t (B,).
     """
     predicted = velocity(interpolate(clean, noise, t), t)                                       # (B, C, h, w)
     error = (predicted.float() - velocity_target(clean, noise)).square().flatten(1).mean(1)     # (B,)
-    return Objective(error.mean(), {})
+    return LossOutput(error.mean(), {})
 
 
 def packed_flow_matching_errors(
-    velocity: PackedVelocity, clean: Sequence[Tensor], *, t: Tensor, noise: Sequence[Tensor]
+    velocity: PackedVelocityModel, clean: Sequence[Tensor], *, t: Tensor, noise: Sequence[Tensor]
 ) -> Tensor:
     """Return the mean squared error of each picture's predicted velocity; sizes may differ.
 

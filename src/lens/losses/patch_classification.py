@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class LayoutHead(nn.Module):
+class PatchClassificationHead(nn.Module):
     """Reads labels off a hidden state; used in training alone."""
 
     def __init__(self, dim: int, num_classes: Sequence[int]):
@@ -32,7 +32,7 @@ class LayoutHead(nn.Module):
         self.linear.bias.zero_()
 
 
-def layout_loss(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+def patch_classification_loss(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
     """Return the mean cross-entropy of all tokens, summed over the kinds of label.
 
     Shapes: logits one (B, I, classes) a kind, labels one int64 (B, I) a kind -> ().

@@ -10,29 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lens.models.sequence_packing import Packing, reordered
+from lens.models.sequence_packing import PackedSequence, permute_tokens
 
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # of before torch 2.10; pictures then take turns
     varlen_attn = None
 
-SHORT_SEQUENCE = 512
+SHORT_SEQUENCE_TOKENS = 512
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
+def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
     """Turn adjacent channel pairs as complex numbers, in float32, back in the dtype of x.
 
     Shapes: x (B, N, H, K), turns (N, K/2, 2) of cosine and sine -> (B, N, H, K).
     """
     pairs = x.float().unflatten(-1, (-1, 2))                                # (B, N, H, K/2, 2)
     if torch.compiler.is_compiling():  # which fuses this, and knows no complex numbers
-        (a, b), (cos, sin) = pairs.unbind(-1), turns[:, None].unbind(-1)
-        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)  # (B, N, H, K/2, 2)
+        (a, b), (cos, sin) = pairs.unbind(-1), rotary[:, None].unbind(-1)
+        rotated = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)  # (B, N, H, K/2, 2)
     else:
-        complex_turns = torch.view_as_complex(turns)[:, None]               # (N, 1, K/2)
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * complex_turns)
-    return turned.flatten(3).to(x.dtype)                                    # (B, N, H, K)
+        complex_rotary = torch.view_as_complex(rotary)[:, None]               # (N, 1, K/2)
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * complex_rotary)
+    return rotated.flatten(3).to(x.dtype)                                    # (B, N, H, K)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
@@ -41,7 +41,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tenso
     Shapes: q (B, H, M, K), k and v (B, H, N, K), key_mask bool (B, 1, 1, N) -> (B, H, M, K).
     """
     is_training_on_cpu = q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16
-    if not is_training_on_cpu or k.shape[2] > SHORT_SEQUENCE:
+    if not is_training_on_cpu or k.shape[2] > SHORT_SEQUENCE_TOKENS:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
     # The CPU's fused kernel needs 79 ms backward where these products need 17 (64 samples, 124 tokens).
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)                # (B, H, M, N)
@@ -50,7 +50,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tenso
     return scores.softmax(dim=-1) @ v
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, turns: Tensor, packing: Packing) -> Tensor:
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, rotary: Tensor, packing: PackedSequence) -> Tensor:
     """Return softmax attention of every token over the tokens of its own picture.
 
     Without queries of text tokens, q is (1, I, H, K) and so is what comes back.
@@ -58,19 +58,30 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, turns: Tensor, packing: Pa
     Shapes: q, k and v (1, N, H, K) in the order of the streams, turns (N, K/2, 2) together -> (1, N, H*K).
     """
     has_text = q.shape[1] == k.shape[1]
-    order, back = packing.together, packing.apart
-    k, v = rotate(reordered(k, order, back), turns), reordered(v, order, back)             # (1, N, H, K)
+    joint_index, stream_index = packing.joint_index, packing.stream_index
+    k, v = (
+        apply_rotary(permute_tokens(k, joint_index, stream_index), rotary),
+        permute_tokens(v, joint_index, stream_index),
+    )  # (1, N, H, K)
     # Queries of pictures alone stand in order already.
-    q = rotate(reordered(q, order, back), turns) if has_text else rotate(q, turns[back[: q.shape[1]]])
+    q = (
+        apply_rotary(permute_tokens(q, joint_index, stream_index), rotary)
+        if has_text
+        else apply_rotary(q, rotary[stream_index[: q.shape[1]]])
+    )
     if varlen_attn is not None and q.device.type == "cuda" and q.dtype in (torch.float16, torch.bfloat16):
-        ends, longest = (
-            (packing.ends, packing.longest) if has_text else (packing.image_ends, packing.longest_image)
+        cu_seqlens, max_seqlen = (
+            (packing.cu_seqlens, packing.max_seqlen)
+            if has_text
+            else (packing.image_cu_seqlens, packing.image_max_seqlen)
         )
-        seen: Any = varlen_attn(q[0], k[0], v[0], ends, packing.ends, longest, packing.longest)
-        seen = seen[None]                                                                  # (1, N, H, K)
+        output: Any = varlen_attn(
+            q[0], k[0], v[0], cu_seqlens, packing.cu_seqlens, max_seqlen, packing.max_seqlen
+        )
+        output = output[None]                                                                  # (1, N, H, K)
     else:
         lengths = packing.lengths if has_text else packing.image_lengths
         own = zip(q.split(lengths, 1), k.split(packing.lengths, 1), v.split(packing.lengths, 1), strict=True)
         each = [attention(a.transpose(1, 2), b.transpose(1, 2), c.transpose(1, 2), None) for a, b, c in own]
-        seen = torch.cat([one.transpose(1, 2) for one in each], dim=1)                     # (1, N, H, K)
-    return (reordered(seen, back, order) if has_text else seen).flatten(2)
+        output = torch.cat([one.transpose(1, 2) for one in each], dim=1)                     # (1, N, H, K)
+    return (permute_tokens(output, stream_index, joint_index) if has_text else output).flatten(2)

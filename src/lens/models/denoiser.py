@@ -22,12 +22,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lens.core.latents import image_positions, rotary_angles, text_positions
+from lens.core.latents import image_positions, rope_angles, text_positions
 from lens.errors import SettingError, ShapeError
-from lens.models.layers import LensTransformerBlock, RMSNorm, ScaledLayerNorm, TimeEmbedding
-from lens.models.sequence_packing import Packing
+from lens.models.layers import AdaLayerNormOut, LensTransformerBlock, RMSNorm, TimeEmbedding
+from lens.models.sequence_packing import PackedSequence
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ROTARY_THETA = 10000.0
 FLOAT16_LIMIT = 6e4  # below float16's 65504, and still so once rounded to bfloat16
@@ -70,17 +70,17 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.time_text_embed = TimeEmbedding(inner_dim)
         self.transformer_blocks = nn.ModuleList(
             LensTransformerBlock(
-                inner_dim, num_attention_heads, attention_head_dim, text_goes_on=index < num_layers - 1
+                inner_dim, num_attention_heads, attention_head_dim, updates_text=index < num_layers - 1
             )
             for index in range(num_layers)
         )
-        self.norm_out = ScaledLayerNorm(inner_dim)
+        self.norm_out = AdaLayerNormOut(inner_dim)
         self.proj_out = nn.Linear(inner_dim, patch_size**2 * out_channels)
         self.in_channels, self.enc_hidden_dim = in_channels, enc_hidden_dim
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Callable[..., Any] = checkpoint
-        self._rotary = RotaryTables(tuple(axes_dims_rope))
-        self._padding = PaddingFacts()
+        self._rotary_cache = RotaryCache(tuple(axes_dims_rope))
+        self._mask_cache = MaskCache()
 
     def forward(
         self,
@@ -110,14 +110,18 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             if encoder_hidden_states_mask is not None:
                 needs = "None with a list of pictures, whose texts have no padding"
                 raise ShapeError(f"encoder_hidden_states_mask is given, but it needs {needs}.")
-            cells = self._checked_pictures(hidden_states, encoder_hidden_states, timestep, img_shapes)
-            with adapters_weighed(self, scale):
-                velocity: Any = self._packed_velocity(hidden_states, encoder_hidden_states, timestep, cells)
+            latent_sizes = self._validate_packed_inputs(
+                hidden_states, encoder_hidden_states, timestep, img_shapes
+            )
+            with apply_lora_scale(self, scale):
+                velocity: Any = self._packed_velocity(
+                    hidden_states, encoder_hidden_states, timestep, latent_sizes
+                )
             return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
-        timestep = self._checked_timestep(timestep, hidden_states)
-        h, w = self._checked_cells(img_shapes, hidden_states)
+        timestep = self._validate_timestep(timestep, hidden_states)
+        h, w = self._resolve_latent_size(img_shapes, hidden_states)
         self._check_features(encoder_hidden_states, encoder_hidden_states_mask, hidden_states)
-        with adapters_weighed(self, scale):
+        with apply_lora_scale(self, scale):
             velocity = self._velocity(
                 hidden_states, encoder_hidden_states, encoder_hidden_states_mask, timestep, h, w
             )
@@ -136,52 +140,68 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             if module.bias is not None:
                 module.bias.zero_()
 
-    def unread_parameters(self) -> Iterator[nn.Parameter]:
+    def unused_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the weights that reach no output, and so no gradient: the last block's, of its text."""
         for name, parameter in self.transformer_blocks[-1].named_parameters():
             if name.startswith(("txt_norm2.", "txt_mlp.", "attn.to_add_out.", "attn.norm_added_q.")):
                 yield parameter
 
     def _velocity(
-        self, tokens: Tensor, features: Sequence[Tensor], mask: Tensor | None, t: Tensor, h: int, w: int
+        self,
+        packed_latents: Tensor,
+        features: Sequence[Tensor],
+        mask: Tensor | None,
+        t: Tensor,
+        h: int,
+        w: int,
     ) -> Tensor:
-        num_text, is_padded = self._padding.of(mask, features[0])
+        num_text, is_padded = self._mask_cache.get(mask, features[0])
         key_mask = None  # without padding, and so without a mask, the fast attention kernels apply
         if mask is not None and is_padded:
             image_keys = mask.new_ones(len(mask), h * w)
             key_mask = torch.cat([image_keys, mask[:, :num_text]], dim=1)[:, None, None]   # (B, 1, 1, I+T)
-        image = self.img_in(tokens)                                                        # (B, I, D)
-        text = self._embed_text([layer[:, :num_text] for layer in features], tokens.dtype)  # (B, T, D)
-        cond = self.time_text_embed(t, tokens.dtype)                                       # (B, D)
-        turns = self._rotary.of(h, w, num_text, tokens.device)                             # (I+T, K/2, 2)
-        image = self._through_blocks(image, text, cond, turns, key_mask, None)             # (B, I, D)
-        return self.proj_out(self.norm_out(image, cond))                                   # (B, I, C)
+        image_tokens = self.img_in(packed_latents)  # (B, I, D)
+        text_tokens = self._embed_text(
+            [layer[:, :num_text] for layer in features], packed_latents.dtype
+        )  # (B, T, D)
+        cond = self.time_text_embed(t, packed_latents.dtype)                                       # (B, D)
+        rotary = self._rotary_cache.get(h, w, num_text, packed_latents.device)                 # (I+T, K/2, 2)
+        image_tokens = self._run_blocks(image_tokens, text_tokens, cond, rotary, key_mask, None)   # (B, I, D)
+        return self.proj_out(self.norm_out(image_tokens, cond))  # (B, I, C)
 
     def _packed_velocity(
-        self, pictures: Sequence[Tensor], features: Sequence[Any], t: Any, cells: Sequence[tuple[int, int]]
+        self,
+        images: Sequence[Tensor],
+        features: Sequence[Any],
+        t: Any,
+        latent_sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        device, dtype = pictures[0].device, pictures[0].dtype
+        device, dtype = images[0].device, images[0].dtype
         num_text = [layers[0].shape[0] for layers in features]
-        packing = Packing.of([len(tokens) for tokens in pictures], num_text, device)
-        image = self.img_in(torch.cat(list(pictures))[None])                               # (1, I, D)
-        joined = [torch.cat(layer)[None] for layer in zip(*features, strict=True)]         # L of (1, T, E)
-        text = self._embed_text(joined, dtype)                                             # (1, T, D)
+        packing = PackedSequence.of([len(tokens) for tokens in images], num_text, device)
+        image_tokens = self.img_in(torch.cat(list(images))[None])                               # (1, I, D)
+        joined_features = [torch.cat(layer)[None] for layer in zip(*features, strict=True)]   # L of (1, T, E)
+        text_tokens = self._embed_text(joined_features, dtype)                                     # (1, T, D)
         cond = self.time_text_embed(t, dtype)                                              # (P, D)
-        sizes = zip(cells, num_text, strict=True)
-        turns = torch.cat([self._rotary.of(h, w, count, device) for (h, w), count in sizes])  # (I+T, K/2, 2)
-        image = self._through_blocks(image, text, cond, turns, None, packing)              # (1, I, D)
-        velocity = self.proj_out(self.norm_out(image, cond, packing.image_of))             # (1, I, C)
+        sizes = zip(latent_sizes, num_text, strict=True)
+        rotary = torch.cat(
+            [self._rotary_cache.get(h, w, count, device) for (h, w), count in sizes]
+        )  # (I+T, K/2, 2)
+        image_tokens = self._run_blocks(image_tokens, text_tokens, cond, rotary, None, packing)    # (1, I, D)
+        velocity = self.proj_out(self.norm_out(image_tokens, cond, packing.image_sequence_ids))    # (1, I, C)
         return list(velocity[0].split(packing.image_lengths))
 
-    def _through_blocks(self, image: Tensor, text: Tensor, *rest: Any) -> Tensor:
+    def _run_blocks(self, image_tokens: Tensor, text_tokens: Tensor, *block_args: Any) -> Tensor:
         # Both are views; torch.compile would compile the first block by itself for that.
-        image, text = image.clone(), text.clone()
+        image_tokens, text_tokens = image_tokens.clone(), text_tokens.clone()
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                image, text = self._gradient_checkpointing_func(block, image, text, *rest)
+                image_tokens, text_tokens = self._gradient_checkpointing_func(
+                    block, image_tokens, text_tokens, *block_args
+                )
             else:
-                image, text = block(image, text, *rest)
-        return image
+                image_tokens, text_tokens = block(image_tokens, text_tokens, *block_args)
+        return image_tokens
 
     def _embed_text(self, features: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         if dtype == torch.float16:
@@ -190,7 +210,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         normed = [norm(layer.to(dtype)) for norm, layer in zip(self.txt_norm, features, strict=True)]
         return self.txt_in(torch.cat(normed, dim=-1))                                      # (B, T, D)
 
-    def _checked_timestep(self, timestep: Tensor | None, tokens: Tensor) -> Tensor:
+    def _validate_timestep(self, timestep: Tensor | None, tokens: Tensor) -> Tensor:
         if tokens.ndim != 3 or tokens.shape[2] != self.in_channels:
             needs = f"(batch, tokens, {self.in_channels})"
             raise ShapeError(f"hidden_states has shape {tuple(tokens.shape)}, but it needs {needs}.")
@@ -202,7 +222,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             raise ShapeError(f"timestep has shape {tuple(timestep.shape)}, but it needs ({len(tokens)},).")
         return timestep
 
-    def _checked_cells(self, img_shapes: Sequence[Any] | None, tokens: Tensor) -> tuple[int, int]:
+    def _resolve_latent_size(self, img_shapes: Sequence[Any] | None, tokens: Tensor) -> tuple[int, int]:
         # One shape for all, or one a sample; some callers nest each sample's in a list of its own.
         flat = [shape[0] if isinstance(shape[0], tuple | list) else shape for shape in img_shapes or ()]
         shapes = {tuple(shape) for shape in flat}
@@ -215,27 +235,27 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             raise ShapeError(f"img_shapes is ({frames}, {h}, {w}), but it needs {needs}.")
         return h, w
 
-    def _checked_pictures(
-        self, pictures: Sequence[Tensor], features: Sequence[Any], timestep: Tensor | None,
+    def _validate_packed_inputs(
+        self, images: Sequence[Tensor], features: Sequence[Any], timestep: Tensor | None,
         img_shapes: Sequence[Any] | None,
     ) -> list[tuple[int, int]]:  # fmt: skip
         """Return the cells of each picture of a packed sequence."""
-        count = len(pictures)
-        if not count or len(features) != count or len(img_shapes or ()) != count:
+        num_images = len(images)
+        if not num_images or len(features) != num_images or len(img_shapes or ()) != num_images:
             raise ShapeError(
-                f"{count} pictures came with {len(features)} texts and {len(img_shapes or ())} img_shapes; a "
-                "packed sequence needs one of each for every picture."
+                f"{num_images} images came with {len(features)} texts and {len(img_shapes or ())} img_shapes; "
+                "a packed sequence needs one of each for every image."
             )
-        if timestep is None or timestep.shape != (count,):
+        if timestep is None or timestep.shape != (num_images,):
             got = None if timestep is None else tuple(timestep.shape)
-            raise ShapeError(f"timestep has shape {got}, but it needs ({count},).")
-        cells = []
-        for tokens, layers, shape in zip(pictures, features, img_shapes or (), strict=True):
+            raise ShapeError(f"timestep has shape {got}, but it needs ({num_images},).")
+        latent_sizes = []
+        for tokens, layers, shape in zip(images, features, img_shapes or (), strict=True):
             one = tokens[None]
-            self._checked_timestep(timestep[:1], one)
-            cells.append(self._checked_cells([shape], one))
+            self._validate_timestep(timestep[:1], one)
+            latent_sizes.append(self._resolve_latent_size([shape], one))
             self._check_features([layer[None] for layer in layers], None, one)
-        return cells
+        return latent_sizes
 
     def _check_features(self, features: Sequence[Tensor], mask: Tensor | None, tokens: Tensor) -> None:
         num_layers, width = len(self.txt_norm), self.enc_hidden_dim
@@ -253,42 +273,42 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             raise ShapeError(f"encoder_hidden_states_mask is {got}, but it needs {needs}.")
 
 
-class RotaryTables:
+class RotaryCache:
     """Rotations of joint sequences, as cosine and sine, made once a size, never in the state dict."""
 
-    MAX_KEPT = 32
+    MAX_ENTRIES = 32
 
     def __init__(self, axes_dims: tuple[int, ...]):
         self.axes_dims = axes_dims
-        self._kept: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
+        self._tables: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
 
-    def of(self, h: int, w: int, num_text: int, device: torch.device) -> Tensor:
+    def get(self, h: int, w: int, num_text: int, device: torch.device) -> Tensor:
         """Return the rotations of h x w image tokens, then num_text text tokens.
 
         Shapes: -> (h*w + T, K/2, 2), float32.
         """
         key = (h, w, num_text, device)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if key in self._tables:
+            self._tables.move_to_end(key)
+            return self._tables[key]
         # Tables outlive the call: made under inference mode they could never be used in training later.
         with torch.inference_mode(False), torch.no_grad():
             positions = torch.cat([image_positions(h, w, device), text_positions(num_text, h, w, device)])
-            angles = rotary_angles(positions, self.axes_dims, ROTARY_THETA)                # (I+T, K/2)
+            angles = rope_angles(positions, self.axes_dims, ROTARY_THETA)                # (I+T, K/2)
             table = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
-        self._kept[key] = table
-        if len(self._kept) > self.MAX_KEPT:
-            self._kept.popitem(last=False)
+        self._tables[key] = table
+        if len(self._tables) > self.MAX_ENTRIES:
+            self._tables.popitem(last=False)
         return table
 
 
-class PaddingFacts:
+class MaskCache:
     """How much of a text mask is used, read from the device once per mask and not once per step."""
 
     def __init__(self):
         self._last: tuple[weakref.ref[Tensor], int, tuple[int, bool]] | None = None
 
-    def of(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
+    def get(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
         """Return how many text tokens to keep, and whether any of those is padding.
 
         Columns at the end that are padding for the whole batch are not kept.
@@ -299,15 +319,15 @@ class PaddingFacts:
         if torch.compiler.is_compiling() or mask.device.type == "meta":
             return num_text, True
         if mask.is_inference():
-            return self._read(mask)
+            return self._measure(mask)
         if self._last is not None and self._last[0]() is mask and self._last[1] == mask._version:
             return self._last[2]
-        facts = self._read(mask)
-        self._last = (weakref.ref(mask), mask._version, facts)
-        return facts
+        extent = self._measure(mask)
+        self._last = (weakref.ref(mask), mask._version, extent)
+        return extent
 
     @staticmethod
-    def _read(mask: Tensor) -> tuple[int, bool]:
+    def _measure(mask: Tensor) -> tuple[int, bool]:
         in_use = mask.cpu()
         columns = in_use.any(dim=0).nonzero()
         num_text = int(columns[-1]) + 1 if len(columns) else 0
@@ -318,7 +338,7 @@ class PaddingFacts:
 
 
 @contextmanager
-def adapters_weighed(model: nn.Module, scale: float) -> Iterator[None]:
+def apply_lora_scale(model: nn.Module, scale: float) -> Iterator[None]:
     """Multiply the weight of every active adapter inside the block; what it was comes back, even from 0."""
     if scale == 1.0:
         yield
@@ -354,4 +374,4 @@ def _check_config(config: Any) -> None:
 
 @cache
 def _warn_of_float16() -> None:
-    log.warning("float16: text features beyond 60000 are clipped. Prefer bfloat16 or float32.")
+    logger.warning("float16: text features beyond 60000 are clipped. Prefer bfloat16 or float32.")

@@ -20,7 +20,7 @@ from lens.errors import SettingError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from lens.models.text_encoder import BlockFeatures
+    from lens.models.text_encoder import HiddenStateExtractor
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ DEVELOPER_INSTRUCTIONS = (
 )
 THINKING = "Need to generate one image according to the description."
 
-SYSTEM = (
+SYSTEM_MESSAGE = (
     "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
     "Knowledge cutoff: 2024-06\nCurrent date: {date}\n\nReasoning: medium\n\n"
     "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
@@ -43,11 +43,11 @@ USER_OPEN, CLOSE = "<|start|>user<|message|>", "<|end|>"
 ANALYSIS_OPEN = "<|start|>assistant<|channel|>analysis<|message|>"
 FINAL_OPEN = "<|start|>assistant<|channel|>final<|message|>"
 
-PREAMBLE = SYSTEM + DEVELOPER_OPEN + DEVELOPER_INSTRUCTIONS + DEVELOPER_CLOSE + USER_OPEN
+PREAMBLE = SYSTEM_MESSAGE + DEVELOPER_OPEN + DEVELOPER_INSTRUCTIONS + DEVELOPER_CLOSE + USER_OPEN
 """All that comes before the prompt, the date left open."""
 SCAFFOLD = CLOSE + ANALYSIS_OPEN + THINKING + CLOSE + FINAL_OPEN
 """All that comes after it."""
-CONTROL_TOKENS = ("<|start|>", "<|message|>", "<|channel|>", "<|end|>")
+HARMONY_CONTROL_TOKENS = ("<|start|>", "<|message|>", "<|channel|>", "<|end|>")
 """Those that the two are built with."""
 
 
@@ -61,7 +61,7 @@ class ChatFormat(NamedTuple):
     control_tokens: tuple[str, ...]
 
 
-HARMONY = ChatFormat(PREAMBLE, SCAFFOLD, CONTROL_TOKENS)
+HARMONY = ChatFormat(PREAMBLE, SCAFFOLD, HARMONY_CONTROL_TOKENS)
 CHATML = ChatFormat(
     f"<|im_start|>system\n{DEVELOPER_INSTRUCTIONS}<|im_end|>\n<|im_start|>user\n",
     f"<|im_end|>\n<|im_start|>assistant\n<think>\n{THINKING}\n</think>\n\n",
@@ -69,7 +69,7 @@ CHATML = ChatFormat(
 )
 """The same conversation for Qwen3, by its own chat template."""
 
-Progress = Callable[[int, int], None]
+CountProgressCallback = Callable[[int, int], None]
 """Called with (prompts done, prompts in all); whatever it raises stops the work."""
 
 
@@ -80,7 +80,7 @@ class TokenizedPrompts(NamedTuple):
     """(B, P+T) token ids."""
     attention_mask: Tensor
     """(B, P+T) integers, 1 = real token."""
-    num_preamble: int
+    num_preamble_tokens: int
     """P, the tokens before the prompt's first one; the same for every prompt."""
 
 
@@ -144,15 +144,15 @@ class PromptTemplate:
 
 
 def encode_prompts(
-    encoder: "BlockFeatures",
+    encoder: "HiddenStateExtractor",
     tokenizer: "PreTrainedTokenizerFast",
     prompts: Sequence[str],
     layers: Sequence[int],
     max_sequence_length: int = 512,
     *,
-    prompts_per_pass: int = 1,
+    batch_size: int = 1,
     date: str = PINNED_DATE,
-    on_progress: Progress | None = None,
+    on_progress: CountProgressCallback | None = None,
 ) -> tuple[list[Tensor], Tensor]:
     """Return the text features of prompts, from each prompt's first token on, and which tokens are real.
 
@@ -164,21 +164,21 @@ def encode_prompts(
     template = PromptTemplate(tokenizer, date)
     distinct = list(dict.fromkeys(prompts))
     features_of: dict[str, list[Tensor]] = {}
-    for start in range(0, len(distinct), prompts_per_pass):
-        some = distinct[start : start + prompts_per_pass]
+    for start in range(0, len(distinct), batch_size):
+        some = distinct[start : start + batch_size]
         batch = template.tokenize(some, max_sequence_length)
         captured = encoder.text_features(
             batch.input_ids, batch.attention_mask, layers
         )  # each (b, P+T, hidden)
         for row, prompt in enumerate(some):
             stop = int(batch.attention_mask[row].sum())
-            features_of[prompt] = [feature[row, batch.num_preamble : stop] for feature in captured]
+            features_of[prompt] = [feature[row, batch.num_preamble_tokens : stop] for feature in captured]
         if on_progress is not None:
             on_progress(len(features_of), len(distinct))
     return pad_features([features_of[prompt] for prompt in prompts])
 
 
-class PromptReader:
+class PromptEncoder:
     """Reads prompts one at a time, after a preamble that it has read once.
 
     Features are those of `encode_prompts` up to rounding: the same sums, split another way.
@@ -186,7 +186,7 @@ class PromptReader:
 
     def __init__(
         self,
-        encoder: "BlockFeatures",
+        encoder: "HiddenStateExtractor",
         tokenizer: "PreTrainedTokenizerFast",
         layers: Sequence[int],
         max_sequence_length: int = 512,
@@ -194,16 +194,18 @@ class PromptReader:
     ):
         self._encoder, self._layers, self._max_length = encoder, layers, max_sequence_length
         self._template = PromptTemplate(tokenizer, date)
-        self._preamble = encoder.read(torch.tensor([self._template.preamble_ids]), layers)
+        self._preamble_cache = encoder.prefill(torch.tensor([self._template.preamble_ids]), layers)
 
-    def features(self, prompt: str) -> list[Tensor]:
+    def encode(self, prompt: str) -> list[Tensor]:
         """Return the text features of a prompt, from its first token on.
 
         Shapes: one (T, hidden) a layer.
         """
         tokens = self._template.tokenize([prompt], self._max_length)
-        ids = tokens.input_ids[:, tokens.num_preamble :]  # (1, T)
-        return [layer[0] for layer in self._encoder.text_features(ids, None, self._layers, self._preamble)]
+        ids = tokens.input_ids[:, tokens.num_preamble_tokens :]  # (1, T)
+        return [
+            layer[0] for layer in self._encoder.text_features(ids, None, self._layers, self._preamble_cache)
+        ]
 
 
 def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
@@ -213,15 +215,15 @@ def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor
     """
     lengths = torch.tensor([row[0].shape[0] for row in rows])  # (B,)
     longest = int(lengths.max())
-    batch = [torch.stack([_padded(one, longest) for one in layer]) for layer in zip(*rows, strict=True)]
+    batch = [torch.stack([_pad_right(one, longest) for one in layer]) for layer in zip(*rows, strict=True)]
     return batch, (torch.arange(longest) < lengths[:, None]).to(batch[0].device)
 
 
-def _padded(feature: Tensor, length: int) -> Tensor:
+def _pad_right(feature: Tensor, length: int) -> Tensor:
     return functional.pad(feature, (0, 0, 0, length - feature.shape[0]))  # (T, hidden)
 
 
-def no_text(like: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+def empty_prompt_embeds(like: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return what stands for no text at all: zero features and a mask all False, shaped as other features.
 
     Shapes: one (B, T, hidden) a layer -> the same, and a bool mask (B, T).
@@ -242,7 +244,7 @@ def conversation(prompt: str) -> list[dict[str, str]]:
 
 def chat_template(date: str = PINNED_DATE) -> str:
     """Return a chat template (Jinja) that renders `conversation` to the bytes of this module's strings."""
-    head, tail = (json.dumps(part) for part in SYSTEM.split("{date}"))
+    head, tail = (json.dumps(part) for part in SYSTEM_MESSAGE.split("{date}"))
     text = {name: json.dumps(value) for name, value in (
         ("developer", DEVELOPER_OPEN), ("instructed", DEVELOPER_CLOSE), ("user", USER_OPEN), ("close", CLOSE),
         ("analysis", ANALYSIS_OPEN), ("final", FINAL_OPEN),

@@ -2,8 +2,8 @@
 
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from lens.models.text_encoder import BlockFeatures
+from lens.models.text_encoder import HiddenStateExtractor
 
 
-class LensQwen3Encoder(BlockFeatures, Qwen3ForCausalLM):
+class LensQwen3Encoder(HiddenStateExtractor, Qwen3ForCausalLM):
     """Qwen3 with its inner features exposed; folders are read as Qwen published them."""

@@ -118,7 +118,7 @@ def vae_shapes(config: Mapping[str, Any]) -> Shapes:
             _resnet(shapes, f"encoder.down_blocks.{i}.resnets.{j}", before if j == 0 else after, after)
         if i < len(down) - 1:
             _conv(shapes, f"encoder.down_blocks.{i}.downsamplers.0.conv", after, after)
-    _middle(shapes, "encoder", down[-1])
+    _mid_block(shapes, "encoder", down[-1])
     _conv(shapes, "encoder.conv_out", down[-1], 2 * latent)
     _conv(shapes, "decoder.conv_in", latent, up[0])
     for i, (before, after) in enumerate(zip([up[0], *up[:-1]], up, strict=True)):
@@ -126,7 +126,7 @@ def vae_shapes(config: Mapping[str, Any]) -> Shapes:
             _resnet(shapes, f"decoder.up_blocks.{i}.resnets.{j}", before if j == 0 else after, after)
         if i < len(up) - 1:
             _conv(shapes, f"decoder.up_blocks.{i}.upsamplers.0.conv", after, after)
-    _middle(shapes, "decoder", up[0], last=up[-1])
+    _mid_block(shapes, "decoder", up[0], last=up[-1])
     _conv(shapes, "decoder.conv_out", up[-1], config.get("out_channels", 3))
     _conv(shapes, "quant_conv", 2 * latent, 2 * latent, kernel=1)
     _conv(shapes, "post_quant_conv", latent, latent, kernel=1)
@@ -138,7 +138,7 @@ def vae_shapes(config: Mapping[str, Any]) -> Shapes:
     }
 
 
-def _middle(shapes: Shapes, half: str, width: int, last: int | None = None) -> None:
+def _mid_block(shapes: Shapes, half: str, width: int, last: int | None = None) -> None:
     _norm(shapes, f"{half}.mid_block.attentions.0.group_norm", width)
     for name in ("to_q", "to_k", "to_v", "to_out.0"):
         _linear(shapes, f"{half}.mid_block.attentions.0.{name}", width, width)

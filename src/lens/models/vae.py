@@ -18,13 +18,13 @@ from lens.errors import SettingError, ShapeError
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 
-Progress = Callable[[int, int], None]
+CountProgressCallback = Callable[[int, int], None]
 """Called with (tiles done, tiles in all); whatever it raises stops the work."""
 
 TILE_OVERLAP = 0.25
 """Share of a tile's side that it has in common with its neighbour, where the two are blended."""
 
-MIN_WEIGHT = 1e-4
+MIN_BLEND_WEIGHT = 1e-4
 """Keeps every pixel's sum of weights above zero."""
 
 
@@ -37,21 +37,21 @@ def encode_pixels(
     Units: pixels in [-1, 1].
     Raises: ShapeError unless both sides divide by the patch of pixels behind one latent cell.
     """
-    cell_px = pixels_per_cell(vae)
+    cell_px = spatial_compression_ratio(vae)
     if pixels.ndim != 4 or pixels.shape[-2] % cell_px or pixels.shape[-1] % cell_px:
         raise ShapeError(
             f"Pixels are {tuple(pixels.shape)}, but need (B, 3, H, W) with sides divisible by {cell_px}."
         )
     posterior = vae.encode(pixels.to(vae.dtype)).latent_dist  # type: ignore[union-attr]
     latents = posterior.mode() if generator is None else posterior.sample(generator=generator)
-    return normalise(vae, patchify(latents))  # (B, 4c, h, w)
+    return normalize_latents(vae, patchify(latents))  # (B, 4c, h, w)
 
 
 def decode_latents(
     vae: "AutoencoderKLFlux2",
     latents: Tensor,
     tile_px: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: CountProgressCallback | None = None,
 ) -> Tensor:
     """Return the pixels of normalised latents, each picture by itself so that none depends on its batch.
 
@@ -59,10 +59,10 @@ def decode_latents(
     Units: pixels in [-1, 1], clamped; tile_px is the side of a square tile, None decodes in one piece.
     Raises: SettingError for a tile that is not a multiple of a latent cell or too small to overlap.
     """
-    cell_px = pixels_per_cell(vae)
+    cell_px = spatial_compression_ratio(vae)
     tiles = _tiles(latents.shape[-2], latents.shape[-1], _tile_cells(tile_px, cell_px))
-    grid = unpatchify(denormalise(vae, latents)).to(vae.dtype)  # (B, c, 2h, 2w)
-    pictures = []
+    grid = unpatchify(denormalize_latents(vae, latents)).to(vae.dtype)  # (B, c, 2h, 2w)
+    images = []
     for index, one in enumerate(grid.split(1)):
         done = index * len(tiles)
 
@@ -70,11 +70,11 @@ def decode_latents(
             if on_progress is not None:
                 on_progress(done + tiles_done, len(grid) * len(tiles))
 
-        pictures.append(_decode_one(vae, one, tiles, cell_px, report))
-    return torch.cat(pictures).clamp(-1, 1)  # (B, 3, 16h, 16w)
+        images.append(_decode_image(vae, one, tiles, cell_px, report))
+    return torch.cat(images).clamp(-1, 1)  # (B, 3, 16h, 16w)
 
 
-def normalise(vae: "AutoencoderKLFlux2", patches: Tensor) -> Tensor:
+def normalize_latents(vae: "AutoencoderKLFlux2", patches: Tensor) -> Tensor:
     """Return patched latents at about zero mean and unit variance, by the autoencoder's own statistics.
 
     Shapes: (B, 4c, h, w) -> (B, 4c, h, w).
@@ -83,7 +83,7 @@ def normalise(vae: "AutoencoderKLFlux2", patches: Tensor) -> Tensor:
     return (patches - mean) / std
 
 
-def denormalise(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
+def denormalize_latents(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
     """Undo `normalise`.
 
     Shapes: (B, 4c, h, w) -> (B, 4c, h, w).
@@ -92,7 +92,7 @@ def denormalise(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
     return latents * std + mean
 
 
-def pixels_per_cell(vae: "AutoencoderKLFlux2") -> int:
+def spatial_compression_ratio(vae: "AutoencoderKLFlux2") -> int:
     """Return the side of the square of pixels behind one latent cell: 16 for FLUX.2."""
     return 2 ** (len(vae.config.block_out_channels) - 1) * vae.config.patch_size[0]  # type: ignore[attr-defined]
 
@@ -116,10 +116,10 @@ class _Tile(NamedTuple):
     left: int
     bottom: int
     right: int
-    shared_top: int
-    shared_left: int
-    shared_bottom: int
-    shared_right: int
+    overlap_top: int
+    overlap_left: int
+    overlap_bottom: int
+    overlap_right: int
 
 
 def _tile_cells(tile_px: int | None, cell_px: int) -> int | None:
@@ -134,12 +134,12 @@ def _tiles(height: int, width: int, side: int | None) -> list[_Tile]:
     """Return tiles that cover a grid of latent cells; each overlaps its neighbours."""
     return [
         _Tile(top, left, bottom, right, above, before, below, after)
-        for top, bottom, above, below in _spans(height, side)
-        for left, right, before, after in _spans(width, side)
+        for top, bottom, above, below in _tile_spans(height, side)
+        for left, right, before, after in _tile_spans(width, side)
     ]
 
 
-def _spans(length: int, side: int | None) -> Iterator[tuple[int, int, int, int]]:
+def _tile_spans(length: int, side: int | None) -> Iterator[tuple[int, int, int, int]]:
     """Yield (start, stop, cells shared with the one before, cells shared with the one after)."""
     if side is None or length <= side:
         yield 0, length, 0, 0
@@ -152,47 +152,49 @@ def _spans(length: int, side: int | None) -> Iterator[tuple[int, int, int, int]]
         yield start, start + side, before, after
 
 
-def _decode_one(
+def _decode_image(
     vae: "AutoencoderKLFlux2", grid: Tensor, tiles: list[_Tile], cell_px: int, report: Callable[[int], None]
 ) -> Tensor:
     if len(tiles) == 1:
-        picture = vae.decode(grid).sample  # type: ignore[union-attr]
+        image = vae.decode(grid).sample  # type: ignore[union-attr]
         report(1)
-        return picture
+        return image
     patch = vae.config.patch_size[0]  # type: ignore[attr-defined]
     height, width = (side // patch * cell_px for side in grid.shape[-2:])
-    picture = torch.zeros(1, vae.config.out_channels, height, width, device=grid.device)  # type: ignore[attr-defined]
+    image = torch.zeros(1, vae.config.out_channels, height, width, device=grid.device)  # type: ignore[attr-defined]
     weights = torch.zeros(1, 1, height, width, device=grid.device)
     for index, tile in enumerate(tiles):
         cells = grid[:, :, tile.top * patch : tile.bottom * patch, tile.left * patch : tile.right * patch]
         pixels = vae.decode(cells).sample.float()  # type: ignore[union-attr]
-        rows = _ramp(pixels.shape[-2], tile.shared_top * cell_px, tile.shared_bottom * cell_px, pixels.device)
-        columns = _ramp(
-            pixels.shape[-1], tile.shared_left * cell_px, tile.shared_right * cell_px, pixels.device
+        rows = _blend_weights(
+            pixels.shape[-2], tile.overlap_top * cell_px, tile.overlap_bottom * cell_px, pixels.device
+        )
+        columns = _blend_weights(
+            pixels.shape[-1], tile.overlap_left * cell_px, tile.overlap_right * cell_px, pixels.device
         )
         weight = rows[:, None] * columns[None, :]  # (tile H, tile W)
-        there = (
+        region = (
             ...,
             slice(tile.top * cell_px, tile.bottom * cell_px),
             slice(tile.left * cell_px, tile.right * cell_px),
         )
-        picture[there] += pixels * weight
-        weights[there] += weight
+        image[region] += pixels * weight
+        weights[region] += weight
         report(index + 1)
-    return (picture / weights).to(grid.dtype)
+    return (image / weights).to(grid.dtype)
 
 
-def _ramp(length: int, rise: int, fall: int, device: torch.device) -> Tensor:
+def _blend_weights(length: int, rise: int, fall: int, device: torch.device) -> Tensor:
     """Return weights that rise over the pixels shared with the tile before and fall over those shared after.
 
     Only the middle half of what is shared is blended: at a tile's very border its padding shows.
     """
     weights = torch.ones(length, device=device)  # (length,)
-    weights[:rise] *= _slope(rise, device)
-    weights[length - fall :] *= _slope(fall, device).flip(0)
+    weights[:rise] *= _linear_ramp(rise, device)
+    weights[length - fall :] *= _linear_ramp(fall, device).flip(0)
     return weights
 
 
-def _slope(shared: int, device: torch.device) -> Tensor:
-    line = (torch.arange(shared, device=device) + 0.5) / max(shared, 1)  # (shared,)
-    return (2 * line - 0.5).clamp(MIN_WEIGHT, 1)
+def _linear_ramp(overlap: int, device: torch.device) -> Tensor:
+    line = (torch.arange(overlap, device=device) + 0.5) / max(overlap, 1)  # (shared,)
+    return (2 * line - 0.5).clamp(MIN_BLEND_WEIGHT, 1)

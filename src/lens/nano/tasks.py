@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from lens.errors import SettingError
-from lens.nano.world.caption_grammar import Mention, brief_caption, dense_caption
-from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
 from lens.nano.world.scenes import (
     RELATIONS,
-    Expected,
-    Group,
+    ObjectGroup,
     Scene,
-    arrange,
+    SceneSpec,
+    arrange_scene,
     held_out_combinations,
     random_scene,
 )
@@ -32,10 +32,10 @@ DENSE_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class World:
+class WorldConfig:
     """What there is to see, and how it is told: smaller worlds and other captions are for experiments."""
 
-    things: tuple[str, ...] = tuple(THINGS)
+    class_names: tuple[str, ...] = tuple(OBJECT_CLASSES)
     dense_share: float = DENSE_SHARE
 
     @classmethod
@@ -44,24 +44,32 @@ class World:
 
         Raises: SettingError for more things than there are, or too few to put three into a picture.
         """
-        if num_things and not 4 <= num_things <= len(THINGS):
-            raise SettingError("num_things", num_things, f"0, for all, or a number from 4 to {len(THINGS)}")
-        places = np.linspace(0, len(THINGS) - 1, num_things or len(THINGS)).round().astype(int)
-        return cls(tuple(tuple(THINGS)[place] for place in places), dense_share)
+        if num_things and not 4 <= num_things <= len(OBJECT_CLASSES):
+            raise SettingError(
+                "num_things", num_things, f"0, for all, or a number from 4 to {len(OBJECT_CLASSES)}"
+            )
+        places = (
+            np.linspace(0, len(OBJECT_CLASSES) - 1, num_things or len(OBJECT_CLASSES)).round().astype(int)
+        )
+        return cls(tuple(tuple(OBJECT_CLASSES)[place] for place in places), dense_share)
 
 
-WHOLE = World()
+FULL_WORLD = WorldConfig()
 
 
 class TaskPrompt(NamedTuple):
     """A prompt and what its picture must show."""
 
     prompt: str
-    expected: Expected
+    spec: SceneSpec
 
 
 def task_prompts(
-    task: str, count: int, seed: int = 0, world: World = WHOLE, style: Literal["brief", "dense"] = "brief"
+    task: str,
+    num_prompts: int,
+    seed: int = 0,
+    world: WorldConfig = FULL_WORLD,
+    style: Literal["brief", "dense"] = "brief",
 ) -> list[TaskPrompt]:
     """Return distinct prompts of a task, fixed by the seed; a longer list begins with the shorter one.
 
@@ -75,43 +83,43 @@ def task_prompts(
         [seed, int.from_bytes(hashlib.blake2b(task.encode(), digest_size=4).digest(), "big")]
     )
     prompts: dict[str, TaskPrompt] = {}
-    contents = _contents(task, rng, world.things)
-    while len(prompts) < count:
-        found = next(contents, None)
-        if found is None:
+    contents = _held_out_contents(task, rng, world.class_names)
+    while len(prompts) < num_prompts:
+        candidate = next(contents, None)
+        if candidate is None:
             needs = f"more of them, for too few prompts of the task {task} are held out"
-            raise SettingError("num_things", len(world.things), needs)
-        groups, relation, background = found
-        expected = Expected(groups, background, ((0, relation, 1),) if relation else ())
-        scene = arrange(rng, groups, background or "white", relation, 128, 128)
-        mention = Mention(background is not None, relation is not None, detail=False)
+            raise SettingError("num_things", len(world.class_names), needs)
+        groups, relation, background = candidate
+        spec = SceneSpec(groups, background, ((0, relation, 1),) if relation else ())
+        scene = arrange_scene(rng, groups, background or "white", relation, 128, 128)
+        content = CaptionContent(background is not None, relation is not None, detail=False)
         is_brief = style == "brief"
-        prompt = brief_caption(scene, rng, "test", mention) if is_brief else dense_caption(scene, rng, "test")
-        prompts.setdefault(prompt, TaskPrompt(prompt, expected))
+        prompt = brief_caption(scene, rng, "test", content) if is_brief else dense_caption(scene, rng, "test")
+        prompts.setdefault(prompt, TaskPrompt(prompt, spec))
     return list(prompts.values())
 
 
 def task_scene(task_prompt: TaskPrompt, rng: np.random.Generator, height_px: int, width_px: int) -> Scene:
     """Return a scene that a prompt describes."""
-    expected = task_prompt.expected
-    background = expected.background or str(rng.choice(list(COLOURS)))
-    relation = expected.relations[0][1] if expected.relations else None
-    return arrange(rng, expected.groups, background, relation, height_px, width_px)
+    spec = task_prompt.spec
+    background = spec.background or str(rng.choice(list(COLOURS)))
+    relation = spec.relations[0][1] if spec.relations else None
+    return arrange_scene(rng, spec.groups, background, relation, height_px, width_px)
 
 
 def training_example(
-    seed: int, index: int, height_px: int, width_px: int, world: World = WHOLE
+    seed: int, index: int, height_px: int, width_px: int, world: WorldConfig = FULL_WORLD
 ) -> tuple[Scene, str]:
     """Return one scene and its caption: the same for the same numbers, in any order of asking."""
     rng = np.random.default_rng([seed, index])
-    scene = random_scene(rng, height_px, width_px, things=world.things)
+    scene = random_scene(rng, height_px, width_px, class_names=world.class_names)
     caption = dense_caption if rng.random() < world.dense_share else brief_caption
     return scene, caption(scene, rng)
 
 
-def _contents(
+def _held_out_contents(
     task: str, rng: np.random.Generator, names: tuple[str, ...]
-) -> Iterator[tuple[tuple[Group, ...], str | None, str | None]]:
+) -> Iterator[tuple[tuple[ObjectGroup, ...], str | None, str | None]]:
     """Yield groups, relation and background of one held-out prompt after another."""
     order = rng.permutation(len(names))
     for turn in range(100_000):

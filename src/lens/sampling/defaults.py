@@ -21,17 +21,17 @@ class SamplingDefaults(NamedTuple):
     base_resolution: int
 
 
-VARIANTS = {
+VARIANT_DEFAULTS = {
     model.variant: SamplingDefaults(model.num_inference_steps, model.guidance_scale, model.base_resolution)
     for model in KNOWN_MODELS.values()
 }
 _VARIANT_IN_NAME = re.compile(r"lens[-_. ]?(?:(nano)[-_. ]?)?(turbo|base)?", re.IGNORECASE)
 
 
-def variant_of(name: str | None) -> str:
+def variant_from_name(name: str | None) -> str:
     """Return the variant that a folder's or a repository's name speaks of; "lens" where it names no other."""
-    found = ["-".join(filter(None, words)).lower() for words in _VARIANT_IN_NAME.findall(str(name or ""))]
-    return next(filter(None, reversed(found)), "lens")
+    variants = ["-".join(filter(None, words)).lower() for words in _VARIANT_IN_NAME.findall(str(name or ""))]
+    return next(filter(None, reversed(variants)), "lens")
 
 
 def folder_defaults(folder: Path, name: str) -> SamplingDefaults:
@@ -39,7 +39,7 @@ def folder_defaults(folder: Path, name: str) -> SamplingDefaults:
     index = read_json(folder / "model_index.json")
     stated = (index.get(f"default_{key}") for key in ("steps", "guidance", "base_resolution"))
     known = known_model(name)
-    variant = index.get("lens_variant") or (known.variant if known else variant_of(str(folder)))
+    variant = index.get("lens_variant") or (known.variant if known else variant_from_name(str(folder)))
     return sampling_defaults(variant, *stated)
 
 
@@ -50,11 +50,11 @@ def sampling_defaults(
 
     Raises: SettingError for a variant that is not in the table.
     """
-    if variant not in VARIANTS:
+    if variant not in VARIANT_DEFAULTS:
         raise SettingError(
-            "lens_variant", variant, f"one of {', '.join(VARIANTS)}", "It stands in model_index.json."
+            "lens_variant", variant, f"one of {', '.join(VARIANT_DEFAULTS)}", "It stands in model_index.json."
         )
-    known = VARIANTS[variant]
+    known = VARIANT_DEFAULTS[variant]
     return SamplingDefaults(
         known.num_inference_steps if steps is None else steps,
         known.guidance_scale if guidance is None else guidance,

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate
-from lens.core.guidance import guided_velocity
-from lens.sampling.prompt_embeds import TextBatch
+from lens.core.guidance import cfg_norm_rescaled
+from lens.sampling.prompt_embeds import PromptEmbeds
 
 
-def predicted_velocity(
+def predict_velocity(
     denoiser: Any,
     x: Tensor,
     sigma: float,
-    text: TextBatch,
-    cells: tuple[int, int],
+    text: PromptEmbeds,
+    latent_size: tuple[int, int],
     attention_kwargs: dict | None,
 ) -> Tensor:
     """Return the denoiser's velocity at x, in float32 whatever the denoiser computes in.
@@ -27,25 +27,25 @@ def predicted_velocity(
     Shapes: x (B, I, C), cells (h, w) -> (B, I, C).
     """
     velocity = denoiser(
-        hidden_states=x.to(working_dtype(denoiser)),
+        hidden_states=x.to(compute_dtype(denoiser)),
         encoder_hidden_states=text.features,
         encoder_hidden_states_mask=text.mask,
         timestep=torch.full((len(x),), sigma, dtype=torch.float32, device=x.device),
-        img_shapes=[(1, *cells)],
+        img_shapes=[(1, *latent_size)],
         attention_kwargs=attention_kwargs,
         return_dict=False,
     )[0]
     return velocity.float()
 
 
-def guided_prediction(
+def predict_velocity_cfg(
     denoiser: Any,
     x: Tensor,
     sigma: float,
-    cond: TextBatch,
-    uncond: TextBatch,
-    scale: float,
-    cells: tuple[int, int],
+    cond: PromptEmbeds,
+    uncond: PromptEmbeds,
+    guidance_scale: float,
+    latent_size: tuple[int, int],
     attention_kwargs: dict | None = None,
 ) -> Tensor:
     """Return the velocity led from `uncond` towards `cond` and beyond; at scale 1 only `cond` is computed.
@@ -55,20 +55,20 @@ def guided_prediction(
 
     Shapes: x (B, I, C) -> (B, I, C), float32.
     """
-    towards = predicted_velocity(denoiser, x, sigma, cond, cells, attention_kwargs)
-    if scale == 1:
-        return towards
-    away = predicted_velocity(denoiser, x, sigma, uncond, cells, attention_kwargs)
-    return guided_velocity(towards, away, scale)
+    cond_velocity = predict_velocity(denoiser, x, sigma, cond, latent_size, attention_kwargs)
+    if guidance_scale == 1:
+        return cond_velocity
+    uncond_velocity = predict_velocity(denoiser, x, sigma, uncond, latent_size, attention_kwargs)
+    return cfg_norm_rescaled(cond_velocity, uncond_velocity, guidance_scale)
 
 
-def working_dtype(denoiser: Any) -> torch.dtype:
+def compute_dtype(denoiser: Any) -> torch.dtype:
     """Return the dtype that the denoiser computes in; packed weights (float8, integers) go with bfloat16."""
     dtype = denoiser.dtype
     return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else torch.bfloat16
 
 
-def runs_on(module: Any) -> torch.device:
+def execution_device(module: Any) -> torch.device:
     """Return the device that a module computes on, which is not where its weights are while offloaded."""
     for part in module.modules() if hasattr(module, "_hf_hook") else ():
         hooked = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
@@ -84,20 +84,20 @@ def runs_on(module: Any) -> torch.device:
     return module.device
 
 
-class Known(NamedTuple):
+class InpaintContext(NamedTuple):
     """The part of pictures that inpainting keeps."""
 
     clean: Tensor
     """(B, I, C) latents of the pictures."""
     noise: Tensor
     """(B, I, C) the noise that sampling started from: one straight path for each picture."""
-    redraw: Tensor
+    redraw_mask: Tensor
     """(B, I, 1) True where cells are redrawn, False where they are kept."""
 
-    def put_back(self, x: Tensor, sigma: float) -> Tensor:
+    def blend_known(self, x: Tensor, sigma: float) -> Tensor:
         """Return x with the kept cells on their own path at this noise level.
 
         Shapes: (B, I, C) -> (B, I, C).
         """
         t = torch.full((len(x),), sigma, device=x.device)
-        return torch.where(self.redraw, x, interpolate(self.clean, self.noise, t))
+        return torch.where(self.redraw_mask, x, interpolate(self.clean, self.noise, t))

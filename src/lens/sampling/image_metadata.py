@@ -23,15 +23,15 @@ from pydantic import Field
 from lens.config import Settings
 from lens.errors import LensError, SettingError
 
-FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG"},
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "webp": {"format": "WEBP", "quality": 95, "method": 4},
 }
-CHUNK = "lens"
+METADATA_CHUNK = "lens"
 XMP_CHUNK = "XML:com.adobe.xmp"
-REPORTED_VERSIONS = {
+REPORTED_DISTRIBUTIONS = {
     "lens": "lens-t2i",
     "torch": "torch",
     "diffusers": "diffusers",
@@ -39,23 +39,23 @@ REPORTED_VERSIONS = {
 }
 """What is reported, and the distribution it is in."""
 ASCII_COMMENT = b"ASCII\0\0\0"  # EXIF's marker of the character set that follows in a UserComment
-LONGEST_SLUG = 60
+MAX_SLUG_BYTES = 60
 
 
-class FileUsed(Settings):
+class FileRecord(Settings):
     """A file that went into a picture, held to its content."""
 
     path: str
     sha256: str
 
 
-class LoraUsed(FileUsed):
+class LoraRecord(FileRecord):
     """A LoRA file and the weight it was applied with."""
 
     weight: float = 1.0
 
 
-class PictureSettings(Settings):
+class ImageMetadata(Settings):
     """Everything that decides a picture's pixels, and the versions that drew it."""
 
     prompt: str
@@ -70,9 +70,9 @@ class PictureSettings(Settings):
     """Name or folder, as it was asked for."""
     model_hash: str
     """SHA-256 over all files of the model; see `content_hash`."""
-    loras: tuple[LoraUsed, ...] = ()
-    init_image: FileUsed | None = None
-    mask: FileUsed | None = None
+    loras: tuple[LoraRecord, ...] = ()
+    init_image: FileRecord | None = None
+    mask: FileRecord | None = None
     strength: float | None = None
     dtype: str
     device: str
@@ -83,7 +83,7 @@ class PictureSettings(Settings):
 
     def parameters(self) -> str:
         """Return the settings as the lines that picture viewers of this field show and parse."""
-        facts = {
+        fields = {
             "Steps": self.steps,
             "Sampler": self.solver,
             "CFG scale": self.guidance,
@@ -93,27 +93,27 @@ class PictureSettings(Settings):
             "Model hash": self.model_hash[:10],
         }
         if self.loras:
-            facts["Loras"] = " ".join(f"{Path(lora.path).name}:{lora.weight:g}" for lora in self.loras)
+            fields["Loras"] = " ".join(f"{Path(lora.path).name}:{lora.weight:g}" for lora in self.loras)
         if self.init_image:
-            facts |= {"Init image": Path(self.init_image.path).name, "Denoising strength": self.strength}
+            fields |= {"Init image": Path(self.init_image.path).name, "Denoising strength": self.strength}
         if self.mask:
-            facts["Mask"] = Path(self.mask.path).name
-        facts["Version"] = f"lens {self.versions.get('lens', 'unknown')}"
+            fields["Mask"] = Path(self.mask.path).name
+        fields["Version"] = f"lens {self.versions.get('lens', 'unknown')}"
         lines = [self.prompt, f"Negative prompt: {self.negative_prompt}" if self.negative_prompt else ""]
         return "\n".join(
-            [*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in facts.items())]
+            [*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in fields.items())]
         )
 
 
-def versions_here() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Return the versions of what draws on this machine."""
-    return {name: version(distribution) for name, distribution in REPORTED_VERSIONS.items()}
+    return {name: version(distribution) for name, distribution in REPORTED_DISTRIBUTIONS.items()}
 
 
-def encode_picture(
+def encode_image_file(
     image: Image.Image,
-    settings: PictureSettings,
-    picture_format: str,
+    metadata: ImageMetadata,
+    image_format: str,
     file: BinaryIO,
     quality: int | None = None,
     xmp: str | None = None,
@@ -123,20 +123,20 @@ def encode_picture(
     `quality` is that of `jpg` and `webp`, from 0 to 100; `xmp` a packet that is stored beside the settings.
     """
     document = json.dumps(
-        settings.model_dump(mode="json", exclude_none=True)
+        metadata.model_dump(mode="json", exclude_none=True)
     )  # ASCII: \u escapes for the rest
-    options = dict(ENCODER_OPTIONS[picture_format])
-    if picture_format == "png":
+    options = dict(ENCODER_OPTIONS[image_format])
+    if image_format == "png":
         chunks = PngImagePlugin.PngInfo()
-        chunks.add_itxt(CHUNK, document)
-        chunks.add_itxt("parameters", settings.parameters())
+        chunks.add_itxt(METADATA_CHUNK, document)
+        chunks.add_itxt("parameters", metadata.parameters())
         if xmp is not None:
             chunks.add_itxt(XMP_CHUNK, xmp)
         options["pnginfo"] = chunks
     else:
         exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = settings.parameters().encode()
-        exif[ExifTags.Base.Software] = f"lens {settings.versions.get('lens', '')}".strip()
+        exif[ExifTags.Base.ImageDescription] = metadata.parameters().encode()
+        exif[ExifTags.Base.Software] = f"lens {metadata.versions.get('lens', '')}".strip()
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = ASCII_COMMENT + document.encode("ascii")
         options["exif"] = exif
         if xmp is not None:
@@ -148,28 +148,28 @@ def encode_picture(
     except ValueError as error:  # EXIF holds 64 KB
         remedy = "Write it as png, which has no limit."
         raise LensError(
-            f"The settings do not fit into a {picture_format} file ({error}). {remedy}"
+            f"The settings do not fit into a {image_format} file ({error}). {remedy}"
         ) from error
 
 
-def read_settings(path: Path) -> PictureSettings:
+def read_image_metadata(path: Path) -> ImageMetadata:
     """Return the settings a picture was drawn with.
 
     Raises: LensError where the file is no picture, carries no settings, or settings that do not read.
     """
     with open_image(path) as image:
-        document = settings_document(image)
+        document = metadata_json(image)
     if document is None:
         raise LensError(
             f"{path} carries no settings of Lens. Only files that `lens generate` wrote have them, and many "
             "programs drop them when they save a picture again."
         )
-    return parsed_settings(document, path)
+    return parse_image_metadata(document, path)
 
 
-def settings_document(image: Image.Image) -> str | None:
+def metadata_json(image: Image.Image) -> str | None:
     """Return the JSON text of the settings in an opened picture, damaged or not; None without any."""
-    document = image.info.get(CHUNK)
+    document = image.info.get(METADATA_CHUNK)
     if document is None:
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
         if isinstance(comment, bytes) and comment.startswith(ASCII_COMMENT):
@@ -177,7 +177,7 @@ def settings_document(image: Image.Image) -> str | None:
     return document
 
 
-def parsed_settings(document: str, path: Path) -> PictureSettings:
+def parse_image_metadata(document: str, path: Path) -> ImageMetadata:
     """Return the settings of a JSON text that the picture at `path` carries.
 
     Raises: LensError where they do not read.
@@ -190,7 +190,7 @@ def parsed_settings(document: str, path: Path) -> PictureSettings:
         ) from error
     if not isinstance(values, dict):
         raise LensError(f"The settings inside {path} are not a JSON object. Use another copy of it.")
-    return PictureSettings.of(values, source=f"the settings inside {path}")
+    return ImageMetadata.of(values, source=f"the settings inside {path}")
 
 
 def open_image(path: Path) -> Image.Image:
@@ -217,19 +217,19 @@ def slug(prompt: str) -> str:
     name = ""
     for word in words:
         longer = f"{name}-{word}" if name else word
-        if len(longer.encode()) > LONGEST_SLUG:
+        if len(longer.encode()) > MAX_SLUG_BYTES:
             break
         name = longer
-    first_word = words[0].encode()[:LONGEST_SLUG].decode(errors="ignore") if words else ""
+    first_word = words[0].encode()[:MAX_SLUG_BYTES].decode(errors="ignore") if words else ""
     return name or first_word or "picture"
 
 
-def write_new(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], None]) -> Path:
+def write_unique(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], None]) -> Path:
     """Write a file under a free name and return its path: stem, or stem-2, stem-3 ... where names are taken.
 
     The file appears complete or not at all, and no file is ever replaced, also when two commands race.
     """
-    with _draft(folder, write) as draft:
+    with _temporary_file(folder, write) as draft:
         for number in count(1):
             path = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
             try:
@@ -244,9 +244,9 @@ def write_new(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], 
     raise AssertionError("unreachable")
 
 
-def write_over(path: Path, write: Callable[[BinaryIO], None]) -> Path:
+def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> Path:
     """Write a file at exactly this path, in place of what is there, complete or not at all."""
-    with _draft(path.parent, write) as draft:
+    with _temporary_file(path.parent, write) as draft:
         os.replace(draft, path)
     return path
 
@@ -261,7 +261,7 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _draft(folder: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
+def _temporary_file(folder: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
     """Write a file under a hidden name; at the end of the block it is gone unless it was renamed."""
     path = folder / f".lens-{uuid4().hex}.tmp"
     try:

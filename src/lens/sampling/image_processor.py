@@ -18,11 +18,11 @@ from torch.nn import functional
 from lens.core.resolution import MAX_AREA_PX, MAX_RATIO, SIDE_STEP_PX
 from lens.errors import SettingError
 
-PictureLike = Image.Image | np.ndarray | Tensor | str | Path
+ImageInput = Image.Image | np.ndarray | Tensor | str | Path
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
-def load_pictures(image: PictureLike | Sequence[PictureLike], setting: str = "image") -> list[Image.Image]:
+def load_images(image: ImageInput | Sequence[ImageInput], setting: str = "image") -> list[Image.Image]:
     """Return RGB pictures of one or several paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
 
     Transparency is laid on white, a camera's rotation applied. Floats are in [0, 1], bytes in 0..255.
@@ -34,24 +34,24 @@ def load_pictures(image: PictureLike | Sequence[PictureLike], setting: str = "im
         image = [image]  # type: ignore[list-item]
     if not image:
         raise SettingError(setting, image, "at least one picture")
-    return [_rgb(_opened(one, setting)) for one in image]  # type: ignore[arg-type]
+    return [_to_rgb(_to_pil(one, setting)) for one in image]  # type: ignore[arg-type]
 
 
-def fit(picture: Image.Image, height: int, width: int) -> Image.Image:
+def resize_to_cover(image: Image.Image, height: int, width: int) -> Image.Image:
     """Return the picture at this size: scaled to cover it, the overhang cut evenly; untouched if it fits."""
-    if picture.size == (width, height):
-        return picture
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def size_like(picture: Image.Image, base_resolution: int) -> tuple[int, int]:
+def size_from_image(image: Image.Image, base_resolution: int) -> tuple[int, int]:
     """Return the (height, width) to draw at from a picture: its own, in steps of 16 px.
 
     Pictures beyond the model's reach come down to the area of its base, ratios beyond 1:2 and 2:1 to those.
     """
-    width, height = picture.size
-    reach = MAX_AREA_PX * (base_resolution / 1024) ** 2
-    if height * width > reach:
+    width, height = image.size
+    max_area_px = MAX_AREA_PX * (base_resolution / 1024) ** 2
+    if height * width > max_area_px:
         shrink = base_resolution / (height * width) ** 0.5
         height, width = height * shrink, width * shrink
     height, width = min(height, MAX_RATIO * width), min(width, MAX_RATIO * height)
@@ -60,16 +60,16 @@ def size_like(picture: Image.Image, base_resolution: int) -> tuple[int, int]:
     return rows * SIDE_STEP_PX, columns * SIDE_STEP_PX
 
 
-def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
     """Return pictures of one size as pixels.
 
     Shapes: -> (B, 3, H, W).
     """
-    arrays = np.stack([np.asarray(picture) for picture in pictures])  # (B, H, W, 3)
+    arrays = np.stack([np.asarray(image) for image in images])  # (B, H, W, 3)
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
 
 
-def load_masks(mask: PictureLike | Sequence[PictureLike], height: int, width: int) -> Tensor:
+def load_masks(mask: ImageInput | Sequence[ImageInput], height: int, width: int) -> Tensor:
     """Return masks at this size; white is 1 and means redraw.
 
     Shapes: -> (B, 1, H, W).
@@ -78,11 +78,11 @@ def load_masks(mask: PictureLike | Sequence[PictureLike], height: int, width: in
         mask = mask[None]  # type: ignore[assignment]
     if isinstance(mask, (np.ndarray, Tensor)) and mask.ndim == 3 and mask.shape[-1] not in (1, 3):
         mask = list(mask)
-    grey = [fit(one, height, width).convert("L") for one in load_pictures(mask, "mask_image")]
+    grey = [resize_to_cover(one, height, width).convert("L") for one in load_images(mask, "mask_image")]
     return torch.stack([torch.from_numpy(np.asarray(one).copy()) for one in grey])[:, None].float() / 255
 
 
-def cells_to_redraw(mask: Tensor, h: int, w: int) -> Tensor:
+def latent_mask(mask: Tensor, h: int, w: int) -> Tensor:
     """Return True for every latent cell that the mask touches.
 
     Shapes: (B, 1, H, W) -> (B, h*w, 1).
@@ -105,7 +105,7 @@ def to_output(pixels: Tensor, output_type: str) -> list[Image.Image] | np.ndarra
     return [Image.fromarray(one) for one in (channels_last * 255).round().to(torch.uint8).numpy()]
 
 
-def _opened(image: PictureLike, setting: str) -> Image.Image:
+def _to_pil(image: ImageInput, setting: str) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, (str, Path)):
@@ -139,10 +139,10 @@ def _from_array(array: np.ndarray, setting: str) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

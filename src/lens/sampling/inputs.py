@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 
 from lens.core.noise import draw_noise
 from lens.core.resolution import resolve_resolution
-from lens.core.schedule import sampling_sigmas, shift_mu, shift_times
+from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 from lens.errors import SettingError, ShapeError
 from lens.sampling import image_processor
-from lens.sampling.image_processor import PictureLike
+from lens.sampling.image_processor import ImageInput
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ DEFAULT_STRENGTH = 0.6
 """Noise that image-to-image starts from; with a mask it starts from pure noise."""
 
 
-class Source(NamedTuple):
+class SourceImages(NamedTuple):
     """What a picture is drawn from besides words."""
 
     height: int
@@ -35,7 +35,7 @@ class Source(NamedTuple):
     """(R, 1, H, W) 1 where they are redrawn."""
 
 
-def prompts_of(prompt: str | Sequence[str] | None, setting: str = "prompt") -> list[str]:
+def normalize_prompts(prompt: str | Sequence[str] | None, setting: str = "prompt") -> list[str]:
     """Return prompts as a list.
 
     Raises: SettingError for a prompt that is missing, empty or not text.
@@ -48,7 +48,9 @@ def prompts_of(prompt: str | Sequence[str] | None, setting: str = "prompt") -> l
     return list(prompts)
 
 
-def negatives_of(negative_prompt: str | Sequence[str] | None, num_prompts: int | None) -> list[str]:
+def normalize_negative_prompts(
+    negative_prompt: str | Sequence[str] | None, num_prompts: int | None
+) -> list[str]:
     """Return one negative prompt for each prompt; an empty one stands for no text at all.
 
     Raises: SettingError where there are several, but not one for each prompt (None: any number).
@@ -68,9 +70,9 @@ def negatives_of(negative_prompt: str | Sequence[str] | None, num_prompts: int |
     return negatives
 
 
-def without_effect(negative_prompt: str | Sequence[str] | None) -> str:
+def drop_negative_prompt(negative_prompt: str | Sequence[str] | None) -> str:
     """Return no negative prompt, and say so where there was one: without guidance it cannot act."""
-    if any(text.strip() for text in negatives_of(negative_prompt, None)):
+    if any(text.strip() for text in normalize_negative_prompts(negative_prompt, None)):
         logger.warning("negative_prompt has no effect at guidance_scale 1; it is not used.")
     return ""
 
@@ -95,22 +97,22 @@ def check_numbers(
         raise SettingError("strength", strength, "a number above 0, at most 1", "1 redraws everything.")
 
 
-def check_names(output_type: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+def check_output_names(output_type: str, tensor_inputs: Sequence[str], known: Sequence[str]) -> None:
     """Raise SettingError for an output type or a callback's tensor that there is none of."""
     if output_type not in image_processor.OUTPUT_TYPES:
         raise SettingError("output_type", output_type, f"one of {', '.join(image_processor.OUTPUT_TYPES)}")
-    unknown = [name for name in wanted if name not in known]
+    unknown = [name for name in tensor_inputs if name not in known]
     if unknown:
         raise SettingError("callback_on_step_end_tensor_inputs", unknown, f"names out of {', '.join(known)}")
 
 
-def source_of(
-    image: PictureLike | Sequence[PictureLike] | None,
-    mask_image: PictureLike | Sequence[PictureLike] | None,
+def prepare_source(
+    image: ImageInput | Sequence[ImageInput] | None,
+    mask_image: ImageInput | Sequence[ImageInput] | None,
     size: tuple[int | None, int | None, int | None, str | None],
     default_base: int,
     allow_extreme: bool = False,
-) -> Source:
+) -> SourceImages:
     """Return the size to draw at, and the pictures and masks at that size.
 
     `size` is (height, width, base resolution, aspect ratio); where all are open a picture brings its own.
@@ -118,21 +120,23 @@ def source_of(
     """
     if mask_image is not None and image is None:
         raise SettingError("mask_image", "given", "an image that it is a mask of", "Give image= too.")
-    loaded = [] if image is None else image_processor.load_pictures(image)
+    loaded = [] if image is None else image_processor.load_images(image)
     height, width, base, ratio = size
     if loaded and all(one is None for one in size):
-        height, width = image_processor.size_like(loaded[0], default_base)
+        height, width = image_processor.size_from_image(loaded[0], default_base)
     height, width = resolve_resolution(
         height, width, base, ratio, default_base=default_base, allow_extreme=allow_extreme
     )
     if not loaded:
-        return Source(height, width)
-    pixels = image_processor.to_pixels([image_processor.fit(one, height, width) for one in loaded])
+        return SourceImages(height, width)
+    pixels = image_processor.to_pixels(
+        [image_processor.resize_to_cover(one, height, width) for one in loaded]
+    )
     mask = None if mask_image is None else image_processor.load_masks(mask_image, height, width)
-    return Source(height, width, pixels, mask)
+    return SourceImages(height, width, pixels, mask)
 
 
-def sigmas_from(strength: float, num_tokens: int, num_steps: int) -> Tensor:
+def sigmas_for_strength(strength: float, num_tokens: int, num_steps: int) -> Tensor:
     """Return the noise levels from that of `strength` down to 0.
 
     In unshifted time a strength is where to start, and it takes its share of the steps: at multiples of
@@ -144,23 +148,23 @@ def sigmas_from(strength: float, num_tokens: int, num_steps: int) -> Tensor:
         return sampling_sigmas(num_tokens, num_steps)
     num_left = max(1, math.ceil(num_steps * strength - 1e-9))
     even = torch.linspace(strength, strength / num_left, num_left, dtype=torch.float64)
-    shifted = shift_times(even, shift_mu(num_tokens, num_steps))
+    shifted = shift_times(even, empirical_mu(num_tokens, num_steps))
     return torch.cat([shifted, shifted.new_zeros(1)]).float()
 
 
-def spread(rows: Tensor, num_pictures: int, setting: str) -> Tensor:
+def repeat_rows(rows: Tensor, num_images: int, setting: str) -> Tensor:
     """Return one row for each picture: one row for all, or each row for its equal share of them, in order.
 
     Shapes: (R, ...) -> (num_pictures, ...).
     Raises: SettingError unless the pictures divide evenly among the rows.
     """
-    if num_pictures % len(rows):
-        needs = f"one, or as many as there are prompts; {num_pictures} pictures are to be drawn"
+    if num_images % len(rows):
+        needs = f"one, or as many as there are prompts; {num_images} pictures are to be drawn"
         raise SettingError(setting, f"a list of {len(rows)}", needs)
-    return rows.repeat_interleave(num_pictures // len(rows), dim=0)
+    return rows.repeat_interleave(num_images // len(rows), dim=0)
 
 
-def starting_noise(
+def prepare_noise(
     shape: tuple[int, int, int],
     generator: Generator | Sequence[Generator] | None,
     latents: Tensor | None,

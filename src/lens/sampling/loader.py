@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lens.errors import SettingError
-from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, whole_folder
+from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
 from lens.models.checkpoints.reader import read_json
 from lens.models.checkpoints.registry import resolve_model
 
@@ -21,27 +21,31 @@ Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 
 
 def load_pipeline(
-    kind: type, name_or_folder: str | Path, torch_dtype: Dtypes, settings: Mapping[str, Any]
+    pipeline_class: type, name_or_folder: str | Path, torch_dtype: Dtypes, settings: Mapping[str, Any]
 ) -> Any:
     """Return a pipeline of this class for a known name, a folder or a hub id.
 
     Raises: SettingError, CheckpointError or MemoryNeedError that says what to do.
     """
-    others = dict(settings)
-    dtypes = torch_dtype if torch_dtype is not None else others.pop("dtype", None)
+    remaining = dict(settings)
+    dtypes = torch_dtype if torch_dtype is not None else remaining.pop("dtype", None)
     folder = resolve_model(
-        name_or_folder, revision=others.pop("revision", None), offline=others.pop("local_files_only", None)
+        name_or_folder,
+        revision=remaining.pop("revision", None),
+        offline=remaining.pop("local_files_only", None),
     )
-    ready = {name: others.pop(name) for name in LOADERS if name in others}
-    if others:
-        pipeline = _load_by_diffusers(kind, folder, dtypes, ready | others)
+    passed_components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
+    if remaining:
+        pipeline = _load_with_diffusers(pipeline_class, folder, dtypes, passed_components | remaining)
     else:
-        pipeline = kind(**_components(folder, dtypes, ready), **_own_settings(kind, folder))
+        pipeline = pipeline_class(
+            **_load_components(folder, dtypes, passed_components), **_init_kwargs(pipeline_class, folder)
+        )
     pipeline.register_to_config(_name_or_path=str(name_or_folder))
     return pipeline
 
 
-def dtype_of(component: str, dtypes: Dtypes) -> torch.dtype | None:
+def component_dtype(component: str, dtypes: Dtypes) -> torch.dtype | None:
     """Return the dtype asked for a component: the one for all, its own, or the "default"; None asks for none.
 
     Raises: SettingError for what is no dtype.
@@ -52,60 +56,62 @@ def dtype_of(component: str, dtypes: Dtypes) -> torch.dtype | None:
     return chosen
 
 
-def _components(folder: Path, dtypes: Dtypes, ready: Mapping[str, Any]) -> dict[str, Any]:
+def _load_components(folder: Path, dtypes: Dtypes, passed_components: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: ready[name] if name in ready else load(folder, dtype_of(name, dtypes))
-        for name, load in LOADERS.items()
+        name: passed_components[name]
+        if name in passed_components
+        else load(folder, component_dtype(name, dtypes))
+        for name, load in COMPONENT_LOADERS.items()
     }
 
 
-def _own_settings(kind: type, folder: Path) -> dict[str, Any]:
-    known = set(inspect.signature(kind).parameters) - set(LOADERS)
+def _init_kwargs(pipeline_class: type, folder: Path) -> dict[str, Any]:
+    known = set(inspect.signature(pipeline_class).parameters) - set(COMPONENT_LOADERS)
     return {name: value for name, value in read_json(folder / "model_index.json").items() if name in known}
 
 
-def _load_by_diffusers(kind: Any, folder: Path, dtypes: Dtypes, settings: dict[str, Any]) -> Any:
+def _load_with_diffusers(pipeline_class: Any, folder: Path, dtypes: Dtypes, settings: dict[str, Any]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     check_folder(folder)
-    whole, dtype = whole_folder(folder), dict(dtypes) if isinstance(dtypes, Mapping) else dtypes
-    return DiffusionPipeline.from_pretrained.__func__(kind, whole, dtype=dtype, **settings)  # type: ignore[attr-defined]
+    whole, dtype = materialize_shared(folder), dict(dtypes) if isinstance(dtypes, Mapping) else dtypes
+    return DiffusionPipeline.from_pretrained.__func__(pipeline_class, whole, dtype=dtype, **settings)  # type: ignore[attr-defined]
 
 
-def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
+def _load_scheduler(folder: Path, _: torch.dtype | None) -> Any:
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
     return FlowMatchEulerDiscreteScheduler.from_pretrained(component_folder(folder, "scheduler"))
 
 
-def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
+def _load_vae(folder: Path, dtype: torch.dtype | None) -> Any:
     from lens.models.checkpoints.vae import load_vae
 
     return load_vae(folder, dtype)
 
 
-def _text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
+def _load_text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
     from lens.models.checkpoints.text_encoder import load_text_encoder
 
     return load_text_encoder(folder, dtype or "auto")  # type: ignore[arg-type]
 
 
-def _tokenizer(folder: Path, _: torch.dtype | None) -> Any:
+def _load_tokenizer(folder: Path, _: torch.dtype | None) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(component_folder(folder, "tokenizer"))
 
 
-def _transformer(folder: Path, dtype: torch.dtype | None) -> Any:
+def _load_transformer(folder: Path, dtype: torch.dtype | None) -> Any:
     from lens.models.checkpoints.single_file import load_denoiser
 
     return load_denoiser(folder, dtype)
 
 
-LOADERS: dict[str, Callable[[Path, torch.dtype | None], Any]] = {
-    "scheduler": _scheduler,
-    "vae": _vae,
-    "text_encoder": _text_encoder,
-    "tokenizer": _tokenizer,
-    "transformer": _transformer,
+COMPONENT_LOADERS: dict[str, Callable[[Path, torch.dtype | None], Any]] = {
+    "scheduler": _load_scheduler,
+    "vae": _load_vae,
+    "text_encoder": _load_text_encoder,
+    "tokenizer": _load_tokenizer,
+    "transformer": _load_transformer,
 }

@@ -7,7 +7,7 @@ from typing import Any
 from lens.errors import SettingError
 
 
-class AdapterMethods:
+class LoraMixin:
     """Adapters of the denoiser: loaded, weighed against each other, taken off."""
 
     transformer: Any
@@ -49,9 +49,9 @@ class AdapterMethods:
         Raises: SettingError for quantised weights.
         """
         from lens.models.checkpoints.lora import fuse_loras
-        from lens.models.denoiser import adapters_weighed
+        from lens.models.denoiser import apply_lora_scale
 
-        with adapters_weighed(self.transformer, lora_scale):
+        with apply_lora_scale(self.transformer, lora_scale):
             fuse_loras(self.transformer)
 
     def unfuse_lora(self) -> None:

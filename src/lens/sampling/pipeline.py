@@ -20,21 +20,21 @@ from torch import Generator, Tensor
 
 from lens.core.flow import interpolate
 from lens.core.latents import pack_latents, unpack_latents
-from lens.errors import Cancelled, SettingError
+from lens.errors import GenerationCancelledError, SettingError
 from lens.models.prompt_template import encode_prompts
-from lens.models.vae import decode_latents, encode_pixels, pixels_per_cell
+from lens.models.vae import decode_latents, encode_pixels, spatial_compression_ratio
 from lens.sampling import image_processor, inputs
-from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_of
-from lens.sampling.guided_denoiser import Known, guided_prediction, runs_on
-from lens.sampling.image_processor import PictureLike
+from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_from_name
+from lens.sampling.guided_denoiser import InpaintContext, execution_device, predict_velocity_cfg
+from lens.sampling.image_processor import ImageInput
 from lens.sampling.loader import load_pipeline
-from lens.sampling.lora_mixin import AdapterMethods
-from lens.sampling.prompt_embeds import TextBatch, ready_batch
-from lens.sampling.solvers import Solver, solver_named
+from lens.sampling.lora_mixin import LoraMixin
+from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
+from lens.sampling.solvers import Solver, get_solver
 
-OnProgress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with (stage, done, total): "encoding", "denoising" or "decoding". What it raises stops the call."""
-OnStepEnd = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
+StepEndCallback = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 """diffusers' callback: (pipeline, step, time x 1000, tensors asked for) -> the tensors to go on with."""
 
 # Where published folders say that our classes are; see lens.registration.
@@ -62,16 +62,16 @@ class LensPipelineOutput(BaseOutput):
     """PIL pictures, floats in [0, 1], or latents (B, I, C), by the output type."""
 
 
-class Start(NamedTuple):
+class InitialState(NamedTuple):
     """Where denoising begins."""
 
     x: Tensor
     """(B, I, C)"""
     sigmas: Tensor
-    known: Known | None
+    inpaint: InpaintContext | None
 
 
-class LensPipeline(AdapterMethods, DiffusionPipeline):
+class LensPipeline(LoraMixin, DiffusionPipeline):
     """Draws pictures from prompts; also from pictures (`image`) and inside them (`mask_image`)."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -107,7 +107,7 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         self._interrupt = False
         self._guidance_scale = 1.0
         self._num_timesteps = 0
-        self._on_progress: OnProgress | None = None
+        self._on_progress: ProgressCallback | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -133,7 +133,7 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
     def defaults(self) -> SamplingDefaults:
         """Steps, guidance and base resolution where a request leaves them open."""
         config: Any = self.config
-        variant = config.lens_variant or variant_of(getattr(config, "_name_or_path", None))
+        variant = config.lens_variant or variant_from_name(getattr(config, "_name_or_path", None))
         return sampling_defaults(
             variant, config.default_steps, config.default_guidance, config.default_base_resolution
         )
@@ -183,39 +183,47 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         """
         if (prompt is None) == (prompt_embeds is None):
             raise SettingError("prompt", prompt, "to be given alone, or left out beside prompt_embeds")
-        prompts = inputs.prompts_of(prompt) if prompt_embeds is None else []
-        ready = None if prompt_embeds is None else ready_batch(prompt_embeds, prompt_mask, "prompt_embeds")
+        prompts = inputs.normalize_prompts(prompt) if prompt_embeds is None else []
+        ready = (
+            None if prompt_embeds is None else make_prompt_embeds(prompt_embeds, prompt_mask, "prompt_embeds")
+        )
         num_prompts = len(prompts) if ready is None else len(ready.mask)
         negatives = (
-            inputs.negatives_of(negative_prompt, num_prompts) if negative_prompt_embeds is None else []
+            inputs.normalize_negative_prompts(negative_prompt, num_prompts)
+            if negative_prompt_embeds is None
+            else []
         )
         texts = [*prompts, *(text for text in negatives if text.strip())]
-        encoded = self._encoded(texts, max_sequence_length) if texts else None
+        encoded = self._encode_texts(texts, max_sequence_length) if texts else None
         positive = ready or encoded.rows(range(num_prompts))  # type: ignore[union-attr]
         if negative_prompt_embeds is not None:
-            negative = ready_batch(negative_prompt_embeds, negative_prompt_mask, "negative_prompt_embeds")
+            negative = make_prompt_embeds(
+                negative_prompt_embeds, negative_prompt_mask, "negative_prompt_embeds"
+            )
         else:
-            written = iter(range(len(prompts), len(texts)))
+            negative_rows = iter(range(len(prompts), len(texts)))
             negative = (encoded or positive).rows(
-                [next(written) if text.strip() else None for text in negatives]
+                [next(negative_rows) if text.strip() else None for text in negatives]
             )
         if len(negative.mask) != num_prompts:
             got = f"a batch of {len(negative.mask)}"
             raise SettingError("negative_prompt_embeds", got, f"one row for each of {num_prompts} prompts")
-        device = device or runs_on(self.transformer)
+        device = device or execution_device(self.transformer)
         positive, negative = (
-            batch.repeated(num_images_per_prompt).to(device) for batch in (positive, negative)
+            batch.repeat(num_images_per_prompt).to(device) for batch in (positive, negative)
         )
         return positive.features, positive.mask, negative.features, negative.mask
 
     @torch.no_grad()
-    def encode_image(self, image: PictureLike | Sequence[PictureLike], height: int, width: int) -> Tensor:
+    def encode_image(self, image: ImageInput | Sequence[ImageInput], height: int, width: int) -> Tensor:
         """Return the latents of pictures, scaled and cut to this size.
 
         Shapes: -> (B, I, C), float32.
         """
-        fitted = [image_processor.fit(one, height, width) for one in image_processor.load_pictures(image)]
-        return self._encoded_pixels(image_processor.to_pixels(fitted))
+        fitted = [
+            image_processor.resize_to_cover(one, height, width) for one in image_processor.load_images(image)
+        ]
+        return self._encode_pixels(image_processor.to_pixels(fitted))
 
     @torch.no_grad()
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
@@ -224,14 +232,14 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         Shapes: (B, I, C) -> (B, 3, H, W).
         Units: pixels in [-1, 1].
         """
-        cell_px = pixels_per_cell(self.vae)
+        cell_px = spatial_compression_ratio(self.vae)
         grid = unpack_latents(latents, height // cell_px, width // cell_px)  # (B, C, h, w)
         tile_px = self.tile_px or (TILE_PX if height * width > TILE_ABOVE_PX else None)
         return decode_latents(
             self.vae,
-            grid.to(runs_on(self.vae)),
+            grid.to(execution_device(self.vae)),
             tile_px,
-            lambda done, total: self._tell("decoding", done, total),
+            lambda done, total: self._report_progress("decoding", done, total),
         )
 
     @torch.no_grad()
@@ -254,16 +262,16 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         negative_prompt_mask: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: OnStepEnd | None = None,
+        callback_on_step_end: StepEndCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         max_sequence_length: int = 512,
         *,
-        image: PictureLike | Sequence[PictureLike] | None = None,
-        mask_image: PictureLike | Sequence[PictureLike] | None = None,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        mask_image: ImageInput | Sequence[ImageInput] | None = None,
         strength: float | None = None,
         solver: str = "euler",
         attention_kwargs: dict[str, Any] | None = None,
-        on_progress: OnProgress | None = None,
+        on_progress: ProgressCallback | None = None,
         allow_extreme: bool = False,
     ) -> LensPipelineOutput | tuple[Any]:
         """Draw pictures.
@@ -282,30 +290,34 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         inputs.check_numbers(
             num_steps, guidance, num_images_per_prompt, strength, has_image=image is not None
         )
-        wanted = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        inputs.check_names(output_type, wanted, CALLBACK_TENSORS)
-        solve = solver_named(solver)
+        callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        inputs.check_output_names(output_type, callback_inputs, CALLBACK_TENSORS)
+        solve = get_solver(solver)
         size = (height, width, base_resolution, aspect_ratio)
-        source = inputs.source_of(image, mask_image, size, defaults.base_resolution, allow_extreme)
-        with self._working(guidance, on_progress):
+        source = inputs.prepare_source(image, mask_image, size, defaults.base_resolution, allow_extreme)
+        with self._call_context(guidance, on_progress):
             if guidance == 1 and negative_prompt_embeds is None:
-                negative_prompt = inputs.without_effect(negative_prompt)
+                negative_prompt = inputs.drop_negative_prompt(negative_prompt)
             text = self.encode_prompt(
                 prompt, negative_prompt, num_images_per_prompt,
                 prompt_embeds=prompt_embeds, prompt_mask=prompt_mask,
                 negative_prompt_embeds=negative_prompt_embeds, negative_prompt_mask=negative_prompt_mask,
                 max_sequence_length=max_sequence_length,
             )  # fmt: skip
-            cell_px = pixels_per_cell(self.vae)
-            cells = source.height // cell_px, source.width // cell_px
-            start = self.starting_point(source, cells, len(text[1]), num_steps, strength, generator, latents)
-            x = self._denoised(start, text, cells, solve, attention_kwargs, callback_on_step_end, wanted)
-            images = x if output_type == "latent" else self.finished(x, source, output_type)
+            cell_px = spatial_compression_ratio(self.vae)
+            latent_size = source.height // cell_px, source.width // cell_px
+            initial = self.prepare_latents(
+                source, latent_size, len(text[1]), num_steps, strength, generator, latents
+            )
+            x = self._denoise(
+                initial, text, latent_size, solve, attention_kwargs, callback_on_step_end, callback_inputs
+            )
+            images = x if output_type == "latent" else self.postprocess(x, source, output_type)
         return LensPipelineOutput(images=images) if return_dict else (images,)
 
     # ---- parts of a call
 
-    def _encoded(self, texts: Sequence[str], max_sequence_length: int) -> TextBatch:
+    def _encode_texts(self, texts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
         if self.text_encoder is None or self.tokenizer is None:
             raise SettingError(
                 "prompt", texts[0], "a text encoder and tokenizer", "Or hand over prompt_embeds."
@@ -313,78 +325,86 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
         layers = self.transformer.config.selected_layer_index
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,
-            on_progress=lambda done, total: self._tell("encoding", done, total),
+            on_progress=lambda done, total: self._report_progress("encoding", done, total),
         )  # fmt: skip
-        return TextBatch(features, mask)
+        return PromptEmbeds(features, mask)
 
-    def _encoded_pixels(self, pixels: Tensor) -> Tensor:
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
         tokens = []
         for index, one in enumerate(pixels.split(1)):
-            latents = encode_pixels(self.vae, one.to(runs_on(self.vae)))  # (1, C, h, w)
+            latents = encode_pixels(self.vae, one.to(execution_device(self.vae)))  # (1, C, h, w)
             tokens.append(pack_latents(latents).float())
-            self._tell("encoding", index + 1, len(pixels))
-        return torch.cat(tokens).to(runs_on(self.transformer))  # (B, I, C)
+            self._report_progress("encoding", index + 1, len(pixels))
+        return torch.cat(tokens).to(execution_device(self.transformer))  # (B, I, C)
 
-    def starting_point(
-        self, source: inputs.Source, cells: tuple[int, int], num_pictures: int, num_steps: int,
+    def prepare_latents(
+        self, source: inputs.SourceImages, latent_size: tuple[int, int], num_images: int, num_steps: int,
         strength: float | None, generator: Any, latents: Tensor | None,
-    ) -> Start:  # fmt: skip
+    ) -> InitialState:  # fmt: skip
         """Return where denoising begins: noise, or a picture with noise on it."""
-        num_tokens, device = cells[0] * cells[1], runs_on(self.transformer)
-        shape = (num_pictures, num_tokens, self.transformer.config.in_channels)
-        noise = inputs.starting_noise(shape, generator, latents, device)
+        num_tokens, device = latent_size[0] * latent_size[1], execution_device(self.transformer)
+        shape = (num_images, num_tokens, self.transformer.config.in_channels)
+        noise = inputs.prepare_noise(shape, generator, latents, device)
         if source.pixels is None:
-            return Start(noise, inputs.sigmas_from(1.0, num_tokens, num_steps), None)
+            return InitialState(noise, inputs.sigmas_for_strength(1.0, num_tokens, num_steps), None)
         if strength is None:
             strength = inputs.DEFAULT_STRENGTH if source.mask is None else 1.0
-        sigmas = inputs.sigmas_from(strength, num_tokens, num_steps)
-        clean = inputs.spread(self._encoded_pixels(source.pixels), num_pictures, "image")
-        x = interpolate(clean, noise, sigmas[0].expand(num_pictures).to(device))
+        sigmas = inputs.sigmas_for_strength(strength, num_tokens, num_steps)
+        clean = inputs.repeat_rows(self._encode_pixels(source.pixels), num_images, "image")
+        x = interpolate(clean, noise, sigmas[0].expand(num_images).to(device))
         if source.mask is None:
-            return Start(x, sigmas, None)
-        redraw = image_processor.cells_to_redraw(source.mask, *cells).to(device)
-        return Start(x, sigmas, Known(clean, noise, inputs.spread(redraw, num_pictures, "mask_image")))
+            return InitialState(x, sigmas, None)
+        redraw_mask = image_processor.latent_mask(source.mask, *latent_size).to(device)
+        return InitialState(
+            x, sigmas, InpaintContext(clean, noise, inputs.repeat_rows(redraw_mask, num_images, "mask_image"))
+        )
 
-    def _denoised(
-        self, start: Start, text: Sequence[Any], cells: tuple[int, int], solve: Solver, attention_kwargs: Any,
-        on_step_end: OnStepEnd | None, wanted: Sequence[str],
-    ) -> Tensor:  # fmt: skip
-        state: dict[str, Any] = dict(zip(CALLBACK_TENSORS, (start.x, *text), strict=True))
-        num_steps = self._num_timesteps = len(start.sigmas) - 1
+    def _denoise(
+        self,
+        initial: InitialState,
+        text: Sequence[Any],
+        latent_size: tuple[int, int],
+        solve: Solver,
+        attention_kwargs: Any,
+        on_step_end: StepEndCallback | None,
+        callback_inputs: Sequence[str],
+    ) -> Tensor:
+        state: dict[str, Any] = dict(zip(CALLBACK_TENSORS, (initial.x, *text), strict=True))
+        num_steps = self._num_timesteps = len(initial.sigmas) - 1
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
-            cond = TextBatch(state["prompt_embeds"], state["prompt_mask"])
-            uncond = TextBatch(state["negative_prompt_embeds"], state["negative_prompt_mask"])
-            return guided_prediction(
-                self.transformer, x, sigma, cond, uncond, self._guidance_scale, cells, attention_kwargs
+            cond = PromptEmbeds(state["prompt_embeds"], state["prompt_mask"])
+            uncond = PromptEmbeds(state["negative_prompt_embeds"], state["negative_prompt_mask"])
+            return predict_velocity_cfg(
+                self.transformer, x, sigma, cond, uncond, self._guidance_scale, latent_size, attention_kwargs
             )
 
         def after_step(step: int, sigma: float, x: Tensor) -> Tensor:
-            state["latents"] = x if start.known is None else start.known.put_back(x, sigma)
+            state["latents"] = x if initial.inpaint is None else initial.inpaint.blend_known(x, sigma)
             if on_step_end is not None:
-                asked = {name: state[name] for name in wanted}
-                state.update(on_step_end(self, step, start.sigmas[step] * 1000, asked) or {})
+                callback_kwargs = {name: state[name] for name in callback_inputs}
+                state.update(on_step_end(self, step, initial.sigmas[step] * 1000, callback_kwargs) or {})
             bar.update()
-            self._tell("denoising", step + 1, num_steps)
+            self._report_progress("denoising", step + 1, num_steps)
             return state["latents"]
 
         bar: Any = self.progress_bar(total=num_steps)  # type: ignore[call-arg]
         with bar:
-            return solve(velocity, start.sigmas, start.x, after_step)
+            return solve(velocity, initial.sigmas, initial.x, after_step)
 
-    def finished(self, x: Tensor, source: inputs.Source, output_type: str) -> Any:
+    def postprocess(self, x: Tensor, source: inputs.SourceImages, output_type: str) -> Any:
         """Return the pictures of latents in which denoising ended; what a mask keeps is as it came in."""
         pixels = self.decode(x, source.height, source.width).float()  # (B, 3, H, W)
         if source.pixels is not None and source.mask is not None:
-            kept, mask = (
-                inputs.spread(one, len(pixels), "image").to(pixels.device)
+            source_pixels, mask = (
+                inputs.repeat_rows(one, len(pixels), "image").to(pixels.device)
                 for one in (source.pixels, source.mask)
             )
-            pixels = torch.where(mask == 0, kept, torch.lerp(kept, pixels, mask))
+            pixels = torch.where(mask == 0, source_pixels, torch.lerp(source_pixels, pixels, mask))
         return image_processor.to_output(pixels, output_type)
 
     @contextmanager
-    def _working(self, guidance: float, on_progress: OnProgress | None) -> Iterator[None]:
+    def _call_context(self, guidance: float, on_progress: ProgressCallback | None) -> Iterator[None]:
         """Hold what a call sets; whatever ends it, offloaded weights go back, the pipeline is as before."""
         self._interrupt, self._guidance_scale, self._on_progress = False, float(guidance), on_progress
         try:
@@ -393,8 +413,8 @@ class LensPipeline(AdapterMethods, DiffusionPipeline):
             self._on_progress = None
             self.maybe_free_model_hooks()
 
-    def _tell(self, stage: str, done: int, total: int) -> None:
+    def _report_progress(self, stage: str, done: int, total: int) -> None:
         if self._on_progress is not None:
             self._on_progress(stage, done, total)
         if self._interrupt:
-            raise Cancelled(f"Stopped while {stage}, {done} of {total} done.")
+            raise GenerationCancelledError(f"Stopped while {stage}, {done} of {total} done.")

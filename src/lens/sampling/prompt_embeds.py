@@ -12,7 +12,7 @@ from torch import Tensor
 from lens.errors import SettingError, ShapeError
 
 
-class TextBatch(NamedTuple):
+class PromptEmbeds(NamedTuple):
     """What the denoiser reads of the prompts."""
 
     features: list[Tensor]
@@ -20,23 +20,23 @@ class TextBatch(NamedTuple):
     mask: Tensor
     """(B, T) bool, True = real token."""
 
-    def rows(self, indices: Sequence[int | None]) -> "TextBatch":
+    def rows(self, indices: Sequence[int | None]) -> "PromptEmbeds":
         """Return these rows in this order; None stands for no text at all: zeros, and a mask all False."""
         device = self.mask.device
         picked = torch.tensor([index or 0 for index in indices], device=device)  # (B,)
         is_text = torch.tensor([index is not None for index in indices], device=device)  # (B,)
         features = [one[picked].masked_fill(~is_text[:, None, None], 0) for one in self.features]
-        return TextBatch(features, self.mask[picked] & is_text[:, None])
+        return PromptEmbeds(features, self.mask[picked] & is_text[:, None])
 
-    def repeated(self, times: int) -> "TextBatch":
+    def repeat(self, num_repeats: int) -> "PromptEmbeds":
         """Return each row several times in a row: all pictures of one prompt beside each other."""
-        return self.rows([row for row in range(len(self.mask)) for _ in range(times)])
+        return self.rows([row for row in range(len(self.mask)) for _ in range(num_repeats)])
 
-    def to(self, device: torch.device | str) -> "TextBatch":
-        return TextBatch([one.to(device) for one in self.features], self.mask.to(device))
+    def to(self, device: torch.device | str) -> "PromptEmbeds":
+        return PromptEmbeds([one.to(device) for one in self.features], self.mask.to(device))
 
 
-def ready_batch(features: Sequence[Tensor], mask: Tensor | None, setting: str) -> TextBatch:
+def make_prompt_embeds(features: Sequence[Tensor], mask: Tensor | None, setting: str) -> PromptEmbeds:
     """Return features that came in ready-made as a batch; without a mask every token is real.
 
     Raises: SettingError or ShapeError that names what does not fit.
@@ -51,4 +51,4 @@ def ready_batch(features: Sequence[Tensor], mask: Tensor | None, setting: str) -
         mask = torch.ones(shape, dtype=torch.bool, device=features[0].device)
     if mask.shape != shape:
         raise ShapeError(f"The mask beside {setting} is {tuple(mask.shape)}, but it needs {tuple(shape)}.")
-    return TextBatch(list(features), mask.bool())
+    return PromptEmbeds(list(features), mask.bool())

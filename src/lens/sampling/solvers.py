@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lens.errors import SettingError
 
-Velocity = Callable[[Tensor, float], Tensor]
+VelocityFn = Callable[[Tensor, float], Tensor]
 """Velocity at a point and its noise level, in the point's shape."""
 OnStep = Callable[[int, float, Tensor], Tensor]
 """Called after each step with (step done, noise level reached, point); returns the point to go on from."""
@@ -23,26 +23,26 @@ class Solver(Protocol):
     """Follow the velocity through the noise levels and return the last point."""
 
     def __call__(
-        self, velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
+        self, velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
     ) -> Tensor: ...
 
 
-class Steps(Protocol):
+class SolverStep(Protocol):
     """The steps of one picture's path, one call each: what a solver does where its loop is someone else's."""
 
-    def __call__(self, x: Tensor, slope: Tensor, sigma: float, after: float) -> Tensor:
+    def __call__(self, x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:
         """Return the point at the level `after`, from x at the level sigma and the velocity there."""
         ...
 
 
-class EulerSteps:
+class EulerStep:
     """First order: a straight line along the velocity of each step's start."""
 
-    def __call__(self, x: Tensor, slope: Tensor, sigma: float, after: float) -> Tensor:
-        return x + (after - sigma) * slope
+    def __call__(self, x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        return x + (sigma_next - sigma) * velocity
 
 
-class AdamsBashforthSteps:
+class AdamsBashforthStep:
     """Second order at one velocity a step: the line through it and the one before, carried forward.
 
     The first step is Euler's. Steps may differ in length.
@@ -50,54 +50,56 @@ class AdamsBashforthSteps:
     """
 
     def __init__(self):
-        self._length_before = 0.0
-        self._slope_before: Tensor | None = None
+        self._previous_length = 0.0
+        self._previous_velocity: Tensor | None = None
 
-    def __call__(self, x: Tensor, slope: Tensor, sigma: float, after: float) -> Tensor:
-        length = after - sigma
-        if self._slope_before is None:
-            x = x + length * slope
+    def __call__(self, x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        length = sigma_next - sigma
+        if self._previous_velocity is None:
+            x = x + length * velocity
         else:
-            lean = length / (2 * self._length_before)
-            x = x + length * ((1 + lean) * slope - lean * self._slope_before)
-        self._length_before, self._slope_before = length, slope
+            ratio = length / (2 * self._previous_length)
+            x = x + length * ((1 + ratio) * velocity - ratio * self._previous_velocity)
+        self._previous_length, self._previous_velocity = length, velocity
         return x
 
 
-def solve_euler(velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None) -> Tensor:
+def solve_euler(velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None) -> Tensor:
     """Follow the velocity in Euler's steps.
 
     Shapes: sigmas (n + 1,), x any -> x.
     """
-    return _follow(EulerSteps(), velocity, sigmas, x, on_step)
+    return _integrate(EulerStep(), velocity, sigmas, x, on_step)
 
 
 def solve_adams_bashforth(
-    velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
+    velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
 ) -> Tensor:
     """Follow the velocity in steps of Adams and Bashforth.
 
     Shapes: sigmas (n + 1,), x any -> x.
     """
-    return _follow(AdamsBashforthSteps(), velocity, sigmas, x, on_step)
+    return _integrate(AdamsBashforthStep(), velocity, sigmas, x, on_step)
 
 
-def _follow(steps: Steps, velocity: Velocity, sigmas: Tensor, x: Tensor, on_step: OnStep | None) -> Tensor:
-    for step, (sigma, after) in enumerate(pairwise(sigmas.tolist())):
-        x = steps(x, velocity(x, sigma), sigma, after)
+def _integrate(
+    solver_step: SolverStep, velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None
+) -> Tensor:
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+        x = solver_step(x, velocity(x, sigma), sigma, sigma_next)
         if on_step is not None:
-            x = on_step(step, after, x)
+            x = on_step(step, sigma_next, x)
     return x
 
 
 SOLVERS: dict[str, Solver] = {"euler": solve_euler, "ab2": solve_adams_bashforth}
 """Solvers by the name that a request gives."""
 
-STEPS: dict[str, Callable[[], Steps]] = {"euler": EulerSteps, "ab2": AdamsBashforthSteps}
+SOLVER_STEPS: dict[str, Callable[[], SolverStep]] = {"euler": EulerStep, "ab2": AdamsBashforthStep}
 """Their steps, for whoever draws several pictures at once that are not at the same step."""
 
 
-def solver_named(name: str) -> Solver:
+def get_solver(name: str) -> Solver:
     """Return the solver of this name.
 
     Raises: SettingError for a name that is not in the table.

@@ -12,9 +12,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lens.train", description=__doc__)
     parser.add_argument("recipe", type=Path, help="a YAML file, such as recipes/nano/pretrain.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        print(train(asked.recipe, asked.set))
+        print(train(arguments.recipe, arguments.set))
     except LensError as error:
         print(error, file=sys.stderr)
         return 2

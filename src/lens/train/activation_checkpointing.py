@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-DEAR = frozenset(
+SAVED_OPS = frozenset(
     {
         "aten::mm", "aten::addmm",
         "aten::_scaled_dot_product_flash_attention", "aten::_scaled_dot_product_flash_attention_for_cpu",
@@ -21,28 +21,28 @@ DEAR = frozenset(
 written out in products, as for short sequences on a CPU, is computed again: its scores outweigh the rest."""
 
 
-def keep_for_the_way_back(denoiser: Any, checkpointing: str) -> None:
+def apply_activation_checkpointing(denoiser: Any, mode: str) -> None:
     """Make a denoiser's blocks keep all (`none`), the dear outputs (`selective`) or their inputs (`full`)."""
-    if checkpointing == "full":
+    if mode == "full":
         denoiser.enable_gradient_checkpointing()
-    elif checkpointing == "selective":
+    elif mode == "selective":
         for block in denoiser.transformer_blocks:
-            block.forward = _selective(block.forward)
+            block.forward = _selective_checkpoint(block.forward)
 
 
-def _selective(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _selective_checkpoint(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Return a block's forward pass that keeps the dear outputs; compiled with the block, where that is."""
 
     def wrapped(*inputs: Any) -> Any:
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=_dear_outputs_kept)
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=_selective_contexts)
 
     return wrapped
 
 
-def _dear_outputs_kept() -> Any:
-    return create_selective_checkpoint_contexts(_policy)
+def _selective_contexts() -> Any:
+    return create_selective_checkpoint_contexts(_checkpoint_policy)
 
 
-def _policy(_context: Any, operation: Any, *_args: Any, **_settings: Any) -> CheckpointPolicy:
-    is_dear = isinstance(operation, torch._ops.OpOverload) and operation._schema.name in DEAR
-    return CheckpointPolicy.MUST_SAVE if is_dear else CheckpointPolicy.PREFER_RECOMPUTE
+def _checkpoint_policy(_context: Any, operation: Any, *_args: Any, **_settings: Any) -> CheckpointPolicy:
+    is_saved = isinstance(operation, torch._ops.OpOverload) and operation._schema.name in SAVED_OPS
+    return CheckpointPolicy.MUST_SAVE if is_saved else CheckpointPolicy.PREFER_RECOMPUTE

@@ -4,10 +4,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from lens.train.cost.training import CARDS
+from lens.train.cost.training import GPU_SPECS
 
 
-def chosen_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Return the device of that name; `auto` is the GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,9 +28,9 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def peak_flops_a_s() -> float | None:
+def peak_flops_per_s() -> float | None:
     """Return the bf16 peak of this process's GPU, or None where it has none that is known."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name().lower().replace(" ", "")
-    return next((card.peak_flops_a_s for kind, card in CARDS.items() if kind in name), None)
+    return next((card.peak_flops_per_s for kind, card in GPU_SPECS.items() if kind in name), None)

@@ -16,7 +16,7 @@ class Ema:
         self.num_updates = 0
         self.average: dict[str, Tensor] = {
             name: parameter.detach().float().clone()
-            for name, parameter in _trained(module).items() if is_of(name, parts)
+            for name, parameter in _trainable_parameters(module).items() if belongs_to(name, parts)
         }
 
     @torch.no_grad()
@@ -24,21 +24,21 @@ class Ema:
         """Move the average toward the module's present weights."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        present = _trained(module)
-        weights = [present[name].float() for name in self.average]
+        current = _trainable_parameters(module)
+        weights = [current[name].float() for name in self.average]
         torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
-    def swapped_into(self, module: nn.Module) -> Iterator[None]:
+    def swap_into(self, module: nn.Module) -> Iterator[None]:
         """Put the averaged weights into the module for the length of a `with` block."""
-        trained = _trained(module)
-        present = {name: trained[name] for name in self.average}
-        kept = {name: parameter.detach().clone() for name, parameter in present.items()}
-        self._copy(self.average, present)
+        trained = _trainable_parameters(module)
+        current = {name: trained[name] for name in self.average}
+        backup = {name: parameter.detach().clone() for name, parameter in current.items()}
+        self._copy(self.average, current)
         try:
             yield
         finally:
-            self._copy(kept, present)
+            self._copy(backup, current)
 
     def state_dict(self) -> dict:
         return {"num_updates": self.num_updates, "average": self.average}
@@ -54,10 +54,10 @@ class Ema:
             tensor.copy_(source[name])
 
 
-def is_of(name: str, parts: tuple[str, ...]) -> bool:
+def belongs_to(name: str, parts: tuple[str, ...]) -> bool:
     """Return whether a weight belongs to parts that are named by words; no words are everything."""
     return not parts or not set(parts).isdisjoint(name.split("."))
 
 
-def _trained(module: nn.Module) -> dict[str, Tensor]:
+def _trainable_parameters(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -24,15 +24,15 @@ class GuardSettings(Settings):
     """Updates left out in a row before the run goes back to its last checkpoint, and then before it stops."""
 
 
-class Guard:
+class GradientGuard:
     """Judges gradient norms one after another, and remembers how many it turned down."""
 
     def __init__(self, settings: GuardSettings):
         self.settings = settings
         self.num_skipped = 0
         """Of the whole run."""
-        self.in_a_row = 0
-        self.went_back = False
+        self.num_consecutive_skips = 0
+        self.has_rolled_back = False
         """Whether the run went back to a checkpoint and has made no update since."""
         self._norms: dict[str, deque[float]] = {}
 
@@ -41,23 +41,23 @@ class Guard:
         norms = self._norms.setdefault(kind, deque(maxlen=self.settings.window))
         if math.isfinite(norm) and not self._is_spike(norm, norms):
             norms.append(norm)
-            self.in_a_row, self.went_back = 0, False
+            self.num_consecutive_skips, self.has_rolled_back = 0, False
             return True
         self.num_skipped += 1
-        self.in_a_row += 1
+        self.num_consecutive_skips += 1
         return False
 
     @property
-    def is_lost(self) -> bool:
+    def should_rollback(self) -> bool:
         """Return whether skipping does not help any more."""
-        return self.in_a_row >= self.settings.max_skips
+        return self.num_consecutive_skips >= self.settings.max_skips
 
     def state_dict(self) -> dict[str, Any]:
         norms = {kind: list(norms) for kind, norms in self._norms.items()}
-        return {"num_skipped": self.num_skipped, "in_a_row": self.in_a_row, "norms": norms}
+        return {"num_skipped": self.num_skipped, "in_a_row": self.num_consecutive_skips, "norms": norms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.num_skipped, self.in_a_row = state["num_skipped"], state["in_a_row"]
+        self.num_skipped, self.num_consecutive_skips = state["num_skipped"], state["in_a_row"]
         window = self.settings.window
         self._norms = {kind: deque(norms, maxlen=window) for kind, norms in state["norms"].items()}
 

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from lens.errors import SettingError
-from lens.models.checkpoints.lora_formats import Adapter, LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import Adapter, LoraWeights, write_adapter
 from lens.train.settings.stages import LoraSettings
 
 
 def add_lora(
-    denoiser: Any, settings: LoraSettings, seed: int, names: Sequence[str], trained: Sequence[str]
+    denoiser: Any,
+    settings: LoraSettings,
+    seed: int,
+    adapter_names: Sequence[str],
+    trainable_adapters: Sequence[str],
 ) -> None:
     """Put adapters of these names on a denoiser, all alike at first; of them and the denoiser train some.
 
@@ -33,28 +37,28 @@ def add_lora(
         needs = "ends of the names of linear layers, such as img_qkv"
         raise SettingError("lora.targets", settings.targets, needs)
     targets = [f"transformer_blocks.{name}" for name in layers]
-    for adapter in names:
+    for adapter_name in adapter_names:
         torch.manual_seed(seed)  # PEFT draws the first weights
         denoiser.add_adapter(
             LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets),
-            adapter_name=adapter,
+            adapter_name=adapter_name,
         )
     for name, parameter in denoiser.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
-            parameter.requires_grad_(name.split(".")[-2] in trained)
+            parameter.requires_grad_(name.split(".")[-2] in trainable_adapters)
 
 
-def adapter_in(state: dict[str, Tensor], alpha: float, adapter: str) -> Adapter:
+def extract_lora(state: dict[str, Tensor], alpha: float, adapter_name: str) -> Adapter:
     """Return the adapter of a name that a state of a denoiser holds beside its weights."""
-    down_end, up_end = (f".lora_{side}.{adapter}.weight" for side in "AB")
+    down_end, up_end = (f".lora_{side}.{adapter_name}.weight" for side in "AB")
     return {
-        (module := name.removesuffix(down_end)): LowRank(down, state[module + up_end], alpha)
+        (module := name.removesuffix(down_end)): LoraWeights(down, state[module + up_end], alpha)
         for name, down in state.items() if name.endswith(down_end)
     }  # fmt: skip
 
 
-def export_adapter(adapter: Adapter, folder: Path) -> None:
+def export_lora(adapter: Adapter, folder: Path) -> None:
     """Write an adapter in both key styles."""
     folder.mkdir(parents=True, exist_ok=True)
     write_adapter(adapter, folder / "lora.safetensors", "transformer")

@@ -18,11 +18,11 @@ from rich.console import Console
 from lens.errors import SettingError
 from lens.train.settings.run import RunSettings
 
-RUN_NAME = "tracker_run.txt"
+TRACKER_RUN_FILE = "tracker_run.txt"
 """File of a run's folder that holds its name in the tracker: a run that goes on is the same run there."""
 
 
-class Metrics:
+class MetricsLogger:
     """Numbers of a run: one JSON object a line in metrics.jsonl, the same to TensorBoard and to the tracker.
 
     What a killed run wrote after its last checkpoint is taken out of the file, for those steps are made
@@ -38,9 +38,9 @@ class Metrics:
         if not is_main:
             return
         folder = settings.out
-        self._tracker = _started(settings)
+        self._tracker = _start_tracker(settings)
         folder.mkdir(parents=True, exist_ok=True)
-        forget_after(step, folder / "metrics.jsonl")
+        truncate_after(step, folder / "metrics.jsonl")
         self._lines = (folder / "metrics.jsonl").open("a")
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
@@ -49,19 +49,19 @@ class Metrics:
         else:
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, numbers: dict[str, float]) -> None:
+    def write(self, step: int, metrics: dict[str, float]) -> None:
         if self._lines is None:
             return
-        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in numbers.items()}
+        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in metrics.items()}
         self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
         self._lines.flush()
-        for name, value in numbers.items() if self._events else ():
+        for name, value in metrics.items() if self._events else ():
             self._events.add_scalar(name, value, step)  # type: ignore[union-attr]
         if self._tracker:
-            finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
             self._tracker.log(finite, step=step)
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "MetricsLogger":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -74,7 +74,7 @@ class Metrics:
                 self._tracker.finish()
 
 
-def tracker_of(name: str) -> Any:
+def load_tracker(name: str) -> Any:
     """Return the module of a tracker, or None where there is to be none; both have init, log and finish.
 
     Raises: SettingError where its package is not installed.
@@ -87,28 +87,28 @@ def tracker_of(name: str) -> Any:
         raise SettingError("tracker", name, f"the package {name}", f"Run: pip install {name}") from error
 
 
-def forget_after(step: int, path: Path) -> None:
+def truncate_after(step: int, path: Path) -> None:
     """Take the lines of later steps out of a metrics file, and a last line that was cut off."""
     if not path.is_file():
         return
     lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if len(kept) < len(lines):
+    remaining = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if len(remaining) < len(lines):
         partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
+        partial.write_text("".join(remaining))
         os.replace(partial, path)
 
 
-def _started(settings: RunSettings) -> Any:
+def _start_tracker(settings: RunSettings) -> Any:
     """Return the tracker's module once it has begun this run, or goes on with it."""
-    tracker = tracker_of(settings.tracker)
+    tracker = load_tracker(settings.tracker)
     if tracker is None:
         return None
     settings.out.mkdir(parents=True, exist_ok=True)
-    kept = settings.out / RUN_NAME
-    if not kept.is_file():
-        kept.write_text(f"{settings.out.name}-{secrets.token_hex(3)}")
-    name = kept.read_text()
+    run_file = settings.out / TRACKER_RUN_FILE
+    if not run_file.is_file():
+        run_file.write_text(f"{settings.out.name}-{secrets.token_hex(3)}")
+    name = run_file.read_text()
     # Weights & Biases knows a run by its id, trackio by its name.
     own = {"id": name} if settings.tracker == "wandb" else {}
     with redirect_stdout(sys.stderr):  # stdout carries the command's result

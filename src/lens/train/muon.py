@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lens.train.distributed import like, whole
+from lens.train.distributed import distribute_like, full_tensor
 
-QUINTIC = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz step of that source: quick to reach singular values near 1."""
-NUM_ITERATIONS = 5
+NUM_NEWTON_SCHULZ_STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
@@ -37,24 +37,24 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"]
         momentum.lerp_(gradient, 1 - group["momentum"])
-        ahead = whole(gradient.lerp(momentum, group["momentum"]))
-        matrix = ahead.flatten(1)                                               # (rows, columns)
+        nesterov = full_tensor(gradient.lerp(momentum, group["momentum"]))
+        matrix = nesterov.flatten(1)                                               # (rows, columns)
         rows, columns = matrix.shape
-        direction = orthogonal(matrix) * max(1.0, rows / columns) ** 0.5
+        direction = orthogonalize(matrix) * max(1.0, rows / columns) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(like(parameter, direction.view_as(ahead)), alpha=-group["lr"])
+        parameter.add_(distribute_like(parameter, direction.view_as(nesterov)), alpha=-group["lr"])
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """Return the matrix with its singular values moved near 1, by Newton-Schulz steps in bfloat16.
 
     Shapes: (rows, columns) -> the same.
     """
-    a, b, c = QUINTIC
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if is_tall else matrix
     x = (x / (x.norm() + 1e-7)).bfloat16()
-    for _ in range(NUM_ITERATIONS):
+    for _ in range(NUM_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    return (x.mT if is_tall else x).to(matrix.dtype)

@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from lens.errors import SettingError
-from lens.train.ema import is_of
+from lens.train.ema import belongs_to
 from lens.train.muon import Muon
 from lens.train.settings.run import OptimizerSettings
 
-COSINE_FLOOR = 0.02
+MIN_LR_RATIO = 0.02
 """Share of the learning rate that is left at the end of a cosine schedule."""
 
 
 class Optimizers:
     """One or two optimizers that step as one; every group keeps the ratio of its rate to the run's."""
 
-    def __init__(self, parts: list[torch.optim.Optimizer], lr: float):
-        self.parts, self._lr = parts, lr
+    def __init__(self, optimizers: list[torch.optim.Optimizer], lr: float):
+        self.optimizers, self._lr = optimizers, lr
         for group in self._groups():
             group["ratio"] = group["lr"] / lr
 
@@ -33,22 +33,22 @@ class Optimizers:
         return self._lr
 
     def step(self) -> None:
-        for part in self.parts:
+        for part in self.optimizers:
             part.step()
 
     def zero_grad(self) -> None:
-        for part in self.parts:
+        for part in self.optimizers:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self.parts]
+        return [part.state_dict() for part in self.optimizers]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
+        for part, state in zip(self.optimizers, states, strict=True):
             part.load_state_dict(state)
 
     def _groups(self) -> list[dict[str, Any]]:
-        return [group for part in self.parts for group in part.param_groups]
+        return [group for part in self.optimizers for group in part.param_groups]
 
 
 def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimizers:
@@ -57,25 +57,27 @@ def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimize
     AdamW, without decay on vectors; with `muon_lr` set, matrices inside the network go to Muon instead.
     """
     hidden = _hidden_matrices(module) if settings.muon_lr else {}
-    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in hidden]
-    rate_of = _rates(module, settings)
+    adamw_parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in hidden]
+    lr_by_id = _learning_rates(module, settings)
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in rest:
+    for parameter in adamw_parameters:
         decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((rate_of[id(parameter)], decay), []).append(parameter)
-    parts: list[torch.optim.Optimizer] = [
+        groups.setdefault((lr_by_id[id(parameter)], decay), []).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             [{"params": members, "lr": lr, "weight_decay": decay} for (lr, decay), members in groups.items()],
             lr=settings.lr, betas=settings.betas, fused=True,
         )
     ]  # fmt: skip
-    _prepare(parts[0])
+    _init_adamw_state(optimizers[0])
     if hidden:
-        parts.append(Muon(list(hidden.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay))
-    return Optimizers(parts, settings.lr)
+        optimizers.append(
+            Muon(list(hidden.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay)
+        )
+    return Optimizers(optimizers, settings.lr)
 
 
-def _prepare(optimizer: torch.optim.Optimizer) -> None:
+def _init_adamw_state(optimizer: torch.optim.Optimizer) -> None:
     """Give every weight at once what AdamW gives it at its first update.
 
     Where models take turns, a run may be saved before each had one, and a checkpoint holds all or nothing.
@@ -89,15 +91,15 @@ def _prepare(optimizer: torch.optim.Optimizer) -> None:
             }
 
 
-def _rates(module: nn.Module, settings: OptimizerSettings) -> dict[int, float]:
+def _learning_rates(module: nn.Module, settings: OptimizerSettings) -> dict[int, float]:
     """Return the learning rate of each trainable parameter by identity.
 
     Raises: SettingError for a part that nothing trained belongs to.
     """
-    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    rates = {id(parameter): settings.lr for parameter in trained.values()}
+    trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    rates = {id(parameter): settings.lr for parameter in trainable.values()}
     for part, rate in settings.rates.items():
-        members = [parameter for name, parameter in trained.items() if is_of(name, (part,))]
+        members = [parameter for name, parameter in trainable.items() if belongs_to(name, (part,))]
         if not members:
             raise SettingError("optimizer.rates", part, "a word of the names of weights that are trained")
         rates.update({id(parameter): rate for parameter in members})
@@ -116,5 +118,7 @@ def lr_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
-    done = (step - settings.warmup_steps) / max(1, num_steps - settings.warmup_steps)
-    return settings.lr * (COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    progress = (step - settings.warmup_steps) / max(1, num_steps - settings.warmup_steps)
+    return settings.lr * (
+        MIN_LR_RATIO + (1 - MIN_LR_RATIO) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    )

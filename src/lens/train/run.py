@@ -5,7 +5,7 @@ from typing import Any
 
 from lens.config import read_recipe, write_yaml
 from lens.errors import SettingError
-from lens.train.metrics import tracker_of
+from lens.train.metrics import load_tracker
 
 STAGES = ("vae", "language", "pretrain", "denoiser", "rl", "distill")
 
@@ -15,32 +15,32 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
 
     Raises: SettingError for a recipe that cannot be run, before anything is written.
     """
-    return trained(checked(recipe, overrides))
+    return train_from_settings(load_settings(recipe, overrides))
 
 
-def trained(settings: Any) -> Path:
+def train_from_settings(settings: Any) -> Path:
     """Train by checked settings; return the folder of the run."""
     import torch  # late: a wrong recipe is told at once
 
-    from lens.train.devices import chosen_device
-    from lens.train.distributed import ranks_of
+    from lens.train.devices import resolve_device
+    from lens.train.distributed import init_distributed
     from lens.train.trainer import fit
 
-    stage = stage_of(settings.stage)
+    stage_type = stage_class(settings.stage)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with ranks_of(settings.parallel, chosen_device(settings.device)) as ranks:
-        ranks.own(settings.micro_batches)  # refused here, before anything is written
-        if ranks.is_main:
+    with init_distributed(settings.parallel, resolve_device(settings.device)) as distributed:
+        distributed.local_micro_batches(settings.micro_batches)  # refused here, before anything is written
+        if distributed.is_main:
             settings.out.mkdir(parents=True, exist_ok=True)
             write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
-        with ranks.main_first():
-            assembled = stage(settings)
-        fit(assembled, settings, ranks)
+        with distributed.main_first():
+            assembled = stage_type(settings)
+        fit(assembled, settings, distributed)
     return settings.out
 
 
-def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
+def load_settings(recipe: Path, overrides: list[str] | None = None) -> Any:
     """Return the settings of a recipe whose inputs are there, before torch is loaded.
 
     Raises: SettingError for a recipe that cannot be run.
@@ -49,25 +49,25 @@ def checked(recipe: Path, overrides: list[str] | None = None) -> Any:
     name = values.get("stage")
     if name not in STAGES:
         raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {recipe}.")
-    settings = settings_of(name, values, str(recipe))
+    settings = parse_settings(name, values, str(recipe))
     settings.check_inputs()
-    tracker_of(settings.tracker)
+    load_tracker(settings.tracker)
     return settings
 
 
-def settings_of(name: str, values: dict[str, Any], source: str) -> Any:
+def parse_settings(name: str, values: dict[str, Any], source: str) -> Any:
     """Return the validated settings of a stage."""
     from lens.train.settings import distill, rl, stages
 
-    kinds: Any = {
+    classes: Any = {
         "vae": stages.VaeSettings, "language": stages.LanguageSettings,
-        "pretrain": stages.PretrainSettings, "denoiser": stages.DenoiserSettings,
+        "pretrain": stages.NanoPretrainSettings, "denoiser": stages.TextToImageSettings,
         "rl": rl.RlSettings, "distill": distill.DistillSettings,
     }  # fmt: skip
-    return kinds[name].of(values, source)
+    return classes[name].of(values, source)
 
 
-def stage_of(name: str) -> Any:
+def stage_class(name: str) -> Any:
     """Return the class of a stage."""
     if name == "vae":
         from lens.train.stages.vae import VaeStage
@@ -78,9 +78,9 @@ def stage_of(name: str) -> Any:
 
         return LanguageStage
     if name == "denoiser":
-        from lens.train.stages.text_to_image import DenoiserStage
+        from lens.train.stages.text_to_image import TextToImageStage
 
-        return DenoiserStage
+        return TextToImageStage
     if name == "rl":
         from lens.train.stages.rl import RlStage
 
@@ -89,6 +89,6 @@ def stage_of(name: str) -> Any:
         from lens.train.stages.distill import DistillStage
 
         return DistillStage
-    from lens.train.stages.nano_pretrain import PretrainStage
+    from lens.train.stages.nano_pretrain import NanoPretrainStage
 
-    return PretrainStage
+    return NanoPretrainStage

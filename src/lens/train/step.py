@@ -8,90 +8,94 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lens.losses.base import Objective, Work
-from lens.train.distributed import Ranks, whole
-from lens.train.ema import Ema, is_of
-from lens.train.gradient_guard import Guard
+from lens.losses.base import LossOutput, StepStats
+from lens.train.distributed import DistributedContext, full_tensor
+from lens.train.ema import Ema, belongs_to
+from lens.train.gradient_guard import GradientGuard
 from lens.train.optimizer import Optimizers, lr_at
 from lens.train.settings.run import RunSettings
 
 
 @dataclass
-class Run:
+class TrainState:
     """All that an update needs and changes: what state.py saves."""
 
     settings: RunSettings
-    trained: nn.Module
+    model: nn.Module
     optimizer: Optimizers
     ema: Ema
-    objective: Callable[[int, int], Objective]
+    objective: Callable[[int, int], LossOutput]
     """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
     step: int = 0
-    work: Work = field(default_factory=Work)
+    stats: StepStats = field(default_factory=StepStats)
     """Of this rank, since the process started."""
-    ranks: Ranks = field(default_factory=Ranks)
-    sharded: list[Any] = field(default_factory=list)
+    distributed: DistributedContext = field(default_factory=DistributedContext)
+    fsdp_modules: list[Any] = field(default_factory=list)
     """Parts of `trained` that sum their gradients over the ranks."""
-    parts_of: Callable[[int], tuple[str, ...]] = lambda _: ()
+    active_parts: Callable[[int], tuple[str, ...]] = lambda _: ()
     """Parts of `trained` that an update is of, by a word of their weights' names; none for all of it."""
-    averaged: tuple[str, ...] = ()
+    ema_parts: tuple[str, ...] = ()
     """Parts that are averaged."""
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    extra_state: dict[str, Tensor] = field(default_factory=dict)
     """Tensors beside `trained` that the stage changes."""
     after_update: Callable[[int], str] = lambda _: ""
     """What follows the update of a number; returns why the run should end, if it should."""
-    ending: str = ""
+    stop_reason: str = ""
     """Why the run ends before its last step, where it does."""
-    best: float | None = None
+    best_value: float | None = None
     """Best value so far of the probe's number that the recipe names."""
-    guard: Guard = field(init=False)
+    guard: GradientGuard = field(init=False)
 
     def __post_init__(self) -> None:
-        self.guard = Guard(self.settings.guard)
+        self.guard = GradientGuard(self.settings.guard)
 
 
-def train_step(run: Run, by_block: bool = False) -> dict[str, Tensor]:
+def train_step(run: TrainState, log_block_norms: bool = False) -> dict[str, Tensor]:
     """Make one optimizer update and return its mean terms, if asked with the gradient norm of every block.
 
     An update that the guard turns down changes no weights; the run goes on with the next batch all the same.
     """
     optimizer = run.settings.optimizer
     run.optimizer.set_lr(lr_at(run.step, run.settings.steps, optimizer))
-    own = run.ranks.own(run.settings.micro_batches)
+    local_micro_batches = run.distributed.local_micro_batches(run.settings.micro_batches)
     logs: list[dict[str, Tensor]] = []
-    for index in own:
-        for part in run.sharded:
-            part.set_requires_gradient_sync(index == own[-1])
+    for index in local_micro_batches:
+        for part in run.fsdp_modules:
+            part.set_requires_gradient_sync(index == local_micro_batches[-1])
         loss, terms, work = run.objective(run.step, index)
-        (loss / len(own)).backward()
+        (loss / len(local_micro_batches)).backward()
         logs.append({"loss": loss.detach(), **terms})
-        run.work = run.work.plus(work)
-    for part in run.sharded:
+        run.stats = run.stats.plus(work)
+    for part in run.fsdp_modules:
         part.reshard()  # what only went forward still holds its weights whole
-    parts = run.parts_of(run.step)
-    _leave_alone_all_but(run.trained, parts)
-    blocks = block_norms(run.trained) if by_block else {}
-    grad_norm = whole(nn.utils.clip_grad_norm_(run.trained.parameters(), optimizer.max_grad_norm))
+    parts = run.active_parts(run.step)
+    _drop_inactive_gradients(run.model, parts)
+    blocks = block_grad_norms(run.model) if log_block_norms else {}
+    grad_norm = full_tensor(nn.utils.clip_grad_norm_(run.model.parameters(), optimizer.max_grad_norm))
     if run.guard.accepts(grad_norm.item(), " ".join(parts)):
         run.optimizer.step()
-        if not parts or not set(parts).isdisjoint(run.averaged or parts):
-            run.ema.update(run.trained)
-        run.ending = run.after_update(run.step)
+        if not parts or not set(parts).isdisjoint(run.ema_parts or parts):
+            run.ema.update(run.model)
+        run.stop_reason = run.after_update(run.step)
     run.optimizer.zero_grad()
     run.step += 1
     means = torch.stack([torch.stack([log[name].float().mean() for log in logs]).mean() for name in logs[0]])
-    return dict(zip(logs[0], run.ranks.mean(means), strict=True)) | {"grad_norm": grad_norm} | blocks
+    return (
+        dict(zip(logs[0], run.distributed.all_reduce_mean(means), strict=True))
+        | {"grad_norm": grad_norm}
+        | blocks
+    )
 
 
-def _leave_alone_all_but(module: nn.Module, parts: tuple[str, ...]) -> None:
+def _drop_inactive_gradients(module: nn.Module, parts: tuple[str, ...]) -> None:
     """Drop the gradients of weights that the update is not of; AdamW then leaves them as they are."""
     if parts:
         for name, parameter in module.named_parameters():
-            if not is_of(name, parts):
+            if not belongs_to(name, parts):
                 parameter.grad = None
 
 
-def block_norms(module: nn.Module) -> dict[str, Tensor]:
+def block_grad_norms(module: nn.Module) -> dict[str, Tensor]:
     """Return the gradient norm of each block of a list of blocks, and of each other part, by name."""
     parts: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
@@ -99,4 +103,4 @@ def block_norms(module: nn.Module) -> dict[str, Tensor]:
             match = re.match(r"(?:.*?\.)??\w+\.\d+(?=\.)", name)
             part = match[0] if match else name.rpartition(".")[0]
             parts.setdefault(f"grad_norm/{part}", []).append(parameter.grad)
-    return {part: whole(nn.utils.get_total_norm(gradients)) for part, gradients in parts.items()}
+    return {part: full_tensor(nn.utils.get_total_norm(gradients)) for part, gradients in parts.items()}

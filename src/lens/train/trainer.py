@@ -17,84 +17,89 @@ from rich.console import Console
 from lens.errors import NonFiniteError, SettingError
 from lens.train import checkpoint
 from lens.train.cost.flops import model_flops_utilization
-from lens.train.devices import peak_flops_a_s, peak_memory_gib
-from lens.train.distributed import Ranks, shard, whole_state
+from lens.train.devices import peak_flops_per_s, peak_memory_gib
+from lens.train.distributed import DistributedContext, full_state_dict, shard_module
 from lens.train.ema import Ema
-from lens.train.metrics import Metrics
+from lens.train.metrics import MetricsLogger
 from lens.train.optimizer import build_optimizers
 from lens.train.settings.run import RunSettings
-from lens.train.stages.base import Stage, Turns
-from lens.train.step import Run, train_step
+from lens.train.stages.base import AlternatingStage, Stage
+from lens.train.step import TrainState, train_step
 
-log = Console(stderr=True)
+console = Console(stderr=True)
 
 
-def fit(stage: Stage, settings: RunSettings, ranks: Ranks | None = None) -> Run:
+def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | None = None) -> TrainState:
     """Train a stage to its last step, or to the first stop signal of any rank; return the run."""
-    ranks = ranks or Ranks()
-    trained = stage.trained.train()
+    distributed = distributed or DistributedContext()
+    model = stage.model.train()
     if settings.compile:
-        compile_repeated_blocks(trained)
-    sharded = shard(trained, ranks)
-    averaged = stage.averaged if isinstance(stage, Turns) else ()
-    run = Run(
+        compile_repeated_blocks(model)
+    fsdp_modules = shard_module(model, distributed)
+    ema_parts = stage.ema_parts if isinstance(stage, AlternatingStage) else ()
+    run = TrainState(
         settings=settings,
-        trained=trained,
-        optimizer=build_optimizers(trained, settings.optimizer),
-        ema=Ema(trained, settings.ema_decay, averaged),
+        model=model,
+        optimizer=build_optimizers(model, settings.optimizer),
+        ema=Ema(model, settings.ema_decay, ema_parts),
         objective=stage.objective,
-        ranks=ranks,
-        sharded=sharded,
+        distributed=distributed,
+        fsdp_modules=fsdp_modules,
     )
-    if isinstance(stage, Turns):
-        run.averaged, run.kept = averaged, stage.kept
-        run.parts_of, run.after_update = stage.parts_of, stage.after_update
-    log.quiet = not ranks.is_main
+    if isinstance(stage, AlternatingStage):
+        run.ema_parts, run.extra_state = ema_parts, stage.extra_state
+        run.active_parts, run.after_update = stage.active_parts, stage.after_update
+    console.quiet = not distributed.is_main
     checkpoints = checkpoint.Checkpoints(settings.out, settings.checkpoint)
     if checkpoints.resume(run):
-        log.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
-    with _stop_requested() as stop, Metrics(settings, run.step, ranks.is_main) as metrics, checkpoints:
-        clock = Clock(run.step)
+        console.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
+    with (
+        _collect_stop_signals() as stop,
+        MetricsLogger(settings, run.step, distributed.is_main) as metrics,
+        checkpoints,
+    ):
+        throughput = Throughput(run.step)
         saved_at, is_stopped = time.monotonic(), False
         while run.step < settings.steps and not is_stopped:
-            is_told = (run.step + 1) % settings.log_every == 0 or run.step + 1 == settings.steps
-            terms = train_step(run, by_block=is_told)
-            if run.guard.is_lost:
-                _go_back(run, checkpoints)
-            if is_told:
-                numbers = _numbers(terms) | {"skipped": run.guard.num_skipped}
-                metrics.write(run.step, numbers | clock.rates(run))
-                shown = {name: value for name, value in _numbers(terms).items() if "/" not in name}
-                log.print(clock.line(run, shown), highlight=False)
+            should_log = (run.step + 1) % settings.log_every == 0 or run.step + 1 == settings.steps
+            terms = train_step(run, log_block_norms=should_log)
+            if run.guard.should_rollback:
+                _rollback(run, checkpoints)
+            if should_log:
+                values = _to_floats(terms) | {"skipped": run.guard.num_skipped}
+                metrics.write(run.step, values | throughput.metrics(run))
+                main_terms = {name: value for name, value in _to_floats(terms).items() if "/" not in name}
+                console.print(throughput.log_line(run, main_terms), highlight=False)
             if run.step % settings.probe_every == 0 or run.step == settings.steps:
-                probe(stage, run, metrics)
+                evaluate(stage, run, metrics)
             is_due = time.monotonic() - saved_at > settings.checkpoint.every_s
-            is_stopped, is_due = ranks.any(bool(stop or run.ending), is_due)
+            is_stopped, is_due = distributed.any_rank(bool(stop or run.stop_reason), is_due)
             # Not while updates are turned down: the weights may be what is broken.
-            if is_due and not run.guard.in_a_row:
+            if is_due and not run.guard.num_consecutive_skips:
                 checkpoints.save(run)
                 saved_at = time.monotonic()
         checkpoints.save(run)
         export(stage, run, settings.out / "export")
-    how = run.ending or ("stopped" if run.step < settings.steps else "done")
-    log.print(f"{settings.out}: {how} at step {run.step}")
+    outcome = run.stop_reason or ("stopped" if run.step < settings.steps else "done")
+    console.print(f"{settings.out}: {outcome} at step {run.step}")
     return run
 
 
-def _go_back(run: Run, checkpoints: checkpoint.Checkpoints) -> None:
+def _rollback(run: TrainState, checkpoints: checkpoint.Checkpoints) -> None:
     """Take the weights of the last checkpoint, but go on with the batches that come next.
 
     Raises: NonFiniteError when there is no checkpoint, or when going back did not help.
     """
-    step, skipped = run.step, run.guard.num_skipped
-    lost = f"{run.guard.in_a_row} updates in a row had gradients that are no numbers or far too large, "
-    lost += f"the last at step {step - 1}"
-    if run.guard.went_back or not checkpoints.resume(run):
+    step, num_skipped = run.step, run.guard.num_skipped
+    skips = run.guard.num_consecutive_skips
+    problem = f"{skips} updates in a row had gradients that are no numbers or far too large, "
+    problem += f"the last at step {step - 1}"
+    if run.guard.has_rolled_back or not checkpoints.resume(run):
         fix = "Lower optimizer.lr, or raise guard.max_ratio or guard.max_skips."
-        raise NonFiniteError(f"{lost}; the weights of before are kept. {fix}")
-    log.print(f"{run.settings.out}: {lost}; going back to the weights of step {run.step}")
+        raise NonFiniteError(f"{problem}; the weights of before are kept. {fix}")
+    console.print(f"{run.settings.out}: {problem}; going back to the weights of step {run.step}")
     run.step = step
-    run.guard.num_skipped, run.guard.in_a_row, run.guard.went_back = skipped, 0, True
+    run.guard.num_skipped, run.guard.num_consecutive_skips, run.guard.has_rolled_back = num_skipped, 0, True
 
 
 def compile_repeated_blocks(module: Any) -> None:
@@ -112,88 +117,92 @@ def compile_repeated_blocks(module: Any) -> None:
         model.compile_repeated_blocks(dynamic=True)
 
 
-def export(stage: Stage, run: Run, folder: Path) -> None:
+def export(stage: Stage, run: TrainState, folder: Path) -> None:
     """Write the averaged weights as the stage publishes them."""
-    with run.ema.swapped_into(run.trained):
-        averaged = whole_state(run.trained)
-        if run.ranks.is_main:
-            stage.export(folder, averaged)
+    with run.ema.swap_into(run.model):
+        ema_state = full_state_dict(run.model)
+        if run.distributed.is_main:
+            stage.export(folder, ema_state)
 
 
-def probe(stage: Stage, run: Run, metrics: Metrics) -> None:
+def evaluate(stage: Stage, run: TrainState, metrics: MetricsLogger) -> None:
     """Write held-out numbers and a sample grid of the averaged weights, and export the best of them."""
-    with run.ema.swapped_into(run.trained), torch.no_grad():
-        run.trained.eval()
-        numbers = stage.probe()
+    with run.ema.swap_into(run.model), torch.no_grad():
+        run.model.eval()
+        values = stage.evaluate()
         grid = stage.sample_grid()
-        run.trained.train()
-    metrics.write(run.step, {f"probe/{name}": value for name, value in numbers.items()})
-    if _is_best(numbers, run):
+        run.model.train()
+    metrics.write(run.step, {f"probe/{name}": value for name, value in values.items()})
+    if _update_best(values, run):
         export(stage, run, run.settings.out / "best")
-    if grid is not None and run.ranks.is_main:
+    if grid is not None and run.distributed.is_main:
         folder = run.settings.out / "samples"
         folder.mkdir(exist_ok=True)
         grid.save(folder / f"step_{run.step:07d}.png")
 
 
-def _is_best(numbers: dict[str, float], run: Run) -> bool:
+def _update_best(metrics: dict[str, float], run: TrainState) -> bool:
     """Return whether the probe's number that the recipe names is better than ever, and keep it if so.
 
     Raises: SettingError for a number that the probe does not know.
     """
-    wanted = run.settings.checkpoint
-    if not wanted.best:
+    criterion = run.settings.checkpoint
+    if not criterion.best:
         return False
-    if wanted.best not in numbers:
-        raise SettingError("checkpoint.best", wanted.best, f"one of {', '.join(numbers)}")
-    value = numbers[wanted.best]
-    sign = 1 if wanted.best_is == "highest" else -1
-    if run.best is not None and sign * value <= sign * run.best:
+    if criterion.best not in metrics:
+        raise SettingError("checkpoint.best", criterion.best, f"one of {', '.join(metrics)}")
+    value = metrics[criterion.best]
+    sign = 1 if criterion.best_is == "highest" else -1
+    if run.best_value is not None and sign * value <= sign * run.best_value:
         return False
-    run.best = value
+    run.best_value = value
     return True
 
 
-class Clock:
+class Throughput:
     """Speed of a run since it was started, and the time left."""
 
     def __init__(self, step: int):
         self._first_step, self._started_at = step, time.monotonic()
 
-    def rates(self, run: Run) -> dict[str, float]:
+    def metrics(self, run: TrainState) -> dict[str, float]:
         elapsed_s = time.monotonic() - self._started_at
-        work, size = run.work, run.ranks.size  # every rank does about as much as this one
-        rates = {"lr": run.optimizer.lr, "samples_per_s": work.samples * size / elapsed_s}
+        work, size = run.stats, run.distributed.world_size  # every rank does about as much as this one
+        rates = {"lr": run.optimizer.lr, "samples_per_s": work.num_samples * size / elapsed_s}
         rates["data_wait"] = work.data_s / elapsed_s
         rates["peak_memory_gib"] = peak_memory_gib()
-        if work.tokens:
-            rates["tokens_per_s"] = work.tokens * size / elapsed_s
+        if work.num_tokens:
+            rates["tokens_per_s"] = work.num_tokens * size / elapsed_s
             rates["tflops_per_s"] = work.flops * size / elapsed_s / 1e12
-            if peak := peak_flops_a_s():
+            if peak := peak_flops_per_s():
                 rates["mfu"] = model_flops_utilization(work.flops, elapsed_s, peak)
         return rates
 
-    def line(self, run: Run, numbers: dict[str, float]) -> str:
-        samples_per_s = self.rates(run)["samples_per_s"]
+    def log_line(self, run: TrainState, terms: dict[str, float]) -> str:
+        samples_per_s = self.metrics(run)["samples_per_s"]
         elapsed_s = time.monotonic() - self._started_at
-        left_s = (run.settings.steps - run.step) * elapsed_s / (run.step - self._first_step)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        left = time.strftime("%H:%M:%S", time.gmtime(left_s))
-        return f"step {run.step}/{run.settings.steps}  {shown}  {samples_per_s:.1f} samples/s  {left} left"
+        remaining_s = (run.settings.steps - run.step) * elapsed_s / (run.step - self._first_step)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        remaining = time.strftime("%H:%M:%S", time.gmtime(remaining_s))
+        return (
+            f"step {run.step}/{run.settings.steps}  {shown}  {samples_per_s:.1f} samples/s  {remaining} left"
+        )
 
 
 @contextmanager
-def _stop_requested() -> Iterator[list[int]]:
+def _collect_stop_signals() -> Iterator[list[int]]:
     """Collect stop signals in a list that is empty, and so false, until the first one."""
     received: list[int] = []
     kinds = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds]
+    previous_handlers = [
+        signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds
+    ]
     try:
         yield received
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
+        for kind, handler in zip(kinds, previous_handlers, strict=True):
             signal.signal(kind, handler)
 
 
-def _numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+def _to_floats(terms: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in terms.items()}

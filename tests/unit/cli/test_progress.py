@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lens.cli.progress import Progress
+from lens.cli.progress import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -21,10 +21,10 @@ def stderr(monkeypatch):
     return use
 
 
-def run_through(progress: Progress) -> None:
+def run_through(progress: ProgressBar) -> None:
     with progress:
         progress("encoding", 0, 1)
-        progress.start_picture(2)
+        progress.start_image(2)
         for step in range(1, 4):
             progress("denoising", step, 3)
         progress.print("fox.png")
@@ -33,7 +33,7 @@ def run_through(progress: Progress) -> None:
 
 def test_off_a_terminal_nothing_but_results_is_printed(stderr, capsys):
     stream = stderr(io.StringIO())
-    run_through(Progress(3))
+    run_through(ProgressBar(3))
     assert stream.getvalue() == ""
     assert capsys.readouterr().out == "fox.png\n"
 
@@ -41,6 +41,6 @@ def test_off_a_terminal_nothing_but_results_is_printed(stderr, capsys):
 def test_on_a_terminal_the_stage_and_the_picture_show_on_stderr(stderr, capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = stderr(Terminal())
-    run_through(Progress(3))
+    run_through(ProgressBar(3))
     assert "decoding 2/3" in stream.getvalue()
     assert capsys.readouterr().out == "fox.png\n"

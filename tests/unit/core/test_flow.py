@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens.core.flow import interpolate, per_sample, to_clean, to_noise, velocity_target
+from lens.core.flow import interpolate, per_sample, predict_noise, predict_x0, velocity_target
 from lens.errors import ShapeError
 
 
@@ -27,9 +27,9 @@ def test_each_sample_moves_by_its_own_time():
 def test_the_true_velocity_leads_from_any_point_back_to_both_ends():
     t = torch.tensor([0.2, 0.9])
     here, velocity = interpolate(CLEAN, NOISE, t), velocity_target(CLEAN, NOISE)
-    torch.testing.assert_close(to_clean(here, velocity, t), CLEAN)
-    torch.testing.assert_close(to_noise(here, velocity, t), NOISE)
-    torch.testing.assert_close(here - per_sample(t, like=here) * velocity, CLEAN)
+    torch.testing.assert_close(predict_x0(here, velocity, t), CLEAN)
+    torch.testing.assert_close(predict_noise(here, velocity, t), NOISE)
+    torch.testing.assert_close(here - per_sample(t, fill_from_image=here) * velocity, CLEAN)
 
 
 def test_the_velocity_is_the_slope_of_the_path():
@@ -48,4 +48,4 @@ def test_ends_of_different_shapes_are_refused_rather_than_broadcast():
     with pytest.raises(ShapeError, match="clean and noise have shapes"):
         interpolate(CLEAN, NOISE[:, :1], torch.zeros(2))
     with pytest.raises(ShapeError, match="x_t and velocity have shapes"):
-        to_clean(CLEAN, NOISE[:, :1], torch.zeros(2))
+        predict_x0(CLEAN, NOISE[:, :1], torch.zeros(2))

@@ -7,7 +7,7 @@ from lens.core.latents import (
     image_positions,
     pack_latents,
     patchify,
-    rotary_angles,
+    rope_angles,
     text_positions,
     unpack_latents,
     unpatchify,
@@ -49,9 +49,9 @@ def test_sizes_that_do_not_fit_are_named():
     with pytest.raises(ShapeError, match="14 tokens, but 3 x 5 cells need 15"):
         unpack_latents(torch.zeros(1, 14, 8), 3, 5)
     with pytest.raises(ShapeError, match="one even number per axis"):
-        rotary_angles(torch.zeros(4, 3), (8, 7, 7))
+        rope_angles(torch.zeros(4, 3), (8, 7, 7))
     with pytest.raises(ShapeError, match="one even number per axis"):
-        rotary_angles(torch.zeros(4, 3), (8, 8))
+        rope_angles(torch.zeros(4, 3), (8, 8))
 
 
 def test_image_positions_are_centred_with_the_frame_at_0():
@@ -67,7 +67,7 @@ def test_text_positions_begin_after_the_longer_half_side_and_step_by_1():
 
 
 def test_angles_fall_geometrically_within_each_axis():
-    angles = rotary_angles(torch.tensor([[2.0, 3.0, -5.0]]), (2, 4, 6), theta=100.0)
+    angles = rope_angles(torch.tensor([[2.0, 3.0, -5.0]]), (2, 4, 6), theta=100.0)
     expected = [2, 3, 3 / 10, -5, -5 / 100 ** (1 / 3), -5 / 100 ** (2 / 3)]
     assert angles.dtype == torch.float32
     torch.testing.assert_close(angles, torch.tensor([expected]))

@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 
 from lens.core.resolution import buckets_for
-from lens.data.buckets import TRAINING_BASES, best_fit, filled
+from lens.data.buckets import TRAINING_BASES, best_fit, resize_and_crop
 
 
 @pytest.mark.parametrize("base", TRAINING_BASES)
 def test_a_picture_of_a_buckets_own_size_fills_it_whole(base):
     for ratio, (height, width) in buckets_for(base).items():
         fit = best_fit(height, width)
-        assert (fit.base, fit.ratio, fit.scale, fit.cut) == (base, ratio, 1.0, 0.0)
+        assert (fit.base, fit.ratio, fit.scale, fit.crop_fraction) == (base, ratio, 1.0, 0.0)
 
 
 def test_a_large_picture_goes_to_the_largest_base_and_a_small_one_to_what_it_can_fill():
@@ -30,15 +30,15 @@ def test_nothing_is_ever_enlarged_and_the_share_that_is_cut_is_right():
             continue
         assert fit.scale <= 1
         kept = fit.height_px * fit.width_px / fit.scale**2
-        assert fit.cut == pytest.approx(1 - kept / (height * width), abs=1e-9)
-        assert 0 <= fit.cut < 1
+        assert fit.crop_fraction == pytest.approx(1 - kept / (height * width), abs=1e-9)
+        assert 0 <= fit.crop_fraction < 1
 
 
 def test_the_middle_of_a_picture_stays():
     stripes = np.zeros((600, 1400, 3), np.uint8)
     stripes[:, 500:900] = 255
     fit = best_fit(600, 1400)
-    pixels = np.asarray(filled(Image.fromarray(stripes), fit))
+    pixels = np.asarray(resize_and_crop(Image.fromarray(stripes), fit))
     assert pixels.shape == (fit.height_px, fit.width_px, 3)
     columns = np.flatnonzero(pixels[fit.height_px // 2, :, 0] > 127)
     assert columns.mean() == pytest.approx((fit.width_px - 1) / 2, abs=0.5)
@@ -48,4 +48,4 @@ def test_the_middle_of_a_picture_stays():
 def test_sizes_whose_box_would_stick_out_by_rounding_are_filled_all_the_same():
     for height in range(277, 290):
         fit = best_fit(height, 365, (256,))
-        assert filled(Image.new("RGB", (365, height)), fit).size == (fit.width_px, fit.height_px)
+        assert resize_and_crop(Image.new("RGB", (365, height)), fit).size == (fit.width_px, fit.height_px)

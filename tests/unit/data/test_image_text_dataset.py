@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.data.image_text_dataset import CaptionedSettings, captioned
+from lens.data.image_text_dataset import ImageTextSettings, image_text_samples
 from lens.data.io.image_decoding import sample_id
 from lens.data.io.webdataset import write_shard
 from lens.errors import SettingError
@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_gives_every_picture_in_its_own_bucket_with_its_words(folder):
-    first, second = captioned(CaptionedSettings(folder=folder, bases=(48,)))
+    first, second = image_text_samples(ImageTextSettings(folder=folder, bases=(48,)))
     assert (first.caption, second.caption) == ("a wide thing", "a tall thing")
     assert first.image.size == (64, 32) and second.image.size == (48, 48)
     assert first.id == sample_id((folder / "a.png").read_bytes())
@@ -40,14 +40,17 @@ def test_a_folder_gives_every_picture_in_its_own_bucket_with_its_words(folder):
 
 def test_a_trigger_comes_before_every_caption_and_stands_in_for_missing_ones(folder):
     (folder / "a.txt").unlink()
-    words = [one.caption for one in captioned(CaptionedSettings(folder=folder, bases=(48,), trigger="zork"))]
+    words = [
+        one.caption
+        for one in image_text_samples(ImageTextSettings(folder=folder, bases=(48,), trigger="zork"))
+    ]
     assert words == ["zork", "zork, a tall thing"]
 
 
 def test_a_picture_without_words_is_named_with_what_to_do(folder):
     (folder / "a.txt").unlink()
     with pytest.raises(SettingError, match=r"a caption for a\.png \(1 in all\).*data\.trigger"):
-        list(captioned(CaptionedSettings(folder=folder, bases=(48,))))
+        list(image_text_samples(ImageTextSettings(folder=folder, bases=(48,))))
 
 
 def test_damaged_and_tiny_pictures_are_left_out_by_name(folder, caplog):
@@ -56,7 +59,7 @@ def test_damaged_and_tiny_pictures_are_left_out_by_name(folder, caplog):
     for name in "cd":
         (folder / f"{name}.txt").write_text("a thing")
     with caplog.at_level(logging.WARNING):
-        assert len(list(captioned(CaptionedSettings(folder=folder, bases=(48,))))) == 2
+        assert len(list(image_text_samples(ImageTextSettings(folder=folder, bases=(48,))))) == 2
     assert "c.png is left out: corrupt" in caplog.text
     assert "d.png is left out: 20 x 20 is too small" in caplog.text
 
@@ -65,14 +68,14 @@ def test_a_folder_without_a_picture_that_can_be_used_is_told(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "tiny.png").write_bytes(picture(3, 3))
     with pytest.raises(SettingError, match=r"data\.folder .* needs pictures of at least the size .* base 48"):
-        list(captioned(CaptionedSettings(folder=tmp_path, trigger="a thing", bases=(48,))))
+        list(image_text_samples(ImageTextSettings(folder=tmp_path, trigger="a thing", bases=(48,))))
 
 
 def test_shards_give_what_a_folder_gives(tmp_path):
     facts = json.dumps({"id": "ab" * 32}).encode()
     files = {"png": picture(64, 32), "txt": b"a wide thing", "brief.txt": b"thing", "json": facts}
     write_shard(tmp_path / "00000.tar", [("k1", files)])
-    (only,) = captioned(CaptionedSettings(shards=tmp_path, bases=(48,)))
+    (only,) = image_text_samples(ImageTextSettings(shards=tmp_path, bases=(48,)))
     assert (only.id, only.caption, only.image.size) == ("ab" * 32, "a wide thing", (64, 32))
     assert np.array_equal(np.asarray(only.image), np.asarray(Image.open(io.BytesIO(files["png"]))))
 
@@ -81,9 +84,9 @@ def test_shards_give_what_a_folder_gives(tmp_path):
 def test_one_source_it_must_be(tmp_path, both):
     given = {"folder": tmp_path, "shards": tmp_path} if both else {}
     with pytest.raises(SettingError, match="one of folder and shards"):
-        list(captioned(CaptionedSettings(**given)))
+        list(image_text_samples(ImageTextSettings(**given)))
 
 
 def test_an_empty_folder_of_shards_is_told(tmp_path):
     with pytest.raises(SettingError, match=r"data\.shards.*\.tar files"):
-        list(captioned(CaptionedSettings(shards=tmp_path)))
+        list(image_text_samples(ImageTextSettings(shards=tmp_path)))

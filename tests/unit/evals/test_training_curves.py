@@ -12,7 +12,7 @@ import yaml
 from lens.cli import train
 from lens.cli.main import main
 from lens.errors import SettingError
-from lens.evals.training_curves import FILE_NAME, panels_of, plot_monitors, running_mean
+from lens.evals.training_curves import FILE_NAME, plot_training_curves, read_panels, running_mean
 
 
 @pytest.fixture
@@ -39,24 +39,24 @@ def rl_run(run_of):
          "grad_norm": 0.2, "grad_norm/theta.img_in": 0.2, "lr": 1e-4, "samples_per_s": 5.0},
         {"step": 2, "probe/mean": 0.6, "probe/guidance 2/mean": 0.75},
     ]  # fmt: skip
-    collapse = {"least_diversity": 0.4, "least_reward": 0.5}
+    collapse = {"min_diversity_ratio": 0.4, "min_reward_ratio": 0.5}
     return run_of(lines, stage="rl", probe_guidance=[1.0, 2.0], collapse=collapse)
 
 
 def test_a_panel_a_monitor_what_tells_most_first_and_probes_last(rl_run):
-    panels = {panel.name: panel for panel in panels_of(rl_run)}
+    panels = {panel.name: panel for panel in read_panels(rl_run)}
     assert list(panels) == ["reward", "reward/passed", "diversity", "kl", "loss", "grad_norm", "probe/mean"]
     assert panels["reward"].curves == {"": [(1, 0.8), (2, 0.9)]}
     assert panels["kl"].curves == {"": [(2, 0.1)]}  # what is no number is not drawn
 
 
 def test_guidances_of_a_probe_share_a_panel(rl_run):
-    (probe,) = (panel for panel in panels_of(rl_run) if panel.is_probe)
+    (probe,) = (panel for panel in read_panels(rl_run) if panel.is_probe)
     assert probe.curves == {"guidance 1": [(2, 0.6)], "guidance 2": [(2, 0.75)]}
 
 
 def test_a_collapse_is_drawn_where_it_would_end_the_run(rl_run):
-    floors = {panel.name: panel.floor for panel in panels_of(rl_run)}
+    floors = {panel.name: panel.collapse_threshold for panel in read_panels(rl_run)}
     assert floors["diversity"] == pytest.approx(0.2) and floors["reward"] == pytest.approx(0.4)
     assert floors["loss"] is None and floors["reward/passed"] is None
 
@@ -66,7 +66,7 @@ def test_updates_of_student_and_critics_have_a_loss_each(run_of):
         {"step": 1, "loss": 1.4, "fake": 0.1, "grad_norm": 0.3},
         {"step": 2, "loss": 0.01, "dm": 0.1, "gradient/dm": 0.02, "grad_norm": 0.001},
     ]
-    panels = {panel.name: panel.curves[""] for panel in panels_of(run_of(lines, stage="distill"))}
+    panels = {panel.name: panel.curves[""] for panel in read_panels(run_of(lines, stage="distill"))}
     assert panels["loss of critics"] == [(1, 1.4)] and panels["loss of student"] == [(2, 0.01)]
     assert panels["grad_norm of critics"] == [(1, 0.3)] and panels["grad_norm of student"] == [(2, 0.001)]
     assert list(panels)[:2] == ["dm", "fake"]
@@ -78,8 +78,8 @@ def test_the_mean_is_of_the_last_ten_lines():
 
 
 def test_the_plot_is_the_same_whenever_it_is_drawn_and_its_text_is_text(rl_run):
-    first = plot_monitors(rl_run).read_bytes()
-    path = plot_monitors(rl_run)
+    first = plot_training_curves(rl_run).read_bytes()
+    path = plot_training_curves(rl_run)
     assert path.name == FILE_NAME and path.read_bytes() == first
     assert re.search(r"<text [^>]*>\s*reward/passed\s*</text>", path.read_text())
     assert {file.name for file in rl_run.iterdir()} == {"metrics.jsonl", "recipe.yaml", FILE_NAME}
@@ -87,7 +87,7 @@ def test_the_plot_is_the_same_whenever_it_is_drawn_and_its_text_is_text(rl_run):
 
 def test_a_run_that_is_writing_a_line_is_drawn_without_it(run_of):
     folder = run_of([{"step": 1, "loss": 2.0}], tail='{"step": 2, "lo', stage="pretrain")
-    (loss,) = panels_of(folder)
+    (loss,) = read_panels(folder)
     assert loss.curves == {"": [(1, 2.0)]}
 
 
@@ -108,7 +108,7 @@ def test_where_matplotlib_is_missing_a_run_says_so_and_goes_on(rl_run, monkeypat
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SettingError, match="matplotlib"):
-        plot_monitors(rl_run)
+        plot_training_curves(rl_run)
     with caplog.at_level(logging.WARNING, logger="lens"):
         train._plot_if_possible(rl_run)
     (line,) = caplog.messages
@@ -117,8 +117,8 @@ def test_where_matplotlib_is_missing_a_run_says_so_and_goes_on(rl_run, monkeypat
 
 @pytest.mark.parametrize("stage, is_drawn", [("rl", True), ("distill", True), ("pretrain", False)])
 def test_runs_of_post_training_are_drawn_when_they_end(rl_run, monkeypatch, capsys, stage, is_drawn):
-    monkeypatch.setattr("lens.train.run.checked", lambda *_: SimpleNamespace(stage=stage))
-    monkeypatch.setattr("lens.train.run.trained", lambda _: rl_run)
+    monkeypatch.setattr("lens.train.run.load_settings", lambda *_: SimpleNamespace(stage=stage))
+    monkeypatch.setattr("lens.train.run.train_from_settings", lambda _: rl_run)
     assert main(["train", "recipe.yaml"]) == 0
     assert capsys.readouterr().out == f"{rl_run}\n"
     assert (rl_run / FILE_NAME).exists() == is_drawn

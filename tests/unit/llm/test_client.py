@@ -7,7 +7,7 @@ import pytest
 from local_server import Server
 
 from lens.errors import SettingError
-from lens.llm.client import Chat, ChatError, Endpoint, Pace, image_part, text_part
+from lens.llm.client import ChatClient, ChatError, Endpoint, RequestThrottle, image_part, text_part
 
 QUESTION = [{"role": "user", "content": [text_part("What is this?"), image_part(b"\xff\xd8", "image/jpeg")]}]
 
@@ -18,10 +18,10 @@ def completion(text: str | None = "a fox", finish: str = "stop", refusal: str | 
     return json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage}).encode()
 
 
-def chat_with(server: Server, **changes) -> tuple[Chat, list[float]]:
+def chat_with(server: Server, **changes) -> tuple[ChatClient, list[float]]:
     waits: list[float] = []
     endpoint = Endpoint.of({"url": server.url, "model": "seer", "first_wait_s": 1.0} | changes)
-    return Chat(endpoint, sleep=waits.append), waits
+    return ChatClient(endpoint, sleep=waits.append), waits
 
 
 OK = (200, completion())
@@ -31,7 +31,7 @@ def test_an_answer_comes_with_its_tokens_and_the_question_as_the_api_has_it(serv
     monkeypatch.setenv("SEER_KEY", "secret")
     server = served(OK)
     chat, _ = chat_with(server, api_key_variable="SEER_KEY")
-    reply = chat.ask(QUESTION, temperature=0.2, max_tokens=9)
+    reply = chat.complete(QUESTION, temperature=0.2, max_tokens=9)
     assert reply == ("a fox", False, False, 11, 3)
     path, headers, body = server.asked[0]
     assert path == "/v1/chat/completions"
@@ -43,7 +43,7 @@ def test_an_answer_comes_with_its_tokens_and_the_question_as_the_api_has_it(serv
 def test_a_busy_server_is_asked_again_and_its_wish_to_wait_is_kept(served):
     server = served((429, b"slow down", {"retry-after": "7"}), (500, b""), (503, b""), OK)
     chat, waits = chat_with(server)
-    assert chat.ask(QUESTION).text == "a fox"
+    assert chat.complete(QUESTION).text == "a fox"
     assert len(server.asked) == 4
     assert waits[0] == 7.0
     assert 1.0 <= waits[1] <= 2.0 and 2.0 <= waits[2] <= 4.0, "waits double, drawn from half of each up"
@@ -53,20 +53,20 @@ def test_a_busy_server_is_asked_again_and_its_wish_to_wait_is_kept(served):
 def test_an_answer_that_is_none_is_asked_for_again(served, nonsense):
     server = served((200, nonsense), OK)
     chat, _ = chat_with(server)
-    assert chat.ask(QUESTION).text == "a fox"
+    assert chat.complete(QUESTION).text == "a fox"
 
 
 def test_a_silent_server_times_out_and_the_next_attempt_answers(served):
     server = served(0.6, OK)
     chat, _ = chat_with(server, timeout_s=0.3)
-    assert chat.ask(QUESTION).text == "a fox"
+    assert chat.complete(QUESTION).text == "a fox"
 
 
 def test_after_the_last_attempt_the_error_says_what_happened(served):
     server = served((500, b""))
     chat, waits = chat_with(server, max_attempts=3)
     with pytest.raises(ChatError, match=r"answers 500\. Gave up after 3 attempts") as raised:
-        chat.ask(QUESTION)
+        chat.complete(QUESTION)
     assert not raised.value.is_final
     assert len(server.asked) == 3 and len(waits) == 2
 
@@ -76,7 +76,7 @@ def test_what_cannot_succeed_is_not_tried_again(served, status, says):
     server = served((status, b"no such model"))
     chat, _ = chat_with(server)
     with pytest.raises(ChatError, match=says) as raised:
-        chat.ask(QUESTION)
+        chat.complete(QUESTION)
     assert raised.value.is_final and len(server.asked) == 1
 
 
@@ -85,20 +85,20 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(served):
     server.http.server_close()
     chat, _ = chat_with(server, max_attempts=2)
     with pytest.raises(ChatError, match="cannot be reached"):
-        chat.ask(QUESTION)
+        chat.complete(QUESTION)
 
 
 @pytest.mark.parametrize(
-    "content", [completion(None, refusal="I can't help with that."), completion("", "content_filter")]
+    "content", [completion(None, rejection="I can't help with that."), completion("", "content_filter")]
 )
 def test_a_refusal_is_told_apart_from_an_answer(served, content):
     chat, _ = chat_with(served((200, content)))
-    assert chat.ask(QUESTION).is_refused
+    assert chat.complete(QUESTION).is_refused
 
 
 def test_an_answer_that_ran_out_of_length_says_so(served):
     chat, _ = chat_with(served((200, completion("a fox that", "length"))))
-    assert chat.ask(QUESTION).is_cut
+    assert chat.complete(QUESTION).is_cut
 
 
 def test_log_probabilities_come_by_token_and_place_where_they_are_told(served):
@@ -108,24 +108,24 @@ def test_log_probabilities_come_by_token_and_place_where_they_are_told(served):
     answer["choices"][0]["logprobs"] = {"content": places}
     server = served((200, json.dumps(answer).encode()), OK)
     chat, _ = chat_with(server)
-    reply, log_probs = chat.ask_with_log_probs(QUESTION, 5, max_tokens=2)
+    reply, log_probs = chat.complete_with_logprobs(QUESTION, 5, max_tokens=2)
     assert reply.text == "1." and log_probs == ({"1": -0.1, "0": -2.5}, {".": -0.7})
     body = server.asked[0][2]
     assert body["logprobs"] is True and body["top_logprobs"] == 5 and body["max_tokens"] == 2
-    assert chat.ask_with_log_probs(QUESTION, 5) == (chat.ask(QUESTION), ())
+    assert chat.complete_with_logprobs(QUESTION, 5) == (chat.complete(QUESTION), ())
 
 
 def test_threads_share_one_chat(served):
     server = served(OK)
     chat, _ = chat_with(server)
     with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(lambda _: chat.ask(QUESTION).text, range(24)))
+        replies = list(pool.map(lambda _: chat.complete(QUESTION).text, range(24)))
     assert replies == ["a fox"] * 24 and len(server.asked) == 24
 
 
 def test_calls_are_spaced_over_all_threads():
     waits: list[float] = []
-    pace = Pace(60.0, sleep=waits.append)
+    pace = RequestThrottle(60.0, sleep=waits.append)
     for _ in range(4):
         pace.wait()
     assert waits == pytest.approx([1.0, 2.0, 3.0], abs=0.05)
@@ -133,4 +133,4 @@ def test_calls_are_spaced_over_all_threads():
 
 def test_an_address_that_is_none_is_refused_at_once():
     with pytest.raises(SettingError, match="begin with http"):
-        Chat(Endpoint(url="seer.example/v1", model="seer"))
+        ChatClient(Endpoint(url="seer.example/v1", model="seer"))

@@ -1,6 +1,6 @@
 import pytest
 
-from lens.llm.json_repair import BrokenJson, json_object
+from lens.llm.json_repair import JsonRepairError, parse_json_object
 
 WHOLE = [("red_fox", "The fox is red."), ("two", "There are two.")]
 GOOD = '{"red_fox": "The fox is red.", "two": "There are two."}'
@@ -25,20 +25,20 @@ GOOD = '{"red_fox": "The fox is red.", "two": "There are two."}'
     ],
 )
 def test_slips_that_leave_no_doubt_are_mended(answer):
-    assert json_object(answer) == WHOLE
+    assert parse_json_object(answer) == WHOLE
 
 
 def test_strings_are_left_as_they_are():
     answer = '{"a": "a comma, } and // True\nover \\"two\\" lines",}'
-    assert json_object(answer) == [("a", 'a comma, } and // True\nover "two" lines')]
+    assert parse_json_object(answer) == [("a", 'a comma, } and // True\nover "two" lines')]
 
 
 def test_a_name_that_stands_twice_is_there_twice():
-    assert json_object('{"a": "one", "a": "two"}') == [("a", "one"), ("a", "two")]
+    assert parse_json_object('{"a": "one", "a": "two"}') == [("a", "one"), ("a", "two")]
 
 
 def test_other_values_than_strings_are_kept():
-    assert json_object('{"a": [1, 2,], "b": None, "c": {"d": True}}') == [
+    assert parse_json_object('{"a": [1, 2,], "b": None, "c": {"d": True}}') == [
         ("a", [1, 2]), ("b", None), ("c", [("d", True)])
     ]  # fmt: skip
 
@@ -58,5 +58,5 @@ def test_other_values_than_strings_are_kept():
     ],
 )
 def test_what_leaves_a_doubt_is_refused_with_the_fault(answer, fault):
-    with pytest.raises(BrokenJson, match=fault):
-        json_object(answer)
+    with pytest.raises(JsonRepairError, match=fault):
+        parse_json_object(answer)

@@ -1,29 +1,29 @@
 """Answers that were paid for are kept through kills, and a key changes with whatever an answer depends on."""
 
-from lens.llm.response_cache import Answers, answer_key
+from lens.llm.response_cache import ResponseCache, response_key
 
 
 def test_answers_are_there_again_when_the_file_is_opened_again(tmp_path):
     path = tmp_path / "deep" / "answers.jsonl"
-    answers = Answers(path)
+    answers = ResponseCache(path)
     answers.put("a", {"text": "ein Fuchs \N{FOX FACE}"})
     answers.put("b", {"text": "a\nbee"})
     answers.close()
-    again = Answers(path)
+    again = ResponseCache(path)
     assert (len(again), again.get("a"), again.get("b"), again.get("c")) == (
         2, {"text": "ein Fuchs \N{FOX FACE}"}, {"text": "a\nbee"}, None,
     )  # fmt: skip
 
 
 def test_an_answer_is_kept_as_soon_as_it_is_put(tmp_path):
-    answers = Answers(tmp_path / "answers.jsonl")
+    answers = ResponseCache(tmp_path / "answers.jsonl")
     answers.put("a", {"text": "fox"})
-    assert Answers(tmp_path / "answers.jsonl").get("a") == {"text": "fox"}
+    assert ResponseCache(tmp_path / "answers.jsonl").get("a") == {"text": "fox"}
 
 
 def test_at_whatever_byte_a_kill_cuts_the_file_the_whole_lines_stay_and_new_ones_follow(tmp_path):
     whole = tmp_path / "whole.jsonl"
-    answers = Answers(whole)
+    answers = ResponseCache(whole)
     answers.put("a", {"text": "fox"})
     first = whole.stat().st_size
     answers.put("b", {"text": "bee"})
@@ -31,12 +31,12 @@ def test_at_whatever_byte_a_kill_cuts_the_file_the_whole_lines_stay_and_new_ones
     for length in range(len(content)):
         path = tmp_path / f"{length}.jsonl"
         path.write_bytes(content[:length])
-        cut = Answers(path)
+        cut = ResponseCache(path)
         assert (cut.get("a") is not None) == (length >= first - 1)
         cut.put("c", {"text": "key"})
         cut.close()
-        assert Answers(path).get("c") == {"text": "key"}
-        assert (Answers(path).get("a") is not None) == (length >= first - 1)
+        assert ResponseCache(path).get("c") == {"text": "key"}
+        assert (ResponseCache(path).get("a") is not None) == (length >= first - 1)
 
 
 def test_a_key_depends_on_everything_that_an_answer_depends_on():
@@ -48,6 +48,6 @@ def test_a_key_depends_on_everything_that_an_answer_depends_on():
         (*facts[:3], {"temperature": 0.3, "top_p": 1}, 0),
         (*facts[:4], 1),
     ]
-    keys = {answer_key(*one) for one in (facts, *changed)}
+    keys = {response_key(*one) for one in (facts, *changed)}
     assert len(keys) == 6
-    assert answer_key(*facts[:3], {"top_p": 1, "temperature": 0.2}) == answer_key(*facts)
+    assert response_key(*facts[:3], {"top_p": 1, "temperature": 0.2}) == response_key(*facts)

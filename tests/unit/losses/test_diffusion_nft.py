@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from lens.core.flow import interpolate, velocity_target
-from lens.losses.diffusion_nft import advantages, are_even, diversity, nft_terms, old_decay, optimality
+from lens.losses.diffusion_nft import (
+    advantages,
+    diversity,
+    has_equal_rewards,
+    nft_terms,
+    old_policy_decay,
+    optimality,
+)
 
 SHAPE = (3, 2, 5, 7)
 
@@ -20,7 +27,7 @@ def policy_gradient(new: torch.Tensor, old: torch.Tensor, optimal: torch.Tensor,
     clean, t = normal(7), torch.tensor([0.2, 0.5, 0.9])
     new = new.clone().requires_grad_()
     noisy = interpolate(clean, normal(8), t)
-    terms = nft_terms(new, old, None, noisy, clean, t=t, optimal=optimal, nft_beta=beta)
+    terms = nft_terms(new, old, None, noisy, clean, t=t, optimality=optimal, nft_beta=beta)
     (gradient,) = torch.autograd.grad(terms.policy.sum(), new)
     return gradient
 
@@ -53,7 +60,7 @@ def test_the_loss_is_what_the_formula_says():
     # their x_0 are 1 and 3, and from the clean 0 they are off by 1 and 3; squared over size: 1 and 3.
     one = torch.ones(1, 1, 1, 1)
     terms = nft_terms(
-        4 * one, 2 * one, 5 * one, 3 * one, 0 * one, t=torch.tensor([0.5]), optimal=torch.tensor([0.75]),
+        4 * one, 2 * one, 5 * one, 3 * one, 0 * one, t=torch.tensor([0.5]), optimality=torch.tensor([0.75]),
         nft_beta=1.0,
     )  # fmt: skip
     torch.testing.assert_close(terms.policy, torch.tensor([5 * (0.75 * 1 + 0.25 * 3)]))
@@ -65,7 +72,14 @@ def test_the_sampling_policy_and_the_reference_are_not_trained():
     clean, t = normal(7), torch.tensor([0.2, 0.5, 0.9])
     new, old, reference = (normal(seed).requires_grad_() for seed in (1, 2, 3))
     terms = nft_terms(
-        new, old, reference, interpolate(clean, normal(8), t), clean, t=t, optimal=torch.rand(3), nft_beta=0.5
+        new,
+        old,
+        reference,
+        interpolate(clean, normal(8), t),
+        clean,
+        t=t,
+        optimality=torch.rand(3),
+        nft_beta=0.5,
     )
     (terms.policy + terms.kl).sum().backward()
     assert new.grad is not None and old.grad is None and reference.grad is None
@@ -77,7 +91,7 @@ def test_advantages_are_distances_to_the_group_over_the_spread_of_all():
     wanted = torch.tensor([[-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]) / (spread + 1e-4)
     torch.testing.assert_close(advantages(raw), wanted)
     assert (advantages(raw, clip=0.7).abs() <= 0.7).all()
-    assert are_even(raw).tolist() == [False, True]
+    assert has_equal_rewards(raw).tolist() == [False, True]
 
 
 def test_pictures_without_a_score_have_no_advantage_and_do_not_move_their_group():
@@ -88,7 +102,7 @@ def test_pictures_without_a_score_have_no_advantage_and_do_not_move_their_group(
     half = 0.5 / (spread + 1e-4)
     torch.testing.assert_close(found[0], torch.tensor([-half, 0.0, half]))
     assert found[1:].abs().max() == 0
-    assert are_even(raw).tolist() == [False, True, True]
+    assert has_equal_rewards(raw).tolist() == [False, True, True]
 
 
 def test_advantages_are_spread_over_zero_to_one():
@@ -98,11 +112,11 @@ def test_advantages_are_spread_over_zero_to_one():
 
 
 def test_the_sampling_policy_follows_by_the_published_schedules():
-    assert [old_decay(count) for count in (0, 1, 100, 500, 9000)] == [0.0, 0.001, 0.1, 0.5, 0.5]
-    assert old_decay(70, "zero") == 0.0
-    assert [old_decay(count, "late") for count in (10, 75)] == [0.0, 0.0]
-    assert old_decay(77, "late") == pytest.approx(0.015)
-    assert old_decay(5000, "late") == 0.999
+    assert [old_policy_decay(count) for count in (0, 1, 100, 500, 9000)] == [0.0, 0.001, 0.1, 0.5, 0.5]
+    assert old_policy_decay(70, "zero") == 0.0
+    assert [old_policy_decay(count, "late") for count in (10, 75)] == [0.0, 0.0]
+    assert old_policy_decay(77, "late") == pytest.approx(0.015)
+    assert old_policy_decay(5000, "late") == 0.999
 
 
 def test_diversity_is_the_mean_distance_of_two_pictures():
@@ -145,12 +159,12 @@ def test_on_a_trained_model_of_points_the_reward_of_what_is_drawn_rises_and_poin
         noisy = interpolate(clean, torch.randn(128, 2), t)
         new, sampling = velocity(net, noisy, t), velocity(old, noisy, t)
         terms = nft_terms(
-            new, sampling, None, noisy, clean, t=t, optimal=optimal, nft_beta=1.0
+            new, sampling, None, noisy, clean, t=t, optimality=optimal, nft_beta=1.0
         )
         optimizer.zero_grad()
         terms.policy.mean().backward()
         optimizer.step()
-        decay = old_decay(update + 1)
+        decay = old_policy_decay(update + 1)
         for weight, other in zip(old.parameters(), net.parameters(), strict=True):
             weight.lerp_(other.detach(), 1 - decay)
     after = drawn(1000)

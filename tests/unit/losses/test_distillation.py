@@ -5,24 +5,24 @@ import math
 import pytest
 import torch
 
-from lens.core.flow import interpolate, to_clean
-from lens.core.schedule import sampling_sigmas, shift_mu
+from lens.core.flow import interpolate, predict_x0
+from lens.core.schedule import empirical_mu, sampling_sigmas
 from lens.losses.distillation import (
-    aim_of,
-    cosine,
+    approx_r1_penalty,
     discriminator_loss,
     distribution_matching_gradient,
     generator_loss,
+    gradient_cosine,
     guidance_gradient,
-    levels_between,
-    next_input,
-    nudged,
+    inject_gradient,
+    next_student_input,
+    perturb,
     renoising_times,
-    smoothness_loss,
     student_times,
     surrogate_loss,
+    teacher_times,
     trajectory_loss,
-    with_gradient,
+    trajectory_target,
 )
 from lens.sampling.solvers import solve_euler
 
@@ -86,9 +86,9 @@ def test_the_logistic_losses_of_known_logits():
 
 
 def test_the_smoothness_loss_is_half_gamma_times_the_mean_squared_change():
-    found = smoothness_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0]), gamma=3.0)
+    found = approx_r1_penalty(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0]), gamma=3.0)
     assert float(found) == pytest.approx(0.5 * 3 * (1 + 9) / 2)
-    torch.testing.assert_close(nudged(torch.ones(1, 2, 3, 5), torch.full((1, 2, 3, 5), 2.0)).unique(),
+    torch.testing.assert_close(perturb(torch.ones(1, 2, 3, 5), torch.full((1, 2, 3, 5), 2.0)).unique(),
                                torch.tensor([1.2]))  # fmt: skip
 
 
@@ -100,8 +100,8 @@ def test_a_student_sees_the_samplers_own_sigmas():
 
 
 def test_a_teachers_levels_within_the_students_steps_are_those_of_one_finer_schedule():
-    mu = shift_mu(63, 3)
-    found = [levels_between(63, 3, step, 4) for step in range(3)]
+    mu = empirical_mu(63, 3)
+    found = [teacher_times(63, 3, step, 4) for step in range(3)]
     for step, levels in enumerate(found):
         even = [1 - (4 * step + place) / 12 for place in range(5)]
         wanted = [math.exp(mu) / (math.exp(mu) + 1 / u - 1) if u > 1e-9 else 0.0 for u in even]
@@ -113,10 +113,10 @@ def test_a_step_toward_the_aim_ends_where_the_teacher_is():
     draw = torch.Generator().manual_seed(0)
     x_t, arrived = torch.randn(2, 2, 3, 5, 7, generator=draw)
     t, t_next = 0.8, 0.3
-    aim = aim_of(x_t, arrived, t, t_next)
+    aim = trajectory_target(x_t, arrived, t, t_next)
     velocity = (x_t - aim) / t
     torch.testing.assert_close(x_t + (t_next - t) * velocity, arrived)
-    torch.testing.assert_close(aim_of(x_t, arrived, t, 0.0), arrived)
+    torch.testing.assert_close(trajectory_target(x_t, arrived, t, 0.0), arrived)
     off = trajectory_loss(aim + 0.4, aim, t)
     assert float(off) == pytest.approx((0.4 / 0.8) ** 2, rel=1e-4)
 
@@ -136,7 +136,7 @@ def test_times_of_guidance_are_never_above_the_students_own_and_all_stay_in_thei
 
 def test_a_loss_can_be_given_its_value_and_its_gradient():
     x_0, gradient = normal(2, 3, 5, 7, seed=0).requires_grad_(), normal(2, 3, 5, 7, seed=1)
-    loss = with_gradient(x_0, torch.tensor(0.7), gradient)
+    loss = inject_gradient(x_0, torch.tensor(0.7), gradient)
     (3 * loss).backward()
     assert float(loss.detach()) == pytest.approx(0.7)
     torch.testing.assert_close(x_0.grad, 3 * gradient)
@@ -145,7 +145,7 @@ def test_a_loss_can_be_given_its_value_and_its_gradient():
 def test_a_simulated_step_without_noise_is_one_of_the_samplers():
     x, velocity = normal(2, 3, 5, 7, seed=0), normal(2, 3, 5, 7, seed=1)
     t, t_next = torch.tensor([0.8, 0.8]), torch.tensor([0.3, 0.3])
-    stepped = next_input(to_clean(x, velocity, t), x, t, t_next, None)
+    stepped = next_student_input(predict_x0(x, velocity, t), x, t, t_next, None)
     wanted = solve_euler(lambda *_: velocity, torch.tensor([0.8, 0.3]), x)
     torch.testing.assert_close(stepped, wanted)
 
@@ -153,11 +153,13 @@ def test_a_simulated_step_without_noise_is_one_of_the_samplers():
 def test_a_simulated_step_with_noise_is_the_students_picture_noised_anew():
     x_0, x_t, noise = (normal(2, 3, 5, 7, seed=seed) for seed in range(3))
     t, t_next = torch.tensor([1.0, 0.8]), torch.tensor([0.3, 0.2])
-    torch.testing.assert_close(next_input(x_0, x_t, t, t_next, noise), interpolate(x_0, noise, t_next))
+    torch.testing.assert_close(
+        next_student_input(x_0, x_t, t, t_next, noise), interpolate(x_0, noise, t_next)
+    )
 
 
 def test_the_cosine_is_a_mean_over_samples_and_zero_without_a_direction():
     a = shaped([1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0])
     b = shaped([3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0])
-    assert float(cosine(a, b)) == pytest.approx(0.5)
-    assert float(cosine(a, torch.zeros_like(a))) == 0
+    assert float(gradient_cosine(a, b)) == pytest.approx(0.5)
+    assert float(gradient_cosine(a, torch.zeros_like(a))) == 0

@@ -8,7 +8,7 @@ import torch
 from lens.losses.autoencoder import reconstruction_loss
 from lens.losses.flow_matching import flow_matching_loss
 from lens.losses.next_token import next_token_loss
-from lens.losses.patch_classification import LayoutHead, layout_loss
+from lens.losses.patch_classification import PatchClassificationHead, patch_classification_loss
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -68,14 +68,14 @@ def test_the_layout_loss_is_the_mean_surprise_at_each_kind_of_label():
         shares = kind.double().exp() / kind.double().exp().sum(-1, keepdim=True)
         picked = [shares[row, token, label[row, token]] for row in range(2) for token in range(3)]
         surprise -= float(torch.stack(picked).log().mean())
-    assert float(layout_loss(logits, labels)) == pytest.approx(surprise, abs=1e-6)
+    assert float(patch_classification_loss(logits, labels)) == pytest.approx(surprise, abs=1e-6)
 
 
 def test_a_fresh_layout_head_holds_all_classes_equally_likely():
-    head = LayoutHead(6, (5, 4))
+    head = PatchClassificationHead(6, (5, 4))
     head.init_weights()
     things, parts = head(torch.randn(2, 3, 6))
     assert things.shape == (2, 3, 5)
     assert parts.shape == (2, 3, 4)
-    loss = layout_loss((things, parts), [torch.zeros(2, 3, dtype=torch.int64)] * 2).item()
+    loss = patch_classification_loss((things, parts), [torch.zeros(2, 3, dtype=torch.int64)] * 2).item()
     assert loss == pytest.approx(math.log(5) + math.log(4), abs=1e-6)

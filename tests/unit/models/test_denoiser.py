@@ -12,7 +12,7 @@ from peft.utils import get_peft_model_state_dict
 
 from lens.errors import SettingError, ShapeError
 from lens.models import denoiser as module
-from lens.models.attention import SHORT_SEQUENCE, attention
+from lens.models.attention import SHORT_SEQUENCE_TOKENS, attention
 from lens.models.denoiser import LensTransformer2DModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -177,12 +177,12 @@ def test_an_input_that_does_not_fit_is_named(changes, message):
 def test_rotary_tables_are_kept_per_size_and_stay_out_of_the_state_dict():
     denoiser = tiny_denoiser()
     names = set(denoiser.state_dict())
-    first = denoiser._rotary.of(3, 5, 7, torch.device("cpu"))
-    assert denoiser._rotary.of(3, 5, 7, torch.device("cpu")) is first
+    first = denoiser._rotary_cache.get(3, 5, 7, torch.device("cpu"))
+    assert denoiser._rotary_cache.get(3, 5, 7, torch.device("cpu")) is first
     assert first.dtype == torch.float32 and first.shape == (22, 8, 2)
     for num_text in range(100):
-        denoiser._rotary.of(3, 5, num_text, torch.device("cpu"))
-    assert len(denoiser._rotary._kept) == denoiser._rotary.MAX_KEPT
+        denoiser._rotary_cache.get(3, 5, num_text, torch.device("cpu"))
+    assert len(denoiser._rotary_cache._tables) == denoiser._rotary_cache.MAX_ENTRIES
     assert set(denoiser.state_dict()) == names
 
 
@@ -211,7 +211,7 @@ def test_float16_clips_the_features_with_one_warning(caplog):
     huge, clipped = ([torch.full((2, 7, TEXT_WIDTH), value)] * 4 for value in (1e6, 6e4))
     exact = call(denoiser, encoder_hidden_states=clipped)
     with caplog.at_level(logging.WARNING):
-        half = call(denoiser.half(), encoder_hidden_states=huge)
+        half = call(denoiser.half_width(), encoder_hidden_states=huge)
         call(denoiser, encoder_hidden_states=[layer.bfloat16() for layer in huge])
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.05)
@@ -250,7 +250,7 @@ def test_attention_for_short_training_on_the_cpu_agrees_with_the_fused_kernel(is
     mask = mask if is_padded else None
     fused = attention(q, k, v, mask)
     plain = attention(q.requires_grad_(), k, v, mask)
-    assert SHORT_SEQUENCE >= 7 and plain.requires_grad
+    assert SHORT_SEQUENCE_TOKENS >= 7 and plain.requires_grad
     # Scores of up to 4 are rounded to bfloat16 before the softmax.
     torch.testing.assert_close(plain.float(), fused.float(), atol=0.02, rtol=0.02)
 
@@ -302,6 +302,6 @@ def test_training_an_adapter_leaves_the_base_alone():
 def test_the_weights_called_unread_are_those_that_get_no_gradient():
     denoiser = tiny_denoiser()
     call(denoiser).square().mean().backward()
-    unread = {id(parameter) for parameter in denoiser.unread_parameters()}
+    unread = {id(parameter) for parameter in denoiser.unused_parameters()}
     assert unread == {id(parameter) for parameter in denoiser.parameters() if parameter.grad is None}
     assert len(unread) == 7

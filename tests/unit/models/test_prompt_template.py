@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerFast
 from lens.errors import SettingError
 from lens.models.prompt_template import (
     PINNED_DATE,
-    PromptReader,
+    PromptEncoder,
     PromptTemplate,
     chat_template,
     conversation,
+    empty_prompt_embeds,
     encode_prompts,
-    no_text,
     pad_features,
 )
 from lens.models.tokenizer import WORD_PATTERN
@@ -205,12 +205,12 @@ def test_features_begin_at_the_prompts_first_token_and_end_with_the_scaffold():
     template = PromptTemplate(tiny_tokenizer())
     batch = template.tokenize(PROMPTS)
     whole = tiny_encoder().text_features(batch.input_ids, batch.attention_mask, CAPTURED_LAYERS)
-    num_text = batch.input_ids.shape[1] - batch.num_preamble
+    num_text = batch.input_ids.shape[1] - batch.num_preamble_tokens
     assert [tuple(one.shape) for one in features] == [(4, num_text, TEXT_WIDTH)] * 4
     assert mask.dtype == torch.bool
-    assert torch.equal(mask, batch.attention_mask[:, batch.num_preamble :].bool())
+    assert torch.equal(mask, batch.attention_mask[:, batch.num_preamble_tokens :].bool())
     for ours, theirs in zip(features, whole, strict=True):
-        cut = theirs[:, batch.num_preamble :] * mask[..., None]
+        cut = theirs[:, batch.num_preamble_tokens :] * mask[..., None]
         torch.testing.assert_close(ours, cut, atol=2e-6, rtol=1e-5)
         assert (ours[~mask] == 0).all()
 
@@ -242,8 +242,8 @@ def test_a_reader_reads_the_preamble_once_and_finds_the_same_features():
     encoder, calls = tiny_encoder(), []
     handle = encoder.model.embed_tokens.register_forward_hook(lambda _, ids, out: calls.append(out.shape[1]))
     try:
-        reader = PromptReader(encoder, tiny_tokenizer(), CAPTURED_LAYERS)
-        found = {prompt: reader.features(prompt) for prompt in PROMPTS}
+        reader = PromptEncoder(encoder, tiny_tokenizer(), CAPTURED_LAYERS)
+        found = {prompt: reader.encode(prompt) for prompt in PROMPTS}
     finally:
         handle.remove()
     num_preamble = len(PromptTemplate(tiny_tokenizer()).preamble_ids)
@@ -269,6 +269,6 @@ def test_padding_fills_with_zeros_and_no_text_is_all_padding():
     assert [tuple(one.shape) for one in features] == [(2, 4, 3)] * 2
     assert mask.tolist() == [[True, True, False, False], [True] * 4]
     assert features[1][:, :, 0].tolist() == [[6, 6, 0, 0], [8, 8, 8, 8]]
-    empty, nothing = no_text(features)
+    empty, nothing = empty_prompt_embeds(features)
     assert nothing.shape == mask.shape and not nothing.any()
     assert all(one.shape == (2, 4, 3) and not one.any() for one in empty)

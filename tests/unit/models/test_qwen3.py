@@ -9,7 +9,7 @@ from tiny_models import tiny_encoder, tiny_qwen3, tiny_qwen3_tokenizer
 from lens.errors import SettingError
 from lens.models.prompt_template import PromptTemplate, encode_prompts
 from lens.models.qwen3 import LensQwen3Encoder
-from lens.models.text_encoder import LensGptOssEncoder, load_text_encoder
+from lens.models.text_encoder import LensGptOssEncoder, load_text_encoder_folder
 
 # Written out as Qwen3's own chat template renders system, user, and an answer that was only thought about.
 RENDERED = (
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def test_features_are_the_block_outputs_of_transformers_to_the_bit(folder):
-    model, encoder = tiny_qwen3(), load_text_encoder(folder, torch.float32)
+    model, encoder = tiny_qwen3(), load_text_encoder_folder(folder, torch.float32)
     assert isinstance(encoder, LensQwen3Encoder) and not encoder.training
     ids = torch.randint(0, 200, (2, 13), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(13) < torch.tensor([13, 8])[:, None]).long()
@@ -49,15 +49,15 @@ def test_a_prompt_stands_in_the_conversation_that_qwen3_knows(folder):
     typed = template.tokenize(["<|im_end|>\n<|im_start|>"]).input_ids[0, num_preamble:]
     control = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"])
     assert sum(typed.tolist().count(one) for one in control) == 2, "the scaffold's own"
-    encoder = load_text_encoder(folder, torch.float32)
+    encoder = load_text_encoder_folder(folder, torch.float32)
     (features,), mask = encode_prompts(encoder, tokenizer, ["a fox", "a fox and a key"], (3,))
     assert features.shape == (2, mask.shape[1], 16) and mask.sum(1).tolist() == sorted(mask.sum(1).tolist())
 
 
 def test_the_kind_of_language_model_is_read_from_its_folder_and_another_is_refused(tmp_path):
     tiny_encoder().save_pretrained(tmp_path)
-    assert isinstance(load_text_encoder(tmp_path), LensGptOssEncoder)
+    assert isinstance(load_text_encoder_folder(tmp_path), LensGptOssEncoder)
     config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "llama"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SettingError, match="text_encoder is 'llama', but it needs gpt_oss or qwen3"):
-        load_text_encoder(tmp_path)
+        load_text_encoder_folder(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lens.errors import ShapeError
-from lens.models.sequence_packing import Packing
+from lens.models.sequence_packing import PackedSequence
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser
@@ -104,13 +104,16 @@ def test_packed_bfloat16_is_as_close_to_float32_as_a_batch_is():
 
 
 def test_a_packing_says_who_owns_which_token():
-    packing = Packing.of([2, 1], [1, 3], torch.device("cpu"))
+    packing = PackedSequence.of([2, 1], [1, 3], torch.device("cpu"))
     # Streams: a a b | a b b b; together: a a a, b b b b.
-    assert packing.together.tolist() == [0, 1, 3, 2, 4, 5, 6]
-    assert packing.together[packing.apart].tolist() == list(range(7))
-    assert (packing.image_of.tolist(), packing.text_of.tolist()) == ([0, 0, 1], [0, 1, 1, 1])
-    assert (packing.image_ends.tolist(), packing.ends.tolist()) == ([0, 2, 3], [0, 3, 7])
-    assert (packing.lengths, packing.num_image) == ((3, 4), 3)
+    assert packing.joint_index.tolist() == [0, 1, 3, 2, 4, 5, 6]
+    assert packing.joint_index[packing.stream_index].tolist() == list(range(7))
+    assert (packing.image_sequence_ids.tolist(), packing.text_sequence_ids.tolist()) == (
+        [0, 0, 1],
+        [0, 1, 1, 1],
+    )
+    assert (packing.image_cu_seqlens.tolist(), packing.cu_seqlens.tolist()) == ([0, 2, 3], [0, 3, 7])
+    assert (packing.lengths, packing.num_image_tokens) == ((3, 4), 3)
 
 
 def test_a_mask_beside_a_list_is_refused_not_ignored():
@@ -132,7 +135,7 @@ def test_under_autocast_times_stay_as_exact_as_in_a_batch():
     [
         (lambda call: call["features"].pop(), "4 pictures came with 3 texts"),
         (lambda call: call.update(times=TIMES[:3]), r"timestep has shape \(3,\), but it needs \(4,\)"),
-        (lambda call: call.update(cells=[*CELLS[:3], (4, 5)]), r"img_shapes is \(1, 4, 5\)"),
+        (lambda call: call.update(latent_size=[*CELLS[:3], (4, 5)]), r"img_shapes is \(1, 4, 5\)"),
         (lambda call: call["features"][2].pop(), "a list of 3, but it needs a list of 4"),
         (lambda call: call["tokens"].__setitem__(0, torch.zeros(15, 3)), "hidden_states has shape"),
     ],

@@ -10,8 +10,8 @@ from tiny_models import TEXT_WIDTH, tiny_encoder
 
 from lens.errors import MemoryNeedError, SettingError
 from lens.models.quantized import mxfp4
-from lens.models.quantized.mxfp4 import mxfp4_plan, weights_bytes
-from lens.models.text_encoder import LensGptOssEncoder, load_text_encoder
+from lens.models.quantized.mxfp4 import mxfp4_plan, weight_bytes
+from lens.models.text_encoder import LensGptOssEncoder, load_text_encoder_folder
 
 GPT_OSS_20B = {
     "num_hidden_layers": 24, "num_local_experts": 32, "vocab_size": 201088, "hidden_size": 2880,
@@ -101,7 +101,7 @@ def test_a_saved_encoder_names_its_class_and_loads_to_the_same_features_and_yarn
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == ["LensGptOssEncoder"]
     assert config["rope_parameters"]["factor"] == 32.0
-    loaded = load_text_encoder(tmp_path, torch.float32)
+    loaded = load_text_encoder_folder(tmp_path, torch.float32)
     assert not loaded.training
     assert loaded.model.rotary_emb.attention_scaling == pytest.approx(1.3466, abs=5e-5)
     assert torch.equal(
@@ -118,7 +118,7 @@ def test_yarn_written_in_the_older_way_keeps_its_factor(tmp_path):
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = rope
     path.write_text(json.dumps(config))
-    loaded = load_text_encoder(tmp_path, torch.float32)
+    loaded = load_text_encoder_folder(tmp_path, torch.float32)
     assert loaded.model.rotary_emb.attention_scaling == pytest.approx(1.3466, abs=5e-5)
     assert torch.equal(
         loaded.text_features(ids(7), None, (5,))[0], encoder.text_features(ids(7), None, (5,))[0]
@@ -165,7 +165,7 @@ def mxfp4_folder(tmp_path):
 def test_mxfp4_experts_are_dequantised_to_their_values_and_the_memory_is_said(mxfp4_folder, dtype, caplog):
     folder, truth = mxfp4_folder
     with caplog.at_level(logging.WARNING):
-        weights = load_text_encoder(folder, dtype, device="cpu").state_dict()
+        weights = load_text_encoder_folder(folder, dtype, device="cpu").state_dict()
     for name, values in truth.items():
         assert weights[name].dtype == dtype
         assert torch.equal(weights[name].float(), values)
@@ -174,7 +174,7 @@ def test_mxfp4_experts_are_dequantised_to_their_values_and_the_memory_is_said(mx
 
 def test_a_dequantised_encoder_is_saved_as_what_it_is(mxfp4_folder, tmp_path):
     folder, truth = mxfp4_folder
-    load_text_encoder(folder, torch.float32, device="cpu").save_pretrained(tmp_path / "plain")
+    load_text_encoder_folder(folder, torch.float32, device="cpu").save_pretrained(tmp_path / "plain")
     assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
     weights = load_file(tmp_path / "plain" / "model.safetensors")
     assert not [name for name in weights if name.endswith(("_blocks", "_scales"))]
@@ -185,13 +185,13 @@ def test_a_dequantised_encoder_is_saved_as_what_it_is(mxfp4_folder, tmp_path):
 def test_a_machine_without_the_memory_is_told_before_anything_is_loaded(mxfp4_folder, monkeypatch):
     monkeypatch.setattr(mxfp4, "free_memory", lambda device: 1000)
     with pytest.raises(MemoryNeedError, match=r"takes 0\.0 GB dequantised .* cpu has 0\.0 GB free"):
-        load_text_encoder(mxfp4_folder[0], torch.float32, device="cpu")
+        load_text_encoder_folder(mxfp4_folder[0], torch.float32, device="cpu")
 
 
 def test_the_released_encoder_takes_13_gb_in_mxfp4_and_42_dequantised():
     # 20,914,757,184 parameters, of which 19,110,297,600 are in the matrices of the experts.
-    assert weights_bytes(GPT_OSS_20B, 2, mxfp4=False) == 2 * 20_914_757_184
-    assert weights_bytes(GPT_OSS_20B, 2, mxfp4=True) == 2 * 1_804_459_584 + 19_110_297_600 * 17 // 32
+    assert weight_bytes(GPT_OSS_20B, 2, is_mxfp4=False) == 2 * 20_914_757_184
+    assert weight_bytes(GPT_OSS_20B, 2, is_mxfp4=True) == 2 * 1_804_459_584 + 19_110_297_600 * 17 // 32
 
 
 def plan(**changes):
@@ -206,7 +206,7 @@ def plan(**changes):
 
 def test_mxfp4_stays_where_the_kernels_are():
     here = plan()
-    assert here.native
+    assert here.is_native
     assert here.message == "The text encoder takes 13.8 GB in MXFP4."
 
 
@@ -220,7 +220,7 @@ def test_mxfp4_stays_where_the_kernels_are():
 )
 def test_elsewhere_it_is_dequantised_and_the_reason_is_named(changes, reason):
     here = plan(**changes)
-    assert not here.native
+    assert not here.is_native
     assert here.need_bytes == 2 * 20_914_757_184
     assert here.message == f"The text encoder takes 41.8 GB dequantised to 16 bits, as {reason}."
 
@@ -236,7 +236,7 @@ def test_too_little_memory_is_refused_with_the_need_the_reason_and_what_to_do():
         "prompt_embeds",
     ):
         assert part in str(refusal.value)
-    assert plan(free_bytes=24 * 10**9).native
+    assert plan(free_bytes=24 * 10**9).is_native
     assert plan(free_bytes=None, capability=(8, 6)).need_bytes > 24 * 10**9
 
 
@@ -245,7 +245,7 @@ def test_tokens_after_others_that_were_read_before_are_as_in_one_sequence(num_be
     encoder, tokens = tiny_encoder(), ids(num_before + 9, rows=1)
     assert encoder.config.sliding_window < 40
     whole = encoder.text_features(tokens, None, (0, 2, 5))
-    before = encoder.read(tokens[:, :num_before], (0, 2, 5))
+    before = encoder.prefill(tokens[:, :num_before], (0, 2, 5))
     for _ in range(2):  # what was read can be used again
         after = encoder.text_features(tokens[:, num_before:], None, (0, 2, 5), before)
         for ours, theirs in zip(after, whole, strict=True):

@@ -6,8 +6,14 @@ import torch
 from tiny_models import LATENT_CHANNELS, TOKEN_CHANNELS, tiny_vae
 from torch import nn
 
-from lens.errors import Cancelled, SettingError, ShapeError
-from lens.models.vae import decode_latents, denormalise, encode_pixels, normalise, pixels_per_cell
+from lens.errors import GenerationCancelledError, SettingError, ShapeError
+from lens.models.vae import (
+    decode_latents,
+    denormalize_latents,
+    encode_pixels,
+    normalize_latents,
+    spatial_compression_ratio,
+)
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -65,13 +71,13 @@ def test_decoding_undoes_the_order_and_the_statistics():
 
 def test_the_epsilon_is_the_configurations():
     vae = tiny_vae(batch_norm_eps=0.5)
-    one = normalise(vae, torch.ones(1, TOKEN_CHANNELS, 1, 1)).flatten()
+    one = normalize_latents(vae, torch.ones(1, TOKEN_CHANNELS, 1, 1)).flatten()
     torch.testing.assert_close(one, (1 - vae.bn.running_mean) / (vae.bn.running_var + 0.5).sqrt())
 
 
 def test_denormalising_undoes_normalising():
     vae, patches = tiny_vae(), normal(2, TOKEN_CHANNELS, 3, 5)
-    torch.testing.assert_close(denormalise(vae, normalise(vae, patches)), patches)
+    torch.testing.assert_close(denormalize_latents(vae, normalize_latents(vae, patches)), patches)
 
 
 def test_without_a_generator_the_posteriors_mean_is_taken_with_one_a_sample_that_repeats():
@@ -90,7 +96,7 @@ def test_a_picture_does_not_depend_on_its_batch_to_the_bit():
 
 def test_latent_cells_are_16_pixels_wide_and_other_sizes_are_refused():
     vae = tiny_vae()
-    assert pixels_per_cell(vae) == 16
+    assert spatial_compression_ratio(vae) == 16
     with pytest.raises(ShapeError, match="divisible by 16"):
         encode_pixels(vae, torch.zeros(1, 3, 32, 40))
     with pytest.raises(ShapeError, match="Latents have 12 channels"):
@@ -139,9 +145,9 @@ def test_progress_counts_tiles_over_all_pictures_and_can_stop_the_work():
     assert told == [(done, 4) for done in (1, 2, 3, 4)]
 
     def stop(done: int, total: int) -> None:
-        raise Cancelled("enough")
+        raise GenerationCancelledError("enough")
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         decode_latents(vae, latents, on_progress=stop)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lens.errors import SettingError
-from lens.nano.tasks import TASKS, World, task_prompts, task_scene, training_example
-from lens.nano.world.objects import THINGS
+from lens.nano.tasks import TASKS, WorldConfig, task_prompts, task_scene, training_example
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scenes import held_out_combinations
 
 
@@ -47,9 +47,9 @@ def test_the_scene_of_a_prompt_shows_what_is_expected(task):
     rng = np.random.default_rng(0)
     for task_prompt in task_prompts(task, 20):
         scene = task_scene(task_prompt, rng, 96, 176)
-        expected = task_prompt.expected
-        assert scene.expected.groups == expected.groups
-        assert scene.expected.relations == expected.relations
+        expected = task_prompt.spec
+        assert scene.spec.groups == expected.groups
+        assert scene.spec.relations == expected.relations
         assert expected.background in (None, scene.background)
 
 
@@ -68,20 +68,20 @@ def test_training_examples_are_the_same_in_any_order_of_asking():
 
 
 def test_a_smaller_world_trains_and_asks_for_its_own_things_alone():
-    world = World.of(9, dense_share=0.3)
-    assert len(set(world.things)) == 9 and set(world.things) < set(THINGS)
+    world = WorldConfig.of(9, dense_share=0.3)
+    assert len(set(world.class_names)) == 9 and set(world.class_names) < set(OBJECT_CLASSES)
     scenes = [training_example(0, index, 128, 96, world)[0] for index in range(99)]
     trained = {thing for scene in scenes for thing, _ in scene.groups}
     asked = {
         thing for task in TASKS
         for _, expected in task_prompts(task, 20, world=world) for thing, _ in expected.groups
     }  # fmt: skip
-    assert trained == asked == set(world.things)
+    assert trained == asked == set(world.class_names)
 
 
 def test_the_share_of_dense_captions_changes_what_is_said_of_scenes_and_not_the_scenes():
     brief, dense, usual = (
-        [training_example(0, index, 128, 96, World.of(0, share)) for index in range(60)]
+        [training_example(0, index, 128, 96, WorldConfig.of(0, share)) for index in range(60)]
         for share in (0, 1, 0.3)
     )
     assert [scene for scene, _ in brief] == [scene for scene, _ in dense] == [scene for scene, _ in usual]
@@ -92,20 +92,20 @@ def test_the_share_of_dense_captions_changes_what_is_said_of_scenes_and_not_the_
 
 def test_dense_prompts_ask_for_the_same_as_brief_ones_and_tell_more():
     brief, dense = (task_prompts("two", 20, seed=3, style=style) for style in ("brief", "dense"))
-    assert dense[0].expected == brief[0].expected
+    assert dense[0].spec == brief[0].spec
     assert len(" ".join(prompt for prompt, _ in dense)) > 1.8 * len(" ".join(prompt for prompt, _ in brief))
 
 
 @pytest.mark.parametrize("count", [3, 4000])
 def test_a_world_of_too_few_or_too_many_things_is_refused(count):
     with pytest.raises(SettingError, match=f"num_things is {count}, but it needs 0, for all, or a number"):
-        World.of(count, 0.3)
+        WorldConfig.of(count, 0.3)
 
 
 def test_a_world_in_which_nothing_is_held_out_is_refused(monkeypatch):
     monkeypatch.setattr("lens.nano.tasks.held_out_combinations", lambda *_: [])
     with pytest.raises(SettingError, match="num_things is 5, but it needs more of them, for too few prompts"):
-        task_prompts("two", 3, world=World.of(5, 0.3))
+        task_prompts("two", 3, world=WorldConfig.of(5, 0.3))
 
 
 def test_an_unknown_task_names_the_known_ones():

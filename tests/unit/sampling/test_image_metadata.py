@@ -9,19 +9,19 @@ from PIL import Image
 
 from lens.errors import LensError, SettingError
 from lens.sampling.image_metadata import (
-    FileUsed,
-    LoraUsed,
-    PictureSettings,
+    FileRecord,
+    ImageMetadata,
+    LoraRecord,
     check_writable,
-    encode_picture,
+    encode_image_file,
     open_image,
-    read_settings,
+    read_image_metadata,
     slug,
-    write_new,
-    write_over,
+    write_atomic,
+    write_unique,
 )
 
-SETTINGS = PictureSettings(
+SETTINGS = ImageMetadata(
     prompt='two "red" apples \u2014 \u4e24\u4e2a\u82f9\u679c\nunder a \U0001f98a',
     negative_prompt="blur, caf\u00e9",
     seed=7,
@@ -32,8 +32,8 @@ SETTINGS = PictureSettings(
     solver="euler",
     model="lens-nano",
     model_hash="ab" * 32,
-    loras=(LoraUsed(path="styles/ink.safetensors", sha256="cd" * 32, weight=0.8),),
-    init_image=FileUsed(path="start.png", sha256="ef" * 32),
+    loras=(LoraRecord(path="styles/ink.safetensors", sha256="cd" * 32, weight=0.8),),
+    init_image=FileRecord(path="start.png", sha256="ef" * 32),
     strength=0.6,
     dtype="float32",
     device="cpu",
@@ -46,14 +46,14 @@ def picture(width: int = 48, height: int = 32) -> Image.Image:
     return Image.linear_gradient("L").resize((width, height)).convert("RGB")
 
 
-def saved(path: Path, picture_format: str, settings: PictureSettings = SETTINGS) -> Path:
-    return write_over(path, lambda file: encode_picture(picture(), settings, picture_format, file))
+def saved(path: Path, picture_format: str, settings: ImageMetadata = SETTINGS) -> Path:
+    return write_atomic(path, lambda file: encode_image_file(picture(), settings, picture_format, file))
 
 
 @pytest.mark.parametrize("picture_format", ["png", "jpg", "webp"])
 def test_settings_come_back_equal_from_every_format(tmp_path, picture_format):
     path = saved(tmp_path / f"a.{picture_format}", picture_format)
-    assert read_settings(path) == SETTINGS
+    assert read_image_metadata(path) == SETTINGS
     assert open_image(path).size == (48, 32)
 
 
@@ -83,7 +83,7 @@ def test_the_parameters_line_is_the_exif_description(tmp_path, picture_format):
 def test_a_picture_of_another_program_says_that_it_carries_no_settings(tmp_path):
     picture().save(tmp_path / "plain.jpg")
     with pytest.raises(LensError, match=r"plain\.jpg carries no settings of Lens"):
-        read_settings(tmp_path / "plain.jpg")
+        read_image_metadata(tmp_path / "plain.jpg")
 
 
 def test_an_unknown_setting_inside_a_picture_is_named(tmp_path):
@@ -93,7 +93,7 @@ def test_an_unknown_setting_inside_a_picture_is_named(tmp_path):
     chunks.add_itxt("lens", SETTINGS.model_dump_json()[:-1] + ', "sharpness": 3}')
     picture().save(tmp_path / "newer.png", pnginfo=chunks)
     with pytest.raises(SettingError, match=r"sharpness.*newer\.png"):
-        read_settings(tmp_path / "newer.png")
+        read_image_metadata(tmp_path / "newer.png")
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"prompt": "a"}'])
@@ -104,7 +104,7 @@ def test_damaged_settings_are_an_error_that_names_the_file(tmp_path, text):
     chunks.add_itxt("lens", text)
     picture().save(tmp_path / "torn.png", pnginfo=chunks)
     with pytest.raises(LensError, match=r"torn\.png"):
-        read_settings(tmp_path / "torn.png")
+        read_image_metadata(tmp_path / "torn.png")
 
 
 def test_missing_unreadable_and_truncated_pictures_are_told_apart(tmp_path):
@@ -137,14 +137,16 @@ def test_a_slug_is_a_readable_safe_file_name(prompt, name):
 
 
 def test_a_taken_name_gets_a_number_and_is_never_replaced(tmp_path):
-    paths = [write_new(tmp_path, "fox_7", ".png", lambda file, n=n: file.write(b"%d" % n)) for n in range(3)]
+    paths = [
+        write_unique(tmp_path, "fox_7", ".png", lambda file, n=n: file.write(b"%d" % n)) for n in range(3)
+    ]
     assert [path.name for path in paths] == ["fox_7.png", "fox_7-2.png", "fox_7-3.png"]
     assert [path.read_bytes() for path in paths] == [b"0", b"1", b"2"]
 
 
 def test_racing_writers_each_get_a_file_of_their_own(tmp_path):
     def write(number: int) -> Path:
-        return write_new(tmp_path, "fox", ".png", lambda file: file.write(b"%d" % number))
+        return write_unique(tmp_path, "fox", ".png", lambda file: file.write(b"%d" % number))
 
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(write, range(24)))
@@ -162,9 +164,9 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path, erro
         raise error
 
     with pytest.raises(error):
-        write_over(old, fail_half_way)
+        write_atomic(old, fail_half_way)
     with pytest.raises(error):
-        write_new(tmp_path, "cat", ".png", fail_half_way)
+        write_unique(tmp_path, "cat", ".png", fail_half_way)
     assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
     assert old.read_bytes() == b"old"
 
@@ -174,7 +176,7 @@ def test_a_full_disk_is_an_error_that_says_where(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(LensError, match=f"Cannot write to {tmp_path}: No space left on device"):
-        write_over(tmp_path / "fox.png", no_space)
+        write_atomic(tmp_path / "fox.png", no_space)
 
 
 def test_settings_beyond_what_exif_holds_are_refused_with_the_remedy(tmp_path):
@@ -182,7 +184,7 @@ def test_settings_beyond_what_exif_holds_are_refused_with_the_remedy(tmp_path):
     with pytest.raises(LensError, match="Write it as png"):
         saved(tmp_path / "a.jpg", "jpg", long)
     assert not list(tmp_path.iterdir())
-    assert read_settings(saved(tmp_path / "a.png", "png", long)) == long
+    assert read_image_metadata(saved(tmp_path / "a.png", "png", long)) == long
 
 
 def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
@@ -196,6 +198,6 @@ def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
 def test_a_missing_folder_is_made_with_the_first_picture_only(tmp_path):
     check_writable(tmp_path / "new" / "deep")
     assert not (tmp_path / "new").exists()
-    path = write_new(tmp_path / "new" / "deep", "fox", ".png", lambda file: file.write(b"1"))
+    path = write_unique(tmp_path / "new" / "deep", "fox", ".png", lambda file: file.write(b"1"))
     assert path == tmp_path / "new" / "deep" / "fox.png"
     assert path.read_bytes() == b"1"

@@ -41,14 +41,14 @@ def test_paths_arrays_and_tensors_mean_the_same_picture(tmp_path):
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     same = [tmp_path / "it.png", str(tmp_path / "it.png"), picture, array, array / 255, tensor, tensor / 255]
     for form in same:
-        (loaded,) = image_processor.load_pictures(form)
+        (loaded,) = image_processor.load_images(form)
         assert np.array_equal(np.asarray(loaded), array), type(form)
-    assert len(image_processor.load_pictures(np.stack([array, array]))) == 2
+    assert len(image_processor.load_images(np.stack([array, array]))) == 2
 
 
 def test_transparency_is_laid_on_white():
     clear = Image.new("RGBA", (4, 3), (255, 0, 0, 0))
-    (loaded,) = image_processor.load_pictures(clear)
+    (loaded,) = image_processor.load_images(clear)
     assert loaded.mode == "RGB" and loaded.getpixel((1, 1)) == (255, 255, 255)
 
 
@@ -56,7 +56,7 @@ def test_a_camera_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     speckled(8, 4).save(tmp_path / "turned.jpg", exif=exif)
-    (loaded,) = image_processor.load_pictures(tmp_path / "turned.jpg")
+    (loaded,) = image_processor.load_images(tmp_path / "turned.jpg")
     assert loaded.size == (4, 8)
 
 
@@ -73,13 +73,13 @@ def test_a_camera_rotation_is_applied(tmp_path):
 )
 def test_what_is_no_picture_is_refused(image, message):
     with pytest.raises(SettingError, match=message):
-        image_processor.load_pictures(image)
+        image_processor.load_images(image)
 
 
 def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "note.png").write_text("not a picture")
     with pytest.raises(SettingError, match=r"note\.png"):
-        image_processor.load_pictures(tmp_path / "note.png")
+        image_processor.load_images(tmp_path / "note.png")
 
 
 def test_a_truncated_file_is_refused(tmp_path):
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SettingError, match=r"cut\.png"):
-        image_processor.load_pictures(tmp_path / "cut.png")
+        image_processor.load_images(tmp_path / "cut.png")
 
 
 @pytest.mark.parametrize(
@@ -103,19 +103,19 @@ def test_a_truncated_file_is_refused(tmp_path):
     ],
 )
 def test_a_picture_brings_its_own_size_within_the_reach_of_the_model(size, base, expected):
-    assert image_processor.size_like(speckled(*size), base) == expected
+    assert image_processor.size_from_image(speckled(*size), base) == expected
 
 
 def test_fitting_covers_the_size_and_leaves_a_fitting_picture_alone():
     picture = speckled(64, 48)
-    assert image_processor.fit(picture, 48, 64) is picture
-    assert image_processor.fit(picture, 32, 32).size == (32, 32)
+    assert image_processor.resize_to_cover(picture, 48, 64) is picture
+    assert image_processor.resize_to_cover(picture, 32, 32).size == (32, 32)
 
 
 def test_a_cell_is_redrawn_if_the_mask_touches_one_pixel_of_it():
     mask = torch.zeros(1, 1, 32, 48)
     mask[0, 0, 16, 47] = 0.01
-    assert image_processor.cells_to_redraw(mask, 2, 3).flatten().tolist() == [False] * 5 + [True]
+    assert image_processor.latent_mask(mask, 2, 3).flatten().tolist() == [False] * 5 + [True]
 
 
 def test_white_means_redraw_in_every_form_of_a_mask():

@@ -7,22 +7,22 @@ from tiny_models import TEXT_WIDTH
 from lens.core.schedule import sampling_sigmas
 from lens.errors import SettingError, ShapeError
 from lens.sampling import inputs
-from lens.sampling.defaults import sampling_defaults, variant_of
-from lens.sampling.prompt_embeds import TextBatch, ready_batch
+from lens.sampling.defaults import sampling_defaults, variant_from_name
+from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", [], ["a fox", ""], None, 7, ["a fox", 7]])
 def test_a_prompt_needs_words(prompt):
     with pytest.raises(SettingError, match="prompt"):
-        inputs.prompts_of(prompt)
+        inputs.normalize_prompts(prompt)
 
 
 def test_one_negative_prompt_serves_all_and_several_must_match():
-    assert inputs.negatives_of("blurry", 3) == ["blurry"] * 3
-    assert inputs.negatives_of(None, 2) == ["", ""]
-    assert inputs.negatives_of(["a", None], 2) == ["a", ""]
+    assert inputs.normalize_negative_prompts("blurry", 3) == ["blurry"] * 3
+    assert inputs.normalize_negative_prompts(None, 2) == ["", ""]
+    assert inputs.normalize_negative_prompts(["a", None], 2) == ["a", ""]
     with pytest.raises(SettingError, match="one for each of 3 prompts"):
-        inputs.negatives_of(["a", "b"], 3)
+        inputs.normalize_negative_prompts(["a", "b"], 3)
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_numbers_outside_their_range_are_refused_by_name(numbers, setting):
 
 @pytest.mark.parametrize(("strength", "num_left"), [(0.25, 5), (0.6, 12), (0.05, 1), (1.0, 20)])
 def test_at_multiples_of_a_step_the_levels_are_the_tail_of_the_full_schedule(strength, num_left):
-    levels = inputs.sigmas_from(strength, num_tokens=64, num_steps=20)
+    levels = inputs.sigmas_for_strength(strength, num_tokens=64, num_steps=20)
     torch.testing.assert_close(levels, sampling_sigmas(64, 20)[-num_left - 1 :])
 
 
 def test_between_them_the_start_moves_with_the_strength():
-    starts = [inputs.sigmas_from(strength, 64, 4)[0].item() for strength in (0.3, 0.4, 0.5, 0.6)]
+    starts = [inputs.sigmas_for_strength(strength, 64, 4)[0].item() for strength in (0.3, 0.4, 0.5, 0.6)]
     assert starts == sorted(starts) and len(set(starts)) == 4
     # e^mu / (e^mu + 1/s - 1), by hand for s = 0.4 and mu = shift_mu(64, 4)
     mu = 1.90392571 + (0.467489947 - 1.90392571) * (4 - 10) / 190
@@ -59,7 +59,7 @@ def test_between_them_the_start_moves_with_the_strength():
 
 def test_a_picture_does_not_depend_on_how_many_follow_from_one_generator():
     def drawn(count):
-        return inputs.starting_noise((count, 3, 16), torch.Generator().manual_seed(7), None, "cpu")
+        return inputs.prepare_noise((count, 3, 16), torch.Generator().manual_seed(7), None, "cpu")
 
     assert torch.equal(drawn(3)[:2], drawn(2))
     assert not torch.equal(drawn(2)[0], drawn(2)[1])
@@ -67,28 +67,28 @@ def test_a_picture_does_not_depend_on_how_many_follow_from_one_generator():
 
 def test_each_picture_has_its_own_generator_in_a_list():
     seeds = [5, 6, 7]
-    together = inputs.starting_noise(
+    together = inputs.prepare_noise(
         (3, 3, 16), [torch.Generator().manual_seed(seed) for seed in seeds], None, "cpu"
     )
     for row, seed in enumerate(seeds):
-        alone = inputs.starting_noise((1, 3, 16), torch.Generator().manual_seed(seed), None, "cpu")
+        alone = inputs.prepare_noise((1, 3, 16), torch.Generator().manual_seed(seed), None, "cpu")
         assert torch.equal(together[row : row + 1], alone)
 
 
 def test_ready_noise_of_another_shape_is_refused():
     with pytest.raises(ShapeError, match=r"\(1, 4, 16\), but this size and count need \(2, 4, 16\)"):
-        inputs.starting_noise((2, 4, 16), None, torch.zeros(1, 4, 16), "cpu")
+        inputs.prepare_noise((2, 4, 16), None, torch.zeros(1, 4, 16), "cpu")
 
 
 def test_rows_are_spread_over_their_equal_share_of_pictures():
     rows = torch.tensor([[1.0], [2.0]])
-    assert inputs.spread(rows, 4, "image").flatten().tolist() == [1, 1, 2, 2]
+    assert inputs.repeat_rows(rows, 4, "image").flatten().tolist() == [1, 1, 2, 2]
     with pytest.raises(SettingError, match="image"):
-        inputs.spread(rows, 3, "image")
+        inputs.repeat_rows(rows, 3, "image")
 
 
 def test_a_row_of_no_text_is_zero_and_masked():
-    batch = TextBatch(
+    batch = PromptEmbeds(
         [torch.full((2, 3, TEXT_WIDTH), 5.0)], torch.tensor([[True, True, True], [True, False, False]])
     )
     picked = batch.rows([1, None, 0])
@@ -98,9 +98,9 @@ def test_a_row_of_no_text_is_zero_and_masked():
 
 def test_ready_features_of_the_wrong_form_are_refused():
     with pytest.raises(SettingError, match="prompt_embeds"):
-        ready_batch(torch.zeros(1, 2, 3), None, "prompt_embeds")
+        make_prompt_embeds(torch.zeros(1, 2, 3), None, "prompt_embeds")
     with pytest.raises(ShapeError, match="mask beside prompt_embeds"):
-        ready_batch([torch.zeros(1, 2, 3)], torch.ones(1, 3, dtype=torch.bool), "prompt_embeds")
+        make_prompt_embeds([torch.zeros(1, 2, 3)], torch.ones(1, 3, dtype=torch.bool), "prompt_embeds")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_ready_features_of_the_wrong_form_are_refused():
     ],
 )
 def test_a_published_folder_goes_by_its_name(name, variant):
-    assert variant_of(name) == variant
+    assert variant_from_name(name) == variant
 
 
 def test_the_variants_draw_as_released():

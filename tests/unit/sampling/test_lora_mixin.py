@@ -5,7 +5,7 @@ import torch
 from tiny_models import tiny_pipeline
 
 from lens.errors import SettingError
-from lens.models.checkpoints.lora_formats import LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def files(tmp_path_factory):
     for number, name in enumerate(("first", "second")):
         generator = torch.Generator().manual_seed(number)
         down, up = torch.randn(2, 32, generator=generator), torch.randn(96, 2, generator=generator)
-        adapter = {"transformer_blocks.1.attn.img_qkv": LowRank(down, up, 2.0)}
+        adapter = {"transformer_blocks.1.attn.img_qkv": LoraWeights(down, up, 2.0)}
         write_adapter(adapter, folder / f"{name}.safetensors", "peft")
     return folder
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, TOKEN_CHANNELS, tiny_pipeline
 
-from lens.errors import Cancelled, SettingError, ShapeError
+from lens.errors import GenerationCancelledError, SettingError, ShapeError
 
 PROMPTS = [
     "a fox",
@@ -345,7 +345,7 @@ def test_the_callback_can_turn_guidance_off_midway(pipeline, passes):
 
 
 def stop_by_raising(caller, step, timestep, tensors):
-    raise Cancelled("Enough.")
+    raise GenerationCancelledError("Enough.")
 
 
 def stop_by_flag(caller, step, timestep, tensors):
@@ -357,7 +357,7 @@ def stop_by_flag(caller, step, timestep, tensors):
 def test_cancelling_stops_at_once_and_leaves_the_pipeline_as_it_was(pipeline, passes, stop):
     before = draw(pipeline, guidance_scale=1.0)
     passes.clear()
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         draw(pipeline, guidance_scale=1.0, callback_on_step_end=stop)
     assert passes == [1]
     assert torch.equal(draw(pipeline, guidance_scale=1.0), before)
@@ -368,7 +368,7 @@ def test_the_flag_stops_every_stage(pipeline, stage):
     def on_progress(now, done, total):
         pipeline._interrupt = now == stage
 
-    with pytest.raises(Cancelled, match=f"while {stage}"):
+    with pytest.raises(GenerationCancelledError, match=f"while {stage}"):
         draw(pipeline, on_progress=on_progress)
 
 
@@ -378,7 +378,7 @@ def test_the_flag_stops_every_stage(pipeline, stage):
 def test_offloading_whole_models_gives_the_same_picture_also_after_a_cancelled_one(pipeline):
     expected, offloaded = draw(pipeline), tiny_pipeline()
     offloaded.enable_model_cpu_offload(device="cpu")
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         draw(offloaded, callback_on_step_end=stop_by_raising)
     assert torch.equal(draw(offloaded), expected)
     picture = draw(offloaded, image=speckled())

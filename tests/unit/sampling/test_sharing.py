@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_denoiser, tiny_pipeline
 
 from lens import LensPipeline
-from lens.cli.info import model_facts
+from lens.cli.info import describe_model
 from lens.errors import CheckpointError
 from lens.models.checkpoints.convert import convert
 from lens.models.checkpoints.diffusers_folder import (
@@ -137,7 +137,7 @@ def test_shared_weights_are_checked_as_strictly(models):
 
 
 def test_its_description_counts_everything_and_says_what_is_shared(saved):
-    shares, whole = model_facts(str(saved / "shares")), model_facts(str(saved / "whole"))
+    shares, whole = describe_model(str(saved / "shares")), describe_model(str(saved / "whole"))
     assert shares["components"] == whole["components"]
     assert shares["shared"] == {name: str(saved / "whole" / name) for name in OTHERS}
     assert whole["shared"] == {}
@@ -157,4 +157,4 @@ def test_training_encodes_by_the_same_encoders(saved):
     layers, device = (0, 1, 3, 4), torch.device("cpu")
     shares, whole = (Encoders(saved / name, layers, device, torch.float32) for name in ("shares", "whole"))
     assert shares.revision == whole.revision
-    assert torch.equal(shares.features("a fox"), whole.features("a fox"))
+    assert torch.equal(shares.encode_caption("a fox"), whole.encode_caption("a fox"))

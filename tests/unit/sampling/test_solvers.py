@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lens.errors import SettingError
-from lens.sampling.solvers import SOLVERS, STEPS, solver_named
+from lens.sampling.solvers import SOLVER_STEPS, SOLVERS, get_solver
 
 
 def uneven_levels(num_steps):
@@ -76,7 +76,7 @@ def test_each_step_reports_the_level_reached_and_goes_on_from_the_point_returned
 
 def test_an_unknown_solver_is_refused_with_the_known_ones():
     with pytest.raises(SettingError, match="'heun9', but it needs one of euler, ab2"):
-        solver_named("heun9")
+        get_solver("heun9")
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -86,7 +86,7 @@ def test_steps_taken_by_turns_are_the_solvers_own_to_the_bit(name):
 
     levels = {5: uneven_levels(5).float(), 8: uneven_levels(8).float()}
     starts = {num_steps: torch.linspace(-2, 2, num_steps) for num_steps in levels}
-    points, steps = dict(starts), {num_steps: STEPS[name]() for num_steps in levels}
+    points, steps = dict(starts), {num_steps: SOLVER_STEPS[name]() for num_steps in levels}
     for step in range(8):  # one has ended before the other
         for num_steps in [some for some in levels if step < some]:
             sigma, after = levels[num_steps][step : step + 2].tolist()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from lens.data.io.entry import read_bytes
+from lens.data.io.entry import read_entry
 from lens.data.sources import manifest
 from lens.data.sources.manifest import ManifestSource
 
@@ -118,9 +118,9 @@ def test_lists_are_read_by_a_manifest_source(tmp_path):
     put_text(root / "fox.txt", "Ein Fuchs: \u00fc.")
     listed("tuxpaint-stamps-default", tmp_path)
     source = ManifestSource(path=tmp_path / "tuxpaint-stamps-default.jsonl", location="location")
-    (entry,) = manifest.entries(source)
+    (entry,) = manifest.manifest_entries(source)
     assert (entry.caption, entry.licence) == ("Ein Fuchs: \u00fc.", "GPL-2.0-or-later (Tux Paint stamps)")
-    assert read_bytes(entry) == (root / "fox.png").read_bytes()
+    assert read_entry(entry) == (root / "fox.png").read_bytes()
 
 
 def test_a_package_whose_terms_have_changed_or_that_has_no_picture_is_refused(tmp_path):

@@ -9,9 +9,9 @@ import torch
 
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.hashing import content_hash
-from lens.models.checkpoints.lora_formats import LowRank, write_adapter
+from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
 from lens.models.checkpoints.registry import resolve_model
-from lens.nano.scoring.scorer import Verdict
+from lens.nano.scoring.scorer import SceneScore
 from lens.nano.tasks import TASKS, task_prompts
 
 
@@ -68,7 +68,7 @@ def test_an_adapter_is_drawn_with_at_the_weight_that_is_asked_for(load, monkeypa
     generator = torch.Generator().manual_seed(0)
     down = torch.randn(2, plain.shape[1], generator=generator)
     up = torch.randn(plain.shape[0], 2, generator=generator)
-    write_adapter({layer: LowRank(down, up, alpha=6.0)}, tmp_path / "bold.safetensors")
+    write_adapter({layer: LoraWeights(down, up, alpha=6.0)}, tmp_path / "bold.safetensors")
     added = weight("--lora", str(tmp_path / "bold.safetensors"), "--lora-weight", "0.25") - plain
     torch.testing.assert_close(added, 0.25 * 6.0 / 2 * up @ down, rtol=0.01, atol=0.02)  # of bfloat16
 
@@ -90,7 +90,7 @@ def test_the_mean_is_of_all_tasks_with_wilsons_interval(load):
     ask = [results.Ask(task, next(iter(task_prompts(task, 1, 0))), "1:1", 0) for task in TASKS]
     picture = np.zeros((2, 3, 3), np.uint8)
     judged = [
-        results.Result(one, picture, Verdict(index < 3, (), ()), seconds=0.5, denoiser_seconds=0.2)
+        results.Result(one, picture, SceneScore(index < 3, (), ()), seconds=0.5, denoiser_seconds=0.2)
         for index, one in enumerate(ask)
     ]
     mean = results.total_of(results.tallied(judged))

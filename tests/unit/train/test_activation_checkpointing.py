@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lens.models.denoiser import LensTransformer2DModel
-from lens.train.activation_checkpointing import keep_for_the_way_back
-from lens.train.cost.training import kept_bytes_a_token
+from lens.train.activation_checkpointing import apply_activation_checkpointing
+from lens.train.cost.training import saved_bytes_per_token
 from lens.train.lora import add_lora
 from lens.train.settings.stages import LoraSettings
 
@@ -70,7 +70,7 @@ def test_gradients_are_the_same_to_the_bit_whatever_is_kept(is_packed, dtype):
     found = {}
     for mode in MODES:
         denoiser = tiny_denoiser().train()
-        keep_for_the_way_back(denoiser, mode)
+        apply_activation_checkpointing(denoiser, mode)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             velocity = denoiser(**inputs(is_packed)).sample
         sum(one.float().square().sum() for one in velocity).backward()
@@ -85,7 +85,7 @@ def test_blocks_are_compiled_with_what_they_keep():
     found, kept = [], []
     for is_compiled in (False, True):
         denoiser = tiny_denoiser(num_layers=1).train()
-        keep_for_the_way_back(denoiser, "selective")
+        apply_activation_checkpointing(denoiser, "selective")
         if is_compiled:
             torch._dynamo.reset()
             denoiser.compile_repeated_blocks(backend="aot_eager_decomp_partition")
@@ -118,21 +118,21 @@ def kept_by(mode: str, num_layers: int, is_lora: bool = False) -> tuple[int, int
     denoiser.bfloat16().train()
     if is_lora:
         add_lora(denoiser, LoraSettings(rank=2), 0, ["tuned"], ["tuned"])
-    keep_for_the_way_back(denoiser, mode)
+    apply_activation_checkpointing(denoiser, mode)
     tokens = torch.zeros(1, h * w, 16, dtype=torch.bfloat16)
     text = [torch.zeros(1, num_text, 8, dtype=torch.bfloat16)]
     denoiser(tokens, text, None, torch.tensor([0.5]), [(1, h, w)])  # the rotary table is made and kept
     with Born() as born, torch.autocast("cpu", torch.bfloat16):
         velocity = denoiser(tokens, text, None, torch.tensor([0.5]), [(1, h, w)]).sample
     assert velocity.requires_grad
-    known = [*denoiser.parameters(), *denoiser._rotary._kept.values(), velocity]
-    return born.held_bytes(known), h * w + num_text
+    known = [*denoiser.parameters(), *denoiser._rotary_cache._tables.values(), velocity]
+    return born.num_bytes(known), h * w + num_text
 
 
 @pytest.mark.parametrize(("mode", "is_lora"), [*((mode, False) for mode in MODES), ("selective", True)])
 def test_plans_reckon_with_what_a_block_keeps(mode, is_lora):
     (less, tokens), (more, _) = kept_by(mode, 2, is_lora), kept_by(mode, 4, is_lora)
-    assert kept_bytes_a_token(192, mode, is_lora) * tokens == pytest.approx((more - less) / 2, rel=0.1)
+    assert saved_bytes_per_token(192, mode, is_lora) * tokens == pytest.approx((more - less) / 2, rel=0.1)
 
 
 def test_selective_keeps_less_than_half_and_full_a_twentieth():

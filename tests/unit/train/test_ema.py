@@ -34,7 +34,7 @@ def test_the_average_stands_in_for_the_weights_inside_the_block_alone_even_after
     net = net_of(1.0)
     ema = Ema(net, decay=0.5)
     net.load_state_dict(net_of(4.0).state_dict())
-    with pytest.raises(KeyError), ema.swapped_into(net):
+    with pytest.raises(KeyError), ema.swap_into(net):
         assert (net.weight == 1.0).all()
         raise KeyError
     assert (net.weight == 4.0).all()

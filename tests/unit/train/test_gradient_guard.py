@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from lens.errors import NonFiniteError
-from lens.losses.base import Objective
-from lens.train.gradient_guard import Guard, GuardSettings
+from lens.losses.base import LossOutput
+from lens.train.gradient_guard import GradientGuard, GuardSettings
 from lens.train.settings.run import RunSettings
 from lens.train.trainer import fit
 
 
 def judged(norms, **settings) -> list[bool]:
-    guard = Guard(GuardSettings.of({"max_ratio": 4.0, "window": 5} | settings))
+    guard = GradientGuard(GuardSettings.of({"max_ratio": 4.0, "window": 5} | settings))
     return [guard.accepts(norm) for norm in norms]
 
 
@@ -30,13 +30,13 @@ def test_a_spike_is_measured_against_the_median_of_those_that_were_accepted():
 
 
 def test_its_memory_survives_a_checkpoint():
-    first = Guard(GuardSettings.of({"max_ratio": 2.0, "window": 3}))
+    first = GradientGuard(GuardSettings.of({"max_ratio": 2.0, "window": 3}))
     for norm in (1.0, 1.0, 1.0, 9.0):
         first.accepts(norm)
-    second = Guard(first.settings)
+    second = GradientGuard(first.settings)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert (second.num_skipped, second.in_a_row) == (1, 1)
-    assert not second.accepts(2.1) and second.accepts(1.9) and second.in_a_row == 0
+    assert (second.num_skipped, second.num_consecutive_skips) == (1, 1)
+    assert not second.accepts(2.1) and second.accepts(1.9) and second.num_consecutive_skips == 0
 
 
 class Breaking:
@@ -44,17 +44,17 @@ class Breaking:
 
     def __init__(self, break_weights_at: int = -1, bad_steps: range = range(0)):
         torch.manual_seed(0)
-        self.trained = nn.Linear(3, 1)
+        self.model = nn.Linear(3, 1)
         self.break_weights_at, self.bad_steps = break_weights_at, bad_steps
         self.seen: list[int] = []
 
-    def objective(self, step: int, index: int) -> Objective:
+    def objective(self, step: int, index: int) -> LossOutput:
         self.seen.append(step)
         if step == self.break_weights_at:
             with torch.no_grad():
-                self.trained.weight.fill_(math.nan)
+                self.model.weight.fill_(math.nan)
         bad = math.nan if step in self.bad_steps else 1.0
-        return Objective(bad * self.trained(torch.ones(2, 3)).square().mean(), {})
+        return LossOutput(bad * self.model(torch.ones(2, 3)).square().mean(), {})
 
     def probe(self):
         return {}
@@ -81,7 +81,7 @@ def test_poisoned_batches_are_left_out_and_counted(tmp_path):
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
     assert [step for step, loss in losses.items() if loss is None] == [5, 6]
     assert lines[-2]["skipped"] == 2 and run.ema.num_updates == 10
-    assert torch.isfinite(run.trained.weight).all()
+    assert torch.isfinite(run.model.weight).all()
 
 
 def test_broken_weights_are_replaced_by_those_of_the_last_checkpoint_and_no_batch_is_seen_twice(tmp_path):
@@ -89,7 +89,7 @@ def test_broken_weights_are_replaced_by_those_of_the_last_checkpoint_and_no_batc
     stage = Breaking(break_weights_at=6)
     run = fit(stage, settings_of(tmp_path, checkpoint={"every_s": 1e9}))
     assert stage.seen == list(range(4, 12))
-    assert torch.isfinite(run.trained.weight).all() and run.guard.num_skipped == 3
+    assert torch.isfinite(run.model.weight).all() and run.guard.num_skipped == 3
     # Four updates, two that were lost with the broken weights, then three more.
     assert run.ema.num_updates == 4 + 3
 
@@ -106,10 +106,10 @@ def test_a_run_without_a_checkpoint_stops(tmp_path):
 
 
 def test_a_norm_is_compared_with_those_of_its_kind():
-    guard = Guard(GuardSettings(max_ratio=3, window=3))
+    guard = GradientGuard(GuardSettings(max_ratio=3, window=3))
     for _ in range(3):
         assert guard.accepts(1.0, "student") and guard.accepts(100.0, "critic")
     assert guard.accepts(150.0, "critic") and not guard.accepts(150.0, "student")
-    again = Guard(guard.settings)
+    again = GradientGuard(guard.settings)
     again.load_state_dict(guard.state_dict())
     assert again.accepts(150.0, "critic") and not again.accepts(150.0, "student")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lens.errors import SettingError
-from lens.losses.base import Objective
-from lens.train.metrics import Metrics, tracker_of
+from lens.losses.base import LossOutput
+from lens.train.metrics import MetricsLogger, load_tracker
 from lens.train.run import train
 from lens.train.settings.run import RunSettings
 from lens.train.trainer import fit
@@ -32,10 +32,10 @@ class Tiny:
     """A stage of three weights."""
 
     def __init__(self):
-        self.trained = nn.Linear(3, 1)
+        self.model = nn.Linear(3, 1)
 
-    def objective(self, step: int, index: int) -> Objective:
-        return Objective(self.trained(torch.ones(2, 3)).square().mean(), {})
+    def objective(self, step: int, index: int) -> LossOutput:
+        return LossOutput(self.model(torch.ones(2, 3)).square().mean(), {})
 
     def probe(self):
         return {"score": 0.5}
@@ -85,7 +85,7 @@ def test_a_tracker_is_told_every_line_of_the_run_and_one_that_goes_on_is_the_sam
 
 
 def test_a_number_that_is_none_is_null_in_the_file_and_not_told_to_the_tracker(tracker, tmp_path):
-    with Metrics(settings_of(tmp_path, tracker=tracker), 0) as metrics:
+    with MetricsLogger(settings_of(tmp_path, tracker=tracker), 0) as metrics:
         metrics.write(1, {"loss": float("nan"), "lr": 0.25})
     written = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert written == {"step": 1, "loss": None, "lr": 0.25}
@@ -93,7 +93,7 @@ def test_a_number_that_is_none_is_null_in_the_file_and_not_told_to_the_tracker(t
 
 
 def test_only_the_main_rank_writes(tracker, tmp_path):
-    with Metrics(settings_of(tmp_path, tracker=tracker), 0, is_main=False) as metrics:
+    with MetricsLogger(settings_of(tmp_path, tracker=tracker), 0, is_main=False) as metrics:
         metrics.write(1, {"loss": 1.0})
     assert not (tmp_path / "run").exists() and tracker not in sys.modules
 
@@ -108,4 +108,4 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_written(name
 
 
 def test_no_tracker_needs_no_package():
-    assert tracker_of("none") is None
+    assert load_tracker("none") is None

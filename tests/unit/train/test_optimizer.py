@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lens.train.muon import Muon, orthogonal
+from lens.train.muon import Muon, orthogonalize
 from lens.train.optimizer import build_optimizers, lr_at
 from lens.train.settings.run import OptimizerSettings
 
@@ -39,7 +39,7 @@ def test_the_cosine_is_whole_after_warm_up_half_at_the_middle_and_a_fiftieth_at_
 def test_every_trainable_parameter_has_one_optimizer_and_frozen_ones_none():
     net = Net()
     optimizers = build_optimizers(net, OptimizerSettings(lr=1e-3, muon_lr=0.02, weight_decay=0.1))
-    adam, muon = optimizers.parts
+    adam, muon = optimizers.optimizers
     assert isinstance(muon, Muon)
     groups = [(type(part).__name__, group) for part in (adam, muon) for group in part.param_groups]
     moved_by = {
@@ -64,7 +64,7 @@ def test_every_trainable_parameter_has_one_optimizer_and_frozen_ones_none():
 def test_both_optimizers_follow_one_schedule_in_their_own_ratio():
     optimizers = build_optimizers(Net(), OptimizerSettings(lr=1e-3, muon_lr=0.02))
     optimizers.set_lr(5e-4)
-    adam, muon = (part.param_groups[0]["lr"] for part in optimizers.parts)
+    adam, muon = (part.param_groups[0]["lr"] for part in optimizers.optimizers)
     assert (optimizers.lr, adam, muon) == pytest.approx((5e-4, 5e-4, 0.01))
 
 
@@ -72,7 +72,7 @@ def test_both_optimizers_follow_one_schedule_in_their_own_ratio():
 def test_orthogonalised_matrices_keep_their_singular_vectors_and_bring_values_near_one(shape):
     matrix = normal(*shape, seed=0)
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    values = u.mT @ orthogonal(matrix) @ vh.mT
+    values = u.mT @ orthogonalize(matrix) @ vh.mT
     off_diagonal = values - torch.diag(values.diagonal())
     assert ((values.diagonal() > 0.6) & (values.diagonal() < 1.3)).all(), values.diagonal()
     assert off_diagonal.abs().max() < 0.1, "bfloat16 leaves a few hundredths"
@@ -82,7 +82,9 @@ def test_a_first_muon_step_is_the_orthogonal_gradient_scaled_by_the_shape():
     weight = nn.Parameter(torch.zeros(8, 3))
     optimizer = Muon([weight], lr=0.1, momentum=0.9)
     weight.grad = normal(8, 3, seed=1)
-    direction = orthogonal(weight.grad * (1 - 0.9**2))  # Nesterov: a tenth of g, then nine tenths of the way
+    direction = orthogonalize(
+        weight.grad * (1 - 0.9**2)
+    )  # Nesterov: a tenth of g, then nine tenths of the way
     optimizer.step()
     torch.testing.assert_close(weight.detach(), -0.1 * (8 / 3) ** 0.5 * direction, atol=2e-3, rtol=2e-2)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lens.config import read_recipe
 from lens.core.schedule import training_mu
-from lens.train.run import STAGES, settings_of
+from lens.train.run import STAGES, parse_settings
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 TRAINED = sorted(
@@ -21,7 +21,7 @@ TRAINED = sorted(
 
 def of(path: Path):
     values = read_recipe(path)
-    return settings_of(values["stage"], values, str(path))
+    return parse_settings(values["stage"], values, str(path))
 
 
 @pytest.mark.parametrize("path", TRAINED, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -64,9 +64,9 @@ def test_distillation_has_the_papers_numbers():
 
 def test_rl_has_the_papers_numbers():
     settings = of(RECIPES / "lens" / "rl.yaml")
-    assert (settings.steps, settings.prompts_per_step, settings.pictures_per_prompt) == (180, 48, 24)
+    assert (settings.steps, settings.prompts_per_step, settings.images_per_prompt) == (180, 48, 24)
     assert (settings.bases, settings.ratios, settings.model) == ((1024,), (), "lens-base")
-    assert (settings.rollout_steps, settings.times_per_picture, settings.solver) == (10, 9, "ab2")
+    assert (settings.rollout_steps, settings.times_per_image, settings.solver) == (10, 9, "ab2")
     assert (settings.nft_beta, settings.kl_weight, settings.old_decay) == (1.0, 1e-4, "grown")
     assert (settings.advantage_clip, settings.advantage_width) == (1.0, 2.0)
     assert (settings.lora.rank, settings.lora.alpha, settings.reward.kind) == (64, 128, "judge")

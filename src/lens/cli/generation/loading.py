@@ -6,79 +6,81 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.cli.generation.request import Wanted
-from lens.cli.info import folder_configs
+from lens.cli.generation.request import GenerateArguments
+from lens.cli.info import component_configs
 from lens.cli.process import prepare_libraries
 from lens.errors import MemoryNeedError, SettingError
 
 if TYPE_CHECKING:
     from lens.sampling.pipeline import LensPipeline
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-FLOAT32_LIMIT_BYTES = 4_000_000_000
+MAX_FLOAT32_BYTES = 4_000_000_000
 """Weights up to which a CPU draws in float32; larger models would not leave room for anything else."""
-MENTIONED_BYTES = 2_000_000_000
+LOGGED_ABOVE_BYTES = 2_000_000_000
 """Weights from this size on are announced before they are loaded."""
 
 
-def load(folder: Path, wanted: Wanted) -> tuple["LensPipeline", str]:
+def prepare_pipeline(folder: Path, arguments: GenerateArguments) -> tuple["LensPipeline", str]:
     """Return the pipeline on its device with LoRAs, and the name of the dtype it computes in."""
-    prepare_libraries(needed=_packages_needed(wanted))
+    prepare_libraries(needed=_required_packages(arguments))
     import torch
 
     from lens.sampling.pipeline import LensPipeline
 
-    if wanted.threads is not None:
-        torch.set_num_threads(wanted.threads)
-    device = pick_device(wanted.device)
-    if wanted.offload != "none" and not device.startswith("cuda"):
-        raise SettingError("--offload", wanted.offload, "a GPU to draw on", f"On {device} leave it out.")
-    dtype = pick_dtype(wanted.dtype, device, folder)
-    check_fit(folder, device, dtype, wanted.quantization, wanted.offload)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    device = pick_device(arguments.device)
+    if arguments.offload != "none" and not device.startswith("cuda"):
+        raise SettingError("--offload", arguments.offload, "a GPU to draw on", f"On {device} leave it out.")
+    dtype = pick_dtype(arguments.dtype, device, folder)
+    check_memory_fit(folder, device, dtype, arguments.quantization, arguments.offload)
     pipeline = LensPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype))
     pipeline.set_progress_bar_config(disable=True)
-    if wanted.quantization is not None:
+    if arguments.quantization is not None:
         from lens.models.quantized.torchao import quantize_weights
 
         for part in (pipeline.transformer, pipeline.text_encoder):
-            quantize_weights(part, wanted.quantization)
-    if wanted.loras:
+            quantize_weights(part, arguments.quantization)
+    if arguments.loras:
         from lens.models.checkpoints.lora import load_loras
 
-        load_loras(pipeline.transformer, wanted.loras)
-    place(pipeline, device, wanted.offload)
+        load_loras(pipeline.transformer, arguments.loras)
+    place_on_device(pipeline, device, arguments.offload)
     return pipeline, dtype
 
 
-def check_fit(folder: Path, device: str, dtype: str, quantization: str | None, offload: str) -> None:
+def check_memory_fit(folder: Path, device: str, dtype: str, quantization: str | None, offload: str) -> None:
     """Raise MemoryNeedError where the weights will not fit; say what they take where that is much or unusual.
 
     Everything is loaded into main memory first, and quantised there.
     """
     from lens.models.quantized.torchao import check_memory, expected_memory
 
-    configs = folder_configs(folder)
+    configs = component_configs(folder)
     if "quantization_config" in configs.get("text_encoder", {}):
         del configs["text_encoder"]  # packed weights: their own loader knows how they will be held
-    loaded = expected_memory(configs, dtype)
-    kept = expected_memory(configs, dtype, quantization)
-    lines = [check_memory(loaded, "cpu")]
+    loading_bytes = expected_memory(configs, dtype)
+    resident_bytes = expected_memory(configs, dtype, quantization)
+    lines = [check_memory(loading_bytes, "cpu")]
     if device.startswith("cuda"):
-        at_once = kept
+        device_bytes = resident_bytes
         if offload == "model":
-            at_once = dict([max(kept.items(), key=lambda part: part[1])])
+            device_bytes = dict([max(resident_bytes.items(), key=lambda part: part[1])])
         elif offload == "group":
-            at_once = {part: size for part, size in kept.items() if part != "transformer"}
-        lines.append(check_memory(at_once, device))
+            device_bytes = {part: size for part, size in resident_bytes.items() if part != "transformer"}
+        lines.append(check_memory(device_bytes, device))
     if quantization is not None:
-        lines.append(f"Quantised to {quantization} the weights take {sum(kept.values()) / 1e9:.1f} GB.")
-    if quantization is not None or sum(loaded.values()) > MENTIONED_BYTES:
+        lines.append(
+            f"Quantised to {quantization} the weights take {sum(resident_bytes.values()) / 1e9:.1f} GB."
+        )
+    if quantization is not None or sum(loading_bytes.values()) > LOGGED_ABOVE_BYTES:
         for line in lines:
-            log.info(line)
+            logger.info(line)
 
 
-def place(pipeline: "LensPipeline", device: str, offload: str) -> None:
+def place_on_device(pipeline: "LensPipeline", device: str, offload: str) -> None:
     """Put the pipeline on its device: whole, a part at a time ("model"), the denoiser in pieces ("group")."""
     if offload == "none":
         pipeline.to(device)
@@ -97,41 +99,43 @@ def place(pipeline: "LensPipeline", device: str, offload: str) -> None:
     )
 
 
-def pick_device(asked: str | None) -> str:
+def pick_device(requested: str | None) -> str:
     """Return the device that is asked for, or the fastest there is.
 
     Raises: SettingError for a device that torch does not know or that is not here.
     """
     import torch
 
-    here = ["cpu"]
+    available = ["cpu"]
     if torch.backends.mps.is_available():
-        here.insert(0, "mps")
+        available.insert(0, "mps")
     if torch.cuda.is_available():
-        here.insert(0, "cuda")
-    if asked is None:
-        return here[0]
-    kind, _, index = asked.partition(":")
-    known = kind in here and (
+        available.insert(0, "cuda")
+    if requested is None:
+        return available[0]
+    kind, _, index = requested.partition(":")
+    is_available = kind in available and (
         not index or (index.isdigit() and int(index) < max(1, torch.cuda.device_count()))
     )
-    if not known:
-        raise SettingError("--device", asked, f"one of {', '.join(here)}", "No other is on this machine.")
-    return asked
+    if not is_available:
+        raise SettingError(
+            "--device", requested, f"one of {', '.join(available)}", "No other is on this machine."
+        )
+    return requested
 
 
-def pick_dtype(asked: str | None, device: str, folder: Path) -> str:
+def pick_dtype(requested: str | None, device: str, folder: Path) -> str:
     """Return the dtype that is asked for; "auto" means bfloat16, and float32 for small models on a CPU."""
     from lens.models.quantized.torchao import expected_memory
 
-    if asked not in (None, "auto"):
-        return asked
-    is_small = sum(expected_memory(folder_configs(folder), "float32").values()) <= FLOAT32_LIMIT_BYTES
+    if requested not in (None, "auto"):
+        return requested
+    is_small = sum(expected_memory(component_configs(folder), "float32").values()) <= MAX_FLOAT32_BYTES
     return "float32" if device == "cpu" and is_small else "bfloat16"
 
 
 @contextmanager
-def out_of_memory_explained() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
     """Turn running out of memory on the way into an error that says what to do."""
     remedy = "Try --offload model, --quantize int8, --dtype bfloat16, or a smaller --size."
     try:
@@ -148,6 +152,6 @@ def out_of_memory_explained() -> Iterator[None]:
         ) from error
 
 
-def _packages_needed(wanted: Wanted) -> set[str]:
-    reasons = {"peft": wanted.loras, "torchao": wanted.quantization}
+def _required_packages(arguments: GenerateArguments) -> set[str]:
+    reasons = {"peft": arguments.loras, "torchao": arguments.quantization}
     return {package for package, reason in reasons.items() if reason}

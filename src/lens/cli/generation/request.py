@@ -8,22 +8,22 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
-from lens.cli.arguments import LoraWanted, check_number
+from lens.cli.arguments import LoraArgument, check_number
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
-from lens.sampling.image_metadata import FileUsed, PictureSettings, open_image, versions_here
+from lens.sampling.image_metadata import FileRecord, ImageMetadata, library_versions, open_image
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerateArguments:
     """Settings of the pictures to draw; None stands for "not said"."""
 
     prompts: tuple[str, ...] | None = None
-    negative: str | None = None
+    negative_prompt: str | None = None
     seed: int | None = None
-    count: int = 1
+    num_images_per_prompt: int = 1
     width: int | None = None
     height: int | None = None
     aspect_ratio: str | None = None
@@ -35,7 +35,7 @@ class Wanted:
     model: str | None = None
     model_hash: str | None = None
     """Only from --like: what the model must hash to."""
-    loras: tuple[LoraWanted, ...] | None = None
+    loras: tuple[LoraArgument, ...] | None = None
     init_image: Path | None = None
     mask: Path | None = None
     strength: float | None = None
@@ -50,8 +50,8 @@ class Wanted:
         return None if self.quantize == "none" else self.quantize
 
     @property
-    def num_pictures(self) -> int:
-        return len(self.prompts or ()) * self.count
+    def num_images(self) -> int:
+        return len(self.prompts or ()) * self.num_images_per_prompt
 
     def check(self) -> Self:
         """Return itself where the settings fit each other and every file they name can be read."""
@@ -65,7 +65,7 @@ class Wanted:
         if self.guidance is not None:
             check_number("--cfg", self.guidance, 0, 100, "1 turns guidance off.")
         if self.seed is not None:
-            check_number("--seed", self.seed, 0, 2**63 - self.count)
+            check_number("--seed", self.seed, 0, 2**63 - self.num_images_per_prompt)
         if self.init_image is None and (self.mask is not None or self.strength is not None):
             name, got = ("--mask", str(self.mask)) if self.mask is not None else ("--strength", self.strength)
             raise SettingError(name, got, "a picture to start from", "Add --init-image PICTURE.")
@@ -76,69 +76,71 @@ class Wanted:
                 open_image(path)
         return self
 
-    def like(self, picture: Path, settings: PictureSettings) -> Self:
+    def fill_from_image(self, path: Path, metadata: ImageMetadata) -> Self:
         """Return itself with the picture's settings wherever it says nothing.
 
         A model, a LoRA, or a starting picture that is taken over must still have the content it had.
         Raises: LensError naming a file that changed or went, and the option that replaces it.
         """
-        others = {name: it for name, it in settings.versions.items() if versions_here().get(name) != it}
-        if others:
-            names = ", ".join(f"{name} {it}" for name, it in others.items())
-            log.warning("%s was drawn with %s; with other versions here, pixels may differ.", picture, names)
-        recorded = Wanted(
-            prompts=(settings.prompt,),
-            negative=settings.negative_prompt,
-            seed=settings.seed,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            solver=settings.solver,
-            model=settings.model,
-            dtype=settings.dtype,
-            device=settings.device,
-            quantize=settings.quantize,
-            threads=settings.threads,
+        other_versions = {
+            name: it for name, it in metadata.versions.items() if library_versions().get(name) != it
+        }
+        if other_versions:
+            names = ", ".join(f"{name} {it}" for name, it in other_versions.items())
+            logger.warning("%s was drawn with %s; with other versions here, pixels may differ.", path, names)
+        recorded = GenerateArguments(
+            prompts=(metadata.prompt,),
+            negative_prompt=metadata.negative_prompt,
+            seed=metadata.seed,
+            steps=metadata.steps,
+            guidance=metadata.guidance,
+            solver=metadata.solver,
+            model=metadata.model,
+            dtype=metadata.dtype,
+            device=metadata.device,
+            quantize=metadata.quantize,
+            threads=metadata.threads,
             allow_extreme=True,  # what was drawn once may be drawn again
         )
-        if not self._says_a_size:
-            recorded = replace(recorded, width=settings.width, height=settings.height)
+        if not self._has_size:
+            recorded = replace(recorded, width=metadata.width, height=metadata.height)
         if self.model is None:
-            recorded = replace(recorded, model_hash=settings.model_hash)
+            recorded = replace(recorded, model_hash=metadata.model_hash)
         if self.loras is None:
-            checked = [
-                LoraWanted(_unchanged(lora, picture, "--lora"), lora.weight) for lora in settings.loras
+            loras = [
+                LoraArgument(_verified_path(lora, path, "--lora"), lora.weight) for lora in metadata.loras
             ]
-            recorded = replace(recorded, loras=tuple(checked))
-        if self.init_image is None and settings.init_image is not None:
-            mask = settings.mask if self.mask is None else None
+            recorded = replace(recorded, loras=tuple(loras))
+        if self.init_image is None and metadata.init_image is not None:
+            mask = metadata.mask if self.mask is None else None
             recorded = replace(
                 recorded,
-                init_image=_unchanged(settings.init_image, picture, "--init-image"),
-                mask=_unchanged(mask, picture, "--mask") if mask else None,
-                strength=settings.strength,
+                init_image=_verified_path(metadata.init_image, path, "--init-image"),
+                mask=_verified_path(mask, path, "--mask") if mask else None,
+                strength=metadata.strength,
             )
-        return self._filled_from(recorded)
+        return self._fill_missing(recorded)
 
     @property
-    def _says_a_size(self) -> bool:
+    def _has_size(self) -> bool:
         return any(value is not None for value in (self.width, self.aspect_ratio, self.base_resolution))
 
-    def _filled_from(self, recorded: "Wanted") -> Self:
+    def _fill_missing(self, recorded: "GenerateArguments") -> Self:
         names = (field.name for field in fields(self))
         return replace(
             self, **{name: getattr(recorded, name) for name in names if getattr(self, name) is None}
         )
 
 
-def _unchanged(used: FileUsed, picture: Path, option: str) -> Path:
-    path = Path(used.path)
+def _verified_path(record: FileRecord, image_path: Path, option: str) -> Path:
+    path = Path(record.path)
     if not path.exists():
         raise LensError(
-            f"{picture} was drawn with {path}, which is gone. Bring it back, or give {option} anew."
+            f"{image_path} was drawn with {path}, which is gone. Bring it back, or give {option} anew."
         )
-    if content_hash(path) != used.sha256:
+    if content_hash(path) != record.sha256:
         raise LensError(
-            f"{picture} was drawn with {path}, which has changed since. "
+            f"{image_path} was drawn with {path}, which has changed since. "
             f"Give {option} {path} to use it as it is."
         )
     return path

@@ -18,9 +18,9 @@ Pairs = NDArray[np.int64]
 
 EXACT_UP_TO = 200_000
 """Embeddings that are all compared with all; beyond, each with those in the nearest cells."""
-SORTING = 12
+SORT_COST = 12
 """Comparisons of hashes in the time that one hash takes to be sorted."""
-CELLS_SEARCHED = 64
+NPROBE = 64
 ROWS_AT_ONCE = 1024
 """Samples that are compared with all others at once: bounds the memory of a block to 8 x this x N bytes."""
 
@@ -37,22 +37,22 @@ def pairs_by_hash(hashes: NDArray[np.uint64], max_bits: int) -> Pairs:
     is_repeat = np.r_[False, hashes[order][1:] == hashes[order][:-1]]
     chains = np.stack([order[:-1], order[1:]], axis=1)[is_repeat[1:]]
     distinct = order[~is_repeat]
-    if comparisons(len(distinct), max_bits) < len(distinct) ** 2 / 2:
+    if num_comparisons(len(distinct), max_bits) < len(distinct) ** 2 / 2:
         near = _pairs_within_bands(hashes[distinct], max_bits)
     else:
-        near = _blocks_where(
+        near = _blockwise_pairs(
             len(distinct),
             lambda rows: np.bitwise_count(hashes[distinct[rows], None] ^ hashes[distinct]) <= max_bits,
         )
-    return _ordered([chains, *(distinct[block] for block in near)])
+    return _sorted_unique([chains, *(distinct[block] for block in near)])
 
 
-def comparisons(count: int, max_bits: int) -> float:
+def num_comparisons(count: int, max_bits: int) -> float:
     """Return how many pairs of hashes are compared, where hashes are spread evenly."""
-    masks = _band_pairs(max_bits)
+    masks = _band_masks(max_bits)
     within = sum(count**2 / 2 / 2 ** int(mask).bit_count() for mask in masks)
     # Sorting by each pair of bands costs about as much as that many comparisons.
-    return min(count**2 / 2, within + SORTING * count * len(masks))
+    return min(count**2 / 2, within + SORT_COST * count * len(masks))
 
 
 def pairs_by_embedding(embeddings: NDArray[np.float32], min_cosine: float) -> Pairs:
@@ -62,12 +62,12 @@ def pairs_by_embedding(embeddings: NDArray[np.float32], min_cosine: float) -> Pa
 
     Shapes: embeddings (N, E) -> (P, 2).
     """
-    unit = _unit(embeddings)
-    one, other = _near(_index(unit), unit, min_cosine)
-    return _ordered([np.stack([one, other], axis=1)[one < other]])
+    unit = _normalize(embeddings)
+    one, other = _range_search(_build_index(unit), unit, min_cosine)
+    return _sorted_unique([np.stack([one, other], axis=1)[one < other]])
 
 
-def near_to_any(
+def held_out_matches(
     hashes: NDArray[np.uint64], held_hashes: NDArray[np.uint64], max_bits: int | None,
     embeddings: NDArray[np.float32] | None, held_embeddings: NDArray[np.float32] | None,
     min_cosine: float | None,
@@ -78,7 +78,9 @@ def near_to_any(
     """
     near = np.full(len(hashes), -1, dtype=np.int64)
     if min_cosine is not None and embeddings is not None and held_embeddings is not None:
-        one, other = _near(_index(_unit(held_embeddings)), _unit(embeddings), min_cosine)
+        one, other = _range_search(
+            _build_index(_normalize(held_embeddings)), _normalize(embeddings), min_cosine
+        )
         near[one[::-1]] = other[::-1]  # the first of several is written last
     for start in range(0, len(hashes) if max_bits is not None else 0, ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
@@ -87,7 +89,7 @@ def near_to_any(
     return near
 
 
-def groups_of(num_samples: int, pairs: Pairs) -> NDArray[np.int64]:
+def duplicate_groups(num_samples: int, pairs: Pairs) -> NDArray[np.int64]:
     """Return the group of each sample: the smallest index that it is connected to, directly or not.
 
     Shapes: -> (num_samples,).
@@ -108,24 +110,24 @@ def groups_of(num_samples: int, pairs: Pairs) -> NDArray[np.int64]:
     return groups
 
 
-def kept_of_groups(groups: NDArray[np.int64], *better_first: Sequence | NDArray) -> NDArray[np.int64]:
+def group_representatives(groups: NDArray[np.int64], *sort_keys: Sequence | NDArray) -> NDArray[np.int64]:
     """Return for each sample the one of its group that stays; one that stays has itself.
 
     Keys decide in their order, larger is better; at equal keys the earlier sample stays.
 
     Shapes: groups (N,), each key (N,) -> (N,).
     """
-    order = np.lexsort((np.arange(len(groups)), *(-np.asarray(key, float) for key in reversed(better_first))))
+    order = np.lexsort((np.arange(len(groups)), *(-np.asarray(key, float) for key in reversed(sort_keys))))
     names, first = np.unique(groups[order], return_index=True)
     return order[first][np.searchsorted(names, groups)]
 
 
-def _unit(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return np.divide(embeddings, lengths, out=np.zeros_like(embeddings), where=lengths > 0)
 
 
-def _index(unit: NDArray[np.float32]) -> Any:
+def _build_index(unit: NDArray[np.float32]) -> Any:
     """Return a FAISS index of vectors of length one, by inner product."""
     try:
         import faiss
@@ -137,13 +139,13 @@ def _index(unit: NDArray[np.float32]) -> Any:
     else:
         cells = int(4 * count**0.5)
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = CELLS_SEARCHED
+        index.nprobe = NPROBE
         index.train(unit[:: max(1, count // (64 * cells))])  # type: ignore[call-arg]
     index.add(unit)  # type: ignore[call-arg]
     return index
 
 
-def _near(index: Any, unit: NDArray[np.float32], min_cosine: float) -> tuple[NDArray, NDArray]:
+def _range_search(index: Any, unit: NDArray[np.float32], min_cosine: float) -> tuple[NDArray, NDArray]:
     """Return queries and what is near to each, (P,) and (P,), in the order of both."""
     limits, _, found = index.range_search(unit, min_cosine)
     queries = np.repeat(np.arange(len(unit)), np.diff(limits.astype(np.int64)))
@@ -151,7 +153,7 @@ def _near(index: Any, unit: NDArray[np.float32], min_cosine: float) -> tuple[NDA
     return queries[order], found[order].astype(np.int64)
 
 
-def _blocks_where(count: int, is_near) -> Iterator[Pairs]:
+def _blockwise_pairs(count: int, is_near) -> Iterator[Pairs]:
     """Yield pairs (i, j), i < j, for which is_near(rows) says so, a block of rows at a time."""
     for start in range(0, count, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, count))
@@ -160,7 +162,7 @@ def _blocks_where(count: int, is_near) -> Iterator[Pairs]:
         yield pairs[pairs[:, 0] < pairs[:, 1]]
 
 
-def _band_pairs(max_bits: int) -> list[np.uint64]:
+def _band_masks(max_bits: int) -> list[np.uint64]:
     """Return masks of two bands each; hashes that differ in max_bits bits are equal under one of them.
 
     Of max_bits + 2 bands so many bits can spoil all but two.
@@ -172,7 +174,7 @@ def _band_pairs(max_bits: int) -> list[np.uint64]:
 
 def _pairs_within_bands(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[Pairs]:
     """Yield near pairs of distinct hashes, some of them several times."""
-    for mask in _band_pairs(max_bits):
+    for mask in _band_masks(max_bits):
         keys = hashes & mask
         order = np.argsort(keys)
         keys, step = keys[order], 1
@@ -186,7 +188,7 @@ def _pairs_within_bands(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[P
             step += 1
 
 
-def _ordered(parts) -> Pairs:
+def _sorted_unique(parts) -> Pairs:
     pairs = np.concatenate([*parts, np.empty((0, 2), np.int64)]).astype(np.int64)
     pairs.sort(axis=1)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]

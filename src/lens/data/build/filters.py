@@ -21,7 +21,7 @@ Scores = Mapping[str, NDArray[Any]]
 KEPT = ""
 
 
-class Rule(NamedTuple):
+class FilterRule(NamedTuple):
     """One threshold: samples whose score lies outside fall for the reason."""
 
     reason: str
@@ -31,19 +31,19 @@ class Rule(NamedTuple):
 
 
 RULES = (
-    Rule("too_small", "area_px", "min_area_px", True),
-    Rule("nsfw", "nsfw", "max_nsfw", False),
-    Rule("unaesthetic", "aesthetics", "min_aesthetics", True),
-    Rule("watermark", "watermark", "max_watermark", False),
-    Rule("blurred", "clarity", "min_clarity", True),
-    Rule("little_information", "entropy", "min_entropy", True),
-    Rule("too_dark", "luminance", "min_luminance", True),
-    Rule("too_bright", "luminance", "max_luminance", False),
+    FilterRule("too_small", "area_px", "min_area_px", True),
+    FilterRule("nsfw", "nsfw", "max_nsfw", False),
+    FilterRule("unaesthetic", "aesthetics", "min_aesthetics", True),
+    FilterRule("watermark", "watermark", "max_watermark", False),
+    FilterRule("blurred", "clarity", "min_clarity", True),
+    FilterRule("little_information", "entropy", "min_entropy", True),
+    FilterRule("too_dark", "luminance", "min_luminance", True),
+    FilterRule("too_bright", "luminance", "max_luminance", False),
 )
 """In the order of the paper's stages (2) to (8); (1) is decoding and (9) near duplicates."""
 
 
-class Thresholds(Settings):
+class FilterSettings(Settings):
     """Bounds that a sample must keep; None asks for nothing. Both ends are inside."""
 
     min_area_px: float | None = Field(384 * 384, ge=0)
@@ -76,7 +76,7 @@ class Thresholds(Settings):
         return {rule.score for rule in RULES if getattr(self, rule.setting) is not None}
 
 
-def reasons(scores: Scores, thresholds: Thresholds) -> NDArray[np.str_]:
+def drop_reasons(scores: Scores, thresholds: FilterSettings) -> NDArray[np.str_]:
     """Return the first reason why each sample falls, KEPT for those that stay.
 
     A sample without a number where a threshold asks for one falls as `unscored`: nothing passes unseen.
@@ -84,18 +84,18 @@ def reasons(scores: Scores, thresholds: Thresholds) -> NDArray[np.str_]:
     Shapes: -> (N,).
     Raises: SettingError for a threshold whose score was never computed.
     """
-    asked = [rule for rule in RULES if getattr(thresholds, rule.setting) is not None]
-    for rule in asked:
+    active_rules = [rule for rule in RULES if getattr(thresholds, rule.setting) is not None]
+    for rule in active_rules:
         if rule.score not in scores:
             needs = f"the score {rule.score}, which no scorer of this build computes"
             fix = "Add a scorer that does, or set the threshold to null."
             raise SettingError(f"filters.{rule.setting}", getattr(thresholds, rule.setting), needs, fix)
     count = len(next(iter(scores.values()))) if scores else 0
-    found = np.full(count, KEPT, dtype="<U32")
-    for rule in asked:
+    first_reasons = np.full(count, KEPT, dtype="<U32")
+    for rule in active_rules:
         values, bound = scores[rule.score], getattr(thresholds, rule.setting)
-        is_open = found == KEPT
-        found[is_open & np.isnan(values)] = "unscored"
+        is_open = first_reasons == KEPT
+        first_reasons[is_open & np.isnan(values)] = "unscored"
         falls = values < bound if rule.is_lower_bound else values > bound
-        found[is_open & falls] = rule.reason
-    return found
+        first_reasons[is_open & falls] = rule.reason
+    return first_reasons

@@ -12,12 +12,12 @@ from typing import NamedTuple
 from lens.data.build.reader import NumberedEntry
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import Entry, SourceError
-from lens.data.io.parquet import part_path, read_table, write_bytes, write_table
+from lens.data.io.parquet import part_path, read_table, write_bytes_atomic, write_table
 from lens.data.io.webdataset import json_bytes
 from lens.data.sources import image_folder, manifest, synthetic_text, webdataset
-from lens.data.sources.image_folder import FolderSource
+from lens.data.sources.image_folder import ImageFolderSource
 from lens.data.sources.manifest import ManifestSource
-from lens.data.sources.webdataset import TarSource
+from lens.data.sources.webdataset import WebDatasetSource
 
 SCHEMA = {
     "source": "int32", "address": "string", "path": "string", "offset": "int64", "num_bytes": "int64",
@@ -46,13 +46,13 @@ def take_inventory(settings: BuildSettings) -> Inventory:
     where = settings.out / "inventory" / settings.inventory_id
     committed = where / "inventory.json"
     if not committed.is_file():
-        _list_sources(settings, where)
+        _write_inventory(settings, where)
     facts = json.loads(committed.read_text())
     return Inventory(where, facts["num_parts"], facts["num_entries"])
 
 
-def _list_sources(settings: BuildSettings, where: Path) -> None:
-    numbered = _numbered(settings)
+def _write_inventory(settings: BuildSettings, where: Path) -> None:
+    numbered = _list_entries(settings)
     num_parts = num_entries = 0
     while rows := list(islice(numbered, settings.part_size)):
         columns: dict[str, list] = {"source": [number for number, _ in rows]}
@@ -61,19 +61,23 @@ def _list_sources(settings: BuildSettings, where: Path) -> None:
         num_parts, num_entries = num_parts + 1, num_entries + len(rows)
     if not num_entries:
         paths = ", ".join(str(getattr(source, "path", source.kind)) for source in settings.all_sources)
-        raise SourceError(f"There is no picture in {paths}. Known: {', '.join(image_folder.EXTENSIONS)}.")
+        raise SourceError(
+            f"There is no picture in {paths}. Known: {', '.join(image_folder.IMAGE_EXTENSIONS)}."
+        )
     # Last: a listing that was interrupted is made again from its beginning.
-    write_bytes(where / "inventory.json", json_bytes({"num_parts": num_parts, "num_entries": num_entries}))
+    write_bytes_atomic(
+        where / "inventory.json", json_bytes({"num_parts": num_parts, "num_entries": num_entries})
+    )
 
 
-def _numbered(settings: BuildSettings) -> Iterator[tuple[int, Entry]]:
+def _list_entries(settings: BuildSettings) -> Iterator[tuple[int, Entry]]:
     for number, source in enumerate(settings.all_sources):
-        if isinstance(source, FolderSource):
-            listed = image_folder.entries(source)
-        elif isinstance(source, TarSource):
-            listed = webdataset.entries(source)
+        if isinstance(source, ImageFolderSource):
+            listed = image_folder.image_folder_entries(source)
+        elif isinstance(source, WebDatasetSource):
+            listed = webdataset.webdataset_entries(source)
         elif isinstance(source, ManifestSource):
-            listed = manifest.entries(source)
+            listed = manifest.manifest_entries(source)
         else:
-            listed = synthetic_text.entries(source)
+            listed = synthetic_text.synthetic_text_entries(source)
         yield from ((number, entry) for entry in listed)

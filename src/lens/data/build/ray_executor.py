@@ -10,7 +10,7 @@ from typing import Any
 
 from lens.errors import LensError
 
-Work = Callable[[Any], Any]
+WorkFunction = Callable[[Any], Any]
 
 
 @contextmanager
@@ -42,8 +42,8 @@ def has_gpus() -> bool:
     return ray.cluster_resources().get("GPU", 0) > 0
 
 
-def done_in_parallel(
-    work: Work, pieces: Sequence[Any], num_workers: int | None, gpus_a_worker: float = 0.0
+def map_parallel(
+    work: WorkFunction, items: Sequence[Any], num_workers: int | None, gpus_per_worker: float = 0.0
 ) -> Iterator[Any]:
     """Yield the results of all pieces, each as soon as it is done; what a piece raises ends the build.
 
@@ -52,20 +52,20 @@ def done_in_parallel(
     """
     import ray
 
-    if not pieces:
+    if not items:
         return
-    rows = [{"piece": piece} for piece in pieces]
+    rows = [{"piece": piece} for piece in items]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     at_once = ray.data.TaskPoolStrategy(size=num_workers) if num_workers else None
-    gpus = gpus_a_worker or None
+    gpus = gpus_per_worker or None
 
-    def done(row: dict[str, Any]) -> dict[str, Any]:
+    def run_one(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"result": work(row["piece"]), "error": b""}
         except LensError as error:
             return {"result": None, "error": pickle.dumps(error)}
 
-    for row in dataset.map(done, compute=at_once, num_gpus=gpus).iter_rows():
+    for row in dataset.map(run_one, compute=at_once, num_gpus=gpus).iter_rows():
         if row["error"]:
             raise pickle.loads(row["error"])
         yield row["result"]

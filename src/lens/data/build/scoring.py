@@ -12,22 +12,22 @@ from typing import Any
 from PIL import Image
 
 from lens.data.build.inventory import Inventory
-from lens.data.build.reader import NumberedEntry, Reader
-from lens.data.io.image_decoding import Unreadable, decode, sample_id
+from lens.data.build.reader import EntryReader, NumberedEntry
+from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.parquet import Schema, part_path, write_table
 from lens.data.scorers.base import Scorer, ScorerSettings, load_scorer
 from lens.data.scorers.pixel_stats import VERSION, pixel_scores
 
-FOLDER = f"pixels-{VERSION}"
+PIXEL_SCORES_FOLDER = f"pixels-{VERSION}"
 SCHEMA = {
     "id": "string", "num_bytes": "int64", "unreadable": "string", "detail": "string",
     "format": "string", "notes": "list",
     "height_px": "int32", "width_px": "int32", "area_px": "float64", "clarity": "float64",
     "entropy": "float64", "luminance": "float64", "perceptual_hash": "uint64",
 }  # fmt: skip
-AT_ONCE = 16
+SCORER_BATCH_SIZE = 16
 """Pictures that wait for the models at most: bounds memory, whatever their sizes."""
-SEEN_SIDE_PX = 1024
+SCORER_SIDE_PX = 1024
 """Models see pictures reduced by a whole factor to less than twice this."""
 
 
@@ -37,47 +37,51 @@ def scores_folder(settings: ScorerSettings) -> str:
     return f"{scorer.name}-{scorer.version}"
 
 
-def missing_parts(scores: Path, num_parts: int, scorers: Sequence[ScorerSettings]) -> list[int]:
+def unscored_parts(scores: Path, num_parts: int, scorers: Sequence[ScorerSettings]) -> list[int]:
     """Return the parts that some scorer has not seen yet."""
-    folders = [scores / FOLDER, *(scores / scores_folder(scorer) for scorer in scorers)]
+    folders = [scores / PIXEL_SCORES_FOLDER, *(scores / scores_folder(scorer) for scorer in scorers)]
     return [n for n in range(num_parts) if not all(part_path(folder, n).is_file() for folder in folders)]
 
 
-def measure_part(
-    inventory: Inventory, number: int, scores: Path, reader: Reader, scorers: Sequence[ScorerSettings] = ()
+def score_part(
+    inventory: Inventory,
+    number: int,
+    scores: Path,
+    reader: EntryReader,
+    scorers: Sequence[ScorerSettings] = (),
 ) -> int:
     """Measure a part by every scorer that has not seen it, and return how many entries it has."""
     entries = inventory.part(number)
     tables = {scorer: part_path(scores / scores_folder(scorer), number) for scorer in scorers}
     missing = {load_scorer(scorer): path for scorer, path in tables.items() if not path.is_file()}
-    pixels = part_path(scores / FOLDER, number)
+    pixels = part_path(scores / PIXEL_SCORES_FOLDER, number)
     if pixels.is_file() and not missing:
         return len(entries)
-    failures = reader.prepare(entries)
+    failures = reader.prefetch(entries)
     rows: list[dict[str, Any]] = []
-    waiting: dict[int, Image.Image] = {}
+    pending: dict[int, Image.Image] = {}
     scored: dict[Scorer, dict[int, dict[str, Any]]] = {scorer: {} for scorer in missing}
     for index, entry in enumerate(entries):
-        row, image = measured(entry, reader, failures.get(entry[1].path, ""))
+        row, image = score_entry(entry, reader, failures.get(entry[1].path, ""))
         rows.append(row)
         if image is not None and missing:
-            waiting[index] = reduced(image)
-        if len(waiting) == AT_ONCE or index == len(entries) - 1:
-            for scorer in missing if waiting else ():
-                found = scorer.score(list(waiting.values()))
-                scored[scorer] |= dict(zip(waiting, found, strict=True))
-            waiting = {}
+            pending[index] = reduce_for_scorers(image)
+        if len(pending) == SCORER_BATCH_SIZE or index == len(entries) - 1:
+            for scorer in missing if pending else ():
+                found = scorer.score(list(pending.values()))
+                scored[scorer] |= dict(zip(pending, found, strict=True))
+            pending = {}
     if not pixels.is_file():
-        _write(pixels, rows, SCHEMA)
+        _write_rows(pixels, rows, SCHEMA)
     for scorer, path in missing.items():
         # A row for every entry: parts of all scorers are read side by side.
         ids = [{"id": row["id"], **scored[scorer].get(index, {})} for index, row in enumerate(rows)]
-        _write(path, ids, {"id": "string", **scorer.columns})
+        _write_rows(path, ids, {"id": "string", **scorer.columns})
     return len(entries)
 
 
-def measured(
-    numbered: NumberedEntry, reader: Reader, failure: str = ""
+def score_entry(
+    numbered: NumberedEntry, reader: EntryReader, failure: str = ""
 ) -> tuple[dict[str, Any], Image.Image | None]:
     """Return the row of one entry and its picture; `failure` is why it could not be fetched."""
     _, entry = numbered
@@ -87,25 +91,25 @@ def measured(
     row |= {"id": name, "num_bytes": len(content), "unreadable": "", "notes": []}
     try:
         if failure:
-            raise Unreadable(failure, entry.path)
+            raise ImageError(failure, entry.path)
         if len(content) < entry.num_bytes:
-            raise Unreadable("corrupt", f"{len(content)} of {entry.num_bytes} bytes are there")
-        picture = decode(content)
-    except Unreadable as error:
+            raise ImageError("corrupt", f"{len(content)} of {entry.num_bytes} bytes are there")
+        decoded_image = decode_image(content)
+    except ImageError as error:
         return row | {"unreadable": error.reason, "detail": error.detail[:200]}, None
-    image, scores = picture.image, pixel_scores(picture.image)
+    image, scores = decoded_image.image, pixel_scores(decoded_image.image)
     row |= scores._asdict() | {
-        "format": picture.format, "notes": list(picture.notes), "height_px": image.height,
+        "format": decoded_image.format, "notes": list(decoded_image.notes), "height_px": image.height,
         "width_px": image.width, "area_px": float(image.height * image.width),
     }  # fmt: skip
     return row, image
 
 
-def reduced(image: Image.Image) -> Image.Image:
+def reduce_for_scorers(image: Image.Image) -> Image.Image:
     """Return what a model sees: the picture itself, or a whole fraction of it."""
-    factor = max(image.size) // SEEN_SIDE_PX
+    factor = max(image.size) // SCORER_SIDE_PX
     return image.reduce(factor) if factor > 1 else image
 
 
-def _write(path: Path, rows: list[dict[str, Any]], schema: Schema) -> None:
+def _write_rows(path: Path, rows: list[dict[str, Any]], schema: Schema) -> None:
     write_table(path, {name: [row.get(name) for row in rows] for name in schema}, schema)

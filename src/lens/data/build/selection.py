@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.data.buckets import Fit, best_fit
+from lens.data.buckets import BucketFit, best_fit
 from lens.data.build.dedup import (
     Pairs,
-    groups_of,
-    kept_of_groups,
-    near_to_any,
+    duplicate_groups,
+    group_representatives,
+    held_out_matches,
     pairs_by_embedding,
     pairs_by_hash,
 )
-from lens.data.build.filters import KEPT, RULES, reasons
+from lens.data.build.filters import KEPT, RULES, drop_reasons
 from lens.data.build.inventory import Inventory
-from lens.data.build.scoring import FOLDER, scores_folder
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER, scores_folder
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import SourceError
 from lens.data.io.parquet import read_parts
@@ -30,7 +30,7 @@ from lens.data.io.parquet import read_parts
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IDENTITY = ("id",)
+ID_COLUMNS = ("id",)
 """Columns that every scorer's tables have."""
 
 
@@ -44,26 +44,26 @@ class Selection(NamedTuple):
     reasons: NDArray[np.str_]
     """KEPT, or why a sample falls."""
     details: list[str | None]
-    fits: dict[int, Fit]
+    fits: dict[int, BucketFit]
     """The bucket of each sample that stays."""
     copies: list[tuple[str, str, str]]
     """(id, address, address of the first) of entries whose bytes came before."""
-    read_words: list[list[str]] | None
+    ocr_words: list[list[str]] | None
     """What OCR read in each sample, None where it was not asked."""
 
 
-class Measured(NamedTuple):
+class ScoreTable(NamedTuple):
     """The stored scores of an inventory: a row an entry."""
 
     table: "pa.Table"
 
     @classmethod
-    def of(cls, settings: BuildSettings, inventory: Inventory, scores: Path) -> "Measured":
-        table = read_parts(scores / FOLDER, inventory.num_parts)
+    def of(cls, settings: BuildSettings, inventory: Inventory, scores: Path) -> "ScoreTable":
+        table = read_parts(scores / PIXEL_SCORES_FOLDER, inventory.num_parts)
         for scorer in settings.scorers:
             found = read_parts(scores / scores_folder(scorer), inventory.num_parts)
             for name in found.column_names:
-                if name not in IDENTITY:
+                if name not in ID_COLUMNS:
                     table = table.append_column(name, found.column(name))
         return cls(table)
 
@@ -74,7 +74,7 @@ class Measured(NamedTuple):
         column = self.table.column("id").cast(pa.binary(64)).combine_chunks()
         return np.frombuffer(column.buffers()[1], dtype="S64", count=len(column), offset=64 * column.offset)
 
-    def numbers(self, name: str) -> NDArray[np.float64] | None:
+    def float_column(self, name: str) -> NDArray[np.float64] | None:
         """Return a score of all rows, NaN where it is missing; None if no scorer gives it."""
         if name not in self.table.column_names:
             return None
@@ -88,35 +88,35 @@ class Measured(NamedTuple):
         width = next((len(row) for row in rows if row), 1)
         return np.array([row or [0.0] * width for row in rows], dtype=np.float32)
 
-    def words(self) -> list[list[str]] | None:
+    def ocr_words(self) -> list[list[str]] | None:
         """Return the words that were read in each picture; None if no scorer reads them."""
         has_words = "read_words" in self.table.column_names
         return [row or [] for row in self.table.column("read_words").to_pylist()] if has_words else None
 
-    def taken(self, rows: NDArray[np.int64]) -> "Measured":
-        return Measured(self.table.take(rows))
+    def take_rows(self, rows: NDArray[np.int64]) -> "ScoreTable":
+        return ScoreTable(self.table.take(rows))
 
 
-def select(
-    settings: BuildSettings, inventory: Inventory, scores: Path, held_out: Measured | None = None
+def select_samples(
+    settings: BuildSettings, inventory: Inventory, scores: Path, held_out: ScoreTable | None = None
 ) -> Selection:
     """Return what stays by the settings; samples near to `held_out` ones fall, whatever else they are."""
-    every = Measured.of(settings, inventory, scores)
-    ids = every.ids()
-    firsts, first_of = _first_of_each(ids)
-    samples = every.taken(firsts)
+    all_rows = ScoreTable.of(settings, inventory, scores)
+    ids = all_rows.ids()
+    firsts, first_of = _first_occurrences(ids)
+    samples = all_rows.take_rows(firsts)
     details: list[str | None] = samples.table.column("detail").to_pylist()
-    found = _reasons(settings, ids[firsts], samples)
+    sample_reasons = _initial_reasons(settings, ids[firsts], samples)
     if held_out is not None:
-        _drop_held_out(settings, samples, held_out, found, details)
-    _drop_near_duplicates(settings, samples, _licences(inventory, firsts), found, details)
-    fits = _fitted(settings, samples.table, found)
+        _drop_held_out(settings, samples, held_out, sample_reasons, details)
+    _drop_near_duplicates(settings, samples, _licences(inventory, firsts), sample_reasons, details)
+    fits = _assign_buckets(settings, samples.table, sample_reasons)
     addresses = read_parts(inventory.folder, inventory.num_parts, ["address"]).column("address")
     copies = [
         (ids[entry].decode(), addresses[entry].as_py(), addresses[int(first_of[entry])].as_py())
         for entry in np.flatnonzero(first_of != np.arange(len(ids))).tolist()
     ]
-    return Selection(ids[firsts], firsts, found, details, fits, copies, samples.words())
+    return Selection(ids[firsts], firsts, sample_reasons, details, fits, copies, samples.ocr_words())
 
 
 def withdrawn_ids(path: Path | None) -> set[str]:
@@ -135,25 +135,27 @@ def withdrawn_ids(path: Path | None) -> set[str]:
     return set(filter(None, lines))
 
 
-def _first_of_each(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _first_occurrences(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the entries that are the first with their bytes, and for every entry that first one."""
     _, first, group = np.unique(ids, return_index=True, return_inverse=True)
     return np.sort(first), first[group]
 
 
-def _reasons(settings: BuildSettings, ids: NDArray[np.bytes_], samples: Measured) -> NDArray[np.str_]:
+def _initial_reasons(
+    settings: BuildSettings, ids: NDArray[np.bytes_], samples: ScoreTable
+) -> NDArray[np.str_]:
     """Return the first reason why each sample falls: withdrawn, unreadable, then the paper's order."""
-    found = np.array(samples.table.column("unreadable").to_pylist(), dtype="<U32")
+    sample_reasons = np.array(samples.table.column("unreadable").to_pylist(), dtype="<U32")
     withdrawn = np.array(sorted(withdrawn_ids(settings.withdrawn)), dtype="S64")
-    found[np.isin(ids, withdrawn)] = "withdrawn"
-    left = np.flatnonzero(found == KEPT)
-    named = {rule.score: samples.numbers(rule.score) for rule in RULES}
+    sample_reasons[np.isin(ids, withdrawn)] = "withdrawn"
+    left = np.flatnonzero(sample_reasons == KEPT)
+    named = {rule.score: samples.float_column(rule.score) for rule in RULES}
     scores = {name: values[left] for name, values in named.items() if values is not None}
-    found[left] = reasons(scores, settings.filters)
-    return found
+    sample_reasons[left] = drop_reasons(scores, settings.filters)
+    return sample_reasons
 
 
-def _pairs(settings: BuildSettings, hashes: NDArray, embeddings: NDArray | None) -> Pairs:
+def _near_duplicate_pairs(settings: BuildSettings, hashes: NDArray, embeddings: NDArray | None) -> Pairs:
     asked = settings.duplicates
     pairs = [np.empty((0, 2), np.int64)]
     if asked.max_hash_bits is not None:
@@ -163,50 +165,58 @@ def _pairs(settings: BuildSettings, hashes: NDArray, embeddings: NDArray | None)
     return np.concatenate(pairs)
 
 
-def _hashes(samples: Measured, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _hashes(samples: ScoreTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     column = samples.table.column("perceptual_hash").take(rows)
     return column.to_numpy(zero_copy_only=False).astype(np.uint64)
 
 
 def _drop_near_duplicates(
-    settings: BuildSettings, samples: Measured, licences: Sequence[str], found: NDArray, details: list
+    settings: BuildSettings,
+    samples: ScoreTable,
+    licences: Sequence[str],
+    sample_reasons: NDArray,
+    details: list,
 ) -> None:
     """Of samples that are alike one stays: by size, aesthetics, licence, then by bytes. In place."""
-    left = np.flatnonzero(found == KEPT)
+    left = np.flatnonzero(sample_reasons == KEPT)
     if not len(left):
         return
     embeddings = samples.embeddings() if settings.duplicates.min_cosine is not None else None
-    pairs = _pairs(settings, _hashes(samples, left), None if embeddings is None else embeddings[left])
-    area, aesthetics = samples.numbers("area_px"), samples.numbers("aesthetics")
+    pairs = _near_duplicate_pairs(
+        settings, _hashes(samples, left), None if embeddings is None else embeddings[left]
+    )
+    area, aesthetics = samples.float_column("area_px"), samples.float_column("aesthetics")
     assert area is not None
-    liked = np.zeros(len(left)) if aesthetics is None else np.nan_to_num(aesthetics[left], nan=-1.0)
+    aesthetics_rank = np.zeros(len(left)) if aesthetics is None else np.nan_to_num(aesthetics[left], nan=-1.0)
     # Of one size, the copy with more bytes was compressed less.
     num_bytes = samples.table.column("num_bytes").to_numpy()
-    rank = [-_rank(licences[index], settings.duplicates.licences) for index in left.tolist()]
-    best = kept_of_groups(groups_of(len(left), pairs), area[left], liked, rank, num_bytes[left])
+    rank = [-_licence_rank(licences[index], settings.duplicates.licences) for index in left.tolist()]
+    best = group_representatives(
+        duplicate_groups(len(left), pairs), area[left], aesthetics_rank, rank, num_bytes[left]
+    )
     ids = samples.table.column("id")
     for index in np.flatnonzero(best != np.arange(len(left))):
-        found[left[index]] = "near_duplicate"
+        sample_reasons[left[index]] = "near_duplicate"
         details[left[index]] = f"of {ids[int(left[best[index]])].as_py()}"
 
 
 def _drop_held_out(
-    settings: BuildSettings, samples: Measured, held_out: Measured, found: NDArray, details: list
+    settings: BuildSettings, samples: ScoreTable, held_out: ScoreTable, sample_reasons: NDArray, details: list
 ) -> None:
     """Drop what is like a picture that models are measured with. In place."""
-    left = np.flatnonzero(found == KEPT)
+    left = np.flatnonzero(sample_reasons == KEPT)
     readable = np.flatnonzero(np.array(held_out.table.column("unreadable").to_pylist()) == "")
     if not len(left) or not len(readable):
         return
     ours, theirs = samples.embeddings(), held_out.embeddings()
-    near = near_to_any(
+    near = held_out_matches(
         _hashes(samples, left), _hashes(held_out, readable), settings.duplicates.max_hash_bits,
         None if ours is None else ours[left], None if theirs is None else theirs[readable],
         settings.duplicates.min_cosine,
     )  # fmt: skip
     ids = held_out.table.column("id")
     for index in np.flatnonzero(near >= 0):
-        found[left[index]] = "held_out"
+        sample_reasons[left[index]] = "held_out"
         details[left[index]] = f"like {ids[int(readable[near[index]])].as_py()}"
 
 
@@ -215,20 +225,22 @@ def _licences(inventory: Inventory, entries: NDArray[np.int64]) -> list[str]:
     return listed.take(entries).to_pylist()
 
 
-def _rank(licence: str, preferred: Sequence[str]) -> int:
+def _licence_rank(licence: str, preferred: Sequence[str]) -> int:
     """Return the place of the first preferred licence that this one begins with; unknown ones come last."""
     places = (place for place, name in enumerate(preferred) if licence.lower().startswith(name.lower()))
     return next(places, len(preferred))
 
 
-def _fitted(settings: BuildSettings, samples: "pa.Table", found: NDArray[Any]) -> dict[int, Fit]:
+def _assign_buckets(
+    settings: BuildSettings, samples: "pa.Table", sample_reasons: NDArray[Any]
+) -> dict[int, BucketFit]:
     """Return the bucket of each sample that stays; what fits none falls as `no_bucket`, in place."""
     heights, widths = samples.column("height_px").to_pylist(), samples.column("width_px").to_pylist()
     fits = {}
-    for index in np.flatnonzero(found == KEPT).tolist():
+    for index in np.flatnonzero(sample_reasons == KEPT).tolist():
         fit = best_fit(heights[index], widths[index], settings.shards.bases)
         if fit is None:
-            found[index] = "no_bucket"
+            sample_reasons[index] = "no_bucket"
         else:
             fits[index] = fit
     return fits

@@ -7,20 +7,20 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from lens.config import Settings
-from lens.data.build.filters import Thresholds
+from lens.data.build.filters import FilterSettings
 from lens.data.build.reader import AnySource
-from lens.data.captions.settings import AnyCaptioner, SidecarCaptioner
+from lens.data.captions.settings import AnyCaptionerSettings, SidecarCaptionerSettings
 from lens.data.io.webdataset import json_bytes
 from lens.data.scorers import pixel_stats
-from lens.data.scorers.base import check_columns, versions_of
-from lens.data.scorers.registry import AnyScorer
+from lens.data.scorers.base import check_columns, scorer_versions
+from lens.data.scorers.registry import AnyScorerSettings
 from lens.errors import SettingError
 
 PIXEL_SCORES = {"area_px", "clarity", "entropy", "luminance"}
-WITHOUT_MODELS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
+NO_MODEL_THRESHOLDS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 
 
-class Duplicates(Settings):
+class DedupSettings(Settings):
     max_hash_bits: int | None = Field(4, ge=0, le=64)
     """Near duplicates have perceptual hashes that differ in so many bits or fewer; None looks for none."""
     min_cosine: float | None = Field(None, gt=0, le=1)
@@ -32,7 +32,7 @@ class Duplicates(Settings):
 class ShardSettings(Settings):
     bases: tuple[int, ...] = (512, 768, 1024)
     """Base resolutions; each brings its nine aspect ratios."""
-    samples_a_shard: int = Field(1000, gt=0)
+    samples_per_shard: int = Field(1000, gt=0)
     format: Literal["jpg", "png", "webp"] = "jpg"
     quality: int = Field(95, ge=1, le=100)
     """Of JPEG and WebP."""
@@ -47,23 +47,23 @@ class BuildSettings(Settings):
     """Further ones, in this order."""
     part_size: int = Field(256, gt=0)
     """Pictures that are measured as one piece of work; a kill loses no more than one of them a worker."""
-    scorers: tuple[AnyScorer, ...] = ()
+    scorers: tuple[AnyScorerSettings, ...] = ()
     """What is measured with models, beside the scores that need none."""
     withdrawn: Path | None = None
     """File with ids of samples that must not be used any more, one a line."""
     held_out: Path | None = None
     """Folder of pictures that models are measured with; what is like one of them falls."""
-    captions: AnyCaptioner = Field(default_factory=lambda: SidecarCaptioner.of({}))
+    captions: AnyCaptionerSettings = Field(default_factory=lambda: SidecarCaptionerSettings.of({}))
     """Where captions come from."""
-    filters: Thresholds = Field(default_factory=lambda: Thresholds.of(WITHOUT_MODELS))
-    duplicates: Duplicates = Field(default_factory=lambda: Duplicates.of({}))
+    filters: FilterSettings = Field(default_factory=lambda: FilterSettings.of(NO_MODEL_THRESHOLDS))
+    duplicates: DedupSettings = Field(default_factory=lambda: DedupSettings.of({}))
     shards: ShardSettings = Field(default_factory=lambda: ShardSettings.of({}))
     ray_address: str | None = None
     """Of a Ray cluster that runs already; None starts Ray on this machine for the length of the build."""
     num_workers: int | None = Field(None, gt=0)
     """Processes at once; None takes all cores. What comes out does not depend on it."""
 
-    gpus_a_worker: float | None = Field(None, ge=0)
+    gpus_per_worker: float | None = Field(None, ge=0)
     """GPUs, or a share of one, that each worker takes while it scores.
 
     None takes one where there are any and a scorer has weights to put on it.
@@ -100,7 +100,7 @@ class BuildSettings(Settings):
         parts = (self.filters, self.duplicates, self.captions, self.shards)
         withdrawn = self.withdrawn.read_text() if self.withdrawn and self.withdrawn.is_file() else ""
         facts = [
-            self.inventory_id, pixel_stats.VERSION, versions_of(self.scorers), withdrawn,
+            self.inventory_id, pixel_stats.VERSION, scorer_versions(self.scorers), withdrawn,
             str(self.held_out or ""), *(part.model_dump(mode="json") for part in parts),
         ]  # fmt: skip
         return _digest(facts)

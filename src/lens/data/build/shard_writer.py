@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from lens.data.buckets import best_fit, filled
+from lens.data.buckets import best_fit, resize_and_crop
 from lens.data.build.inventory import Inventory
-from lens.data.build.reader import NumberedEntry, Reader
+from lens.data.build.reader import EntryReader, NumberedEntry
 from lens.data.build.settings import ShardSettings
 from lens.data.io.entry import Entry
-from lens.data.io.image_decoding import decode, sample_id
-from lens.data.io.parquet import read_table, write_bytes
+from lens.data.io.image_decoding import decode_image, sample_id
+from lens.data.io.parquet import read_table, write_bytes_atomic
 from lens.data.io.webdataset import ShardError, json_bytes, write_shard
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -24,14 +24,16 @@ def shard_names(view: Path) -> list[str]:
     return list(dict.fromkeys(read_table(view / "kept.parquet").column("shard").to_pylist()))
 
 
-def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: Reader) -> dict:
+def write_view_shard(
+    inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: EntryReader
+) -> dict:
     """Write one shard of a view unless it is there, and return its line of the index."""
-    facts_path = view / "shards" / f"{name}.json"
-    if not facts_path.is_file():
+    index_path = view / "shards" / f"{name}.json"
+    if not index_path.is_file():
         rows = read_table(view / "kept.parquet", shard=name).to_pylist()
-        entries = _entries(inventory, rows)
+        entries = _read_entries(inventory, rows)
         samples = (
-            (row["id"], _files(entry[1], reader.read(entry), row, settings))
+            (row["id"], _sample_files(entry[1], reader.read(entry), row, settings))
             for row, entry in zip(rows, entries, strict=True)
         )
         written = write_shard(view / "shards" / f"{name}.tar", samples)
@@ -39,11 +41,11 @@ def pack_shard(inventory: Inventory, view: Path, name: str, settings: ShardSetti
             "shard": written.path.name, "num_samples": written.num_samples,
             "num_bytes": written.num_bytes, "sha256": written.sha256,
         }  # fmt: skip
-        write_bytes(facts_path, json_bytes(facts))
-    return json.loads(facts_path.read_text())
+        write_bytes_atomic(index_path, json_bytes(facts))
+    return json.loads(index_path.read_text())
 
 
-def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEntry]:
+def _read_entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEntry]:
     parts: dict[int, list[NumberedEntry]] = {}
     for row in rows:
         if row["part"] not in parts:
@@ -51,7 +53,7 @@ def _entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEntry]:
         yield parts[row["part"]][row["row"]]
 
 
-def _files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> dict[str, bytes]:
+def _sample_files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> dict[str, bytes]:
     """Return the files of a sample: the picture at its bucket's size, its captions, its facts.
 
     Raises: ShardError for bytes that changed since they were measured.
@@ -59,21 +61,27 @@ def _files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> 
     known_id = row["id"]
     if sample_id(content) != known_id:
         raise ShardError(f"{entry.path} changed since the inventory was taken. Build into a new `out`.")
-    image = decode(content).image
+    image = decode_image(content).image
     fit = best_fit(image.height, image.width, settings.bases)
     assert fit is not None, known_id
     buffer = io.BytesIO()
-    _save(filled(image, fit), buffer, settings)
+    _save_image(resize_and_crop(image, fit), buffer, settings)
     facts = {
-        "id": known_id, "address": entry.address, "licence": entry.licence, "base": fit.base,
-        "ratio": fit.ratio, "height_px": image.height, "width_px": image.width, "cut": round(fit.cut, 6),
-    }  # fmt: skip
+        "id": known_id,
+        "address": entry.address,
+        "licence": entry.licence,
+        "base": fit.base,
+        "ratio": fit.ratio,
+        "height_px": image.height,
+        "width_px": image.width,
+        "cut": round(fit.crop_fraction, 6),
+    }
     files = {settings.format: buffer.getvalue(), "json": json_bytes(facts)}
     captions = {"txt": row["caption"], "brief.txt": row["brief"]}
     return files | {extension: text.encode() for extension, text in captions.items() if text}
 
 
-def _save(image: Image.Image, buffer: io.BytesIO, settings: ShardSettings) -> None:
+def _save_image(image: Image.Image, buffer: io.BytesIO, settings: ShardSettings) -> None:
     options = {
         "jpg": {"quality": settings.quality, "subsampling": 0, "optimize": False},
         "webp": {"quality": settings.quality, "method": 4},

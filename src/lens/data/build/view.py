@@ -13,8 +13,8 @@ import numpy as np
 from lens.data.build.filters import KEPT
 from lens.data.build.selection import Selection
 from lens.data.build.settings import BuildSettings
-from lens.data.captions.captioner import Captioned
-from lens.data.io.parquet import write_bytes, write_table
+from lens.data.captions.captioner import CaptionResult
+from lens.data.io.parquet import write_bytes_atomic, write_table
 from lens.data.io.webdataset import json_bytes
 
 KEPT_SCHEMA = {
@@ -35,7 +35,7 @@ class View(NamedTuple):
     """What captioning cost: tokens, and money where prices are known."""
 
 
-def finished_view(settings: BuildSettings) -> View | None:
+def load_view(settings: BuildSettings) -> View | None:
     """Return the view that the settings ask for, None when it is not there yet."""
     folder = settings.out / "views" / settings.view_id
     committed = folder / "view.json"
@@ -43,34 +43,41 @@ def finished_view(settings: BuildSettings) -> View | None:
 
 
 def write_view(
-    settings: BuildSettings, selection: Selection, captions: Mapping[str, Captioned], costs: dict[str, float]
+    settings: BuildSettings,
+    selection: Selection,
+    captions: Mapping[str, CaptionResult],
+    costs: dict[str, float],
 ) -> View:
     """Write the view of a selection; `captions` is what came of captioning, by sample, `costs` of all of it.
 
     A sample that has no usable caption falls for what was wrong with the last one.
     """
     folder = settings.out / "views" / settings.view_id
-    found, details = selection.reasons.copy(), list(selection.details)
-    for index in np.flatnonzero(found == KEPT).tolist():
-        failure = captions.get(selection.ids[index].decode(), Captioned()).failure if captions else ""
+    sample_reasons, details = selection.reasons.copy(), list(selection.details)
+    for index in np.flatnonzero(sample_reasons == KEPT).tolist():
+        failure = captions.get(selection.ids[index].decode(), CaptionResult()).error if captions else ""
         if failure:
-            found[index], details[index] = f"caption_{failure}", ""
-    kept, fell = np.flatnonzero(found == KEPT), np.flatnonzero(found != KEPT)
+            sample_reasons[index], details[index] = f"caption_{failure}", ""
+    kept, fell = np.flatnonzero(sample_reasons == KEPT), np.flatnonzero(sample_reasons != KEPT)
     _write_kept(settings, selection, kept.tolist(), captions, folder)
-    ledger = {"id": selection.ids[fell], "reason": found[fell], "detail": [details[i] or "" for i in fell]}
+    ledger = {
+        "id": selection.ids[fell],
+        "reason": sample_reasons[fell],
+        "detail": [details[i] or "" for i in fell],
+    }
     write_table(folder / "ledger.parquet", ledger, LEDGER_SCHEMA)
     copies = selection.copies
     columns = {name: [copy[place] for copy in copies] for place, name in enumerate(COPIES_SCHEMA)}
     write_table(folder / "copies.parquet", columns, COPIES_SCHEMA)
-    names, numbers = np.unique(found[fell], return_counts=True)
+    names, numbers = np.unique(sample_reasons[fell], return_counts=True)
     counts = {str(name): int(number) for name, number in zip(names, numbers, strict=True)}
     counts |= {"kept": len(kept), "exact_copies": len(copies)}
-    write_bytes(folder / "view.json", json_bytes({"counts": counts, "captions": costs}))
+    write_bytes_atomic(folder / "view.json", json_bytes({"counts": counts, "captions": costs}))
     return View(folder, counts, costs)
 
 
 def _write_kept(
-    settings: BuildSettings, selection: Selection, kept: list[int], captions: Mapping[str, Captioned],
+    settings: BuildSettings, selection: Selection, kept: list[int], captions: Mapping[str, CaptionResult],
     folder: Path,
 ) -> None:  # fmt: skip
     """Write what stays in the order of buckets, then of ids, with the shard that each goes to."""
@@ -80,8 +87,8 @@ def _write_kept(
     for index in order:
         bucket = f"{fits[index].base}_{fits[index].ratio.replace(':', 'x')}"
         number = numbers[bucket] = numbers.get(bucket, -1) + 1
-        shards.append(f"{bucket}-{number // settings.shards.samples_a_shard:05d}")
-    said = [captions.get(ids[index].decode(), Captioned()) for index in order]
+        shards.append(f"{bucket}-{number // settings.shards.samples_per_shard:05d}")
+    results = [captions.get(ids[index].decode(), CaptionResult()) for index in order]
     columns = {
         "id": ids[order],
         "part": [int(selection.entries[index]) // settings.part_size for index in order],
@@ -89,7 +96,7 @@ def _write_kept(
         "base": [fits[index].base for index in order],
         "ratio": [fits[index].ratio for index in order],
         "shard": shards,
-        "caption": [one.dense for one in said],
-        "brief": [one.brief for one in said],
+        "caption": [one.dense for one in results],
+        "brief": [one.brief for one in results],
     }
     write_table(folder / "kept.parquet", columns, KEPT_SCHEMA)

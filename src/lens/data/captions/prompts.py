@@ -6,10 +6,10 @@ visible text in its own language and no remark where there is none; well-known c
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["dense", "brief"]
+CaptionKind = Literal["dense", "brief"]
 
 
-class Wording(NamedTuple):
+class CaptionPrompt(NamedTuple):
     """A request for a caption; the version is part of the cache's key."""
 
     version: str
@@ -18,8 +18,8 @@ class Wording(NamedTuple):
     max_tokens: int
 
 
-WORDINGS: dict[Kind, Wording] = {
-    "dense": Wording(
+CAPTION_PROMPTS: dict[CaptionKind, CaptionPrompt] = {
+    "dense": CaptionPrompt(
         version="dense-1",
         system=(
             "You write captions that a text-to-image model is trained on. A reader who sees only your words "
@@ -38,7 +38,7 @@ WORDINGS: dict[Kind, Wording] = {
         ),
         max_tokens=800,
     ),
-    "brief": Wording(
+    "brief": CaptionPrompt(
         version="brief-1",
         system="You write short captions of pictures.",
         user="Describe this picture in one English sentence of at most 20 words. Begin with the content.",

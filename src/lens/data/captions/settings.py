@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.captions.prompts import Kind
-from lens.data.captions.validation import Audit
+from lens.data.captions.prompts import CaptionKind
+from lens.data.captions.validation import CaptionRules
 from lens.llm.client import Endpoint
 
 
-class SidecarCaptioner(Settings):
+class SidecarCaptionerSettings(Settings):
     """Captions are what came with the pictures, as it is."""
 
     kind: Literal["sidecar"] = "sidecar"
@@ -18,21 +18,21 @@ class SidecarCaptioner(Settings):
     """Whether a sample without a caption falls, as `caption_missing`."""
 
 
-class ModelCaptioner(Settings):
+class ModelCaptionerSettings(Settings):
     """What captioners that ask a model share."""
 
-    kinds: tuple[Kind, ...] = ("dense",)
+    kinds: tuple[CaptionKind, ...] = ("dense",)
     """Captions of each sample: dense, and brief as a second one for ablations."""
     max_tries: int = Field(3, ge=1)
     """Captions asked for until one passes the audit; then the sample falls for what the last one failed."""
     side_px: int = Field(1024, ge=64)
     """Longer side of the picture that the model is shown."""
     temperature: float = Field(0.4, ge=0)
-    audit: Audit = Field(default_factory=lambda: Audit.of({}))
+    audit: CaptionRules = Field(default_factory=lambda: CaptionRules.of({}))
     """Of dense captions."""
 
 
-class EndpointCaptioner(ModelCaptioner):
+class EndpointCaptionerSettings(ModelCaptionerSettings):
     """A vision-language model behind any endpoint that speaks OpenAI's API."""
 
     kind: Literal["openai"] = "openai"
@@ -45,7 +45,7 @@ class EndpointCaptioner(ModelCaptioner):
     """Of the prompt and of the completion, in whatever money; None counts tokens alone."""
 
 
-class TransformersCaptioner(ModelCaptioner):
+class TransformersCaptionerSettings(ModelCaptionerSettings):
     """A vision-language model of the transformers library, on this machine."""
 
     kind: Literal["transformers"] = "transformers"
@@ -54,7 +54,7 @@ class TransformersCaptioner(ModelCaptioner):
     device: str = "auto"
 
 
-class VllmCaptioner(ModelCaptioner):
+class VllmCaptionerSettings(ModelCaptionerSettings):
     """A vision-language model that vLLM runs on the GPUs of the cluster, through Ray Data."""
 
     kind: Literal["vllm"] = "vllm"
@@ -68,6 +68,10 @@ class VllmCaptioner(ModelCaptioner):
     """Further arguments of vLLM's engine, such as max_model_len."""
 
 
-AnyCaptioner = Annotated[
-    SidecarCaptioner | EndpointCaptioner | TransformersCaptioner | VllmCaptioner, Field(discriminator="kind")
+AnyCaptionerSettings = Annotated[
+    SidecarCaptionerSettings
+    | EndpointCaptionerSettings
+    | TransformersCaptionerSettings
+    | VllmCaptionerSettings,
+    Field(discriminator="kind"),
 ]

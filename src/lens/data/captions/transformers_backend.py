@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lens.data.captions.prompts import Wording
-from lens.llm.client import Reply
+from lens.data.captions.prompts import CaptionPrompt
+from lens.llm.client import ChatResponse
 
 
-class LocalAsker:
+class TransformersBackend:
     """Asks one loaded model, one picture at a time. Weights are read from safetensors alone."""
 
     def __init__(self, model: str, device: str = "auto"):
@@ -25,13 +25,13 @@ class LocalAsker:
         self._model = loaded.eval().to(self._device)
 
     @torch.no_grad()
-    def ask(self, picture: bytes, wording: Wording, temperature: float, seed: int) -> Reply:
+    def ask(self, image_bytes: bytes, prompt: CaptionPrompt, temperature: float, seed: int) -> ChatResponse:
         """Return what the model writes about a JPEG: the same for the same seed."""
-        image = Image.open(io.BytesIO(picture)).convert("RGB")
-        shown = [{"type": "image", "image": image}, {"type": "text", "text": wording.user}]
+        image = Image.open(io.BytesIO(image_bytes)).convert("RGB")
+        content = [{"type": "image", "image": image}, {"type": "text", "text": prompt.user}]
         messages = [
-            {"role": "system", "content": [{"type": "text", "text": wording.system}]},
-            {"role": "user", "content": shown},
+            {"role": "system", "content": [{"type": "text", "text": prompt.system}]},
+            {"role": "user", "content": content},
         ]
         inputs = self._processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -39,13 +39,13 @@ class LocalAsker:
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.random.fork_rng(enabled=bool(temperature)):
             torch.manual_seed(seed)
-            written = self._model.generate(**inputs, max_new_tokens=wording.max_tokens, **sampling)
+            written = self._model.generate(**inputs, max_new_tokens=prompt.max_tokens, **sampling)
         num_prompt = inputs["input_ids"].shape[1]
         answer = written[0, num_prompt:]
         text = self._processor.batch_decode(answer[None], skip_special_tokens=True)[0]
-        is_cut = len(answer) == wording.max_tokens and int(answer[-1]) not in self._ends()
-        return Reply(text.strip(), False, is_cut, num_prompt, len(answer))
+        is_cut = len(answer) == prompt.max_tokens and int(answer[-1]) not in self._eos_token_ids()
+        return ChatResponse(text.strip(), False, is_cut, num_prompt, len(answer))
 
-    def _ends(self) -> list[int]:
+    def _eos_token_ids(self) -> list[int]:
         end = self._model.generation_config.eos_token_id
         return end if isinstance(end, list) else [end]

@@ -30,12 +30,12 @@ ABOUT_THE_TASK = re.compile(
     r"|^\W*here('s| is) (a|the) (detailed )?(caption|description)\b",
     re.IGNORECASE,
 )
-QUOTED = re.compile("[\"\N{LEFT DOUBLE QUOTATION MARK}](.+?)[\"\N{RIGHT DOUBLE QUOTATION MARK}]", re.DOTALL)
-REFUSALS_BEGIN_WITHIN = 120
+QUOTATION = re.compile('["\N{LEFT DOUBLE QUOTATION MARK}](.+?)["\N{RIGHT DOUBLE QUOTATION MARK}]', re.DOTALL)
+MAX_REFUSAL_START = 120
 """Characters; further on "I can't" is a quotation of what the picture says."""
 
 
-class Audit(Settings):
+class CaptionRules(Settings):
     """What a caption has to keep."""
 
     min_words: int = Field(30, ge=0)
@@ -54,7 +54,9 @@ class Audit(Settings):
         return self
 
 
-def failure(caption: str, audit: Audit, read_words: Sequence[str] = (), is_cut: bool = False) -> str | None:
+def caption_error(
+    caption: str, rules: CaptionRules, ocr_words: Sequence[str] = (), is_cut: bool = False
+) -> str | None:
     """Return the first reason why a caption cannot be trained on, None for a good one.
 
     `read_words` are the words that OCR found in the picture.
@@ -63,30 +65,30 @@ def failure(caption: str, audit: Audit, read_words: Sequence[str] = (), is_cut: 
     num_words = len(text.split())
     if not text:
         return "empty"
-    if REFUSAL.search(text[:REFUSALS_BEGIN_WITHIN]):
+    if REFUSAL.search(text[:MAX_REFUSAL_START]):
         return "refusal"
     if is_cut:
         return "cut_off"
-    if num_words < audit.min_words:
+    if num_words < rules.min_words:
         return "too_short"
-    if num_words > audit.max_words:
+    if num_words > rules.max_words:
         return "too_long"
     if ABOUT_THE_TASK.search(text):
         return "about_the_task"
-    if NO_TEXT_REMARK.search(_unquoted(text)):
+    if NO_TEXT_REMARK.search(_remove_quotations(text)):
         return "no_text_remark"
-    if len(read_words) >= audit.min_read_words and text_recall(text, read_words) < audit.min_text_recall:
+    if len(ocr_words) >= rules.min_read_words and text_recall(text, ocr_words) < rules.min_text_recall:
         return "text_missed"
     return None
 
 
-def text_recall(caption: str, read_words: Sequence[str]) -> float:
+def text_recall(caption: str, ocr_words: Sequence[str]) -> float:
     """Return the share of read words that the caption quotes, whatever their case and accents."""
-    if not read_words:
+    if not ocr_words:
         return 1.0
-    quoted = Counter(_folded(" ".join(QUOTED.findall(caption))).split())
-    wanted = Counter(word for read in read_words for word in _folded(read).split())
-    return sum((quoted & wanted).values()) / max(1, wanted.total())
+    quoted = Counter(_normalize_words(" ".join(QUOTATION.findall(caption))).split())
+    expected = Counter(word for read in ocr_words for word in _normalize_words(read).split())
+    return sum((quoted & expected).values()) / max(1, expected.total())
 
 
 def repeated_openings(
@@ -96,17 +98,17 @@ def repeated_openings(
 
     A model that begins every caption alike teaches the denoiser to wait for that beginning.
     """
-    openings = [" ".join(_folded(caption).split()[:num_words]) for caption in captions]
+    openings = [" ".join(_normalize_words(caption).split()[:num_words]) for caption in captions]
     counts = Counter(openings)
     shares = {opening: count / len(openings) for opening, count in counts.most_common() if count > 1}
     return {opening: share for opening, share in shares.items() if share >= min_share}
 
 
-def _unquoted(text: str) -> str:
-    return QUOTED.sub(" ", text)
+def _remove_quotations(text: str) -> str:
+    return QUOTATION.sub(" ", text)
 
 
-def _folded(text: str) -> str:
+def _normalize_words(text: str) -> str:
     """Return words without case, accents or punctuation; scripts without them stay as they are."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     return " ".join(re.findall(r"[^\W_]+", plain))

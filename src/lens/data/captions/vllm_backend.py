@@ -10,22 +10,22 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
-from lens.data.captions.captioner import Question, shown
-from lens.data.captions.prompts import WORDINGS
-from lens.data.captions.settings import VllmCaptioner
+from lens.data.captions.captioner import CaptionRequest, encode_for_model
+from lens.data.captions.prompts import CAPTION_PROMPTS
+from lens.data.captions.settings import VllmCaptionerSettings
 from lens.errors import LensError
-from lens.llm.client import ChatError, Reply
+from lens.llm.client import ChatError, ChatResponse
 
 Row = dict[str, Any]
-FAILURE = "__inference_error__"
+ERROR_COLUMN = "__inference_error__"
 """The column in which Ray says what went wrong with a row."""
 
 
-def replies(
-    settings: VllmCaptioner,
-    questions: Collection[Question],
+def vllm_responses(
+    settings: VllmCaptionerSettings,
+    questions: Collection[CaptionRequest],
     processor: Callable[..., Any] | None = None,
-) -> Iterator[tuple[str, Reply | ChatError]]:
+) -> Iterator[tuple[str, ChatResponse | ChatError]]:
     """Yield an answer, or why there is none, for each question; `processor` takes the place of vLLM's.
 
     Raises: LensError when vLLM is not installed.
@@ -34,40 +34,42 @@ def replies(
 
     # As bytes: Ray's tables would take the tuples apart.
     rows = [{"question": pickle.dumps(question)} for question in questions]
-    process = (processor or engine)(settings, partial(request, settings), reply_row)
+    process = (processor or create_vllm_processor)(
+        settings, partial(preprocess_row, settings), postprocess_row
+    )
     for row in process(ray.data.from_items(rows)).iter_rows():
-        if failure := row.get(FAILURE, ""):
+        if failure := row.get(ERROR_COLUMN, ""):
             yield row["key"], ChatError(f"vLLM: {failure}", is_final=False)
         else:
-            yield row["key"], Reply(*(row[name] for name in Reply._fields))
+            yield row["key"], ChatResponse(*(row[name] for name in ChatResponse._fields))
 
 
-def request(settings: VllmCaptioner, row: Row) -> Row:
+def preprocess_row(settings: VllmCaptionerSettings, row: Row) -> Row:
     """Return what the engine is given for a question: messages, and how to sample."""
-    question: Question = pickle.loads(row["question"])
-    wording = WORDINGS[question.kind]
-    picture = base64.b64encode(shown(question.sample.read(), settings.side_px)).decode()
+    question: CaptionRequest = pickle.loads(row["question"])
+    prompt = CAPTION_PROMPTS[question.kind]
+    jpeg_base64 = base64.b64encode(encode_for_model(question.sample.read(), settings.side_px)).decode()
     content = [
-        {"type": "text", "text": wording.user},
-        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
+        {"type": "text", "text": prompt.user},
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg_base64}"}},
     ]
     sampling = {
         "temperature": settings.temperature,
-        "max_tokens": wording.max_tokens,
+        "max_tokens": prompt.max_tokens,
         "seed": question.attempt,
     }
     return {
         "key": question.key,
-        "max_tokens": wording.max_tokens,
-        "messages": [{"role": "system", "content": wording.system}, {"role": "user", "content": content}],
+        "max_tokens": prompt.max_tokens,
+        "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}],
         "sampling_params": sampling,
     }
 
 
-def reply_row(row: Row) -> Row:
+def postprocess_row(row: Row) -> Row:
     """Return what is kept of an engine's output."""
     written = int(row["num_generated_tokens"])
-    reply = Reply(
+    reply = ChatResponse(
         text=row["generated_text"].strip(),
         is_refused=False,
         is_cut=written >= row["max_tokens"],
@@ -77,8 +79,8 @@ def reply_row(row: Row) -> Row:
     return {"key": row["key"], **reply._asdict()}
 
 
-def engine(
-    settings: VllmCaptioner, before: Callable[[Row], Row], after: Callable[[Row], Row]
+def create_vllm_processor(
+    settings: VllmCaptionerSettings, preprocess: Callable[[Row], Row], postprocess: Callable[[Row], Row]
 ) -> Callable[[Any], Any]:
     """Return vLLM as a step from rows to rows."""
     try:
@@ -94,4 +96,4 @@ def engine(
         should_continue_on_error=True,
         prepare_multimodal_stage={"enabled": True, "chat_template_content_format": "openai"},
     )
-    return build_processor(config, preprocess=before, postprocess=after)
+    return build_processor(config, preprocess=preprocess, postprocess=postprocess)

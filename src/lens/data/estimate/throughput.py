@@ -13,8 +13,12 @@ from pydantic import Field, model_validator
 from lens.config import Settings
 from lens.errors import SettingError
 
-PATH = Path(__file__).with_name("throughput.yaml")
-NEEDED = {"measured": ("source", "date", "machine"), "published": ("source",), "assumed": ("measure",)}
+RATES_PATH = Path(__file__).with_name("throughput.yaml")
+REQUIRED_FIELDS = {
+    "measured": ("source", "date", "machine"),
+    "published": ("source",),
+    "assumed": ("measure",),
+}
 """What a rate has to say of itself, by its kind."""
 
 
@@ -33,7 +37,7 @@ class Rate(Settings):
 
     @model_validator(mode="after")
     def _says_where_it_is_from(self) -> Self:
-        missing = [name for name in NEEDED[self.kind] if not getattr(self, name)]
+        missing = [name for name in REQUIRED_FIELDS[self.kind] if not getattr(self, name)]
         if missing:
             raise SettingError("kind", self.kind, f"{' and '.join(missing)} beside it")
         return self
@@ -46,18 +50,18 @@ class Rate(Settings):
         return f"{self.kind}: {', '.join(filter(None, parts))}"
 
 
-class Asked:
+class RateLookup:
     """Gives rates to one line of a plan and remembers which it gave."""
 
     def __init__(self, rates: dict[str, Rate]):
-        self._rates, self.names = rates, dict[str, None]()
+        self._rates, self.used_names = rates, dict[str, None]()
 
     def __call__(self, name: str) -> float:
-        self.names[name] = None
+        self.used_names[name] = None
         return self._rates[name].value
 
 
-def read_rates(path: Path = PATH) -> dict[str, Rate]:
+def read_rates(path: Path = RATES_PATH) -> dict[str, Rate]:
     """Return the rates of a file by name. Raises: SettingError for one that does not say where it is from."""
     found = yaml.safe_load(path.read_text())
     return {name: Rate.of(values, f"{path.name}, {name}") for name, values in found.items()}

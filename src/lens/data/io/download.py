@@ -20,14 +20,14 @@ import httpx2
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.io.parquet import write_bytes
+from lens.data.io.parquet import write_bytes_atomic
 
 MAX_REDIRECTS = 5
-OPT_OUT = ("noai", "noimageai", "noindex", "noimageindex")
+OPT_OUT_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
 """Words of the header X-Robots-Tag that ask not to be used."""
 
 
-class Fetching(Settings):
+class DownloadSettings(Settings):
     concurrency: int = Field(16, gt=0)
     """Requests at once, a worker."""
     timeout_s: float = Field(30.0, gt=0)
@@ -45,24 +45,24 @@ class Fetching(Settings):
     user_agent: str = "lens-t2i data engine"
 
 
-class Fetched(NamedTuple):
+class DownloadResult(NamedTuple):
     """What an address gave: a file, or the reason why there is none."""
 
     path: Path | None
     reason: str
 
 
-class Refused(Exception):
+class DownloadError(Exception):
     """An address that gives nothing; the reason is a word for the ledger."""
 
-    def __init__(self, reason: str, can_be_tried_again: bool = False):
+    def __init__(self, reason: str, is_retryable: bool = False):
         super().__init__(reason)
-        self.reason, self.can_be_tried_again = reason, can_be_tried_again
+        self.reason, self.is_retryable = reason, is_retryable
 
 
-def fetch_all(
-    urls: Sequence[str], folder: Path, settings: Fetching, sleep: Callable[[float], None] = time.sleep
-) -> list[Fetched]:
+def download_all(
+    urls: Sequence[str], folder: Path, settings: DownloadSettings, sleep: Callable[[float], None] = time.sleep
+) -> list[DownloadResult]:
     """Return what each address gave, fetching those that the folder does not know yet.
 
     Failures are remembered too, so that a build that goes on finds what it found before.
@@ -72,39 +72,39 @@ def fetch_all(
         httpx2.Client(headers=headers, timeout=settings.timeout_s) as client,
         ThreadPoolExecutor(settings.concurrency) as pool,
     ):
-        return list(pool.map(lambda url: _known_or_fetched(client, url, folder, settings, sleep), urls))
+        return list(pool.map(lambda url: _download_cached(client, url, folder, settings, sleep), urls))
 
 
-def kept_at(url: str, folder: Path) -> Path:
+def cache_path(url: str, folder: Path) -> Path:
     """Return where the bytes of an address are, once it was fetched."""
     name = hashlib.sha256(url.encode()).hexdigest()
     return folder / name[:2] / name
 
 
-def _known_or_fetched(
-    client: httpx2.Client, url: str, folder: Path, settings: Fetching, sleep: Callable[[float], None]
-) -> Fetched:
-    path = kept_at(url, folder)
+def _download_cached(
+    client: httpx2.Client, url: str, folder: Path, settings: DownloadSettings, sleep: Callable[[float], None]
+) -> DownloadResult:
+    path = cache_path(url, folder)
     failed = path.with_suffix(".failed")
     if path.is_file():
-        return Fetched(path, "")
+        return DownloadResult(path, "")
     if failed.is_file():
-        return Fetched(None, json.loads(failed.read_text())["reason"])
+        return DownloadResult(None, json.loads(failed.read_text())["reason"])
     for attempt in range(settings.max_attempts):
         if attempt:
             sleep(2.0 ** (attempt - 1))
         try:
-            write_bytes(path, _content(client, url, settings))
-            return Fetched(path, "")
-        except Refused as refused:
+            write_bytes_atomic(path, _download(client, url, settings))
+            return DownloadResult(path, "")
+        except DownloadError as refused:
             reason = refused.reason
-            if not refused.can_be_tried_again:
+            if not refused.is_retryable:
                 break
-    write_bytes(failed, json.dumps({"url": url, "reason": reason}).encode())
-    return Fetched(None, reason)
+    write_bytes_atomic(failed, json.dumps({"url": url, "reason": reason}).encode())
+    return DownloadResult(None, reason)
 
 
-def _content(client: httpx2.Client, url: str, settings: Fetching) -> bytes:
+def _download(client: httpx2.Client, url: str, settings: DownloadSettings) -> bytes:
     """Return the bytes that an address leads to. Raises: Refused."""
     for _ in range(MAX_REDIRECTS + 1):
         _check_host(url, settings)
@@ -113,45 +113,47 @@ def _content(client: httpx2.Client, url: str, settings: Fetching) -> bytes:
                 if response.is_redirect:
                     url = urljoin(url, response.headers.get("location", ""))
                     continue
-                return _body(response, settings)
+                return _read_body(response, settings)
         except (httpx2.TransportError, httpx2.InvalidURL, httpx2.DecodingError) as error:
-            raise Refused("unreachable", not isinstance(error, httpx2.InvalidURL)) from error
-    raise Refused("too_many_redirects")
+            raise DownloadError("unreachable", not isinstance(error, httpx2.InvalidURL)) from error
+    raise DownloadError("too_many_redirects")
 
 
-def _body(response: httpx2.Response, settings: Fetching) -> bytes:
+def _read_body(response: httpx2.Response, settings: DownloadSettings) -> bytes:
     status = response.status_code
     if status == 429 or status >= 500:
-        raise Refused("unreachable", can_be_tried_again=True)
+        raise DownloadError("unreachable", is_retryable=True)
     if status != 200:
-        raise Refused("gone" if status in (404, 410) else "forbidden")
+        raise DownloadError("gone" if status in (404, 410) else "forbidden")
     wishes = response.headers.get("x-robots-tag", "").lower().replace(";", ",").split(",")
-    if settings.honours_opt_out and any(wish.rpartition(":")[2].strip() in OPT_OUT for wish in wishes):
-        raise Refused("opted_out")
+    if settings.honours_opt_out and any(
+        wish.rpartition(":")[2].strip() in OPT_OUT_DIRECTIVES for wish in wishes
+    ):
+        raise DownloadError("opted_out")
     content = bytearray()
     for piece in response.iter_bytes():
         content += piece
         if len(content) > settings.max_bytes:
-            raise Refused("too_large")
+            raise DownloadError("too_large")
     return bytes(content)
 
 
-def _check_host(url: str, settings: Fetching) -> None:
+def _check_host(url: str, settings: DownloadSettings) -> None:
     """Raise Refused for an address that must not be asked."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError as error:
-        raise Refused("bad_address") from error
+        raise DownloadError("bad_address") from error
     if parts.scheme not in ("http", "https") or not host:
-        raise Refused("bad_address")
+        raise DownloadError("bad_address")
     if any(host == denied or host.endswith(f".{denied}") for denied in settings.denied_hosts):
-        raise Refused("denied")
+        raise DownloadError("denied")
     if settings.allows_private_hosts:
         return
     try:
         found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Refused("unreachable", can_be_tried_again=True) from error
+        raise DownloadError("unreachable", is_retryable=True) from error
     if any(not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found):
-        raise Refused("private_address")
+        raise DownloadError("private_address")

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     licence: str
 
 
-def read_bytes(entry: Entry) -> bytes:
+def read_entry(entry: Entry) -> bytes:
     """Return an entry's bytes; fewer where the file has become shorter, none where it is gone."""
     try:
         with Path(entry.path).open("rb") as file:
@@ -38,7 +38,7 @@ def read_bytes(entry: Entry) -> bytes:
         return b""
 
 
-def caption_in(text: str, is_json: bool) -> tuple[str, str]:
+def parse_sidecar(text: str, is_json: bool) -> tuple[str, str]:
     """Return the caption and the licence that a sidecar holds; empty where it has none."""
     if not is_json:
         return text.strip(), ""

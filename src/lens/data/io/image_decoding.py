@@ -19,11 +19,11 @@ MAX_PIXELS = 178_956_970
 At eight bytes a pixel one of this size takes a worker 1.4 GB.
 """
 STRIP_PIXELS = 2**16
-BEHIND = (255, 255, 255)
+ALPHA_BACKGROUND = (255, 255, 255)
 """Transparent pictures are put on white, as a page would show them."""
 
 
-class Unreadable(Exception):
+class ImageError(Exception):
     """Bytes that are no usable picture; the reason is one word for the ledger, the detail is for people."""
 
     def __init__(self, reason: str, detail: str):
@@ -31,7 +31,7 @@ class Unreadable(Exception):
         self.reason, self.detail = reason, detail
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded picture and what had to be done to it."""
 
     image: Image.Image
@@ -46,31 +46,31 @@ def sample_id(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Return the picture that bytes hold; of an animation the first frame.
 
     Raises: Unreadable with the reason empty, unknown_type, bomb, or corrupt.
     """
     if not content:
-        raise Unreadable("empty", "no bytes at all")
+        raise ImageError("empty", "no bytes at all")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit is ours, and it is an error
-            return _decoded(content, max_pixels)
+            return _decode_unchecked(content, max_pixels)
     except UnidentifiedImageError as error:
-        raise Unreadable("unknown_type", f"none of {', '.join(FORMATS)}") from error
+        raise ImageError("unknown_type", f"none of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        raise Unreadable("bomb", str(error)) from error
+        raise ImageError("bomb", str(error)) from error
     # Decoders meet damaged files with whatever breaks first in them; none of it may stop a build.
     except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, MemoryError) as error:
-        raise Unreadable("corrupt", f"{type(error).__name__}: {error}") from error
+        raise ImageError("corrupt", f"{type(error).__name__}: {error}") from error
 
 
-def _decoded(content: bytes, max_pixels: int) -> Picture:
+def _decode_unchecked(content: bytes, max_pixels: int) -> DecodedImage:
     with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
-            raise Unreadable("bomb", f"claims {width} x {height}, the limit is {max_pixels} pixels")
+            raise ImageError("bomb", f"claims {width} x {height}, the limit is {max_pixels} pixels")
         notes = []
         if getattr(opened, "n_frames", 1) > 1:
             notes.append("animated")
@@ -80,8 +80,8 @@ def _decoded(content: bytes, max_pixels: int) -> Picture:
         if opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
             upright = ImageOps.exif_transpose(opened)  # copies the picture even where it has nothing to do
             notes.append("rotated")
-        rgb, made = _to_rgb(upright)
-        return Picture(rgb, opened.format or "", (*notes, *made))
+        rgb, conversion_notes = _to_rgb(upright)
+        return DecodedImage(rgb, opened.format or "", (*notes, *conversion_notes))
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -89,24 +89,24 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if image.mode == "RGB":
         return image, ()
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image), ("deep", "grey")
+        return _from_high_bit_depth(image), ("deep", "grey")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _on_page(image)
+        return _flatten_alpha(image)
     notes = {"CMYK": ("cmyk",), "P": ("palette",), "L": ("grey",), "1": ("grey",)}
     return image.convert("RGB"), notes.get(image.mode, ())
 
 
-def _on_page(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _flatten_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Return a picture with transparency on a page of BEHIND, and whether anything shows through.
 
     Strip by strip, so that what is made on the way stays in the processor's cache: over giants, whole passes
     took as long as decoding, and three times the memory.
     """
     if image.mode == "P":
-        return _palette_on_page(image)
+        return _flatten_palette_alpha(image)
     mode = "L" if image.mode == "LA" else "RGB"
     width, height = image.size
-    page = Image.new(mode, image.size, BEHIND[: len(mode)])
+    page = Image.new(mode, image.size, ALPHA_BACKGROUND[: len(mode)])
     is_opaque = True
     num_rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, num_rows):
@@ -126,7 +126,7 @@ def _on_page(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return rgb, () if is_opaque else ("alpha",)
 
 
-def _palette_on_page(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _flatten_palette_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Put the colours of a palette on the page, not the pixels that have them."""
     colours = Image.fromarray(np.arange(256, dtype=np.uint8)[None], "P")
     colours.putpalette(image.getpalette() or [])
@@ -134,14 +134,14 @@ def _palette_on_page(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     layered = colours.convert("RGBA")
     shown = np.array(image.histogram()) > 0
     is_opaque = (np.asarray(layered)[0, shown, 3] == 255).all()
-    on_page, _ = _on_page(layered)
+    on_page, _ = _flatten_alpha(layered)
     solid = image.copy()
     solid.info.pop("transparency")
     solid.putpalette(on_page.tobytes())
     return solid.convert("RGB"), ("palette",) if is_opaque else ("alpha",)
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
+def _from_high_bit_depth(image: Image.Image) -> Image.Image:
     """Return 16-bit and floating-point grey at 8 bits; Pillow's own conversion clips instead of scaling."""
     levels = np.asarray(image).astype(np.float64)                           # (H, W)
     top = 1.0 if levels.max() <= 1 and image.mode == "F" else 65535.0 if levels.max() > 255 else 255.0

@@ -15,10 +15,10 @@ from lens.errors import LensError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class DiskFull(LensError):
+class DiskFullError(LensError):
     """A file that could not be written whole for want of room; nothing is left of it."""
 
 
@@ -28,15 +28,15 @@ Schema = Mapping[str, str]
 
 def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
     """Write columns, arrays or lists by name, as one Parquet file; it is complete as soon as it is there."""
-    pa, parquet = _arrow()
+    pa, parquet = _import_pyarrow()
     lists = {"list": pa.list_(pa.string()), "float32_list": pa.list_(pa.float32())}
     fields = [(name, lists.get(kind) or getattr(pa, kind)()) for name, kind in schema.items()]
-    arrays = {name: _as_text(columns[name]) for name in schema}
+    arrays = {name: _ascii_to_text(columns[name]) for name in schema}
     table = pa.table(arrays, schema=pa.schema(fields))
     write_whole(path, lambda file: parquet.write_table(table, file))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Write a small file whole or not at all."""
     write_whole(path, lambda file: file.write(content))
 
@@ -57,8 +57,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno in NO_ROOM:
-            raise DiskFull(
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFullError(
                 f"No room for {path.name} in {path.parent}: {os.strerror(error.errno)}. Free some and run "
                 "the same command again: what is complete stays and is not done again."
             ) from error
@@ -74,26 +74,26 @@ def remove_partials(folder: Path) -> None:
 def read_table(path: Path, **equal: str) -> "pa.Table":
     """Return a table that write_table wrote: all rows, or those whose columns have these values."""
     filters = [(name, "=", value) for name, value in equal.items()]
-    return _arrow()[1].read_table(path, filters=filters or None)
+    return _import_pyarrow()[1].read_table(path, filters=filters or None)
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of any Parquet file, a few thousand of them in memory at once."""
-    with _arrow()[1].ParquetFile(path) as file:
+    with _import_pyarrow()[1].ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
 
 
 def read_parts(folder: Path, num_parts: int, columns: Sequence[str] | None = None) -> "pa.Table":
     """Return the parts 0 to num_parts - 1 of a folder as one table, in their order."""
-    pa, parquet = _arrow()
+    pa, parquet = _import_pyarrow()
     paths = (part_path(folder, part) for part in range(num_parts))
     return pa.concat_tables([parquet.read_table(path, columns=columns) for path in paths])
 
 
 def column_types(path: Path) -> dict[str, str]:
     """Return the Arrow type of each column of a table, by its name, without reading the rows."""
-    schema = _arrow()[1].read_schema(path)
+    schema = _import_pyarrow()[1].read_schema(path)
     return {field.name: str(field.type) for field in schema}
 
 
@@ -102,14 +102,14 @@ def part_path(folder: Path, part: int) -> Path:
     return folder / f"part-{part:06d}.parquet"
 
 
-def _as_text(column: Any) -> Any:
+def _ascii_to_text(column: Any) -> Any:
     """Return a column whose bytes, if it is an array of ASCII, are text; any other as it is."""
     is_ascii = getattr(getattr(column, "dtype", None), "kind", "") == "S"
-    pa = _arrow()[0]
+    pa = _import_pyarrow()[0]
     return pa.array(column, pa.binary()).cast(pa.string()) if is_ascii else column
 
 
-def _arrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, NamedTuple
 from lens.data.io.parquet import write_whole
 from lens.errors import LensError
 
-MODE = 0o644
+FILE_MODE = 0o644
 
 
-class Written(NamedTuple):
+class ShardInfo(NamedTuple):
     """A shard that is complete."""
 
     path: Path
@@ -31,7 +31,7 @@ class ShardError(LensError, ValueError):
     """A shard that is missing, cut off, or not what its checksum says."""
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> Written:
+def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardInfo:
     """Write samples, each a key and its files by extension, to a tar; return what was written.
 
     The tar is complete as soon as it has its name.
@@ -46,10 +46,10 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
                     raise ValueError(f"{key!r} is no key of a sample, or one that was used before")
                 seen.add(key)
                 for extension in sorted(files):
-                    _add(tar, f"{key}.{extension}", files[extension])
+                    _add_member(tar, f"{key}.{extension}", files[extension])
 
     write_whole(path, write)
-    return Written(path, len(seen), path.stat().st_size, checksum(path))
+    return ShardInfo(path, len(seen), path.stat().st_size, checksum(path))
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -90,7 +90,7 @@ def json_bytes(facts: Mapping[str, Any]) -> bytes:
     return json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)  # its owner, group and time are zero already
-    member.size, member.mode = len(content), MODE
+    member.size, member.mode = len(content), FILE_MODE
     tar.addfile(member, io.BytesIO(content))

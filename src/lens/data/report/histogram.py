@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lens.data.report.html import compact, escaped
+from lens.data.report.html import escape_html, format_compact
 
-ROOM = 60
+LABEL_WIDTH = 60
 """Width of a label of a threshold."""
 NUM_BINS = 40
-LOG_FROM_RATIO = 50
+LOG_AXIS_MIN_RATIO = 50
 """Values that span more than this, none of them below zero or at it, are drawn on a logarithmic axis."""
-WIDTH, HEIGHT, MARGIN, TOP, FOOT = 340, 150, 10, 22, 20
+WIDTH, HEIGHT, MARGIN, MARGIN_TOP, MARGIN_BOTTOM = 340, 150, 10, 22, 20
 """Of the drawing, close to a phone's width so that letters keep their size there."""
 
 
@@ -28,7 +28,7 @@ class Threshold(NamedTuple):
     is_lower_bound: bool
     reason: str
 
-    def falls(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def is_outside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which values lie beyond it; the bound itself stays."""
         return values < self.value if self.is_lower_bound else values > self.value
 
@@ -40,14 +40,14 @@ class Histogram(NamedTuple):
     counts: NDArray[np.int64]
     is_logarithmic: bool
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Return where a value stands between the first edge (0) and the last (1)."""
         edges = np.log(self.edges) if self.is_logarithmic else self.edges
         at = math.log(value) if self.is_logarithmic else value
         return float((at - edges[0]) / (edges[-1] - edges[0]))
 
 
-def histogram_of(
+def compute_histogram(
     values: ArrayLike, thresholds: Sequence[Threshold] = (), num_bins: int = NUM_BINS
 ) -> Histogram:
     """Count finite values in bins that reach from the least to the largest, thresholds among them.
@@ -59,7 +59,7 @@ def histogram_of(
     numbers = np.asarray(values, dtype=np.float64)
     ends = np.array([*(one.value for one in thresholds), numbers.min(), numbers.max()])
     low, high = float(ends.min()), float(ends.max())
-    is_logarithmic = low > 0 and high / low > LOG_FROM_RATIO
+    is_logarithmic = low > 0 and high / low > LOG_AXIS_MIN_RATIO
     if not is_logarithmic and np.equal(np.mod(numbers, 1), 0).all():
         # As many whole numbers in each bin, or the bars of counts would look like a comb.
         step = math.ceil((high - low + 1) / num_bins)
@@ -72,7 +72,7 @@ def histogram_of(
     return Histogram(edges, np.histogram(numbers, edges)[0], is_logarithmic)
 
 
-def ticks(histogram: Histogram) -> list[float]:
+def axis_ticks(histogram: Histogram) -> list[float]:
     """Return round numbers to write under the axis: three to six of them."""
     low, high = float(histogram.edges[0]), float(histogram.edges[-1])
     if histogram.is_logarithmic:
@@ -88,45 +88,47 @@ def ticks(histogram: Histogram) -> list[float]:
     return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def drawn(histogram: Histogram, thresholds: Sequence[Threshold], label: str) -> str:
+def render_svg(histogram: Histogram, thresholds: Sequence[Threshold], label: str) -> str:
     """Return the SVG: bars, the part that falls shaded, a line and its value at each threshold."""
-    wide, high = WIDTH - 2 * MARGIN, HEIGHT - TOP - FOOT
-    ground = TOP + high
+    wide, high = WIDTH - 2 * MARGIN, HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
+    ground = MARGIN_TOP + high
     pieces = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(label)}">',
-        *(_shade(histogram, one, wide, high) for one in thresholds),
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape_html(label)}">',
+        *(_shaded_area(histogram, one, wide, high) for one in thresholds),
     ]
     bin_width, largest = wide / len(histogram.counts), max(1, int(histogram.counts.max()))
     for index, count in enumerate(histogram.counts.tolist()):
         if count:
-            tall = max(1.5, high * count / largest)  # a bin that has something can be seen
-            at = f'x="{MARGIN + index * bin_width:.1f}" y="{ground - tall:.1f}"'
-            size = f'width="{bin_width - 1:.1f}" height="{tall:.1f}"'
-            low, end = (compact(float(edge)) for edge in histogram.edges[index : index + 2])
-            said = f"<title>{count} from {low} to {end}</title>"
-            pieces.append(f'<rect class="b" {at} {size}>{said}</rect>')
+            bar_height = max(1.5, high * count / largest)  # a bin that has something can be seen
+            at = f'x="{MARGIN + index * bin_width:.1f}" y="{ground - bar_height:.1f}"'
+            size = f'width="{bin_width - 1:.1f}" height="{bar_height:.1f}"'
+            low, end = (format_compact(float(edge)) for edge in histogram.edges[index : index + 2])
+            tooltip = f"<title>{count} from {low} to {end}</title>"
+            pieces.append(f'<rect class="b" {at} {size}>{tooltip}</rect>')
     pieces.append(f'<path class="a" d="M{MARGIN} {ground}h{wide}"/>')
-    for value in ticks(histogram):
-        x = MARGIN + histogram.place(value) * wide
+    for value in axis_ticks(histogram):
+        x = MARGIN + histogram.position(value) * wide
         pieces.append(f'<path class="a" d="M{x:.1f} {ground}v4"/>')
         side = "middle" if 14 <= x <= WIDTH - 14 else "start" if x < 14 else "end"
-        pieces.append(f'<text x="{x:.1f}" y="{HEIGHT - 4}" text-anchor="{side}">{compact(value)}</text>')
+        pieces.append(
+            f'<text x="{x:.1f}" y="{HEIGHT - 4}" text-anchor="{side}">{format_compact(value)}</text>'
+        )
     for one in thresholds:
-        x = MARGIN + histogram.place(one.value) * wide
-        of = f'data-reason="{escaped(one.reason)}"'
-        pieces.append(f'<path class="t" {of} d="M{x:.1f} {TOP - 6}V{ground}"/>')
-        words = f"{'at least' if one.is_lower_bound else 'at most'} {compact(one.value)}"
+        x = MARGIN + histogram.position(one.value) * wide
+        of = f'data-reason="{escape_html(one.reason)}"'
+        pieces.append(f'<path class="t" {of} d="M{x:.1f} {MARGIN_TOP - 6}V{ground}"/>')
+        words = f"{'at least' if one.is_lower_bound else 'at most'} {format_compact(one.value)}"
         # Each hangs away from what stays, where there is room, so that two bounds close together can be read.
-        hangs = _anchor(x, ROOM if one.is_lower_bound else WIDTH - ROOM)
-        pieces.append(f'<text class="tt" x="{x:.1f}" y="{TOP - 10}" {hangs}>{words}</text>')
+        anchor = _anchor(x, LABEL_WIDTH if one.is_lower_bound else WIDTH - LABEL_WIDTH)
+        pieces.append(f'<text class="tt" x="{x:.1f}" y="{MARGIN_TOP - 10}" {anchor}>{words}</text>')
     return "".join([*pieces, "</svg>"])
 
 
-def _shade(histogram: Histogram, threshold: Threshold, wide: float, high: float) -> str:
-    place = histogram.place(threshold.value)
+def _shaded_area(histogram: Histogram, threshold: Threshold, wide: float, high: float) -> str:
+    place = histogram.position(threshold.value)
     start, end = (0.0, place) if threshold.is_lower_bound else (place, 1.0)
     return (
-        f'<rect class="f" x="{MARGIN + start * wide:.1f}" y="{TOP}" '
+        f'<rect class="f" x="{MARGIN + start * wide:.1f}" y="{MARGIN_TOP}" '
         f'width="{(end - start) * wide:.1f}" height="{high}"/>'
     )
 

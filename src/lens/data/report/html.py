@@ -13,9 +13,9 @@ from typing import NamedTuple
 from PIL import Image
 
 THUMBNAIL_PX = 96
-HIDDEN_PX = 6
+PIXELATED_SIDE_PX = 6
 """Pictures that nobody should have to see are shown as so many squares a side."""
-LONGEST_TEXT = 160
+MAX_TEXT_CHARS = 160
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf8; --card: #ffffff; --text: #22211f; --soft: #6b675f;
@@ -71,24 +71,26 @@ def page(title: str, body: Iterable[str]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape_html(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
 
 
-def escaped(text: str, longest: int = LONGEST_TEXT) -> str:
+def escape_html(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
     """Return text from outside as HTML: cut, without characters that are not seen, nothing in it a tag."""
-    cut = text if len(text) <= longest else text[: longest - 3] + "..."
+    cut = text if len(text) <= max_chars else text[: max_chars - 3] + "..."
     # What cannot be printed could still turn the direction of a line, or end it.
     seen = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(cut.split()))
     return html.escape(seen)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: Sequence[int] = ()) -> str:
+def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], numeric_columns: Sequence[int] = ()) -> str:
     """Return a table; `numbers` are the columns whose words stand right too."""
-    right = {*numbers}
-    top = "".join(f'<th{_class(index in right)}>{escaped(head)}</th>' for index, head in enumerate(heads))
+    right = {*numeric_columns}
+    top = "".join(
+        f"<th{_class(index in right)}>{escape_html(head)}</th>" for index, head in enumerate(headers)
+    )
     lines = ("".join(_cell(cell, index in right) for index, cell in enumerate(row)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     inside = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
@@ -96,21 +98,21 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: Sequenc
 
 
 def figure(
-    pictures: Sequence[Image.Image], lines: Sequence[str], instead: str = "", hides: bool = False
+    originals: Sequence[Image.Image], lines: Sequence[str], placeholder: str = "", is_pixelated: bool = False
 ) -> str:
     """Return thumbnails of a picture, or of two that belong together, over lines of text.
 
     Without a picture the text `instead` stands in its place; `hides` leaves of a picture only its colours.
     """
-    images = "".join(_thumbnail(one, hides) for one in pictures)
-    if len(pictures) > 1:
+    images = "".join(_thumbnail(one, is_pixelated) for one in originals)
+    if len(originals) > 1:
         images = f'<div class="pair">{images}</div>'
-    shown = images or f'<div class="nothing">{escaped(instead)}</div>'
-    words = "<br>".join(escaped(line) for line in lines if line)
+    shown = images or f'<div class="nothing">{escape_html(placeholder)}</div>'
+    words = "<br>".join(escape_html(line) for line in lines if line)
     return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"
 
 
-def bytes_in_words(num_bytes: float) -> str:
+def format_bytes(num_bytes: float) -> str:
     """Return a size with three digits, such as 12.3 GB."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"]
     while num_bytes >= 999.5 and len(units) > 1:
@@ -119,7 +121,7 @@ def bytes_in_words(num_bytes: float) -> str:
     return f"{num_bytes:.3g} {units[0]}" if num_bytes < 1000 else f"{num_bytes:,.0f} {units[0]}"
 
 
-def share_in_words(part: float, whole: float) -> str:
+def format_share(part: float, whole: float) -> str:
     """Return a share in percent; a few of many are not rounded to none, nor all but a few to all."""
     if not whole:
         return "-"
@@ -129,7 +131,7 @@ def share_in_words(part: float, whole: float) -> str:
     return "> 99.9%" if 99.9 < percent < 100 else f"{percent:.1f}%"
 
 
-def compact(value: float) -> str:
+def format_compact(value: float) -> str:
     """Return a number for the edge of a drawing: 0.35, 12, 150k, 2.5M."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= factor:
@@ -137,12 +139,12 @@ def compact(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _thumbnail(image: Image.Image, hides: bool) -> str:
+def _thumbnail(image: Image.Image, is_pixelated: bool) -> str:
     small = image.copy()
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
     size = small.size
-    if hides:
-        squares = small.resize((HIDDEN_PX, HIDDEN_PX), Image.Resampling.BOX)
+    if is_pixelated:
+        squares = small.resize((PIXELATED_SIDE_PX, PIXELATED_SIDE_PX), Image.Resampling.BOX)
         small = squares.resize(size, Image.Resampling.NEAREST)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=70)
@@ -156,7 +158,7 @@ def _cell(cell: Cell, is_right: bool) -> str:
         return f'<td class="bars"><span class="{kind}" style="width:{100 * cell.share:.2f}%"></span></td>'
     if isinstance(cell, int):
         return f'<td class="n{"" if cell else " soft"}">{cell:,}</td>'
-    return f"<td{_class(is_right)}>{escaped(cell)}</td>"
+    return f"<td{_class(is_right)}>{escape_html(cell)}</td>"
 
 
 def _class(is_right: bool) -> str:

@@ -17,9 +17,9 @@ from PIL import Image
 
 from lens.data.build.filters import RULES
 from lens.data.build.reader import NumberedEntry
-from lens.data.build.scoring import FOLDER
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER
 from lens.data.io.entry import Entry
-from lens.data.io.image_decoding import Unreadable, decode
+from lens.data.io.image_decoding import ImageError, decode_image
 from lens.data.io.parquet import column_types, part_path, read_parts, read_table
 from lens.data.io.webdataset import ShardError, read_shard
 from lens.errors import LensError
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Item = TypeVar("Item")
-Read = Callable[[NumberedEntry], bytes]
+ReadEntry = Callable[[NumberedEntry], bytes]
 """Returns the bytes of an entry; none where they are gone."""
 
-NO_SCORES = {"height_px", "width_px"}
+SIZE_COLUMNS = {"height_px", "width_px"}
 """Columns of numbers that are shown as sizes."""
 MAX_SHARDS_READ = 200
 """Shards in which captions are counted, spread over all: a sample is as good, and bounds the time."""
 
 
-class Facts(NamedTuple):
+class ReportStats(NamedTuple):
     """One finished view and what its build knows of every entry."""
 
     folder: Path
     manifest: dict[str, Any]
     entries: "pa.Table"
     """The inventory, N rows."""
-    firsts: NDArray[np.int64]
+    first_entries: NDArray[np.int64]
     """The entry of each sample, (S,)."""
-    entry_of: dict[str, int]
+    entry_by_id: dict[str, int]
     """First entry by the id of the sample."""
     unreadable: list[str]
     """Reasons why entries could not be read, in the order of the alphabet."""
@@ -60,7 +60,7 @@ class Facts(NamedTuple):
     """Samples that stay, by base and ratio."""
 
 
-def read_facts(out: Path, view: str) -> Facts:
+def read_stats(out: Path, view: str) -> ReportStats:
     """Read what a report of a view needs.
 
     Raises: LensError where the view is not finished, or a scorer's rows are not those of the inventory.
@@ -72,26 +72,26 @@ def read_facts(out: Path, view: str) -> Facts:
     listed, scores = out / "inventory" / manifest["inventory"], out / "scores" / manifest["inventory"]
     num_parts = json.loads((listed / "inventory.json").read_text())["num_parts"]
     columns = ["id", "unreadable", "height_px", "width_px"]
-    measured = read_parts(scores / FOLDER, num_parts, columns)
+    measured = read_parts(scores / PIXEL_SCORES_FOLDER, num_parts, columns)
     ids = measured.column("id").to_pylist()
     firsts = np.sort(np.unique(np.array(ids), return_index=True)[1])
     unreadable = measured.column("unreadable").to_pylist()
-    sizes = np.stack([_numbers(measured, name) for name in columns[2:]], axis=1)         # (N, 2)
+    sizes = np.stack([_float_column(measured, name) for name in columns[2:]], axis=1)         # (N, 2)
     kept = read_table(folder / "kept.parquet").select(["base", "ratio"]).group_by(["base", "ratio"])
     counted = kept.aggregate([([], "count_all")]).to_pylist()
-    return Facts(
-        folder=folder, manifest=manifest, entries=read_parts(listed, num_parts), firsts=firsts,
-        entry_of={ids[entry]: entry for entry in firsts.tolist()},
+    return ReportStats(
+        folder=folder, manifest=manifest, entries=read_parts(listed, num_parts), first_entries=firsts,
+        entry_by_id={ids[entry]: entry for entry in firsts.tolist()},
         unreadable=sorted({*unreadable} - {""}), sizes=sizes[~np.isnan(sizes).any(axis=1)],
-        scores=_scores(scores, num_parts, firsts, len(ids)), ledger=_ledger(folder, {*unreadable}),
+        scores=_read_scores(scores, num_parts, firsts, len(ids)), ledger=_read_ledger(folder, {*unreadable}),
         buckets={(row["base"], row["ratio"]): row["count_all"] for row in counted},
     )  # fmt: skip
 
 
-def caption_lengths(facts: Facts) -> tuple[list[int], int, int]:
+def caption_lengths(stats: ReportStats) -> tuple[list[int], int, int]:
     """Return the words of each caption, the samples that have none, and how many shards were read."""
     lengths, num_without = [], 0
-    paths = spread(_shards(facts), MAX_SHARDS_READ)
+    paths = sample_evenly(_shard_paths(stats), MAX_SHARDS_READ)
     for path in paths:
         captions, samples = {}, set()
         # Not read_shard: of thousands of pictures only the captions are read.
@@ -106,45 +106,47 @@ def caption_lengths(facts: Facts) -> tuple[list[int], int, int]:
     return lengths, num_without, len(paths)
 
 
-class Shown(NamedTuple):
+class ReportSample(NamedTuple):
     """A sample for people: its pictures, none where it cannot be decoded, and what is known of it."""
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     address: str
     detail: str
     caption: str = ""
     scores: dict[str, float] = {}  # noqa: RUF012 - never changed
 
 
-def kept_samples(facts: Facts, count: int) -> Iterator[Shown]:
+def kept_samples(stats: ReportStats, count: int) -> Iterator[ReportSample]:
     """Yield the first samples of shards that are spread over all of them."""
-    paths = spread(_shards(facts), count)
+    paths = sample_evenly(_shard_paths(stats), count)
     for path in paths:
         for _, files in islice(read_shard(path), -(-count // len(paths))):
             about, caption = json.loads(files["json"]), files.get("txt", b"").decode(errors="replace")
             content = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
             bucket = f"{about['base']} px, {about['ratio']}"
-            yield Shown(_pictures([content]), about["address"], bucket, caption)
+            yield ReportSample(_decode_images([content]), about["address"], bucket, caption)
 
 
-def dropped_samples(facts: Facts, reason: str, count: int, read: Read) -> Iterator[Shown]:
+def dropped_samples(
+    stats: ReportStats, reason: str, count: int, read_entry: ReadEntry
+) -> Iterator[ReportSample]:
     """Yield some samples that fell for a reason, spread over all of them, decoded again from their source.
 
     A copy comes with the sample that it is a copy of.
     """
-    for name, detail in spread(facts.ledger[reason], count):
-        entry = _entry(facts, name)
+    for name, detail in sample_evenly(stats.ledger[reason], count):
+        entry = _find_entry(stats, name)
         if entry is None:
             continue
-        contents = [read(entry)]
+        contents = [read_entry(entry)]
         other = re.search(r"\b[0-9a-f]{64}\b", detail)
-        original = _entry(facts, other.group()) if other else None
+        original = _find_entry(stats, other.group()) if other else None
         if original is not None:
-            contents.append(read(original))
+            contents.append(read_entry(original))
             detail = f"left; the one that stays is {original[1].address}"
-        index = int(np.searchsorted(facts.firsts, facts.entry_of[name]))
-        own = {score: float(values[index]) for score, values in facts.scores.items()}
-        yield Shown(_pictures(contents), entry[1].address, detail, entry[1].caption, own)
+        index = int(np.searchsorted(stats.first_entries, stats.entry_by_id[name]))
+        own = {score: float(values[index]) for score, values in stats.scores.items()}
+        yield ReportSample(_decode_images(contents), entry[1].address, detail, entry[1].caption, own)
 
 
 class Timing(NamedTuple):
@@ -171,14 +173,14 @@ def read_timings(out: Path) -> list[Timing]:
     return list(found.values())
 
 
-def spread(items: Sequence[Item], count: int) -> list[Item]:
+def sample_evenly(items: Sequence[Item], count: int) -> list[Item]:
     """Return at most so many items, evenly spread, the first one among them."""
     if len(items) <= count:
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _scores(
+def _read_scores(
     folder: Path, num_parts: int, firsts: NDArray[np.int64], num_entries: int
 ) -> dict[str, NDArray[np.float64]]:
     """Return every column of numbers that any scorer stored for all parts, of its newest version."""
@@ -187,7 +189,7 @@ def _scores(
         if all(part_path(path, part).is_file() for part in range(num_parts)):
             newest[path.name.rpartition("-")[0]] = path
     # The scores that every build has come first.
-    folders = sorted(newest.values(), key=lambda path: (path.name != FOLDER, path.name))
+    folders = sorted(newest.values(), key=lambda path: (path.name != PIXEL_SCORES_FOLDER, path.name))
     found: dict[str, NDArray[np.float64]] = {}
     for path in folders:
         types = column_types(part_path(path, 0))
@@ -197,20 +199,20 @@ def _scores(
             fix = "Remove it and build again."
             raise LensError(f"{path} has {table.num_rows} rows for {num_entries} entries. {fix}")
         for name in names:
-            found[f"{path.name} {name}" if name in found else name] = _numbers(table, name)[firsts]
+            found[f"{path.name} {name}" if name in found else name] = _float_column(table, name)[firsts]
     return found
 
 
 def _is_score(name: str, kind: str) -> bool:
     is_number = re.fullmatch(r"u?int\d+|float|double|halffloat", kind) is not None
-    return is_number and name not in NO_SCORES and not name.endswith("hash")
+    return is_number and name not in SIZE_COLUMNS and not name.endswith("hash")
 
 
-def _numbers(table: "pa.Table", name: str) -> NDArray[np.float64]:
+def _float_column(table: "pa.Table", name: str) -> NDArray[np.float64]:
     return table.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
 
 
-def _ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str, str]]]:
+def _read_ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str, str]]]:
     """Return the ledger by reason: what could not be read, thresholds in their order, copies, all others."""
     found: dict[str, list[tuple[str, str]]] = {}
     for row in read_table(folder / "ledger.parquet").to_pylist():
@@ -221,27 +223,27 @@ def _ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str, str
     return {reason: found[reason] for reason in sorted(found, key=lambda one: (stages.get(one, 99), one))}
 
 
-def _entry(facts: Facts, sample: str) -> NumberedEntry | None:
-    if sample not in facts.entry_of:
+def _find_entry(stats: ReportStats, sample: str) -> NumberedEntry | None:
+    if sample not in stats.entry_by_id:
         return None
-    row = facts.entries.slice(facts.entry_of[sample], 1).to_pylist()[0]
+    row = stats.entries.slice(stats.entry_by_id[sample], 1).to_pylist()[0]
     return row.pop("source"), Entry(**row)
 
 
-def _shards(facts: Facts) -> list[Path]:
-    paths = [facts.folder / "shards" / shard["shard"] for shard in facts.manifest["shards"]]
+def _shard_paths(stats: ReportStats) -> list[Path]:
+    paths = [stats.folder / "shards" / shard["shard"] for shard in stats.manifest["shards"]]
     for path in paths:
         if not path.is_file():
             raise ShardError(f"{path} is missing. Build it again.")
     return paths
 
 
-def _pictures(contents: Sequence[bytes]) -> list[Image.Image]:
+def _decode_images(contents: Sequence[bytes]) -> list[Image.Image]:
     """Return the pictures up to the first one that cannot be decoded."""
     found = []
     for content in contents:
         try:
-            found.append(decode(content).image)
-        except Unreadable:
+            found.append(decode_image(content).image)
+        except ImageError:
             break
     return found

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lens.data.scorers.pretrained import (
-    PublishedScorer,
-    PublishedSettings,
+    PretrainedScorer,
+    PretrainedSettings,
     check_weights,
-    config_of,
-    device_of,
-    weights_of,
+    load_hf_config,
+    load_safetensors,
+    scorer_device,
 )
 from lens.errors import CheckpointError
 
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-HEAD = re.compile(r"layers\.layers\.(\d+)\.(weight|bias)")
-VISION = "vision_model."
+HEAD_KEY = re.compile(r"layers\.layers\.(\d+)\.(weight|bias)")
+VISION_PREFIX = "vision_model."
 BUFFERS = {"vision_model.embeddings.position_ids"}
 """Older versions of transformers saved it; it holds 0, 1, 2 and so on."""
 
 
-class AestheticsSettings(PublishedSettings):
+class AestheticsSettings(PretrainedSettings):
     kind: Literal["aesthetics"] = "aesthetics"
 
     @property
     def columns(self) -> dict[str, str]:
         return {"aesthetics": "float64"}
 
-    def scorer(self) -> "Aesthetics":
-        return Aesthetics(self)
+    def create_scorer(self) -> "AestheticsScorer":
+        return AestheticsScorer(self)
 
 
-class Aesthetics(PublishedScorer):
+class AestheticsScorer(PretrainedScorer):
     """The predictor's number as it is; the paper keeps pictures from 3 on."""
 
     VERSION = "1"
@@ -63,14 +63,14 @@ class Aesthetics(PublishedScorer):
 
     @functools.cached_property
     def _models(self) -> "tuple[Any, nn.Module]":
-        device, weights = device_of(self.settings), weights_of(self.folder)
-        ours = {name: HEAD.fullmatch(name) is not None for name in weights}
-        head = head_of(self.folder, {name: weights[name] for name in weights if ours[name]})
-        vision = vision_of(self.folder, {name: weights[name] for name in weights if not ours[name]})
+        device, weights = scorer_device(self.settings), load_safetensors(self.folder)
+        ours = {name: HEAD_KEY.fullmatch(name) is not None for name in weights}
+        head = load_head(self.folder, {name: weights[name] for name in weights if ours[name]})
+        vision = load_vision_model(self.folder, {name: weights[name] for name in weights if not ours[name]})
         return vision.to(device), head.to(device)
 
 
-def head_of(folder: Path, weights: "Mapping[str, torch.Tensor]") -> "nn.Module":
+def load_head(folder: Path, weights: "Mapping[str, torch.Tensor]") -> "nn.Module":
     """Return the linear layers in the order of their numbers.
 
     Raises: CheckpointError where there are none, where half of one is missing or where sizes do not join.
@@ -90,14 +90,14 @@ def head_of(folder: Path, weights: "Mapping[str, torch.Tensor]") -> "nn.Module":
     return head.eval().requires_grad_(False)
 
 
-def vision_of(folder: Path, weights: "Mapping[str, torch.Tensor]") -> Any:
+def load_vision_model(folder: Path, weights: "Mapping[str, torch.Tensor]") -> Any:
     """Return the SigLIP vision model of a checkpoint, loaded strictly."""
     from transformers import SiglipVisionModel
 
-    config = config_of(folder)
+    config = load_hf_config(folder)
     model: Any = SiglipVisionModel(getattr(config, "vision_config", config))
     # Versions of transformers disagree whether the model itself has the prefix that files have.
-    prefix = "" if all(name.startswith(VISION) for name in model.state_dict()) else VISION
+    prefix = "" if all(name.startswith(VISION_PREFIX) for name in model.state_dict()) else VISION_PREFIX
     wanted = {prefix + name for name in model.state_dict()}
     check_weights(folder, wanted - weights.keys(), weights.keys() - wanted - BUFFERS)
     try:

@@ -16,7 +16,7 @@ from lens.config import Settings
 from lens.data.io.webdataset import json_bytes
 from lens.errors import LensError, SettingError
 
-MISSING = 'The scorer {name} needs the packages {packages}: pip install "lens-t2i[data]".'
+MISSING_PACKAGE_MESSAGE = 'The scorer {name} needs the packages {packages}: pip install "lens-t2i[data]".'
 
 
 class Scorer(Protocol):
@@ -45,7 +45,7 @@ class ScorerSettings(Settings):
     def __hash__(self) -> int:
         return hash((self.kind, self.model_dump_json()))
 
-    def scorer(self) -> Scorer:
+    def create_scorer(self) -> Scorer:
         """Return a new scorer; `load_scorer` keeps one for the process."""
         raise NotImplementedError
 
@@ -56,10 +56,10 @@ def load_scorer(settings: ScorerSettings) -> Scorer:
 
     Raises: LensError for a package or a model that is not there.
     """
-    return settings.scorer()
+    return settings.create_scorer()
 
 
-def versions_of(scorers: Sequence[ScorerSettings]) -> list[str]:
+def scorer_versions(scorers: Sequence[ScorerSettings]) -> list[str]:
     """Return the version of each scorer; no model is read for it."""
     return [load_scorer(one).version for one in scorers]
 
@@ -79,7 +79,7 @@ def check_columns(scorers: Sequence[ScorerSettings]) -> None:
             owner[column] = one.kind
 
 
-def version_of(*facts: Any) -> str:
+def version_hash(*facts: Any) -> str:
     """Return a short hash of all that a scorer's numbers depend on."""
     return hashlib.sha256(json_bytes({"facts": facts})).hexdigest()[:12]
 
@@ -92,4 +92,4 @@ def package_versions(scorer: str, *packages: str) -> dict[str, str]:
     try:
         return {name: version(name) for name in packages}
     except PackageNotFoundError as error:
-        raise LensError(MISSING.format(name=scorer, packages=", ".join(packages))) from error
+        raise LensError(MISSING_PACKAGE_MESSAGE.format(name=scorer, packages=", ".join(packages))) from error

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lens.data.scorers.pretrained import (
-    PublishedScorer,
-    PublishedSettings,
-    config_of,
-    device_of,
-    load_strictly,
+    PretrainedScorer,
+    PretrainedSettings,
+    load_hf_config,
+    load_pretrained_strict,
+    scorer_device,
 )
 from lens.errors import SettingError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 
-class ClassifierSettings(PublishedSettings):
+class ClassifierSettings(PretrainedSettings):
     usual_labels: ClassVar[frozenset[str]]
     """What published models call the labels that count."""
     column: ClassVar[str]
@@ -35,8 +35,8 @@ class ClassifierSettings(PublishedSettings):
     def columns(self) -> dict[str, str]:
         return {self.column: "float64"}
 
-    def scorer(self) -> "Classifier":
-        return Classifier(self)
+    def create_scorer(self) -> "ClassifierScorer":
+        return ClassifierScorer(self)
 
 
 class NsfwSettings(ClassifierSettings):
@@ -51,38 +51,40 @@ class WatermarkSettings(ClassifierSettings):
     column = "watermark"
 
 
-class Classifier(PublishedScorer):
+class ClassifierScorer(PretrainedScorer):
     """The probability, in [0, 1], that a picture has one of the labels that count."""
 
     VERSION = "1"
     settings: ClassifierSettings
 
     @functools.cached_property
-    def counted(self) -> list[int]:
+    def label_indices(self) -> list[int]:
         """The numbers of the labels that count."""
-        config = config_of(self.folder)
-        counted = counted_labels(config.id2label, self.settings)
+        config = load_hf_config(self.folder)
+        counted = matching_label_indices(config.id2label, self.settings)
         if config.problem_type not in (None, "single_label_classification"):
             needs, fix = "a classifier with one label a picture", f"It is for {config.problem_type}."
             raise SettingError(f"{self.name}.model", self.settings.model, needs, fix)
         return counted
 
-    def facts(self) -> tuple[Any, ...]:
-        return (self.counted,)
+    def version_inputs(self) -> tuple[Any, ...]:
+        return (self.label_indices,)
 
     def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
         probabilities = self._model(**inputs).logits.softmax(dim=-1)          # (B, L)
-        counted = probabilities[:, self.counted].sum(dim=-1).clamp(max=1.0)   # (B,)
+        counted = probabilities[:, self.label_indices].sum(dim=-1).clamp(max=1.0)   # (B,)
         return [{self.settings.column: value} for value in counted.tolist()]
 
     @functools.cached_property
     def _model(self) -> Any:
         from transformers import AutoModelForImageClassification
 
-        return load_strictly(AutoModelForImageClassification, self.folder).to(device_of(self.settings))
+        return load_pretrained_strict(AutoModelForImageClassification, self.folder).to(
+            scorer_device(self.settings)
+        )
 
 
-def counted_labels(names: dict[int, str], settings: ClassifierSettings) -> list[int]:
+def matching_label_indices(names: dict[int, str], settings: ClassifierSettings) -> list[int]:
     """Return the numbers of the labels that count.
 
     Raises: SettingError for a label that the model does not have, and where none or all of them count.

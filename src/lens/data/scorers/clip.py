@@ -8,27 +8,32 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from lens.data.scorers.pretrained import PublishedScorer, PublishedSettings, device_of, load_strictly
+from lens.data.scorers.pretrained import (
+    PretrainedScorer,
+    PretrainedSettings,
+    load_pretrained_strict,
+    scorer_device,
+)
 
 if TYPE_CHECKING:
     import torch
 
-TEXT_HALF = ("text_model.", "text_projection.", "logit_scale")
+TEXT_ENCODER_PREFIXES = ("text_model.", "text_projection.", "logit_scale")
 BUFFERS = ("vision_model.embeddings.position_ids",)
 
 
-class EmbeddingSettings(PublishedSettings):
+class EmbeddingSettings(PretrainedSettings):
     kind: Literal["embedding"] = "embedding"
 
     @property
     def columns(self) -> dict[str, str]:
         return {"embedding": "float32_list"}
 
-    def scorer(self) -> "Embedding":
-        return Embedding(self)
+    def create_scorer(self) -> "EmbeddingScorer":
+        return EmbeddingScorer(self)
 
 
-class Embedding(PublishedScorer):
+class EmbeddingScorer(PretrainedScorer):
     """The projected vector of a picture at unit length: float32, (E,)."""
 
     VERSION = "1"
@@ -44,5 +49,7 @@ class Embedding(PublishedScorer):
     def _model(self) -> Any:
         from transformers import CLIPVisionModelWithProjection
 
-        model = load_strictly(CLIPVisionModelWithProjection, self.folder, ignored=(*TEXT_HALF, *BUFFERS))
-        return model.to(device_of(self.settings))
+        model = load_pretrained_strict(
+            CLIPVisionModelWithProjection, self.folder, ignored=(*TEXT_ENCODER_PREFIXES, *BUFFERS)
+        )
+        return model.to(scorer_device(self.settings))

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from lens.data.scorers.base import ScorerSettings, package_versions, version_of
+from lens.data.scorers.base import ScorerSettings, package_versions, version_hash
 
 VERSION = "1"
 """Of the number that is made from what the detector saw."""
-MODEL = "320n.onnx"
-EXPLICIT = frozenset(
+MODEL_FILE = "320n.onnx"
+EXPLICIT_CLASSES = frozenset(
     {
         "ANUS_EXPOSED",
         "BUTTOCKS_EXPOSED",
@@ -28,7 +28,7 @@ EXPLICIT = frozenset(
     }
 )
 """The detector also names faces, covered parts, feet, bellies and male chests; none of them counts."""
-LONGEST_SIDE_PX = 4096
+MAX_SIDE_PX = 4096
 """Larger ones are made smaller: the detector pads to a square, and a long picture would fill the memory."""
 
 
@@ -41,11 +41,11 @@ class NudeNetSettings(ScorerSettings):
     def columns(self) -> dict[str, str]:
         return {"nsfw": "float64", "nsfw_classes": "list"}
 
-    def scorer(self) -> "NudeNet":
-        return NudeNet(self)
+    def create_scorer(self) -> "NudeNetScorer":
+        return NudeNetScorer(self)
 
 
-class NudeNet:
+class NudeNetScorer:
     """`nsfw` is the largest probability of an explicit part, `nsfw_classes` whatever was seen."""
 
     def __init__(self, settings: NudeNetSettings):
@@ -53,17 +53,17 @@ class NudeNet:
         self.name = settings.kind
         self.columns = settings.columns
         packages = package_versions(self.name, "nudenet", "onnxruntime", "opencv-python-headless")
-        self.version = version_of(VERSION, packages)
+        self.version = version_hash(VERSION, packages)
 
     def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        return [row_of(self._detector.detect(as_read_from_disk(image))) for image in images]
+        return [score_row(self._detector.detect(to_bgr_array(image))) for image in images]
 
     @functools.cached_property
     def _detector(self) -> Any:
         import nudenet
         import onnxruntime
 
-        path = Path(nudenet.__path__[0]) / MODEL
+        path = Path(nudenet.__path__[0]) / MODEL_FILE
         detector = nudenet.NudeDetector(str(path))
         # Its own session takes every core and cannot be told otherwise: processes side by side would fight.
         options = onnxruntime.SessionOptions()
@@ -72,17 +72,17 @@ class NudeNet:
         return detector
 
 
-def as_read_from_disk(image: Image.Image) -> np.ndarray:
+def to_bgr_array(image: Image.Image) -> np.ndarray:
     """Return the array that the detector makes of a picture's file: blue first. It takes arrays as such.
 
     Shapes: -> (H, W, 3), uint8.
     """
     small = image.copy()
-    small.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.BOX)
+    small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.BOX)
     return np.ascontiguousarray(np.asarray(small)[:, :, ::-1])
 
 
-def row_of(detections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def score_row(detections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the row of one picture from what the detector found in it.
 
     Units: `nsfw` is 0, or a probability from 0.25, where the detector begins to report, to 1.
@@ -90,5 +90,5 @@ def row_of(detections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, float] = {}
     for one in detections:
         found[one["class"]] = max(one["score"], found.get(one["class"], 0.0))
-    explicit = [score for name, score in found.items() if name in EXPLICIT]
+    explicit = [score for name, score in found.items() if name in EXPLICIT_CLASSES]
     return {"nsfw": max(explicit, default=0.0), "nsfw_classes": sorted(found, key=lambda name: -found[name])}

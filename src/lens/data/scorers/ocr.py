@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from lens.data.scorers.base import ScorerSettings, package_versions, version_of
-from lens.data.scorers.watermark_rules import VERSION, Line, watermark_score
+from lens.data.scorers.base import ScorerSettings, package_versions, version_hash
+from lens.data.scorers.watermark_rules import VERSION, TextLine, watermark_score
 
 DETECTION_MODEL = "PP-OCRv6_det_small.onnx"
 RECOGNITION_MODEL = "PP-OCRv6_rec_small.onnx"
-NARROWEST_SIDE_PX = 17
+MIN_SIDE_PX = 17
 """The detector works on multiples of 32 px: what rounds to none is not read."""
 
 
@@ -38,11 +38,11 @@ class OcrSettings(ScorerSettings):
     def columns(self) -> dict[str, str]:
         return ({"watermark": "float64"} if self.judges_watermarks else {}) | {"read_words": "list"}
 
-    def scorer(self) -> "Ocr":
-        return Ocr(self)
+    def create_scorer(self) -> "OcrScorer":
+        return OcrScorer(self)
 
 
-class Ocr:
+class OcrScorer:
     """`read_words` are the words in reading order; `watermark` is explained at `watermark_score`."""
 
     def __init__(self, settings: OcrSettings):
@@ -50,27 +50,27 @@ class Ocr:
         self.name = settings.kind
         self.columns = settings.columns
         packages = package_versions(self.name, "rapidocr", "onnxruntime", "opencv-python-headless")
-        self.version = version_of(VERSION, packages, settings.model_dump(exclude={"num_threads"}))
+        self.version = version_hash(VERSION, packages, settings.model_dump(exclude={"num_threads"}))
 
     def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
         return [self._row(self.lines(image)) for image in images]
 
-    def lines(self, image: Image.Image) -> list[Line]:
+    def lines(self, image: Image.Image) -> list[TextLine]:
         """Return the lines of text of an RGB picture, from the top to the bottom."""
         small = image.copy()
         small.thumbnail((self.settings.max_side_px, self.settings.max_side_px), Image.Resampling.LANCZOS)
-        if min(small.size) < NARROWEST_SIDE_PX:
+        if min(small.size) < MIN_SIDE_PX:
             return []
         read = self._reader(np.ascontiguousarray(np.asarray(small)[:, :, ::-1]))  # it wants blue first
         if not read.txts:
             return []
         boxes = np.asarray(read.boxes) / small.size                         # (lines, 4 corners, x and y)
         return [
-            Line.of(text, box, small.width / small.height)
+            TextLine.of(text, box, small.width / small.height)
             for text, box in zip(read.txts, boxes, strict=True)
         ]
 
-    def _row(self, lines: list[Line]) -> dict[str, Any]:
+    def _row(self, lines: list[TextLine]) -> dict[str, Any]:
         row: dict[str, Any] = {"read_words": [word for line in lines for word in line.text.split()]}
         return row | ({"watermark": watermark_score(lines)} if self.settings.judges_watermarks else {})
 

@@ -36,13 +36,13 @@ class PixelScores(NamedTuple):
 
 def pixel_scores(image: Image.Image) -> PixelScores:
     """Return all scores of an RGB picture."""
-    image = first_reduced(image)
+    image = reduce_to_short_side(image)
     grey = image.convert("L")
-    small = at_one_scale(grey)
+    small = resize_to_common_scale(grey)
     return PixelScores(clarity(np.asarray(small)), entropy(grey), luminance(image), perceptual_hash(small))
 
 
-def first_reduced(image: Image.Image) -> Image.Image:
+def reduce_to_short_side(image: Image.Image) -> Image.Image:
     """Return a picture reduced by the largest whole factor that leaves SHORT_SIDE_PX on its short side.
 
     Many times faster than a resize that weighs every pixel, and here as good.
@@ -51,7 +51,7 @@ def first_reduced(image: Image.Image) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def at_one_scale(grey: Image.Image) -> Image.Image:
+def resize_to_common_scale(grey: Image.Image) -> Image.Image:
     """Return a picture with a short side of SHORT_SIDE_PX at most; smaller ones stay as they are."""
     scale = SHORT_SIDE_PX / min(grey.size)
     if scale >= 1:
@@ -105,13 +105,13 @@ def perceptual_hash(image: Image.Image) -> int:
     """Return 64 bits: which low frequencies of the picture's cosine transform lie above their median."""
     side = (HASH_INPUT_PX, HASH_INPUT_PX)
     grey = np.asarray(image.convert("L").resize(side, Image.Resampling.BOX), dtype=np.float64)
-    low = _cosines() @ grey @ _cosines().T                                  # (8, 8)
+    low = _dct_matrix() @ grey @ _dct_matrix().T                                  # (8, 8)
     above = low.ravel() > np.median(low.ravel()[1:])  # the first entry is the mean shade, far from all others
     return int(np.packbits(above).view(">u8")[0])
 
 
 @functools.cache
-def _cosines() -> NDArray[np.float64]:
+def _dct_matrix() -> NDArray[np.float64]:
     """Return the lowest rows of the cosine transform, (8, 32)."""
     frequency, place = np.ogrid[:HASH_SIDE, :HASH_INPUT_PX]
     return np.cos(np.pi * frequency * (2 * place + 1) / (2 * HASH_INPUT_PX))

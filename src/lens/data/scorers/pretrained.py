@@ -13,16 +13,16 @@ from PIL import Image
 from pydantic import Field
 
 from lens.data.io.webdataset import checksum
-from lens.data.scorers.base import ScorerSettings, package_versions, version_of
+from lens.data.scorers.base import ScorerSettings, package_versions, version_hash
 from lens.errors import CheckpointError, SettingError
 
 if TYPE_CHECKING:
     import torch
 
-READ = ("*.json", "*.safetensors")
+READ_PATTERNS = ("*.json", "*.safetensors")
 
 
-class PublishedSettings(ScorerSettings):
+class PretrainedSettings(ScorerSettings):
     model: str
     """A folder of published weights, or the name of a model on the hub; that one is fetched once."""
     revision: str | None = None
@@ -33,20 +33,20 @@ class PublishedSettings(ScorerSettings):
     """Pictures that the model sees at once; what comes out does not depend on it."""
 
 
-class PublishedScorer:
+class PretrainedScorer:
     """What scorers from published weights share: their files, their version, pictures batch by batch."""
 
     VERSION: ClassVar[str]
     """Of the way from the model's output to the score."""
 
-    def __init__(self, settings: PublishedSettings):
+    def __init__(self, settings: PretrainedSettings):
         self.settings = settings
         self.name = settings.kind
         self.columns = settings.columns
-        self.folder = folder_of(settings)
-        self.version = published_version(settings, self.folder, self.VERSION, *self.facts())
+        self.folder = resolve_model_folder(settings)
+        self.version = pretrained_version(settings, self.folder, self.VERSION, *self.version_inputs())
 
-    def facts(self) -> tuple[Any, ...]:
+    def version_inputs(self) -> tuple[Any, ...]:
         """Return what else the numbers depend on."""
         return ()
 
@@ -58,15 +58,17 @@ class PublishedScorer:
         import torch
 
         with torch.inference_mode():
-            inputs = batches(images, self._processor, self.settings, device_of(self.settings))
+            inputs = preprocessed_batches(
+                images, self._processor, self.settings, scorer_device(self.settings)
+            )
             return [row for batch in inputs for row in self.rows(batch)]
 
     @functools.cached_property
     def _processor(self) -> Any:
-        return processor_of(self.folder)
+        return load_image_processor(self.folder)
 
 
-def folder_of(settings: PublishedSettings) -> Path:
+def resolve_model_folder(settings: PretrainedSettings) -> Path:
     """Return the folder of a model's files; fetch them first where `model` is a name on the hub.
 
     Raises: SettingError where there is neither; CheckpointError for a folder without safetensors.
@@ -75,9 +77,12 @@ def folder_of(settings: PublishedSettings) -> Path:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        asked: dict[str, Any] = {"revision": settings.revision, "allow_patterns": list(READ)}
+        download_options: dict[str, Any] = {
+            "revision": settings.revision,
+            "allow_patterns": list(READ_PATTERNS),
+        }
         try:
-            folder = Path(snapshot_download(settings.model, **asked))
+            folder = Path(snapshot_download(settings.model, **download_options))
         except (OSError, ValueError) as error:
             needs = "a folder of published weights, or a model on the hub that can be reached"
             fix = f"({_first_line(error)})"
@@ -89,18 +94,18 @@ def folder_of(settings: PublishedSettings) -> Path:
 
 
 @functools.cache
-def contents_of(folder: Path) -> dict[str, str]:
+def file_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a checkpoint that is read, by its name."""
-    return {path.name: checksum(path) for pattern in READ for path in sorted(folder.glob(pattern))}
+    return {path.name: checksum(path) for pattern in READ_PATTERNS for path in sorted(folder.glob(pattern))}
 
 
-def published_version(settings: PublishedSettings, folder: Path, *facts: Any) -> str:
+def pretrained_version(settings: PretrainedSettings, folder: Path, *facts: Any) -> str:
     """Return a version made of weights, packages and whatever else the numbers depend on."""
     packages = package_versions(settings.kind, "torch", "transformers", "pillow")
-    return version_of(contents_of(folder), packages, *facts)
+    return version_hash(file_checksums(folder), packages, *facts)
 
 
-def config_of(folder: Path) -> Any:
+def load_hf_config(folder: Path) -> Any:
     """Return a checkpoint's config."""
     from transformers import AutoConfig
 
@@ -110,7 +115,7 @@ def config_of(folder: Path) -> Any:
         raise CheckpointError(f"{folder} has no config that can be read ({_first_line(error)}).") from error
 
 
-def load_strictly(kind: Any, folder: Path, ignored: Sequence[str] = ()) -> Any:
+def load_pretrained_strict(kind: Any, folder: Path, ignored: Sequence[str] = ()) -> Any:
     """Return a transformers model of a checkpoint, in float32.
 
     Weights whose names begin with an ignored prefix may be left over.
@@ -138,7 +143,7 @@ def check_weights(folder: Path, missing: Iterable[str], left_over: Iterable[str]
             raise CheckpointError(f"{folder} is no checkpoint of this model: it {what} {shown}.")
 
 
-def weights_of(folder: Path) -> "dict[str, torch.Tensor]":
+def load_safetensors(folder: Path) -> "dict[str, torch.Tensor]":
     """Return all tensors of a folder's safetensors files, in float32."""
     from safetensors.torch import load_file
 
@@ -146,7 +151,7 @@ def weights_of(folder: Path) -> "dict[str, torch.Tensor]":
     return {name: tensor.float() for file in files for name, tensor in load_file(file).items()}
 
 
-def device_of(settings: PublishedSettings) -> "torch.device":
+def scorer_device(settings: PretrainedSettings) -> "torch.device":
     """Return the device to run on."""
     import torch
 
@@ -159,7 +164,7 @@ def device_of(settings: PublishedSettings) -> "torch.device":
         raise SettingError(f"{settings.kind}.device", settings.device, needs, "Say auto or cpu.") from error
 
 
-def processor_of(folder: Path) -> Any:
+def load_image_processor(folder: Path) -> Any:
     """Return the checkpoint's own way to make pictures ready, the one that works on PIL pictures.
 
     The other one, of torchvision, resizes differently: numbers would depend on what else is installed.
@@ -173,8 +178,8 @@ def processor_of(folder: Path) -> Any:
         raise CheckpointError(message) from error
 
 
-def batches(
-    images: Sequence[Image.Image], processor: Any, settings: PublishedSettings, device: "torch.device"
+def preprocessed_batches(
+    images: Sequence[Image.Image], processor: Any, settings: PretrainedSettings, device: "torch.device"
 ) -> "Iterator[Mapping[str, torch.Tensor]]":
     """Yield what the model takes, for so many pictures at once as the settings say."""
     for start in range(0, len(images), settings.batch_size):

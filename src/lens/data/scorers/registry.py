@@ -10,7 +10,7 @@ from lens.data.scorers.clip import EmbeddingSettings
 from lens.data.scorers.nudenet import NudeNetSettings
 from lens.data.scorers.ocr import OcrSettings
 
-AnyScorer = Annotated[
+AnyScorerSettings = Annotated[
     NudeNetSettings | OcrSettings | AestheticsSettings | NsfwSettings | WatermarkSettings | EmbeddingSettings,
     Field(discriminator="kind"),
 ]

@@ -39,24 +39,24 @@ ADDRESS = re.compile(r"\bwww ?\.|[a-z0-9-]{2,}\.(?:com|net|org|co\.[a-z]{2})\b|h
 STAMPS = {"preview", "sample", "watermark", "proof", "donotcopy", "donotuse", "samplephoto"}
 """What a picture says that is not yet paid for; the whole line must say it."""
 
-THIN = 0.07
+MAX_CREDIT_THICKNESS = 0.07
 """Height of a credit line at most, as a share of the picture's short side."""
-BORDER = 0.12
+BORDER_SHARE = 0.12
 """A credit line lies within this share of the picture's height or width from an edge."""
-FEW_OTHER_LINES = 2
+MAX_OTHER_LINES = 2
 """With more lines beside it, an address or a stamp is one part of a design."""
-TILES = 4
+MIN_TILES = 4
 """A word that is seen so often, over this share of both sides, and that is so much of all words, is tiled."""
-TILES_SPAN = 0.4
-TILES_SHARE = 1 / 3
-SHORTEST_TILE = 4
-CANDIDATES = 8
+MIN_TILES_SPAN = 0.4
+MIN_TILES_SHARE = 1 / 3
+MIN_TILE_CHARS = 4
+MAX_TILE_CANDIDATES = 8
 """Words that are looked at, the most frequent first: comparing all with all takes seconds on a full page."""
-SAME_WORD = 0.75
+MIN_WORD_SIMILARITY = 0.75
 """Similarity from which two readings are of one word: faint text is read with errors."""
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     text: str
     left: float
     top: float
@@ -67,7 +67,7 @@ class Line(NamedTuple):
     """Height of the letters as a share of the picture's short side, whatever way the line runs."""
 
     @classmethod
-    def of(cls, text: str, corners: NDArray[np.floating], aspect: float) -> "Line":
+    def of(cls, text: str, corners: NDArray[np.floating], aspect: float) -> "TextLine":
         """Return a line from its box, corners in shares of width and height; `aspect` is width / height.
 
         Shapes: corners (4, 2), x first, around the box from where the text begins.
@@ -82,10 +82,15 @@ class Line(NamedTuple):
     @property
     def is_at_a_border(self) -> bool:
         """Whether the whole line lies near one edge."""
-        return self.bottom < BORDER or self.top > 1 - BORDER or self.right < BORDER or self.left > 1 - BORDER
+        return (
+            self.bottom < BORDER_SHARE
+            or self.top > 1 - BORDER_SHARE
+            or self.right < BORDER_SHARE
+            or self.left > 1 - BORDER_SHARE
+        )
 
 
-def watermark_score(lines: Sequence[Line]) -> float:
+def watermark_score(lines: Sequence[TextLine]) -> float:
     """Return how sure it is that text was laid over the picture to claim it.
 
     1.0 an agency's name, or one text tiled over the picture; 0.8 words that claim the picture, in a thin line
@@ -94,40 +99,46 @@ def watermark_score(lines: Sequence[Line]) -> float:
     """
     if not lines:
         return 0.0
-    return SURE if is_tiled(lines) else max(_score(line, len(lines) - 1) for line in lines)
+    return SURE if is_tiled(lines) else max(_line_score(line, len(lines) - 1) for line in lines)
 
 
-def _score(line: Line, num_others: int) -> float:
+def _line_score(line: TextLine, num_others: int) -> float:
     text = line.text.lower()
-    if AGENCY.search(_letters(text)) or SHORT_AGENCY.search(text):
+    if AGENCY.search(_alphanumerics(text)) or SHORT_AGENCY.search(text):
         return SURE
-    is_credit_line, is_alone = line.thickness <= THIN and line.is_at_a_border, num_others <= FEW_OTHER_LINES
+    is_credit_line, is_alone = (
+        line.thickness <= MAX_CREDIT_THICKNESS and line.is_at_a_border,
+        num_others <= MAX_OTHER_LINES,
+    )
     if CLAIM.search(text):
         return CREDIT if is_credit_line or is_alone else DOUBTFUL
     if ADDRESS.search(text):
         return CREDIT if is_credit_line and is_alone else DOUBTFUL
-    if _letters(text) in STAMPS and is_alone:
+    if _alphanumerics(text) in STAMPS and is_alone:
         return STAMP
     return ORDINARY
 
 
-def is_tiled(lines: Sequence[Line]) -> bool:
+def is_tiled(lines: Sequence[TextLine]) -> bool:
     """Return whether one word is repeated over much of the picture and is much of what there is to read."""
-    places = [place for line in lines for place in _words(line)]
-    often = Counter(word for word, _, _ in places).most_common(CANDIDATES)
+    places = [place for line in lines for place in _word_positions(line)]
+    often = Counter(word for word, _, _ in places).most_common(MAX_TILE_CANDIDATES)
     for word, _ in often:
-        alike = np.array([(x, y) for other, x, y in places if _is_same(word, other)])   # (places, 2)
-        if len(alike) >= max(TILES, TILES_SHARE * len(places)) and np.ptp(alike, axis=0).min() >= TILES_SPAN:
+        alike = np.array([(x, y) for other, x, y in places if _is_same(word, other)])  # (places, 2)
+        if (
+            len(alike) >= max(MIN_TILES, MIN_TILES_SHARE * len(places))
+            and np.ptp(alike, axis=0).min() >= MIN_TILES_SPAN
+        ):
             return True
     return False
 
 
-def _words(line: Line) -> list[tuple[str, float, float]]:
+def _word_positions(line: TextLine) -> list[tuple[str, float, float]]:
     """Return the words of a line that are long enough for a tile, each with the place of its middle."""
     found = []
     for match in re.finditer(r"\S+", line.text.lower()):
-        word = _letters(match.group())
-        if len(word) >= SHORTEST_TILE and not word.isdigit():
+        word = _alphanumerics(match.group())
+        if len(word) >= MIN_TILE_CHARS and not word.isdigit():
             share = (match.start() + match.end()) / 2 / len(line.text)
             x = line.left + (line.right - line.left) * share
             found.append((word, x, (line.top + line.bottom) / 2))
@@ -135,8 +146,8 @@ def _words(line: Line) -> list[tuple[str, float, float]]:
 
 
 def _is_same(word: str, other: str) -> bool:
-    return word == other or difflib.SequenceMatcher(None, word, other).ratio() >= SAME_WORD
+    return word == other or difflib.SequenceMatcher(None, word, other).ratio() >= MIN_WORD_SIMILARITY
 
 
-def _letters(text: str) -> str:
+def _alphanumerics(text: str) -> str:
     return "".join(letter for letter in text if letter.isalnum())

@@ -18,20 +18,20 @@ from lens.config import Settings
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.data.io.entry import UNKNOWN_SIZE, Entry, SourceError
 from lens.data.sources import image_folder
-from lens.data.sources.image_folder import FolderSource
-from lens.data.text_rendering.captions import caption
-from lens.data.text_rendering.corpus import Script, Texts, texts_for
-from lens.data.text_rendering.fonts import faces_below
-from lens.data.text_rendering.renderer import Scene, drawn, some_scene
+from lens.data.sources.image_folder import ImageFolderSource
+from lens.data.text_rendering.captions import scene_caption
+from lens.data.text_rendering.corpus import Script, TextCorpus, load_corpus
+from lens.data.text_rendering.fonts import load_faces
+from lens.data.text_rendering.renderer import TextScene, render_text_scene, sample_scene
 from lens.errors import SettingError
 
-PREFIX = "text:"
-TRIES = 50
+ADDRESS_PREFIX = "text:"
+MAX_SCENE_ATTEMPTS = 50
 SCENE, WORDS, PIXELS = range(3)
 """What a picture's random draws are for; each has a stream of its own."""
 
 
-class TextSource(Settings):
+class SyntheticTextSource(Settings):
     kind: Literal["text"] = "text"
     fonts: Path
     """Folder of .ttf, .otf and .ttc files, at any depth."""
@@ -67,54 +67,54 @@ class TextSource(Settings):
         return tuple(buckets_for(base)[ratio] for base in self.bases for ratio in self.ratios)
 
 
-class _Material(NamedTuple):
-    texts: Texts
-    pictures: tuple[Entry, ...]
+class _Assets(NamedTuple):
+    texts: TextCorpus
+    background_images: tuple[Entry, ...]
 
 
-def entries(source: TextSource) -> Iterator[Entry]:
+def synthetic_text_entries(source: SyntheticTextSource) -> Iterator[Entry]:
     """Yield an entry a picture, in the order of their indices; nothing is drawn.
 
     Raises: SettingError and SourceError for fonts, texts or backgrounds that cannot be used.
     """
     for index in range(source.count):
-        address = f"{PREFIX}{index:06d}"
-        words = caption(scene(source, index), _generator(source, index, WORDS))
+        address = f"{ADDRESS_PREFIX}{index:06d}"
+        words = scene_caption(scene_at(source, index), _generator(source, index, WORDS))
         yield Entry(address, address, 0, UNKNOWN_SIZE, words, source.licence)
 
 
 def is_rendered(path: str) -> bool:
     """Return whether an entry's path is the address of a picture that is drawn on demand."""
-    return path.startswith(PREFIX)
+    return path.startswith(ADDRESS_PREFIX)
 
 
-def index_of(path: str) -> int:
+def index_from_path(path: str) -> int:
     """Return the index that an entry's path stands for."""
-    return int(path.removeprefix(PREFIX))
+    return int(path.removeprefix(ADDRESS_PREFIX))
 
 
-def render(source: TextSource, index: int) -> bytes:
+def render_png(source: SyntheticTextSource, index: int) -> bytes:
     """Return the PNG of one picture."""
     content = io.BytesIO()
-    picture(source, index).save(content, format="PNG")
+    render_image(source, index).save(content, format="PNG")
     return content.getvalue()
 
 
-def picture(source: TextSource, index: int) -> Image:
+def render_image(source: SyntheticTextSource, index: int) -> Image:
     """Return the pixels of one picture."""
-    return drawn(scene(source, index), _generator(source, index, PIXELS))
+    return render_text_scene(scene_at(source, index), _generator(source, index, PIXELS))
 
 
-def scene(source: TextSource, index: int) -> Scene:
+def scene_at(source: SyntheticTextSource, index: int) -> TextScene:
     """Return all facts of one picture.
 
     Raises: SettingError where no text fits into it; SettingError and SourceError for its material.
     """
-    material = _material(source.fonts, source.texts, source.scripts, source.backgrounds)
+    assets = _load_assets(source.fonts, source.texts, source.scripts, source.backgrounds)
     rng = _generator(source, index, SCENE)
     size = source.sizes[rng.integers(len(source.sizes))]
-    for _ in range(TRIES):
-        found = some_scene(material.texts, material.pictures, size, source.min_text_px, rng)
+    for _ in range(MAX_SCENE_ATTEMPTS):
+        found = sample_scene(assets.texts, assets.background_images, size, source.min_text_px, rng)
         if found is not None:
             return found
     needs = f"letters so small that a text fits in a picture of {size[1]}x{size[0]}"
@@ -123,23 +123,23 @@ def scene(source: TextSource, index: int) -> Scene:
 
 
 @lru_cache(maxsize=4)
-def _material(
+def _load_assets(
     fonts: Path, texts: Path | None, scripts: tuple[Script, ...] | None, backgrounds: Path | None
-) -> _Material:
+) -> _Assets:
     """Return fonts, texts and pictures; read once a process, so what comes to a folder later is not seen."""
     if not fonts.is_dir():
         fix = "scripts/fetch_pictures.py fetches some."
         raise SettingError("source.fonts", str(fonts), "a folder with fonts in it", fix)
-    found = texts_for(faces_below(fonts), texts, scripts)
+    found = load_corpus(load_faces(fonts), texts, scripts)
     if backgrounds is None:
-        return _Material(found, ())
-    pictures = tuple(image_folder.entries(FolderSource(path=backgrounds)))
-    if not pictures:
-        known = ", ".join(image_folder.EXTENSIONS)
+        return _Assets(found, ())
+    background_images = tuple(image_folder.image_folder_entries(ImageFolderSource(path=backgrounds)))
+    if not background_images:
+        known = ", ".join(image_folder.IMAGE_EXTENSIONS)
         where = str(backgrounds)
         raise SourceError(f"source.backgrounds is {where!r}, which holds no picture. Known: {known}.")
-    return _Material(found, pictures)
+    return _Assets(found, background_images)
 
 
-def _generator(source: TextSource, index: int, purpose: int) -> np.random.Generator:
+def _generator(source: SyntheticTextSource, index: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng([source.seed, index, purpose])

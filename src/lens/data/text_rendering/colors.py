@@ -32,33 +32,33 @@ class Colour(NamedTuple):
     rgb: Rgb
 
 
-def varied(name: str, rng: np.random.Generator) -> Colour:
+def jitter_colour(name: str, rng: np.random.Generator) -> Colour:
     """Return a named colour with each channel moved a little."""
     moved = np.clip(np.array(COLOURS[name]) + rng.integers(-JITTER, JITTER + 1, 3), 0, 255)
     return Colour(name, (int(moved[0]), int(moved[1]), int(moved[2])))
 
 
-def some_colour(rng: np.random.Generator, besides: Sequence[str] = ()) -> Colour:
+def sample_colour(rng: np.random.Generator, excluded_names: Sequence[str] = ()) -> Colour:
     """Return any colour but those named."""
-    return varied(str(rng.choice([name for name in COLOURS if name not in besides])), rng)
+    return jitter_colour(str(rng.choice([name for name in COLOURS if name not in excluded_names])), rng)
 
 
-def legible_on(shades: Sequence[Rgb], rng: np.random.Generator) -> Colour | None:
+def sample_legible_colour(shades: Sequence[Rgb], rng: np.random.Generator) -> Colour | None:
     """Return a colour whose contrast with each shade is enough for letters; None where no colour's is."""
     for name in rng.permutation(list(COLOURS)):
-        colour = varied(str(name), rng)
-        if min(contrast(colour.rgb, shade) for shade in shades) >= MIN_CONTRAST:
+        colour = jitter_colour(str(name), rng)
+        if min(contrast_ratio(colour.rgb, shade) for shade in shades) >= MIN_CONTRAST:
             return colour
     return None
 
 
-def contrast(one: Rgb, other: Rgb) -> float:
+def contrast_ratio(one: Rgb, other: Rgb) -> float:
     """Return the contrast ratio of two colours, from 1 (the same luminance) to 21 (black and white)."""
-    low, high = sorted((luminance(one), luminance(other)))
+    low, high = sorted((relative_luminance(one), relative_luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(rgb: Rgb) -> float:
+def relative_luminance(rgb: Rgb) -> float:
     """Return the relative luminance of an sRGB colour, from 0 to 1."""
     levels = [level / 255 for level in rgb]
     linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]

@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from lens.data.io.entry import SourceError
-from lens.data.text_rendering.fonts import Face, can_shape
+from lens.data.text_rendering.fonts import FontFace, can_shape
 from lens.errors import SettingError
 
 Script = Literal["latin", "cyrillic", "greek", "han", "kana", "hangul", "arabic", "devanagari"]
 SCRIPTS: tuple[Script, ...] = get_args(Script)
-SHAPED: tuple[Script, ...] = ("arabic", "devanagari")
+COMPLEX_SCRIPTS: tuple[Script, ...] = ("arabic", "devanagari")
 """Letters join or change places: without a shaping engine they would be drawn wrong."""
 UNICODE_NAMES = {
     "latin": ("LATIN",), "cyrillic": ("CYRILLIC",), "greek": ("GREEK",), "han": ("CJK",),
@@ -27,45 +27,45 @@ UNICODE_NAMES = {
     "devanagari": ("DEVANAGARI",),
 }  # fmt: skip
 """First words of the names of each script's characters in the Unicode database."""
-BUILT_IN = Path(__file__).with_name("corpus.json")
+BUILT_IN_PATH = Path(__file__).with_name("corpus.json")
 WORD_COUNTS = (1, 1, 2, 2, 3)
 PHRASE_SHARE = 0.5
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA")
-BOUND = (" SMALL ", "SOUND MARK")
+UNSPACED_NAMES = ("CJK", "HIRAGANA", "KATAKANA")
+NO_BREAK_BEFORE = (" SMALL ", "SOUND MARK")
 
 
-class Texts(NamedTuple):
+class TextCorpus(NamedTuple):
     """What pictures draw their texts from."""
 
     lines: tuple[str, ...]
     """Of the user's file; none where the built-in words are used."""
     scripts: tuple[Script, ...]
     """Of the built-in words, those that some font covers."""
-    families: tuple[tuple[Face, ...], ...]
+    families: tuple[tuple[FontFace, ...], ...]
 
-    def draw(self, rng: np.random.Generator, script: str | None = None) -> tuple[str, Face]:
+    def sample(self, rng: np.random.Generator, script: str | None = None) -> tuple[str, FontFace]:
         """Return a text and a face that covers it; of the built-in ones in the script, if given."""
         while True:  # ends: every script and line here has a face
-            text = self._some_text(rng, script)
+            text = self._sample_text(rng, script)
             if face := self._face_for(text, rng):
                 return text, face
 
-    def _some_text(self, rng: np.random.Generator, script: str | None) -> str:
+    def _sample_text(self, rng: np.random.Generator, script: str | None) -> str:
         if self.lines:
             return self.lines[rng.integers(len(self.lines))]
-        return some_text(script or str(rng.choice(self.scripts)), rng)
+        return sample_text(script or str(rng.choice(self.scripts)), rng)
 
-    def _face_for(self, text: str, rng: np.random.Generator) -> Face | None:
+    def _face_for(self, text: str, rng: np.random.Generator) -> FontFace | None:
         # Families are equally likely, however many faces they have.
         able = [[face for face in family if face.covers(text)] for family in self.families]
         for number in rng.permutation(len(able)):
-            shown = [face for face in able[number] if face.shows(text)]
+            shown = [face for face in able[number] if face.renders(text)]
             if shown:
                 return shown[rng.integers(len(shown))]
         return None
 
 
-def texts_for(faces: Sequence[Face], path: Path | None, scripts: Sequence[Script] | None) -> Texts:
+def load_corpus(faces: Sequence[FontFace], path: Path | None, scripts: Sequence[Script] | None) -> TextCorpus:
     """Return the texts that the faces can show: lines of the file, or built-in ones in the scripts.
 
     Without a shaping engine, texts that need one are left out, and asking for such a script is an error.
@@ -75,34 +75,34 @@ def texts_for(faces: Sequence[Face], path: Path | None, scripts: Sequence[Script
     names = sorted({face.family for face in faces})
     families = tuple(tuple(face for face in faces if face.family == name) for name in names)
     if path is not None:
-        lines = tuple(line for line in _lines(path) if can_shape() or not needs_shaping(line))
-        covered = tuple(line for line in lines if any(face.shows(line) for face in faces))
-        return Texts(_some(covered, f"of {str(path)!r}"), (), families)
+        lines = tuple(line for line in _read_lines(path) if can_shape() or not needs_shaping(line))
+        covered = tuple(line for line in lines if any(face.renders(line) for face in faces))
+        return TextCorpus(_require_any(covered, f"of {str(path)!r}"), (), families)
     for script in scripts or ():
-        if script in SHAPED and not can_shape():
+        if script in COMPLEX_SCRIPTS and not can_shape():
             fix = "Install a Pillow with Raqm and FriBidi, or leave the script out."
             raise SettingError("source.scripts", script, "a layout engine that joins letters", fix)
-    wanted = scripts or tuple(one for one in SCRIPTS if can_shape() or one not in SHAPED)
-    able = tuple(script for script in wanted if _is_covered(script, faces))
+    requested_scripts = scripts or tuple(one for one in SCRIPTS if can_shape() or one not in COMPLEX_SCRIPTS)
+    able = tuple(script for script in requested_scripts if _is_covered(script, faces))
     missing = [script for script in scripts or () if script not in able]
     if missing:
         fix = "Add a font that has them, or leave the script out."
         raise SettingError("source.scripts", missing[0], "a font with its glyphs in source.fonts", fix)
-    return Texts((), _some(able, f"in {', '.join(wanted)}"), families)
+    return TextCorpus((), _require_any(able, f"in {', '.join(requested_scripts)}"), families)
 
 
-def some_text(script: str, rng: np.random.Generator) -> str:
+def sample_text(script: str, rng: np.random.Generator) -> str:
     """Return a built-in phrase, or a few words side by side."""
-    known = built_in()[script]
+    known = built_in_texts()[script]
     if rng.random() < PHRASE_SHARE:
         return str(rng.choice(known["phrases"]))
     return " ".join(rng.choice(known["words"], size=rng.choice(WORD_COUNTS), replace=False))
 
 
 @cache
-def built_in() -> dict[str, dict[str, list[str]]]:
+def built_in_texts() -> dict[str, dict[str, list[str]]]:
     """Return the built-in phrases and words by script."""
-    return json.loads(BUILT_IN.read_text(encoding="utf-8"))
+    return json.loads(BUILT_IN_PATH.read_text(encoding="utf-8"))
 
 
 def script_of(text: str) -> str:
@@ -123,9 +123,9 @@ def needs_shaping(text: str) -> bool:
     return any(direction in ("R", "AL") or category in ("Mn", "Mc") for direction, category in rules)
 
 
-def broken(text: str, num_lines: int) -> tuple[str, ...] | None:
+def wrap_text(text: str, num_lines: int) -> tuple[str, ...] | None:
     """Return a text in lines of about one length; None where it has too few places to break."""
-    places = _breaks(text)
+    places = _break_positions(text)
     if len(places) < num_lines - 1:
         return None
     chosen: list[int] = []
@@ -141,31 +141,33 @@ def broken(text: str, num_lines: int) -> tuple[str, ...] | None:
     return tuple(text[start:end].strip() for start, end in pairwise(ends))
 
 
-def _breaks(text: str) -> list[int]:
+def _break_positions(text: str) -> list[int]:
     """Return the places where a line may end: after blanks, and between letters of unspaced scripts."""
     found = []
     for place in range(1, len(text)):
         before, after = text[place - 1], text[place]
-        if before.isspace() or (_is_unspaced(before) and _is_unspaced(after) and not _is_bound(after)):
+        if before.isspace() or (
+            _is_unspaced(before) and _is_unspaced(after) and not _forbids_break_before(after)
+        ):
             found.append(place)
     return found
 
 
 def _is_unspaced(character: str) -> bool:
-    return character.isalpha() and unicodedata.name(character, "").startswith(UNSPACED)
+    return character.isalpha() and unicodedata.name(character, "").startswith(UNSPACED_NAMES)
 
 
-def _is_bound(character: str) -> bool:
+def _forbids_break_before(character: str) -> bool:
     """Return whether a letter opens no line: small kana, and the mark of a long vowel."""
-    return any(part in unicodedata.name(character, "") for part in BOUND)
+    return any(part in unicodedata.name(character, "") for part in NO_BREAK_BEFORE)
 
 
-def _is_covered(script: str, faces: Sequence[Face]) -> bool:
-    known = built_in()[script]
-    return any(face.shows(text) for face in faces for text in known["phrases"] + known["words"])
+def _is_covered(script: str, faces: Sequence[FontFace]) -> bool:
+    known = built_in_texts()[script]
+    return any(face.renders(text) for face in faces for text in known["phrases"] + known["words"])
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -179,7 +181,7 @@ def _lines(path: Path) -> list[str]:
     return found
 
 
-def _some(found: tuple, which: str) -> tuple:
+def _require_any(found: tuple, which: str) -> tuple:
     if not found:
         fix = "Add a font that has them to source.fonts, or write other texts."
         raise SourceError(f"No font has the glyphs of any text {which}. {fix}")

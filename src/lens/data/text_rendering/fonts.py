@@ -17,22 +17,22 @@ from PIL import ImageFont, features
 
 from lens.data.io.entry import SourceError
 
-EXTENSIONS = (".ttf", ".otf", ".ttc")
+FONT_EXTENSIONS = (".ttf", ".otf", ".ttc")
 UNICODE_TABLES = ((3, 10), (0, 6), (0, 4), (3, 1), (0, 3), (0, 2), (0, 1), (0, 0))
 """Platform and encoding of cmap tables that speak Unicode, the widest first."""
 SAMPLE_PX = 32
-MIN_INK = 200
+MIN_INK_LEVEL = 200
 """Level of 255 that a quarter of a sample's inked pixels reach; hairline faces do not, light ones do."""
-MISSING = "\uffff"
+MISSING_CHARACTER = "\uffff"
 """No character, in no font."""
 WEIGHTS = {
     "bold": "bold", "black": "heavy", "heavy": "heavy", "thin": "thin", "hairline": "thin", "light": "thin",
 }  # fmt: skip
 SLANTS = {"italic": "italic", "oblique": "slanted", "slanted": "slanted"}
-CLASSES = {"mono": "monospaced", "coding": "monospaced", "sans": "sans-serif", "serif": "serif"}
+FACE_CLASSES = {"mono": "monospaced", "coding": "monospaced", "sans": "sans-serif", "serif": "serif"}
 
 
-class Face(NamedTuple):
+class FontFace(NamedTuple):
     """One face of a font file."""
 
     path: Path
@@ -47,16 +47,16 @@ class Face(NamedTuple):
         """Return whether the face claims a glyph for every character; blanks need none."""
         return all(ord(character) in self.characters for character in text if not character.isspace())
 
-    def shows(self, text: str) -> bool:
+    def renders(self, text: str) -> bool:
         """Return whether every character has a glyph, and none is blank or the box for what is missing."""
-        drawn = (character for character in text if not character.isspace())
-        return self.covers(text) and all(_is_drawn(self.path, self.index, one) for one in drawn)
+        visible = (character for character in text if not character.isspace())
+        return self.covers(text) and all(_has_glyph(self.path, self.index, one) for one in visible)
 
     @property
     def style_words(self) -> tuple[str, ...]:
         """Return what the face's name says in plain words: weight, slant, class; not all of them do."""
         name = f"{self.family} {self.style}".lower()
-        found = (_first_in(name, words) for words in (WEIGHTS, SLANTS, CLASSES))
+        found = (_first_match(name, words) for words in (WEIGHTS, SLANTS, FACE_CLASSES))
         return tuple(word for word in found if word)
 
 
@@ -65,67 +65,67 @@ def can_shape() -> bool:
     return bool(features.check("raqm"))
 
 
-def faces_below(folder: Path) -> tuple[Face, ...]:
+def load_faces(folder: Path) -> tuple[FontFace, ...]:
     """Return the faces of all fonts at any depth, in the order of their paths' bytes.
 
     Damaged files are left out, and so are faces without a Unicode table or with lines too fine to read.
     Raises: SourceError where no usable font is left.
     """
     paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
-    fonts = sorted((path for path in paths if path.suffix.lower() in EXTENSIONS), key=os.fsencode)
-    faces = tuple(face for path in fonts for face in _faces_of(path))
+    fonts = sorted((path for path in paths if path.suffix.lower() in FONT_EXTENSIONS), key=os.fsencode)
+    faces = tuple(face for path in fonts for face in _read_faces(path))
     if not faces:
-        known = ", ".join(EXTENSIONS)
+        known = ", ".join(FONT_EXTENSIONS)
         fix = f"Name a folder with fonts in it ({known}); scripts/fetch_pictures.py fetches some."
         raise SourceError(f"source.fonts is {str(folder)!r}, which holds no usable font. {fix}")
     return faces
 
 
 @lru_cache(maxsize=512)
-def opened(path: Path, index: int, size_px: int) -> ImageFont.FreeTypeFont:
+def load_font(path: Path, index: int, size_px: int) -> ImageFont.FreeTypeFont:
     """Return a face at a size, laid out by the best engine that is here."""
     engine = ImageFont.Layout.RAQM if can_shape() else ImageFont.Layout.BASIC
     return ImageFont.truetype(str(path), size_px, index=index, layout_engine=engine)
 
 
 @lru_cache(maxsize=65536)
-def _is_drawn(path: Path, index: int, character: str) -> bool:
-    levels = _levels(path, index, character)
-    return bool(levels.any()) and not np.array_equal(levels, _levels(path, index, MISSING))
+def _has_glyph(path: Path, index: int, character: str) -> bool:
+    levels = _rasterize(path, index, character)
+    return bool(levels.any()) and not np.array_equal(levels, _rasterize(path, index, MISSING_CHARACTER))
 
 
-def _is_fine_lined(path: Path, index: int, characters: frozenset[int]) -> bool:
+def _is_hairline(path: Path, index: int, characters: frozenset[int]) -> bool:
     letters = [chr(code) for code in sorted(characters) if chr(code).isalpha()] or [chr(min(characters))]
     sample = "".join(letters[:: max(1, len(letters) // 8)][:8])
-    levels = _levels(path, index, sample)
+    levels = _rasterize(path, index, sample)
     inked = levels[levels > 0]
-    return not len(inked) or bool(np.percentile(inked, 75) < MIN_INK)
+    return not len(inked) or bool(np.percentile(inked, 75) < MIN_INK_LEVEL)
 
 
-def _levels(path: Path, index: int, text: str) -> NDArray[np.int64]:
+def _rasterize(path: Path, index: int, text: str) -> NDArray[np.int64]:
     """Return the pixels of a sample, row by row, from 0 to 255."""
-    return np.array(opened(path, index, SAMPLE_PX).getmask(text), dtype=np.int64)
+    return np.array(load_font(path, index, SAMPLE_PX).getmask(text), dtype=np.int64)
 
 
-def _first_in(name: str, words: dict[str, str]) -> str:
+def _first_match(name: str, words: dict[str, str]) -> str:
     return next((plain for word, plain in words.items() if word in name), "")
 
 
-def _faces_of(path: Path) -> list[Face]:
+def _read_faces(path: Path) -> list[FontFace]:
     faces = []
     try:
         content = path.read_bytes()
-        for index, start in enumerate(_starts(content)):
-            characters = _characters(content, start)
+        for index, start in enumerate(_face_offsets(content)):
+            characters = _read_characters(content, start)
             family, style = ImageFont.truetype(str(path), 16, index=index).getname()
-            if characters and not _is_fine_lined(path, index, characters):
-                faces.append(Face(path, index, family or path.stem, style or "", characters))
+            if characters and not _is_hairline(path, index, characters):
+                faces.append(FontFace(path, index, family or path.stem, style or "", characters))
     except (OSError, struct.error, ValueError):
         return faces
     return faces
 
 
-def _starts(content: bytes) -> tuple[int, ...]:
+def _face_offsets(content: bytes) -> tuple[int, ...]:
     """Return where the table directory of each face begins."""
     if content[:4] != b"ttcf":
         return (0,)
@@ -133,7 +133,7 @@ def _starts(content: bytes) -> tuple[int, ...]:
     return struct.unpack_from(f">{count}I", content, 12)
 
 
-def _characters(content: bytes, start: int) -> frozenset[int]:
+def _read_characters(content: bytes, start: int) -> frozenset[int]:
     (num_tables,) = struct.unpack_from(">H", content, start + 4)
     records = (struct.unpack_from(">4s3I", content, start + 12 + 16 * number) for number in range(num_tables))
     table = next((offset for tag, _, offset, _ in records if tag == b"cmap"), None)
@@ -145,12 +145,12 @@ def _characters(content: bytes, start: int) -> frozenset[int]:
     for key in UNICODE_TABLES:
         if key in offsets:
             (form,) = struct.unpack_from(">H", content, offsets[key])
-            if form in READERS:
-                return frozenset(READERS[form](content, offsets[key]))
+            if form in CMAP_READERS:
+                return frozenset(CMAP_READERS[form](content, offsets[key]))
     return frozenset()
 
 
-def _segments(content: bytes, at: int) -> set[int]:
+def _read_cmap_format_4(content: bytes, at: int) -> set[int]:
     """Return the characters of a cmap of format 4."""
     (twice,) = struct.unpack_from(">H", content, at + 6)
     layout = f">{twice // 2}H"
@@ -170,7 +170,7 @@ def _segments(content: bytes, at: int) -> set[int]:
     return found
 
 
-def _groups(content: bytes, at: int) -> set[int]:
+def _read_cmap_format_12(content: bytes, at: int) -> set[int]:
     """Return the characters of a cmap of format 12."""
     (count,) = struct.unpack_from(">I", content, at + 12)
     found: set[int] = set()
@@ -181,5 +181,5 @@ def _groups(content: bytes, at: int) -> set[int]:
     return found
 
 
-READERS = {4: _segments, 12: _groups}
+CMAP_READERS = {4: _read_cmap_format_4, 12: _read_cmap_format_12}
 """By the format of the table."""

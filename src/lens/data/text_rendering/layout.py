@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from lens.data.text_rendering.corpus import Texts, broken, script_of
-from lens.data.text_rendering.fonts import Face, opened
+from lens.data.text_rendering.corpus import TextCorpus, script_of, wrap_text
+from lens.data.text_rendering.fonts import FontFace, load_font
 
 Align = Literal["left", "centre", "right"]
 ALIGNS: tuple[Align, ...] = get_args(Align)
@@ -19,17 +19,17 @@ Box = tuple[int, int, int, int]
 
 GRIDS = ((1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (3, 1), (2, 2))
 """Rows and columns of regions."""
-MARGIN = 0.03
+MARGIN_SHARE = 0.03
 """Of the shorter side, around every region."""
-MOST_LINES = 3
-LARGEST = 0.3
+MAX_LINES = 3
+MAX_SIZE_SHARE = 0.3
 """Of a line, to the picture's shorter side."""
-DENSE = 1.4
+DENSE_SCRIPT_SCALE = 1.4
 """How much larger the smallest letters of scripts with many strokes are."""
-TRIES = 12
+MAX_PLACEMENT_ATTEMPTS = 12
 
 
-class Lines(NamedTuple):
+class LineLayout(NamedTuple):
     """Lines of one text, measured from the left top corner of the ink that they make together."""
 
     texts: tuple[str, ...]
@@ -39,12 +39,12 @@ class Lines(NamedTuple):
     height: int
 
 
-class Place(NamedTuple):
+class TextPlacement(NamedTuple):
     """A text in its face and size, and the box that holds all of it."""
 
     text: str
     lines: tuple[str, ...]
-    face: Face
+    face: FontFace
     size_px: int
     align: Align
     angle: int
@@ -54,9 +54,9 @@ class Place(NamedTuple):
     box: Box
 
 
-def places(
-    texts: Texts, height: int, width: int, min_text_px: int, rng: np.random.Generator
-) -> tuple[Place, ...]:
+def place_texts(
+    texts: TextCorpus, height: int, width: int, min_text_px: int, rng: np.random.Generator
+) -> tuple[TextPlacement, ...]:
     """Return one to four texts and where they stand; none where not a single one fits.
 
     Texts of a picture are mostly in one script.
@@ -65,17 +65,17 @@ def places(
     script = str(rng.choice(texts.scripts)) if texts.scripts and rng.random() < 0.8 else None
     found = []
     for region in _regions(rows, columns, height, width, rng):
-        for _ in range(TRIES):
-            place = _placed(texts, script, region, min(height, width), min_text_px, rng)
+        for _ in range(MAX_PLACEMENT_ATTEMPTS):
+            place = _place_text(texts, script, region, min(height, width), min_text_px, rng)
             if place is not None and all(place.text != other.text for other in found):
                 found.append(place)
                 break
     return tuple(found)
 
 
-def arranged(lines: tuple[str, ...], face: Face, size_px: int, align: Align) -> Lines:
+def arrange_lines(lines: tuple[str, ...], face: FontFace, size_px: int, align: Align) -> LineLayout:
     """Return where the lines of a text go; the ink of one never reaches into the next."""
-    font = opened(face.path, face.index, size_px)
+    font = load_font(face.path, face.index, size_px)
     boxes = [font.getbbox(line, anchor="ls") for line in lines]                 # around the base's left end
     ascent, descent = font.getmetrics()
     gap = math.ceil(size_px * 0.12)
@@ -92,10 +92,10 @@ def arranged(lines: tuple[str, ...], face: Face, size_px: int, align: Align) -> 
         (round((width - own) * free) - math.floor(box[0]), base - top)
         for own, box, base in zip(widths, boxes, bases, strict=True)
     )
-    return Lines(lines, origins, width, bottom - top)
+    return LineLayout(lines, origins, width, bottom - top)
 
 
-def turned_size(width: float, height: float, angle: int) -> tuple[int, int]:
+def rotated_size(width: float, height: float, angle: int) -> tuple[int, int]:
     """Return the size of the smallest upright box around a turned one, with a pixel to spare on each side."""
     cosine, sine = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
     return math.ceil(width * cosine + height * sine) + 2, math.ceil(width * sine + height * cosine) + 2
@@ -103,7 +103,7 @@ def turned_size(width: float, height: float, angle: int) -> tuple[int, int]:
 
 def _regions(rows: int, columns: int, height: int, width: int, rng: np.random.Generator) -> list[Box]:
     """Return boxes that do not touch, in reading order; of three rows the first may be the largest."""
-    margin = max(4, round(MARGIN * min(height, width)))
+    margin = max(4, round(MARGIN_SHARE * min(height, width)))
     weights = np.array([2.0, 1.0, 1.0]) if rows == 3 and rng.random() < 0.6 else np.ones(rows)
     ends = np.concatenate([[0.0], np.cumsum(weights) / weights.sum()]) * height
     sides = np.linspace(0, width, columns + 1)
@@ -114,38 +114,38 @@ def _regions(rows: int, columns: int, height: int, width: int, rng: np.random.Ge
     ]
 
 
-def _placed(
-    texts: Texts, script: str | None, region: Box, short_side: int, min_px: int, rng: np.random.Generator
-) -> Place | None:
-    text, face = texts.draw(rng, script)
+def _place_text(
+    texts: TextCorpus, script: str | None, region: Box, short_side: int, min_px: int, rng: np.random.Generator
+) -> TextPlacement | None:
+    text, face = texts.sample(rng, script)
     if script_of(text) in ("han", "kana", "hangul", "devanagari"):
-        min_px = round(min_px * DENSE)
-    angle, align = _some_angle(rng), ALIGNS[rng.integers(len(ALIGNS))]
-    largest = max(min_px, LARGEST * short_side)
+        min_px = round(min_px * DENSE_SCRIPT_SCALE)
+    angle, align = _sample_angle(rng), ALIGNS[rng.integers(len(ALIGNS))]
+    largest = max(min_px, MAX_SIZE_SHARE * short_side)
     size_px = math.exp(rng.uniform(math.log(min_px), math.log(largest)))
-    num_lines = int(rng.integers(1, MOST_LINES + 1)) if rng.random() < 0.3 else 1
+    num_lines = int(rng.integers(1, MAX_LINES + 1)) if rng.random() < 0.3 else 1
     room = (region[2] - region[0], region[3] - region[1])
     while round(size_px) >= min_px:
         # As many lines as wished, then as many as it takes.
-        for count in (num_lines, *range(1, MOST_LINES + 1)):
-            lines = broken(text, count)
+        for count in (num_lines, *range(1, MAX_LINES + 1)):
+            lines = wrap_text(text, count)
             if lines is None:
                 continue
             pad_px = max(3, round(size_px * 0.25))
-            ink = arranged(lines, face, round(size_px), align)
+            ink = arrange_lines(lines, face, round(size_px), align)
             if ink.width <= 0 or ink.height <= 0:  # glyphs that are there, and blank
                 return None
-            box = turned_size(ink.width + 2 * pad_px, ink.height + 2 * pad_px, angle)
+            box = rotated_size(ink.width + 2 * pad_px, ink.height + 2 * pad_px, angle)
             if box[0] <= room[0] and box[1] <= room[1]:
                 left = region[0] + int(rng.integers(room[0] - box[0] + 1))
                 top = region[1] + int(rng.integers(room[1] - box[1] + 1))
                 where = (left, top, left + box[0], top + box[1])
-                return Place(text, lines, face, round(size_px), align, angle, pad_px, where)
+                return TextPlacement(text, lines, face, round(size_px), align, angle, pad_px, where)
         size_px *= 0.85
     return None
 
 
-def _some_angle(rng: np.random.Generator) -> int:
+def _sample_angle(rng: np.random.Generator) -> int:
     kind, sign = rng.random(), 1 if rng.random() < 0.5 else -1
     if kind < 0.55:
         return 0

@@ -48,12 +48,12 @@ def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
     import torch
 
     from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
-    from lens.models.checkpoints.writer import forget_origin
+    from lens.models.checkpoints.writer import clear_name_or_path
 
     dtypes = {"single-bf16": torch.bfloat16, "single-f32": torch.float32}
     dtype = dtypes.get(format) or _stored_dtype(source)
     denoiser = load_denoiser(source, dtype)
-    forget_origin(denoiser)
+    clear_name_or_path(denoiser)
     return save_denoiser(denoiser, target)
 
 
@@ -61,11 +61,11 @@ def _stored_dtype(source: Path):
     """Return the dtype of a plain denoiser's weights; bfloat16 for a quantised one."""
     import torch
 
-    from lens.models.checkpoints.diffusers_folder import component_in, open_component
+    from lens.models.checkpoints.diffusers_folder import open_component, resolve_component_folder
     from lens.models.checkpoints.reader import open_safetensors
 
     if source.is_dir():
-        tensors = open_component(component_in(source, "transformer"), "transformer").tensors
+        tensors = open_component(resolve_component_folder(source, "transformer"), "transformer").tensors
     elif source.suffix.lower() == ".gguf":
         return torch.bfloat16
     else:
@@ -86,11 +86,11 @@ def _convert_adapter(source: Path, target: Path, style: str) -> Path:
 
 def _convert_vae(source: Path, target: Path, format: str) -> Path:
     from lens.models.checkpoints.vae import load_vae, save_vae_single_file
-    from lens.models.checkpoints.writer import forget_origin
+    from lens.models.checkpoints.writer import clear_name_or_path
 
     vae = load_vae(source)
     if format == "vae-flux2":
         return save_vae_single_file(vae, target)
-    forget_origin(vae)
+    clear_name_or_path(vae)
     vae.save_pretrained(target, safe_serialization=True)
     return target

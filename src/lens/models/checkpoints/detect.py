@@ -6,7 +6,10 @@ Free of torch. Used to say what a wrong file is, and to choose how a right one i
 from collections.abc import Iterable
 
 # Both must be there; a Qwen-Image denoiser has the first alone.
-LENS_MARKS = ("transformer_blocks.0.attn.norm_added_q.weight", "transformer_blocks.0.img_mlp.w1.weight")
+LENS_SIGNATURE_NAMES = (
+    "transformer_blocks.0.attn.norm_added_q.weight",
+    "transformer_blocks.0.img_mlp.w1.weight",
+)
 
 DENOISER_PREFIXES = (
     "model.diffusion_model.",
@@ -54,7 +57,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def probable_kind(names: Iterable[str]) -> str | None:
+def detect_kind(names: Iterable[str]) -> str | None:
     """Return what a file with these tensor names probably is, as words for a message; None if unknown."""
     names = list(names)
     for kind, pieces in _KINDS:
@@ -70,10 +73,10 @@ def denoiser_prefix(names: Iterable[str]) -> str | None:
     """
     names = set(names)
     for name in names:
-        if not name.endswith(LENS_MARKS[0]):
+        if not name.endswith(LENS_SIGNATURE_NAMES[0]):
             continue
-        prefix = name.removesuffix(LENS_MARKS[0])
-        if _is_known_prefix(prefix) and prefix + LENS_MARKS[1] in names:
+        prefix = name.removesuffix(LENS_SIGNATURE_NAMES[0])
+        if _is_known_prefix(prefix) and prefix + LENS_SIGNATURE_NAMES[1] in names:
             return prefix
     return None
 

@@ -17,17 +17,21 @@ from typing import Any
 from lens.errors import CheckpointError
 from lens.models.checkpoints.reader import (
     PICKLED_SUFFIXES,
-    Stored,
-    check_match,
+    LazyStateDict,
+    check_names_and_shapes,
     open_safetensors,
     read_json,
-    refuse_unreadable,
     shapes_of,
+    validate_file,
 )
 from lens.models.shapes import Shapes, denoiser_shapes, text_encoder_shapes, vae_shapes
 
-STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-WHAT = {
+WEIGHTS_STEMS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+COMPONENT_LABELS = {
     "transformer": "the Lens denoiser",
     "vae": "the FLUX.2 VAE",
     "text_encoder": "the GPT-OSS text encoder",
@@ -43,11 +47,11 @@ def component_folder(folder: Path, component: str) -> Path:
     Raises: CheckpointError for a model_index.json that names anything but a folder beside it.
     """
     inside = folder / component
-    sibling = None if inside.is_dir() else _sibling(folder)
+    sibling = None if inside.is_dir() else _shared_model_folder(folder)
     return inside if sibling is None else sibling / component
 
 
-def component_in(folder: Path, component: str) -> Path:
+def resolve_component_folder(folder: Path, component: str) -> Path:
     """Return a component's folder, given it or a model's."""
     is_model = (folder / "model_index.json").is_file() or (folder / component).is_dir()
     return component_folder(folder, component) if is_model else folder
@@ -55,7 +59,7 @@ def component_in(folder: Path, component: str) -> Path:
 
 def shared_components(folder: Path) -> dict[str, Path]:
     """Return the components that a model folder has not itself, each with where it is."""
-    sibling = _sibling(folder)
+    sibling = _shared_model_folder(folder)
     if sibling is None:
         return {}
     index = read_json(folder / "model_index.json")
@@ -63,7 +67,7 @@ def shared_components(folder: Path) -> dict[str, Path]:
     return {name: sibling / name for name in names if not (folder / name).is_dir()}
 
 
-def whole_folder(folder: Path) -> Path:
+def materialize_shared(folder: Path) -> Path:
     """Return a folder that has every component inside, for readers that know of no sharing.
 
     It is the folder itself where nothing is shared, else links, which stay until the process ends: weights
@@ -83,7 +87,7 @@ def whole_folder(folder: Path) -> Path:
     return whole
 
 
-def _sibling(folder: Path) -> Path | None:
+def _shared_model_folder(folder: Path) -> Path | None:
     index = folder / "model_index.json"
     named = read_json(index).get(SHARED_KEY) if index.is_file() else None
     if named is None:
@@ -104,7 +108,7 @@ def _sibling(folder: Path) -> Path | None:
 def missing_files(folder: Path) -> list[str]:
     """Return the weight files that a model folder should have and lacks, by their path inside it."""
     missing = []
-    for component, stem in STEMS.items():
+    for component, stem in WEIGHTS_STEMS.items():
         inside = component_folder(folder, component)
         index = inside / f"{stem}.safetensors.index.json"
         if index.is_file():
@@ -115,18 +119,18 @@ def missing_files(folder: Path) -> list[str]:
     return missing
 
 
-def open_component(folder: Path, component: str) -> Stored:
+def open_component(folder: Path, component: str) -> LazyStateDict:
     """Return the stored tensors of one component, its shards joined.
 
     Raises: CheckpointError if files are missing, pickled, pointers, truncated, or disagree with their index.
     """
-    stem = STEMS[component]
+    stem = WEIGHTS_STEMS[component]
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():
         whole = folder / f"{stem}.safetensors"
         if not whole.exists():
-            _refuse_pickled_folder(folder)
-        refuse_unreadable(whole)
+            _raise_missing_weights(folder)
+        validate_file(whole)
         return open_safetensors(whole)
     shard_of: dict[str, str] = read_json(index).get("weight_map", {})
     tensors, metadata = {}, {}
@@ -134,23 +138,25 @@ def open_component(folder: Path, component: str) -> Stored:
         part = open_safetensors(folder / shard)
         tensors |= part.tensors
         metadata |= part.metadata
-    check_match(
+    check_names_and_shapes(
         {name: tensors[name].shape if name in tensors else () for name in shard_of},
         shapes_of(tensors),
         source=folder,
         what=f"its own index {index.name}",
     )
-    return Stored(tensors, metadata)
+    return LazyStateDict(tensors, metadata)
 
 
-def _refuse_pickled_folder(folder: Path) -> None:
+def _raise_missing_weights(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} does not exist. The model folder is incomplete; fetch it again.")
     pickled = sorted(path for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
     if pickled:
-        refuse_unreadable(pickled[0])
-    raise CheckpointError(f"{folder} holds no {' or '.join(sorted(set(STEMS.values())))}.safetensors. "
-                          "The folder is incomplete; fetch it again (`hf download` resumes).")  # fmt: skip
+        validate_file(pickled[0])
+    raise CheckpointError(
+        f"{folder} holds no {' or '.join(sorted(set(WEIGHTS_STEMS.values())))}.safetensors. "
+        "The folder is incomplete; fetch it again (`hf download` resumes)."
+    )
 
 
 def component_config(folder: Path) -> dict[str, Any]:
@@ -180,11 +186,11 @@ def check_component(folder: Path, component: str) -> None:
         ) from error
     found = shapes_of(stored.tensors)
     if component == "text_encoder":
-        expected, found = _as_stored_text_encoder(expected, found, config)
-    check_match(expected, found, source=folder, what=WHAT[component])
+        expected, found = _allow_transformers_layouts(expected, found, config)
+    check_names_and_shapes(expected, found, source=folder, what=COMPONENT_LABELS[component])
 
 
-def _as_stored_text_encoder(
+def _allow_transformers_layouts(
     expected: Shapes, found: Shapes, config: Mapping[str, Any]
 ) -> tuple[Shapes, Shapes]:
     """Allow what transformers allows: experts in MXFP4 (blocks and scales), a head tied or left out."""
@@ -202,6 +208,6 @@ def _as_stored_text_encoder(
 
 def check_folder(folder: Path) -> None:
     """Raise a CheckpointError unless every component with weights in a model folder is whole and fits."""
-    for component in STEMS:
+    for component in WEIGHTS_STEMS:
         if component in read_json(folder / "model_index.json"):
             check_component(component_folder(folder, component), component)

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError, LensError
-from lens.models.checkpoints.reader import Stored, StoredTensor, refuse_unreadable
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, validate_file
 
-MAGIC = b"GGUF"
+GGUF_MAGIC = b"GGUF"
 
 
-def open_gguf(path: Path) -> Stored:
+def open_gguf(path: Path) -> LazyStateDict:
     """Return the tensors of a GGUF file and its settings that are strings.
 
     Raises: CheckpointError for a file that is missing, not GGUF, truncated, or in an unknown number format.
     """
-    refuse_unreadable(path)
+    validate_file(path)
     with path.open("rb") as file:
-        if file.read(4) != MAGIC:
+        if file.read(4) != GGUF_MAGIC:
             raise CheckpointError(f"{path} is not a GGUF file, whatever its name says. Fetch it again.")
     gguf = _gguf()
     try:
@@ -34,10 +34,11 @@ def open_gguf(path: Path) -> Stored:
             "Run the download again (`hf download` resumes)."
         ) from error
     tensors = {
-        tensor.name: StoredTensor(_shape(tensor), "F32", _reader(tensor, path)) for tensor in reader.tensors
+        tensor.name: LazyTensor(_shape(tensor), "F32", _lazy_reader(tensor, path))
+        for tensor in reader.tensors
     }
     metadata = {name: field.contents() for name, field in reader.fields.items()}
-    return Stored(tensors, {name: value for name, value in metadata.items() if isinstance(value, str)})
+    return LazyStateDict(tensors, {name: value for name, value in metadata.items() if isinstance(value, str)})
 
 
 def _gguf() -> Any:
@@ -54,7 +55,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(int(side) for side in reversed(tensor.shape))
 
 
-def _reader(tensor: Any, path: Path) -> Callable[[], Tensor]:
+def _lazy_reader(tensor: Any, path: Path) -> Callable[[], Tensor]:
     def read() -> Tensor:
         try:
             values = _gguf().dequantize(tensor.data, tensor.tensor_type)

@@ -12,7 +12,7 @@ from pathlib import Path
 from lens.models.checkpoints.diffusers_folder import shared_components
 
 MODEL_SUFFIXES = {".json", ".jinja", ".safetensors", ".gguf", ".txt"}
-LARGE_BYTES = 256 * 2**20
+MIN_CACHED_HASH_BYTES = 256 * 2**20
 
 
 def file_hash(path: Path) -> str:
@@ -20,9 +20,9 @@ def file_hash(path: Path) -> str:
     real = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", real.name):  # the hub's cache names large files by their SHA-256
         return real.name
-    if real.stat().st_size < LARGE_BYTES:
+    if real.stat().st_size < MIN_CACHED_HASH_BYTES:
         return _read_and_hash(real)
-    return _remembered_hash(real)
+    return _cached_hash(real)
 
 
 def content_hash(path: Path) -> str:
@@ -58,7 +58,7 @@ def _read_and_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remembered_hash(path: Path) -> str:
+def _cached_hash(path: Path) -> str:
     stat = path.stat()
     key = f"{path} {stat.st_size} {stat.st_mtime_ns}"
     store = cache_folder() / "file_hashes.json"

@@ -18,12 +18,18 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.lora_formats import Adapter, Kronecker, LowRank, read_adapter, write_adapter
+from lens.models.checkpoints.lora_formats import (
+    Adapter,
+    LoKrWeights,
+    LoraWeights,
+    read_adapter,
+    write_adapter,
+)
 
 if TYPE_CHECKING:
     from lens.models.denoiser import LensTransformer2DModel
 
-_CHILD = "kronecker_"
+_LOKR_CHILD_PREFIX = "kronecker_"
 
 
 def linear_layers(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
@@ -59,7 +65,7 @@ def load_loras(
     linears = linear_layers(denoiser)
     adapters = [read_adapter(path, linears) for path, _ in files]
     names = _names_for(files, names, set(adapter_names(denoiser)))
-    active = _active(denoiser)
+    active = _active_adapters(denoiser)
     for name, adapter in zip(names, adapters, strict=True):
         add_adapter(denoiser, adapter, name)
     for module in _adapter_layers(denoiser):
@@ -73,7 +79,7 @@ def _names_for(
     files: Sequence[tuple[str | Path, float]], names: Sequence[str] | None, taken: set[str]
 ) -> list[str]:
     if names is None:
-        return [_free_name(Path(path), taken) for path, _ in files]
+        return [_unused_name(Path(path), taken) for path, _ in files]
     for name in names:
         if name in taken or "." in name:
             raise SettingError("adapter_name", name, "a name without dots that no loaded adapter has")
@@ -83,7 +89,7 @@ def _names_for(
 
 def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str) -> None:
     """Put one adapter on a denoiser under a name, active with weight 1."""
-    low_rank = {module: part for module, part in adapter.items() if isinstance(part, LowRank)}
+    low_rank = {module: part for module, part in adapter.items() if isinstance(part, LoraWeights)}
     if low_rank:
         ranks = {module: len(part.down) for module, part in low_rank.items()}
         alphas = {module: part.alpha for module, part in low_rank.items()}
@@ -92,8 +98,8 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
             "r": ranks[first],
             "lora_alpha": alphas[first],
             "target_modules": list(low_rank),
-            "rank_pattern": _exceptions(ranks, ranks[first]),
-            "alpha_pattern": _exceptions(alphas, alphas[first]),
+            "rank_pattern": _pattern_overrides(ranks, ranks[first]),
+            "alpha_pattern": _pattern_overrides(alphas, alphas[first]),
             "init_lora_weights": False,
         }
         with warnings.catch_warnings():
@@ -102,28 +108,28 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
             denoiser.add_adapter(LoraConfig(**settings), adapter_name=name)
     for module, part in adapter.items():
         layer = denoiser.get_submodule(module)
-        if isinstance(part, LowRank):
-            _copy_low_rank(layer, part, name)
+        if isinstance(part, LoraWeights):
+            _copy_lora_weights(layer, part, name)
         else:
-            child = KroneckerDelta(part, name, like=next(layer.parameters()))
-            layer.add_module(_CHILD + name, child)
+            child = LoKrLayer(part, name, like=next(layer.parameters()))
+            layer.add_module(_LOKR_CHILD_PREFIX + name, child)
             child.attach(layer)
     denoiser.eval()
 
 
-def _exceptions(values: Mapping[str, float], usual: float) -> dict[str, float]:
+def _pattern_overrides(values: Mapping[str, float], usual: float) -> dict[str, float]:
     return {re.escape(module): value for module, value in values.items() if value != usual}
 
 
 @torch.no_grad()
-def _copy_low_rank(layer: nn.Module, part: LowRank, name: str) -> None:
+def _copy_lora_weights(layer: nn.Module, part: LoraWeights, name: str) -> None:
     assert isinstance(layer, LoraLayer)
     for branch, value in ((layer.lora_A[name], part.down), (layer.lora_B[name], part.up)):
         branch.weight.copy_(value)  # type: ignore[union-attr, operator]
         branch.requires_grad_(False)
 
 
-class KroneckerDelta(nn.Module, BaseTunerLayer):
+class LoKrLayer(nn.Module, BaseTunerLayer):
     """Adds scale * kron(first, second) @ x to what a linear layer puts out.
 
     A child of its layer, so it moves with it; its factors stay out of the state dict.
@@ -133,13 +139,13 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
     first: Tensor
     second: Tensor
 
-    def __init__(self, part: Kronecker, name: str, like: Tensor):
+    def __init__(self, part: LoKrWeights, name: str, like: Tensor):
         super().__init__()
-        dtype = like.dtype if like.is_floating_point() else part.first.dtype
-        self.register_buffer("first", part.first.to(like.device, dtype), persistent=False)
-        self.register_buffer("second", part.second.to(like.device, dtype), persistent=False)
+        dtype = like.dtype if like.is_floating_point() else part.w1.dtype
+        self.register_buffer("first", part.w1.to(like.device, dtype), persistent=False)
+        self.register_buffer("second", part.w2.to(like.device, dtype), persistent=False)
         self.adapter, self.scale, self.is_active = name, part.scale, True
-        self._fused_at: float | None = None
+        self._fused_scale: float | None = None
         self.scaling = {name: part.scale}
         self._active_adapter = name
 
@@ -154,7 +160,7 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
         Shapes: x (..., I) -> (..., O).
         """
         weight = self.scaling[self.adapter]
-        if not self.is_active or weight == 0 or self._fused_at is not None:
+        if not self.is_active or weight == 0 or self._fused_scale is not None:
             return torch.zeros((), dtype=output.dtype, device=output.device)
         first, second = self.first, self.second
         cells = x.to(first.dtype).unflatten(-1, (first.shape[1], second.shape[1]))  # (..., I1, I2)
@@ -163,14 +169,14 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
 
     # The names and calls by which diffusers, PEFT and the denoiser steer adapter layers.
     def merge(self) -> None:
-        if self.is_active and self._fused_at is None:
-            self._fused_at = self.scaling[self.adapter]
-            self._add(self._fused_at)
+        if self.is_active and self._fused_scale is None:
+            self._fused_scale = self.scaling[self.adapter]
+            self._add(self._fused_scale)
 
     def unmerge(self) -> None:
-        if self._fused_at is not None:
-            self._add(-self._fused_at)
-            self._fused_at = None
+        if self._fused_scale is not None:
+            self._add(-self._fused_scale)
+            self._fused_scale = None
 
     @torch.no_grad()
     def _add(self, weight: float) -> None:
@@ -198,17 +204,17 @@ class KroneckerDelta(nn.Module, BaseTunerLayer):
 def adapter_names(denoiser: nn.Module) -> list[str]:
     """Return the names of all adapters on a denoiser, in the order they were added."""
     names = dict.fromkeys(getattr(denoiser, "peft_config", {}) or {})
-    return list(names | dict.fromkeys(m.adapter for m in denoiser.modules() if isinstance(m, KroneckerDelta)))
+    return list(names | dict.fromkeys(m.adapter for m in denoiser.modules() if isinstance(m, LoKrLayer)))
 
 
 def _adapter_layers(denoiser: nn.Module) -> list[Any]:
-    return [module for module in denoiser.modules() if isinstance(module, (LoraLayer, KroneckerDelta))]
+    return [module for module in denoiser.modules() if isinstance(module, (LoraLayer, LoKrLayer))]
 
 
-def _active(denoiser: nn.Module) -> list[str]:
+def _active_adapters(denoiser: nn.Module) -> list[str]:
     names: dict[str, None] = {}
     for module in _adapter_layers(denoiser):
-        is_lokr = isinstance(module, KroneckerDelta)
+        is_lokr = isinstance(module, LoKrLayer)
         names |= dict.fromkeys([module.adapter] * module.is_active if is_lokr else module.active_adapters)
     return list(names)
 
@@ -235,13 +241,13 @@ def fuse_loras(denoiser: nn.Module) -> None:
     """
     layers = _adapter_layers(denoiser)
     for layer in layers:
-        owner = layer._layer[0] if isinstance(layer, KroneckerDelta) else layer
+        owner = layer._layer[0] if isinstance(layer, LoKrLayer) else layer
         weight: Any = getattr(owner, "base_layer", owner).weight
         if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
             fix = "Load the model without quantisation, fuse, and quantise then."
             raise SettingError("fuse_lora", type(weight).__name__, "weights that are not packed", fix)
     for layer in layers:
-        if not isinstance(layer, KroneckerDelta) and not layer.merged:
+        if not isinstance(layer, LoKrLayer) and not layer.merged:
             layer.fused_at = dict(layer.scaling)
         layer.merge()
 
@@ -259,7 +265,7 @@ def unload_loras(denoiser: "LensTransformer2DModel") -> None:
     """Take all adapters off; the denoiser is what it was before, bit for bit."""
     for layer in list(denoiser.modules()):
         for child_name, child in list(layer.named_children()):
-            if isinstance(child, KroneckerDelta):
+            if isinstance(child, LoKrLayer):
                 child.handle.remove()
                 delattr(layer, child_name)
     if getattr(denoiser, "peft_config", None):
@@ -276,19 +282,19 @@ def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
     adapter: Adapter = {}
     for module_name, module in denoiser.named_modules():
         if isinstance(module, LoraLayer) and name in module.lora_A:
-            adapter[module_name] = _low_rank_of(module, name)
-        elif isinstance(module, KroneckerDelta) and module.adapter == name:
-            adapter[module_name.rpartition(".")[0]] = Kronecker(module.first, module.second, module.scale)
+            adapter[module_name] = _lora_weights_of(module, name)
+        elif isinstance(module, LoKrLayer) and module.adapter == name:
+            adapter[module_name.rpartition(".")[0]] = LoKrWeights(module.first, module.second, module.scale)
     return adapter
 
 
-def _low_rank_of(layer: LoraLayer, name: str) -> LowRank:
+def _lora_weights_of(layer: LoraLayer, name: str) -> LoraWeights:
     if layer.use_dora.get(name):
         raise CheckpointError(f"Adapter {name} is a DoRA, which these styles cannot hold. Save it with PEFT.")
     rank = layer.r[name]
     root = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else 1.0
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # type: ignore[union-attr]
-    return LowRank(down.detach(), up.detach(), layer.lora_alpha[name] * root)  # type: ignore[arg-type]
+    return LoraWeights(down.detach(), up.detach(), layer.lora_alpha[name] * root)  # type: ignore[arg-type]
 
 
 def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: str | None = None) -> Path:
@@ -296,7 +302,7 @@ def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: 
     return write_adapter(adapter_of(denoiser, name), path, style)
 
 
-def _free_name(path: Path, taken: set[str]) -> str:
+def _unused_name(path: Path, taken: set[str]) -> str:
     stem = re.sub(r"\W+", "_", path.stem).strip("_") or "adapter"
     name, number = stem, 2
     while name in taken:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.detect import DENOISER_PREFIXES, probable_kind
-from lens.models.checkpoints.reader import Stored, StoredTensor, listed, open_safetensors
+from lens.models.checkpoints.detect import DENOISER_PREFIXES, detect_kind
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, format_names, open_safetensors
 
 DOTTED_PREFIXES = ("base_model.model.", *DENOISER_PREFIXES)
-JOINED_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+UNDERSCORE_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 
 _PART = re.compile(
     r"^(?P<module>.+?)\.(?:(?P<low>lora_A|lora_B|lora_down|lora_up)(?:\.(?!weight$)\w+)?(?:\.weight)?"
@@ -38,7 +38,7 @@ _PREFIX_OF_STYLE = {"peft": "", "transformer": "transformer.", "base_model": "ba
                     "diffusion_model": "diffusion_model."}  # fmt: skip
 
 
-class LowRank(NamedTuple):
+class LoraWeights(NamedTuple):
     """What a LoRA adds to one layer: alpha / R * up @ down."""
 
     down: Tensor  # (R, I)
@@ -58,23 +58,23 @@ class LowRank(NamedTuple):
         return self.scale * self.up.float() @ self.down.float()
 
 
-class Kronecker(NamedTuple):
+class LoKrWeights(NamedTuple):
     """What a LoKr adds to one layer: scale * kron(first, second)."""
 
-    first: Tensor   # (O1, I1)
-    second: Tensor  # (O2, I2)
+    w1: Tensor   # (O1, I1)
+    w2: Tensor  # (O2, I2)
     scale: float
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.first.shape[0] * self.second.shape[0], self.first.shape[1] * self.second.shape[1]
+        return self.w1.shape[0] * self.w2.shape[0], self.w1.shape[1] * self.w2.shape[1]
 
     def delta(self) -> Tensor:
         """Return what is added to the weight, (O, I)."""
-        return self.scale * torch.kron(self.first.float(), self.second.float())
+        return self.scale * torch.kron(self.w1.float(), self.w2.float())
 
 
-Adapter = dict[str, LowRank | Kronecker]
+Adapter = dict[str, LoraWeights | LoKrWeights]
 
 
 def read_adapter(
@@ -88,25 +88,25 @@ def read_adapter(
     path = Path(path)
     file, settings = _file_and_settings(path)
     stored = open_safetensors(file)
-    settings = settings or _settings_inside(stored.metadata)
+    settings = settings or _embedded_settings(stored.metadata)
     parts, unmatched = _parts_by_module(stored, linears)
     adapter: Adapter = {}
     incomplete, misfits = [], []
     for module, found in parts.items():
-        made = _assembled(module, found, settings, stored.metadata)
-        if made is None:
+        weights = _assemble(module, found, settings, stored.metadata)
+        if weights is None:
             incomplete.append(f"{module} has only {' and '.join(sorted(found))}")
-        elif check_shapes and made.shape != tuple(linears[module]):
-            misfits.append(f"{module} is for {made.shape}, the layer is {tuple(linears[module])}")
+        elif check_shapes and weights.shape != tuple(linears[module]):
+            misfits.append(f"{module} is for {weights.shape}, the layer is {tuple(linears[module])}")
         else:
-            adapter[module] = made
+            adapter[module] = weights
     problems = [
-        listed(unmatched, "keys match nothing"),
-        listed(incomplete, "incomplete"),
-        listed(misfits, "mis-shaped"),
+        format_names(unmatched, "keys match nothing"),
+        format_names(incomplete, "incomplete"),
+        format_names(misfits, "mis-shaped"),
     ]
     if any(problems):
-        kind = probable_kind(stored.tensors)
+        kind = detect_kind(stored.tensors)
         guess = f" It is probably {kind}." if kind else ""
         found = "; ".join(filter(None, problems))
         raise CheckpointError(f"{path} does not fit this denoiser: {found}.{guess}")
@@ -128,7 +128,7 @@ def _file_and_settings(path: Path) -> tuple[Path, dict[str, Any]]:
     )
 
 
-def _settings_inside(metadata: Mapping[str, str]) -> dict[str, Any]:
+def _embedded_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the PEFT settings that diffusers writes into a file, with the component's name taken off."""
     try:
         values = json.loads(metadata.get("lora_adapter_metadata", "{}"))
@@ -138,10 +138,10 @@ def _settings_inside(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _parts_by_module(
-    stored: Stored, linears: Mapping[str, tuple[int, int]]
-) -> tuple[dict[str, dict[str, StoredTensor]], list[str]]:
+    stored: LazyStateDict, linears: Mapping[str, tuple[int, int]]
+) -> tuple[dict[str, dict[str, LazyTensor]], list[str]]:
     joined = {name.replace(".", "_"): name for name in linears}
-    parts: dict[str, dict[str, StoredTensor]] = {}
+    parts: dict[str, dict[str, LazyTensor]] = {}
     unmatched = []
     for key, tensor in stored.tensors.items():
         match = _PART.match(key)
@@ -159,7 +159,7 @@ def _module_of(text: str, linears: Mapping[str, tuple[int, int]], joined: Mappin
     """Return the layer that a key's front means; kohya's underscores are undone by the table of layers."""
     if text in linears:
         return text
-    for prefix in JOINED_PREFIXES:
+    for prefix in UNDERSCORE_PREFIXES:
         if text.startswith(prefix):
             return joined.get(text.removeprefix(prefix))
     for prefix in DOTTED_PREFIXES:
@@ -168,9 +168,9 @@ def _module_of(text: str, linears: Mapping[str, tuple[int, int]], joined: Mappin
     return None
 
 
-def _assembled(
-    module: str, parts: dict[str, StoredTensor], settings: Mapping[str, Any], metadata: Mapping[str, str]
-) -> LowRank | Kronecker | None:
+def _assemble(
+    module: str, parts: dict[str, LazyTensor], settings: Mapping[str, Any], metadata: Mapping[str, str]
+) -> LoraWeights | LoKrWeights | None:
     values = {name: tensor.read() for name, tensor in parts.items()}
     alpha = float(values.pop("alpha")) if "alpha" in values else None
     if set(values) == {"down", "up"}:
@@ -179,8 +179,8 @@ def _assembled(
             return None
         peft_scale = _peft_scale(settings, module, "lora_alpha", default_rank=rank)
         chosen = peft_scale * rank if alpha is None and peft_scale is not None else alpha
-        return LowRank(values["down"], values["up"], float(rank if chosen is None else chosen))
-    first, second = _factor(values, "lokr_w1"), _factor(values, "lokr_w2")
+        return LoraWeights(values["down"], values["up"], float(rank if chosen is None else chosen))
+    first, second = _pop_factor(values, "lokr_w1"), _pop_factor(values, "lokr_w2")
     if values or first is None or second is None:
         return None
     ranks = [rank for _, rank in (first, second) if rank is not None]
@@ -189,10 +189,10 @@ def _assembled(
         # Where both factors are whole, alpha has no rank to be divided by and is without effect.
         alpha = alpha if alpha is not None else _alpha_in(metadata)
         scale = alpha / ranks[0] if ranks and alpha is not None else 1.0
-    return Kronecker(first[0], second[0], scale)
+    return LoKrWeights(first[0], second[0], scale)
 
 
-def _factor(values: dict[str, Tensor], name: str) -> tuple[Tensor, int | None] | None:
+def _pop_factor(values: dict[str, Tensor], name: str) -> tuple[Tensor, int | None] | None:
     """Take one factor of a LoKr out of `values`: (whole matrix, its rank if it was stored as a product)."""
     if name in values:
         return values.pop(name), None
@@ -206,14 +206,14 @@ def _peft_scale(
     settings: Mapping[str, Any], module: str, alpha_name: str, default_rank: int | None
 ) -> float | None:
     """Return alpha / rank as PEFT's settings give it for one layer; None if they do not say."""
-    alpha = _for_module(settings.get("alpha_pattern"), module, settings.get(alpha_name))
-    rank = default_rank or _for_module(settings.get("rank_pattern"), module, settings.get("r"))
+    alpha = _value_for_module(settings.get("alpha_pattern"), module, settings.get(alpha_name))
+    rank = default_rank or _value_for_module(settings.get("rank_pattern"), module, settings.get("r"))
     if alpha is None or not rank:
         return None
     return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
 
 
-def _for_module(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+def _value_for_module(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
@@ -239,10 +239,10 @@ def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
         raise SettingError("style", style, f"one of {', '.join(STYLES)}")
     tensors: dict[str, Tensor] = {}
     for module, part in adapter.items():
-        if isinstance(part, Kronecker):
+        if isinstance(part, LoKrWeights):
             joined = f"lycoris_{module.replace('.', '_')}"
             front = joined if style == "kohya" else _PREFIX_OF_STYLE[style] + module
-            tensors |= {f"{front}.lokr_w1": _scaled(part.first, part.scale), f"{front}.lokr_w2": part.second}
+            tensors |= {f"{front}.lokr_w1": _scale(part.w1, part.scale), f"{front}.lokr_w2": part.w2}
         elif style == "kohya":
             front = f"lora_unet_{module.replace('.', '_')}"
             tensors |= {f"{front}.lora_down.weight": part.down, f"{front}.lora_up.weight": part.up}
@@ -250,14 +250,14 @@ def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
         else:
             front = _PREFIX_OF_STYLE[style] + module
             has_alpha = style == "diffusion_model"
-            up = part.up if has_alpha else _scaled(part.up, part.scale)
+            up = part.up if has_alpha else _scale(part.up, part.scale)
             tensors |= {f"{front}.lora_A.weight": part.down, f"{front}.lora_B.weight": up}
             if has_alpha:
                 tensors[f"{front}.alpha"] = torch.tensor(part.alpha)
     return tensors
 
 
-def _scaled(value: Tensor, scale: float) -> Tensor:
+def _scale(value: Tensor, scale: float) -> Tensor:
     return value if scale == 1 else (value.float() * scale).to(value.dtype)
 
 

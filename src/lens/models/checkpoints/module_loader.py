@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.reader import StoredTensor, check_match, shapes_of
+from lens.models.checkpoints.reader import LazyTensor, check_names_and_shapes, shapes_of
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def built_empty(build: Callable[[], Module]) -> Module:
+def init_empty(build: Callable[[], Module]) -> Module:
     """Return a module whose parameters take no memory; computed buffers are real."""
     from accelerate import init_empty_weights
 
@@ -23,9 +23,9 @@ def built_empty(build: Callable[[], Module]) -> Module:
         return build()
 
 
-def fill(
+def load_state_dict_strict(
     module: nn.Module,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, LazyTensor],
     dtype: torch.dtype | None,
     *,
     source: object,
@@ -36,9 +36,9 @@ def fill(
     Raises: CheckpointError unless names and shapes are exactly the module's.
     """
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    check_match(expected, shapes_of(tensors), source=source, what=what)
+    check_names_and_shapes(expected, shapes_of(tensors), source=source, what=what)
     for name, stored in tensors.items():
-        value = cast(read(stored, name, source), dtype)
+        value = cast_floating_point(read_tensor(stored, name, source), dtype)
         parent_name, _, leaf = name.rpartition(".")
         parent = module.get_submodule(parent_name)
         if leaf in parent._parameters:
@@ -48,7 +48,7 @@ def fill(
     module.eval()
 
 
-def read(stored: StoredTensor, name: str, source: object) -> Tensor:
+def read_tensor(stored: LazyTensor, name: str, source: object) -> Tensor:
     """Return a stored tensor's value, its shape checked against what the file's header said."""
     value = stored.read()
     if tuple(value.shape) != tuple(stored.shape):
@@ -58,6 +58,6 @@ def read(stored: StoredTensor, name: str, source: object) -> Tensor:
     return value
 
 
-def cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+def cast_floating_point(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Return floating-point values as dtype; counters and the like stay as they are."""
     return value.to(dtype) if dtype is not None and value.is_floating_point() else value

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 PICKLED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LFS_POINTER = b"version https://git-lfs"
-NUM_LISTED = 10
+MAX_LISTED_NAMES = 10
 
-BYTES_OF_DTYPE = {
+SAFETENSORS_DTYPE_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 
 
-class StoredTensor(NamedTuple):
+class LazyTensor(NamedTuple):
     """A tensor in a file: its shape, its dtype by safetensors' code, and how to read it."""
 
     shape: tuple[int, ...]
@@ -35,17 +35,17 @@ class StoredTensor(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        return math.prod(self.shape) * BYTES_OF_DTYPE.get(self.dtype, 4)
+        return math.prod(self.shape) * SAFETENSORS_DTYPE_BYTES.get(self.dtype, 4)
 
 
-class Stored(NamedTuple):
+class LazyStateDict(NamedTuple):
     """The tensors of one file or folder by name, and the metadata that travels with them."""
 
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, LazyTensor]
     metadata: dict[str, str]
 
 
-def refuse_unreadable(path: Path) -> None:
+def validate_file(path: Path) -> None:
     """Raise a CheckpointError for a file that is missing, a git-lfs pointer, a web page or pickled."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, but a file of weights is needed here.")
@@ -83,7 +83,7 @@ def _is_pickled(head: bytes) -> bool:
 
 def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
     """Return ({name: (dtype, shape)}, metadata) of a safetensors file that is whole."""
-    refuse_unreadable(path)
+    validate_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -92,7 +92,7 @@ def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dic
                 raise CheckpointError(
                     f"{path} is not a safetensors file, or only its first {size} bytes. Fetch it again."
                 )
-            raise _truncated(path, size, length + 8)
+            raise _truncated_error(path, size, length + 8)
         try:
             entries = json.loads(file.read(length))
             metadata = entries.pop("__metadata__", {})
@@ -101,35 +101,35 @@ def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dic
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read.") from error
     if size < end:
-        raise _truncated(path, size, end)
+        raise _truncated_error(path, size, end)
     return header, metadata
 
 
-def _truncated(path: Path, size: int, needed: int) -> CheckpointError:
+def _truncated_error(path: Path, size: int, needed: int) -> CheckpointError:
     return CheckpointError(
         f"{path} is truncated: it has {size} bytes of {needed}. The download stopped early; "
         "run it again (`hf download` resumes)."
     )
 
 
-def open_safetensors(path: Path) -> Stored:
+def open_safetensors(path: Path) -> LazyStateDict:
     """Return the tensors of a safetensors file, each read from disk when asked for."""
     header, metadata = read_header(path)
 
     @cache
-    def opened() -> Any:
+    def open_handle() -> Any:
         from safetensors import safe_open
 
         return safe_open(path, framework="pt")
 
-    def stored(name: str) -> StoredTensor:
+    def lazy_tensor(name: str) -> LazyTensor:
         dtype, shape = header[name]
-        return StoredTensor(shape, dtype, lambda: opened().get_tensor(name))
+        return LazyTensor(shape, dtype, lambda: open_handle().get_tensor(name))
 
-    return Stored({name: stored(name) for name in header}, metadata)
+    return LazyStateDict({name: lazy_tensor(name) for name in header}, metadata)
 
 
-def check_match(
+def check_names_and_shapes(
     expected: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
     *,
@@ -140,38 +140,42 @@ def check_match(
 
     The message lists the first ten missing, extra and mis-shaped names and says what the file probably is.
     """
-    from lens.models.checkpoints.detect import probable_kind
+    from lens.models.checkpoints.detect import detect_kind
 
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     shaped = [
-        f"{name} is {_shape(found[name])}, needs {_shape(expected[name])}"
+        f"{name} is {_format_shape(found[name])}, needs {_format_shape(expected[name])}"
         for name in expected
         if name in found and tuple(found[name]) != tuple(expected[name])
     ]
     if not (missing or extra or shaped):
         return
-    parts = [listed(missing, "missing"), listed(extra, "extra"), listed(shaped, "mis-shaped")]
-    kind = probable_kind(found)
+    parts = [
+        format_names(missing, "missing"),
+        format_names(extra, "extra"),
+        format_names(shaped, "mis-shaped"),
+    ]
+    kind = detect_kind(found)
     guess = f" It is probably {kind}." if kind else " It is no kind of file known here."
     raise CheckpointError(
         f"{source} does not fit {what}: {'; '.join(part for part in parts if part)}.{guess}"
     )
 
 
-def listed(names: list[str], claim: str) -> str:
+def format_names(names: list[str], claim: str) -> str:
     """Return a count, a claim and the first ten names; empty for no names."""
     if not names:
         return ""
-    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
-    return f"{len(names)} {claim} ({', '.join(names[:NUM_LISTED])}{more})"
+    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
+    return f"{len(names)} {claim} ({', '.join(names[:MAX_LISTED_NAMES])}{more})"
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(str(side) for side in shape) + ")"
 
 
-def shapes_of(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(tensors: Mapping[str, LazyTensor]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each stored tensor."""
     return {name: tensor.shape for name, tensor in tensors.items()}
 

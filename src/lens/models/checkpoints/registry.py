@@ -12,7 +12,7 @@ from typing import Any
 
 from lens.errors import CheckpointError, SettingError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PACKAGED_WEIGHTS = Path(__file__).parents[2] / "nano" / "weights"
 
@@ -71,11 +71,11 @@ FLUX2_VAE: dict[str, Any] = {
 }
 
 # What is fetched from a hub. Pickled weights run code when read, so they are never fetched.
-WANTED_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.md")
+DOWNLOAD_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.md")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """One place that holds a model's weights, and what is known of how they got there."""
 
     hub_id: str
@@ -94,7 +94,7 @@ class KnownModel:
     num_inference_steps: int
     guidance_scale: float
     base_resolution: int
-    sources: tuple[Source, ...] = ()
+    sources: tuple[ModelSource, ...] = ()
     """Hub repositories, the one to try first at the front; empty for a packaged model."""
     recipe: str = ""
     """The last of the recipes that make a packaged model."""
@@ -112,12 +112,12 @@ _MIRROR = "a mirror by others in diffusers layout; the original is withdrawn, so
 _ORIGINAL = "the original by Microsoft Research, withdrawn from the hub"
 
 
-def _sources(suffix: str, *, scene_works: bool) -> tuple[Source, ...]:
+def _sources(suffix: str, *, scene_works: bool) -> tuple[ModelSource, ...]:
     mirrors = [f"YuCollection/Lens{suffix}-Diffusers", f"Jinstudio/Lens{suffix}"]
     if scene_works:
         mirrors.append(f"SceneWorks/Lens{suffix}")
-    original = Source(f"microsoft/Lens{suffix}", _ORIGINAL, is_withdrawn=True)
-    return (*(Source(name, _MIRROR) for name in mirrors), original)
+    original = ModelSource(f"microsoft/Lens{suffix}", _ORIGINAL, is_withdrawn=True)
+    return (*(ModelSource(name, _MIRROR) for name in mirrors), original)
 
 
 _FULL_SIZE = {
@@ -175,7 +175,7 @@ def resolve_model(
     """
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
-        return _checked_folder(folder)
+        return _validate_folder(folder)
     if folder.is_file():
         raise SettingError(
             "model", str(name_or_folder), "a folder in diffusers layout or a known name",
@@ -188,19 +188,19 @@ def resolve_model(
                 f"{model.name} is not in this installation ({model.folder}). Install the package again, or "
                 f"rebuild the model: lens train {model.recipe}."
             )
-        return _checked_folder(model.folder)
+        return _validate_folder(model.folder)
     if model is not None and str(name_or_folder).lower() == model.name:
-        return _fetch_first(model, revision, offline)
+        return _download_from_any_source(model, revision, offline)
     if _looks_like_hub_id(str(name_or_folder)):
         source = (
             next((s for s in model.sources if s.hub_id.lower() == str(name_or_folder).lower()), None)
             if model
             else None
         )
-        return _fetch(
-            source or Source(str(name_or_folder), "not in the table of known models"), revision, offline
+        return _download(
+            source or ModelSource(str(name_or_folder), "not in the table of known models"), revision, offline
         )
-    raise _unknown(str(name_or_folder))
+    raise _unknown_model_error(str(name_or_folder))
 
 
 def _looks_like_hub_id(text: str) -> bool:
@@ -208,7 +208,7 @@ def _looks_like_hub_id(text: str) -> bool:
     return len(parts) == 2 and all(parts) and not text.startswith((".", "~", "/"))
 
 
-def _unknown(name: str) -> SettingError:
+def _unknown_model_error(name: str) -> SettingError:
     near = difflib.get_close_matches(name.lower(), KNOWN_MODELS, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]}? " if near else ""
     known = ", ".join(KNOWN_MODELS)
@@ -216,7 +216,7 @@ def _unknown(name: str) -> SettingError:
                         f"{hint}Known: {known}.")  # fmt: skip
 
 
-def _checked_folder(folder: Path) -> Path:
+def _validate_folder(folder: Path) -> Path:
     if (folder / "model_index.json").is_file():
         return folder
     if (folder / "config.json").is_file():
@@ -226,9 +226,9 @@ def _checked_folder(folder: Path) -> Path:
                           f"Give such a folder or one of {', '.join(KNOWN_MODELS)}.")  # fmt: skip
 
 
-def _fetch_first(model: KnownModel, revision: str | None, offline: bool | None) -> Path:
+def _download_from_any_source(model: KnownModel, revision: str | None, offline: bool | None) -> Path:
     for source in model.sources:
-        found = _on_disk(source, revision)
+        found = _local_snapshot(source, revision)
         if found is not None:
             return found
     problems = []
@@ -236,17 +236,17 @@ def _fetch_first(model: KnownModel, revision: str | None, offline: bool | None) 
         if source.is_withdrawn:
             continue
         try:
-            return _fetch(source, revision, offline)
+            return _download(source, revision, offline)
         except CheckpointError as error:
             problems.append(str(error).split(". ")[0])
-            log.warning("%s", error)
+            logger.warning("%s", error)
     tried = "; ".join(problems)
     raise CheckpointError(
-        f"No source of {model.name} could be reached ({tried}). {_what_to_do(model.sources[0])}"
+        f"No source of {model.name} could be reached ({tried}). {_remedy(model.sources[0])}"
     )
 
 
-def _on_disk(source: Source, revision: str | None) -> Path | None:
+def _local_snapshot(source: ModelSource, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -264,8 +264,8 @@ def _is_complete(folder: Path) -> bool:
     return (folder / "model_index.json").is_file() and not missing_files(folder)
 
 
-def _fetch(source: Source, revision: str | None, offline: bool | None) -> Path:
-    found = _on_disk(source, revision)
+def _download(source: ModelSource, revision: str | None, offline: bool | None) -> Path:
+    found = _local_snapshot(source, revision)
     if found is not None:
         return found
     from huggingface_hub import constants, errors, snapshot_download
@@ -273,11 +273,11 @@ def _fetch(source: Source, revision: str | None, offline: bool | None) -> Path:
 
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
         raise CheckpointError(
-            f"{source.hub_id} is not on this machine and downloads are off. {_what_to_do(source)}"
+            f"{source.hub_id} is not on this machine and downloads are off. {_remedy(source)}"
         )
-    log.info("Fetching %s: %s.", source.hub_id, source.provenance)
+    logger.info("Fetching %s: %s.", source.hub_id, source.provenance)
     try:
-        folder = snapshot_download(source.hub_id, revision=revision, allow_patterns=list(WANTED_FILES))
+        folder = snapshot_download(source.hub_id, revision=revision, allow_patterns=list(DOWNLOAD_PATTERNS))
     except errors.GatedRepoError as error:
         raise CheckpointError(
             f"{source.hub_id} asks for its terms to be accepted. Accept them on its page, then run "
@@ -285,12 +285,12 @@ def _fetch(source: Source, revision: str | None, offline: bool | None) -> Path:
         ) from error
     except errors.RepositoryNotFoundError as error:
         why = "was withdrawn" if source.is_withdrawn else "does not exist, or is private"
-        raise CheckpointError(f"{source.hub_id} {why}. {_what_to_do(source)}") from error
+        raise CheckpointError(f"{source.hub_id} {why}. {_remedy(source)}") from error
     except (errors.LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise CheckpointError(
-            f"{source.hub_id} could not be fetched: {_first_line(error)}. {_what_to_do(source)}"
+            f"{source.hub_id} could not be fetched: {_first_line(error)}. {_remedy(source)}"
         ) from error
-    return _checked_folder(Path(folder))
+    return _validate_folder(Path(folder))
 
 
 def _first_line(error: BaseException) -> str:
@@ -298,7 +298,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def _what_to_do(source: Source) -> str:
+def _remedy(source: ModelSource) -> str:
     return (
         f"What to do: on a machine with a network run `hf download {source.hub_id}` (it resumes where it "
         "stopped), copy the folder here and give its path as the model; or use lens-nano, which needs no "

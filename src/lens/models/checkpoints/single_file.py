@@ -14,15 +14,20 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.detect import LENS_MARKS, denoiser_prefix, probable_kind
-from lens.models.checkpoints.diffusers_folder import WHAT, component_config, component_in, open_component
-from lens.models.checkpoints.module_loader import built_empty, fill
-from lens.models.checkpoints.reader import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.detect import LENS_SIGNATURE_NAMES, denoiser_prefix, detect_kind
+from lens.models.checkpoints.diffusers_folder import (
+    COMPONENT_LABELS,
+    component_config,
+    open_component,
+    resolve_component_folder,
+)
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors, shapes_of
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
-from lens.models.quantized.mxfp8 import is_mxfp8, without_mxfp8
+from lens.models.quantized.mxfp8 import dequantize_mxfp8_layers, is_mxfp8
 
-CONFIG_KEY = "lens_config"
+DENOISER_CONFIG_KEY = "lens_config"
 
 
 def load_denoiser(
@@ -38,7 +43,7 @@ def load_denoiser(
     """
     path = Path(path)
     if path.is_dir():
-        folder = component_in(path, "transformer")
+        folder = resolve_component_folder(path, "transformer")
         stored = open_component(folder, "transformer")
         config = dict(config or component_config(folder))
         unknown = sorted(set(config) - set(LENS_DENOISER))
@@ -47,14 +52,16 @@ def load_denoiser(
             raise CheckpointError(f"{folder / 'config.json'} has settings that Lens does not know: {names}.")
     else:
         stored = open_denoiser_file(path)
-        config = dict(config or config_of(stored, source=path))
-    model = built_empty(lambda: LensTransformer2DModel(**config))
-    fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["transformer"])
+        config = dict(config or denoiser_config(stored, source=path))
+    model = init_empty(lambda: LensTransformer2DModel(**config))
+    load_state_dict_strict(
+        model, stored.tensors, torch_dtype, source=path, what=COMPONENT_LABELS["transformer"]
+    )
     model.register_to_config(_name_or_path=str(path))
     return model
 
 
-def open_denoiser_file(path: Path) -> Stored:
+def open_denoiser_file(path: Path) -> LazyStateDict:
     """Return a single-file denoiser's tensors under the module's own names, dequantised when read."""
     if path.suffix.lower() == ".gguf":
         from lens.models.checkpoints.gguf import open_gguf
@@ -64,24 +71,24 @@ def open_denoiser_file(path: Path) -> Stored:
         stored = open_safetensors(path)
     prefix = denoiser_prefix(stored.tensors)
     if prefix is None:
-        kind = probable_kind(stored.tensors)
-        guess = f"It is probably {kind}." if kind else f"It lacks {' and '.join(LENS_MARKS)}."
+        kind = detect_kind(stored.tensors)
+        guess = f"It is probably {kind}." if kind else f"It lacks {' and '.join(LENS_SIGNATURE_NAMES)}."
         raise CheckpointError(f"{path} is not a Lens denoiser. {guess}")
     # A name without the prefix stays as it is and is reported as extra.
     tensors = {name.removeprefix(prefix): tensor for name, tensor in stored.tensors.items()}
     if is_mxfp8(tensors):
-        tensors = without_mxfp8(tensors, source=path)
-    return Stored(tensors, stored.metadata)
+        tensors = dequantize_mxfp8_layers(tensors, source=path)
+    return LazyStateDict(tensors, stored.metadata)
 
 
-def config_of(stored: Stored, *, source: object) -> dict[str, Any]:
+def denoiser_config(stored: LazyStateDict, *, source: object) -> dict[str, Any]:
     """Return the configuration of a single-file denoiser, from its metadata or else from its shapes."""
-    if CONFIG_KEY in stored.metadata:
-        return json.loads(stored.metadata[CONFIG_KEY])
-    return infer_config(shapes_of(stored.tensors), source=source)
+    if DENOISER_CONFIG_KEY in stored.metadata:
+        return json.loads(stored.metadata[DENOISER_CONFIG_KEY])
+    return infer_denoiser_config(shapes_of(stored.tensors), source=source)
 
 
-def infer_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
+def infer_denoiser_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
     """Return the configuration that gives these shapes.
 
     Raises: CheckpointError if a weight needed for that is missing, or if the shapes leave something open.
@@ -136,17 +143,17 @@ def save_denoiser(
 
 def write_single_file(
     path: Path,
-    state: Mapping[str, Tensor | StoredTensor],
+    state: Mapping[str, Tensor | LazyTensor],
     config: Mapping[str, Any],
     dtype: torch.dtype | None,
 ) -> None:
     """Write a denoiser's weights under bare names, with its configuration beside them."""
-    from lens.models.checkpoints.module_loader import cast
+    from lens.models.checkpoints.module_loader import cast_floating_point
     from lens.models.checkpoints.writer import write_safetensors
 
     values = {
-        name: cast(value.read() if isinstance(value, StoredTensor) else value, dtype)
+        name: cast_floating_point(value.read() if isinstance(value, LazyTensor) else value, dtype)
         for name, value in state.items()
     }
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
-    write_safetensors(path, values, {"format": "pt", CONFIG_KEY: json.dumps(settings)})
+    write_safetensors(path, values, {"format": "pt", DENOISER_CONFIG_KEY: json.dumps(settings)})

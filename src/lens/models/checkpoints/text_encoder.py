@@ -15,17 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError, LensError, SettingError
-from lens.models.checkpoints.detect import probable_kind
-from lens.models.checkpoints.diffusers_folder import WHAT, check_component, component_in
-from lens.models.checkpoints.module_loader import built_empty, fill
-from lens.models.checkpoints.reader import Stored, StoredTensor, check_match, open_safetensors, shapes_of
+from lens.models.checkpoints.detect import detect_kind
+from lens.models.checkpoints.diffusers_folder import (
+    COMPONENT_LABELS,
+    check_component,
+    resolve_component_folder,
+)
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.reader import (
+    LazyStateDict,
+    LazyTensor,
+    check_names_and_shapes,
+    open_safetensors,
+    shapes_of,
+)
 from lens.models.checkpoints.registry import GPT_OSS_20B
 from lens.models.quantized import nvfp4
-from lens.models.quantized.mxfp8 import check_settings
+from lens.models.quantized.mxfp8 import check_quantization_format
 from lens.models.text_encoder import LensGptOssEncoder
 
 TOKENIZER_KEY = "tokenizer_json"
-HEAD = "lm_head.weight"
+LM_HEAD_NAME = "lm_head.weight"
 
 _GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _GGUF_BLOCK = {
@@ -54,57 +64,57 @@ def load_text_encoder(
     """
     path = Path(path)
     if path.is_dir():
-        folder = component_in(path, "text_encoder")
+        folder = resolve_component_folder(path, "text_encoder")
         check_component(folder, "text_encoder")
         return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype).eval()
     if keep_packed and path.suffix.lower() != ".safetensors":
         raise SettingError("keep_packed", str(path), "an NVFP4 .safetensors file")
     stored = open_text_encoder_file(path, torch_dtype)
-    settings = dict(config or infer_config(shapes_of(stored.tensors), source=path))
-    model = built_empty(lambda: _encoder(settings))
-    if HEAD not in stored.tensors:
-        model.lm_head = MissingHead(path)  # type: ignore[assignment]
+    settings = dict(config or infer_text_encoder_config(shapes_of(stored.tensors), source=path))
+    model = init_empty(lambda: _build_encoder(settings))
+    if LM_HEAD_NAME not in stored.tensors:
+        model.lm_head = MissingLMHead(path)  # type: ignore[assignment]
     tensors = _pack_experts(model, stored.tensors, path) if keep_packed else stored.tensors
-    fill(model, tensors, torch_dtype, source=path, what=WHAT["text_encoder"])
+    load_state_dict_strict(model, tensors, torch_dtype, source=path, what=COMPONENT_LABELS["text_encoder"])
     return model
 
 
 def _pack_experts(
-    model: LensGptOssEncoder, tensors: Mapping[str, StoredTensor], path: Path
-) -> dict[str, StoredTensor]:
+    model: LensGptOssEncoder, tensors: Mapping[str, LazyTensor], path: Path
+) -> dict[str, LazyTensor]:
     """Put packed experts into every layer that is stored so; return the tensors that are left to read."""
-    from lens.models.quantized.nvfp4_experts import PackedExperts
+    from lens.models.quantized.nvfp4_experts import Nvfp4Experts
 
     raw = open_safetensors(path).tensors
-    if not _outputs_first(raw):
+    if not _has_outputs_first(raw):
         raise SettingError("keep_packed", str(path), "a file whose experts store outputs first")
     left = dict(tensors)
     layers: Any = model.model.layers
     for index, layer in enumerate(layers):
         front = f"layers.{index}.mlp.experts"
-        experts = PackedExperts(layer.mlp.experts)
+        experts = Nvfp4Experts(layer.mlp.experts)
         for name in ("gate_up_proj", "down_proj"):
             stored = f"{front}.{name}" if f"{front}.{name}.weight_scale_2" in raw else f"model.{front}.{name}"
             parts = [raw.get(f"{stored}.{part}") for part in ("weight", "weight_scale", "weight_scale_2")]
             expected = left.pop(f"model.{front}.{name}", None)
             if expected is None or None in parts:
                 raise CheckpointError(f"{path} does not hold {stored} in NVFP4. Load it without keep_packed.")
-            check_match(
+            check_names_and_shapes(
                 {name: tuple(getattr(layer.mlp.experts, name).shape)}, {name: expected.shape}, source=path,
                 what=f"{stored} of the text encoder",
             )  # fmt: skip
-            experts.hold(name, *(part.read() for part in parts if part is not None))
+            experts.set_packed(name, *(part.read() for part in parts if part is not None))
         layer.mlp.experts = experts
     return left
 
 
-def _encoder(settings: Mapping[str, Any]) -> LensGptOssEncoder:
+def _build_encoder(settings: Mapping[str, Any]) -> LensGptOssEncoder:
     from transformers import GptOssConfig
 
     return LensGptOssEncoder(GptOssConfig(**settings))
 
 
-class MissingHead(nn.Module):
+class MissingLMHead(nn.Module):
     """Stands where a file has no LM head: text features never use it, `generate` does."""
 
     def __init__(self, source: object):
@@ -116,41 +126,41 @@ class MissingHead(nn.Module):
                         "For that, load the text encoder of a model folder.")  # fmt: skip
 
 
-def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> Stored:
+def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> LazyStateDict:
     """Return the tensors of a single-file text encoder in transformers' layout."""
     if path.suffix.lower() == ".gguf":
         from lens.models.checkpoints.gguf import open_gguf
 
         stored = open_gguf(path)
-        return Stored(from_llama_cpp(stored.tensors, source=path), stored.metadata)
+        return LazyStateDict(from_llama_cpp(stored.tensors, source=path), stored.metadata)
     stored = open_safetensors(path)
-    return Stored(from_nvfp4(stored.tensors, source=path, dtype=dtype), stored.metadata)
+    return LazyStateDict(from_nvfp4(stored.tensors, source=path, dtype=dtype), stored.metadata)
 
 
 def from_nvfp4(
-    tensors: Mapping[str, StoredTensor], *, source: object, dtype: torch.dtype = torch.float32
-) -> dict[str, StoredTensor]:
+    tensors: Mapping[str, LazyTensor], *, source: object, dtype: torch.dtype = torch.float32
+) -> dict[str, LazyTensor]:
     """Return an NVFP4 file's tensors in transformers' layout, each dequantised when read."""
     if not any(name.endswith(".weight_scale_2") for name in tensors):
-        kind = probable_kind(tensors) or "no kind of file known here"
+        kind = detect_kind(tensors) or "no kind of file known here"
         raise CheckpointError(f"{source} is not an NVFP4 text encoder. It is probably {kind}.")
     plain = {name: tensor for name, tensor in tensors.items() if name != TOKENIZER_KEY}
-    outputs_first = _outputs_first(tensors)
+    outputs_first = _has_outputs_first(tensors)
     quantized = [name for name in tensors if name.endswith(".weight_scale_2")]
     for layer in [name.removesuffix(".weight_scale_2") for name in quantized]:
-        name, tensor = _dequantized_layer(plain, layer, source, dtype, outputs_first)
+        name, tensor = _pop_dequantized_layer(plain, layer, source, dtype, outputs_first)
         plain[name] = tensor
-    return {_own_name(name): tensor for name, tensor in plain.items()}
+    return {_transformers_name(name): tensor for name, tensor in plain.items()}
 
 
-def _own_name(name: str) -> str:
+def _transformers_name(name: str) -> str:
     name = re.sub(r"(experts\.\w+_proj)\.bias$", r"\1_bias", name)
     return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
 
 
-def _dequantized_layer(
-    plain: dict[str, StoredTensor], layer: str, source: object, dtype: torch.dtype, outputs_first: bool
-) -> tuple[str, StoredTensor]:
+def _pop_dequantized_layer(
+    plain: dict[str, LazyTensor], layer: str, source: object, dtype: torch.dtype, outputs_first: bool
+) -> tuple[str, LazyTensor]:
     """Take one layer's parts out of `plain`; return its name and values in transformers' layout."""
     matrix_scale = plain.pop(f"{layer}.weight_scale_2")
     scale = plain.pop(f"{layer}.weight_scale", None)
@@ -158,7 +168,7 @@ def _dequantized_layer(
     # The scale of activations is for products in 4 bits; here activations keep their precision.
     plain.pop(f"{layer}.input_scale", None)
     if settings := plain.pop(f"{layer}.comfy_quant", None):
-        check_settings(settings.read(), nvfp4.FORMAT, layer, source)
+        check_quantization_format(settings.read(), nvfp4.FORMAT, layer, source)
     if packed is None or scale is None or packed.dtype != "U8" or len(packed.shape) not in (2, 3):
         needs = "weight (uint8), weight_scale and weight_scale_2"
         raise CheckpointError(f"{layer} in {source} is incomplete: NVFP4 needs {needs}.")
@@ -171,10 +181,10 @@ def _dequantized_layer(
         values = nvfp4.dequantize(packed.read(), scale.read(), matrix_scale.read(), dtype)
         return values.transpose(1, 2).contiguous() if transposed else values
 
-    return layer if is_expert else f"{layer}.weight", StoredTensor(shape, "F32", read)
+    return layer if is_expert else f"{layer}.weight", LazyTensor(shape, "F32", read)
 
 
-def _outputs_first(tensors: Mapping[str, StoredTensor]) -> bool:
+def _has_outputs_first(tensors: Mapping[str, LazyTensor]) -> bool:
     """Return whether stacks of experts are (E, O, I), told by the biases: one number for each output.
 
     One stack that is not decides for the file: where inputs and outputs are as many, both readings fit.
@@ -189,12 +199,12 @@ def _outputs_first(tensors: Mapping[str, StoredTensor]) -> bool:
     return True
 
 
-def from_llama_cpp(tensors: Mapping[str, StoredTensor], *, source: object) -> dict[str, StoredTensor]:
+def from_llama_cpp(tensors: Mapping[str, LazyTensor], *, source: object) -> dict[str, LazyTensor]:
     """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names stay."""
     if "blk.0.ffn_gate_exps.weight" not in tensors:
-        kind = probable_kind(tensors) or "no kind of file known here"
+        kind = detect_kind(tensors) or "no kind of file known here"
         raise CheckpointError(f"{source} is not a GPT-OSS text encoder. It is probably {kind}.")
-    plain: dict[str, StoredTensor] = {}
+    plain: dict[str, LazyTensor] = {}
     for name in tensors:
         block = re.match(r"blk\.(\d+)\.(\w+?)(?:\.(weight|bias))?$", name)
         if block is None:
@@ -208,10 +218,10 @@ def from_llama_cpp(tensors: Mapping[str, StoredTensor], *, source: object) -> di
         elif kind == "attn_sinks":
             plain[f"{layer}.self_attn.sinks"] = tensors[name]
         elif kind == "ffn_down_exps":
-            down = _transposed(tensors[name]) if leaf == "weight" else tensors[name]
+            down = _transpose(tensors[name]) if leaf == "weight" else tensors[name]
             plain[_expert_name(layer, "down_proj", leaf)] = down
         elif kind == "ffn_gate_exps" and (up := tensors.get(f"blk.{index}.ffn_up_exps.{leaf}")):
-            plain[_expert_name(layer, "gate_up_proj", leaf)] = _alternating(tensors[name], up)
+            plain[_expert_name(layer, "gate_up_proj", leaf)] = _interleave_gate_up(tensors[name], up)
         elif kind != "ffn_up_exps" or f"blk.{index}.ffn_gate_exps.{leaf}" not in tensors:
             plain[name] = tensors[name]
     return plain
@@ -221,13 +231,13 @@ def _expert_name(layer: str, name: str, leaf: str) -> str:
     return f"{layer}.mlp.experts.{name}" + ("_bias" if leaf == "bias" else "")
 
 
-def _transposed(stored: StoredTensor) -> StoredTensor:
+def _transpose(stored: LazyTensor) -> LazyTensor:
     experts, outputs, inputs = stored.shape
     shape = (experts, inputs, outputs)
-    return StoredTensor(shape, stored.dtype, lambda: stored.read().transpose(1, 2).contiguous())
+    return LazyTensor(shape, stored.dtype, lambda: stored.read().transpose(1, 2).contiguous())
 
 
-def _alternating(gate: StoredTensor, up: StoredTensor) -> StoredTensor:
+def _interleave_gate_up(gate: LazyTensor, up: LazyTensor) -> LazyTensor:
     """Join gate and up: their outputs alternate, gate first.
 
     Shapes: two (E, O, I) -> (E, I, 2 O); two biases (E, O) -> (E, 2 O).
@@ -239,10 +249,10 @@ def _alternating(gate: StoredTensor, up: StoredTensor) -> StoredTensor:
         both = both.flatten(1, 2)                                                 # (E, 2 O, I) or (E, 2 O)
         return both.transpose(1, 2).contiguous() if both.ndim == 3 else both
 
-    return StoredTensor((experts, *gate.shape[2:], 2 * outputs), gate.dtype, read)
+    return LazyTensor((experts, *gate.shape[2:], 2 * outputs), gate.dtype, read)
 
 
-def infer_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
+def infer_text_encoder_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
     """Return the configuration of a GPT-OSS of these shapes; what shapes cannot tell is as released."""
     layer = "model.layers.0"
     try:

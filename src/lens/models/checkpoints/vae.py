@@ -15,14 +15,19 @@ from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.detect import probable_kind
-from lens.models.checkpoints.diffusers_folder import WHAT, component_config, component_in, open_component
-from lens.models.checkpoints.module_loader import built_empty, fill
-from lens.models.checkpoints.reader import Stored, StoredTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.detect import detect_kind
+from lens.models.checkpoints.diffusers_folder import (
+    COMPONENT_LABELS,
+    component_config,
+    open_component,
+    resolve_component_folder,
+)
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors, shapes_of
 from lens.models.checkpoints.registry import FLUX2_VAE
 from lens.models.shapes import Shapes, vae_shapes
 
-CONFIG_KEY = "lens_vae_config"
+VAE_CONFIG_KEY = "lens_vae_config"
 _ATTENTION = r"mid_block\.attentions\.0\.(to_[qkv]|to_out\.0)\.weight$"
 
 
@@ -50,7 +55,7 @@ def flux2_name(name: str, num_levels: int) -> str:
     return name
 
 
-def to_flux2(tensors: Mapping[str, StoredTensor], num_levels: int) -> dict[str, StoredTensor]:
+def to_flux2(tensors: Mapping[str, LazyTensor], num_levels: int) -> dict[str, LazyTensor]:
     """Return a VAE's tensors under FLUX.2's own names."""
     return {
         flux2_name(name, num_levels): _as_convolution(tensor) if re.search(_ATTENTION, name) else tensor
@@ -58,7 +63,7 @@ def to_flux2(tensors: Mapping[str, StoredTensor], num_levels: int) -> dict[str, 
     }
 
 
-def from_flux2(tensors: Mapping[str, StoredTensor], shapes: Shapes) -> dict[str, StoredTensor]:
+def from_flux2(tensors: Mapping[str, LazyTensor], shapes: Shapes) -> dict[str, LazyTensor]:
     """Return a VAE's tensors under diffusers' names, given those it should have; others stay."""
     num_levels = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("decoder.up_blocks."))
     names = {flux2_name(name, num_levels): name for name in shapes}
@@ -69,14 +74,14 @@ def from_flux2(tensors: Mapping[str, StoredTensor], shapes: Shapes) -> dict[str,
     return plain
 
 
-def _as_convolution(stored: StoredTensor) -> StoredTensor:
-    return StoredTensor((*stored.shape, 1, 1), stored.dtype, lambda: stored.read()[..., None, None])
+def _as_convolution(stored: LazyTensor) -> LazyTensor:
+    return LazyTensor((*stored.shape, 1, 1), stored.dtype, lambda: stored.read()[..., None, None])
 
 
-def _as_matrix(stored: StoredTensor) -> StoredTensor:
+def _as_matrix(stored: LazyTensor) -> LazyTensor:
     if stored.shape[2:] != (1, 1):
         return stored
-    return StoredTensor(stored.shape[:2], stored.dtype, lambda: stored.read()[..., 0, 0])
+    return LazyTensor(stored.shape[:2], stored.dtype, lambda: stored.read()[..., 0, 0])
 
 
 def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -
     first_level = r"encoder\.down(_blocks)?\.0\.(block|resnets)\.\d+\.conv1\.weight"
     layers = sum(bool(re.match(first_level, name)) for name in shapes)
     if not (down and up and layers and "decoder.conv_in.weight" in shapes and "bn.running_mean" in shapes):
-        kind = probable_kind(shapes) or "no kind of file known here"
+        kind = detect_kind(shapes) or "no kind of file known here"
         raise CheckpointError(f"{source} is not a FLUX.2 VAE. It is probably {kind}.")
     groups = FLUX2_VAE["norm_num_groups"]
     if any(width % groups for width in (*down, *up)):
@@ -112,16 +117,18 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -
     return config if up == down else config | {"decoder_block_out_channels": tuple(up)}
 
 
-def open_vae_file(path: Path, config: Mapping[str, Any] | None = None) -> tuple[Stored, dict[str, Any]]:
+def open_vae_file(
+    path: Path, config: Mapping[str, Any] | None = None
+) -> tuple[LazyStateDict, dict[str, Any]]:
     """Return a single-file VAE under diffusers' names, and its configuration: given, stored or inferred."""
     stored = open_safetensors(path)
     if config is not None:
         settings = dict(config)
-    elif CONFIG_KEY in stored.metadata:
-        settings = json.loads(stored.metadata[CONFIG_KEY])
+    elif VAE_CONFIG_KEY in stored.metadata:
+        settings = json.loads(stored.metadata[VAE_CONFIG_KEY])
     else:
         settings = infer_vae_config(shapes_of(stored.tensors), source=path)
-    return Stored(from_flux2(stored.tensors, vae_shapes(settings)), stored.metadata), settings
+    return LazyStateDict(from_flux2(stored.tensors, vae_shapes(settings)), stored.metadata), settings
 
 
 def load_vae(
@@ -133,13 +140,13 @@ def load_vae(
     """
     path = Path(path)
     if path.is_dir():
-        folder = component_in(path, "vae")
+        folder = resolve_component_folder(path, "vae")
         stored, found = open_component(folder, "vae"), dict(config or component_config(folder))
     else:
         stored, found = open_vae_file(path, config)
     settings = _with_block_types(found)
-    model = built_empty(lambda: AutoencoderKLFlux2(**settings))
-    fill(model, stored.tensors, torch_dtype, source=path, what=WHAT["vae"])
+    model = init_empty(lambda: AutoencoderKLFlux2(**settings))
+    load_state_dict_strict(model, stored.tensors, torch_dtype, source=path, what=COMPONENT_LABELS["vae"])
     return model
 
 
@@ -153,13 +160,13 @@ def save_vae_single_file(vae: AutoencoderKLFlux2, path: str | Path) -> Path:
     """Write a VAE to one .safetensors file under FLUX.2's own names."""
     from lens.models.checkpoints.writer import write_safetensors
 
-    stored = {name: _held(value) for name, value in vae.state_dict().items()}
+    stored = {name: _in_memory_tensor(value) for name, value in vae.state_dict().items()}
     own = to_flux2(stored, num_levels=len(vae.config["block_out_channels"]))
     settings = {key: value for key, value in vae.config.items() if not key.startswith("_")}
-    metadata = {"format": "pt", CONFIG_KEY: json.dumps(settings)}
+    metadata = {"format": "pt", VAE_CONFIG_KEY: json.dumps(settings)}
     write_safetensors(Path(path), {name: tensor.read() for name, tensor in own.items()}, metadata)
     return Path(path)
 
 
-def _held(value: Tensor) -> StoredTensor:
-    return StoredTensor(tuple(value.shape), "F32", lambda: value)
+def _in_memory_tensor(value: Tensor) -> LazyTensor:
+    return LazyTensor(tuple(value.shape), "F32", lambda: value)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lens.errors import CheckpointError
 
 
-def forget_origin(model: Any) -> None:
+def clear_name_or_path(model: Any) -> None:
     """Take out of a diffusers model's configuration where it was loaded from, which saving would publish."""
     kept = {name: value for name, value in model.config.items() if name != "_name_or_path"}
     model._internal_dict = type(model.config)(kept)

@@ -15,16 +15,16 @@ from lens.errors import MemoryNeedError
 
 logger = logging.getLogger(__name__)
 
-KERNELS_CAPABILITY = (9, 0)
+MIN_CUDA_CAPABILITY = (9, 0)
 KERNELS_REPOSITORY = "kernels-community/gpt-oss-triton-kernels"
-MXFP4_BYTES = 17 / 32
+MXFP4_BYTES_PER_VALUE = 17 / 32
 GB = 1e9
 
 
 class Mxfp4Plan(NamedTuple):
     """How to load, what it takes, and why."""
 
-    native: bool
+    is_native: bool
     """The experts stay in MXFP4; otherwise they are dequantised."""
     need_bytes: int
     """Memory of all weights, loaded that way."""
@@ -38,7 +38,7 @@ def mxfp4_plan(
     capability: tuple[int, int] | None,
     missing: Sequence[str],
     free_bytes: int | None,
-    bytes_each: int = 2,
+    bytes_per_value: int = 2,
 ) -> Mxfp4Plan:
     """Return how to hold the model of this configuration on a device.
 
@@ -47,10 +47,10 @@ def mxfp4_plan(
     Units: bytes_each is the size of a dequantised number.
     Raises: MemoryNeedError where the weights do not fit, with the reason for their size and what to do.
     """
-    reason = _why_not_native(device_type, capability, missing)
+    reason = _reason_to_dequantize(device_type, capability, missing)
     native = not reason
-    need_bytes = weights_bytes(config, bytes_each, mxfp4=native)
-    how = "in MXFP4" if native else f"dequantised to {8 * bytes_each} bits, as {reason}"
+    need_bytes = weight_bytes(config, bytes_per_value, is_mxfp4=native)
+    how = "in MXFP4" if native else f"dequantised to {8 * bytes_per_value} bits, as {reason}"
     message = f"The text encoder takes {need_bytes / GB:.1f} GB {how}."
     if free_bytes is not None and need_bytes > free_bytes:
         raise MemoryNeedError(
@@ -60,35 +60,35 @@ def mxfp4_plan(
     return Mxfp4Plan(native, need_bytes, message)
 
 
-def weights_bytes(config: Mapping[str, Any], bytes_each: int, *, mxfp4: bool) -> int:
+def weight_bytes(config: Mapping[str, Any], bytes_per_value: int, *, is_mxfp4: bool) -> int:
     """Return the memory of all weights, the matrices of the experts in MXFP4 or as large as all others."""
     from lens.models.shapes import text_encoder_shapes
 
     total = 0.0
     for name, shape in text_encoder_shapes(config).items():
-        is_packed = mxfp4 and name.endswith(("gate_up_proj", "down_proj"))
-        total += math.prod(shape) * (MXFP4_BYTES if is_packed else bytes_each)
+        is_packed = is_mxfp4 and name.endswith(("gate_up_proj", "down_proj"))
+        total += math.prod(shape) * (MXFP4_BYTES_PER_VALUE if is_packed else bytes_per_value)
     return math.ceil(total)
 
 
-def plan_for_this_machine(
-    config: Mapping[str, Any], device: torch.device | str | None = None, bytes_each: int = 2
+def mxfp4_plan_for_device(
+    config: Mapping[str, Any], device: torch.device | str | None = None, bytes_per_value: int = 2
 ) -> Mxfp4Plan:
     """Return the plan for a device; None is the GPU for MXFP4, the main memory for what is dequantised."""
-    found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    is_cuda = found.type == "cuda"
-    capability = torch.cuda.get_device_capability(found) if is_cuda else None
-    missing = missing_kernels() if capability is not None and capability >= KERNELS_CAPABILITY else []
-    if device is None and _why_not_native(found.type, capability, missing):
-        found = torch.device("cpu")
-    free_bytes = free_memory(found)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    is_cuda = target.type == "cuda"
+    capability = torch.cuda.get_device_capability(target) if is_cuda else None
+    missing = missing_kernels() if capability is not None and capability >= MIN_CUDA_CAPABILITY else []
+    if device is None and _reason_to_dequantize(target.type, capability, missing):
+        target = torch.device("cpu")
+    free_bytes = free_memory(target)
     return mxfp4_plan(
         config,
-        device_type=found.type,
+        device_type=target.type,
         capability=capability,
         missing=missing,
         free_bytes=free_bytes,
-        bytes_each=bytes_each,
+        bytes_per_value=bytes_per_value,
     )
 
 
@@ -119,10 +119,12 @@ def free_memory(device: torch.device) -> int | None:
     return psutil.virtual_memory().available
 
 
-def _why_not_native(device_type: str, capability: tuple[int, int] | None, missing: Sequence[str]) -> str:
+def _reason_to_dequantize(
+    device_type: str, capability: tuple[int, int] | None, missing: Sequence[str]
+) -> str:
     if device_type != "cuda" or capability is None:
         return f"the kernels need a CUDA device and this is {device_type}"
-    if capability < KERNELS_CAPABILITY:
-        needs, got = (".".join(map(str, numbers)) for numbers in (KERNELS_CAPABILITY, capability))
+    if capability < MIN_CUDA_CAPABILITY:
+        needs, got = (".".join(map(str, numbers)) for numbers in (MIN_CUDA_CAPABILITY, capability))
         return f"the kernels need compute capability {needs} and this device has {got}"
     return f"the kernels lack {' and '.join(missing)}" if missing else ""

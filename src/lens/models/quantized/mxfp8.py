@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.reader import StoredTensor
+from lens.models.checkpoints.reader import LazyTensor
 from lens.models.quantized.block_scales import from_blocked, to_blocked
 
-BLOCK = 32
+BLOCK_SIZE = 32
 E8M0_BIAS, E8M0_NAN = 127, 255
 E4M3_MAX = 448.0
 E8M0_DTYPES = ("U8", "F8_E8M0")
 FORMAT = "mxfp8"
 
 
-def is_mxfp8(tensors: Mapping[str, StoredTensor]) -> bool:
+def is_mxfp8(tensors: Mapping[str, LazyTensor]) -> bool:
     """Return whether any layer carries scales."""
     return any(name.endswith(".weight_scale") for name in tensors)
 
 
-def without_mxfp8(tensors: Mapping[str, StoredTensor], *, source: object) -> dict[str, StoredTensor]:
+def dequantize_mxfp8_layers(tensors: Mapping[str, LazyTensor], *, source: object) -> dict[str, LazyTensor]:
     """Return the same tensors with each quantised layer as one weight that is dequantised when read."""
     plain = dict(tensors)
     for scale_name in [name for name in tensors if name.endswith(".weight_scale")]:
@@ -41,16 +41,16 @@ def without_mxfp8(tensors: Mapping[str, StoredTensor], *, source: object) -> dic
             raise CheckpointError(f"{layer} in {source} is not MXFP8: {got}, but it needs {needs}.")
         settings = plain.pop(f"{layer}.comfy_quant", None)
         if settings is not None:
-            check_settings(settings.read(), FORMAT, layer, source)
-        plain[f"{layer}.weight"] = StoredTensor(weight.shape, "F32", _reader(weight, scale))
+            check_quantization_format(settings.read(), FORMAT, layer, source)
+        plain[f"{layer}.weight"] = LazyTensor(weight.shape, "F32", _lazy_reader(weight, scale))
     return plain
 
 
-def _reader(weight: StoredTensor, scale: StoredTensor):
+def _lazy_reader(weight: LazyTensor, scale: LazyTensor):
     return lambda: dequantize(weight.read(), scale.read().view(torch.uint8))
 
 
-def check_settings(settings: Tensor, expected: str, layer: str, source: object) -> None:
+def check_quantization_format(settings: Tensor, expected: str, layer: str, source: object) -> None:
     """Raise a CheckpointError unless the JSON beside a layer names the format that its tensors have."""
     try:
         values = json.loads(bytes(settings.tolist()))
@@ -68,13 +68,13 @@ def dequantize(weight: Tensor, blocked_scale: Tensor) -> Tensor:
     Raises: CheckpointError for scales that do not fit, or that are not numbers (255).
     """
     outputs, inputs = weight.shape
-    if inputs % BLOCK:
-        raise CheckpointError(f"MXFP8 needs a multiple of {BLOCK} inputs, not ({outputs}, {inputs}).")
-    exponents = from_blocked(blocked_scale, outputs, inputs // BLOCK)             # (O, I/32)
+    if inputs % BLOCK_SIZE:
+        raise CheckpointError(f"MXFP8 needs a multiple of {BLOCK_SIZE} inputs, not ({outputs}, {inputs}).")
+    exponents = from_blocked(blocked_scale, outputs, inputs // BLOCK_SIZE)             # (O, I/32)
     if bool((exponents == E8M0_NAN).any()):
         raise CheckpointError("MXFP8 scales hold 255, which is not a number: the file is damaged.")
     scale = power_of_two(exponents.to(torch.int32) - E8M0_BIAS)                   # (O, I/32)
-    return (weight.float().unflatten(1, (-1, BLOCK)) * scale[..., None]).flatten(1)  # (O, I)
+    return (weight.float().unflatten(1, (-1, BLOCK_SIZE)) * scale[..., None]).flatten(1)  # (O, I)
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes: (O, I) -> (O, I) float8 E4M3 and uint8 of the padded (O, I/32).
     """
-    groups = values.float().unflatten(1, (-1, BLOCK))                             # (O, I/32, 32)
+    groups = values.float().unflatten(1, (-1, BLOCK_SIZE))                             # (O, I/32, 32)
     largest = groups.abs().amax(dim=2)                                            # (O, I/32)
     mantissa, exponent = torch.frexp(largest / E4M3_MAX)                          # mantissa in [0.5, 1)
     exponent = (exponent - (mantissa == 0.5).int()).clamp(-E8M0_BIAS, E8M0_BIAS)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lens.errors import CheckpointError
 from lens.models.quantized.block_scales import from_blocked, padded_size, to_blocked
 
-BLOCK = 16
+BLOCK_SIZE = 16
 FORMAT = "nvfp4"
 
 # Indexed by the four bits: one of sign, two of exponent, one of mantissa.
@@ -38,7 +38,7 @@ def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtyp
     Raises: CheckpointError for scales that do not fit.
     """
     if packed.ndim == 2:
-        return _one(packed, blocked_scale, matrix_scale.reshape(())).to(dtype)
+        return _dequantize_matrix(packed, blocked_scale, matrix_scale.reshape(())).to(dtype)
     experts, outputs, half = packed.shape
     scales = blocked_scale.reshape(experts, -1)                                   # (E, padded)
     matrix_scales = matrix_scale.reshape(-1)                                      # (E,) or (1,)
@@ -47,17 +47,17 @@ def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtyp
         raise CheckpointError(f"{len(matrix_scales)} matrix scales do not fit {experts} experts.")
     values = torch.empty(experts, outputs, 2 * half, dtype=dtype)
     for expert in range(experts):
-        values[expert] = _one(packed[expert], scales[expert], matrix_scales[expert]).to(dtype)
+        values[expert] = _dequantize_matrix(packed[expert], scales[expert], matrix_scales[expert]).to(dtype)
     return values
 
 
-def _one(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> Tensor:
+def _dequantize_matrix(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> Tensor:
     outputs, inputs = packed.shape[0], 2 * packed.shape[1]
-    if inputs % BLOCK:
-        raise CheckpointError(f"NVFP4 needs a multiple of {BLOCK} inputs, not ({outputs}, {inputs}).")
-    scale = from_blocked(blocked_scale.float(), outputs, inputs // BLOCK)         # (O, I/16)
+    if inputs % BLOCK_SIZE:
+        raise CheckpointError(f"NVFP4 needs a multiple of {BLOCK_SIZE} inputs, not ({outputs}, {inputs}).")
+    scale = from_blocked(blocked_scale.float(), outputs, inputs // BLOCK_SIZE)         # (O, I/16)
     scale = scale * matrix_scale.float()
-    return (unpack(packed).unflatten(1, (-1, BLOCK)) * scale[..., None]).flatten(1)  # (O, I)
+    return (unpack(packed).unflatten(1, (-1, BLOCK_SIZE)) * scale[..., None]).flatten(1)  # (O, I)
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,14 +65,14 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Shapes: (O, I) -> (O, I/2) uint8, float8 of the padded (O, I/16), one float32.
     """
-    groups = values.float().unflatten(1, (-1, BLOCK))                             # (O, I/16, 16)
+    groups = values.float().unflatten(1, (-1, BLOCK_SIZE))                             # (O, I/16, 16)
     largest = groups.abs().amax(dim=2)                                            # (O, I/16)
     matrix_scale = (largest.max() / (E2M1_MAX * E4M3_MAX)).clamp(min=torch.finfo(torch.float32).tiny)
     scale = (largest / E2M1_MAX / matrix_scale).clamp(max=E4M3_MAX).to(torch.float8_e4m3fn)
     divisor = (scale.float() * matrix_scale)[..., None]                           # (O, I/16, 1)
-    wanted = torch.where(divisor > 0, groups / divisor, 0).flatten(1)             # (O, I)
-    nearest = (wanted.abs()[..., None] - torch.tensor(E2M1[:8])).abs().argmin(-1)  # (O, I)
-    bits = (nearest + 8 * (wanted < 0)).to(torch.uint8).unflatten(1, (-1, 2))     # (O, I/2, 2)
+    scaled = torch.where(divisor > 0, groups / divisor, 0).flatten(1)             # (O, I)
+    nearest = (scaled.abs()[..., None] - torch.tensor(E2M1[:8])).abs().argmin(-1)  # (O, I)
+    bits = (nearest + 8 * (scaled < 0)).to(torch.uint8).unflatten(1, (-1, 2))     # (O, I/2, 2)
     # float8 is moved about as bytes: padding is not implemented for it everywhere.
     blocked = to_blocked(scale.view(torch.uint8)).view(torch.float8_e4m3fn)
     return bits[..., 0] << 4 | bits[..., 1], blocked, matrix_scale
@@ -80,4 +80,4 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def num_scales(outputs: int, inputs: int) -> int:
     """Return how many scales a matrix takes in the padded layout."""
-    return math.prod(padded_size(outputs, inputs // BLOCK))
+    return math.prod(padded_size(outputs, inputs // BLOCK_SIZE))

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from lens.models.quantized import nvfp4
 
 
-class PackedExperts(nn.Module):
+class Nvfp4Experts(nn.Module):
     """Takes the place of GptOssExperts; its packed matrices stay out of the state dict, its biases do not."""
 
     def __init__(self, like: Any):
@@ -21,7 +21,7 @@ class PackedExperts(nn.Module):
         self.gate_up_proj_bias, self.down_proj_bias = like.gate_up_proj_bias, like.down_proj_bias
         self.alpha, self.limit = like.alpha, like.limit
 
-    def hold(self, name: str, packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> None:
+    def set_packed(self, name: str, packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> None:
         """Keep one stack of matrices, `gate_up_proj` or `down_proj`, as stored.
 
         Shapes: packed (E, O, I/2), blocked_scale of each padded (O, I/16), matrix_scale (E,).
@@ -31,7 +31,7 @@ class PackedExperts(nn.Module):
         for part, value in (("packed", packed), ("scale", scale), ("matrix_scale", matrix_scale)):
             self.register_buffer(f"{name}_{part}", value.contiguous().view(torch.uint8), persistent=False)
 
-    def matrix(self, name: str, expert: int, dtype: torch.dtype) -> Tensor:
+    def dequantize_expert(self, name: str, expert: int, dtype: torch.dtype) -> Tensor:
         """Return one expert's matrix (O, I)."""
         parts = (f"{name}_{part}" for part in ("packed", "scale", "matrix_scale"))
         packed, scale, matrix_scale = (self.get_buffer(part)[expert] for part in parts)
@@ -46,14 +46,16 @@ class PackedExperts(nn.Module):
         total = torch.zeros_like(hidden)
         for expert in router_indices.unique().tolist():
             token, choice = torch.where(router_indices == expert)
-            gate_up = linear(hidden[token], self.matrix("gate_up_proj", expert, hidden.dtype))  # (n, 2 M)
-            inner = self._gated(gate_up + self.gate_up_proj_bias[expert])           # (n, M)
-            out = linear(inner, self.matrix("down_proj", expert, hidden.dtype))     # (n, H)
+            gate_up = linear(
+                hidden[token], self.dequantize_expert("gate_up_proj", expert, hidden.dtype)
+            )  # (n, 2 M)
+            inner = self._apply_gate(gate_up + self.gate_up_proj_bias[expert])           # (n, M)
+            out = linear(inner, self.dequantize_expert("down_proj", expert, hidden.dtype))     # (n, H)
             out = (out + self.down_proj_bias[expert]) * routing_weights[token, choice, None]
             total.index_add_(0, token, out.to(total.dtype))
         return total
 
-    def _gated(self, gate_up: Tensor) -> Tensor:
+    def _apply_gate(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up[:, 0::2], gate_up[:, 1::2]                               # (n, M) each
         gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         return (up + 1) * gate * torch.sigmoid(self.alpha * gate)

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 QUANTIZATIONS = ("int8", "float8")
-BYTES_OF_DTYPE = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int8": 1.0, "float8": 1.0}
+DTYPE_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int8": 1.0, "float8": 1.0}
 
-KEPT_IN_DENOISER = ("img_mod", "txt_mod", "img_in", "txt_in", "proj_out", "time_text_embed", "norm_out")
-KEPT_IN_TEXT_ENCODER = ("lm_head", "embed_tokens", "router")
+DENOISER_SKIP_MODULES = ("img_mod", "txt_mod", "img_in", "txt_in", "proj_out", "time_text_embed", "norm_out")
+TEXT_ENCODER_SKIP_MODULES = ("lm_head", "embed_tokens", "router")
 
 GB = 1e9
 # Beside the weights: activations, the allocator's slack, and kernels' work space.
-WORKING_SHARE = 0.15
+MEMORY_OVERHEAD_RATIO = 0.15
 
 
 def is_quantizable(name: str) -> bool:
     """Return whether a linear layer of the denoiser or text encoder may lose precision, by its name."""
     pieces = name.split(".")
-    return not any(kept in pieces for kept in (*KEPT_IN_DENOISER, *KEPT_IN_TEXT_ENCODER))
+    return not any(kept in pieces for kept in (*DENOISER_SKIP_MODULES, *TEXT_ENCODER_SKIP_MODULES))
 
 
 def quantize_weights(module: "nn.Module", quantization: str) -> "nn.Module":
@@ -69,8 +69,8 @@ def expected_memory(
     Raises: SettingError for an unknown dtype or quantisation.
     """
     for setting, value in (("dtype", dtype), ("quantize", quantization)):
-        if value is not None and value not in BYTES_OF_DTYPE:
-            raise SettingError(setting, value, f"one of {', '.join(BYTES_OF_DTYPE)}")
+        if value is not None and value not in DTYPE_BYTES:
+            raise SettingError(setting, value, f"one of {', '.join(DTYPE_BYTES)}")
     shapes_by_component = {
         "transformer": denoiser_shapes,
         "text_encoder": text_encoder_shapes,
@@ -80,17 +80,19 @@ def expected_memory(
     for component, config in configs.items():
         shapes = shapes_by_component[component](config)
         kind = quantization if component != "vae" else None
-        memory[component] = math.ceil(sum(_bytes(name, shape, dtype, kind) for name, shape in shapes.items()))
+        memory[component] = math.ceil(
+            sum(_weight_bytes(name, shape, dtype, kind) for name, shape in shapes.items())
+        )
     return memory
 
 
-def _bytes(name: str, shape: tuple[int, ...], dtype: str, quantization: str | None) -> float:
-    plain = BYTES_OF_DTYPE[dtype]
+def _weight_bytes(name: str, shape: tuple[int, ...], dtype: str, quantization: str | None) -> float:
+    plain = DTYPE_BYTES[dtype]
     is_linear = len(shape) == 2 and name.endswith(".weight")
     if quantization is None or not is_linear or not is_quantizable(name.removesuffix(".weight")):
         return math.prod(shape) * plain
     # One scale for each output, in the dtype of the activations.
-    return math.prod(shape) * BYTES_OF_DTYPE[quantization] + shape[0] * plain
+    return math.prod(shape) * DTYPE_BYTES[quantization] + shape[0] * plain
 
 
 def available_memory(device: "torch.device | str" = "cpu") -> int:
@@ -102,10 +104,10 @@ def available_memory(device: "torch.device | str" = "cpu") -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return int(min(psutil.virtual_memory().available, _left_in_container()))
+    return int(min(psutil.virtual_memory().available, _free_cgroup_bytes()))
 
 
-def _left_in_container() -> float:
+def _free_cgroup_bytes() -> float:
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = (folder / "memory.max").read_text().strip(), (folder / "memory.current").read_text()
@@ -124,12 +126,12 @@ def check_memory(
     `needed` is bytes by component, as from `expected_memory`.
     Raises: MemoryNeedError with what it takes, what is there and what to do.
     """
-    there = available_memory(device) if available is None else available
-    total = sum(needed.values()) * (1 + WORKING_SHARE)
+    free_bytes = available_memory(device) if available is None else available
+    needed_bytes = sum(needed.values()) * (1 + MEMORY_OVERHEAD_RATIO)
     parts = ", ".join(f"{component} {size / GB:.1f}" for component, size in needed.items())
-    takes = f"Loading takes about {total / GB:.1f} GB on {device} ({parts} GB and room to work)"
-    line = f"{takes}; {there / GB:.1f} GB is free."
-    if total > there:
+    takes = f"Loading takes about {needed_bytes / GB:.1f} GB on {device} ({parts} GB and room to work)"
+    line = f"{takes}; {free_bytes / GB:.1f} GB is free."
+    if needed_bytes > free_bytes:
         raise MemoryNeedError(
             f"{line} Try --quantize int8, --dtype bfloat16 or --offload, or close other programs; "
             "lens-nano needs under 1 GB."

@@ -11,36 +11,38 @@ from itertools import repeat
 from multiprocessing import get_context
 from typing import Any
 
-from lens.nano.scoring.scorer import Detections, Picture, detect
+from lens.nano.scoring.scorer import Detections, ImageArray, detect
 
-AT_ONCE = 8
+CHUNK_SIZE = 8
 """Pictures that a process gets together: what comes back wakes this one, which has a GPU to feed."""
 
 
-def detected(pictures: Iterable[Picture], processes: int = 0) -> list[Detections]:
+def detect_all(images: Iterable[ImageArray], num_processes: int = 0) -> list[Detections]:
     """Return what pictures show, in their order; with no processes they are looked at here."""
-    if not processes:
-        return [detect(picture) for picture in pictures]
-    return [future.result() for future in submitted(detect, [(picture,) for picture in pictures], processes)]
+    if not num_processes:
+        return [detect(image) for image in images]
+    return [
+        future.result() for future in submit_calls(detect, [(picture,) for picture in images], num_processes)
+    ]
 
 
-def submitted(
-    look: Callable[..., Any], calls: Sequence[tuple[Any, ...]], processes: int
+def submit_calls(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_processes: int
 ) -> list[Future[Any]]:
     """Return at once a future for each call of a function that can be sent to another process."""
     futures = [Future[Any]() for _ in calls]
-    for start in range(0, len(calls), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        job = _pool(processes).submit(_each, look, calls[some])
-        job.add_done_callback(partial(_hand_out, futures[some]))
+    for start in range(0, len(calls), CHUNK_SIZE):
+        some = slice(start, start + CHUNK_SIZE)
+        job = _pool(num_processes).submit(_run_calls, function, calls[some])
+        job.add_done_callback(partial(_resolve_futures, futures[some]))
     return futures
 
 
-def _each(look: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-    return [look(*call) for call in calls]
+def _run_calls(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return [function(*call) for call in calls]
 
 
-def _hand_out(futures: list[Future[Any]], job: Future[list[Any]]) -> None:
+def _resolve_futures(futures: list[Future[Any]], job: Future[list[Any]]) -> None:
     error = job.exception()
     for future, result in zip(futures, repeat(None) if error else job.result(), strict=False):
         if error:
@@ -50,9 +52,9 @@ def _hand_out(futures: list[Future[Any]], job: Future[list[Any]]) -> None:
 
 
 @cache
-def _pool(processes: int) -> ProcessPoolExecutor:
+def _pool(num_processes: int) -> ProcessPoolExecutor:
     # As many processes as cores, each with as many threads, would stand in each other's way.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     # Not forked: a GPU that the parent uses is lost to a child that begins as its copy.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))

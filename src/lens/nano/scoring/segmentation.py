@@ -15,51 +15,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens.nano.scoring.template_matching import (
-    VISIBLE,
-    Box,
+    VISIBLE_THRESHOLD,
     Floats,
-    Gallery,
     Match,
+    PixelBox,
     Region,
+    TemplateBank,
     best_match,
-    region_of,
-    rough_similarities,
+    coarse_similarity,
+    extract_region,
 )
 
 Mask = NDArray[np.bool_]
 
 _BORDER_PX = 3
 _MAX_PARTS = 12
-_MAX_JOINED = 4
-_REACH = 0.3
+_MAX_JOINED_PARTS = 4
+_JOIN_REACH = 0.3
 """Parts join when the gap between them is at most this fraction of the larger one's longer side."""
 _CLUSTER_GAPS_PX = (3, 6, 10)
 """All parts that are linked by gaps of at most so much are tried as one thing, however many they are."""
-_PRICE = 4.0
+_OBJECT_COST = 4.0
 """What a thing costs in a grouping, as unexplained squared difference: few things are likelier than many."""
-_SPECK = 0.0006
+_MIN_PART_SHARE = 0.0006
 """Parts below this fraction of the picture are never looked at."""
-_CONVINCING = 0.87
+_CONVINCING_SIMILARITY = 0.87
 """A part this much like one thing is not cut."""
 _CUT_GAIN = 0.75
 """A cut must leave less than this fraction of what the whole part left unexplained."""
-_HOPEFUL = 1.5
+_JOIN_MARGIN = 1.5
 """A join is looked at closely when it may leave less than this multiple of what its pieces leave."""
 _MAX_CUTS = 5
 _MIN_PIECE_PX = 8
 
 
-class Look(NamedTuple):
+class Foreground(NamedTuple):
     """A picture as its difference from the background, and all things as they look on that background."""
 
     difference: Floats
     """(H, W, 3), softened."""
-    gallery: Gallery
-    smallest_px: float
+    templates: TemplateBank
+    min_object_px: float
     """No thing is smaller."""
 
 
-class Group(NamedTuple):
+class Segment(NamedTuple):
     """Pixels taken for one thing, and the thing that explains them best."""
 
     region: Region
@@ -71,7 +71,7 @@ class Group(NamedTuple):
         return self.region.mask
 
 
-def background_of(pixels: Floats) -> tuple[float, float, float]:
+def estimate_background(pixels: Floats) -> tuple[float, float, float]:
     """Return the median colour of the border, each channel in [0, 1]: (H, W, 3) in [0, 1]."""
     rim = _BORDER_PX
     strips = (pixels[:rim], pixels[-rim:], pixels[:, :rim], pixels[:, -rim:])
@@ -79,7 +79,7 @@ def background_of(pixels: Floats) -> tuple[float, float, float]:
     return float(middle[0]), float(middle[1]), float(middle[2])
 
 
-def softened(pixels: Floats) -> Floats:
+def smooth(pixels: Floats) -> Floats:
     """Return a picture under the 3 x 3 binomial filter, edges repeated."""
     rows = np.pad(pixels, ((1, 1), (0, 0), (0, 0)), mode="edge")
     rows = (rows[:-2] + 2 * rows[1:-1] + rows[2:]) / 4
@@ -87,20 +87,22 @@ def softened(pixels: Floats) -> Floats:
     return (columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]) / 4
 
 
-def groups_in(look: Look) -> list[Group]:
+def segment_objects(foreground: Foreground) -> list[Segment]:
     """Return what stands out from the background, one group a thing."""
-    outline = _without_single_pixels(np.abs(look.difference).max(-1) > VISIBLE)
-    speck_px = max(6.0, _SPECK * outline.size)
-    parts = [part for part in connected_parts(outline) if part.sum() >= speck_px]
+    outline = _remove_isolated_pixels(np.abs(foreground.difference).max(-1) > VISIBLE_THRESHOLD)
+    speck_px = max(6.0, _MIN_PART_SHARE * outline.size)
+    parts = [part for part in mask_components(outline) if part.sum() >= speck_px]
     parts = sorted(parts, key=lambda part: -int(part.sum()))[:_MAX_PARTS]
-    groups = _best_grouping([_explained(region_of(look.difference, part), look) for part in parts], look)
-    pieces = [piece for group in groups for piece in _cut(group, look, _MAX_CUTS)]
-    if len(pieces) == len(groups):
-        return groups
-    return _best_grouping(sorted(pieces, key=lambda group: -group.region.energy)[:_MAX_PARTS], look)
+    segments = _best_grouping(
+        [_explain(extract_region(foreground.difference, part), foreground) for part in parts], foreground
+    )
+    pieces = [piece for group in segments for piece in _split(group, foreground, _MAX_CUTS)]
+    if len(pieces) == len(segments):
+        return segments
+    return _best_grouping(sorted(pieces, key=lambda group: -group.region.energy)[:_MAX_PARTS], foreground)
 
 
-def connected_parts(mask: Mask) -> list[Mask]:
+def mask_components(mask: Mask) -> list[Mask]:
     """Return the 8-connected parts of a mask, by joining runs of neighbouring rows."""
     runs: list[tuple[int, int, int]] = []  # row, start, end
     owner: list[int] = []
@@ -132,7 +134,7 @@ def connected_parts(mask: Mask) -> list[Mask]:
     return list(parts.values())
 
 
-def _without_single_pixels(mask: Mask) -> Mask:
+def _remove_isolated_pixels(mask: Mask) -> Mask:
     """Drop pixels with fewer than two neighbours that stand out."""
     padded = np.pad(mask, 1).astype(np.int8)
     height, width = mask.shape
@@ -140,49 +142,55 @@ def _without_single_pixels(mask: Mask) -> Mask:
     return mask & (around >= 3)
 
 
-def _explained(region: Region, look: Look) -> Group:
-    return Group(region, best_match(region, look.gallery, look.smallest_px))
+def _explain(region: Region, foreground: Foreground) -> Segment:
+    return Segment(region, best_match(region, foreground.templates, foreground.min_object_px))
 
 
-def _cut(whole: Group, look: Look, cuts_left: int) -> list[Group]:
+def _split(segment: Segment, foreground: Foreground, cuts_left: int) -> list[Segment]:
     """Cut a part that is not convincingly one thing along the line that explains it best, again and again."""
-    if cuts_left == 0 or whole.match.similarity >= _CONVINCING:
-        return [whole]
+    if cuts_left == 0 or segment.match.similarity >= _CONVINCING_SIMILARITY:
+        return [segment]
     best, halves = np.inf, ()
-    for pair in _halves(whole):
-        regions = [region_of(look.difference, half) for half in pair]
-        unexplained = sum(_roughly_unexplained(region, look) for region in regions)
+    for pair in _halves(segment):
+        regions = [extract_region(foreground.difference, half) for half in pair]
+        unexplained = sum(_coarse_residual(region, foreground) for region in regions)
         if unexplained < best:
             best, halves = unexplained, regions
-    pieces = [piece for half in halves for piece in _cut(_explained(half, look), look, cuts_left - 1)]
-    if pieces and sum(map(_cost, pieces)) < _CUT_GAIN * _cost(whole):
+    pieces = [
+        piece for half in halves for piece in _split(_explain(half, foreground), foreground, cuts_left - 1)
+    ]
+    if pieces and sum(map(_cost, pieces)) < _CUT_GAIN * _cost(segment):
         return pieces
-    return [whole]
+    return [segment]
 
 
-def _halves(whole: Group) -> Iterator[tuple[Mask, Mask]]:
+def _halves(segment: Segment) -> Iterator[tuple[Mask, Mask]]:
     """Yield a part cut in two at every other row and column that leaves two pieces of some size."""
-    left, top, right, bottom = whole.region.box
+    left, top, right, bottom = segment.region.box
     for axis, (start, end) in enumerate(((top, bottom), (left, right))):
         for line in range(start + _MIN_PIECE_PX, end - _MIN_PIECE_PX + 1, 2):
-            before = np.arange(whole.mask.shape[axis]) < line
+            before = np.arange(segment.mask.shape[axis]) < line
             before = before[:, None] if axis == 0 else before[None]
-            first, second = whole.mask & before, whole.mask & ~before
+            first, second = segment.mask & before, segment.mask & ~before
             if min(first.sum(), second.sum()) >= _MIN_PIECE_PX**2 // 2:
                 yield first, second
 
 
-def _best_grouping(pieces: list[Group], look: Look) -> list[Group]:
+def _best_grouping(pieces: list[Segment], foreground: Foreground) -> list[Segment]:
     """Return the partition of pieces into joined groups that leaves the least energy unexplained."""
-    options: dict[int, Group] = {1 << index: piece for index, piece in enumerate(pieces)}
+    options: dict[int, Segment] = {1 << index: piece for index, piece in enumerate(pieces)}
     boxes = [piece.region.box for piece in pieces]
     for members in {*_near_subsets(boxes), *_clusters(boxes)}:
-        region = region_of(look.difference, reduce(np.logical_or, (pieces[index].mask for index in members)))
-        if _roughly_unexplained(region, look) < _HOPEFUL * sum(_cost(pieces[index]) for index in members):
-            options[sum(1 << index for index in members)] = _explained(region, look)
+        region = extract_region(
+            foreground.difference, reduce(np.logical_or, (pieces[index].mask for index in members))
+        )
+        if _coarse_residual(region, foreground) < _JOIN_MARGIN * sum(
+            _cost(pieces[index]) for index in members
+        ):
+            options[sum(1 << index for index in members)] = _explain(region, foreground)
 
     @functools.cache
-    def cheapest(left: int) -> tuple[float, tuple[Group, ...]]:
+    def cheapest(left: int) -> tuple[float, tuple[Segment, ...]]:
         if not left:
             return 0.0, ()
         lowest = left & -left
@@ -196,29 +204,29 @@ def _best_grouping(pieces: list[Group], look: Look) -> list[Group]:
     return list(cheapest((1 << len(pieces)) - 1)[1])
 
 
-def _roughly_unexplained(region: Region, look: Look) -> float:
-    likeness = float(rough_similarities(region, look.gallery).max())
-    return (1 - max(0.0, likeness)) * region.energy
+def _coarse_residual(region: Region, foreground: Foreground) -> float:
+    similarity = float(coarse_similarity(region, foreground.templates).max())
+    return (1 - max(0.0, similarity)) * region.energy
 
 
-def _cost(group: Group) -> float:
-    return _PRICE + min(group.match.energy, group.region.energy)
+def _cost(group: Segment) -> float:
+    return _OBJECT_COST + min(group.match.energy, group.region.energy)
 
 
-def _near_subsets(boxes: list[Box]) -> Iterator[tuple[int, ...]]:
+def _near_subsets(boxes: list[PixelBox]) -> Iterator[tuple[int, ...]]:
     """Yield every set of two to four pieces that are linked by small gaps."""
     near = [
         {j for j, other in enumerate(boxes) if i != j and _is_near(one, other)} for i, one in enumerate(boxes)
     ]
     seen = {frozenset((i,)) for i in range(len(boxes))}
     growing = list(seen)
-    for _ in range(_MAX_JOINED - 1):
+    for _ in range(_MAX_JOINED_PARTS - 1):
         growing = list({group | {j} for group in growing for i in group for j in near[i] - group} - seen)
         seen.update(growing)
         yield from (tuple(sorted(group)) for group in growing)
 
 
-def _clusters(boxes: list[Box]) -> Iterator[tuple[int, ...]]:
+def _clusters(boxes: list[PixelBox]) -> Iterator[tuple[int, ...]]:
     """Yield the sets of pieces that gaps up to each of a few lengths link."""
     for gap in _CLUSTER_GAPS_PX:
         left = set(range(len(boxes)))
@@ -232,15 +240,15 @@ def _clusters(boxes: list[Box]) -> Iterator[tuple[int, ...]]:
                 yield tuple(sorted(cluster))
 
 
-def _is_near(one: Box, other: Box) -> bool:
-    return _gap(one, other) <= _REACH * max(_longer(one), _longer(other))
+def _is_near(one: PixelBox, other: PixelBox) -> bool:
+    return _gap(one, other) <= _JOIN_REACH * max(_longer_side(one), _longer_side(other))
 
 
-def _gap(one: Box, other: Box) -> int:
+def _gap(one: PixelBox, other: PixelBox) -> int:
     across = max(one[0], other[0]) - min(one[2], other[2])
     down = max(one[1], other[1]) - min(one[3], other[3])
     return max(across, down)
 
 
-def _longer(box: Box) -> int:
+def _longer_side(box: PixelBox) -> int:
     return max(box[2] - box[0], box[3] - box[1])

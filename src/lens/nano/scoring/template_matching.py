@@ -13,36 +13,36 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.world.objects import THINGS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.sprites import sprite
 
 Floats = NDArray[np.floating]
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, the last two exclusive."""
 
-ART_PX = 48
+SPRITE_PX = 48
 PATCH_PX = 18
 UNKNOWN = "unknown"
 """Stands for a thing where nothing of the world fits."""
-VISIBLE = 0.07
+VISIBLE_THRESHOLD = 0.07
 """A difference from the background, in the largest channel, that stands out."""
 _ASPECT_TOLERANCE = 0.22
-_NUM_TRIED = 8
-_NUM_DESCENDED = 3
+_NUM_CANDIDATES = 8
+_NUM_REFINED = 3
 _SCALES = (0.93, 1.0, 1.07)
 _SHIFT_PX = 1
 _REACH = 2.0
-_MAX_DESCENT = 4
+_MAX_REFINE_STEPS = 4
 _SOFTNESS_PX = 1.9
 # Half-width of the triangle that blurs drawn art as much as the blurred, antialiased picture is.
 
 
-class Gallery(NamedTuple):
+class TemplateBank(NamedTuple):
     """All things as they look on one background."""
 
     differences: Floats
     """Art less background, (N, M, M, 3)."""
-    frames: Floats
+    extents: Floats
     """Where the difference lies, in pixels of the art: centre x and y, reach x and y: (N, 4)."""
     patches: Floats
     """What the frames hold, stretched to unit-norm squares: (N, P * P * 3)."""
@@ -51,7 +51,7 @@ class Gallery(NamedTuple):
 class Match(NamedTuple):
     """The thing that explains a region best, where it is, and how well it does so."""
 
-    thing: str
+    class_name: str
     x_px: float
     y_px: float
     size_px: float
@@ -64,16 +64,16 @@ class Match(NamedTuple):
 class Region(NamedTuple):
     """A part of a picture taken for one thing: its box, and its difference from the background there."""
 
-    box: Box
+    box: PixelBox
     mask: NDArray[np.bool_]
     difference: Floats
     """(H, W, 3) of the whole picture, zero outside the region."""
     energy: float
-    frame: Floats
+    extent: Floats
     """Where the difference lies: centre x and y, reach x and y: (4,)."""
 
 
-def region_of(difference: Floats, mask: NDArray[np.bool_]) -> Region:
+def extract_region(difference: Floats, mask: NDArray[np.bool_]) -> Region:
     """Return the region that a mask cuts out of a picture's difference from its background.
 
     Shapes: difference (H, W, 3), mask (H, W) with at least one pixel set.
@@ -82,104 +82,108 @@ def region_of(difference: Floats, mask: NDArray[np.bool_]) -> Region:
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     own = difference * mask[..., None]
     energy = np.square(own).sum(-1)  # (H, W)
-    return Region(box, mask, own, float(energy.sum()), _frames(energy[None])[0])
+    return Region(box, mask, own, float(energy.sum()), _extents(energy[None])[0])
 
 
-def gallery_on(background_rgb: tuple[float, float, float]) -> Gallery:
+def build_template_bank(background_rgb: tuple[float, float, float]) -> TemplateBank:
     """Return all things as they look on a background colour, channels in [0, 1]."""
     background = np.asarray(background_rgb, dtype=np.float32)
-    premultiplied, alpha = _art()
+    premultiplied, alpha = _sprite_bank()
     differences = premultiplied - alpha * background  # (N, M, M, 3)
-    frames = _frames(np.square(differences).sum(-1))  # (N, 4)
-    columns, rows = (_stretches(frames[:, axis], frames[:, axis + 2], ART_PX) for axis in (0, 1))
-    patches = rows @ differences.reshape(len(frames), ART_PX, ART_PX * 3)  # (N, P, M * 3)
-    patches = patches.reshape(len(frames), PATCH_PX, ART_PX, 3).transpose(0, 1, 3, 2)
+    extents = _extents(np.square(differences).sum(-1))  # (N, 4)
+    columns, rows = (_stretch_weights(extents[:, axis], extents[:, axis + 2], SPRITE_PX) for axis in (0, 1))
+    patches = rows @ differences.reshape(len(extents), SPRITE_PX, SPRITE_PX * 3)  # (N, P, M * 3)
+    patches = patches.reshape(len(extents), PATCH_PX, SPRITE_PX, 3).transpose(0, 1, 3, 2)
     patches = patches @ columns.transpose(0, 2, 1)[:, None]  # (N, P, 3, P)
-    return Gallery(differences, frames, _unit(patches.reshape(len(frames), -1)))
+    return TemplateBank(differences, extents, _normalize(patches.reshape(len(extents), -1)))
 
 
-def rough_similarities(region: Region, gallery: Gallery) -> Floats:
+def coarse_similarity(region: Region, templates: TemplateBank) -> Floats:
     """Return how alike a region and every thing look stretched to a square; less for other aspects.
 
     Shapes: -> (N,), 1 for equal.
     """
-    frame = region.frame
-    rows = _stretches(frame[1:2], frame[3:4], region.difference.shape[0])[0]  # (P, H)
-    columns = _stretches(frame[:1], frame[2:3], region.difference.shape[1])[0]  # (P, W)
+    extent = region.extent
+    rows = _stretch_weights(extent[1:2], extent[3:4], region.difference.shape[0])[0]  # (P, H)
+    columns = _stretch_weights(extent[:1], extent[2:3], region.difference.shape[1])[0]  # (P, W)
     left, top, right, bottom = region.box
     inside = region.difference[top:bottom, left:right]
     patch = np.einsum("ph,hwc,qw->pcq", rows[:, top:bottom], inside, columns[:, left:right], optimize=True)
-    likeness = gallery.patches @ _unit(patch.reshape(1, -1))[0]  # (N,)
-    aspects = np.log(gallery.frames[:, 2] / gallery.frames[:, 3])  # (N,)
-    stretch = np.log(frame[2] / frame[3]) - aspects
-    return likeness * np.exp(-0.5 * np.square(stretch / _ASPECT_TOLERANCE)).astype(np.float32)
+    similarity = templates.patches @ _normalize(patch.reshape(1, -1))[0]  # (N,)
+    aspects = np.log(templates.extents[:, 2] / templates.extents[:, 3])  # (N,)
+    stretch = np.log(extent[2] / extent[3]) - aspects
+    return similarity * np.exp(-0.5 * np.square(stretch / _ASPECT_TOLERANCE)).astype(np.float32)
 
 
-def best_match(region: Region, gallery: Gallery, smallest_px: float) -> Match:
+def best_match(region: Region, templates: TemplateBank, min_object_px: float) -> Match:
     """Return the thing, scale and place that leave the least of a region unexplained.
 
     A region that would need a thing below smallest_px is explained by none: similarity 0.
     """
-    likeness = rough_similarities(region, gallery)
-    starts = [_start(region, gallery, int(index)) for index in np.argsort(-likeness)[:_NUM_TRIED]]
-    placed = sorted((_nearby(region, gallery, start, 1.0) for start in starts), key=_unexplained)
-    fitted = [_descended(region, gallery, start) for start in placed[:_NUM_DESCENDED]]
-    candidates = [match for match in fitted if match.size_px >= smallest_px]
+    similarity = coarse_similarity(region, templates)
+    starts = [
+        _initial_match(region, templates, int(index)) for index in np.argsort(-similarity)[:_NUM_CANDIDATES]
+    ]
+    placed = sorted((_match_nearby(region, templates, start, 1.0) for start in starts), key=_match_energy)
+    fitted = [_refine(region, templates, start) for start in placed[:_NUM_REFINED]]
+    candidates = [match for match in fitted if match.size_px >= min_object_px]
     if candidates:
-        return min(candidates, key=_unexplained)
+        return min(candidates, key=_match_energy)
     left, top, right, bottom = region.box
     size = float(max(right - left, bottom - top))
     return Match(UNKNOWN, (left + right) / 2, (top + bottom) / 2, size, 0.0, region.energy)
 
 
-def _start(region: Region, gallery: Gallery, index: int) -> Match:
+def _initial_match(region: Region, templates: TemplateBank, index: int) -> Match:
     """Return one thing at the scale and place where the frames agree, not yet compared."""
-    seen, frame = region.frame, gallery.frames[index]
-    size = ART_PX * float(np.sqrt(seen[2] * seen[3] / (frame[2] * frame[3])))
-    x = float(seen[0]) + size * (0.5 - float(frame[0]) / ART_PX)
-    y = float(seen[1]) + size * (0.5 - float(frame[1]) / ART_PX)
-    return Match(list(THINGS)[index], x, y, size, 0.0, np.inf)
+    seen, frame = region.extent, templates.extents[index]
+    size = SPRITE_PX * float(np.sqrt(seen[2] * seen[3] / (frame[2] * frame[3])))
+    x = float(seen[0]) + size * (0.5 - float(frame[0]) / SPRITE_PX)
+    y = float(seen[1]) + size * (0.5 - float(frame[1]) / SPRITE_PX)
+    return Match(list(OBJECT_CLASSES)[index], x, y, size, 0.0, np.inf)
 
 
-def _descended(region: Region, gallery: Gallery, best: Match) -> Match:
+def _refine(region: Region, templates: TemplateBank, best: Match) -> Match:
     """Follow lower energy in scale and place until it stops falling."""
-    for _ in range(_MAX_DESCENT):
-        lowest = min((_nearby(region, gallery, best, scale) for scale in _SCALES), key=_unexplained)
+    for _ in range(_MAX_REFINE_STEPS):
+        lowest = min((_match_nearby(region, templates, best, scale) for scale in _SCALES), key=_match_energy)
         if lowest.energy >= best.energy:
             break
         best = lowest
     return best
 
 
-def _unexplained(match: Match) -> float:
+def _match_energy(match: Match) -> float:
     return match.energy
 
 
-def _nearby(region: Region, gallery: Gallery, start: Match, scale: float) -> Match:
+def _match_nearby(region: Region, templates: TemplateBank, start: Match, scale: float) -> Match:
     """Return the best match within a pixel of another, at a multiple of its size."""
     size = start.size_px * scale
-    art = gallery.differences[_index_of(start.thing)]
-    drawn = _drawn(art, start.x_px, start.y_px, size, region.difference.shape)
+    art = templates.differences[_class_index(start.class_name)]
+    drawn = _render_template(art, start.x_px, start.y_px, size, region.difference.shape)
     if drawn is None:
         return start
     energy, similarity, dx, dy = _best_shift(region, *drawn)
-    return Match(start.thing, start.x_px + dx, start.y_px + dy, size, similarity, energy)
+    return Match(start.class_name, start.x_px + dx, start.y_px + dy, size, similarity, energy)
 
 
-def _drawn(
+def _render_template(
     art: Floats, x: float, y: float, size: float, shape: tuple[int, ...]
 ) -> tuple[Floats, int, int] | None:
     """Draw art at a centre and size into the pixels that it covers; return them with their left and top."""
-    step = ART_PX / size
+    step = SPRITE_PX / size
     left, top = int(np.floor(x - size / 2)) - 1, int(np.floor(y - size / 2)) - 1
     count = int(np.ceil(size)) + 3
     left_end, top_end = min(left + count, shape[1]), min(top + count, shape[0])
     left, top = max(left, 0), max(top, 0)
     if left_end <= left or top_end <= top:
         return None
-    columns = _weights((left - (x - size / 2)) * step, step, left_end - left, ART_PX, _SOFTNESS_PX)
-    rows = _weights((top - (y - size / 2)) * step, step, top_end - top, ART_PX, _SOFTNESS_PX)
-    half = (rows @ art.reshape(ART_PX, -1)).reshape(len(rows), ART_PX, 3)  # (h, M, 3)
+    columns = _resampling_weights(
+        (left - (x - size / 2)) * step, step, left_end - left, SPRITE_PX, _SOFTNESS_PX
+    )
+    rows = _resampling_weights((top - (y - size / 2)) * step, step, top_end - top, SPRITE_PX, _SOFTNESS_PX)
+    half = (rows @ art.reshape(SPRITE_PX, -1)).reshape(len(rows), SPRITE_PX, 3)  # (h, M, 3)
     return np.matmul(columns, half), left, top  # (h, w, 3)
 
 
@@ -206,18 +210,18 @@ def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[flo
 
 
 @functools.cache
-def _index_of(thing: str) -> int:
-    return list(THINGS).index(thing)
+def _class_index(class_name: str) -> int:
+    return list(OBJECT_CLASSES).index(class_name)
 
 
 @functools.cache
-def _art() -> tuple[Floats, Floats]:
+def _sprite_bank() -> tuple[Floats, Floats]:
     """Return every thing's colour times alpha, (N, M, M, 3), and alpha, (N, M, M, 1)."""
-    art = np.stack([sprite(name, ART_PX) for name in THINGS])
+    art = np.stack([sprite(name, SPRITE_PX) for name in OBJECT_CLASSES])
     return art[..., :3] * art[..., 3:], art[..., 3:]
 
 
-def _frames(energy: Floats) -> Floats:
+def _extents(energy: Floats) -> Floats:
     """Return the centres of energy and twice its spread around them, in pixels: (N, h, w) -> (N, 4)."""
     total = energy.sum((1, 2)) + 1e-9
     found = []
@@ -231,7 +235,7 @@ def _frames(energy: Floats) -> Floats:
     return np.stack([x, y, reach_x, reach_y], axis=1).astype(np.float32)
 
 
-def _weights(start: float, step: float, count: int, source: int, softness: float = 1.0) -> Floats:
+def _resampling_weights(start: float, step: float, count: int, source: int, softness: float = 1.0) -> Floats:
     """Return (count, source) weights that resample a line, output i centred at start + (i + 0.5) * step."""
     centres = start + (np.arange(count) + 0.5) * step
     width = softness * max(step, 1.0)
@@ -239,11 +243,11 @@ def _weights(start: float, step: float, count: int, source: int, softness: float
     return (np.maximum(0.0, 1 - distance / width) / width).astype(np.float32)
 
 
-def _stretches(centre: Floats, reach: Floats, source: int) -> Floats:
+def _stretch_weights(centre: Floats, reach: Floats, source: int) -> Floats:
     """Return (N, P, source) weights that stretch what lies within reach of each centre to P pixels."""
     lines = zip(centre - reach, 2 * reach / PATCH_PX, strict=True)
-    return np.stack([_weights(start, step, PATCH_PX, source) for start, step in lines])
+    return np.stack([_resampling_weights(start, step, PATCH_PX, source) for start, step in lines])
 
 
-def _unit(rows: Floats) -> Floats:
+def _normalize(rows: Floats) -> Floats:
     return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-6)

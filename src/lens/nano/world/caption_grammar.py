@@ -14,28 +14,28 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lens.nano.world.objects import COLOUR_SYNONYMS, THINGS
+from lens.nano.world.objects import COLOUR_SYNONYMS, OBJECT_CLASSES
 from lens.nano.world.phrases import (
-    ASIDE,
-    ASKS,
     CODAS,
-    CORNERS,
+    CONNECTIVES,
+    CORNER_PHRASES,
     FUNCTION_WORDS,
-    LINKS,
-    LOOSE_BACKGROUNDS,
     MEDIA,
     NEUTRAL_ADJECTIVES,
-    NUMBERS,
+    NOISY_BACKGROUNDS,
+    NUMERALS,
     ONSETS,
-    PLACES,
+    PHRASE_SETS,
+    POSITION_PHRASES,
     PREPOSITIONS,
-    ROWS,
+    RELATIVE_POSITIONS,
+    REQUEST_OPENERS,
+    ROW_WORDS,
+    SIDE_PHRASES,
     SIZE_ADJECTIVES,
-    SPOTS,
     STYLES,
-    TRAIN,
+    TRAIN_PHRASES,
     VOWELS,
-    WORDINGS,
 )
 from lens.nano.world.scenes import OPPOSITE, Scene, clear_relation
 
@@ -43,7 +43,7 @@ Split = Literal["train", "test", "tune"]
 
 
 @dataclass(frozen=True)
-class Mention:
+class CaptionContent:
     """Which facts a brief caption states."""
 
     background: bool
@@ -52,7 +52,7 @@ class Mention:
     """Size and place of a thing that is alone."""
 
 
-class Phrase(NamedTuple):
+class NounPhrase(NamedTuple):
     """A noun phrase, and whether a verb before it agrees with a plural."""
 
     text: str
@@ -60,46 +60,50 @@ class Phrase(NamedTuple):
 
 
 def brief_caption(
-    scene: Scene, rng: np.random.Generator, split: Split = "train", mention: Mention | None = None
+    scene: Scene, rng: np.random.Generator, split: Split = "train", content: CaptionContent | None = None
 ) -> str:
     """Return one phrase or sentence about a scene; what it mentions is drawn unless given.
 
     A drawn mention always tells the size and the place of a thing alone that are not the usual ones.
     """
-    if mention is None:
+    if content is None:
         background, relation, detail = (bool(rng.random() < share) for share in (0.8, 0.85, 0.4))
-        mention = Mention(background, relation, detail or not scene.is_plain)
-    speaker = _Speaker(scene, rng, split)
+        content = CaptionContent(background, relation, detail or not scene.has_default_placement)
+    generator = _CaptionGenerator(scene, rng, split)
     if split == "train" and rng.random() < 0.1:
-        return speaker.tags(mention)
-    has_clause = bool(scene.relation) and mention.relation and rng.random() < 0.2
+        return generator.tags(content)
+    has_clause = bool(scene.relation) and content.relation and rng.random() < 0.2
     if has_clause:
-        text = speaker.pick(speaker.words.clause_openers) + speaker.relation(is_clause=True).text
+        text = (
+            generator.pick(generator.phrases.clause_openers) + generator.relation_phrase(is_clause=True).text
+        )
     else:
-        body = speaker.body(mention)
-        if mention.background and rng.random() < 0.2:
-            return speaker.finish(speaker.colour(speaker.fronted(body)) + body.text)
-        text = speaker.opened(body)
-    if mention.background:
-        text += speaker.colour(speaker.background())
-    return speaker.finish(text)
+        body = generator.body(content)
+        if content.background and rng.random() < 0.2:
+            return generator.finish(generator.fill_colour(generator.fronted_background(body)) + body.text)
+        text = generator.with_opener(body)
+    if content.background:
+        text += generator.fill_colour(generator.background_phrase())
+    return generator.finish(text)
 
 
 def dense_caption(scene: Scene, rng: np.random.Generator, split: Split = "train") -> str:
     """Return two to five sentences: what, how many, where, in which relation, how large, on what."""
-    speaker = _Speaker(scene, rng, split)
-    opening = speaker.opened(speaker.body(Mention(background=False, relation=False, detail=False)))
-    rest = [*speaker.where(), *speaker.sizes()]
+    generator = _CaptionGenerator(scene, rng, split)
+    opening = generator.with_opener(
+        generator.body(CaptionContent(background=False, relation=False, detail=False))
+    )
+    rest = [*generator.position_sentences(), *generator.size_sentences()]
     if rng.random() < 0.5:
-        opening += speaker.colour(speaker.background())
+        opening += generator.fill_colour(generator.background_phrase())
     else:
-        rest.append(speaker.colour(speaker.pick(speaker.words.background_sentences)))
+        rest.append(generator.fill_colour(generator.pick(generator.phrases.background_sentences)))
     if rng.random() < 0.3:
         rng.shuffle(rest)
-    return " ".join(sentence(part) + "." for part in [opening, *rest])
+    return " ".join(capitalize_sentences(part) + "." for part in [opening, *rest])
 
 
-def sentence(text: str) -> str:
+def capitalize_sentences(text: str) -> str:
     """Return a text with capitals where sentences begin."""
     return ". ".join(part[:1].upper() + part[1:] for part in text.split(". "))
 
@@ -114,13 +118,13 @@ def article(word: str) -> str:
     return "an" if word[0].lower() in "aeiou" and not word.startswith(("uni", "one")) else "a"
 
 
-def enumerated(parts: Sequence[str], last: str = " and ") -> str:
+def join_phrases(parts: Sequence[str], last: str = " and ") -> str:
     """Join phrases with commas and a last word."""
     return ", ".join(parts[:-1]) + last + parts[-1] if len(parts) > 1 else parts[0]
 
 
 @dataclass
-class _Speaker:
+class _CaptionGenerator:
     """Words for one scene; a thing keeps its noun throughout."""
 
     scene: Scene
@@ -130,8 +134,8 @@ class _Speaker:
     """Singular and plural of each group."""
 
     def __post_init__(self) -> None:
-        self.words = WORDINGS[self.split]
-        self.nouns = [self._noun(thing) for thing, _ in self.scene.groups]
+        self.phrases = PHRASE_SETS[self.split]
+        self.nouns = [self._choose_noun(thing) for thing, _ in self.scene.groups]
         self.colour_word = self.scene.background
         if self.rng.random() < 0.3:
             self.colour_word = self.pick(COLOUR_SYNONYMS.get(self.colour_word, (self.colour_word,)))
@@ -140,31 +144,33 @@ class _Speaker:
         """Return one of several."""
         return choices[int(self.rng.integers(len(choices)))]
 
-    def _noun(self, thing: str) -> tuple[str, str]:
-        named = THINGS[thing]
+    def _choose_noun(self, thing: str) -> tuple[str, str]:
+        named = OBJECT_CLASSES[thing]
         if named.synonyms and self.rng.random() < 0.3:
             return self.pick(named.synonyms)
         return named.name, named.plural
 
     # Parts of a caption
 
-    def opened(self, body: Phrase) -> str:
+    def with_opener(self, body: NounPhrase) -> str:
         """Return a noun phrase behind an opener, there is, or (in training) nothing."""
         if self.split == "train" and self.rng.random() < 0.3:
             return body.text
         if self.split == "train" and self.rng.random() < 0.5:
             return self._unknown_opener() + body.text
         if self.rng.random() < 0.15:
-            return self.pick(self.words.there).replace("{is_a}", _is(body.is_plural)) + body.text
+            return self.pick(self.phrases.there).replace("{is_a}", _is(body.is_plural)) + body.text
         if self.split == "train" and self.rng.random() < 0.5:
             return self._composed_opener() + body.text
-        return self.pick(self.words.openers) + body.text
+        return self.pick(self.phrases.openers) + body.text
 
     def _composed_opener(self) -> str:
         medium = self.pick(MEDIA)
         if self.rng.random() < 0.08:
             medium = self._unknown_word()
-        return f"{self.pick(ASKS)}{with_article(self.pick(STYLES) + medium)} {self.pick(LINKS)}"
+        return (
+            f"{self.pick(REQUEST_OPENERS)}{with_article(self.pick(STYLES) + medium)} {self.pick(CONNECTIVES)}"
+        )
 
     def _unknown_opener(self) -> str:
         """Return words that mean nothing among some that do: what opens a caption may be anything."""
@@ -177,7 +183,7 @@ class _Speaker:
         """Return an invented word, or a thing's name with a letter changed; never a word of the grammar."""
         while True:
             if self.rng.random() < 0.15:
-                name = self.pick(self.pick(tuple(THINGS)).split())
+                name = self.pick(self.pick(tuple(OBJECT_CLASSES)).split())
                 at = int(self.rng.integers(len(name)))
                 word = name[:at] + self.pick(ascii_lowercase) + name[at + 1 :]
             else:
@@ -188,45 +194,54 @@ class _Speaker:
             if word not in _known_words():
                 return word
 
-    def fronted(self, body: Phrase) -> str:
+    def fronted_background(self, body: NounPhrase) -> str:
         """Return a phrase for the background that stands before a noun phrase."""
-        return self.pick(self.words.fronted_backgrounds).replace("{is_a}", _is(body.is_plural))
+        return self.pick(self.phrases.fronted_backgrounds).replace("{is_a}", _is(body.is_plural))
 
-    def background(self) -> str:
+    def background_phrase(self) -> str:
         """Return a phrase for what is behind; tests may use a known one, for their opener is new already."""
         if self.split == "train" and self.rng.random() < 0.25:
-            parts = self.pick(LOOSE_BACKGROUNDS).split("{u}")
+            parts = self.pick(NOISY_BACKGROUNDS).split("{u}")
             return "".join(part + self._unknown_word() for part in parts[:-1]) + parts[-1]
         is_known = self.split != "train" and self.rng.random() < 0.6
-        return self.pick((TRAIN if is_known else self.words).backgrounds)
+        return self.pick((TRAIN_PHRASES if is_known else self.phrases).backgrounds)
 
-    def colour(self, phrase: str) -> str:
+    def fill_colour(self, phrase: str) -> str:
         """Fill a phrase about the background."""
         return phrase.format(an=article(self.colour_word), c=self.colour_word)
 
-    def body(self, mention: Mention) -> Phrase:
+    def body(self, content: CaptionContent) -> NounPhrase:
         """Return the noun phrase that names everything in the scene."""
         scene = self.scene
-        if scene.kind == "single" and mention.detail:
-            return Phrase(self._detailed(), False)
-        if scene.relation and mention.relation:
-            return self.relation(is_clause=False)
-        phrases = [self.phrase(group) for group in range(len(scene.groups))]
+        if scene.kind == "single" and content.detail:
+            return NounPhrase(self._detailed_phrase(), False)
+        if scene.relation and content.relation:
+            return self.relation_phrase(is_clause=False)
+        phrases = [self.group_phrase(group) for group in range(len(scene.groups))]
         last = self.pick((" and ", " and ", ", and ", " and ", ", ")) if len(phrases) == 3 else " and "
         if len(phrases) == 2:
             last = self.pick(
-                (" and ", " and ", " and ", " with ", ", ", " together with ", " plus ", *self._beside())
+                (
+                    " and ",
+                    " and ",
+                    " and ",
+                    " with ",
+                    ", ",
+                    " together with ",
+                    " plus ",
+                    *self._beside_conjunctions(),
+                )
             )
-        return Phrase(enumerated(phrases, last), scene.groups[0][1] > 1)
+        return NounPhrase(join_phrases(phrases, last), scene.groups[0][1] > 1)
 
-    def _beside(self) -> tuple[str, ...]:
+    def _beside_conjunctions(self) -> tuple[str, ...]:
         """Return words that hold for two groups side by side; tests that state no relation do without."""
-        relation = clear_relation(self.scene.members(0), self.scene.members(1))
+        relation = clear_relation(self.scene.group_objects(0), self.scene.group_objects(1))
         return (
             (" next to ", " beside ") if self.split == "train" and relation in ("left of", "right of") else ()
         )
 
-    def phrase(self, group: int, adjective: str = "") -> str:
+    def group_phrase(self, group: int, adjective: str = "") -> str:
         """Return a group as a noun phrase with its number."""
         count = self.scene.groups[group][1]
         noun = self.nouns[group][count > 1]
@@ -237,144 +252,158 @@ class _Speaker:
         if count == 1:
             lead = self.pick((*[""] * 16, "one", "one", "a single", "the" if self.split == "train" else ""))
             return f"{lead} {noun}" if lead else with_article(noun)
-        number = self.pick((*[NUMBERS[count]] * 5, str(count)))
+        number = self.pick((*[NUMERALS[count]] * 5, str(count)))
         if self.rng.random() < 0.1:
             pair = ("a pair of", "a couple of", f"exactly {number}")
             number = self.pick(pair if count == 2 else (f"a group of {number}", f"exactly {number}"))
         return f"{number} {noun}"
 
-    def relation(self, is_clause: bool) -> Phrase:
+    def relation_phrase(self, is_clause: bool) -> NounPhrase:
         """Return both groups and how they lie to each other."""
         is_known = self.split != "train" and self.rng.random() < 0.6
-        words = TRAIN if is_known else self.words
-        frame = self.pick(words.relation_clauses if is_clause else words.relations)
+        phrases = TRAIN_PHRASES if is_known else self.phrases
+        frame = self.pick(phrases.relation_clauses if is_clause else phrases.relations)
         has_single = all(count == 1 for _, count in self.scene.groups)
-        name = self.definite if is_clause and has_single and self.rng.random() < 0.2 else self.phrase
-        text = self._related(frame, self.scene.relation or "", name(0), name(1))
-        return Phrase(text, self.scene.groups[frame.startswith("{b}")][1] > 1)
+        name = (
+            self.definite_phrase
+            if is_clause and has_single and self.rng.random() < 0.2
+            else self.group_phrase
+        )
+        text = self._fill_relation(frame, self.scene.relation or "", name(0), name(1))
+        return NounPhrase(text, self.scene.groups[frame.startswith("{b}")][1] > 1)
 
-    def definite(self, group: int) -> str:
+    def definite_phrase(self, group: int) -> str:
         """Return a group as already known."""
         return f"the {self.nouns[group][self.scene.groups[group][1] > 1]}"
 
-    def place(self, place: str) -> str:
+    def place_phrase(self, place: str) -> str:
         """Return a prepositional phrase for a third of the picture."""
         row, _, column = place.rpartition(" ")
         if not row:
-            return self.pick(PLACES[place])
-        return self.pick(CORNERS).format(row=self.pick(ROWS[row]), column=column)
+            return self.pick(POSITION_PHRASES[place])
+        return self.pick(CORNER_PHRASES).format(row=self.pick(ROW_WORDS[row]), column=column)
 
     def finish(self, text: str) -> str:
         """Vary capitals and the full stop."""
         draw = self.rng.random()
-        text = sentence(text) if draw < 0.6 else text
+        text = capitalize_sentences(text) if draw < 0.6 else text
         return text if 0.45 < draw < 0.8 else f"{text}."
 
-    def tags(self, mention: Mention) -> str:
+    def tags(self, content: CaptionContent) -> str:
         """Return bare tags, separated by commas."""
         scene = self.scene
         counts = [count for _, count in scene.groups]
         names = [
-            nouns[0] if count == 1 else f"{self.pick((NUMBERS[count], count))} {nouns[1]}"
+            nouns[0] if count == 1 else f"{self.pick((NUMERALS[count], count))} {nouns[1]}"
             for nouns, count in zip(self.nouns, counts, strict=True)
         ]
         tags = names
-        if scene.relation and mention.relation:
+        if scene.relation and content.relation:
             tags = [f"{names[0]} {self.pick(PREPOSITIONS[scene.relation])} {names[1]}"]
-        if counts == [1] and mention.detail:
+        if counts == [1] and content.detail:
             tags += [self.pick(SIZE_ADJECTIVES[scene.size()]), scene.place()]
-        if mention.background:
+        if content.background:
             frame = self.pick(("{c} background", "{c} background", "{c}", "background {c}"))
             colour = frame.format(c=self.colour_word)
             tags = [colour, *tags] if self.rng.random() < 0.25 else [*tags, colour]
         return ", ".join(tags)
 
-    def _detailed(self) -> str:
+    def _detailed_phrase(self) -> str:
         """Return a thing that is alone with its size, its place, or both, above all the unusual ones."""
         has_size, has_place = self.pick(((True, True), (True, False), (False, True)))
         has_size = has_size or self.scene.size() == "small"
         has_place = has_place or self.scene.place() != "centre"
-        phrase = self.phrase(0, self.pick(SIZE_ADJECTIVES[self.scene.size()]) if has_size else "")
-        return f"{phrase} {self.place(self.scene.place())}" if has_place else phrase
+        phrase = self.group_phrase(0, self.pick(SIZE_ADJECTIVES[self.scene.size()]) if has_size else "")
+        return f"{phrase} {self.place_phrase(self.scene.place())}" if has_place else phrase
 
-    def _related(self, frame: str, relation: str, a: str, b: str, first: int = 0, second: int = 1) -> str:
+    def _fill_relation(
+        self, frame: str, relation: str, a: str, b: str, first: int = 0, second: int = 1
+    ) -> str:
         """Fill a frame about two groups, a lying to b as `relation` says."""
         is_plural = [self.scene.groups[group][1] > 1 for group in (first, second)]
-        spot_a, spot_b = self.pick(SPOTS[relation])
+        spot_a, spot_b = self.pick(SIDE_PHRASES[relation])
         pronouns = {"its": "their", "it": "them"} if is_plural[1] else {"its": "its", "it": "it"}
         return frame.format(
             a=a, b=b, is_a=_is(is_plural[0]), is_b=_is(is_plural[1]), spot_a=spot_a, spot_b=spot_b,
             prep=self.pick(PREPOSITIONS[relation]), opposite=self.pick(PREPOSITIONS[OPPOSITE[relation]]),
-            aside=self.pick(ASIDE[relation]).format(**pronouns),
+            aside=self.pick(RELATIVE_POSITIONS[relation]).format(**pronouns),
         )  # fmt: skip
 
     # Sentences of a dense caption
 
-    def where(self) -> list[str]:
+    def position_sentences(self) -> list[str]:
         """Say where things are, and how the groups lie to each other where that is clear."""
         scene = self.scene
         if scene.kind == "single":
-            subject = self.pick(("it", self.definite(0)))
-            return [f"{subject} is {self.place(scene.place())}"]
+            subject = self.pick(("it", self.definite_phrase(0)))
+            return [f"{subject} is {self.place_phrase(scene.place())}"]
         if scene.kind == "counting":
-            return [self._spread()]
-        told = []
+            return [self._distribution_sentence()]
+        sentences = []
         if all(count == 1 for _, count in scene.groups) and (not scene.relation or self.rng.random() < 0.5):
-            spots = [self.place(scene.place(group)) for group in range(len(scene.groups))]
-            parts = [f"{self.definite(group)} is {spot}" for group, spot in enumerate(spots)]
-            told.append(enumerated(parts))
+            spots = [self.place_phrase(scene.place(group)) for group in range(len(scene.groups))]
+            parts = [f"{self.definite_phrase(group)} is {spot}" for group, spot in enumerate(spots)]
+            sentences.append(join_phrases(parts))
         if scene.kind != "three" or self.rng.random() < 0.5:
-            told += self._told_relation()
-        return told
+            sentences += self._relation_sentences()
+        return sentences
 
-    def sizes(self) -> list[str]:
+    def size_sentences(self) -> list[str]:
         """Say how large things are, alone or against each other."""
         scene = self.scene
         size = self.pick(SIZE_ADJECTIVES[scene.size()])
         if scene.kind == "single":
-            return [f"{self.pick(('it', self.definite(0)))} is {size}"]
+            return [f"{self.pick(('it', self.definite_phrase(0)))} is {size}"]
         if scene.kind == "counting":
             return [
                 self.pick((f"they are {size}", "they are all of the same size", f"each of them is {size}"))
             ]
-        sides = [scene.members(group)[0].size_px for group in range(2)]
+        sides = [scene.group_objects(group)[0].size_px for group in range(2)]
         larger, smaller = (0, 1) if sides[0] > sides[1] else (1, 0)
         if sides[larger] < 1.25 * sides[smaller] or self.rng.random() < 0.5:
             return []
         verb = _is(scene.groups[larger][1] > 1)
         return [
-            f"{self.definite(larger)} {verb} {self.pick(('larger', 'bigger'))} than {self.definite(smaller)}"
+            f"{self.definite_phrase(larger)} {verb} {self.pick(('larger', 'bigger'))} than "
+            f"{self.definite_phrase(smaller)}"
         ]
 
-    def _spread(self) -> str:
+    def _distribution_sentence(self) -> str:
         """Say how the things of one kind spread over the columns or the rows of the picture."""
-        places = [self.scene.place(index) for index in range(len(self.scene.placed))]
+        places = [self.scene.place(index) for index in range(len(self.scene.objects))]
         lines = self.pick((("left", "right"), ("top", "bottom")))
         thirds = Counter(next((line for line in lines if line in place), "centre") for place in places)
         if len(thirds) == 1:
-            return f"they are all {self.pick(PLACES[next(iter(thirds))])}"
+            return f"they are all {self.pick(POSITION_PHRASES[next(iter(thirds))])}"
         order = [third for third in (lines[0], "centre", lines[1]) if third in thirds]
-        return enumerated(
+        return join_phrases(
             [
-                f"{NUMBERS[thirds[third]]} {_is(thirds[third] > 1)} {self.pick(PLACES[third])}"
+                f"{NUMERALS[thirds[third]]} {_is(thirds[third] > 1)} {self.pick(POSITION_PHRASES[third])}"
                 for third in order
             ]
         )
 
-    def _told_relation(self) -> list[str]:
+    def _relation_sentences(self) -> list[str]:
         scene = self.scene
         first, second = sorted(int(index) for index in self.rng.choice(len(scene.groups), 2, replace=False))
-        relation = scene.relation or clear_relation(scene.members(first), scene.members(second))
+        relation = scene.relation or clear_relation(scene.group_objects(first), scene.group_objects(second))
         if relation is None:
             return []
         frame = "{a} {is_a} {prep} {b}"
         if self.rng.random() < 0.5:
             return [
-                self._related(frame, relation, self.definite(first), self.definite(second), first, second)
+                self._fill_relation(
+                    frame, relation, self.definite_phrase(first), self.definite_phrase(second), first, second
+                )
             ]
         return [
-            self._related(
-                frame, OPPOSITE[relation], self.definite(second), self.definite(first), second, first
+            self._fill_relation(
+                frame,
+                OPPOSITE[relation],
+                self.definite_phrase(second),
+                self.definite_phrase(first),
+                second,
+                first,
             )
         ]
 
@@ -383,10 +412,25 @@ class _Speaker:
 def _known_words() -> frozenset[str]:
     """Return every word that a caption or a test prompt may say: none of them is unknown."""
     # Not the words of prompts for tuning: training captions were made before there were any, and stay.
-    texts = [repr(vars(WORDINGS[split])) for split in ("train", "test")]
-    texts += [repr(table) for table in (THINGS, COLOUR_SYNONYMS, ASIDE, ASKS, CORNERS, FUNCTION_WORDS, LINKS)]
-    texts += [repr(table) for table in (MEDIA, NEUTRAL_ADJECTIVES, NUMBERS, PLACES, PREPOSITIONS, ROWS)]
-    texts += [repr(table) for table in (SIZE_ADJECTIVES, SPOTS, STYLES)]
+    texts = [repr(vars(PHRASE_SETS[split])) for split in ("train", "test")]
+    texts += [
+        repr(table)
+        for table in (
+            OBJECT_CLASSES,
+            COLOUR_SYNONYMS,
+            RELATIVE_POSITIONS,
+            REQUEST_OPENERS,
+            CORNER_PHRASES,
+            FUNCTION_WORDS,
+            CONNECTIVES,
+        )
+    ]
+    texts += [
+        repr(table)
+        for table in (MEDIA, NEUTRAL_ADJECTIVES, NUMERALS, POSITION_PHRASES, PREPOSITIONS, ROW_WORDS)
+    ]
+    texts += [repr(table) for table in (SIZE_ADJECTIVES, SIDE_PHRASES, STYLES)]
+    texts.append("thing")  # known when the training captions of the shipped models were made
     return frozenset(re.findall("[a-z]+", " ".join(texts).lower()))
 
 

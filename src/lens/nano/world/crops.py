@@ -6,10 +6,10 @@ A crop teaches the look of a thing far faster than a whole scene, most of which 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.world.objects import COLOURS, THINGS
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
 from lens.nano.world.sprites import opaque_box, sprite
 
-NAMES = tuple(THINGS)
+CLASS_NAMES = tuple(OBJECT_CLASSES)
 SIZES_PX = tuple(range(24, 124, 4))
 """Sides that things are drawn at; few sizes keep the cache of drawn art small."""
 
@@ -21,19 +21,19 @@ def random_crop(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
     canvas = np.empty((side_px, side_px, 3), np.float32)
     canvas[:] = colour.clip(0, 255) / 255
     for _ in range(rng.choice((1, 1, 2, 3))):
-        _paste(canvas, NAMES[rng.integers(len(NAMES))], SIZES_PX[_small_first(rng)], rng)
+        _paste(canvas, CLASS_NAMES[rng.integers(len(CLASS_NAMES))], SIZES_PX[_sample_size_index(rng)], rng)
     return canvas.transpose(2, 0, 1) * 2 - 1
 
 
-def _small_first(rng: np.random.Generator) -> int:
+def _sample_size_index(rng: np.random.Generator) -> int:
     """Return an index into SIZES_PX; small things are drawn more often, since they are the harder ones."""
     return int(len(SIZES_PX) * rng.random() ** 1.7)
 
 
-def _paste(canvas: NDArray[np.float32], thing: str, size_px: int, rng: np.random.Generator) -> None:
+def _paste(canvas: NDArray[np.float32], class_name: str, size_px: int, rng: np.random.Generator) -> None:
     side = canvas.shape[0]
-    art = sprite(thing, size_px)
-    left, top, right, bottom = (edge * size_px for edge in opaque_box(thing))
+    art = sprite(class_name, size_px)
+    left, top, right, bottom = (edge * size_px for edge in opaque_box(class_name))
     x = round(rng.uniform(-0.25, 1.25) * side - (left + right) / 2)
     y = round(rng.uniform(-0.25, 1.25) * side - (top + bottom) / 2)
     rows, columns = slice(max(0, y), min(side, y + size_px)), slice(max(0, x), min(side, x + size_px))

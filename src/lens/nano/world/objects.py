@@ -7,7 +7,7 @@ Icons are names in the Noto emoji set (npm `@iconify-json/noto`, Apache 2.0); ar
 from typing import NamedTuple
 
 
-class Thing(NamedTuple):
+class ObjectClass(NamedTuple):
     """One thing that can be drawn: its name, its plural, other words for it, and its icon."""
 
     name: str
@@ -17,63 +17,127 @@ class Thing(NamedTuple):
     icon: str
 
 
-def _thing(names: str, icon: str | None = None) -> Thing:
+def _object(names: str, icon: str | None = None) -> ObjectClass:
     """Read `name/plural|synonym/plural`; a missing plural is the name with an s."""
     pairs = [(one, many or f"{one}s") for one, _, many in (word.partition("/") for word in names.split("|"))]
     (name, plural), *synonyms = pairs
-    return Thing(name, plural, tuple(synonyms), icon or name.replace(" ", "-"))
+    return ObjectClass(name, plural, tuple(synonyms), icon or name.replace(" ", "-"))
 
 
 _ANIMALS = (
-    _thing("fox/foxes"), _thing("cat|kitty/kitties", "cat-face"), _thing("dog|puppy/puppies", "dog-face"),
-    _thing("lion"), _thing("tiger", "tiger-face"), _thing("bear"), _thing("panda"), _thing("koala"),
-    _thing("rabbit|bunny/bunnies", "rabbit-face"), _thing("mouse/mice", "mouse-face"), _thing("frog"),
-    _thing("pig|piglet", "pig-face"), _thing("cow", "cow-face"), _thing("monkey", "monkey-face"),
-    _thing("chick|baby chick", "front-facing-baby-chick"), _thing("penguin"), _thing("owl"),
-    _thing("duck"), _thing("butterfly/butterflies"), _thing("bee|honeybee", "honeybee"),
-    _thing("ladybug|ladybird", "lady-beetle"), _thing("snail"), _thing("octopus/octopuses"), _thing("crab"),
-    _thing("fish/fish|tropical fish/tropical fish", "tropical-fish"), _thing("whale", "spouting-whale"),
-    _thing("turtle|tortoise"), _thing("elephant"), _thing("unicorn"), _thing("hedgehog"),
-)  # fmt: skip
+    _object("fox/foxes"),
+    _object("cat|kitty/kitties", "cat-face"),
+    _object("dog|puppy/puppies", "dog-face"),
+    _object("lion"),
+    _object("tiger", "tiger-face"),
+    _object("bear"),
+    _object("panda"),
+    _object("koala"),
+    _object("rabbit|bunny/bunnies", "rabbit-face"),
+    _object("mouse/mice", "mouse-face"),
+    _object("frog"),
+    _object("pig|piglet", "pig-face"),
+    _object("cow", "cow-face"),
+    _object("monkey", "monkey-face"),
+    _object("chick|baby chick", "front-facing-baby-chick"),
+    _object("penguin"),
+    _object("owl"),
+    _object("duck"),
+    _object("butterfly/butterflies"),
+    _object("bee|honeybee", "honeybee"),
+    _object("ladybug|ladybird", "lady-beetle"),
+    _object("snail"),
+    _object("octopus/octopuses"),
+    _object("crab"),
+    _object("fish/fish|tropical fish/tropical fish", "tropical-fish"),
+    _object("whale", "spouting-whale"),
+    _object("turtle|tortoise"),
+    _object("elephant"),
+    _object("unicorn"),
+    _object("hedgehog"),
+)
 _FOOD = (
-    _thing("red apple", "red-apple"), _thing("green apple", "green-apple"), _thing("banana"),
-    _thing("orange|tangerine", "tangerine"), _thing("lemon"), _thing("pear"), _thing("peach/peaches"),
-    _thing("strawberry/strawberries"), _thing("cherry/cherries", "cherries"),
-    _thing("watermelon|slice of watermelon/slices of watermelon"), _thing("pineapple"),
-    _thing("carrot"), _thing("broccoli/broccoli"),
-    _thing("mushroom|toadstool", "mushroom"), _thing("ear of corn/ears of corn|corn cob", "ear-of-corn"),
-    _thing("eggplant|aubergine"), _thing("pizza|slice of pizza/slices of pizza"), _thing("hamburger|burger"),
-    _thing("doughnut|donut"), _thing("cookie|biscuit"), _thing("cupcake"), _thing("birthday cake"),
-    _thing("ice cream|soft ice cream", "soft-ice-cream"), _thing("lollipop"),
-    _thing("cheese/cheeses|piece of cheese/pieces of cheese", "cheese-wedge"), _thing("croissant"),
-    _thing("avocado"),
-)  # fmt: skip
+    _object("red apple", "red-apple"),
+    _object("green apple", "green-apple"),
+    _object("banana"),
+    _object("orange|tangerine", "tangerine"),
+    _object("lemon"),
+    _object("pear"),
+    _object("peach/peaches"),
+    _object("strawberry/strawberries"),
+    _object("cherry/cherries", "cherries"),
+    _object("watermelon|slice of watermelon/slices of watermelon"),
+    _object("pineapple"),
+    _object("carrot"),
+    _object("broccoli/broccoli"),
+    _object("mushroom|toadstool", "mushroom"),
+    _object("ear of corn/ears of corn|corn cob", "ear-of-corn"),
+    _object("eggplant|aubergine"),
+    _object("pizza|slice of pizza/slices of pizza"),
+    _object("hamburger|burger"),
+    _object("doughnut|donut"),
+    _object("cookie|biscuit"),
+    _object("cupcake"),
+    _object("birthday cake"),
+    _object("ice cream|soft ice cream", "soft-ice-cream"),
+    _object("lollipop"),
+    _object("cheese/cheeses|piece of cheese/pieces of cheese", "cheese-wedge"),
+    _object("croissant"),
+    _object("avocado"),
+)
 _NATURE = (
-    _thing("sunflower"), _thing("rose"), _thing("tulip"), _thing("cactus/cacti"),
-    _thing("palm tree"), _thing("pine tree|evergreen tree", "evergreen-tree"),
-    _thing("maple leaf/maple leaves", "maple-leaf"), _thing("clover|four-leaf clover", "four-leaf-clover"),
-    _thing("sun", "sun"), _thing("moon|crescent moon", "crescent-moon"), _thing("star", "star"),
-    _thing("cloud"), _thing("rainbow"), _thing("snowflake"), _thing("fire|flame"),
-    _thing("globe", "globe-showing-americas"),
-    _thing("snowman/snowmen", "snowman-without-snow"),
+    _object("sunflower"), _object("rose"), _object("tulip"), _object("cactus/cacti"),
+    _object("palm tree"), _object("pine tree|evergreen tree", "evergreen-tree"),
+    _object("maple leaf/maple leaves", "maple-leaf"), _object("clover|four-leaf clover", "four-leaf-clover"),
+    _object("sun", "sun"), _object("moon|crescent moon", "crescent-moon"), _object("star", "star"),
+    _object("cloud"), _object("rainbow"), _object("snowflake"), _object("fire|flame"),
+    _object("globe", "globe-showing-americas"),
+    _object("snowman/snowmen", "snowman-without-snow"),
 )  # fmt: skip
 _OBJECTS = (
-    _thing("car|red car", "automobile"), _thing("taxi/taxis|yellow cab"), _thing("bus/buses"),
-    _thing("fire engine|fire truck", "fire-engine"), _thing("tractor"),
-    _thing("rocket"), _thing("airplane|plane", "airplane"), _thing("helicopter"), _thing("sailboat"),
-    _thing("balloon|red balloon"), _thing("house"), _thing("tent"), _thing("castle"),
-    _thing("ball|soccer ball|football", "soccer-ball"), _thing("basketball"),
-    _thing("tennis racket|racket", "tennis"),
-    _thing("guitar"), _thing("drum"), _thing("trumpet"), _thing("red heart|heart", "red-heart"),
-    _thing("gift|present", "wrapped-gift"), _thing("crown"), _thing("key"), _thing("umbrella", "umbrella"),
-    _thing("light bulb"), _thing("candle"), _thing("book|red book", "closed-book"), _thing("bell"),
-    _thing("clock|alarm clock", "alarm-clock"), _thing("camera"), _thing("television|TV"),
-    _thing("teddy bear"), _thing("robot"), _thing("top hat", "top-hat"), _thing("backpack"),
-    _thing("pumpkin|jack-o'-lantern", "jack-o-lantern"), _thing("diamond|gem", "gem-stone"),
-    _thing("trophy/trophies"),
-)  # fmt: skip
+    _object("car|red car", "automobile"),
+    _object("taxi/taxis|yellow cab"),
+    _object("bus/buses"),
+    _object("fire engine|fire truck", "fire-engine"),
+    _object("tractor"),
+    _object("rocket"),
+    _object("airplane|plane", "airplane"),
+    _object("helicopter"),
+    _object("sailboat"),
+    _object("balloon|red balloon"),
+    _object("house"),
+    _object("tent"),
+    _object("castle"),
+    _object("ball|soccer ball|football", "soccer-ball"),
+    _object("basketball"),
+    _object("tennis racket|racket", "tennis"),
+    _object("guitar"),
+    _object("drum"),
+    _object("trumpet"),
+    _object("red heart|heart", "red-heart"),
+    _object("gift|present", "wrapped-gift"),
+    _object("crown"),
+    _object("key"),
+    _object("umbrella", "umbrella"),
+    _object("light bulb"),
+    _object("candle"),
+    _object("book|red book", "closed-book"),
+    _object("bell"),
+    _object("clock|alarm clock", "alarm-clock"),
+    _object("camera"),
+    _object("television|TV"),
+    _object("teddy bear"),
+    _object("robot"),
+    _object("top hat", "top-hat"),
+    _object("backpack"),
+    _object("pumpkin|jack-o'-lantern", "jack-o-lantern"),
+    _object("diamond|gem", "gem-stone"),
+    _object("trophy/trophies"),
+)
 
-THINGS: dict[str, Thing] = {thing.name: thing for thing in (*_ANIMALS, *_FOOD, *_NATURE, *_OBJECTS)}
+OBJECT_CLASSES: dict[str, ObjectClass] = {
+    thing.name: thing for thing in (*_ANIMALS, *_FOOD, *_NATURE, *_OBJECTS)
+}
 """Every thing by name, in a fixed order."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {

@@ -9,7 +9,7 @@ seen from b, {spot_a} and {spot_b} where they lie in the picture, {c} a colour, 
 
 from dataclasses import dataclass
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+NUMERALS = ("no", "one", "two", "three", "four", "five", "six")
 
 SIZE_ADJECTIVES = {
     "small": ("small", "little", "tiny", "small"),
@@ -21,7 +21,7 @@ NEUTRAL_ADJECTIVES = (
 )  # fmt: skip
 """Words that people like to add and that change nothing."""
 
-PLACES = {
+POSITION_PHRASES = {
     "centre": (
         "in the centre", "in the middle", "in the center", "at the centre", "in the middle of the picture",
         "in the center of the image",
@@ -41,11 +41,11 @@ PLACES = {
         "down at the bottom",
     ),
 }  # fmt: skip
-CORNERS = (
+CORNER_PHRASES = (
     "in the {row} {column} corner", "in the {row} {column}", "at the {row} {column}",
     "in the {row}-{column} corner", "in the {row} {column} corner of the picture",
 )  # fmt: skip
-ROWS = {"top": ("top", "upper", "top"), "bottom": ("bottom", "lower", "bottom")}
+ROW_WORDS = {"top": ("top", "upper", "top"), "bottom": ("bottom", "lower", "bottom")}
 
 PREPOSITIONS = {
     "left of": ("to the left of", "on the left of", "left of", "on the left side of", "to the left of"),
@@ -53,13 +53,13 @@ PREPOSITIONS = {
     "above": ("above", "over", "on top of", "above"),
     "below": ("below", "under", "beneath", "underneath"),
 }
-ASIDE = {
+RELATIVE_POSITIONS = {
     "left of": ("to {its} left", "on {its} left", "on the left"),
     "right of": ("to {its} right", "on {its} right", "on the right"),
     "above": ("above {it}", "over {it}", "on top"),
     "below": ("below {it}", "under {it}", "beneath {it}"),
 }
-SPOTS = {
+SIDE_PHRASES = {
     "left of": (("on the left", "on the right"), ("on the left side", "on the right side")),
     "right of": (("on the right", "on the left"), ("on the right side", "on the left side")),
     "above": (("at the top", "at the bottom"), ("on top", "at the bottom")),
@@ -69,7 +69,7 @@ SPOTS = {
 
 
 # Training composes half of its openers from these, so that a request in people's own words is nothing new.
-ASKS = (
+REQUEST_OPENERS = (
     "", "", "", "", "draw ", "draw me ", "paint ", "make ", "make me ", "please make ", "can you make ",
     "create ", "please create ", "generate ", "design ", "render ", "show me ", "give me ", "i want ",
     "i would like ", "i'd love ", "this is ", "here is ", "imagine ",
@@ -84,7 +84,7 @@ MEDIA = (
     "scene", "view", "card", "postcard", "design", "print", "rendering", "pic", "emoji", "wallpaper", "logo",
     "watercolour",
 )  # fmt: skip
-LINKS = (
+CONNECTIVES = (
     "of ", "of ", "of ", "showing ", "with ", "that shows ", "containing ", "featuring ", "depicting ",
     "which has ",
 )  # fmt: skip
@@ -109,7 +109,7 @@ word is a row of pieces that things' names are made of too, so they must be of e
 
 
 @dataclass(frozen=True)
-class Wording:
+class PhraseSet:
     """One set of phrases."""
 
     openers: tuple[str, ...]
@@ -128,7 +128,7 @@ class Wording:
     background_sentences: tuple[str, ...]
 
 
-LOOSE_BACKGROUNDS = (
+NOISY_BACKGROUNDS = (
     ", {u} on {an} {c} background", " {u} on {an} {c} background", " {u} against {an} {c} background",
     ", {u} the background {u} {c}", "; {u} the background {c}", ", and the {u} is {c}", " over {u} {c}",
     " {u} {an} {c} background", " on {an} {u} {c} background", " in front of {an} {c} {u}",
@@ -137,7 +137,7 @@ LOOSE_BACKGROUNDS = (
 """Backgrounds with unknown words {u} in them."""
 
 
-TRAIN = Wording(
+TRAIN_PHRASES = PhraseSet(
     openers=(
         "a picture of ", "an image of ", "a drawing of ", "an illustration of ", "a photo of ",
         "a painting of ", "picture of ", "image of ", "drawing of ", "a picture with ", "an image with ",
@@ -187,7 +187,7 @@ TRAIN = Wording(
     ),
 )  # fmt: skip
 
-TEST = Wording(
+TEST_PHRASES = PhraseSet(
     openers=(
         "a sketch of ", "an artwork with ", "we see ", "could you paint ", "a poster showing ", "let me see ",
         "i need an image with ", "a digital drawing of ", "produce a picture of ", "a graphic of ",
@@ -220,7 +220,7 @@ TEST = Wording(
     ),
 )  # fmt: skip
 
-TUNE = Wording(
+TUNE_PHRASES = PhraseSet(
     openers=(
         "a mural of ", "a doodle of ", "a stamp with ", "a badge with ", "a mosaic of ", "a comic about ",
         "a banner with ", "a canvas with ", "a tile that has ", "a patch with ", "a rendition of ",
@@ -262,4 +262,4 @@ TUNE = Wording(
     ),
 )  # fmt: skip
 
-WORDINGS = {"train": TRAIN, "test": TEST, "tune": TUNE}
+PHRASE_SETS = {"train": TRAIN_PHRASES, "test": TEST_PHRASES, "tune": TUNE_PHRASES}

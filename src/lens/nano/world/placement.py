@@ -16,13 +16,13 @@ import numpy as np
 GRID_PX = 16
 """From base 96 on, corners and sides are whole latent cells, so that a thing has few looks in latents."""
 
-MOST_THINGS = 5
+MAX_OBJECTS = 5
 
-PLAIN_SHARE = 0.5
+DEFAULT_PLACEMENT_SHARE = 0.5
 """Share of things alone that are large and in the centre, as captions that say nothing about it mean."""
 
 
-class Spot(NamedTuple):
+class Placement(NamedTuple):
     """The square of one thing, by its centre."""
 
     x_px: int
@@ -30,7 +30,7 @@ class Spot(NamedTuple):
     size_px: int
 
 
-class Frame(NamedTuple):
+class Canvas(NamedTuple):
     """A picture to fill."""
 
     height_px: int
@@ -74,62 +74,64 @@ class Frame(NamedTuple):
         return length_px >= 3 * self.small_px + 2 * self.grid_px
 
 
-def compose(
+def place_objects(
     rng: np.random.Generator, counts: Sequence[int], relation: str | None, height_px: int, width_px: int
-) -> list[Spot]:
+) -> list[Placement]:
     """Return a spot for each thing, group by group.
 
     Things in no relation stand in reading order: the first ones left, or above.
     """
-    frame = Frame(height_px, width_px)
+    canvas = Canvas(height_px, width_px)
     if relation:
         is_level = relation in ("left of", "right of")
         order = 1 if relation in ("left of", "above") else -1
-        corners, side_px = _related(frame, counts, is_level, order)
+        corners, side_px = _place_related(canvas, counts, is_level, order)
     elif sum(counts) == 1:
         is_level = True
-        corners, side_px = _alone(rng, frame)
+        corners, side_px = _place_single(rng, canvas)
     else:
         is_level = width_px >= height_px
         along_px, across_px = (width_px, height_px) if is_level else (height_px, width_px)
-        corners, side_px = _apart(frame, sum(counts), along_px, across_px, bool(rng.random() < 0.5))
+        corners, side_px = _place_unrelated(
+            canvas, sum(counts), along_px, across_px, bool(rng.random() < 0.5)
+        )
     half_px = side_px // 2
-    spots = [Spot(along + half_px, across + half_px, side_px) for along, across in corners]
-    return spots if is_level else [Spot(y_px, x_px, size_px) for x_px, y_px, size_px in spots]
+    placements = [Placement(along + half_px, across + half_px, side_px) for along, across in corners]
+    return placements if is_level else [Placement(y_px, x_px, size_px) for x_px, y_px, size_px in placements]
 
 
 Corners = list[tuple[int, int]]
 """(along, across) of each thing."""
 
 
-def _alone(rng: np.random.Generator, frame: Frame) -> tuple[Corners, int]:
-    lengths_px = frame.width_px, frame.height_px
-    if rng.random() < PLAIN_SHARE:
-        side_px, thirds = frame.large_px, (1, 1)
+def _place_single(rng: np.random.Generator, canvas: Canvas) -> tuple[Corners, int]:
+    lengths_px = canvas.width_px, canvas.height_px
+    if rng.random() < DEFAULT_PLACEMENT_SHARE:
+        side_px, thirds = canvas.large_px, (1, 1)
     else:
-        side_px = (frame.small_px, frame.large_px)[int(rng.integers(2))]
+        side_px = (canvas.small_px, canvas.large_px)[int(rng.integers(2))]
         # A side of more than two thirds of an axis leaves its centre too near the line between two thirds.
         has_choice = [side_px <= 0.62 * length_px for length_px in lengths_px]
         thirds = tuple(int(rng.integers(3)) if choice else 1 for choice in has_choice)
     x, y = (
-        frame.thirds(length_px, side_px)[third] for length_px, third in zip(lengths_px, thirds, strict=True)
+        canvas.thirds(length_px, side_px)[third] for length_px, third in zip(lengths_px, thirds, strict=True)
     )
     return [(x, y)], side_px
 
 
-def _apart(
-    frame: Frame, num_things: int, along_px: int, across_px: int, is_first: bool
+def _place_unrelated(
+    canvas: Canvas, num_objects: int, along_px: int, across_px: int, is_first: bool
 ) -> tuple[Corners, int]:
     """Return one of the two compositions of a number of things."""
-    side_px = frame.small_px
-    start, middle, end = frame.thirds(along_px, side_px)
-    top, level, bottom = frame.thirds(across_px, side_px)
-    near, far = frame.halves(along_px, side_px)
-    upper, lower = frame.halves(across_px, side_px)
-    if num_things == 2 and is_first:
-        side_px = _side_of_two(frame, along_px)
-        level = frame.middle(across_px, side_px)
-        return [(along, level) for along in frame.halves(along_px, side_px)], side_px
+    side_px = canvas.small_px
+    start, middle, end = canvas.thirds(along_px, side_px)
+    top, level, bottom = canvas.thirds(across_px, side_px)
+    near, far = canvas.halves(along_px, side_px)
+    upper, lower = canvas.halves(across_px, side_px)
+    if num_objects == 2 and is_first:
+        side_px = _pair_side_px(canvas, along_px)
+        level = canvas.middle(across_px, side_px)
+        return [(along, level) for along in canvas.halves(along_px, side_px)], side_px
     compositions: dict[tuple[int, bool], Corners] = {
         (2, False): [(near, upper), (far, lower)],
         (3, True): [(start, level), (middle, level), (end, level)],
@@ -139,33 +141,35 @@ def _apart(
         (5, True): [(start, top), (end, top), (middle, level), (start, bottom), (end, bottom)],
         (5, False): [(start, upper), (middle, upper), (end, upper), (near, lower), (far, lower)],
     }
-    return compositions[num_things, is_first], side_px
+    return compositions[num_objects, is_first], side_px
 
 
-def _related(frame: Frame, counts: Sequence[int], is_level: bool, order: int) -> tuple[Corners, int]:
+def _place_related(canvas: Canvas, counts: Sequence[int], is_level: bool, order: int) -> tuple[Corners, int]:
     """Return both groups on their sides of the middle, the first one before the second if `order` is 1."""
-    lengths_px = frame.width_px, frame.height_px
+    lengths_px = canvas.width_px, canvas.height_px
     along_px, across_px = lengths_px if is_level else lengths_px[::-1]
-    side_px = _side_of_two(frame, along_px) if sum(counts) == 2 else frame.small_px
+    side_px = _pair_side_px(canvas, along_px) if sum(counts) == 2 else canvas.small_px
     corners: Corners = []
     for count, half in zip(counts, (0, 1)[::order], strict=True):
-        along = frame.halves(along_px, side_px)[half]
-        if count == 3 and not frame.has_thirds(across_px):
+        along = canvas.halves(along_px, side_px)[half]
+        if count == 3 and not canvas.has_thirds(across_px):
             # Two at the edge and one further in, where three do not fit side by side.
-            outer, step_px = (0, along_px - side_px)[half], (1 - 2 * half) * (side_px + frame.grid_px)
-            start, middle, end = frame.thirds(across_px, side_px)
+            outer, step_px = (0, along_px - side_px)[half], (1 - 2 * half) * (side_px + canvas.grid_px)
+            start, middle, end = canvas.thirds(across_px, side_px)
             corners += [(outer, start), (outer + step_px, middle), (outer, end)]
             continue
         acrosses = {
-            1: (frame.middle(across_px, side_px),),
-            2: frame.halves(across_px, side_px),
-            3: frame.thirds(across_px, side_px),
+            1: (canvas.middle(across_px, side_px),),
+            2: canvas.halves(across_px, side_px),
+            3: canvas.thirds(across_px, side_px),
         }[count]
         corners += [(along, across) for across in acrosses]
     return corners, side_px
 
 
-def _side_of_two(frame: Frame, along_px: int) -> int:
+def _pair_side_px(canvas: Canvas, along_px: int) -> int:
     """Return the side of two things on an axis: large where both fit with room between them."""
-    near, far = frame.halves(along_px, frame.large_px)
-    return frame.large_px if near >= 0 and far - near >= frame.large_px + frame.grid_px else frame.small_px
+    near, far = canvas.halves(along_px, canvas.large_px)
+    return (
+        canvas.large_px if near >= 0 and far - near >= canvas.large_px + canvas.grid_px else canvas.small_px
+    )

@@ -14,11 +14,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.world.objects import COLOURS, THINGS
-from lens.nano.world.placement import compose
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.placement import place_objects
 from lens.nano.world.sprites import opaque_box, sprite
 
-KINDS: dict[str, float] = {
+SCENE_KINDS: dict[str, float] = {
     "single": 0.22, "counting": 0.22, "position": 0.18, "position_counted": 0.14, "two": 0.11, "three": 0.13,
 }  # fmt: skip
 """Kinds of scene and how often training draws them."""
@@ -34,14 +34,14 @@ PLACES = (
 HELD_OUT_SHARE = 0.1
 
 Box = tuple[float, float, float, float]
-Group = tuple[str, int]
+ObjectGroup = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Expected:
+class SceneSpec:
     """What a picture must show; None and () ask for nothing."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[ObjectGroup, ...]
     """Things and how many of each."""
     background: str | None
     relations: tuple[tuple[int, str, int], ...]
@@ -49,10 +49,10 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Placed:
+class SceneObject:
     """A thing in a picture: the centre and the side of its sprite square."""
 
-    thing: str
+    class_name: str
     x_px: int
     y_px: int
     size_px: int
@@ -60,7 +60,7 @@ class Placed:
     @property
     def box(self) -> Box:
         """Return where the thing is visible: left, top, right, bottom."""
-        left, top, right, bottom = opaque_box(self.thing)
+        left, top, right, bottom = opaque_box(self.class_name)
         x, y = self.x_px - self.size_px // 2, self.y_px - self.size_px // 2
         return (
             x + left * self.size_px,
@@ -77,28 +77,28 @@ class Scene:
     kind: str
     background: str
     background_rgb: tuple[int, int, int]
-    placed: tuple[Placed, ...]
+    objects: tuple[SceneObject, ...]
     """Things in the order of `groups`."""
     width_px: int
     height_px: int
     relation: str | None
     """How the first group lies to the second."""
-    groups: tuple[Group, ...]
+    groups: tuple[ObjectGroup, ...]
 
     @property
-    def expected(self) -> Expected:
+    def spec(self) -> SceneSpec:
         """Return everything that a picture of this scene must show."""
         relations = ((0, self.relation, 1),) if self.relation else ()
-        return Expected(self.groups, self.background, relations)
+        return SceneSpec(self.groups, self.background, relations)
 
-    def members(self, group: int) -> tuple[Placed, ...]:
+    def group_objects(self, group: int) -> tuple[SceneObject, ...]:
         """Return the placed things of a group."""
         start = sum(count for _, count in self.groups[:group])
-        return self.placed[start : start + self.groups[group][1]]
+        return self.objects[start : start + self.groups[group][1]]
 
     def place(self, index: int = 0) -> str:
         """Return the third of the picture that holds a thing's centre, one of PLACES."""
-        thing = self.placed[index]
+        thing = self.objects[index]
         column = ("left", "", "right")[min(2, 3 * thing.x_px // self.width_px)]
         row = ("top", "", "bottom")[min(2, 3 * thing.y_px // self.height_px)]
         return " ".join(filter(None, (row, column))) or "centre"
@@ -106,10 +106,10 @@ class Scene:
     def size(self, index: int = 0) -> str:
         """Return small or large."""
         limit_px = 0.36 * base_px(self.height_px, self.width_px)
-        return "small" if self.placed[index].size_px <= limit_px else "large"
+        return "small" if self.objects[index].size_px <= limit_px else "large"
 
     @property
-    def is_plain(self) -> bool:
+    def has_default_placement(self) -> bool:
         """Return whether its first thing is as a caption that tells neither size nor place means it."""
         return self.size() == "large" and self.place() == "centre"
 
@@ -130,7 +130,9 @@ def is_held_out(*combination: str | int) -> bool:
     )
 
 
-def held_out_combinations(groups: Sequence[Group], background: str | None) -> list[tuple[str | int, ...]]:
+def held_out_combinations(
+    groups: Sequence[ObjectGroup], background: str | None
+) -> list[tuple[str | int, ...]]:
     """List the held-out combinations among things, counts from two up, and the background."""
     things = [thing for thing, _ in groups]
     found: list[tuple[str | int, ...]] = list(combinations(things, 2))
@@ -139,7 +141,7 @@ def held_out_combinations(groups: Sequence[Group], background: str | None) -> li
     return [combination for combination in found if is_held_out(*combination)]
 
 
-def kind_of(groups: Sequence[Group], relation: str | None) -> str:
+def scene_kind(groups: Sequence[ObjectGroup], relation: str | None) -> str:
     """Return the kind of scene that shows these groups."""
     counted = any(count > 1 for _, count in groups)
     if len(groups) == 1:
@@ -151,39 +153,39 @@ def kind_of(groups: Sequence[Group], relation: str | None) -> str:
 
 def random_scene(
     rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None,
-    things: tuple[str, ...] = tuple(THINGS),
+    class_names: tuple[str, ...] = tuple(OBJECT_CLASSES),
 ) -> Scene:  # fmt: skip
     """Draw a training scene of some things: never a held-out combination."""
-    kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    assert kind in KINDS, kind
+    kind = kind or str(rng.choice(list(SCENE_KINDS), p=list(SCENE_KINDS.values())))
+    assert kind in SCENE_KINDS, kind
     while True:
-        groups, relation = _random_content(rng, kind, things)
+        groups, relation = _random_content(rng, kind, class_names)
         background = _pick(rng, tuple(COLOURS))
         if not held_out_combinations(groups, background):
-            return arrange(rng, groups, background, relation, height_px, width_px)
+            return arrange_scene(rng, groups, background, relation, height_px, width_px)
 
 
-def arrange(
+def arrange_scene(
     rng: np.random.Generator,
-    groups: Sequence[Group],
+    groups: Sequence[ObjectGroup],
     background: str,
     relation: str | None,
     height_px: int,
     width_px: int,
 ) -> Scene:
     """Lay out a scene of given content as `composition.compose` does."""
-    spots = compose(rng, [count for _, count in groups], relation, height_px, width_px)
+    placements = place_objects(rng, [count for _, count in groups], relation, height_px, width_px)
     things = [thing for thing, count in groups for _ in range(count)]
-    placed = tuple(Placed(thing, *spot) for thing, spot in zip(things, spots, strict=True))
+    objects = tuple(SceneObject(thing, *spot) for thing, spot in zip(things, placements, strict=True))
     shade = np.array(COLOURS[background]) + rng.integers(-6, 7) + rng.integers(-2, 3, size=3)
     red, green, blue = (int(channel) for channel in shade.clip(0, 255))
     return Scene(
-        kind_of(groups, relation), background, (red, green, blue), placed, width_px, height_px, relation,
+        scene_kind(groups, relation), background, (red, green, blue), objects, width_px, height_px, relation,
         tuple(groups),
     )  # fmt: skip
 
 
-def clear_relation(first: Sequence[Placed], second: Sequence[Placed]) -> str | None:
+def clear_relation(first: Sequence[SceneObject], second: Sequence[SceneObject]) -> str | None:
     """Return how the first things lie to the second; None unless apart along the leading axis."""
     middles = [np.mean([(thing.x_px, thing.y_px) for thing in things], axis=0) for things in (first, second)]
     apart = np.abs(middles[0] - middles[1])
@@ -196,22 +198,22 @@ def clear_relation(first: Sequence[Placed], second: Sequence[Placed]) -> str | N
     return (("left of", "right of"), ("above", "below"))[axis][not is_first]
 
 
-def draw(scene: Scene) -> NDArray[np.float32]:
+def draw_scene(scene: Scene) -> NDArray[np.float32]:
     """Return the picture of a scene: (3, height, width) in [-1, 1]."""
     canvas = np.empty((scene.height_px, scene.width_px, 3), dtype=np.float32)
     canvas[:] = np.array(scene.background_rgb, dtype=np.float32) / 255
-    for thing in scene.placed:
-        blend(canvas, thing)
+    for thing in scene.objects:
+        blend_object(canvas, thing)
     return np.ascontiguousarray(canvas.transpose(2, 0, 1)) * 2 - 1  # (3, H, W)
 
 
-def blend(canvas: NDArray[np.float32], thing: Placed) -> None:
+def blend_object(canvas: NDArray[np.float32], thing: SceneObject) -> None:
     """Draw a thing over a picture (height, width, 3) in [0, 1], in place; what lies outside is cut."""
     left, top = thing.x_px - thing.size_px // 2, thing.y_px - thing.size_px // 2
     height, width = canvas.shape[:2]
     rows = slice(max(0, top), min(height, top + thing.size_px))
     columns = slice(max(0, left), min(width, left + thing.size_px))
-    art = sprite(thing.thing, thing.size_px)[
+    art = sprite(thing.class_name, thing.size_px)[
         rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
     ]
     behind = canvas[rows, columns]
@@ -220,7 +222,7 @@ def blend(canvas: NDArray[np.float32], thing: Placed) -> None:
 
 def _random_content(
     rng: np.random.Generator, kind: str, names: tuple[str, ...]
-) -> tuple[list[Group], str | None]:
+) -> tuple[list[ObjectGroup], str | None]:
     num_groups = {"single": 1, "counting": 1, "three": 3}.get(kind, 2)
     things = [names[index] for index in rng.choice(len(names), num_groups, replace=False)]
     counts = [1] * num_groups

@@ -14,24 +14,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lens.errors import LensError
-from lens.nano.world.objects import THINGS
+from lens.nano.world.objects import OBJECT_CLASSES
 
 
 @functools.cache
-def sprite(thing: str, size_px: int) -> NDArray[np.float32]:
+def sprite(class_name: str, size_px: int) -> NDArray[np.float32]:
     """Return a thing's art as (size_px, size_px, 4): red, green, blue, straight alpha in [0, 1]; read-only.
 
     Raises: KeyError for a thing that is not in the world.
     """
-    pixels = np.asarray(_draw(THINGS[thing].icon, size_px), dtype=np.float32) / np.float32(255)
+    pixels = np.asarray(_rasterize(OBJECT_CLASSES[class_name].icon, size_px), dtype=np.float32) / np.float32(
+        255
+    )
     pixels.setflags(write=False)
     return pixels
 
 
 @functools.cache
-def opaque_box(thing: str) -> tuple[float, float, float, float]:
+def opaque_box(class_name: str) -> tuple[float, float, float, float]:
     """Return where the art is visible in its square: left, top, right, bottom as fractions."""
-    visible = sprite(thing, 128)[..., 3] > 0.1
+    visible = sprite(class_name, 128)[..., 3] > 0.1
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     return columns[0] / 128, rows[0] / 128, (columns[-1] + 1) / 128, (rows[-1] + 1) / 128
 
@@ -49,7 +51,7 @@ def _icons() -> dict[str, dict]:
     return json.loads(resources.files("lens.nano.world").joinpath("sprites.json").read_text())["icons"]
 
 
-def _draw(icon: str, size_px: int) -> Image.Image:
+def _rasterize(icon: str, size_px: int) -> Image.Image:
     try:
         import resvg_py  # optional: drawing a picture with the model does not need it
     except ImportError as error:

@@ -47,17 +47,17 @@ def read_prompts(path: Path) -> list[RLPrompt]:
     if not path.is_file():
         fix = "`lens rl prompts RECIPE` makes one."
         raise SettingError("prompts", str(path), "a file of prompts, one JSON object a line", fix)
-    found = []
+    prompts = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            found.append(RLPrompt.of(json.loads(line), f"{path}, line {number}"))
+            prompts.append(RLPrompt.of(json.loads(line), f"{path}, line {number}"))
         except ValueError as error:
             if isinstance(error, SettingError):
                 raise
             raise SettingError("prompts", f"{path}, line {number}", "a JSON object") from error
-    if not found:
+    if not prompts:
         raise SettingError("prompts", str(path), "at least one prompt")
-    return found
+    return prompts
 
 
 def write_prompts(prompts: Iterable[RLPrompt], path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
-from lens.nano.world.caption_grammar import Mention, brief_caption, dense_caption
-from lens.nano.world.objects import COLOURS, THINGS
-from lens.nano.world.phrases import NUMBERS
-from lens.nano.world.scenes import RELATIONS, Expected, Group, arrange, held_out_combinations
+from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.phrases import NUMERALS
+from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_scene, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
 
 NOTHING_ELSE = "nothing_else"
@@ -22,7 +22,7 @@ NOTHING_ELSE = "nothing_else"
 BACKGROUND = "background"
 """Name of the criterion of the background's colour, where the prompt tells it."""
 
-DIMENSIONS = {
+TASK_DIMENSIONS = {
     "single": (), "two": (), "counting": ("count",), "colour": ("colour",), "position": ("spatial",),
     "combined": ("count", "spatial", "colour"),
 }  # fmt: skip
@@ -30,7 +30,7 @@ _COMBINED_COUNTS = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))
 
 
 def nano_prompts(
-    count: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2,
+    num_prompts: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2,
     new_share: float = 0.7,
 ) -> list[RLPrompt]:  # fmt: skip
     """Return distinct prompts with rubrics, the kinds in turn; a longer list begins with the shorter one.
@@ -44,100 +44,107 @@ def nano_prompts(
     wrong = [kind for kind in kinds if kind not in TASKS]
     if wrong or not kinds or len(set(kinds)) < len(kinds):
         raise SettingError("kinds", list(kinds), f"one or more of {', '.join(TASKS)}, each once")
-    sources = [_prompts_of(kind, seed, dense_share, new_share) for kind in kinds]
-    found: dict[str, RLPrompt] = {}
-    while len(found) < count:
-        source = sources[len(found) % len(sources)]
-        prompt = next(one for one in source if one.prompt not in found)
-        found[prompt.prompt] = prompt
-    return list(found.values())
+    sources = [_generate_prompts(kind, seed, dense_share, new_share) for kind in kinds]
+    prompts: dict[str, RLPrompt] = {}
+    while len(prompts) < num_prompts:
+        source = sources[len(prompts) % len(sources)]
+        prompt = next(one for one in source if one.prompt not in prompts)
+        prompts[prompt.prompt] = prompt
+    return list(prompts.values())
 
 
-def expected_of(prompt: RLPrompt) -> Expected:
+def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
     """Return what a picture of a nano prompt must show.
 
     Raises: SettingError for a prompt of another world, or one whose facts are damaged.
     """
-    facts = prompt.expected
-    if facts is None:
+    fields = prompt.expected
+    if fields is None:
         needs = "what a picture must show, as prompts of the nano world have it"
         raise SettingError("expected", f"None (prompt {prompt.prompt!r})", needs)
     try:
-        groups = tuple((str(thing), int(count)) for thing, count in facts["groups"])
-        relations = tuple((int(a), str(relation), int(b)) for a, relation, b in facts["relations"])
-        background = facts["background"]
-        is_known = all(thing in THINGS and count > 0 for thing, count in groups) and bool(groups)
+        groups = tuple((str(thing), int(count)) for thing, count in fields["groups"])
+        relations = tuple((int(a), str(relation), int(b)) for a, relation, b in fields["relations"])
+        background = fields["background"]
+        is_known = all(thing in OBJECT_CLASSES and count > 0 for thing, count in groups) and bool(groups)
         is_known &= background is None or background in COLOURS
         is_known &= all(relation in RELATIONS for _, relation, _ in relations)
         is_known &= all(0 <= end < len(groups) for a, _, b in relations for end in (a, b))
     except (LookupError, TypeError, ValueError):
         is_known = False
     if not is_known:
-        raise SettingError("expected", facts, "groups, background and relations of the nano world")
-    return Expected(groups, background, relations)
+        raise SettingError("expected", fields, "groups, background and relations of the nano world")
+    return SceneSpec(groups, background, relations)
 
 
-def facts_of(expected: Expected) -> dict[str, Any]:
+def scene_spec_to_dict(spec: SceneSpec) -> dict[str, Any]:
     """Return what `expected_of` reads: plain values, the same before and after a file."""
     return {
-        "groups": [list(group) for group in expected.groups],
-        "background": expected.background,
-        "relations": [list(relation) for relation in expected.relations],
+        "groups": [list(group) for group in spec.groups],
+        "background": spec.background,
+        "relations": [list(relation) for relation in spec.relations],
     }
 
 
-def nano_rubric(expected: Expected) -> dict[str, str]:
+def nano_rubric(spec: SceneSpec) -> dict[str, str]:
     """Return one criterion for each fact: `count_<i>`, `background`, `relation_<i>`, and the two of all.
 
     They are numbered as in `expected.groups` and `expected.relations`.
     """
     rubric = {}
-    for number, (thing, count) in enumerate(expected.groups):
-        rubric[f"count_{number}"] = f"There {'is' if count == 1 else 'are'} exactly {_counted(thing, count)}."
-    if expected.background is not None:
-        rubric[BACKGROUND] = f"The background is {expected.background}."
-    for number, (first, relation, second) in enumerate(expected.relations):
-        subject, other = (_definite(*expected.groups[end]) for end in (first, second))
-        verb = "is" if expected.groups[first][1] == 1 else "are"
+    for number, (thing, count) in enumerate(spec.groups):
+        rubric[f"count_{number}"] = (
+            f"There {'is' if count == 1 else 'are'} exactly {_count_phrase(thing, count)}."
+        )
+    if spec.background is not None:
+        rubric[BACKGROUND] = f"The background is {spec.background}."
+    for number, (first, relation, second) in enumerate(spec.relations):
+        subject, other = (_definite_phrase(*spec.groups[end]) for end in (first, second))
+        verb = "is" if spec.groups[first][1] == 1 else "are"
         way = f"to the {relation}" if relation.endswith(" of") else relation
         rubric[f"relation_{number}"] = f"{subject.capitalize()} {verb} {way} {other}."
-    names = " and ".join(THINGS[thing].plural for thing, _ in expected.groups)
+    names = " and ".join(OBJECT_CLASSES[thing].plural for thing, _ in spec.groups)
     rubric[NOTHING_ELSE] = f"There is nothing on the plain background but {names}."
     return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
 
-def _prompts_of(kind: str, seed: int, dense_share: float, new_share: float) -> Iterator[RLPrompt]:
+def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float) -> Iterator[RLPrompt]:
     """Yield prompts of a kind without end."""
     digest = hashlib.blake2b(f"rl {kind}".encode(), digest_size=4).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
-    for groups, relation, background in _contents(kind, rng):
+    for groups, relation, background in _sample_contents(kind, rng):
         is_dense, is_new = (bool(rng.random() < share) for share in (dense_share, new_share))
-        scene = arrange(rng, groups, background, relation, 128, 128)
+        scene = arrange_scene(rng, groups, background, relation, 128, 128)
         if is_dense:
             text = dense_caption(scene, rng)
         else:
-            mention = Mention(kind in ("colour", "combined"), relation is not None, detail=False)
+            mention = CaptionContent(kind in ("colour", "combined"), relation is not None, detail=False)
             text = brief_caption(scene, rng, "tune" if is_new else "train", mention)
-        is_told = is_dense or kind in ("colour", "combined")  # a dense caption always tells the background
+        states_background = is_dense or kind in (
+            "colour",
+            "combined",
+        )  # a dense caption always tells the background
         relations = ((0, relation, 1),) if relation else ()
-        expected = Expected(groups, background if is_told else None, relations)
+        spec = SceneSpec(groups, background if states_background else None, relations)
         yield RLPrompt(
             prompt=text,
             category=kind,
             item=" and ".join(thing for thing, _ in groups),
-            dimensions=DIMENSIONS[kind],
-            rubric=nano_rubric(expected),
-            expected=facts_of(expected),
+            dimensions=TASK_DIMENSIONS[kind],
+            rubric=nano_rubric(spec),
+            expected=scene_spec_to_dict(spec),
         )
 
 
-def _contents(kind: str, rng: np.random.Generator) -> Iterator[tuple[tuple[Group, ...], str | None, str]]:
+def _sample_contents(
+    kind: str, rng: np.random.Generator
+) -> Iterator[tuple[tuple[ObjectGroup, ...], str | None, str]]:
     """Yield groups, relation and background of one training combination after another."""
-    names, colours = tuple(THINGS), tuple(COLOURS)
+    names, colours = tuple(OBJECT_CLASSES), tuple(COLOURS)
     order: list[int] = []
-    turn = 0
+    num_yielded = 0
     while True:
-        num_things = {"two": 2, "position": 2, "combined": 2 + turn % 2}.get(kind, 1)
+        num_things = {"two": 2, "position": 2, "combined": 2 + num_yielded % 2}.get(kind, 1)
         if num_things == 1:
             # Alone, things take turns, so that a short list does not ask for one thing twice.
             order = order or [int(index) for index in rng.permutation(len(names))]
@@ -155,12 +162,12 @@ def _contents(kind: str, rng: np.random.Generator) -> Iterator[tuple[tuple[Group
         groups = tuple(zip(things, counts, strict=True))
         if not held_out_combinations(groups, background):
             yield groups, relation, background
-            turn += 1
+            num_yielded += 1
 
 
-def _counted(thing: str, count: int) -> str:
-    return f"one {thing}" if count == 1 else f"{NUMBERS[count]} {THINGS[thing].plural}"
+def _count_phrase(thing: str, count: int) -> str:
+    return f"one {thing}" if count == 1 else f"{NUMERALS[count]} {OBJECT_CLASSES[thing].plural}"
 
 
-def _definite(thing: str, count: int) -> str:
-    return f"the {thing if count == 1 else THINGS[thing].plural}"
+def _definite_phrase(thing: str, count: int) -> str:
+    return f"the {thing if count == 1 else OBJECT_CLASSES[thing].plural}"

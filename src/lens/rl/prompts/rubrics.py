@@ -9,24 +9,26 @@ from collections import Counter
 from typing import Any
 
 from lens.errors import LensError
-from lens.llm.batch import Asking, Outcome, Task, Unfit, asked_by, cost_of
-from lens.llm.json_repair import BrokenJson, json_object
+from lens.llm.batch import InvalidResponse, LLMBatch, LLMTask, TaskResult, chat_messages, token_costs
+from lens.llm.json_repair import JsonRepairError, parse_json_object
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt, read_prompts, write_prompts
-from lens.rl.prompts.generation import Built, OnProgress, write_summary
-from lens.rl.prompts.nano import expected_of, nano_rubric
-from lens.rl.prompts.settings import NanoSet, TaxonomySet
+from lens.rl.prompts.generation import BuildResult, OnProgress, write_summary
+from lens.rl.prompts.nano import nano_rubric, scene_spec_of
+from lens.rl.prompts.settings import NanoPromptSetSettings, TaxonomyPromptSetSettings
 
-LONGEST_NAME = 40
-SHORTEST_CRITERION = 10
+MAX_NAME_CHARS = 40
+MIN_CRITERION_CHARS = 10
 """Characters; less says nothing that could be verified."""
-SYSTEM = (
+RUBRIC_SYSTEM_MESSAGE = (
     "You write rubrics for judging pictures that a text-to-image model drew from a prompt. A judge sees the "
     "picture and one criterion at a time, and says whether it holds. You answer with one JSON object and "
     "nothing else."
 )
 
 
-def build_rubrics(settings: NanoSet | TaxonomySet, on_progress: OnProgress = lambda *_: None) -> Built:
+def build_rubrics(
+    settings: NanoPromptSetSettings | TaxonomyPromptSetSettings, on_progress: OnProgress = lambda *_: None
+) -> BuildResult:
     """Give every prompt of a set its rubric, going on with what is there; those that get none fall.
 
     Prompts of the nano world get theirs from what a picture must show.
@@ -35,34 +37,34 @@ def build_rubrics(settings: NanoSet | TaxonomySet, on_progress: OnProgress = lam
     that is not there yet.
     """
     prompts = read_prompts(settings.prompts_file)
-    rubrics = {one.prompt: nano_rubric(expected_of(one)) for one in prompts if one.expected is not None}
-    left = [one for one in prompts if one.expected is None]
-    fallen: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {}
+    rubrics = {one.prompt: nano_rubric(scene_spec_of(one)) for one in prompts if one.expected is not None}
+    remaining = [one for one in prompts if one.expected is None]
+    rejected: list[dict[str, Any]] = []
+    usage: dict[str, Any] = {}
     num_calls = 0
-    if left and isinstance(settings, NanoSet):
+    if remaining and isinstance(settings, NanoPromptSetSettings):
         raise LensError(f"{settings.prompts_file} has prompts that are not of the nano world.")
-    if left and isinstance(settings, TaxonomySet):
+    if remaining and isinstance(settings, TaxonomyPromptSetSettings):
         model = settings.rubric_model or settings.model
-        outcomes: dict[str, Outcome[dict[str, str]]] = {}
-        with Asking(model, settings.out / "rubric_answers.jsonl") as asking:
-            for name, outcome in asking.outcomes(task_of(one, settings) for one in left):
-                outcomes[name] = outcome
-                on_progress("rubrics", len(outcomes), len(left))
-        rubrics |= {name: one.result for name, one in outcomes.items() if one.result is not None}
-        fallen = [
-            {"reason": outcomes[one.prompt].reason, "prompt": one.prompt}
-            for one in left
+        results: dict[str, TaskResult[dict[str, str]]] = {}
+        with LLMBatch(model, settings.out / "rubric_answers.jsonl") as llm_batch:
+            for name, outcome in llm_batch.run(rubric_task(one, settings) for one in remaining):
+                results[name] = outcome
+                on_progress("rubrics", len(results), len(remaining))
+        rubrics |= {name: one.result for name, one in results.items() if one.result is not None}
+        rejected = [
+            {"reason": results[one.prompt].reason, "prompt": one.prompt}
+            for one in remaining
             if one.prompt not in rubrics
         ]
-        tokens = (sum(one.prompt_tokens for one in outcomes.values()),
-                  sum(one.completion_tokens for one in outcomes.values()))  # fmt: skip
-        facts = {"answers": sum(one.tries for one in outcomes.values())} | cost_of(model, *tokens)
-        num_calls = asking.num_calls
-    return _finished(settings, prompts, rubrics, fallen, facts, num_calls)
+        tokens = (sum(one.prompt_tokens for one in results.values()),
+                  sum(one.completion_tokens for one in results.values()))  # fmt: skip
+        usage = {"answers": sum(one.num_tries for one in results.values())} | token_costs(model, *tokens)
+        num_calls = llm_batch.num_calls
+    return _write_rubrics(settings, prompts, rubrics, rejected, usage, num_calls)
 
 
-def task_of(prompt: RLPrompt, settings: TaxonomySet) -> Task[dict[str, str]]:
+def rubric_task(prompt: RLPrompt, settings: TaxonomyPromptSetSettings) -> LLMTask[dict[str, str]]:
     """Return what a model is asked for a prompt, and how its answer is read."""
     lines = [f"Prompt: {prompt.prompt}", f"Subject: {prompt.item}"]
     if prompt.keypoints:
@@ -77,14 +79,14 @@ def task_of(prompt: RLPrompt, settings: TaxonomySet) -> Task[dict[str, str]]:
         "",
         'Answer with a JSON object: {"short_name": "what to verify", ...}',
     ]
-    return Task(
+    return LLMTask(
         prompt.prompt,
-        asked_by(SYSTEM, "\n".join(lines)),
-        lambda answer: read_rubric(answer, settings.min_criteria, settings.max_criteria),
+        chat_messages(RUBRIC_SYSTEM_MESSAGE, "\n".join(lines)),
+        lambda answer: parse_rubric(answer, settings.min_criteria, settings.max_criteria),
     )
 
 
-def read_rubric(answer: str, min_criteria: int, max_criteria: int) -> dict[str, str]:
+def parse_rubric(answer: str, min_criteria: int, max_criteria: int) -> dict[str, str]:
     """Return the rubric in an answer, with the global criterion; of too many criteria the first ones.
 
     Names become snake case, and different from one another; of two criteria that say the same, one stays.
@@ -92,62 +94,64 @@ def read_rubric(answer: str, min_criteria: int, max_criteria: int) -> dict[str, 
     Raises: Unfit for anything but one JSON object with enough criteria in words.
     """
     try:
-        pairs = json_object(answer)
-    except BrokenJson as error:
-        raise Unfit("broken_json", str(error)) from error
+        pairs = parse_json_object(answer)
+    except JsonRepairError as error:
+        raise InvalidResponse("broken_json", str(error)) from error
     criteria: dict[str, tuple[str, str]] = {}
     for name, what in pairs:
         if not isinstance(what, str):
-            raise Unfit("wrong_fields", f"{name!r} does not have a sentence as its value")
+            raise InvalidResponse("wrong_fields", f"{name!r} does not have a sentence as its value")
         what = " ".join(what.split())
-        if len(what) < SHORTEST_CRITERION:
-            raise Unfit("wrong_fields", f"{name!r} does not say what to verify in a sentence")
+        if len(what) < MIN_CRITERION_CHARS:
+            raise InvalidResponse("wrong_fields", f"{name!r} does not say what to verify in a sentence")
         criteria.setdefault(what.lower(), (name, what))
     if len(criteria) < min_criteria:
-        told = f"it has {len(criteria)} criteria, and must have at least {min_criteria}"
-        raise Unfit("too_few_criteria", told)
+        feedback = f"it has {len(criteria)} criteria, and must have at least {min_criteria}"
+        raise InvalidResponse("too_few_criteria", feedback)
     rubric: dict[str, str] = {}
     for name, what in list(criteria.values())[:max_criteria]:
-        rubric[_unused(_snake_case(name), {GLOBAL_CRITERION, *rubric})] = what
+        rubric[_unique_name(_snake_case(name), {GLOBAL_CRITERION, *rubric})] = what
     return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
 
 def _snake_case(name: str) -> str:
     plain = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name))
     plain = plain.encode("ascii", "ignore").decode().lower()
-    plain = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:LONGEST_NAME].rstrip("_")
+    plain = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:MAX_NAME_CHARS].rstrip("_")
     return plain if plain[:1].isalpha() else f"criterion_{plain}".rstrip("_")
 
 
-def _unused(name: str, used: set[str]) -> str:
+def _unique_name(name: str, used: set[str]) -> str:
     number, free = 2, name
     while free in used:
         number, free = number + 1, f"{name}_{number}"
     return free
 
 
-def _finished(
-    settings: NanoSet | TaxonomySet,
+def _write_rubrics(
+    settings: NanoPromptSetSettings | TaxonomyPromptSetSettings,
     prompts: list[RLPrompt],
     rubrics: dict[str, dict[str, str]],
-    fallen: list[dict[str, Any]],
-    facts: dict[str, Any],
+    rejected: list[dict[str, Any]],
+    usage: dict[str, Any],
     num_calls: int,
-) -> Built:
+) -> BuildResult:
     """Write the prompts that have rubrics; the summary last."""
     if not rubrics:
-        raise LensError(f"No rubric came out right; {dict(Counter(one['reason'] for one in fallen))}.")
+        raise LensError(f"No rubric came out right; {dict(Counter(one['reason'] for one in rejected))}.")
     having = (one for one in prompts if one.prompt in rubrics)
-    whole = [one.model_copy(update={"rubric": rubrics[one.prompt]}) for one in having]
-    write_prompts(whole, settings.rubrics_file)
+    prompts_with_rubrics = [one.model_copy(update={"rubric": rubrics[one.prompt]}) for one in having]
+    write_prompts(prompts_with_rubrics, settings.rubrics_file)
     summary = {
         "source": settings.source,
         "wanted": len(prompts),
-        "prompts": len(whole),
-        "criteria": sum(len(one.rubric) for one in whole),
-        "mean_criteria": round(sum(len(one.rubric) for one in whole) / len(whole), 2),
-        "fallen": dict(Counter(one["reason"] for one in fallen).most_common()),
-        "without_rubric": fallen,
-    } | facts
+        "prompts": len(prompts_with_rubrics),
+        "criteria": sum(len(one.rubric) for one in prompts_with_rubrics),
+        "mean_criteria": round(
+            sum(len(one.rubric) for one in prompts_with_rubrics) / len(prompts_with_rubrics), 2
+        ),
+        "fallen": dict(Counter(one["reason"] for one in rejected).most_common()),
+        "without_rubric": rejected,
+    } | usage
     write_summary(summary, settings.out / "rubrics_summary.json")
-    return Built(settings.rubrics_file, summary, num_calls)
+    return BuildResult(settings.rubrics_file, summary, num_calls)

@@ -11,10 +11,10 @@ from lens.llm.client import Endpoint
 from lens.nano.tasks import TASKS
 from lens.rl.prompts.taxonomy import CATEGORIES
 
-SOURCES = ("taxonomy", "nano")
+PROMPT_SOURCES = ("taxonomy", "nano")
 
 
-class LanguageModel(Settings):
+class LLMSettings(Settings):
     """A language model behind any endpoint that speaks OpenAI's API, and how it is asked."""
 
     endpoint: Endpoint
@@ -43,7 +43,7 @@ class LanguageModel(Settings):
         return self
 
 
-class SetOfPrompts(Settings):
+class PromptSetSettings(Settings):
     """What every recipe says."""
 
     out: Path
@@ -71,7 +71,7 @@ class SetOfPrompts(Settings):
         return self
 
 
-class NanoSet(SetOfPrompts):
+class NanoPromptSetSettings(PromptSetSettings):
     """Prompts by the grammar of the nano world, which needs no model; their rubrics are exact."""
 
     source: Literal["nano"] = "nano"
@@ -84,17 +84,17 @@ class NanoSet(SetOfPrompts):
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:
-        _check_chosen("kinds", self.kinds, TASKS)
+        _check_choices("kinds", self.kinds, TASKS)
         return self
 
 
-class TaxonomySet(SetOfPrompts):
+class TaxonomyPromptSetSettings(PromptSetSettings):
     """Prompts about the things of a taxonomy, written by a language model."""
 
     source: Literal["taxonomy"] = "taxonomy"
-    model: LanguageModel
+    model: LLMSettings
     """Writes the prompts, and the rubrics unless `rubric_model` does."""
-    rubric_model: LanguageModel | None = None
+    rubric_model: LLMSettings | None = None
     taxonomy: Path | None = None
     """File of a taxonomy; None takes the one that ships."""
     categories: tuple[str, ...] = CATEGORIES
@@ -115,7 +115,7 @@ class TaxonomySet(SetOfPrompts):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        _check_chosen("categories", self.categories, CATEGORIES)
+        _check_choices("categories", self.categories, CATEGORIES)
         for least, most in (("min_words", "max_words"), ("min_criteria", "max_criteria")):
             if getattr(self, least) > getattr(self, most):
                 needs = f"no more than {most}, {getattr(self, most)}"
@@ -125,17 +125,19 @@ class TaxonomySet(SetOfPrompts):
         return self
 
 
-def recipe_of(values: dict[str, Any], source: str) -> NanoSet | TaxonomySet:
+def parse_prompt_settings(
+    values: dict[str, Any], source: str
+) -> NanoPromptSetSettings | TaxonomyPromptSetSettings:
     """Return the settings of a recipe's values.
 
     Raises: SettingError for an unknown `source`, and for whatever else is wrong.
     """
     kind = values.get("source")
-    if kind not in SOURCES:
-        raise SettingError("source", kind, f"one of {', '.join(SOURCES)}", f"Say it in {source}.")
-    return (NanoSet if kind == "nano" else TaxonomySet).of(values, source)
+    if kind not in PROMPT_SOURCES:
+        raise SettingError("source", kind, f"one of {', '.join(PROMPT_SOURCES)}", f"Say it in {source}.")
+    return (NanoPromptSetSettings if kind == "nano" else TaxonomyPromptSetSettings).of(values, source)
 
 
-def _check_chosen(setting: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
+def _check_choices(setting: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
         raise SettingError(setting, list(chosen), f"one or more of {', '.join(known)}, each once")

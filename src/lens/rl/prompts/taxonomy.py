@@ -19,14 +19,14 @@ CATEGORIES = (
     "human", "object", "animal", "plant", "scene", "food", "event", "fictional world", "text",
     "UI and graphic design",
 )  # fmt: skip
-WITH_TEXT = ("text", "UI and graphic design")
+TEXT_CATEGORIES = ("text", "UI and graphic design")
 """Categories whose prompts always ask for writing."""
 DIMENSIONS = ("attribute", "spatial", "count", "interaction", "colour")
-MOST_DIMENSIONS = 4
-BUILT_IN = Path(__file__).with_name("taxonomy.yaml")
+MAX_DIMENSIONS = 4
+DEFAULT_TAXONOMY_PATH = Path(__file__).with_name("taxonomy.yaml")
 
 
-class Item(NamedTuple):
+class TaxonomyItem(NamedTuple):
     """One thing of the taxonomy."""
 
     category: str
@@ -35,10 +35,10 @@ class Item(NamedTuple):
     name: str
 
 
-class Subject(NamedTuple):
+class PromptSubject(NamedTuple):
     """What one prompt is asked for."""
 
-    item: Item
+    item: TaxonomyItem
     number: int
     """In its category."""
     dimensions: tuple[str, ...]
@@ -50,7 +50,7 @@ class Subject(NamedTuple):
         return f"{self.item.category}/{self.number}"
 
 
-Taxonomy = dict[str, tuple[Item, ...]]
+Taxonomy = dict[str, tuple[TaxonomyItem, ...]]
 """The things of each category."""
 
 
@@ -59,7 +59,7 @@ def read_taxonomy(path: Path | None = None) -> Taxonomy:
 
     Raises: SettingError unless it has the ten categories, and in each of them things in words, none twice.
     """
-    path = path or BUILT_IN
+    path = path or DEFAULT_TAXONOMY_PATH
     if not path.is_file():
         raise SettingError("taxonomy", str(path), "the path of a YAML file")
     try:
@@ -69,23 +69,25 @@ def read_taxonomy(path: Path | None = None) -> Taxonomy:
     if not isinstance(values, dict) or set(values) != set(CATEGORIES):
         found = sorted(map(str, values)) if isinstance(values, dict) else values
         raise SettingError(f"taxonomy ({path})", found, f"exactly these categories: {', '.join(CATEGORIES)}")
-    return {category: _items_of(category, values[category], path) for category in CATEGORIES}
+    return {category: _parse_items(category, values[category], path) for category in CATEGORIES}
 
 
 def subjects(
     taxonomy: Taxonomy, categories: Sequence[str], seed: int, text_share: float, start: int, stop: int
-) -> list[Subject]:
+) -> list[PromptSubject]:
     """Return the subjects of so many places in the order of a set, its categories taking turns.
 
     A category's subjects are the same whatever other categories there are. Things come again, with other
     dimensions, when all of their category have been there.
     """
-    sources = [_subjects_of(taxonomy[category], seed, text_share) for category in categories]
-    turns = (next(sources[place % len(sources)]) for place in count())
-    return list(islice(turns, start, stop))
+    sources = [_category_subjects(taxonomy[category], seed, text_share) for category in categories]
+    interleaved_subjects = (next(sources[place % len(sources)]) for place in count())
+    return list(islice(interleaved_subjects, start, stop))
 
 
-def _subjects_of(items: tuple[Item, ...], seed: int, text_share: float) -> Iterator[Subject]:
+def _category_subjects(
+    items: tuple[TaxonomyItem, ...], seed: int, text_share: float
+) -> Iterator[PromptSubject]:
     category = items[0].category
     key = int.from_bytes(hashlib.blake2b(category.encode(), digest_size=4).digest(), "big")
     for number in count():
@@ -93,22 +95,24 @@ def _subjects_of(items: tuple[Item, ...], seed: int, text_share: float) -> Itera
         if place == 0:
             order = np.random.default_rng([seed, key, 0, lap]).permutation(len(items))
         rng = np.random.default_rng([seed, key, 1, number])
-        yield Subject(items[order[place]], number, _dimensions(rng, category in WITH_TEXT, text_share))
+        yield PromptSubject(
+            items[order[place]], number, _sample_dimensions(rng, category in TEXT_CATEGORIES, text_share)
+        )
 
 
-def _dimensions(rng: np.random.Generator, has_text: bool, text_share: float) -> tuple[str, ...]:
+def _sample_dimensions(rng: np.random.Generator, has_text: bool, text_share: float) -> tuple[str, ...]:
     """Draw one to four dimensions; writing, where it is asked for, is one of them."""
-    total = int(rng.integers(1, MOST_DIMENSIONS + 1))
+    total = int(rng.integers(1, MAX_DIMENSIONS + 1))
     has_text = bool(rng.random() < text_share) or has_text
-    drawn = rng.choice(len(DIMENSIONS), total - has_text, replace=False)
-    return (*(DIMENSIONS[index] for index in sorted(drawn)), *(("text",) if has_text else ()))
+    indices = rng.choice(len(DIMENSIONS), total - has_text, replace=False)
+    return (*(DIMENSIONS[index] for index in sorted(indices)), *(("text",) if has_text else ()))
 
 
-def _items_of(category: str, kinds: object, path: Path) -> tuple[Item, ...]:
+def _parse_items(category: str, kinds: object, path: Path) -> tuple[TaxonomyItem, ...]:
     where = f"taxonomy ({path}), {category}"
     if not isinstance(kinds, dict) or not kinds:
         raise SettingError(where, kinds, "kinds, each with a list of things")
-    items: dict[str, Item] = {}
+    items: dict[str, TaxonomyItem] = {}
     for kind, names in kinds.items():
         if not isinstance(names, list) or not names:
             raise SettingError(f"{where}, {kind}", names, "a list of things")
@@ -117,5 +121,5 @@ def _items_of(category: str, kinds: object, path: Path) -> tuple[Item, ...]:
                 raise SettingError(f"{where}, {kind}", name, "words, in quotes where YAML reads more")
             if name.lower() in items:
                 raise SettingError(f"{where}, {kind}", name, "things that stand once in a category")
-            items[name.lower()] = Item(category, str(kind), name)
+            items[name.lower()] = TaxonomyItem(category, str(kind), name)
     return tuple(items.values())

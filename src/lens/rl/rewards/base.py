@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lens.rl.prompts.dataset import RLPrompt
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 """(H, W, 3)."""
 
 
@@ -31,7 +31,7 @@ class Reward(Protocol):
     version: str
     """Says everything that a score depends on beside the picture and its prompt: part of a cache's key."""
 
-    def score(self, picture: Picture, prompt: RLPrompt) -> Score:
+    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
         """Return the score of a picture; may take long, and is called from several threads.
 
         Raises: LensError where none can be had.
@@ -40,9 +40,9 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class BusyReward(Protocol):
+class AsyncReward(Protocol):
     """A reward with workers of its own."""
 
-    def submit(self, pictures: Sequence[Picture], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
+    def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
         """Return at once a future for each picture and its prompt, in their order."""
         ...

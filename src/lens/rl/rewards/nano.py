@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from lens.errors import LensError
-from lens.nano.scoring.scorer import Detections, detect, is_related, judge
-from lens.nano.scoring.scorer_pool import submitted
+from lens.nano.scoring.scorer import Detections, detect, is_related, score_detections
+from lens.nano.scoring.scorer_pool import submit_calls
 from lens.nano.scoring.template_matching import UNKNOWN
-from lens.nano.world.scenes import Expected
+from lens.nano.world.scenes import SceneSpec
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt
-from lens.rl.prompts.nano import BACKGROUND, NOTHING_ELSE, expected_of
-from lens.rl.rewards.base import Picture, Score
+from lens.rl.prompts.nano import BACKGROUND, NOTHING_ELSE, scene_spec_of
+from lens.rl.rewards.base import ImageArray, Score
 
 VERSION = "1"
 """Whoever changes what a check means, or what the scorer sees, changes this."""
@@ -29,14 +29,14 @@ class NanoReward:
         self.exact_weight = exact_weight
         self.version = f"nano {VERSION}, exact {exact_weight:g}"
 
-    def score(self, picture: Picture, prompt: RLPrompt) -> Score:
+    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
         """Return (1 - exact_weight) * mean of the criteria + exact_weight * whether all was as asked.
 
         Raises: LensError for a prompt of another world, without a rubric, or with a criterion unknown here.
         """
-        expected = expected_of(prompt)
-        shown = detect(picture)
-        known = checks(shown, expected)
+        spec = scene_spec_of(prompt)
+        detections = detect(image)
+        known = criterion_results(detections, spec)
         unknown = sorted(set(prompt.rubric) - set(known))
         if unknown or not prompt.rubric:
             has = f"the criteria {', '.join(unknown)}" if unknown else "no rubric"
@@ -44,38 +44,38 @@ class NanoReward:
             raise LensError(f"The prompt {prompt.prompt!r} has {has}. {needs}")
         parts = {name: float(known[name]) for name in prompt.rubric}
         mean = sum(parts.values()) / len(parts)
-        passed = float(judge(shown, expected).passed)
+        passed = float(score_detections(detections, spec).passed)
         value = (1 - self.exact_weight) * mean + self.exact_weight * passed
         return Score(value, {**parts, PASSED: passed})
 
 
-class NanoRewardInProcesses(NanoReward):
+class MultiprocessNanoReward(NanoReward):
     """The same by several processes."""
 
-    def __init__(self, exact_weight: float, processes: int):
+    def __init__(self, exact_weight: float, num_processes: int):
         super().__init__(exact_weight)
-        self._processes = processes
+        self._num_processes = num_processes
 
-    def submit(self, pictures: Sequence[Picture], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
+    def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
         """Return at once a future for each picture and its prompt."""
-        calls = [(self.exact_weight, *pair) for pair in zip(pictures, prompts, strict=True)]
-        return submitted(_score_or_failure, calls, self._processes)
+        calls = [(self.exact_weight, *pair) for pair in zip(images, prompts, strict=True)]
+        return submit_calls(_score_or_failure, calls, self._num_processes)
 
 
-def _score_or_failure(exact_weight: float, picture: Picture, prompt: RLPrompt) -> Score:
+def _score_or_failure(exact_weight: float, image: ImageArray, prompt: RLPrompt) -> Score:
     try:
-        return NanoReward(exact_weight).score(picture, prompt)
+        return NanoReward(exact_weight).score(image, prompt)
     except LensError as error:
         return Score(None, {}, str(error))
 
 
-def checks(shown: Detections, expected: Expected) -> dict[str, bool]:
+def criterion_results(detections: Detections, spec: SceneSpec) -> dict[str, bool]:
     """Return every criterion that can be judged exactly, by the names that rubrics give them."""
-    counts = Counter(found.thing for found in shown.found)
-    asked_for = [thing for thing, _ in expected.groups]
-    results = {f"count_{i}": counts[thing] == count for i, (thing, count) in enumerate(expected.groups)}
-    if expected.background is not None:
-        results[BACKGROUND] = shown.background == expected.background
-    for i, (first, relation, second) in enumerate(expected.relations):
-        results[f"relation_{i}"] = is_related(shown, asked_for[first], relation, asked_for[second])
+    counts = Counter(found.class_name for found in detections.objects)
+    asked_for = [thing for thing, _ in spec.groups]
+    results = {f"count_{i}": counts[thing] == count for i, (thing, count) in enumerate(spec.groups)}
+    if spec.background is not None:
+        results[BACKGROUND] = detections.background == spec.background
+    for i, (first, relation, second) in enumerate(spec.relations):
+        results[f"relation_{i}"] = is_related(detections, asked_for[first], relation, asked_for[second])
     return results | {NOTHING_ELSE: set(counts) <= set(asked_for), GLOBAL_CRITERION: counts[UNKNOWN] == 0}

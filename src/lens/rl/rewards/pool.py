@@ -14,52 +14,54 @@ from pathlib import Path
 from typing import Self
 
 from lens.errors import LensError
-from lens.llm.response_cache import Answers
+from lens.llm.response_cache import ResponseCache
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.base import BusyReward, Picture, Reward, Score
+from lens.rl.rewards.base import AsyncReward, ImageArray, Reward, Score
 
-JUDGED_BY = {"prompt", "rubric", "expected", "text"}
+SCORED_FIELDS = {"prompt", "rubric", "expected", "text"}
 """Fields of a prompt that a score may depend on."""
 
-STOPPED = Score(None, {}, "the run stopped before there was a score")
+STOPPED_SCORE = Score(None, {}, "the run stopped before there was a score")
 
 
-class RewardPool:
+class RewardExecutor:
     """Threads that ask one reward. Leaving it waits for what was handed in; on an error it lets that go."""
 
-    def __init__(self, reward: Reward, workers: int = 4, timeout_s: float = 120.0, cache: Path | None = None):
+    def __init__(
+        self, reward: Reward, num_workers: int = 4, timeout_s: float = 120.0, cache_path: Path | None = None
+    ):
         """Start no thread yet; `cache` is a file of scores that one process at a time writes."""
         self.reward, self.timeout_s = reward, timeout_s
-        self._answers = Answers(cache) if cache is not None else None
-        self._known: dict[str, Score] = {}
+        self._disk_cache = ResponseCache(cache_path) if cache_path is not None else None
+        self._memory_cache: dict[str, Score] = {}
         self._counts = {"calls": 0, "cache_hits": 0, "failures": 0}
         self._running: set[Future[Score]] = set()
         self._is_stopped = False
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="reward")
+        self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="reward")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
         if error is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._let_go()
-        self._threads.shutdown(wait=True)
-        if self._answers is not None:
-            self._answers.close()
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._cancel_running()
+        self._executor.shutdown(wait=True)
+        if self._disk_cache is not None:
+            self._disk_cache.close()
 
-    def submit(self, pictures: Sequence[Picture], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
+    def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
         """Return at once a future for each picture and its prompt, in their order.
 
         A picture must not change before its future is done. A reward with workers of its own is asked by none
         of the threads.
         """
-        if isinstance(self.reward, BusyReward):
-            self._counts["calls"] += len(pictures)
-            return self.reward.submit(pictures, prompts)
-        pairs = list(zip(pictures, prompts, strict=True))
-        return [self._threads.submit(self._score, picture, prompt) for picture, prompt in pairs]
+        if isinstance(self.reward, AsyncReward):
+            self._counts["calls"] += len(images)
+            return self.reward.submit(images, prompts)
+        pairs = list(zip(images, prompts, strict=True))
+        return [self._executor.submit(self._score, picture, prompt) for picture, prompt in pairs]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,26 +69,26 @@ class RewardPool:
         with self._lock:
             return dict(self._counts)
 
-    def _score(self, picture: Picture, prompt: RLPrompt) -> Score:
-        key = score_key(picture, prompt, self.reward.version)
-        if (known := self._kept(key)) is not None:
+    def _score(self, image: ImageArray, prompt: RLPrompt) -> Score:
+        key = score_key(image, prompt, self.reward.version)
+        if (known := self._cache_lookup(key)) is not None:
             self._count("cache_hits")
             return known
         self._count("calls")
-        score = self._asked(key, picture, prompt)
+        score = self._score_with_timeout(key, image, prompt)
         if score.value is None:
             self._count("failures")
         return score
 
-    def _asked(self, key: str, picture: Picture, prompt: RLPrompt) -> Score:
+    def _score_with_timeout(self, key: str, image: ImageArray, prompt: RLPrompt) -> Score:
         """Ask in a thread of its own: no thread can be stopped, but one that takes too long can be left."""
         future: Future[Score] = Future()
 
-        def ask() -> None:
+        def call_reward() -> None:
             try:
-                score = self.reward.score(picture, prompt)
+                score = self.reward.score(image, prompt)
                 assert score.value is None or -1e-6 <= score.value <= 1 + 1e-6, score
-                self._keep(key, score)  # one that comes too late is of use to the next who asks
+                self._cache_store(key, score)  # one that comes too late is of use to the next who asks
             except BaseException as error:
                 with suppress(InvalidStateError):
                     future.set_exception(error)
@@ -96,9 +98,9 @@ class RewardPool:
 
         with self._lock:
             if self._is_stopped:
-                return STOPPED
+                return STOPPED_SCORE
             self._running.add(future)
-        threading.Thread(target=ask, name="reward call", daemon=True).start()
+        threading.Thread(target=call_reward, name="reward call", daemon=True).start()
         try:
             return future.result(self.timeout_s)
         except TimeoutError as error:
@@ -109,35 +111,35 @@ class RewardPool:
             with self._lock:
                 self._running.discard(future)
 
-    def _kept(self, key: str) -> Score | None:
+    def _cache_lookup(self, key: str) -> Score | None:
         with self._lock:
-            known = self._known.get(key)
-        if known is None and self._answers is not None and (answer := self._answers.get(key)):
+            known = self._memory_cache.get(key)
+        if known is None and self._disk_cache is not None and (answer := self._disk_cache.get(key)):
             known = Score(answer["value"], answer["parts"])
         return known
 
-    def _keep(self, key: str, score: Score) -> None:
+    def _cache_store(self, key: str, score: Score) -> None:
         if score.value is None:
             return
         with self._lock:
-            self._known[key] = score
-        if self._answers is not None:
-            self._answers.put(key, {"value": score.value, "parts": score.parts})
+            self._memory_cache[key] = score
+        if self._disk_cache is not None:
+            self._disk_cache.put(key, {"value": score.value, "parts": score.parts})
 
     def _count(self, name: str) -> None:
         with self._lock:
             self._counts[name] += 1
 
-    def _let_go(self) -> None:
+    def _cancel_running(self) -> None:
         with self._lock:
             self._is_stopped = True
             running = list(self._running)
         for future in running:
             with suppress(InvalidStateError):
-                future.set_result(STOPPED)
+                future.set_result(STOPPED_SCORE)
 
 
-def gathered(futures: Iterable[Future[Score]]) -> list[Score]:
+def gather_scores(futures: Iterable[Future[Score]]) -> list[Score]:
     """Return the scores in the order of their futures, when all are there.
 
     Raises: whatever a reward raised that was no LensError.
@@ -145,13 +147,13 @@ def gathered(futures: Iterable[Future[Score]]) -> list[Score]:
     return [future.result() for future in futures]
 
 
-def score_key(picture: Picture, prompt: RLPrompt, version: str) -> str:
+def score_key(image: ImageArray, prompt: RLPrompt, version: str) -> str:
     """Return the key of a score: the picture, what is judged of it, and who judges."""
-    asked = prompt.model_dump(mode="json", include=JUDGED_BY)
-    facts = json.dumps([picture_hash(picture), asked, version], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(facts.encode()).hexdigest()
+    scored_fields = prompt.model_dump(mode="json", include=SCORED_FIELDS)
+    serialized = json.dumps([image_hash(image), scored_fields, version], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(serialized.encode()).hexdigest()
 
 
-def picture_hash(picture: Picture) -> str:
+def image_hash(image: ImageArray) -> str:
     """Return a hash of a picture's pixels and shape."""
-    return hashlib.sha256(f"{picture.dtype} {picture.shape} ".encode() + picture.tobytes()).hexdigest()
+    return hashlib.sha256(f"{image.dtype} {image.shape} ".encode() + image.tobytes()).hexdigest()

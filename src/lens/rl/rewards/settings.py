@@ -13,7 +13,7 @@ from lens.llm.client import Endpoint
 from lens.rl.rewards.base import Reward
 
 
-class NanoSettings(Settings):
+class NanoRewardSettings(Settings):
     """The exact judge of the nano world."""
 
     kind: Literal["nano"] = "nano"
@@ -23,7 +23,7 @@ class NanoSettings(Settings):
     """Processes that look at pictures, in the place of the run's `reward_workers`; 0 for none."""
 
 
-class JudgeSettings(Settings):
+class VlmJudgeSettings(Settings):
     """A vision-language model that judges one criterion a call."""
 
     kind: Literal["judge"] = "judge"
@@ -36,7 +36,7 @@ class JudgeSettings(Settings):
     """Length of an answer at most; a model that thinks before it answers needs more."""
 
 
-class TextSettings(Settings):
+class OcrRewardSettings(Settings):
     """Writing is read and compared with what was asked for."""
 
     kind: Literal["text"] = "text"
@@ -48,7 +48,9 @@ class TextSettings(Settings):
     """Pictures that are read at once."""
 
 
-AnyPart = Annotated[NanoSettings | JudgeSettings | TextSettings, Field(discriminator="kind")]
+AnyPartSettings = Annotated[
+    NanoRewardSettings | VlmJudgeSettings | OcrRewardSettings, Field(discriminator="kind")
+]
 
 
 class WeightedPart(Settings):
@@ -56,10 +58,10 @@ class WeightedPart(Settings):
 
     weight: float = Field(1.0, gt=0)
     """Beside the weights of the others; those that do not apply to a prompt do not count."""
-    reward: AnyPart
+    reward: AnyPartSettings
 
 
-class CombinedSettings(Settings):
+class WeightedRewardSettings(Settings):
     """A weighted mean of rewards."""
 
     kind: Literal["combined"] = "combined"
@@ -67,12 +69,13 @@ class CombinedSettings(Settings):
     """By the name that they have in the log."""
 
 
-AnyReward = Annotated[
-    NanoSettings | JudgeSettings | TextSettings | CombinedSettings, Field(discriminator="kind")
+AnyRewardSettings = Annotated[
+    NanoRewardSettings | VlmJudgeSettings | OcrRewardSettings | WeightedRewardSettings,
+    Field(discriminator="kind"),
 ]
 
 
-def reward_of(settings: AnyReward, folder: Path | None = None, name: str = "judge") -> Reward:
+def create_reward(settings: AnyRewardSettings, folder: Path | None = None, name: str = "judge") -> Reward:
     """Return the reward; a judge keeps its answers in `folder`, as `<name>.jsonl`, where there is one.
 
     One process writes into a folder.
@@ -80,26 +83,26 @@ def reward_of(settings: AnyReward, folder: Path | None = None, name: str = "judg
     Raises: LensError for a package that is missing.
     """
     match settings:
-        case NanoSettings():
-            from lens.rl.rewards.nano import NanoReward, NanoRewardInProcesses
+        case NanoRewardSettings():
+            from lens.rl.rewards.nano import MultiprocessNanoReward, NanoReward
 
             if settings.processes:
-                return NanoRewardInProcesses(settings.exact_weight, settings.processes)
+                return MultiprocessNanoReward(settings.exact_weight, settings.processes)
             return NanoReward(settings.exact_weight)
-        case JudgeSettings():
-            from lens.rl.rewards.vlm_judge import JudgeReward
+        case VlmJudgeSettings():
+            from lens.rl.rewards.vlm_judge import VlmJudgeReward
 
-            return JudgeReward(settings, folder / f"{name}.jsonl" if folder else None)
-        case TextSettings():
-            from lens.rl.rewards.ocr import TextReward
+            return VlmJudgeReward(settings, folder / f"{name}.jsonl" if folder else None)
+        case OcrRewardSettings():
+            from lens.rl.rewards.ocr import OcrReward
 
-            return TextReward(settings)
-        case CombinedSettings():
-            from lens.rl.rewards.weighted import CombinedReward
+            return OcrReward(settings)
+        case WeightedRewardSettings():
+            from lens.rl.rewards.weighted import WeightedReward
 
-            return CombinedReward(
+            return WeightedReward(
                 {
-                    key: (part.weight, reward_of(part.reward, folder, key))
+                    key: (part.weight, create_reward(part.reward, folder, key))
                     for key, part in settings.parts.items()
                 }
             )

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from lens.errors import LensError
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.base import Picture, Reward, Score
+from lens.rl.rewards.base import ImageArray, Reward, Score
 
 
 class NotApplicable(LensError):
     """A reward that has nothing to say about this prompt: left out of a mean, a failure where it is alone."""
 
 
-class CombinedReward:
+class WeightedReward:
     """Weighted mean of what applies to the prompt; parts are called `name` and `name/part`.
 
     Where one of them fails the whole sample has no value; the others are asked all the same and stay visible.
@@ -20,10 +20,12 @@ class CombinedReward:
     def __init__(self, parts: Mapping[str, tuple[float, Reward]]):
         """Take rewards by name, each with its weight."""
         self.parts = dict(parts)
-        told = (f"{name}: {weight:g} x ({reward.version})" for name, (weight, reward) in self.parts.items())
-        self.version = "; ".join(told)
+        versions = (
+            f"{name}: {weight:g} x ({reward.version})" for name, (weight, reward) in self.parts.items()
+        )
+        self.version = "; ".join(versions)
 
-    def score(self, picture: Picture, prompt: RLPrompt) -> Score:
+    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
         """Return the mean of the components.
 
         Raises: NotApplicable where none of them applies.
@@ -33,7 +35,7 @@ class CombinedReward:
         failures, left_out = [], []
         for name, (weight, reward) in self.parts.items():
             try:
-                score = reward.score(picture, prompt)
+                score = reward.score(image, prompt)
             except NotApplicable as error:
                 left_out.append(f"{name}: {error}")
                 continue

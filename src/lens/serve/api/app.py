@@ -11,31 +11,31 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from lens.serve.api.errors import ERRORS, answer_errors
-from lens.serve.api.generation import NO_HOOKS, Hooks, Maker
-from lens.serve.api.images import Serving, images_router
-from lens.serve.api.job_worker import JobRunner
+from lens.serve.api.errors import ERROR_RESPONSES, add_error_handlers
+from lens.serve.api.generation import NO_HOOKS, GenerationHooks, GenerationService
+from lens.serve.api.images import ApiContext, images_router
+from lens.serve.api.job_worker import JobWorker
 from lens.serve.api.jobs import jobs_router
-from lens.serve.api.metrics import Metrics
-from lens.serve.api.middleware import App, Guard, KeyCheck, Receive, Scope, Send
-from lens.serve.engine.request import Drawer
+from lens.serve.api.metrics import ServerMetrics
+from lens.serve.api.middleware import AsgiApp, Authenticator, Receive, Scope, SecurityMiddleware, Send
+from lens.serve.engine.request import EngineClient
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import MissingExtraError
-from lens.serve.storage.server_state import Store
+from lens.serve.storage.server_state import ServerState
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-NUM_THREADS = 64
+NUM_HTTP_THREADS = 64
 """For what blocks: the database, files, moderation, handing over to the engine."""
-ABOUT = (
+API_DESCRIPTION = (
     "Pictures from words by Lens, a research model: for controlled settings with human oversight, not for "
     "unattended production."
 )
 
 
 def create_app(
-    drawer: Drawer, settings: ServerSettings, store: Store, hooks: Hooks = NO_HOOKS
+    engine: EngineClient, settings: ServerSettings, store: ServerState, hooks: GenerationHooks = NO_HOOKS
 ) -> "FastAPI":
     """Return the app, which draws the store's jobs as long as it runs; `drain` ends it well.
 
@@ -47,27 +47,31 @@ def create_app(
         from fastapi.middleware.cors import CORSMiddleware
         from fastapi.responses import JSONResponse, Response
 
-        metrics = Metrics(drawer, store.jobs)
+        metrics = ServerMetrics(engine, store.jobs)
     except ImportError as error:
         raise MissingExtraError(str(error.name)) from error
-    maker = Maker(drawer, hooks)
-    runner = JobRunner(store, maker, settings)
-    serving = Serving(drawer, store, settings, maker)
+    service = GenerationService(engine, hooks)
+    runner = JobWorker(store, service, settings)
+    context = ApiContext(engine, store, settings, service)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(NUM_THREADS, "lens-http"))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(NUM_HTTP_THREADS, "lens-http"))
         await asyncio.to_thread(runner.start)
         yield
         await asyncio.to_thread(runner.stop, settings.drain_s)
 
     app = FastAPI(
-        title="Lens", version=version("lens-t2i"), description=ABOUT, responses=ERRORS, lifespan=lifespan
+        title="Lens",
+        version=version("lens-t2i"),
+        description=API_DESCRIPTION,
+        responses=ERROR_RESPONSES,
+        lifespan=lifespan,
     )
-    app.state.maker, app.state.runner, app.state.serving = maker, runner, serving
-    answer_errors(app)
-    app.include_router(images_router(serving))
-    app.include_router(jobs_router(serving, runner))
+    app.state.service, app.state.job_worker, app.state.context = service, runner, context
+    add_error_handlers(app)
+    app.include_router(images_router(context))
+    app.include_router(jobs_router(context, runner))
 
     @app.get("/healthz", tags=["server"])
     async def healthz() -> dict[str, str]:
@@ -77,18 +81,20 @@ def create_app(
     @app.get("/readyz", tags=["server"], responses={503: {"description": "Not now."}})
     async def readyz() -> JSONResponse:
         """Say whether the server takes requests on."""
-        obstacles = await asyncio.to_thread(_obstacles, serving)
-        status = {"status": "not ready", "reasons": obstacles} if obstacles else {"status": "ready"}
-        return JSONResponse(status, 503 if obstacles else 200)
+        problems = await asyncio.to_thread(_readiness_problems, context)
+        status = {"status": "not ready", "reasons": problems} if problems else {"status": "ready"}
+        return JSONResponse(status, 503 if problems else 200)
 
     @app.get("/metrics", tags=["server"], response_class=Response,
              responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
-    async def numbers() -> Response:
+    async def prometheus_metrics() -> Response:
         """Return the server's numbers for Prometheus."""
-        return Response(await asyncio.to_thread(metrics.text), media_type="text/plain; version=0.0.4")
+        return Response(await asyncio.to_thread(metrics.render), media_type="text/plain; version=0.0.4")
 
-    app.add_middleware(Guard, keys=KeyCheck(store, settings), body_bytes=settings.limits.body_bytes)
-    app.add_middleware(_Counted, metrics=metrics)
+    app.add_middleware(
+        SecurityMiddleware, keys=Authenticator(store, settings), body_bytes=settings.limits.body_bytes
+    )
+    app.add_middleware(_MetricsMiddleware, metrics=metrics)
     # Also for no origins: where nothing stands here, Gradio lets every site's pages use a person's login.
     app.add_middleware(
         CORSMiddleware,
@@ -101,43 +107,43 @@ def create_app(
 
 def drain(app: "FastAPI", timeout_s: float) -> None:
     """Take nothing more on, finish what was taken on; what waits in the database waits for the next start."""
-    app.state.maker.is_draining = True
-    app.state.serving.drawer.drain(timeout_s)
+    app.state.service.is_draining = True
+    app.state.context.engine.drain(timeout_s)
 
 
-def _obstacles(serving: Serving) -> list[str]:
-    found = []
-    if serving.maker.is_draining:
-        found.append("The server is about to end.")
-    elif not getattr(serving.drawer, "is_ready", True):
-        found.append("The models are not loaded yet.")
+def _readiness_problems(context: ApiContext) -> list[str]:
+    problems = []
+    if context.service.is_draining:
+        problems.append("The server is about to end.")
+    elif not getattr(context.engine, "is_ready", True):
+        problems.append("The models are not loaded yet.")
     try:
-        serving.store.jobs.num_open()
+        context.store.jobs.num_unfinished()
     except Exception:
-        found.append("The database cannot be read.")
-    return found
+        problems.append("The database cannot be read.")
+    return problems
 
 
-class _Counted:
+class _MetricsMiddleware:
     """Middleware that counts requests by route and status."""
 
-    def __init__(self, app: App, metrics: Metrics):
+    def __init__(self, app: AsgiApp, metrics: ServerMetrics):
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        status, began_at = 500, time.monotonic()
+        status, started_at = 500, time.monotonic()
 
-        async def noted(message: MutableMapping[str, Any]) -> None:
+        async def send_with_status(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_with_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.request_seconds.labels(route).observe(time.monotonic() - began_at)
+            self._metrics.request_seconds.labels(route).observe(time.monotonic() - started_at)

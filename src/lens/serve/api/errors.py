@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 
 from lens.errors import (
-    Cancelled,
     DeadlineError,
     DrainingError,
+    GenerationCancelledError,
     LensError,
     MemoryNeedError,
     ModerationError,
     QueueFullError,
     SettingError,
 )
-from lens.serve.api.prompt_enhancer import RefusedError, UnansweredError
+from lens.serve.api.prompt_enhancer import EnhancerUnavailableError, PromptRefusedError
 from lens.serve.storage.database import StorageError, storage_error
 from lens.serve.storage.jobs import IdempotencyError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-log = logging.getLogger(__name__)
-INVALID, SERVER = "invalid_request_error", "server_error"
+logger = logging.getLogger(__name__)
+INVALID_REQUEST_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
-class Problem(BaseModel):
+class ErrorDetail(BaseModel):
     """What went wrong, for people and for programs."""
 
     message: str
@@ -42,11 +42,11 @@ class Problem(BaseModel):
 class ErrorBody(BaseModel):
     """The body of every error."""
 
-    error: Problem
+    error: ErrorDetail
 
 
 # Under "4XX", as FastAPI documents a 422 of its own, which is never answered, where neither is there.
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "model": ErrorBody,
         "description": "400 what was sent cannot be used, 401 no known key, 404 not there, 408 too late, 409 "
@@ -68,7 +68,7 @@ class ApiError(LensError):
         self.status, self.code, self.param = status, code, param
 
 
-class Answer(NamedTuple):
+class ErrorResponse(NamedTuple):
     """What a caller gets of an error."""
 
     status: int
@@ -81,7 +81,7 @@ class Answer(NamedTuple):
     def body(self) -> dict[str, Any]:
         """The JSON object."""
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-        kind = kinds.get(self.status, INVALID if self.status < 500 else SERVER)
+        kind = kinds.get(self.status, INVALID_REQUEST_ERROR if self.status < 500 else SERVER_ERROR)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     @property
@@ -95,90 +95,96 @@ class Answer(NamedTuple):
         return headers
 
 
-def answer_of(error: BaseException) -> Answer:
+def error_response(error: BaseException) -> ErrorResponse:
     """Return what a caller gets of an error."""
     text = " ".join(str(error).split())
     if isinstance(error, ApiError):
-        return Answer(error.status, text, error.code, error.param)
+        return ErrorResponse(error.status, text, error.code, error.param)
     if isinstance(error, SettingError):
-        return Answer(400, text, "invalid_value", error.setting)
+        return ErrorResponse(400, text, "invalid_value", error.setting)
     if isinstance(error, QueueFullError):
-        return Answer(429, text, "rate_limit_exceeded", retry_after_s=error.retry_after_s)
+        return ErrorResponse(429, text, "rate_limit_exceeded", retry_after_s=error.retry_after_s)
     if isinstance(error, DrainingError):
-        return Answer(503, text, "draining", retry_after_s=5)
-    if isinstance(error, RefusedError):
-        return Answer(400, text, "content_policy_violation", "prompt")
+        return ErrorResponse(503, text, "draining", retry_after_s=5)
+    if isinstance(error, PromptRefusedError):
+        return ErrorResponse(400, text, "content_policy_violation", "prompt")
     if isinstance(error, ModerationError):
         if error.is_unavailable:
-            return Answer(503, text, "moderation_unavailable", retry_after_s=30)
+            return ErrorResponse(503, text, "moderation_unavailable", retry_after_s=30)
         param = "prompt" if error.what == "prompt" else None
-        return Answer(400, text, "content_policy_violation", param)
+        return ErrorResponse(400, text, "content_policy_violation", param)
     if isinstance(error, IdempotencyError):
-        return Answer(409, text, "idempotency_key_reused", "Idempotency-Key")
+        return ErrorResponse(409, text, "idempotency_key_reused", "Idempotency-Key")
     if isinstance(error, DeadlineError):
-        return Answer(408, text, "deadline_exceeded", "deadline_s")
-    if isinstance(error, Cancelled):
-        return Answer(409, text or "The picture was cancelled.", "cancelled")
+        return ErrorResponse(408, text, "deadline_exceeded", "deadline_s")
+    if isinstance(error, GenerationCancelledError):
+        return ErrorResponse(409, text or "The picture was cancelled.", "cancelled")
     if isinstance(error, MemoryNeedError):
-        return Answer(400, text, "too_large", "size")
-    if isinstance(error, UnansweredError):
-        return Answer(503, text, "enhance_failed", "enhance", retry_after_s=30)
+        return ErrorResponse(400, text, "too_large", "size")
+    if isinstance(error, EnhancerUnavailableError):
+        return ErrorResponse(503, text, "enhance_failed", "enhance", retry_after_s=30)
     storage = storage_error(error) if isinstance(error, Exception) else None
     if isinstance(storage, StorageError):
-        log.error("%s", storage)
+        logger.error("%s", storage)
         code = "storage_full" if storage.is_full else "storage_unavailable"
-        return Answer(507, str(storage), code, retry_after_s=30)
-    log.error("unforeseen: %s", error, exc_info=error)
+        return ErrorResponse(507, str(storage), code, retry_after_s=30)
+    logger.error("unforeseen: %s", error, exc_info=error)
     if isinstance(error, LensError):
-        return Answer(500, text, "server_error")
-    return Answer(500, "Something went wrong on the server; its log tells more.", "server_error")
+        return ErrorResponse(500, text, "server_error")
+    return ErrorResponse(500, "Something went wrong on the server; its log tells more.", "server_error")
 
 
-def answer_of_validation(problems: list[Any]) -> Answer:
+def validation_error_response(problems: list[Any]) -> ErrorResponse:
     """Return what a caller gets of a body or a query that does not fit its model; names the parameter."""
     problem = problems[0]
     place = [str(part) for part in problem["loc"]]
     param = place[1] if len(place) > 1 and not place[1].isdigit() else None
     if problem["type"] == "extra_forbidden":
-        return Answer(400, f"Unknown parameter: '{param}'.", "unknown_parameter", param)
+        return ErrorResponse(400, f"Unknown parameter: '{param}'.", "unknown_parameter", param)
     if problem["type"] == "missing" and param:
-        return Answer(400, f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
+        return ErrorResponse(
+            400, f"Missing required parameter: '{param}'.", "missing_required_parameter", param
+        )
     if problem["type"] == "json_invalid":
-        return Answer(400, "The body is not valid JSON.", "invalid_json")
-    what = f"Invalid value for '{'.'.join(place[1:])}': " if param else "The body is not what it should be: "
-    return Answer(400, f"{what}{problem['msg']}.", "invalid_value", param)
+        return ErrorResponse(400, "The body is not valid JSON.", "invalid_json")
+    prefix = (
+        f"Invalid value for '{'.'.join(place[1:])}': " if param else "The body is not what it should be: "
+    )
+    return ErrorResponse(400, f"{prefix}{problem['msg']}.", "invalid_value", param)
 
 
-def answer_errors(app: "FastAPI") -> None:
+def add_error_handlers(app: "FastAPI") -> None:
     """Let an app answer every error in this form."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
 
-    def respond(answer: Answer) -> JSONResponse:
-        return JSONResponse(answer.body, answer.status, answer.headers)
+    def to_json_response(response: ErrorResponse) -> JSONResponse:
+        return JSONResponse(response.body, response.status, response.headers)
 
-    async def known(_: Request, error: Exception) -> JSONResponse:
-        return respond(answer_of(error))
+    async def handle_known_error(_: Request, error: Exception) -> JSONResponse:
+        return to_json_response(error_response(error))
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def handle_validation_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return respond(answer_of_validation(list(error.errors())))
+        return to_json_response(validation_error_response(list(error.errors())))
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def handle_http_exception(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         codes = {404: "not_found", 405: "method_not_allowed"}
-        answer = Answer(error.status_code, str(error.detail), codes.get(error.status_code, "http_error"))
-        return JSONResponse(answer.body, answer.status, dict(error.headers or {}) | answer.headers)
+        response = ErrorResponse(
+            error.status_code, str(error.detail), codes.get(error.status_code, "http_error")
+        )
+        return JSONResponse(response.body, response.status, dict(error.headers or {}) | response.headers)
 
-    app.add_exception_handler(LensError, known)
-    app.add_exception_handler(OSError, known)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(LensError, handle_known_error)
+    app.add_exception_handler(OSError, handle_known_error)
+    app.add_exception_handler(RequestValidationError, handle_validation_error)
+    app.add_exception_handler(HTTPException, handle_http_exception)
     try:
         from sqlalchemy.exc import SQLAlchemyError
 
-        app.add_exception_handler(SQLAlchemyError, known)
+        app.add_exception_handler(SQLAlchemyError, handle_known_error)
     except ImportError:
         return

@@ -12,71 +12,71 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from lens.errors import Cancelled, DeadlineError, DrainingError, QueueFullError
-from lens.serve.api.errors import answer_of
-from lens.serve.api.generation import Made, Maker, Shown, Told
-from lens.serve.api.schemas import Wanted
-from lens.serve.engine.request import Drawing, Failed, Ticket, Waiting
+from lens.errors import DeadlineError, DrainingError, GenerationCancelledError, QueueFullError
+from lens.serve.api.errors import error_response
+from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
+from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.request import Failed, Queued, RequestHandle, StepProgress
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import storage_error
 from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, LEASE_S, Job
-from lens.serve.storage.server_state import Store
+from lens.serve.storage.server_state import ServerState
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-KEEP_EVERY_S = LEASE_S / 4
-LONGEST_WAIT_S = 15.0
-TIDY_EVERY_S = 600.0
+LEASE_RENEWAL_INTERVAL_S = LEASE_S / 4
+MAX_RETRY_WAIT_S = 15.0
+CLEANUP_INTERVAL_S = 600.0
 DAY_S = 86400.0
 
 
 @dataclass
-class Progress:
+class JobProgress:
     """How far a job is that this server is at; the picture's number is the key."""
 
     version: int = 0
-    waiting: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
     """How many go before each."""
-    drawing: dict[int, Drawing] = field(default_factory=dict)
-    shown: dict[int, Shown] = field(default_factory=dict)
+    step_progress: dict[int, StepProgress] = field(default_factory=dict)
+    previews: dict[int, EncodedPreview] = field(default_factory=dict)
     errors: dict[int, Exception] = field(default_factory=dict)
-    tickets: dict[int, Ticket] = field(default_factory=dict)
+    handles: dict[int, RequestHandle] = field(default_factory=dict)
     is_cancelled: bool = False
-    is_unstored: bool = False
+    has_unsaved_image: bool = False
     """Whether the server ended before a picture could be stored."""
 
     @property
     def position(self) -> int | None:
         """How many pictures go before the first of the job; None once one is drawn."""
-        return None if self.drawing else min(list(self.waiting.values()), default=None)
+        return None if self.step_progress else min(list(self.positions.values()), default=None)
 
     @property
-    def seconds_left(self) -> float | None:
+    def remaining_s(self) -> float | None:
         """Seconds until all is drawn that is being drawn."""
-        return max((one.seconds_left for one in list(self.drawing.values())), default=None)
+        return max((one.remaining_s for one in list(self.step_progress.values())), default=None)
 
 
-class JobRunner:
+class JobWorker:
     """Draws the jobs of a store."""
 
-    def __init__(self, store: Store, maker: Maker, settings: ServerSettings):
-        self._store, self._jobs, self._maker, self._settings = store, store.jobs, maker, settings
-        self._progress: dict[str, Progress] = {}
-        self._served: OrderedDict[str, None] = OrderedDict()
+    def __init__(self, state: ServerState, service: GenerationService, settings: ServerSettings):
+        self._state, self._jobs, self._service, self._settings = state, state.jobs, service, settings
+        self._progress: dict[str, JobProgress] = {}
+        self._recent_owners: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._room = threading.Semaphore(settings.jobs_at_once)
+        self._capacity = threading.Semaphore(settings.jobs_at_once)
         self._thread = threading.Thread(target=self._dispatch, name="lens-jobs", daemon=True)
-        self._keeper = threading.Thread(target=self._keep_leases, name="lens-leases", daemon=True)
+        self._lease_thread = threading.Thread(target=self._renew_leases, name="lens-leases", daemon=True)
 
     def start(self) -> None:
         """Go on with what was left, begin what is queued."""
-        left = self._store_soon(lambda: self._jobs.resume(self._settings.name))
+        left = self._save_with_retries(lambda: self._jobs.requeue_unfinished(self._settings.name))
         if left:
-            log.info("%d jobs of the last run go on", left)
+            logger.info("%d jobs of the last run go on", left)
         self._thread.start()
-        self._keeper.start()
+        self._lease_thread.start()
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -90,153 +90,159 @@ class JobRunner:
         while self._progress and time.monotonic() < deadline:
             time.sleep(0.02)
         for progress in list(self._progress.values()):
-            for ticket in list(progress.tickets.values()):
-                ticket.cancel()
+            for handle in list(progress.handles.values()):
+                handle.cancel()
         deadline = time.monotonic() + 2
         while self._progress and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    def progress(self, job_id: str) -> Progress | None:
+    def progress(self, job_id: str) -> JobProgress | None:
         """Return how far a job is; None where this server is not at it."""
         return self._progress.get(job_id)
 
     def cancel(self, job_id: str) -> None:
         """End a job: its pictures stop at their next step."""
-        self._stop_drawing(job_id)
+        self._cancel_images(job_id)
         self._jobs.finish(job_id, CANCELLED)
 
-    def _stop_drawing(self, job_id: str) -> None:
+    def _cancel_images(self, job_id: str) -> None:
         progress = self._progress.get(job_id)
         if progress is not None:
             progress.is_cancelled = True
-            for ticket in list(progress.tickets.values()):
-                ticket.cancel()
+            for handle in list(progress.handles.values()):
+                handle.cancel()
 
     def _dispatch(self) -> None:
         tidied_at = 0.0
         while not self._stop.is_set():
-            if not self._room.acquire(timeout=0.5):
+            if not self._capacity.acquire(timeout=0.5):
                 continue
             job = None
             try:
-                if time.monotonic() - tidied_at > TIDY_EVERY_S:
+                if time.monotonic() - tidied_at > CLEANUP_INTERVAL_S:
                     tidied_at = time.monotonic()
-                    self._tidy()
-                if not self._maker.is_draining:
-                    job = self._jobs.take(self._settings.name, list(self._served))
+                    self._clean_up()
+                if not self._service.is_draining:
+                    job = self._jobs.claim(self._settings.name, list(self._recent_owners))
             except Exception as error:
                 self._report(error)
                 self._stop.wait(1.0)
             if job is None:
-                self._room.release()
+                self._capacity.release()
                 self._wake.wait(1.0)
                 self._wake.clear()
                 continue
-            self._served[job.owner] = None
-            self._served.move_to_end(job.owner)
-            while len(self._served) > 10_000:
-                self._served.popitem(last=False)
-            self._progress[job.id] = Progress()
+            self._recent_owners[job.owner] = None
+            self._recent_owners.move_to_end(job.owner)
+            while len(self._recent_owners) > 10_000:
+                self._recent_owners.popitem(last=False)
+            self._progress[job.id] = JobProgress()
             threading.Thread(target=self._run, args=(job,), name=job.id, daemon=True).start()
 
     def _run(self, job: Job) -> None:
         progress = self._progress[job.id]
         try:
-            wanted = Wanted.from_json(job.request)
-            made = {picture.number for picture in self._jobs.pictures_of(job.id)}
+            spec = GenerationSpec.from_json(job.request)
+            finished_numbers = {picture.number for picture in self._jobs.images_of(job.id)}
             threads = [
-                threading.Thread(target=self._draw, args=(job, wanted, number, progress), daemon=True)
+                threading.Thread(target=self._generate, args=(job, spec, number, progress), daemon=True)
                 for number in range(job.count)
-                if number not in made
+                if number not in finished_numbers
             ]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            self._end(job, progress)
+            self._finish(job, progress)
         except Exception as error:
-            log.error("job %s cannot be drawn", job.id, exc_info=error)
-            failed = answer_of(error).body["error"]
-            self._store_soon(lambda: self._jobs.finish(job.id, FAILED, failed))
+            logger.error("job %s cannot be drawn", job.id, exc_info=error)
+            error_body = error_response(error).body["error"]
+            self._save_with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
         finally:
             self._progress.pop(job.id, None)
-            self._room.release()
+            self._capacity.release()
             self._wake.set()
 
-    def _end(self, job: Job, progress: Progress) -> None:
+    def _finish(self, job: Job, progress: JobProgress) -> None:
         errors = [error for _, error in sorted(progress.errors.items())]
-        causes = [error for error in errors if not isinstance(error, Cancelled)] or errors
-        is_ending = self._stop.is_set() or self._maker.is_draining
+        causes = [error for error in errors if not isinstance(error, GenerationCancelledError)] or errors
+        is_ending = self._stop.is_set() or self._service.is_draining
         if progress.is_cancelled:
-            self._store_soon(lambda: self._jobs.finish(job.id, CANCELLED))
-        elif progress.is_unstored:
-            self._store_soon(lambda: self._jobs.put_back(job.id))
+            self._save_with_retries(lambda: self._jobs.finish(job.id, CANCELLED))
+        elif progress.has_unsaved_image:
+            self._save_with_retries(lambda: self._jobs.requeue(job.id))
         elif not errors:
-            self._store_soon(lambda: self._jobs.finish(job.id, DONE))
-        elif isinstance(causes[0], DrainingError) or (is_ending and isinstance(causes[0], Cancelled)):
-            self._store_soon(lambda: self._jobs.put_back(job.id))
+            self._save_with_retries(lambda: self._jobs.finish(job.id, DONE))
+        elif isinstance(causes[0], DrainingError) or (
+            is_ending and isinstance(causes[0], GenerationCancelledError)
+        ):
+            self._save_with_retries(lambda: self._jobs.requeue(job.id))
         else:
-            failed = answer_of(causes[0]).body["error"]
-            self._store_soon(lambda: self._jobs.finish(job.id, FAILED, failed))
+            error_body = error_response(causes[0]).body["error"]
+            self._save_with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
 
-    def _draw(self, job: Job, wanted: Wanted, number: int, progress: Progress) -> None:
+    def _generate(self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress) -> None:
         """Draw one picture of a job and store it."""
         try:
-            ticket = self._submitted(job, wanted, number, progress)
-            progress.tickets[number] = ticket
+            handle = self._submit(job, spec, number, progress)
+            progress.handles[number] = handle
             if progress.is_cancelled:
-                ticket.cancel()
-            self._maker.follow(ticket, wanted, lambda told: self._tell(job, wanted, number, progress, told))
+                handle.cancel()
+            self._service.follow(
+                handle, spec, lambda told: self._handle_event(job, spec, number, progress, told)
+            )
         except Exception as error:
             self._fail(progress, number, error)
         progress.version += 1
 
-    def _submitted(self, job: Job, wanted: Wanted, number: int, progress: Progress) -> Ticket:
-        request = wanted.request(number)
+    def _submit(self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress) -> RequestHandle:
+        request = spec.request(number)
         while True:
             if progress.is_cancelled or progress.errors:
-                raise Cancelled("The job was stopped.")
+                raise GenerationCancelledError("The job was stopped.")
             if self._stop.is_set():
                 raise DrainingError("The server ends.")
-            left_s = None
+            remaining_s = None
             if request.deadline_s is not None:
-                left_s = job.created_at + request.deadline_s - time.time()
-                if left_s <= 0:
+                remaining_s = job.created_at + request.deadline_s - time.time()
+                if remaining_s <= 0:
                     raise DeadlineError(f"The picture was not begun within {request.deadline_s:g} s.")
             try:
-                return self._maker.drawer.submit(replace(request, deadline_s=left_s))
+                return self._service.engine.submit(replace(request, deadline_s=remaining_s))
             except QueueFullError as error:
                 self._stop.wait(min(error.retry_after_s, 1.0))
 
-    def _tell(self, job: Job, wanted: Wanted, number: int, progress: Progress, told: Told) -> None:
-        if isinstance(told, Made):
-            content, settings = told
-            picture_format = wanted.output_format
-            stored = self._store_soon(
-                lambda: self._jobs.add_picture(job, number, content, picture_format, settings),
+    def _handle_event(
+        self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress, event: GenerationEvent
+    ) -> None:
+        if isinstance(event, EncodedImage):
+            content, metadata = event
+            image_format = spec.output_format
+            saved_image = self._save_with_retries(
+                lambda: self._jobs.add_image(job, number, content, image_format, metadata),
                 lambda: progress.is_cancelled,
             )
-            progress.is_unstored |= stored is None
-        elif isinstance(told, Failed):
-            self._fail(progress, number, told.error)
-        elif isinstance(told, Waiting):
-            progress.waiting[number] = told.position
-        elif isinstance(told, Drawing):
-            progress.drawing[number] = told
+            progress.has_unsaved_image |= saved_image is None
+        elif isinstance(event, Failed):
+            self._fail(progress, number, event.error)
+        elif isinstance(event, Queued):
+            progress.positions[number] = event.position
+        elif isinstance(event, StepProgress):
+            progress.step_progress[number] = event
         else:
-            progress.shown[number] = told
-        if isinstance(told, Made | Failed):
-            progress.drawing.pop(number, None)
-            progress.waiting.pop(number, None)
+            progress.previews[number] = event
+        if isinstance(event, EncodedImage | Failed):
+            progress.step_progress.pop(number, None)
+            progress.positions.pop(number, None)
         progress.version += 1
 
-    def _fail(self, progress: Progress, number: int, error: Exception) -> None:
+    def _fail(self, progress: JobProgress, number: int, error: Exception) -> None:
         progress.errors[number] = error
-        for ticket in list(progress.tickets.values()):
-            ticket.cancel()
+        for handle in list(progress.handles.values()):
+            handle.cancel()
 
-    def _store_soon(
-        self, write: Callable[[], Result], is_unwanted: Callable[[], bool] = lambda: False
+    def _save_with_retries(
+        self, write: Callable[[], Result], is_cancelled: Callable[[], bool] = lambda: False
     ) -> Result | None:
         """Write state as soon as it can be written; None where the server ends before that."""
         wait_s = 0.25
@@ -247,30 +253,30 @@ class JobRunner:
                 if storage_error(error) is None:
                     raise
                 self._report(error)
-            if self._stop.wait(wait_s) or is_unwanted():
+            if self._stop.wait(wait_s) or is_cancelled():
                 return None
-            wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+            wait_s = min(MAX_RETRY_WAIT_S, wait_s * 2)
 
     def _report(self, error: Exception) -> None:
-        log.error("state cannot be written, jobs wait: %s", storage_error(error) or error)
+        logger.error("state cannot be written, jobs wait: %s", storage_error(error) or error)
 
-    def _keep_leases(self) -> None:
+    def _renew_leases(self) -> None:
         """Say now and then that this server is at its jobs; notice those that another one cancelled."""
-        while not self._stop.wait(KEEP_EVERY_S):
+        while not self._stop.wait(LEASE_RENEWAL_INTERVAL_S):
             try:
                 if self._progress:
-                    self._jobs.keep(self._settings.name)
+                    self._jobs.renew_lease(self._settings.name)
                 for job_id in list(self._progress):
                     job = self._jobs.get(job_id)
                     if job is None or job.status == CANCELLED:
-                        self._stop_drawing(job_id)
-                if self._jobs.take_over():
+                        self._cancel_images(job_id)
+                if self._jobs.requeue_expired():
                     self._wake.set()
             except Exception as error:
                 self._report(error)
 
-    def _tidy(self) -> None:
+    def _clean_up(self) -> None:
         if self._settings.keep_jobs_days is not None:
-            self._jobs.delete_old(self._settings.keep_jobs_days * DAY_S)
+            self._jobs.delete_older_than(self._settings.keep_jobs_days * DAY_S)
         used = self._jobs.uploads_in_use()
-        self._store.uploads.delete_unused(used)
+        self._state.uploads.delete_unused(used)

@@ -6,212 +6,224 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lens.serve.api.errors import ApiError
-from lens.serve.api.images import Serving, caller_of, sources_of
-from lens.serve.api.job_worker import JobRunner, Progress
-from lens.serve.api.schemas import JobBody, Sources, Wanted
-from lens.serve.api.sse import KEEP_ALIVE, SAY_SOMETHING_EVERY_S, server_sent
-from lens.serve.api.uploads import from_base64
-from lens.serve.storage.jobs import OPEN, Job
-from lens.serve.storage.server_state import ON_THE_WAY_S
+from lens.serve.api.images import ApiContext, request_caller, store_sources
+from lens.serve.api.job_worker import JobProgress, JobWorker
+from lens.serve.api.schemas import CreateJobRequest, GenerationSpec, UploadedImages
+from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
+from lens.serve.api.uploads import decode_base64
+from lens.serve.storage.jobs import OPEN_STATUSES, Job
+from lens.serve.storage.server_state import UPLOAD_GRACE_S
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, Request
 
-LOOK_EVERY_S = 0.1
-READ_EVERY_S = 1.0
+PROGRESS_POLL_S = 0.1
+DATABASE_POLL_S = 1.0
 """How often a job that another server draws is read again."""
-Status = Literal["queued", "running", "done", "failed", "cancelled"]
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
-def jobs_router(serving: Serving, runner: JobRunner) -> "APIRouter":
+def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
     """Return the routes of this module."""
     from fastapi import APIRouter, Header, Query, Request
     from fastapi.responses import Response, StreamingResponse
 
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-    jobs = serving.store.jobs
+    jobs = context.store.jobs
 
-    async def mine(request: Request, job_id: str) -> Job:
-        job = await asyncio.to_thread(jobs.get, job_id, caller_of(request).owner)
+    async def owned_job(request: Request, job_id: str) -> Job:
+        job = await asyncio.to_thread(jobs.get, job_id, request_caller(request).owner)
         if job is None:
             raise ApiError(404, f"There is no job {job_id!r} of yours.", "job_not_found")
         return job
 
     @router.post("", status_code=201)
     async def add(
-        body: JobBody,
+        body: CreateJobRequest,
         request: Request,
         response: Response,
         idempotency_key: Annotated[str | None, Header(max_length=255, min_length=1)] = None,
     ) -> dict[str, Any]:
         """Take a job on. With an Idempotency-Key, the same request again returns the same job."""
-        serving.maker.check_draining()
-        caller = caller_of(request)
+        context.service.check_draining()
+        caller = request_caller(request)
 
-        def taken_on() -> Job:
-            sent = body.model_dump(exclude_none=True)
-            if idempotency_key is not None and (known := jobs.known(caller.owner, idempotency_key, sent)):
-                return known  # before its prompt is written out again
-            wanted = serving.wanted(body, caller, _sources(serving, body))
-            wanted = serving.maker.prepared(wanted, bool(body.enhance))
-            limit = serving.settings.limits.waiting_jobs
+        def create_job() -> Job:
+            body_fields = body.model_dump(exclude_none=True)
+            if idempotency_key is not None and (
+                existing := jobs.find_by_idempotency_key(caller.owner, idempotency_key, body_fields)
+            ):
+                return existing  # before its prompt is written out again
+            spec = context.resolve_request(body, caller, _store_job_sources(context, body))
+            spec = context.service.prepare(spec, bool(body.enhance))
+            limit = context.settings.limits.waiting_jobs
             return jobs.add(
-                caller.owner, wanted.to_json(), wanted.count, idempotency_key, sent, waiting_limit=limit
+                caller.owner, spec.to_json(), spec.count, idempotency_key, body_fields, max_unfinished=limit
             )
 
-        job = await asyncio.to_thread(taken_on)
+        job = await asyncio.to_thread(create_job)
         runner.wake()
         response.headers["Location"] = f"/v1/jobs/{job.id}"
-        return await asyncio.to_thread(job_facts, serving, runner, request, job)
+        return await asyncio.to_thread(job_object, context, runner, request, job)
 
     @router.get("")
-    async def listed(
+    async def list_jobs(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         after: Annotated[str | None, Query(max_length=64, description="The last job seen.")] = None,
-        status: Status | None = None,
+        status: JobStatus | None = None,
     ) -> dict[str, Any]:
         """List your jobs, the newest first."""
 
-        def found() -> dict[str, Any]:
+        def job_page() -> dict[str, Any]:
             statuses = () if status is None else (status,)
-            page = jobs.list(caller_of(request).owner, statuses, limit + 1, after)
-            data = [job_facts(serving, runner, request, job) for job in page[:limit]]
+            page = jobs.list_jobs(request_caller(request).owner, statuses, limit + 1, after)
+            data = [job_object(context, runner, request, job) for job in page[:limit]]
             return {"object": "list", "data": data, "has_more": len(page) > limit}
 
-        return await asyncio.to_thread(found)
+        return await asyncio.to_thread(job_page)
 
     @router.get("/{job_id}")
-    async def one(job_id: str, request: Request) -> dict[str, Any]:
+    async def get_job(job_id: str, request: Request) -> dict[str, Any]:
         """Say how far a job is, and where its pictures are."""
-        job = await mine(request, job_id)
-        return await asyncio.to_thread(job_facts, serving, runner, request, job)
+        job = await owned_job(request, job_id)
+        return await asyncio.to_thread(job_object, context, runner, request, job)
 
     @router.delete("/{job_id}")
     async def delete(job_id: str, request: Request) -> dict[str, Any]:
         """Stop a job and forget it with its pictures."""
-        job = await mine(request, job_id)
+        job = await owned_job(request, job_id)
 
-        def forget() -> None:
-            if job.status in OPEN:
+        def delete_job() -> None:
+            if job.status in OPEN_STATUSES:
                 runner.cancel(job.id)
             jobs.delete(job.id)
-            draw = Wanted.from_json(job.request).draw
-            sent = [path for path in (draw.image, draw.mask) if path is not None]
-            if sent:
-                serving.store.uploads.delete_unused(jobs.uploads_in_use(), sent, ON_THE_WAY_S)
+            generation = GenerationSpec.from_json(job.request).draw
+            upload_paths = [path for path in (generation.image, generation.mask) if path is not None]
+            if upload_paths:
+                context.store.uploads.delete_unused(jobs.uploads_in_use(), upload_paths, UPLOAD_GRACE_S)
 
-        await asyncio.to_thread(forget)
+        await asyncio.to_thread(delete_job)
         return {"id": job.id, "object": "job", "deleted": True}
 
     @router.post("/{job_id}/cancel")
     async def cancel(job_id: str, request: Request) -> dict[str, Any]:
         """Stop a job; what is drawn of it already stays."""
-        job = await mine(request, job_id)
-        if job.status in OPEN:
+        job = await owned_job(request, job_id)
+        if job.status in OPEN_STATUSES:
             await asyncio.to_thread(runner.cancel, job.id)
-        job = await mine(request, job_id)
-        return await asyncio.to_thread(job_facts, serving, runner, request, job)
+        job = await owned_job(request, job_id)
+        return await asyncio.to_thread(job_object, context, runner, request, job)
 
     @router.get("/{job_id}/events", response_class=StreamingResponse,
                 responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
     async def events(job_id: str, request: Request) -> StreamingResponse:
         """Stream what happens: job.queued, job.step, job.preview; at last job.done, .failed or .cancelled."""
-        job = await mine(request, job_id)
-        stream = _events(serving, runner, request, job)
+        job = await owned_job(request, job_id)
+        stream = _job_event_stream(context, runner, request, job)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     return router
 
 
-def job_facts(serving: Serving, runner: JobRunner, request: "Request", job: Job) -> dict[str, Any]:
+def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: Job) -> dict[str, Any]:
     """Return a job as callers see it. Reads the database."""
-    wanted, progress = Wanted.from_json(job.request), runner.progress(job.id)
-    pictures = [
+    spec, progress = GenerationSpec.from_json(job.request), runner.progress(job.id)
+    images = [
         {
-            "id": picture.id,
-            "number": picture.number,
-            "url": serving.picture_url(request, picture.id, picture.format),
-            "sha256": picture.sha256,
-            "output_format": picture.format,
-            "size": f"{picture.width}x{picture.height}",
-            "seed": picture.settings.get("seed"),
+            "id": record.id,
+            "number": record.number,
+            "url": context.image_url(request, record.id, record.format),
+            "sha256": record.sha256,
+            "output_format": record.format,
+            "size": f"{record.width}x{record.height}",
+            "seed": record.settings.get("seed"),
         }
-        for picture in serving.store.jobs.pictures_of(job.id)
+        for record in context.store.jobs.images_of(job.id)
     ]
-    draw = wanted.draw
-    asked = {"model": draw.model, "prompt": draw.prompt, "n": wanted.count, "size": wanted.size}
-    asked |= {"seed": draw.seed, "steps": draw.steps, "guidance": draw.guidance, "quality": wanted.quality}
-    facts = {"id": job.id, "object": "job", "status": job.status, "created_at": job.created_at}
-    facts |= {"started_at": job.started_at, "finished_at": job.finished_at, "error": job.error}
-    facts |= {"request": asked, "pictures": pictures}
-    return facts | _how_far(serving, job, progress)
+    generation = spec.draw
+    request_fields = {
+        "model": generation.model,
+        "prompt": generation.prompt,
+        "n": spec.count,
+        "size": spec.size,
+    }
+    request_fields |= {
+        "seed": generation.seed,
+        "steps": generation.steps,
+        "guidance": generation.guidance,
+        "quality": spec.quality,
+    }
+    fields = {"id": job.id, "object": "job", "status": job.status, "created_at": job.created_at}
+    fields |= {"started_at": job.started_at, "finished_at": job.finished_at, "error": job.error}
+    fields |= {"request": request_fields, "pictures": images}
+    return fields | _progress_fields(context, job, progress)
 
 
-def _how_far(serving: Serving, job: Job, progress: Progress | None) -> dict[str, Any]:
-    if job.status not in OPEN:
+def _progress_fields(context: ApiContext, job: Job, progress: JobProgress | None) -> dict[str, Any]:
+    if job.status not in OPEN_STATUSES:
         return {}
     if progress is None:
-        return {"position": serving.store.jobs.num_before(job)}
+        return {"position": context.store.jobs.num_ahead(job)}
     steps = [
-        {"picture": number, "step": one.step, "steps": one.steps, "seconds_left": one.seconds_left}
-        for number, one in sorted(dict(progress.drawing).items())
+        {"picture": number, "step": state.step, "steps": state.num_steps, "seconds_left": state.remaining_s}
+        for number, state in sorted(dict(progress.step_progress).items())
     ]
-    return {"position": progress.position, "progress": steps, "seconds_left": progress.seconds_left}
+    return {"position": progress.position, "progress": steps, "seconds_left": progress.remaining_s}
 
 
-async def _events(
-    serving: Serving, runner: JobRunner, request: "Request", job: Job
+async def _job_event_stream(
+    context: ApiContext, runner: JobWorker, request: "Request", job: Job
 ) -> AsyncIterator[bytes]:
-    jobs, last_version, last, shown = serving.store.jobs, -1, None, {}
-    unread_s, silent_s = READ_EVERY_S, 0.0
+    jobs, last_version, last_fields, sent_previews = context.store.jobs, -1, None, {}
+    unread_s, silent_s = DATABASE_POLL_S, 0.0
     while not await request.is_disconnected():
         progress = runner.progress(job.id)
         version = -1 if progress is None else progress.version
-        if version != last_version or unread_s >= READ_EVERY_S:
+        if version != last_version or unread_s >= DATABASE_POLL_S:
             last_version, unread_s = version, 0.0
-            found = await asyncio.to_thread(jobs.get, job.id)
-            if found is None:
-                yield server_sent("job.deleted", {"type": "job.deleted", "id": job.id})
+            current = await asyncio.to_thread(jobs.get, job.id)
+            if current is None:
+                yield sse_event("job.deleted", {"type": "job.deleted", "id": job.id})
                 return
-            for event in _previews(found, progress, shown):
+            for event in _preview_events(current, progress, sent_previews):
                 silent_s = 0.0
                 yield event
-            if found.status not in OPEN:
-                facts = await asyncio.to_thread(job_facts, serving, runner, request, found)
-                name = f"job.{found.status}"
-                yield server_sent(name, {"type": name, "job": facts})
+            if current.status not in OPEN_STATUSES:
+                fields = await asyncio.to_thread(job_object, context, runner, request, current)
+                name = f"job.{current.status}"
+                yield sse_event(name, {"type": name, "job": fields})
                 return
-            far = await asyncio.to_thread(_how_far, serving, found, progress)
-            if far != last:
-                last, silent_s = far, 0.0
-                name = "job.step" if far.get("progress") else "job.queued"
-                yield server_sent(name, {"type": name, "id": job.id, **far})
-        if silent_s >= SAY_SOMETHING_EVERY_S:
+            progress_fields = await asyncio.to_thread(_progress_fields, context, current, progress)
+            if progress_fields != last_fields:
+                last_fields, silent_s = progress_fields, 0.0
+                name = "job.step" if progress_fields.get("progress") else "job.queued"
+                yield sse_event(name, {"type": name, "id": job.id, **progress_fields})
+        if silent_s >= KEEP_ALIVE_INTERVAL_S:
             silent_s = 0.0
             yield KEEP_ALIVE
-        await asyncio.sleep(LOOK_EVERY_S)
-        unread_s, silent_s = unread_s + LOOK_EVERY_S, silent_s + LOOK_EVERY_S
+        await asyncio.sleep(PROGRESS_POLL_S)
+        unread_s, silent_s = unread_s + PROGRESS_POLL_S, silent_s + PROGRESS_POLL_S
 
 
-def _previews(job: Job, progress: Progress | None, seen: dict[int, int]) -> list[bytes]:
+def _preview_events(job: Job, progress: JobProgress | None, sent: dict[int, int]) -> list[bytes]:
     """Return the previews that were not sent yet, as events; `seen` remembers them."""
     if progress is None:
         return []
-    events, wanted = [], Wanted.from_json(job.request)
-    for number, shown in sorted(dict(progress.shown).items()):
-        if seen.get(number) == shown.number:
+    events, spec = [], GenerationSpec.from_json(job.request)
+    for number, preview in sorted(dict(progress.previews).items()):
+        if sent.get(number) == preview.preview_index:
             continue
-        seen[number] = shown.number
-        facts = {"picture": number, "partial_image_index": shown.number}
-        facts |= {"output_format": wanted.output_format}
-        picture = {"b64_json": base64.b64encode(shown.content).decode()}
-        events.append(server_sent("job.preview", {"type": "job.preview", "id": job.id} | facts | picture))
+        sent[number] = preview.preview_index
+        fields = {"picture": number, "partial_image_index": preview.preview_index}
+        fields |= {"output_format": spec.output_format}
+        image_fields = {"b64_json": base64.b64encode(preview.content).decode()}
+        events.append(sse_event("job.preview", {"type": "job.preview", "id": job.id} | fields | image_fields))
     return events
 
 
-def _sources(serving: Serving, body: JobBody) -> Sources:
-    image = None if body.image is None else from_base64(body.image, "image")
-    mask = None if body.mask is None else from_base64(body.mask, "mask")
-    return sources_of(serving, body.model, image, mask)
+def _store_job_sources(context: ApiContext, body: CreateJobRequest) -> UploadedImages:
+    image = None if body.image is None else decode_base64(body.image, "image")
+    mask = None if body.mask is None else decode_base64(body.mask, "mask")
+    return store_sources(context, body.model, image, mask)

@@ -8,19 +8,20 @@ import logging
 from pydantic import Field
 
 from lens.errors import LensError
-from lens.llm.client import Chat, ChatError, Endpoint
+from lens.llm.client import ChatClient, ChatError, Endpoint
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-INSTRUCTION = """You prepare prompts for a text-to-image model. Rewrite the user's request as one detailed \
+ENHANCER_SYSTEM_PROMPT = """You prepare prompts for a text-to-image model. Rewrite the user's request as one
+detailed \
 description of a single picture, in the language of the request. Keep everything the user said. Make simple \
 inferences explicit: "the answer to 2+2" becomes "2+2=4". Describe each of several like subjects. \
 If the request asks for harmful, sexual, hateful or illegal content, answer with the single word REFUSED. \
 Answer with the description alone."""
-REFUSED = "REFUSED"
+REFUSAL_WORD = "REFUSED"
 
 
-class WriterEndpoint(Endpoint):
+class PromptEnhancerSettings(Endpoint):
     """Where prompts are written out: somebody waits for each, so it is given up on soon."""
 
     timeout_s: float = Field(30.0, gt=0)
@@ -29,34 +30,34 @@ class WriterEndpoint(Endpoint):
     """Of one prompt, the first one included."""
 
 
-class RefusedError(LensError):
+class PromptRefusedError(LensError):
     """A request that is not drawn; the message gives the reason."""
 
 
-class UnansweredError(LensError):
+class EnhancerUnavailableError(LensError):
     """A language model that could not be asked; the log says why, callers are not told where it is."""
 
 
-class Enhancer:
+class PromptEnhancer:
     """Writes prompts out; safe to share among threads."""
 
-    def __init__(self, endpoint: WriterEndpoint):
-        self._chat = Chat(endpoint)
+    def __init__(self, endpoint: PromptEnhancerSettings):
+        self._client = ChatClient(endpoint)
 
     def __call__(self, prompt: str) -> str:
         """Return the prompt written out; as it was where the answer is empty or not whole.
 
         Raises: RefusedError where the model declines; UnansweredError where it cannot be asked.
         """
-        system = {"role": "system", "content": INSTRUCTION}
+        system = {"role": "system", "content": ENHANCER_SYSTEM_PROMPT}
         try:
-            reply = self._chat.ask([system, {"role": "user", "content": prompt}])
+            reply = self._client.complete([system, {"role": "user", "content": prompt}])
         except ChatError as error:
-            log.warning("a prompt was not written out: %s", error)
-            raise UnansweredError("The language model of this server did not answer.") from error
+            logger.warning("a prompt was not written out: %s", error)
+            raise EnhancerUnavailableError("The language model of this server did not answer.") from error
         # Files and databases hold neither NUL nor half a surrogate pair, and JSON can bring both.
         text = reply.text.replace("\0", " ").encode(errors="replace").decode().strip()
-        if reply.is_refused or text.strip(".*\"'`") == REFUSED:
+        if reply.is_refused or text.strip(".*\"'`") == REFUSAL_WORD:
             reason = f" It says: {text}" if reply.is_refused and text else ""
-            raise RefusedError(f"The language model declined to write this prompt out.{reason}")
+            raise PromptRefusedError(f"The language model declined to write this prompt out.{reason}")
         return text if text and not reply.is_cut else prompt

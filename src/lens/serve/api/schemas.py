@@ -13,32 +13,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lens.core.resolution import resolve_resolution
 from lens.errors import SettingError
-from lens.serve.engine.request import DrawRequest, LoraWanted, OfferedModel
+from lens.serve.engine.request import GenerationRequest, LoraRequest, ModelInfo
 from lens.serve.settings.server import ServerSettings
 
-MOST_PICTURES = 10
-MAX_SEED = 2**63 - 1 - MOST_PICTURES
+MAX_IMAGES_PER_REQUEST = 10
+MAX_REQUEST_SEED = 2**63 - 1 - MAX_IMAGES_PER_REQUEST
 TOKEN_SIDE_PX = 16
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
-class QualityMeaning(NamedTuple):
+class QualityPreset(NamedTuple):
     """What a quality stands for."""
 
     is_distilled: bool | None
     """Which variants are taken where no model is named; None takes the first offered."""
-    steps: float
+    step_factor: float
     """Of the model's own steps."""
 
 
-QUALITIES: dict[str, QualityMeaning] = {
-    "low": QualityMeaning(True, 1.0),
-    "medium": QualityMeaning(None, 1.0),
-    "high": QualityMeaning(False, 1.0),
-    "xhigh": QualityMeaning(False, 1.5),
-    "max": QualityMeaning(False, 2.0),
+QUALITIES: dict[str, QualityPreset] = {
+    "low": QualityPreset(True, 1.0),
+    "medium": QualityPreset(None, 1.0),
+    "high": QualityPreset(False, 1.0),
+    "xhigh": QualityPreset(False, 1.5),
+    "max": QualityPreset(False, 2.0),
 }
-SAME_QUALITY = {"auto": "medium", "standard": "medium", "hd": "high"}
+QUALITY_ALIASES = {"auto": "medium", "standard": "medium", "hd": "high"}
 
 
 class Lora(BaseModel):
@@ -50,14 +50,14 @@ class Lora(BaseModel):
     weight: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
 
 
-class Drawn(BaseModel):
+class BaseImageRequest(BaseModel):
     """What every way to ask for pictures has in common."""
 
     model_config = ConfigDict(extra="forbid")
 
     prompt: str = Field(min_length=1, examples=["a red apple on a blue background"])
     model: str | None = None
-    n: int | None = Field(None, ge=1, le=MOST_PICTURES)
+    n: int | None = Field(None, ge=1, le=MAX_IMAGES_PER_REQUEST)
     size: str | None = Field(None, description="WIDTHxHEIGHT in multiples of 16, or auto.")
     aspect_ratio: str | None = Field(None, description="W:H, one of nine from 1:2 to 2:1.")
     base_resolution: int | None = Field(None, ge=16, le=4096)
@@ -68,7 +68,9 @@ class Drawn(BaseModel):
     moderation: Literal["auto", "low"] | None = Field(None, description="The operator's policy is either's.")
     user: str | None = None
     safety_identifier: str | None = None
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Of the first picture; others follow.")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_REQUEST_SEED, description="Of the first picture; others follow."
+    )
     negative_prompt: str | None = None
     steps: int | None = Field(None, ge=1)
     guidance: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
@@ -78,7 +80,7 @@ class Drawn(BaseModel):
     deadline_s: float | None = Field(None, gt=0, description="Seconds until they are of no use.")
 
 
-class Generation(Drawn):
+class CreateImageRequest(BaseImageRequest):
     """The body of POST /v1/images/generations."""
 
     response_format: Literal["b64_json", "url"] | None = None
@@ -86,14 +88,14 @@ class Generation(Drawn):
     partial_images: int | None = Field(None, ge=0, le=3)
 
 
-class Edit(Generation):
+class CreateImageEditRequest(CreateImageRequest):
     """The fields of POST /v1/images/edits beside its files."""
 
     strength: float | None = Field(None, gt=0, le=1)
     input_fidelity: Literal["low", "high"] | None = None
 
 
-class JobBody(Drawn):
+class CreateJobRequest(BaseImageRequest):
     """The body of POST /v1/jobs."""
 
     image: str | None = Field(None, description="Picture to start from: base64, or a data URL.")
@@ -103,7 +105,7 @@ class JobBody(Drawn):
     priority: int | None = Field(None, ge=-100, le=100, description="Of your own, the higher goes first.")
 
 
-class Sources(NamedTuple):
+class UploadedImages(NamedTuple):
     """Pictures that a request starts from, stored."""
 
     image: Path | None = None
@@ -112,14 +114,14 @@ class Sources(NamedTuple):
     """(height, width) that the picture to start from asks for where nothing else does."""
 
 
-NO_SOURCES = Sources()
+NO_UPLOADS = UploadedImages()
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationSpec:
     """Pictures with everything decided: what to draw, and how they leave."""
 
-    draw: DrawRequest
+    draw: GenerationRequest
     """The first; the others differ by their seeds."""
     count: int
     output_format: str = "png"
@@ -128,13 +130,13 @@ class Wanted:
     original_prompt: str | None = None
     """What was asked for, where a language model wrote it out."""
 
-    def requests(self) -> list[DrawRequest]:
+    def requests(self) -> list[GenerationRequest]:
         """Return one request a picture."""
         return [self.request(number) for number in range(self.count)]
 
-    def request(self, number: int) -> DrawRequest:
+    def request(self, index: int) -> GenerationRequest:
         """Return the request of one picture, counted from 0."""
-        return replace(self.draw, seed=self.draw.seed + number)
+        return replace(self.draw, seed=self.draw.seed + index)
 
     @property
     def size(self) -> str:
@@ -142,7 +144,7 @@ class Wanted:
         return f"{self.draw.width}x{self.draw.height}"
 
     @property
-    def output_tokens(self) -> int:
+    def tokens_per_image(self) -> int:
         """Image tokens of one picture."""
         return self.draw.height * self.draw.width // TOKEN_SIDE_PX**2
 
@@ -155,66 +157,66 @@ class Wanted:
         return values
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Wanted":
+    def from_json(cls, values: dict[str, Any]) -> "GenerationSpec":
         """Return what `to_json` wrote."""
         draw = dict(values["draw"])
-        draw["loras"] = tuple(LoraWanted(**lora) for lora in draw["loras"])
+        draw["loras"] = tuple(LoraRequest(**lora) for lora in draw["loras"])
         for name in ("image", "mask"):
             draw[name] = None if draw[name] is None else Path(draw[name])
-        return cls(**{**values, "draw": DrawRequest(**draw)})
+        return cls(**{**values, "draw": GenerationRequest(**draw)})
 
 
-def wanted_of(
-    body: Drawn,
-    models: list[OfferedModel],
+def resolve_request(
+    body: BaseImageRequest,
+    models: list[ModelInfo],
     loras: list[str],
     settings: ServerSettings,
     caller: str,
-    sources: Sources = NO_SOURCES,
-) -> Wanted:
+    uploads: UploadedImages = NO_UPLOADS,
+) -> GenerationSpec:
     """Return what a body asks for, with everything left open decided.
 
     Raises: SettingError that names the parameter which cannot be used.
     """
-    _check_words(body, settings)
-    quality = SAME_QUALITY.get(body.quality or "auto", body.quality or "auto")
-    meaning = QUALITIES[quality]
-    model = _model(body.model, models, meaning.is_distilled)
-    height, width = _size(body, model, settings, sources.size)
+    _check_prompts(body, settings)
+    quality = QUALITY_ALIASES.get(body.quality or "auto", body.quality or "auto")
+    preset = QUALITIES[quality]
+    model = _resolve_model(body.model, models, preset.is_distilled)
+    height, width = _resolve_size(body, model, settings, uploads.size)
     output_format = body.output_format or "png"
     if output_format == "png" and body.output_compression not in (None, 100):
         fix = "Ask for jpeg or webp, or leave it out: png loses nothing."
         raise SettingError("output_compression", body.output_compression, "100 for png", fix)
-    guidance = model.guidance if body.guidance is None else body.guidance
+    guidance = model.default_guidance if body.guidance is None else body.guidance
     if body.negative_prompt and guidance == 1:
         fix = "Raise guidance, or leave it out."
         raise SettingError("negative_prompt", body.negative_prompt, "guidance other than 1 to act", fix)
     partial_images = getattr(body, "partial_images", None) or 0
-    if partial_images and isinstance(body, Generation) and not body.stream:
+    if partial_images and isinstance(body, CreateImageRequest) and not body.stream:
         raise SettingError("partial_images", partial_images, "stream to be true", "Or leave it out.")
-    draw = DrawRequest(
+    request = GenerationRequest(
         model=model.name,
         prompt=body.prompt.strip(),
         seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
         height=height,
         width=width,
-        steps=body.steps or max(1, round(model.steps * meaning.steps)),
+        steps=body.steps or max(1, round(model.default_steps * preset.step_factor)),
         guidance=guidance,
         negative_prompt=(body.negative_prompt or "").strip(),
-        solver=_solver(body.solver),
-        loras=_loras(body.loras or [], loras),
-        image=sources.image,
-        mask=sources.mask,
-        strength=_strength(body, sources),
+        solver=_resolve_solver(body.solver),
+        loras=_resolve_loras(body.loras or [], loras),
+        image=uploads.image,
+        mask=uploads.mask,
+        strength=_resolve_strength(body, uploads),
         caller=caller,
         priority=getattr(body, "priority", None) or 0,
         deadline_s=body.deadline_s,
         previews=partial_images,
     )
-    if draw.steps > settings.engine.max_steps:
-        raise SettingError("steps", draw.steps, f"to be {settings.engine.max_steps} or less")
-    return Wanted(
-        draw,
+    if request.steps > settings.engine.max_steps:
+        raise SettingError("steps", request.steps, f"to be {settings.engine.max_steps} or less")
+    return GenerationSpec(
+        request,
         body.n or 1,
         output_format,
         body.output_compression if output_format != "png" else None,
@@ -222,25 +224,25 @@ def wanted_of(
     )
 
 
-def _check_words(body: Drawn, settings: ServerSettings) -> None:
+def _check_prompts(body: BaseImageRequest, settings: ServerSettings) -> None:
     limit = settings.limits.prompt_characters
-    for name, words in (("prompt", body.prompt), ("negative_prompt", body.negative_prompt or "")):
-        if len(words) > limit:
-            raise SettingError(name, f"{words[:40]}...", f"at most {limit} characters")
-        if "\0" in words:
-            raise SettingError(name, words[:40], "text without NUL characters")
+    for name, text in (("prompt", body.prompt), ("negative_prompt", body.negative_prompt or "")):
+        if len(text) > limit:
+            raise SettingError(name, f"{text[:40]}...", f"at most {limit} characters")
+        if "\0" in text:
+            raise SettingError(name, text[:40], "text without NUL characters")
     if not body.prompt.strip():
         raise SettingError("prompt", body.prompt, "some words", "Say what the picture shows.")
     if body.background == "transparent":
         raise SettingError("background", "transparent", "opaque or auto", "Lens draws no transparency.")
-    if isinstance(body, Edit) and body.input_fidelity is not None:
+    if isinstance(body, CreateImageEditRequest) and body.input_fidelity is not None:
         raise SettingError("input_fidelity", body.input_fidelity, "to be left out", "Use strength.")
     if body.enhance and settings.enhance is None:
         fix = "The operator of this server has set no language model for it."
         raise SettingError("enhance", True, "to be false here", fix)
 
 
-def _model(name: str | None, models: list[OfferedModel], is_distilled: bool | None) -> OfferedModel:
+def _resolve_model(name: str | None, models: list[ModelInfo], is_distilled: bool | None) -> ModelInfo:
     if name is not None:
         for model in models:
             if model.name == name:
@@ -248,13 +250,13 @@ def _model(name: str | None, models: list[OfferedModel], is_distilled: bool | No
         known = ", ".join(model.name for model in models)
         raise SettingError("model", name, f"one of {known}")
     if is_distilled is not None:
-        fitting = [model for model in models if ("turbo" in model.variant) == is_distilled]
-        return (fitting or models)[0]
+        matching = [model for model in models if ("turbo" in model.variant) == is_distilled]
+        return (matching or models)[0]
     return models[0]
 
 
-def _size(
-    body: Drawn, model: OfferedModel, settings: ServerSettings, source: tuple[int, int] | None
+def _resolve_size(
+    body: BaseImageRequest, model: ModelInfo, settings: ServerSettings, source_size: tuple[int, int] | None
 ) -> tuple[int, int]:
     height = width = None
     if body.size is not None and body.size != "auto":
@@ -262,8 +264,8 @@ def _size(
         if match is None:
             raise SettingError("size", body.size, "the form WIDTHxHEIGHT, or auto", "Such as 1248x832.")
         width, height = int(match[1]), int(match[2])
-    elif source is not None and body.aspect_ratio is None and body.base_resolution is None:
-        height, width = source
+    elif source_size is not None and body.aspect_ratio is None and body.base_resolution is None:
+        height, width = source_size
     try:
         height, width = resolve_resolution(
             height, width, body.base_resolution, body.aspect_ratio, default_base=model.base_resolution
@@ -278,26 +280,26 @@ def _size(
     return height, width
 
 
-def _solver(name: str | None) -> str:
-    from lens.sampling.solvers import solver_named
+def _resolve_solver(name: str | None) -> str:
+    from lens.sampling.solvers import get_solver
 
-    solver_named(name or "euler")
+    get_solver(name or "euler")
     return name or "euler"
 
 
-def _loras(wanted: list[Lora], offered: list[str]) -> tuple[LoraWanted, ...]:
-    for lora in wanted:
+def _resolve_loras(requested: list[Lora], offered: list[str]) -> tuple[LoraRequest, ...]:
+    for lora in requested:
         if lora.name not in offered:
             needs = f"one of {', '.join(offered)}" if offered else "to be left out: this server offers none"
             raise SettingError("loras", lora.name, needs)
-        if sum(other.name == lora.name for other in wanted) > 1:
+        if sum(other.name == lora.name for other in requested) > 1:
             raise SettingError("loras", lora.name, "to be named once", "Add the two weights.")
-    return tuple(LoraWanted(lora.name, lora.weight) for lora in wanted)
+    return tuple(LoraRequest(lora.name, lora.weight) for lora in requested)
 
 
-def _strength(body: Drawn, sources: Sources) -> float | None:
+def _resolve_strength(body: BaseImageRequest, uploads: UploadedImages) -> float | None:
     strength = getattr(body, "strength", None)
-    if sources.image is None:
+    if uploads.image is None:
         if strength is not None:
             raise SettingError("strength", strength, "an image to start from", "Or leave it out.")
         return None
@@ -305,4 +307,4 @@ def _strength(body: Drawn, sources: Sources) -> float | None:
         return strength
     from lens.sampling.inputs import DEFAULT_STRENGTH
 
-    return DEFAULT_STRENGTH if sources.mask is None else 1.0
+    return DEFAULT_STRENGTH if uploads.mask is None else 1.0

@@ -11,94 +11,94 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from lens.serve.api.errors import answer_of
-from lens.serve.api.generation import Made, Maker, Told
-from lens.serve.api.schemas import Wanted
-from lens.serve.engine.request import Failed, Ticket
+from lens.serve.api.errors import error_response
+from lens.serve.api.generation import EncodedImage, GenerationEvent, GenerationService
+from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.request import Failed, RequestHandle
 
-LOOK_EVERY_S = 0.5
+DISCONNECT_POLL_S = 0.5
 """How soon a caller that went away is noticed."""
-SAY_SOMETHING_EVERY_S = 15.0
+KEEP_ALIVE_INTERVAL_S = 15.0
 
 
-class OfPicture(NamedTuple):
+class ImageEvent(NamedTuple):
     """What happened to one of several pictures."""
 
-    number: int
-    told: Told
+    image_index: int
+    event: GenerationEvent
 
 
-async def followed(
-    tickets: Sequence[Ticket],
-    maker: Maker,
-    wanted: Wanted,
-    is_gone: Callable[[], Awaitable[bool]],
-) -> AsyncIterator[OfPicture | None]:
+async def stream_events(
+    handles: Sequence[RequestHandle],
+    service: GenerationService,
+    spec: GenerationSpec,
+    is_disconnected: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[ImageEvent | None]:
     """Yield what happens to pictures until all are made; None now and then where nothing does.
 
     Ends early where the caller is gone; cancels all that is left whenever it ends.
     """
     loop, queue = asyncio.get_running_loop(), asyncio.Queue()
 
-    def follow(number: int, ticket: Ticket) -> None:
-        def tell(told: Told) -> None:
+    def follow(number: int, handle: RequestHandle) -> None:
+        def publish(event: GenerationEvent) -> None:
             try:
-                loop.call_soon_threadsafe(queue.put_nowait, OfPicture(number, told))
+                loop.call_soon_threadsafe(queue.put_nowait, ImageEvent(number, event))
             except RuntimeError:  # the loop has ended, so nobody listens
-                ticket.cancel()
+                handle.cancel()
 
-        maker.follow(ticket, wanted, tell)
+        service.follow(handle, spec, publish)
 
-    for number, ticket in enumerate(tickets):
-        threading.Thread(target=follow, args=(number, ticket), daemon=True).start()
-    num_open, told_at, looked_at = len(tickets), loop.time(), loop.time()
+    for number, handle in enumerate(handles):
+        threading.Thread(target=follow, args=(number, handle), daemon=True).start()
+    num_open, yielded_at, polled_at = len(handles), loop.time(), loop.time()
     try:
         while num_open:
-            event = None
+            item = None
             with suppress(TimeoutError):
-                event = await asyncio.wait_for(queue.get(), LOOK_EVERY_S)
+                item = await asyncio.wait_for(queue.get(), DISCONNECT_POLL_S)
             now = loop.time()
-            if now - looked_at >= LOOK_EVERY_S:
-                looked_at = now
-                if await is_gone():
+            if now - polled_at >= DISCONNECT_POLL_S:
+                polled_at = now
+                if await is_disconnected():
                     return
-            if event is not None or now - told_at >= SAY_SOMETHING_EVERY_S:
-                told_at = now
-                num_open -= event is not None and isinstance(event.told, Made | Failed)
-                yield event
+            if item is not None or now - yielded_at >= KEEP_ALIVE_INTERVAL_S:
+                yielded_at = now
+                num_open -= item is not None and isinstance(item.event, EncodedImage | Failed)
+                yield item
     finally:
-        for ticket in tickets:
-            ticket.cancel()
+        for handle in handles:
+            handle.cancel()
 
 
-async def all_made(
-    tickets: Sequence[Ticket],
-    maker: Maker,
-    wanted: Wanted,
-    is_gone: Callable[[], Awaitable[bool]],
-) -> list[Made] | None:
+async def wait_for_all(
+    handles: Sequence[RequestHandle],
+    service: GenerationService,
+    spec: GenerationSpec,
+    is_disconnected: Callable[[], Awaitable[bool]],
+) -> list[EncodedImage] | None:
     """Return all pictures; None where the caller is gone. Raises: what stopped the first that failed."""
-    made: dict[int, Made] = {}
-    stream = followed(tickets, maker, wanted, is_gone)
+    images: dict[int, EncodedImage] = {}
+    stream = stream_events(handles, service, spec, is_disconnected)
     try:
-        async for event in stream:
-            if event is not None and isinstance(event.told, Failed):
-                raise event.told.error
-            if event is not None and isinstance(event.told, Made):
-                made[event.number] = event.told
+        async for item in stream:
+            if item is not None and isinstance(item.event, Failed):
+                raise item.event.error
+            if item is not None and isinstance(item.event, EncodedImage):
+                images[item.image_index] = item.event
     finally:
         await stream.aclose()  # type: ignore[attr-defined]
-    return [made[number] for number in sorted(made)] if len(made) == len(tickets) else None
+    return [images[number] for number in sorted(images)] if len(images) == len(handles) else None
 
 
-def server_sent(name: str, data: dict[str, Any]) -> bytes:
+def sse_event(name: str, data: dict[str, Any]) -> bytes:
     """Return a server-sent event."""
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def error_sent(error: BaseException) -> bytes:
+def sse_error(error: BaseException) -> bytes:
     """Return an error as a server-sent event; clients of OpenAI's raise it."""
-    return server_sent("error", answer_of(error).body)
+    return sse_event("error", error_response(error).body)
 
 
 KEEP_ALIVE = b": keep-alive\n\n"

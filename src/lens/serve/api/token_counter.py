@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-class TextTokens:
+class TokenCounter:
     """Counts tokens; safe to share among threads."""
 
     def __init__(self, folders: Mapping[str, Path]):
         """Take the folder of each model that is offered, by its name."""
         self._folders = folders
-        self._known: dict[Path, Tokenizer] = {}
+        self._tokenizers: dict[Path, Tokenizer] = {}
         self._lock = threading.Lock()
 
     def __call__(self, model: str, text: str) -> int:
@@ -26,9 +26,9 @@ class TextTokens:
             return 0
         path = component_folder(self._folders[model], "tokenizer").resolve() / "tokenizer.json"
         with self._lock:
-            tokenizer = self._known.get(path)
+            tokenizer = self._tokenizers.get(path)
             if tokenizer is None:
                 from tokenizers import Tokenizer
 
-                tokenizer = self._known[path] = Tokenizer.from_file(str(path))
+                tokenizer = self._tokenizers[path] = Tokenizer.from_file(str(path))
         return len(tokenizer.encode(text, add_special_tokens=False).ids)

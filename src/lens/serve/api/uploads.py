@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps
 
 from lens.errors import SettingError
-from lens.serve.api.schemas import Sources
+from lens.serve.api.schemas import UploadedImages
 
 if TYPE_CHECKING:
-    from lens.serve.storage.server_state import Uploads
+    from lens.serve.storage.server_state import UploadStore
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def stored_sources(
-    uploads: "Uploads", image: bytes | None, mask: bytes | None, max_px: int, base_resolution: int
-) -> Sources:
+def store_source_images(
+    uploads: "UploadStore", image: bytes | None, mask: bytes | None, max_px: int, base_resolution: int
+) -> UploadedImages:
     """Check and store a picture to start from, and its mask.
 
     Raises: SettingError that names what cannot be used; LensError where it cannot be stored.
@@ -30,19 +30,21 @@ def stored_sources(
     if image is None:
         if mask is not None:
             raise SettingError("mask", "given", "an image that it is a mask of", "Send image too.")
-        return Sources()
-    from lens.sampling.image_processor import size_like
+        return UploadedImages()
+    from lens.sampling.image_processor import size_from_image
 
-    picture = _opened(image, "image", max_px)
-    stencil = None if mask is None else _mask(_opened(mask, "mask", max_px), picture.size)
-    return Sources(
-        uploads.put(_png(picture.convert("RGBA" if "A" in picture.getbands() else "RGB").convert("RGB"))),
-        None if stencil is None else uploads.put(_png(stencil)),
-        size_like(picture, base_resolution),
+    opened = _open_image(image, "image", max_px)
+    mask_image = None if mask is None else _inpaint_mask(_open_image(mask, "mask", max_px), opened.size)
+    return UploadedImages(
+        uploads.put(
+            _encode_png(opened.convert("RGBA" if "A" in opened.getbands() else "RGB").convert("RGB"))
+        ),
+        None if mask_image is None else uploads.put(_encode_png(mask_image)),
+        size_from_image(opened, base_resolution),
     )
 
 
-def from_base64(text: str, name: str) -> bytes:
+def decode_base64(text: str, name: str) -> bytes:
     """Return the bytes of base64, or of a data URL. Raises: SettingError."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
@@ -52,11 +54,11 @@ def from_base64(text: str, name: str) -> bytes:
         raise SettingError(name, f"{text[:20]}...", "a picture in base64") from error
 
 
-def _opened(content: bytes, name: str, max_px: int) -> Image.Image:
+def _open_image(content: bytes, name: str, max_px: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit comes next
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS)
         width, height = image.size
         if width * height > max_px:
             raise SettingError(name, f"{width}x{height}", f"at most {max_px} pixels", "Send a smaller copy.")
@@ -68,7 +70,7 @@ def _opened(content: bytes, name: str, max_px: int) -> Image.Image:
         raise SettingError(name, "what was sent", "a PNG, JPEG or WebP picture", f"({error})") from error
 
 
-def _mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _inpaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return white where the picture is drawn anew: where a mask is transparent, else where it is white."""
     if mask.size != size:
         needs = f"the size of the image, {size[0]}x{size[1]}"
@@ -81,7 +83,7 @@ def _mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     return mask.convert("L")
 
 
-def _png(image: Image.Image) -> bytes:
+def _encode_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=1)
     return file.getvalue()

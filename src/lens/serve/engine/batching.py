@@ -14,152 +14,157 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lens.core.guidance import guided_velocity
+from lens.core.guidance import cfg_norm_rescaled
 from lens.errors import MemoryNeedError
-from lens.sampling.guided_denoiser import Known, working_dtype
-from lens.sampling.inputs import Source
-from lens.sampling.solvers import Steps
-from lens.serve.engine.prompt_cache import Features
+from lens.sampling.guided_denoiser import InpaintContext, compute_dtype
+from lens.sampling.inputs import SourceImages
+from lens.sampling.solvers import SolverStep
+from lens.serve.engine.prompt_cache import PromptFeatures
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-class Pass(NamedTuple):
+class ForwardInput(NamedTuple):
     """One picture of a packed sequence."""
 
-    x: Tensor
+    image_tokens: Tensor
     """(I, C)"""
     sigma: float
-    text: Features
-    cells: tuple[int, int]
+    text_features: PromptFeatures
+    latent_size: tuple[int, int]
 
     @property
     def num_tokens(self) -> int:
-        return len(self.x) + len(self.text[0])
+        return len(self.image_tokens) + len(self.text_features[0])
 
 
 @dataclass
-class Slot:
+class DenoisingState:
     """A picture on its way: where it is, and what leads it on."""
 
     x: Tensor
     """(1, I, C), float32"""
-    levels: list[float]
+    sigmas: list[float]
     """Noise levels from the first to 0."""
-    known: Known | None
-    source: Source
-    cells: tuple[int, int]
+    inpaint: InpaintContext | None
+    source: SourceImages
+    latent_size: tuple[int, int]
     guidance: float
-    towards: Features
-    away: Features
+    cond: PromptFeatures
+    uncond: PromptFeatures
     """What guidance leads away from; unused without it."""
-    take_step: Steps
-    previews_at: tuple[int, ...] = ()
+    solver_step: SolverStep
+    preview_steps: tuple[int, ...] = ()
     """Steps after which a preview is wanted."""
     step: int = 0
     """Steps done."""
 
     @property
     def num_steps(self) -> int:
-        return len(self.levels) - 1
+        return len(self.sigmas) - 1
 
     @property
-    def is_drawn(self) -> bool:
+    def is_finished(self) -> bool:
         return self.step == self.num_steps
 
-    def passes(self) -> list[Pass]:
+    def forward_inputs(self) -> list[ForwardInput]:
         """Return what the denoiser is asked for the next step."""
-        texts = [self.towards] if self.guidance == 1 else [self.towards, self.away]
-        return [Pass(self.x[0], self.levels[self.step], text, self.cells) for text in texts]
+        texts = [self.cond] if self.guidance == 1 else [self.cond, self.uncond]
+        return [ForwardInput(self.x[0], self.sigmas[self.step], text, self.latent_size) for text in texts]
 
-    def advance(self, answers: Sequence[Tensor]) -> Tensor | None:
+    def advance(self, velocities: Sequence[Tensor]) -> Tensor | None:
         """Take a step along the denoiser's answers to `passes`; return the clean estimate if it is wanted.
 
         Shapes: answers (I, C) -> (1, I, C).
         """
-        slope = answers[0][None]  # (1, I, C)
-        if len(answers) > 1:
-            slope = guided_velocity(slope, answers[1][None], self.guidance)
-        sigma, after = self.levels[self.step : self.step + 2]
+        velocity = velocities[0][None]  # (1, I, C)
+        if len(velocities) > 1:
+            velocity = cfg_norm_rescaled(velocity, velocities[1][None], self.guidance)
+        sigma, sigma_next = self.sigmas[self.step : self.step + 2]
         x, self.step = self.x, self.step + 1
-        self.x = self._with_known(self.take_step(x, slope, sigma, after), after)
-        return self._with_known(x - sigma * slope, 0.0) if self.step in self.previews_at else None
+        self.x = self._blend_known(self.solver_step(x, velocity, sigma, sigma_next), sigma_next)
+        return self._blend_known(x - sigma * velocity, 0.0) if self.step in self.preview_steps else None
 
-    def _with_known(self, x: Tensor, sigma: float) -> Tensor:
-        return x if self.known is None else self.known.put_back(x, sigma)
+    def _blend_known(self, x: Tensor, sigma: float) -> Tensor:
+        return x if self.inpaint is None else self.inpaint.blend_known(x, sigma)
 
 
-def preview_steps(num_steps: int, wanted: int) -> tuple[int, ...]:
+def preview_schedule(num_steps: int, num_previews: int) -> tuple[int, ...]:
     """Return the steps after which previews are made, evenly spread; fewer where there are too few steps."""
-    spread = {round(num_steps * (number + 1) / (wanted + 1)) for number in range(wanted)}
+    spread = {round(num_steps * (number + 1) / (num_previews + 1)) for number in range(num_previews)}
     return tuple(sorted(step for step in spread if 0 < step < num_steps))
 
 
-class Packer:
+class BatchExecutor:
     """Puts passes through a denoiser, as many at once as memory allows."""
 
-    def __init__(self, pack_tokens: int):
-        self.pack_tokens = pack_tokens
+    def __init__(self, max_batch_tokens: int):
+        self.max_batch_tokens = max_batch_tokens
 
-    def velocities(self, denoiser: Any, passes: Sequence[Pass]) -> list[Tensor | Exception]:
+    def predict_velocities(self, denoiser: Any, inputs: Sequence[ForwardInput]) -> list[Tensor | Exception]:
         """Return the velocity of each pass in float32, or the error that belongs to it alone.
 
         Shapes: -> (I, C) each.
         """
         answers: list[Tensor | Exception] = []
-        for pack in packs(passes, self.pack_tokens):
-            answers += self._tried(denoiser, pack)
+        for batch in split_batches(inputs, self.max_batch_tokens):
+            answers += self._run_batch(denoiser, batch)
         return answers
 
-    def _tried(self, denoiser: Any, pack: Sequence[Pass]) -> list[Tensor | Exception]:
+    def _run_batch(self, denoiser: Any, batch: Sequence[ForwardInput]) -> list[Tensor | Exception]:
         try:
-            return list(packed_velocities(denoiser, pack))
+            return list(predict_packed_velocities(denoiser, batch))
         except Exception as error:
             # Its traceback holds on to the tensors that there was no room for.
             problem = error.with_traceback(None)
         if is_out_of_memory(problem):
-            self._shrink(sum(one.num_tokens for one in pack))
+            self._reduce_batch_size(sum(one.num_tokens for one in batch))
             remedy = "Ask for a smaller picture."
             problem = MemoryNeedError(f"Memory ran out while drawing ({_first_line(problem)}). {remedy}")
-        if len(pack) == 1:
+        if len(batch) == 1:
             return [problem]
-        half = len(pack) // 2
-        return self._tried(denoiser, pack[:half]) + self._tried(denoiser, pack[half:])
+        half = len(batch) // 2
+        return self._run_batch(denoiser, batch[:half]) + self._run_batch(denoiser, batch[half:])
 
-    def _shrink(self, num_tokens: int) -> None:
+    def _reduce_batch_size(self, num_tokens: int) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if num_tokens // 2 < self.pack_tokens:
-            self.pack_tokens = max(1, num_tokens // 2)
-            log.warning("Memory ran out at %d tokens; packs hold %d now.", num_tokens, self.pack_tokens)
+        if num_tokens // 2 < self.max_batch_tokens:
+            self.max_batch_tokens = max(1, num_tokens // 2)
+            logger.warning(
+                "Memory ran out at %d tokens; packs hold %d now.", num_tokens, self.max_batch_tokens
+            )
 
 
-def packs(passes: Sequence[Pass], max_tokens: int) -> Iterator[list[Pass]]:
+def split_batches(inputs: Sequence[ForwardInput], max_tokens: int) -> Iterator[list[ForwardInput]]:
     """Yield passes in their order, as many at once as the tokens allow; a larger one goes alone."""
-    pack: list[Pass] = []
-    for one in passes:
-        if pack and sum(other.num_tokens for other in pack) + one.num_tokens > max_tokens:
-            yield pack
-            pack = []
-        pack.append(one)
-    if pack:
-        yield pack
+    batch: list[ForwardInput] = []
+    for one in inputs:
+        if batch and sum(other.num_tokens for other in batch) + one.num_tokens > max_tokens:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
 
 
-def packed_velocities(denoiser: Any, pack: Sequence[Pass]) -> Sequence[Tensor]:
+def predict_packed_velocities(denoiser: Any, batch: Sequence[ForwardInput]) -> Sequence[Tensor]:
     """Return what the denoiser says of a pack, in float32.
 
     Shapes: -> (I, C) each.
     """
-    dtype, device = working_dtype(denoiser), pack[0].x.device
-    pictures, texts = [one.x.to(dtype) for one in pack], [one.text for one in pack]
-    is_alone = len(pack) == 1  # then a batch of one takes a fifth less time
+    dtype, device = compute_dtype(denoiser), batch[0].image_tokens.device
+    image_tokens, text_features = (
+        [one.image_tokens.to(dtype) for one in batch],
+        [one.text_features for one in batch],
+    )
+    is_alone = len(batch) == 1  # then a batch of one takes a fifth less time
     velocities = denoiser(
-        hidden_states=pictures[0][None] if is_alone else pictures,
-        encoder_hidden_states=[layer[None] for layer in texts[0]] if is_alone else texts,
-        timestep=torch.tensor([one.sigma for one in pack], dtype=torch.float32, device=device),
-        img_shapes=[(1, *one.cells) for one in pack],
+        hidden_states=image_tokens[0][None] if is_alone else image_tokens,
+        encoder_hidden_states=[layer[None] for layer in text_features[0]] if is_alone else text_features,
+        timestep=torch.tensor([one.sigma for one in batch], dtype=torch.float32, device=device),
+        img_shapes=[(1, *one.latent_size) for one in batch],
         return_dict=False,
     )[0]
     return [velocity.float() for velocity in velocities]

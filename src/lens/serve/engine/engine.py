@@ -17,43 +17,43 @@ import torch
 from torch import Tensor
 
 from lens.errors import DeadlineError, DrainingError, QueueFullError
-from lens.sampling.image_metadata import PictureSettings
-from lens.serve.engine.batching import Slot
-from lens.serve.engine.cost_model import CostModel, work_of
+from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.engine.batching import DenoisingState
+from lens.serve.engine.cost_model import CostModel, request_cost
 from lens.serve.engine.fair_queue import FairQueue
-from lens.serve.engine.model_registry import Adapters, Offered
+from lens.serve.engine.model_registry import LoraSet, ModelRegistry
 from lens.serve.engine.request import (
-    Done,
-    Drawing,
-    DrawRequest,
+    EngineEvent,
     EngineState,
-    Event,
     Failed,
-    OfferedModel,
+    Finished,
+    GenerationRequest,
+    ModelInfo,
     Preview,
-    Waiting,
+    Queued,
+    StepProgress,
 )
-from lens.serve.engine.request_handle import EngineTicket
-from lens.serve.engine.validation import check
-from lens.serve.engine.worker import Stages
+from lens.serve.engine.request_handle import EngineRequestHandle
+from lens.serve.engine.validation import validate_request
+from lens.serve.engine.worker import ModelWorker
 from lens.serve.settings.engine import EngineSettings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-LOOK_AT_QUEUE_EVERY_S = 0.1
+QUEUE_CHECK_INTERVAL_S = 0.1
 """How often those who wait are told their place or that it is too late, at most."""
 
-AFTER_FAILURE_S = 0.1
+FAILURE_PAUSE_S = 0.1
 """Rest after an error of the engine's own, which may come again."""
 
 
 @dataclass(eq=False)
-class Running:
+class ActiveRequest:
     """A picture that is being drawn, and whose it is."""
 
-    ticket: EngineTicket
-    slot: Slot
-    settings: PictureSettings
+    handle: EngineRequestHandle
+    state: DenoisingState
+    metadata: ImageMetadata
     num_tokens: int
     stepped_at: float
     step_s: float
@@ -61,15 +61,15 @@ class Running:
     num_previews: int = 0
 
     @property
-    def group(self) -> tuple[str, Adapters]:
+    def batch_key(self) -> tuple[str, LoraSet]:
         """What pictures of one pack have in common."""
-        return self.ticket.request.model, self.ticket.request.loras
+        return self.handle.request.model, self.handle.request.loras
 
 
-class ToDecode(NamedTuple):
+class DecodeTask(NamedTuple):
     """Latents that wait for the decoder."""
 
-    running: Running
+    request: ActiveRequest
     latents: Tensor
     is_last: bool
 
@@ -77,21 +77,21 @@ class ToDecode(NamedTuple):
 class Engine:
     """Draws what it is asked for; a `Drawer`."""
 
-    def __init__(self, offered: Offered, settings: EngineSettings | None = None):
-        self.offered, self.settings = offered, settings or EngineSettings()
-        self.costs = CostModel()
-        self._stages = Stages(offered, self.settings, self.costs)
+    def __init__(self, registry: ModelRegistry, settings: EngineSettings | None = None):
+        self.registry, self.settings = registry, settings or EngineSettings()
+        self.cost_model = CostModel()
+        self._worker = ModelWorker(registry, self.settings, self.cost_model)
         self._changed = threading.Condition()
         """Guards everything below that callers' threads reach."""
-        self._queue: FairQueue[EngineTicket] = FairQueue(
+        self._queue: FairQueue[EngineRequestHandle] = FairQueue(
             self.settings.max_waiting, self.settings.max_waiting_s
         )
-        self._to_start: list[EngineTicket] = []
-        self._running: list[Running] = []
-        self._to_decode: list[ToDecode] = []
-        self._ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
+        self._to_start: list[EngineRequestHandle] = []
+        self._running: list[ActiveRequest] = []
+        self._to_decode: list[DecodeTask] = []
+        self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._is_draining = self._is_stopping = False
-        self._looked_at = 0.0
+        self._queue_checked_at = 0.0
         self._ready = threading.Event()
         self._load_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="lens-engine", daemon=True)
@@ -114,45 +114,47 @@ class Engine:
         if self._load_error is not None:
             raise self._load_error
 
-    def models(self) -> list[OfferedModel]:
-        return [offer.facts for offer in self.offered.models.values()]
+    def models(self) -> list[ModelInfo]:
+        return [offer.info for offer in self.registry.models.values()]
 
     def loras(self) -> list[str]:
-        return list(self.offered.loras)
+        return list(self.registry.loras)
 
-    def submit(self, request: DrawRequest) -> EngineTicket:
+    def submit(self, request: GenerationRequest) -> EngineRequestHandle:
         """Take a request on.
 
         Raises: SettingError for one that cannot be drawn; QueueFullError, which says when to ask again, where
         there is no room; DrainingError while the engine ends.
         """
         if self._is_draining:
-            raise _draining()
-        check(request, self.offered.models, self.offered.loras, self.settings.max_steps)
-        ticket = EngineTicket(request, self._on_cancel)
+            raise _draining_error()
+        validate_request(request, self.registry.models, self.registry.loras, self.settings.max_steps)
+        handle = EngineRequestHandle(request, self._on_cancel)
         with self._changed:
             if self._is_draining:
-                raise _draining()
+                raise _draining_error()
             try:
-                self._queue.push(ticket, request.caller, self.costs.seconds(request), request.priority)
+                self._queue.push(
+                    handle, request.caller, self.cost_model.estimate_seconds(request), request.priority
+                )
             except QueueFullError:
-                self._ended["rejected"] += 1
+                self._num_ended["rejected"] += 1
                 raise
-            self._tell_position(ticket, self._queue.items().index(ticket))
+            self._publish_position(handle, self._queue.items().index(handle))
             self._changed.notify_all()
-        return ticket
+        return handle
 
     def state(self) -> EngineState:
         with self._changed:
             return EngineState(
-                waiting=len(self._queue),
-                running=len(self._to_start) + len(self._running),
-                queue_seconds=self._queue.seconds,
-                tokens=self._stages.tokens,
-                text_hits=self._stages.texts.hits,
-                text_misses=self._stages.texts.misses,
-                stage_seconds=dict(self._stages.seconds),
-                **self._ended,
+                num_waiting=len(self._queue),
+                num_running=len(self._to_start) + len(self._running),
+                queue_s=self._queue.total_cost_s,
+                num_tokens=self._worker.num_tokens,
+                prompt_cache_hits=self._worker.prompt_cache.hits,
+                prompt_cache_misses=self._worker.prompt_cache.misses,
+                stage_seconds=dict(self._worker.stage_seconds),
+                **self._num_ended,
             )
 
     def drain(self, timeout_s: float | None = None) -> None:
@@ -176,10 +178,10 @@ class Engine:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.drain(timeout_s=0)
 
-    def _on_cancel(self, ticket: EngineTicket) -> None:
+    def _on_cancel(self, handle: EngineRequestHandle) -> None:
         with self._changed:
-            if self._queue.remove(ticket):
-                self._end(ticket, ticket.cancelled(), "cancelled")
+            if self._queue.remove(handle):
+                self._finish(handle, handle.cancellation_event(), "cancelled")
             # One that runs is found at the next step.
 
     # ---- the engine's own thread
@@ -187,176 +189,183 @@ class Engine:
     def _run(self) -> None:
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
-        self._load_at_start()
+        self._load_models()
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_something_to_do)
-                is_idle = not (len(self._queue) or self._in_flight())
+                self._changed.wait_for(self._has_work)
+                is_idle = not (len(self._queue) or self._num_in_flight())
                 if self._is_stopping or (self._is_draining and is_idle):
                     break
             try:
-                self._work()
+                self._run_iteration()
             except Exception as error:  # ours; whoever is waiting must still get an answer
-                log.exception("The engine failed at something that belongs to no picture.")
-                self._fail_all(error, waiting_too=False)
-                time.sleep(AFTER_FAILURE_S)
-        self._fail_all(_draining(), waiting_too=True)
+                logger.exception("The engine failed at something that belongs to no picture.")
+                self._fail_all(error, include_queued=False)
+                time.sleep(FAILURE_PAUSE_S)
+        self._fail_all(_draining_error(), include_queued=True)
 
-    def _load_at_start(self) -> None:
-        for name in self.offered.models if self.settings.loads_at_start else ():
+    def _load_models(self) -> None:
+        for name in self.registry.models if self.settings.loads_at_start else ():
             if self._is_stopping:
                 break
             try:
-                self._stages.load(name)
+                self._worker.load(name)
             except Exception as error:
-                log.error("%s could not be loaded: %s", name, error)
+                logger.error("%s could not be loaded: %s", name, error)
                 self._load_error = self._load_error or error
         self._ready.set()
 
-    def _has_something_to_do(self) -> bool:
-        return bool(len(self._queue) or self._in_flight() or self._is_draining or self._is_stopping)
+    def _has_work(self) -> bool:
+        return bool(len(self._queue) or self._num_in_flight() or self._is_draining or self._is_stopping)
 
-    def _in_flight(self) -> int:
+    def _num_in_flight(self) -> int:
         return len(self._to_start) + len(self._running) + len(self._to_decode)
 
-    def _work(self) -> None:
+    def _run_iteration(self) -> None:
         """Go once through all stages."""
-        self._drop_unwanted()
+        self._drop_cancelled_or_expired()
         self._admit()
         while self._to_start:
             self._start(self._to_start[0])
             del self._to_start[0]
-        groups = dict.fromkeys(running.group for running in self._running)
+        groups = dict.fromkeys(running.batch_key for running in self._running)
         for group in groups:
-            self._step(group, [running for running in self._running if running.group == group])
+            self._step(group, [running for running in self._running if running.batch_key == group])
         while self._to_decode:
             self._decode(self._to_decode.pop(0))
-        self._look_at_queue()
+        self._update_queue()
 
-    def _drop_unwanted(self) -> None:
+    def _drop_cancelled_or_expired(self) -> None:
         for running in list(self._running):
-            ticket = running.ticket
-            if ticket.is_cancelled:
-                self._leave(running, ticket.cancelled(), "cancelled")
-            elif time.monotonic() > ticket.late_at:
-                self._leave(running, _late(ticket, "was not finished"), "failed")
+            handle = running.handle
+            if handle.is_cancelled:
+                self._remove(running, handle.cancellation_event(), "cancelled")
+            elif time.monotonic() > handle.deadline:
+                self._remove(running, _deadline_failure(handle, "was not finished"), "failed")
 
     def _admit(self) -> None:
         """Take from the queue whatever there is room for; what will be late fails at once."""
         with self._changed:
-            held = sum(running.num_tokens for running in self._running)
-            count = len(self._running)
-            while (ticket := self._queue.peek()) is not None:
-                num_tokens = work_of(ticket.request).step_tokens
-                if time.monotonic() + self.costs.seconds(ticket.request) > ticket.late_at:
-                    self._end(self._queue.pop(), _late(ticket, "could not begin"), "failed")
+            num_held_tokens = sum(running.num_tokens for running in self._running)
+            num_running = len(self._running)
+            while (handle := self._queue.peek()) is not None:
+                num_tokens = request_cost(handle.request).tokens_per_step
+                if time.monotonic() + self.cost_model.estimate_seconds(handle.request) > handle.deadline:
+                    self._finish(self._queue.pop(), _deadline_failure(handle, "could not begin"), "failed")
                     continue
-                has_room = count < self.settings.max_running and held + num_tokens <= self.settings.max_tokens
-                if count and not has_room:
+                has_room = (
+                    num_running < self.settings.max_running
+                    and num_held_tokens + num_tokens <= self.settings.max_tokens
+                )
+                if num_running and not has_room:
                     return
                 self._to_start.append(self._queue.pop())
-                held, count = held + num_tokens, count + 1
+                num_held_tokens, num_running = num_held_tokens + num_tokens, num_running + 1
 
-    def _start(self, ticket: EngineTicket) -> None:
-        request = ticket.request
-        if ticket.is_cancelled:
-            self._end(ticket, ticket.cancelled(), "cancelled")
+    def _start(self, handle: EngineRequestHandle) -> None:
+        request = handle.request
+        if handle.is_cancelled:
+            self._finish(handle, handle.cancellation_event(), "cancelled")
             return
         try:
-            slot = self._stages.start(request)
-            settings = self._stages.settings_of(request)
+            state = self._worker.start(request)
+            settings = self._worker.image_metadata(request)
         except Exception as error:
-            self._end(ticket, Failed(error), "failed")
+            self._finish(handle, Failed(error), "failed")
             return
-        work = work_of(request)
-        step_s = work.step_tokens * self.costs.rate(request.model, "denoise")
-        running = Running(ticket, slot, settings, work.step_tokens, time.monotonic(), step_s)
+        cost = request_cost(request)
+        step_s = cost.tokens_per_step * self.cost_model.seconds_per_token(request.model, "denoise")
+        running = ActiveRequest(handle, state, settings, cost.tokens_per_step, time.monotonic(), step_s)
         with self._changed:
             self._running.append(running)
-        ticket.tell(self._drawing(running))
+        handle.publish(self._progress(running))
 
-    def _step(self, group: tuple[str, Adapters], together: list[Running]) -> None:
+    def _step(self, group: tuple[str, LoraSet], batch: list[ActiveRequest]) -> None:
         try:
-            outcomes = self._stages.step(*group, [running.slot for running in together])
+            outcomes = self._worker.step(*group, [running.state for running in batch])
         except Exception as error:
-            for running in together:
-                self._leave(running, Failed(error), "failed")
+            for running in batch:
+                self._remove(running, Failed(error), "failed")
             return
         now = time.monotonic()
-        for running, outcome in zip(together, outcomes, strict=True):
+        for running, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
-                self._leave(running, Failed(outcome), "failed")
+                self._remove(running, Failed(outcome), "failed")
                 continue
             running.step_s, running.stepped_at = now - running.stepped_at, now
-            running.ticket.tell(self._drawing(running))
-            if running.slot.is_drawn:
-                self._to_decode.append(ToDecode(running, running.slot.x, is_last=True))
+            running.handle.publish(self._progress(running))
+            if running.state.is_finished:
+                self._to_decode.append(DecodeTask(running, running.state.x, is_last=True))
             elif outcome is not None:
-                self._to_decode.append(ToDecode(running, outcome, is_last=False))
+                self._to_decode.append(DecodeTask(running, outcome, is_last=False))
 
-    def _decode(self, waiting: ToDecode) -> None:
-        running, ticket = waiting.running, waiting.running.ticket
-        if ticket.is_cancelled or ticket.is_over:
+    def _decode(self, task: DecodeTask) -> None:
+        running, handle = task.request, task.request.handle
+        if handle.is_cancelled or handle.is_finished:
             return  # it leaves where all do that nobody wants
         try:
-            image = self._stages.picture(ticket.request.model, running.slot, waiting.latents)
+            image = self._worker.decode(handle.request.model, running.state, task.latents)
         except Exception as error:
-            self._leave(running, Failed(error), "failed")
+            self._remove(running, Failed(error), "failed")
             return
-        if waiting.is_last:
-            self._leave(running, Done(image, running.settings), "finished")
+        if task.is_last:
+            self._remove(running, Finished(image, running.metadata), "finished")
         else:
-            ticket.tell(Preview(running.num_previews, image))
+            handle.publish(Preview(running.num_previews, image))
             running.num_previews += 1
 
-    def _drawing(self, running: Running) -> Drawing:
-        slot, request = running.slot, running.ticket.request
-        decode_s = slot.cells[0] * slot.cells[1] * self.costs.rate(request.model, "decode")
-        num_left = slot.num_steps - slot.step
-        return Drawing(slot.step, slot.num_steps, num_left * running.step_s + decode_s)
+    def _progress(self, running: ActiveRequest) -> StepProgress:
+        state, request = running.state, running.handle.request
+        decode_s = (
+            state.latent_size[0]
+            * state.latent_size[1]
+            * self.cost_model.seconds_per_token(request.model, "decode")
+        )
+        num_left = state.num_steps - state.step
+        return StepProgress(state.step, state.num_steps, num_left * running.step_s + decode_s)
 
-    def _leave(self, running: Running, event: Event, how: str) -> None:
+    def _remove(self, running: ActiveRequest, event: EngineEvent, outcome: str) -> None:
         with self._changed:
             if running in self._running:
                 self._running.remove(running)
-        self._end(running.ticket, event, how)
+        self._finish(running.handle, event, outcome)
 
-    def _end(self, ticket: EngineTicket, event: Event, how: str) -> None:
+    def _finish(self, handle: EngineRequestHandle, event: EngineEvent, outcome: str) -> None:
         with self._changed:
-            if ticket.tell(event):
-                self._ended[how] += 1
+            if handle.publish(event):
+                self._num_ended[outcome] += 1
 
-    def _look_at_queue(self) -> None:
+    def _update_queue(self) -> None:
         now = time.monotonic()
-        if now - self._looked_at < LOOK_AT_QUEUE_EVERY_S:
+        if now - self._queue_checked_at < QUEUE_CHECK_INTERVAL_S:
             return
-        self._looked_at = now
+        self._queue_checked_at = now
         with self._changed:
-            for ticket in self._queue.items():
-                if now > ticket.late_at and self._queue.remove(ticket):
-                    self._end(ticket, _late(ticket, "could not begin"), "failed")
-            for position, ticket in enumerate(self._queue.items()):
-                self._tell_position(ticket, position)
+            for handle in self._queue.items():
+                if now > handle.deadline and self._queue.remove(handle):
+                    self._finish(handle, _deadline_failure(handle, "could not begin"), "failed")
+            for position, handle in enumerate(self._queue.items()):
+                self._publish_position(handle, position)
 
-    def _tell_position(self, ticket: EngineTicket, position: int) -> None:
-        if ticket.position != position:
-            ticket.position = position
-            ticket.tell(Waiting(position))
+    def _publish_position(self, handle: EngineRequestHandle, position: int) -> None:
+        if handle.position != position:
+            handle.position = position
+            handle.publish(Queued(position))
 
-    def _fail_all(self, error: Exception, waiting_too: bool) -> None:
+    def _fail_all(self, error: Exception, include_queued: bool) -> None:
         with self._changed:
-            tickets = [running.ticket for running in self._running] + self._to_start
-            while waiting_too and len(self._queue):
-                tickets.append(self._queue.pop())
+            handles = [running.handle for running in self._running] + self._to_start
+            while include_queued and len(self._queue):
+                handles.append(self._queue.pop())
             self._running, self._to_start, self._to_decode = [], [], []
-            for ticket in tickets:
-                self._end(ticket, Failed(error), "failed")
+            for handle in handles:
+                self._finish(handle, Failed(error), "failed")
 
 
-def _draining() -> DrainingError:
+def _draining_error() -> DrainingError:
     return DrainingError("The server is ending and takes nothing more on. Ask again in a moment.")
 
 
-def _late(ticket: EngineTicket, what: str) -> Failed:
-    deadline_s = ticket.request.deadline_s
+def _deadline_failure(handle: EngineRequestHandle, what: str) -> Failed:
+    deadline_s = handle.request.deadline_s
     return Failed(DeadlineError(f"The picture {what} within the {deadline_s:g} s that it had."))

@@ -16,7 +16,7 @@ from lens.errors import QueueFullError
 
 Item = TypeVar("Item")
 
-SHORTEST_WAIT_S = 1.0
+MIN_RETRY_AFTER_S = 1.0
 """Nobody is asked to come back sooner."""
 
 
@@ -30,9 +30,9 @@ class _Entry(Generic[Item]):
 class FairQueue(Generic[Item]):
     """Holds up to so many items and so many seconds of work; hands them out fairly."""
 
-    def __init__(self, max_count: int, max_seconds: float):
-        self.max_count, self.max_seconds = max_count, max_seconds
-        self._numbers = count()
+    def __init__(self, max_items: int, max_cost_s: float):
+        self.max_items, self.max_cost_s = max_items, max_cost_s
+        self._sequence_numbers = count()
         self._entries: dict[str, list[_Entry[Item]]] = {}
         """A heap for each caller, in the order of their turns."""
         self._credits: dict[str, float] = {}
@@ -41,7 +41,7 @@ class FairQueue(Generic[Item]):
         return sum(map(len, self._entries.values()))
 
     @property
-    def seconds(self) -> float:
+    def total_cost_s(self) -> float:
         """Estimated work that waits."""
         return sum(entry.cost_s for entries in self._entries.values() for entry in entries)
 
@@ -51,29 +51,29 @@ class FairQueue(Generic[Item]):
         An item that costs more than the queue may hold still finds room in an empty one.
         Raises: QueueFullError, which says when there will be room.
         """
-        waiting, seconds = len(self), self.seconds
-        if waiting >= self.max_count:
+        waiting, seconds = len(self), self.total_cost_s
+        if waiting >= self.max_items:
             message = f"{waiting} pictures wait, and no more may."
-            raise QueueFullError(message, max(SHORTEST_WAIT_S, seconds / max(waiting, 1)))
-        if waiting and seconds + cost_s > self.max_seconds:
-            message = f"{seconds:.0f} s of work wait, and no more than {self.max_seconds:.0f} s may."
-            raise QueueFullError(message, max(SHORTEST_WAIT_S, seconds + cost_s - self.max_seconds))
+            raise QueueFullError(message, max(MIN_RETRY_AFTER_S, seconds / max(waiting, 1)))
+        if waiting and seconds + cost_s > self.max_cost_s:
+            message = f"{seconds:.0f} s of work wait, and no more than {self.max_cost_s:.0f} s may."
+            raise QueueFullError(message, max(MIN_RETRY_AFTER_S, seconds + cost_s - self.max_cost_s))
         self._entries.setdefault(caller, [])
         self._credits.setdefault(caller, 0.0)
-        heapq.heappush(self._entries[caller], _Entry((-priority, next(self._numbers)), cost_s, item))
+        heapq.heappush(self._entries[caller], _Entry((-priority, next(self._sequence_numbers)), cost_s, item))
 
     def peek(self) -> Item | None:
         """Return what is next; None where nothing waits."""
         if not self._entries:
             return None
-        return self._entries[self._settled()][0].item
+        return self._entries[self._next_caller()][0].item
 
     def pop(self) -> Item:
         """Take out what is next."""
-        caller = self._settled()
+        caller = self._next_caller()
         entry = heapq.heappop(self._entries[caller])
         self._credits[caller] -= entry.cost_s
-        self._forget_idle(caller)
+        self._drop_idle(caller)
         return entry.item
 
     def remove(self, item: Item) -> bool:
@@ -84,15 +84,15 @@ class FairQueue(Generic[Item]):
                     entries[index] = entries[-1]
                     entries.pop()
                     heapq.heapify(entries)
-                    self._forget_idle(caller)
+                    self._drop_idle(caller)
                     return True
         return False
 
     def items(self) -> list[Item]:
         """Return all items, in the order in which they would go if nothing came or left."""
-        return list(self._in_turn())
+        return list(self._iterate_in_order())
 
-    def _settled(self) -> str:
+    def _next_caller(self) -> str:
         """Return the caller whose turn it is, once its credit pays for what it wants."""
         share = max(entries[0].cost_s for entries in self._entries.values())
         while True:
@@ -102,14 +102,14 @@ class FairQueue(Generic[Item]):
             self._credits[caller] += share
             self._entries[caller] = self._entries.pop(caller)  # to the end
 
-    def _forget_idle(self, caller: str) -> None:
+    def _drop_idle(self, caller: str) -> None:
         # Credit is for those who wait: an idle caller must not save it up.
         if not self._entries[caller]:
             del self._entries[caller], self._credits[caller]
 
-    def _in_turn(self) -> Iterator[Item]:
-        ahead: FairQueue[Item] = FairQueue(self.max_count, self.max_seconds)
-        ahead._entries = {caller: list(entries) for caller, entries in self._entries.items()}
-        ahead._credits = dict(self._credits)
-        while ahead._entries:
-            yield ahead.pop()
+    def _iterate_in_order(self) -> Iterator[Item]:
+        simulation: FairQueue[Item] = FairQueue(self.max_items, self.max_cost_s)
+        simulation._entries = {caller: list(entries) for caller, entries in self._entries.items()}
+        simulation._credits = dict(self._credits)
+        while simulation._entries:
+            yield simulation.pop()

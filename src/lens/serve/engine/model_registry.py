@@ -13,34 +13,34 @@ from lens.models.checkpoints.diffusers_folder import component_folder, missing_f
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.reader import read_json
 from lens.models.checkpoints.registry import known_model, resolve_model
-from lens.sampling.defaults import folder_defaults, variant_of
-from lens.serve.engine.request import LoraWanted, OfferedModel
+from lens.sampling.defaults import folder_defaults, variant_from_name
+from lens.serve.engine.request import LoraRequest, ModelInfo
 
 if TYPE_CHECKING:
     from lens.sampling.pipeline import LensPipeline
 
-SHARED = ("scheduler", "vae", "text_encoder", "tokenizer")
+SHARED_COMPONENTS = ("scheduler", "vae", "text_encoder", "tokenizer")
 
-Adapters = tuple[LoraWanted, ...]
+LoraSet = tuple[LoraRequest, ...]
 
 
-class Offer(NamedTuple):
+class ModelEntry(NamedTuple):
     """A model in its files."""
 
-    facts: OfferedModel
-    source: str
+    info: ModelInfo
+    recorded_name: str
     """What pictures say that drew them: the known name, or that under which a folder is offered."""
     folder: Path
 
 
-class TextSource(NamedTuple):
+class TextEncoderKey(NamedTuple):
     """What text features come from: models that have it in common can use each other's."""
 
     encoder: Path
     layers: tuple[int, ...]
 
 
-class Offered:
+class ModelRegistry:
     """What can be asked for, by name; hashes are computed once."""
 
     def __init__(self, models: Mapping[str, str | Path], loras: Mapping[str, str | Path] | None = None):
@@ -50,14 +50,14 @@ class Offered:
         """
         if not models:
             raise SettingError("models", dict(models), "at least one model to offer")
-        self.models = {name: _offer(name, source) for name, source in models.items()}
+        self.models = {name: _model_entry(name, source) for name, source in models.items()}
         self.loras = {name: Path(path) for name, path in (loras or {}).items()}
         self._hashes: dict[Path, str] = {}
 
     @classmethod
-    def of_names(
+    def from_names(
         cls, models: Sequence[str], loras: Mapping[str, str | Path] | None = None
-    ) -> "Offered":
+    ) -> "ModelRegistry":
         """Offer known models under their names, and folders under theirs."""
         return cls({Path(name).name if Path(name).is_dir() else name: name for name in models}, loras)
 
@@ -68,38 +68,40 @@ class Offered:
         return self._hashes[path]
 
 
-def _offer(name: str, source: str | Path) -> Offer:
+def _model_entry(name: str, source: str | Path) -> ModelEntry:
     folder = resolve_model(source)
     if missing := missing_files(folder):
         raise CheckpointError(f"{folder} lacks {', '.join(missing)}. Fetch it again, or offer another model.")
     defaults = folder_defaults(folder, str(source))
     known = known_model(source)
     stated = read_json(folder / "model_index.json").get("lens_variant")
-    variant = stated or (known.variant if known else variant_of(str(folder)))
-    facts = OfferedModel(
+    variant = stated or (known.variant if known else variant_from_name(str(folder)))
+    info = ModelInfo(
         name, defaults.num_inference_steps, defaults.guidance_scale, defaults.base_resolution, variant
     )
     is_folder = Path(source).expanduser().is_dir()
-    return Offer(facts, name if is_folder else str(source), folder)
+    return ModelEntry(info, name if is_folder else str(source), folder)
 
 
 class LoadedModel:
     """A pipeline in memory, and the adapters that its denoiser has."""
 
-    def __init__(self, offer: Offer, pipeline: "LensPipeline", loras: Mapping[str, Path]):
-        self.offer, self.pipeline = offer, pipeline
+    def __init__(self, entry: ModelEntry, pipeline: "LensPipeline", loras: Mapping[str, Path]):
+        self.entry, self.pipeline = entry, pipeline
         layers = tuple(pipeline.transformer.config.selected_layer_index)
-        self.text_source = TextSource(component_folder(offer.folder, "text_encoder").resolve(), layers)
-        self._files = loras
-        self._names: dict[str, str] = {}
+        self.text_encoder_key = TextEncoderKey(
+            component_folder(entry.folder, "text_encoder").resolve(), layers
+        )
+        self._lora_files = loras
+        self._adapter_names: dict[str, str] = {}
         """Name on the denoiser of each adapter loaded so far."""
-        self._active: Adapters = ()
+        self._active: LoraSet = ()
 
     @property
     def denoiser(self) -> Any:
         return self.pipeline.transformer
 
-    def load_adapters(self, adapters: Adapters) -> None:
+    def load_adapters(self, adapters: LoraSet) -> None:
         """Put adapters on the denoiser that are not there yet; those in use stay in use.
 
         Raises: CheckpointError for a file that is no adapter of this model; the denoiser is then as before.
@@ -107,16 +109,16 @@ class LoadedModel:
         from lens.models.checkpoints.lora import load_loras, set_lora_weights
 
         for adapter in adapters:
-            if adapter.name in self._names:
+            if adapter.name in self._adapter_names:
                 continue
-            name = f"offered_{len(self._names)}"  # operators' names may hold dots
+            name = f"offered_{len(self._adapter_names)}"  # operators' names may hold dots
             try:
-                load_loras(self.denoiser, [(self._files[adapter.name], 1.0)], [name])
-                self._names[adapter.name] = name
+                load_loras(self.denoiser, [(self._lora_files[adapter.name], 1.0)], [name])
+                self._adapter_names[adapter.name] = name
             finally:
                 set_lora_weights(self.denoiser, self._weights(self._active))
 
-    def use_adapters(self, adapters: Adapters) -> None:
+    def set_adapters(self, adapters: LoraSet) -> None:
         """Draw with exactly these adapters from now on."""
         if adapters == self._active:
             return
@@ -125,17 +127,17 @@ class LoadedModel:
         set_lora_weights(self.denoiser, self._weights(adapters))
         self._active = adapters
 
-    def _weights(self, adapters: Adapters) -> dict[str, float]:
-        return {self._names[adapter.name]: adapter.weight for adapter in adapters}
+    def _weights(self, adapters: LoraSet) -> dict[str, float]:
+        return {self._adapter_names[adapter.name]: adapter.weight for adapter in adapters}
 
 
 class LoadedModels:
     """Pipelines by name, each loaded when it is first asked for."""
 
-    def __init__(self, offered: Offered, device: str, dtype: str):
-        self.offered, self.device, self.dtype = offered, device, dtype
+    def __init__(self, registry: ModelRegistry, device: str, dtype: str):
+        self.registry, self.device, self.dtype = registry, device, dtype
         self._loaded: dict[str, LoadedModel] = {}
-        self._parts: dict[Path, Any] = {}
+        self._components: dict[Path, Any] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._loaded
@@ -146,20 +148,24 @@ class LoadedModels:
         Raises: CheckpointError or MemoryNeedError that says what to do.
         """
         if name not in self._loaded:
-            self._loaded[name] = self._load(self.offered.models[name])
+            self._loaded[name] = self._load(self.registry.models[name])
         return self._loaded[name]
 
-    def _load(self, offer: Offer) -> LoadedModel:
+    def _load(self, entry: ModelEntry) -> LoadedModel:
         import torch
 
         from lens.sampling.pipeline import LensPipeline
 
-        places = {part: component_folder(offer.folder, part).resolve() for part in SHARED}
-        ready = {part: self._parts[place] for part, place in places.items() if place in self._parts}
+        component_paths = {part: component_folder(entry.folder, part).resolve() for part in SHARED_COMPONENTS}
+        shared_components = {
+            part: self._components[place]
+            for part, place in component_paths.items()
+            if place in self._components
+        }
         pipeline = LensPipeline.from_pretrained(
-            offer.folder, torch_dtype=getattr(torch, self.dtype), **ready
+            entry.folder, torch_dtype=getattr(torch, self.dtype), **shared_components
         )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(self.device)
-        self._parts |= {place: getattr(pipeline, part) for part, place in places.items()}
-        return LoadedModel(offer, pipeline, self.offered.loras)
+        self._components |= {place: getattr(pipeline, part) for part, place in component_paths.items()}
+        return LoadedModel(entry, pipeline, self.registry.loras)

@@ -9,40 +9,42 @@ from collections.abc import Callable, Hashable
 
 from torch import Tensor
 
-Features = list[Tensor]
+PromptFeatures = list[Tensor]
 """One (T, E) a captured layer; of no text at all T is 0."""
 
 
-class TextCache:
+class PromptCache:
     """Features by (what made them, the text)."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
-        self.hits = self.misses = self.held_bytes = 0
-        self._kept: OrderedDict[tuple[Hashable, str], Features] = OrderedDict()
+        self.hits = self.misses = self.num_bytes = 0
+        self._entries: OrderedDict[tuple[Hashable, str], PromptFeatures] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, source: Hashable, text: str, encode: Callable[[str], Features]) -> Features:
+    def get_or_encode(
+        self, source: Hashable, text: str, encode: Callable[[str], PromptFeatures]
+    ) -> PromptFeatures:
         """Return the features of a text, encoded now unless they are kept from before."""
         key = (source, text)
         with self._lock:
-            if key in self._kept:
+            if key in self._entries:
                 self.hits += 1
-                self._kept.move_to_end(key)
-                return self._kept[key]
+                self._entries.move_to_end(key)
+                return self._entries[key]
             self.misses += 1
         features = encode(text)
         with self._lock:
-            self._kept[key] = features
-            self.held_bytes += _bytes_of(features)
-            while self.held_bytes > self.max_bytes and len(self._kept) > 1:
-                _, oldest = self._kept.popitem(last=False)
-                self.held_bytes -= _bytes_of(oldest)
+            self._entries[key] = features
+            self.num_bytes += _num_bytes(features)
+            while self.num_bytes > self.max_bytes and len(self._entries) > 1:
+                _, oldest = self._entries.popitem(last=False)
+                self.num_bytes -= _num_bytes(oldest)
         return features
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
 
-def _bytes_of(features: Features) -> int:
+def _num_bytes(features: PromptFeatures) -> int:
     return sum(layer.numel() * layer.element_size() for layer in features)

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from PIL import Image
 
-from lens.sampling.image_metadata import PictureSettings
+from lens.sampling.image_metadata import ImageMetadata
 
 
 @dataclass(frozen=True)
-class LoraWanted:
+class LoraRequest:
     """An adapter that the operator offers, by its name, and how strongly it is applied."""
 
     name: str
@@ -22,7 +22,7 @@ class LoraWanted:
 
 
 @dataclass(frozen=True)
-class DrawRequest:
+class GenerationRequest:
     """One picture. All is decided: nothing is left for the engine to choose."""
 
     model: str
@@ -36,7 +36,7 @@ class DrawRequest:
     guidance: float
     negative_prompt: str = ""
     solver: str = "euler"
-    loras: tuple[LoraWanted, ...] = ()
+    loras: tuple[LoraRequest, ...] = ()
     image: Path | None = None
     """Picture to start from."""
     mask: Path | None = None
@@ -53,7 +53,7 @@ class DrawRequest:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Queued:
     """In the queue."""
 
     position: int
@@ -61,12 +61,12 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class StepProgress:
     """On its way."""
 
     step: int
-    steps: int
-    seconds_left: float
+    num_steps: int
+    remaining_s: float
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Done:
+class Finished:
     """The picture, and everything that decided it."""
 
     image: Image.Image = field(repr=False)
-    settings: PictureSettings
+    metadata: ImageMetadata
 
 
 @dataclass(frozen=True)
@@ -93,23 +93,23 @@ class Failed:
     error: Exception
 
 
-Event = Waiting | Drawing | Preview | Done | Failed
+EngineEvent = Queued | StepProgress | Preview | Finished | Failed
 """What a ticket tells, in order; Done or Failed is the last."""
 
 
-class Ticket(Protocol):
+class RequestHandle(Protocol):
     """A request that an engine took on."""
 
-    request: DrawRequest
+    request: GenerationRequest
 
-    def next_event(self, timeout_s: float | None = None) -> Event:
+    def next_event(self, timeout_s: float | None = None) -> EngineEvent:
         """Return what happened next; waits for it. After the last event it is returned again.
 
         Raises: TimeoutError where nothing happened in time.
         """
         ...
 
-    def result(self, timeout_s: float | None = None) -> Done:
+    def result(self, timeout_s: float | None = None) -> Finished:
         """Wait for the picture.
 
         Raises: what stopped it; Cancelled where it was cancelled; TimeoutError.
@@ -122,12 +122,12 @@ class Ticket(Protocol):
 
 
 @dataclass(frozen=True)
-class OfferedModel:
+class ModelInfo:
     """A model that can be asked for."""
 
     name: str
-    steps: int
-    guidance: float
+    default_steps: int
+    default_guidance: float
     base_resolution: int
     """What it draws with where a request leaves it open."""
     variant: str
@@ -137,30 +137,30 @@ class OfferedModel:
 class EngineState:
     """Numbers for metrics and health."""
 
-    waiting: int
-    running: int
-    queue_seconds: float
+    num_waiting: int
+    num_running: int
+    queue_s: float
     """Estimated work that waits."""
     rejected: int
     finished: int
     failed: int
     cancelled: int
-    tokens: int
+    num_tokens: int
     """Image and text tokens times steps that were computed since the start."""
-    text_hits: int
-    text_misses: int
+    prompt_cache_hits: int
+    prompt_cache_misses: int
     stage_seconds: dict[str, float]
     """Since the start: text, denoise, decode."""
 
 
-class Drawer(Protocol):
+class EngineClient(Protocol):
     """An engine, or something that asks one elsewhere."""
 
-    def models(self) -> list[OfferedModel]: ...
+    def models(self) -> list[ModelInfo]: ...
 
     def loras(self) -> list[str]: ...
 
-    def submit(self, request: DrawRequest) -> Ticket:
+    def submit(self, request: GenerationRequest) -> RequestHandle:
         """Take a request on.
 
         Raises: SettingError for one that cannot be drawn; QueueFullError, which says when to ask again, where

@@ -9,74 +9,74 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from lens.errors import Cancelled
-from lens.serve.engine.request import Done, DrawRequest, Event, Failed, Waiting
+from lens.errors import GenerationCancelledError
+from lens.serve.engine.request import EngineEvent, Failed, Finished, GenerationRequest, Queued
 
-_numbers = count()
+_handle_numbers = count()
 
 
-class EngineTicket:
+class EngineRequestHandle:
     """What `Engine.submit` returns."""
 
-    def __init__(self, request: DrawRequest, on_cancel: Callable[["EngineTicket"], None]):
+    def __init__(self, request: GenerationRequest, on_cancel: Callable[["EngineRequestHandle"], None]):
         self.request = request
-        self.number = next(_numbers)
+        self.number = next(_handle_numbers)
         self.submitted_at = time.monotonic()
         self.is_cancelled = False
         self.position: int | None = None
         """Place in the queue that was told last."""
         self._on_cancel = on_cancel
-        self._events: deque[Event] = deque()
-        self._last: Done | Failed | None = None
+        self._events: deque[EngineEvent] = deque()
+        self._final_event: Finished | Failed | None = None
         self._changed = threading.Condition()
 
     @property
-    def is_over(self) -> bool:
-        return self._last is not None
+    def is_finished(self) -> bool:
+        return self._final_event is not None
 
     @property
-    def late_at(self) -> float:
+    def deadline(self) -> float:
         """Moment after which the picture is of no use."""
         deadline_s = self.request.deadline_s
         return float("inf") if deadline_s is None else self.submitted_at + deadline_s
 
-    def tell(self, event: Event) -> bool:
+    def publish(self, event: EngineEvent) -> bool:
         """Add what happened; nothing after the last event. Return whether it was added."""
         with self._changed:
-            if self._last is not None:
+            if self._final_event is not None:
                 return False
             # Nobody needs to know where in the queue a picture was a moment ago.
-            if isinstance(event, Waiting) and self._events and isinstance(self._events[-1], Waiting):
+            if isinstance(event, Queued) and self._events and isinstance(self._events[-1], Queued):
                 self._events.pop()
-            if isinstance(event, Done | Failed):
-                self._last = event
+            if isinstance(event, Finished | Failed):
+                self._final_event = event
             else:
                 self._events.append(event)
             self._changed.notify_all()
             return True
 
-    def next_event(self, timeout_s: float | None = None) -> Event:
+    def next_event(self, timeout_s: float | None = None) -> EngineEvent:
         """Return what happened next; waits for it. After the last event it is returned again.
 
         Raises: TimeoutError where nothing happened in time.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._events or self._last, timeout_s):
+            if not self._changed.wait_for(lambda: self._events or self._final_event, timeout_s):
                 raise TimeoutError(f"Nothing happened in {timeout_s} s.")
             if self._events:
                 return self._events.popleft()
-            assert self._last is not None
-            return self._last
+            assert self._final_event is not None
+            return self._final_event
 
-    def result(self, timeout_s: float | None = None) -> Done:
+    def result(self, timeout_s: float | None = None) -> Finished:
         """Wait for the picture.
 
         Raises: what stopped it; Cancelled where it was cancelled; TimeoutError.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._last, timeout_s):
+            if not self._changed.wait_for(lambda: self._final_event, timeout_s):
                 raise TimeoutError(f"There is no picture after {timeout_s} s.")
-            last = self._last
+            last = self._final_event
         if isinstance(last, Failed):
             raise last.error
         assert last is not None
@@ -84,10 +84,10 @@ class EngineTicket:
 
     def cancel(self) -> None:
         """Stop at the next step, or before the first. Does nothing to what is over."""
-        if not self.is_over:
+        if not self.is_finished:
             self.is_cancelled = True
             self._on_cancel(self)
 
-    def cancelled(self) -> Failed:
+    def cancellation_event(self) -> Failed:
         """Return the last event of a picture that nobody wants any more."""
-        return Failed(Cancelled("The picture was cancelled."))
+        return Failed(GenerationCancelledError("The picture was cancelled."))

@@ -8,16 +8,16 @@ from collections.abc import Container
 
 from lens.core.resolution import MAX_RATIO, resolve_resolution
 from lens.errors import SettingError
-from lens.sampling.image_processor import load_pictures
-from lens.sampling.solvers import solver_named
-from lens.serve.engine.request import DrawRequest
+from lens.sampling.image_processor import load_images
+from lens.sampling.solvers import get_solver
+from lens.serve.engine.request import GenerationRequest
 
 MAX_PREVIEWS = 3
-MAX_SEED = 2**63
+SEED_LIMIT = 2**63
 
 
-def check(
-    request: DrawRequest, models: Container[str], loras: Container[str], max_steps: int
+def validate_request(
+    request: GenerationRequest, models: Container[str], loras: Container[str], max_steps: int
 ) -> None:
     """Raise SettingError, with the name of the parameter, for a request that cannot be drawn."""
     if request.model not in models:
@@ -26,7 +26,7 @@ def check(
         raise SettingError("prompt", request.prompt, "some words", "Say what the picture shows.")
     _check_numbers(request, max_steps)
     _check_size(request.height, request.width)
-    solver_named(request.solver)
+    get_solver(request.solver)
     names = [lora.name for lora in request.loras]
     for lora in request.loras:
         if lora.name not in loras:
@@ -35,7 +35,7 @@ def check(
             raise SettingError("loras", f"{lora.name}:{lora.weight}", "a weight that is a number")
         if names.count(lora.name) > 1:
             raise SettingError("loras", lora.name, "to be named once", "Add the two weights.")
-    _check_pictures(request)
+    _check_images(request)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -49,22 +49,22 @@ def _check_size(height: int, width: int) -> None:
         raise SettingError("size", f"{width}x{height}", needs) from None
 
 
-def _check_numbers(request: DrawRequest, max_steps: int) -> None:
-    _check_whole("steps", request.steps, 1, max_steps)
-    _check_whole("seed", request.seed, 0, MAX_SEED - 1)
-    _check_whole("previews", request.previews, 0, MAX_PREVIEWS)
+def _check_numbers(request: GenerationRequest, max_steps: int) -> None:
+    _check_integer("steps", request.steps, 1, max_steps)
+    _check_integer("seed", request.seed, 0, SEED_LIMIT - 1)
+    _check_integer("previews", request.previews, 0, MAX_PREVIEWS)
     if not math.isfinite(request.guidance) or request.guidance < 0:
         raise SettingError("guidance", request.guidance, "a number of 0 or more", "1 turns guidance off.")
     if request.deadline_s is not None and not request.deadline_s > 0:
         raise SettingError("deadline_s", request.deadline_s, "seconds from now, more than 0")
 
 
-def _check_whole(name: str, value: int, low: int, high: int) -> None:
+def _check_integer(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise SettingError(name, value, f"a whole number from {low} to {high}")
 
 
-def _check_pictures(request: DrawRequest) -> None:
+def _check_images(request: GenerationRequest) -> None:
     if request.image is None:
         if request.mask is not None:
             raise SettingError("mask", str(request.mask), "an image that it is a mask of", "Give image too.")
@@ -75,4 +75,4 @@ def _check_pictures(request: DrawRequest) -> None:
         raise SettingError("strength", request.strength, needs, "1 redraws everything.")
     for name, path in (("image", request.image), ("mask", request.mask)):
         if path is not None:
-            load_pictures(path, name)
+            load_images(path, name)

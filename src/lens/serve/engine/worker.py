@@ -15,38 +15,38 @@ from torch import Tensor
 from lens.core.resolution import SIDE_STEP_PX
 from lens.errors import NonFiniteError
 from lens.models.checkpoints.hashing import file_hash
-from lens.models.prompt_template import PromptReader
-from lens.models.vae import pixels_per_cell
+from lens.models.prompt_template import PromptEncoder
+from lens.models.vae import spatial_compression_ratio
 from lens.sampling import inputs as sampling
-from lens.sampling.guided_denoiser import runs_on
-from lens.sampling.image_metadata import FileUsed, LoraUsed, PictureSettings, versions_here
-from lens.sampling.solvers import STEPS
-from lens.serve.engine.batching import Packer, Pass, Slot, preview_steps
-from lens.serve.engine.cost_model import CostModel, strength_of
-from lens.serve.engine.model_registry import Adapters, LoadedModel, LoadedModels, Offered, TextSource
-from lens.serve.engine.prompt_cache import Features, TextCache
-from lens.serve.engine.request import DrawRequest
+from lens.sampling.guided_denoiser import execution_device
+from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions
+from lens.sampling.solvers import SOLVER_STEPS
+from lens.serve.engine.batching import BatchExecutor, DenoisingState, ForwardInput, preview_schedule
+from lens.serve.engine.cost_model import CostModel, effective_strength
+from lens.serve.engine.model_registry import LoadedModel, LoadedModels, LoraSet, ModelRegistry, TextEncoderKey
+from lens.serve.engine.prompt_cache import PromptCache, PromptFeatures
+from lens.serve.engine.request import GenerationRequest
 from lens.serve.settings.engine import EngineSettings
 
-Outcome = Tensor | Exception | None
+StepResult = Tensor | Exception | None
 """Of a step: the estimate of the picture's end if a preview of it is due, its error if it has one."""
 
-CALIBRATION_PICTURES = 2
+CALIBRATION_BATCH_SIZE = 2
 CALIBRATION_PROMPT = "a measure of time"
 
 
-class Stages:
+class ModelWorker:
     """Models in memory, and the work that is done with them."""
 
-    def __init__(self, offered: Offered, settings: EngineSettings, costs: CostModel):
-        self.offered, self.settings, self.costs = offered, settings, costs
-        self.texts = TextCache(settings.text_cache_bytes)
-        self.seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
-        self.tokens = 0
-        self._models = LoadedModels(offered, settings.device, settings.dtype)
-        self._readers: dict[TextSource, PromptReader] = {}
-        self._packer = Packer(settings.pack_tokens)
-        self._versions = versions_here()
+    def __init__(self, registry: ModelRegistry, settings: EngineSettings, cost_model: CostModel):
+        self.registry, self.settings, self.cost_model = registry, settings, cost_model
+        self.prompt_cache = PromptCache(settings.text_cache_bytes)
+        self.stage_seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
+        self.num_tokens = 0
+        self._models = LoadedModels(registry, settings.device, settings.dtype)
+        self._encoders: dict[TextEncoderKey, PromptEncoder] = {}
+        self._executor = BatchExecutor(settings.pack_tokens)
+        self._versions = library_versions()
 
     @torch.no_grad()
     def load(self, name: str) -> LoadedModel:
@@ -57,70 +57,72 @@ class Stages:
         is_new = name not in self._models
         model = self._models[name]
         if is_new:
-            self.offered.hash_of(model.offer.folder)  # of large weights it takes long: not while others wait
-            self._measure(name, model)
+            self.registry.hash_of(model.entry.folder)  # of large weights it takes long: not while others wait
+            self._calibrate(name, model)
         return model
 
     @torch.no_grad()
-    def start(self, request: DrawRequest) -> Slot:
+    def start(self, request: GenerationRequest) -> DenoisingState:
         """Return the picture before its first step: what is read is read, the noise is drawn.
 
         Raises: LensError for files that cannot be used.
         """
         model = self.load(request.model)
-        with self._timed("text"):
+        with self._time_stage("text"):
             model.load_adapters(request.loras)
-            towards = self._text(model, request.prompt)
-            away = self._away(model, request, towards)
+            cond = self._encode_text(model, request.prompt)
+            uncond = self._encode_negative(model, request, cond)
             size = (request.height, request.width, None, None)
-            base = model.offer.facts.base_resolution
-            source = sampling.source_of(request.image, request.mask, size, base)
-            cell_px = pixels_per_cell(model.pipeline.vae)
-            cells = source.height // cell_px, source.width // cell_px
+            base = model.entry.info.base_resolution
+            source = sampling.prepare_source(request.image, request.mask, size, base)
+            cell_px = spatial_compression_ratio(model.pipeline.vae)
+            latent_size = source.height // cell_px, source.width // cell_px
             generator = torch.Generator("cpu").manual_seed(request.seed)
-            begin = model.pipeline.starting_point(
-                source, cells, 1, request.steps, request.strength, generator, None
+            initial = model.pipeline.prepare_latents(
+                source, latent_size, 1, request.steps, request.strength, generator, None
             )
-        levels = begin.sigmas.tolist()
-        return Slot(
-            begin.x, levels, begin.known, source, cells, request.guidance, towards, away,
-            STEPS[request.solver](), preview_steps(len(levels) - 1, request.previews),
+        sigmas = initial.sigmas.tolist()
+        return DenoisingState(
+            initial.x, sigmas, initial.inpaint, source, latent_size, request.guidance, cond, uncond,
+            SOLVER_STEPS[request.solver](), preview_schedule(len(sigmas) - 1, request.previews),
         )  # fmt: skip
 
     @torch.no_grad()
-    def step(self, model_name: str, loras: Adapters, slots: Sequence[Slot]) -> list[Outcome]:
+    def step(self, model_name: str, loras: LoraSet, states: Sequence[DenoisingState]) -> list[StepResult]:
         """Take pictures of one model and its adapters a step on."""
         model = self._models[model_name]
-        passes = [slot.passes() for slot in slots]
-        num_tokens = sum(one.num_tokens for several in passes for one in several)
-        with self._timed("denoise") as timer:
-            model.use_adapters(loras)
-            answers = iter(self._packer.velocities(model.denoiser, [one for each in passes for one in each]))
-            own = [[next(answers) for _ in several] for several in passes]
-            results = [_advanced(slot, each) for slot, each in zip(slots, own, strict=True)]
+        inputs = [state.forward_inputs() for state in states]
+        num_tokens = sum(one.num_tokens for several in inputs for one in several)
+        with self._time_stage("denoise") as timer:
+            model.set_adapters(loras)
+            outputs = iter(
+                self._executor.predict_velocities(model.denoiser, [one for each in inputs for one in each])
+            )
+            outputs_per_request = [[next(outputs) for _ in several] for several in inputs]
+            results = [_advance(slot, each) for slot, each in zip(states, outputs_per_request, strict=True)]
             self._wait_for_device()
-        self.tokens += num_tokens
-        self.costs.measured(model_name, "denoise", num_tokens, timer())
+        self.num_tokens += num_tokens
+        self.cost_model.record(model_name, "denoise", num_tokens, timer())
         return results
 
     @torch.no_grad()
-    def picture(self, model_name: str, slot: Slot, x: Tensor) -> Image.Image:
+    def decode(self, model_name: str, state: DenoisingState, x: Tensor) -> Image.Image:
         """Return latents of a slot as a picture.
 
         Raises: NonFiniteError for latents that are no numbers.
         """
         if not bool(torch.isfinite(x).all()):
             raise NonFiniteError("The denoiser's numbers overflowed; a LoRA or its weight may be the reason.")
-        with self._timed("decode") as timer:
-            image = self._models[model_name].pipeline.finished(x, slot.source, "pil")[0]
-        self.costs.measured(model_name, "decode", slot.cells[0] * slot.cells[1], timer())
+        with self._time_stage("decode") as timer:
+            image = self._models[model_name].pipeline.postprocess(x, state.source, "pil")[0]
+        self.cost_model.record(model_name, "decode", state.latent_size[0] * state.latent_size[1], timer())
         return image
 
-    def settings_of(self, request: DrawRequest) -> PictureSettings:
+    def image_metadata(self, request: GenerationRequest) -> ImageMetadata:
         """Return everything that decided a picture."""
-        offer = self.offered.models[request.model]
+        entry = self.registry.models[request.model]
         device = str(self._models[request.model].pipeline._execution_device)
-        return PictureSettings(
+        return ImageMetadata(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
             seed=request.seed,
@@ -129,12 +131,12 @@ class Stages:
             steps=request.steps,
             guidance=request.guidance,
             solver=request.solver,
-            model=offer.source,
-            model_hash=self.offered.hash_of(offer.folder),
-            loras=tuple(self._lora_used(lora.name, lora.weight) for lora in request.loras),
-            init_image=self._file_used(request.image),
-            mask=self._file_used(request.mask),
-            strength=None if request.image is None else strength_of(request),
+            model=entry.recorded_name,
+            model_hash=self.registry.hash_of(entry.folder),
+            loras=tuple(self._lora_record(lora.name, lora.weight) for lora in request.loras),
+            init_image=self._file_record(request.image),
+            mask=self._file_record(request.mask),
+            strength=None if request.image is None else effective_strength(request),
             dtype=self.settings.dtype,
             device=device,
             threads=torch.get_num_threads() if device == "cpu" else None,
@@ -142,67 +144,69 @@ class Stages:
         )
 
     # Pictures go out to callers: files by their names and hashes alone, folders are the operator's affair.
-    def _file_used(self, path: Path | None) -> FileUsed | None:
-        return None if path is None else FileUsed(path=path.name, sha256=file_hash(path))
+    def _file_record(self, path: Path | None) -> FileRecord | None:
+        return None if path is None else FileRecord(path=path.name, sha256=file_hash(path))
 
-    def _lora_used(self, name: str, weight: float) -> LoraUsed:
-        path = self.offered.loras[name]
-        return LoraUsed(path=name, sha256=self.offered.hash_of(path), weight=weight)
+    def _lora_record(self, name: str, weight: float) -> LoraRecord:
+        path = self.registry.loras[name]
+        return LoraRecord(path=name, sha256=self.registry.hash_of(path), weight=weight)
 
-    def _text(self, model: LoadedModel, text: str) -> Features:
-        def encode(text: str) -> Features:
-            if model.text_source not in self._readers:
-                pipeline, layers = model.pipeline, model.text_source.layers
-                reader = PromptReader(pipeline.text_encoder, pipeline.tokenizer, layers)
-                self._readers[model.text_source] = reader
-            device = runs_on(model.denoiser)
-            return [layer.to(device) for layer in self._readers[model.text_source].features(text)]
+    def _encode_text(self, model: LoadedModel, text: str) -> PromptFeatures:
+        def encode(text: str) -> PromptFeatures:
+            if model.text_encoder_key not in self._encoders:
+                pipeline, layers = model.pipeline, model.text_encoder_key.layers
+                encoder = PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, layers)
+                self._encoders[model.text_encoder_key] = encoder
+            device = execution_device(model.denoiser)
+            return [layer.to(device) for layer in self._encoders[model.text_encoder_key].encode(text)]
 
-        return self.texts.of(model.text_source, text, encode)
+        return self.prompt_cache.get_or_encode(model.text_encoder_key, text, encode)
 
-    def _away(self, model: LoadedModel, request: DrawRequest, towards: Features) -> Features:
+    def _encode_negative(
+        self, model: LoadedModel, request: GenerationRequest, cond: PromptFeatures
+    ) -> PromptFeatures:
         if request.guidance != 1 and request.negative_prompt.strip():
-            return self._text(model, request.negative_prompt)
-        return [layer[:0] for layer in towards]  # (0, E) each: no text at all
+            return self._encode_text(model, request.negative_prompt)
+        return [layer[:0] for layer in cond]  # (0, E) each: no text at all
 
-    def _measure(self, name: str, model: LoadedModel) -> None:
+    def _calibrate(self, name: str, model: LoadedModel) -> None:
         """Measure a step of a pack and a decoded picture at the model's own size, the second of two times."""
-        facts = model.offer.facts
-        cells = facts.base_resolution // SIDE_STEP_PX, facts.base_resolution // SIDE_STEP_PX
-        num_cells, device = cells[0] * cells[1], runs_on(model.denoiser)
+        info = model.entry.info
+        latent_size = info.base_resolution // SIDE_STEP_PX, info.base_resolution // SIDE_STEP_PX
+        num_cells, device = latent_size[0] * latent_size[1], execution_device(model.denoiser)
         x = torch.zeros(num_cells, model.denoiser.config.in_channels, device=device)  # (I, C)
-        text = self._text(model, CALIBRATION_PROMPT)
-        pack = [Pass(x, 0.5, text, cells)] * CALIBRATION_PICTURES
+        text = self._encode_text(model, CALIBRATION_PROMPT)
+        batch = [ForwardInput(x, 0.5, text, latent_size)] * CALIBRATION_BATCH_SIZE
         for _ in range(2):
-            begun_at = time.perf_counter()
-            _ = self._packer.velocities(model.denoiser, pack)
+            started_at = time.perf_counter()
+            _ = self._executor.predict_velocities(model.denoiser, batch)
             self._wait_for_device()
-            step_s, begun_at = time.perf_counter() - begun_at, time.perf_counter()
-            model.pipeline.decode(x[None], facts.base_resolution, facts.base_resolution)
+            step_s, started_at = time.perf_counter() - started_at, time.perf_counter()
+            model.pipeline.decode(x[None], info.base_resolution, info.base_resolution)
             self._wait_for_device()
-            decode_s = time.perf_counter() - begun_at
-        self.costs.measured(name, "denoise", sum(one.num_tokens for one in pack), step_s)
-        self.costs.measured(name, "decode", num_cells, decode_s)
+            decode_s = time.perf_counter() - started_at
+        self.cost_model.record(name, "denoise", sum(one.num_tokens for one in batch), step_s)
+        self.cost_model.record(name, "decode", num_cells, decode_s)
 
     def _wait_for_device(self) -> None:
         if self.settings.device.startswith("cuda"):
             torch.cuda.synchronize(self.settings.device)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[Callable[[], float]]:
+    def _time_stage(self, stage: str) -> Iterator[Callable[[], float]]:
         """Add what the block takes to the stage's seconds; call what is yielded for how long it took."""
-        begun_at, took_s = time.perf_counter(), [0.0]
+        started_at, elapsed_s = time.perf_counter(), [0.0]
         try:
-            yield lambda: took_s[0]
+            yield lambda: elapsed_s[0]
         finally:
-            took_s[0] = time.perf_counter() - begun_at
-            self.seconds[stage] += took_s[0]
+            elapsed_s[0] = time.perf_counter() - started_at
+            self.stage_seconds[stage] += elapsed_s[0]
 
 
-def _advanced(slot: Slot, answers: Sequence[Tensor | Exception]) -> Outcome:
+def _advance(state: DenoisingState, outputs: Sequence[Tensor | Exception]) -> StepResult:
     velocities = []
-    for answer in answers:
+    for answer in outputs:
         if isinstance(answer, Exception):
             return answer
         velocities.append(answer)
-    return slot.advance(velocities)
+    return state.advance(velocities)

@@ -15,25 +15,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lens.serve.engine.request import Done, DrawRequest, EngineState, Event, Failed
-from lens.serve.settings.ray import wanted_replicas
+from lens.serve.engine.request import EngineEvent, EngineState, Failed, Finished, GenerationRequest
+from lens.serve.settings.ray import num_replicas_for_load
 from lens.serve.settings.server import ServerSettings
 
-NAME = "lens"
+APPLICATION_NAME = "lens"
 """Of the application in Ray Serve, and of its one deployment."""
-MAX_STARTS = 3
+MAX_START_ATTEMPTS = 3
 """How often a replica may fail to start before the deployment does."""
-LOOK_EVERY_S = 0.5
+READER_CHECK_INTERVAL_S = 0.5
 """How often a thread that waits for an event looks whether its reader went away."""
 
 
 @dataclass(frozen=True)
-class Told:
+class ReplicaEvent:
     """What happened to a picture, where, and how its engine is."""
 
     replica: str
     """host/process id"""
-    event: Event
+    event: EngineEvent
     state: EngineState
 
 
@@ -42,43 +42,47 @@ class EngineReplica:
 
     def __init__(self, settings: ServerSettings):
         from lens.serve.engine.engine import Engine
-        from lens.serve.engine.model_registry import Offered
+        from lens.serve.engine.model_registry import ModelRegistry
 
         self.name = f"{socket.gethostname()}/{os.getpid()}"
-        self._threads = ThreadPoolExecutor(at_once(settings), "lens-replica")
-        self.engine = Engine(Offered.of_names(settings.models, settings.loras), settings.engine)
+        self._threads = ThreadPoolExecutor(max_ongoing_requests(settings), "lens-replica")
+        self.engine = Engine(ModelRegistry.from_names(settings.models, settings.loras), settings.engine)
         self.engine.wait_until_ready()
 
-    async def draw(self, request: DrawRequest, files: Mapping[str, bytes]) -> AsyncIterator[Told]:
+    async def generate(
+        self, request: GenerationRequest, files: Mapping[str, bytes]
+    ) -> AsyncIterator[ReplicaEvent]:
         """Draw one picture and tell how it goes; whoever stops reading cancels it."""
         with TemporaryDirectory(prefix="lens-") as folder:
             try:
                 if request.loras:
-                    await self.with_adapters(adapters_key(request))
-                ticket = await self._in_thread(self.engine.submit, _with_files(request, files, Path(folder)))
+                    await self.load_adapters(lora_set_key(request))
+                handle = await self._in_thread(
+                    self.engine.submit, _write_input_files(request, files, Path(folder))
+                )
             except Exception as error:
-                yield self._told(Failed(error))
+                yield self._replica_event(Failed(error))
                 return
             try:
                 while True:
                     try:
-                        event = await self._in_thread(ticket.next_event, LOOK_EVERY_S)
+                        event = await self._in_thread(handle.next_event, READER_CHECK_INTERVAL_S)
                     except TimeoutError:
                         continue
-                    yield self._told(event)
-                    if isinstance(event, Done | Failed):
+                    yield self._replica_event(event)
+                    if isinstance(event, Finished | Failed):
                         return
             finally:
-                ticket.cancel()
+                handle.cancel()
 
-    async def with_adapters(self, key: str) -> str:
+    async def load_adapters(self, key: str) -> str:
         """Have these adapters from now on: the engine loads them with the first request that names them."""
         return key
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Ray Serve what decides how many replicas there are."""
         state = self.engine.state()
-        return {"queue_seconds": state.queue_seconds, "busy": float(state.running > 0)}
+        return {"queue_seconds": state.queue_s, "busy": float(state.num_running > 0)}
 
     async def check_health(self) -> None:
         """Raise where the engine cannot draw any more; Ray Serve then starts another replica."""
@@ -93,41 +97,41 @@ class EngineReplica:
     async def _in_thread(self, call: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *values)
 
-    def _told(self, event: Event) -> Told:
-        return Told(self.name, event, self.engine.state())
+    def _replica_event(self, event: EngineEvent) -> ReplicaEvent:
+        return ReplicaEvent(self.name, event, self.engine.state())
 
 
-def adapters_key(request: DrawRequest) -> str:
+def lora_set_key(request: GenerationRequest) -> str:
     """Return a name of the adapters that a request needs loaded, whatever their weights."""
     return "+".join([request.model, *sorted(lora.name for lora in request.loras)])
 
 
-def gpus_of(settings: ServerSettings) -> float:
+def gpus_per_replica(settings: ServerSettings) -> float:
     """Return the GPUs that Ray sets aside for a replica; it hides all others from it."""
     given = settings.ray.gpus if settings.ray is not None else None
     return float(settings.engine.device.startswith("cuda")) if given is None else given
 
 
-def at_once(settings: ServerSettings) -> int:
+def max_ongoing_requests(settings: ServerSettings) -> int:
     """Return how many pictures one replica takes on; past its engine's own bounds, which say 429."""
     return settings.engine.max_running + settings.engine.max_waiting + 16
 
 
-class QueueCost:
+class QueueScalingPolicy:
     """The policy by which Ray Serve starts and ends replicas."""
 
     def __init__(self, queue_s: float):
         self._queue_s = queue_s
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        told = context.aggregated_metrics or {}
-        if not told.get("busy"):
+        metrics = context.aggregated_metrics or {}
+        if not metrics.get("busy"):
             return context.target_num_replicas, {}  # nobody has told anything yet
-        seconds, busy = told.get("queue_seconds", {}).values(), told["busy"].values()
-        return wanted_replicas(seconds, busy, self._queue_s), {}
+        seconds, busy = metrics.get("queue_seconds", {}).values(), metrics["busy"].values()
+        return num_replicas_for_load(seconds, busy, self._queue_s), {}
 
 
-def application(settings: ServerSettings) -> Any:
+def build_application(settings: ServerSettings) -> Any:
     """Return what Ray Serve runs."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -137,23 +141,28 @@ def application(settings: ServerSettings) -> Any:
 
     class LensEngine(EngineReplica):
         @serve.multiplexed(max_num_models_per_replica=ray.loras_a_replica)
-        async def with_adapters(self, key: str) -> str:
+        async def load_adapters(self, key: str) -> str:
             return key
 
     number: dict[str, Any] = {"num_replicas": ray.replicas}
-    if ray.most > ray.replicas:
-        policy = AutoscalingPolicy(policy_function=QueueCost, policy_kwargs={"queue_s": ray.queue_s})
+    if ray.replica_limit > ray.replicas:
+        policy = AutoscalingPolicy(policy_function=QueueScalingPolicy, policy_kwargs={"queue_s": ray.queue_s})
         scaling = AutoscalingConfig(
-            min_replicas=ray.replicas, max_replicas=ray.most, metrics_interval_s=2, look_back_period_s=10,
-            upscale_delay_s=5, downscale_delay_s=120, policy=policy,
-        )  # fmt: skip
+            min_replicas=ray.replicas,
+            max_replicas=ray.replica_limit,
+            metrics_interval_s=2,
+            look_back_period_s=10,
+            upscale_delay_s=5,
+            downscale_delay_s=120,
+            policy=policy,
+        )
         number = {"autoscaling_config": scaling}
     deployed = serve.deployment(
         LensEngine,
-        name=NAME,
-        max_ongoing_requests=at_once(settings),
-        ray_actor_options={"num_cpus": ray.cpus, "num_gpus": gpus_of(settings)},
-        max_constructor_retry_count=MAX_STARTS,
+        name=APPLICATION_NAME,
+        max_ongoing_requests=max_ongoing_requests(settings),
+        ray_actor_options={"num_cpus": ray.cpus, "num_gpus": gpus_per_replica(settings)},
+        max_constructor_retry_count=MAX_START_ATTEMPTS,
         health_check_period_s=ray.health_s,
         graceful_shutdown_timeout_s=settings.drain_s,
         **number,
@@ -161,13 +170,15 @@ def application(settings: ServerSettings) -> Any:
     return deployed.bind(settings)
 
 
-def files_of(request: DrawRequest) -> dict[str, bytes]:
+def read_input_files(request: GenerationRequest) -> dict[str, bytes]:
     """Return the pictures that a request starts from, for a machine that does not have them."""
     paths = {"image": request.image, "mask": request.mask}
     return {name: path.read_bytes() for name, path in paths.items() if path is not None}
 
 
-def _with_files(request: DrawRequest, files: Mapping[str, bytes], folder: Path) -> DrawRequest:
+def _write_input_files(
+    request: GenerationRequest, files: Mapping[str, bytes], folder: Path
+) -> GenerationRequest:
     paths = {}
     for name, content in files.items():
         paths[name] = folder / f"{name}{getattr(request, name).suffix}"

@@ -16,80 +16,96 @@ from dataclasses import replace
 from typing import Any
 
 from lens.errors import DrainingError, LensError, QueueFullError, SettingError
-from lens.sampling.image_metadata import PictureSettings
-from lens.serve.engine.model_registry import Offered
-from lens.serve.engine.request import Done, Drawing, DrawRequest, EngineState, Failed, OfferedModel, Preview
-from lens.serve.engine.request_handle import EngineTicket
-from lens.serve.engine.validation import check
-from lens.serve.ray.replica import NAME, Told, adapters_key, application, at_once, files_of, gpus_of
+from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.engine.model_registry import ModelRegistry
+from lens.serve.engine.request import (
+    EngineState,
+    Failed,
+    Finished,
+    GenerationRequest,
+    ModelInfo,
+    Preview,
+    StepProgress,
+)
+from lens.serve.engine.request_handle import EngineRequestHandle
+from lens.serve.engine.validation import validate_request
+from lens.serve.ray.replica import (
+    APPLICATION_NAME,
+    ReplicaEvent,
+    build_application,
+    gpus_per_replica,
+    lora_set_key,
+    max_ongoing_requests,
+    read_input_files,
+)
 from lens.serve.settings.ray import RaySettings
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import MissingExtraError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 8
+MAX_REPLICA_DEATHS = 8
 """Replicas that may die under one picture; then the picture may be what kills them."""
-REST_S = 0.2
+RETRY_PAUSE_S = 0.2
 """Before a picture is asked for again; doubled each time."""
-CONNECT_S = 5.0
-ANSWER_S = 2.0
+CONNECT_TIMEOUT_S = 5.0
+ADMISSION_TIMEOUT_S = 2.0
 """How long a caller waits to hear that the queue of a replica is full; later it is asked again instead."""
 
 
-class Following:
+class InFlightRequest:
     """A picture on its way: how often a replica died under it, and who still waits for a first answer."""
 
-    def __init__(self, ticket: EngineTicket):
-        self.ticket = ticket
+    def __init__(self, handle: EngineRequestHandle):
+        self.handle = handle
         self.response: Any = None
-        self.is_drawing = False
+        self.is_running = False
         self.replica = ""
         """Who told of it last."""
-        self.num_shown = self.num_deaths = 0
-        self.refusal: QueueFullError | None = None
-        self._answered = threading.Event()
+        self.num_previews = self.num_deaths = 0
+        self.rejection: QueueFullError | None = None
+        self._admission = threading.Event()
         self._lock = threading.Lock()
 
-    def answer(self, refusal: QueueFullError | None = None) -> bool:
+    def settle_admission(self, rejection: QueueFullError | None = None) -> bool:
         """Tell the caller whether it is taken on; return whether it was still waiting to hear."""
         with self._lock:
-            if self._answered.is_set():
+            if self._admission.is_set():
                 return False
-            self.refusal = refusal
-            self._answered.set()
+            self.rejection = rejection
+            self._admission.set()
             return True
 
-    def wait_for_answer(self, timeout_s: float) -> None:
+    def wait_for_admission(self, timeout_s: float) -> None:
         """Wait to hear that it is taken on. Raises: QueueFullError where it is not."""
-        self._answered.wait(timeout_s)
-        self.answer()
-        if self.refusal is not None:
-            raise self.refusal
+        self._admission.wait(timeout_s)
+        self.settle_admission()
+        if self.rejection is not None:
+            raise self.rejection
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Stop reading, and with it the drawing."""
         if self.response is not None:
             with suppress(Exception):  # a replica that is gone draws no more either
                 self.response.cancel()
 
 
-class RayDrawer:
+class RayEngineClient:
     """Draws by the replicas of a deployment, which it starts and ends."""
 
     def __init__(self, settings: ServerSettings):
-        self.settings, self.ray = settings, settings.ray or RaySettings.of({})
-        self.offered = Offered.of_names(settings.models, settings.loras)
-        self._is_ours = connect(self.ray, gpus_of(settings))
+        self.settings, self.ray_settings = settings, settings.ray or RaySettings.of({})
+        self.registry = ModelRegistry.from_names(settings.models, settings.loras)
+        self._owns_ray = connect_ray(self.ray_settings, gpus_per_replica(settings))
         self._changed = threading.Condition()
-        self._open: dict[EngineTicket, Following] = {}
-        self._ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
+        self._in_flight: dict[EngineRequestHandle, InFlightRequest] = {}
+        self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._states: dict[str, EngineState] = {}
         """What each replica told last, those that are gone among them."""
-        self.num_moved = 0
+        self.num_retries = 0
         """How often a picture was asked of another replica."""
-        self._is_draining = self._has_left = False
-        self._handle: Any = None
+        self._is_draining = self._is_disconnected = False
+        self._deployment: Any = None
         self._start_error: Exception | None = None
         self._started = threading.Event()
         threading.Thread(target=self._deploy, name="lens-deploy", daemon=True).start()
@@ -97,7 +113,7 @@ class RayDrawer:
     @property
     def is_ready(self) -> bool:
         """Whether replicas were there once, and nothing ends."""
-        return self._handle is not None and not self._is_draining
+        return self._deployment is not None and not self._is_draining
 
     def wait_until_ready(self, timeout_s: float | None = None) -> None:
         """Wait for all replicas of the start. Raises: what kept them from it; TimeoutError."""
@@ -106,95 +122,97 @@ class RayDrawer:
         if self._start_error is not None:
             raise self._start_error
 
-    def models(self) -> list[OfferedModel]:
-        return [offer.facts for offer in self.offered.models.values()]
+    def models(self) -> list[ModelInfo]:
+        return [offer.info for offer in self.registry.models.values()]
 
     def loras(self) -> list[str]:
-        return list(self.offered.loras)
+        return list(self.registry.loras)
 
-    def submit(self, request: DrawRequest) -> EngineTicket:
+    def submit(self, request: GenerationRequest) -> EngineRequestHandle:
         """Take a request on. Raises: as `Drawer.submit` says."""
-        check(request, self.offered.models, self.offered.loras, self.settings.engine.max_steps)
-        ticket = EngineTicket(request, self._on_cancel)
-        following = Following(ticket)
+        validate_request(request, self.registry.models, self.registry.loras, self.settings.engine.max_steps)
+        handle = EngineRequestHandle(request, self._on_cancel)
+        in_flight = InFlightRequest(handle)
         with self._changed:
             if self._is_draining:
-                raise _draining()
-            if len(self._open) >= at_once(self.settings) * self.ray.most:
-                self._ended["rejected"] += 1
+                raise _draining_error()
+            if len(self._in_flight) >= max_ongoing_requests(self.settings) * self.ray_settings.replica_limit:
+                self._num_ended["rejected"] += 1
                 raise QueueFullError("The queue is full. Ask again later.", retry_after_s=5.0)
-            self._open[ticket] = following
-        threading.Thread(target=self._follow, args=(following,), name="lens-follow", daemon=True).start()
-        following.wait_for_answer(ANSWER_S if self.is_ready else 0.0)
-        return ticket
+            self._in_flight[handle] = in_flight
+        threading.Thread(target=self._run_request, args=(in_flight,), name="lens-follow", daemon=True).start()
+        in_flight.wait_for_admission(ADMISSION_TIMEOUT_S if self.is_ready else 0.0)
+        return handle
 
     def state(self) -> EngineState:
         with self._changed:
-            running = sum(following.is_drawing for following in self._open.values())
-            waiting = len(self._open) - running
-            told = list(self._states.values())
+            running = sum(following.is_running for following in self._in_flight.values())
+            waiting = len(self._in_flight) - running
+            states = list(self._states.values())
             stages: dict[str, float] = {}
-            for state in told:
+            for state in states:
                 for name, seconds in state.stage_seconds.items():
                     stages[name] = stages.get(name, 0.0) + seconds
             return EngineState(
-                waiting=waiting,
-                running=running,
-                queue_seconds=sum(state.queue_seconds for state in told) if waiting else 0.0,
-                tokens=sum(state.tokens for state in told),
-                text_hits=sum(state.text_hits for state in told),
-                text_misses=sum(state.text_misses for state in told),
+                num_waiting=waiting,
+                num_running=running,
+                queue_s=sum(state.queue_s for state in states) if waiting else 0.0,
+                num_tokens=sum(state.num_tokens for state in states),
+                prompt_cache_hits=sum(state.prompt_cache_hits for state in states),
+                prompt_cache_misses=sum(state.prompt_cache_misses for state in states),
                 stage_seconds=stages,
-                **self._ended,
+                **self._num_ended,
             )
 
     def drain(self, timeout_s: float | None = None) -> None:
         """Take nothing more on, finish what was taken on, end the replicas; and Ray, where it was ours."""
         with self._changed:
             self._is_draining = True
-            self._changed.wait_for(lambda: not self._open, timeout_s)
-            left = list(self._open.values())
-            is_last, self._has_left = not self._has_left, True
+            self._changed.wait_for(lambda: not self._in_flight, timeout_s)
+            left = list(self._in_flight.values())
+            is_last, self._is_disconnected = not self._is_disconnected, True
         for following in left:
-            self._end(following, Failed(_draining()), "failed")
-            following.stop()
+            self._finish(following, Failed(_draining_error()), "failed")
+            following.cancel()
         if is_last:
-            disconnect(self._is_ours)
+            disconnect_ray(self._owns_ray)
 
     def _deploy(self) -> None:
         from ray import serve
 
         try:
             serve.start(proxy_location="Disabled")  # requests come in through our own app
-            handle = serve.run(application(self.settings), name=NAME, route_prefix=None)
-            self._handle = handle.options(method_name="draw", stream=True)
+            deployment = serve.run(build_application(self.settings), name=APPLICATION_NAME, route_prefix=None)
+            self._deployment = deployment.options(method_name="generate", stream=True)
         except Exception as error:
-            self._start_error = LensError(f"The engines did not start on Ray: {_told_by_replica(error)}")
+            self._start_error = LensError(
+                f"The engines did not start on Ray: {_startup_failure_reason(error)}"
+            )
         finally:
             self._started.set()
 
-    def _on_cancel(self, ticket: EngineTicket) -> None:
+    def _on_cancel(self, handle: EngineRequestHandle) -> None:
         with self._changed:
-            following = self._open.get(ticket)
-        if following is not None:
-            self._end(following, ticket.cancelled(), "cancelled")
-            following.stop()
+            in_flight = self._in_flight.get(handle)
+        if in_flight is not None:
+            self._finish(in_flight, handle.cancellation_event(), "cancelled")
+            in_flight.cancel()
 
     # ---- the thread of one picture
 
-    def _follow(self, following: Following) -> None:
+    def _run_request(self, in_flight: InFlightRequest) -> None:
         try:
             self.wait_until_ready()
-            files = files_of(following.ticket.request)
-            while not following.ticket.is_over:
-                self._ask(following, files)
+            files = read_input_files(in_flight.handle.request)
+            while not in_flight.handle.is_finished:
+                self._try_replica(in_flight, files)
         except Exception as error:
-            if not following.ticket.is_over:
-                self._end(following, Failed(error), "failed")
+            if not in_flight.handle.is_finished:
+                self._finish(in_flight, Failed(error), "failed")
         finally:
-            following.answer()
+            in_flight.settle_admission()
 
-    def _ask(self, following: Following, files: dict[str, bytes]) -> None:
+    def _try_replica(self, in_flight: InFlightRequest, files: dict[str, bytes]) -> None:
         """Ask one replica; tell on what it tells. Returns with the last event told, or to ask another."""
         from ray import exceptions
 
@@ -203,78 +221,80 @@ class RayDrawer:
             exceptions.ObjectLostError,
         )  # fmt: skip
         try:
-            for told in self._stream(following, files):
+            for replica_event in self._stream_events(in_flight, files):
                 with self._changed:
-                    self._states[told.replica] = told.state
-                following.replica = told.replica
-                event = told.event
+                    self._states[replica_event.replica] = replica_event.state
+                in_flight.replica = replica_event.replica
+                event = replica_event.event
                 if isinstance(event, Failed) and isinstance(event.error, QueueFullError):
-                    self._on_full(following, event.error)
+                    self._on_full(in_flight, event.error)
                     return
                 if isinstance(event, Failed) and isinstance(event.error, DrainingError):
                     break  # it leaves; another one does not
-                following.answer()
-                self._tell(following, event)
+                in_flight.settle_admission()
+                self._handle_event(in_flight, event)
             why = "it ended"
         except deaths as error:
             why = _first_line(error)
-        if following.ticket.is_over:
+        if in_flight.handle.is_finished:
             return
         with self._changed:
-            self.num_moved += 1
-            if (state := self._states.get(following.replica)) is not None:  # nothing waits there any more
-                self._states[following.replica] = replace(state, queue_seconds=0.0)
-        following.num_deaths += 1
-        following.is_drawing = False
-        if following.num_deaths >= MAX_DEATHS:
-            message = f"{MAX_DEATHS} replicas died while they drew this picture; it is not asked for again."
-            self._end(following, Failed(LensError(message)), "failed")
+            self.num_retries += 1
+            if (state := self._states.get(in_flight.replica)) is not None:  # nothing waits there any more
+                self._states[in_flight.replica] = replace(state, queue_s=0.0)
+        in_flight.num_deaths += 1
+        in_flight.is_running = False
+        if in_flight.num_deaths >= MAX_REPLICA_DEATHS:
+            message = (
+                f"{MAX_REPLICA_DEATHS} replicas died while they drew this picture; it is not asked for again."
+            )
+            self._finish(in_flight, Failed(LensError(message)), "failed")
             return
-        log.warning("a picture is asked of another replica: %s", why)
-        time.sleep(REST_S * 2 ** (following.num_deaths - 1))
+        logger.warning("a picture is asked of another replica: %s", why)
+        time.sleep(RETRY_PAUSE_S * 2 ** (in_flight.num_deaths - 1))
 
-    def _stream(self, following: Following, files: dict[str, bytes]) -> Iterator[Told]:
-        ticket = following.ticket
-        request = ticket.request
+    def _stream_events(self, in_flight: InFlightRequest, files: dict[str, bytes]) -> Iterator[ReplicaEvent]:
+        handle = in_flight.handle
+        request = handle.request
         if request.deadline_s is not None:
-            request = replace(request, deadline_s=max(1e-3, ticket.late_at - time.monotonic()))
-        key = adapters_key(request) if request.loras else ""
-        handle = self._handle.options(multiplexed_model_id=key) if key else self._handle
-        following.response = handle.remote(request, files)
-        if ticket.is_over:  # cancelled before there was anything to stop
-            following.stop()
-        return iter(following.response)
+            request = replace(request, deadline_s=max(1e-3, handle.deadline - time.monotonic()))
+        key = lora_set_key(request) if request.loras else ""
+        deployment = self._deployment.options(multiplexed_model_id=key) if key else self._deployment
+        in_flight.response = deployment.remote(request, files)
+        if handle.is_finished:  # cancelled before there was anything to stop
+            in_flight.cancel()
+        return iter(in_flight.response)
 
-    def _tell(self, following: Following, event: Any) -> None:
-        following.is_drawing = isinstance(event, Drawing | Preview)
-        ticket = following.ticket
-        if isinstance(event, Done):
-            settings = _with_names(event.settings, ticket.request)
-            self._end(following, Done(event.image, settings), "finished")
+    def _handle_event(self, in_flight: InFlightRequest, event: Any) -> None:
+        in_flight.is_running = isinstance(event, StepProgress | Preview)
+        handle = in_flight.handle
+        if isinstance(event, Finished):
+            metadata = _restore_file_names(event.metadata, handle.request)
+            self._finish(in_flight, Finished(event.image, metadata), "finished")
         elif isinstance(event, Failed):
-            self._end(following, event, "failed")
+            self._finish(in_flight, event, "failed")
         elif isinstance(event, Preview):
-            if event.number >= following.num_shown:  # those before were shown by a replica that died
-                following.num_shown = event.number + 1
-                ticket.tell(event)
+            if event.number >= in_flight.num_previews:  # those before were shown by a replica that died
+                in_flight.num_previews = event.number + 1
+                handle.publish(event)
         else:
-            ticket.tell(event)
+            handle.publish(event)
 
-    def _on_full(self, following: Following, error: QueueFullError) -> None:
-        if following.answer(error):
-            self._end(following, Failed(error), "rejected")
+    def _on_full(self, in_flight: InFlightRequest, error: QueueFullError) -> None:
+        if in_flight.settle_admission(error):
+            self._finish(in_flight, Failed(error), "rejected")
         else:  # it was taken on, so it waits
             time.sleep(min(error.retry_after_s, 5.0))
 
-    def _end(self, following: Following, event: Done | Failed, how: str) -> None:
+    def _finish(self, in_flight: InFlightRequest, event: Finished | Failed, outcome: str) -> None:
         with self._changed:
-            if following.ticket.tell(event):
-                self._ended[how] += 1
-            self._open.pop(following.ticket, None)
+            if in_flight.handle.publish(event):
+                self._num_ended[outcome] += 1
+            self._in_flight.pop(in_flight.handle, None)
             self._changed.notify_all()
 
 
-def connect(settings: RaySettings, gpus: float = 0.0) -> bool:
+def connect_ray(settings: RaySettings, replica_gpus: float = 0.0) -> bool:
     """Connect to the cluster, or start Ray here; return whether it is ours to end.
 
     Raises: MissingExtraError without Ray Serve; LensError for a cluster that does not answer; SettingError
@@ -290,66 +310,71 @@ def connect(settings: RaySettings, gpus: float = 0.0) -> bool:
     options: dict[str, Any] = {"address": settings.address}
     if settings.address is None:
         # What Ray takes for CPUs is bookkeeping: more engines than cores are slow, but they come.
-        num_cpus = max(os.cpu_count() or 1, math.ceil(settings.most * settings.cpus))
+        num_cpus = max(os.cpu_count() or 1, math.ceil(settings.replica_limit * settings.cpus))
         options = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     where = settings.address or "on this machine"
-    _check_answers(settings.address)
+    _check_reachable(settings.address)
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
         raise LensError(f"Ray ({where}) does not answer: {_first_line(error)}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    found = ray.cluster_resources().get("GPU", 0.0)
-    if settings.address is None and found < gpus * settings.most:
+    num_gpus_available = ray.cluster_resources().get("GPU", 0.0)
+    if settings.address is None and num_gpus_available < replica_gpus * settings.replica_limit:
         ray.shutdown()
         fix = "Have fewer replicas, or set ray.gpus to a share of one."
-        raise SettingError("ray.replicas", settings.most, f"{gpus:g} GPUs each, of {found:g}", fix)
+        raise SettingError(
+            "ray.replicas",
+            settings.replica_limit,
+            f"{replica_gpus:g} GPUs each, of {num_gpus_available:g}",
+            fix,
+        )
     return settings.address is None
 
 
-def _check_answers(address: str | None) -> None:
+def _check_reachable(address: str | None) -> None:
     """Raise LensError where nothing listens at host:port: Ray itself would try for minutes."""
     host, colon, port = (address or "").rpartition(":")
     if not colon or "/" in host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         fix = "Start it with `ray start --head`, or leave --ray-address out to start Ray here."
         raise SettingError("ray.address", address, f"a Ray cluster that answers ({error})", fix) from error
 
 
-def disconnect(is_ours: bool) -> None:
+def disconnect_ray(owns_ray: bool) -> None:
     """End the replicas; Ray too, where it was started here."""
     import ray
     from ray import serve
 
     try:
-        serve.shutdown() if is_ours else serve.delete(NAME)
+        serve.shutdown() if owns_ray else serve.delete(APPLICATION_NAME)
     except Exception as error:
-        log.warning("the replicas did not end well: %s", _first_line(error))
-    if is_ours:
+        logger.warning("the replicas did not end well: %s", _first_line(error))
+    if owns_ray:
         ray.shutdown()
 
 
-def _with_names(settings: PictureSettings, request: DrawRequest) -> PictureSettings:
+def _restore_file_names(metadata: ImageMetadata, request: GenerationRequest) -> ImageMetadata:
     """Return a picture's settings with the files' names here instead of those in the replica."""
     paths = {"init_image": request.image, "mask": request.mask}
     changes = {}
     for name, path in paths.items():
-        used = getattr(settings, name)
-        if used is not None and path is not None:
-            changes[name] = used.model_copy(update={"path": path.name})
-    return settings.model_copy(update=changes)
+        file_record = getattr(metadata, name)
+        if file_record is not None and path is not None:
+            changes[name] = file_record.model_copy(update={"path": path.name})
+    return metadata.model_copy(update=changes)
 
 
-def _told_by_replica(error: Exception) -> str:
+def _startup_failure_reason(error: Exception) -> str:
     """Return why a replica did not start: the end of its trace, or what Ray Serve says."""
     from ray import serve
 
     with suppress(Exception):
-        told = serve.status().applications[NAME].deployments[NAME].message
-        lines = [line.strip() for line in told.splitlines() if "Error" in line]
+        message = serve.status().applications[APPLICATION_NAME].deployments[APPLICATION_NAME].message
+        lines = [line.strip() for line in message.splitlines() if "Error" in line]
         return lines[-1]
     return _first_line(error)
 
@@ -359,5 +384,5 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _draining() -> DrainingError:
+def _draining_error() -> DrainingError:
     return DrainingError("The server is ending and takes nothing more on. Ask again in a moment.")

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-MISSING = 'Signing pictures needs the package {package}: pip install "lens-t2i[serve]".'
+MISSING_PACKAGE = 'Signing pictures needs the package {package}: pip install "lens-t2i[serve]".'
 TEST_ORGANIZATION = "Lens TEST certificate, not for production"
 TEST_FILE = "c2pa_test.pem"
 TEST_YEARS = 5
-RENEWED_BEFORE = timedelta(days=30)
+RENEWAL_MARGIN = timedelta(days=30)
 
 
-class Identity(NamedTuple):
+class SigningIdentity(NamedTuple):
     """What signs. PEM, as the signing library takes it."""
 
     chain: bytes
@@ -38,18 +38,18 @@ class Identity(NamedTuple):
         return f"Identity({self.algorithm}, is_test={self.is_test})"  # the key stays out of logs
 
 
-def read_identity(certificate: Path, key: Path, passphrase: str | None = None) -> Identity:
+def read_identity(certificate: Path, key: Path, passphrase: str | None = None) -> SigningIdentity:
     """Return the identity of a PEM file of certificates, the signer's first, and of its private key.
 
     Raises: SettingError for a file that is missing or no such thing, a key that is another's, a certificate
     whose time is over or not yet there.
     """
     _check_installed()
-    contents = _read("signing.certificate", certificate), _read("signing.key", key)
-    return _identity(*contents, certificate, key, passphrase)
+    contents = _read_file("signing.certificate", certificate), _read_file("signing.key", key)
+    return _parse_identity(*contents, certificate, key, passphrase)
 
 
-def self_made_identity(folder: Path) -> Identity:
+def ensure_test_identity(folder: Path) -> SigningIdentity:
     """Return the test identity kept in a folder; make one where there is none or its time is nearly over.
 
     Raises: LensError where the folder cannot be written to.
@@ -58,26 +58,26 @@ def self_made_identity(folder: Path) -> Identity:
     path = folder / TEST_FILE
     if path.is_file():
         content = path.read_bytes()
-        identity = _identity(content, content, path, path, None, keeps_expired=True)
-        if _certificates(content, path)[0].not_valid_after_utc - RENEWED_BEFORE > datetime.now(UTC):
+        identity = _parse_identity(content, content, path, path, None, allow_expired=True)
+        if _parse_certificates(content, path)[0].not_valid_after_utc - RENEWAL_MARGIN > datetime.now(UTC):
             return identity
-    content = _test_pem()
+    content = _generate_test_pem()
     try:
-        _keep(content, path)
+        _write_private(content, path)
     except OSError as error:
         raise LensError(f"Cannot keep a test certificate in {folder}: {error.strerror or error}.") from error
-    return _identity(content, content, path, path, None)
+    return _parse_identity(content, content, path, path, None)
 
 
-def authority_of(identity: Identity) -> bytes:
+def root_certificate(identity: SigningIdentity) -> bytes:
     """Return the last certificate of an identity as PEM: whom a reader must trust to trust its signatures."""
     _check_installed()
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    return _certificates(identity.chain, Path("the chain"))[-1].public_bytes(Encoding.PEM)
+    return _parse_certificates(identity.chain, Path("the chain"))[-1].public_bytes(Encoding.PEM)
 
 
-def _keep(content: bytes, path: Path) -> None:
+def _write_private(content: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -88,18 +88,18 @@ def _keep(content: bytes, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _identity(
+def _parse_identity(
     certificate: bytes,
     key: bytes,
     certificate_path: Path,
     key_path: Path,
     passphrase: str | None,
-    keeps_expired: bool = False,
-) -> Identity:
+    allow_expired: bool = False,
+) -> SigningIdentity:
     from cryptography.hazmat.primitives import serialization
     from cryptography.x509.oid import NameOID
 
-    chain = _certificates(certificate, certificate_path)
+    chain = _parse_certificates(certificate, certificate_path)
     remedy = "An encrypted key needs its passphrase, in the variable that signing.passphrase_variable names."
     try:
         private = serialization.load_pem_private_key(key, passphrase.encode() if passphrase else None)
@@ -110,12 +110,12 @@ def _identity(
         needs = f"the key of the first certificate in {certificate_path}"
         raise SettingError("signing.key", str(key_path), needs)
     first, now = chain[0], datetime.now(UTC)
-    if not keeps_expired and not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
+    if not allow_expired and not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
         spans = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
         needs = f"a certificate that is valid today; this one is from {spans}"
         raise SettingError("signing.certificate", str(certificate_path), needs)
     pem = serialization.Encoding.PEM
-    return Identity(
+    return SigningIdentity(
         chain=b"".join(one.public_bytes(pem) for one in chain),
         key=private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         algorithm=_algorithm(private, key_path),
@@ -140,7 +140,7 @@ def _algorithm(private: object, path: Path) -> str:
     raise SettingError("signing.key", str(path), needs)
 
 
-def _certificates(content: bytes, path: Path) -> "list[x509.Certificate]":
+def _parse_certificates(content: bytes, path: Path) -> "list[x509.Certificate]":
     from cryptography import x509
 
     try:
@@ -150,7 +150,7 @@ def _certificates(content: bytes, path: Path) -> "list[x509.Certificate]":
         raise SettingError("signing.certificate", str(path), needs) from error
 
 
-def _read(setting: str, path: Path) -> bytes:
+def _read_file(setting: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -161,23 +161,25 @@ def _check_installed() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
-        raise LensError(MISSING.format(package="cryptography")) from error
+        raise LensError(MISSING_PACKAGE.format(package="cryptography")) from error
 
 
-def _test_pem() -> bytes:
+def _generate_test_pem() -> bytes:
     """Return a new private key, its certificate and the authority's, as one PEM text."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority = _test_certificate("Lens TEST authority", authority_key, authority_key, is_authority=True)
-    signer = _test_certificate("Lens TEST signer", key, authority_key, is_authority=False)
+    authority = _build_test_certificate(
+        "Lens TEST authority", authority_key, authority_key, is_authority=True
+    )
+    signer = _build_test_certificate("Lens TEST signer", key, authority_key, is_authority=False)
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
     return private + signer.public_bytes(pem) + authority.public_bytes(pem)
 
 
-def _test_certificate(
+def _build_test_certificate(
     name: str,
     key: "ec.EllipticCurvePrivateKey",
     authority_key: "ec.EllipticCurvePrivateKey",

@@ -24,20 +24,20 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings, read_recipe
 from lens.errors import LensError, ModerationError, SettingError
-from lens.llm.client import RETRIED, image_part
-from lens.serve.safety.word_filter import WordRule, refused_by
+from lens.llm.client import RETRYABLE_STATUSES, image_part
+from lens.serve.safety.word_filter import WordRule, find_refusing_rule
 
 if TYPE_CHECKING:
-    from lens.data.scorers.nudenet import NudeNet
+    from lens.data.scorers.nudenet import NudeNetScorer
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_POLICY = Path(__file__).parent / "policy.yaml"
-LARGEST_SIDE_PX = 1024
+MAX_IMAGE_SIDE_PX = 1024
 """Pictures go to an endpoint no larger."""
-LARGEST_ANSWER = 2**20
+MAX_RESPONSE_BYTES = 2**20
 """Bytes of an endpoint's answer."""
-Stage = Literal["prompt", "picture"]
+ModerationTarget = Literal["prompt", "picture"]
 
 
 class NudeNetRule(Settings):
@@ -49,7 +49,7 @@ class NudeNetRule(Settings):
     num_threads: int = Field(1, gt=0)
 
 
-class ModerationEndpoint(Settings):
+class ModerationEndpointSettings(Settings):
     """Something that answers POST /moderations as OpenAI's API does."""
 
     url: str
@@ -72,7 +72,7 @@ class ModerationEndpoint(Settings):
     """Between attempts."""
 
     @model_validator(mode="after")
-    def _is_an_address(self) -> Self:
+    def _check_url(self) -> Self:
         if not self.url.startswith(("http://", "https://")):
             raise SettingError("endpoint.url", self.url, "to begin with http:// or https://")
         return self
@@ -92,30 +92,30 @@ class PolicySettings(Settings):
 
     prompts: tuple[WordRule, ...] = ()
     nudenet: NudeNetRule | None = None
-    endpoint: ModerationEndpoint | None = None
+    endpoint: ModerationEndpointSettings | None = None
     audit: AuditSettings = AuditSettings()
 
 
-class Verdict(NamedTuple):
+class Refusal(NamedTuple):
     """Why something is refused."""
 
-    by: str
+    source: str
     reason: str
 
 
-class Policy:
+class ModerationPolicy:
     """Checks prompts and pictures; safe to share among threads."""
 
     def __init__(self, settings: PolicySettings, audit_file: Path | None = None):
         self.settings = settings
-        self._audit = Audit(settings.audit.file or audit_file)
-        self._endpoint = EndpointCheck(settings.endpoint) if settings.endpoint else None
-        self._was_down = False
+        self._audit = AuditLog(settings.audit.file or audit_file)
+        self._endpoint = ModerationClient(settings.endpoint) if settings.endpoint else None
+        self._is_endpoint_down = False
         # A missing package is noticed now, not at the first picture.
         self._nudenet = _nudenet(settings.nudenet) if settings.nudenet else None
 
     @classmethod
-    def of(cls, file: Path | None = None, audit_file: Path | None = None) -> Self:
+    def from_file(cls, file: Path | None = None, audit_file: Path | None = None) -> Self:
         """Return the policy of a YAML file; without one that of the package.
 
         Refusals are recorded in the file that the policy names, else in `audit_file`, else in the log.
@@ -131,7 +131,7 @@ class Policy:
         return cls(settings, audit_file)
 
     @property
-    def checks_pictures(self) -> bool:
+    def checks_images(self) -> bool:
         """Return whether `check_picture` looks at anything."""
         endpoint = self.settings.endpoint
         return bool(self.settings.nudenet or (endpoint and "pictures" in endpoint.checks))
@@ -141,15 +141,15 @@ class Policy:
 
         Raises: ModerationError with the reason; LensError where a refusal cannot be recorded.
         """
-        rule = refused_by(self.settings.prompts, text)
+        rule = find_refusing_rule(self.settings.prompts, text)
         if rule is not None:
             reason = rule.reason or f"This server does not draw what its rule {rule.name} names."
-            self._refuse("prompt", Verdict(f"rule {rule.name}", reason), user, text)
+            self._refuse("prompt", Refusal(f"rule {rule.name}", reason), user, text)
         if self._endpoint and "prompts" in self._endpoint.settings.checks:
             whole = text.encode(errors="replace").decode()  # half a character would break the question
-            self._ask("prompt", whole, user, text)
+            self._check_with_endpoint("prompt", whole, user, text)
 
-    def check_picture(self, image: Image.Image, user: str = "") -> None:
+    def check_image(self, image: Image.Image, user: str = "") -> None:
         """Return where a picture may be handed out; previews are pictures too.
 
         Raises: ModerationError with the reason; LensError where a refusal cannot be recorded.
@@ -158,104 +158,121 @@ class Policy:
         if rule and self._nudenet:
             (row,) = self._nudenet.score([image.convert("RGB")])
             if row["nsfw"] >= rule.refuse_at:
-                self._refuse("picture", Verdict("nudenet", rule.reason), user, None)
+                self._refuse("picture", Refusal("nudenet", rule.reason), user, None)
         if self._endpoint and "pictures" in self._endpoint.settings.checks:
-            self._ask("picture", [_picture_part(image)], user, None)
+            self._check_with_endpoint("picture", [_image_content_part(image)], user, None)
 
     def close(self) -> None:
         if self._endpoint:
             self._endpoint.close()
 
-    def _ask(self, what: Stage, content: str | list[dict[str, Any]], user: str, prompt: str | None) -> None:
+    def _check_with_endpoint(
+        self, target: ModerationTarget, content: str | list[dict[str, Any]], user: str, prompt: str | None
+    ) -> None:
         assert self._endpoint is not None
         try:
-            verdict = self._endpoint.verdict(content)
-        except EndpointDownError as error:
-            down = Verdict("endpoint", f"Nobody could be asked whether it is allowed. {error}")
+            refusal = self._endpoint.check(content)
+        except EndpointUnavailableError as error:
+            refusal_when_down = Refusal("endpoint", f"Nobody could be asked whether it is allowed. {error}")
             if self._endpoint.settings.when_down == "refuse":
                 logger.warning("Moderation refuses what it cannot check: %s", error)
-                told = "It could not be checked whether it is allowed. Try again later."
-                self._refuse(what, down._replace(reason=told), user, prompt, str(error), is_unavailable=True)
-            if not self._was_down:
+                message = "It could not be checked whether it is allowed. Try again later."
+                self._refuse(
+                    target,
+                    refusal_when_down._replace(reason=message),
+                    user,
+                    prompt,
+                    str(error),
+                    is_unavailable=True,
+                )
+            if not self._is_endpoint_down:
                 logger.warning("Moderation lets pass what it cannot check: %s", error)
-            self._was_down = True
-            self._write("unchecked", what, down, user, prompt)
+            self._is_endpoint_down = True
+            self._record("unchecked", target, refusal_when_down, user, prompt)
             return
-        self._was_down = False
-        if verdict is not None:
-            self._refuse(what, verdict, user, prompt)
+        self._is_endpoint_down = False
+        if refusal is not None:
+            self._refuse(target, refusal, user, prompt)
 
     def _refuse(
         self,
-        what: Stage,
-        verdict: Verdict,
+        target: ModerationTarget,
+        refusal: Refusal,
         user: str,
         prompt: str | None,
         cause: str | None = None,
         is_unavailable: bool = False,
     ) -> NoReturn:
-        record = self._write("refused", what, verdict, user, prompt, cause)
-        raise ModerationError(what, verdict.reason, verdict.by, record, is_unavailable)
+        record = self._record("refused", target, refusal, user, prompt, cause)
+        raise ModerationError(target, refusal.reason, refusal.source, record, is_unavailable)
 
-    def _write(
+    def _record(
         self,
         decision: str,
-        what: Stage,
-        verdict: Verdict,
+        target: ModerationTarget,
+        refusal: Refusal,
         user: str,
         prompt: str | None,
         cause: str | None = None,
     ) -> str:
-        facts = {"decision": decision, "what": what, "by": verdict.by, "reason": verdict.reason, "user": user}
+        fields = {
+            "decision": decision,
+            "what": target,
+            "by": refusal.source,
+            "reason": refusal.reason,
+            "user": user,
+        }
         if cause is not None:
-            facts["cause"] = cause
+            fields["cause"] = cause
         if prompt is not None and self.settings.audit.with_prompt:
-            facts["prompt"] = prompt
-        return self._audit.write(facts)
+            fields["prompt"] = prompt
+        return self._audit.write(fields)
 
 
-class Audit:
+class AuditLog:
     """Appends records to a file, which is opened for each: it may be moved away at any time."""
 
     def __init__(self, file: Path | None):
         self.file = file
         self._lock = threading.Lock()
 
-    def write(self, facts: Mapping[str, Any]) -> str:
+    def write(self, fields: Mapping[str, Any]) -> str:
         """Write a record down and return its id.
 
         Raises: LensError where the file cannot be written to.
         """
-        record = uuid4().hex[:12]
-        line = json.dumps({"id": record, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts})
+        record_id = uuid4().hex[:12]
+        line = json.dumps(
+            {"id": record_id, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
+        )
         if self.file is None:
             logger.info("Moderation: %s", line)
-            return record
+            return record_id
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock, open(self.file, "ab", opener=_for_the_owner_alone) as file:
+            with self._lock, open(self.file, "ab", opener=_open_private) as file:
                 file.write(f"{line}\n".encode())
         except OSError as error:
             why = error.strerror or error
             raise LensError(f"A refusal cannot be recorded in {self.file}: {why}.") from error
-        return record
+        return record_id
 
 
-class EndpointDownError(LensError):
+class EndpointUnavailableError(LensError):
     """An endpoint that gave no verdict."""
 
 
-class EndpointCheck:
+class ModerationClient:
     """Asks an endpoint what it thinks of a text or a picture."""
 
-    def __init__(self, settings: ModerationEndpoint):
+    def __init__(self, settings: ModerationEndpointSettings):
         self.settings = settings
         key = os.environ.get(settings.api_key_variable)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(headers=headers, timeout=settings.timeout_s)
         self._url = f"{settings.url.rstrip('/')}/moderations"
 
-    def verdict(self, content: str | list[dict[str, Any]]) -> Verdict | None:
+    def check(self, content: str | list[dict[str, Any]]) -> Refusal | None:
         """Return why the endpoint is against it; None where it is not.
 
         Raises: EndpointDownError where it does not say.
@@ -264,50 +281,50 @@ class EndpointCheck:
         for attempt in range(self.settings.max_attempts):
             try:
                 return self._attempt(body)
-            except _Passing as error:
+            except _TransientError as error:
                 if attempt + 1 == self.settings.max_attempts:
-                    raise EndpointDownError(str(error)) from error
+                    raise EndpointUnavailableError(str(error)) from error
             time.sleep(self.settings.wait_s)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
         self._client.close()
 
-    def _attempt(self, body: dict[str, Any]) -> Verdict | None:
-        late = f"{self._url} did not answer in {self.settings.timeout_s:g} s."
-        give_up_at = time.monotonic() + self.settings.timeout_s
+    def _attempt(self, body: dict[str, Any]) -> Refusal | None:
+        timeout_message = f"{self._url} did not answer in {self.settings.timeout_s:g} s."
+        deadline = time.monotonic() + self.settings.timeout_s
         content = bytearray()
         try:
             with self._client.stream("POST", self._url, json=body) as response:
                 for part in response.iter_bytes():
                     content += part
                     # The client's own limit is for each part: an answer that drips would never meet it.
-                    if time.monotonic() > give_up_at or len(content) > LARGEST_ANSWER:
-                        raise _Passing(late)
+                    if time.monotonic() > deadline or len(content) > MAX_RESPONSE_BYTES:
+                        raise _TransientError(timeout_message)
         except httpx2.TimeoutException as error:
-            raise _Passing(late) from error
+            raise _TransientError(timeout_message) from error
         except httpx2.HTTPError as error:
-            raise _Passing(f"{self._url} cannot be reached ({error}).") from error
+            raise _TransientError(f"{self._url} cannot be reached ({error}).") from error
         status = response.status_code
-        if status in RETRIED or status >= 500:
-            raise _Passing(f"{self._url} answers {status}.")
+        if status in RETRYABLE_STATUSES or status >= 500:
+            raise _TransientError(f"{self._url} answers {status}.")
         if status != 200:
             hint = f" Is the key in {self.settings.api_key_variable} right?" if status in (401, 403) else ""
-            raise EndpointDownError(f"{self._url} answers {status}.{hint}")
+            raise EndpointUnavailableError(f"{self._url} answers {status}.{hint}")
         try:
-            categories = against(json.loads(content), self.settings.limits)
+            categories = flagged_categories(json.loads(content), self.settings.limits)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _Passing(f"{self._url} answers what is no moderation ({error!r}).") from error
+            raise _TransientError(f"{self._url} answers what is no moderation ({error!r}).") from error
         if categories is None:
             return None
-        return Verdict("endpoint", f"{self.settings.reason}{f': {categories}' if categories else ''}.")
+        return Refusal("endpoint", f"{self.settings.reason}{f': {categories}' if categories else ''}.")
 
 
-class _Passing(Exception):
+class _TransientError(Exception):
     """A failure that another attempt may not meet."""
 
 
-def against(answer: Mapping[str, Any], limits: Mapping[str, float]) -> str | None:
+def flagged_categories(answer: Mapping[str, Any], limits: Mapping[str, float]) -> str | None:
     """Return the categories that an endpoint's answer is against, by commas; None where it is not.
 
     Raises: LookupError, TypeError or AttributeError where it is no such answer.
@@ -315,34 +332,34 @@ def against(answer: Mapping[str, Any], limits: Mapping[str, float]) -> str | Non
     results = answer["results"]
     if not results:
         raise LookupError("results")
-    found: set[str] = set()
-    is_against = False
+    categories: set[str] = set()
+    is_flagged = False
     for result in results:
         if limits:
             scores = {name: float(result["category_scores"][name]) for name in limits}
-            over = {name for name, score in scores.items() if score >= limits[name]}
+            exceeded = {name for name, score in scores.items() if score >= limits[name]}
         else:
             if not isinstance(result["flagged"], bool):
                 raise TypeError("flagged")
-            over = {name for name, value in (result.get("categories") or {}).items() if value is True}
-            over = over if result["flagged"] else set()
-            is_against |= result["flagged"]
-        found |= over
-    return ", ".join(sorted(found)) if is_against or found else None
+            exceeded = {name for name, value in (result.get("categories") or {}).items() if value is True}
+            exceeded = exceeded if result["flagged"] else set()
+            is_flagged |= result["flagged"]
+        categories |= exceeded
+    return ", ".join(sorted(categories)) if is_flagged or categories else None
 
 
-def _nudenet(rule: NudeNetRule) -> "NudeNet":
+def _nudenet(rule: NudeNetRule) -> "NudeNetScorer":
     from lens.data.scorers.nudenet import NudeNetSettings
 
-    return NudeNetSettings(num_threads=rule.num_threads).scorer()
+    return NudeNetSettings(num_threads=rule.num_threads).create_scorer()
 
 
-def _picture_part(image: Image.Image) -> dict[str, Any]:
+def _image_content_part(image: Image.Image) -> dict[str, Any]:
     small, content = image.convert("RGB"), io.BytesIO()
-    small.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX))
+    small.thumbnail((MAX_IMAGE_SIDE_PX, MAX_IMAGE_SIDE_PX))
     small.save(content, "JPEG", quality=90)
     return image_part(content.getvalue(), "image/jpeg")
 
 
-def _for_the_owner_alone(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

@@ -19,14 +19,19 @@ from pydantic import model_validator
 
 from lens.config import Settings
 from lens.errors import LensError, SettingError
-from lens.sampling.image_metadata import PictureSettings, encode_picture
-from lens.serve.safety.certificates import MISSING, Identity, read_identity, self_made_identity
+from lens.sampling.image_metadata import ImageMetadata, encode_image_file
+from lens.serve.safety.certificates import (
+    MISSING_PACKAGE,
+    SigningIdentity,
+    ensure_test_identity,
+    read_identity,
+)
 
-GENERATOR = "lens-t2i"
+GENERATOR_NAME = "lens-t2i"
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's word for pictures that a trained model made."""
 IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+XMP_TEMPLATE = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:Iptc4xmpExt="{namespace}"
@@ -34,7 +39,7 @@ XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="w"?>"""
-FORMATS = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}
+OUTPUT_FORMATS = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -51,7 +56,7 @@ class SigningSettings(Settings):
     """Time stamp authority (RFC 3161) that is asked for each picture; None asks nobody."""
 
     @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
+    def _check_pair(self) -> Self:
         if (self.certificate is None) != (self.key is None):
             missing = "signing.key" if self.key is None else "signing.certificate"
             raise SettingError(missing, None, "a file, as certificate and key go together", "Name both.")
@@ -62,11 +67,11 @@ class SigningSettings(Settings):
 class Signer:
     """Signs pictures; made once, safe to share among threads."""
 
-    identity: Identity
+    identity: SigningIdentity
     timestamp_url: str | None = None
 
     @classmethod
-    def of(cls, settings: SigningSettings, folder: Path) -> Self:
+    def from_settings(cls, settings: SigningSettings, folder: Path) -> Self:
         """Return the signer that the operator configured, or one with the test certificate kept in `folder`.
 
         A first picture is signed and thrown away, so that a certificate that C2PA does not accept is noticed
@@ -74,13 +79,13 @@ class Signer:
         Raises: LensError that names what is wrong.
         """
         if settings.certificate is None or settings.key is None:
-            identity = self_made_identity(folder)
+            identity = ensure_test_identity(folder)
         else:
             passphrase = os.environ.get(settings.passphrase_variable)
             identity = read_identity(settings.certificate, settings.key, passphrase)
         blank = io.BytesIO()
         Image.new("RGB", (8, 8)).save(blank, "PNG")
-        cls(identity).signed(blank.getvalue(), "image/png")
+        cls(identity).sign(blank.getvalue(), "image/png")
         return cls(identity, settings.timestamp_url)
 
     @property
@@ -88,7 +93,7 @@ class Signer:
         """Return whether the signature proves nothing of where pictures come from."""
         return self.identity.is_test
 
-    def signed(self, picture: bytes, media_type: str) -> bytes:
+    def sign(self, content: bytes, media_type: str) -> bytes:
         """Return the bytes of a picture with a manifest that covers all the rest of them.
 
         Raises: LensError where the library cannot sign.
@@ -103,22 +108,22 @@ class Signer:
                 self.timestamp_url.encode() if self.timestamp_url else None,
             )
             # A thumbnail would be a second copy of the picture; the library makes one unless told otherwise.
-            options = {"builder": {"thumbnail": {"enabled": False}}} | OFFLINE
+            options = {"builder": {"thumbnail": {"enabled": False}}} | OFFLINE_OPTIONS
             context = c2pa.Context.from_dict(options, signer=c2pa.Signer.from_info(info))
-            with context, c2pa.Builder(json.dumps(manifest()), context=context) as builder:
-                builder.sign(media_type, io.BytesIO(picture), target)
+            with context, c2pa.Builder(json.dumps(c2pa_manifest()), context=context) as builder:
+                builder.sign(media_type, io.BytesIO(content), target)
         except c2pa.C2paError as error:
             raise LensError(f"The picture cannot be signed ({error}), so it does not leave.") from error
         return target.getvalue()
 
 
-OFFLINE: dict[str, Any] = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+OFFLINE_OPTIONS: dict[str, Any] = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 """Of the library's settings: a picture cannot make a machine call addresses that it names."""
 
 
-def marked(
+def embed_provenance(
     image: Image.Image,
-    settings: PictureSettings,
+    metadata: ImageMetadata,
     format: str,
     quality: int | None = None,
     signer: Signer | None = None,
@@ -128,38 +133,40 @@ def marked(
     `quality` is that of jpeg and webp, from 0 to 100; without a signer there is no manifest.
     Raises: SettingError for a format or quality that cannot be; LensError where a mark cannot be made.
     """
-    if format not in FORMATS:
+    if format not in OUTPUT_FORMATS:
         raise SettingError("output_format", format, "one of png, jpeg, webp")
     if quality is not None and not 0 <= quality <= 100:
         raise SettingError("output_compression", quality, "a number from 0 to 100")
-    kind = FORMATS[format]
-    if kind == "png" and quality not in (None, 100):
+    file_format = OUTPUT_FORMATS[format]
+    if file_format == "png" and quality not in (None, 100):
         needs = "100 for png, which loses nothing"
         raise SettingError("output_compression", quality, needs, "Use jpeg or webp.")
     target = io.BytesIO()
     try:
-        encode_picture(image, settings, kind, target, None if kind == "png" else quality, xmp())
+        encode_image_file(
+            image, metadata, file_format, target, None if file_format == "png" else quality, xmp_packet()
+        )
     except (OSError, ValueError) as error:
         raise LensError(f"The picture cannot be written as {format} ({error}).") from error
-    return signer.signed(target.getvalue(), MEDIA_TYPES[kind]) if signer else target.getvalue()
+    return signer.sign(target.getvalue(), MEDIA_TYPES[file_format]) if signer else target.getvalue()
 
 
-def xmp() -> str:
+def xmp_packet() -> str:
     """Return the XMP packet of every picture."""
-    return XMP.format(namespace=IPTC_EXTENSION, tool=generator(), source=TRAINED_MODEL)
+    return XMP_TEMPLATE.format(namespace=IPTC_EXTENSION, tool=generator_version(), source=TRAINED_MODEL)
 
 
-def generator() -> str:
+def generator_version() -> str:
     """Return the name and version that pictures are marked with."""
-    return f"{GENERATOR}/{version(GENERATOR)}"
+    return f"{GENERATOR_NAME}/{version(GENERATOR_NAME)}"
 
 
-def manifest() -> dict[str, Any]:
+def c2pa_manifest() -> dict[str, Any]:
     """Return what is signed of every picture, beside the hash of its bytes."""
-    tool = {"name": GENERATOR, "version": version(GENERATOR)}
+    tool = {"name": GENERATOR_NAME, "version": version(GENERATOR_NAME)}
     created = {"action": "c2pa.created", "digitalSourceType": TRAINED_MODEL, "softwareAgent": tool}
     return {
-        "claim_generator": generator(),
+        "claim_generator": generator_version(),
         "claim_generator_info": [tool],
         "title": "A picture by Lens",
         "assertions": [{"label": "c2pa.actions", "data": {"actions": [created]}}],
@@ -174,5 +181,5 @@ def c2pa_library() -> ModuleType:
     try:
         import c2pa
     except (ImportError, OSError) as error:  # OSError: its native part does not load
-        raise LensError(MISSING.format(package="c2pa-python")) from error
+        raise LensError(MISSING_PACKAGE.format(package="c2pa-python")) from error
     return c2pa

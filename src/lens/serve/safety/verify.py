@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from lens.errors import LensError, SettingError
-from lens.sampling.image_metadata import open_image, parsed_settings, settings_document
+from lens.sampling.image_metadata import metadata_json, open_image, parse_image_metadata
 from lens.serve.safety.certificates import TEST_ORGANIZATION
-from lens.serve.safety.provenance import IPTC_EXTENSION, OFFLINE, TRAINED_MODEL, c2pa_library
+from lens.serve.safety.provenance import IPTC_EXTENSION, OFFLINE_OPTIONS, TRAINED_MODEL, c2pa_library
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 SOURCE_TYPE = f"{{{IPTC_EXTENSION}}}DigitalSourceType"
@@ -26,30 +26,30 @@ UNTRUSTED = "signingCredential.untrusted"
 TAMPERED = ("dataHash.mismatch", "hashedURI.mismatch", "claimSignature.mismatch", "assertion.missing")
 EXPIRED = ("signingCredential.expired", "claimSignature.outsideValidity")
 
-State = Literal["absent", "holds", "broken"]
+FindingState = Literal["absent", "holds", "broken"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One of the things that a picture can say of itself."""
 
-    what: Literal["settings", "xmp", "c2pa"]
-    state: State
+    check: Literal["settings", "xmp", "c2pa"]
+    state: FindingState
     verdict: str
     """In a word or two: absent, valid, trusted, test certificate, tampered, invalid, ..."""
-    says: str
+    explanation: str
     """A line for people."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def line(self) -> str:
+    def summary(self) -> str:
         """Return verdict and explanation, without the control characters that a file may have put there."""
-        line = f"{self.verdict}: {self.says}"
+        line = f"{self.verdict}: {self.explanation}"
         return "".join(one if one.isprintable() else "?" for one in line)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProvenanceReport:
     """All that a picture says of itself."""
 
     path: Path
@@ -60,29 +60,29 @@ class Verdict:
         return all(one.state == "absent" for one in self.findings)
 
     @property
-    def holds(self) -> bool:
+    def is_valid(self) -> bool:
         """Return whether there is something and all of it holds."""
         return not self.is_empty and all(one.state != "broken" for one in self.findings)
 
     @property
-    def objection(self) -> str:
+    def failure_message(self) -> str:
         """Return what is wrong in a line; "" where all holds."""
-        if self.holds:
+        if self.is_valid:
             return ""
-        broken = [f"{one.what} {one.line}" for one in self.findings if one.state == "broken"]
+        broken = [f"{one.check} {one.summary}" for one in self.findings if one.state == "broken"]
         nothing = "nothing is there: neither settings nor XMP nor a C2PA manifest"
         return f"{self.path}: {'; '.join(broken) or nothing}"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the same as plain values."""
         findings = {
-            one.what: {"state": one.state, "verdict": one.verdict, "says": one.says, **one.facts}
+            one.check: {"state": one.state, "verdict": one.verdict, "says": one.explanation, **one.details}
             for one in self.findings
         }
-        return {"picture": str(self.path), "holds": self.holds, **findings}
+        return {"picture": str(self.path), "holds": self.is_valid, **findings}
 
 
-def verify(path: Path, trusted: bytes | None = None) -> Verdict:
+def verify_image(path: Path, trust_anchors: bytes | None = None) -> ProvenanceReport:
     """Return what a PNG, JPEG or WebP file says of itself and whether it holds.
 
     `trusted` are certificates as PEM: with them a picture must be signed by whom one of them vouches for.
@@ -98,11 +98,11 @@ def verify(path: Path, trusted: bytes | None = None) -> Verdict:
         raise LensError(f"{path} cannot be read ({error}). Use another copy.") from error
     if image_format not in MEDIA_TYPES:
         raise LensError(f"{path} is a {image_format} file. Only PNG, JPEG and WebP files can be verified.")
-    manifest = _manifest(content, MEDIA_TYPES[image_format], trusted)
-    return Verdict(path, (_settings(image, path), _xmp(image), manifest))
+    manifest = _check_manifest(content, MEDIA_TYPES[image_format], trust_anchors)
+    return ProvenanceReport(path, (_check_settings(image, path), _check_xmp(image), manifest))
 
 
-def read_trusted(path: Path) -> bytes:
+def read_trust_anchors(path: Path) -> bytes:
     """Return the PEM certificates of a file.
 
     Raises: SettingError where there are none.
@@ -116,26 +116,37 @@ def read_trusted(path: Path) -> bytes:
     return content
 
 
-def _settings(image: Image.Image, path: Path) -> Finding:
+def _check_settings(image: Image.Image, path: Path) -> Finding:
     try:
-        document = settings_document(image)
+        document = metadata_json(image)
     except (SyntaxError, ValueError, OSError, LookupError, TypeError, struct.error) as error:
         return Finding("settings", "broken", "damaged", f"EXIF does not read ({error})")
     if document is None:
         return Finding("settings", "absent", "absent", "none")
     try:
-        settings = parsed_settings(document, path)
+        settings = parse_image_metadata(document, path)
     except LensError as error:
         return Finding("settings", "broken", "damaged", str(error))
-    facts = {"settings": settings.model_dump(mode="json", exclude_none=True)}
+    details = {"settings": settings.model_dump(mode="json", exclude_none=True)}
     if (settings.width, settings.height) != image.size:
-        told, real = f"{settings.width} x {settings.height}", f"{image.width} x {image.height}"
-        return Finding("settings", "broken", "of another", f"of {told} pixels, the picture has {real}", facts)
-    says = f"{settings.model}, {image.width} x {image.height}, seed {settings.seed}, {settings.steps} steps"
-    return Finding("settings", "holds", "there", says, facts)
+        recorded_size, actual_size = (
+            f"{settings.width} x {settings.height}",
+            f"{image.width} x {image.height}",
+        )
+        return Finding(
+            "settings",
+            "broken",
+            "of another",
+            f"of {recorded_size} pixels, the picture has {actual_size}",
+            details,
+        )
+    explanation = (
+        f"{settings.model}, {image.width} x {image.height}, seed {settings.seed}, {settings.steps} steps"
+    )
+    return Finding("settings", "holds", "there", explanation, details)
 
 
-def _xmp(image: Image.Image) -> Finding:
+def _check_xmp(image: Image.Image) -> Finding:
     packet = image.info.get("xmp")
     if not packet:
         return Finding("xmp", "absent", "absent", "none")
@@ -146,12 +157,12 @@ def _xmp(image: Image.Image) -> Finding:
         source = _source_type(ElementTree.fromstring(text.strip().strip("\ufeff\0")))
     except (ValueError, ElementTree.ParseError) as error:
         return Finding("xmp", "broken", "damaged", f"it does not read ({error})")
-    facts = {"digital_source_type": source}
+    details = {"digital_source_type": source}
     if source is None:
-        return Finding("xmp", "holds", "silent", "says nothing of how the picture was made", facts)
+        return Finding("xmp", "holds", "silent", "says nothing of how the picture was made", details)
     if source == TRAINED_MODEL:
-        return Finding("xmp", "holds", "there", "made by a trained model (trainedAlgorithmicMedia)", facts)
-    return Finding("xmp", "holds", "there", f"made as {source}", facts)
+        return Finding("xmp", "holds", "there", "made by a trained model (trainedAlgorithmicMedia)", details)
+    return Finding("xmp", "holds", "there", f"made as {source}", details)
 
 
 def _source_type(root: ElementTree.Element) -> str | None:
@@ -164,33 +175,35 @@ def _source_type(root: ElementTree.Element) -> str | None:
     return None
 
 
-def _manifest(content: bytes, media_type: str, trusted: bytes | None) -> Finding:
+def _check_manifest(content: bytes, media_type: str, trust_anchors: bytes | None) -> Finding:
     c2pa = c2pa_library()
-    trust = {} if trusted is None else {"trust": {"trust_anchors": trusted.decode(errors="replace")}}
-    verify = OFFLINE["verify"] | {"verify_trust": trusted is not None}
+    trust = (
+        {} if trust_anchors is None else {"trust": {"trust_anchors": trust_anchors.decode(errors="replace")}}
+    )
+    verify = OFFLINE_OPTIONS["verify"] | {"verify_trust": trust_anchors is not None}
     try:
         with c2pa.Context.from_dict({"verify": verify} | trust) as context:
             reader = c2pa.Reader.try_create(media_type, io.BytesIO(content), context=context)
             if reader is None:
-                return _unsigned(trusted)
+                return _unsigned_finding(trust_anchors)
             with reader:
                 store = json.loads(reader.json())
     except c2pa.C2paError as error:
         if "remote manifest" in str(error):
-            says = f"the manifest is not in the file, and nothing is fetched ({error})"
-            return Finding("c2pa", "broken", "elsewhere", says)
+            explanation = f"the manifest is not in the file, and nothing is fetched ({error})"
+            return Finding("c2pa", "broken", "elsewhere", explanation)
         return Finding("c2pa", "broken", "invalid", f"the manifest does not read ({error})")
-    return _judged(store, trusted)
+    return _manifest_finding(store, trust_anchors)
 
 
-def _unsigned(trusted: bytes | None) -> Finding:
-    says = "nobody signed the picture, or the signature was removed"
-    if trusted is None:
-        return Finding("c2pa", "absent", "absent", says)
-    return Finding("c2pa", "broken", "unsigned", says)
+def _unsigned_finding(trust_anchors: bytes | None) -> Finding:
+    explanation = "nobody signed the picture, or the signature was removed"
+    if trust_anchors is None:
+        return Finding("c2pa", "absent", "absent", explanation)
+    return Finding("c2pa", "broken", "unsigned", explanation)
 
 
-def _judged(store: Mapping[str, Any], trusted: bytes | None) -> Finding:
+def _manifest_finding(store: Mapping[str, Any], trust_anchors: bytes | None) -> Finding:
     active = store.get("manifests", {}).get(store.get("active_manifest"), {})
     signature = active.get("signature_info") or {}
     tools = active.get("claim_generator_info") or [{}]
@@ -201,9 +214,9 @@ def _judged(store: Mapping[str, Any], trusted: bytes | None) -> Finding:
     by_test = signature.get("issuer") == TEST_ORGANIZATION
     state = store.get("validation_state")
     # Without anybody to trust, nobody is; and whoever vouches for the picture need not for what went into it.
-    trust_matters = trusted is not None and state != "Trusted"
+    trust_matters = trust_anchors is not None and state != "Trusted"
     failures = [code for code in _failures(store) if trust_matters or code != UNTRUSTED]
-    facts = {
+    details = {
         "signer": who,
         "is_test_certificate": by_test,
         "claim_generator": generator,
@@ -213,20 +226,20 @@ def _judged(store: Mapping[str, Any], trusted: bytes | None) -> Finding:
     }
     signed = f"signed with {generator} by {who}"
     if any(code.endswith(TAMPERED) for code in failures):
-        return Finding("c2pa", "broken", "tampered", "the file was changed after it was signed", facts)
+        return Finding("c2pa", "broken", "tampered", "the file was changed after it was signed", details)
     if any(code in EXPIRED for code in failures):
-        says = f"{signed}, whose certificate was not valid then or is no longer, without a time stamp"
-        return Finding("c2pa", "broken", "expired", says, facts)
+        explanation = f"{signed}, whose certificate was not valid then or is no longer, without a time stamp"
+        return Finding("c2pa", "broken", "expired", explanation, details)
     if UNTRUSTED in failures:
-        says = f"{signed}, for whom no trusted certificate vouches"
-        return Finding("c2pa", "broken", "untrusted", says, facts)
+        explanation = f"{signed}, for whom no trusted certificate vouches"
+        return Finding("c2pa", "broken", "untrusted", explanation, details)
     if state not in ("Valid", "Trusted") or failures:
-        return Finding("c2pa", "broken", "invalid", f"{', '.join(failures) or state}", facts)
+        return Finding("c2pa", "broken", "invalid", f"{', '.join(failures) or state}", details)
     if by_test:
-        says = f"unchanged since it was {signed}; that proves nothing of where it comes from"
-        return Finding("c2pa", "holds", "test certificate", says, facts)
+        explanation = f"unchanged since it was {signed}; that proves nothing of where it comes from"
+        return Finding("c2pa", "holds", "test certificate", explanation, details)
     unknown = "" if state == "Trusted" else "; whether to trust that name is yours to know (--trust)"
-    return Finding("c2pa", "holds", str(state).lower(), f"unchanged since it was {signed}{unknown}", facts)
+    return Finding("c2pa", "holds", str(state).lower(), f"unchanged since it was {signed}{unknown}", details)
 
 
 def _failures(store: Mapping[str, Any]) -> list[str]:

@@ -43,11 +43,11 @@ class WordRule(Settings):
     and_patterns: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _finds_something(self) -> Self:
+    def _check_patterns(self) -> Self:
         if not self.words and not self.patterns:
             raise SettingError(f"prompts.{self.name}", self.name, "words or patterns to look for")
         for word in (*self.words, *self.and_words):
-            if not plain(word).strip():
+            if not normalize(word).strip():
                 raise SettingError(f"prompts.{self.name}.words", word, "words with letters")
         for pattern in (*self.patterns, *self.and_patterns):
             try:
@@ -62,49 +62,51 @@ class WordRule(Settings):
 
     def matches(self, text: str) -> bool:
         """Return whether a prompt, as `plain` returns it, is meant."""
-        joined = self._joined
-        return self._found.search(text) is not None and (joined is None or joined.search(text) is not None)
+        and_regex = self._and_regex
+        return self._regex.search(text) is not None and (
+            and_regex is None or and_regex.search(text) is not None
+        )
 
-    def hidden(self, text: str) -> str:
+    def without_matches(self, text: str) -> str:
         """Return a prompt without what `words` and `patterns` find in it."""
-        return self._found.sub(" . ", text)  # a gap that no phrase reaches over
+        return self._regex.sub(" . ", text)  # a gap that no phrase reaches over
 
     @cached_property
-    def _found(self) -> re.Pattern[str]:
-        return _pattern(self.words, self.patterns)
+    def _regex(self) -> re.Pattern[str]:
+        return _compile_patterns(self.words, self.patterns)
 
     @cached_property
-    def _joined(self) -> re.Pattern[str] | None:
+    def _and_regex(self) -> re.Pattern[str] | None:
         is_asked = self.and_words or self.and_patterns
-        return _pattern(self.and_words, self.and_patterns) if is_asked else None
+        return _compile_patterns(self.and_words, self.and_patterns) if is_asked else None
 
 
-def refused_by(rules: Iterable[WordRule], prompt: str) -> WordRule | None:
+def find_refusing_rule(rules: Iterable[WordRule], prompt: str) -> WordRule | None:
     """Return the first rule that refuses a prompt; None where no rule does."""
-    text = plain(prompt)
+    text = normalize(prompt)
     for rule in rules:
         if rule.matches(text):
             if rule.action == "refuse":
                 return rule
-            text = rule.hidden(text)
+            text = rule.without_matches(text)
     return None
 
 
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """Return a text in small letters, without accents and invisible characters, with single spaces."""
-    apart = unicodedata.normalize("NFKD", text).casefold()
-    kept = (
-        one for one in apart if unicodedata.category(one) != "Cf" and not "\u0300" <= one <= "\u036f"
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    letters = (
+        one for one in decomposed if unicodedata.category(one) != "Cf" and not "\u0300" <= one <= "\u036f"
     )
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", "".join(kept)))
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", "".join(letters)))
 
 
-def _pattern(words: Sequence[str], patterns: Sequence[str]) -> re.Pattern[str]:
+def _compile_patterns(words: Sequence[str], patterns: Sequence[str]) -> re.Pattern[str]:
     every = [*map(_word_pattern, words), *(f"(?:{one})" for one in patterns)]
     return re.compile("|".join(every), re.IGNORECASE)
 
 
 def _word_pattern(word: str) -> str:
-    parts = [re.escape(part) for part in re.split(GAP, plain(word)) if part]
+    parts = [re.escape(part) for part in re.split(GAP, normalize(word)) if part]
     phrase = GAP.join(parts)
     return phrase if UNSPACED.search(word) else f"{NO_LETTER_BEFORE}{phrase}{NO_LETTER_AFTER}"

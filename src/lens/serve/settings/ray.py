@@ -34,19 +34,19 @@ class RaySettings(Settings):
     """How often Ray asks an engine whether it is well."""
 
     @model_validator(mode="after")
-    def _grows(self) -> Self:
+    def _check_max_replicas(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             needs = f"a number from replicas, {self.replicas}, on"
             raise SettingError("ray.max_replicas", self.max_replicas, needs)
         return self
 
     @property
-    def most(self) -> int:
+    def replica_limit(self) -> int:
         """Engines at most."""
         return self.max_replicas or self.replicas
 
 
-def wanted_replicas(queue_seconds: Iterable[float], busy: Iterable[float], queue_s: float) -> int:
+def num_replicas_for_load(queue_seconds: Iterable[float], busy: Iterable[float], queue_s: float) -> int:
     """Return how many engines the work asks for: those that draw, and enough for what waits.
 
     Takes the estimated seconds of work that wait at each engine, and the share of time in which it drew.

@@ -10,13 +10,13 @@ from pydantic import Field
 
 from lens.config import Settings
 from lens.errors import SettingError
-from lens.serve.api.prompt_enhancer import WriterEndpoint
+from lens.serve.api.prompt_enhancer import PromptEnhancerSettings
 from lens.serve.safety.provenance import SigningSettings
 from lens.serve.settings.engine import EngineSettings
 from lens.serve.settings.ray import RaySettings
 
 
-class Limits(Settings):
+class RequestLimits(Settings):
     """What one caller, and one request, may take."""
 
     body_bytes: int = Field(64 * 2**20, ge=1024)
@@ -69,25 +69,25 @@ class ServerSettings(Settings):
     is_signing: bool = True
     """Whether pictures leave with a signed manifest."""
     signing: SigningSettings = SigningSettings()
-    enhance: WriterEndpoint | None = None
+    enhance: PromptEnhancerSettings | None = None
     """Language model that writes prompts out; None switches `enhance` off."""
-    limits: Limits = Limits.of({})
+    limits: RequestLimits = RequestLimits.of({})
     engine: EngineSettings = EngineSettings.of({})
     ray: RaySettings | None = None
     """Engines on Ray Serve; None is one engine in the server's own process."""
 
     @property
-    def database(self) -> str:
+    def effective_database_url(self) -> str:
         """URL of the database."""
         return self.database_url or f"sqlite:///{self.state.absolute() / 'lens.sqlite'}"
 
     @property
-    def pictures(self) -> str:
+    def effective_images_url(self) -> str:
         """URL of the pictures."""
         return self.pictures_url or str(self.state.absolute() / "pictures")
 
     @property
-    def uploads(self) -> Path:
+    def uploads_folder(self) -> Path:
         """Folder of the pictures that callers sent."""
         return self.state.absolute() / "uploads"
 

@@ -16,10 +16,10 @@ from lens.errors import QueueFullError, SettingError
 if TYPE_CHECKING:
     from lens.serve.storage.database import Database
 
-PREFIX = "lens-"
+KEY_PREFIX = "lens-"
 
 
-class Key(NamedTuple):
+class ApiKey(NamedTuple):
     """A key as it is stored."""
 
     id: str
@@ -28,7 +28,7 @@ class Key(NamedTuple):
     created_at: float
 
 
-class Keys:
+class ApiKeyStore:
     """The keys of a server."""
 
     def __init__(self, database: "Database"):
@@ -46,7 +46,7 @@ class Keys:
             raise SettingError("name", name, "1 to 80 characters")
         if requests_per_minute is not None and requests_per_minute < 1:
             raise SettingError("requests-per-minute", requests_per_minute, "to be 1 or more")
-        key = PREFIX + secrets.token_urlsafe(32)
+        key = KEY_PREFIX + secrets.token_urlsafe(32)
         row = {"id": f"key_{uuid4().hex}", "name": name, "sha256": _hash(key), "created_at": time.time()}
         try:
             with self._engine.begin() as connection:
@@ -67,30 +67,30 @@ class Keys:
         if not done.rowcount:
             raise SettingError("name", name, "the name of a key", "See `lens keys list`.")
 
-    def all(self) -> list[Key]:
+    def list_keys(self) -> list[ApiKey]:
         """Return the keys, oldest first."""
-        columns = [self._table.c[name] for name in Key._fields]
+        columns = [self._table.c[name] for name in ApiKey._fields]
         with self._engine.connect() as connection:
             rows = connection.execute(self._table.select().with_only_columns(*columns).order_by("created_at"))
-            return [Key(*row) for row in rows]
+            return [ApiKey(*row) for row in rows]
 
-    def of(self, key: str) -> Key | None:
+    def find(self, key: str) -> ApiKey | None:
         """Return the stored key that a caller shows; None where it is none of ours."""
-        columns = [self._table.c[name] for name in Key._fields]
+        columns = [self._table.c[name] for name in ApiKey._fields]
         query = self._table.select().with_only_columns(*columns).where(self._table.c.sha256 == _hash(key))
         with self._engine.connect() as connection:
             row = connection.execute(query).first()
-        return None if row is None else Key(*row)
+        return None if row is None else ApiKey(*row)
 
 
-class Rates:
+class CallerRateLimiter:
     """How often each caller may ask: a bucket of a minute's requests that fills up again evenly."""
 
     def __init__(self) -> None:
-        self._left: dict[str, tuple[float, float]] = {}  # caller -> (requests left, when that was so)
+        self._buckets: dict[str, tuple[float, float]] = {}  # caller -> (requests left, when that was so)
         self._lock = threading.Lock()
 
-    def count(self, caller: str, per_minute: int | None) -> None:
+    def acquire(self, caller: str, per_minute: int | None) -> None:
         """Count a request.
 
         Raises: QueueFullError where the caller asked too often; it says when to ask again.
@@ -99,10 +99,10 @@ class Rates:
             return
         now = time.monotonic()
         with self._lock:
-            left, then = self._left.get(caller, (float(per_minute), now))
+            left, then = self._buckets.get(caller, (float(per_minute), now))
             left = min(float(per_minute), left + (now - then) * per_minute / 60)
             is_allowed = left >= 1
-            self._left[caller] = (left - is_allowed, now)
+            self._buckets[caller] = (left - is_allowed, now)
         if not is_allowed:
             message = f"More than {per_minute} requests a minute were made with this key."
             raise QueueFullError(message, (1 - left) * 60 / per_minute)

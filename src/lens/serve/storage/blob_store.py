@@ -12,7 +12,7 @@ from lens.errors import SettingError
 from lens.serve.storage.database import MissingExtraError
 
 
-class PicturesStore:
+class BlobStore:
     """A place for files."""
 
     def __init__(self, url: str):
@@ -25,22 +25,22 @@ class PicturesStore:
         except ImportError as error:
             raise MissingExtraError("fsspec") from error
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url)
+            self._filesystem, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             needs = "a folder or a URL that fsspec knows"
             raise SettingError("pictures_url", url, needs, f"{error}.") from error
-        self._is_local = "file" in str(self._files.protocol)
+        self._is_local = "file" in str(self._filesystem.protocol)
 
     def put(self, content: bytes, suffix: str) -> str:
         """Store a file and return its name; complete or not at all. Raises: OSError."""
         digest = hashlib.sha256(content).hexdigest()
         name = f"{digest[:2]}/{digest}{suffix}"
         path = self._path(name)
-        if self._files.exists(path) and self._files.size(path) == len(content):
+        if self._filesystem.exists(path) and self._filesystem.size(path) == len(content):
             return name
-        self._files.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
+        self._filesystem.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
         if not self._is_local:
-            self._files.pipe_file(path, content)
+            self._filesystem.pipe_file(path, content)
             return name
         draft = Path(f"{path}.{uuid4().hex}.tmp")
         try:
@@ -55,12 +55,12 @@ class PicturesStore:
 
     def get(self, name: str) -> bytes:
         """Return a file's content. Raises: FileNotFoundError; OSError."""
-        return self._files.cat_file(self._path(name))
+        return self._filesystem.cat_file(self._path(name))
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is gone already is no error."""
         try:
-            self._files.rm_file(self._path(name))
+            self._filesystem.rm_file(self._path(name))
         except FileNotFoundError:
             return
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 TABLES = ("jobs", "pictures", "keys")
-BUSY_S = 15.0
+SQLITE_BUSY_TIMEOUT_S = 15.0
 
 
 class MissingExtraError(LensError):
@@ -50,7 +50,7 @@ class Database:
             where = sa.make_url(url)
             if where.get_backend_name() == "sqlite" and where.database:
                 Path(where.database).parent.mkdir(parents=True, exist_ok=True)
-            options = {"timeout": BUSY_S} if where.get_backend_name() == "sqlite" else {}
+            options = {"timeout": SQLITE_BUSY_TIMEOUT_S} if where.get_backend_name() == "sqlite" else {}
             self.engine: Engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
         except ImportError as error:
             raise MissingExtraError(str(error.name), "postgres") from error
@@ -78,13 +78,16 @@ class Database:
     def _is_current(self, connection: "Connection") -> bool:
         from alembic.migration import MigrationContext
 
-        return MigrationContext.configure(connection).get_current_revision() == _script().get_current_head()
+        return (
+            MigrationContext.configure(connection).get_current_revision()
+            == _migration_scripts().get_current_head()
+        )
 
     def _migrate(self, connection: "Connection") -> None:
         from alembic.config import Config
         from alembic.runtime.environment import EnvironmentContext
 
-        script = _script()
+        script = _migration_scripts()
         if connection.dialect.name == "postgresql":  # of servers that start together one migrates
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305134)")
         context = EnvironmentContext(Config(), script, fn=lambda at, _: script._upgrade_revs("head", at))  # type: ignore[arg-type]
@@ -119,7 +122,7 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _script():
+def _migration_scripts():
     from alembic.script import ScriptDirectory
 
     return ScriptDirectory(str(MIGRATIONS), version_locations=[str(MIGRATIONS)])

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from lens.errors import LensError, QueueFullError
-from lens.sampling.image_metadata import PictureSettings
-from lens.serve.storage.blob_store import PicturesStore
+from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.storage.blob_store import BlobStore
 
 if TYPE_CHECKING:
     from lens.serve.storage.database import Database
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-OPEN = (QUEUED, RUNNING)
+OPEN_STATUSES = (QUEUED, RUNNING)
 LEASE_S = 20.0
 """A running job of a server that said nothing for this long is taken over by another."""
 
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     finished_at: float | None
 
 
-class Picture(NamedTuple):
+class StoredImage(NamedTuple):
     """A finished picture; its id is random and known to its owner alone."""
 
     id: str
@@ -63,26 +63,26 @@ class IdempotencyError(LensError):
     """A key was used before, with another request."""
 
 
-class Jobs:
+class JobStore:
     """The jobs of a server, and their pictures."""
 
-    def __init__(self, database: "Database", files: PicturesStore):
+    def __init__(self, database: "Database", blobs: BlobStore):
         self._engine = database.engine
-        self._jobs = database.tables["jobs"]
-        self._pictures = database.tables["pictures"]
-        self.files = files
-        self._files_lock = threading.RLock()
+        self._jobs_table = database.tables["jobs"]
+        self._images_table = database.tables["pictures"]
+        self.blobs = blobs
+        self._blobs_lock = threading.RLock()
         """A file is not deleted between being found there and being named by a picture."""
 
     def add(
         self,
         owner: str,
         request: dict[str, Any],
-        count: int,
+        num_images: int,
         idempotency_key: str | None = None,
         body: Any = None,
         status: str = QUEUED,
-        waiting_limit: int | None = None,
+        max_unfinished: int | None = None,
     ) -> Job:
         """Take a job on, or return the one that was taken on under the same key.
 
@@ -91,28 +91,30 @@ class Jobs:
         """
         from sqlalchemy.exc import IntegrityError
 
-        if idempotency_key is not None and (known := self.known(owner, idempotency_key, body)):
-            return known
-        if waiting_limit is not None and self.num_open(owner) >= waiting_limit:
-            raise QueueFullError(f"There are {waiting_limit} unfinished jobs of this caller already.", 30)
+        if idempotency_key is not None and (
+            existing := self.find_by_idempotency_key(owner, idempotency_key, body)
+        ):
+            return existing
+        if max_unfinished is not None and self.num_unfinished(owner) >= max_unfinished:
+            raise QueueFullError(f"There are {max_unfinished} unfinished jobs of this caller already.", 30)
         now = time.time()
         row = {"id": f"job_{uuid4().hex}", "owner": owner, "status": status, "request": request}
-        row |= {"count": count, "idempotency_key": idempotency_key, "created_at": now}
+        row |= {"count": num_images, "idempotency_key": idempotency_key, "created_at": now}
         row |= {"body_sha256": _digest(body)}
         row |= {"finished_at": now} if status == DONE else {}
         try:
             with self._engine.begin() as connection:
-                connection.execute(self._jobs.insert().values(**row))
+                connection.execute(self._jobs_table.insert().values(**row))
         except IntegrityError:  # the same key at the same moment
-            known = self.known(owner, str(idempotency_key), body)
-            if known is None:
+            existing = self.find_by_idempotency_key(owner, str(idempotency_key), body)
+            if existing is None:
                 raise
-            return known
+            return existing
         return self.get(row["id"])  # type: ignore[return-value]
 
-    def known(self, owner: str, idempotency_key: str, body: Any) -> Job | None:
+    def find_by_idempotency_key(self, owner: str, idempotency_key: str, body: Any) -> Job | None:
         """Return the job that was taken on under a key. Raises: IdempotencyError for another body."""
-        table = self._jobs
+        table = self._jobs_table
         where = (table.c.owner == owner) & (table.c.idempotency_key == idempotency_key)
         with self._engine.connect() as connection:
             row = connection.execute(table.select().where(where)).mappings().first()
@@ -120,20 +122,20 @@ class Jobs:
             return None
         if row["body_sha256"] != _digest(body):
             raise IdempotencyError("This idempotency key was used before for another request. Use a new one.")
-        return _job(row)
+        return _job_from_row(row)
 
     def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """Return a job; None where there is none, or where it is not the owner's."""
         if "\0" in job_id:  # no id has one, and PostgreSQL takes none
             return None
-        query = self._jobs.select().where(self._jobs.c.id == job_id)
+        query = self._jobs_table.select().where(self._jobs_table.c.id == job_id)
         if owner is not None:
-            query = query.where(self._jobs.c.owner == owner)
+            query = query.where(self._jobs_table.c.owner == owner)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else _job(row)
+        return None if row is None else _job_from_row(row)
 
-    def list(
+    def list_jobs(
         self,
         owner: str | None = None,
         statuses: Sequence[str] = (),
@@ -143,7 +145,7 @@ class Jobs:
         """Return jobs, newest first; those that come after the job `after` in that order."""
         import sqlalchemy as sa
 
-        table = self._jobs
+        table = self._jobs_table
         query = table.select().order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
         if owner is not None:
             query = query.where(table.c.owner == owner)
@@ -153,62 +155,62 @@ class Jobs:
             here = sa.tuple_(last.created_at, last.id)
             query = query.where(sa.tuple_(table.c.created_at, table.c.id) < here)
         with self._engine.connect() as connection:
-            return [_job(row) for row in connection.execute(query).mappings()]
+            return [_job_from_row(row) for row in connection.execute(query).mappings()]
 
-    def num_open(self, owner: str | None = None, status: str | None = None) -> int:
+    def num_unfinished(self, owner: str | None = None, status: str | None = None) -> int:
         """Return how many jobs are not over yet."""
         import sqlalchemy as sa
 
-        table = self._jobs
-        statuses = OPEN if status is None else (status,)
+        table = self._jobs_table
+        statuses = OPEN_STATUSES if status is None else (status,)
         query = sa.select(sa.func.count()).select_from(table).where(table.c.status.in_(statuses))
         if owner is not None:
             query = query.where(table.c.owner == owner)
         with self._engine.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    def num_before(self, job: Job) -> int:
+    def num_ahead(self, job: Job) -> int:
         """Return how many queued jobs were taken on before this one."""
         import sqlalchemy as sa
 
-        table = self._jobs
+        table = self._jobs_table
         where = (table.c.status == QUEUED) & (table.c.created_at < job.created_at)
         with self._engine.connect() as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar_one()
 
-    def resume(self, runner: str) -> int:
+    def requeue_unfinished(self, runner: str) -> int:
         """Queue the jobs that this server was at when it ended, or that another one left; return how many."""
-        table, now = self._jobs, time.time()
+        table, now = self._jobs_table, time.time()
         is_left = (table.c.runner == runner) | (table.c.lease_until < now)
         return self._requeue((table.c.status == RUNNING) & is_left)
 
-    def take_over(self) -> int:
+    def requeue_expired(self) -> int:
         """Queue the running jobs of servers that say nothing any more; return how many."""
-        table = self._jobs
+        table = self._jobs_table
         return self._requeue((table.c.status == RUNNING) & (table.c.lease_until < time.time()))
 
-    def put_back(self, job_id: str) -> None:
+    def requeue(self, job_id: str) -> None:
         """Queue a job again that was begun and not finished."""
-        self._requeue((self._jobs.c.id == job_id) & (self._jobs.c.status == RUNNING))
+        self._requeue((self._jobs_table.c.id == job_id) & (self._jobs_table.c.status == RUNNING))
 
     def _requeue(self, where: Any) -> int:
         values = {"status": QUEUED, "runner": None, "lease_until": None}
         with self._engine.begin() as connection:
-            return connection.execute(self._jobs.update().where(where).values(**values)).rowcount
+            return connection.execute(self._jobs_table.update().where(where).values(**values)).rowcount
 
-    def take(self, runner: str, served: Sequence[str] = ()) -> Job | None:
+    def claim(self, runner: str, recent_owners: Sequence[str] = ()) -> Job | None:
         """Begin the oldest queued job of the owner who was served longest ago; None where none is queued.
 
         `served` are owners in the order in which they were served, the latest last.
         """
         import sqlalchemy as sa
 
-        table = self._jobs
+        table = self._jobs_table
         oldest = sa.func.min(table.c.created_at)
         waiting = sa.select(table.c.owner, oldest).where(table.c.status == QUEUED).group_by(table.c.owner)
         with self._engine.connect() as connection:
             owners = connection.execute(waiting).all()
-        turn = {owner: number for number, owner in enumerate(served)}
+        turn = {owner: number for number, owner in enumerate(recent_owners)}
         for owner, _ in sorted(owners, key=lambda row: (turn.get(row[0], -1), row[1])):
             first = table.select().where((table.c.owner == owner) & (table.c.status == QUEUED))
             with self._engine.begin() as connection:
@@ -219,52 +221,52 @@ class Jobs:
                 values |= {"started_at": row["started_at"] or time.time()}
                 is_still = (table.c.id == row["id"]) & (table.c.status == QUEUED)
                 if connection.execute(table.update().where(is_still).values(**values)).rowcount:
-                    return _job(dict(row) | values)
+                    return _job_from_row(dict(row) | values)
         return None
 
-    def keep(self, runner: str) -> None:
+    def renew_lease(self, runner: str) -> None:
         """Say that this server is still at its running jobs."""
-        table = self._jobs
+        table = self._jobs_table
         where = (table.c.status == RUNNING) & (table.c.runner == runner)
         with self._engine.begin() as connection:
             connection.execute(table.update().where(where).values(lease_until=time.time() + LEASE_S))
 
     def finish(self, job_id: str, status: str, error: dict[str, Any] | None = None) -> bool:
         """End a job that is not over yet; return whether this call ended it."""
-        table = self._jobs
+        table = self._jobs_table
         values = {"status": status, "error": error, "finished_at": time.time(), "lease_until": None}
-        where = (table.c.id == job_id) & table.c.status.in_(OPEN)
+        where = (table.c.id == job_id) & table.c.status.in_(OPEN_STATUSES)
         with self._engine.begin() as connection:
             return bool(connection.execute(table.update().where(where).values(**values)).rowcount)
 
     def delete(self, job_id: str) -> None:
         """Forget a job, its pictures and their files."""
         with self._engine.begin() as connection:
-            mine = self._pictures.c.job_id == job_id
-            query = self._pictures.select().with_only_columns(self._pictures.c.file).where(mine)
+            mine = self._images_table.c.job_id == job_id
+            query = self._images_table.select().with_only_columns(self._images_table.c.file).where(mine)
             files = set(connection.execute(query).scalars())
-            connection.execute(self._pictures.delete().where(mine))
-            connection.execute(self._jobs.delete().where(self._jobs.c.id == job_id))
-        self._delete_unused(files)
+            connection.execute(self._images_table.delete().where(mine))
+            connection.execute(self._jobs_table.delete().where(self._jobs_table.c.id == job_id))
+        self._delete_unreferenced(files)
 
-    def add_picture(
-        self, job: Job, number: int, content: bytes, picture_format: str, settings: PictureSettings
-    ) -> Picture:
+    def add_image(
+        self, job: Job, number: int, content: bytes, image_format: str, metadata: ImageMetadata
+    ) -> StoredImage:
         """Store a finished picture. Raises: OSError; errors of the database."""
-        with self._files_lock:
-            return self._add_picture(job, number, content, picture_format, settings)
+        with self._blobs_lock:
+            return self._add_image(job, number, content, image_format, metadata)
 
-    def _add_picture(
-        self, job: Job, number: int, content: bytes, picture_format: str, settings: PictureSettings
-    ) -> Picture:
-        file = self.files.put(content, f".{picture_format}")
-        row = Picture(
+    def _add_image(
+        self, job: Job, number: int, content: bytes, image_format: str, metadata: ImageMetadata
+    ) -> StoredImage:
+        file = self.blobs.put(content, f".{image_format}")
+        row = StoredImage(
             id=uuid4().hex, job_id=job.id, owner=job.owner, number=number, file=file,
-            sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content), format=picture_format,
-            width=settings.width, height=settings.height, prompt=settings.prompt,
-            settings=settings.model_dump(mode="json", exclude_none=True), created_at=time.time(),
+            sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content), format=image_format,
+            width=metadata.width, height=metadata.height, prompt=metadata.prompt,
+            settings=metadata.model_dump(mode="json", exclude_none=True), created_at=time.time(),
         )  # fmt: skip
-        table = self._pictures
+        table = self._images_table
         try:
             with self._engine.begin() as connection:
                 again = (table.c.job_id == job.id) & (table.c.number == number)  # drawn by two servers
@@ -272,39 +274,41 @@ class Jobs:
                 replaced = set(connection.execute(before).scalars())
                 connection.execute(table.delete().where(again))
                 connection.execute(table.insert().values(**row._asdict()))
-            self._delete_unused(replaced)
+            self._delete_unreferenced(replaced)
         except Exception:  # the job was deleted meanwhile, or cannot be written to
             with suppress(Exception):
-                self._delete_unused({file})
+                self._delete_unreferenced({file})
             raise
         return row
 
-    def pictures_of(self, job_id: str) -> Sequence[Picture]:
+    def images_of(self, job_id: str) -> Sequence[StoredImage]:
         """Return the pictures of a job, by number."""
-        table = self._pictures
+        table = self._images_table
         with self._engine.connect() as connection:
             query = table.select().where(table.c.job_id == job_id).order_by(table.c.number)
-            return [Picture(**row) for row in connection.execute(query).mappings()]
+            return [StoredImage(**row) for row in connection.execute(query).mappings()]
 
-    def picture(self, picture_id: str) -> Picture | None:
+    def get_image(self, image_id: str) -> StoredImage | None:
         """Return a picture by its id."""
-        if "\0" in picture_id:
+        if "\0" in image_id:
             return None
-        query = self._pictures.select().where(self._pictures.c.id == picture_id)
+        query = self._images_table.select().where(self._images_table.c.id == image_id)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else Picture(**row)
+        return None if row is None else StoredImage(**row)
 
-    def content(self, picture: Picture) -> bytes:
+    def read_image(self, image: StoredImage) -> bytes:
         """Return a picture's file. Raises: FileNotFoundError; OSError."""
-        return self.files.get(picture.file)
+        return self.blobs.get(image.file)
 
-    def delete_old(self, older_than_s: float) -> int:
+    def delete_older_than(self, older_than_s: float) -> int:
         """Delete the jobs that were over that long ago; return how many."""
         import sqlalchemy as sa
 
-        table, limit = self._jobs, time.time() - older_than_s
-        query = sa.select(table.c.id).where(table.c.status.not_in(OPEN) & (table.c.finished_at < limit))
+        table, limit = self._jobs_table, time.time() - older_than_s
+        query = sa.select(table.c.id).where(
+            table.c.status.not_in(OPEN_STATUSES) & (table.c.finished_at < limit)
+        )
         with self._engine.connect() as connection:
             old = list(connection.execute(query).scalars())
         for job_id in old:
@@ -314,23 +318,25 @@ class Jobs:
     def uploads_in_use(self) -> set[str]:
         """Return where the pictures lie that jobs start from."""
         with self._engine.connect() as connection:
-            requests = connection.execute(self._jobs.select().with_only_columns(self._jobs.c.request))
+            requests = connection.execute(
+                self._jobs_table.select().with_only_columns(self._jobs_table.c.request)
+            )
             draws = [request.get("draw", {}) for request in requests.scalars()]
         return {draw[name] for draw in draws for name in ("image", "mask") if draw.get(name)}
 
-    def _delete_unused(self, files: set[str]) -> None:
+    def _delete_unreferenced(self, files: set[str]) -> None:
         if not files:
             return
-        table = self._pictures
-        with self._files_lock:
+        table = self._images_table
+        with self._blobs_lock:
             with self._engine.connect() as connection:
                 query = table.select().with_only_columns(table.c.file).where(table.c.file.in_(files))
                 used = set(connection.execute(query).scalars())
             for file in files - used:
-                self.files.delete(file)
+                self.blobs.delete(file)
 
 
-def _job(row: Any) -> Job:
+def _job_from_row(row: Any) -> Job:
     return Job(**{name: row[name] for name in Job._fields})
 
 

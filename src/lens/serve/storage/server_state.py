@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from lens.errors import SettingError
-from lens.sampling.image_metadata import write_over
+from lens.sampling.image_metadata import write_atomic
 from lens.serve.settings.server import ServerSettings
-from lens.serve.storage.api_keys import Keys
-from lens.serve.storage.blob_store import PicturesStore
+from lens.serve.storage.api_keys import ApiKeyStore
+from lens.serve.storage.blob_store import BlobStore
 from lens.serve.storage.database import Database, storage_error
-from lens.serve.storage.jobs import Jobs
+from lens.serve.storage.jobs import JobStore
 
-ON_THE_WAY_S = 60.0
+UPLOAD_GRACE_S = 60.0
 """How long an upload may take from being stored to being named by a job."""
-UNUSED_S = 3600.0
+UNUSED_UPLOAD_TTL_S = 3600.0
 """How long an upload stays that no job names: a request that is answered at once may need it."""
 
 
-class Uploads:
+class UploadStore:
     """Pictures that callers sent, by the hash of their content."""
 
     def __init__(self, folder: Path):
@@ -40,25 +40,28 @@ class Uploads:
         def write(file: BinaryIO) -> None:
             file.write(content)
 
-        return write_over(path, write)
+        return write_atomic(path, write)
 
     def delete_unused(
-        self, used: set[str], among: Iterable[Path] | None = None, older_than_s: float = UNUSED_S
+        self,
+        used: set[str],
+        candidates: Iterable[Path] | None = None,
+        older_than_s: float = UNUSED_UPLOAD_TTL_S,
     ) -> None:
         """Delete what no job names any more and nobody sent lately: that may be on its way to a job."""
         now = time.time()
-        for path in self._folder.glob("*.*") if among is None else among:
+        for path in self._folder.glob("*.*") if candidates is None else candidates:
             if str(path) not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
                 path.unlink(missing_ok=True)
 
 
-class Store(NamedTuple):
+class ServerState(NamedTuple):
     """The state of a server."""
 
     database: Database
-    jobs: Jobs
-    keys: Keys
-    uploads: Uploads
+    jobs: JobStore
+    api_keys: ApiKeyStore
+    uploads: UploadStore
     lock: BinaryIO | None
 
     def close(self) -> None:
@@ -68,22 +71,22 @@ class Store(NamedTuple):
             self.lock.close()
 
 
-def open_store(settings: ServerSettings, is_shared: bool = False) -> Store:
+def open_server_state(settings: ServerSettings, is_shared: bool = False) -> ServerState:
     """Open a server's state, made where there is none; `is_shared` looks at it beside a server.
 
     Raises: SettingError where another server holds the folder, or a URL cannot be used; StorageError.
     """
     try:
         settings.state.mkdir(parents=True, exist_ok=True)
-        lock = None if is_shared else _held(settings.state)
+        lock = None if is_shared else _acquire_lock(settings.state)
     except OSError as error:
         raise storage_error(error) or error from error
-    database = Database(settings.database)
-    jobs = Jobs(database, PicturesStore(settings.pictures))
-    return Store(database, jobs, Keys(database), Uploads(settings.uploads), lock)
+    database = Database(settings.effective_database_url)
+    jobs = JobStore(database, BlobStore(settings.effective_images_url))
+    return ServerState(database, jobs, ApiKeyStore(database), UploadStore(settings.uploads_folder), lock)
 
 
-def _held(folder: Path) -> BinaryIO:
+def _acquire_lock(folder: Path) -> BinaryIO:
     import fcntl
 
     file = open(folder / "lock", "wb")  # noqa: SIM115 (held as long as the server runs)

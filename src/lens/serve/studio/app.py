@@ -9,24 +9,28 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import LensError
-from lens.serve.api.generation import NO_HOOKS, Hooks
-from lens.serve.engine.request import Drawer
+from lens.serve.api.generation import NO_HOOKS, GenerationHooks
+from lens.serve.engine.request import EngineClient
 from lens.serve.studio import html as html
 from lens.serve.studio.gallery import Gallery
-from lens.serve.studio.handlers import StudioEvents
-from lens.serve.studio.theme import HEAD, ON_LOAD, css, theme
+from lens.serve.studio.handlers import StudioHandlers
+from lens.serve.studio.theme import HEAD_HTML, ON_LOAD_JS, css, theme
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-NUM_THREADS = 256
+NUM_STUDIO_THREADS = 256
 """A page that watches pictures being drawn takes one."""
-Auth = Callable[[str, str], Awaitable[bool]]
+AuthCheck = Callable[[str, str], Awaitable[bool]]
 """Whether a name and a password, such as a caller's key, may use the page."""
 
 
 def mount_studio(
-    app: "FastAPI", drawer: Drawer, gallery: Gallery, hooks: Hooks = NO_HOOKS, auth: Auth | None = None
+    app: "FastAPI",
+    engine: EngineClient,
+    gallery: Gallery,
+    hooks: GenerationHooks = NO_HOOKS,
+    auth: AuthCheck | None = None,
 ) -> "FastAPI":
     """Put the studio at `/` of an app; everything else has to be there already, as it takes what is left.
 
@@ -34,8 +38,8 @@ def mount_studio(
 
     Raises: LensError where Gradio is not installed.
     """
-    gr = gradio()
-    page = studio(drawer, gallery, hooks)
+    gr = import_gradio()
+    page = create_studio(engine, gallery, hooks)
     gallery.folder.mkdir(parents=True, exist_ok=True)
     return gr.mount_gradio_app(
         app,
@@ -46,8 +50,8 @@ def mount_studio(
         allowed_paths=[str(gallery.folder.absolute())],
         theme=theme(),
         css=css(),
-        head=HEAD,
-        js=ON_LOAD,
+        head=HEAD_HTML,
+        js=ON_LOAD_JS,
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -59,42 +63,52 @@ def mount_studio(
     )
 
 
-def studio(drawer: Drawer, gallery: Gallery, hooks: Hooks = NO_HOOKS) -> Any:
+def create_studio(engine: EngineClient, gallery: Gallery, hooks: GenerationHooks = NO_HOOKS) -> Any:
     """Return the page as Gradio's Blocks.
 
     Raises: LensError where Gradio is not installed.
     """
-    gr = gradio()
+    gr = import_gradio()
     from lens.serve.studio.draw_page import draw_page
     from lens.serve.studio.pages import compare_page, gallery_page, grid_page
 
-    events = StudioEvents(drawer, gallery, hooks)
+    handlers = StudioHandlers(engine, gallery, hooks)
     with gr.Blocks(
         title="Lens", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as page:
         gr.HTML(html.HEADER)
         with gr.Tabs(elem_id="pages"):
             with gr.Tab("Draw", id="draw"):
-                drawing = draw_page(events)
+                draw_tab = draw_page(handlers)
             with gr.Tab("Gallery", id="gallery") as tab:
-                shown = gallery_page(events, drawing)
+                gallery_tab = gallery_page(handlers, draw_tab)
             with gr.Tab("Compare", id="compare"):
-                compare_page(events, shown)
+                compare_page(handlers, gallery_tab)
             with gr.Tab("Grid", id="grid"):
-                grid_page(events, drawing)
-        gr.HTML(html.FOOT)
-        listed = [shown.search, shown.only_favourites]
-        for happens in (tab.select, page.load):
-            happens(events.listing, listed, shown.items, show_progress="hidden", api_visibility="private")
+                grid_page(handlers, draw_tab)
+        gr.HTML(html.FOOTER)
+        search_inputs = [gallery_tab.search, gallery_tab.only_favourites]
+        for trigger in (tab.select, page.load):
+            trigger(
+                handlers.search_gallery,
+                search_inputs,
+                gallery_tab.items,
+                show_progress="hidden",
+                api_visibility="private",
+            )
         page.load(
-            drawing.watch, drawing.kept, drawing.screen, show_progress="hidden", api_visibility="private"
+            draw_tab.watch,
+            draw_tab.browser_state,
+            draw_tab.batch_outputs,
+            show_progress="hidden",
+            api_visibility="private",
         )
-    page.max_threads = NUM_THREADS
+    page.max_threads = NUM_STUDIO_THREADS
     page.queue(default_concurrency_limit=None, max_size=256)
     return page
 
 
-def gradio() -> Any:
+def import_gradio() -> Any:
     """Return the package, set to report nothing.
 
     Raises: LensError where it is not installed.

@@ -8,17 +8,23 @@ from typing import Any
 
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.errors import LensError
-from lens.serve.studio.form import MAX_COUNT, MAX_SEED, SOLVERS, bases_of, variant_labels
-from lens.serve.studio.handlers import StudioEvents
+from lens.serve.studio.form import (
+    MAX_BROWSER_SEED,
+    MAX_STUDIO_IMAGES,
+    SOLVER_LABELS,
+    base_resolutions,
+    variant_labels,
+)
+from lens.serve.studio.handlers import StudioHandlers
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """How events go: without a veil over the page, and for the page alone."""
 
 
-def main_controls(events: StudioEvents) -> dict[str, Any]:
+def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
     import gradio as gr
 
-    models = events.drawer.models()
+    models = handlers.engine.models()
     first = models[0]
     prompt = gr.Textbox(
         label="Prompt",
@@ -28,24 +34,34 @@ def main_controls(events: StudioEvents) -> dict[str, Any]:
         elem_id="prompt",
         autofocus=True,
     )
-    if events.hooks.enhance is not None:
-        _enhancing(events, prompt)
+    if handlers.hooks.enhance_prompt is not None:
+        _enhance_controls(handlers, prompt)
     ratio = gr.Radio(list(ASPECT_RATIOS), value="1:1", label="Shape", elem_id="ratios")
     size = gr.HTML(_size_line("1:1", first.base_resolution), elem_id="size-line")
     variant = gr.Radio(variant_labels(models), value=first.name, label="Variant", elem_id="variant")
     with gr.Row(elem_id="numbers"):
         base = gr.Dropdown(
-            bases_of(first), value=first.base_resolution, label="Base size", elem_id="base", min_width=110
+            base_resolutions(first),
+            value=first.base_resolution,
+            label="Base size",
+            elem_id="base",
+            min_width=110,
         )
         count = gr.Number(
-            1, label="Pictures", precision=0, minimum=1, maximum=MAX_COUNT, elem_id="count", min_width=80
+            1,
+            label="Pictures",
+            precision=0,
+            minimum=1,
+            maximum=MAX_STUDIO_IMAGES,
+            elem_id="count",
+            min_width=80,
         )
         seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed", min_width=140
+            0, label="Seed", precision=0, minimum=0, maximum=MAX_BROWSER_SEED, elem_id="seed", min_width=140
         )
         lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", min_width=120)
     for control in (ratio, base):
-        control.change(_size_line, [ratio, base], size, **QUIET)
+        control.change(_size_line, [ratio, base], size, **QUIET_EVENT)
     return {
         "prompt": prompt, "aspect_ratio": ratio, "model": variant, "base_resolution": base, "seed": seed,
         "is_seed_locked": lock, "count": count,
@@ -60,7 +76,7 @@ def _size_line(ratio: str, base: int) -> str:
     return f'<p class="lens-count">{width} x {height} pixels</p>'
 
 
-def _enhancing(events: StudioEvents, prompt: Any) -> None:
+def _enhance_controls(handlers: StudioHandlers, prompt: Any) -> None:
     import gradio as gr
 
     ask = gr.Button("Enhance the prompt", size="sm", elem_id="enhance")
@@ -73,29 +89,37 @@ def _enhancing(events: StudioEvents, prompt: Any) -> None:
             keep = gr.Button("Keep mine", size="sm")
 
     def enhance(text: str) -> tuple[Any, str, str, str]:
-        return gr.update(visible=True), text, *events.enhanced(text)
+        return gr.update(visible=True), text, *handlers.enhance(text)
 
     ask.click(enhance, prompt, [both, before, after, line], api_visibility="private")
-    use.click(lambda text: (text, gr.update(visible=False)), after, [prompt, both], **QUIET)
-    keep.click(lambda: gr.update(visible=False), None, both, **QUIET)
+    use.click(lambda text: (text, gr.update(visible=False)), after, [prompt, both], **QUIET_EVENT)
+    keep.click(lambda: gr.update(visible=False), None, both, **QUIET_EVENT)
 
 
-def advanced_controls(events: StudioEvents) -> tuple[dict[str, Any], Any]:
+def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
     import gradio as gr
 
-    first, loras = events.drawer.models()[0], events.drawer.loras()
+    first, loras = handlers.engine.models()[0], handlers.engine.loras()
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         with gr.Row():
-            steps = gr.Slider(1, 100, first.steps, step=1, label="Steps", elem_id="steps", min_width=140)
+            steps = gr.Slider(
+                1, 100, first.default_steps, step=1, label="Steps", elem_id="steps", min_width=140
+            )
             guidance = gr.Slider(
-                0, 20, first.guidance, step=0.1, label="Guidance", info="1 turns it off", elem_id="guidance",
+                0,
+                20,
+                first.default_guidance,
+                step=0.1,
+                label="Guidance",
+                info="1 turns it off",
+                elem_id="guidance",
                 min_width=140,
-            )  # fmt: skip
+            )
         negative = gr.Textbox(
             label="Negative prompt", info="Acts with guidance other than 1", lines=1, elem_id="negative"
         )
         with gr.Row():
-            choices = [(label, name) for name, label in SOLVERS.items()]
+            choices = [(label, name) for name, label in SOLVER_LABELS.items()]
             solver = gr.Dropdown(choices, value="euler", label="Solver", elem_id="solver", min_width=140)
             size = gr.Textbox(
                 label="Exact size", info="In place of shape and base", placeholder="192x128", elem_id="size",
@@ -124,11 +148,11 @@ def advanced_controls(events: StudioEvents) -> tuple[dict[str, Any], Any]:
             elem_id="strength",
         )  # fmt: skip
 
-    def weights(chosen: list[str], rows: list[list[Any]]) -> Any:
-        known = {row[0]: row[1] for row in rows or () if row}
-        return gr.update(value=[[name, known.get(name, 1.0)] for name in chosen], visible=bool(chosen))
+    def update_weights(chosen: list[str], rows: list[list[Any]]) -> Any:
+        current = {row[0]: row[1] for row in rows or () if row}
+        return gr.update(value=[[name, current.get(name, 1.0)] for name in chosen], visible=bool(chosen))
 
-    names.input(weights, [names, table], table, **QUIET)
+    names.input(update_weights, [names, table], table, **QUIET_EVENT)
     advanced = {
         "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "size": size,
         "loras": table, "start": start, "strength": strength,
@@ -136,17 +160,19 @@ def advanced_controls(events: StudioEvents) -> tuple[dict[str, Any], Any]:
     return advanced, names
 
 
-def follow_variant(events: StudioEvents, controls: dict[str, Any]) -> None:
+def connect_variant_defaults(handlers: StudioHandlers, controls: dict[str, Any]) -> None:
     """Set what a variant draws with when somebody chooses it; in the browser, as Draw may be pressed next."""
     import gradio as gr
 
-    def chosen(name: str, base: int) -> Any:
-        model = events.model(name)
-        bases = bases_of(model)
+    def update_base(name: str, base: int) -> Any:
+        model = handlers.model(name)
+        bases = base_resolutions(model)
         return gr.update(choices=bases, value=base if base in bases else model.base_resolution)
 
     variant, base = controls["model"], controls["base_resolution"]
-    defaults = json.dumps({model.name: [model.steps, model.guidance] for model in events.drawer.models()})
+    defaults = json.dumps(
+        {model.name: [model.default_steps, model.default_guidance] for model in handlers.engine.models()}
+    )
     both = [controls["steps"], controls["guidance"]]
     variant.input(None, variant, both, js=f"(name) => ({defaults})[name]")
-    variant.input(chosen, [variant, base], base, **QUIET)
+    variant.input(update_base, [variant, base], base, **QUIET_EVENT)

@@ -11,20 +11,20 @@ from pathlib import Path
 
 from lens.core.resolution import RESOLUTION_BUCKETS, buckets_for, resolve_resolution
 from lens.errors import SettingError
-from lens.sampling.image_metadata import PictureSettings
-from lens.serve.engine.request import DrawRequest, LoraWanted, OfferedModel
+from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.engine.request import GenerationRequest, LoraRequest, ModelInfo
 from lens.serve.studio.gallery import Gallery
 
-MAX_COUNT = 10
-MAX_SEED = 2**53 - 1 - MAX_COUNT
+MAX_STUDIO_IMAGES = 10
+MAX_BROWSER_SEED = 2**53 - 1 - MAX_STUDIO_IMAGES
 """The largest that a browser keeps exactly."""
-RANDOM_SEEDS = 2**31
-SOLVERS = {"euler": "Euler, first order", "ab2": "Adams-Bashforth, second order"}
-PREVIEWS = 3
+NUM_RANDOM_SEEDS = 2**31
+SOLVER_LABELS = {"euler": "Euler, first order", "ab2": "Adams-Bashforth, second order"}
+NUM_PREVIEWS = 3
 
 
 @dataclass(frozen=True)
-class Form:
+class StudioForm:
     """The choices of one page; the names are those of the HTTP interface."""
 
     prompt: str = ""
@@ -40,7 +40,7 @@ class Form:
     solver: str = "euler"
     size: str = ""
     """Width x height, in place of shape and base, where it is not empty."""
-    loras: tuple[LoraWanted, ...] = ()
+    loras: tuple[LoraRequest, ...] = ()
     image: Path | None = None
     mask: Path | None = None
     strength: float = 0.6
@@ -59,12 +59,12 @@ class Form:
         return resolve_resolution(height=int(sides[2]), width=int(sides[1]))
 
 
-def with_seed(form: Form) -> Form:
+def randomize_seed(form: StudioForm) -> StudioForm:
     """Return the form with a new seed, unless its own is locked."""
-    return form if form.is_seed_locked else replace(form, seed=random.randrange(RANDOM_SEEDS))
+    return form if form.is_seed_locked else replace(form, seed=random.randrange(NUM_RANDOM_SEEDS))
 
 
-def request_of(form: Form, caller: str, seed: int | None = None) -> DrawRequest:
+def generation_request(form: StudioForm, caller: str, seed: int | None = None) -> GenerationRequest:
     """Return one picture as a request.
 
     Raises: SettingError for a value that cannot be drawn with.
@@ -74,13 +74,13 @@ def request_of(form: Form, caller: str, seed: int | None = None) -> DrawRequest:
     if not form.model:
         raise SettingError("model", form.model, "one of the offered models")
     height, width = form.height_and_width
-    return DrawRequest(
+    return GenerationRequest(
         model=form.model,
         prompt=form.prompt.strip(),
         seed=form.seed if seed is None else seed,
         height=height,
         width=width,
-        steps=_whole("steps", form.steps, 1, 200),
+        steps=_check_integer("steps", form.steps, 1, 200),
         guidance=form.guidance,
         negative_prompt=form.negative_prompt.strip() if form.guidance != 1 else "",
         solver=form.solver,
@@ -89,66 +89,66 @@ def request_of(form: Form, caller: str, seed: int | None = None) -> DrawRequest:
         mask=form.mask if form.image else None,
         strength=form.strength if form.image else None,
         caller=caller,
-        previews=PREVIEWS,
+        previews=NUM_PREVIEWS,
     )
 
 
-def requests_of(form: Form, caller: str) -> list[DrawRequest]:
+def generation_requests(form: StudioForm, caller: str) -> list[GenerationRequest]:
     """Return as many requests as pictures are wanted, with seeds that follow one another."""
-    count = _whole("count", form.count, 1, MAX_COUNT)
-    seed = _whole("seed", form.seed, 0, MAX_SEED)
-    return [request_of(form, caller, seed + number) for number in range(count)]
+    count = _check_integer("count", form.count, 1, MAX_STUDIO_IMAGES)
+    seed = _check_integer("seed", form.seed, 0, MAX_BROWSER_SEED)
+    return [generation_request(form, caller, seed + number) for number in range(count)]
 
 
-def restored(
-    settings: PictureSettings,
-    form: Form,
-    models: Sequence[OfferedModel],
+def restore_form(
+    metadata: ImageMetadata,
+    form: StudioForm,
+    models: Sequence[ModelInfo],
     loras: Sequence[str],
     gallery: Gallery,
-) -> tuple[Form, list[str]]:
+) -> tuple[StudioForm, list[str]]:
     """Return the form that draws a picture again, and a sentence for each thing that is not here."""
     notes = []
-    model = _offered(settings.model, models)
+    model = _find_model(metadata.model, models)
     if model is None:
-        notes.append(f"It was drawn with {Path(settings.model).name}, which is not offered here.")
-    wanted = []
-    for lora in settings.loras:
+        notes.append(f"It was drawn with {Path(metadata.model).name}, which is not offered here.")
+    restored_loras = []
+    for lora in metadata.loras:
         name = next((name for name in loras if name in (lora.path, Path(lora.path).stem)), None)
         if name is None:
             notes.append(f"Its LoRA {Path(lora.path).name} is not offered here.")
         else:
-            wanted.append(LoraWanted(name, lora.weight))
-    image = gallery.input_with(settings.init_image.sha256) if settings.init_image else None
-    mask = gallery.input_with(settings.mask.sha256) if settings.mask and image else None
-    if (settings.init_image and image is None) or (settings.mask and mask is None):
+            restored_loras.append(LoraRequest(name, lora.weight))
+    image = gallery.find_input(metadata.init_image.sha256) if metadata.init_image else None
+    mask = gallery.find_input(metadata.mask.sha256) if metadata.mask and image else None
+    if (metadata.init_image and image is None) or (metadata.mask and mask is None):
         notes.append("The picture it started from, or its mask, is not here; choose it again.")
-    ratio, base, size = shape_of(settings.width, settings.height)
-    drawing = model or _offered(form.model, models)
-    if base is not None and drawing is not None and base not in bases_of(drawing):
-        ratio, base, size = "1:1", None, f"{settings.width}x{settings.height}"
+    ratio, base, size = shape_from_size(metadata.width, metadata.height)
+    target_model = model or _find_model(form.model, models)
+    if base is not None and target_model is not None and base not in base_resolutions(target_model):
+        ratio, base, size = "1:1", None, f"{metadata.width}x{metadata.height}"
     return replace(
         form,
-        prompt=settings.prompt,
+        prompt=metadata.prompt,
         model=model.name if model else form.model,
         aspect_ratio=ratio,
         base_resolution=base or form.base_resolution,
         size=size,
-        seed=settings.seed,
+        seed=metadata.seed,
         is_seed_locked=True,
         count=1,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        negative_prompt=settings.negative_prompt,
-        solver=settings.solver,
-        loras=tuple(wanted),
+        steps=metadata.steps,
+        guidance=metadata.guidance,
+        negative_prompt=metadata.negative_prompt,
+        solver=metadata.solver,
+        loras=tuple(restored_loras),
         image=image,
         mask=mask,
-        strength=form.strength if settings.strength is None else settings.strength,
+        strength=form.strength if metadata.strength is None else metadata.strength,
     ), notes
 
 
-def shape_of(width: int, height: int) -> tuple[str, int | None, str]:
+def shape_from_size(width: int, height: int) -> tuple[str, int | None, str]:
     """Return the ratio and base of a size, and "" - or 1:1, None and the size itself where it has no name."""
     for base in (128, 192, 256, *RESOLUTION_BUCKETS):
         for ratio, sides in buckets_for(base).items():
@@ -157,7 +157,7 @@ def shape_of(width: int, height: int) -> tuple[str, int | None, str]:
     return "1:1", None, f"{width}x{height}"
 
 
-def bases_of(model: OfferedModel) -> list[int]:
+def base_resolutions(model: ModelInfo) -> list[int]:
     """Return the base sizes that a model is offered at: those with names; a small model's own, to twice."""
     base = model.base_resolution
     if base >= min(RESOLUTION_BUCKETS):
@@ -171,7 +171,7 @@ def ratio_label(ratio: str, base: int) -> str:
     return f"{ratio}, {width} x {height}"
 
 
-def variant_labels(models: Sequence[OfferedModel]) -> list[tuple[str, str]]:
+def variant_labels(models: Sequence[ModelInfo]) -> list[tuple[str, str]]:
     """Return (label, name) of the models: Lens, Turbo, Base where that tells them apart, else their names."""
     titles = []
     for model in models:
@@ -180,15 +180,16 @@ def variant_labels(models: Sequence[OfferedModel]) -> list[tuple[str, str]]:
     if len(set(titles)) < len(titles):
         titles = [model.name for model in models]
     return [
-        (f"{title} - {model.steps} steps", model.name) for title, model in zip(titles, models, strict=True)
+        (f"{title} - {model.default_steps} steps", model.name)
+        for title, model in zip(titles, models, strict=True)
     ]
 
 
-def _offered(asked: str, models: Sequence[OfferedModel]) -> OfferedModel | None:
-    return next((model for model in models if model.name in (asked, Path(asked).name)), None)
+def _find_model(name: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
+    return next((model for model in models if model.name in (name, Path(name).name)), None)
 
 
-def _whole(setting: str, value: float, lowest: int, highest: int) -> int:
+def _check_integer(setting: str, value: float, lowest: int, highest: int) -> int:
     if value is None or not lowest <= value <= highest or value != int(value):
         raise SettingError(setting, value, f"a whole number from {lowest} to {highest}")
     return int(value)

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from lens.errors import Cancelled, LensError
-from lens.sampling.image_metadata import PictureSettings
-from lens.serve.engine.request import Done, Drawing, Failed, Waiting
-from lens.serve.studio.batches import Batch, Tile, seconds_left
-from lens.serve.studio.gallery import Gallery, Kept
+from lens.errors import GenerationCancelledError, LensError
+from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.engine.request import Failed, Finished, Queued, StepProgress
+from lens.serve.studio.batches import BatchItem, StudioBatch, seconds_left
+from lens.serve.studio.gallery import Gallery, GalleryItem
 
 PREVIEW_SIDE_PX = 512
 STAR = "&#9733;"
@@ -35,12 +35,12 @@ HEADER = """
   onclick="lensDark(!document.body.classList.contains('dark'))">&#9680;</button>
 </header>
 """
-FOOT = f'<footer class="lens-notice" role="note">{NOTICE}</footer>'
-EMPTY = (
+FOOTER = f'<footer class="lens-notice" role="note">{NOTICE}</footer>'
+EMPTY_STAGE = (
     '<div class="lens-empty"><p>Nothing drawn yet.</p>'
     "<p>Say what the picture shows, and press Draw.</p></div>"
 )
-FAULT = "Something went wrong here; the server's log says what."
+INTERNAL_ERROR = "Something went wrong here; the server's log says what."
 NOTHING_FOUND = '<div class="lens-empty"><p>No picture here.</p></div>'
 
 
@@ -49,53 +49,53 @@ def file_url(path: Path) -> str:
     return "gradio_api/file=" + quote(str(path.absolute()))
 
 
-def tiles(batch: Batch) -> str:
+def batch_grid(batch: StudioBatch) -> str:
     """Return the pictures of a batch as far as they are."""
-    shown = "".join(_tile(tile, number) for number, tile in enumerate(batch.tiles))
-    return f'<div class="lens-tiles lens-of-{min(len(batch.tiles), 4)}">{shown}</div>'
+    figures = "".join(_batch_item(item, number) for number, item in enumerate(batch.items))
+    return f'<div class="lens-tiles lens-of-{min(len(batch.items), 4)}">{figures}</div>'
 
 
-def _tile(tile: Tile, number: int) -> str:
-    request, event = tile.request, tile.event
+def _batch_item(item: BatchItem, number: int) -> str:
+    request, event = item.request, item.event
     shape = f"aspect-ratio:{request.width}/{request.height}"
     name = f"Picture {number + 1}: {escape(request.prompt, quote=True)}"
-    if isinstance(event, Done):
-        source = file_url(tile.kept.path) if tile.kept else data_url(event.image)
+    if isinstance(event, Finished):
+        source = file_url(item.gallery_item.path) if item.gallery_item else data_url(event.image)
         link = f'<a href="{source}" target="_blank" rel="noopener" aria-label="Open the full picture">'
         inside, state = f'{link}<img src="{source}" alt="{name}" draggable="true"></a>', "done"
     elif isinstance(event, Failed):
-        what = "Cancelled" if isinstance(event.error, Cancelled) else "No picture"
+        what = "Cancelled" if isinstance(event.error, GenerationCancelledError) else "No picture"
         inside, state = f"<span>{what}</span>", "failed"
-    elif tile.preview is not None:
-        inside, state = f'<img src="{data_url(tile.preview)}" alt="Preview of {name}">', "preview"
+    elif item.preview is not None:
+        inside, state = f'<img src="{data_url(item.preview)}" alt="Preview of {name}">', "preview"
     else:
         inside, state = "<span></span>", "waiting"
     caption = f"<figcaption>seed {request.seed}</figcaption>"
     return f'<figure class="lens-tile" data-state="{state}" style="{shape}">{inside}{caption}</figure>'
 
 
-def progress(batch: Batch) -> str:
+def progress(batch: StudioBatch) -> str:
     """Return where a batch is: in the queue, at which step, how long it still takes, or what went wrong."""
-    num_done = sum(isinstance(tile.event, Done) for tile in batch.tiles)
-    num = len(batch.tiles)
-    if batch.is_over:
+    num_done = sum(isinstance(tile.event, Finished) for tile in batch.items)
+    num_items = len(batch.items)
+    if batch.is_finished:
         error = batch.error
         if error is None:
-            return status(f"Done: {num} picture{'s' * (num > 1)}.", share=1.0)
-        if isinstance(error, Cancelled):
-            return status(f"Cancelled; {num_done} of {num} done.")
-        return problem(error)
-    drawing = [tile.event for tile in batch.tiles if isinstance(tile.event, Drawing)]
-    share = (num_done + sum(event.step / max(1, event.steps) for event in drawing)) / num
-    pictures = f", picture {min(num, num_done + 1)} of {num}" if num > 1 else ""
-    if drawing:
-        first = max(drawing, key=lambda event: event.step / max(1, event.steps))
+            return status(f"Done: {num_items} picture{'s' * (num_items > 1)}.", share=1.0)
+        if isinstance(error, GenerationCancelledError):
+            return status(f"Cancelled; {num_done} of {num_items} done.")
+        return error_line(error)
+    in_progress = [tile.event for tile in batch.items if isinstance(tile.event, StepProgress)]
+    share = (num_done + sum(event.step / max(1, event.num_steps) for event in in_progress)) / num_items
+    pictures = f", picture {min(num_items, num_done + 1)} of {num_items}" if num_items > 1 else ""
+    if in_progress:
+        first = max(in_progress, key=lambda event: event.step / max(1, event.num_steps))
         left = seconds_left(batch)
         time_left = f", {left:.0f} s left" if left is not None and left >= 1 else ", less than a second left"
-        return status(f"Step {first.step} of {first.steps}{time_left}{pictures}", share)
-    waiting = [tile.event.position for tile in batch.tiles if isinstance(tile.event, Waiting)]
-    if waiting and min(waiting):
-        return status(f"In the queue, {min(waiting)} before it{pictures}", share)
+        return status(f"Step {first.step} of {first.num_steps}{time_left}{pictures}", share)
+    positions = [tile.event.position for tile in batch.items if isinstance(tile.event, Queued)]
+    if positions and min(positions):
+        return status(f"In the queue, {min(positions)} before it{pictures}", share)
     return status(f"Next in the queue{pictures}", share)
 
 
@@ -111,42 +111,44 @@ def status(text: str, share: float | None = None) -> str:
     return f'<div class="lens-status"><p role="status" aria-live="polite">{escape(text)}</p>{bar}</div>'
 
 
-def problem(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Return an error as a line; what is no LensError is a fault of ours and is not spelled out."""
-    text = str(error) if isinstance(error, LensError) else FAULT
+    text = str(error) if isinstance(error, LensError) else INTERNAL_ERROR
     return f'<div class="lens-status lens-problem"><p role="alert">{escape(text)}</p></div>'
 
 
-def notes(lines: Sequence[str], first: str) -> str:
+def status_with_notes(lines: Sequence[str], first: str) -> str:
     """Return what happened, and what a person should know about it."""
     return status(" ".join([first, *lines]))
 
 
-def listing(gallery: Gallery, shown: Sequence[Kept], num_found: int) -> str:
+def gallery_grid(gallery: Gallery, visible: Sequence[GalleryItem], num_found: int) -> str:
     """Return pictures as buttons that select them."""
-    if not shown:
+    if not visible:
         return NOTHING_FOUND
-    items = "".join(_item(kept, gallery.small(kept)) for kept in shown)
-    found = f"{num_found} picture{'s' * (num_found != 1)}"
-    more = f", the newest {len(shown)} shown" if len(shown) < num_found else ""
-    return f'<p class="lens-count" role="status">{found}{more}</p><div class="lens-grid">{items}</div>'
+    items = "".join(_gallery_item(kept, gallery.thumbnail(kept)) for kept in visible)
+    count = f"{num_found} picture{'s' * (num_found != 1)}"
+    more = f", the newest {len(visible)} shown" if len(visible) < num_found else ""
+    return f'<p class="lens-count" role="status">{count}{more}</p><div class="lens-grid">{items}</div>'
 
 
-def _item(kept: Kept, small: Path) -> str:
-    prompt = escape(kept.settings.prompt, quote=True)
-    star = f'<b aria-label="favourite">{STAR}</b>' if kept.is_favourite else ""
+def _gallery_item(item: GalleryItem, thumbnail: Path) -> str:
+    prompt = escape(item.metadata.prompt, quote=True)
+    star = f'<b aria-label="favourite">{STAR}</b>' if item.is_favourite else ""
     return (
-        f'<button type="button" class="lens-item" data-name="{escape(kept.name, quote=True)}"'
+        f'<button type="button" class="lens-item" data-name="{escape(item.name, quote=True)}"'
         f' title="{prompt}">'
-        f'<img loading="lazy" src="{file_url(small)}" alt="{prompt}">{star}</button>'
+        f'<img loading="lazy" src="{file_url(thumbnail)}" alt="{prompt}">{star}</button>'
     )
 
 
-def picture(kept: Kept) -> str:
+def image_detail(item: GalleryItem) -> str:
     """Return one picture, large, with its settings."""
-    source, prompt = file_url(kept.path), escape(kept.settings.prompt, quote=True)
-    star = f'<b aria-label="favourite">{STAR}</b> ' if kept.is_favourite else ""
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts(kept.settings))
+    source, prompt = file_url(item.path), escape(item.metadata.prompt, quote=True)
+    star = f'<b aria-label="favourite">{STAR}</b> ' if item.is_favourite else ""
+    rows = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in metadata_rows(item.metadata)
+    )
     return (
         f'<article class="lens-detail"><a href="{source}" target="_blank" rel="noopener"'
         f' aria-label="Open the full picture"><img src="{source}" alt="{prompt}"></a>'
@@ -154,38 +156,38 @@ def picture(kept: Kept) -> str:
     )
 
 
-def facts(settings: PictureSettings) -> list[tuple[str, str]]:
+def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
     """Return (name, value) of what a person wants to know of a picture."""
     rows = [
-        ("model", Path(settings.model).name),
-        ("size", f"{settings.width} x {settings.height}"),
-        ("seed", str(settings.seed)),
-        ("steps", str(settings.steps)),
-        ("guidance", f"{settings.guidance:g}"),
-        ("solver", settings.solver),
+        ("model", Path(metadata.model).name),
+        ("size", f"{metadata.width} x {metadata.height}"),
+        ("seed", str(metadata.seed)),
+        ("steps", str(metadata.steps)),
+        ("guidance", f"{metadata.guidance:g}"),
+        ("solver", metadata.solver),
     ]
-    if settings.negative_prompt:
-        rows.append(("negative", settings.negative_prompt))
-    if settings.loras:
-        loras = ", ".join(f"{Path(lora.path).stem} {lora.weight:g}" for lora in settings.loras)
+    if metadata.negative_prompt:
+        rows.append(("negative", metadata.negative_prompt))
+    if metadata.loras:
+        loras = ", ".join(f"{Path(lora.path).stem} {lora.weight:g}" for lora in metadata.loras)
         rows.append(("LoRAs", loras))
-    if settings.strength is not None:
-        rows.append(("strength", f"{settings.strength:g}"))
+    if metadata.strength is not None:
+        rows.append(("strength", f"{metadata.strength:g}"))
     return rows
 
 
-def compared(first: Kept, second: Kept, rows: Sequence[tuple[str, str, str]]) -> str:
+def comparison(first: GalleryItem, second: GalleryItem, rows: Sequence[tuple[str, str, str]]) -> str:
     """Return two pictures over each other with a slider between them, and what they differ in."""
-    one, other = file_url(first.path), file_url(second.path)
-    width, height = first.settings.width, first.settings.height
+    first_url, second_url = file_url(first.path), file_url(second.path)
+    width, height = first.metadata.width, first.metadata.height
     table = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(a)}</td><td>{escape(b)}</td></tr>'
         for name, a, b in rows
     )
     return (
         f'<div class="lens-ab" style="aspect-ratio:{width}/{height};--split:50%">'
-        f'<img src="{other}" alt="B: {escape(second.settings.prompt, quote=True)}">'
-        f'<img class="lens-a" src="{one}" alt="A: {escape(first.settings.prompt, quote=True)}">'
+        f'<img src="{second_url}" alt="B: {escape(second.metadata.prompt, quote=True)}">'
+        f'<img class="lens-a" src="{first_url}" alt="A: {escape(first.metadata.prompt, quote=True)}">'
         "<span>A</span><span>B</span></div>"
         '<input class="lens-split" type="range" min="0" max="100" value="50"'
         ' aria-label="How much of A is shown"'

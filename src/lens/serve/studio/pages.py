@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from lens.serve.studio import html as html
 from lens.serve.studio.contact_sheet import axis_names
-from lens.serve.studio.controls import QUIET
+from lens.serve.studio.controls import QUIET_EVENT
 from lens.serve.studio.draw_page import DrawPage
-from lens.serve.studio.handlers import StudioEvents
-from lens.serve.studio.theme import SELECT
+from lens.serve.studio.handlers import StudioHandlers
+from lens.serve.studio.theme import SELECT_JS
 
-SURE = "(sure, ...others) => [confirm('Delete this picture?'), ...others]"
-GO_TO_DRAW = "() => document.querySelector('#pages button[role=tab]').click()"
+CONFIRM_DELETE_JS = "(sure, ...others) => [confirm('Delete this picture?'), ...others]"
+OPEN_DRAW_TAB_JS = "() => document.querySelector('#pages button[role=tab]').click()"
 
 
 class GalleryPage(NamedTuple):
@@ -27,19 +27,21 @@ class GalleryPage(NamedTuple):
     second: Any
 
 
-def gallery_page(events: StudioEvents, drawing: DrawPage) -> GalleryPage:
+def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
     """Lay the page out and connect it."""
     import gradio as gr
 
-    chosen, first, second = gr.State(None), gr.State(None), gr.State(None)
+    selected, first, second = gr.State(None), gr.State(None), gr.State(None)
     with gr.Row():
         search = gr.Textbox(label="Search prompts", elem_id="search", scale=4)
-        only = gr.Checkbox(False, label="Favourites only", elem_id="only-favourites", scale=1, min_width=140)
-        pack = gr.Button("Pack as zip", elem_id="pack", scale=1, min_width=120)
-        packed = gr.DownloadButton("Download the zip", visible=False, elem_id="packed", min_width=120)
+        only_favourites = gr.Checkbox(
+            False, label="Favourites only", elem_id="only-favourites", scale=1, min_width=140
+        )
+        export = gr.Button("Pack as zip", elem_id="pack", scale=1, min_width=120)
+        download = gr.DownloadButton("Download the zip", visible=False, elem_id="packed", min_width=120)
     with gr.Row():
         with gr.Column(scale=7, min_width=320):
-            items = gr.HTML(html.NOTHING_FOUND, js_on_load=SELECT, elem_id="gallery")
+            items = gr.HTML(html.NOTHING_FOUND, js_on_load=SELECT_JS, elem_id="gallery")
         with gr.Column(scale=4, min_width=300):
             detail = gr.HTML("", elem_id="detail")
             with gr.Group(visible=False, elem_id="on-chosen") as actions:
@@ -56,49 +58,62 @@ def gallery_page(events: StudioEvents, drawing: DrawPage) -> GalleryPage:
             sure = gr.Checkbox(False, visible=False)
 
     def show(name: str | None) -> list[Any]:
-        kept = events.selected(name)
-        return [name, "" if kept is None else html.picture(kept), gr.update(visible=kept is not None)]
+        item = handlers.find_item(name)
+        return [name, "" if item is None else html.image_detail(item), gr.update(visible=item is not None)]
 
     def pick(event: gr.EventData) -> list[Any]:
         return show(getattr(event, "name", None))
 
-    def change(act: Any) -> Any:
-        def changed(name: str | None, words: str, favourites: bool) -> list[Any]:
+    def with_refresh(act: Any) -> Any:
+        def act_and_refresh(name: str | None, words: str, favourites: bool) -> list[Any]:
             act(name)
-            return [*show(name), events.listing(words, favourites)]
+            return [*show(name), handlers.search_gallery(words, favourites)]
 
-        return changed
+        return act_and_refresh
 
-    def deleted(is_sure: bool, name: str | None, words: str, favourites: bool) -> list[Any]:
-        events.delete(name if is_sure else None)
-        return [*show(name), events.listing(words, favourites)]
+    def delete_item(is_sure: bool, name: str | None, words: str, favourites: bool) -> list[Any]:
+        handlers.delete(name if is_sure else None)
+        return [*show(name), handlers.search_gallery(words, favourites)]
 
-    def restored(name: str | None, *given: Any) -> list[Any]:
-        kept = events.selected(name)
-        return drawing.restore(str(kept.path) if kept else None, *given)
+    def restore_item(name: str | None, *field_values: Any) -> list[Any]:
+        item = handlers.find_item(name)
+        return draw_tab.restore(str(item.path) if item else None, *field_values)
 
-    def zipped(words: str, favourites: bool) -> tuple[Any, str]:
-        path = events.pack(words, favourites)
+    def export_zip(words: str, favourites: bool) -> tuple[Any, str]:
+        path = handlers.export_zip(words, favourites)
         if path is None:
             return gr.update(visible=False), html.status("There is no picture to pack.")
         return gr.update(value=str(path), visible=True), html.status("Packed.")
 
-    listed, shown = [search, only], [chosen, detail, actions]
-    search.change(events.listing, listed, items, trigger_mode="always_last", **QUIET)
-    only.change(events.listing, listed, items, **QUIET)
-    items.click(pick, None, shown, **QUIET)
-    favour.click(change(events.toggle_favourite), [chosen, *listed], [*shown, items], **QUIET)
-    delete.click(deleted, [sure, chosen, *listed], [*shown, items], js=SURE, **QUIET)
-    done = restore.click(restored, [chosen, *drawing.controls.values()], drawing.restored, **QUIET)
-    done.then(None, None, None, js=GO_TO_DRAW)
+    search_inputs, detail_outputs = [search, only_favourites], [selected, detail, actions]
+    search.change(handlers.search_gallery, search_inputs, items, trigger_mode="always_last", **QUIET_EVENT)
+    only_favourites.change(handlers.search_gallery, search_inputs, items, **QUIET_EVENT)
+    items.click(pick, None, detail_outputs, **QUIET_EVENT)
+    favour.click(
+        with_refresh(handlers.toggle_favourite),
+        [selected, *search_inputs],
+        [*detail_outputs, items],
+        **QUIET_EVENT,
+    )
+    delete.click(
+        delete_item,
+        [sure, selected, *search_inputs],
+        [*detail_outputs, items],
+        js=CONFIRM_DELETE_JS,
+        **QUIET_EVENT,
+    )
+    restore_event = restore.click(
+        restore_item, [selected, *draw_tab.controls.values()], draw_tab.restore_outputs, **QUIET_EVENT
+    )
+    restore_event.then(None, None, None, js=OPEN_DRAW_TAB_JS)
     for button, place, letter in ((as_first, first, "A"), (as_second, second, "B")):
         text = html.status(f"This is {letter}; see Compare.")
-        button.click(lambda name, text=text: (name, text), chosen, [place, line], **QUIET)
-    pack.click(zipped, listed, [packed, line], **QUIET)
-    return GalleryPage(search, only, items, first, second)
+        button.click(lambda name, text=text: (name, text), selected, [place, line], **QUIET_EVENT)
+    export.click(export_zip, search_inputs, [download, line], **QUIET_EVENT)
+    return GalleryPage(search, only_favourites, items, first, second)
 
 
-def compare_page(events: StudioEvents, shown: GalleryPage) -> None:
+def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage) -> None:
     """Lay the page out and connect it."""
     import gradio as gr
 
@@ -106,18 +121,18 @@ def compare_page(events: StudioEvents, shown: GalleryPage) -> None:
     sheet = gr.DownloadButton("Download both as one picture", visible=False, elem_id="both-sheet")
 
     def compare(first: str | None, second: str | None) -> tuple[str, Any]:
-        text, path = events.compare(first, second)
+        text, path = handlers.compare(first, second)
         return text, gr.update(value=str(path) if path else None, visible=path is not None)
 
-    for place in (shown.first, shown.second):
-        place.change(compare, [shown.first, shown.second], [both, sheet], **QUIET)
+    for place in (gallery_tab.first, gallery_tab.second):
+        place.change(compare, [gallery_tab.first, gallery_tab.second], [both, sheet], **QUIET_EVENT)
 
 
-def grid_page(events: StudioEvents, drawing: DrawPage) -> None:
+def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> None:
     """Lay the page out and connect it."""
     import gradio as gr
 
-    names = axis_names(events.drawer.models(), events.drawer.loras())
+    names = axis_names(handlers.engine.models(), handlers.engine.loras())
     batch = gr.State("")
     gr.HTML(
         '<p class="lens-count">Draws what the first page says, with two of its settings varied. Values have'
@@ -137,11 +152,11 @@ def grid_page(events: StudioEvents, drawing: DrawPage) -> None:
         elem_id="sheet",
     )  # fmt: skip
 
-    def on_draw(request: gr.Request, *given: Any) -> Iterator[list[Any]]:
-        values, axes = given[:-4], given[-4:]
-        for name, text, path in events.grid(values, *axes, caller=f"studio {request.session_hash}"):
+    def on_draw(request: gr.Request, *field_values: Any) -> Iterator[list[Any]]:
+        values, axes = field_values[:-4], field_values[-4:]
+        for name, text, path in handlers.draw_grid(values, *axes, caller=f"studio {request.session_hash}"):
             yield [name, text, gr.skip() if path is None else str(path)]
 
-    inputs = [*drawing.controls.values(), x, x_values, y, y_values]
-    draw.click(on_draw, inputs, [batch, line, sheet], trigger_mode="once", **QUIET)
-    cancel.click(events.cancel, batch, None, queue=False, **QUIET)
+    inputs = [*draw_tab.controls.values(), x, x_values, y, y_values]
+    draw.click(on_draw, inputs, [batch, line, sheet], trigger_mode="once", **QUIET_EVENT)
+    cancel.click(handlers.cancel, batch, None, queue=False, **QUIET_EVENT)

@@ -4,14 +4,14 @@ import json
 import shlex
 from typing import Any
 
-from lens.serve.studio.form import Form
+from lens.serve.studio.form import StudioForm
 
-GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
-OPENAIS = ("model", "prompt", "n", "size", "response_format")
+GENERATIONS_PATH, EDITS_PATH = "/v1/images/generations", "/v1/images/edits"
+OPENAI_PARAMETERS = ("model", "prompt", "n", "size", "response_format")
 """Parameters that OpenAI's own client has; ours go in its `extra_body`."""
 
 
-def body_of(form: Form) -> dict[str, Any]:
+def request_body(form: StudioForm) -> dict[str, Any]:
     """Return the body of a request; what has no effect is left out."""
     height, width = form.height_and_width
     body: dict[str, Any] = {
@@ -35,12 +35,12 @@ def body_of(form: Form) -> dict[str, Any]:
     return body
 
 
-def as_curl(form: Form, base_url: str) -> str:
+def curl_command(form: StudioForm, base_url: str) -> str:
     """Return a command line that writes the first picture to picture.png."""
-    body = body_of(form)
-    url = shlex.quote(base_url.rstrip("/") + (EDITS if form.image else GENERATIONS))
+    body = request_body(form)
+    url = shlex.quote(base_url.rstrip("/") + (EDITS_PATH if form.image else GENERATIONS_PATH))
     if form.image:
-        fields = [f"{name}={_as_field(value)}" for name, value in body.items()]
+        fields = [f"{name}={_form_field(value)}" for name, value in body.items()]
         files = ["image=@start.png"] + ["mask=@mask.png"] * bool(form.mask)
         lines = [f"curl -s {url}", *(f"-F {shlex.quote(field)}" for field in [*files, *fields])]
     else:
@@ -51,14 +51,14 @@ def as_curl(form: Form, base_url: str) -> str:
     return " \\\n  ".join(lines) + f" \\\n  | {unpack}"
 
 
-def as_python(form: Form, base_url: str) -> str:
+def python_script(form: StudioForm, base_url: str) -> str:
     """Return a script for OpenAI's client that writes every picture."""
-    body = body_of(form)
+    body = request_body(form)
     files = {"image": "start.png"} if form.image else {}
     files |= {"mask": "mask.png"} if form.image and form.mask else {}
-    given = [f"    {name}=open({path!r}, \"rb\")," for name, path in files.items()]
-    given += [f"    {name}={body[name]!r}," for name in OPENAIS]
-    extra = {name: value for name, value in body.items() if name not in OPENAIS}
+    arguments = [f"    {name}=open({path!r}, \"rb\")," for name, path in files.items()]
+    arguments += [f"    {name}={body[name]!r}," for name in OPENAI_PARAMETERS]
+    extra = {name: value for name, value in body.items() if name not in OPENAI_PARAMETERS}
     return "\n".join(
         [
             "import base64",
@@ -68,7 +68,7 @@ def as_python(form: Form, base_url: str) -> str:
             "",
             f"client = OpenAI(base_url={base_url.rstrip('/') + '/v1'!r}, api_key=\"none\")",
             f"answer = client.images.{'edit' if form.image else 'generate'}(",
-            *given,
+            *arguments,
             f"    extra_body={extra!r},",
             ")",
             "for number, picture in enumerate(answer.data):",
@@ -77,5 +77,5 @@ def as_python(form: Form, base_url: str) -> str:
     )
 
 
-def _as_field(value: Any) -> str:
+def _form_field(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

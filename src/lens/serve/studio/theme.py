@@ -126,7 +126,7 @@ footer:not(.lens-notice) { display: none !important; }
 }
 """
 
-HEAD = """
+HEAD_HTML = """
 <style>
 gradio-app > .gradio-container { max-width: 1440px !important; width: 100% !important;
   margin: 0 auto !important;
@@ -151,13 +151,13 @@ document.addEventListener("keydown", (event) => {
 </script>
 """
 
-ON_LOAD = """() => {
+ON_LOAD_JS = """() => {
   let dark = null;
   try { dark = localStorage.getItem("lens-dark"); } catch (error) {}
   if (dark !== null) document.body.classList.toggle("dark", dark === "1");
 }"""
 
-SELECT = """element.addEventListener("click", (event) => {
+SELECT_JS = """element.addEventListener("click", (event) => {
   const item = event.target.closest("[data-name]");
   if (item) trigger("click", {name: item.dataset.name});
 });"""
@@ -166,10 +166,10 @@ SELECT = """element.addEventListener("click", (event) => {
 
 def css() -> str:
     """Return all styles: the nine ratios are drawn to their shapes."""
-    return CSS + "\n".join(_shape(number, ratio) for number, ratio in enumerate(ASPECT_RATIOS, 1))
+    return CSS + "\n".join(_shape_css(number, ratio) for number, ratio in enumerate(ASPECT_RATIOS, 1))
 
 
-def _shape(number: int, ratio: str) -> str:
+def _shape_css(number: int, ratio: str) -> str:
     width, height = (int(side) for side in ratio.split(":"))
     scale = SHAPE_PX / max(width, height)
     size = f"width: {width * scale:.0f}px; height: {height * scale:.0f}px;"

@@ -12,29 +12,35 @@ TRAINING_FACTOR = 3
 """Forward, and twice as much backward. What checkpointing computes again is not counted."""
 
 
-def forward_flops(config: Mapping[str, Any], image_tokens: int, text_tokens: int) -> int:
+def forward_flops(config: Mapping[str, Any], num_image_tokens: int, num_text_tokens: int) -> int:
     """Return the operations of one forward pass for one picture; `config` is the denoiser's."""
     dim, layers = config["inner_dim"], config["num_layers"]
     hidden = int(dim / 3 * 8)
-    tokens = image_tokens + text_tokens
-    token = 2 * (3 * dim * dim + dim * dim + 3 * dim * hidden)  # projections and feed-forward of a stream
+    tokens = num_image_tokens + num_text_tokens
+    projection_flops = 2 * (
+        3 * dim * dim + dim * dim + 3 * dim * hidden
+    )  # projections and feed-forward of a stream
     modulation = 2 * 2 * 6 * dim * dim                          # of both streams, once a picture
-    seen = 4 * tokens * dim                                     # one query over all keys, and their values
-    blocks = layers * (tokens * (token + seen) + modulation)
+    attention_flops = 4 * tokens * dim                             # one query over all keys, and their values
+    blocks = layers * (tokens * (projection_flops + attention_flops) + modulation)
     # Nothing reads the last block's text: it has no queries, no output and no feed-forward.
-    blocks -= text_tokens * (token - 2 * 3 * dim * dim + seen)
+    blocks -= num_text_tokens * (projection_flops - 2 * 3 * dim * dim + attention_flops)
     num_features = len(config["selected_layer_index"])
-    inputs = image_tokens * config["in_channels"] + text_tokens * num_features * config["enc_hidden_dim"]
-    output = image_tokens * dim * config["patch_size"] ** 2 * config["out_channels"]
+    inputs = (
+        num_image_tokens * config["in_channels"] + num_text_tokens * num_features * config["enc_hidden_dim"]
+    )
+    output = num_image_tokens * dim * config["patch_size"] ** 2 * config["out_channels"]
     time = 256 * dim + dim * dim + 2 * dim * dim                # its embedding, the last scale and shift
     return blocks + 2 * (inputs * dim + output + time)
 
 
-def training_flops(config: Mapping[str, Any], image_tokens: int, text_tokens: int) -> int:
+def training_flops(config: Mapping[str, Any], num_image_tokens: int, num_text_tokens: int) -> int:
     """Return the useful operations of training on one picture."""
-    return TRAINING_FACTOR * forward_flops(config, image_tokens, text_tokens)
+    return TRAINING_FACTOR * forward_flops(config, num_image_tokens, num_text_tokens)
 
 
-def model_flops_utilization(flops: float, seconds: float, peak_flops_a_s: float, num_cards: int = 1) -> float:
+def model_flops_utilization(
+    flops: float, elapsed_s: float, peak_flops_per_s: float, num_gpus: int = 1
+) -> float:
     """Return the share of the cards' peak that so many useful operations in so many seconds are."""
-    return flops / (seconds * peak_flops_a_s * num_cards)
+    return flops / (elapsed_s * peak_flops_per_s * num_gpus)

@@ -7,156 +7,160 @@ from typing import Any
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.shapes import denoiser_shapes, num_parameters, text_encoder_shapes, vae_shapes
 from lens.rl.prompts.dataset import read_prompts
-from lens.rl.rewards.settings import AnyReward, CombinedSettings, JudgeSettings
-from lens.train.cost.from_recipe import PAPERS_TEXT_TOKENS, adapter_weights, component_config
-from lens.train.cost.post_training import THERE_AND_BACK, Judging, Passes, PostTraining
-from lens.train.cost.training import image_tokens
+from lens.rl.rewards.settings import AnyRewardSettings, VlmJudgeSettings, WeightedRewardSettings
+from lens.train.cost.from_recipe import PAPER_TEXT_TOKENS, component_config, num_lora_parameters
+from lens.train.cost.post_training import FORWARD_AND_BACKWARD, ForwardPasses, JudgeCalls, PostTrainingSpec
+from lens.train.cost.training import num_image_tokens
 from lens.train.settings.distill import DistillSettings
 from lens.train.settings.rl import RlSettings
 from lens.train.settings.stages import LoraSettings
 
-PROMPT_TEXT_TOKENS = 64
+DEFAULT_PROMPT_TOKENS = 64
 """Of a prompt of 30 to 60 words, as the paper's are; assumed."""
-MOST_CRITERIA = 11
+MAX_CRITERIA_PER_IMAGE = 11
 """Of a picture: up to ten of its prompt, and the global one."""
 
 
-def post_training_of(settings: RlSettings | DistillSettings, text_tokens: int | None) -> PostTraining:
+def post_training_spec(
+    settings: RlSettings | DistillSettings, num_text_tokens: int | None
+) -> PostTrainingSpec:
     """Return what of a recipe costs."""
     if isinstance(settings, RlSettings):
-        return _of_rl(settings, text_tokens)
-    return _of_distillation(settings, text_tokens)
+        return _rl_spec(settings, num_text_tokens)
+    return _distillation_spec(settings, num_text_tokens)
 
 
-def _of_rl(settings: RlSettings, text_tokens: int | None) -> PostTraining:
-    groups, count = settings.prompts_per_step, settings.pictures_per_prompt
+def _rl_spec(settings: RlSettings, num_text_tokens: int | None) -> PostTrainingSpec:
+    groups, count = settings.prompts_per_step, settings.images_per_prompt
     rollouts = settings.steps * groups * count
-    learned = rollouts * settings.times_per_picture
+    learned = rollouts * settings.times_per_image
     passes = {
-        "drawing, by old": Passes(rollouts * settings.rollout_steps),
-        "learning, through theta": Passes(learned, THERE_AND_BACK),
-        "learning, through old": Passes(learned),
+        "drawing, by old": ForwardPasses(rollouts * settings.rollout_steps),
+        "learning, through theta": ForwardPasses(learned, FORWARD_AND_BACKWARD),
+        "learning, through old": ForwardPasses(learned),
     }
     if settings.kl_weight:
-        passes["learning, through the base"] = Passes(learned)
-    config, num_weights, role_weights = _weights(settings.model, settings.lora)
-    return PostTraining(
+        passes["learning, through the base"] = ForwardPasses(learned)
+    config, num_weights, role_weights = _parameter_counts(settings.model, settings.lora)
+    return PostTrainingSpec(
         stage="rl",
         config=config,
         steps=settings.steps,
-        about=f"{groups} prompts x {count} pictures",
-        pictures=rollouts,
+        update_description=f"{groups} prompts x {count} pictures",
+        num_images=rollouts,
         passes=passes,
-        judging=_judging(settings, rollouts),
-        shared=("prompts_per_step", groups),
-        pictures_at_once=dict.fromkeys(settings.bases, count),
-        text_tokens=PROMPT_TEXT_TOKENS if text_tokens is None else text_tokens,
-        num_weights=num_weights,
-        role_weights=role_weights,
-        trained=("theta",),
-        following=("old",),
-        base_bytes=4,
+        judge_calls=_judge_calls(settings, rollouts),
+        sharded_setting=("prompts_per_step", groups),
+        images_per_micro_batch=dict.fromkeys(settings.bases, count),
+        num_text_tokens=DEFAULT_PROMPT_TOKENS if num_text_tokens is None else num_text_tokens,
+        num_parameters=num_weights,
+        num_role_parameters=role_weights,
+        trained_roles=("theta",),
+        ema_roles=("old",),
+        base_weight_bytes=4,
         checkpointing=settings.gradient_checkpointing,
         num_graphs=1,
-        encoders=_encoders(settings.model, with_text=True),
-        left_out="texts encoded, pictures decoded, waiting for the judge, probes",
+        encoder_bytes=_encoder_bytes(settings.model, with_text=True),
+        excluded_costs="texts encoded, pictures decoded, waiting for the judge, probes",
     )
 
 
-def _judging(settings: RlSettings, rollouts: int) -> Judging | None:
+def _judge_calls(settings: RlSettings, rollouts: int) -> JudgeCalls | None:
     num_judges = _num_judges(settings.reward)
     if not num_judges:
         return None
     is_there = settings.prompts is not None and settings.prompts.is_file()
     prompts = read_prompts(settings.prompts) if is_there and settings.prompts else []
-    criteria = fmean(len(prompt.rubric) for prompt in prompts) if prompts else MOST_CRITERIA
-    return Judging(rollouts * criteria * num_judges, criteria * num_judges, not prompts)
+    criteria = fmean(len(prompt.rubric) for prompt in prompts) if prompts else MAX_CRITERIA_PER_IMAGE
+    return JudgeCalls(rollouts * criteria * num_judges, criteria * num_judges, not prompts)
 
 
-def _num_judges(reward: AnyReward) -> int:
+def _num_judges(reward: AnyRewardSettings) -> int:
     """Return how many parts of a reward ask an endpoint."""
-    if isinstance(reward, CombinedSettings):
+    if isinstance(reward, WeightedRewardSettings):
         return sum(_num_judges(part.reward) for part in reward.parts.values())
-    return int(isinstance(reward, JudgeSettings))
+    return int(isinstance(reward, VlmJudgeSettings))
 
 
-def _of_distillation(settings: DistillSettings, text_tokens: int | None) -> PostTraining:
+def _distillation_spec(settings: DistillSettings, num_text_tokens: int | None) -> PostTrainingSpec:
     if settings.nano:
-        at_once = {settings.nano.base: settings.nano.batch_size}
+        images_per_micro_batch = {settings.nano.base: settings.nano.batch_size}
     else:
         assert settings.data is not None
-        at_once = {
-            base: max(1, settings.pack_tokens // image_tokens(base)) for base in settings.data.bases
+        images_per_micro_batch = {
+            base: max(1, settings.pack_tokens // num_image_tokens(base)) for base in settings.data.bases
         }
-    pictures = settings.micro_batches * fmean(at_once.values())
-    cycle = settings.critic_updates + 1 if settings.critics else 1
-    num_students = settings.steps // cycle
-    of_critics = (settings.steps - num_students) * pictures
-    config, num_weights, role_weights = _weights(settings.model, settings.lora)
-    turns = f"{cycle - 1} updates of the critics, then one of the student" if cycle > 1 else "the student's"
-    return PostTraining(
+    images_per_step = settings.micro_batches * fmean(images_per_micro_batch.values())
+    cycle = settings.critic_updates + 1 if settings.critic_parts else 1
+    num_student_updates = settings.steps // cycle
+    num_critic_images = (settings.steps - num_student_updates) * images_per_step
+    config, num_weights, role_weights = _parameter_counts(settings.model, settings.lora)
+    updates_per_cycle = (
+        f"{cycle - 1} updates of the critics, then one of the student" if cycle > 1 else "the student's"
+    )
+    return PostTrainingSpec(
         stage="distill",
         config=config,
         steps=settings.steps,
-        about=f"{settings.micro_batches} micro-batches, {turns}",
-        pictures=settings.steps * pictures,
-        passes=_distillation_passes(settings, num_students * pictures, of_critics),
-        judging=None,
-        shared=("micro_batches", settings.micro_batches),
-        pictures_at_once=at_once,
-        text_tokens=PAPERS_TEXT_TOKENS if text_tokens is None else text_tokens,
-        num_weights=num_weights,
-        role_weights=role_weights,
-        trained=("student", *(role for role in settings.critics if role == "fake")),
-        following=(),
-        base_bytes=2 if settings.frozen_dtype == "bf16" else 4,
+        update_description=f"{settings.micro_batches} micro-batches, {updates_per_cycle}",
+        num_images=settings.steps * images_per_step,
+        passes=_distillation_passes(settings, num_student_updates * images_per_step, num_critic_images),
+        judge_calls=None,
+        sharded_setting=("micro_batches", settings.micro_batches),
+        images_per_micro_batch=images_per_micro_batch,
+        num_text_tokens=PAPER_TEXT_TOKENS if num_text_tokens is None else num_text_tokens,
+        num_parameters=num_weights,
+        num_role_parameters=role_weights,
+        trained_roles=("student", *(role for role in settings.critic_parts if role == "fake")),
+        ema_roles=(),
+        base_weight_bytes=2 if settings.frozen_dtype == "bf16" else 4,
         checkpointing=settings.gradient_checkpointing,
         # To pass for real, the way back goes through the teacher while the student's waits.
         num_graphs=1 + bool(settings.adversarial_weight),
-        encoders=_encoders(settings.model, with_text=settings.nano is not None),
-        left_out="the discriminator's heads, pictures and texts encoded once, probes",
+        encoder_bytes=_encoder_bytes(settings.model, with_text=settings.nano is not None),
+        excluded_costs="the discriminator's heads, pictures and texts encoded once, probes",
     )
 
 
 def _distillation_passes(
-    settings: DistillSettings, of_student: float, of_critics: float
-) -> dict[str, Passes]:
+    settings: DistillSettings, num_student_images: float, num_critic_images: float
+) -> dict[str, ForwardPasses]:
     """Return the passes of so many pictures of the student's updates and of the critics'."""
     simulated = (settings.student_steps - 1) / 2  # on the way to a step that is drawn evenly
     passes = {
-        "student: its earlier steps": Passes(of_student * simulated),
-        "student: the step that learns": Passes(of_student, THERE_AND_BACK),
+        "student: its earlier steps": ForwardPasses(num_student_images * simulated),
+        "student: the step that learns": ForwardPasses(num_student_images, FORWARD_AND_BACKWARD),
     }
     if settings.dm_weight:
-        passes["student: DM, by teacher and fake"] = Passes(2 * of_student)
+        passes["student: DM, by teacher and fake"] = ForwardPasses(2 * num_student_images)
     if settings.ca_weight:
-        passes["student: CA, by the teacher"] = Passes(of_student)
-        passes["student: CA, without text"] = Passes(of_student, has_text=False)
+        passes["student: CA, by the teacher"] = ForwardPasses(num_student_images)
+        passes["student: CA, without text"] = ForwardPasses(num_student_images, has_text=False)
     if settings.adversarial_weight:
-        passes["student: passing for real"] = Passes(of_student, THERE_AND_BACK)
-    if settings.critics:
-        passes["critics: what the student draws"] = Passes(of_critics * (simulated + 1))
-    if "heads" in settings.critics:
-        looks = 3 if settings.r1_gamma else 2
-        passes["critics: seen by the teacher"] = Passes(looks * of_critics)
-    if "fake" in settings.critics:
-        passes["critics: the fake model"] = Passes(of_critics, THERE_AND_BACK)
+        passes["student: passing for real"] = ForwardPasses(num_student_images, FORWARD_AND_BACKWARD)
+    if settings.critic_parts:
+        passes["critics: what the student draws"] = ForwardPasses(num_critic_images * (simulated + 1))
+    if "heads" in settings.critic_parts:
+        passes_per_image = 3 if settings.r1_gamma else 2
+        passes["critics: seen by the teacher"] = ForwardPasses(passes_per_image * num_critic_images)
+    if "fake" in settings.critic_parts:
+        passes["critics: the fake model"] = ForwardPasses(num_critic_images, FORWARD_AND_BACKWARD)
     return passes
 
 
-def _weights(model: str, lora: LoraSettings | None) -> tuple[Mapping[str, Any], int, int]:
+def _parameter_counts(model: str, lora: LoraSettings | None) -> tuple[Mapping[str, Any], int, int]:
     """Return a denoiser's configuration, its weights, and those of one role of it."""
     config = LENS_DENOISER | component_config(model, "transformer")
     shapes = denoiser_shapes(config)
     total = num_parameters(shapes)
-    return config, total, adapter_weights(shapes, lora) if lora else total
+    return config, total, num_lora_parameters(shapes, lora) if lora else total
 
 
-def _encoders(model: str, with_text: bool) -> dict[str, float]:
+def _encoder_bytes(model: str, with_text: bool) -> dict[str, float]:
     """Return the bytes of the encoders in bfloat16; only a text encoder that is a GPT-OSS is counted."""
-    found = {"autoencoder": 2.0 * num_parameters(vae_shapes(component_config(model, "vae")))}
+    sizes = {"autoencoder": 2.0 * num_parameters(vae_shapes(component_config(model, "vae")))}
     text = component_config(model, "text_encoder") if with_text else {}
     if "num_local_experts" in text:
         # MXFP4 takes a third of it, on Hopper and newer; elsewhere its experts are dequantised.
-        found["text encoder"] = 2.0 * num_parameters(text_encoder_shapes(text))
-    return found
+        sizes["text encoder"] = 2.0 * num_parameters(text_encoder_shapes(text))
+    return sizes

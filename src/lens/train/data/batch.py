@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lens.models.prompt_template import no_text, pad_features
+from lens.models.prompt_template import empty_prompt_embeds, pad_features
 from lens.train.data import nano_cache
-from lens.train.data.batch_sampler import Packs
-from lens.train.data.latent_cache import Store
-from lens.train.data.nano_cache import Source, cached_bucket
+from lens.train.data.batch_sampler import TokenBatchSampler
+from lens.train.data.latent_cache import LatentCache
+from lens.train.data.nano_cache import NanoExampleSource, load_bucket
 
 
 class Batch(NamedTuple):
@@ -36,65 +36,67 @@ class Batch(NamedTuple):
         features = [layer.to(device) for layer in self.features]
         return self._replace(latents=self.latents.to(device), features=features, mask=self.mask.to(device))
 
-    def without_text(self) -> "Batch":
-        features, mask = no_text(self.features)
+    def drop_text(self) -> "Batch":
+        features, mask = empty_prompt_embeds(self.features)
         return self._replace(features=features, mask=mask)
 
-    def times(self, count: int) -> "Batch":
+    def repeat(self, count: int) -> "Batch":
         """Return the batch so many times, one after another."""
         features = [torch.cat([layer] * count) for layer in self.features]
         mask = torch.cat([self.mask] * count)
         return self._replace(latents=torch.cat([self.latents] * count), features=features, mask=mask)
 
     @property
-    def cells(self) -> tuple[int, int]:
+    def latent_size(self) -> tuple[int, int]:
         return self.latents.shape[2], self.latents.shape[3]
 
     @property
-    def lengths(self) -> list[tuple[int, int]]:
+    def token_counts(self) -> list[tuple[int, int]]:
         """Return the image and text tokens of each picture."""
-        h, w = self.cells
+        h, w = self.latent_size
         return [(h * w, int(text)) for text in self.mask.sum(1).tolist()]
 
 
-class Batches(Protocol):
-    def of(self, step: int, index: int) -> Batch:
+class BatchSource(Protocol):
+    def micro_batch(self, step: int, index: int) -> Batch:
         """Return a micro-batch of an update."""
         ...
 
 
-class NanoBatches:
+class NanoBatchSource:
     """Examples of the nano world; each batch is of one size, drawn anew."""
 
     def __init__(
-        self, source: Source, cache: Path, sizes: Sequence[tuple[int, int]], layers: Sequence[int],
-        examples: int, count: int, seed: int,
+        self, source: NanoExampleSource, cache: Path, sizes: Sequence[tuple[int, int]], layers: Sequence[int],
+        num_examples: int, batch_size: int, seed: int,
     ):  # fmt: skip
         """Share distinct examples out over the sizes, and draw so many a batch."""
-        num_shards = examples // (len(sizes) * nano_cache.SHARD)
-        self._buckets = [cached_bucket(cache, source, size, layers, num_shards) for size in sizes]
-        self._count, self._seed = count, seed
+        num_shards = num_examples // (len(sizes) * nano_cache.NANO_EXAMPLES_PER_SHARD)
+        self._buckets = [load_bucket(cache, source, size, layers, num_shards) for size in sizes]
+        self._batch_size, self._seed = batch_size, seed
 
-    def of(self, step: int, index: int) -> Batch:
+    def micro_batch(self, step: int, index: int) -> Batch:
         rng = np.random.default_rng([self._seed, step, index])
-        examples = self._buckets[rng.integers(len(self._buckets))].draw(rng, self._count)
+        examples = self._buckets[rng.integers(len(self._buckets))].sample(rng, self._batch_size)
         return Batch(examples.latents, examples.features, examples.mask)
 
 
-class StoredBatches:
+class CachedBatchSource:
     """Samples of a store, as many of one size as fit a budget of image tokens."""
 
-    def __init__(self, store: Store, keys: list[str], tokens: int, micro_batches: int, seed: int):
-        self._store, self._keys, self._micro_batches = store, keys, micro_batches
-        sizes = [store.cells(key) for key in keys]
+    def __init__(self, cache: LatentCache, keys: list[str], max_tokens: int, micro_batches: int, seed: int):
+        self._cache, self._keys, self._micro_batches = cache, keys, micro_batches
+        sizes = [cache.latent_size(key) for key in keys]
         names = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
         lengths = [h * w for h, w in sizes]
-        self._packs = Packs(lengths, tokens, seed, groups=[names[size] for size in sizes])
+        self._batch_sampler = TokenBatchSampler(
+            lengths, max_tokens, seed, groups=[names[size] for size in sizes]
+        )
 
-    def of(self, step: int, index: int) -> Batch:
-        packs = self._packs.of_step(step, self._micro_batches)
-        samples = [self._store[self._keys[item]] for item in packs[index]]
+    def micro_batch(self, step: int, index: int) -> Batch:
+        batches = self._batch_sampler.batches_of_step(step, self._micro_batches)
+        samples = [self._cache[self._keys[item]] for item in batches[index]]
         latents = torch.stack([sample.latents.float() for sample in samples])                   # (B, C, h, w)
         features, mask = pad_features([sample.features.unbind(0) for sample in samples])
-        share = len(samples) * self._micro_batches / sum(map(len, packs))
+        share = len(samples) * self._micro_batches / sum(map(len, batches))
         return Batch(latents, features, mask, share)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from lens.errors import SettingError
 
 
-class Packs:
+class TokenBatchSampler:
     """Packs of an endless stream that shows every sample once an epoch, in an order of the epoch's own."""
 
     def __init__(
-        self, lengths: Sequence[int] | NDArray[np.int64], tokens: int, seed: int,
+        self, lengths: Sequence[int] | NDArray[np.int64], max_tokens: int, seed: int,
         groups: Sequence[int] | NDArray[np.int64] | None = None,
     ):  # fmt: skip
         """Take the tokens of each sample, (N,), and the budget of a pack.
@@ -31,42 +31,50 @@ class Packs:
         if not len(self._lengths):
             raise SettingError("samples", 0, "at least one sample")
         longest = int(self._lengths.max())
-        if longest > tokens:
+        if longest > max_tokens:
             fix = f"Raise it, or leave out sample {int(self._lengths.argmax())}."
-            raise SettingError("tokens", tokens, f"at least {longest}, the length of the longest sample", fix)
-        self._tokens, self._seed = tokens, seed
+            raise SettingError(
+                "tokens", max_tokens, f"at least {longest}, the length of the longest sample", fix
+            )
+        self._max_tokens, self._seed = max_tokens, seed
         names = np.zeros(len(self._lengths), np.int64) if groups is None else np.asarray(groups)
-        self._members = [np.flatnonzero(names == name) for name in np.unique(names)]
+        self._group_members = [np.flatnonzero(names == name) for name in np.unique(names)]
         self._has_groups = groups is not None
-        self._firsts = [0]
+        self._first_batch_of_epoch = [0]
         """Number of the first pack of each epoch that was looked at, and of the one after."""
-        self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+        self._latest_epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
     def __getitem__(self, number: int) -> NDArray[np.int64]:
         """Return the samples of a pack; packs are numbered through all epochs."""
-        while number >= self._firsts[-1]:
-            self._firsts.append(self._firsts[-1] + len(self._packs_of(len(self._firsts) - 1)))
-        epoch = int(np.searchsorted(self._firsts, number, side="right")) - 1
-        return self._packs_of(epoch)[number - self._firsts[epoch]]
+        while number >= self._first_batch_of_epoch[-1]:
+            self._first_batch_of_epoch.append(
+                self._first_batch_of_epoch[-1] + len(self._epoch_batches(len(self._first_batch_of_epoch) - 1))
+            )
+        epoch = int(np.searchsorted(self._first_batch_of_epoch, number, side="right")) - 1
+        return self._epoch_batches(epoch)[number - self._first_batch_of_epoch[epoch]]
 
-    def of_step(self, step: int, packs_a_step: int) -> list[NDArray[np.int64]]:
+    def batches_of_step(self, step: int, batches_per_step: int) -> list[NDArray[np.int64]]:
         """Return the packs of one update; rank r of R computes every R-th of them, from the r-th on."""
-        return [self[step * packs_a_step + index] for index in range(packs_a_step)]
+        return [self[step * batches_per_step + index] for index in range(batches_per_step)]
 
-    def _packs_of(self, epoch: int) -> list[NDArray[np.int64]]:
-        if self._epoch[0] != epoch:
+    def _epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        if self._latest_epoch[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            packs = [pack for members in self._members for pack in self._filled(rng.permutation(members))]
+            batches = [
+                batch
+                for members in self._group_members
+                for batch in self._split_by_budget(rng.permutation(members))
+            ]
             if self._has_groups:
-                packs = [packs[place] for place in rng.permutation(len(packs))]
-            self._epoch = epoch, packs
-        return self._epoch[1]
+                batches = [batches[place] for place in rng.permutation(len(batches))]
+            self._latest_epoch = epoch, batches
+        return self._latest_epoch[1]
 
-    def _filled(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def _split_by_budget(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Cut an order of samples where the next one would exceed the budget."""
         ends = np.cumsum(self._lengths[order])
         cuts = [0]
         while cuts[-1] < len(order):
             used = ends[cuts[-1] - 1] if cuts[-1] else 0
-            cuts.append(int(np.searchsorted(ends, used + self._tokens, side="right")))
+            cuts.append(int(np.searchsorted(ends, used + self._max_tokens, side="right")))
         return [order[start:end] for start, end in pairwise(cuts)]

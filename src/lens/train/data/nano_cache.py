@@ -22,33 +22,33 @@ from torch import Tensor
 from lens.errors import SettingError
 from lens.models.prompt_template import encode_prompts, pad_features
 from lens.models.vae import encode_pixels
-from lens.nano.tasks import WHOLE, World, training_example
-from lens.nano.world.scenes import draw
-from lens.train.settings.stages import SHARD
+from lens.nano.tasks import FULL_WORLD, WorldConfig, training_example
+from lens.nano.world.scenes import draw_scene
+from lens.train.settings.stages import NANO_EXAMPLES_PER_SHARD
 
 
 @dataclass(frozen=True)
-class Source:
+class NanoExampleSource:
     """Where examples come from, and what turns them into tensors."""
 
     vae: Any
     text_encoder: Any
     tokenizer: Any
-    world: World = WHOLE
+    world: WorldConfig = FULL_WORLD
     seed: int = 0
 
     def fingerprint(self) -> str:
         """Return a short hash of all weights, and of what the world draws and says of a few examples."""
         digest = hashlib.blake2b(repr(self.world).encode(), digest_size=6)
         for scene, caption in (training_example(0, item, 128, 128, self.world) for item in range(16)):
-            digest.update(draw(scene).tobytes() + caption.encode())
+            digest.update(draw_scene(scene).tobytes() + caption.encode())
         for module in (self.vae, self.text_encoder):
             for tensor in module.state_dict().values():
                 digest.update(tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
 
-class Examples(NamedTuple):
+class NanoBatch(NamedTuple):
     """A batch of cached examples."""
 
     latents: Tensor
@@ -57,11 +57,11 @@ class Examples(NamedTuple):
     """L of (B, T, E)."""
     mask: Tensor
     """(B, T), True for real tokens."""
-    numbers: list[int]
+    example_indices: list[int]
     """Which examples these are: what `training_example` makes of these indices."""
 
 
-class Bucket:
+class CachedBucket:
     """All cached examples of one picture size, sorted by the length of their captions."""
 
     def __init__(self, shards: list[dict[str, Tensor]], layers: Sequence[int], first_shard: int = 0):
@@ -74,29 +74,29 @@ class Bucket:
         ]
         self._order = sorted(range(len(features)), key=lambda item: features[item].shape[1])
         self._latents, self._features = latents, features
-        self._first = first_shard * SHARD
+        self._first_example = first_shard * NANO_EXAMPLES_PER_SHARD
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Examples:
+    def sample(self, rng: np.random.Generator, batch_size: int) -> NanoBatch:
         """Return some examples.
 
         They are neighbours in the order of caption length, so that little is spent on padding.
         """
-        window = max(count, len(self) // 8)
+        window = max(batch_size, len(self) // 8)
         start = rng.integers(0, max(1, len(self) - window + 1))
-        places = start + rng.choice(min(window, len(self)), count, replace=len(self) < count)
-        chosen = [self._order[place] for place in places]
-        features, mask = pad_features([self._features[item].unbind(0) for item in chosen])
-        numbers = [self._first + item for item in chosen]
-        return Examples(self._latents[chosen].float(), features, mask, numbers)
+        positions = start + rng.choice(min(window, len(self)), batch_size, replace=len(self) < batch_size)
+        item_indices = [self._order[place] for place in positions]
+        features, mask = pad_features([self._features[item].unbind(0) for item in item_indices])
+        example_indices = [self._first_example + item for item in item_indices]
+        return NanoBatch(self._latents[item_indices].float(), features, mask, example_indices)
 
 
-def cached_bucket(
-    folder: Path, source: Source, size: tuple[int, int], layers: Sequence[int], num_shards: int,
+def load_bucket(
+    folder: Path, source: NanoExampleSource, size_px: tuple[int, int], layers: Sequence[int], num_shards: int,
     first_shard: int = 0,
-) -> Bucket:  # fmt: skip
+) -> CachedBucket:  # fmt: skip
     """Return a bucket of num_shards shards with the features of some layers.
 
     Shards that are not in the folder yet are computed, with the features of all layers; several processes
@@ -104,34 +104,38 @@ def cached_bucket(
     Raises: SettingError for no shards at all.
     """
     if num_shards < 1:
-        raise SettingError("examples", num_shards * SHARD, f"at least {SHARD} for every picture size")
-    name = f"{source.fingerprint()}_{source.seed}_{size[0]}x{size[1]}"
+        raise SettingError(
+            "examples",
+            num_shards * NANO_EXAMPLES_PER_SHARD,
+            f"at least {NANO_EXAMPLES_PER_SHARD} for every picture size",
+        )
+    name = f"{source.fingerprint()}_{source.seed}_{size_px[0]}x{size_px[1]}"
     shards = range(first_shard, first_shard + num_shards)
     paths = [folder / f"{name}_{shard:05d}.safetensors" for shard in shards]
     missing = [path for path in paths if not path.is_file()]
     folder.mkdir(parents=True, exist_ok=True)
     random.Random(os.getpid()).shuffle(missing)  # so that two processes seldom compute the same one
-    for path in track(missing, f"Encoding {size[0]} x {size[1]}", disable=not missing):
+    for path in track(missing, f"Encoding {size_px[0]} x {size_px[1]}", disable=not missing):
         if path.is_file():
             continue
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(_encode_shard(source, size, int(path.stem[-5:])), partial)
+        save_file(_encode_shard(source, size_px, int(path.stem[-5:])), partial)
         os.replace(partial, path)
-    return Bucket([load_file(path) for path in paths], layers, first_shard)
+    return CachedBucket([load_file(path) for path in paths], layers, first_shard)
 
 
 @torch.no_grad()
-def _encode_shard(source: Source, size: tuple[int, int], shard: int) -> dict[str, Tensor]:
-    numbers = range(shard * SHARD, (shard + 1) * SHARD)
-    examples = [training_example(source.seed, number, *size, source.world) for number in numbers]
+def _encode_shard(source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> dict[str, Tensor]:
+    numbers = range(shard * NANO_EXAMPLES_PER_SHARD, (shard + 1) * NANO_EXAMPLES_PER_SHARD)
+    examples = [training_example(source.seed, number, *size_px, source.world) for number in numbers]
     layers = range(source.text_encoder.config.num_hidden_layers)
-    pixels = torch.from_numpy(np.stack([draw(scene) for scene, _ in examples]))                 # (N, 3, H, W)
-    latents = torch.cat([_latents(source.vae, part) for part in pixels.split(32)])            # (N, C, h, w)
+    pixels = torch.from_numpy(np.stack([draw_scene(scene) for scene, _ in examples]))           # (N, 3, H, W)
+    latents = torch.cat([_encode_latents(source.vae, part) for part in pixels.split(32)])       # (N, C, h, w)
     rows = []
-    for start in range(0, SHARD, 64):
+    for start in range(0, NANO_EXAMPLES_PER_SHARD, 64):
         captions = [caption for _, caption in examples[start : start + 64]]
         features, mask = encode_prompts(
-            source.text_encoder, source.tokenizer, captions, layers, prompts_per_pass=16
+            source.text_encoder, source.tokenizer, captions, layers, batch_size=16
         )
         stacked = torch.stack(features).to(torch.bfloat16)                                      # (L, n, T, E)
         rows += [stacked[:, row, : int(mask[row].sum())] for row in range(len(captions))]
@@ -142,7 +146,7 @@ def _encode_shard(source: Source, size: tuple[int, int], shard: int) -> dict[str
     }
 
 
-def _latents(vae: torch.nn.Module, pixels: Tensor) -> Tensor:
+def _encode_latents(vae: torch.nn.Module, pixels: Tensor) -> Tensor:
     device = next(vae.parameters()).device
     # The order that convolutions on a CPU like best: 7.0 in the place of 11.2 ms a picture.
     pixels = pixels.to(device, memory_format=torch.channels_last)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from lens.errors import SettingError
 
 
-class Heads(nn.Module):
+class DiscriminatorHeads(nn.Module):
     """One head a block; a picture's logit is the mean of theirs, positive where it seems real."""
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int = 64, num_looks: int = 4):
+    def __init__(self, dim: int, num_heads: int, head_dim: int = 64, num_queries: int = 4):
         super().__init__()
-        self.pools = nn.ModuleList(AttentionPool(dim, head_dim, num_looks) for _ in range(num_heads))
+        self.pools = nn.ModuleList(AttentionPool(dim, head_dim, num_queries) for _ in range(num_heads))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Shapes: one (B, I, D) a head -> (B,)."""
@@ -37,12 +37,12 @@ class Heads(nn.Module):
 class AttentionPool(nn.Module):
     """Looks at a few places of a picture, wherever they are, and judges what is seen there together."""
 
-    def __init__(self, dim: int, head_dim: int, num_looks: int):
+    def __init__(self, dim: int, head_dim: int, num_queries: int):
         super().__init__()
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
-        self.look = nn.Linear(dim, num_looks)
+        self.look = nn.Linear(dim, num_queries)
         self.see = nn.Linear(dim, head_dim)
-        self.judge = nn.Linear(num_looks * head_dim, 1)
+        self.judge = nn.Linear(num_queries * head_dim, 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Shapes: (B, I, D) -> (B,)."""
@@ -60,7 +60,7 @@ class AttentionPool(nn.Module):
         nn.init.zeros_(self.judge.bias)
 
 
-class Features:
+class FeatureHook:
     """What some blocks of a denoiser put out for the image tokens, kept only while asked to."""
 
     def __init__(self, denoiser: Any, blocks: Sequence[int]):
@@ -71,22 +71,22 @@ class Features:
         count = len(denoiser.transformer_blocks)
         if not blocks or min(blocks) < 0 or max(blocks) >= count:
             raise SettingError("discriminator_blocks", list(blocks), f"numbers of blocks below {count}")
-        self._seen: list[Tensor] | None = None
+        self._captured: list[Tensor] | None = None
         for block in sorted(blocks):
-            denoiser.transformer_blocks[block].register_forward_hook(self._keep)
+            denoiser.transformer_blocks[block].register_forward_hook(self._save_output)
 
     @contextmanager
-    def kept(self) -> Iterator[list[Tensor]]:
+    def capture(self) -> Iterator[list[Tensor]]:
         """Give a list that fills, with one (B, I, D) a block, in forward passes inside the `with` block."""
-        self._seen = seen = []
+        self._captured = features = []
         try:
-            yield seen
+            yield features
         finally:
-            self._seen = None
+            self._captured = None
 
-    def _keep(self, _module: nn.Module, _inputs: Any, streams: tuple[Tensor, Tensor]) -> None:
-        if self._seen is not None:
-            self._seen.append(streams[0])
+    def _save_output(self, _module: nn.Module, _inputs: Any, streams: tuple[Tensor, Tensor]) -> None:
+        if self._captured is not None:
+            self._captured.append(streams[0])
 
 
 def middle_blocks(num_blocks: int) -> tuple[int, ...]:

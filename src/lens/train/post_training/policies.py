@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lens.train.activation_checkpointing import keep_for_the_way_back
+from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.lora import add_lora
 from lens.train.settings.stages import LoraSettings
 
@@ -20,83 +20,90 @@ BASE = "base"
 """The role of the denoiser as it was, whose weights never change."""
 
 
-class Roles:
+class PolicySet:
     """A denoiser that acts in one role at a time; all are alike at first."""
 
     def __init__(
-        self, denoiser: Any, trained: Sequence[str], following: Sequence[str], lora: LoraSettings | None,
-        seed: int, recompute: str = "none",
-    ):  # fmt: skip
+        self,
+        denoiser: Any,
+        trainable: Sequence[str],
+        ema_followers: Sequence[str],
+        lora: LoraSettings | None,
+        seed: int,
+        activation_checkpointing: str = "none",
+    ):
         """Take a denoiser apart into roles that are trained, roles that follow them, and the base."""
-        names = [*trained, *following]
-        for unread in denoiser.unread_parameters():
-            unread.requires_grad_(False)
-        self._following, self._is_whole = tuple(following), lora is None
+        names = [*trainable, *ema_followers]
+        for unused in denoiser.unused_parameters():
+            unused.requires_grad_(False)
+        self._ema_followers, self._has_full_copies = tuple(ema_followers), lora is None
         if lora:
-            add_lora(denoiser, lora, seed, names, trained)
-            keep_for_the_way_back(denoiser, recompute)
+            add_lora(denoiser, lora, seed, names, trainable)
+            apply_activation_checkpointing(denoiser, activation_checkpointing)
             self.module: Any = nn.ModuleDict({"denoiser": denoiser})
         else:
             copies = {name: copy.deepcopy(denoiser) for name in names}
-            for name in following:
+            for name in ema_followers:
                 copies[name].requires_grad_(False)
-            for name in trained:
-                keep_for_the_way_back(copies[name], recompute)
+            for name in trainable:
+                apply_activation_checkpointing(copies[name], activation_checkpointing)
             self.module = nn.ModuleDict(copies | {BASE: denoiser.requires_grad_(False)})
-        self.take(trained[0])
+        self.set_active(trainable[0])
 
     @property
-    def kept(self) -> dict[str, Tensor]:
+    def extra_state(self) -> dict[str, Tensor]:
         """Return the weights of the roles that follow: what a run has to keep beside the trained ones."""
         return {
-            f"{role}/{name}": tensor for role in self._following for name, tensor in self._of(role).items()
+            f"{role}/{name}": tensor
+            for role in self._ema_followers
+            for name, tensor in self._weights(role).items()
         }
 
-    def take(self, role: str) -> None:
+    def set_active(self, role: str) -> None:
         """Act in a role until another is taken.
 
         Blocks that are computed again on the way back are computed in the role of that moment: before a
         backward pass, be in the role that it goes through.
         """
         self._role = role
-        if not self._is_whole:
-            for layer in self._layers():
+        if not self._has_full_copies:
+            for layer in self._lora_layers():
                 layer._disable_adapters = role == BASE
                 layer._active_adapter = [] if role == BASE else [role]
 
     @contextmanager
-    def acting(self, role: str) -> Iterator[Any]:
+    def use(self, role: str) -> Iterator[Any]:
         """Give the denoiser in a role, for the length of a `with` block."""
-        before = self._role
-        self.take(role)
+        previous = self._role
+        self.set_active(role)
         try:
-            yield self.module[role] if self._is_whole else self.module["denoiser"]
+            yield self.module[role] if self._has_full_copies else self.module["denoiser"]
         finally:
-            self.take(before)
+            self.set_active(previous)
 
     @torch.no_grad()
-    def follow(self, role: str, leader: str, decay: float) -> None:
+    def ema_update(self, role: str, leader: str, decay: float) -> None:
         """Move a role's weights toward another's: decay times its own, the rest the leader's."""
-        weights = self._of(leader)
-        for name, tensor in self._of(role).items():
+        weights = self._weights(leader)
+        for name, tensor in self._weights(role).items():
             tensor.lerp_(weights[name].detach(), 1 - decay)
 
-    def state_of(self, role: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def state_dict_of(self, role: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a whole role's weights, under the denoiser's own names, from a state of `module`."""
-        start = f"{role}."
+        prefix = f"{role}."
         return {
-            name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)
+            name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
         }
 
-    def _of(self, role: str) -> dict[str, Tensor]:
+    def _weights(self, role: str) -> dict[str, Tensor]:
         """Return a role's weights by names that other roles' have too."""
-        if self._is_whole:
+        if self._has_full_copies:
             return dict(self.module[role].named_parameters())
-        word = f".{role}."
-        named = self.module["denoiser"].named_parameters()
-        return {name.replace(word, "."): tensor for name, tensor in named if word in name}
+        infix = f".{role}."
+        named_parameters = self.module["denoiser"].named_parameters()
+        return {name.replace(infix, "."): tensor for name, tensor in named_parameters if infix in name}
 
-    def _layers(self) -> list[Any]:
+    def _lora_layers(self) -> list[Any]:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         return [layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer)]

@@ -9,11 +9,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from lens.config import Settings
-from lens.data.image_text_dataset import CaptionedSettings, check_source
+from lens.data.image_text_dataset import ImageTextSettings, check_source
 from lens.errors import SettingError
 from lens.nano.tasks import DENSE_SHARE
 from lens.train.settings.run import RunSettings
-from lens.train.settings.stages import LoraSettings, Recompute, sizes_of
+from lens.train.settings.stages import ActivationCheckpointing, LoraSettings, bucket_sizes
 
 
 class NanoDataSettings(Settings):
@@ -45,7 +45,7 @@ class DistillSettings(RunSettings):
     in the place of its own. Student and fake model start as it is."""
     nano: NanoDataSettings | None = None
     """Real pictures and captions from the nano world."""
-    data: CaptionedSettings | None = None
+    data: ImageTextSettings | None = None
     """Real pictures and captions of one's own, in the place of `nano`."""
     store: Path | None = None
     """Folder that the encoded pictures of `data` are kept in."""
@@ -57,7 +57,7 @@ class DistillSettings(RunSettings):
     """Make student and fake model adapters on the teacher, and leave its weights as they are."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that are never changed: the teacher's."""
-    gradient_checkpointing: Recompute = "none"
+    gradient_checkpointing: ActivationCheckpointing = "none"
     """What is computed again on the way back, for less memory; true is full, and false none."""
     student_steps: int = Field(4, ge=1)
     """Steps that the student draws in, at the sampler's own noise levels."""
@@ -95,7 +95,7 @@ class DistillSettings(RunSettings):
     """Variant that an exported pipeline says it is."""
 
     @model_validator(mode="after")
-    def _one_source_and_something_to_learn(self) -> Self:
+    def _validate_data_and_losses(self) -> Self:
         if (self.nano is None) == (self.data is None):
             given = "neither" if self.nano is None else "both"
             raise SettingError("data", given, "either this or `nano`")
@@ -113,15 +113,15 @@ class DistillSettings(RunSettings):
         return self
 
     @property
-    def critics(self) -> tuple[str, ...]:
+    def critic_parts(self) -> tuple[str, ...]:
         """Return the parts that are trained beside the student."""
         return ("fake",) * (self.dm_weight > 0) + ("heads",) * (self.adversarial_weight > 0)
 
     def check_inputs(self) -> None:
         super().check_inputs()
         if self.nano is not None:
-            sizes_of("nano.ratios", self.nano.ratios, self.nano.base)
-            sizes_of("nano.probe_ratios", self.nano.probe_ratios, self.nano.base)
+            bucket_sizes("nano.ratios", self.nano.ratios, self.nano.base)
+            bucket_sizes("nano.probe_ratios", self.nano.probe_ratios, self.nano.base)
         else:
             assert self.data is not None
             check_source(self.data)

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 from lens.config import Settings
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
-from lens.rl.rewards.settings import AnyReward
+from lens.rl.rewards.settings import AnyRewardSettings
 from lens.train.settings.run import RunSettings
-from lens.train.settings.stages import LoraSettings, Recompute, sizes_of
+from lens.train.settings.stages import ActivationCheckpointing, LoraSettings, bucket_sizes
 
 
-class NanoPromptSettings(Settings):
+class RlNanoPromptSettings(Settings):
     """Prompts of the nano world, made on the spot."""
 
     count: int = Field(2048, ge=1)
@@ -33,11 +33,11 @@ class NanoPromptSettings(Settings):
 class CollapseSettings(Settings):
     """When a run is taken for lost; both compare a running mean with the first update's."""
 
-    least_diversity: float = Field(0.4, ge=0, lt=1)
+    min_diversity_ratio: float = Field(0.4, ge=0, lt=1)
     """Distance between pictures of a group, as a share of the first update's, below which the run ends."""
-    least_reward: float = Field(0.5, ge=0, lt=1)
+    min_reward_ratio: float = Field(0.5, ge=0, lt=1)
     """Mean reward, as a share of the first update's, below which the run ends."""
-    most_failed: float = Field(0.5, gt=0, le=1)
+    max_failed_share: float = Field(0.5, gt=0, le=1)
     """Share of an update's pictures without a score above which the run ends."""
 
 
@@ -46,9 +46,9 @@ class RlSettings(RunSettings):
     """Known name or folder of the model that is tuned."""
     prompts: Path | None = None
     """Prompts with rubrics, as `lens rl rubrics` writes them."""
-    nano_prompts: NanoPromptSettings | None = None
+    nano_prompts: RlNanoPromptSettings | None = None
     """Prompts of the nano world instead."""
-    reward: AnyReward
+    reward: AnyRewardSettings
     """What judges pictures."""
     reward_workers: int = Field(4, ge=1)
     """Pictures that are judged at once."""
@@ -62,10 +62,10 @@ class RlSettings(RunSettings):
     groups_per_pass: int = Field(1, ge=1)
     """Groups that are drawn and learned from together, all of one size: what a GPU that one group leaves idle
     has room for."""
-    encode_at_once: int = Field(1, ge=1)
+    text_encoder_batch_size: int = Field(1, ge=1)
     """Prompts that go through the text encoder together. With more than 1 all of them do so before the first
     update, and their features stay in memory; with 1 each does when its turn comes."""
-    pictures_per_prompt: int = Field(24, ge=2)
+    images_per_prompt: int = Field(24, ge=2)
     """Pictures of a group, all of one size."""
     bases: tuple[int, ...] = (1024,)
     """Base resolutions; a group takes one of their sizes."""
@@ -75,7 +75,7 @@ class RlSettings(RunSettings):
     """Steps that pictures are drawn in, without guidance."""
     solver: str = "ab2"
     """Solver that draws them; a deterministic one of second order."""
-    times_per_picture: int = Field(9, ge=1)
+    times_per_image: int = Field(9, ge=1)
     """Times at which each picture is learned from: some of the rollout's own but its last."""
     nft_beta: float = Field(1.0, gt=0)
     """How far the two policies that are compared lie from the sampling one."""
@@ -93,12 +93,12 @@ class RlSettings(RunSettings):
     """Tune by adapters on one base, instead of whole copies."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that adapters leave as they are."""
-    gradient_checkpointing: Recompute = "none"
+    gradient_checkpointing: ActivationCheckpointing = "none"
     """What is computed again on the way back, for less memory."""
     collapse: CollapseSettings = Field(default_factory=lambda: CollapseSettings.of({}))
     held_out: int = Field(0, ge=0)
     """Last prompts of the file that are not trained on but drawn and judged by every probe."""
-    held_out_reward: AnyReward | None = None
+    held_out_reward: AnyRewardSettings | None = None
     """Another judge for them; the same where there is none."""
     probe_prompts: int = Field(0, ge=0)
     """Prompts of each of the nano world's six tasks that every probe draws and scores."""
@@ -111,8 +111,8 @@ class RlSettings(RunSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_micro_batch_is_a_pass_at_one_time(cls, values: Any) -> Any:
-        parts = [values.get(name, cls.model_fields[name].default) for name in _COUNTED]
+    def _derive_micro_batches(cls, values: Any) -> Any:
+        parts = [values.get(name, cls.model_fields[name].default) for name in _MICRO_BATCH_FIELDS]
         if all(isinstance(part, int) for part in parts) and parts[2] > 0:
             groups, times, at_once = parts
             if groups % at_once:
@@ -120,16 +120,16 @@ class RlSettings(RunSettings):
                 raise SettingError("groups_per_pass", at_once, needs)
             needed = groups // at_once * times
             if values.get("micro_batches", needed) != needed:
-                needs = f"{needed}, passes x times_per_picture, or to be left out"
+                needs = f"{needed}, passes x times_per_image, or to be left out"
                 raise SettingError("micro_batches", values["micro_batches"], needs)
             return {**values, "micro_batches": needed}
         return values
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.times_per_picture >= self.rollout_steps:
+    def _validate_times_and_prompts(self) -> Self:
+        if self.times_per_image >= self.rollout_steps:
             needs = f"below rollout_steps = {self.rollout_steps}, as the last time is left out"
-            raise SettingError("times_per_picture", self.times_per_picture, needs)
+            raise SettingError("times_per_image", self.times_per_image, needs)
         if (self.prompts is None) == (self.nano_prompts is None):
             got = "both" if self.prompts else None
             raise SettingError("prompts", got, "one of prompts and nano_prompts to be given")
@@ -138,10 +138,10 @@ class RlSettings(RunSettings):
     def check_inputs(self) -> None:
         super().check_inputs()
         for base in self.bases:
-            sizes_of("ratios", self.ratios, base)
+            bucket_sizes("ratios", self.ratios, base)
         if self.prompts is not None and not self.prompts.is_file():
             fix = "`lens rl prompts` and `lens rl rubrics` make one."
             raise SettingError("prompts", str(self.prompts), "a file that is there", fix)
 
 
-_COUNTED = ("prompts_per_step", "times_per_picture", "groups_per_pass")
+_MICRO_BATCH_FIELDS = ("prompts_per_step", "times_per_image", "groups_per_pass")

@@ -10,22 +10,22 @@ from pydantic import BeforeValidator, Field
 
 from lens.config import Settings
 from lens.core.resolution import buckets_for
-from lens.data.image_text_dataset import CaptionedSettings, check_source
+from lens.data.image_text_dataset import ImageTextSettings, check_source
 from lens.errors import SettingError
-from lens.nano.tasks import DENSE_SHARE, World
+from lens.nano.tasks import DENSE_SHARE, WorldConfig
 from lens.train.settings.run import BatchSettings, RunSettings
 
-SHARD = 256
+NANO_EXAMPLES_PER_SHARD = 256
 """Examples a shard of the nano world's cache."""
-NANO = Path("src/lens/nano/weights/lens-nano")
+EMBEDDED_MODEL = Path("src/lens/nano/weights/lens-nano")
 """The embedded model, from the root of the repository."""
 
-Recompute = Annotated[
+ActivationCheckpointing = Annotated[
     Literal["none", "selective", "full"],
     BeforeValidator(lambda value: {True: "full", False: "none"}[value] if isinstance(value, bool) else value),
 ]
 """What blocks compute again on the way back; true is full, and false none."""
-OneOrMore = Annotated[
+OneOrMorePaths = Annotated[
     tuple[Path, ...], BeforeValidator(lambda paths: [paths] if isinstance(paths, str | Path) else paths)
 ]
 
@@ -53,12 +53,12 @@ class LanguageSettings(BatchSettings):
     """Captions that the BPE learns its merges from."""
 
 
-class PretrainSettings(BatchSettings):
+class NanoPretrainSettings(BatchSettings):
     config: dict[str, Any]
     """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
-    vae: OneOrMore
+    vae: OneOrMorePaths
     """Folder of the finished autoencoder; of several the first that is there."""
-    text: OneOrMore
+    text: OneOrMorePaths
     """Folder that holds the finished `text_encoder` and `tokenizer`; of several the first that is there."""
     cache: Path
     """Folder of cached latents and text features."""
@@ -66,7 +66,7 @@ class PretrainSettings(BatchSettings):
     """Base resolutions; each brings its nine aspect ratios."""
     ratios: tuple[str, ...] = ()
     """Aspect ratios that are trained on, in quotes, as YAML reads 1:1 as a number; none for all nine."""
-    examples: int = Field(40_000, ge=SHARD)
+    examples: int = Field(40_000, ge=NANO_EXAMPLES_PER_SHARD)
     """Distinct examples, shared out over the picture sizes."""
     world_seed: int = 0
     """Seed of the examples alone, so that runs of other seeds can share them."""
@@ -97,26 +97,27 @@ class PretrainSettings(BatchSettings):
 
     def check_inputs(self) -> None:
         super().check_inputs()
-        World.of(self.num_things, self.dense_share)
-        sizes_of("ratios", self.ratios, self.bases[0])
-        sizes_of("probe_ratios", self.probe_ratios, self.bases[0])
-        first_there("vae", self.vae)
-        first_there("text", self.text)
+        WorldConfig.of(self.num_things, self.dense_share)
+        bucket_sizes("ratios", self.ratios, self.bases[0])
+        bucket_sizes("probe_ratios", self.probe_ratios, self.bases[0])
+        first_existing_folder("vae", self.vae)
+        first_existing_folder("text", self.text)
 
 
-def first_there(setting: str, folders: tuple[Path, ...]) -> Path:
+def first_existing_folder(setting: str, folders: tuple[Path, ...]) -> Path:
     """Return the first of some folders that is there.
 
     Raises: SettingError where none is.
     """
-    found = next((folder for folder in folders if folder.is_dir()), None)
-    if found is None:
-        fix = f"recipes/nano/{'vae' if setting == 'vae' else 'language'}.yaml makes one; one ships in {NANO}."
+    first_existing = next((folder for folder in folders if folder.is_dir()), None)
+    if first_existing is None:
+        recipe = "vae" if setting == "vae" else "language"
+        fix = f"recipes/nano/{recipe}.yaml makes one; one ships in {EMBEDDED_MODEL}."
         raise SettingError(setting, ", ".join(map(str, folders)), "a folder that is there", fix)
-    return found
+    return first_existing
 
 
-def sizes_of(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:
+def bucket_sizes(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:
     """Return the picture sizes of some aspect ratios, of all nine for none.
 
     Raises: SettingError for a ratio that is none of the nine.
@@ -137,10 +138,10 @@ class LoraSettings(Settings):
     """Linear layers of the blocks that get one, by the end of their names."""
 
 
-class DenoiserSettings(RunSettings):
+class TextToImageSettings(RunSettings):
     model: str
     """Known name or folder of the model whose encoders are used, and whose denoiser is tuned."""
-    data: CaptionedSettings
+    data: ImageTextSettings
     store: Path
     """Folder that the encoded pictures are kept in."""
     feature_bits: Literal[8, 16] = 16
@@ -153,7 +154,7 @@ class DenoiserSettings(RunSettings):
     """Train adapters and leave the model as it is."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
     """Type of the weights that LoRA leaves as they are."""
-    gradient_checkpointing: Recompute = "none"
+    gradient_checkpointing: ActivationCheckpointing = "none"
     """What is computed again on the way back, for less memory: nothing, the cheap part of each block (all but
     matrix products and attention), or each block whole; true is full, and false none."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)

@@ -9,18 +9,18 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor, nn
 
-from lens.losses.base import Objective
+from lens.losses.base import LossOutput
 
 
 class Stage(Protocol):
-    trained: nn.Module
+    model: nn.Module
     """The module whose weights change; the loop averages and saves it."""
 
-    def objective(self, step: int, index: int) -> Objective:
+    def objective(self, step: int, index: int) -> LossOutput:
         """Return the loss of a micro-batch; all its randomness derives from (seed, step, index)."""
         ...
 
-    def probe(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Return held-out numbers of the present weights, by name."""
         ...
 
@@ -34,15 +34,15 @@ class Stage(Protocol):
 
 
 @runtime_checkable
-class Turns(Protocol):
+class AlternatingStage(Protocol):
     """A stage that trains several models by turns, or keeps one that follows another."""
 
-    averaged: tuple[str, ...]
+    ema_parts: tuple[str, ...]
     """Parts of `trained` whose average is kept, by a word of their weights' names; none for all of it."""
-    kept: dict[str, Tensor]
+    extra_state: dict[str, Tensor]
     """Tensors beside `trained` that the stage itself changes, in place: a resumed run needs them."""
 
-    def parts_of(self, step: int) -> tuple[str, ...]:
+    def active_parts(self, step: int) -> tuple[str, ...]:
         """Return the parts of `trained` that an update is of, by a word of their names; none for all."""
         ...
 

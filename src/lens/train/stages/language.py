@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
-from lens.losses.base import Objective, Work
+from lens.losses.base import LossOutput, StepStats
 from lens.losses.next_token import next_token_loss
 from lens.models.prompt_template import PromptTemplate
 from lens.models.text_encoder import LensGptOssEncoder
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.tasks import training_example
-from lens.train.devices import autocast, chosen_device
+from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import LanguageSettings
 
-HELD_OUT = 2**31
+FIRST_HELD_OUT_CAPTION = 2**31
 """Captions from this item on are never trained on."""
 
 
 class LanguageStage:
     def __init__(self, settings: LanguageSettings):
         self.settings = settings
-        self.device = chosen_device(settings.device)
+        self.device = resolve_device(settings.device)
         texts = (self._caption(item) for item in range(settings.tokenizer_captions))
         tokenizer = train_tokenizer(texts, settings.vocab_size)
         self.template = PromptTemplate(tokenizer)
@@ -42,32 +42,32 @@ class LanguageStage:
         config = GptOssConfig(vocab_size=len(tokenizer), **tokens, **settings.config)
         encoder = LensGptOssEncoder(config)
         nn.init.normal_(encoder.model.embed_tokens.weight, std=settings.embedding_std)
-        self.trained: Any = encoder
-        self.trained.to(self.device)
+        self.model: Any = encoder
+        self.model.to(self.device)
 
-    def objective(self, step: int, index: int) -> Objective:
+    def objective(self, step: int, index: int) -> LossOutput:
         count = self.settings.batch_size // self.settings.micro_batches
-        found = self._loss(step * self.settings.batch_size + index * count, count)
-        return found._replace(work=Work(samples=count))
+        loss_output = self._loss(step * self.settings.batch_size + index * count, count)
+        return loss_output._replace(work=StepStats(num_samples=count))
 
-    def probe(self) -> dict[str, float]:
-        return {"loss": float(self._loss(HELD_OUT, 128).loss)}
+    def evaluate(self) -> dict[str, float]:
+        return {"loss": float(self._loss(FIRST_HELD_OUT_CAPTION, 128).loss)}
 
     def sample_grid(self) -> None:
         return None
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        self.trained.save_pretrained(folder / "text_encoder", state_dict=state)
+        self.model.save_pretrained(folder / "text_encoder", state_dict=state)
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
-    def _loss(self, first: int, count: int) -> Objective:
+    def _loss(self, first: int, count: int) -> LossOutput:
         batch = self.template.tokenize([self._caption(first + item) for item in range(count)])
         ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
         with autocast(self.device, self.settings.precision):
-            output = self.trained(input_ids=ids, attention_mask=mask, use_cache=False)
+            output = self.model(input_ids=ids, attention_mask=mask, use_cache=False)
         logits = output.logits                                                            # (B, T, vocabulary)
         # The preamble is the same in every conversation: only its last token predicts something new.
-        first_kept = batch.num_preamble - 1
+        first_kept = batch.num_preamble_tokens - 1
         return next_token_loss(logits[:, first_kept:], ids[:, first_kept:], mask[:, first_kept:])
 
     def _caption(self, item: int) -> str:

@@ -11,66 +11,85 @@ import torch
 from PIL import Image
 
 from lens.core.noise import generator_for
-from lens.nano.scoring.scorer import judge
-from lens.nano.scoring.scorer_pool import detected
-from lens.nano.tasks import TASKS, WHOLE, World, task_prompts
+from lens.nano.scoring.scorer import score_detections
+from lens.nano.scoring.scorer_pool import detect_all
+from lens.nano.tasks import FULL_WORLD, TASKS, WorldConfig, task_prompts
 from lens.train.devices import autocast
-from lens.train.sample_grid import grid_of
+from lens.train.sample_grid import image_grid
 
-Style = Literal["brief", "dense"]
+CaptionStyle = Literal["brief", "dense"]
 
 
-class NanoProbe:
+class NanoEval:
     """Held-out prompts, always the same, in some sizes by turns."""
 
     def __init__(
-        self, num_prompts: int, sizes: Sequence[tuple[int, int]], device: torch.device, precision: str,
-        styles: Sequence[Style] = ("brief",), world: World = WHOLE, processes: int = 0,
-    ):  # fmt: skip
-        self._num_prompts, self._sizes, self._styles = num_prompts, list(sizes), tuple(styles)
+        self,
+        num_prompts_per_task: int,
+        sizes: Sequence[tuple[int, int]],
+        device: torch.device,
+        precision: str,
+        styles: Sequence[CaptionStyle] = ("brief",),
+        world: WorldConfig = FULL_WORLD,
+        num_processes: int = 0,
+    ):
+        self._num_prompts_per_task, self._sizes, self._styles = (
+            num_prompts_per_task,
+            list(sizes),
+            tuple(styles),
+        )
         self._device, self._precision, self._world = device, precision, world
-        self._processes = processes
-        self._shown: list[np.ndarray] = []
+        self._num_processes = num_processes
+        self._grid_images: list[np.ndarray] = []
 
-    def numbers(self, pipeline: Any, **drawing: Any) -> dict[str, float]:
+    def evaluate(self, pipeline: Any, **pipeline_kwargs: Any) -> dict[str, float]:
         """Return the share of pictures that show what was asked for: by task, and the mean of all.
 
         Numbers of styles other than brief begin with the style. `drawing` goes to the pipeline.
         """
-        self._shown, found = [], {}
+        self._grid_images, metrics = [], {}
         for style in self._styles:
-            passed = {task: self._passed(pipeline, task, style, drawing) for task in TASKS}
+            pass_rates = {task: self._pass_rate(pipeline, task, style, pipeline_kwargs) for task in TASKS}
             prefix = "" if style == "brief" else f"{style}/"
-            passed["mean"] = float(np.mean(list(passed.values())))
-            found |= {prefix + task: share for task, share in passed.items()}
-        return found
+            pass_rates["mean"] = float(np.mean(list(pass_rates.values())))
+            metrics |= {prefix + task: share for task, share in pass_rates.items()}
+        return metrics
 
-    def grid(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
         """Return the first pictures of the latest numbers, a row a task."""
-        shown = torch.from_numpy(np.stack(self._shown)).permute(0, 3, 1, 2) * 2 - 1             # (N, 3, H, W)
-        return grid_of(shown, columns=min(4, self._num_prompts))
+        images = torch.from_numpy(np.stack(self._grid_images)).permute(0, 3, 1, 2) * 2 - 1      # (N, 3, H, W)
+        return image_grid(images, columns=min(4, self._num_prompts_per_task))
 
-    def _passed(self, pipeline: Any, task: str, style: Style, drawing: dict[str, Any]) -> float:
-        prompts = task_prompts(task, self._num_prompts, 1, self._world, style)
-        passed = []
+    def _pass_rate(
+        self, pipeline: Any, task: str, style: CaptionStyle, pipeline_kwargs: dict[str, Any]
+    ) -> float:
+        prompts = task_prompts(task, self._num_prompts_per_task, 1, self._world, style)
+        results = []
         for turn, size in enumerate(self._sizes):
-            asked = prompts[turn :: len(self._sizes)]
-            texts = [prompt.prompt for prompt in asked]
-            pictures = self._draw(pipeline, texts, *size, **drawing) if asked else []
-            self._shown += list(pictures[:4]) if turn == 0 else []
-            whole = [(picture * 255).round().astype(np.uint8) for picture in pictures]
-            for shown, prompt in zip(detected(whole, self._processes), asked, strict=True):
-                passed.append(judge(shown, prompt.expected).passed)
-        return float(np.mean(passed))
+            size_prompts = prompts[turn :: len(self._sizes)]
+            texts = [prompt.prompt for prompt in size_prompts]
+            images = self._generate(pipeline, texts, *size, **pipeline_kwargs) if size_prompts else []
+            self._grid_images += list(images[:4]) if turn == 0 else []
+            uint8_images = [(image * 255).round().astype(np.uint8) for image in images]
+            for objects, prompt in zip(
+                detect_all(uint8_images, self._num_processes), size_prompts, strict=True
+            ):
+                results.append(score_detections(objects, prompt.spec).passed)
+        return float(np.mean(results))
 
-    def _draw(
-        self, pipeline: Any, prompts: list[str], height_px: int, width_px: int, **drawing: Any
+    def _generate(
+        self, pipeline: Any, prompts: list[str], height_px: int, width_px: int, **pipeline_kwargs: Any
     ) -> np.ndarray:
         """Return pictures (N, H, W, 3) in [0, 1]."""
         generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
         pipeline.set_progress_bar_config(disable=True)
         with autocast(self._device, self._precision):
-            drawn = pipeline(
-                prompts, height=height_px, width=width_px, generator=generators, output_type="np", **drawing
+            output = pipeline(
+                prompts,
+                height=height_px,
+                width=width_px,
+                generator=generators,
+                output_type="np",
+                **pipeline_kwargs,
             )
-        return drawn.images
+        return output.images

@@ -18,35 +18,47 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.errors import SettingError
-from lens.losses.base import Objective, Work
-from lens.losses.diffusion_nft import advantages, are_even, diversity, nft_terms, old_decay, optimality
+from lens.losses.base import LossOutput, StepStats
+from lens.losses.diffusion_nft import (
+    advantages,
+    diversity,
+    has_equal_rewards,
+    nft_terms,
+    old_policy_decay,
+    optimality,
+)
 from lens.models.checkpoints.registry import resolve_model
-from lens.models.checkpoints.writer import forget_origin
+from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
 from lens.rl.prompts.dataset import RLPrompt, read_prompts
 from lens.rl.prompts.nano import nano_prompts
-from lens.rl.rewards.pool import RewardPool, gathered
-from lens.rl.rewards.settings import reward_of
+from lens.rl.rewards.pool import RewardExecutor, gather_scores
+from lens.rl.rewards.settings import create_reward
 from lens.sampling.pipeline import LensPipeline
-from lens.sampling.prompt_embeds import TextBatch
+from lens.sampling.prompt_embeds import PromptEmbeds
 from lens.train.cost.flops import forward_flops
 from lens.train.data.encode import Encoders
-from lens.train.devices import autocast, chosen_device
-from lens.train.distributed import of_all_ranks, own_rank
-from lens.train.lora import adapter_in, export_adapter
-from lens.train.post_training.policies import BASE, Roles
-from lens.train.post_training.rollout import Drawer, judged, mean_parts, screened
-from lens.train.sample_grid import grid_of
+from lens.train.devices import autocast, resolve_device
+from lens.train.distributed import all_gather_object, rank_and_world_size
+from lens.train.lora import export_lora, extract_lora
+from lens.train.post_training.policies import BASE, PolicySet
+from lens.train.post_training.rollout import (
+    RolloutSampler,
+    evaluate_prompts,
+    filter_solved_prompts,
+    mean_score_parts,
+)
+from lens.train.sample_grid import image_grid
 from lens.train.settings.rl import RlSettings
-from lens.train.settings.stages import sizes_of
-from lens.train.stages.nano_eval import NanoProbe
+from lens.train.settings.stages import bucket_sizes
+from lens.train.stages.nano_eval import NanoEval
 
 THETA, OLD = "theta", "old"
-SMOOTHING = 0.9
+MONITOR_DECAY = 0.9
 """Decay of the running means that tell a collapse."""
 
 
-class Pass(NamedTuple):
+class RolloutBatch(NamedTuple):
     """Pictures of one size that were drawn together for an update, group by group."""
 
     prompts: list[RLPrompt]
@@ -61,285 +73,337 @@ class Rollouts(NamedTuple):
     """What an update learns from: this rank's passes, and numbers of all."""
 
     step: int
-    passes: dict[int, Pass]
-    optimal: dict[int, Tensor]
+    batches: dict[int, RolloutBatch]
+    optimality: dict[int, Tensor]
     """(g * K,) of each pass: how likely its pictures are good ones."""
     weights: dict[int, Tensor]
     """(g * K,) of each pass: 1, or 0 for pictures that nothing is learned from."""
-    numbers: dict[str, float]
+    metrics: dict[str, float]
     elapsed_s: float
 
 
 class RlStage:
-    averaged = (THETA,)
+    ema_parts = (THETA,)
 
     def __init__(self, settings: RlSettings):
         self.settings = settings
-        self.device = chosen_device(settings.device)
+        self.device = resolve_device(settings.device)
         self._folder = resolve_model(settings.model)
         is_light = settings.lora is not None and settings.frozen_dtype == "bf16"
         denoiser: Any = LensTransformer2DModel.from_pretrained(
             settings.start_from or self._folder / "transformer",
             torch_dtype=torch.bfloat16 if is_light else torch.float32,
         )
-        forget_origin(denoiser)
+        clear_name_or_path(denoiser)
         self._config = denoiser.config
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self._encoders = Encoders(self._folder, denoiser.config.selected_layer_index, self.device, dtype)
-        self._roles = Roles(
+        self._policies = PolicySet(
             denoiser, (THETA,), (OLD,), settings.lora, settings.seed, settings.gradient_checkpointing
         )
-        self.trained = self._roles.module.to(self.device)
-        prompts = _prompts_of(settings)
+        self.model = self._policies.module.to(self.device)
+        prompts = _load_prompts(settings)
         if len(prompts) <= settings.held_out:
             needs = f"fewer than the {len(prompts)} prompts that there are"
             raise SettingError("held_out", settings.held_out, needs)
         num_trained = len(prompts) - settings.held_out
         self._held_out = prompts[num_trained:]
-        self._sizes = [size for base in settings.bases for size in sizes_of("ratios", settings.ratios, base)]
-        rank, num_ranks = own_rank()
-        self._num_passes = settings.prompts_per_step // settings.groups_per_pass
-        if self._num_passes % num_ranks:
+        self._sizes = [
+            size for base in settings.bases for size in bucket_sizes("ratios", settings.ratios, base)
+        ]
+        rank, num_ranks = rank_and_world_size()
+        self._num_batches = settings.prompts_per_step // settings.groups_per_pass
+        if self._num_batches % num_ranks:
             needs = f"a multiple of {num_ranks * settings.groups_per_pass}, groups_per_pass for every process"
             raise SettingError("prompts_per_step", settings.prompts_per_step, needs)
-        self._own = range(rank, self._num_passes, num_ranks)
-        self._pool = self._pool_of(settings.reward, "reward")
+        self._local_batches = range(rank, self._num_batches, num_ranks)
+        self._reward_executor = self._build_reward_executor(settings.reward, "reward")
         other = settings.held_out_reward
-        self._judge = self._pool_of(other, "held_out") if other else self._pool
-        self._probe = NanoProbe(
+        self._held_out_executor = (
+            self._build_reward_executor(other, "held_out") if other else self._reward_executor
+        )
+        self._nano_eval = NanoEval(
             settings.probe_prompts, [self._sizes[0]], self.device, settings.precision,
-            processes=settings.probe_processes,
+            num_processes=settings.probe_processes,
         )  # fmt: skip
-        self._drawer = Drawer(
-            self._roles, self._encoders, self._sizes, self._config.in_channels, settings.solver, self.device,
+        self._sampler = RolloutSampler(
+            self._policies,
+            self._encoders,
+            self._sizes,
+            self._config.in_channels,
+            settings.solver,
+            self.device,
             settings.precision,
-        )  # fmt: skip
-        if settings.encode_at_once > 1:
-            self._drawer.encode(prompts, settings.encode_at_once)
-        self._shown: list[np.ndarray] = []
-        self._why_failed = ""
+        )
+        if settings.text_encoder_batch_size > 1:
+            self._sampler.encode_prompts(prompts, settings.text_encoder_batch_size)
+        self._held_out_images: list[np.ndarray] = []
+        self._last_failure = ""
         self._rollouts: Rollouts | None = None
-        self._prompts, self._is_screened = prompts[:num_trained], not settings.screening
+        self._prompts, self._has_filtered_prompts = prompts[:num_trained], not settings.screening
         # First and running diversity, first and running reward: what a collapse is told by.
         self._monitors = torch.full((4,), torch.nan)
 
     @property
-    def kept(self) -> dict[str, Tensor]:
-        return self._roles.kept | {"monitors": self._monitors}
+    def extra_state(self) -> dict[str, Tensor]:
+        return self._policies.extra_state | {"monitors": self._monitors}
 
-    def parts_of(self, step: int) -> tuple[str, ...]:
+    def active_parts(self, step: int) -> tuple[str, ...]:
         return (THETA,)
 
-    def objective(self, step: int, index: int) -> Objective:
+    def objective(self, step: int, index: int) -> LossOutput:
         settings = self.settings
         if self._rollouts is None or self._rollouts.step != step:
-            self._rollouts = self._drawn(step)
-        drawn = self._rollouts
-        turn, number = divmod(index, self._num_passes)
-        one, weights = drawn.passes[number], drawn.weights[number]
-        told = {name: torch.tensor(value, device=self.device) for name, value in drawn.numbers.items()}
+            self._rollouts = self._collect_rollouts(step)
+        rollouts = self._rollouts
+        time_index, batch_index = divmod(index, self._num_batches)
+        batch, weights = rollouts.batches[batch_index], rollouts.weights[batch_index]
+        metrics = {name: torch.tensor(value, device=self.device) for name, value in rollouts.metrics.items()}
         rows = weights.nonzero()[:, 0]                                                          # (B,)
         if not len(rows) and torch.distributed.is_initialized():
             rows = torch.zeros(1, dtype=torch.int64, device=self.device)  # several ranks keep in step
-        work = self._work(one, len(rows), first=turn == 0, drawn=drawn)
+        work = self._step_stats(batch, len(rows), is_first_time=time_index == 0, rollouts=rollouts)
         if not len(rows):
             nothing = torch.zeros((), device=self.device, requires_grad=True)
-            return Objective(nothing, dict.fromkeys(("policy", "kl", "drift"), nothing.detach()) | told, work)
-        noise = self._noise_again(one, step, turn, number)[rows]                                # (B, C, h, w)
-        clean, t = one.latents[rows], one.times[rows, turn]                         # (B, C, h, w), (B,)
+            return LossOutput(
+                nothing, dict.fromkeys(("policy", "kl", "drift"), nothing.detach()) | metrics, work
+            )
+        noise = self._renoise(batch, step, time_index, batch_index)[rows]                       # (B, C, h, w)
+        clean, t = batch.latents[rows], batch.times[rows, time_index]                     # (B, C, h, w), (B,)
         noisy = interpolate(clean, noise, t)
-        text = self._drawer.text(one.prompts, settings.pictures_per_prompt).rows(rows.tolist())
+        prompt_embeds = self._sampler.prompt_embeds(batch.prompts, settings.images_per_prompt).rows(
+            rows.tolist()
+        )
         with torch.no_grad():
-            old = self._velocity(OLD, text, noisy, t)
-            reference = self._velocity(BASE, text, noisy, t) if settings.kl_weight else None
-        self._roles.take(THETA)
-        new = self._velocity(THETA, text, noisy, t)
+            old = self._predict_velocity(OLD, prompt_embeds, noisy, t)
+            reference = self._predict_velocity(BASE, prompt_embeds, noisy, t) if settings.kl_weight else None
+        self._policies.set_active(THETA)
+        new = self._predict_velocity(THETA, prompt_embeds, noisy, t)
         terms = nft_terms(
-            new, old, reference, noisy, clean, t=t, optimal=drawn.optimal[number][rows],
+            new, old, reference, noisy, clean, t=t, optimal=rollouts.optimality[batch_index][rows],
             nft_beta=settings.nft_beta,
         )  # fmt: skip
         # Means over all pictures of the pass, also those that nothing is learned from.
         named = {"policy": terms.policy, "kl": terms.kl, "drift": terms.drift}
         means = {name: (value * weights[rows]).sum() / len(weights) for name, value in named.items()}
         loss = means["policy"] + settings.kl_weight * means["kl"]
-        return Objective(loss, {name: value.detach() for name, value in means.items()} | told, work)
+        return LossOutput(loss, {name: value.detach() for name, value in means.items()} | metrics, work)
 
     def after_update(self, step: int) -> str:
         settings = self.settings
-        self._roles.follow(OLD, THETA, old_decay(step + 1, settings.old_decay))
-        drawn = self._rollouts
-        assert drawn is not None and drawn.step == step
-        if drawn.numbers["failed"] > settings.collapse.most_failed:
-            share = f"{drawn.numbers['failed']:.0%} of the pictures"
-            return f"ended, as {share} got no score ({self._why_failed})"
-        now = torch.tensor([drawn.numbers["diversity"], drawn.numbers["reward"]])
+        self._policies.ema_update(OLD, THETA, old_policy_decay(step + 1, settings.old_decay))
+        rollouts = self._rollouts
+        assert rollouts is not None and rollouts.step == step
+        if rollouts.metrics["failed"] > settings.collapse.max_failed_share:
+            share = f"{rollouts.metrics['failed']:.0%} of the pictures"
+            return f"ended, as {share} got no score ({self._last_failure})"
+        now = torch.tensor([rollouts.metrics["diversity"], rollouts.metrics["reward"]])
         first, running = self._monitors[:2], self._monitors[2:]
         if first.isnan().any():
             first.copy_(now)
             running.copy_(now)
-        running.lerp_(now, 1 - SMOOTHING)
-        least = (settings.collapse.least_diversity, settings.collapse.least_reward)
+        running.lerp_(now, 1 - MONITOR_DECAY)
+        least = (settings.collapse.min_diversity_ratio, settings.collapse.min_reward_ratio)
         for name, one, start, share in zip(("diversity", "reward"), running, first, least, strict=True):
             if one < share * start:
                 return f"ended, as {name} fell from {start:.3g} to {one:.3g}: a collapse"
         return ""
 
-    def probe(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         settings = self.settings
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for turn, guidance in enumerate(settings.probe_guidance if settings.probe_prompts else ()):
-            with self._roles.acting(THETA) as denoiser:
-                numbers = self._probe.numbers(
+            with self._policies.use(THETA) as denoiser:
+                numbers = self._nano_eval.evaluate(
                     self._pipeline(denoiser), guidance_scale=guidance,
                     num_inference_steps=settings.probe_steps,
                 )  # fmt: skip
             prefix = "" if turn == 0 else f"guidance {guidance:g}/"
-            found |= {prefix + name: value for name, value in numbers.items()}
+            metrics |= {prefix + name: value for name, value in numbers.items()}
         if self._held_out:
-            numbers, self._shown = judged(
-                self._drawer, self._judge, self._held_out, THETA, settings.probe_steps, settings.seed
+            numbers, self._held_out_images = evaluate_prompts(
+                self._sampler,
+                self._held_out_executor,
+                self._held_out,
+                THETA,
+                settings.probe_steps,
+                settings.seed,
             )
-            found |= numbers
-        return found
+            metrics |= numbers
+        return metrics
 
     def sample_grid(self):
-        if self._shown:
-            shown = torch.from_numpy(np.stack(self._shown[:12])).permute(0, 3, 1, 2)          # (N, 3, H, W)
-            return grid_of(shown / 127.5 - 1, columns=4)
-        return self._probe.grid() if self.settings.probe_prompts else None
+        if self._held_out_images:
+            shown = torch.from_numpy(np.stack(self._held_out_images[:12])).permute(0, 3, 1, 2)  # (N, 3, H, W)
+            return image_grid(shown / 127.5 - 1, columns=4)
+        return self._nano_eval.sample_grid() if self.settings.probe_prompts else None
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
         if self.settings.lora:
             start = "denoiser."
             own = {name.removeprefix(start): tensor for name, tensor in state.items()}
-            export_adapter(adapter_in(own, self.settings.lora.alpha, THETA), folder)
+            export_lora(extract_lora(own, self.settings.lora.alpha, THETA), folder)
             return
         copy: Any = LensTransformer2DModel.from_config(self._config)
-        copy.load_state_dict(self._roles.state_of(THETA, state))
+        copy.load_state_dict(self._policies.state_dict_of(THETA, state))
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
-    def _screened(self) -> list[RLPrompt]:
+    def _unsolved_prompts(self) -> list[RLPrompt]:
         """Return the prompts that the model as it is does not always draw without fault.
 
         Raises: SettingError where there are none.
         """
         settings = self.settings
-        found = screened(
-            settings.out / "screened.json", self._drawer, self._pool, self._prompts, BASE, settings.screening,
-            settings.rollout_steps, settings.seed, settings.groups_per_pass,
-        )  # fmt: skip
-        if not found:
+        unsolved = filter_solved_prompts(
+            settings.out / "screened.json",
+            self._sampler,
+            self._reward_executor,
+            self._prompts,
+            BASE,
+            settings.screening,
+            settings.rollout_steps,
+            settings.seed,
+            settings.groups_per_pass,
+        )
+        if not unsolved:
             needs = "0, for the model draws all of them without fault: other prompts are needed"
             raise SettingError("screening", settings.screening, needs)
-        return found
+        return unsolved
 
-    def _drawn(self, step: int) -> Rollouts:
+    def _collect_rollouts(self, step: int) -> Rollouts:
         """Draw this rank's passes of an update and wait for their scores."""
-        if not self._is_screened:  # not before, for ranks draw together
-            self._prompts, self._is_screened = self._screened(), True
+        if not self._has_filtered_prompts:  # not before, for ranks draw together
+            self._prompts, self._has_filtered_prompts = self._unsolved_prompts(), True
         settings, started_at = self.settings, time.perf_counter()
-        at_once, count = settings.groups_per_pass, settings.pictures_per_prompt
-        passes, waiting, found = {}, {}, {}
-        for number in self._own:
-            passes[number] = one = self._drawn_pass(step, number)
-            pictures = self._drawer.pictures(one.latents)
-            asked = [prompt for prompt in one.prompts for _ in range(count)]
-            waiting[number] = self._pool.submit(pictures, asked)
-        for number, futures in waiting.items():
-            scores = gathered(futures)
-            self._why_failed = next((one.failure for one in scores if one.failure), "") or self._why_failed
-            for place in range(at_once):
-                own = slice(place * count, (place + 1) * count)
+        num_groups, num_images = settings.groups_per_pass, settings.images_per_prompt
+        batches, pending, group_results = {}, {}, {}
+        for batch_index in self._local_batches:
+            batches[batch_index] = one = self._sample_rollout_batch(step, batch_index)
+            images = self._sampler.decode(one.latents)
+            image_prompts = [prompt for prompt in one.prompts for _ in range(num_images)]
+            pending[batch_index] = self._reward_executor.submit(images, image_prompts)
+        for batch_index, futures in pending.items():
+            scores = gather_scores(futures)
+            self._last_failure = (
+                next((one.failure for one in scores if one.failure), "") or self._last_failure
+            )
+            for place in range(num_groups):
+                own = slice(place * num_images, (place + 1) * num_images)
                 values = [one.value for one in scores[own]]
-                spread = float(diversity(passes[number].latents[own]))
-                found[number * at_once + place] = values, mean_parts(scores[own]), spread
-        everyone = {number: facts for part in of_all_ranks(found) for number, facts in part.items()}
-        rows = [everyone[number] for number in range(settings.prompts_per_step)]
+                spread = float(diversity(batches[batch_index].latents[own]))
+                group_results[batch_index * num_groups + place] = (
+                    values,
+                    mean_score_parts(scores[own]),
+                    spread,
+                )
+        results_by_group = {
+            number: result for part in all_gather_object(group_results) for number, result in part.items()
+        }
+        rows = [results_by_group[number] for number in range(settings.prompts_per_step)]
         raw = torch.tensor([[torch.nan if one is None else one for one in row[0]] for row in rows])  # (G, K)
-        likely = optimality(advantages(raw, settings.advantage_clip), settings.advantage_width)      # (G, K)
-        is_there = raw.isfinite()
-        weights = is_there.float()                                                                   # (G, K)
+        optimal = optimality(advantages(raw, settings.advantage_clip), settings.advantage_width)      # (G, K)
+        has_score = raw.isfinite()
+        weights = has_score.float()                                                                   # (G, K)
         if not settings.even_groups:
-            weights *= ~are_even(raw)[:, None]
-        numbers = {
-            "reward": float(raw.nanmean()) if is_there.any() else 0.0,
+            weights *= ~has_equal_rewards(raw)[:, None]
+        metrics = {
+            "reward": float(raw.nanmean()) if has_score.any() else 0.0,
             "diversity": float(np.mean([row[2] for row in rows])),
-            "even_groups": float(are_even(raw).float().mean()),
-            "failed": float((~is_there).float().mean()),
+            "even_groups": float(has_equal_rewards(raw).float().mean()),
+            "failed": float((~has_score).float().mean()),
         }
         for name in sorted({name for row in rows for name in row[1]}):
-            numbers[f"reward/{name}"] = float(np.mean([row[1][name] for row in rows if name in row[1]]))
-        likely, weights = (of_groups.reshape(-1, at_once * count) for of_groups in (likely, weights))
+            metrics[f"reward/{name}"] = float(np.mean([row[1][name] for row in rows if name in row[1]]))
+        optimal, weights = (
+            of_groups.reshape(-1, num_groups * num_images) for of_groups in (optimal, weights)
+        )
         return Rollouts(
-            step, passes, {number: likely[number].to(self.device) for number in passes},
-            {number: weights[number].to(self.device) for number in passes},
-            numbers, time.perf_counter() - started_at,
+            step, batches, {number: optimal[number].to(self.device) for number in batches},
+            {number: weights[number].to(self.device) for number in batches},
+            metrics, time.perf_counter() - started_at,
         )  # fmt: skip
 
-    def _drawn_pass(self, step: int, number: int) -> Pass:
+    def _sample_rollout_batch(self, step: int, batch_index: int) -> RolloutBatch:
         settings = self.settings
-        groups = self._groups_of(number)
-        prompts = [self._prompt_of(step * settings.prompts_per_step + group) for group in groups]
+        groups = self._group_indices(batch_index)
+        prompts = [self._prompt_at(step * settings.prompts_per_step + group) for group in groups]
         rngs = [np.random.default_rng([settings.seed, step, group]) for group in groups]
         size, *_ = [int(rng.integers(len(self._sizes))) for rng in rngs]
-        cells = self._drawer.cells(size)
+        latent_size = self._sampler.latent_size(size)
         noise = [generator_for(settings.seed, "rl/noise", step, group) for group in groups]
-        count, steps = settings.pictures_per_prompt, settings.rollout_steps
-        latents = self._drawer.latents(OLD, prompts, cells, noise, count, steps)
+        count, steps = settings.images_per_prompt, settings.rollout_steps
+        latents = self._sampler.sample_latents(OLD, prompts, latent_size, noise, count, steps)
         # The last step's start is left out: there is hardly any noise to learn at.
-        own = sampling_sigmas(cells[0] * cells[1], steps)[:-2]
-        places = np.stack([rng.permutation(len(own)) for rng in rngs for _ in range(count)])
-        chosen = torch.from_numpy(places[:, : settings.times_per_picture])
-        return Pass(prompts, latents, own[chosen].to(self.device))
+        rollout_times = sampling_sigmas(latent_size[0] * latent_size[1], steps)[:-2]
+        time_indices = np.stack([rng.permutation(len(rollout_times)) for rng in rngs for _ in range(count)])
+        chosen = torch.from_numpy(time_indices[:, : settings.times_per_image])
+        return RolloutBatch(prompts, latents, rollout_times[chosen].to(self.device))
 
-    def _groups_of(self, number: int) -> range:
+    def _group_indices(self, batch_index: int) -> range:
         """Return the groups of a pass, counted from the update's first."""
-        first = number * self.settings.groups_per_pass
+        first = batch_index * self.settings.groups_per_pass
         return range(first, first + self.settings.groups_per_pass)
 
-    def _noise_again(self, one: Pass, step: int, turn: int, number: int) -> Tensor:
+    def _renoise(self, batch: RolloutBatch, step: int, time_index: int, batch_index: int) -> Tensor:
         """Return the noise that a pass is learned from at one of its times, (g * K, C, h, w)."""
         settings = self.settings
-        shape = (settings.pictures_per_prompt, *one.latents.shape[1:])
-        draws = [
-            generator_for(settings.seed, "rl/noise again", step, turn * settings.prompts_per_step + group)
-            for group in self._groups_of(number)
+        shape = (settings.images_per_prompt, *batch.latents.shape[1:])
+        generators = [
+            generator_for(
+                settings.seed, "rl/noise again", step, time_index * settings.prompts_per_step + group
+            )
+            for group in self._group_indices(batch_index)
         ]
-        return torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(one.latents)
+        return torch.cat([torch.randn(shape, generator=draw) for draw in generators]).to(batch.latents)
 
-    def _prompt_of(self, turn: int) -> RLPrompt:
+    def _prompt_at(self, group_index: int) -> RLPrompt:
         """Return the prompt of a group, counted from the run's first: all by turns, then anew."""
-        epoch, place = divmod(turn, len(self._prompts))
+        epoch, place = divmod(group_index, len(self._prompts))
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self._prompts))
         return self._prompts[order[place]]
 
-    def _velocity(self, role: str, text: TextBatch, noisy: Tensor, t: Tensor) -> Tensor:
+    def _predict_velocity(self, role: str, prompt_embeds: PromptEmbeds, noisy: Tensor, t: Tensor) -> Tensor:
         """Return the velocity of a role at points on the way to pictures, (B, C, h, w)."""
         h, w = noisy.shape[2:]
-        with self._roles.acting(role) as denoiser, autocast(self.device, self.settings.precision):
+        with self._policies.use(role) as denoiser, autocast(self.device, self.settings.precision):
             tokens = denoiser(
-                hidden_states=pack_latents(noisy), encoder_hidden_states=text.features,
-                encoder_hidden_states_mask=text.mask, timestep=t, img_shapes=[(1, h, w)], return_dict=False,
-            )[0]  # fmt: skip
+                hidden_states=pack_latents(noisy),
+                encoder_hidden_states=prompt_embeds.features,
+                encoder_hidden_states_mask=prompt_embeds.mask,
+                timestep=t,
+                img_shapes=[(1, h, w)],
+                return_dict=False,
+            )[0]
         return unpack_latents(tokens.float(), h, w)
 
-    def _work(self, one: Pass, learned: int, first: bool, drawn: Rollouts) -> Work:
+    def _step_stats(
+        self, batch: RolloutBatch, num_learned: int, is_first_time: bool, rollouts: Rollouts
+    ) -> StepStats:
         """Return the work of one pass at one time; the drawing counts with the first of them."""
-        cells = one.latents[0, 0].numel()
-        lengths = [self._drawer.features(prompt).shape[1] for prompt in one.prompts]
-        forward = sum(forward_flops(self._config, cells, length) for length in lengths) / len(lengths)
-        count = len(one.latents) if first else 0
-        passes = learned * (3 + 1 + bool(self.settings.kl_weight)) + count * self.settings.rollout_steps
-        tokens = learned * (cells + sum(lengths) // len(lengths))
-        return Work(count, tokens, passes * forward, drawn.elapsed_s / len(drawn.passes) if first else 0.0)
+        num_image_tokens = batch.latents[0, 0].numel()
+        lengths = [self._sampler.text_features(prompt).shape[1] for prompt in batch.prompts]
+        forward = sum(forward_flops(self._config, num_image_tokens, length) for length in lengths) / len(
+            lengths
+        )
+        count = len(batch.latents) if is_first_time else 0
+        num_forward_passes = (
+            num_learned * (3 + 1 + bool(self.settings.kl_weight)) + count * self.settings.rollout_steps
+        )
+        tokens = num_learned * (num_image_tokens + sum(lengths) // len(lengths))
+        return StepStats(
+            count,
+            tokens,
+            num_forward_passes * forward,
+            rollouts.elapsed_s / len(rollouts.batches) if is_first_time else 0.0,
+        )
 
-    def _pool_of(self, reward: Any, name: str) -> RewardPool:
+    def _build_reward_executor(self, reward: Any, name: str) -> RewardExecutor:
         settings = self.settings
-        rank, _ = own_rank()
+        rank, _ = rank_and_world_size()
         folder = settings.out / "rewards" / f"rank_{rank}"
-        judge = reward_of(reward, folder, name)
-        return RewardPool(judge, settings.reward_workers, settings.reward_timeout_s)
+        judge = create_reward(reward, folder, name)
+        return RewardExecutor(judge, settings.reward_workers, settings.reward_timeout_s)
 
     def _pipeline(self, denoiser: Any) -> LensPipeline:
         return LensPipeline.from_pretrained(
@@ -348,7 +412,7 @@ class RlStage:
         )  # fmt: skip
 
 
-def _prompts_of(settings: RlSettings) -> list[RLPrompt]:
+def _load_prompts(settings: RlSettings) -> list[RLPrompt]:
     if settings.prompts is not None:
         return read_prompts(settings.prompts)
     assert settings.nano_prompts is not None

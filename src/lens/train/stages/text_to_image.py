@@ -15,63 +15,63 @@ from torch import Tensor
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
-from lens.data.image_text_dataset import captioned
+from lens.data.image_text_dataset import image_text_samples
 from lens.errors import SettingError
-from lens.losses.base import Objective, Work
+from lens.losses.base import LossOutput, StepStats
 from lens.losses.flow_matching import packed_flow_matching_errors
 from lens.models.checkpoints.registry import resolve_model
-from lens.models.checkpoints.writer import forget_origin
+from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
 from lens.sampling.pipeline import LensPipeline
-from lens.train.activation_checkpointing import keep_for_the_way_back
+from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.cost.flops import training_flops
-from lens.train.cost.from_recipe import run_of
+from lens.train.cost.from_recipe import run_spec
 from lens.train.cost.training import check_memory
-from lens.train.data.batch_sampler import Packs
-from lens.train.data.encode import Encoders, fill
-from lens.train.data.latent_cache import Sample, Store
-from lens.train.devices import autocast, chosen_device
-from lens.train.lora import adapter_in, add_lora, export_adapter
-from lens.train.sample_grid import previewed
-from lens.train.settings.stages import DenoiserSettings
+from lens.train.data.batch_sampler import TokenBatchSampler
+from lens.train.data.encode import Encoders, encode_into_cache
+from lens.train.data.latent_cache import EncodedSample, LatentCache
+from lens.train.devices import autocast, resolve_device
+from lens.train.lora import add_lora, export_lora, extract_lora
+from lens.train.sample_grid import render_previews
+from lens.train.settings.stages import TextToImageSettings
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-ADAPTER = "tuned"
+ADAPTER_NAME = "tuned"
 
 
-class DenoiserStage:
-    def __init__(self, settings: DenoiserSettings):
+class TextToImageStage:
+    def __init__(self, settings: TextToImageSettings):
         self.settings = settings
-        self.device = chosen_device(settings.device)
+        self.device = resolve_device(settings.device)
         if self.device.type == "cuda":
             num_gpus = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-            check_memory(run_of(settings), num_gpus, torch.cuda.mem_get_info()[0] / 2**30)
+            check_memory(run_spec(settings), num_gpus, torch.cuda.mem_get_info()[0] / 2**30)
         folder = resolve_model(settings.model)
-        self._denoiser: Any = _denoiser_of(settings, folder, self.device)
+        self._denoiser: Any = _build_denoiser(settings, folder, self.device)
         layers = self._denoiser.config.selected_layer_index
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         encoders = Encoders(folder, layers, self.device, dtype)
-        self._store = Store(settings.store, settings.feature_bits)
-        keys = fill(self._store, encoders, captioned(settings.data))
+        self._latent_cache = LatentCache(settings.store, settings.feature_bits)
+        keys = encode_into_cache(self._latent_cache, encoders, image_text_samples(settings.data))
         if len(keys) <= settings.held_out:
             needs = f"fewer than the {len(keys)} pictures that there are"
             raise SettingError("held_out", settings.held_out, needs)
         num_trained = len(keys) - settings.held_out
         self._keys, self._held_out = keys[:num_trained], keys[num_trained:]
-        lengths = [self._store.lengths(key).image for key in self._keys]
+        lengths = [self._latent_cache.token_counts(key).num_image_tokens for key in self._keys]
         if max(lengths) > settings.pack_tokens:
             needs = f"at least {max(lengths)}, the image tokens of the largest picture"
             raise SettingError("pack_tokens", settings.pack_tokens, needs)
-        self._packs = Packs(lengths, settings.pack_tokens, settings.seed)
-        self._previews = [encoders.features(prompt) for prompt in settings.previews]             # (L, T, E)
+        self._batch_sampler = TokenBatchSampler(lengths, settings.pack_tokens, settings.seed)
+        self._previews = [encoders.encode_caption(prompt) for prompt in settings.previews]         # (L, T, E)
         self._folder, self._vae = folder, encoders.vae  # the text encoder, the largest of all, is let go
-        self.trained: Any = self._denoiser
+        self.model: Any = self._denoiser
 
-    def objective(self, step: int, index: int) -> Objective:
+    def objective(self, step: int, index: int) -> LossOutput:
         settings = self.settings
-        packs = self._packs.of_step(step, settings.micro_batches)
+        batches = self._batch_sampler.batches_of_step(step, settings.micro_batches)
         started_at = time.perf_counter()
-        samples = [self._store[self._keys[item]] for item in packs[index]]
+        samples = [self._latent_cache[self._keys[item]] for item in batches[index]]
         data_s = time.perf_counter() - started_at
         rng = np.random.default_rng([settings.seed, step, index])
         dropped = rng.random(len(samples)) < settings.prompt_dropout
@@ -83,25 +83,25 @@ class DenoiserStage:
         times = generator_for(settings.seed, "denoiser/times", step, index)
         t = torch.cat([logit_normal_times(torch.randn(1, generator=times), mu) for mu in mus])     # (P,)
         noise = generator_for(settings.seed, "denoiser/noise", step, index)
-        errors = self._errors(samples, t, noise)
+        errors = self._image_errors(samples, t, noise)
         # Packs hold different numbers of pictures; every picture of an update counts the same.
-        share = settings.micro_batches / sum(map(len, packs))
+        share = settings.micro_batches / sum(map(len, batches))
         terms = {"flow": errors.detach().mean()}
-        return Objective(errors.sum() * share, terms, self._work(samples, data_s))
+        return LossOutput(errors.sum() * share, terms, self._step_stats(samples, data_s))
 
-    def _work(self, samples: list[Sample], data_s: float) -> Work:
+    def _step_stats(self, samples: list[EncodedSample], data_s: float) -> StepStats:
         lengths = [(one.latents[0].numel(), one.features.shape[1]) for one in samples]
         flops = sum(training_flops(self._denoiser.config, *pair) for pair in lengths)
-        return Work(len(samples), sum(map(sum, lengths)), flops, data_s)
+        return StepStats(len(samples), sum(map(sum, lengths)), flops, data_s)
 
-    def probe(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         if not self._held_out:
             return {}
         losses = {}
         for t in HELD_OUT_TIMES:
             noise = generator_for(self.settings.seed, "denoiser/held_out")
-            samples = (self._store[key] for key in self._held_out)
-            errors = [self._errors([sample], torch.tensor([t]), noise) for sample in samples]
+            samples = (self._latent_cache[key] for key in self._held_out)
+            errors = [self._image_errors([sample], torch.tensor([t]), noise) for sample in samples]
             losses[f"loss_t{t}"] = float(torch.cat(errors).mean())
         return losses | {"loss": float(np.mean(list(losses.values())))}
 
@@ -112,24 +112,24 @@ class DenoiserStage:
             self._folder, transformer=self._denoiser, vae=self._vae, text_encoder=None, tokenizer=None
         )
         side = self.settings.data.bases[0]
-        return previewed(pipeline, self._previews, side, self.settings.seed, self.settings.precision)
+        return render_previews(pipeline, self._previews, side, self.settings.seed, self.settings.precision)
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
         if self.settings.lora:
-            export_adapter(adapter_in(state, self.settings.lora.alpha, ADAPTER), folder)
+            export_lora(extract_lora(state, self.settings.lora.alpha, ADAPTER_NAME), folder)
             return
         copy: Any = LensTransformer2DModel.from_config(self._denoiser.config)
         copy.load_state_dict(state)
-        forget_origin(copy)
+        clear_name_or_path(copy)
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
-    def _errors(self, samples: list[Sample], t: Tensor, noise: torch.Generator) -> Tensor:
-        return picture_errors(self._denoiser, samples, t, noise, self.device, self.settings.precision)
+    def _image_errors(self, samples: list[EncodedSample], t: Tensor, noise: torch.Generator) -> Tensor:
+        return image_errors(self._denoiser, samples, t, noise, self.device, self.settings.precision)
 
 
-def picture_errors(
-    denoiser: Any, samples: list[Sample], t: Tensor, noise: torch.Generator, device: torch.device,
+def image_errors(
+    denoiser: Any, samples: list[EncodedSample], t: Tensor, noise: torch.Generator, device: torch.device,
     precision: str,
 ) -> Tensor:  # fmt: skip
     """Return the error of each picture of a pack, (P,), at the times t."""
@@ -152,11 +152,11 @@ def picture_errors(
     return packed_flow_matching_errors(velocity, clean, t=t.to(device), noise=eps)
 
 
-def _without_text(sample: Sample) -> Sample:
-    return Sample(sample.latents, sample.features[:, :0])                                         # (L, 0, E)
+def _without_text(sample: EncodedSample) -> EncodedSample:
+    return EncodedSample(sample.latents, sample.features[:, :0])                                   # (L, 0, E)
 
 
-def _denoiser_of(settings: DenoiserSettings, folder: Path, device: torch.device) -> Any:
+def _build_denoiser(settings: TextToImageSettings, folder: Path, device: torch.device) -> Any:
     """Return the denoiser to train, with what is trained of it in float32.
 
     Raises: SettingError for adapters of a denoiser that is made from nothing, or on layers it has not.
@@ -170,13 +170,13 @@ def _denoiser_of(settings: DenoiserSettings, folder: Path, device: torch.device)
             source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
             denoiser.load_state_dict(source.state_dict())
     else:
-        where = settings.start_from or folder / "transformer"
+        path = settings.start_from or folder / "transformer"
         dtype = torch.bfloat16 if settings.lora and settings.frozen_dtype == "bf16" else torch.float32
-        denoiser = LensTransformer2DModel.from_pretrained(where, torch_dtype=dtype)
+        denoiser = LensTransformer2DModel.from_pretrained(path, torch_dtype=dtype)
     if settings.lora:
-        add_lora(denoiser, settings.lora, settings.seed, [ADAPTER], [ADAPTER])
-    for unread in denoiser.unread_parameters():
-        unread.requires_grad_(False)
-    keep_for_the_way_back(denoiser, settings.gradient_checkpointing)
+        add_lora(denoiser, settings.lora, settings.seed, [ADAPTER_NAME], [ADAPTER_NAME])
+    for unused in denoiser.unused_parameters():
+        unused.requires_grad_(False)
+    apply_activation_checkpointing(denoiser, settings.gradient_checkpointing)
     return denoiser.to(device)
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from lens.core.noise import generator_for
 from lens.losses.autoencoder import reconstruction_loss
-from lens.losses.base import Objective, Work
+from lens.losses.base import LossOutput, StepStats
 from lens.nano.world.crops import random_crop
-from lens.train.devices import autocast, chosen_device
-from lens.train.sample_grid import grid_of
+from lens.train.devices import autocast, resolve_device
+from lens.train.sample_grid import image_grid
 from lens.train.settings.stages import VaeSettings
-from lens.train.stages.latent_pruning import without_unused_channels
+from lens.train.stages.latent_pruning import prune_unused_channels
 
-HELD_OUT = 2**31
+FIRST_HELD_OUT_CROP = 2**31
 """Crops from this item on are never trained on."""
 
 
@@ -27,52 +27,52 @@ class VaeStage:
 
     def __init__(self, settings: VaeSettings):
         self.settings = settings
-        self.device = chosen_device(settings.device)
+        self.device = resolve_device(settings.device)
         torch.manual_seed(settings.seed)
-        self.trained: Any = AutoencoderKLFlux2(**settings.config)
+        self.model: Any = AutoencoderKLFlux2(**settings.config)
         if settings.start_from:
-            self.trained = AutoencoderKLFlux2.from_pretrained(settings.start_from)
+            self.model = AutoencoderKLFlux2.from_pretrained(settings.start_from)
         else:
-            start_as_identity(self.trained)
-        self.trained.to(self.device)
+            zero_init_residual_branches(self.model)
+        self.model.to(self.device)
 
-    def objective(self, step: int, index: int) -> Objective:
+    def objective(self, step: int, index: int) -> LossOutput:
         settings = self.settings
         count = settings.batch_size // settings.micro_batches
         first = step * settings.batch_size + index * count
         pixels = self._crops(first, count)
-        draw = generator_for(settings.seed, "vae/posterior", step, index)
+        generator = generator_for(settings.seed, "vae/posterior", step, index)
         with autocast(self.device, settings.precision):
-            posterior = self.trained.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=draw).to(posterior.mean)
-            decoded = self.trained.decode(posterior.mean + posterior.std * noise).sample
-        found = reconstruction_loss(
+            posterior = self.model.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+            decoded = self.model.decode(posterior.mean + posterior.std * noise).sample
+        loss_output = reconstruction_loss(
             pixels, decoded, posterior.mean, posterior.logvar,
             edge_weight=settings.edge_weight, kl_weight=settings.kl_weight,
         )  # fmt: skip
-        return found._replace(work=Work(samples=count))
+        return loss_output._replace(work=StepStats(num_samples=count))
 
-    def probe(self) -> dict[str, float]:
-        pixels = self._crops(HELD_OUT, 96)
+    def evaluate(self) -> dict[str, float]:
+        pixels = self._crops(FIRST_HELD_OUT_CROP, 96)
         with autocast(self.device, self.settings.precision):
-            decoded = self.trained.decode(self.trained.encode(pixels).latent_dist.mode()).sample.float()
+            decoded = self.model.decode(self.model.encode(pixels).latent_dist.mode()).sample.float()
         error = (decoded.clamp(-1, 1) - pixels).square().flatten(1).mean(1)
         return {"psnr_db": float(-10 * (error / 4).log10().mean())}
 
     def sample_grid(self):
-        pixels = self._crops(HELD_OUT, 16)
+        pixels = self._crops(FIRST_HELD_OUT_CROP, 16)
         with autocast(self.device, self.settings.precision):
-            decoded = self.trained.decode(self.trained.encode(pixels).latent_dist.mode()).sample.float()
-        return grid_of(torch.stack((pixels, decoded), dim=1).flatten(0, 1), columns=8)
+            decoded = self.model.decode(self.model.encode(pixels).latent_dist.mode()).sample.float()
+        return image_grid(torch.stack((pixels, decoded), dim=1).flatten(0, 1), columns=8)
 
     @torch.no_grad()
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        pixels = self._crops(HELD_OUT + 1000, 512)
-        copy: Any = AutoencoderKLFlux2.from_config(self.trained.config)
+        pixels = self._crops(FIRST_HELD_OUT_CROP + 1000, 512)
+        copy: Any = AutoencoderKLFlux2.from_config(self.model.config)
         copy.load_state_dict(state)
-        finished = without_unused_channels(copy.to(self.device).eval(), pixels[:64])
-        measure_latent_statistics(finished, pixels)
-        finished.save_pretrained(folder / "vae")
+        pruned = prune_unused_channels(copy.to(self.device).eval(), pixels[:64])
+        measure_latent_statistics(pruned, pixels)
+        pruned.save_pretrained(folder / "vae")
 
     def _crops(self, first: int, count: int) -> Tensor:
         crops = [
@@ -82,7 +82,7 @@ class VaeStage:
         return torch.from_numpy(np.stack(crops)).to(self.device)
 
 
-def start_as_identity(vae: nn.Module) -> None:
+def zero_init_residual_branches(vae: nn.Module) -> None:
     """Zero the last convolution of every residual branch: training starts from a near-linear network."""
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lens.cli.generation.output import Target
+from lens.cli.generation.output import OutputTarget
 from lens.errors import SettingError
 
 
@@ -27,14 +27,14 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     ],
 )
 def test_the_target_of_a_single_picture(out, picture_format, like, folder, becomes, file):
-    target = Target.of(out and Path(out), picture_format, like and Path(like), 1)
-    assert target == Target(Path(folder), becomes, file and Path(file))
+    target = OutputTarget.of(out and Path(out), picture_format, like and Path(like), 1)
+    assert target == OutputTarget(Path(folder), becomes, file and Path(file))
     assert not list(Path().iterdir())
 
 
 def test_an_existing_folder_with_a_dot_in_its_name_is_a_folder():
     Path("v1.0").mkdir()
-    assert Target.of(Path("v1.0"), None, None, 3) == Target(Path("v1.0"), "png")
+    assert OutputTarget.of(Path("v1.0"), None, None, 3) == OutputTarget(Path("v1.0"), "png")
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_an_existing_folder_with_a_dot_in_its_name_is_a_folder():
 )
 def test_contradictions_are_refused(out, picture_format, num_pictures, said):
     with pytest.raises(SettingError, match=said):
-        Target.of(Path(out), picture_format, None, num_pictures)
+        OutputTarget.of(Path(out), picture_format, None, num_pictures)
     assert not list(Path().iterdir())

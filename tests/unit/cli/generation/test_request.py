@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lens.cli.generation.request import Wanted
+from lens.cli.generation.request import GenerateArguments
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
-from lens.sampling.image_metadata import FileUsed, PictureSettings, versions_here
+from lens.sampling.image_metadata import FileRecord, ImageMetadata, library_versions
 
-RECORDED = PictureSettings(
+RECORDED = ImageMetadata(
     prompt="a fox",
     negative_prompt="blur",
     seed=7,
@@ -25,26 +25,26 @@ RECORDED = PictureSettings(
     dtype="float32",
     device="cpu",
     threads=2,
-    versions=versions_here(),
+    versions=library_versions(),
 )
 
 
-def like(settings: PictureSettings = RECORDED, **said) -> Wanted:
-    return Wanted(**said).like(Path("fox.png"), settings)
+def like(settings: ImageMetadata = RECORDED, **said) -> GenerateArguments:
+    return GenerateArguments(**said).fill_from_image(Path("fox.png"), settings)
 
 
 def test_like_takes_over_everything_that_is_not_said():
     wanted = like()
     assert wanted.prompts == ("a fox",)
     assert (wanted.seed, wanted.width, wanted.height, wanted.steps) == (7, 80, 48, 20)
-    assert (wanted.guidance, wanted.solver, wanted.negative, wanted.threads) == (5.0, "ab2", "blur", 2)
+    assert (wanted.guidance, wanted.solver, wanted.negative_prompt, wanted.threads) == (5.0, "ab2", "blur", 2)
     assert (wanted.model, wanted.model_hash, wanted.loras) == ("lens-nano", "ab" * 32, ())
-    assert wanted.num_pictures == 1
+    assert wanted.num_images == 1
 
 
 def test_zero_and_empty_are_said_too():
-    wanted = like(seed=0, guidance=0.0, negative="", quantize="none")
-    assert (wanted.seed, wanted.guidance, wanted.negative, wanted.quantization) == (0, 0.0, "", None)
+    wanted = like(seed=0, guidance=0.0, negative_prompt="", quantize="none")
+    assert (wanted.seed, wanted.guidance, wanted.negative_prompt, wanted.quantization) == (0, 0.0, "", None)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_another_model_need_not_have_the_recorded_hash():
 def test_a_recorded_start_is_held_to_its_content(tmp_path):
     start = tmp_path / "start.png"
     Image.new("RGB", (16, 16)).save(start)
-    used = FileUsed(path=str(start), sha256=content_hash(start))
+    used = FileRecord(path=str(start), sha256=content_hash(start))
     settings = RECORDED.model_copy(update={"init_image": used, "mask": used, "strength": 0.4})
     wanted = like(settings)
     assert (wanted.init_image, wanted.mask, wanted.strength) == (start, start, 0.4)
@@ -73,7 +73,7 @@ def test_a_recorded_start_is_held_to_its_content(tmp_path):
 
 
 def test_a_new_start_drops_the_mask_and_strength_of_the_old_one(tmp_path):
-    gone = FileUsed(path=str(tmp_path / "gone.png"), sha256="cd" * 32)
+    gone = FileRecord(path=str(tmp_path / "gone.png"), sha256="cd" * 32)
     settings = RECORDED.model_copy(update={"init_image": gone, "mask": gone, "strength": 0.4})
     wanted = like(settings, init_image=Path("new.png"))
     assert (wanted.init_image, wanted.mask, wanted.strength) == (Path("new.png"), None, None)
@@ -81,7 +81,7 @@ def test_a_new_start_drops_the_mask_and_strength_of_the_old_one(tmp_path):
 
 def test_other_versions_are_warned_of_by_name(caplog):
     caplog.set_level(logging.WARNING)
-    like(RECORDED.model_copy(update={"versions": versions_here() | {"torch": "1.0"}}))
+    like(RECORDED.model_copy(update={"versions": library_versions() | {"torch": "1.0"}}))
     assert "fox.png was drawn with torch 1.0" in caplog.text
     caplog.clear()
     like()
@@ -103,8 +103,8 @@ def test_other_versions_are_warned_of_by_name(caplog):
 )
 def test_settings_that_do_not_fit_are_refused_by_the_options_name(said, names):
     with pytest.raises(SettingError, match=names):
-        Wanted(prompts=("a fox",), **said).check()
+        GenerateArguments(prompts=("a fox",), **said).check()
 
 
 def test_several_prompts_and_a_count_multiply():
-    assert Wanted(prompts=("a", "b", "c"), count=4).num_pictures == 12
+    assert GenerateArguments(prompts=("a", "b", "c"), num_images_per_prompt=4).num_images == 12

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lens.data.build import dedup
-from lens.data.build.dedup import groups_of, kept_of_groups, near_to_any, pairs_by_embedding, pairs_by_hash
+from lens.data.build.dedup import (
+    duplicate_groups,
+    group_representatives,
+    held_out_matches,
+    pairs_by_embedding,
+    pairs_by_hash,
+)
 
 
 def hashes_with_copies(count: int = 60) -> np.ndarray:
@@ -18,14 +24,14 @@ def hashes_with_copies(count: int = 60) -> np.ndarray:
 def test_hashes_are_paired_up_to_the_bound_and_equal_ones_chained(rows_at_once, monkeypatch):
     monkeypatch.setattr(dedup, "ROWS_AT_ONCE", rows_at_once)
     hashes = hashes_with_copies()
-    groups = groups_of(len(hashes), pairs_by_hash(hashes, max_bits=3))
+    groups = duplicate_groups(len(hashes), pairs_by_hash(hashes, max_bits=3))
     slow = [
         (one, other)
         for one in range(len(hashes))
         for other in range(one + 1, len(hashes))
         if int(hashes[one] ^ hashes[other]).bit_count() <= 3
     ]
-    np.testing.assert_array_equal(groups, groups_of(len(hashes), np.array(slow)))
+    np.testing.assert_array_equal(groups, duplicate_groups(len(hashes), np.array(slow)))
 
 
 @pytest.mark.parametrize("max_bits", [0, 1, 4, 9])
@@ -38,14 +44,14 @@ def test_bands_find_the_pairs_that_comparing_all_with_all_finds(max_bits, monkey
     alike = (own[:300] >> np.uint64(24)) | (np.uint64(5) << np.uint64(40))
     hashes = np.concatenate([own, copies, alike])
     all_with_all = pairs_by_hash(hashes, max_bits)
-    monkeypatch.setattr(dedup, "comparisons", lambda count, max_bits: 0)
+    monkeypatch.setattr(dedup, "num_comparisons", lambda count, max_bits: 0)
     np.testing.assert_array_equal(pairs_by_hash(hashes, max_bits), all_with_all)
     assert len(all_with_all) >= 200
 
 
 def test_many_hashes_are_compared_with_few():
-    assert dedup.comparisons(100, 4) == 100**2 / 2
-    assert dedup.comparisons(10_000_000, 4) < (10_000_000**2 / 2) / 3_000
+    assert dedup.num_comparisons(100, 4) == 100**2 / 2
+    assert dedup.num_comparisons(10_000_000, 4) < (10_000_000**2 / 2) / 3_000
 
 
 def test_no_pair_stands_twice_and_the_smaller_index_comes_first():
@@ -64,17 +70,17 @@ def test_embeddings_are_paired_by_cosine_whatever_their_length():
 
 
 def test_what_is_connected_through_others_is_one_group():
-    groups = groups_of(7, np.array([(5, 6), (1, 2), (2, 4), (4, 5)]))
+    groups = duplicate_groups(7, np.array([(5, 6), (1, 2), (2, 4), (4, 5)]))
     assert groups.tolist() == [0, 1, 1, 3, 1, 1, 1]
-    assert groups_of(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
+    assert duplicate_groups(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
 
 
 def test_the_first_key_decides_then_the_next_then_the_order():
     groups = np.array([0, 0, 0, 3, 3, 5])
     area = np.array([100, 400, 400, 9, 9, 1])
     aesthetics = np.array([9.0, 4.0, 5.0, 6.0, 6.0, 0.0])
-    assert kept_of_groups(groups, area, aesthetics).tolist() == [2, 2, 2, 3, 3, 5]
-    assert kept_of_groups(groups, aesthetics).tolist() == [0, 0, 0, 3, 3, 5]
+    assert group_representatives(groups, area, aesthetics).tolist() == [2, 2, 2, 3, 3, 5]
+    assert group_representatives(groups, aesthetics).tolist() == [0, 0, 0, 3, 3, 5]
 
 
 def test_many_embeddings_are_paired_by_an_index_that_misses_next_to_none(monkeypatch):
@@ -92,6 +98,6 @@ def test_what_is_near_to_a_held_out_picture_names_the_first_by_hash_else_by_embe
     held = np.array([1 << 63, 0b0111, 0b1111], dtype=np.uint64)
     vectors = np.eye(4, dtype=np.float32)[:3]
     theirs = np.stack([vectors[2], vectors[2], np.eye(4, dtype=np.float32)[3]])
-    assert near_to_any(own, held, 1, None, None, None).tolist() == [1, -1, -1]
-    assert near_to_any(own, held, 1, vectors, theirs, 0.985).tolist() == [1, -1, 0]
-    assert near_to_any(own, held, None, None, None, None).tolist() == [-1, -1, -1]
+    assert held_out_matches(own, held, 1, None, None, None).tolist() == [1, -1, -1]
+    assert held_out_matches(own, held, 1, vectors, theirs, 0.985).tolist() == [1, -1, 0]
+    assert held_out_matches(own, held, None, None, None, None).tolist() == [-1, -1, -1]

@@ -11,9 +11,9 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from lens.data.build.filters import KEPT
 from lens.data.build.inventory import Inventory, take_inventory
-from lens.data.build.reader import Reader
-from lens.data.build.scoring import measure_part, missing_parts, scores_folder
-from lens.data.build.selection import Measured, Selection, select, withdrawn_ids
+from lens.data.build.reader import EntryReader
+from lens.data.build.scoring import score_part, scores_folder, unscored_parts
+from lens.data.build.selection import ScoreTable, Selection, select_samples, withdrawn_ids
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import SourceError
 from lens.data.io.image_decoding import sample_id
@@ -58,9 +58,9 @@ def measured(root: Path, out: Path, **changes) -> tuple[BuildSettings, Inventory
     settings = BuildSettings.of(values | changes)
     inventory = take_inventory(settings)
     scores = out / "scores" / settings.inventory_id
-    reader = Reader(settings.all_sources, out / "downloads")
-    for part in missing_parts(scores, inventory.num_parts, settings.scorers):
-        measure_part(inventory, part, scores, reader, settings.scorers)
+    reader = EntryReader(settings.all_sources, out / "downloads")
+    for part in unscored_parts(scores, inventory.num_parts, settings.scorers):
+        score_part(inventory, part, scores, reader, settings.scorers)
     return settings, inventory, scores
 
 
@@ -81,9 +81,9 @@ def test_a_scorer_that_is_added_later_sees_every_picture_once_and_the_others_non
     found = read_parts(scores / scores_folder(settings.scorers[0]), inventory.num_parts).to_pylist()
     assert [row["embedding"] is None for row in found] == [False] * 4 + [True], "a row for every entry"
     assert np.linalg.norm(found[2]["embedding"]) == pytest.approx(1, abs=1e-5)
-    assert missing_parts(scores, inventory.num_parts, settings.scorers) == []
+    assert unscored_parts(scores, inventory.num_parts, settings.scorers) == []
     part_path(scores / scores_folder(settings.scorers[0]), 1).unlink()
-    assert missing_parts(scores, inventory.num_parts, settings.scorers) == [1]
+    assert unscored_parts(scores, inventory.num_parts, settings.scorers) == [1]
 
 
 def test_near_copies_are_found_by_embedding_where_hashes_are_not_asked(clip, tmp_path):
@@ -93,21 +93,21 @@ def test_near_copies_are_found_by_embedding_where_hashes_are_not_asked(clip, tmp
     scorers = [{"kind": "embedding", "model": clip}]
     duplicates = {"max_hash_bits": None, "min_cosine": 0.99999}
     measures = measured(tmp_path / "in", tmp_path / "out", scorers=scorers, duplicates=duplicates)
-    assert fallen(select(*measures)) == {copy: "near_duplicate"}
+    assert fallen(select_samples(*measures)) == {copy: "near_duplicate"}
     none = {"max_hash_bits": None}
-    assert fallen(select(*measured(tmp_path / "in", tmp_path / "out", duplicates=none))) == {}
+    assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out", duplicates=none))) == {}
 
 
 def test_of_copies_alike_in_size_the_better_licence_stays_then_the_one_with_more_bytes(tmp_path):
     good = save(tmp_path / "in", "free", textured(0), quality=60, licence="CC0-1.0")
     poor = save(tmp_path / "in", "bound", textured(0), quality=95, licence="all rights reserved")
     free = {"licences": ["cc0", "CC-BY"]}
-    assert fallen(select(*measured(tmp_path / "in", tmp_path / "out", duplicates=free))) == {
+    assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out", duplicates=free))) == {
         poor: "near_duplicate"
     }
-    assert fallen(select(*measured(tmp_path / "in", tmp_path / "out"))) == {good: "near_duplicate"}
+    assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out"))) == {good: "near_duplicate"}
     larger = save(tmp_path / "in", "large", textured(0, 1080, 1120), licence="all rights reserved")
-    other = select(*measured(tmp_path / "in", tmp_path / "new", duplicates=free))
+    other = select_samples(*measured(tmp_path / "in", tmp_path / "new", duplicates=free))
     assert fallen(other) == {good: "near_duplicate", poor: "near_duplicate"}, "size comes first"
     assert larger not in fallen(other)
 
@@ -123,7 +123,7 @@ def test_what_is_withdrawn_falls_before_all_else_and_what_is_like_a_held_out_pic
         scorers=[{"kind": "embedding", "model": clip}], duplicates={"min_cosine": 0.99999},
     )  # fmt: skip
     held_out = measured(tmp_path / "test", tmp_path / "held", scorers=[settings.scorers[0].model_dump()])
-    selection = select(settings, inventory, scores, Measured.of(*held_out))
+    selection = select_samples(settings, inventory, scores, ScoreTable.of(*held_out))
     assert fallen(selection) == {names[0]: "withdrawn", names[2]: "held_out"}
     assert selection.details[list(selection.ids.astype(str)).index(names[2])].startswith("like ")
 

@@ -10,9 +10,16 @@ import pytest
 from local_server import Answering, started_server
 from PIL import Image
 
-from lens.data.captions.captioner import Captioned, Sample, Unanswered, caption_samples, costs_of, shown
-from lens.data.captions.settings import EndpointCaptioner, SidecarCaptioner
-from lens.llm.client import ChatError, Reply
+from lens.data.captions.captioner import (
+    CaptionInput,
+    CaptionResult,
+    IncompleteCaptionsError,
+    caption_costs,
+    caption_samples,
+    encode_for_model,
+)
+from lens.data.captions.settings import EndpointCaptionerSettings, SidecarCaptionerSettings
+from lens.llm.client import ChatError, ChatResponse
 
 GOOD = "A red fox sits on green grass under a wide blue sky beside two small brown mushrooms at noon."
 BRIEF = "A fox on grass."
@@ -25,14 +32,16 @@ def jpeg(seed: int = 0, height: int = 90, width: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def samples(count: int, sidecar: str = "", words: tuple[str, ...] = ()) -> list[Sample]:
-    return [Sample(f"{item:064x}", sidecar, words, lambda item=item: jpeg(item)) for item in range(count)]
+def samples(count: int, sidecar: str = "", words: tuple[str, ...] = ()) -> list[CaptionInput]:
+    return [
+        CaptionInput(f"{item:064x}", sidecar, words, lambda item=item: jpeg(item)) for item in range(count)
+    ]
 
 
-def settings_with(url: str = "http://127.0.0.1:9/v1", **changes) -> EndpointCaptioner:
+def settings_with(url: str = "http://127.0.0.1:9/v1", **changes) -> EndpointCaptionerSettings:
     endpoint = {"url": url, "model": "seer", "first_wait_s": 0.0, "max_attempts": 2, "timeout_s": 5.0}
     values = {"endpoint": endpoint, "audit": {"min_words": 10}, "concurrency": 3}
-    return EndpointCaptioner.of(values | changes)
+    return EndpointCaptionerSettings.of(values | changes)
 
 
 class Script:
@@ -40,73 +49,73 @@ class Script:
 
     name = "script"
 
-    def __init__(self, *answers: str | Reply | ChatError):
+    def __init__(self, *answers: str | ChatResponse | ChatError):
         self.answers, self.asked, self._lock = answers, [], threading.Lock()
 
-    def ask(self, picture, wording, temperature, seed):
+    def ask(self, image_bytes, prompt, temperature, seed):
         with self._lock:
-            self.asked.append((wording.version, seed))
+            self.asked.append((prompt.version, seed))
         answer = self.answers[min(seed, len(self.answers) - 1)]
         if isinstance(answer, ChatError):
             raise answer
-        return answer if isinstance(answer, Reply) else Reply(answer, False, False, 100, 20)
+        return answer if isinstance(answer, ChatResponse) else ChatResponse(answer, False, False, 100, 20)
 
 
 def test_what_came_with_the_pictures_is_taken_as_it_is(tmp_path):
-    both = [*samples(1, "Ein Fuchs."), Sample("b" * 64, "", (), jpeg)]
-    free = caption_samples(SidecarCaptioner.of({}), both, tmp_path)
-    assert [one.failure for one in free.values()] == ["", ""]
-    required = caption_samples(SidecarCaptioner.of({"requires": True}), both, tmp_path)
-    assert required == {both[0].id: Captioned("Ein Fuchs."), "b" * 64: Captioned(failure="missing")}
+    both = [*samples(1, "Ein Fuchs."), CaptionInput("b" * 64, "", (), jpeg)]
+    free = caption_samples(SidecarCaptionerSettings.of({}), both, tmp_path)
+    assert [one.error for one in free.values()] == ["", ""]
+    required = caption_samples(SidecarCaptionerSettings.of({"requires": True}), both, tmp_path)
+    assert required == {both[0].id: CaptionResult("Ein Fuchs."), "b" * 64: CaptionResult(error="missing")}
 
 
 def test_every_sample_gets_its_captions_and_nothing_is_asked_for_twice(tmp_path):
     settings, script = settings_with(kinds=("dense",)), Script(GOOD)
-    first = caption_samples(settings, samples(7), tmp_path, asker=script)
-    assert first == {one.id: Captioned(GOOD, "", "", 100, 20) for one in samples(7)}
-    assert caption_samples(settings, samples(7), tmp_path, asker=script) == first
+    first = caption_samples(settings, samples(7), tmp_path, backend=script)
+    assert first == {one.id: CaptionResult(GOOD, "", "", 100, 20) for one in samples(7)}
+    assert caption_samples(settings, samples(7), tmp_path, backend=script) == first
     assert len(script.asked) == 7
 
 
 def test_a_brief_caption_is_a_second_one_with_an_audit_of_its_own(tmp_path):
     class Both(Script):
         def ask(self, picture, wording, temperature, seed):
-            return Reply(GOOD if wording.version.startswith("dense") else BRIEF, False, False, 1, 1)
+            return ChatResponse(GOOD if wording.version.startswith("dense") else BRIEF, False, False, 1, 1)
 
     settings = settings_with(kinds=("dense", "brief"))
-    (one,) = caption_samples(settings, samples(1), tmp_path, asker=Both()).values()
+    (one,) = caption_samples(settings, samples(1), tmp_path, backend=Both()).values()
     assert (one.dense, one.brief, one.prompt_tokens) == (GOOD, BRIEF, 2)
 
 
 def test_a_caption_that_fails_is_asked_for_again_then_the_sample_falls_for_it(tmp_path):
     script = Script("I'm sorry, I can't help with that.", "Too short.", GOOD)
-    (one,) = caption_samples(settings_with(), samples(1), tmp_path / "a", asker=script).values()
-    assert (one.dense, one.failure, [seed for _, seed in script.asked]) == (GOOD, "", [0, 1, 2])
+    (one,) = caption_samples(settings_with(), samples(1), tmp_path / "a", backend=script).values()
+    assert (one.dense, one.error, [seed for _, seed in script.asked]) == (GOOD, "", [0, 1, 2])
     script = Script("I'm sorry, I can't help with that.", "Too short.")
-    (one,) = caption_samples(settings_with(), samples(1), tmp_path / "b", asker=script).values()
-    assert (one.dense, one.failure, len(script.asked)) == ("", "too_short", 3)
+    (one,) = caption_samples(settings_with(), samples(1), tmp_path / "b", backend=script).values()
+    assert (one.dense, one.error, len(script.asked)) == ("", "too_short", 3)
 
 
 def test_an_audit_that_changed_reads_the_answers_again_without_asking(tmp_path):
     script = Script(GOOD)
-    caption_samples(settings_with(), samples(2), tmp_path, asker=script)
+    caption_samples(settings_with(), samples(2), tmp_path, backend=script)
     strict = settings_with(audit={"min_words": 100}, max_tries=1)
-    failures = {one.failure for one in caption_samples(strict, samples(2), tmp_path, asker=script).values()}
+    failures = {one.error for one in caption_samples(strict, samples(2), tmp_path, backend=script).values()}
     assert failures == {"too_short"}
     assert len(script.asked) == 2
 
 
 def test_text_that_was_read_in_the_picture_must_be_quoted(tmp_path):
     (one,) = caption_samples(
-        settings_with(max_tries=1), samples(1, words=("OPEN", "DAILY")), tmp_path, asker=Script(GOOD)
+        settings_with(max_tries=1), samples(1, words=("OPEN", "DAILY")), tmp_path, backend=Script(GOOD)
     ).values()
-    assert one.failure == "text_missed"
+    assert one.error == "text_missed"
 
 
 def test_a_picture_that_the_endpoint_turns_down_falls_and_the_others_go_on(tmp_path):
     refused = ChatError("the picture is too large", is_final=True, status=413)
-    (one,) = caption_samples(settings_with(), samples(1), tmp_path, asker=Script(refused)).values()
-    assert one.failure == "refusal"
+    (one,) = caption_samples(settings_with(), samples(1), tmp_path, backend=Script(refused)).values()
+    assert one.error == "refusal"
 
 
 def test_an_endpoint_that_dies_stops_the_build_soon_and_loses_no_answer(tmp_path):
@@ -118,10 +127,12 @@ def test_an_endpoint_that_dies_stops_the_build_soon_and_loses_no_answer(tmp_path
 
     script = Dying(GOOD)
     settings = settings_with(give_up_after=4)
-    with pytest.raises(Unanswered, match=r"9 samples have captions.*nobody answers.*Run the same command"):
-        caption_samples(settings, samples(300), tmp_path, asker=script)
+    with pytest.raises(
+        IncompleteCaptionsError, match=r"9 samples have captions.*nobody answers.*Run the same command"
+    ):
+        caption_samples(settings, samples(300), tmp_path, backend=script)
     again = Script(GOOD)
-    assert len(caption_samples(settings, samples(300), tmp_path, asker=again)) == 300
+    assert len(caption_samples(settings, samples(300), tmp_path, backend=again)) == 300
     assert len(again.asked) == 291
 
 
@@ -160,14 +171,14 @@ def test_a_real_endpoint_with_trouble_captions_every_sample(tmp_path):
 @pytest.mark.parametrize(("size", "expected"), [((90, 160), (160, 90)), ((300, 2000), (128, 19))])
 def test_a_model_is_shown_a_jpeg_no_longer_than_asked(size, expected):
     side = 128 if size[1] == 2000 else 1024
-    image = Image.open(io.BytesIO(shown(jpeg(height=size[0], width=size[1]), side)))
+    image = Image.open(io.BytesIO(encode_for_model(jpeg(height=size[0], width=size[1]), side)))
     assert (image.format, image.size) == ("JPEG", expected)
 
 
 def test_tokens_of_all_answers_are_counted_those_that_failed_too_and_priced(tmp_path):
     settings = settings_with(price_of_million_tokens=(2.0, 8.0), max_tries=2)
-    captioned = caption_samples(settings, samples(3), tmp_path, asker=Script("Too short.", GOOD))
-    assert costs_of(settings, captioned.values()) == {
+    captioned = caption_samples(settings, samples(3), tmp_path, backend=Script("Too short.", GOOD))
+    assert caption_costs(settings, captioned.values()) == {
         "prompt_tokens": 600, "completion_tokens": 120, "cost": pytest.approx(0.00216)
     }  # fmt: skip
-    assert costs_of(SidecarCaptioner.of({}), []) == {"prompt_tokens": 0, "completion_tokens": 0}
+    assert caption_costs(SidecarCaptionerSettings.of({}), []) == {"prompt_tokens": 0, "completion_tokens": 0}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lens.data.captions.prompts import Wording
-from lens.data.captions.transformers_backend import LocalAsker
+from lens.data.captions.prompts import CaptionPrompt
+from lens.data.captions.transformers_backend import TransformersBackend
 
-WORDING = Wording("short-1", "You write captions.", "What is this?", 7)
+WORDING = CaptionPrompt("short-1", "You write captions.", "What is this?", 7)
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: "
     "{% for part in message['content'] %}"
@@ -72,7 +72,7 @@ def jpeg(shade: int) -> bytes:
 
 
 def test_the_same_seed_writes_the_same_and_leaves_the_random_state_alone(folder):
-    asker = LocalAsker(str(folder), "cpu")
+    asker = TransformersBackend(str(folder), "cpu")
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -83,7 +83,7 @@ def test_the_same_seed_writes_the_same_and_leaves_the_random_state_alone(folder)
 
 
 def test_tokens_are_counted_and_an_answer_at_the_limit_is_cut(folder):
-    reply = LocalAsker(str(folder), "cpu").ask(jpeg(10), WORDING, temperature=0.0, seed=0)
+    reply = TransformersBackend(str(folder), "cpu").ask(jpeg(10), WORDING, temperature=0.0, seed=0)
     assert 0 < reply.completion_tokens <= 7
     assert reply.is_cut == (reply.completion_tokens == 7)
     assert reply.prompt_tokens > 4, "words and the four patches of the picture"

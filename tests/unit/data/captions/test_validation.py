@@ -2,8 +2,8 @@
 
 import pytest
 
-from lens.data.captions.prompts import WORDINGS
-from lens.data.captions.validation import Audit, failure, repeated_openings, text_recall
+from lens.data.captions.prompts import CAPTION_PROMPTS
+from lens.data.captions.validation import CaptionRules, caption_error, repeated_openings, text_recall
 from lens.errors import SettingError
 
 GOOD = (
@@ -11,12 +11,12 @@ GOOD = (
     'lie in the snow to its right. Behind them a pale blue sky fades to white. A board on the fence says "No '
     'Entry" in black capitals.'
 )
-LOOSE = Audit(min_words=1)
+LOOSE = CaptionRules(min_words=1)
 
 
 def test_a_good_caption_passes_with_the_text_that_was_read():
-    assert failure(GOOD, Audit()) is None
-    assert failure(GOOD, Audit(), read_words=["NO", "entry"]) is None
+    assert caption_error(GOOD, CaptionRules()) is None
+    assert caption_error(GOOD, CaptionRules(), ocr_words=["NO", "entry"]) is None
 
 
 @pytest.mark.parametrize(
@@ -34,23 +34,29 @@ def test_a_good_caption_passes_with_the_text_that_was_read():
     ],
 )
 def test_each_fault_has_its_reason(caption, reason):
-    assert failure(caption, Audit()) == reason
+    assert caption_error(caption, CaptionRules()) == reason
 
 
 def test_words_that_a_picture_itself_says_are_no_fault():
     sign = 'A hand-painted sign reads "I can\'t swim, and no text messages please" above a muddy green pond.'
-    assert failure("A wide river bank at dusk, seen from a boat with two rowers in yellow coats who look up "
-                   "at a grey heron on a branch; " + sign, Audit()) is None
+    assert (
+        caption_error(
+            "A wide river bank at dusk, seen from a boat with two rowers in yellow coats who look up "
+            "at a grey heron on a branch; " + sign,
+            CaptionRules(),
+        )
+        is None
+    )
 
 
 def test_text_that_was_read_but_not_quoted_is_a_fault_from_a_few_words_on():
-    assert failure(GOOD, Audit(), read_words=["SALE", "TODAY", "ONLY"]) == "text_missed"
-    assert failure(GOOD, Audit(), read_words=["SALE"]) is None
-    assert failure(GOOD, Audit(min_text_recall=0), read_words=["SALE", "TODAY"]) is None
+    assert caption_error(GOOD, CaptionRules(), ocr_words=["SALE", "TODAY", "ONLY"]) == "text_missed"
+    assert caption_error(GOOD, CaptionRules(), ocr_words=["SALE"]) is None
+    assert caption_error(GOOD, CaptionRules(min_text_recall=0), ocr_words=["SALE", "TODAY"]) is None
 
 
 def test_a_caption_that_was_cut_off_is_a_fault():
-    assert failure(GOOD, Audit(), is_cut=True) == "cut_off"
+    assert caption_error(GOOD, CaptionRules(), is_cut=True) == "cut_off"
 
 
 def test_recall_counts_words_of_quotations_without_case_accents_or_marks():
@@ -68,10 +74,10 @@ def test_openings_that_many_captions_share_are_told_with_their_share():
 
 
 def test_what_is_asked_for_is_what_the_audit_lets_pass():
-    assert f"at most {Audit().max_words} words" in WORDINGS["dense"].user
-    assert failure("Two red apples on snow.", LOOSE) is None
+    assert f"at most {CaptionRules().max_words} words" in CAPTION_PROMPTS["dense"].user
+    assert caption_error("Two red apples on snow.", LOOSE) is None
 
 
 def test_an_empty_range_of_lengths_is_refused():
     with pytest.raises(SettingError, match="at most max_words"):
-        Audit.of({"min_words": 9, "max_words": 3})
+        CaptionRules.of({"min_words": 9, "max_words": 3})

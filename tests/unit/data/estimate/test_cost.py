@@ -7,9 +7,16 @@ import yaml
 
 from lens.cli.main import main
 from lens.config import read_recipe
-from lens.data.build.dedup import comparisons
+from lens.data.build.dedup import num_comparisons
 from lens.data.build.settings import BuildSettings
-from lens.data.estimate.cost import Line, Plan, count_of, facts, plan_of, told
+from lens.data.estimate.cost import (
+    BuildEstimate,
+    StageCost,
+    build_estimate_to_dict,
+    estimate_build,
+    format_build_estimate,
+    parse_count,
+)
 from lens.data.estimate.throughput import Rate, read_rates
 from lens.errors import SettingError
 
@@ -25,12 +32,12 @@ def numbers() -> dict[str, float]:
     return {name: rate.value for name, rate in read_rates().items()}
 
 
-def plan(num_images=NUM_IMAGES, num_gpus=NUM_GPUS, num_cores=NUM_CORES, **changes) -> Plan:
-    return plan_of(settings_of(**changes), num_images, num_gpus, num_cores)
+def plan(num_images=NUM_IMAGES, num_gpus=NUM_GPUS, num_cores=NUM_CORES, **changes) -> BuildEstimate:
+    return estimate_build(settings_of(**changes), num_images, num_gpus, num_cores)
 
 
-def by_stage(found: Plan) -> dict[str, Line]:
-    return {line.stage: line for line in found.lines}
+def by_stage(found: BuildEstimate) -> dict[str, StageCost]:
+    return {line.stage: line for line in found.stages}
 
 
 def test_a_plan_is_what_its_rates_multiply_to():
@@ -45,7 +52,7 @@ def test_a_plan_is_what_its_rates_multiply_to():
     }  # fmt: skip
     book = {"unit": "", "kind": "published", "source": "a book"}
     given = {name: Rate.of({"value": value, **book}) for name, value in rates.items()}
-    found = plan_of(settings_of(), 1_000_000, 5, 30, given)
+    found = estimate_build(settings_of(), 1_000_000, 5, 30, given)
     lines = by_stage(found)
     assert {name: line.cost.core_s for name, line in lines.items() if line.cost.core_s} == pytest.approx({
         "fetch": 20_000, "decode": 20_000, "scores without models": 4_000,
@@ -61,9 +68,9 @@ def test_a_plan_is_what_its_rates_multiply_to():
     assert found.total.days == pytest.approx({
         "cores": 89_000 / 30 / 86400, "GPUs": 29_500 / 5 / 86400, "network": 150 / 86400,
     })  # fmt: skip
-    assert found.total.bound_by == "GPUs"
+    assert found.total.bottleneck == "GPUs"
     in_turn = 20_000 / 30 + (20_000 + 4_000 + 20_000 + 25_000) / 30 + 29_500 / 5
-    assert found.days_in_turn == pytest.approx(in_turn / 86400)
+    assert found.sequential_days == pytest.approx(in_turn / 86400)
 
 
 def test_a_plan_is_linear_in_its_pictures_but_for_comparing_hashes():
@@ -72,7 +79,7 @@ def test_a_plan_is_linear_in_its_pictures_but_for_comparing_hashes():
     for stage, line in once.items():
         factor = 3.0
         if stage == "near duplicates by hash":
-            factor = comparisons(3 * NUM_IMAGES, 4) / comparisons(NUM_IMAGES, 4)
+            factor = num_comparisons(3 * NUM_IMAGES, 4) / num_comparisons(NUM_IMAGES, 4)
         assert thrice[stage].cost == pytest.approx(tuple(factor * value for value in line.cost)), stage
 
 
@@ -95,10 +102,10 @@ def test_the_papers_recipe_has_its_stages_and_captions_of_109_words():
 
 def test_a_recipe_without_models_or_lists_needs_neither_gpus_nor_a_network():
     settings = BuildSettings.of(read_recipe(RECIPES / "folder.yaml"))
-    found = plan_of(settings, 10_000, num_cores=2)
+    found = estimate_build(settings, 10_000, num_cores=2)
     assert list(by_stage(found)) == ["decode", "scores without models", "near duplicates by hash", "shards"]
     assert found.total.cost.gpu_s == found.total.cost.download_bytes == 0
-    assert found.total.bound_by == "cores"
+    assert found.total.bottleneck == "cores"
 
 
 def test_unknown_settings_are_refused_as_in_a_build():
@@ -111,13 +118,13 @@ def test_unknown_settings_are_refused_as_in_a_build():
     [("800M", 800e6), ("10k", 10e3), ("1.5B", 1.5e9), ("12345", 12345), ("0.07k", 70), (" 1 ", 1)],
 )
 def test_counts_are_read(text, number):
-    assert count_of(text) == number
+    assert parse_count(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "many", "1.5", "10K", "1e6", "800 M", "1,000", "nan", "2M5"])
 def test_bad_counts_name_the_option_the_value_and_what_it_needs(text):
     with pytest.raises(SettingError) as caught:
-        count_of(text)
+        parse_count(text)
     assert str(caught.value).startswith(f"--images is {text!r}, but it needs a whole number above 0, such as")
 
 
@@ -132,8 +139,8 @@ def test_a_cluster_that_cannot_be_is_refused_with_what_to_say():
 
 def test_every_rate_of_a_line_is_printed_below_it_with_where_it_is_from():
     found = plan()
-    text = list(told(found))
-    for line in found.lines:
+    text = list(format_build_estimate(found))
+    for line in found.stages:
         assert line.rates
         start = next(index for index, printed in enumerate(text) if printed.startswith(line.stage + " "))
         below = text[start + 1 : start + 1 + len(line.rates)]
@@ -167,7 +174,7 @@ def test_the_command_prints_a_table_or_one_object(capsys):
     assert main(["data", "plan", recipe, "--images", "800M", "--gpus", "64"]) == 0
     assert capsys.readouterr().out.startswith("800,000,000 pictures, 64 GPUs, 1,024 cores\n")
     assert main(["data", "plan", recipe, "--images", "10k", "--gpus", "1", "--cores", "7", "--json"]) == 0
-    expected = facts(plan_of(settings_of(), 10_000, 1, 7))
+    expected = build_estimate_to_dict(estimate_build(settings_of(), 10_000, 1, 7))
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(yaml.safe_dump(expected))
     assert main(["data", "plan", recipe, "--images", "lots", "--gpus", "64"]) == 2
     assert "--images is 'lots', but it needs a whole number" in capsys.readouterr().err

@@ -9,10 +9,10 @@ from local_server import Answering, started_server
 from PIL import Image
 
 from lens.data.build.inventory import take_inventory
-from lens.data.build.reader import Reader
-from lens.data.build.scoring import FOLDER, measure_part
+from lens.data.build.reader import EntryReader
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part
 from lens.data.build.settings import BuildSettings
-from lens.data.io.download import Fetching, fetch_all, kept_at
+from lens.data.io.download import DownloadSettings, cache_path, download_all
 from lens.data.io.image_decoding import sample_id
 from lens.data.io.parquet import read_parts
 
@@ -58,11 +58,13 @@ def site():
     server.server_close()
 
 
-SETTINGS = Fetching(allows_private_hosts=True, max_bytes=2000, denied_hosts=("denied.example",), timeout_s=5)
+SETTINGS = DownloadSettings(
+    allows_private_hosts=True, max_bytes=2000, denied_hosts=("denied.example",), timeout_s=5
+)
 
 
 def fetched(urls, folder, settings=SETTINGS):
-    return fetch_all(urls, folder, settings, sleep=lambda _: None)
+    return download_all(urls, folder, settings, sleep=lambda _: None)
 
 
 def test_bytes_are_kept_under_the_address_also_behind_a_redirect(site, tmp_path):
@@ -70,7 +72,7 @@ def test_bytes_are_kept_under_the_address_also_behind_a_redirect(site, tmp_path)
     urls = [f"{root}/fox", f"{root}/moved", f"{root}/archive"]
     found = fetched(urls, tmp_path)
     assert [one.path.read_bytes() for one in found] == [b"fox", b"fox", b"key"]
-    assert [one.path for one in found] == [kept_at(url, tmp_path) for url in urls]
+    assert [one.path for one in found] == [cache_path(url, tmp_path) for url in urls]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_addresses_that_must_not_be_asked_are_not(url, reason, tmp_path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.1", "169.254.169.254", "[::1]"])
 def test_private_addresses_are_refused_unless_allowed(host, tmp_path):
-    assert fetched([f"http://{host}/a"], tmp_path, Fetching()) == [(None, "private_address")]
+    assert fetched([f"http://{host}/a"], tmp_path, DownloadSettings()) == [(None, "private_address")]
 
 
 def test_nothing_is_asked_for_twice_neither_what_came_nor_what_did_not(site, tmp_path):
@@ -129,10 +131,10 @@ def test_a_part_of_a_list_is_fetched_and_measured_and_failures_keep_their_reason
     source = {"kind": "manifest", "path": str(tmp_path), "fetching": SETTINGS.model_dump()}
     settings = BuildSettings.of({"out": str(tmp_path / "out"), "source": source})
     inventory = take_inventory(settings)
-    reader = Reader(settings.all_sources, tmp_path / "downloads")
+    reader = EntryReader(settings.all_sources, tmp_path / "downloads")
     for _ in range(2):
-        assert measure_part(inventory, 0, tmp_path / "scores", reader) == 3
-    rows = read_parts(tmp_path / "scores" / FOLDER, 1).to_pylist()
+        assert score_part(inventory, 0, tmp_path / "scores", reader) == 3
+    rows = read_parts(tmp_path / "scores" / PIXEL_SCORES_FOLDER, 1).to_pylist()
     assert [row["unreadable"] for row in rows] == ["gone", "", "unknown_type"]
     assert (rows[1]["height_px"], rows[1]["width_px"]) == (5, 7)
     assert rows[1]["id"] == sample_id(ANSWERS["/picture"][2])

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lens.data.io.parquet import read_table, remove_partials, write_bytes, write_table
+from lens.data.io.parquet import read_table, remove_partials, write_bytes_atomic, write_table
 
 SHORT_OF_ROOM = """
 import resource, sys
@@ -38,7 +38,7 @@ def test_what_stops_a_write_for_another_reason_is_passed_on_and_leaves_nothing(t
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "inside").touch()
     with pytest.raises(OSError, match="directory"):
-        write_bytes(tmp_path / "taken", b"x")
+        write_bytes_atomic(tmp_path / "taken", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from lens.data.scorers.base import load_scorer
-from lens.data.scorers.ocr import Ocr, OcrSettings
-from lens.data.scorers.watermark_rules import Line, is_tiled, watermark_score
-from lens.nano.world.scenes import draw, random_scene
+from lens.data.scorers.ocr import OcrScorer, OcrSettings
+from lens.data.scorers.watermark_rules import TextLine, is_tiled, watermark_score
+from lens.nano.world.scenes import draw_scene, random_scene
 
 HEIGHT, WIDTH = 300, 416
 LIMIT = 0.5
@@ -17,15 +17,15 @@ LIMIT = 0.5
 
 
 @pytest.fixture(scope="module")
-def ocr() -> Ocr:
+def ocr() -> OcrScorer:
     """One reader for all tests: loading takes a second."""
     reader = load_scorer(OcrSettings(max_side_px=480))
-    assert isinstance(reader, Ocr)
+    assert isinstance(reader, OcrScorer)
     return reader
 
 
 def scene(seed: int = 3) -> Image.Image:
-    pixels = draw(random_scene(np.random.default_rng(seed), HEIGHT, WIDTH)).transpose(1, 2, 0)
+    pixels = draw_scene(random_scene(np.random.default_rng(seed), HEIGHT, WIDTH)).transpose(1, 2, 0)
     return Image.fromarray(((pixels + 1) * 127.5).round().astype(np.uint8))
 
 
@@ -46,8 +46,8 @@ def tiled(image: Image.Image, text: str, angle: float) -> Image.Image:
     return image
 
 
-def line(text: str, left=0.4, top=0.5, right=0.6, bottom=0.55, thickness=0.05) -> Line:
-    return Line(text, left, top, right, bottom, thickness)
+def line(text: str, left=0.4, top=0.5, right=0.6, bottom=0.55, thickness=0.05) -> TextLine:
+    return TextLine(text, left, top, right, bottom, thickness)
 
 
 def poster() -> Image.Image:
@@ -106,14 +106,14 @@ def test_boxes_are_shares_of_the_picture_whatever_its_size(ocr):
 def test_a_recipe_can_leave_the_watermark_column_to_a_classifier(ocr):
     settings = OcrSettings(max_side_px=480, judges_watermarks=False)
     assert settings.columns == {"read_words": "list"}
-    assert Ocr(settings)._row([line("HOTEL")]) == {"read_words": ["HOTEL"]}
+    assert OcrScorer(settings)._row([line("HOTEL")]) == {"read_words": ["HOTEL"]}
 
 
 def test_the_version_knows_what_changes_what_is_read_and_not_how_fast():
-    version = Ocr(OcrSettings()).version
-    assert Ocr(OcrSettings(num_threads=2)).version == version
-    assert Ocr(OcrSettings(min_confidence=0.7)).version != version
-    assert Ocr(OcrSettings(max_side_px=640)).version != version
+    version = OcrScorer(OcrSettings()).version
+    assert OcrScorer(OcrSettings(num_threads=2)).version == version
+    assert OcrScorer(OcrSettings(min_confidence=0.7)).version != version
+    assert OcrScorer(OcrSettings(max_side_px=640)).version != version
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,6 @@ def test_the_thickness_of_a_line_is_that_of_its_letters_whatever_way_it_runs():
     width, height = 400, 200
     level = np.array([[40, 20], [240, 20], [240, 40], [40, 40]]) / (width, height)
     upright = np.array([[40, 180], [40, 20], [60, 20], [60, 180]]) / (width, height)
-    assert Line.of("level", level, width / height).thickness == pytest.approx(0.1)
-    assert Line.of("upright", upright, width / height).thickness == pytest.approx(0.1)
-    assert Line.of("level", level, 2.0)[1:5] == pytest.approx((0.1, 0.1, 0.6, 0.2))
+    assert TextLine.of("level", level, width / height).thickness == pytest.approx(0.1)
+    assert TextLine.of("upright", upright, width / height).thickness == pytest.approx(0.1)
+    assert TextLine.of("level", level, 2.0)[1:5] == pytest.approx((0.1, 0.1, 0.6, 0.2))

@@ -8,18 +8,18 @@ from PIL import Image, ImageFilter
 
 from lens.data.scorers.pixel_stats import (
     SHORT_SIDE_PX,
-    at_one_scale,
     clarity,
     entropy,
     luminance,
     perceptual_hash,
     pixel_scores,
+    resize_to_common_scale,
 )
-from lens.nano.world.scenes import draw, random_scene
+from lens.nano.world.scenes import draw_scene, random_scene
 
 
 def scene(seed: int, height: int = 128, width: int = 176) -> Image.Image:
-    pixels = draw(random_scene(np.random.default_rng(seed), height, width)).transpose(1, 2, 0)
+    pixels = draw_scene(random_scene(np.random.default_rng(seed), height, width)).transpose(1, 2, 0)
     return Image.fromarray(((pixels + 1) * 127.5).round().astype(np.uint8))
 
 
@@ -79,6 +79,6 @@ def test_copies_share_their_hash_and_other_pictures_do_not():
 
 
 def test_the_small_version_has_one_scale_and_nothing_is_enlarged():
-    assert at_one_scale(Image.new("L", (1000, 500))).size == (2 * SHORT_SIDE_PX, SHORT_SIDE_PX)
-    assert at_one_scale(Image.new("L", (20, 40))).size == (20, 40), "nothing is enlarged"
-    assert at_one_scale(Image.new("L", (30000, 2))).size == (30000, 2)
+    assert resize_to_common_scale(Image.new("L", (1000, 500))).size == (2 * SHORT_SIDE_PX, SHORT_SIDE_PX)
+    assert resize_to_common_scale(Image.new("L", (20, 40))).size == (20, 40), "nothing is enlarged"
+    assert resize_to_common_scale(Image.new("L", (30000, 2))).size == (30000, 2)

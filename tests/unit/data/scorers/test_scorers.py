@@ -38,10 +38,10 @@ from lens.data.scorers.classifiers import NsfwSettings, WatermarkSettings
 from lens.data.scorers.clip import EmbeddingSettings
 from lens.data.scorers.nudenet import NudeNetSettings
 from lens.data.scorers.ocr import OcrSettings
-from lens.data.scorers.pretrained import device_of, folder_of
-from lens.data.scorers.registry import AnyScorer
+from lens.data.scorers.pretrained import resolve_model_folder, scorer_device
+from lens.data.scorers.registry import AnyScorerSettings
 from lens.errors import CheckpointError, LensError, SettingError
-from lens.nano.world.scenes import draw, random_scene
+from lens.nano.world.scenes import draw_scene, random_scene
 
 SIZE_PX, PATCH_PX, WIDTH = 24, 8, 12
 VISION = {
@@ -274,12 +274,12 @@ def test_pickled_weights_are_refused(classifier, tmp_path):
 
 def test_a_model_that_is_neither_a_folder_nor_a_name_is_an_error(tmp_path):
     with pytest.raises(SettingError, match=r"nsfw\.model is .*nowhere"):
-        folder_of(NsfwSettings(model=str(tmp_path / "nowhere")))
+        resolve_model_folder(NsfwSettings(model=str(tmp_path / "nowhere")))
 
 
 def test_a_device_that_is_not_there_is_an_error():
     with pytest.raises(SettingError, match=r"embedding\.device is 'cuda:99'"):
-        device_of(EmbeddingSettings(model="any", device="cuda:99"))
+        scorer_device(EmbeddingSettings(model="any", device="cuda:99"))
 
 
 def test_the_version_is_another_one_for_other_weights_and_the_same_for_another_batch_size(clip, tmp_path):
@@ -306,14 +306,14 @@ def test_two_scorers_cannot_fill_one_column():
 
 def test_a_recipe_names_scorers_by_their_kind():
     class Recipe(Settings):
-        scorers: tuple[AnyScorer, ...] = ()
+        scorers: tuple[AnyScorerSettings, ...] = ()
 
     said = [{"kind": "nudenet"}, {"kind": "ocr", "max_side_px": 640}, {"kind": "aesthetics", "model": "a/b"}]
     read = Recipe.of({"scorers": said}).scorers
     assert read == (NudeNetSettings(), OcrSettings(max_side_px=640), AestheticsSettings(model="a/b"))
     with pytest.raises(SettingError):
         Recipe.of({"scorers": [{"kind": "beauty"}]})
-    kinds = TypeAdapter(AnyScorer).json_schema()["discriminator"]["mapping"]
+    kinds = TypeAdapter(AnyScorerSettings).json_schema()["discriminator"]["mapping"]
     assert set(kinds) == {"nudenet", "ocr", "aesthetics", "nsfw", "watermark", "embedding"}
 
 
@@ -341,12 +341,12 @@ def test_nudity_is_the_most_probable_explicit_part_and_all_that_was_seen_is_name
         {"class": "ANUS_EXPOSED", "score": 0.5},
     ]
     names = ["FACE_FEMALE", "FEMALE_BREAST_COVERED", "BUTTOCKS_EXPOSED", "ANUS_EXPOSED"]
-    assert nudenet.row_of(seen) == {"nsfw": 0.6, "nsfw_classes": names}
-    assert nudenet.row_of(seen[:1] + seen[2:3])["nsfw"] == 0
+    assert nudenet.score_row(seen) == {"nsfw": 0.6, "nsfw_classes": names}
+    assert nudenet.score_row(seen[:1] + seen[2:3])["nsfw"] == 0
 
 
 def test_flat_and_drawn_pictures_show_no_nudity_whatever_their_shape():
-    scene = draw(random_scene(np.random.default_rng(0), 128, 176)).transpose(1, 2, 0)
+    scene = draw_scene(random_scene(np.random.default_rng(0), 128, 176)).transpose(1, 2, 0)
     drawn = Image.fromarray(((scene + 1) * 127.5).astype(np.uint8))
     shapes = [Image.new("RGB", size, (220, 170, 140)) for size in ((64, 48), (1, 1), (9000, 3))]
     assert load_scorer(NudeNetSettings()).score([drawn, *shapes]) == [{"nsfw": 0.0, "nsfw_classes": []}] * 4
@@ -358,7 +358,7 @@ def test_the_detector_sees_what_it_would_read_from_the_pictures_file(tmp_path):
     image = pictures()[0]
     image.save(tmp_path / "picture.png")
     from_file = _read_image(str(tmp_path / "picture.png"))
-    from_array = _read_image(nudenet.as_read_from_disk(image))
+    from_array = _read_image(nudenet.to_bgr_array(image))
     np.testing.assert_array_equal(from_file[0], from_array[0])
     assert from_file[1:] == from_array[1:]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from lens.data.build.inventory import take_inventory
-from lens.data.build.reader import Reader
+from lens.data.build.reader import EntryReader
 from lens.data.build.settings import BuildSettings
-from lens.data.io.download import kept_at
-from lens.data.io.entry import SourceError, caption_in, read_bytes
+from lens.data.io.download import cache_path
+from lens.data.io.entry import SourceError, parse_sidecar, read_entry
 from lens.data.io.parquet import write_table
 from lens.data.sources import image_folder, manifest, webdataset
-from lens.data.sources.image_folder import FolderSource
+from lens.data.sources.image_folder import ImageFolderSource
 from lens.data.sources.manifest import ManifestSource
-from lens.data.sources.webdataset import TarSource
+from lens.data.sources.webdataset import WebDatasetSource
 from lens.errors import SettingError
 
 
@@ -40,37 +40,39 @@ def test_a_folder_lists_its_pictures_at_any_depth_with_what_lies_beside_them(tmp
         tmp_path, b_dot_png=b"bee", a__z_dot_JPG=b"fox", a__y_dot_webp=b"key", a__z_dot_txt=b" a fox\n",
         b_dot_json=b'{"caption": "a bee", "license": "CC0"}', c_dot_md=b"no picture",
     )  # fmt: skip
-    found = list(image_folder.entries(FolderSource(path=tmp_path, licence="MIT")))
+    found = list(image_folder.image_folder_entries(ImageFolderSource(path=tmp_path, licence="MIT")))
     assert [(one.address, one.caption, one.licence) for one in found] == [
         ("a/y.webp", "", "MIT"), ("a/z.JPG", "a fox", "MIT"), ("b.png", "a bee", "CC0"),
     ]  # fmt: skip
-    assert [read_bytes(one) for one in found] == [b"key", b"fox", b"bee"]
+    assert [read_entry(one) for one in found] == [b"key", b"fox", b"bee"]
 
 
 def test_a_folder_does_not_follow_links(tmp_path):
     put(tmp_path, secret__a_dot_png=b"secret", root__b_dot_png=b"bee")
     (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret" / "a.png")
     (tmp_path / "root" / "folder").symlink_to(tmp_path / "secret")
-    assert [one.address for one in image_folder.entries(FolderSource(path=tmp_path / "root"))] == ["b.png"]
+    assert [
+        one.address for one in image_folder.image_folder_entries(ImageFolderSource(path=tmp_path / "root"))
+    ] == ["b.png"]
 
 
 def test_tars_list_the_pictures_of_each_sample_and_their_bytes_are_read_in_place(tmp_path):
     tar_of(tmp_path / "1.tar", ("one.txt", b"a fox"), ("one.png", b"fox"), ("two.jpg", b"bee"))
     facts = b'{"text": "a key", "licence": "CC0"}'
     tar_of(tmp_path / "0.tar", ("deep/x.jpg", b"key"), ("deep/x.json", facts))
-    found = list(webdataset.entries(TarSource(path=tmp_path, licence="MIT")))
+    found = list(webdataset.webdataset_entries(WebDatasetSource(path=tmp_path, licence="MIT")))
     assert [(one.address, one.caption, one.licence) for one in found] == [
         ("0.tar::deep/x.jpg", "a key", "CC0"),
         ("1.tar::one.png", "a fox", "MIT"),
         ("1.tar::two.jpg", "", "MIT"),
     ]  # fmt: skip
-    assert [read_bytes(one) for one in found] == [b"key", b"fox", b"bee"]
+    assert [read_entry(one) for one in found] == [b"key", b"fox", b"bee"]
 
 
 def test_a_tar_is_never_unpacked_whatever_its_members_are_called(tmp_path):
     tar_of(tmp_path / "0.tar", ("../../out.png", b"fox"), ("/abs.png", b"bee"))
-    found = list(webdataset.entries(TarSource(path=tmp_path)))
-    assert [read_bytes(one) for one in found] == [b"fox", b"bee"]
+    found = list(webdataset.webdataset_entries(WebDatasetSource(path=tmp_path)))
+    assert [read_entry(one) for one in found] == [b"fox", b"bee"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tar"]
 
 
@@ -79,7 +81,7 @@ def test_a_broken_tar_gives_what_comes_before_the_break_and_the_next_one_all(tmp
     whole = (tmp_path / "0.tar").read_bytes()
     (tmp_path / "0.tar").write_bytes(whole[: 512 + 512 + 512 + 100])
     tar_of(tmp_path / "1.tar", ("c.png", b"bee"))
-    found = [one.address for one in webdataset.entries(TarSource(path=tmp_path))]
+    found = [one.address for one in webdataset.webdataset_entries(WebDatasetSource(path=tmp_path))]
     assert found[0] == "0.tar::a.png" and found[-1] == "1.tar::c.png"
 
 
@@ -94,20 +96,20 @@ def test_a_broken_tar_gives_what_comes_before_the_break_and_the_next_one_all(tmp
     ],
 )
 def test_captions_are_read_from_text_and_from_json(text, is_json, found):
-    assert caption_in(text, is_json) == found
+    assert parse_sidecar(text, is_json) == found
 
 
 def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
     put(tmp_path, a_dot_png=b"fox", b_dot_png=b"bee")
-    gone, shorter = image_folder.entries(FolderSource(path=tmp_path))
+    gone, shorter = image_folder.image_folder_entries(ImageFolderSource(path=tmp_path))
     (tmp_path / "a.png").unlink()
     (tmp_path / "b.png").write_bytes(b"b")
-    assert (read_bytes(gone), read_bytes(shorter)) == (b"", b"b")
+    assert (read_entry(gone), read_entry(shorter)) == (b"", b"b")
 
 
-@pytest.mark.parametrize("source", [FolderSource, TarSource, ManifestSource])
+@pytest.mark.parametrize("source", [ImageFolderSource, WebDatasetSource, ManifestSource])
 def test_a_source_that_is_not_there_is_an_error_that_names_it(source):
-    listed = {FolderSource: image_folder, TarSource: webdataset, ManifestSource: manifest}[source]
+    listed = {ImageFolderSource: image_folder, WebDatasetSource: webdataset, ManifestSource: manifest}[source]
     with pytest.raises(SourceError, match="nowhere"):
         list(listed.entries(source(path=Path("nowhere"))))
 
@@ -160,17 +162,17 @@ def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tm
     (tmp_path / "1.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     columns = {"at": ["pictures/a.png"], "words": ["x"]}
     write_table(tmp_path / "0.parquet", columns, {"at": "string", "words": "string"})
-    found = list(manifest.entries(ManifestSource(path=tmp_path, location="at", caption="words")))
+    found = list(manifest.manifest_entries(ManifestSource(path=tmp_path, location="at", caption="words")))
     assert [(one.address, one.caption, one.licence, one.num_bytes) for one in found] == [
         ("0.parquet:1:pictures/a.png", "x", "", 3),
         ("1.jsonl:1:pictures/a.png", "a fox", "CC0", 3),
         ("1.jsonl:2:https://example.org/b.png", "", "", -1),
         ("1.jsonl:3:pictures/gone.png", "", "", 0),
     ]
-    reader = Reader([ManifestSource(path=tmp_path)], tmp_path / "downloads")
+    reader = EntryReader([ManifestSource(path=tmp_path)], tmp_path / "downloads")
     assert [reader.read((0, one)) for one in found] == [b"fox", b"fox", b"", b""]
-    kept_at("https://example.org/b.png", tmp_path / "downloads").parent.mkdir(parents=True)
-    kept_at("https://example.org/b.png", tmp_path / "downloads").write_bytes(b"bee")
+    cache_path("https://example.org/b.png", tmp_path / "downloads").parent.mkdir(parents=True)
+    cache_path("https://example.org/b.png", tmp_path / "downloads").write_bytes(b"bee")
     assert reader.read((0, found[2])) == b"bee"
 
 
@@ -186,4 +188,4 @@ def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tm
 def test_a_list_that_cannot_be_read_says_where_and_why(line, says, tmp_path):
     (tmp_path / "list.jsonl").write_text(line)
     with pytest.raises(SourceError, match=says):
-        list(manifest.entries(ManifestSource(path=tmp_path / "list.jsonl")))
+        list(manifest.manifest_entries(ManifestSource(path=tmp_path / "list.jsonl")))

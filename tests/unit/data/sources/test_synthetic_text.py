@@ -13,30 +13,38 @@ import pytest
 from PIL import Image, ImageFont, features
 
 from lens.data.build.inventory import take_inventory
-from lens.data.build.reader import Reader
-from lens.data.build.scoring import FOLDER, measure_part
+from lens.data.build.reader import EntryReader
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import UNKNOWN_SIZE, SourceError
 from lens.data.io.image_decoding import sample_id
 from lens.data.io.parquet import read_parts
 from lens.data.sources import synthetic_text
 from lens.data.sources.synthetic_text import (
-    TextSource,
-    entries,
-    index_of,
+    SyntheticTextSource,
+    index_from_path,
     is_rendered,
-    picture,
-    render,
-    scene,
+    render_image,
+    render_png,
+    scene_at,
+    synthetic_text_entries,
 )
-from lens.data.text_rendering import corpus, fonts
-from lens.data.text_rendering.backgrounds import Background, shades
+from lens.data.text_rendering import corpus
+from lens.data.text_rendering import fonts as fonts_module
+from lens.data.text_rendering.backgrounds import Background, background_colours
 from lens.data.text_rendering.captions import SCRIPT_NAMES
-from lens.data.text_rendering.colors import COLOURS, MIN_CONTRAST, Colour, contrast, legible_on, luminance
-from lens.data.text_rendering.corpus import SCRIPTS, broken, built_in, needs_shaping, script_of
-from lens.data.text_rendering.fonts import faces_below
-from lens.data.text_rendering.layout import arranged, turned_size
-from lens.data.text_rendering.renderer import drawn
+from lens.data.text_rendering.colors import (
+    COLOURS,
+    MIN_CONTRAST,
+    Colour,
+    contrast_ratio,
+    relative_luminance,
+    sample_legible_colour,
+)
+from lens.data.text_rendering.corpus import SCRIPTS, built_in_texts, needs_shaping, script_of, wrap_text
+from lens.data.text_rendering.fonts import load_faces
+from lens.data.text_rendering.layout import arrange_lines, rotated_size
+from lens.data.text_rendering.renderer import render_text_scene
 from lens.errors import SettingError
 
 OPEN = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
@@ -55,8 +63,10 @@ def fonts(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(fonts) -> TextSource:
-    return TextSource(fonts=fonts, count=COUNT, seed=3, bases=(256, 512), ratios=("1:2", "1:1", "16:9"))
+def source(fonts) -> SyntheticTextSource:
+    return SyntheticTextSource(
+        fonts=fonts, count=COUNT, seed=3, bases=(256, 512), ratios=("1:2", "1:1", "16:9")
+    )
 
 
 def flat(one, colour="white"):
@@ -65,14 +75,14 @@ def flat(one, colour="white"):
 
 
 def test_the_same_settings_and_index_give_the_same_bytes_in_any_order_and_process(source):
-    forwards = [render(source, index) for index in range(6)]
-    synthetic_text._material.cache_clear()
-    fonts.opened.cache_clear()
-    assert [render(source, index) for index in reversed(range(6))] == forwards[::-1]
+    forwards = [render_png(source, index) for index in range(6)]
+    synthetic_text._load_assets.cache_clear()
+    fonts_module.opened.cache_clear()
+    assert [render_png(source, index) for index in reversed(range(6))] == forwards[::-1]
     assert len(set(forwards)) == 6
     script = (
-        "import hashlib, sys; from lens.data.sources.synthetic_text import TextSource, render;"
-        "print(hashlib.sha256(render(TextSource.model_validate_json(sys.argv[1]), 5)).hexdigest())"
+        "import hashlib, sys; from lens.data.sources.synthetic_text import SyntheticTextSource, render_png;"
+        "print(hashlib.sha256(render_png(SyntheticTextSource.model_validate_json(sys.argv[1]), 5)).hexdigest())"
     )
     command = [sys.executable, "-c", script, source.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -80,36 +90,36 @@ def test_the_same_settings_and_index_give_the_same_bytes_in_any_order_and_proces
 
 
 def test_another_seed_gives_other_pictures_and_a_larger_count_the_same_ones_and_more(source):
-    assert render(source.model_copy(update={"seed": 4}), 0) != render(source, 0)
+    assert render_png(source.model_copy(update={"seed": 4}), 0) != render_png(source, 0)
     more = source.model_copy(update={"count": 99})
-    assert list(entries(more))[:COUNT] == list(entries(source))
+    assert list(synthetic_text_entries(more))[:COUNT] == list(synthetic_text_entries(source))
 
 
 def test_entries_name_every_picture_by_its_index(source):
-    found = list(entries(source.model_copy(update={"licence": "CC0-1.0"})))
+    found = list(synthetic_text_entries(source.model_copy(update={"licence": "CC0-1.0"})))
     assert [one.address for one in found[:2]] == ["text:000000", "text:000001"] and len(found) == COUNT
     assert all(one.path == one.address and is_rendered(one.path) for one in found)
     assert not is_rendered("folder/text.png")
-    assert [index_of(one.path) for one in found] == list(range(COUNT))
+    assert [index_from_path(one.path) for one in found] == list(range(COUNT))
     assert {(one.num_bytes, one.licence) for one in found} == {(UNKNOWN_SIZE, "CC0-1.0")}
 
 
 def test_a_picture_has_one_of_the_sizes_that_the_buckets_name(source):
-    sizes = {Image.open(io.BytesIO(render(source, index))).size for index in range(12)}
+    sizes = {Image.open(io.BytesIO(render_png(source, index))).size for index in range(12)}
     assert sizes <= {(width, height) for height, width in source.sizes} and len(sizes) > 2
 
 
 def test_captions_quote_what_is_drawn_letter_by_letter_and_nothing_else(source):
-    for index, entry in enumerate(entries(source)):
-        blocks = scene(source, index).blocks
+    for index, entry in enumerate(synthetic_text_entries(source)):
+        blocks = scene_at(source, index).blocks
         assert re.findall(r'"([^"]*)"', entry.caption) == [block.place.text for block in blocks]
         for block in blocks:
             assert "".join(block.place.lines).replace(" ", "") == block.place.text.replace(" ", "")
 
 
 def test_captions_say_what_is_to_be_seen_and_nothing_that_is_not(source):
-    for index, entry in enumerate(entries(source)):
-        one = scene(source, index)
+    for index, entry in enumerate(synthetic_text_entries(source)):
+        one = scene_at(source, index)
         said = re.sub(r'"[^"]*"', "", entry.caption).lower()
         assert "\n" not in said and said.endswith(".")
         colours = {block.colour.name for block in one.blocks} | {c.name for c in one.background.colours}
@@ -122,24 +132,24 @@ def test_captions_say_what_is_to_be_seen_and_nothing_that_is_not(source):
 
 
 def test_captions_are_not_monotonous(source):
-    openings = [re.sub(r'"[^"]*"', "", one.caption)[:14] for one in entries(source)]
+    openings = [re.sub(r'"[^"]*"', "", one.caption)[:14] for one in synthetic_text_entries(source)]
     assert len(set(openings)) > 12 and max(openings.count(one) for one in openings) < COUNT / 4
 
 
 @pytest.mark.parametrize("angle", [0, 9, -33, 90])
 def test_texts_say_where_they_stand(source, angle):
-    from lens.data.text_rendering.captions import _cell
+    from lens.data.text_rendering.captions import _grid_position
 
-    block = scene(source, 0).blocks[0]
+    block = scene_at(source, 0).blocks[0]
     for box, cell in [((0, 0, 20, 20), ("top", "left")), ((40, 140, 60, 160), ("middle", "centre"))]:
         there = block._replace(place=block.place._replace(box=box, angle=angle))
-        assert _cell(there, scene(source, 0)._replace(height=300, width=100)) == cell
+        assert _grid_position(there, scene_at(source, 0)._replace(height=300, width=100)) == cell
 
 
 def test_everything_that_is_drawn_lies_in_the_boxes_of_the_texts_and_no_two_boxes_meet(source):
     for index in range(COUNT):
-        one = flat(scene(source, index), "white")
-        levels = np.asarray(drawn(one, np.random.default_rng(0))).astype(int)       # (H, W, 3)
+        one = flat(scene_at(source, index), "white")
+        levels = np.asarray(render_text_scene(one, np.random.default_rng(0))).astype(int)       # (H, W, 3)
         is_ink = np.abs(levels - np.array(COLOURS["white"])).max(axis=2) > 0         # (H, W)
         for left, top, right, bottom in (block.place.box for block in one.blocks):
             assert 0 < left < right < one.width and 0 < top < bottom < one.height
@@ -151,35 +161,37 @@ def test_everything_that_is_drawn_lies_in_the_boxes_of_the_texts_and_no_two_boxe
 
 def test_letters_stand_out_from_whatever_touches_them(source):
     for index in range(COUNT):
-        one = scene(source, index)
+        one = scene_at(source, index)
         for block in one.blocks:
             beside = block.outline or block.panel
-            around = [beside.rgb] if beside else shades(one.background)
-            assert around and min(contrast(block.colour.rgb, shade) for shade in around) >= MIN_CONTRAST
+            around = [beside.rgb] if beside else background_colours(one.background)
+            assert around and min(contrast_ratio(block.colour.rgb, shade) for shade in around) >= MIN_CONTRAST
 
 
 def test_pixels_have_the_contrast_that_was_planned(source):
     one = next(
-        one for one in (scene(source, index) for index in range(COUNT))
+        one for one in (scene_at(source, index) for index in range(COUNT))
         if one.background.kind == "flat" and not one.blocks[0].place.angle and not one.blocks[0].blur_px
     )  # fmt: skip
     left, top, right, bottom = one.blocks[0].place.box
-    levels = np.asarray(drawn(one, np.random.default_rng(0)))[top:bottom, left:right].reshape(-1, 3)
-    lights = sorted(luminance((int(r), int(g), int(b))) for r, g, b in np.unique(levels, axis=0))
+    levels = np.asarray(render_text_scene(one, np.random.default_rng(0)))[top:bottom, left:right].reshape(
+        -1, 3
+    )
+    lights = sorted(relative_luminance((int(r), int(g), int(b))) for r, g, b in np.unique(levels, axis=0))
     assert (lights[-1] + 0.05) / (lights[0] + 0.05) >= MIN_CONTRAST
 
 
 def test_every_flat_colour_has_a_colour_that_can_be_read_on_it():
     rng = np.random.default_rng(0)
-    assert all(legible_on([rgb], rng) for rgb in COLOURS.values())
-    assert legible_on([COLOURS["black"], COLOURS["white"], COLOURS["grey"]], rng) is None
+    assert all(sample_legible_colour([rgb], rng) for rgb in COLOURS.values())
+    assert sample_legible_colour([COLOURS["black"], COLOURS["white"], COLOURS["grey"]], rng) is None
 
 
 def test_lines_of_a_text_never_touch(fonts):
-    (face,) = faces_below(fonts)
-    ink = arranged(("gjpqy", "\u00c5\u00c9bdfh", "gjpqy"), face, 40, "centre")
+    (face,) = load_faces(fonts)
+    ink = arrange_lines(("gjpqy", "\u00c5\u00c9bdfh", "gjpqy"), face, 40, "centre")
     rows = np.zeros(ink.height + 10, dtype=int)
-    font = fonts.opened(face.path, face.index, 40)
+    font = fonts_module.opened(face.path, face.index, 40)
     for line, (_, base) in zip(ink.texts, ink.origins, strict=True):
         _, top, _, bottom = font.getbbox(line, anchor="ls")
         rows[int(top) + base : int(bottom) + base] += 1
@@ -187,9 +199,9 @@ def test_lines_of_a_text_never_touch(fonts):
 
 
 def test_the_box_around_a_turned_text_holds_it():
-    assert turned_size(100, 20, 0) == (102, 22)
-    assert turned_size(100, 20, 90) == (23, 102), "a pixel more where the cosine is not quite 0"
-    assert turned_size(100, 100, 45) == (144, 144)
+    assert rotated_size(100, 20, 0) == (102, 22)
+    assert rotated_size(100, 20, 90) == (23, 102), "a pixel more where the cosine is not quite 0"
+    assert rotated_size(100, 100, 45) == (144, 144)
 
 
 @pytest.mark.parametrize(
@@ -203,21 +215,23 @@ def test_the_box_around_a_turned_text_holds_it():
     ],
 )
 def test_texts_break_at_blanks_and_between_letters_of_unspaced_scripts(words, count, lines):
-    assert broken(words, count) == lines
+    assert wrap_text(words, count) == lines
 
 
 def test_a_font_is_used_for_texts_alone_that_it_has_all_glyphs_for(fonts):
-    (face,) = faces_below(fonts)
+    (face,) = load_faces(fonts)
     assert (face.family, face.style) == ("Aileron", "Regular")
-    assert face.shows("Fresh bread 7:30")
+    assert face.renders("Fresh bread 7:30")
     assert not face.covers("\u0441\u0430\u0434") and not face.covers("a\u65e5")
     claims_more = face._replace(characters=face.characters | {0x65E5})
-    assert claims_more.covers("a\u65e5") and not claims_more.shows("a\u65e5"), "the box is no glyph"
+    assert claims_more.covers("a\u65e5") and not claims_more.renders("a\u65e5"), "the box is no glyph"
     font = face.path.read_bytes()
     by_table = fonts._characters(font, 0)
-    with_box = bytes(fonts.opened(face.path, 0, 32).getmask("\uffff"))
+    with_box = bytes(fonts_module.opened(face.path, 0, 32).getmask("\uffff"))
     others = [one for one in range(33, 0x2100) if chr(one).isalnum() and one not in by_table]
-    assert all(bytes(fonts.opened(face.path, 0, 32).getmask(chr(one))) == with_box for one in others[::40])
+    assert all(
+        bytes(fonts_module.opened(face.path, 0, 32).getmask(chr(one))) == with_box for one in others[::40]
+    )
 
 
 def test_tables_of_wide_characters_are_read_and_a_lie_in_one_ends_at_unicodes_end():
@@ -243,12 +257,12 @@ def test_style_words_are_those_of_the_fonts_name(family, style, words):
 
 
 def test_built_in_texts_are_in_the_script_that_they_stand_under():
-    assert set(built_in()) == set(SCRIPTS) == {"latin", *SCRIPT_NAMES}
-    for script, known in built_in().items():
+    assert set(built_in_texts()) == set(SCRIPTS) == {"latin", *SCRIPT_NAMES}
+    for script, known in built_in_texts().items():
         all_texts = known["phrases"] + known["words"]
         assert {script_of(one) for one in all_texts} <= {script, "", "han" if script == "kana" else script}
         assert all(one.isprintable() and '"' not in one and one == one.strip() for one in all_texts)
-        assert any(needs_shaping(one) for one in all_texts) == (script in corpus.SHAPED)
+        assert any(needs_shaping(one) for one in all_texts) == (script in corpus.COMPLEX_SCRIPTS)
 
 
 def has_fonts(folder: Path) -> bool:
@@ -257,9 +271,9 @@ def has_fonts(folder: Path) -> bool:
 
 def can_be_set(folder: Path, script: str) -> bool:
     """Whether some font draws every letter of some built-in text, each unlike its box for what is missing."""
-    if script in corpus.SHAPED and not features.check("raqm"):
+    if script in corpus.COMPLEX_SCRIPTS and not features.check("raqm"):
         return False
-    wanted = {text for kind in built_in()[script].values() for text in kind}
+    wanted = {text for kind in built_in_texts()[script].values() for text in kind}
     for path in (path for path in folder.rglob("*") if path.suffix in fonts.EXTENSIONS):
         try:
             font = ImageFont.truetype(path, 32)
@@ -275,33 +289,33 @@ def can_be_set(folder: Path, script: str) -> bool:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_that_the_fonts_cover_gives_pictures_of_itself_and_no_other_is_offered(script, fonts):
     folder = fonts if script == "latin" or not has_fonts(SYSTEM_FONTS) else SYSTEM_FONTS
-    source = TextSource(fonts=folder, scripts=(script,), count=4, bases=(256,))
+    source = SyntheticTextSource(fonts=folder, scripts=(script,), count=4, bases=(256,))
     if not can_be_set(folder, script):
         with pytest.raises(SettingError, match=rf"source\.scripts is '{script}'"):
-            list(entries(source))
+            list(synthetic_text_entries(source))
         return
-    for index, entry in enumerate(entries(source)):
-        blocks = scene(source, index).blocks
+    for index, entry in enumerate(synthetic_text_entries(source)):
+        blocks = scene_at(source, index).blocks
         assert {script_of(block.place.text) for block in blocks} <= {script, "", "han"}
-        assert np.asarray(picture(source, index)).std() > 0 and entry.caption
+        assert np.asarray(render_image(source, index)).std() > 0 and entry.caption
 
 
 def test_without_a_layout_engine_scripts_that_need_one_are_not_offered(fonts, monkeypatch, tmp_path):
     monkeypatch.setattr(corpus, "can_shape", lambda: False)
-    (face,) = faces_below(fonts)
+    (face,) = load_faces(fonts)
     able = face._replace(characters=frozenset(range(0x20, 0x3000)))
-    monkeypatch.setattr(fonts, "_is_drawn", lambda *_: True)
-    assert set(corpus.texts_for([able], None, None).scripts) == {"latin", "cyrillic", "greek"}
+    monkeypatch.setattr(fonts_module, "_has_glyph", lambda *_: True)
+    assert set(corpus.load_corpus([able], None, None).scripts) == {"latin", "cyrillic", "greek"}
     with pytest.raises(SettingError, match="a layout engine that joins letters"):
-        corpus.texts_for([able], None, ("arabic",))
+        corpus.load_corpus([able], None, ("arabic",))
     (tmp_path / "lines.txt").write_text("bread\n\u0646\u0647\u0631\n", encoding="utf-8")
-    assert corpus.texts_for([able], tmp_path / "lines.txt", None).lines == ("bread",)
+    assert corpus.load_corpus([able], tmp_path / "lines.txt", None).lines == ("bread",)
 
 
 def test_a_file_of_texts_is_drawn_from_as_it_is(fonts, tmp_path):
     (tmp_path / "lines.txt").write_text("\ufeffRoom  7\n\n\u0441\u0430\u0434\nMole & Rat\n", encoding="utf-8")
-    source = TextSource(fonts=fonts, texts=tmp_path / "lines.txt", count=12, bases=(256,))
-    found = {block.place.text for index in range(12) for block in scene(source, index).blocks}
+    source = SyntheticTextSource(fonts=fonts, texts=tmp_path / "lines.txt", count=12, bases=(256,))
+    found = {block.place.text for index in range(12) for block in scene_at(source, index).blocks}
     assert found == {"Room 7", "Mole & Rat"}, "the line that no font has glyphs for is left out"
 
 
@@ -310,14 +324,14 @@ def test_pictures_lie_behind_the_letters_and_their_captions_in_the_caption(fonts
     Image.new("RGB", (30, 20)).save(tmp_path / "tiny.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "green.txt").write_text("A meadow.\nde=Eine Wiese.\n")
-    source = TextSource(fonts=fonts, backgrounds=tmp_path, count=20, bases=(256,))
-    scenes = [scene(source, index) for index in range(20)]
+    source = SyntheticTextSource(fonts=fonts, backgrounds=tmp_path, count=20, bases=(256,))
+    scenes = [scene_at(source, index) for index in range(20)]
     behind = [index for index, one in enumerate(scenes) if one.background.kind == "picture"]
     assert 2 < len(behind) < 20
-    said = [entry.caption for entry in entries(source)]
+    said = [entry.caption for entry in synthetic_text_entries(source)]
     assert all("That picture shows: A meadow." in said[index] for index in behind)
     assert not any("Wiese" in one for one in said)
-    pixels = np.asarray(picture(source, behind[0]))
+    pixels = np.asarray(render_image(source, behind[0]))
     assert (pixels == (10, 200, 10)).all(axis=2).mean() > 0.3
     assert all(block.outline or block.panel for index in behind for block in scenes[index].blocks)
 
@@ -343,7 +357,7 @@ def test_what_cannot_be_used_is_named_with_what_to_do(changes, error, says, font
     (tmp_path / "greek.txt").write_text("\u03c6\u03c9\u03c2", encoding="utf-8")
     paths = {name: tmp_path / value for name, value in changes.items() if isinstance(value, str)}
     with pytest.raises(error, match=says):
-        list(entries(TextSource(**({"fonts": fonts, "count": 1} | changes | paths))))
+        list(synthetic_text_entries(SyntheticTextSource(**({"fonts": fonts, "count": 1} | changes | paths))))
 
 
 @pytest.mark.parametrize(
@@ -357,23 +371,23 @@ def test_what_cannot_be_used_is_named_with_what_to_do(changes, error, says, font
 )
 def test_settings_that_no_picture_can_have_are_refused(changes, says):
     with pytest.raises(SettingError, match=says):
-        TextSource.of({"fonts": "fonts"} | changes)
+        SyntheticTextSource.of({"fonts": "fonts"} | changes)
 
 
 def test_a_glyph_that_is_blank_is_none(fonts):
-    (face,) = faces_below(fonts)
+    (face,) = load_faces(fonts)
     zero_width = "\u200b"
     claims_more = face._replace(characters=face.characters | {ord(zero_width)})
-    assert claims_more.covers(f"a{zero_width}") and not claims_more.shows(f"a{zero_width}")
+    assert claims_more.covers(f"a{zero_width}") and not claims_more.renders(f"a{zero_width}")
 
 
 def test_a_build_measures_pictures_of_text_as_it_measures_files(fonts, tmp_path):
     source = {"kind": "text", "fonts": str(fonts), "count": 5, "bases": [96]}
     settings = BuildSettings.of({"out": str(tmp_path), "source": source, "filters": OPEN, "part_size": 3})
     inventory = take_inventory(settings)
-    reader = Reader(settings.all_sources, tmp_path / "downloads")
-    assert [measure_part(inventory, part, tmp_path / "scores", reader) for part in range(2)] == [3, 2]
-    rows = read_parts(tmp_path / "scores" / FOLDER, 2).to_pylist()
+    reader = EntryReader(settings.all_sources, tmp_path / "downloads")
+    assert [score_part(inventory, part, tmp_path / "scores", reader) for part in range(2)] == [3, 2]
+    rows = read_parts(tmp_path / "scores" / PIXEL_SCORES_FOLDER, 2).to_pylist()
     source = settings.all_sources[0]
-    assert [row["id"] for row in rows] == [sample_id(render(source, index)) for index in range(5)]
+    assert [row["id"] for row in rows] == [sample_id(render_png(source, index)) for index in range(5)]
     assert {row["unreadable"] for row in rows} == {""}

@@ -34,7 +34,7 @@ def test_a_content_hash_follows_content_and_names_but_not_the_place_or_the_card(
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("LENS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hashing, "LARGE_BYTES", 3)
+    monkeypatch.setattr(hashing, "MIN_CACHED_HASH_BYTES", 3)
     reads = []
     read = hashing._read_and_hash
     monkeypatch.setattr(hashing, "_read_and_hash", lambda path: reads.append(path) or read(path))

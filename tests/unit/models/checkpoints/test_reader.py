@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.detect import denoiser_prefix, probable_kind
-from lens.models.checkpoints.reader import check_match, open_safetensors, read_header
+from lens.models.checkpoints.detect import denoiser_prefix, detect_kind
+from lens.models.checkpoints.reader import check_names_and_shapes, open_safetensors, read_header
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16416901032\n"
 
@@ -73,10 +73,10 @@ def test_a_file_that_lost_its_end_is_truncated(whole, lost):
 
 
 def test_a_match_is_silent_and_a_mismatch_counts_each_kind():
-    check_match({"a": (2, 3)}, {"a": (2, 3)}, source="f", what="it")
+    check_names_and_shapes({"a": (2, 3)}, {"a": (2, 3)}, source="f", what="it")
     expected = {f"m.{i}": (1,) for i in range(12)} | {"shaped": (2, 3)}
     with pytest.raises(CheckpointError) as caught:
-        check_match(expected, {"shaped": (3, 2), "extra": (1,)}, source="f", what="the thing")
+        check_names_and_shapes(expected, {"shaped": (3, 2), "extra": (1,)}, source="f", what="the thing")
     assert str(caught.value) == (
         "f does not fit the thing: 12 missing (m.0, m.1, m.2, m.3, m.4, m.5, m.6, m.7, m.8, m.9 and 2 more); "
         "1 extra (extra); 1 mis-shaped (shaped is (3, 2), needs (2, 3)). It is no kind of file known here."
@@ -89,4 +89,4 @@ def test_a_lens_denoiser_is_known_by_both_marks_and_under_stacked_prefixes():
     assert denoiser_prefix([f"module._orig_mod.{mark}" for mark in marks]) == "module._orig_mod."
     assert denoiser_prefix([f"elsewhere.{mark}" for mark in marks]) is None
     assert denoiser_prefix(marks[:1]) is None
-    assert probable_kind(["something.else"]) is None
+    assert detect_kind(["something.else"]) is None

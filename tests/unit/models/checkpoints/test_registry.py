@@ -46,9 +46,9 @@ def model_folder(path, *, is_complete=True):
 
 
 def catalog_stems():
-    from lens.models.checkpoints.diffusers_folder import STEMS
+    from lens.models.checkpoints.diffusers_folder import WEIGHTS_STEMS
 
-    return STEMS
+    return WEIGHTS_STEMS
 
 
 def test_the_table_holds_the_variants_and_their_defaults():

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.reader import StoredTensor
+from lens.models.checkpoints.reader import LazyTensor
 from lens.models.quantized.block_scales import to_blocked
-from lens.models.quantized.mxfp8 import dequantize, power_of_two, quantize, without_mxfp8
+from lens.models.quantized.mxfp8 import dequantize, dequantize_mxfp8_layers, power_of_two, quantize
 
 # E4M3 by its bits: sign, 4 of exponent (bias 7), 3 of mantissa.
 HAND = {0x00: 0.0, 0x01: 2.0**-9, 0x38: 1.0, 0x3C: 1.5, 0xC0: -2.0, 0x7E: 448.0}
 
 
 def stored(tensor, dtype):
-    return StoredTensor(tuple(tensor.shape), dtype, lambda: tensor)
+    return LazyTensor(tuple(tensor.shape), dtype, lambda: tensor)
 
 
 def test_values_are_the_hand_computed_ones():
@@ -70,7 +70,7 @@ def test_a_layer_of_another_format_is_named():
         "img_in.comfy_quant": stored(settings, "U8"),
     }
     with pytest.raises(CheckpointError, match=r"img_in in f is stored as 'nvfp4', but mxfp8 is read here"):
-        without_mxfp8(tensors, source="f")
+        dequantize_mxfp8_layers(tensors, source="f")
     with pytest.raises(CheckpointError, match=r"proj in f is not MXFP8: F32 weight with U8 scales"):
         plain = {"proj.weight": stored(torch.ones(2, 32), "F32"), "proj.weight_scale": stored(scale, "U8")}
-        without_mxfp8(plain, source="f")
+        dequantize_mxfp8_layers(plain, source="f")

@@ -9,7 +9,7 @@ from tiny_models import tiny_denoiser, tiny_encoder
 
 from lens.errors import LensError, MemoryNeedError, SettingError
 from lens.models.checkpoints.lora import add_adapter, unload_loras
-from lens.models.checkpoints.lora_formats import Kronecker, LowRank
+from lens.models.checkpoints.lora_formats import LoKrWeights, LoraWeights
 from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
 from lens.models.quantized.torchao import check_memory, expected_memory, is_quantizable, quantize_weights
 
@@ -62,7 +62,7 @@ def test_adapters_go_on_a_quantised_denoiser_and_come_off(kind):
     qkv, out = "transformer_blocks.1.attn.img_qkv", "transformer_blocks.0.attn.to_out.0"
     generator = torch.Generator().manual_seed(0)
     normal = [torch.randn(shape, generator=generator) for shape in ((4, 96), (288, 4), (8, 12), (12, 8))]
-    adapter = {qkv: LowRank(normal[0], normal[1], 2.0), out: Kronecker(normal[2], normal[3], 1.0)}
+    adapter = {qkv: LoraWeights(normal[0], normal[1], 2.0), out: LoKrWeights(normal[2], normal[3], 1.0)}
     wanted = tiny_denoiser(**WIDE)
     for module, part in adapter.items():
         wanted.get_submodule(module).weight.data += part.delta()

@@ -5,13 +5,21 @@ import pytest
 
 from lens.core.resolution import buckets_for
 from lens.errors import ShapeError
-from lens.nano.scoring.scorer import Detections, Found, colour_name, detect, judge, score, score_pictures
-from lens.nano.scoring.scorer_pool import detected
-from lens.nano.scoring.segmentation import connected_parts
+from lens.nano.scoring.scorer import (
+    DetectedObject,
+    Detections,
+    colour_name,
+    detect,
+    score,
+    score_detections,
+    score_images,
+)
+from lens.nano.scoring.scorer_pool import detect_all
+from lens.nano.scoring.segmentation import mask_components
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
-from lens.nano.world.objects import COLOURS, THINGS
-from lens.nano.world.scenes import OPPOSITE, Expected, Placed, Scene, draw
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.scenes import OPPOSITE, Scene, SceneObject, SceneSpec, draw_scene
 
 SIZES = list(buckets_for(128).values())
 PER_TASK = len(SIZES)
@@ -19,7 +27,7 @@ NUM_TRUE = PER_TASK * len(TASKS)
 
 
 def picture_of(scene: Scene) -> np.ndarray:
-    return np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+    return np.round((draw_scene(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
 
 
 def truth(task: str, seed: int = 0) -> list[tuple[np.ndarray, TaskPrompt]]:
@@ -44,26 +52,26 @@ def softened(picture: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(np.round(shifted + rng.normal(0, 7, picture.shape)), 0, 255).astype(np.uint8)
 
 
-def altered(expected: Expected, how: str, rng: np.random.Generator) -> Expected:
+def altered(expected: SceneSpec, how: str, rng: np.random.Generator) -> SceneSpec:
     """Return what a wrong picture shows instead: another thing, one off, mirrored, another colour."""
     (thing, count), *rest = expected.groups
-    others = [name for name in THINGS if name not in dict(expected.groups)]
+    others = [name for name in OBJECT_CLASSES if name not in dict(expected.groups)]
     if how == "thing":
-        return Expected(((str(rng.choice(others)), count), *rest), expected.background, expected.relations)
+        return SceneSpec(((str(rng.choice(others)), count), *rest), expected.background, expected.relations)
     if how == "count":
         off_by_one = (thing, count - 1 if count > 2 else count + 1)
-        return Expected((off_by_one, *rest), expected.background, expected.relations)
+        return SceneSpec((off_by_one, *rest), expected.background, expected.relations)
     if how == "background":
         colours = [name for name in COLOURS if name != expected.background]
-        return Expected(expected.groups, str(rng.choice(colours)), expected.relations)
+        return SceneSpec(expected.groups, str(rng.choice(colours)), expected.relations)
     relations = tuple((first, OPPOSITE[relation], second) for first, relation, second in expected.relations)
-    return Expected(expected.groups, expected.background, relations)
+    return SceneSpec(expected.groups, expected.background, relations)
 
 
 def misses(is_soft: bool) -> list[tuple[str, tuple[str, ...]]]:
     pictures = [(task, *pair) for task in TASKS for pair in truth(task)]
     verdicts = [
-        (task, score(softened(picture, seed) if is_soft else picture, prompt.expected))
+        (task, score(softened(picture, seed) if is_soft else picture, prompt.spec))
         for seed, (task, picture, prompt) in enumerate(pictures)
     ]
     return [(task, verdict.reasons) for task, verdict in verdicts if not verdict.passed]
@@ -86,66 +94,77 @@ def test_wrong_pictures_fail(task, how):
     rng = np.random.default_rng(1)
     passed = 0
     for index, prompt in enumerate(task_prompts(task, PER_TASK)):
-        wrong = TaskPrompt("", altered(prompt.expected, how, rng))
+        wrong = TaskPrompt("", altered(prompt.spec, how, rng))
         picture = picture_of(task_scene(wrong, rng, *SIZES[index % len(SIZES)]))
-        passed += score(picture, prompt.expected).passed
+        passed += score(picture, prompt.spec).passed
     assert passed <= 0.05 * PER_TASK
 
 
-def scene_of(placed: list[Placed], background: str = "blue", height: int = 112, width: int = 144) -> Scene:
+def scene_of(
+    placed: list[SceneObject], background: str = "blue", height: int = 112, width: int = 144
+) -> Scene:
     return Scene("two", background, COLOURS[background], tuple(placed), width, height, None, ())
 
 
 def test_things_are_found_where_and_as_large_as_they_were_drawn():
-    placed = [Placed("fox", 30, 40, 36), Placed("star", 104, 36, 48), Placed("cactus", 90, 86, 40)]
-    found = {thing.thing: thing for thing in detect(picture_of(scene_of(placed))).found}
+    placed = [
+        SceneObject("fox", 30, 40, 36),
+        SceneObject("star", 104, 36, 48),
+        SceneObject("cactus", 90, 86, 40),
+    ]
+    found = {thing.class_name: thing for thing in detect(picture_of(scene_of(placed))).objects}
     assert set(found) == {"fox", "star", "cactus"}
     for thing in placed:
-        here = found[thing.thing]
+        here = found[thing.class_name]
         assert abs(here.x_px - thing.x_px) <= 1 and abs(here.y_px - thing.y_px) <= 1
         assert abs(here.size_px / thing.size_px - 1) <= 0.05
         assert here.similarity > 0.95
 
 
 def test_two_things_that_touch_are_told_apart():
-    placed = [Placed("orange", 40, 56, 44), Placed("panda", 80, 58, 44)]
-    assert sorted(thing.thing for thing in detect(picture_of(scene_of(placed))).found) == ["orange", "panda"]
+    placed = [SceneObject("orange", 40, 56, 44), SceneObject("panda", 80, 58, 44)]
+    assert sorted(thing.class_name for thing in detect(picture_of(scene_of(placed))).objects) == [
+        "orange",
+        "panda",
+    ]
 
 
 def test_one_thing_in_several_pieces_is_one_thing():
-    placed = [Placed("crown", 50, 56, 60)]
+    placed = [SceneObject("crown", 50, 56, 60)]
     picture = picture_of(scene_of(placed))
     picture[54:57] = picture[0, 0]  # a gap of three rows through the middle
-    assert [thing.thing for thing in detect(picture).found] == ["crown"]
+    assert [thing.class_name for thing in detect(picture).objects] == ["crown"]
 
 
 def test_what_is_like_no_thing_is_unknown_and_spoils_the_count():
-    picture = picture_of(scene_of([Placed("fox", 30, 40, 36)]))
+    picture = picture_of(scene_of([SceneObject("fox", 30, 40, 36)]))
     picture[60:100:2, 80:130:3] = 255
     picture[60:100:3, 80:130:2] = 0
-    verdict = score(picture, Expected((("fox", 1),), "blue", ()))
+    verdict = score(picture, SceneSpec((("fox", 1),), "blue", ()))
     assert not verdict.passed
     assert UNKNOWN in verdict.reasons[0]
 
 
 def test_specks_of_dirt_are_no_things():
-    picture = picture_of(scene_of([Placed("fox", 30, 40, 36)]))
+    picture = picture_of(scene_of([SceneObject("fox", 30, 40, 36)]))
     picture[90:93, 100:103] = 255
-    assert [thing.thing for thing in detect(picture).found] == ["fox"]
+    assert [thing.class_name for thing in detect(picture).objects] == ["fox"]
 
 
 @pytest.mark.parametrize("background", COLOURS)
 def test_an_empty_picture_has_its_background_and_no_things(background):
     detections = detect(picture_of(scene_of([], background)))
     assert (detections.background, detections.background_rgb) == (background, COLOURS[background])
-    assert detections.found == ()
+    assert detections.objects == ()
 
 
 def test_relations_need_order_for_every_pair_and_the_leading_axis():
     def verdict(relation: str, *places: tuple[str, int, int]) -> bool:
-        found = tuple(Found(thing, x, y, 30, 0.99) for thing, x, y in places)
+        found = tuple(DetectedObject(thing, x, y, 30, 0.99) for thing, x, y in places)
         groups = tuple((name, sum(thing == name for thing, _, _ in places)) for name in ("fox", "cat"))
-        return judge(Detections("blue", (0, 0, 0), found), Expected(groups, None, ((0, relation, 1),))).passed
+        return score_detections(
+            Detections("blue", (0, 0, 0), found), SceneSpec(groups, None, ((0, relation, 1),))
+        ).passed
 
     assert verdict("left of", ("fox", 20, 50), ("cat", 70, 60))
     assert not verdict("right of", ("fox", 20, 50), ("cat", 70, 60))
@@ -156,9 +175,9 @@ def test_relations_need_order_for_every_pair_and_the_leading_axis():
 
 
 def test_reasons_name_what_is_wrong():
-    found = (Found("fox", 20, 50, 30, 0.99), Found("cat", 70, 50, 30, 0.99))
-    expected = Expected((("fox", 2), ("cat", 1)), "red", ((0, "above", 1),))
-    assert judge(Detections("blue", (0, 0, 0), found), expected).reasons == (
+    found = (DetectedObject("fox", 20, 50, 30, 0.99), DetectedObject("cat", 70, 50, 30, 0.99))
+    expected = SceneSpec((("fox", 2), ("cat", 1)), "red", ((0, "above", 1),))
+    assert score_detections(Detections("blue", (0, 0, 0), found), expected).reasons == (
         "1 x fox found, 2 expected",
         "fox is not above cat",
         "the background is blue, not red",
@@ -176,12 +195,12 @@ def test_scores_are_fractions_by_task():
     blank = np.full((128, 128, 3), 200, np.uint8)
     pictures = [blank, *(picture for _, picture, _ in pairs[1:])]
     prompts = [(task, prompt) for task, _, prompt in pairs]
-    assert score_pictures(pictures, prompts) == {"single": 2 / 3, "two": 1.0}
+    assert score_images(pictures, prompts) == {"single": 2 / 3, "two": 1.0}
 
 
 def test_connected_parts_join_over_corners_and_around_bends():
     mask = np.array([[1, 0, 1, 0, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]]) > 0
-    parts = connected_parts(mask)
+    parts = mask_components(mask)
     assert sorted(int(part.sum()) for part in parts) == [2, 2, 5]
     assert np.array_equal(np.logical_or.reduce(parts), mask)
 
@@ -193,4 +212,8 @@ def test_only_8_bit_colour_pictures_are_read():
 
 def test_processes_see_in_pictures_what_this_one_sees():
     pictures = [picture for picture, _ in truth("combined")[:3]]
-    assert detected(pictures, processes=1) == detected(pictures) == [detect(picture) for picture in pictures]
+    assert (
+        detect_all(pictures, num_processes=1)
+        == detect_all(pictures)
+        == [detect(picture) for picture in pictures]
+    )

@@ -7,32 +7,40 @@ import numpy as np
 import pytest
 
 from lens.nano.world.caption_grammar import (
-    Mention,
+    CaptionContent,
     article,
     brief_caption,
+    capitalize_sentences,
     dense_caption,
-    sentence,
     with_article,
 )
-from lens.nano.world.objects import COLOUR_SYNONYMS, COLOURS, THINGS
+from lens.nano.world.objects import COLOUR_SYNONYMS, COLOURS, OBJECT_CLASSES
 from lens.nano.world.phrases import (
-    ASIDE,
-    ASKS,
+    CONNECTIVES,
     FUNCTION_WORDS,
-    LINKS,
     MEDIA,
     NEUTRAL_ADJECTIVES,
-    NUMBERS,
+    NUMERALS,
     PREPOSITIONS,
+    RELATIVE_POSITIONS,
+    REQUEST_OPENERS,
+    SIDE_PHRASES,
     SIZE_ADJECTIVES,
-    SPOTS,
     STYLES,
-    TEST,
-    TRAIN,
-    TUNE,
+    TEST_PHRASES,
+    TRAIN_PHRASES,
+    TUNE_PHRASES,
 )
-from lens.nano.world.phrases import PLACES as PLACE_PHRASES
-from lens.nano.world.scenes import KINDS, OPPOSITE, PLACES, RELATIONS, arrange, clear_relation, random_scene
+from lens.nano.world.phrases import POSITION_PHRASES as PLACE_PHRASES
+from lens.nano.world.scenes import (
+    OPPOSITE,
+    PLACES,
+    RELATIONS,
+    SCENE_KINDS,
+    arrange_scene,
+    clear_relation,
+    random_scene,
+)
 
 SPLITS = [(caption, split) for caption in (brief_caption, dense_caption) for split in ("train", "test")]
 
@@ -46,7 +54,7 @@ def captioned(caption, split, count: int, kind: str | None = None):
 
 
 def words_for(thing: str) -> list[tuple[str, str]]:
-    named = THINGS[thing]
+    named = OBJECT_CLASSES[thing]
     return [(one.lower(), many.lower()) for one, many in ((named.name, named.plural), *named.synonyms)]
 
 
@@ -65,7 +73,7 @@ def test_every_thing_is_named_with_its_number(caption, split):
         for thing, count in scene.groups:
             nouns = "|".join(re.escape(pair[count > 1]) for pair in words_for(thing))
             pair = "|a pair of|a couple of" if count == 2 else ""
-            number = rf"(?:{NUMBERS[count]}|{count}{pair}) ([a-z-]+ )?" if count > 1 else ""
+            number = rf"(?:{NUMERALS[count]}|{count}{pair}) ([a-z-]+ )?" if count > 1 else ""
             assert re.search(rf"(?:^|\b){number}(?:{nouns})\b", text), (thing, count, text)
 
 
@@ -99,9 +107,9 @@ def test_every_stated_relation_holds(caption, split):
         for first, second in permutations(range(len(scene.groups)), 2):
             a, b = (noun_pattern(scene.groups[group][0]) for group in (first, second))
             if found := re.search(rf"\b{a}{verb} ({prepositions}) {lead}{b}\b", text):
-                assert relation_of[found[1]] == clear_relation(scene.members(first), scene.members(second)), (
-                    text
-                )
+                assert relation_of[found[1]] == clear_relation(
+                    scene.group_objects(first), scene.group_objects(second)
+                ), text
                 checked += 1
     assert checked > 60
 
@@ -109,18 +117,18 @@ def test_every_stated_relation_holds(caption, split):
 def test_a_relation_reversed_in_words_is_the_same_in_the_picture():
     rng = np.random.default_rng(0)
     for relation in RELATIONS:
-        scene = arrange(rng, (("fox", 1), ("key", 1)), "white", relation, 128, 128)
+        scene = arrange_scene(rng, (("fox", 1), ("key", 1)), "white", relation, 128, 128)
         told = {
-            brief_caption(scene, rng, mention=Mention(False, True, False)).lower().strip(".")
+            brief_caption(scene, rng, content=CaptionContent(False, True, False)).lower().strip(".")
             for _ in range(2500)
         }
         for phrase in PREPOSITIONS[relation]:
             assert f"a fox {phrase} a key" in told
         for phrase in PREPOSITIONS[OPPOSITE[relation]]:
             assert f"a key {phrase} a fox" in told
-        for phrase in ASIDE[relation]:
+        for phrase in RELATIVE_POSITIONS[relation]:
             assert f"a key with a fox {phrase.format(its='its', it='it')}" in told
-        for spot, other_spot in SPOTS[relation]:
+        for spot, other_spot in SIDE_PHRASES[relation]:
             assert f"a fox {spot} and a key {other_spot}" in told
 
 
@@ -157,10 +165,12 @@ def test_a_caption_tells_the_size_and_the_place_of_a_thing_alone_that_are_not_th
 
 def test_nothing_unasked_is_mentioned():
     rng = np.random.default_rng(2)
-    for kind in KINDS:
+    for kind in SCENE_KINDS:
         for _ in range(60):
             scene = random_scene(rng, 128, 128, kind)
-            text = brief_caption(scene, rng, "test", Mention(background=False, relation=False, detail=False))
+            text = brief_caption(
+                scene, rng, "test", CaptionContent(background=False, relation=False, detail=False)
+            )
             assert "background" not in text and "backdrop" not in text
             assert not [phrase for phrase in PLACE_PHRASES["left"] + PLACE_PHRASES["right"] if phrase in text]
 
@@ -168,14 +178,19 @@ def test_nothing_unasked_is_mentioned():
 def test_test_phrases_are_disjoint_from_training_phrases():
     for name in ("openers", "clause_openers", "there", "relations", "relation_clauses", "backgrounds",
                  "fronted_backgrounds", "background_sentences"):  # fmt: skip
-        assert not set(getattr(TRAIN, name)) & set(getattr(TEST, name)), name
-    assert "" not in TEST.openers + TEST.clause_openers + TEST.there
+        assert not set(getattr(TRAIN_PHRASES, name)) & set(getattr(TEST_PHRASES, name)), name
+    assert "" not in TEST_PHRASES.openers + TEST_PHRASES.clause_openers + TEST_PHRASES.there
 
 
 def beginnings_of_tests() -> re.Pattern[str]:
     """Return a pattern of everything that a test caption can begin with."""
     slots = {r"\{is_a\}": "(?:is|are)", r"\{an\}": "an?", r"\{c\}": "[a-z ]+"}
-    phrases = TEST.openers + TEST.clause_openers + TEST.there + TEST.fronted_backgrounds
+    phrases = (
+        TEST_PHRASES.openers
+        + TEST_PHRASES.clause_openers
+        + TEST_PHRASES.there
+        + TEST_PHRASES.fronted_backgrounds
+    )
     text = "|".join(map(re.escape, phrases))
     for slot, pattern in slots.items():
         text = text.replace(slot, pattern)
@@ -194,12 +209,16 @@ def test_no_training_caption_begins_like_a_test_caption():
 
 def test_no_composed_opener_begins_like_a_test_caption():
     beginning = beginnings_of_tests()
-    for ask, style, medium, link in product(*map(set, (ASKS, STYLES, MEDIA, LINKS))):
+    for ask, style, medium, link in product(*map(set, (REQUEST_OPENERS, STYLES, MEDIA, CONNECTIVES))):
         assert not beginning.match(f"{ask}{with_article(style + medium)} {link}")
 
 
 def test_training_says_no_word_that_only_tests_say():
-    only_tests = words_of(TEST) - words_of(TRAIN) - set(" ".join((*ASKS, *STYLES, *MEDIA, *LINKS)).split())
+    only_tests = (
+        words_of(TEST_PHRASES)
+        - words_of(TRAIN_PHRASES)
+        - set(" ".join((*REQUEST_OPENERS, *STYLES, *MEDIA, *CONNECTIVES)).split())
+    )
     only_tests -= {*FUNCTION_WORDS, "plus"}  # training joins two things with it
     assert {"sketch", "graphic", "poster"} <= only_tests
     for _, text in captioned(brief_caption, "train", 5000):
@@ -207,10 +226,12 @@ def test_training_says_no_word_that_only_tests_say():
 
 
 def test_words_of_prompts_for_tuning_are_new_to_training_and_none_that_only_tests_say():
-    common = set(" ".join((*ASKS, *STYLES, *MEDIA, *LINKS, *FUNCTION_WORDS)).split()) | words_of(TRAIN)
-    only_tests = words_of(TEST) - common - {"plus"}
-    assert not only_tests & words_of(TUNE)
-    assert {"mural", "doodle", "ornament"} <= words_of(TUNE) - common
+    common = set(
+        " ".join((*REQUEST_OPENERS, *STYLES, *MEDIA, *CONNECTIVES, *FUNCTION_WORDS)).split()
+    ) | words_of(TRAIN_PHRASES)
+    only_tests = words_of(TEST_PHRASES) - common - {"plus"}
+    assert not only_tests & words_of(TUNE_PHRASES)
+    assert {"mural", "doodle", "ornament"} <= words_of(TUNE_PHRASES) - common
     beginning = beginnings_of_tests()
     for _, text in captioned(brief_caption, "tune", 2000):
         assert not (said := only_tests & set(re.findall("[a-z]+", text))), (said, text)
@@ -236,4 +257,4 @@ def test_articles_follow_the_sound():
 
 
 def test_sentences_begin_with_capitals():
-    assert sentence("a TV. blue background") == "A TV. Blue background"
+    assert capitalize_sentences("a TV. blue background") == "A TV. Blue background"

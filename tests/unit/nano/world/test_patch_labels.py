@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from lens.nano.world.objects import THINGS
-from lens.nano.world.patch_labels import NUM_PARTS, NUM_THINGS, cell_labels
-from lens.nano.world.scenes import Placed, Scene, random_scene
+from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.patch_labels import NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
+from lens.nano.world.scenes import Scene, SceneObject, random_scene
 
 
-def scene_of(*placed: Placed) -> Scene:
-    groups = tuple((thing.thing, 1) for thing in placed)
+def scene_of(*placed: SceneObject) -> Scene:
+    groups = tuple((thing.class_name, 1) for thing in placed)
     return Scene("two", "white", (248, 248, 248), placed, 176, 96, None, groups)
 
 
 def test_each_quarter_of_a_small_thing_has_its_own_label():
-    names = list(THINGS)
-    things, parts = cell_labels(scene_of(Placed("cat", 48, 32, 32)))
+    names = list(OBJECT_CLASSES)
+    things, parts = patch_labels(scene_of(SceneObject("cat", 48, 32, 32)))
     assert things.shape == parts.shape == (6, 11)
     assert (things > 0).sum() == 4
     assert (things[1:3, 2:4] == names.index("cat") + 1).all()
@@ -22,7 +22,7 @@ def test_each_quarter_of_a_small_thing_has_its_own_label():
 
 
 def test_a_large_thing_has_sixteen_parts_of_its_own():
-    things, parts = cell_labels(scene_of(Placed("fox", 32, 48, 64), Placed("cat", 160, 16, 32)))
+    things, parts = patch_labels(scene_of(SceneObject("fox", 32, 48, 64), SceneObject("cat", 160, 16, 32)))
     assert parts[1:5, 0:4].ravel().tolist() == list(range(17, 33))
     assert set(things[1:5, 0:4].ravel()) == {1}
     assert (things > 0).sum() == 20
@@ -31,9 +31,9 @@ def test_a_large_thing_has_sixteen_parts_of_its_own():
 def test_labels_of_any_scene_are_classes_and_zero_together():
     for seed in range(20):
         scene = random_scene(np.random.default_rng(seed), 144, 112)
-        things, parts = cell_labels(scene)
+        things, parts = patch_labels(scene)
         assert things.shape == (9, 7)
         assert ((things == 0) == (parts == 0)).all()
-        assert things.max() < NUM_THINGS
-        assert parts.max() < NUM_PARTS
+        assert things.max() < NUM_CLASS_LABELS
+        assert parts.max() < NUM_PART_LABELS
         assert len(set(things[things > 0])) == len(scene.groups)

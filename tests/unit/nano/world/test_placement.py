@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lens.core.resolution import buckets_for
-from lens.nano.world.placement import GRID_PX, MOST_THINGS, Frame, compose
+from lens.nano.world.placement import GRID_PX, MAX_OBJECTS, Canvas, place_objects
 
 SIZES = sorted(set(buckets_for(128).values()))
 RELATED = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2), (2, 3)]
@@ -14,7 +14,7 @@ AXIS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1
 def compositions(counts, relation, height_px, width_px, draws=40):
     """The set of all layouts that come up."""
     rng = np.random.default_rng(3)
-    return {tuple(compose(rng, counts, relation, height_px, width_px)) for _ in range(draws)}
+    return {tuple(place_objects(rng, counts, relation, height_px, width_px)) for _ in range(draws)}
 
 
 def assert_fit(spots, height_px, width_px):
@@ -27,7 +27,7 @@ def assert_fit(spots, height_px, width_px):
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
-@pytest.mark.parametrize("num_things", range(2, MOST_THINGS + 1))
+@pytest.mark.parametrize("num_things", range(2, MAX_OBJECTS + 1))
 def test_things_in_company_have_two_compositions_of_any_number(num_things, height_px, width_px):
     one_kind = compositions((num_things,), None, height_px, width_px)
     assert len(one_kind) == 2
@@ -56,7 +56,7 @@ def test_related_groups_have_one_composition_on_either_side_of_the_middle(
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
 def test_half_of_the_things_alone_are_large_and_in_the_centre(height_px, width_px):
     rng = np.random.default_rng(5)
-    spots = [compose(rng, (1,), None, height_px, width_px)[0] for _ in range(600)]
+    spots = [place_objects(rng, (1,), None, height_px, width_px)[0] for _ in range(600)]
     plain = [
         abs(x - width_px / 2) <= GRID_PX / 2 and abs(y - height_px / 2) <= GRID_PX / 2 and size == 64
         for x, y, size in spots
@@ -83,6 +83,6 @@ def test_things_in_no_relation_stand_in_reading_order():
 
 
 def test_sides_follow_the_base_and_stamps_have_a_finer_grid():
-    assert (Frame(96, 176).small_px, Frame(96, 176).large_px) == (32, 64)
-    assert (Frame(192, 192).small_px, Frame(256, 256).large_px) == (48, 128)
-    assert (Frame(48, 80).grid_px, Frame(48, 80).small_px) == (2, 16)
+    assert (Canvas(96, 176).small_px, Canvas(96, 176).large_px) == (32, 64)
+    assert (Canvas(192, 192).small_px, Canvas(256, 256).large_px) == (48, 128)
+    assert (Canvas(48, 80).grid_px, Canvas(48, 80).small_px) == (2, 16)

@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 
 from lens.core.resolution import buckets_for
-from lens.nano.world.objects import COLOURS, THINGS
-from lens.nano.world.placement import GRID_PX, MOST_THINGS
+from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.placement import GRID_PX, MAX_OBJECTS
 from lens.nano.world.scenes import (
-    KINDS,
     OPPOSITE,
     PLACES,
     RELATIONS,
-    Expected,
-    Placed,
+    SCENE_KINDS,
     Scene,
-    arrange,
+    SceneObject,
+    SceneSpec,
+    arrange_scene,
     clear_relation,
-    draw,
+    draw_scene,
     held_out_combinations,
     is_held_out,
-    kind_of,
     random_scene,
+    scene_kind,
 )
 
 SIZES = [size for base in (128, 192, 256) for size in sorted(set(buckets_for(base).values()))]
@@ -33,7 +33,7 @@ def scenes(
     return [random_scene(rng, height_px, width_px, kind) for _ in range(count)]
 
 
-def gap_between(one: Placed, other: Placed) -> float:
+def gap_between(one: SceneObject, other: SceneObject) -> float:
     """The widest strip, upright or level, that keeps two boxes apart; negative when they overlap."""
     (left, top, right, bottom), (left2, top2, right2, bottom2) = one.box, other.box
     return max(left2 - right, left - right2, top2 - bottom, top - bottom2)
@@ -43,23 +43,23 @@ def gap_between(one: Placed, other: Placed) -> float:
 def test_things_lie_inside_the_picture_and_apart_at_every_size(height_px, width_px):
     scale = (height_px * width_px) ** 0.5 / 128
     for scene in scenes(120, height_px, width_px):
-        assert draw(scene).shape == (3, height_px, width_px)
-        for index, thing in enumerate(scene.placed):
+        assert draw_scene(scene).shape == (3, height_px, width_px)
+        for index, thing in enumerate(scene.objects):
             left, top, right, bottom = thing.box
             assert left >= 0 and top >= 0 and right <= width_px and bottom <= height_px
             assert thing.size_px >= 26 * scale
-            assert all(gap_between(thing, other) >= 3.75 * scale for other in scene.placed[:index])
+            assert all(gap_between(thing, other) >= 3.75 * scale for other in scene.objects[:index])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCENE_KINDS)
 def test_a_scene_of_a_kind_has_what_the_kind_says(kind):
     for scene in scenes(60, kind=kind):
-        assert scene.kind == kind == kind_of(scene.groups, scene.relation)
+        assert scene.kind == kind == scene_kind(scene.groups, scene.relation)
         assert len({thing for thing, _ in scene.groups}) == len(scene.groups)
-        assert [thing.thing for thing in scene.placed] == [
+        assert [thing.class_name for thing in scene.objects] == [
             thing for thing, count in scene.groups for _ in range(count)
         ]
-        assert len(scene.placed) <= MOST_THINGS
+        assert len(scene.objects) <= MAX_OBJECTS
         assert (scene.relation is not None) == kind.startswith("position")
 
 
@@ -72,26 +72,26 @@ def test_a_relation_holds_between_the_boxes_of_all_things_on_either_side():
             "above": (1, True),
             "below": (1, False),
         }[scene.relation]
-        before, after = (scene.members(0), scene.members(1))[:: 1 if is_first else -1]
+        before, after = (scene.group_objects(0), scene.group_objects(1))[:: 1 if is_first else -1]
         assert max(thing.box[axis + 2] for thing in before) <= min(thing.box[axis] for thing in after)
         seen.add(scene.relation)
     assert seen == set(RELATIONS)
 
 
 def test_a_relation_is_clear_only_when_one_axis_leads():
-    fox = Placed("fox", 30, 30, 30)
-    assert clear_relation([fox], [Placed("bee", 90, 40, 30)]) == "left of"
-    assert clear_relation([Placed("bee", 90, 40, 30)], [fox]) == "right of"
-    assert clear_relation([fox], [Placed("bee", 20, 90, 30)]) == "above"
-    assert clear_relation([fox], [Placed("bee", 90, 90, 30)]) is None
-    assert clear_relation([fox], [Placed("bee", 44, 30, 30)]) is None
+    fox = SceneObject("fox", 30, 30, 30)
+    assert clear_relation([fox], [SceneObject("bee", 90, 40, 30)]) == "left of"
+    assert clear_relation([SceneObject("bee", 90, 40, 30)], [fox]) == "right of"
+    assert clear_relation([fox], [SceneObject("bee", 20, 90, 30)]) == "above"
+    assert clear_relation([fox], [SceneObject("bee", 90, 90, 30)]) is None
+    assert clear_relation([fox], [SceneObject("bee", 44, 30, 30)]) is None
     assert all(OPPOSITE[OPPOSITE[relation]] == relation for relation in RELATIONS)
 
 
 def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
     def alone(x_px: int, y_px: int) -> Scene:
         return Scene(
-            "single", "red", (255, 0, 0), (Placed("fox", x_px, y_px, 30),), 176, 96, None, (("fox", 1),)
+            "single", "red", (255, 0, 0), (SceneObject("fox", x_px, y_px, 30),), 176, 96, None, (("fox", 1),)
         )
 
     assert [alone(x, 48).place() for x in (20, 88, 150)] == ["left", "centre", "right"]
@@ -99,7 +99,7 @@ def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
     found = set()
     for scene in scenes(300, 128, 128, "single"):
         found.add(scene.place())
-        for fraction in (scene.placed[0].x_px / 128, scene.placed[0].y_px / 128):
+        for fraction in (scene.objects[0].x_px / 128, scene.objects[0].y_px / 128):
             assert min(abs(fraction - 1 / 3), abs(fraction - 2 / 3)) > 0.015
     assert found == set(PLACES)
 
@@ -108,7 +108,7 @@ def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
 def test_things_are_small_or_large_and_lie_on_whole_latent_cells(height, width):
     sides: dict[str, set[int]] = {"small": set(), "large": set()}
     for scene in scenes(300, height, width):
-        for index, thing in enumerate(scene.placed):
+        for index, thing in enumerate(scene.objects):
             sides[scene.size(index)].add(thing.size_px)
             corner = thing.x_px - thing.size_px // 2, thing.y_px - thing.size_px // 2
             assert corner[0] % GRID_PX == corner[1] % GRID_PX == 0
@@ -116,12 +116,12 @@ def test_things_are_small_or_large_and_lie_on_whole_latent_cells(height, width):
 
 
 def test_a_picture_shows_the_shade_behind_and_the_thing_in_front():
-    scene = arrange(np.random.default_rng(0), (("sun", 1),), "blue", None, 96, 176)
-    pixels = draw(scene)
+    scene = arrange_scene(np.random.default_rng(0), (("sun", 1),), "blue", None, 96, 176)
+    pixels = draw_scene(scene)
     assert pixels.dtype == np.float32 and pixels.min() >= -1 and pixels.max() <= 1
     np.testing.assert_allclose((pixels[:, 0, 0] + 1) * 127.5, scene.background_rgb, atol=1e-3)
     np.testing.assert_allclose(scene.background_rgb, COLOURS["blue"], atol=8)
-    centre = pixels[:, scene.placed[0].y_px, scene.placed[0].x_px]
+    centre = pixels[:, scene.objects[0].y_px, scene.objects[0].x_px]
     assert centre[0] > 0.5 and centre[2] < 0  # yellow: much red, little blue
 
 
@@ -136,7 +136,7 @@ def test_training_scenes_never_show_a_held_out_combination():
 
 
 def test_about_a_tenth_of_all_combinations_is_held_out_in_either_order():
-    names = list(THINGS)
+    names = list(OBJECT_CLASSES)
     pairs = [(one, other) for index, one in enumerate(names) for other in names[:index]]
     assert 0.07 < np.mean([is_held_out(*pair) for pair in pairs]) < 0.13
     assert all(is_held_out(one, other) == is_held_out(other, one) for one, other in pairs)
@@ -145,6 +145,6 @@ def test_about_a_tenth_of_all_combinations_is_held_out_in_either_order():
 
 
 def test_a_scene_expects_its_groups_background_and_relation():
-    scene = arrange(np.random.default_rng(0), (("fox", 2), ("bee", 1)), "pink", "below", 128, 128)
+    scene = arrange_scene(np.random.default_rng(0), (("fox", 2), ("bee", 1)), "pink", "below", 128, 128)
     assert scene.kind == "position_counted"
-    assert scene.expected == Expected((("fox", 2), ("bee", 1)), "pink", ((0, "below", 1),))
+    assert scene.spec == SceneSpec((("fox", 2), ("bee", 1)), "pink", ((0, "below", 1),))

@@ -6,10 +6,10 @@ from writing_server import WritingServer
 
 from lens.config import read_recipe
 from lens.errors import LensError, SettingError
-from lens.llm.batch import Unfit
+from lens.llm.batch import InvalidResponse
 from lens.rl.prompts.dataset import read_prompts
-from lens.rl.prompts.generation import build_prompts, read_written
-from lens.rl.prompts.settings import TaxonomySet, recipe_of
+from lens.rl.prompts.generation import build_prompts, parse_generated_prompt
+from lens.rl.prompts.settings import TaxonomyPromptSetSettings, parse_prompt_settings
 from lens.rl.prompts.taxonomy import CATEGORIES
 
 
@@ -20,10 +20,10 @@ def server():
     started.close()
 
 
-def settings_for(url: str, out, **changes) -> TaxonomySet:
+def settings_for(url: str, out, **changes) -> TaxonomyPromptSetSettings:
     endpoint = {"url": url, "model": "writer", "first_wait_s": 0.0, "max_attempts": 1}
     values = {"out": out, "count": 20, "benchmarks": (), "model": {"endpoint": endpoint}}
-    return TaxonomySet.of(values | changes)
+    return TaxonomyPromptSetSettings.of(values | changes)
 
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_costs_nothing_beside_it(server, tmp_path):
@@ -73,8 +73,8 @@ def test_the_reason_that_is_left_out_stays_told_when_some_are_missing(server, tm
 
 def test_a_prompt_is_read_with_its_keypoints_and_its_writing():
     answer = '{"prompt": " A  fox\\nwaits. ", "keypoints": ["fox "], "text": "\\"OPEN\\""}'
-    assert read_written(answer) == ("A fox waits.", ("fox",), "OPEN")
-    assert read_written('{"prompt": "A fox.", "keypoints": []}').text is None
+    assert parse_generated_prompt(answer) == ("A fox waits.", ("fox",), "OPEN")
+    assert parse_generated_prompt('{"prompt": "A fox.", "keypoints": []}').text is None
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_a_prompt_is_read_with_its_keypoints_and_its_writing():
     ],
 )
 def test_an_answer_of_another_form_is_refused(answer, reason):
-    with pytest.raises(Unfit) as refused:
-        read_written(answer)
+    with pytest.raises(InvalidResponse) as refused:
+        parse_generated_prompt(answer)
     assert refused.value.reason == reason
 
 
 def test_the_recipe_that_ships_has_the_papers_numbers():
     path = Path(__file__).parents[4] / "recipes" / "rl" / "prompts.yaml"
-    settings = recipe_of(read_recipe(path), str(path))
-    assert isinstance(settings, TaxonomySet)
+    settings = parse_prompt_settings(read_recipe(path), str(path))
+    assert isinstance(settings, TaxonomyPromptSetSettings)
     assert (settings.count, settings.categories) == (8406, CATEGORIES)
     assert (settings.min_words, settings.max_words, settings.max_criteria) == (30, 60, 10)
 
@@ -117,4 +117,4 @@ def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path, change, told):
     model = {"endpoint": {"url": "http://127.0.0.1:9/v1", "model": "writer"}}
     values = {"source": "taxonomy", "out": tmp_path, "count": 1, "model": model}
     with pytest.raises(SettingError, match=told):
-        recipe_of(values | change, "a recipe")
+        parse_prompt_settings(values | change, "a recipe")

@@ -5,10 +5,10 @@ import pytest
 
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS, task_prompts
-from lens.nano.world.phrases import TEST
-from lens.nano.world.scenes import Expected, held_out_combinations
+from lens.nano.world.phrases import TEST_PHRASES
+from lens.nano.world.scenes import SceneSpec, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
-from lens.rl.prompts.nano import expected_of, facts_of, nano_prompts, nano_rubric
+from lens.rl.prompts.nano import nano_prompts, nano_rubric, scene_spec_of, scene_spec_to_dict
 
 
 def test_the_six_kinds_come_in_equal_shares_and_no_prompt_twice():
@@ -31,21 +31,21 @@ def test_without_one_kind_the_others_are_what_they_were():
 
 def test_nothing_that_tests_hold_out_is_asked_for():
     for one in nano_prompts(900, dense_share=0.3):
-        expected = expected_of(one)
+        expected = scene_spec_of(one)
         assert held_out_combinations(expected.groups, expected.background) == []
 
 
 def test_no_test_prompt_and_no_test_opener_is_among_them():
     prompts = {one.prompt.lower() for one in nano_prompts(900, dense_share=0.0)}
     tests = {one.prompt.lower() for task in TASKS for one in task_prompts(task, 100)}
-    openers = tuple(opener for opener in (*TEST.openers, *TEST.clause_openers) if opener)
+    openers = tuple(opener for opener in (*TEST_PHRASES.openers, *TEST_PHRASES.clause_openers) if opener)
     assert not prompts & tests
     assert [one for one in prompts if one.startswith(openers)] == []
 
 
 def test_kinds_ask_for_what_their_tasks_ask_for():
     for one in nano_prompts(240, dense_share=0.0):
-        groups, background, relations = vars(expected_of(one)).values()
+        groups, background, relations = vars(scene_spec_of(one)).values()
         counts = [count for _, count in groups]
         assert len(groups) in {"two": (2,), "position": (2,), "combined": (2, 3)}.get(one.category, (1,))
         assert (background is not None) == (one.category in ("colour", "combined"))
@@ -56,7 +56,7 @@ def test_kinds_ask_for_what_their_tasks_ask_for():
 
 def test_dense_prompts_are_judged_by_the_background_that_they_always_tell():
     prompts = nano_prompts(120, dense_share=1.0)
-    assert all("background" in one.rubric and expected_of(one).background for one in prompts)
+    assert all("background" in one.rubric and scene_spec_of(one).background for one in prompts)
     assert np.mean([len(one.prompt) for one in prompts]) > 60
 
 
@@ -65,13 +65,13 @@ def test_what_a_picture_must_show_survives_a_file(tmp_path):
     write_prompts(prompts, tmp_path / "prompts.jsonl")
     assert read_prompts(tmp_path / "prompts.jsonl") == prompts
     for one in prompts:
-        expected = expected_of(RLPrompt.of(json.loads(one.model_dump_json())))
-        assert facts_of(expected) == one.expected
+        expected = scene_spec_of(RLPrompt.of(json.loads(one.model_dump_json())))
+        assert scene_spec_to_dict(expected) == one.expected
         assert nano_rubric(expected) == one.rubric
 
 
 def test_a_rubric_has_one_criterion_for_each_fact_and_the_two_of_all():
-    rubric = nano_rubric(Expected((("fox", 1), ("lemon", 3)), "light blue", ((0, "left of", 1),)))
+    rubric = nano_rubric(SceneSpec((("fox", 1), ("lemon", 3)), "light blue", ((0, "left of", 1),)))
     assert rubric == {
         "count_0": "There is exactly one fox.",
         "count_1": "There are exactly three lemons.",
@@ -102,4 +102,4 @@ def test_kinds_that_are_none_are_refused(kinds):
 )
 def test_damaged_facts_are_refused(expected):
     with pytest.raises(SettingError, match="expected"):
-        expected_of(RLPrompt(prompt="a fox", category="single", item="fox", expected=expected))
+        scene_spec_of(RLPrompt(prompt="a fox", category="single", item="fox", expected=expected))

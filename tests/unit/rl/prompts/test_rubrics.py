@@ -2,17 +2,17 @@ import json
 
 import pytest
 
-from lens.llm.batch import Unfit
+from lens.llm.batch import InvalidResponse
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
-from lens.rl.prompts.rubrics import read_rubric, task_of
-from lens.rl.prompts.settings import TaxonomySet
+from lens.rl.prompts.rubrics import parse_rubric, rubric_task
+from lens.rl.prompts.settings import TaxonomyPromptSetSettings
 
 FOX, LEMONS, SNOW = "The fox is red all over.", "There are exactly three lemons.", "The ground is snow."
 GLOBAL = {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
 
 def rubric_of(values: object, least: int = 1, most: int = 10) -> dict[str, str]:
-    return read_rubric(values if isinstance(values, str) else json.dumps(values), least, most)
+    return parse_rubric(values if isinstance(values, str) else json.dumps(values), least, most)
 
 
 def test_the_global_criterion_is_always_there_and_stands_last():
@@ -69,16 +69,16 @@ def test_an_untidy_answer_is_read(answer):
     ],
 )
 def test_what_is_no_rubric_is_refused_with_the_reason(answer, reason):
-    with pytest.raises(Unfit) as refused:
+    with pytest.raises(InvalidResponse) as refused:
         rubric_of(answer, least=2)
     assert refused.value.reason == reason
 
 
 def test_a_model_is_told_all_that_a_prompt_must_show(tmp_path):
     model = {"endpoint": {"url": "http://127.0.0.1:9/v1", "model": "writer"}}
-    settings = TaxonomySet.of({"out": tmp_path, "count": 1, "model": model, "max_criteria": 7})
+    settings = TaxonomyPromptSetSettings.of({"out": tmp_path, "count": 1, "model": model, "max_criteria": 7})
     prompt = RLPrompt(
         prompt="A fox by a door.", category="animal", item="red fox", keypoints=("by a door",), text="OPEN"
     )
-    asked = task_of(prompt, settings).messages[1]["content"]
+    asked = rubric_task(prompt, settings).messages[1]["content"]
     assert all(told in asked for told in ("A fox by a door.", "by a door", '"OPEN"', "3 to 7 criteria"))

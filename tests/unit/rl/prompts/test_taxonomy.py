@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from lens.errors import SettingError
-from lens.rl.prompts.taxonomy import CATEGORIES, DIMENSIONS, WITH_TEXT, read_taxonomy, subjects
+from lens.rl.prompts.taxonomy import CATEGORIES, DIMENSIONS, TEXT_CATEGORIES, read_taxonomy, subjects
 
 SMALL = {category: {"kind": [f"thing {place}" for place in range(3)]} for category in CATEGORIES}
 
@@ -67,7 +67,7 @@ def test_one_to_four_dimensions_are_drawn_and_writing_where_it_is_asked_for():
     assert {len(one.dimensions) for one in drawn} == {1, 2, 3, 4}
     assert {each for one in drawn for each in one.dimensions} == {*DIMENSIONS, "text"}
     with_text = [one for one in drawn if "text" in one.dimensions]
-    assert all(one in with_text for one in drawn if one.item.category in WITH_TEXT)
-    others = [one for one in with_text if one.item.category not in WITH_TEXT]
+    assert all(one in with_text for one in drawn if one.item.category in TEXT_CATEGORIES)
+    others = [one for one in with_text if one.item.category not in TEXT_CATEGORIES]
     assert len(others) / 1600 == pytest.approx(0.1, abs=0.03)
     assert not any("text" in one.dimensions for one in subjects(read_taxonomy(), ["food"], 0, 0.0, 0, 99))

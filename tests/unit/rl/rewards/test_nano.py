@@ -6,38 +6,38 @@ import numpy as np
 import pytest
 
 from lens.errors import LensError
-from lens.nano.scoring.scorer import Detections, Found
+from lens.nano.scoring.scorer import DetectedObject, Detections
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS
 from lens.nano.world.objects import COLOURS
-from lens.nano.world.scenes import Expected, arrange, draw
+from lens.nano.world.scenes import SceneSpec, arrange_scene, draw_scene
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.prompts.nano import expected_of, facts_of, nano_prompts, nano_rubric
-from lens.rl.rewards.nano import NanoReward, NanoRewardInProcesses, checks
-from lens.rl.rewards.pool import RewardPool, gathered
+from lens.rl.prompts.nano import nano_prompts, nano_rubric, scene_spec_of, scene_spec_to_dict
+from lens.rl.rewards.nano import MultiprocessNanoReward, NanoReward, criterion_results
+from lens.rl.rewards.pool import RewardExecutor, gather_scores
 
-COMBINED = Expected((("lemon", 3), ("fox", 1)), "purple", ((0, "left of", 1),))
+COMBINED = SceneSpec((("lemon", 3), ("fox", 1)), "purple", ((0, "left of", 1),))
 UNRELATED = dataclasses.replace(COMBINED, relations=())
 
 
-def prompt_for(asked: Expected, **changes) -> RLPrompt:
+def prompt_for(asked: SceneSpec, **changes) -> RLPrompt:
     fields = {"prompt": "as the facts say", "category": "combined", "item": "test"}
-    facts = {"expected": facts_of(asked), "rubric": nano_rubric(asked)}
+    facts = {"expected": scene_spec_to_dict(asked), "rubric": nano_rubric(asked)}
     return RLPrompt.of(fields | facts | changes)
 
 
-def picture_of(expected: Expected, seed: int = 0) -> np.ndarray:
+def picture_of(expected: SceneSpec, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     relation = expected.relations[0][1] if expected.relations else None
     background = expected.background or str(rng.choice(list(COLOURS)))
-    scene = arrange(rng, expected.groups, background, relation, 144, 112)
-    return np.round((draw(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+    scene = arrange_scene(rng, expected.groups, background, relation, 144, 112)
+    return np.round((draw_scene(scene).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_picture_drawn_as_its_prompt_asks_gets_everything(task):
     for seed, prompt in enumerate(nano_prompts(4, seed=5, kinds=[task])):
-        score = NanoReward().score(picture_of(expected_of(prompt), seed), prompt)
+        score = NanoReward().score(picture_of(scene_spec_of(prompt), seed), prompt)
         assert score.value == 1.0, (prompt.prompt, score)
         assert set(score.parts) == {*prompt.rubric, "passed"} and set(score.parts.values()) == {1.0}
 
@@ -64,15 +64,17 @@ def test_each_fault_lowers_its_own_criterion_and_no_other(fault):
 
 
 def test_a_broken_thing_is_something_else_and_not_coherent():
-    asked = Expected((("lemon", 1),), None, ())
+    asked = SceneSpec((("lemon", 1),), None, ())
     picture = np.full((96, 128, 3), COLOURS["blue"], np.uint8)
     picture[30:70:2, 70:120:3], picture[30:70:3, 70:120:2] = 255, 0
     score = NanoReward(exact_weight=0).score(picture, prompt_for(asked))
     assert score.parts == {"count_0": 0.0, "nothing_else": 0.0, "coherent": 0.0, "passed": 0.0}
-    found = Detections("red", (0, 0, 0), tuple(Found(name, 9, 9, 9, 1) for name in ("lemon", UNKNOWN)))
-    assert checks(found, asked) == {"count_0": True, "nothing_else": False, "coherent": False}
-    other = Detections("red", (0, 0, 0), tuple(Found(name, 9, 9, 9, 1) for name in ("lemon", "fox")))
-    assert checks(other, asked) == {"count_0": True, "nothing_else": False, "coherent": True}
+    found = Detections(
+        "red", (0, 0, 0), tuple(DetectedObject(name, 9, 9, 9, 1) for name in ("lemon", UNKNOWN))
+    )
+    assert criterion_results(found, asked) == {"count_0": True, "nothing_else": False, "coherent": False}
+    other = Detections("red", (0, 0, 0), tuple(DetectedObject(name, 9, 9, 9, 1) for name in ("lemon", "fox")))
+    assert criterion_results(other, asked) == {"count_0": True, "nothing_else": False, "coherent": True}
 
 
 @pytest.mark.parametrize(("weight", "value"), [(0.0, 5 / 6), (0.3, 0.7 * 5 / 6), (1.0, 0.0)])
@@ -85,7 +87,9 @@ def test_the_whole_test_is_mixed_in_by_its_weight(weight, value):
 def test_processes_score_as_this_one_does_and_a_prompt_that_cannot_be_judged_is_one_failure():
     prompts = [*nano_prompts(11, seed=2), prompt_for(COMBINED, rubric={})]
     pictures = [picture_of(COMBINED, seed) for seed in range(len(prompts))]
-    found = gathered(RewardPool(NanoRewardInProcesses(0.3, processes=1)).submit(pictures, prompts))
+    found = gather_scores(
+        RewardExecutor(MultiprocessNanoReward(0.3, num_processes=1)).submit(pictures, prompts)
+    )
     assert found[:-1] == [NanoReward(0.3).score(*pair) for pair in zip(pictures[:-1], prompts, strict=False)]
     assert found[-1].value is None and "no rubric" in found[-1].failure
 

@@ -5,16 +5,16 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.ocr import TextReward, edit_distance, likeness
-from lens.rl.rewards.pool import RewardPool, gathered
-from lens.rl.rewards.settings import TextSettings
+from lens.rl.rewards.ocr import OcrReward, edit_distance, text_similarity
+from lens.rl.rewards.pool import RewardExecutor, gather_scores
+from lens.rl.rewards.settings import OcrRewardSettings
 from lens.rl.rewards.weighted import NotApplicable
 
 
 @pytest.fixture(scope="module")
-def reward() -> TextReward:
+def reward() -> OcrReward:
     """One for all tests: loading takes a second."""
-    return TextReward(TextSettings(max_side_px=320, num_readers=1))
+    return OcrReward(OcrRewardSettings(max_side_px=320, num_readers=1))
 
 
 def written(*lines: str) -> np.ndarray:
@@ -43,8 +43,8 @@ def test_a_wrong_letter_costs_its_share_and_no_text_all(reward):
 def test_a_prompt_without_text_is_none_of_its_business_and_alone_a_failure(reward, text):
     with pytest.raises(NotApplicable):
         reward.score(written("BREAD"), asking_for(text))
-    with RewardPool(reward, 1) as pool:
-        (score,) = gathered(pool.submit([written("BREAD")], [asking_for(text)]))
+    with RewardExecutor(reward, 1) as pool:
+        (score,) = gather_scores(pool.submit([written("BREAD")], [asking_for(text)]))
     assert score == (None, {}, "the prompt asks for no text")
 
 
@@ -65,7 +65,7 @@ def test_a_prompt_without_text_is_none_of_its_business_and_alone_a_failure(rewar
     ],
 )  # fmt: skip
 def test_the_nearest_run_of_lines_counts(lines, wanted, value):
-    assert likeness(lines, wanted) == pytest.approx(value)
+    assert text_similarity(lines, wanted) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_the_edit_distance_is_levenshteins_both_ways(one, other, distance):
 
 def test_the_version_tells_how_is_read(reward):
     assert reward.version.startswith("text 1, ")
-    assert reward.version != TextReward(TextSettings(min_confidence=0.9, max_side_px=320)).version
+    assert reward.version != OcrReward(OcrRewardSettings(min_confidence=0.9, max_side_px=320)).version

@@ -10,7 +10,7 @@ import pytest
 from lens.errors import LensError
 from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.rewards.base import Score
-from lens.rl.rewards.pool import RewardPool, gathered, score_key
+from lens.rl.rewards.pool import RewardExecutor, gather_scores, score_key
 
 
 class Brightness:
@@ -20,13 +20,13 @@ class Brightness:
         self.version, self.deeds, self.num_calls = version, deeds, 0
         self._lock = threading.Lock()
 
-    def score(self, picture, prompt):
+    def score(self, image, prompt):
         with self._lock:
             self.num_calls += 1
-        deed = self.deeds.get(f"at_{picture[0, 0, 0]}", lambda: None)
+        deed = self.deeds.get(f"at_{image[0, 0, 0]}", lambda: None)
         if (score := deed()) is not None:
             return score
-        value = float(picture.mean()) / 255
+        value = float(image.mean()) / 255
         return Score(value, {"bright": value})
 
 
@@ -47,8 +47,8 @@ def raising(error: BaseException):
 
 
 def judged(reward, shown, timeout_s=5.0, cache=None, **changes) -> tuple[list[Score], dict[str, int]]:
-    with RewardPool(reward, 3, timeout_s, cache) as pool:
-        scores = gathered(pool.submit(shown, prompts(len(shown), **changes)))
+    with RewardExecutor(reward, 3, timeout_s, cache) as pool:
+        scores = gather_scores(pool.submit(shown, prompts(len(shown), **changes)))
         return scores, pool.counts
 
 
@@ -62,7 +62,7 @@ def test_scores_come_in_the_order_of_the_pictures_whoever_is_done_first():
 
 def test_whoever_hands_pictures_in_goes_on_while_they_are_judged():
     gate = threading.Event()
-    with RewardPool(Brightness(at_1=lambda: gate.wait(5) and None), 2) as pool:
+    with RewardExecutor(Brightness(at_1=lambda: gate.wait(5) and None), 2) as pool:
         futures = pool.submit(pictures(1, 255), prompts(2))
         assert futures[1].result(5).value == 1.0 and not futures[0].done()
         gate.set()
@@ -96,10 +96,10 @@ def test_a_time_out_of_the_reward_itself_is_a_failure_too():
 
 @pytest.mark.parametrize("mistake", [KeyError("typo"), AssertionError("wrong")])
 def test_a_mistake_of_ours_is_raised_and_not_taken_for_a_failure(mistake):
-    with RewardPool(Brightness(at_1=raising(mistake))) as pool:
+    with RewardExecutor(Brightness(at_1=raising(mistake))) as pool:
         futures = pool.submit(pictures(1, 255), prompts(2))
         with pytest.raises(type(mistake)):
-            gathered(futures)
+            gather_scores(futures)
         assert futures[1].result().value == 1.0
 
 
@@ -110,9 +110,9 @@ def test_a_value_that_is_no_number_is_a_mistake():
 
 def test_what_was_judged_is_not_judged_again_and_failures_are():
     reward = Brightness(at_1=raising(LensError("down")))
-    with RewardPool(reward) as pool:
-        first = gathered(pool.submit(pictures(255, 51, 1), prompts(3)))
-        assert gathered(pool.submit(pictures(255, 51, 1), prompts(3))) == first
+    with RewardExecutor(reward) as pool:
+        first = gather_scores(pool.submit(pictures(255, 51, 1), prompts(3)))
+        assert gather_scores(pool.submit(pictures(255, 51, 1), prompts(3))) == first
         assert pool.counts == {"calls": 4, "cache_hits": 2, "failures": 2} and reward.num_calls == 4
 
 
@@ -144,7 +144,10 @@ def test_a_run_that_goes_on_finds_its_scores_in_the_file(tmp_path):
 def test_an_error_outside_lets_go_of_calls_at_once():
     gate = threading.Event()
     started_at = time.monotonic()
-    with pytest.raises(RuntimeError), RewardPool(Brightness(at_1=lambda: gate.wait(9) and None), 2) as pool:
+    with (
+        pytest.raises(RuntimeError),
+        RewardExecutor(Brightness(at_1=lambda: gate.wait(9) and None), 2) as pool,
+    ):
         futures = pool.submit(pictures(1, 1, 1, 1), prompts(4))
         time.sleep(0.05)
         raise RuntimeError("stop")
@@ -155,5 +158,5 @@ def test_an_error_outside_lets_go_of_calls_at_once():
 
 
 def test_pictures_and_prompts_have_to_be_as_many():
-    with RewardPool(Brightness()) as pool, pytest.raises(ValueError, match="shorter"):
+    with RewardExecutor(Brightness()) as pool, pytest.raises(ValueError, match="shorter"):
         pool.submit(pictures(1, 2), prompts(1))

@@ -13,11 +13,11 @@ from local_server import Server
 from PIL import Image
 
 from lens.errors import LensError
-from lens.llm.client import Chat, Endpoint, Reply
+from lens.llm.client import ChatClient, ChatResponse, Endpoint
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.pool import RewardPool, gathered
-from lens.rl.rewards.settings import JudgeSettings, reward_of
-from lens.rl.rewards.vlm_judge import JudgeReward, verdict
+from lens.rl.rewards.pool import RewardExecutor, gather_scores
+from lens.rl.rewards.settings import VlmJudgeSettings, create_reward
+from lens.rl.rewards.vlm_judge import VlmJudgeReward, criterion_score
 
 RUBRIC = {"fox": "There is a fox.", "snow": "It snows.", "coherent": "The whole image is coherent."}
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
@@ -50,9 +50,9 @@ class Seer(Server):
         whole = {"choices": [choice], "usage": {"prompt_tokens": 90, "completion_tokens": 1}}
         return 200, json.dumps(whole).encode()
 
-    def judge(self, answers=None, **settings) -> JudgeReward:
-        chosen = JudgeSettings.of({"endpoint": self.endpoint} | settings)
-        return JudgeReward(chosen, answers, Chat(self.endpoint, sleep=lambda _: None))
+    def judge(self, answers=None, **settings) -> VlmJudgeReward:
+        chosen = VlmJudgeSettings.of({"endpoint": self.endpoint} | settings)
+        return VlmJudgeReward(chosen, answers, ChatClient(self.endpoint, sleep=lambda _: None))
 
 
 @pytest.fixture
@@ -138,13 +138,13 @@ def test_probabilities_are_of_one_against_zero_where_the_endpoint_tells_them(see
     ("text", "value"), [("1", 1), (" 0\n", 0), ("1.", 1), ("Yes", 1), ("no.", 0), ("YES", 1)]
 )
 def test_answers_that_say_it_otherwise_are_understood(text, value):
-    assert verdict(Reply(text, False, False, 1, 1), ()) == value
+    assert criterion_score(ChatResponse(text, False, False, 1, 1), ()) == value
 
 
 @pytest.mark.parametrize("text", ["maybe", "1 or 0", "0.5", "-1", "2", "yes, 0"])
 def test_probabilities_do_not_make_an_answer_of_what_is_none(text):
     with pytest.raises(LensError, match="neither"):
-        verdict(Reply(text, False, False, 1, 1), ({"1": -0.1},))
+        criterion_score(ChatResponse(text, False, False, 1, 1), ({"1": -0.1},))
 
 
 def test_what_was_answered_is_never_asked_again_and_what_failed_is(seer, tmp_path):
@@ -198,10 +198,10 @@ def test_a_prompt_without_a_rubric_cannot_be_judged(seer):
 
 def test_a_pool_of_judges_asks_each_criterion_of_each_picture_once(seer, tmp_path):
     server = seer(snow=[FAIL, "0"])
-    judge = reward_of(JudgeSettings(endpoint=server.endpoint), tmp_path)
+    judge = create_reward(VlmJudgeSettings(endpoint=server.endpoint), tmp_path)
     pictures = [np.full((8, 8, 3), level, np.uint8) for level in range(6)]
-    with RewardPool(judge, workers=4) as pool:
-        scores = gathered(pool.submit(pictures, [PROMPT] * 6))
+    with RewardExecutor(judge, num_workers=4) as pool:
+        scores = gather_scores(pool.submit(pictures, [PROMPT] * 6))
     assert [score.value for score in scores] == pytest.approx([2 / 3] * 6)
     assert len(server.asked) == 6 * 3 + 1
     assert len((tmp_path / "judge.jsonl").read_text().splitlines()) == 18

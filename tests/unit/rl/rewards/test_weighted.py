@@ -15,17 +15,17 @@ from lens.llm.client import Endpoint
 from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.rewards.base import Score
 from lens.rl.rewards.nano import NanoReward
-from lens.rl.rewards.ocr import TextReward
+from lens.rl.rewards.ocr import OcrReward
 from lens.rl.rewards.settings import (
-    AnyReward,
-    CombinedSettings,
-    JudgeSettings,
-    NanoSettings,
-    TextSettings,
-    reward_of,
+    AnyRewardSettings,
+    NanoRewardSettings,
+    OcrRewardSettings,
+    VlmJudgeSettings,
+    WeightedRewardSettings,
+    create_reward,
 )
-from lens.rl.rewards.vlm_judge import JudgeReward
-from lens.rl.rewards.weighted import CombinedReward, NotApplicable
+from lens.rl.rewards.vlm_judge import VlmJudgeReward
+from lens.rl.rewards.weighted import NotApplicable, WeightedReward
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
 PROMPT = RLPrompt(prompt="a lamp", category="object", item="lamp")
@@ -37,7 +37,7 @@ class Fixed:
     def __init__(self, result: Score | Exception, version: str = "fixed"):
         self.result, self.version = result, version
 
-    def score(self, picture, prompt):
+    def score(self, image, prompt):
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
@@ -48,7 +48,7 @@ POOR = Fixed(Score(0.1, {"text": 0.1}))
 
 
 def test_the_value_is_the_mean_by_weight_and_all_components_are_told():
-    score = CombinedReward({"judge": (3.0, GOOD), "ocr": (1.0, POOR)}).score(PICTURE, PROMPT)
+    score = WeightedReward({"judge": (3.0, GOOD), "ocr": (1.0, POOR)}).score(PICTURE, PROMPT)
     parts = {"judge": 0.9, "judge/lit": 1.0, "judge/whole": 0.8, "ocr": 0.1, "ocr/text": 0.1}
     assert score == (pytest.approx(0.7), parts, "")
 
@@ -57,7 +57,7 @@ def test_the_value_is_the_mean_by_weight_and_all_components_are_told():
     "broken", [Fixed(LensError("no answer")), Fixed(Score(None, {"lit": 1.0}, "no answer"))]
 )
 def test_one_failing_fails_the_sample_and_the_others_stay_visible(broken):
-    score = CombinedReward({"judge": (3.0, broken), "ocr": (1.0, POOR)}).score(PICTURE, PROMPT)
+    score = WeightedReward({"judge": (3.0, broken), "ocr": (1.0, POOR)}).score(PICTURE, PROMPT)
     assert score.value is None and score.failure == "judge: no answer"
     known = {f"judge/{name}": part for name, part in getattr(broken.result, "parts", {}).items()}
     assert score.parts == {"ocr": 0.1, "ocr/text": 0.1} | known
@@ -65,20 +65,20 @@ def test_one_failing_fails_the_sample_and_the_others_stay_visible(broken):
 
 def test_what_does_not_apply_is_left_out_of_the_mean():
     aside = Fixed(NotApplicable("the prompt asks for no text"))
-    score = CombinedReward({"judge": (1.0, GOOD), "ocr": (9.0, aside)}).score(PICTURE, PROMPT)
+    score = WeightedReward({"judge": (1.0, GOOD), "ocr": (9.0, aside)}).score(PICTURE, PROMPT)
     assert score == (pytest.approx(0.9), {"judge": 0.9, "judge/lit": 1.0, "judge/whole": 0.8}, "")
     with pytest.raises(NotApplicable, match="ocr: the prompt asks for no text"):
-        CombinedReward({"ocr": (9.0, aside)}).score(PICTURE, PROMPT)
+        WeightedReward({"ocr": (9.0, aside)}).score(PICTURE, PROMPT)
 
 
 def test_a_mistake_of_ours_is_no_failure():
     with pytest.raises(KeyError):
-        CombinedReward({"judge": (1.0, Fixed(KeyError("typo")))}).score(PICTURE, PROMPT)
+        WeightedReward({"judge": (1.0, Fixed(KeyError("typo")))}).score(PICTURE, PROMPT)
 
 
 def test_the_version_tells_weights_names_and_components_apart():
     versions = {
-        CombinedReward(parts).version
+        WeightedReward(parts).version
         for parts in (
             {"a": (1.0, GOOD)}, {"a": (2.0, GOOD)}, {"b": (1.0, GOOD)}, {"a": (1.0, GOOD), "b": (1.0, GOOD)},
             {"a": (1.0, Fixed(GOOD.result, "other"))},
@@ -99,21 +99,21 @@ COMBINED = {
 
 
 def test_settings_name_each_reward_by_its_kind(tmp_path):
-    settings = TypeAdapter(AnyReward).validate_python(COMBINED)
-    reward = reward_of(settings, tmp_path)
-    assert isinstance(reward, CombinedReward)
+    settings = TypeAdapter(AnyRewardSettings).validate_python(COMBINED)
+    reward = create_reward(settings, tmp_path)
+    assert isinstance(reward, WeightedReward)
     assert [(name, weight, type(one)) for name, (weight, one) in reward.parts.items()] == [
-        ("seen", 2.0, JudgeReward), ("read", 1.0, TextReward), ("counted", 0.5, NanoReward)
+        ("seen", 2.0, VlmJudgeReward), ("read", 1.0, OcrReward), ("counted", 0.5, NanoReward)
     ]  # fmt: skip
     assert (tmp_path / "seen.jsonl").exists(), "a judge's answers are kept under its name"
-    single = (NanoSettings(), JudgeSettings(endpoint=Endpoint.of(ENDPOINT)), TextSettings())
-    assert [type(reward_of(one)) for one in single] == [NanoReward, JudgeReward, TextReward]
+    single = (NanoRewardSettings(), VlmJudgeSettings(endpoint=Endpoint.of(ENDPOINT)), OcrRewardSettings())
+    assert [type(create_reward(one)) for one in single] == [NanoReward, VlmJudgeReward, OcrReward]
 
 
 def test_the_rewards_of_the_how_to_are_settings():
     text = (Path(__file__).parents[4] / "docs" / "how-to" / "rl.md").read_text().split("## Rewards")[1]
     recipes = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
-    rewards = [TypeAdapter(AnyReward).validate_python(recipe["reward"]) for recipe in recipes]
+    rewards = [TypeAdapter(AnyRewardSettings).validate_python(recipe["reward"]) for recipe in recipes]
     assert [reward.kind for reward in rewards] == ["nano", "judge", "combined"]
 
 
@@ -128,7 +128,7 @@ def test_the_rewards_of_the_how_to_are_settings():
 )
 def test_what_is_no_combination_is_refused(values):
     with pytest.raises(SettingError):
-        CombinedSettings.of(values)
+        WeightedRewardSettings.of(values)
 
 
 def test_settings_are_read_without_anything_heavy():

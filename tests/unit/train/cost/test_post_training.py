@@ -10,14 +10,14 @@ from lens.config import read_recipe
 from lens.core.resolution import buckets_for
 from lens.rl.prompts.dataset import RLPrompt
 from lens.train.cost.flops import forward_flops
-from lens.train.cost.from_post_training_recipe import MOST_CRITERIA, post_training_of
+from lens.train.cost.from_post_training_recipe import MAX_CRITERIA_PER_IMAGE, post_training_spec
 from lens.train.cost.post_training import (
-    post_training_facts,
-    post_training_memory_gib,
-    post_training_plan_of,
-    post_training_told,
+    estimate_post_training,
+    estimate_post_training_memory_gib,
+    format_post_training,
+    post_training_to_dict,
 )
-from lens.train.run import settings_of
+from lens.train.run import parse_settings
 
 RECIPES = Path(__file__).parents[4] / "recipes"
 RL, TURBO = (RECIPES / "lens" / f"{name}.yaml" for name in ("rl", "turbo"))
@@ -26,13 +26,13 @@ PARAMETERS = 4_104_225_152
 
 def run_of(recipe: Path, *changes: str, text_tokens=None):
     values = read_recipe(recipe, list(changes))
-    return post_training_of(settings_of(values["stage"], values, str(recipe)), text_tokens)
+    return post_training_spec(parse_settings(values["stage"], values, str(recipe)), text_tokens)
 
 
 def test_rollouts_and_passes_of_rl_are_the_papers_numbers():
     run = run_of(RL)
-    assert run.pictures == 180 * 48 * 24 == 207_360
-    passes = {name: (one.pictures, one.cost) for name, one in run.passes.items()}
+    assert run.num_images == 180 * 48 * 24 == 207_360
+    passes = {name: (one.num_images, one.cost_per_image) for name, one in run.passes.items()}
     assert passes == {
         "drawing, by old": (2_073_600, 1),
         "learning, through theta": (9 * 207_360, 3),
@@ -51,7 +51,7 @@ def test_without_a_distance_to_the_base_nothing_goes_through_it():
 
 def test_a_judge_is_asked_eleven_times_a_picture_where_there_are_no_rubrics_to_count(tmp_path):
     missing = f"prompts={tmp_path / 'none.jsonl'}"
-    judging = run_of(RL, missing).judging
+    judging = run_of(RL, missing).judge_calls
     assert judging == (207_360 * 11, 11, True)
     path = tmp_path / "rubrics.jsonl"
     prompts = [
@@ -59,7 +59,7 @@ def test_a_judge_is_asked_eleven_times_a_picture_where_there_are_no_rubrics_to_c
         for names in ("abc", "abcdef")
     ]
     path.write_text("".join(prompt.model_dump_json() + "\n" for prompt in prompts))
-    assert run_of(RL, f"prompts={path}").judging == (207_360 * 4.5, 4.5, False)
+    assert run_of(RL, f"prompts={path}").judge_calls == (207_360 * 4.5, 4.5, False)
 
 
 def test_each_judge_of_a_combination_is_asked_and_exact_ones_are_not(tmp_path):
@@ -67,31 +67,34 @@ def test_each_judge_of_a_combination_is_asked_and_exact_ones_are_not(tmp_path):
     parts = f"a: {{reward: {judge}}}, b: {{reward: {judge}}}, c: {{reward: {{kind: text}}}}"
     none = (f"prompts={tmp_path / 'none.jsonl'}", "reward=null")
     both = run_of(RL, *none, f"reward={{kind: combined, parts: {{{parts}}}}}")
-    assert both.judging.calls_a_picture == 2 * MOST_CRITERIA
-    assert run_of(RECIPES / "nano" / "rl.yaml").judging is None
+    assert both.judge_calls.calls_per_image == 2 * MAX_CRITERIA_PER_IMAGE
+    assert run_of(RECIPES / "nano" / "rl.yaml").judge_calls is None
 
 
 def test_adapters_of_rl_take_what_their_rank_says_and_whole_copies_far_more():
     lora, whole = run_of(RL), run_of(RL, "lora=null")
     dim, hidden = 1536, 4096
     sides = 2 * (4 * dim + 2 * dim + 3 * (dim + hidden))  # of both streams: qkv, output, three products
-    assert lora.role_weights == 64 * 48 * sides and whole.role_weights == PARAMETERS
-    one, eight = (post_training_memory_gib(lora, gpus) for gpus in (1, 8))
+    assert lora.num_role_parameters == 64 * 48 * sides and whole.num_role_parameters == PARAMETERS
+    one, eight = (estimate_post_training_memory_gib(lora, gpus) for gpus in (1, 8))
     gib = 2**30
     assert one["base"] == pytest.approx(4 * PARAMETERS / gib)
-    assert one["theta"] == one["old"] == one["gradients"] == pytest.approx(4 * lora.role_weights / gib)
+    assert one["theta"] == one["old"] == one["gradients"] == pytest.approx(4 * lora.num_role_parameters / gib)
     assert one["optimizer"] == pytest.approx(2 * one["theta"])
     assert eight["base"] == pytest.approx(one["base"] / 8) and eight["text encoder"] == one["text encoder"]
-    copies = post_training_memory_gib(whole, 8)
+    copies = estimate_post_training_memory_gib(whole, 8)
     assert copies["theta"] == copies["old"] == copies["base"] == pytest.approx(4 * PARAMETERS / 8 / gib)
 
 
 def test_passes_of_distillation_follow_the_cycle_of_four_to_one():
     run = run_of(TURBO)
     pictures = 8 * (16 + 7 + 4) / 3  # packs of 17,000 tokens at base 512, 768 and 1024
-    assert run.pictures_at_once == {512: 16, 768: 7, 1024: 4}
-    assert run.pictures == 5000 * pictures
-    assert {name: (one.pictures / pictures, one.cost, one.has_text) for name, one in run.passes.items()} == {
+    assert run.images_per_micro_batch == {512: 16, 768: 7, 1024: 4}
+    assert run.num_images == 5000 * pictures
+    assert {
+        name: (one.num_images / pictures, one.cost_per_image, one.has_text)
+        for name, one in run.passes.items()
+    } == {
         "student: its earlier steps": (1000 * 1.5, 1, True),
         "student: the step that learns": (1000, 3, True),
         "student: DM, by teacher and fake": (2000, 1, True),
@@ -121,43 +124,43 @@ def test_a_term_that_is_off_costs_nothing(changes, gone):
 def test_guidance_alone_needs_no_critics():
     run = run_of(TURBO, "dm_weight=0", "adversarial_weight=0")
     assert not [name for name in run.passes if name.startswith("critics")]
-    assert run.passes["student: the step that learns"].pictures == run.pictures
-    assert run.trained == ("student",)
+    assert run.passes["student: the step that learns"].num_images == run.num_images
+    assert run.trained_roles == ("student",)
 
 
 def test_operations_are_the_mean_over_the_bases_by_their_pictures():
-    run = run_of(TURBO, text_tokens=100)
+    run = run_of(TURBO, num_text_tokens=100)
     tokens = {base: height * width // 256 for base in (512, 768, 1024)
               for height, width in [buckets_for(base)["1:1"]]}  # fmt: skip
     sums = sum(count * forward_flops(run.config, tokens[base], 100)
                for base, count in {512: 16, 768: 7, 1024: 4}.items())  # fmt: skip
-    assert run.flops_a_picture() == pytest.approx(sums / 27)
-    assert run.flops_a_picture(has_text=False) < run.flops_a_picture()
+    assert run.flops_per_image() == pytest.approx(sums / 27)
+    assert run.flops_per_image(has_text=False) < run.flops_per_image()
 
 
 def test_distillation_holds_two_whole_models_in_training_and_a_light_teacher():
     run = run_of(TURBO)
-    memory, gib = post_training_memory_gib(run, 8), 8 * 2**30
+    memory, gib = estimate_post_training_memory_gib(run, 8), 8 * 2**30
     assert memory["student"] == memory["fake"] == memory["gradients"] == pytest.approx(4 * PARAMETERS / gib)
     assert memory["optimizer"] == pytest.approx(16 * PARAMETERS / gib)
     assert memory["base"] == pytest.approx(2 * PARAMETERS / gib)
     assert "text encoder" not in memory  # texts are in the store
-    alone = post_training_memory_gib(run_of(TURBO, "adversarial_weight=0"), 8)
+    alone = estimate_post_training_memory_gib(run_of(TURBO, "adversarial_weight=0"), 8)
     assert alone["activations"] < 0.7 * memory["activations"]
 
 
 def test_groups_that_cards_cannot_share_out_are_told_with_how_many_can():
-    plan = post_training_plan_of(run_of(RL), "a100", 64)
-    assert post_training_facts(plan)["gpus_that_share_it_out"] == 48
-    text = "\n".join(post_training_told(plan, "a100", True))
+    plan = estimate_post_training(run_of(RL), "a100", 64)
+    assert post_training_to_dict(plan)["gpus_that_share_it_out"] == 48
+    text = "\n".join(format_post_training(plan, "a100", True))
     assert "does not run on 64 as it is: prompts_per_step, 48," in text and "48 is the most" in text
-    fitting = post_training_plan_of(run_of(RL), "a100", 24)
-    assert "does not run" not in "\n".join(post_training_told(fitting, "a100", True))
+    fitting = estimate_post_training(run_of(RL), "a100", 24)
+    assert "does not run" not in "\n".join(format_post_training(fitting, "a100", True))
 
 
 def test_what_does_not_fit_is_told_with_what_helps():
-    plan = post_training_plan_of(run_of(TURBO, "gradient_checkpointing=none"), "rtx4090", 1)
-    last = list(post_training_told(plan, "rtx4090", True))[-1]
+    plan = estimate_post_training(run_of(TURBO, "gradient_checkpointing=none"), "rtx4090", 1)
+    last = list(format_post_training(plan, "rtx4090", True))[-1]
     assert last.startswith("does not fit") and "gradient_checkpointing=full" in last and "lora" in last
 
 

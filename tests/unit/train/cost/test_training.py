@@ -6,15 +6,23 @@ from pathlib import Path
 import pytest
 
 from lens.errors import MemoryNeedError, SettingError
-from lens.train.cost.from_recipe import runs_of, share_of_peak
-from lens.train.cost.training import check_memory, facts, image_tokens, memory_gib, plan_of
+from lens.train.cost.from_recipe import read_run_specs, resolve_mfu
+from lens.train.cost.training import (
+    check_memory,
+    estimate_cost,
+    estimate_memory_gib,
+    estimate_to_dict,
+    num_image_tokens,
+)
 
 RECIPES = Path(__file__).parents[4] / "recipes"
 MIXED = RECIPES / "lens" / "pretrain_mixed.yaml"
 
 
 def bill(recipe: Path, gpu: str, gpus: int, mfu: float, overrides=None, text_tokens=None) -> dict:
-    return facts(plan_of(tuple(runs_of(recipe, overrides, text_tokens).values()), gpu, gpus, mfu))
+    return estimate_to_dict(
+        estimate_cost(tuple(read_run_specs(recipe, overrides, text_tokens).values()), gpu, gpus, mfu)
+    )
 
 
 def test_the_papers_recipe_on_its_own_cards_costs_what_the_paper_says():
@@ -33,14 +41,14 @@ def test_hours_follow_the_peak_and_the_share_of_it():
 
 def test_a_share_that_was_measured_goes_before_the_assumed_one_and_after_the_asked_one(tmp_path):
     recipe = tmp_path / "pretrain.yaml"
-    assert share_of_peak(recipe, "h100", None) == (None, "assumed; --mfu says another")
+    assert resolve_mfu(recipe, "h100", None) == (None, "assumed; --mfu says another")
     (tmp_path / "cards").mkdir()
     card = tmp_path / "cards" / "h100.yaml"
     card.write_text("mfu: 0.25\ndate: '2026-01-02'\ngradient_checkpointing: selective\n")
-    share, source = share_of_peak(recipe, "h100", None)
+    share, source = resolve_mfu(recipe, "h100", None)
     assert share == 0.25 and source.startswith("measured 2026-01-02") and str(card) in source
-    assert share_of_peak(recipe, "h100", 0.3) == (0.3, "as asked")
-    assert share_of_peak(recipe, "a100", None)[0] is None
+    assert resolve_mfu(recipe, "h100", 0.3) == (0.3, "as asked")
+    assert resolve_mfu(recipe, "a100", None)[0] is None
 
 
 def test_plans_read_what_the_benchmark_stores_of_a_card_and_take_the_lower_of_both_streams(tmp_path):
@@ -61,40 +69,44 @@ def test_plans_read_what_the_benchmark_stores_of_a_card_and_take_the_lower_of_bo
     failed = {"stream": "square", "compile": True, "padded": False, "failed": "out of memory"}
     assert "nothing stored" in train_gpu.stored(report | {"settings": [failed]}, tmp_path / "cards")
     train_gpu.stored(report | {"settings": [failed, *rows]}, tmp_path / "cards")
-    assert share_of_peak(tmp_path / "recipe.yaml", "h100", None)[0] == 0.2
+    assert resolve_mfu(tmp_path / "recipe.yaml", "h100", None)[0] == 0.2
     assert "gradient_checkpointing: selective" in (tmp_path / "cards" / "h100.yaml").read_text()
 
 
 def test_a_pack_holds_the_papers_pictures_by_base():
-    _, run = runs_of(MIXED, None, None).values()
-    assert [run.pictures_a_pack(base) for base in run.bases] == [24, 10, 6]
-    first, _ = runs_of(MIXED, None, None).values()
-    assert first.pictures / first.steps == 3072
-    assert [image_tokens(base) for base in (512, 768, 1024)] == [1024, 2304, 4096]
+    _, run = read_run_specs(MIXED, None, None).values()
+    assert [run.images_per_pack(base) for base in run.bases] == [24, 10, 6]
+    first, _ = read_run_specs(MIXED, None, None).values()
+    assert first.num_images / first.steps == 3072
+    assert [num_image_tokens(base) for base in (512, 768, 1024)] == [1024, 2304, 4096]
 
 
 def test_short_captions_make_it_cheaper():
-    short, long = (bill(MIXED, "a100", 128, 0.17, text_tokens=count)["flops"] for count in (150, None))
+    short, long = (bill(MIXED, "a100", 128, 0.17, num_text_tokens=count)["flops"] for count in (150, None))
     assert short < 0.8 * long
 
 
 def test_a_lora_trains_what_its_rank_says_and_needs_less_memory():
     recipe = RECIPES / "lens" / "lora.yaml"
-    (lora,) = runs_of(recipe, ["lora.rank=8"], None).values()
-    (whole,) = runs_of(recipe, ["lora=null"], None).values()
+    (lora,) = read_run_specs(recipe, ["lora.rank=8"], None).values()
+    (whole,) = read_run_specs(recipe, ["lora=null"], None).values()
     dim, hidden = 1536, 4096
     sides = 2 * (4 * dim + 2 * dim + 3 * (dim + hidden))  # of both streams: qkv, output, three products
-    assert lora.num_trained == 8 * 48 * sides
-    assert lora.num_weights - lora.num_trained == whole.num_weights == whole.num_trained
-    less, more = (sum(memory_gib(run, 1).values()) for run in (lora, whole))
+    assert lora.num_trainable_parameters == 8 * 48 * sides
+    assert (
+        lora.num_parameters - lora.num_trainable_parameters
+        == whole.num_parameters
+        == whole.num_trainable_parameters
+    )
+    less, more = (sum(estimate_memory_gib(run, 1).values()) for run in (lora, whole))
     assert less < 0.2 * more
-    assert sum(memory_gib(whole, 8).values()) < 0.3 * more
+    assert sum(estimate_memory_gib(whole, 8).values()) < 0.3 * more
 
 
 def test_a_run_that_does_not_fit_is_refused_with_what_takes_how_much_and_what_helps():
-    (lora,) = runs_of(RECIPES / "lens" / "lora.yaml", None, None).values()
+    (lora,) = read_run_specs(RECIPES / "lens" / "lora.yaml", None, None).values()
     recipe = RECIPES / "lens" / "finetune.yaml"
-    (whole,) = runs_of(recipe, ["gradient_checkpointing=selective"], None).values()
+    (whole,) = read_run_specs(recipe, ["gradient_checkpointing=selective"], None).values()
     check_memory(lora, 1, free_gib=23.0)
     with pytest.raises(MemoryNeedError, match=r"needs about \d+\.\d GiB .*weights 7\.9.*8\.0 GiB are free"):
         check_memory(lora, 1, free_gib=8.0)
@@ -106,13 +118,13 @@ def test_a_card_holds_less_the_more_is_computed_again():
     recipe = RECIPES / "lens" / "finetune.yaml"
     memory = {}
     for mode in ("none", "selective", "full"):
-        (run,) = runs_of(recipe, [f"gradient_checkpointing={mode}"], None).values()
-        memory[mode] = memory_gib(run, 8)
+        (run,) = read_run_specs(recipe, [f"gradient_checkpointing={mode}"], None).values()
+        memory[mode] = estimate_memory_gib(run, 8)
     none, selective, full = (parts["activations"] for parts in memory.values())
     assert full < 0.2 * selective and selective < 0.5 * none
     assert all(parts["weights"] == memory["none"]["weights"] for parts in memory.values())
     for old, mode in (("true", "full"), ("false", "none")):
-        (run,) = runs_of(recipe, [f"gradient_checkpointing={old}"], None).values()
+        (run,) = read_run_specs(recipe, [f"gradient_checkpointing={old}"], None).values()
         assert run.checkpointing == mode
 
 
@@ -126,13 +138,13 @@ def test_a_card_holds_less_the_more_is_computed_again():
 )
 def test_numbers_that_are_none_are_refused(arguments, says):
     with pytest.raises(SettingError, match=says):
-        plan_of(tuple(runs_of(MIXED, None, None).values()), *arguments)
+        estimate_cost(tuple(read_run_specs(MIXED, None, None).values()), *arguments)
 
 
 def test_a_recipe_of_another_stage_and_one_that_follows_itself_are_refused(tmp_path):
     with pytest.raises(SettingError, match="stage is 'vae', but it needs denoiser"):
-        runs_of(RECIPES / "nano" / "vae.yaml", None, None)
+        read_run_specs(RECIPES / "nano" / "vae.yaml", None, None)
     circle = tmp_path / "circle.yaml"
     circle.write_text(MIXED.with_name("lora.yaml").read_text() + "follows: circle.yaml\n")
     with pytest.raises(SettingError, match=r"follows is 'circle\.yaml'"):
-        runs_of(circle, None, None)
+        read_run_specs(circle, None, None)

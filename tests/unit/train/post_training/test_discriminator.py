@@ -6,7 +6,7 @@ from tiny_models import DENOISER_CONFIG, tiny_denoiser
 
 from lens.errors import SettingError
 from lens.losses.distillation import discriminator_loss
-from lens.train.post_training.discriminator import Features, Heads, middle_blocks
+from lens.train.post_training.discriminator import DiscriminatorHeads, FeatureHook, middle_blocks
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -24,11 +24,11 @@ def seen(denoiser, features, tokens, cells):
 def watched():
     denoiser = tiny_denoiser()
     denoiser.requires_grad_(False)
-    return denoiser, Features(denoiser, (0, 2))
+    return denoiser, FeatureHook(denoiser, (0, 2))
 
 
-def fresh_heads() -> Heads:
-    heads = Heads(DENOISER_CONFIG["inner_dim"], 2, head_dim=5, num_looks=3)
+def fresh_heads() -> DiscriminatorHeads:
+    heads = DiscriminatorHeads(DENOISER_CONFIG["inner_dim"], 2, head_dim=5, num_queries=3)
     heads.init_weights(torch.Generator().manual_seed(0))
     return heads
 
@@ -90,4 +90,4 @@ def test_heads_learn_to_tell_two_kinds_of_pictures(watched):
 def test_blocks_are_those_in_the_middle_and_unknown_ones_are_refused():
     assert middle_blocks(48) == (12, 24, 36) and middle_blocks(6) == (1, 3, 4) and middle_blocks(2) == (0, 1)
     with pytest.raises(SettingError, match=r"discriminator_blocks is \[1, 3\], but it needs .* below 3"):
-        Features(tiny_denoiser(), (1, 3))
+        FeatureHook(tiny_denoiser(), (1, 3))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import randomise, tiny_denoiser
 
-from lens.train.post_training.policies import BASE, Roles
+from lens.train.post_training.policies import BASE, PolicySet
 from lens.train.settings.stages import LoraSettings
 
 INPUTS = dict(timestep=torch.tensor([0.3, 0.8]), img_shapes=[(1, 2, 3)], return_dict=False)
@@ -14,22 +14,22 @@ INPUTS = dict(timestep=torch.tensor([0.3, 0.8]), img_shapes=[(1, 2, 3)], return_
 def roles(request):
     denoiser = tiny_denoiser()
     randomise(denoiser, seed=0)
-    return Roles(denoiser, ("student", "fake"), ("old",), request.param, seed=0)
+    return PolicySet(denoiser, ("student", "fake"), ("old",), request.param, seed=0)
 
 
-def velocity(roles: Roles, role: str) -> torch.Tensor:
+def velocity(roles: PolicySet, role: str) -> torch.Tensor:
     torch.manual_seed(0)
-    with roles.acting(role) as denoiser:
+    with roles.use(role) as denoiser:
         config = denoiser.config
         features = [torch.randn(2, 4, config.enc_hidden_dim) for _ in config.selected_layer_index]
         image = torch.randn(2, 6, config.in_channels)
         return denoiser(hidden_states=image, encoder_hidden_states=features, **INPUTS)[0]
 
 
-def moved(roles: Roles, role: str) -> None:
+def moved(roles: PolicySet, role: str) -> None:
     """Change all trained weights of a role."""
     with torch.no_grad():
-        for weight in roles._of(role).values():
+        for weight in roles._weights(role).values():
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(5))
 
 
@@ -50,11 +50,11 @@ def test_a_role_is_trained_by_its_own_pass_alone(roles):
 
 
 def test_a_role_that_follows_moves_to_its_leader_by_what_it_does_not_keep(roles):
-    before = {name: weight.detach().clone() for name, weight in roles._of("old").items()}
+    before = {name: weight.detach().clone() for name, weight in roles._weights("old").items()}
     moved(roles, "student")
     roles.follow("old", "student", 0.75)
-    leader = roles._of("student")
-    for name, weight in roles._of("old").items():
+    leader = roles._weights("student")
+    for name, weight in roles._weights("old").items():
         torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * leader[name])
     roles.follow("old", "student", 0.0)
     torch.testing.assert_close(velocity(roles, "old"), velocity(roles, "student"))
@@ -65,13 +65,13 @@ def test_what_a_run_has_to_keep_are_the_weights_that_follow(roles):
     assert kept and all(name.startswith("old/") for name in kept)
     assert not any(weight.requires_grad for weight in kept.values())
     kept[next(iter(kept))].add_(1.0)
-    pairs = zip(kept.values(), roles._of("student").values(), strict=True)
+    pairs = zip(kept.values(), roles._weights("student").values(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 
 
 def test_acting_ends_in_the_role_that_was_taken_before(roles):
     roles.take("fake")
-    with roles.acting(BASE):
+    with roles.use(BASE):
         assert roles._role == BASE
     assert roles._role == "fake"
 
@@ -83,10 +83,10 @@ def test_gradients_are_the_same_where_blocks_are_computed_again(lora, recompute)
     for way in ("none", recompute):
         denoiser = tiny_denoiser()
         randomise(denoiser, seed=0)
-        roles = Roles(denoiser, ("student", "fake"), (), lora, seed=0, recompute=way)
+        roles = PolicySet(denoiser, ("student", "fake"), (), lora, seed=0, activation_checkpointing=way)
         moved(roles, "fake")
         roles.module.train()
-        roles.take("fake")
+        roles.set_active("fake")
         loss = velocity(roles, "fake").square().sum()
         with torch.no_grad():
             velocity(roles, BASE)

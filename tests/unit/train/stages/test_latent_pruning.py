@@ -4,7 +4,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from tiny_models import tiny_vae
 
-from lens.train.stages.latent_pruning import without_unused_channels
+from lens.train.stages.latent_pruning import prune_unused_channels
 
 
 def vae_with_unused(*channels: int) -> AutoencoderKLFlux2:
@@ -24,13 +24,13 @@ def vae_with_unused(*channels: int) -> AutoencoderKLFlux2:
 def test_the_inner_picture_stays_the_same_without_the_unused_channels():
     vae = vae_with_unused(1, 3)
     pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    small = without_unused_channels(vae, pixels)
+    small = prune_unused_channels(vae, pixels)
     assert small.config.latent_channels == 2
     with torch.no_grad():
         latents, kept = vae.encode(pixels).latent_dist.mode(), small.encode(pixels).latent_dist.mode()
         torch.testing.assert_close(kept, latents[:, [0, 2]], atol=1e-5, rtol=1e-4)
         vae.post_quant_conv.bias.zero_()  # padded cells would differ
-        small = without_unused_channels(vae, pixels)
+        small = prune_unused_channels(vae, pixels)
         torch.testing.assert_close(
             small.decode(kept).sample, vae.decode(latents).sample, atol=1e-4, rtol=1e-3
         )
@@ -39,4 +39,4 @@ def test_the_inner_picture_stays_the_same_without_the_unused_channels():
 def test_an_autoencoder_that_uses_all_its_channels_or_none_yet_is_left_alone():
     pixels = torch.zeros(1, 3, 32, 32)
     for vae in (vae_with_unused(), vae_with_unused(0, 1, 2, 3)):
-        assert without_unused_channels(vae, pixels) is vae
+        assert prune_unused_channels(vae, pixels) is vae
