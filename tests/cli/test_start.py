@@ -8,7 +8,7 @@ HEAVY = ("torch", "diffusers", "transformers", "numpy", "peft", "huggingface_hub
 
 WHAT_IS_LOADED = """
 import sys
-from lens.app.main import main
+from lens.cli.main import main
 main({arguments!r})
 print([name for name in {heavy!r} if sys.modules.get(name)], file=sys.stderr)
 """

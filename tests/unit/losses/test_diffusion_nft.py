@@ -27,7 +27,7 @@ def policy_gradient(new: torch.Tensor, old: torch.Tensor, optimal: torch.Tensor,
     clean, t = normal(7), torch.tensor([0.2, 0.5, 0.9])
     new = new.clone().requires_grad_()
     noisy = interpolate(clean, normal(8), t)
-    terms = nft_terms(new, old, None, noisy, clean, t=t, optimality=optimal, nft_beta=beta)
+    terms = nft_terms(new, old, None, noisy, clean, t=t, optimal=optimal, nft_beta=beta)
     (gradient,) = torch.autograd.grad(terms.policy.sum(), new)
     return gradient
 
@@ -60,7 +60,7 @@ def test_the_loss_is_what_the_formula_says():
     # their x_0 are 1 and 3, and from the clean 0 they are off by 1 and 3; squared over size: 1 and 3.
     one = torch.ones(1, 1, 1, 1)
     terms = nft_terms(
-        4 * one, 2 * one, 5 * one, 3 * one, 0 * one, t=torch.tensor([0.5]), optimality=torch.tensor([0.75]),
+        4 * one, 2 * one, 5 * one, 3 * one, 0 * one, t=torch.tensor([0.5]), optimal=torch.tensor([0.75]),
         nft_beta=1.0,
     )  # fmt: skip
     torch.testing.assert_close(terms.policy, torch.tensor([5 * (0.75 * 1 + 0.25 * 3)]))
@@ -78,7 +78,7 @@ def test_the_sampling_policy_and_the_reference_are_not_trained():
         interpolate(clean, normal(8), t),
         clean,
         t=t,
-        optimality=torch.rand(3),
+        optimal=torch.rand(3),
         nft_beta=0.5,
     )
     (terms.policy + terms.kl).sum().backward()
@@ -159,7 +159,7 @@ def test_on_a_trained_model_of_points_the_reward_of_what_is_drawn_rises_and_poin
         noisy = interpolate(clean, torch.randn(128, 2), t)
         new, sampling = velocity(net, noisy, t), velocity(old, noisy, t)
         terms = nft_terms(
-            new, sampling, None, noisy, clean, t=t, optimality=optimal, nft_beta=1.0
+            new, sampling, None, noisy, clean, t=t, optimal=optimal, nft_beta=1.0
         )
         optimizer.zero_grad()
         terms.policy.mean().backward()

@@ -42,7 +42,7 @@ class Student(NamedTuple):
 
 def clean_prediction(x_t: Tensor, t: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
     """Return the mean of x_0 given x_t where x_0 is Gaussian. Shapes: x_t (B, 2, 1, 1), mean (B, 2, 1, 1)."""
-    level = per_sample(t, fill_from_image=x_t)
+    level = per_sample(t, like=x_t)
     variance = spread.reshape(1, -1, 1, 1).square()
     gain = (1 - level) * variance / ((1 - level).square() * variance + level.square())
     return mean + gain * (x_t - (1 - level) * mean)
@@ -50,14 +50,14 @@ def clean_prediction(x_t: Tensor, t: Tensor, mean: Tensor, spread: Tensor) -> Te
 
 def unconditional_prediction(x_t: Tensor, t: Tensor) -> Tensor:
     """Return the mean of x_0 given x_t of the whole mixture."""
-    level = per_sample(t, fill_from_image=x_t)
+    level = per_sample(t, like=x_t)
     variance = (1 - level).square() * SPREADS.reshape(1, 2, 1, 1).square() + level.square()
     means = [mean.reshape(1, 2, 1, 1).expand_as(x_t) for mean in MEANS]
     densities = [-0.5 * ((x_t - (1 - level) * mean).square() / variance).flatten(1).sum(1) for mean in means]
     shares = torch.stack(densities).softmax(0)                                                  # (K, B)
     parts = [clean_prediction(x_t, t, mean, SPREADS) for mean in means]
     return sum(
-        per_sample(share, fill_from_image=x_t) * part for share, part in zip(shares, parts, strict=True)
+        per_sample(share, like=x_t) * part for share, part in zip(shares, parts, strict=True)
     )
 
 
