@@ -18,7 +18,8 @@ _TALL_TO_SQUARE = {
     1024: ((1472, 736), (1376, 768), (1248, 832), (1152, 864), (1024, 1024)),
     1440: ((2080, 1040), (1936, 1088), (1760, 1168), (1616, 1216), (1440, 1440)),
 }
-_SMALL_BASES = (128, 192, 256)  # of the nano model, sized by rule
+SMALL_BASES = (128, 192, 256)
+"""Base resolutions of the nano model; a rule gives their sizes."""
 
 
 def _all_aspect_ratios(tall: tuple[tuple[int, int], ...]) -> dict[str, tuple[int, int]]:
@@ -107,7 +108,7 @@ def _check_sides(height: int, width: int) -> None:
 
 def _check_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, int]:
     # The longest buckets at base 1440 exceed 1440 x 1440 by a little; whatever has a name is allowed.
-    if allow_extreme or _is_named(height, width):
+    if allow_extreme or find_bucket(height, width) is not None:
         return height, width
     override = "To draw it anyway: allow_extreme=True (--allow-extreme); expect poorer pictures."
     if max(height, width) > MAX_RATIO * min(height, width):
@@ -117,5 +118,10 @@ def _check_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, in
     return height, width
 
 
-def _is_named(height: int, width: int) -> bool:
-    return any((height, width) in buckets_for(base).values() for base in (*_SMALL_BASES, *RESOLUTION_BUCKETS))
+def find_bucket(height: int, width: int) -> tuple[int, str] | None:
+    """Return the base resolution and the aspect ratio of a size in pixels, or None if it has no name."""
+    for base in (*SMALL_BASES, *RESOLUTION_BUCKETS):
+        for ratio, size in buckets_for(base).items():
+            if size == (height, width):
+                return base, ratio
+    return None

@@ -12,6 +12,8 @@ from lens.errors import SettingError
 from lens.models.checkpoints.reader import read_json
 from lens.models.checkpoints.registry import KNOWN_MODELS, known_model
 
+IMAGE_TO_IMAGE_STRENGTH, INPAINT_STRENGTH = 0.6, 1.0
+
 
 class SamplingDefaults(NamedTuple):
     """Values for what a request leaves open."""
@@ -60,3 +62,8 @@ def sampling_defaults(
         known.guidance_scale if guidance is None else guidance,
         known.base_resolution if base_resolution is None else base_resolution,
     )
+
+
+def default_strength(has_mask: bool) -> float:
+    """Return the strength of a request with an image that states none; a masked area is redrawn entirely."""
+    return INPAINT_STRENGTH if has_mask else IMAGE_TO_IMAGE_STRENGTH
