@@ -30,7 +30,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=1_000_000)
-    count = parser.parse_args().num_samples
+    count = parser.parse_args().samples
     with tempfile.TemporaryDirectory() as where:
         settings = BuildSettings.of({
             "out": where, "source": {"kind": "folder", "path": where}, "part_size": 50_000,

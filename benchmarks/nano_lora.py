@@ -52,10 +52,10 @@ SHOWN = 6
 def main() -> int:
     options = parsed()
     known = tuple(OBJECT_CLASSES)
-    add_thing(options.class_name)
+    add_thing(options.thing)
     own, new = (
         list(eval_items(options.prompts, options.seed)),
-        list(asked_for(options.class_name, known, options)),
+        list(asked_for(options.thing, known, options)),
     )
     contender = eval_model(options.model, options.steps, options.guidance)
     about = run_info(options) | model_info(contender, options)
@@ -67,7 +67,7 @@ def main() -> int:
         options.lora = lora if state == "after" else None
         pictures = model_results(own + new, contender, options)
         results[state] = list(with_progress(state, pictures, len(own + new)))
-    before, after = (by_task(results[state], options.class_name) for state in ("before", "after"))
+    before, after = (by_task(results[state], options.thing) for state in ("before", "after"))
     print(f"\n{'':<12}{'of':>6}{'before':>9}{'after':>9}{'change':>9}")
     for task, tally in before.items():
         change = after[task].fraction - tally.fraction
@@ -76,7 +76,7 @@ def main() -> int:
         tables = {"before": before, "after": after}
         options.json.write_text(json.dumps(about | tables_to_json(tables), indent=1))
     if options.sheet:
-        save_sheet(results["before"], results["after"], options.class_name, options.sheet)
+        save_sheet(results["before"], results["after"], options.thing, options.sheet)
     return 0
 
 

@@ -185,8 +185,8 @@ def model_results(
         by_ratio[ask.ratio].append(ask)
     for ratio, same in by_ratio.items():
         height, width = buckets_for(BASE)[ratio]
-        for start in range(0, len(same), options.batch_id):
-            batch = same[start : start + options.batch_id]
+        for start in range(0, len(same), options.batch):
+            batch = same[start : start + options.batch]
             started_at, watch.seconds = time.perf_counter(), 0.0
             (images,) = pipeline(
                 [ask.prompt.prompt for ask in batch], height=height, width=width,
@@ -295,7 +295,7 @@ def model_info(model: EvalModel, options: argparse.Namespace) -> dict[str, objec
         "steps": model.steps,
         "guidance": model.guidance,
         "drawn": f"{model.sampling_label}, {options.solver}, seed {options.seed}",
-        "batch": options.batch_id,
+        "batch": options.batch,
     }
 
 

@@ -196,7 +196,7 @@ async def rounds(
             load.alone.append(await answered(client, ask))
         await all_at_once(asks(together, first + alone, asked), asked.clients, client, server, load)
         first += alone + together
-        print(f"{len(load.joint_index)} of {asked.requests} asked", file=sys.stderr)
+        print(f"{len(load.together)} of {asked.requests} asked", file=sys.stderr)
 
 
 async def all_at_once(
@@ -207,8 +207,8 @@ async def all_at_once(
 
     async def one_client() -> None:
         for ask in left:
-            load.joint_index.append(await answered(client, ask))
-            if len(load.joint_index) == load.warm_up:
+            load.together.append(await answered(client, ask))
+            if len(load.together) == load.warm_up:
                 load.memory_bytes["warm"] = memory_of(server)
 
     watching = asyncio.create_task(watch(client, server, load))

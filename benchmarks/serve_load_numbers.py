@@ -83,11 +83,11 @@ def numbers_of(load: Load) -> dict[str, Any]:
     """Return the results of a load."""
     # One by one the client's own work between two requests is left out, which favors the baseline.
     alone_s = sum(outcome.elapsed_s for outcome in load.alone)
-    together, alone = rate(load.joint_index, load.together_s), rate(load.alone, alone_s)
-    problems = Counter(outcome.problem for outcome in (*load.joint_index, *load.alone) if outcome.problem)
+    together, alone = rate(load.together, load.together_s), rate(load.alone, alone_s)
+    problems = Counter(outcome.problem for outcome in (*load.together, *load.alone) if outcome.problem)
     return {
-        "together": counted(load.joint_index, load.num_asked)
-        | latencies(load.joint_index) | {"elapsed_s": load.together_s, "pictures_per_s": together},
+        "together": counted(load.together, load.num_asked)
+        | latencies(load.together) | {"elapsed_s": load.together_s, "pictures_per_s": together},
         "alone": counted(load.alone, load.num_asked_alone)
         | latencies(load.alone) | {"elapsed_s": alone_s, "pictures_per_s": alone},
         "ratio": together / alone if alone else None,

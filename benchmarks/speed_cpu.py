@@ -29,7 +29,7 @@ def main() -> int:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     denoiser = small_denoiser(options)
-    rows, columns = options.latent_size
+    rows, columns = options.cells
     print(f"torch {torch.__version__}, {options.threads} thread(s), float32, width {options.width}, "
           f"{options.layers} blocks, {rows} x {columns} cells, {options.text} text tokens")
     print(f"{'call':<28}{'literal ms':>12}{'lens ms':>10}{'ratio':>8}{'max difference':>16}")
@@ -70,7 +70,7 @@ def calls(options: argparse.Namespace):
         ("no text, batch 1", [0]),
         ("padded prompts, batch 2", [options.text, options.text // 2]),
     ):
-        num_tokens, batch = options.latent_size[0] * options.latent_size[1], len(lengths)
+        num_tokens, batch = options.cells[0] * options.cells[1], len(lengths)
         mask = torch.arange(options.text)[None] < torch.tensor(lengths)[:, None]
         features = [torch.randn(batch, options.text, 192) * mask[..., None] for _ in range(4)]
         yield name, (torch.randn(batch, num_tokens, 64), features, mask, torch.rand(batch))
@@ -79,7 +79,7 @@ def calls(options: argparse.Namespace):
 @torch.no_grad()
 def measured(name: str, denoiser: LensTransformer2DModel, inputs: tuple, options: argparse.Namespace):
     tokens, features, mask, t = inputs
-    weights, config, cells = denoiser.state_dict(), dict(denoiser.config), tuple(options.latent_size)
+    weights, config, cells = denoiser.state_dict(), dict(denoiser.config), tuple(options.cells)
     sides = (
         lambda: literal_denoiser.velocity(weights, config, tokens, features, mask, t, *cells),
         lambda: denoiser(tokens, features, mask, t, [(1, *cells)]).sample,

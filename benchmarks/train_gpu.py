@@ -174,8 +174,8 @@ class Bench:
         num_layers, width = len(config["selected_layer_index"]), config["enc_hidden_dim"]
         self._texts = torch.randn(num_layers, TEXT_TOKENS[1], width).bfloat16()  # (L, T, E)
         self._streams = {
-            "square": self._stream_events(bases[:1], ["1:1"]),
-            "mixed": self._stream_events(bases, None),
+            "square": self._stream(bases[:1], ["1:1"]),
+            "mixed": self._stream(bases, None),
         }
         self.made_s = time.monotonic() - started_at
 
@@ -202,9 +202,9 @@ class Bench:
         )  # fmt: skip
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        warmup_s = self._time_stage(run, setting.num_warmup)
+        warmup_s = self._timed(run, setting.num_warmup)
         run.stats, num_graphs = StepStats(), counters["stats"]["unique_graphs"]
-        seconds = self._time_stage(run, setting.num_timed)
+        seconds = self._timed(run, setting.num_timed)
         found: dict[str, Any] = {
             "tokens_per_s": run.stats.num_tokens / seconds, "samples_per_s": run.stats.num_samples / seconds,
             "s_a_step": seconds / setting.num_timed, "peak_memory_gib": peak_memory_gib(),

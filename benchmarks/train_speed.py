@@ -37,12 +37,12 @@ def main() -> int:
     torch.set_num_threads(asked.threads)
     model = resolve_model("lens-nano")
     encoders = Encoders(model, LAYERS, torch.device("cpu"), torch.float32)
-    pictures = stream(asked.steps * asked.batch_id, asked.bases)
+    pictures = stream(asked.steps * asked.batch, asked.bases)
     with tempfile.TemporaryDirectory() as where:
         store = LatentCache(Path(where))
         keys = encode_into_cache(store, encoders, pictures)
         captions = {encoders.cache_key(picture): picture.caption for picture in pictures}
-        batches = [keys[start : start + asked.batch_id] for start in range(0, len(keys), asked.batch_id)]
+        batches = [keys[start : start + asked.batch] for start in range(0, len(keys), asked.batch)]
         kinds = {
             "padded, texts on the fly": lambda run, batch: padded(run, store, batch, encoders, captions),
             "padded, texts stored": lambda run, batch: padded(run, store, batch),
@@ -56,12 +56,12 @@ def main() -> int:
                 step(runs[name], batch)
                 # The first step of each makes its optimizer's state and fills the caches.
                 seconds[name] += (time.perf_counter() - started_at) if number else 0.0
-    num_timed = (len(batches) - 1) * asked.batch_id
+    num_timed = (len(batches) - 1) * asked.batch
     tokens = sum(
-        sum(store_lengths) for store_lengths in (store.token_counts(key) for key in keys[asked.batch_id :])
+        sum(store_lengths) for store_lengths in (store.token_counts(key) for key in keys[asked.batch :])
     )
     print(f"torch {torch.__version__}, {asked.threads} thread(s), bf16 autocast, bases {asked.bases}, "
-          f"batches of {asked.batch_id}, {num_timed} pictures timed")
+          f"batches of {asked.batch}, {num_timed} pictures timed")
     print(f"{'':<28}{'samples/s':>10}{'real tokens/s':>15}{'ratio':>8}")
     base = seconds["padded, texts on the fly"]
     for name, spent in seconds.items():

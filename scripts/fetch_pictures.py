@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from lens.data.io.parquet import write_bytes_atomic
+from lens.files import write_bytes_atomic
 
 Row = dict[str, Any]
 FONTS = (
@@ -185,7 +185,7 @@ def main() -> None:
         print(f"pictures {number}/{len(PACKAGES)}: {package.name}", file=sys.stderr)
         listed = write_list(package, folder)
         size = f"{listed.num_bytes / 1e6:.1f} MB"
-        print(f"{package.name}: {listed.num_images} pictures, {size}, {listed.num_left_out} left out")
+        print(f"{package.name}: {listed.num_pictures} pictures, {size}, {listed.num_left_out} left out")
     found = Counter(path.suffix.lower() for path in (folder / "fonts").rglob("*"))
     print(f"fonts: {sum(found[suffix] for suffix in ('.ttf', '.otf', '.ttc'))} files")
 

@@ -154,9 +154,9 @@ def main() -> None:
     options = parser.parse_args()
     if (options.model is None) != (options.weights is None):
         parser.error("--model and --weights go together")
-    if options.sharded_setting:
+    if options.shared:
         for part in SHARED_PARTS:
-            replace_folder(options.sharded_setting / part, PACKAGED_WEIGHTS / HOLDER / part)
+            replace_folder(options.shared / part, PACKAGED_WEIGHTS / HOLDER / part)
     if options.weights:
         ship(options.model, options.weights)
     if options.scores:
@@ -282,7 +282,7 @@ def side_by_side(run: list[dict[str, Any]]) -> str:
             f"| {low:.3f} to {high:.3f} | {one['seconds_a_picture']:.3f} | {spent:.3f} "
             f"| {reference['denoiser_seconds_a_picture'] / spent:.1f}x |"
         )
-    return SIDE_BY_SIDE.format(batch_id=run[0]["batch"], reference=reference["name"], rows="\n".join(lines))
+    return SIDE_BY_SIDE.format(batch=run[0]["batch"], reference=reference["name"], rows="\n".join(lines))
 
 
 def sizes(folder: Path) -> str:

@@ -89,7 +89,7 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(served):
 
 
 @pytest.mark.parametrize(
-    "content", [completion(None, rejection="I can't help with that."), completion("", "content_filter")]
+    "content", [completion(None, refusal="I can't help with that."), completion("", "content_filter")]
 )
 def test_a_refusal_is_told_apart_from_an_answer(served, content):
     chat, _ = chat_with(served((200, content)))

@@ -66,7 +66,7 @@ def test_a_load_that_reaches_all_goals_misses_none(numbers):
 
 def test_lost_is_what_has_neither_a_picture_nor_a_429_and_what_never_ended(numbers):
     picture, refused, lost = (numbers.Outcome(how, 1.0, 2) for how in ("picture", "refused", "lost"))
-    counts = numbers.label_indices([picture, picture, refused, lost], num_asked=7)
+    counts = numbers.counted([picture, picture, refused, lost], num_asked=7)
     assert counts == {"picture": 2, "refused": 1, "lost": 4, "refusals": 8}
 
 

@@ -78,11 +78,11 @@ def test_a_card_says_where_it_was_not_measured_and_how_it_was_made(root, trained
     card = (root / "lens-nano-base" / "README.md").read_text()
     assert "Not measured yet: `python benchmarks/nano_score.py --models lens-nano-base`" in card
     assert card.count("shared with lens-nano") == 2 and "pretrain.yaml" in card
-    assert "rl.yaml" not in ship_nano.gpu("lens-nano", [], root), "its weights are still those of the base"
+    assert "rl.yaml" not in ship_nano.card("lens-nano", [], root), "its weights are still those of the base"
     ship_nano.ship("lens-nano", trained, root)
     ship_nano.ship("lens-nano-turbo", trained, root)
-    assert "recipes/nano/rl.yaml" in ship_nano.gpu("lens-nano", [], root)
-    turbo = ship_nano.gpu("lens-nano-turbo", [], root)
+    assert "recipes/nano/rl.yaml" in ship_nano.card("lens-nano", [], root)
+    turbo = ship_nano.card("lens-nano-turbo", [], root)
     assert "recipes/nano/turbo_trajectory.yaml" in turbo and "goals" not in turbo
 
 

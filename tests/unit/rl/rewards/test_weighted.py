@@ -133,7 +133,7 @@ def test_what_is_no_combination_is_refused(values):
 
 def test_settings_are_read_without_anything_heavy():
     script = (
-        "import sys; from lens.rl.rewards.settings import AnyReward;"
+        "import sys; from lens.rl.rewards.settings import AnyRewardSettings;"
         "print([name for name in ('torch', 'PIL', 'cv2', 'rapidocr') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
