@@ -31,6 +31,15 @@ class SettingError(LensError, ValueError):
         self.setting = setting
 
 
+class MissingExtraError(LensError):
+    """An optional package that is not installed: what needs it, the package, and the extra that brings it."""
+
+    def __init__(self, purpose: str, package: str, extra: str):
+        install = f'.venv/bin/pip install -c constraints.txt ".[{extra}]"'
+        super().__init__(f"{purpose} needs the package {package}. In a clone of Lens, run: {install}")
+        self.package = package
+
+
 class ShapeError(LensError, ValueError):
     """Tensors that do not fit each other, or a size that the model cannot work at."""
 

@@ -6,8 +6,8 @@ import pytest
 
 from lens.data.build.ray_executor import has_gpus, map_parallel
 from lens.data.build.settings import BuildSettings
-from lens.data.io.parquet import DiskFullError
 from lens.data.pipeline import _gpus_per_worker
+from lens.files import DiskFullError
 
 ALONE = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 

@@ -156,7 +156,7 @@ def test_the_command_makes_keys_and_refuses_to_serve_others_without(tmp_path, ca
 def test_a_missing_package_is_an_error_that_says_what_to_install(package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["serve", "--state", str(tmp_path)]) == 2
-    assert f"needs {package}" in (said := capsys.readouterr().err) and "lens-t2i[serve]" in said
+    assert f"needs the package {package}." in (said := capsys.readouterr().err) and '".[serve]"' in said
 
 
 def test_the_guide_names_every_setting():

@@ -272,5 +272,5 @@ def test_a_certificate_that_c2pa_does_not_accept_is_refused_when_the_server_star
 @pytest.mark.parametrize(("module", "package"), [("c2pa", "c2pa-python"), ("cryptography", "cryptography")])
 def test_a_missing_package_is_an_error_that_says_what_to_install(module, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(LensError, match=rf'package {package}: pip install "lens-t2i\[serve\]"'):
+    with pytest.raises(LensError, match=rf'needs the package {package}\..*pip install .*"\.\[serve\]"'):
         Signer.from_settings(SigningSettings(), tmp_path)

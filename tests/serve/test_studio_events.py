@@ -7,7 +7,7 @@ import time
 import zipfile
 
 import pytest
-from fake_drawer import FakeDrawer, colour
+from fake_engine import FakeEngine, color
 from PIL import Image
 
 from lens.errors import LensError
@@ -28,7 +28,7 @@ def values(**changes):
 
 
 def studio(tmp_path, hooks=None, **drawer):
-    return StudioHandlers(FakeDrawer(**drawer), Gallery(tmp_path / "gallery"), hooks or GenerationHooks())
+    return StudioHandlers(FakeEngine(**drawer), Gallery(tmp_path / "gallery"), hooks or GenerationHooks())
 
 
 def words(html):
@@ -51,7 +51,7 @@ def test_a_picture_is_told_of_step_by_step_and_kept(tmp_path):
     assert any('data-state="preview"' in screen.tiles_html for screen in screens)
     [kept] = events.gallery.items()
     assert screens[-1].last_item == kept.name and kept.metadata.seed == 5
-    assert Image.open(kept.path).getpixel((0, 0)) == colour("two foxes", 5)
+    assert Image.open(kept.path).getpixel((0, 0)) == color("two foxes", 5)
     assert events.engine.requests[0].caller == "me" and events.engine.requests[0].previews == 3
     [remembered] = events.batches.find(screens[-1].batch_id).images
     assert max(remembered.size) == 64, "pictures are remembered small, as they are on disk"
@@ -98,13 +98,13 @@ def test_a_batch_outlives_the_page_that_asked_for_it_and_another_watches_it(tmp_
 
 
 def test_a_queue_without_room_is_fed_as_room_appears(tmp_path):
-    events = studio(tmp_path, room=2, step_s=0.01)
+    events = studio(tmp_path, max_open=2, step_s=0.01)
     screens = list(events.draw(values(count=9), "me"))
     assert words(screens[-1].status_html) == "Done: 9 pictures." and len(events.engine.requests) == 9
 
 
 def test_a_queue_that_others_fill_is_told(tmp_path):
-    [screen] = [one for one in studio(tmp_path, room=0).draw(values(), "me") if one.is_finished]
+    [screen] = [one for one in studio(tmp_path, max_open=0).draw(values(), "me") if one.is_finished]
     assert "The queue is full" in screen.status_html and 'role="alert"' in screen.status_html
 
 
@@ -264,7 +264,7 @@ def test_the_page_reports_nothing_takes_the_machines_letters_and_names_every_con
     from lens.serve.studio.app import create_studio as page_of
     from lens.serve.studio.theme import theme
 
-    page = page_of(FakeDrawer(), Gallery(tmp_path))
+    page = page_of(FakeEngine(), Gallery(tmp_path))
     assert not page.analytics_enabled and theme()._stylesheets == []
     kinds = {"textbox", "number", "slider", "radio", "dropdown", "image", "imageeditor", "file", "dataframe"}
     controls = [block for block in page.blocks.values() if block.get_block_name() in kinds]
@@ -278,6 +278,6 @@ def test_without_gradio_the_extra_is_named():
         "try: studio(None, None)\nexcept LensError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert 'pip install "lens-t2i[serve]"' in done.stdout, done.stderr
+    assert 'pip install -c constraints.txt ".[serve]"' in done.stdout, done.stderr
 
 

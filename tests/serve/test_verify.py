@@ -311,4 +311,4 @@ def test_the_command_trusts_whom_it_is_told_to(signer, written, tmp_path, capsys
 def test_without_the_library_the_command_says_what_to_install(written, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "c2pa", None)
     assert main(["verify", str(written(embed_provenance(scene(), SETTINGS, "png")))]) == 2
-    assert 'pip install "lens-t2i[serve]"' in capsys.readouterr().err
+    assert 'pip install -c constraints.txt ".[serve]"' in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lens.errors import LensError, SettingError
+from lens.errors import LensError, MissingExtraError, SettingError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -118,13 +118,12 @@ def remove_key(
 
 def run(settings: "ServerSettings", has_studio: bool = True) -> None:
     """Serve until a signal ends it; what was taken on is finished first."""
-    from lens.serve.storage.database import MissingExtraError
     from lens.serve.storage.server_state import open_server_state
 
     try:
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("uvicorn") from error
+        raise MissingExtraError("Serving", "uvicorn", "serve") from error
     store = open_server_state(settings)
     try:
         settings.check_exposure(has_key=bool(store.api_keys.list_keys()))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lens.errors import SettingError
+from lens.errors import MissingExtraError, SettingError
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _plot_if_possible(folder: Path) -> None:
 
     try:
         logger.info("monitors: %s", plot_training_curves(folder))
-    except SettingError as error:
+    except (SettingError, MissingExtraError) as error:
         logger.warning("no plot of the monitors: %s", error)
 
 

@@ -25,10 +25,10 @@ from lens.data.build.settings import BuildSettings
 from lens.data.build.shard_writer import shard_names, write_view_shard
 from lens.data.build.view import View, load_view, write_view
 from lens.data.captions.captioner import CaptionInput, CaptionResult, caption_costs, caption_samples
-from lens.data.io.parquet import remove_partials, write_bytes_atomic
 from lens.data.io.webdataset import json_bytes
 from lens.data.report.page import write_report
 from lens.data.scorers.pretrained import PretrainedSettings
+from lens.files import remove_partials, write_bytes_atomic
 
 BuildStage = Literal["inventory", "scores", "view", "shards"]
 BuildProgressCallback = Callable[[str, int, int], None]

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lens.errors import SettingError
+from lens.errors import MissingExtraError
 from lens.evals.ablation import AblationRow, AblationSettings
+from lens.files import write_atomic
 
 
 def plot_ablation(settings: AblationSettings, rows: Sequence[AblationRow], path: Path) -> None:
     """Draw every arm's mean with its interval, and each seed as a dot; a panel a number.
 
-    Raises: SettingError where matplotlib is missing.
+    Raises: MissingExtraError.
     """
     figure = new_figure((3.6 * len(settings.numbers), 3.4))
     axes = figure.subplots(1, len(settings.numbers), squeeze=False)[0]
@@ -30,19 +31,20 @@ def plot_ablation(settings: AblationSettings, rows: Sequence[AblationRow], path:
 def new_figure(size_inches: tuple[float, float]) -> Any:
     """Return an empty figure.
 
-    Raises: SettingError where matplotlib is missing.
+    Raises: MissingExtraError.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        fix = 'Install it: pip install "lens-t2i[train]".'
-        raise SettingError("matplotlib", None, "to be installed, to draw the plot", fix) from error
+        raise MissingExtraError("A plot", "matplotlib", "train") from error
     return Figure(figsize=size_inches, layout="constrained")
 
 
-def save_svg(figure: Any, path: Path) -> None:
-    """Write a figure as SVG: text as text, and the same bytes whenever it is drawn."""
+def save_svg(figure: Any, path: Path) -> Path:
+    """Write a figure as SVG and return its path: text as text, and the same bytes whenever it is drawn."""
     from matplotlib import rc_context
 
     with rc_context({"svg.hashsalt": "lens", "svg.fonttype": "none"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        return write_atomic(
+            path, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
+        )

@@ -5,7 +5,6 @@ distillation mean is in docs/how-to/rl.md.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from math import ceil
@@ -55,7 +54,7 @@ class Panel(NamedTuple):
 def plot_training_curves(folder: Path) -> Path:
     """Draw the monitors of a run into its folder, the same picture for the same numbers; return its path.
 
-    Raises: SettingError for a folder without a line of metrics, or where matplotlib is missing.
+    Raises: SettingError for a folder without a line of metrics, MissingExtraError.
     """
     panels = read_panels(folder)
     num_rows = ceil(len(panels) / COLUMNS)
@@ -67,10 +66,7 @@ def plot_training_curves(folder: Path) -> Path:
         axis.set_xlim(0, last + 1)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    partial = folder / f"{FILE_NAME}.partial"
-    save_svg(figure, partial)
-    os.replace(partial, folder / FILE_NAME)
-    return folder / FILE_NAME
+    return save_svg(figure, folder / FILE_NAME)
 
 
 def read_panels(folder: Path) -> list[Panel]:

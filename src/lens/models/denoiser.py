@@ -243,8 +243,8 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_images = len(images)
         if not num_images or len(features) != num_images or len(img_shapes or ()) != num_images:
             raise ShapeError(
-                f"{num_images} images came with {len(features)} texts and {len(img_shapes or ())} img_shapes; "
-                "a packed sequence needs one of each for every image."
+                f"{num_images} images came with {len(features)} texts and {len(img_shapes or ())} "
+                "img_shapes; a packed sequence needs one of each for every image."
             )
         if timestep is None or timestep.shape != (num_images,):
             got = None if timestep is None else tuple(timestep.shape)

@@ -6,22 +6,17 @@ Knows nothing of models or of how a picture is drawn.
 """
 
 import json
-import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import Field
 
 from lens.config import Settings
-from lens.errors import LensError, SettingError
+from lens.errors import LensError
 
 FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -222,56 +217,3 @@ def slug(prompt: str) -> str:
         name = longer
     first_word = words[0].encode()[:MAX_SLUG_BYTES].decode(errors="ignore") if words else ""
     return name or first_word or "picture"
-
-
-def write_unique(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], None]) -> Path:
-    """Write a file under a free name and return its path: stem, or stem-2, stem-3 ... where names are taken.
-
-    The file appears complete or not at all, and no file is ever replaced, also when two commands race.
-    """
-    with _temporary_file(folder, write) as draft:
-        for number in count(1):
-            path = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
-            try:
-                os.link(draft, path)  # unlike a rename, fails where the name is taken
-                return path
-            except FileExistsError:
-                continue
-            except OSError:  # a file system without hard links
-                if not path.exists():
-                    os.replace(draft, path)
-                    return path
-    raise AssertionError("unreachable")
-
-
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> Path:
-    """Write a file at exactly this path, in place of what is there, complete or not at all."""
-    with _temporary_file(path.parent, write) as draft:
-        os.replace(draft, path)
-    return path
-
-
-def check_writable(folder: Path) -> None:
-    """Raise a LensError where a folder can be neither written to nor made; make nothing yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise SettingError("--out", str(folder), "a folder", f"The file {there} is in the way.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise SettingError("--out", str(folder), "a folder you may write to", "Choose another with --out.")
-
-
-@contextmanager
-def _temporary_file(folder: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
-    """Write a file under a hidden name; at the end of the block it is gone unless it was renamed."""
-    path = folder / f".lens-{uuid4().hex}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        yield path
-    except OSError as error:
-        raise LensError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    finally:
-        path.unlink(missing_ok=True)

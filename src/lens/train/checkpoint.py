@@ -6,7 +6,6 @@ checkpoint is complete. They are a run's own and for no one else: what is publis
 """
 
 import json
-import os
 import shutil
 import warnings
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from lens.errors import CheckpointError
+from lens.files import write_bytes_atomic
 from lens.train.settings.run import CheckpointSettings
 from lens.train.step import TrainState
 
@@ -109,9 +109,7 @@ class Checkpoints:
             dist.barrier(self._group)
         if not is_main:
             return
-        partial = folder / f"{COMPLETE_MARKER}.partial"
-        partial.write_text(json.dumps(metadata))
-        os.replace(partial, folder / COMPLETE_MARKER)
+        write_bytes_atomic(folder / COMPLETE_MARKER, json.dumps(metadata).encode())
         for old in self._complete_checkpoints()[: -self._settings.keep_last]:
             (old / COMPLETE_MARKER).unlink()
             shutil.rmtree(old)

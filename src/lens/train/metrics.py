@@ -6,7 +6,6 @@ Knows nothing of what the numbers mean.
 import importlib
 import json
 import math
-import os
 import secrets
 import sys
 from contextlib import redirect_stdout
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from lens.errors import SettingError
+from lens.files import write_bytes_atomic
 from lens.train.settings.run import RunSettings
 
 TRACKER_RUN_FILE = "tracker_run.txt"
@@ -84,7 +84,8 @@ def load_tracker(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise SettingError("tracker", name, f"the package {name}", f"Run: pip install {name}") from error
+        fix = f"Run: .venv/bin/pip install {name}"
+        raise SettingError("tracker", name, f"the package {name}", fix) from error
 
 
 def truncate_after(step: int, path: Path) -> None:
@@ -94,9 +95,7 @@ def truncate_after(step: int, path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     remaining = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if len(remaining) < len(lines):
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(remaining))
-        os.replace(partial, path)
+        write_bytes_atomic(path, "".join(remaining).encode())
 
 
 def _start_tracker(settings: RunSettings) -> Any:

@@ -11,7 +11,7 @@ import yaml
 
 from lens.cli import train
 from lens.cli.main import main
-from lens.errors import SettingError
+from lens.errors import MissingExtraError
 from lens.evals.training_curves import FILE_NAME, plot_training_curves, read_panels, running_mean
 
 
@@ -107,12 +107,12 @@ def test_where_matplotlib_is_missing_a_run_says_so_and_goes_on(rl_run, monkeypat
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(SettingError, match="matplotlib"):
+    with pytest.raises(MissingExtraError, match="matplotlib"):
         plot_training_curves(rl_run)
     with caplog.at_level(logging.WARNING, logger="lens"):
         train._plot_if_possible(rl_run)
     (line,) = caplog.messages
-    assert 'pip install "lens-t2i[train]"' in line and not (rl_run / FILE_NAME).exists()
+    assert 'pip install -c constraints.txt ".[train]"' in line and not (rl_run / FILE_NAME).exists()
 
 
 @pytest.mark.parametrize("stage, is_drawn", [("rl", True), ("distill", True), ("pretrain", False)])

@@ -1,24 +1,20 @@
 """Settings survive in every format, names never clobber, and no write is ever seen half-done."""
 
-from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lens.errors import LensError, SettingError
+from lens.files import write_atomic
 from lens.sampling.image_metadata import (
     FileRecord,
     ImageMetadata,
     LoraRecord,
-    check_writable,
     encode_image_file,
     open_image,
     read_image_metadata,
     slug,
-    write_atomic,
-    write_unique,
 )
 
 SETTINGS = ImageMetadata(
@@ -136,68 +132,9 @@ def test_a_slug_is_a_readable_safe_file_name(prompt, name):
     assert slug(prompt) == name
 
 
-def test_a_taken_name_gets_a_number_and_is_never_replaced(tmp_path):
-    paths = [
-        write_unique(tmp_path, "fox_7", ".png", lambda file, n=n: file.write(b"%d" % n)) for n in range(3)
-    ]
-    assert [path.name for path in paths] == ["fox_7.png", "fox_7-2.png", "fox_7-3.png"]
-    assert [path.read_bytes() for path in paths] == [b"0", b"1", b"2"]
-
-
-def test_racing_writers_each_get_a_file_of_their_own(tmp_path):
-    def write(number: int) -> Path:
-        return write_unique(tmp_path, "fox", ".png", lambda file: file.write(b"%d" % number))
-
-    with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(write, range(24)))
-    assert len(set(paths)) == 24
-    assert sorted(int(path.read_bytes()) for path in paths) == list(range(24))
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path, error):
-    old = tmp_path / "fox.png"
-    old.write_bytes(b"old")
-
-    def fail_half_way(file: BytesIO) -> None:
-        file.write(b"half")
-        raise error
-
-    with pytest.raises(error):
-        write_atomic(old, fail_half_way)
-    with pytest.raises(error):
-        write_unique(tmp_path, "cat", ".png", fail_half_way)
-    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
-    assert old.read_bytes() == b"old"
-
-
-def test_a_full_disk_is_an_error_that_says_where(tmp_path):
-    def no_space(file: BytesIO) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(LensError, match=f"Cannot write to {tmp_path}: No space left on device"):
-        write_atomic(tmp_path / "fox.png", no_space)
-
-
 def test_settings_beyond_what_exif_holds_are_refused_with_the_remedy(tmp_path):
     long = SETTINGS.model_copy(update={"prompt": "fox " * 20_000})
     with pytest.raises(LensError, match="Write it as png"):
         saved(tmp_path / "a.jpg", "jpg", long)
     assert not list(tmp_path.iterdir())
     assert read_image_metadata(saved(tmp_path / "a.png", "png", long)) == long
-
-
-def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(SettingError, match=r"--out.*in the way"):
-        check_writable(tmp_path / "out")
-    with pytest.raises(SettingError, match=r"--out.*in the way"):
-        check_writable(tmp_path / "out" / "deep")
-
-
-def test_a_missing_folder_is_made_with_the_first_picture_only(tmp_path):
-    check_writable(tmp_path / "new" / "deep")
-    assert not (tmp_path / "new").exists()
-    path = write_unique(tmp_path / "new" / "deep", "fox", ".png", lambda file: file.write(b"1"))
-    assert path == tmp_path / "new" / "deep" / "fox.png"
-    assert path.read_bytes() == b"1"

@@ -37,7 +37,7 @@ class Tiny:
     def objective(self, step: int, index: int) -> LossOutput:
         return LossOutput(self.model(torch.ones(2, 3)).square().mean(), {})
 
-    def probe(self):
+    def evaluate(self):
         return {"score": 0.5}
 
     def sample_grid(self):
@@ -101,7 +101,7 @@ def test_only_the_main_rank_writes(tracker, tmp_path):
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_written(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    says = rf"tracker is '{name}', but it needs the package {name}\. Run: pip install {name}"
+    says = rf"tracker is '{name}', but it needs the package {name}\. Run: \.venv/bin/pip install {name}"
     with pytest.raises(SettingError, match=says):
         train(LANGUAGE, [f"out={tmp_path}/run", f"tracker={name}"])
     assert not (tmp_path / "run").exists()

@@ -7,15 +7,8 @@ from typing import Self
 from PIL import Image
 
 from lens.errors import SettingError
-from lens.sampling.image_metadata import (
-    FORMAT_BY_SUFFIX,
-    ImageMetadata,
-    check_writable,
-    encode_image_file,
-    slug,
-    write_atomic,
-    write_unique,
-)
+from lens.files import check_writable, write_atomic, write_unique
+from lens.sampling.image_metadata import FORMAT_BY_SUFFIX, ImageMetadata, encode_image_file, slug
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.errors import LensError
+from lens.errors import MissingExtraError
 
 Pairs = NDArray[np.int64]
 """(P, 2) indices of samples, the smaller one first."""
@@ -132,7 +132,7 @@ def _build_index(unit: NDArray[np.float32]) -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise LensError('Embeddings are compared by FAISS: pip install "lens-t2i[data]".') from error
+        raise MissingExtraError("Comparing embeddings", "faiss-cpu", "data") from error
     count, width = unit.shape
     if count <= EXACT_UP_TO:
         index = faiss.IndexFlatIP(width)

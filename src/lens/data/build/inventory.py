@@ -12,12 +12,13 @@ from typing import NamedTuple
 from lens.data.build.reader import NumberedEntry
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import Entry, SourceError
-from lens.data.io.parquet import part_path, read_table, write_bytes_atomic, write_table
+from lens.data.io.parquet import part_path, read_table, write_table
 from lens.data.io.webdataset import json_bytes
 from lens.data.sources import image_folder, manifest, synthetic_text, webdataset
 from lens.data.sources.image_folder import ImageFolderSource
 from lens.data.sources.manifest import ManifestSource
 from lens.data.sources.webdataset import WebDatasetSource
+from lens.files import write_bytes_atomic
 
 SCHEMA = {
     "source": "int32", "address": "string", "path": "string", "offset": "int64", "num_bytes": "int64",

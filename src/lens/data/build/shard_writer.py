@@ -13,8 +13,9 @@ from lens.data.build.reader import EntryReader, NumberedEntry
 from lens.data.build.settings import ShardSettings
 from lens.data.io.entry import Entry
 from lens.data.io.image_decoding import decode_image, sample_id
-from lens.data.io.parquet import read_table, write_bytes_atomic
+from lens.data.io.parquet import read_table
 from lens.data.io.webdataset import ShardError, json_bytes, write_shard
+from lens.files import write_bytes_atomic
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 

@@ -14,8 +14,9 @@ from lens.data.build.filters import KEPT
 from lens.data.build.selection import Selection
 from lens.data.build.settings import BuildSettings
 from lens.data.captions.captioner import CaptionResult
-from lens.data.io.parquet import write_bytes_atomic, write_table
+from lens.data.io.parquet import write_table
 from lens.data.io.webdataset import json_bytes
+from lens.files import write_bytes_atomic
 
 KEPT_SCHEMA = {
     "id": "string", "part": "int32", "row": "int32", "base": "int32", "ratio": "string",

@@ -13,7 +13,7 @@ from typing import Any
 from lens.data.captions.captioner import CaptionRequest, encode_for_model
 from lens.data.captions.prompts import CAPTION_PROMPTS
 from lens.data.captions.settings import VllmCaptionerSettings
-from lens.errors import LensError
+from lens.errors import MissingExtraError
 from lens.llm.client import ChatError, ChatResponse
 
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ def vllm_responses(
 ) -> Iterator[tuple[str, ChatResponse | ChatError]]:
     """Yield an answer, or why there is none, for each question; `processor` takes the place of vLLM's.
 
-    Raises: LensError when vLLM is not installed.
+    Raises: MissingExtraError.
     """
     import ray
 
@@ -86,7 +86,7 @@ def create_vllm_processor(
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
-        raise LensError(f"captions.kind vllm needs `pip install lens-t2i[data,vllm]`: {error}.") from error
+        raise MissingExtraError("The captioner vllm", "ray[llm]", "data,vllm") from error
     config = vLLMEngineProcessorConfig(
         model_source=settings.model,
         engine_kwargs={"limit_mm_per_prompt": {"image": 1}, **settings.engine},

@@ -20,7 +20,7 @@ import httpx2
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.io.parquet import write_bytes_atomic
+from lens.files import write_bytes_atomic
 
 MAX_REDIRECTS = 5
 OPT_OUT_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")

@@ -4,23 +4,15 @@ Schemas are plain names of types, so that nothing but this file needs pyarrow, a
 used.
 """
 
-import errno
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from lens.errors import LensError
+from lens.errors import MissingExtraError
+from lens.files import write_atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class DiskFullError(LensError):
-    """A file that could not be written whole for want of room; nothing is left of it."""
-
 
 Schema = Mapping[str, str]
 """Type by column: an Arrow type by its name, `list` for strings, `float32_list` for an embedding."""
@@ -33,42 +25,7 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
     fields = [(name, lists.get(kind) or getattr(pa, kind)()) for name, kind in schema.items()]
     arrays = {name: _ascii_to_text(columns[name]) for name in schema}
     table = pa.table(arrays, schema=pa.schema(fields))
-    write_whole(path, lambda file: parquet.write_table(table, file))
-
-
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all."""
-    write_whole(path, lambda file: file.write(content))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that takes its name when it is complete and on disk; before that it ends in `.partial`.
-
-    Raises: DiskFull.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes write the same part when one was thought dead; whichever comes last wins, both are equal.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno in DISK_FULL_ERRNOS:
-            raise DiskFullError(
-                f"No room for {path.name} in {path.parent}: {os.strerror(error.errno)}. Free some and run "
-                "the same command again: what is complete stays and is not done again."
-            ) from error
-        raise
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove what killed processes left half written; for folders that nobody writes into any more."""
-    for partial in folder.rglob("*.partial"):
-        partial.unlink(missing_ok=True)
+    write_atomic(path, lambda file: parquet.write_table(table, file))
 
 
 def read_table(path: Path, **equal: str) -> "pa.Table":
@@ -114,5 +71,5 @@ def _import_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise LensError('Building data needs pyarrow and Ray: pip install "lens-t2i[data]".') from error
+        raise MissingExtraError("Building data", "pyarrow", "data") from error
     return pyarrow, pyarrow.parquet

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lens.data.io.parquet import write_whole
 from lens.errors import LensError
+from lens.files import write_atomic
 
 FILE_MODE = 0o644
 
@@ -48,7 +48,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
                 for extension in sorted(files):
                     _add_member(tar, f"{key}.{extension}", files[extension])
 
-    write_whole(path, write)
+    write_atomic(path, write)
     return ShardInfo(path, len(seen), path.stat().st_size, checksum(path))
 
 

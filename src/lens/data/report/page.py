@@ -12,7 +12,6 @@ import numpy as np
 
 from lens.core.resolution import buckets_for
 from lens.data.build.filters import RULES, FilterSettings
-from lens.data.io.parquet import write_bytes_atomic
 from lens.data.report.histogram import Threshold, compute_histogram, render_svg
 from lens.data.report.html import (
     Bar,
@@ -35,6 +34,7 @@ from lens.data.report.stats import (
     read_stats,
     read_timings,
 )
+from lens.files import write_bytes_atomic
 
 MAX_SAMPLES_PER_REASON = 12
 NUM_KEPT_SHOWN = 24

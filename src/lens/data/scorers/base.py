@@ -14,9 +14,7 @@ from PIL import Image
 
 from lens.config import Settings
 from lens.data.io.webdataset import json_bytes
-from lens.errors import LensError, SettingError
-
-MISSING_PACKAGE_MESSAGE = 'The scorer {name} needs the packages {packages}: pip install "lens-t2i[data]".'
+from lens.errors import MissingExtraError, SettingError
 
 
 class Scorer(Protocol):
@@ -87,9 +85,9 @@ def version_hash(*facts: Any) -> str:
 def package_versions(scorer: str, *packages: str) -> dict[str, str]:
     """Return the installed version of each package.
 
-    Raises: LensError where one is missing; `scorer` is who needs them.
+    Raises: MissingExtraError; `scorer` is the name of the scorer that needs them.
     """
     try:
         return {name: version(name) for name in packages}
     except PackageNotFoundError as error:
-        raise LensError(MISSING_PACKAGE_MESSAGE.format(name=scorer, packages=", ".join(packages))) from error
+        raise MissingExtraError(f"The scorer {scorer}", error.name, "data") from error

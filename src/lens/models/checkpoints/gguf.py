@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lens.errors import CheckpointError, LensError
+from lens.errors import CheckpointError, MissingExtraError
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, validate_file
 
 GGUF_MAGIC = b"GGUF"
@@ -45,8 +45,7 @@ def _gguf() -> Any:
     try:
         import gguf
     except ImportError as error:
-        message = 'Reading GGUF needs the gguf package. Install it: pip install "lens-t2i[quantize]".'
-        raise LensError(message) from error
+        raise MissingExtraError("A GGUF file", "gguf", "quantize") from error
     return gguf
 
 

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from lens.files import FileWriteError, write_bytes_atomic
 from lens.models.checkpoints.diffusers_folder import shared_components
 
 MODEL_SUFFIXES = {".json", ".jinja", ".safetensors", ".gguf", ".txt"}
@@ -68,11 +70,6 @@ def _cached_hash(path: Path) -> str:
         known = {}
     if key not in known:
         known[key] = _read_and_hash(path)
-        try:
-            store.parent.mkdir(parents=True, exist_ok=True)
-            draft = store.with_suffix(f".{os.getpid()}.tmp")
-            draft.write_text(json.dumps(known, indent=1))
-            os.replace(draft, store)
-        except OSError:  # a read-only home: hash again next time
-            pass
+        with suppress(FileWriteError):  # a read-only home: hash again next time
+            write_bytes_atomic(store, json.dumps(known, indent=1).encode())
     return known[key]

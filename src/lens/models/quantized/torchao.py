@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lens.errors import LensError, MemoryNeedError, SettingError
+from lens.errors import MemoryNeedError, MissingExtraError, SettingError
 from lens.models.shapes import denoiser_shapes, text_encoder_shapes, vae_shapes
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def quantize_weights(module: "nn.Module", quantization: str) -> "nn.Module":
     """Replace the weights of a model's linear layers by int8 or float8 ones, in place, and return the model.
 
     Load adapters afterwards. The experts of a GPT-OSS are no linear layers and stay as loaded.
-    Raises: SettingError for an unknown kind, LensError if torchao is not installed.
+    Raises: SettingError for an unknown kind, MissingExtraError.
     """
     config = _torchao_config(quantization)
     from torch import nn
@@ -55,8 +55,7 @@ def _torchao_config(quantization: str) -> Any:
     try:
         from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
     except ImportError as error:
-        message = 'Quantising needs the torchao package. Install it: pip install "lens-t2i[quantize]".'
-        raise LensError(message) from error
+        raise MissingExtraError("Quantization", "torchao", "quantize") from error
     return Int8WeightOnlyConfig() if quantization == "int8" else Float8WeightOnlyConfig()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lens.errors import LensError
+from lens.errors import MissingExtraError
 from lens.nano.world.objects import OBJECT_CLASSES
 
 
@@ -55,7 +55,7 @@ def _rasterize(icon: str, size_px: int) -> Image.Image:
     try:
         import resvg_py  # optional: drawing a picture with the model does not need it
     except ImportError as error:
-        raise LensError('Drawing the nano world needs resvg-py: pip install "lens-t2i[train]".') from error
+        raise MissingExtraError("Rendering the nano world", "resvg-py", "train") from error
     body = _icons()[icon]
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.files import write_bytes_atomic
 
 GLOBAL_CRITERION = "coherent"
 """Name of the criterion that every rubric has: the whole image is coherent and plausible."""
@@ -62,8 +63,5 @@ def read_prompts(path: Path) -> list[RLPrompt]:
 
 def write_prompts(prompts: Iterable[RLPrompt], path: Path) -> None:
     """Write prompts, a line each, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     lines = (json.dumps(one.model_dump(mode="json"), ensure_ascii=False) for one in prompts)
-    partial.write_text("".join(f"{line}\n" for line in lines))
-    partial.replace(path)
+    write_bytes_atomic(path, "".join(f"{line}\n" for line in lines).encode())

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lens.config import write_yaml
 from lens.errors import LensError
+from lens.files import write_bytes_atomic
 from lens.llm.batch import InvalidResponse, LLMBatch, LLMTask, TaskResult, chat_messages, token_costs
 from lens.llm.json_repair import JsonRepairError, parse_json_object
 from lens.rl.prompts.dataset import RLPrompt, write_prompts
@@ -234,6 +235,4 @@ def _write_prompt_set(
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:
     """Write a summary, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    write_bytes_atomic(path, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())

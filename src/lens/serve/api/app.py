@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from lens.errors import MissingExtraError
 from lens.serve.api.errors import ERROR_RESPONSES, add_error_handlers
 from lens.serve.api.generation import NO_HOOKS, GenerationHooks, GenerationService
 from lens.serve.api.images import ApiContext, images_router
@@ -20,7 +21,6 @@ from lens.serve.api.metrics import ServerMetrics
 from lens.serve.api.middleware import AsgiApp, Authenticator, Receive, Scope, SecurityMiddleware, Send
 from lens.serve.engine.request import EngineClient
 from lens.serve.settings.server import ServerSettings
-from lens.serve.storage.database import MissingExtraError
 from lens.serve.storage.server_state import ServerState
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def create_app(
 
         metrics = ServerMetrics(engine, store.jobs)
     except ImportError as error:
-        raise MissingExtraError(str(error.name)) from error
+        raise MissingExtraError("Serving", str(error.name), "serve") from error
     service = GenerationService(engine, hooks)
     runner = JobWorker(store, service, settings)
     context = ApiContext(engine, store, settings, service)

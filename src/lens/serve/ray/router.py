@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from lens.errors import DrainingError, LensError, QueueFullError, SettingError
+from lens.errors import DrainingError, LensError, MissingExtraError, QueueFullError, SettingError
 from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.engine.model_registry import ModelRegistry
 from lens.serve.engine.request import (
@@ -40,7 +40,6 @@ from lens.serve.ray.replica import (
 )
 from lens.serve.settings.ray import RaySettings
 from lens.serve.settings.server import ServerSettings
-from lens.serve.storage.database import MissingExtraError
 
 logger = logging.getLogger(__name__)
 
@@ -304,7 +303,7 @@ def connect_ray(settings: RaySettings, replica_gpus: float = 0.0) -> bool:
         import ray
         from ray import serve  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("ray[serve]", "cluster") from error
+        raise MissingExtraError("Serving by Ray", "ray[serve]", "cluster") from error
     if ray.is_initialized():
         return False
     options: dict[str, Any] = {"address": settings.address}

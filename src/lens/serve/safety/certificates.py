@@ -5,19 +5,17 @@ it shows that a picture was not changed since, and nothing of where it comes fro
 Knows nothing of pictures. Certificates follow C2PA's profile: a signer's, and one of who vouches for it.
 """
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import uuid4
 
-from lens.errors import LensError, SettingError
+from lens.errors import MissingExtraError, SettingError
+from lens.files import write_bytes_atomic
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-MISSING_PACKAGE = 'Signing pictures needs the package {package}: pip install "lens-t2i[serve]".'
 TEST_ORGANIZATION = "Lens TEST certificate, not for production"
 TEST_FILE = "c2pa_test.pem"
 TEST_YEARS = 5
@@ -62,10 +60,8 @@ def ensure_test_identity(folder: Path) -> SigningIdentity:
         if _parse_certificates(content, path)[0].not_valid_after_utc - RENEWAL_MARGIN > datetime.now(UTC):
             return identity
     content = _generate_test_pem()
-    try:
-        _write_private(content, path)
-    except OSError as error:
-        raise LensError(f"Cannot keep a test certificate in {folder}: {error.strerror or error}.") from error
+    # Of processes that do this at the same time the last one's file stays; each signs with its own.
+    write_bytes_atomic(path, content, mode=0o600)
     return _parse_identity(content, content, path, path, None)
 
 
@@ -75,17 +71,6 @@ def root_certificate(identity: SigningIdentity) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return _parse_certificates(identity.chain, Path("the chain"))[-1].public_bytes(Encoding.PEM)
-
-
-def _write_private(content: bytes, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        os.replace(draft, path)  # of processes that race the last one's stays; each signs with a whole one
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _parse_identity(
@@ -161,7 +146,7 @@ def _check_installed() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
-        raise LensError(MISSING_PACKAGE.format(package="cryptography")) from error
+        raise MissingExtraError("Signing images", "cryptography", "serve") from error
 
 
 def _generate_test_pem() -> bytes:

@@ -18,10 +18,9 @@ from PIL import Image
 from pydantic import model_validator
 
 from lens.config import Settings
-from lens.errors import LensError, SettingError
+from lens.errors import LensError, MissingExtraError, SettingError
 from lens.sampling.image_metadata import ImageMetadata, encode_image_file
 from lens.serve.safety.certificates import (
-    MISSING_PACKAGE,
     SigningIdentity,
     ensure_test_identity,
     read_identity,
@@ -181,5 +180,5 @@ def c2pa_library() -> ModuleType:
     try:
         import c2pa
     except (ImportError, OSError) as error:  # OSError: its native part does not load
-        raise LensError(MISSING_PACKAGE.format(package="c2pa-python")) from error
+        raise MissingExtraError("Signing images", "c2pa-python", "serve") from error
     return c2pa

@@ -4,12 +4,10 @@ Two pictures of the same bytes are one file. Knows nothing of who needs a file: 
 """
 
 import hashlib
-import os
 from pathlib import Path
-from uuid import uuid4
 
-from lens.errors import SettingError
-from lens.serve.storage.database import MissingExtraError
+from lens.errors import MissingExtraError, SettingError
+from lens.files import write_bytes_atomic
 
 
 class BlobStore:
@@ -23,7 +21,7 @@ class BlobStore:
         try:
             import fsspec
         except ImportError as error:
-            raise MissingExtraError("fsspec") from error
+            raise MissingExtraError("Serving", "fsspec", "serve") from error
         try:
             self._filesystem, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
@@ -38,19 +36,11 @@ class BlobStore:
         path = self._path(name)
         if self._filesystem.exists(path) and self._filesystem.size(path) == len(content):
             return name
-        self._filesystem.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
-        if not self._is_local:
+        if self._is_local:
+            write_bytes_atomic(Path(path), content)
+        else:
+            self._filesystem.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
             self._filesystem.pipe_file(path, content)
-            return name
-        draft = Path(f"{path}.{uuid4().hex}.tmp")
-        try:
-            with open(draft, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
         return name
 
     def get(self, name: str) -> bytes:

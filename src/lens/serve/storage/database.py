@@ -7,7 +7,8 @@ database, so that a column is named once. Knows nothing of jobs or keys.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.errors import LensError, SettingError
+from lens.errors import LensError, MissingExtraError, SettingError
+from lens.files import FileWriteError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 TABLES = ("jobs", "pictures", "keys")
 SQLITE_BUSY_TIMEOUT_S = 15.0
-
-
-class MissingExtraError(LensError):
-    """A package of serving is not installed."""
-
-    def __init__(self, package: str, extra: str = "serve"):
-        super().__init__(f"Serving needs {package}. Install it with: pip install 'lens-t2i[{extra}]'.")
 
 
 class StorageError(LensError):
@@ -45,7 +39,7 @@ class Database:
             import sqlalchemy as sa
             from sqlalchemy import event, exc
         except ImportError as error:
-            raise MissingExtraError(str(error.name)) from error
+            raise MissingExtraError("Serving", str(error.name), "serve") from error
         try:
             where = sa.make_url(url)
             if where.get_backend_name() == "sqlite" and where.database:
@@ -53,7 +47,7 @@ class Database:
             options = {"timeout": SQLITE_BUSY_TIMEOUT_S} if where.get_backend_name() == "sqlite" else {}
             self.engine: Engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
         except ImportError as error:
-            raise MissingExtraError(str(error.name), "postgres") from error
+            raise MissingExtraError("A PostgreSQL database", str(error.name), "postgres") from error
         except exc.ArgumentError as error:
             raise SettingError("database_url", url, "a URL of SQLAlchemy", f"{error}.") from error
         except OSError as error:
@@ -102,7 +96,7 @@ def storage_error(error: Exception) -> StorageError | None:
 
     if isinstance(error, StorageError):
         return error
-    if type(error) is LensError and isinstance(error.__cause__, OSError):  # of our own writing of files
+    if isinstance(error, FileWriteError) and isinstance(error.__cause__, OSError):
         error = error.__cause__
     if isinstance(error, OSError):
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from lens.errors import SettingError
-from lens.sampling.image_metadata import write_atomic
+from lens.files import write_bytes_atomic
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.api_keys import ApiKeyStore
 from lens.serve.storage.blob_store import BlobStore
@@ -36,11 +36,7 @@ class UploadStore:
         if path.is_file():
             os.utime(path)
             return path
-
-        def write(file: BinaryIO) -> None:
-            file.write(content)
-
-        return write_atomic(path, write)
+        return write_bytes_atomic(path, content)
 
     def delete_unused(
         self,

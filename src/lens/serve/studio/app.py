@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from lens.errors import LensError
+from lens.errors import MissingExtraError
 from lens.serve.api.generation import NO_HOOKS, GenerationHooks
 from lens.serve.engine.request import EngineClient
 from lens.serve.studio import html as html
@@ -111,14 +111,12 @@ def create_studio(engine: EngineClient, gallery: Gallery, hooks: GenerationHooks
 def import_gradio() -> Any:
     """Return the package, set to report nothing.
 
-    Raises: LensError where it is not installed.
+    Raises: MissingExtraError.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import gradio
     except ImportError as error:
-        missing = "The studio needs the package gradio, which is not installed."
-        remedy = 'Install Lens with the extra serve: pip install "lens-t2i[serve]".'
-        raise LensError(f"{missing} {remedy}") from error
+        raise MissingExtraError("The studio", "gradio", "serve") from error
     return gradio

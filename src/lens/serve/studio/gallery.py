@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from lens.errors import LensError
+from lens.files import write_atomic, write_unique
 from lens.sampling.image_metadata import (
     FORMAT_BY_SUFFIX,
     ImageMetadata,
@@ -26,8 +27,6 @@ from lens.sampling.image_metadata import (
     parse_image_metadata,
     read_image_metadata,
     slug,
-    write_atomic,
-    write_unique,
 )
 from lens.serve.safety.provenance import embed_provenance
 

@@ -7,17 +7,16 @@ captured layers, T tokens, E width of a feature.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lens.errors import CheckpointError
+from lens.models.checkpoints.writer import write_safetensors
 
 INT8_MAX = 127
 """Of an 8-bit feature."""
@@ -81,9 +80,7 @@ class LatentCache:
             tensors[f"{key}.features"] = features
         name = hashlib.blake2b("".join(samples).encode(), digest_size=12).hexdigest()
         path = self.folder / f"{name}.safetensors"
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial)
-        os.replace(partial, path)
+        write_safetensors(path, tensors)
         self._index_shard(path)
 
     def __getitem__(self, key: str) -> EncodedSample:

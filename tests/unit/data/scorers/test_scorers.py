@@ -36,7 +36,7 @@ from lens.data.scorers.aesthetics import AestheticsSettings
 from lens.data.scorers.base import check_columns, load_scorer, package_versions
 from lens.data.scorers.classifiers import NsfwSettings, WatermarkSettings
 from lens.data.scorers.clip import EmbeddingSettings
-from lens.data.scorers.nudenet import NudeNetSettings
+from lens.data.scorers.nudenet import EXPLICIT_CLASSES, NudeNetSettings
 from lens.data.scorers.ocr import OcrSettings
 from lens.data.scorers.pretrained import resolve_model_folder, scorer_device
 from lens.data.scorers.registry import AnyScorerSettings
@@ -328,7 +328,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 def test_a_missing_package_is_an_error_that_says_what_to_install():
-    with pytest.raises(LensError, match=r'scorer ocr needs .*pip install "lens-t2i\[data\]"'):
+    with pytest.raises(LensError, match=r'scorer ocr needs the package no-such.*pip install .*"\.\[data\]"'):
         package_versions("ocr", "numpy", "no-such-package-of-ours")
 
 
@@ -368,4 +368,4 @@ def test_explicit_parts_are_all_that_the_detector_calls_exposed_but_four():
 
     exposed = {name for name in vars(nudenet)["__labels"] if name.endswith("_EXPOSED")}
     harmless = {f"{part}_EXPOSED" for part in ("MALE_BREAST", "FEET", "ARMPITS", "BELLY")}
-    assert exposed - harmless == nudenet.EXPLICIT
+    assert exposed - harmless == EXPLICIT_CLASSES

@@ -1,0 +1,132 @@
+"""Atomic writes: a file appears under its name complete and on disk, or not at all.
+
+Every write goes to a hidden `*.partial` file beside the target, which then takes the target's name. Knows
+nothing of what files hold.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from lens.errors import LensError, SettingError
+
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FileWriteError(LensError, OSError):
+    """A file that cannot be written; nothing of it is left. The cause is the OSError."""
+
+
+class DiskFullError(FileWriteError):
+    """A file that does not fit on the disk; nothing of it is left."""
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> Path:
+    """Write the file at `path`, replacing an older one, and return the path.
+
+    `mode` are the permissions of the file, which the umask of the process reduces.
+    Raises: FileWriteError; DiskFullError.
+    """
+
+    def open_with_mode(name: str, flags: int) -> int:
+        return os.open(name, flags, mode)
+
+    with replace_file(path) as partial, open(partial, "xb", opener=open_with_mode) as file:
+        write(file)
+    return path
+
+
+def write_bytes_atomic(path: Path, content: bytes, mode: int = 0o666) -> Path:
+    """Write `content` as the file at `path`, replacing an older one, and return the path.
+
+    Raises: FileWriteError; DiskFullError.
+    """
+    return write_atomic(path, lambda file: file.write(content), mode)
+
+
+def write_unique(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], object]) -> Path:
+    """Write a file under a free name and return its path: stem, or stem-2, stem-3 ... where names are taken.
+
+    No file is ever replaced, also when two processes write at the same time.
+    Raises: FileWriteError; DiskFullError.
+    """
+    with _partial_file(folder / f"{stem}{suffix}") as partial:
+        with open(partial, "xb") as file:
+            write(file)
+        _flush_to_disk(partial)
+        for number in count(1):
+            path = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+            try:
+                os.link(partial, path)  # unlike a rename, fails where the name is taken
+                return path
+            except FileExistsError:
+                continue
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    os.replace(partial, path)
+                    return path
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; the file written there replaces `path` at the end of the block.
+
+    For libraries that write to a path of their own; `write_atomic` is simpler where a file object will do.
+    Raises: FileWriteError; DiskFullError.
+    """
+    with _partial_file(path) as partial:
+        yield partial
+        _flush_to_disk(partial)
+        # Of two processes that write the same file the last one wins.
+        os.replace(partial, path)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder that no process writes into any more."""
+    for partial in folder.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise a SettingError where a folder can be neither written to nor created; create nothing yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise SettingError("--out", str(folder), "a folder", f"The file {existing} is in the way.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise SettingError("--out", str(folder), "a folder you may write to", "Choose another with --out.")
+
+
+@contextmanager
+def _partial_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, which is created; remove what is there at the end."""
+    # A name of its own for every write, and a short one: `path` may be as long as a name can be.
+    partial = path.parent / f".lens-{uuid4().hex}.partial"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+    except OSError as error:
+        if isinstance(error, LensError) or not _is_of_write(error, partial):
+            raise
+        message = f"Cannot write {path}: {error.strerror or error}."
+        if error.errno in DISK_FULL_ERRNOS:
+            remedy = "Free some space and run the same command again; files that are complete stay."
+            raise DiskFullError(f"{message} {remedy}") from error
+        raise FileWriteError(message) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_of_write(error: OSError, partial: Path) -> bool:
+    """Return whether an error is about the file that is written, not about another that was read for it."""
+    return error.filename is None or Path(error.filename) in (partial, *partial.parents)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
