@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import httpx2
 import openai
 import uvicorn
-from fake_drawer import FakeDrawer
+from fake_engine import FakeEngine
 
 from lens.serve.api.app import create_app
 from lens.serve.api.generation import NO_HOOKS
@@ -18,15 +18,15 @@ from lens.serve.storage.server_state import open_server_state
 
 
 @contextmanager
-def serving(state, drawer=None, hooks=NO_HOOKS, **values):
+def serving(state, engine=None, hooks=NO_HOOKS, **values):
     """Start a server; yields its parts, a client of OpenAI's, and a plain one as `http`."""
-    drawer = drawer or FakeDrawer()
+    engine = engine or FakeEngine()
     settings = ServerSettings.of({"state": state, "drain_s": 0.2} | values)
     store = open_server_state(settings)
-    app = create_app(drawer, settings, store, hooks)
+    app = create_app(engine, settings, store, hooks)
     try:
         with answering(app) as base, client_of(base) as client, httpx2.Client(base_url=base) as http:
-            parts = {"store": store, "drawer": drawer, "app": app, "settings": settings}
+            parts = {"store": store, "engine": engine, "app": app, "settings": settings}
             yield SimpleNamespace(base=base, client=client, http=http, **parts)
     finally:
         store.close()

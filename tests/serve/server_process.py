@@ -3,10 +3,10 @@
 import sys
 import threading
 
-from fake_drawer import FakeDrawer
+from fake_engine import FakeEngine
 from running import serving
 
 if __name__ == "__main__":
-    with serving(sys.argv[1], FakeDrawer(step_s=float(sys.argv[2])), jobs_at_once=2) as server:
+    with serving(sys.argv[1], FakeEngine(step_s=float(sys.argv[2])), jobs_at_once=2) as server:
         print(server.base, flush=True)
         threading.Event().wait()

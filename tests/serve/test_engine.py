@@ -59,7 +59,7 @@ def pipelines():
     return pipelines
 
 
-def drawn_alone(pipelines, request, **more):
+def pipeline_image(pipelines, request, **more):
     """The picture that the pipeline draws of the same request."""
     return pipelines[request.model](
         request.prompt,
@@ -86,32 +86,32 @@ def assert_same_picture(one, other):
     assert (apart > 0).mean() <= 0.001
 
 
-def events_of(ticket):
+def events_of(handle):
     events = []
     while not events or not isinstance(events[-1], Finished | Failed):
-        events.append(ticket.next_event(WAIT_S))
+        events.append(handle.next_event(WAIT_S))
     return events
 
 
 def joining_step_by_step(engine, requests, monkeypatch):
     """Submit a request, and at each step that the denoiser takes the next one.
 
-    Returns their tickets, and of each pack at which steps its pictures were.
+    Returns their handles, and of each pack at which steps its pictures were.
     """
     step, left, steps_of_packs = engine._worker.step, list(requests), []
-    tickets = []
+    handles = []
 
-    def joined(model, loras, slots):
-        steps_of_packs.append([slot.step for slot in slots])
+    def joined(model, loras, states):
+        steps_of_packs.append([state.step for state in states])
         if left:
-            tickets.append(engine.submit(left.pop(0)))
-        return step(model, loras, slots)
+            handles.append(engine.submit(left.pop(0)))
+        return step(model, loras, states)
 
     monkeypatch.setattr(engine._worker, "step", joined)
     first = engine.submit(left.pop(0))
     first.result(WAIT_S)
     assert not left
-    return [first, *tickets], steps_of_packs
+    return [first, *handles], steps_of_packs
 
 
 MIXED = [
@@ -124,20 +124,20 @@ MIXED = [
 
 
 def test_pictures_that_join_and_leave_at_any_step_are_those_of_the_pipeline(engine, pipelines, monkeypatch):
-    tickets, steps_of_packs = joining_step_by_step(engine, MIXED, monkeypatch)
-    for request, ticket in zip(MIXED, tickets, strict=True):
-        assert_same_picture(ticket.result(WAIT_S).image, drawn_alone(pipelines, request))
+    handles, steps_of_packs = joining_step_by_step(engine, MIXED, monkeypatch)
+    for request, handle in zip(MIXED, handles, strict=True):
+        assert_same_picture(handle.result(WAIT_S).image, pipeline_image(pipelines, request))
     assert [3, 2, 1, 0] in steps_of_packs  # the four of one model; the fifth goes by itself
 
 
 def test_pictures_are_the_same_with_another_company_and_alone(engine):
     alone = engine.submit(APPLE).result(WAIT_S).image
     company = [replace(APPLE, seed=seed, height=96 + 16 * seed, guidance=1.0 + seed) for seed in range(4)]
-    tickets = [engine.submit(request) for request in [*company, APPLE]]
-    tickets[1].cancel()
-    assert_same_picture(tickets[-1].result(WAIT_S).image, alone)
+    handles = [engine.submit(request) for request in [*company, APPLE]]
+    handles[1].cancel()
+    assert_same_picture(handles[-1].result(WAIT_S).image, alone)
     with pytest.raises(GenerationCancelledError):
-        tickets[1].result(WAIT_S)
+        handles[1].result(WAIT_S)
 
 
 def test_pictures_drawn_from_pictures_are_those_of_the_pipeline(engine, pipelines, folder):
@@ -147,15 +147,15 @@ def test_pictures_drawn_from_pictures_are_those_of_the_pipeline(engine, pipeline
         replace(APPLE, image=start, mask=folder / "mask.png", guidance=2.0),
         replace(APPLE, image=start, height=128, width=128),
     ]
-    tickets = [engine.submit(request) for request in requests]
-    results = [ticket.result(WAIT_S) for ticket in tickets]
+    handles = [engine.submit(request) for request in requests]
+    results = [handle.result(WAIT_S) for handle in handles]
     for request, result in zip(requests, results, strict=True):
-        assert_same_picture(result.image, drawn_alone(pipelines, request))
+        assert_same_picture(result.image, pipeline_image(pipelines, request))
     kept, original = (np.asarray(image)[:, :88] for image in (results[1].image, Image.open(start)))
     assert np.array_equal(kept, original)
-    assert [result.settings.strength for result in results] == [0.5, 1.0, 0.6]
-    assert results[1].settings.init_image.sha256 == content_hash(start)
-    assert results[1].settings.mask.path == "mask.png", "and nothing of the server's folders"
+    assert [result.metadata.strength for result in results] == [0.5, 1.0, 0.6]
+    assert results[1].metadata.init_image.sha256 == content_hash(start)
+    assert results[1].metadata.mask.path == "mask.png", "and nothing of the server's folders"
     drawing = [
         event.num_steps for event in events_of(engine.submit(requests[0])) if isinstance(event, StepProgress)
     ]
@@ -172,7 +172,7 @@ def test_previews_are_the_ends_that_the_path_points_to(engine, pipelines):
         points.append(tensors["latents"])
         levels.append(float(level) / 1000)
 
-    drawn_alone(pipelines, request, callback_on_step_end=keep)
+    pipeline_image(pipelines, request, callback_on_step_end=keep)
     # The line from the point before the second and the fourth step through the point after them, to level 0.
     for preview, before in zip(previews, (0, 2), strict=True):
         start, stop = points[before : before + 2]
@@ -187,29 +187,29 @@ def test_previews_are_the_ends_that_the_path_points_to(engine, pipelines):
 
 
 def test_a_picture_says_everything_that_decided_it(engine):
-    settings = engine.submit(replace(APPLE, guidance=2.0, negative_prompt="blue")).result(WAIT_S).settings
+    metadata = engine.submit(replace(APPLE, guidance=2.0, negative_prompt="blue")).result(WAIT_S).metadata
     packaged = ModelRegistry.from_names(MODELS).models[APPLE.model].folder
-    stated = settings.model_dump(exclude={"versions"}, exclude_none=True)
+    stated = metadata.model_dump(exclude={"versions"}, exclude_none=True)
     assert stated == {
         "prompt": "a red apple", "negative_prompt": "blue", "seed": 3, "width": 176, "height": 96, "steps": 4,
         "guidance": 2.0, "solver": "euler", "model": "lens-nano-turbo", "model_hash": content_hash(packaged),
         "loras": (), "dtype": "float32", "device": "cpu", "threads": torch.get_num_threads(),
     }  # fmt: skip
-    assert set(settings.versions) == {"lens", "torch", "diffusers", "transformers"}
+    assert set(metadata.versions) == {"lens", "torch", "diffusers", "transformers"}
 
 
 def test_adapters_act_on_the_pictures_that_ask_for_them_and_on_no_others(engine, pipelines, folder):
     with_lora = replace(APPLE, loras=(LORA,))
     before = engine.submit(APPLE).result(WAIT_S).image
-    tickets = [engine.submit(request) for request in (with_lora, APPLE, replace(with_lora, seed=4))]
-    results = [ticket.result(WAIT_S) for ticket in tickets]
+    handles = [engine.submit(request) for request in (with_lora, APPLE, replace(with_lora, seed=4))]
+    results = [handle.result(WAIT_S) for handle in handles]
     assert_same_picture(results[1].image, before)
-    used = results[0].settings.loras[0]
+    used = results[0].metadata.loras[0]
     assert (used.weight, used.sha256) == (0.7, content_hash(folder / "bold.safetensors"))
     pipeline = pipelines[APPLE.model]
     pipeline.load_lora_weights(folder / "bold.safetensors", weight=0.7)
     try:
-        expected = drawn_alone(pipelines, APPLE)
+        expected = pipeline_image(pipelines, APPLE)
     finally:
         pipeline.unload_lora_weights()
     assert_same_picture(results[0].image, expected)
@@ -219,18 +219,18 @@ def test_adapters_act_on_the_pictures_that_ask_for_them_and_on_no_others(engine,
 @pytest.mark.parametrize(("name", "kind"), [("poisoned", CheckpointError), ("nan", NonFiniteError)])
 def test_a_bad_adapter_fails_its_own_request_alone(engine, pipelines, name, kind):
     requests = [APPLE, replace(APPLE, loras=(LoraRequest(name),)), replace(APPLE, loras=(LORA,))]
-    tickets = [engine.submit(request) for request in requests]
+    handles = [engine.submit(request) for request in requests]
     with pytest.raises(kind):
-        tickets[1].result(WAIT_S)
-    assert_same_picture(tickets[0].result(WAIT_S).image, drawn_alone(pipelines, APPLE))
-    tickets[2].result(WAIT_S)
+        handles[1].result(WAIT_S)
+    assert_same_picture(handles[0].result(WAIT_S).image, pipeline_image(pipelines, APPLE))
+    handles[2].result(WAIT_S)
 
 
 def test_models_of_a_family_share_what_is_alike(engine):
     turbo, base = (engine._worker.load(name).pipeline for name in MODELS)
     assert turbo.vae is base.vae and turbo.text_encoder is base.text_encoder
     assert turbo.transformer is not base.transformer
-    assert [(model.name, model.steps, model.guidance, model.base_resolution, model.variant)
+    assert [(model.name, model.default_steps, model.default_guidance, model.base_resolution, model.variant)
             for model in engine.models()] == [
         ("lens-nano-turbo", 4, 1.0, 128, "nano-turbo"), ("lens-nano-base", 20, 2.0, 128, "nano-base"),
     ]  # fmt: skip
@@ -246,7 +246,7 @@ def test_a_prompt_is_encoded_once_for_all_models_that_read_it_alike(engine):
         after.prompt_cache_misses - before.prompt_cache_misses,
         after.prompt_cache_hits - before.prompt_cache_hits,
     ) == (1, 2)
-    num_text = engine._worker.texts.of(engine._worker.load(MODELS[0]).text_encoder_key, prompt, None)[
-        0
-    ].shape[0]
-    assert after.tokens - before.tokens == 3 * 4 * (6 * 11 + num_text)
+    num_text = engine._worker.prompt_cache.get_or_encode(
+        engine._worker.load(MODELS[0]).text_encoder_key, prompt, None
+    )[0].shape[0]
+    assert after.num_tokens - before.num_tokens == 3 * 4 * (6 * 11 + num_text)

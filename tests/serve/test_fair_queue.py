@@ -6,8 +6,8 @@ from lens.errors import QueueFullError
 from lens.serve.engine.fair_queue import FairQueue
 
 
-def queue(max_count=1000, max_seconds=1e6):
-    return FairQueue(max_count, max_seconds)
+def queue(max_items=1000, max_cost_s=1e6):
+    return FairQueue(max_items, max_cost_s)
 
 
 def taken(fair, count):

@@ -10,7 +10,7 @@ import time
 import httpx2
 import openai
 import pytest
-from fake_drawer import FakeDrawer
+from fake_engine import FakeEngine
 from PIL import Image
 from running import serving, until
 
@@ -56,9 +56,9 @@ def test_one_call_of_the_official_client_returns_a_picture(server):
     image = opened(answer.data[0].b64_json)
     assert (image.size, image.format) == ((256, 256), "PNG")
     assert (answer.size, answer.output_format, answer.quality) == ("256x256", "png", "medium")
-    assert answer.usage.tokens_per_image == 256
+    assert answer.usage.output_tokens == 256
     assert answer.usage.total_tokens == answer.usage.input_tokens + 256
-    assert answer.usage.input_tokens_details.num_text_tokens > 3
+    assert answer.usage.input_tokens_details.text_tokens > 3
 
 
 def test_n_pictures_have_seeds_that_follow_one_another(server):
@@ -130,7 +130,7 @@ def test_a_stream_shows_previews_and_then_the_picture(server):
     last = events[-1]
     assert (last.size, last.quality, last.background, last.output_format) == (
         "128x96", "medium", "opaque", "png")  # fmt: skip
-    assert last.usage.tokens_per_image == 48 and abs(last.created_at - time.time()) < 60
+    assert last.usage.output_tokens == 48 and abs(last.created_at - time.time()) < 60
 
 
 def test_an_edit_starts_from_a_picture(server):
@@ -249,7 +249,7 @@ def test_an_adapter_that_cannot_be_used_is_named(server):
 
 
 def test_a_full_queue_says_when_to_come_again(tmp_path):
-    with serving(tmp_path, FakeDrawer(step_s=0.2, room=1)) as server:
+    with serving(tmp_path, FakeEngine(step_s=0.2, max_open=1)) as server:
         with pytest.raises(openai.RateLimitError) as caught:
             server.client.images.generate(prompt=PROMPT, n=2)
         assert caught.value.response.headers["retry-after"] == "8"
@@ -258,7 +258,7 @@ def test_a_full_queue_says_when_to_come_again(tmp_path):
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_caller_who_leaves_cancels_the_picture(tmp_path, is_stream):
-    with serving(tmp_path, FakeDrawer(step_s=0.25)) as server:
+    with serving(tmp_path, FakeEngine(step_s=0.25)) as server:
         body = {"prompt": PROMPT, "steps": 200, "stream": is_stream}
         with pytest.raises(httpx2.TimeoutException):
             httpx2.post(f"{server.base}/v1/images/generations", json=body, timeout=0.4)
@@ -266,7 +266,7 @@ def test_a_caller_who_leaves_cancels_the_picture(tmp_path, is_stream):
 
 
 def test_health_answers_at_once_while_pictures_are_drawn(tmp_path):
-    with serving(tmp_path, FakeDrawer(step_s=0.005)) as server:
+    with serving(tmp_path, FakeEngine(step_s=0.005)) as server:
 
         def call():
             server.client.images.generate(prompt=PROMPT, n=5)

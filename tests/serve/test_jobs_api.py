@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import sqlalchemy as sa
-from fake_drawer import FakeDrawer
+from fake_engine import FakeEngine
 from PIL import Image
 from running import serving, until
 
@@ -29,7 +29,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def slow(tmp_path):
-    with serving(tmp_path, FakeDrawer(step_s=0.1)) as running:
+    with serving(tmp_path, FakeEngine(step_s=0.1)) as running:
         yield running
 
 
@@ -93,7 +93,7 @@ def test_events_tell_of_steps_previews_and_the_end(slow):
 
 
 def test_those_who_wait_are_told_their_place(tmp_path):
-    with serving(tmp_path, FakeDrawer(step_s=0.1), jobs_at_once=1) as running:
+    with serving(tmp_path, FakeEngine(step_s=0.1), jobs_at_once=1) as running:
         first, second, third = (add(running, steps=steps) for steps in (100, 100, 2))
         until(lambda: running.engine.requests)
         address = f"/v1/jobs/{third['id']}/events"
@@ -164,7 +164,7 @@ def test_what_cannot_be_used_is_named(server, values, param):
 
 
 def test_jobs_wait_for_room_in_the_engine(tmp_path):
-    with serving(tmp_path, FakeDrawer(step_s=0.02, room=2)) as running:
+    with serving(tmp_path, FakeEngine(step_s=0.02, max_open=2)) as running:
         jobs = [add(running, n=2) for _ in range(4)]
         assert all(len(ended(running, job)["pictures"]) == 2 for job in jobs)
 
@@ -206,7 +206,7 @@ def _done(base, job_id):
 
 
 def test_a_server_that_ends_leaves_its_jobs_to_the_next(tmp_path):
-    with serving(tmp_path, FakeDrawer(step_s=0.1)) as running:
+    with serving(tmp_path, FakeEngine(step_s=0.1)) as running:
         job = add(running, model="lens-nano")
         until(lambda: running.engine.requests)
     with serving(tmp_path) as running:
@@ -217,7 +217,7 @@ def test_on_a_full_disk_callers_are_told_and_jobs_wait(server, monkeypatch):
     def full(content, suffix):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(server.store.jobs.files, "put", full)
+    monkeypatch.setattr(server.store.jobs.blobs, "put", full)
     monkeypatch.setattr("os.fsync", lambda _: full(b"", ""))  # how uploads are written
     files = {"image": ("a.png", png("blue"))}
     upload = server.http.post("/v1/images/edits", data={"prompt": PROMPT}, files=files)

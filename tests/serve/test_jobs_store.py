@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import postgres
 import pytest
 import sqlalchemy as sa
-from fake_drawer import FakeDrawer
+from fake_engine import FakeEngine
 from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
@@ -45,7 +45,9 @@ def store(request, tmp_path):
         for table in ("pictures", "jobs", "keys"):
             connection.execute(database.tables[table].delete())
     jobs = JobStore(database, BlobStore(str(tmp_path / "pictures")))
-    yield SimpleNamespace(jobs=jobs, keys=ApiKeyStore(database), database=database, url=url, folder=tmp_path)
+    yield SimpleNamespace(
+        jobs=jobs, api_keys=ApiKeyStore(database), database=database, url=url, folder=tmp_path
+    )
     database.close()
 
 
@@ -63,11 +65,11 @@ def test_a_job_is_found_again_by_its_owner_alone(store):
 def test_lists_come_in_pages_the_newest_first(store):
     added = [store.jobs.add("ann", REQUEST, 1).id for _ in range(5)]
     store.jobs.add("bob", REQUEST, 1)
-    first = store.jobs.list("ann", limit=3)
-    rest = store.jobs.list("ann", limit=3, after=first[-1].id)
+    first = store.jobs.list_jobs("ann", limit=3)
+    rest = store.jobs.list_jobs("ann", limit=3, after=first[-1].id)
     assert [job.id for job in first + rest] == added[::-1]
     store.jobs.finish(added[0], CANCELLED)
-    assert [job.id for job in store.jobs.list("ann", (CANCELLED,))] == [added[0]]
+    assert [job.id for job in store.jobs.list_jobs("ann", (CANCELLED,))] == [added[0]]
 
 
 def test_the_same_key_finds_the_same_job_and_another_request_is_refused(store):
@@ -96,7 +98,7 @@ def test_owners_take_turns_and_their_own_jobs_come_in_order(store):
     ann = [store.jobs.add("ann", REQUEST, 1).id for _ in range(3)]
     bob = store.jobs.add("bob", REQUEST, 1).id
     taken, served = [], []
-    while (job := store.jobs.take("server", served)) is not None:
+    while (job := store.jobs.claim("server", served)) is not None:
         taken.append(job.id)
         served = [owner for owner in served if owner != job.owner] + [job.owner]
     assert taken == [ann[0], bob, ann[1], ann[2]]
@@ -107,7 +109,7 @@ def test_each_job_is_taken_once_however_many_ask(store):
     taken, lock = [], threading.Lock()
 
     def take():
-        while (job := store.jobs.take("server")) is not None:
+        while (job := store.jobs.claim("server")) is not None:
             with lock:
                 taken.append(job.id)
 
@@ -122,18 +124,18 @@ def test_each_job_is_taken_once_however_many_ask(store):
 def test_a_server_goes_on_with_its_own_jobs_and_those_that_others_left(store):
     mine, others, left = (store.jobs.add("ann", REQUEST, 1).id for _ in range(3))
     for runner in ("one", "two", "three"):
-        store.jobs.take(runner)
+        store.jobs.claim(runner)
     table = store.database.tables["jobs"]
     with store.database.engine.begin() as connection:
         connection.execute(table.update().where(table.c.id == left).values(lease_until=1.0))
-    assert store.jobs.resume("one") == 2
+    assert store.jobs.requeue_unfinished("one") == 2
     states = {job_id: store.jobs.get(job_id).status for job_id in (mine, others, left)}
     assert states == {mine: QUEUED, others: RUNNING, left: QUEUED}
 
 
 def test_what_is_over_stays_over(store):
     job = store.jobs.add("ann", REQUEST, 1)
-    store.jobs.take("server")
+    store.jobs.claim("server")
     assert store.jobs.finish(job.id, CANCELLED)
     assert not store.jobs.finish(job.id, DONE, {"message": "late"})
     assert (store.jobs.get(job.id).status, store.jobs.get(job.id).error) == (CANCELLED, None)
@@ -144,9 +146,11 @@ def test_a_job_is_deleted_with_its_pictures_but_not_with_those_of_others(store):
     store.jobs.add_image(one, 0, b"same", "png", SETTINGS)
     alone = store.jobs.add_image(one, 1, b"alone", "png", SETTINGS)
     store.jobs.add_image(two, 0, b"same", "png", SETTINGS)
-    assert len(files(store)) == 2 and store.jobs.content(alone) == b"alone"
+    assert len(files(store)) == 2 and store.jobs.read_image(alone) == b"alone"
     store.jobs.delete(one.id)
-    assert len(files(store)) == 1 and store.jobs.get(one.id) is None and store.jobs.picture(alone.id) is None
+    assert (
+        len(files(store)) == 1 and store.jobs.get(one.id) is None and store.jobs.get_image(alone.id) is None
+    )
     store.jobs.delete(two.id)
     assert files(store) == []
 
@@ -167,28 +171,28 @@ def test_old_jobs_go_and_others_stay(store):
     with store.database.engine.begin() as connection:
         connection.execute(table.update().where(table.c.id.in_([old, queued])).values(finished_at=1.0))
     assert store.jobs.delete_older_than(86400) == 1
-    assert {job.id for job in store.jobs.list()} == {new, queued}
+    assert {job.id for job in store.jobs.list_jobs()} == {new, queued}
 
 
 def test_a_caller_has_a_limited_number_of_unfinished_jobs(store):
     for _ in range(2):
-        store.jobs.add("ann", REQUEST, 1, waiting_limit=2)
+        store.jobs.add("ann", REQUEST, 1, max_unfinished=2)
     with pytest.raises(QueueFullError):
-        store.jobs.add("ann", REQUEST, 1, waiting_limit=2)
-    store.jobs.add("bob", REQUEST, 1, waiting_limit=2)
+        store.jobs.add("ann", REQUEST, 1, max_unfinished=2)
+    store.jobs.add("bob", REQUEST, 1, max_unfinished=2)
 
 
 def test_keys_are_kept_as_hashes_and_can_be_taken_away(store):
     key = store.api_keys.add("ann", 30)
-    found = store.api_keys.of(key)
+    found = store.api_keys.find(key)
     assert found is not None and (found.name, found.requests_per_minute) == ("ann", 30)
-    assert store.api_keys.of(key + "x") is None
+    assert store.api_keys.find(key + "x") is None
     with store.database.engine.connect() as connection:
         assert key not in str(connection.execute(store.database.tables["keys"].select()).all())
     with pytest.raises(SettingError, match="no other key"):
         store.api_keys.add("ann")
     store.api_keys.remove("ann")
-    assert store.api_keys.of(key) is None
+    assert store.api_keys.find(key) is None
     with pytest.raises(SettingError):
         store.api_keys.remove("ann")
 
@@ -196,7 +200,7 @@ def test_keys_are_kept_as_hashes_and_can_be_taken_away(store):
 def test_opening_again_changes_nothing(store):
     job = store.jobs.add("ann", REQUEST, 1)
     again = Database(store.url)
-    assert JobStore(again, store.jobs.files).get(job.id) == job
+    assert JobStore(again, store.jobs.blobs).get(job.id) == job
     with again.engine.connect() as connection:
         version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
     again.close()
@@ -217,11 +221,11 @@ def test_a_server_draws_its_jobs_from_either(store):
 
 
 def test_of_two_servers_on_one_database_either_sees_and_cancels_the_others_jobs(store, monkeypatch):
-    monkeypatch.setattr("lens.serve.api.job_worker.KEEP_EVERY_S", 0.1)
+    monkeypatch.setattr("lens.serve.api.job_worker.LEASE_RENEWAL_INTERVAL_S", 0.1)
     shared = {"database_url": store.url, "pictures_url": str(store.folder / "pictures")}
     with (
-        serving(store.folder / "one", FakeDrawer(step_s=0.5), name="one", **shared) as one,
-        serving(store.folder / "two", FakeDrawer(step_s=0.5), name="two", **shared) as two,
+        serving(store.folder / "one", FakeEngine(step_s=0.5), name="one", **shared) as one,
+        serving(store.folder / "two", FakeEngine(step_s=0.5), name="two", **shared) as two,
     ):
         job = one.http.post("/v1/jobs", json={"prompt": "a fox", "model": "lens-nano"}).json()["id"]
         at_it = until(lambda: next((server for server in (one, two) if server.engine.requests), None))
@@ -235,7 +239,7 @@ def test_a_picture_drawn_twice_is_kept_once(store):
     job = store.jobs.add("ann", REQUEST, 1)
     for content in (b"one", b"two"):
         store.jobs.add_image(job, 0, content, "png", SETTINGS)
-    assert [store.jobs.content(picture) for picture in store.jobs.images_of(job.id)] == [b"two"]
+    assert [store.jobs.read_image(picture) for picture in store.jobs.images_of(job.id)] == [b"two"]
     assert len(files(store)) == 1
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import httpx2
 import pytest
-from fake_drawer import FakeDrawer
+from fake_engine import FakeEngine
 from running import answering
 from starlette.routing import Mount
 
@@ -40,13 +40,13 @@ SWITCHED_OFF = {
 def studio(folder, *names):
     """Serve the API and the studio to callers with keys of these names."""
     settings = ServerSettings.of({"state": folder, "public_url": "https://site.example"})
-    drawer, store = FakeDrawer(), open_server_state(settings)
+    engine, store = FakeEngine(), open_server_state(settings)
     try:
         keys = [store.api_keys.add(name) for name in names]
-        app = create_server_app(drawer, settings, store, NO_HOOKS, has_studio=True)
+        app = create_server_app(engine, settings, store, NO_HOOKS, has_studio=True)
         with answering(app) as base:
             page = next(route.app for route in app.routes if isinstance(route, Mount))
-            yield SimpleNamespace(base=base, page=page, engine=drawer, folder=folder, keys=keys)
+            yield SimpleNamespace(base=base, page=page, engine=engine, folder=folder, api_keys=keys)
     finally:
         store.close()
 

@@ -45,7 +45,7 @@ def loras(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawer(tmp_path_factory, loras):
+def client(tmp_path_factory, loras):
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.serve")
     values = {
@@ -57,12 +57,12 @@ def drawer(tmp_path_factory, loras):
         "ray": {"replicas": 2, "max_replicas": 3, "queue_s": 1000, "cpus": 0.1},
     }
     was_there = ray.is_initialized()  # other tests of this process may use one
-    drawer = RayEngineClient(ServerSettings.of(values))
+    client = RayEngineClient(ServerSettings.of(values))
     try:
-        drawer.wait_until_ready(WAIT_S)
-        yield drawer
+        client.wait_until_ready(WAIT_S)
+        yield client
     finally:
-        drawer.drain(0)
+        client.drain(0)
     assert ray.is_initialized() == was_there, "its own Ray ends with it, another's does not"
 
 
@@ -73,10 +73,10 @@ def engine(loras):
         yield engine
 
 
-def events_of(ticket):
-    events = [ticket.next_event(WAIT_S)]
+def events_of(handle):
+    events = [handle.next_event(WAIT_S)]
     while not isinstance(events[-1], Finished | Failed):
-        events.append(ticket.next_event(WAIT_S))
+        events.append(handle.next_event(WAIT_S))
     return events
 
 
@@ -87,7 +87,7 @@ def assert_same_picture(one, other):
     assert (apart > 0).mean() <= 0.001
 
 
-def replica_pids(drawer):
+def replica_pids(client):
     """Process ids of the replicas that this test's own Ray runs."""
     import psutil
 
@@ -102,25 +102,25 @@ def replica_pids(drawer):
     return found
 
 
-def killed_while_it_draws(drawer):
+def killed_while_it_draws(client):
     """Kill a replica that draws now; return its process id."""
-    busy = until(lambda: [one.replica for one in list(drawer._open.values()) if one.is_running], WAIT_S)
+    busy = until(lambda: [one.replica for one in list(client._in_flight.values()) if one.is_running], WAIT_S)
     pid = int(busy[0].split("/")[1])
     os.kill(pid, signal.SIGKILL)
     return pid
 
 
-def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_same(drawer, engine):
+def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_same(client, engine):
     requests = [replace(APPLE, seed=seed, previews=2) for seed in range(6)]
-    before = replica_pids(drawer)
+    before = replica_pids(client)
     assert len(before) == 2
-    tickets = [drawer.submit(request) for request in requests]
-    pid = killed_while_it_draws(drawer)
+    handles = [client.submit(request) for request in requests]
+    pid = killed_while_it_draws(client)
     assert pid in before
-    told = [events_of(ticket) for ticket in tickets]
-    assert drawer.state().finished == 6 and drawer.state().waiting == drawer.state().running == 0
-    assert pid not in replica_pids(drawer)
-    assert drawer.num_retries > 0
+    told = [events_of(handle) for handle in handles]
+    assert client.state().finished == 6 and client.state().num_waiting == client.state().num_running == 0
+    assert pid not in replica_pids(client)
+    assert client.num_retries > 0
     for request, events in zip(requests, told, strict=True):
         previews = [event.number for event in events if isinstance(event, Preview)]
         assert previews == [0, 1]
@@ -128,54 +128,54 @@ def test_pictures_of_a_replica_that_is_killed_are_drawn_by_another_and_are_the_s
         assert_same_picture(events[-1].image, engine.submit(request).result(WAIT_S).image)
 
 
-def test_a_picture_to_start_from_travels_and_its_settings_name_the_file_here(drawer, engine, tmp_path):
+def test_a_picture_to_start_from_travels_and_its_settings_name_the_file_here(client, engine, tmp_path):
     path = tmp_path / "start.png"
     drawn = engine.submit(APPLE).result(WAIT_S)
     drawn.image.save(path)
     request = replace(APPLE, prompt="a green apple", steps=4, image=path, strength=0.5)
-    there, here = drawer.submit(request).result(WAIT_S), engine.submit(request).result(WAIT_S)
+    there, here = client.submit(request).result(WAIT_S), engine.submit(request).result(WAIT_S)
     assert_same_picture(there.image, here.image)
-    assert there.settings.init_image == here.settings.init_image
+    assert there.metadata.init_image == here.metadata.init_image
 
 
-def test_loras_are_loaded_where_they_are_asked_for_and_a_poisoned_one_fails_its_picture_alone(drawer, engine):
+def test_loras_are_loaded_where_they_are_asked_for_and_a_poisoned_one_fails_its_picture_alone(client, engine):
     request = replace(APPLE, steps=4, loras=(LoraRequest("bold", 0.7),))
     plain = engine.submit(replace(APPLE, steps=4)).result(WAIT_S).image
     for _ in range(2):
-        there = drawer.submit(request).result(WAIT_S)
+        there = client.submit(request).result(WAIT_S)
         assert_same_picture(there.image, engine.submit(request).result(WAIT_S).image)
-        assert [lora.path for lora in there.settings.loras] == ["bold"]
+        assert [lora.path for lora in there.metadata.loras] == ["bold"]
     assert np.abs(np.asarray(plain, int) - np.asarray(there.image, int)).max() > 8
     with pytest.raises(CheckpointError, match="poisoned"):
-        drawer.submit(replace(request, loras=(LoraRequest("poisoned"),))).result(WAIT_S)
+        client.submit(replace(request, loras=(LoraRequest("poisoned"),))).result(WAIT_S)
 
 
-def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(drawer):
-    ticket = drawer.submit(replace(APPLE, steps=200))
-    ticket.cancel()
+def test_what_is_cancelled_ends_and_what_cannot_be_drawn_is_refused_at_once(client):
+    handle = client.submit(replace(APPLE, steps=200))
+    handle.cancel()
     with pytest.raises(GenerationCancelledError):
-        ticket.result(WAIT_S)
+        handle.result(WAIT_S)
     with pytest.raises(SettingError, match="model"):
-        drawer.submit(replace(APPLE, model="nobody"))
-    assert drawer.state().cancelled == 1
+        client.submit(replace(APPLE, model="nobody"))
+    assert client.state().cancelled == 1
 
 
-def test_clients_notice_nothing_of_a_replica_that_is_killed(drawer, engine, tmp_path):
-    """The last of those that share the drawer: a server that ends drains it."""
-    until(lambda: len(replica_pids(drawer)) == 2, WAIT_S)  # another test may have killed one
-    before = drawer.num_retries
-    with serving(tmp_path, drawer) as served, ThreadPoolExecutor(6) as pool:
+def test_clients_notice_nothing_of_a_replica_that_is_killed(client, engine, tmp_path):
+    """The last of those that share the client: a server that ends drains it."""
+    until(lambda: len(replica_pids(client)) == 2, WAIT_S)  # another test may have killed one
+    before = client.num_retries
+    with serving(tmp_path, client) as served, ThreadPoolExecutor(6) as pool:
 
         def picture(seed):
             asked = {"model": MODEL, "prompt": APPLE.prompt, "size": "128x128"}
-            client = served.client.with_options(timeout=WAIT_S)
-            answer = client.images.generate(**asked, extra_body={"seed": seed, "steps": APPLE.steps})
+            openai_client = served.client.with_options(timeout=WAIT_S)
+            answer = openai_client.images.generate(**asked, extra_body={"seed": seed, "steps": APPLE.steps})
             return Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json)))
 
         waiting = [pool.submit(picture, seed) for seed in range(6)]
-        killed_while_it_draws(drawer)
+        killed_while_it_draws(client)
         pictures = [one.result(WAIT_S) for one in waiting]
-    assert drawer.num_retries > before
+    assert client.num_retries > before
     for seed, image in enumerate(pictures):
         assert_same_picture(image, engine.submit(replace(APPLE, seed=seed)).result(WAIT_S).image)
 

@@ -47,7 +47,7 @@ def test_the_official_client_gets_a_picture_and_its_previews(base, tmp_path):
     assert (found.seed, found.width, found.prompt) == (3, 256, PROMPT)
     findings = {finding.check: finding for finding in verify_image(path).findings}
     assert findings["xmp"].state == "holds" and findings["c2pa"].verdict == "test certificate"
-    assert answer.usage.tokens_per_image == 256 and 5 <= answer.usage.input_tokens <= 20
+    assert answer.usage.output_tokens == 256 and 5 <= answer.usage.input_tokens <= 20
 
     *previews, last = client.images.generate(**asked, stream=True, partial_images=2)
     assert [event.type for event in previews] == ["image_generation.partial_image"] * 2

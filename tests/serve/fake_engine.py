@@ -1,4 +1,4 @@
-"""An engine that needs no model and draws plain colours: what stands before the engine is tested with it."""
+"""An engine without models that returns images of one color, for tests of everything above the engine."""
 
 import threading
 import time
@@ -27,16 +27,16 @@ MODELS = [
 ]
 
 
-def colour(prompt: str, seed: int) -> tuple[int, int, int]:
-    """Return the colour that a prompt and seed are drawn in; its red is the seed."""
+def color(prompt: str, seed: int) -> tuple[int, int, int]:
+    """Return the color of the image of a prompt and a seed; its red is the seed."""
     return seed % 256, sum(map(ord, prompt)) % 256, 90
 
 
-def painted(request: GenerationRequest) -> Image.Image:
-    return Image.new("RGB", (request.width, request.height), colour(request.prompt, request.seed))
+def render(request: GenerationRequest) -> Image.Image:
+    return Image.new("RGB", (request.width, request.height), color(request.prompt, request.seed))
 
 
-def settings_of(request: GenerationRequest) -> ImageMetadata:
+def image_metadata(request: GenerationRequest) -> ImageMetadata:
     image, mask = (
         FileRecord(path=path.name, sha256=path.stem) if path else None
         for path in (request.image, request.mask)
@@ -63,14 +63,14 @@ def settings_of(request: GenerationRequest) -> ImageMetadata:
     )
 
 
-class FakeDrawer:
-    """Draws one picture after the other, `step_s` a step, and takes `room` at once.
+class FakeEngine:
+    """Renders one image after the other, `step_s` a step, and holds at most `max_open` requests.
 
-    A prompt with "refuse" is not taken on; with "poisoned" its adapter is at fault, with "fail" the engine.
+    A prompt with "refuse" is rejected; with "poisoned" its adapter fails, with "fail" the engine.
     """
 
-    def __init__(self, step_s: float = 0.0, room: int = 1000):
-        self.step_s, self.room = step_s, room
+    def __init__(self, step_s: float = 0.0, max_open: int = 1000):
+        self.step_s, self.max_open = step_s, max_open
         self.requests: list[GenerationRequest] = []
         self.finished = self.cancelled = 0
         self._open: list[EngineRequestHandle] = []
@@ -87,17 +87,17 @@ class FakeDrawer:
     def submit(self, request: GenerationRequest) -> EngineRequestHandle:
         if "refuse" in request.prompt:
             raise SettingError("prompt", request.prompt, "another word")
-        ticket = EngineRequestHandle(request, on_cancel=lambda _: None)
+        handle = EngineRequestHandle(request, on_cancel=lambda _: None)
         with self._changed:
             if self._is_draining:
                 raise DrainingError("The engine ends.")
-            if len(self._open) >= self.room:
+            if len(self._open) >= self.max_open:
                 raise QueueFullError("The queue is full.", 7.2)
-            ticket.publish(Queued(max(0, len(self._open) - 1)))
-            self._open.append(ticket)
+            handle.publish(Queued(max(0, len(self._open) - 1)))
+            self._open.append(handle)
             self.requests.append(request)
-            self._thread.submit(self._generate, ticket)
-        return ticket
+            self._thread.submit(self._generate, handle)
+        return handle
 
     def state(self) -> EngineState:
         return EngineState(
@@ -110,30 +110,30 @@ class FakeDrawer:
         with self._changed:
             self._is_draining = True
             self._changed.wait_for(lambda: not self._open, timeout_s)
-            for ticket in self._open:
-                ticket.cancel()
+            for handle in self._open:
+                handle.cancel()
 
-    def _draw(self, ticket: EngineRequestHandle) -> None:
-        last = self._collect_rollouts(ticket)
+    def _generate(self, handle: EngineRequestHandle) -> None:
+        last = self._render(handle)
         with self._changed:
-            self._open.remove(ticket)
+            self._open.remove(handle)
             self.finished += isinstance(last, Finished)
-            self.cancelled += ticket.is_cancelled and isinstance(last, Failed)
+            self.cancelled += handle.is_cancelled and isinstance(last, Failed)
             self._changed.notify_all()
-        ticket.publish(last)  # now there is room for another
+        handle.publish(last)  # now there is room for another
 
-    def _drawn(self, ticket: EngineRequestHandle) -> Finished | Failed:
-        request = ticket.request
-        image, gray = painted(request), Image.new("RGB", (request.width, request.height), "gray")
+    def _render(self, handle: EngineRequestHandle) -> Finished | Failed:
+        request = handle.request
+        image, gray = render(request), Image.new("RGB", (request.width, request.height), "gray")
         for step in range(1, request.steps + 1):
             time.sleep(self.step_s)
-            if ticket.is_cancelled:
-                return ticket.cancellation_event()
-            ticket.publish(StepProgress(step, request.steps, (request.steps - step) * self.step_s))
+            if handle.is_cancelled:
+                return handle.cancellation_event()
+            handle.publish(StepProgress(step, request.steps, (request.steps - step) * self.step_s))
             if step <= request.previews:
-                ticket.publish(Preview(step - 1, Image.blend(gray, image, step / request.steps)))
+                handle.publish(Preview(step - 1, Image.blend(gray, image, step / request.steps)))
         if "poisoned" in request.prompt:
             return Failed(CheckpointError("ink.safetensors is of another model."))
         if "fail" in request.prompt:
             return Failed(RuntimeError("a secret of the inside"))
-        return Finished(image, settings_of(request))
+        return Finished(image, image_metadata(request))
