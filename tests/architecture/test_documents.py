@@ -1,37 +1,41 @@
 """What the documents say is there is there, and the other way round."""
 
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
-from repository import LENS, ROOT
+from repository import LENS, ROOT, dotted, modules
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-LEFT_OUT = re.compile(r"(^|/)(__pycache__|weights)/|^.+/__init__\.py$")
+LONGEST_README = 170
 
 
-def tree() -> dict[str, str]:
-    """The README's file tree as {path under src/lens: its line}; indentation is the folder."""
-    lines = README.split("```\nsrc/lens/\n")[1].split("\n```")[0].splitlines()
-    folders: list[str] = []
-    found = {}
-    for line in lines:
-        name, _, description = line.strip().partition(" ")
-        del folders[(len(line) - len(line.lstrip())) // 2 - 1 :]
-        if name.endswith("/"):
-            folders.append(name)
-        else:
-            found["".join(folders) + name] = description.strip()
-    return found
+def files_page_script():
+    """The script that writes docs/files.md, as a module."""
+    spec = spec_from_file_location("list_files", ROOT / "scripts" / "list_files.py")
+    assert spec and spec.loader
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
-def test_the_readme_lists_every_file_of_the_package_and_no_other():
-    names = (path.relative_to(LENS).as_posix() for path in LENS.rglob("*") if path.is_file())
-    assert set(tree()) == {name for name in names if not LEFT_OUT.search(name)}
+def test_the_page_of_files_is_what_its_script_writes():
+    assert (ROOT / "docs" / "files.md").read_text() == files_page_script().files_page(), (
+        "run python scripts/list_files.py"
+    )
 
 
-def test_every_file_has_a_line_that_says_what_it_is():
-    assert [name for name, description in tree().items() if len(description) < 10] == []
+def test_every_module_says_in_one_short_line_what_it_is():
+    first_line = files_page_script().first_line
+    lines = {dotted(path): first_line(path) for path in modules() if path.stem != "__init__"}
+    assert {name: line for name, line in lines.items() if not 10 <= len(line) <= 110} == {}
+
+
+def test_the_readme_is_short_and_its_tree_names_every_folder_of_the_package():
+    assert len(README.splitlines()) <= LONGEST_README
+    folders = {path.parent for path in modules()} - {LENS}
+    assert [folder.name for folder in sorted(folders) if f"{folder.name}/" not in README] == []
 
 
 def test_the_reading_tour_has_six_files_that_exist():
@@ -59,8 +63,8 @@ def test_every_link_inside_the_repository_leads_somewhere(document):
 
 def test_the_map_knows_every_file_that_the_specification_is_built_in():
     text = (ROOT / "docs" / "map.md").read_text()
-    folders = ("core", "models", "sampling", "objectives")
+    folders = ("core", "models", "sampling", "losses")
     files = (path for folder in folders for path in (LENS / folder).rglob("*.py") if path.stem != "__init__")
-    known_elsewhere = {"objective.py", "structure.py", "next_token.py", "reconstruction.py"}
+    known_elsewhere = {"base.py", "shapes.py", "next_token.py", "autoencoder.py"}
     names = (path.relative_to(ROOT).as_posix() for path in files if path.name not in known_elsewhere)
     assert [name for name in names if name not in text] == []

@@ -1,13 +1,15 @@
 """How files are written: ASCII, short, free of machines' own paths."""
 
 import re
+from collections import Counter
 
 import pytest
 from repository import ROOT, modules, text_files
 
 LONGEST = 400
+FULLEST = 16
 MACHINE_PATHS = re.compile(
-    r"(?<![\w.}])/(?:work|opt|root|home/\w+|usr/local)/|\bfile:/{2}|pypi[.]org|npmjs[.]|registry[.]"
+    r"(?<![\w.}])/(?:work|opt|root|home/\w+|usr/local)/|\bfile:/{2}|pypi[.]org|npmjs[.]|registry[.][a-z]+[.](?:org|com|io)\b"
 )
 
 
@@ -29,6 +31,11 @@ def test_files_are_found():
 @pytest.mark.parametrize("path", modules(), ids=relative)
 def test_no_module_is_longer_than_400_lines(path):
     assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_no_folder_holds_more_than_16_modules():
+    folders = Counter(relative(path.parent) for path in modules() if path.stem != "__init__")
+    assert {folder: count for folder, count in folders.items() if count > FULLEST} == {}
 
 
 def test_text_is_ascii():

@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
+import repository
 from repository import LENS, ROOT, dotted, imported_names, modules
 
 FLOORS = [
     "errors",
-    "config registration",
+    "config files registration",
     "core llm",
     "models",
     "losses sampling data nano",
@@ -20,7 +22,24 @@ FLOORS = [
     "cli",
     "__main__",
 ]
-FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
+FLOORS_INSIDE = {
+    "data": ["io", "text_rendering scorers", "sources", "captions", "build", "report", "estimate"],
+    "models": ["quantized", "checkpoints"],
+    "nano": ["world", "scoring"],
+    "rl": ["prompts", "rewards"],
+    "train": ["settings", "data cost", "post_training", "stages"],
+    "serve": ["settings", "engine storage safety", "ray", "api", "studio"],
+    "cli": ["generation"],
+}
+"""The folders of a part, from the lowest floor up."""
+
+
+def numbered(floors: list[str]) -> dict[str, int]:
+    return {name: number for number, names in enumerate(floors) for name in names.split()}
+
+
+FLOOR_OF = numbered(FLOORS)
+FLOOR_INSIDE = {part: numbered(floors) for part, floors in FLOORS_INSIDE.items()}
 OPTIONAL = {
     "ray", "pyarrow", "nudenet", "rapidocr", "onnxruntime", "cv2", "faiss", "torchao", "gguf", "resvg_py",
     "tensorboard", "matplotlib", "pytest", "hypothesis", "fastapi", "starlette", "uvicorn", "multipart",
@@ -33,20 +52,68 @@ DISTRIBUTION_OF = {
 }  # fmt: skip
 
 
-def floors_of(path):
-    """The part of the package a file belongs to, and the parts that it imports."""
-    here = path.relative_to(LENS).parts[0].removesuffix(".py")
-    there = {name.split(".")[1] for name in imported_names(path) if name.startswith("lens.")}
-    return here, there
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, late imports too, in full names."""
+    known = {dotted(one) for one in modules()}
+    names = (name for name in imported_names(path) if name == "lens" or name.startswith("lens."))
+    return {name if name in known else name.rpartition(".")[0] for name in names}
+
+
+def rooms(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the place of a file inside the package, and the places of what it imports."""
+    here = dotted(path).split(".")[1:]
+    return here, [name.split(".")[1:] for name in imported_modules(path) if name != "lens"]
 
 
 @pytest.mark.parametrize(
     "path", [path for path in modules() if path.parent != LENS or path.stem != "__init__"], ids=dotted
 )
 def test_imports_only_lower_floors(path):
-    here, imported = floors_of(path)
-    for there in imported - {here}:
-        assert FLOOR_OF[there] < FLOOR_OF[here], f"{here} may not import {there}"
+    here, imported = rooms(path)
+    for there in imported:
+        if there[0] != here[0]:
+            assert FLOOR_OF[there[0]] < FLOOR_OF[here[0]], f"{here[0]} may not import {there[0]}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if len(path.relative_to(LENS).parts) > 2], ids=dotted
+)
+def test_imports_only_lower_folders_of_its_own_part(path):
+    here, imported = rooms(path)
+    floor = FLOOR_INSIDE[here[0]]
+    assert here[1] in floor, f"{here[0]}/{here[1]} stands on no floor: add it to FLOORS_INSIDE"
+    for there in imported:
+        if there[0] == here[0] and there[1] in floor and there[1] != here[1]:
+            assert floor[there[1]] < floor[here[1]], f"{'.'.join(here)} may not import {'.'.join(there)}"
+
+
+def in_circles(imports: dict[str, set[str]]) -> set[str]:
+    """Return what lies on circles of a graph, or on a way from one to another."""
+    left = {name: set(others) & set(imports) - {name} for name, others in imports.items()}
+    while True:
+        imported = set().union(*left.values())
+        ends = {name for name, others in left.items() if not others or name not in imported}
+        if not ends:
+            return set(left)
+        left = {name: others - ends for name, others in left.items() if name not in ends}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert in_circles({dotted(path): imported_modules(path) for path in modules()}) == set()
+
+
+def test_the_rule_notices_a_circle_and_nothing_else():
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == {"b", "c"}
+
+
+def test_no_two_public_classes_share_a_name():
+    places: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(dotted(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_the_package_itself_imports_nothing_but_the_registration():
@@ -55,13 +122,24 @@ def test_the_package_itself_imports_nothing_but_the_registration():
     assert [node.module for node in at_import if node.module.startswith("lens")] == ["lens.registration"]
 
 
-def test_the_rule_notices_an_upward_import(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "LENS", tmp_path)
-    (tmp_path / "core").mkdir()
-    wrong = tmp_path / "core" / "flow.py"
-    wrong.write_text("def late():\n    from lens.models.denoiser import LensTransformer2DModel\n")
+def test_the_rules_notice_an_upward_import(tmp_path, monkeypatch):
+    for module in (sys.modules[__name__], repository):
+        monkeypatch.setattr(module, "LENS", tmp_path / "lens")
+    for place, line in (
+        ("core/flow.py", "from lens.models.denoiser import LensTransformer2DModel"),
+        ("serve/api/app.py", "from lens.serve.studio.app import mount_studio"),
+    ):
+        wrong = tmp_path / "lens" / place
+        wrong.parent.mkdir(parents=True)
+        wrong.write_text(f"def late():\n    {line}\n")
+    (tmp_path / "lens" / "models").mkdir()
+    (tmp_path / "lens" / "models" / "denoiser.py").touch()
+    (tmp_path / "lens" / "serve" / "studio").mkdir()
+    (tmp_path / "lens" / "serve" / "studio" / "app.py").touch()
     with pytest.raises(AssertionError, match="core may not import models"):
-        test_imports_only_lower_floors(wrong)
+        test_imports_only_lower_floors(tmp_path / "lens" / "core" / "flow.py")
+    with pytest.raises(AssertionError, match=r"api\.app may not import serve\.studio\.app"):
+        test_imports_only_lower_folders_of_its_own_part(tmp_path / "lens" / "serve" / "api" / "app.py")
 
 
 def test_every_module_imports_without_the_optional_packages():

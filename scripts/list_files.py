@@ -1,0 +1,57 @@
+"""Write docs/files.md: every file of the package with the first line of its module docstring.
+
+    python scripts/list_files.py
+
+tests/architecture/test_documents.py fails where the page is not what this script writes.
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LENS = ROOT / "src" / "lens"
+PAGE = ROOT / "docs" / "files.md"
+HEAD = """# Files
+
+One line for each file of the package.
+`python scripts/list_files.py` writes this page from the module docstrings.
+"""
+DATA_FILES = {
+    "data/estimate/throughput.yaml": "Throughput numbers of cost estimates: measured, published or assumed",
+    "data/text_rendering/corpus.json": "Built-in words in eight scripts",
+    "nano/NOTICE": "Copyright of the drawings: Noto Emoji, Apache 2.0",
+    "nano/world/sprites.json": "The drawings of the nano world as SVG",
+    "rl/prompts/taxonomy.yaml": "Ten categories of prompts, their kinds and thousands of subjects",
+    "serve/safety/policy.yaml": "The default moderation policy",
+}
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a module's docstring, or nothing."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return docstring.partition("\n")[0].rstrip(".")
+
+
+def files_page() -> str:
+    """Return the page: a table for each folder, folders in the order of their paths."""
+    rows: dict[str, list[str]] = {}
+    for path in LENS.rglob("*"):
+        name = path.relative_to(LENS).as_posix()
+        if not path.is_file() or "__pycache__" in path.parts or name.startswith("nano/weights/"):
+            continue
+        text = first_line(path) if path.suffix == ".py" else DATA_FILES[name]
+        folder = path.parent.relative_to(LENS).as_posix()
+        if path.stem != "__init__" or folder == ".":
+            rows.setdefault(folder, []).append(f"| `{path.name}` | {text} |")
+    page = HEAD
+    for folder in sorted(rows):
+        about = first_line(LENS / folder / "__init__.py") if folder != "." else ""
+        page += f"\n## {'lens' if folder == '.' else f'lens/{folder}'}\n\n"
+        page += f"{about}.\n\n" if about else ""
+        page += "| file | what it is |\n| --- | --- |\n" + "\n".join(sorted(rows[folder])) + "\n"
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(files_page())
+    print(PAGE)
