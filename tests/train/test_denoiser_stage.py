@@ -62,20 +62,20 @@ def test_the_store_gives_the_very_tensors_of_the_encoders(assembled, pictures, f
     assert len(found) == len(stage._keys) == len(SIZES)
     for key, picture in zip(stage._keys, found, strict=True):
         fresh = encoders.encode(picture.image, picture.caption)
-        for stored, wanted in zip(stage._store[key], fresh, strict=True):
+        for stored, wanted in zip(stage._latent_cache[key], fresh, strict=True):
             assert torch.equal(stored, wanted)
     _, again = assembled("other")
     assert again._keys == stage._keys
-    assert len(list(again._store.folder.iterdir())) == 1, "what is stored is not encoded again"
+    assert len(list(again._latent_cache.folder.iterdir())) == 1, "what is stored is not encoded again"
 
 
 def test_an_update_sees_its_packs_and_counts_every_picture_the_same(assembled):
     settings, stage = assembled(prompt_dropout=0.0)
     packs = stage._batch_sampler.batches_of_step(0, settings.micro_batches)
-    assert all(sum(stage._store.lengths(stage._keys[item]).image for item in pack) <= 20 for pack in packs)
+    assert all(sum(stage._latent_cache.token_counts(stage._keys[item]).num_image_tokens for item in pack) <= 20 for pack in packs)
     sizes = [len(pack) for pack in packs]
     parts = [stage.objective(0, index) for index in range(2)]
-    assert [part.work.num_samples for part in parts] == sizes
+    assert [part.stats.num_samples for part in parts] == sizes
     mean = sum(part.terms["flow"] * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes)
     torch.testing.assert_close(sum(part.loss for part in parts).detach() / 2, mean)
 

@@ -226,7 +226,7 @@ def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(asse
     _, stage = assembled(
         ca_scale=3.0, student_steps=2, teacher_substeps=substeps, frozen_dtype="float32", **TRAJECTORY
     )
-    batch = stage._batches.of(0, 0)
+    batch = stage._batch_source.micro_batch(0, 0)
     sketches = (
         stage._simulate_student(batch, step, generator_for(0, "draw"), has_gradient=False) for step in range(99)
     )
@@ -238,7 +238,7 @@ def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(asse
     for t, after in pairwise(levels):
         times = torch.full((len(x),), t)
         with torch.no_grad():
-            cond, uncond = (stage._velocity("base", x, times, text) for text in (batch, batch.drop_text()))
+            cond, uncond = (stage._predict_velocity("base", x, times, text) for text in (batch, batch.drop_text()))
         slope = uncond + 3 * (cond - uncond)
         slope, length = slope * cond.norm(dim=1, keepdim=True) / slope.norm(dim=1, keepdim=True), after - t
         lean = 0.0 if before is None else length / (2 * before[0])
@@ -292,7 +292,7 @@ def test_a_student_that_is_still_the_teacher_gets_nothing_from_matching_and_noth
 def test_guidance_pushes_where_the_teacher_with_guidance_is(assembled):
     """The gradient at the student's picture, against the teacher's two predictions worked out here."""
     _, stage = assembled(ca_scale=3.0)
-    batch = stage._batches.of(0, 0)
+    batch = stage._batch_source.micro_batch(0, 0)
     picture = torch.randn(batch.latents.shape, generator=generator_for(0, "picture"))
     gradient = stage._ca_gradient(picture, batch, 0.5, generator_for(0, "draw"))
     draw = generator_for(0, "draw")
@@ -309,7 +309,7 @@ def test_a_simulation_by_euler_ends_at_the_picture_that_the_pipeline_draws(assem
     from lens import LensPipeline
 
     _, stage = assembled(simulation="euler", student_steps=4)
-    batch = stage._batches.of(0, 0)
+    batch = stage._batch_source.micro_batch(0, 0)
     h, w = batch.latent_size
     sketches = (
         stage._simulate_student(batch, step, generator_for(0, "draw"), has_gradient=False)
@@ -323,14 +323,14 @@ def test_a_simulation_by_euler_ends_at_the_picture_that_the_pipeline_draws(assem
         prompt_embeds=batch.features, prompt_mask=batch.mask, height=16 * h, width=16 * w,
         num_inference_steps=4, guidance_scale=1.0, latents=noise.flatten(2).mT, output_type="latent",
     ).images  # fmt: skip
-    torch.testing.assert_close(sketch.picture.flatten(2).mT, drawn, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sketch.x_0.flatten(2).mT, drawn, rtol=1e-4, atol=1e-4)
 
 
 def test_the_student_is_asked_at_the_samplers_levels_one_step_for_a_whole_update(assembled):
     _, stage = assembled(student_steps=4)
     seen = set()
     for step in range(40):
-        batches = [stage._batches.of(step, index) for index in range(2)]
+        batches = [stage._batch_source.micro_batch(step, index) for index in range(2)]
         sketches = [
             stage._simulate_student(batch, step, generator_for(0, "draw", step), has_gradient=False)
             for batch in batches
@@ -426,7 +426,7 @@ def test_pictures_of_ones_own_come_in_batches_of_one_size_and_all_count_the_same
     )  # fmt: skip
     shapes = set()
     for step in range(4):
-        batches = [stage._batches.of(step, index) for index in range(2)]
+        batches = [stage._batch_source.micro_batch(step, index) for index in range(2)]
         assert [batch.share for batch in batches] == pytest.approx(
             [2 * len(batch.latents) / sum(len(one.latents) for one in batches) for batch in batches]
         )

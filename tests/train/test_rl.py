@@ -78,8 +78,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(assembled, sto
     one, other = ([{name: line[name] for name in NAMES} for line in lines_of(tmp_path / out)]
                   for out in ("whole", "parts"))  # fmt: skip
     assert one == other and len(one) == STEPS
-    for kind in ("kept", "ema"):
-        a, b = (getattr(run, kind) if kind == "kept" else run.ema.average for run in (whole, resumed))
+    for kind in ("extra_state", "ema"):
+        a, b = (getattr(run, kind) if kind == "extra_state" else run.ema.average for run in (whole, resumed))
         assert a.keys() == b.keys() and a
         assert all(torch.equal(a[name], b[name]) for name in a), kind
     for name, weight in whole.model.state_dict().items():
@@ -94,8 +94,8 @@ def test_every_picture_is_learned_from_at_distinct_times_of_its_rollout_but_the_
 
     settings, stage = assembled(rollout_steps=4, times_per_image=3)
     drawn = stage._collect_rollouts(0)
-    assert set(drawn.passes) == {0, 1} and settings.micro_batches == 6
-    for one in drawn.passes.values():
+    assert set(drawn.batches) == {0, 1} and settings.micro_batches == 6
+    for one in drawn.batches.values():
         cells = one.latents[0, 0].numel()
         allowed = sampling_sigmas(cells, 4)[:3].tolist()
         for row in one.times.tolist():
@@ -105,7 +105,7 @@ def test_every_picture_is_learned_from_at_distinct_times_of_its_rollout_but_the_
 def test_groups_see_every_prompt_once_before_one_comes_again(assembled):
     _, stage = assembled()
     seen = [
-        stage._collect_rollouts(step).passes[number].prompts[0].prompt
+        stage._collect_rollouts(step).batches[number].prompts[0].prompt
         for step in range(6)
         for number in (0, 1)
     ]
@@ -119,7 +119,7 @@ def test_groups_that_share_a_pass_are_drawn_and_learned_from_as_each_by_itself(a
         settings, stage = assembled(
             str(at_once), groups_per_pass=at_once, text_encoder_batch_size=at_once, **asked
         )
-        drawn = [one.latents for one in stage._collect_rollouts(0).passes.values()]
+        drawn = [one.latents for one in stage._collect_rollouts(0).batches.values()]
         for index in range(settings.micro_batches):
             (stage.objective(0, index).loss / settings.micro_batches).backward()
         theta = stage._policies._weights("theta").values()
@@ -163,8 +163,8 @@ def test_a_run_whose_pictures_become_alike_ends(assembled):
     assert stage.after_update(0) == ""
     drawn = stage._rollouts
     for step in range(1, 30):
-        numbers = drawn.numbers | {"diversity": 0.1 * drawn.numbers["diversity"]}
-        stage._rollouts = drawn._replace(step=step, numbers=numbers)
+        numbers = drawn.metrics | {"diversity": 0.1 * drawn.metrics["diversity"]}
+        stage._rollouts = drawn._replace(step=step, metrics=numbers)
         if ending := stage.after_update(step):
             break
     assert "diversity fell from" in ending and "a collapse" in ending

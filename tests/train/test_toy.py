@@ -56,8 +56,8 @@ def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
     settings = parse_settings("denoiser", deep_merge(read_recipe(RECIPE), small), "the test")
     stage = stage_class("denoiser")(settings)
     key = stage._keys[0]
-    layers, num_text, width = stage._store[key].features.shape
-    assert (layers, width) == (3, 16) and num_text == stage._store.lengths(key).text
+    layers, num_text, width = stage._latent_cache[key].features.shape
+    assert (layers, width) == (3, 16) and num_text == stage._latent_cache.token_counts(key).num_text_tokens
     run = fit(stage, settings)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert run.step == 2 and all(np.isfinite(line["loss"]) for line in lines if "loss" in line)

@@ -126,7 +126,7 @@ def kept_by(mode: str, num_layers: int, is_lora: bool = False) -> tuple[int, int
         velocity = denoiser(tokens, text, None, torch.tensor([0.5]), [(1, h, w)]).sample
     assert velocity.requires_grad
     known = [*denoiser.parameters(), *denoiser._rotary_cache._tables.values(), velocity]
-    return born.num_bytes(known), h * w + num_text
+    return born.held_bytes(known), h * w + num_text
 
 
 @pytest.mark.parametrize(("mode", "is_lora"), [*((mode, False) for mode in MODES), ("selective", True)])

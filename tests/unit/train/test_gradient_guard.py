@@ -56,7 +56,7 @@ class Breaking:
         bad = math.nan if step in self.bad_steps else 1.0
         return LossOutput(bad * self.model(torch.ones(2, 3)).square().mean(), {})
 
-    def probe(self):
+    def evaluate(self):
         return {}
 
     def sample_grid(self):

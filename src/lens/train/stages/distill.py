@@ -43,7 +43,7 @@ from lens.nano.tasks import WorldConfig
 from lens.sampling.guided_denoiser import predict_velocity_cfg
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.prompt_embeds import PromptEmbeds
-from lens.sampling.solvers import solve_adams_bashforth
+from lens.sampling.solvers import get_solver
 from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.cost.flops import forward_flops
 from lens.train.data.batch import Batch, BatchSource, CachedBatchSource, NanoBatchSource
@@ -274,7 +274,7 @@ class DistillStage:
                 return predict_velocity_cfg(teacher, x, sigma, cond, uncond, settings.ca_scale, (h, w))
 
             levels = teacher_times(h * w, settings.student_steps, sample.step, settings.teacher_substeps)
-            teacher_x = unpack_latents(solve_adams_bashforth(velocity, levels, x), h, w)
+            teacher_x = unpack_latents(get_solver("ab2")(velocity, levels, x), h, w)
         self._num_forward_passes += 2 * settings.teacher_substeps * len(x)
         return trajectory_target(sample.x_t, teacher_x, sample.t, float(levels[-1]))
 

@@ -48,7 +48,7 @@ class LanguageStage:
     def objective(self, step: int, index: int) -> LossOutput:
         count = self.settings.batch_size // self.settings.micro_batches
         loss_output = self._loss(step * self.settings.batch_size + index * count, count)
-        return loss_output._replace(work=StepStats(num_samples=count))
+        return loss_output._replace(stats=StepStats(num_samples=count))
 
     def evaluate(self) -> dict[str, float]:
         return {"loss": float(self._loss(FIRST_HELD_OUT_CAPTION, 128).loss)}

@@ -114,7 +114,7 @@ class NanoPretrainStage:
         noise = torch.randn(clean.shape, generator=noise_generator)                             # (B, C, h, w)
         flow = self._loss(examples, t, noise)
         if self._patch_classifier is None:
-            return flow._replace(work=work)
+            return flow._replace(stats=work)
         height_px, width_px = (LABEL_PATCH_PX * side for side in clean.shape[2:])
         labels = [
             _patch_labels(self._world, settings.world_seed, number, height_px, width_px)

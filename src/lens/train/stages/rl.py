@@ -388,7 +388,7 @@ class RlStage:
         )
         count = len(batch.latents) if is_first_time else 0
         num_forward_passes = (
-            num_learned * (3 + 1 + bool(self.settings.kl_weight)) + count * self.settings.rollout_steps
+            num_learned * (3 + 1 + bool(self.settings.kl_weight)) + count * self.settings.rollout_evaluations
         )
         tokens = num_learned * (num_image_tokens + sum(lengths) // len(lengths))
         return StepStats(
@@ -415,5 +415,6 @@ class RlStage:
 def _load_prompts(settings: RlSettings) -> list[RLPrompt]:
     if settings.prompts is not None:
         return read_prompts(settings.prompts)
-    assert settings.nano_prompts is not None
-    return nano_prompts(**settings.nano_prompts.model_dump())
+    world = settings.nano_prompts
+    assert world is not None
+    return nano_prompts(world.count, world.seed, world.kinds, world.dense_share, world.new_share)

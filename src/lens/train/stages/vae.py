@@ -50,7 +50,7 @@ class VaeStage:
             pixels, decoded, posterior.mean, posterior.logvar,
             edge_weight=settings.edge_weight, kl_weight=settings.kl_weight,
         )  # fmt: skip
-        return loss_output._replace(work=StepStats(num_samples=count))
+        return loss_output._replace(stats=StepStats(num_samples=count))
 
     def evaluate(self) -> dict[str, float]:
         pixels = self._crops(FIRST_HELD_OUT_CROP, 96)

@@ -24,9 +24,9 @@ RL, TURBO = (RECIPES / "lens" / f"{name}.yaml" for name in ("rl", "turbo"))
 PARAMETERS = 4_104_225_152
 
 
-def run_of(recipe: Path, *changes: str, text_tokens=None):
+def run_of(recipe: Path, *changes: str, num_text_tokens=None):
     values = read_recipe(recipe, list(changes))
-    return post_training_spec(parse_settings(values["stage"], values, str(recipe)), text_tokens)
+    return post_training_spec(parse_settings(values["stage"], values, str(recipe)), num_text_tokens)
 
 
 def test_rollouts_and_passes_of_rl_are_the_papers_numbers():

@@ -19,9 +19,9 @@ RECIPES = Path(__file__).parents[4] / "recipes"
 MIXED = RECIPES / "lens" / "pretrain_mixed.yaml"
 
 
-def bill(recipe: Path, gpu: str, gpus: int, mfu: float, overrides=None, text_tokens=None) -> dict:
+def bill(recipe: Path, gpu: str, gpus: int, mfu: float, overrides=None, num_text_tokens=None) -> dict:
     return estimate_to_dict(
-        estimate_cost(tuple(read_run_specs(recipe, overrides, text_tokens).values()), gpu, gpus, mfu)
+        estimate_cost(tuple(read_run_specs(recipe, overrides, num_text_tokens).values()), gpu, gpus, mfu)
     )
 
 

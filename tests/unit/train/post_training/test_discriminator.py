@@ -15,7 +15,7 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 
 def seen(denoiser, features, tokens, cells):
     text = [normal(len(tokens), 5, 24, seed=6 + layer) for layer in range(4)]
-    with features.kept() as kept:
+    with features.capture() as kept:
         denoiser(tokens, text, None, torch.full((len(tokens),), 0.4), [(1, *cells)])
     return kept
 

@@ -52,16 +52,16 @@ def test_a_role_is_trained_by_its_own_pass_alone(roles):
 def test_a_role_that_follows_moves_to_its_leader_by_what_it_does_not_keep(roles):
     before = {name: weight.detach().clone() for name, weight in roles._weights("old").items()}
     moved(roles, "student")
-    roles.follow("old", "student", 0.75)
+    roles.ema_update("old", "student", 0.75)
     leader = roles._weights("student")
     for name, weight in roles._weights("old").items():
         torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * leader[name])
-    roles.follow("old", "student", 0.0)
+    roles.ema_update("old", "student", 0.0)
     torch.testing.assert_close(velocity(roles, "old"), velocity(roles, "student"))
 
 
 def test_what_a_run_has_to_keep_are_the_weights_that_follow(roles):
-    kept = roles.kept
+    kept = roles.extra_state
     assert kept and all(name.startswith("old/") for name in kept)
     assert not any(weight.requires_grad for weight in kept.values())
     kept[next(iter(kept))].add_(1.0)
@@ -70,7 +70,7 @@ def test_what_a_run_has_to_keep_are_the_weights_that_follow(roles):
 
 
 def test_acting_ends_in_the_role_that_was_taken_before(roles):
-    roles.take("fake")
+    roles.set_active("fake")
     with roles.use(BASE):
         assert roles._role == BASE
     assert roles._role == "fake"
