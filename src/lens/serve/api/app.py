@@ -50,7 +50,7 @@ def create_app(
         metrics = ServerMetrics(engine, store.jobs)
     except ImportError as error:
         raise MissingExtraError("Serving", str(error.name), "serve") from error
-    service = GenerationService(engine, hooks)
+    service = GenerationService(engine, settings, hooks)
     runner = JobWorker(store, service, settings)
     context = ApiContext(engine, store, settings, service)
 

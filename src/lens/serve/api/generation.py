@@ -1,66 +1,77 @@
-"""From an engine's events to bytes that may leave: checked by the moderation's hooks, encoded, marked.
+"""Generation service: checks prompts, submits requests, follows them, encodes and marks images.
 
-Encoding and marking happen in the thread that follows a picture, never where requests are answered.
-Knows nothing of HTTP or of jobs.
+The HTTP API, the job worker and the studio generate images through it and state no rule beside it. `follow`
+encodes and marks in the thread that calls it, never in an event loop. Knows nothing of HTTP, jobs or pages.
 """
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from PIL import Image
 
-from lens.errors import CheckpointError, DrainingError, SettingError
+from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.sampling.image_metadata import ImageMetadata
-from lens.serve.api.schemas import GenerationSpec
+from lens.serve.api.schemas import (
+    NO_ENHANCER,
+    NO_UPLOADS,
+    BaseImageRequest,
+    GenerationSpec,
+    UploadedImages,
+    check_prompt,
+    resolve_request,
+)
 from lens.serve.engine.request import (
     EngineClient,
     Failed,
     Finished,
+    GenerationRequest,
     Preview,
     Queued,
     RequestHandle,
     StepProgress,
 )
 from lens.serve.safety.provenance import embed_provenance, xmp_packet
+from lens.serve.settings.server import ServerSettings
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
 class EncodedImage(NamedTuple):
-    """A finished picture as it leaves."""
+    """A finished image as a file, with its metadata and marks inside."""
 
     content: bytes
     metadata: ImageMetadata
 
 
 class EncodedPreview(NamedTuple):
-    """A picture of the way there, encoded."""
+    """A preview image as a file."""
 
     preview_index: int
     content: bytes
 
 
 GenerationEvent = Queued | StepProgress | EncodedPreview | EncodedImage | Failed
+"""What happens to an image; EncodedImage or Failed comes last."""
 ProvenanceEmbedder = Callable[[Image.Image, ImageMetadata, str, int | None], bytes]
-"""(picture, settings, png or jpeg or webp, quality) -> the file that leaves."""
+"""(image, metadata, png or jpeg or webp, quality) -> the file."""
 
 
 @dataclass(frozen=True)
 class GenerationHooks:
-    """What the operator has put between requests and pictures."""
+    """The operator's functions: moderation, provenance, prompt enhancement, token counting."""
 
     embed_provenance: ProvenanceEmbedder = embed_provenance
     check_prompt: Callable[[str, str], None] | None = None
-    """(prompt, caller); raises what the caller is told."""
+    """(prompt, caller); raises the error that the caller gets. Negative prompts are not moderated."""
     check_image: Callable[[Image.Image, str], None] | None = None
-    """(picture, caller); raises what the caller is told. Previews are pictures too."""
+    """(image or preview, caller); raises the error that the caller gets."""
     enhance_prompt: Callable[[str], str] | None = None
-    """A prompt written out."""
+    """Returns a more detailed prompt."""
     count_tokens: Callable[[str, str], int] | None = None
-    """(model, text) -> tokens of the text; None counts words and signs."""
+    """(model, text) -> tokens of the text; None counts words and punctuation marks."""
 
 
 NO_HOOKS = GenerationHooks()
@@ -68,28 +79,71 @@ NO_HOOKS = GenerationHooks()
 
 @dataclass
 class GenerationService:
-    """Draws what is wanted, by an engine and the hooks."""
+    """Turns request bodies into encoded images; safe to share among threads."""
 
     engine: EngineClient
+    settings: ServerSettings
     hooks: GenerationHooks = NO_HOOKS
     is_draining: bool = False
 
-    def prepare(self, spec: GenerationSpec, should_enhance: bool) -> GenerationSpec:
-        """Check the words of a request, and write them out where that is asked for. May take seconds.
+    def resolve_request(
+        self, body: BaseImageRequest, caller: str, uploads: UploadedImages = NO_UPLOADS
+    ) -> GenerationSpec:
+        """Return the images that a body asks for, with every default filled in.
+
+        Raises: SettingError that names the parameter.
+        """
+        return resolve_request(
+            body, self.engine.models(), self.engine.loras(), self.settings, caller, uploads
+        )
+
+    def prepare(self, spec: GenerationSpec, should_enhance: bool = False) -> GenerationSpec:
+        """Moderate the prompt of a request, and enhance it if asked. Blocks, possibly for seconds.
 
         Raises: DrainingError; whatever the hooks raise.
         """
         self.check_draining()
-        self._check_prompt(spec)
-        if should_enhance and self.hooks.enhance_prompt is not None:
-            prompt = self.hooks.enhance_prompt(spec.draw.prompt)
-            original = spec.draw.prompt
-            spec = replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
-            self._check_prompt(spec)
-        return spec
+        original, caller = spec.draw.prompt, spec.draw.caller
+        if not (should_enhance and self.can_enhance):
+            self.check_prompts([original], caller)
+            return spec
+        prompt = self.enhance_prompt(original, caller)
+        return replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
+
+    @property
+    def can_enhance(self) -> bool:
+        """Whether a language model enhances prompts here."""
+        return self.hooks.enhance_prompt is not None
+
+    def enhance_prompt(self, prompt: str, caller: str) -> str:
+        """Return a more detailed prompt; both prompts pass moderation. Blocks, possibly for seconds.
+
+        Raises: SettingError; whatever the hooks raise.
+        """
+        if self.hooks.enhance_prompt is None:
+            raise SettingError("enhance", True, "to be false here", NO_ENHANCER)
+        check_prompt(prompt, self.settings)
+        self.check_prompts([prompt], caller)
+        enhanced = self.hooks.enhance_prompt(prompt)
+        self.check_prompts([enhanced], caller)
+        return enhanced
+
+    def check_prompts(self, prompts: Iterable[str], caller: str) -> None:
+        """Moderate prompts, equal ones once. Negative prompts are not moderated: they steer away.
+
+        Raises: whatever the hook raises.
+        """
+        if self.hooks.check_prompt is not None:
+            for prompt in dict.fromkeys(prompts):
+                self.hooks.check_prompt(prompt, caller)
+
+    def check_draining(self) -> None:
+        """Raise DrainingError if the server is shutting down."""
+        if self.is_draining:
+            raise DrainingError("The server is shutting down and accepts no more requests. Try again soon.")
 
     def submit(self, spec: GenerationSpec) -> list[RequestHandle]:
-        """Hand all pictures to the engine, or none. Raises: what the engine raises."""
+        """Submit all images of a request to the engine, or none. Raises: what the engine raises."""
         self.check_draining()
         handles: list[RequestHandle] = []
         try:
@@ -101,15 +155,28 @@ class GenerationService:
             raise
         return handles
 
-    def check_draining(self) -> None:
-        """Raise DrainingError where the server ends."""
-        if self.is_draining:
-            raise DrainingError("The server is about to end and takes nothing more on. Try again soon.")
+    def submit_when_room(
+        self,
+        next_request: Callable[[], GenerationRequest],
+        wait_for_room: Callable[[QueueFullError], object],
+    ) -> RequestHandle:
+        """Submit one image as soon as the queue has room. Blocks.
+
+        `next_request` returns the request before each attempt; to give up, it raises. `wait_for_room` gets
+        the error of a full queue; it waits, or raises that error.
+        Raises: what the two functions and the engine raise.
+        """
+        while True:
+            request = next_request()
+            try:
+                return self.engine.submit(request)
+            except QueueFullError as error:
+                wait_for_room(error)
 
     def follow(
         self, handle: RequestHandle, spec: GenerationSpec, publish: Callable[[GenerationEvent], None]
     ) -> None:
-        """Tell what happens to a picture until it is made or failed. Blocks."""
+        """Publish what happens to an image until it is finished or failed. Blocks."""
         while True:
             try:
                 event = handle.next_event()
@@ -123,7 +190,7 @@ class GenerationService:
                 output = Failed(_as_setting_error(output.error, spec))
             if output is not None:
                 publish(output)
-            if isinstance(output, EncodedImage | Failed):
+            if isinstance(output, Failed | EncodedImage):
                 return
 
     def _process_event(
@@ -134,7 +201,7 @@ class GenerationService:
             try:
                 if check is not None:
                     check(event.image, caller)
-            except Exception:  # the finished picture decides what the caller is told
+            except Exception:  # the caller gets the error of the finished image
                 return None
             return EncodedPreview(event.number, _encode_preview(event.image, spec))
         if isinstance(event, Finished):
@@ -146,13 +213,9 @@ class GenerationService:
             )
         return event
 
-    def _check_prompt(self, spec: GenerationSpec) -> None:
-        if self.hooks.check_prompt is not None:
-            self.hooks.check_prompt(spec.draw.prompt, spec.draw.caller)
-
 
 def num_text_tokens(hooks: GenerationHooks, spec: GenerationSpec) -> int:
-    """Return the tokens of a request's texts."""
+    """Return the number of tokens of the prompt and the negative prompt."""
     draw = spec.draw
     texts = (draw.prompt, draw.negative_prompt)
     if hooks.count_tokens is not None:
@@ -161,10 +224,10 @@ def num_text_tokens(hooks: GenerationHooks, spec: GenerationSpec) -> int:
 
 
 def _as_setting_error(error: Exception, spec: GenerationSpec) -> Exception:
-    """Return an error of weights as one of the parameter that asked for them."""
+    """Return an error of a LoRA's weights as an error of the parameter."""
     if isinstance(error, CheckpointError) and spec.draw.loras:
         names = [lora.name for lora in spec.draw.loras]
-        return SettingError("loras", names, f"adapters that {spec.draw.model} can use", str(error))
+        return SettingError("loras", names, f"LoRAs that fit {spec.draw.model}", str(error))
     return error
 
 

@@ -26,11 +26,10 @@ from lens.serve.api.schemas import (
     CreateImageRequest,
     GenerationSpec,
     UploadedImages,
-    resolve_request,
 )
 from lens.serve.api.sse import KEEP_ALIVE, sse_error, sse_event, stream_events, wait_for_all
 from lens.serve.api.uploads import store_source_images
-from lens.serve.engine.request import EngineClient, Failed
+from lens.serve.engine.request import EngineClient, Failed, ModelInfo, RequestHandle
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.jobs import DONE
 from lens.serve.storage.server_state import ServerState
@@ -55,9 +54,7 @@ class ApiContext:
     ) -> GenerationSpec:
         """Return what a body asks for."""
         caller_name = caller.fair_queue_key(body.safety_identifier or body.user)
-        return resolve_request(
-            body, self.engine.models(), self.engine.loras(), self.settings, caller_name, uploads
-        )
+        return self.service.resolve_request(body, caller_name, uploads)
 
     def image_url(self, request: "Request", image_id: str, image_format: str) -> str:
         """Return where a stored picture is found."""
@@ -216,7 +213,7 @@ def _store_images(
 
 
 async def _event_stream(
-    context: ApiContext, request: "Request", spec: GenerationSpec, handles: list[Any], kind: str
+    context: ApiContext, request: "Request", spec: GenerationSpec, handles: list[RequestHandle], kind: str
 ) -> AsyncIterator[bytes]:
     output_fields = {"size": spec.size, "quality": spec.quality, "background": "opaque"}
     output_fields |= {"output_format": spec.output_format}
@@ -312,7 +309,11 @@ def _edit_openapi() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-def _model_object(model: Any) -> dict[str, Any]:
+def _model_object(model: ModelInfo) -> dict[str, Any]:
     fields = {"id": model.name, "object": "model", "created": 0, "owned_by": "lens", "variant": model.variant}
-    defaults = {"steps": model.steps, "guidance": model.guidance, "base_resolution": model.base_resolution}
+    defaults = {
+        "steps": model.default_steps,
+        "guidance": model.default_guidance,
+        "base_resolution": model.base_resolution,
+    }
     return fields | {"draws_with": defaults}

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from lens.errors import DeadlineError, DrainingError, GenerationCancelledError, QueueFullError
+from lens.errors import DeadlineError, DrainingError, GenerationCancelledError
 from lens.serve.api.errors import error_response
 from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
 from lens.serve.api.schemas import GenerationSpec
-from lens.serve.engine.request import Failed, Queued, RequestHandle, StepProgress
+from lens.serve.engine.request import Failed, GenerationRequest, Queued, RequestHandle, StepProgress
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import storage_error
 from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, LEASE_S, Job
@@ -197,7 +197,8 @@ class JobWorker:
 
     def _submit(self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress) -> RequestHandle:
         request = spec.request(number)
-        while True:
+
+        def next_request() -> GenerationRequest:
             if progress.is_cancelled or progress.errors:
                 raise GenerationCancelledError("The job was stopped.")
             if self._stop.is_set():
@@ -206,11 +207,12 @@ class JobWorker:
             if request.deadline_s is not None:
                 remaining_s = job.created_at + request.deadline_s - time.time()
                 if remaining_s <= 0:
-                    raise DeadlineError(f"The picture was not begun within {request.deadline_s:g} s.")
-            try:
-                return self._service.engine.submit(replace(request, deadline_s=remaining_s))
-            except QueueFullError as error:
-                self._stop.wait(min(error.retry_after_s, 1.0))
+                    raise DeadlineError(f"The image was not begun within {request.deadline_s:g} s.")
+            return replace(request, deadline_s=remaining_s)
+
+        return self._service.submit_when_room(
+            next_request, lambda error: self._stop.wait(min(error.retry_after_s, 1.0))
+        )
 
     def _handle_event(
         self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress, event: GenerationEvent

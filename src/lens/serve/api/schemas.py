@@ -1,6 +1,7 @@
-"""What callers send, checked, and turned into requests to the engine: nothing is ignored in silence.
+"""Request bodies of the HTTP API, and how a body becomes a request with every value decided.
 
-The names are those of OpenAI's images API, then our own. Knows nothing of HTTP.
+The names are those of OpenAI's images API, then our own. A field is never ignored silently. Knows nothing
+of HTTP.
 """
 
 import re
@@ -11,14 +12,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lens.core.resolution import resolve_resolution
+from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
 from lens.errors import SettingError
-from lens.serve.engine.request import GenerationRequest, LoraRequest, ModelInfo
+from lens.sampling.defaults import default_strength
+from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS, get_solver
+from lens.serve.engine.request import MAX_PREVIEWS, MAX_SEED, GenerationRequest, LoraRequest, ModelInfo
 from lens.serve.settings.server import ServerSettings
 
 MAX_IMAGES_PER_REQUEST = 10
-MAX_REQUEST_SEED = 2**63 - 1 - MAX_IMAGES_PER_REQUEST
-TOKEN_SIDE_PX = 16
+MAX_REQUEST_SEED = MAX_SEED - MAX_IMAGES_PER_REQUEST
+"""Of the first image: the others add their index."""
+NUM_RANDOM_SEEDS = 2**32
+NO_ENHANCER = "The operator of this server has configured no language model."
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
@@ -75,7 +80,7 @@ class BaseImageRequest(BaseModel):
     steps: int | None = Field(None, ge=1)
     guidance: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
     loras: list[Lora] | None = None
-    solver: str | None = None
+    solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
     enhance: bool | None = None
     deadline_s: float | None = Field(None, gt=0, description="Seconds until they are of no use.")
 
@@ -85,7 +90,7 @@ class CreateImageRequest(BaseImageRequest):
 
     response_format: Literal["b64_json", "url"] | None = None
     stream: bool | None = None
-    partial_images: int | None = Field(None, ge=0, le=3)
+    partial_images: int | None = Field(None, ge=0, le=MAX_PREVIEWS)
 
 
 class CreateImageEditRequest(CreateImageRequest):
@@ -101,17 +106,17 @@ class CreateJobRequest(BaseImageRequest):
     image: str | None = Field(None, description="Picture to start from: base64, or a data URL.")
     mask: str | None = Field(None, description="White, or transparent, is drawn anew: base64, or a data URL.")
     strength: float | None = Field(None, gt=0, le=1)
-    partial_images: int | None = Field(None, ge=0, le=3)
+    partial_images: int | None = Field(None, ge=0, le=MAX_PREVIEWS)
     priority: int | None = Field(None, ge=-100, le=100, description="Of your own, the higher goes first.")
 
 
 class UploadedImages(NamedTuple):
-    """Pictures that a request starts from, stored."""
+    """The stored source image and mask of a request."""
 
     image: Path | None = None
     mask: Path | None = None
     size: tuple[int, int] | None = None
-    """(height, width) that the picture to start from asks for where nothing else does."""
+    """(height, width) of the result unless the body states a size."""
 
 
 NO_UPLOADS = UploadedImages()
@@ -119,23 +124,23 @@ NO_UPLOADS = UploadedImages()
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """Pictures with everything decided: what to draw, and how they leave."""
+    """The images of one request, with every value decided, and their file format."""
 
     draw: GenerationRequest
-    """The first; the others differ by their seeds."""
+    """The first image; the others have the seeds that follow."""
     count: int
     output_format: str = "png"
     output_quality: int | None = None
     quality: str = "medium"
     original_prompt: str | None = None
-    """What was asked for, where a language model wrote it out."""
+    """The caller's prompt, if a language model has enhanced it."""
 
     def requests(self) -> list[GenerationRequest]:
-        """Return one request a picture."""
+        """Return the requests of all images."""
         return [self.request(number) for number in range(self.count)]
 
     def request(self, index: int) -> GenerationRequest:
-        """Return the request of one picture, counted from 0."""
+        """Return the request of one image, counted from 0."""
         return replace(self.draw, seed=self.draw.seed + index)
 
     @property
@@ -145,11 +150,11 @@ class GenerationSpec:
 
     @property
     def tokens_per_image(self) -> int:
-        """Image tokens of one picture."""
-        return self.draw.height * self.draw.width // TOKEN_SIDE_PX**2
+        """Image tokens of one image."""
+        return self.draw.height * self.draw.width // SIDE_STEP_PX**2
 
     def to_json(self) -> dict[str, Any]:
-        """Return values that JSON can hold; `from_json` reads them."""
+        """Return values that JSON can represent; `from_json` reads them."""
         values = asdict(self)
         for name in ("image", "mask"):
             path = values["draw"][name]
@@ -174,18 +179,18 @@ def resolve_request(
     caller: str,
     uploads: UploadedImages = NO_UPLOADS,
 ) -> GenerationSpec:
-    """Return what a body asks for, with everything left open decided.
+    """Return the images that a body asks for, with every default filled in.
 
-    Raises: SettingError that names the parameter which cannot be used.
+    Raises: SettingError that names the parameter.
     """
-    _check_prompts(body, settings)
+    _check_texts(body, settings)
     quality = QUALITY_ALIASES.get(body.quality or "auto", body.quality or "auto")
     preset = QUALITIES[quality]
     model = _resolve_model(body.model, models, preset.is_distilled)
     height, width = _resolve_size(body, model, settings, uploads.size)
     output_format = body.output_format or "png"
     if output_format == "png" and body.output_compression not in (None, 100):
-        fix = "Ask for jpeg or webp, or leave it out: png loses nothing."
+        fix = "Ask for jpeg or webp, or leave it out: PNG is lossless."
         raise SettingError("output_compression", body.output_compression, "100 for png", fix)
     guidance = model.default_guidance if body.guidance is None else body.guidance
     if body.negative_prompt and guidance == 1:
@@ -197,7 +202,7 @@ def resolve_request(
     request = GenerationRequest(
         model=model.name,
         prompt=body.prompt.strip(),
-        seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
+        seed=random_seed() if body.seed is None else body.seed,
         height=height,
         width=width,
         steps=body.steps or max(1, round(model.default_steps * preset.step_factor)),
@@ -224,22 +229,35 @@ def resolve_request(
     )
 
 
-def _check_prompts(body: BaseImageRequest, settings: ServerSettings) -> None:
+def random_seed() -> int:
+    """Return the seed of a request that states none."""
+    return secrets.randbelow(NUM_RANDOM_SEEDS)
+
+
+def check_prompt(prompt: str, settings: ServerSettings) -> None:
+    """Raise SettingError for a prompt without words, or one that is too long."""
+    _check_text("prompt", prompt, settings)
+    if not prompt.strip():
+        raise SettingError("prompt", prompt, "some words", "Say what the image shows.")
+
+
+def _check_text(name: str, text: str, settings: ServerSettings) -> None:
     limit = settings.limits.prompt_characters
-    for name, text in (("prompt", body.prompt), ("negative_prompt", body.negative_prompt or "")):
-        if len(text) > limit:
-            raise SettingError(name, f"{text[:40]}...", f"at most {limit} characters")
-        if "\0" in text:
-            raise SettingError(name, text[:40], "text without NUL characters")
-    if not body.prompt.strip():
-        raise SettingError("prompt", body.prompt, "some words", "Say what the picture shows.")
+    if len(text) > limit:
+        raise SettingError(name, f"{text[:40]}...", f"at most {limit} characters")
+    if "\0" in text:
+        raise SettingError(name, text[:40], "text without NUL characters")
+
+
+def _check_texts(body: BaseImageRequest, settings: ServerSettings) -> None:
+    check_prompt(body.prompt, settings)
+    _check_text("negative_prompt", body.negative_prompt or "", settings)
     if body.background == "transparent":
         raise SettingError("background", "transparent", "opaque or auto", "Lens draws no transparency.")
     if isinstance(body, CreateImageEditRequest) and body.input_fidelity is not None:
         raise SettingError("input_fidelity", body.input_fidelity, "to be left out", "Use strength.")
     if body.enhance and settings.enhance is None:
-        fix = "The operator of this server has set no language model for it."
-        raise SettingError("enhance", True, "to be false here", fix)
+        raise SettingError("enhance", True, "to be false here", NO_ENHANCER)
 
 
 def _resolve_model(name: str | None, models: list[ModelInfo], is_distilled: bool | None) -> ModelInfo:
@@ -281,10 +299,8 @@ def _resolve_size(
 
 
 def _resolve_solver(name: str | None) -> str:
-    from lens.sampling.solvers import get_solver
-
-    get_solver(name or "euler")
-    return name or "euler"
+    get_solver(name or DEFAULT_SOLVER)
+    return name or DEFAULT_SOLVER
 
 
 def _resolve_loras(requested: list[Lora], offered: list[str]) -> tuple[LoraRequest, ...]:
@@ -305,6 +321,4 @@ def _resolve_strength(body: BaseImageRequest, uploads: UploadedImages) -> float 
         return None
     if strength is not None:
         return strength
-    from lens.sampling.inputs import DEFAULT_STRENGTH
-
-    return DEFAULT_STRENGTH if uploads.mask is None else 1.0
+    return default_strength(has_mask=uploads.mask is not None)

@@ -11,6 +11,11 @@ from typing import Protocol
 from PIL import Image
 
 from lens.sampling.image_metadata import ImageMetadata
+from lens.sampling.solvers import DEFAULT_SOLVER
+
+MAX_SEED = 2**63 - 1
+MAX_PREVIEWS = 3
+"""Preview images of one request."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class GenerationRequest:
     steps: int
     guidance: float
     negative_prompt: str = ""
-    solver: str = "euler"
+    solver: str = DEFAULT_SOLVER
     loras: tuple[LoraRequest, ...] = ()
     image: Path | None = None
     """Picture to start from."""

@@ -10,10 +10,7 @@ from lens.core.resolution import MAX_RATIO, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.image_processor import load_images
 from lens.sampling.solvers import get_solver
-from lens.serve.engine.request import GenerationRequest
-
-MAX_PREVIEWS = 3
-SEED_LIMIT = 2**63
+from lens.serve.engine.request import MAX_PREVIEWS, MAX_SEED, GenerationRequest
 
 
 def validate_request(
@@ -51,7 +48,7 @@ def _check_size(height: int, width: int) -> None:
 
 def _check_numbers(request: GenerationRequest, max_steps: int) -> None:
     _check_integer("steps", request.steps, 1, max_steps)
-    _check_integer("seed", request.seed, 0, SEED_LIMIT - 1)
+    _check_integer("seed", request.seed, 0, MAX_SEED)
     _check_integer("previews", request.previews, 0, MAX_PREVIEWS)
     if not math.isfinite(request.guidance) or request.guidance < 0:
         raise SettingError("guidance", request.guidance, "a number of 0 or more", "1 turns guidance off.")
