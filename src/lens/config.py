@@ -56,13 +56,15 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> dict[str, Any
 
     Raises: SettingError for a missing or malformed file, a cycle of bases, or a malformed override.
     """
-    values = _read_with_base(Path(path), seen=())
-    for override in overrides or []:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise SettingError("--set", override, "the form key=value", "For example --set steps=100.")
-        _set_nested(values, key.split("."), yaml.safe_load(text))
-    return values
+    return _apply_overrides(_read_with_base(Path(path), seen=()), overrides or [])
+
+
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """Return the values of `key=value` overrides without a recipe below them.
+
+    Raises: SettingError for a malformed override.
+    """
+    return _apply_overrides({}, overrides)
 
 
 def write_yaml(values: dict[str, Any], path: Path) -> None:
@@ -95,6 +97,15 @@ def deep_merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = deep_merge(result[key], value) if both else value
     return result
+
+
+def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise SettingError("--set", override, "the form key=value", "For example --set steps=100.")
+        _set_nested(values, key.split("."), yaml.safe_load(text))
+    return values
 
 
 def _set_nested(values: dict[str, Any], keys: list[str], value: Any) -> None:

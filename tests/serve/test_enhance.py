@@ -7,9 +7,9 @@ import pytest
 from local_server import Server
 from running import serving, until
 
-from lens.cli.serve import create_hooks
 from lens.sampling.image_metadata import read_image_metadata
 from lens.serve.api.prompt_enhancer import ENHANCER_SYSTEM_PROMPT
+from lens.serve.server import create_hooks
 from lens.serve.settings.server import ServerSettings
 from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.handlers import StudioHandlers

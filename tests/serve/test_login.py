@@ -11,8 +11,8 @@ from fake_engine import FakeEngine
 from running import answering
 from starlette.routing import Mount
 
-from lens.cli.serve import create_server_app
 from lens.serve.api.generation import NO_HOOKS
+from lens.serve.server import create_server_app
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import open_server_state
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from running import answering, client_of, until
 
-from lens.cli.serve import create_engine, create_hooks, create_server_app
 from lens.sampling.image_metadata import read_image_metadata
 from lens.serve.safety.verify import verify_image
+from lens.serve.server import create_engine, create_hooks, create_server_app
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import open_server_state
 

@@ -6,7 +6,7 @@ from typing import Self
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from lens.config import Settings, deep_merge, read_recipe, write_yaml
+from lens.config import Settings, deep_merge, parse_overrides, read_recipe, write_yaml
 from lens.errors import SettingError
 
 
@@ -74,6 +74,13 @@ def test_a_variant_says_only_what_differs_from_its_base(tmp_path):
         child="base: parent.yaml\ninner: {lr: 0.2}\n",
     )
     assert read_recipe(path) == {"steps": 5, "inner": {"lr": 0.2, "betas": [0.5, 0.6]}}
+
+
+def test_overrides_alone_are_values_of_their_own():
+    assert parse_overrides(["steps=3", "inner.lr=0.5"]) == {"steps": 3, "inner": {"lr": 0.5}}
+    assert parse_overrides([]) == {}
+    with pytest.raises(SettingError, match="key=value"):
+        parse_overrides(["steps"])
 
 
 def test_overrides_come_last_and_reach_into_mappings(tmp_path):
