@@ -14,6 +14,7 @@ import typer
 from lens.cli.ablate import ablate
 from lens.cli.convert import convert
 from lens.cli.data import data
+from lens.cli.evaluate import evaluate
 from lens.cli.generate import generate
 from lens.cli.info import info
 from lens.cli.models import models
@@ -41,6 +42,7 @@ for command in (generate, models, info, convert, ablate, verify):
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(rl, name="rl")
+app.add_typer(evaluate, name="eval")
 app.command()(serve)
 app.add_typer(keys, name="keys")
 

@@ -1,10 +1,16 @@
 """Progress of drawing on stderr: the stage, how far it is, which picture; silent off a terminal."""
 
+import logging
 import sys
+from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
+logger = logging.getLogger(__name__)
+
 STAGES = ("loading", "encoding", "denoising", "decoding")
+LOG_INTERVAL_S = 10.0
 
 
 class ProgressBar:
@@ -58,3 +64,17 @@ class ProgressBar:
             self._bar.start()
         else:
             print(line, flush=True)
+
+
+def with_log_lines(on_progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """Return a progress callback that also logs a line at most every 10 s."""
+    logged_at = monotonic()
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal logged_at
+        on_progress(stage, done, total)
+        if monotonic() - logged_at >= LOG_INTERVAL_S:
+            logged_at = monotonic()
+            logger.info("%s: %d of %d", stage, done, total)
+
+    return report

@@ -1,8 +1,6 @@
 """`lens rl`: sets of prompts to tune on, and the rubrics that their pictures are judged by."""
 
 import json
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +12,11 @@ if TYPE_CHECKING:
     from lens.rl.prompts.generation import BuildResult
 
 rl = typer.Typer(help="Prompts and rubrics for post-training.", no_args_is_help=True)
-logger = logging.getLogger(__name__)
 
 RecipeArgument = Annotated[
     Path, typer.Argument(help="A YAML file, such as recipes/nano/rl_prompts.yaml.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-LOG_INTERVAL_S = 10.0
 
 
 @rl.command()
@@ -31,11 +27,11 @@ def prompts(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson
 
     settings = parse_prompt_settings(read_recipe(recipe, overrides), str(recipe))
 
-    from lens.cli.progress import ProgressBar
+    from lens.cli.progress import ProgressBar, with_log_lines
     from lens.rl.prompts.generation import build_prompts
 
     with ProgressBar(num_images=1) as progress:
-        _print_summary(build_prompts(settings, _with_logging(progress)), as_json)
+        _print_summary(build_prompts(settings, with_log_lines(progress)), as_json)
 
 
 @rl.command()
@@ -46,27 +42,11 @@ def rubrics(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson
 
     settings = parse_prompt_settings(read_recipe(recipe, overrides), str(recipe))
 
-    from lens.cli.progress import ProgressBar
+    from lens.cli.progress import ProgressBar, with_log_lines
     from lens.rl.prompts.rubrics import build_rubrics
 
     with ProgressBar(num_images=1) as progress:
-        _print_summary(build_rubrics(settings, _with_logging(progress)), as_json)
-
-
-def _with_logging(progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-    """Return progress that also leaves a line in the log now and then."""
-    from time import monotonic
-
-    logged_at = monotonic()
-
-    def report(stage: str, done: int, total: int) -> None:
-        nonlocal logged_at
-        progress(stage, done, total)
-        if monotonic() - logged_at >= LOG_INTERVAL_S:
-            logged_at = monotonic()
-            logger.info("%s: %d of %d", stage, done, total)
-
-    return report
+        _print_summary(build_rubrics(settings, with_log_lines(progress)), as_json)
 
 
 def _print_summary(result: "BuildResult", as_json: bool) -> None:

@@ -1,9 +1,12 @@
-"""Means of few values, and how far they can be trusted."""
+"""Confidence intervals at 95%: of a mean of few values, and of a fraction of passes."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
+
+NORMAL_QUANTILE = 1.959964
+"""97.5% point of the normal distribution."""
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5% points of Student's t for 1, 2, ... degrees of freedom."""
@@ -32,3 +35,10 @@ def estimate_mean(values: Sequence[float]) -> MeanEstimate:
     return MeanEstimate(
         statistics.fmean(values), STUDENT_T[len(values) - 2] * spread / math.sqrt(len(values))
     )
+
+
+def wilson_interval(passed: int, total: int) -> tuple[float, float]:
+    """Return Wilson's interval of a fraction of passes."""
+    z, n, p = NORMAL_QUANTILE, total, passed / total
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
