@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from heun_solver import HEUN
 
+from lens.sampling.solvers import SOLVERS
 from lens.serve.engine.cost_model import DEFAULT_RATE_S, CostModel, estimate_text_tokens, request_cost
 from lens.serve.engine.request import GenerationRequest
 
@@ -13,11 +15,17 @@ IMAGE, TEXT = 6 * 11, 20 + 10
 
 
 def test_a_step_reads_a_token_a_cell_and_the_words_twice_with_guidance():
-    assert request_cost(PLAIN).tokens_per_step == IMAGE + TEXT
-    assert request_cost(replace(PLAIN, guidance=3.0)).tokens_per_step == 2 * IMAGE + TEXT
+    assert request_cost(PLAIN).tokens_per_evaluation == IMAGE + TEXT
+    assert request_cost(replace(PLAIN, guidance=3.0)).tokens_per_evaluation == 2 * IMAGE + TEXT
     both = replace(PLAIN, guidance=3.0, negative_prompt="y" * 80)
-    assert request_cost(both).tokens_per_step == 2 * IMAGE + TEXT + (20 + 20)
-    assert request_cost(replace(both, guidance=1.0)).tokens_per_step == IMAGE + TEXT
+    assert request_cost(both).tokens_per_evaluation == 2 * IMAGE + TEXT + (20 + 20)
+    assert request_cost(replace(both, guidance=1.0)).tokens_per_evaluation == IMAGE + TEXT
+
+
+def test_each_velocity_of_a_step_costs_as_much_as_a_step_of_one(monkeypatch):
+    assert request_cost(PLAIN).num_evaluations == 4
+    monkeypatch.setitem(SOLVERS, "heun", HEUN)
+    assert request_cost(replace(PLAIN, solver="heun")).num_evaluations == 8
 
 
 def test_a_prompt_longer_than_the_encoder_reads_costs_no_more():
@@ -28,9 +36,9 @@ def test_a_prompt_longer_than_the_encoder_reads_costs_no_more():
 @pytest.mark.parametrize(("strength", "steps"), [(None, 12), (1.0, 20), (0.5, 10), (0.01, 1)])
 def test_a_picture_to_start_from_leaves_its_strengths_share_of_the_steps(strength, steps):
     request = replace(PLAIN, steps=20, image=Path("start.png"), strength=strength)
-    assert request_cost(request).num_steps == steps
+    assert request_cost(request).num_evaluations == steps
     if strength is None:  # with a mask it starts from noise
-        assert request_cost(replace(request, mask=Path("mask.png"))).num_steps == 20
+        assert request_cost(replace(request, mask=Path("mask.png"))).num_evaluations == 20
 
 
 def test_seconds_are_tokens_times_steps_and_pictures_to_decode():

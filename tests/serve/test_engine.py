@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from heun_solver import HEUN
 from PIL import Image
 
 from lens.errors import CheckpointError, GenerationCancelledError, NonFiniteError
@@ -12,6 +13,7 @@ from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
+from lens.sampling.solvers import SOLVERS
 from lens.serve.engine.engine import Engine
 from lens.serve.engine.model_registry import ModelRegistry
 from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Preview, StepProgress
@@ -128,6 +130,18 @@ def test_pictures_that_join_and_leave_at_any_step_are_those_of_the_pipeline(engi
     for request, handle in zip(MIXED, handles, strict=True):
         assert_same_picture(handle.result(WAIT_S).image, pipeline_image(pipelines, request))
     assert [3, 2, 1, 0] in steps_of_packs  # the four of one model; the fifth goes by itself
+
+
+def test_a_solver_of_several_velocities_a_step_is_served_like_any_other(engine, pipelines, monkeypatch):
+    monkeypatch.setitem(SOLVERS, "heun", HEUN)
+    requests = [replace(APPLE, solver="heun", steps=5, guidance=2.0, previews=2), replace(APPLE, steps=7)]
+    events = [list(events_of(handle)) for handle in [engine.submit(request) for request in requests]]
+    for request, told in zip(requests, events, strict=True):
+        assert_same_picture(told[-1].image, pipeline_image(pipelines, request))
+        steps = [event.step for event in told if isinstance(event, StepProgress)]
+        assert steps == list(range(request.steps + 1))
+    previews = [event.image for event in events[0] if isinstance(event, Preview)]
+    assert [image.size for image in previews] == [(176, 96)] * 2
 
 
 def test_pictures_are_the_same_with_another_company_and_alone(engine):

@@ -271,7 +271,7 @@ def test_a_pack_that_does_not_fit_into_memory_is_drawn_in_halves(registry, monke
 
 
 def test_no_more_tokens_are_in_flight_than_are_allowed_but_a_large_picture_is_drawn_alone(registry):
-    of_one = request_cost(DOT).tokens_per_step
+    of_one = request_cost(DOT).tokens_per_evaluation
     with Engine(registry, EngineSettings(max_tokens=2 * of_one, loads_at_start=False)) as engine:
         engine.wait_until_ready(0.5)  # there is nothing to wait for: the model loads with the first request
         together, step = [], engine._worker.step

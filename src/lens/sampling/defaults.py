@@ -15,6 +15,8 @@ from lens.models.checkpoints.registry import KNOWN_MODELS, known_model
 IMAGE_TO_IMAGE_STRENGTH, INPAINT_STRENGTH = 0.6, 1.0
 
 
+
+
 class SamplingDefaults(NamedTuple):
     """Values for what a request leaves open."""
 

@@ -20,9 +20,6 @@ from lens.sampling.image_processor import ImageInput
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_STRENGTH = 0.6
-"""Noise that image-to-image starts from; with a mask it starts from pure noise."""
-
 
 class SourceImages(NamedTuple):
     """What a picture is drawn from besides words."""

@@ -24,13 +24,13 @@ from lens.errors import GenerationCancelledError, SettingError
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, spatial_compression_ratio
 from lens.sampling import image_processor, inputs
-from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_from_name
+from lens.sampling.defaults import SamplingDefaults, default_strength, sampling_defaults, variant_from_name
 from lens.sampling.guided_denoiser import InpaintContext, execution_device, predict_velocity_cfg
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.loader import load_pipeline
 from lens.sampling.lora_mixin import LoraMixin
 from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
-from lens.sampling.solvers import Solver, get_solver
+from lens.sampling.solvers import DEFAULT_SOLVER, Solver, get_solver
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with (stage, done, total): "encoding", "denoising" or "decoding". What it raises stops the call."""
@@ -269,7 +269,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         image: ImageInput | Sequence[ImageInput] | None = None,
         mask_image: ImageInput | Sequence[ImageInput] | None = None,
         strength: float | None = None,
-        solver: str = "euler",
+        solver: str = DEFAULT_SOLVER,
         attention_kwargs: dict[str, Any] | None = None,
         on_progress: ProgressCallback | None = None,
         allow_extreme: bool = False,
@@ -348,7 +348,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         if source.pixels is None:
             return InitialState(noise, inputs.sigmas_for_strength(1.0, num_tokens, num_steps), None)
         if strength is None:
-            strength = inputs.DEFAULT_STRENGTH if source.mask is None else 1.0
+            strength = default_strength(has_mask=source.mask is not None)
         sigmas = inputs.sigmas_for_strength(strength, num_tokens, num_steps)
         clean = inputs.repeat_rows(self._encode_pixels(source.pixels), num_images, "image")
         x = interpolate(clean, noise, sigmas[0].expand(num_images).to(device))

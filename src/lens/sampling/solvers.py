@@ -1,51 +1,50 @@
-"""Solvers: ways to follow a velocity from noise to data.
+"""ODE solvers that follow a velocity field from noise to data, and the table of their names.
 
-One function a solver, one signature. They know nothing of models, guidance or prompts: a velocity is any
-function of a point and its noise level. Spec: section 5.
-Letters: n steps.
+To add a solver, write its step rule and add an entry to `SOLVERS`. The command, the HTTP API, the studio and
+the recipes read their choices from that table. The pipeline and the serving engine run the same step rule.
+Knows nothing of models, guidance or prompts: a velocity is any function of a point and its noise level.
+Loads no torch, so that the command can list solvers at once. Spec: section 5. Letters: n steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from lens.errors import SettingError
 
-VelocityFn = Callable[[Tensor, float], Tensor]
-"""Velocity at a point and its noise level, in the point's shape."""
-OnStep = Callable[[int, float, Tensor], Tensor]
-"""Called after each step with (step done, noise level reached, point); returns the point to go on from."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-class Solver(Protocol):
-    """Follow the velocity through the noise levels and return the last point."""
-
-    def __call__(
-        self, velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
-    ) -> Tensor: ...
+VelocityFn = Callable[["Tensor", float], "Tensor"]
+"""Return the velocity at a point and its noise level, in the point's shape."""
+OnStep = Callable[[int, float, "Tensor"], "Tensor"]
+"""Called after each step with (step, noise level reached, point); returns the point for the next step."""
+Evaluations = Generator[tuple["Tensor", float], "Tensor", "Tensor"]
+"""One step: yields each point and noise level whose velocity it needs, receives that velocity, and returns the
+point at the end of the step."""
 
 
 class SolverStep(Protocol):
-    """The steps of one picture's path, one call each: what a solver does where its loop is someone else's."""
+    """The step rule of a solver, for one trajectory; an instance may keep what the next step needs."""
 
-    def __call__(self, x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:
-        """Return the point at the level `after`, from x at the level sigma and the velocity there."""
+    def __call__(self, x: "Tensor", sigma: float, sigma_next: float) -> Evaluations:
+        """Start the step from x at the level `sigma` to the level `sigma_next`."""
         ...
 
 
 class EulerStep:
-    """First order: a straight line along the velocity of each step's start."""
+    """First order: a straight line along the velocity at the start of the step."""
 
-    def __call__(self, x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    def __call__(self, x: "Tensor", sigma: float, sigma_next: float) -> Evaluations:
+        velocity = yield x, sigma
         return x + (sigma_next - sigma) * velocity
 
 
 class AdamsBashforthStep:
-    """Second order at one velocity a step: the line through it and the one before, carried forward.
+    """Second order with one velocity a step: extrapolates from the current and the previous velocity.
 
-    The first step is Euler's. Steps may differ in length.
+    The first step is an Euler step. Steps may differ in length.
     Paper: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section III.5 (variable steps).
     """
 
@@ -53,7 +52,8 @@ class AdamsBashforthStep:
         self._previous_length = 0.0
         self._previous_velocity: Tensor | None = None
 
-    def __call__(self, x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    def __call__(self, x: "Tensor", sigma: float, sigma_next: float) -> Evaluations:
+        velocity = yield x, sigma
         length = sigma_next - sigma
         if self._previous_velocity is None:
             x = x + length * velocity
@@ -64,39 +64,38 @@ class AdamsBashforthStep:
         return x
 
 
-def solve_euler(velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None) -> Tensor:
-    """Follow the velocity in Euler's steps.
+@dataclass(frozen=True)
+class Solver:
+    """An entry of the table; calling it solves from the first noise level to the last."""
 
-    Shapes: sigmas (n + 1,), x any -> x.
-    """
-    return _integrate(EulerStep(), velocity, sigmas, x, on_step)
+    label: str
+    """Name that the studio shows."""
+    new_step: Callable[[], SolverStep]
+    """Return the step rule for a new trajectory."""
+    num_velocities: int = 1
+    """Velocities that each step needs, which is its cost in passes of the denoiser."""
 
+    def __call__(
+        self, velocity: VelocityFn, sigmas: "Tensor", x: "Tensor", on_step: OnStep | None = None
+    ) -> "Tensor":
+        """Follow the velocity through the noise levels and return the last point.
 
-def solve_adams_bashforth(
-    velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None = None
-) -> Tensor:
-    """Follow the velocity in steps of Adams and Bashforth.
-
-    Shapes: sigmas (n + 1,), x any -> x.
-    """
-    return _integrate(AdamsBashforthStep(), velocity, sigmas, x, on_step)
-
-
-def _integrate(
-    solver_step: SolverStep, velocity: VelocityFn, sigmas: Tensor, x: Tensor, on_step: OnStep | None
-) -> Tensor:
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
-        x = solver_step(x, velocity(x, sigma), sigma, sigma_next)
-        if on_step is not None:
-            x = on_step(step, sigma_next, x)
-    return x
+        Shapes: sigmas (n + 1,), x any -> x.
+        """
+        solver_step = self.new_step()
+        for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+            x = _run_step(solver_step(x, sigma, sigma_next), velocity)
+            if on_step is not None:
+                x = on_step(step, sigma_next, x)
+        return x
 
 
-SOLVERS: dict[str, Solver] = {"euler": solve_euler, "ab2": solve_adams_bashforth}
-"""Solvers by the name that a request gives."""
-
-SOLVER_STEPS: dict[str, Callable[[], SolverStep]] = {"euler": EulerStep, "ab2": AdamsBashforthStep}
-"""Their steps, for whoever draws several pictures at once that are not at the same step."""
+DEFAULT_SOLVER = "euler"
+SOLVERS: dict[str, Solver] = {
+    "euler": Solver("Euler, first order", EulerStep),
+    "ab2": Solver("Adams-Bashforth, second order", AdamsBashforthStep),
+}
+"""All solvers, by the name that requests, options and recipes use."""
 
 
 def get_solver(name: str) -> Solver:
@@ -107,3 +106,12 @@ def get_solver(name: str) -> Solver:
     if name not in SOLVERS:
         raise SettingError("solver", name, f"one of {', '.join(SOLVERS)}")
     return SOLVERS[name]
+
+
+def _run_step(evaluations: Evaluations, velocity: VelocityFn) -> "Tensor":
+    point = next(evaluations)
+    while True:
+        try:
+            point = evaluations.send(velocity(*point))
+        except StopIteration as end:
+            return end.value

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lens.core.guidance import cfg_norm_rescaled
 from lens.errors import MemoryNeedError
-from lens.sampling.guided_denoiser import InpaintContext, compute_dtype
+from lens.models.velocity import compute_dtype, predict_token_velocity
+from lens.sampling.guided_denoiser import InpaintContext
 from lens.sampling.inputs import SourceImages
-from lens.sampling.solvers import SolverStep
+from lens.sampling.solvers import Solver
 from lens.serve.engine.prompt_cache import PromptFeatures
 
 logger = logging.getLogger(__name__)
@@ -53,37 +54,68 @@ class DenoisingState:
     cond: PromptFeatures
     uncond: PromptFeatures
     """What guidance leads away from; unused without it."""
-    solver_step: SolverStep
+    solver: Solver
     preview_steps: tuple[int, ...] = ()
-    """Steps after which a preview is wanted."""
+    """Steps after which a preview is due."""
     step: int = 0
     """Steps done."""
+    num_evaluations: int = 0
+    """Velocities received for the current step."""
+    estimate: Tensor | None = None
+    """(1, I, C) estimate of the clean latents, kept for the preview that is due after the current step."""
+
+    def __post_init__(self) -> None:
+        self._solver_step = self.solver.new_step()
+        self._start_step()
 
     @property
     def num_steps(self) -> int:
         return len(self.sigmas) - 1
 
     @property
+    def num_evaluations_left(self) -> int:
+        """Velocities that are still needed to finish the image."""
+        return (self.num_steps - self.step) * self.solver.num_velocities - self.num_evaluations
+
+    @property
     def is_finished(self) -> bool:
         return self.step == self.num_steps
 
     def forward_inputs(self) -> list[ForwardInput]:
-        """Return what the denoiser is asked for the next step."""
+        """Return the inputs whose velocities `advance` needs next."""
+        x, sigma = self._evaluation
         texts = [self.cond] if self.guidance == 1 else [self.cond, self.uncond]
-        return [ForwardInput(self.x[0], self.sigmas[self.step], text, self.latent_size) for text in texts]
+        return [ForwardInput(x[0], sigma, text, self.latent_size) for text in texts]
 
     def advance(self, velocities: Sequence[Tensor]) -> Tensor | None:
-        """Take a step along the denoiser's answers to `passes`; return the clean estimate if it is wanted.
+        """Use the velocities of `forward_inputs`; return the clean estimate if a preview is due.
 
-        Shapes: answers (I, C) -> (1, I, C).
+        A step ends once the solver has all the velocities that it needs.
+
+        Shapes: velocities (I, C) -> (1, I, C).
         """
         velocity = velocities[0][None]  # (1, I, C)
         if len(velocities) > 1:
             velocity = cfg_norm_rescaled(velocity, velocities[1][None], self.guidance)
-        sigma, sigma_next = self.sigmas[self.step : self.step + 2]
-        x, self.step = self.x, self.step + 1
-        self.x = self._blend_known(self.solver_step(x, velocity, sigma, sigma_next), sigma_next)
-        return self._blend_known(x - sigma * velocity, 0.0) if self.step in self.preview_steps else None
+        if self.num_evaluations == 0 and self.step + 1 in self.preview_steps:
+            x, sigma = self._evaluation
+            self.estimate = self._blend_known(x - sigma * velocity, 0.0)
+        try:
+            self._evaluation = self._evaluations.send(velocity)
+            self.num_evaluations += 1
+            return None
+        except StopIteration as end:
+            x_next = end.value
+        self.step, self.num_evaluations = self.step + 1, 0
+        self.x = self._blend_known(x_next, self.sigmas[self.step])
+        estimate, self.estimate = self.estimate, None
+        if not self.is_finished:
+            self._start_step()
+        return estimate
+
+    def _start_step(self) -> None:
+        self._evaluations = self._solver_step(self.x, *self.sigmas[self.step : self.step + 2])
+        self._evaluation = next(self._evaluations)
 
     def _blend_known(self, x: Tensor, sigma: float) -> Tensor:
         return x if self.inpaint is None else self.inpaint.blend_known(x, sigma)
@@ -154,20 +186,17 @@ def predict_packed_velocities(denoiser: Any, batch: Sequence[ForwardInput]) -> S
 
     Shapes: -> (I, C) each.
     """
-    dtype, device = compute_dtype(denoiser), batch[0].image_tokens.device
-    image_tokens, text_features = (
-        [one.image_tokens.to(dtype) for one in batch],
-        [one.text_features for one in batch],
-    )
+    image_tokens, text_features = [one.image_tokens for one in batch], [one.text_features for one in batch]
     is_alone = len(batch) == 1  # then a batch of one takes a fifth less time
-    velocities = denoiser(
-        hidden_states=image_tokens[0][None] if is_alone else image_tokens,
-        encoder_hidden_states=[layer[None] for layer in text_features[0]] if is_alone else text_features,
-        timestep=torch.tensor([one.sigma for one in batch], dtype=torch.float32, device=device),
-        img_shapes=[(1, *one.latent_size) for one in batch],
-        return_dict=False,
-    )[0]
-    return [velocity.float() for velocity in velocities]
+    velocities = predict_token_velocity(
+        denoiser,
+        image_tokens[0][None] if is_alone else image_tokens,
+        torch.tensor([one.sigma for one in batch], dtype=torch.float32, device=image_tokens[0].device),
+        [layer[None] for layer in text_features[0]] if is_alone else text_features,
+        latent_sizes=[one.latent_size for one in batch],
+        dtype=compute_dtype(denoiser),
+    )
+    return list(velocities)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

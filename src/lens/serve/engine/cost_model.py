@@ -9,7 +9,8 @@ import threading
 from dataclasses import dataclass
 
 from lens.core.resolution import SIDE_STEP_PX
-from lens.sampling.inputs import DEFAULT_STRENGTH
+from lens.sampling.defaults import default_strength
+from lens.sampling.solvers import get_solver
 from lens.serve.engine.request import GenerationRequest
 
 DEFAULT_RATE_S = 1e-4
@@ -25,9 +26,10 @@ MAX_PROMPT_TOKENS = 384
 class RequestCost:
     """What a request takes, counted before its prompt is read by a model."""
 
-    tokens_per_step: int
-    """Image and text tokens of a step, of both passes where there is guidance."""
-    num_steps: int
+    tokens_per_evaluation: int
+    """Image and text tokens of one velocity, of both passes with guidance."""
+    num_evaluations: int
+    """Velocities of all steps: a solver may need several for a step."""
     num_image_tokens: int
     num_decodes: int
     """Pictures to decode: the last one and the previews."""
@@ -39,17 +41,17 @@ def request_cost(request: GenerationRequest) -> RequestCost:
     tokens = image + estimate_text_tokens(request.prompt)
     if request.guidance != 1:
         tokens += image + estimate_text_tokens(request.negative_prompt)
-    # Of the steps of a whole path, a picture to start from leaves its strength's share.
-    return RequestCost(
-        tokens, max(1, round(request.steps * effective_strength(request))), image, 1 + request.previews
-    )
+    # A source image leaves the share of the steps that is its strength.
+    num_steps = max(1, round(request.steps * effective_strength(request)))
+    num_evaluations = num_steps * get_solver(request.solver).num_velocities
+    return RequestCost(tokens, num_evaluations, image, 1 + request.previews)
 
 
 def effective_strength(request: GenerationRequest) -> float:
     """Return how much noise a picture starts from: all of it, but where another picture shows through."""
     if request.strength is not None:
         return request.strength
-    return 1.0 if request.image is None or request.mask is not None else DEFAULT_STRENGTH
+    return 1.0 if request.image is None else default_strength(has_mask=request.mask is not None)
 
 
 def estimate_text_tokens(text: str) -> int:
@@ -82,7 +84,8 @@ class CostModel:
     def estimate_seconds(self, request: GenerationRequest) -> float:
         """Return about how long a request keeps the engine busy."""
         cost = request_cost(request)
-        denoising = cost.tokens_per_step * cost.num_steps * self.seconds_per_token(request.model, "denoise")
+        num_tokens = cost.tokens_per_evaluation * cost.num_evaluations
+        denoising = num_tokens * self.seconds_per_token(request.model, "denoise")
         return denoising + cost.num_image_tokens * cost.num_decodes * self.seconds_per_token(
             request.model, "decode"
         )

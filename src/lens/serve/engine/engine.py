@@ -56,8 +56,8 @@ class ActiveRequest:
     metadata: ImageMetadata
     num_tokens: int
     stepped_at: float
-    step_s: float
-    """Seconds between its last two steps; before them, an estimate."""
+    evaluation_s: float
+    """Seconds between its last two evaluations of the denoiser; before them, an estimate."""
     num_previews: int = 0
 
     @property
@@ -249,7 +249,7 @@ class Engine:
             num_held_tokens = sum(running.num_tokens for running in self._running)
             num_running = len(self._running)
             while (handle := self._queue.peek()) is not None:
-                num_tokens = request_cost(handle.request).tokens_per_step
+                num_tokens = request_cost(handle.request).tokens_per_evaluation
                 if time.monotonic() + self.cost_model.estimate_seconds(handle.request) > handle.deadline:
                     self._finish(self._queue.pop(), _deadline_failure(handle, "could not begin"), "failed")
                     continue
@@ -274,8 +274,9 @@ class Engine:
             self._finish(handle, Failed(error), "failed")
             return
         cost = request_cost(request)
-        step_s = cost.tokens_per_step * self.cost_model.seconds_per_token(request.model, "denoise")
-        running = ActiveRequest(handle, state, settings, cost.tokens_per_step, time.monotonic(), step_s)
+        num_tokens = cost.tokens_per_evaluation
+        evaluation_s = num_tokens * self.cost_model.seconds_per_token(request.model, "denoise")
+        running = ActiveRequest(handle, state, settings, num_tokens, time.monotonic(), evaluation_s)
         with self._changed:
             self._running.append(running)
         handle.publish(self._progress(running))
@@ -292,8 +293,9 @@ class Engine:
             if isinstance(outcome, Exception):
                 self._remove(running, Failed(outcome), "failed")
                 continue
-            running.step_s, running.stepped_at = now - running.stepped_at, now
-            running.handle.publish(self._progress(running))
+            running.evaluation_s, running.stepped_at = now - running.stepped_at, now
+            if running.state.num_evaluations == 0:  # otherwise the solver is within a step
+                running.handle.publish(self._progress(running))
             if running.state.is_finished:
                 self._to_decode.append(DecodeTask(running, running.state.x, is_last=True))
             elif outcome is not None:
@@ -321,8 +323,8 @@ class Engine:
             * state.latent_size[1]
             * self.cost_model.seconds_per_token(request.model, "decode")
         )
-        num_left = state.num_steps - state.step
-        return StepProgress(state.step, state.num_steps, num_left * running.step_s + decode_s)
+        remaining_s = state.num_evaluations_left * running.evaluation_s + decode_s
+        return StepProgress(state.step, state.num_steps, remaining_s)
 
     def _remove(self, running: ActiveRequest, event: EngineEvent, outcome: str) -> None:
         with self._changed:

@@ -20,7 +20,7 @@ from lens.models.vae import spatial_compression_ratio
 from lens.sampling import inputs as sampling
 from lens.sampling.guided_denoiser import execution_device
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions
-from lens.sampling.solvers import SOLVER_STEPS
+from lens.sampling.solvers import get_solver
 from lens.serve.engine.batching import BatchExecutor, DenoisingState, ForwardInput, preview_schedule
 from lens.serve.engine.cost_model import CostModel, effective_strength
 from lens.serve.engine.model_registry import LoadedModel, LoadedModels, LoraSet, ModelRegistry, TextEncoderKey
@@ -84,7 +84,7 @@ class ModelWorker:
         sigmas = initial.sigmas.tolist()
         return DenoisingState(
             initial.x, sigmas, initial.inpaint, source, latent_size, request.guidance, cond, uncond,
-            SOLVER_STEPS[request.solver](), preview_schedule(len(sigmas) - 1, request.previews),
+            get_solver(request.solver), preview_schedule(len(sigmas) - 1, request.previews),
         )  # fmt: skip
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.errors import LensError
+from lens.sampling.solvers import DEFAULT_SOLVER
 from lens.serve.studio.form import (
     MAX_BROWSER_SEED,
     MAX_STUDIO_IMAGES,
@@ -120,7 +121,9 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
         )
         with gr.Row():
             choices = [(label, name) for name, label in SOLVER_LABELS.items()]
-            solver = gr.Dropdown(choices, value="euler", label="Solver", elem_id="solver", min_width=140)
+            solver = gr.Dropdown(
+                choices, value=DEFAULT_SOLVER, label="Solver", elem_id="solver", min_width=140
+            )
             size = gr.Textbox(
                 label="Exact size", info="In place of shape and base", placeholder="192x128", elem_id="size",
                 min_width=140,

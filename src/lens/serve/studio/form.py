@@ -1,103 +1,96 @@
-"""What a person chose in the studio, as values: turned into requests, and read back out of a picture.
+"""Values of the studio's controls: as a request body of the API, and read back from an image's metadata.
 
-Knows nothing of pages: strings and numbers come in as people typed them, LensErrors say what is wrong.
+States no default and no limit of a request: a value that is None is left to the API. Knows nothing of pages;
+a LensError says what is wrong with a value.
 """
 
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lens.core.resolution import RESOLUTION_BUCKETS, buckets_for, resolve_resolution
+from pydantic import ValidationError
+
+from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket
 from lens.errors import SettingError
 from lens.sampling.image_metadata import ImageMetadata
-from lens.serve.engine.request import GenerationRequest, LoraRequest, ModelInfo
+from lens.serve.api.schemas import (
+    MAX_IMAGES_PER_REQUEST,
+    CreateImageEditRequest,
+    UploadedImages,
+    random_seed,
+)
+from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
 from lens.serve.studio.gallery import Gallery
 
-MAX_STUDIO_IMAGES = 10
-MAX_BROWSER_SEED = 2**53 - 1 - MAX_STUDIO_IMAGES
-"""The largest that a browser keeps exactly."""
-NUM_RANDOM_SEEDS = 2**31
-SOLVER_LABELS = {"euler": "Euler, first order", "ab2": "Adams-Bashforth, second order"}
-NUM_PREVIEWS = 3
+MAX_BROWSER_SEED = 2**53 - 1 - MAX_IMAGES_PER_REQUEST
+"""JavaScript represents integers up to 2**53 - 1 exactly."""
+FIELD_NAMES = {"n": "count"}
+"""Names of a form's fields that differ from those of the API."""
 
 
 @dataclass(frozen=True)
 class StudioForm:
-    """The choices of one page; the names are those of the HTTP interface."""
+    """Values of the controls of one page."""
 
     prompt: str = ""
-    model: str = ""
-    aspect_ratio: str = "1:1"
-    base_resolution: int = 1024
-    seed: int = 0
+    model: str | None = None
+    aspect_ratio: str | None = None
+    base_resolution: int | None = None
+    seed: int | None = None
     is_seed_locked: bool = False
     count: int = 1
-    steps: int = 20
-    guidance: float = 1.0
+    steps: int | None = None
+    guidance: float | None = None
     negative_prompt: str = ""
-    solver: str = "euler"
+    solver: str | None = None
     size: str = ""
-    """Width x height, in place of shape and base, where it is not empty."""
+    """Width x height; if not empty, it replaces aspect ratio and base resolution."""
     loras: tuple[LoraRequest, ...] = ()
     image: Path | None = None
     mask: Path | None = None
-    strength: float = 0.6
+    strength: float | None = None
 
     @property
-    def height_and_width(self) -> tuple[int, int]:
-        """The size in pixels.
-
-        Raises: SettingError for a size that there is none of.
-        """
-        if not self.size.strip():
-            return resolve_resolution(base_resolution=self.base_resolution, aspect_ratio=self.aspect_ratio)
-        sides = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*", self.size.lower())
-        if sides is None:
-            raise SettingError("size", self.size, "width x height in pixels, such as 192x128")
-        return resolve_resolution(height=int(sides[2]), width=int(sides[1]))
+    def uploads(self) -> UploadedImages:
+        """The source image and its mask, as the API gets them."""
+        return UploadedImages(self.image, self.mask if self.image else None)
 
 
 def randomize_seed(form: StudioForm) -> StudioForm:
-    """Return the form with a new seed, unless its own is locked."""
-    return form if form.is_seed_locked else replace(form, seed=random.randrange(NUM_RANDOM_SEEDS))
+    """Return the form with a new seed, unless the seed is locked."""
+    return form if form.is_seed_locked else replace(form, seed=random_seed())
 
 
-def generation_request(form: StudioForm, caller: str, seed: int | None = None) -> GenerationRequest:
-    """Return one picture as a request.
+def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateImageEditRequest:
+    """Return the form as a request body of the API; values without effect are left out.
 
-    Raises: SettingError for a value that cannot be drawn with.
+    Raises: SettingError for a value that the API does not accept.
     """
-    if not form.prompt.strip():
-        raise SettingError("prompt", form.prompt, "some words", "Say what the picture shows.")
-    if not form.model:
-        raise SettingError("model", form.model, "one of the offered models")
-    height, width = form.height_and_width
-    return GenerationRequest(
-        model=form.model,
-        prompt=form.prompt.strip(),
-        seed=form.seed if seed is None else seed,
-        height=height,
-        width=width,
-        steps=_check_integer("steps", form.steps, 1, 200),
-        guidance=form.guidance,
-        negative_prompt=form.negative_prompt.strip() if form.guidance != 1 else "",
-        solver=form.solver,
-        loras=tuple(lora for lora in form.loras if lora.weight != 0),
-        image=form.image,
-        mask=form.mask if form.image else None,
-        strength=form.strength if form.image else None,
-        caller=caller,
-        previews=NUM_PREVIEWS,
-    )
-
-
-def generation_requests(form: StudioForm, caller: str) -> list[GenerationRequest]:
-    """Return as many requests as pictures are wanted, with seeds that follow one another."""
-    count = _check_integer("count", form.count, 1, MAX_STUDIO_IMAGES)
-    seed = _check_integer("seed", form.seed, 0, MAX_BROWSER_SEED)
-    return [generation_request(form, caller, seed + number) for number in range(count)]
+    if form.seed is not None and form.seed > MAX_BROWSER_SEED:
+        raise SettingError("seed", form.seed, f"to be at most {MAX_BROWSER_SEED}")
+    has_size = bool(form.size.strip())
+    fields = {
+        "prompt": form.prompt.strip() or " ",  # the service has a message for a prompt without words
+        "model": form.model,
+        "n": form.count,
+        "seed": form.seed,
+        "size": "".join(form.size.lower().split()) if has_size else None,
+        "aspect_ratio": None if has_size else form.aspect_ratio,
+        "base_resolution": None if has_size else form.base_resolution,
+        "steps": form.steps,
+        "guidance": form.guidance,
+        "negative_prompt": form.negative_prompt.strip() if form.guidance != 1 else None,
+        "solver": form.solver,
+        "loras": [{"name": lora.name, "weight": lora.weight} for lora in form.loras if lora.weight],
+        "strength": form.strength if form.image else None,
+        "stream": num_previews > 0,
+        "partial_images": num_previews,
+    }
+    try:
+        return CreateImageEditRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _setting_error(error) from error
 
 
 def restore_form(
@@ -107,24 +100,24 @@ def restore_form(
     loras: Sequence[str],
     gallery: Gallery,
 ) -> tuple[StudioForm, list[str]]:
-    """Return the form that draws a picture again, and a sentence for each thing that is not here."""
+    """Return the form that generates an image again, and a sentence for each part that is not available."""
     notes = []
     model = _find_model(metadata.model, models)
     if model is None:
-        notes.append(f"It was drawn with {Path(metadata.model).name}, which is not offered here.")
+        notes.append(f"The model {Path(metadata.model).name} is not available on this server.")
     restored_loras = []
     for lora in metadata.loras:
         name = next((name for name in loras if name in (lora.path, Path(lora.path).stem)), None)
         if name is None:
-            notes.append(f"Its LoRA {Path(lora.path).name} is not offered here.")
+            notes.append(f"The LoRA {Path(lora.path).name} is not available on this server.")
         else:
             restored_loras.append(LoraRequest(name, lora.weight))
     image = gallery.find_input(metadata.init_image.sha256) if metadata.init_image else None
     mask = gallery.find_input(metadata.mask.sha256) if metadata.mask and image else None
     if (metadata.init_image and image is None) or (metadata.mask and mask is None):
-        notes.append("The picture it started from, or its mask, is not here; choose it again.")
+        notes.append("The source image or its mask is not available; select it again.")
     ratio, base, size = shape_from_size(metadata.width, metadata.height)
-    target_model = model or _find_model(form.model, models)
+    target_model = model or _find_model(form.model or "", models)
     if base is not None and target_model is not None and base not in base_resolutions(target_model):
         ratio, base, size = "1:1", None, f"{metadata.width}x{metadata.height}"
     return replace(
@@ -144,35 +137,29 @@ def restore_form(
         loras=tuple(restored_loras),
         image=image,
         mask=mask,
-        strength=form.strength if metadata.strength is None else metadata.strength,
+        strength=metadata.strength,
     ), notes
 
 
 def shape_from_size(width: int, height: int) -> tuple[str, int | None, str]:
-    """Return the ratio and base of a size, and "" - or 1:1, None and the size itself where it has no name."""
-    for base in (128, 192, 256, *RESOLUTION_BUCKETS):
-        for ratio, sides in buckets_for(base).items():
-            if sides == (height, width):
-                return ratio, base, ""
-    return "1:1", None, f"{width}x{height}"
+    """Return the aspect ratio and base resolution of a size, and ""; or 1:1, None and the size as text."""
+    bucket = find_bucket(height, width)
+    if bucket is None:
+        return "1:1", None, f"{width}x{height}"
+    base, ratio = bucket
+    return ratio, base, ""
 
 
 def base_resolutions(model: ModelInfo) -> list[int]:
-    """Return the base sizes that a model is offered at: those with names; a small model's own, to twice."""
+    """Return the base resolutions of a model's list: the named ones; for a small model up to twice its own."""
     base = model.base_resolution
     if base >= min(RESOLUTION_BUCKETS):
         return sorted({*RESOLUTION_BUCKETS, base})
-    return [base, base * 3 // 2 // 16 * 16, base * 2]
-
-
-def ratio_label(ratio: str, base: int) -> str:
-    """Return a ratio with the size it means, such as `3:2, 160 x 112`."""
-    height, width = buckets_for(base)[ratio]
-    return f"{ratio}, {width} x {height}"
+    return [base, base * 3 // 2 // SIDE_STEP_PX * SIDE_STEP_PX, base * 2]
 
 
 def variant_labels(models: Sequence[ModelInfo]) -> list[tuple[str, str]]:
-    """Return (label, name) of the models: Lens, Turbo, Base where that tells them apart, else their names."""
+    """Return (label, name) of the models: Lens, Turbo or Base if that is unambiguous, else their names."""
     titles = []
     for model in models:
         kind = "Turbo" if "turbo" in model.variant else "Base" if "base" in model.variant else "Lens"
@@ -189,9 +176,8 @@ def _find_model(name: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
     return next((model for model in models if model.name in (name, Path(name).name)), None)
 
 
-def _check_integer(setting: str, value: float, lowest: int, highest: int) -> int:
-    if value is None or not lowest <= value <= highest or value != int(value):
-        raise SettingError(setting, value, f"a whole number from {lowest} to {highest}")
-    return int(value)
-
-
+def _setting_error(error: ValidationError) -> SettingError:
+    problem = error.errors()[0]
+    name = str(problem["loc"][0])
+    needs = re.sub(r"^(Input|String|Value) should ", "to ", problem["msg"])
+    return SettingError(FIELD_NAMES.get(name, name), problem["input"], needs)

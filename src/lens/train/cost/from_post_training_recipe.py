@@ -35,7 +35,7 @@ def _rl_spec(settings: RlSettings, num_text_tokens: int | None) -> PostTrainingS
     rollouts = settings.steps * groups * count
     learned = rollouts * settings.times_per_image
     passes = {
-        "drawing, by old": ForwardPasses(rollouts * settings.rollout_steps),
+        "drawing, by old": ForwardPasses(rollouts * settings.rollout_evaluations),
         "learning, through theta": ForwardPasses(learned, FORWARD_AND_BACKWARD),
         "learning, through old": ForwardPasses(learned),
     }

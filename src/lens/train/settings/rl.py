@@ -6,12 +6,13 @@ Knows nothing of torch: a wrong recipe is told at once. Spec: section 9.
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
 from lens.rl.rewards.settings import AnyRewardSettings
+from lens.sampling.solvers import get_solver
 from lens.train.settings.run import RunSettings
 from lens.train.settings.stages import ActivationCheckpointing, LoraSettings, bucket_sizes
 
@@ -74,7 +75,7 @@ class RlSettings(RunSettings):
     rollout_steps: int = Field(10, ge=2)
     """Steps that pictures are drawn in, without guidance."""
     solver: str = "ab2"
-    """Solver that draws them; a deterministic one of second order."""
+    """Solver of the rollouts, by its name in `lens.sampling.solvers.SOLVERS`."""
     times_per_image: int = Field(9, ge=1)
     """Times at which each picture is learned from: some of the rollout's own but its last."""
     nft_beta: float = Field(1.0, gt=0)
@@ -109,6 +110,12 @@ class RlSettings(RunSettings):
     probe_processes: int = Field(0, ge=0)
     """Processes that score probes; 0 does so in the run's own."""
 
+    @field_validator("solver")
+    @classmethod
+    def _validate_solver(cls, name: str) -> str:
+        get_solver(name)
+        return name
+
     @model_validator(mode="before")
     @classmethod
     def _derive_micro_batches(cls, values: Any) -> Any:
@@ -134,6 +141,11 @@ class RlSettings(RunSettings):
             got = "both" if self.prompts else None
             raise SettingError("prompts", got, "one of prompts and nano_prompts to be given")
         return self
+
+    @property
+    def rollout_evaluations(self) -> int:
+        """Passes of the denoiser that drawing an image takes."""
+        return self.rollout_steps * get_solver(self.solver).num_velocities
 
     def check_inputs(self) -> None:
         super().check_inputs()

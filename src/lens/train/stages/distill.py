@@ -39,6 +39,7 @@ from lens.losses.flow_matching import flow_matching_loss
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.velocity import predict_velocity
 from lens.nano.tasks import WorldConfig
 from lens.sampling.guided_denoiser import predict_velocity_cfg
 from lens.sampling.pipeline import LensPipeline
@@ -298,18 +299,9 @@ class DistillStage:
 
     def _predict_velocity(self, role: str, x_t: Tensor, t: Tensor, batch: Batch) -> Tensor:
         """Return a role's velocity. Shapes: x_t (B, C, h, w), t (B,) -> (B, C, h, w), float32."""
-        h, w = batch.latent_size
         self._num_forward_passes += len(x_t) * (3 if torch.is_grad_enabled() else 1)
         with self._policies.use(role) as denoiser, autocast(self.device, self.settings.precision):
-            tokens = denoiser(
-                hidden_states=pack_latents(x_t),                                                  # (B, I, C)
-                encoder_hidden_states=batch.features,
-                encoder_hidden_states_mask=batch.mask,
-                timestep=t,
-                img_shapes=[(1, h, w)],
-                return_dict=False,
-            )[0]
-        return unpack_latents(tokens.float(), h, w)                                            # (B, C, h, w)
+            return predict_velocity(denoiser, x_t, t, batch.features, batch.mask)              # (B, C, h, w)
 
     def _times(self, batch: Batch, generator: Generator, max_time: float = 1.0) -> Tensor:
         return renoising_times(torch.rand(len(batch.latents), generator=generator), max_time).to(self.device)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lens.core.flow import interpolate
-from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import sampling_sigmas
 from lens.errors import SettingError
@@ -30,6 +29,7 @@ from lens.losses.diffusion_nft import (
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.velocity import predict_velocity
 from lens.rl.prompts.dataset import RLPrompt, read_prompts
 from lens.rl.prompts.nano import nano_prompts
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
@@ -365,17 +365,8 @@ class RlStage:
 
     def _predict_velocity(self, role: str, prompt_embeds: PromptEmbeds, noisy: Tensor, t: Tensor) -> Tensor:
         """Return the velocity of a role at points on the way to pictures, (B, C, h, w)."""
-        h, w = noisy.shape[2:]
         with self._policies.use(role) as denoiser, autocast(self.device, self.settings.precision):
-            tokens = denoiser(
-                hidden_states=pack_latents(noisy),
-                encoder_hidden_states=prompt_embeds.features,
-                encoder_hidden_states_mask=prompt_embeds.mask,
-                timestep=t,
-                img_shapes=[(1, h, w)],
-                return_dict=False,
-            )[0]
-        return unpack_latents(tokens.float(), h, w)
+            return predict_velocity(denoiser, noisy, t, prompt_embeds.features, prompt_embeds.mask)
 
     def _step_stats(
         self, batch: RolloutBatch, num_learned: int, is_first_time: bool, rollouts: Rollouts
