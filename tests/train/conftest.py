@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from float32 import train_in_float32
 
 STEPS = 6
 VAE_CONFIG = {
@@ -110,15 +111,11 @@ def stopped_at() -> Callable[..., Any]:
 @pytest.fixture(scope="session", autouse=True)
 def _small_float32_runs():
     """Fewer images in a shard, an evaluation and an export than in a real run; arithmetic in float32."""
-    from lens.train import muon
     from lens.train.data import nano_cache
     from lens.train.stages import language, nano_pretrain, vae
 
     with pytest.MonkeyPatch.context() as patch:
-        # Sums of bfloat16 products differ between processors by up to 1.4e-3, and losses are compared.
-        patch.setattr(muon, "NEWTON_SCHULZ_DTYPE", torch.float32)
-        patch.setattr(nano_cache, "VAE_PRECISION", "float32")
-        patch.setattr(nano_cache, "STORED_DTYPE", torch.float32)
+        train_in_float32(patch.setattr)
         patch.setattr(nano_cache, "NANO_EXAMPLES_PER_SHARD", 8)
         patch.setattr(nano_pretrain, "NANO_EXAMPLES_PER_SHARD", 8)
         crops = vae.VaeStage._crops

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from float32 import train_in_float32
+
 from lens.train.data import nano_cache
 from lens.train.run import train
 from lens.train.stages import nano_pretrain
@@ -23,6 +25,7 @@ def train_small(recipe: Path, overrides: Sequence[str] = (), kill_at: int = -1) 
         return objective(stage, step, index)
 
     nano_pretrain.NanoPretrainStage.objective = killing  # type: ignore[method-assign]
+    train_in_float32()
     nano_cache.NANO_EXAMPLES_PER_SHARD = nano_pretrain.NANO_EXAMPLES_PER_SHARD = 8
     train(recipe, list(overrides))
 

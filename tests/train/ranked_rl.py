@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from float32 import train_in_float32
+
 from lens.errors import LensError
 from lens.rl.rewards.base import Score
 from lens.train.run import train
@@ -24,5 +26,6 @@ class Brightness:
 
 
 def train_by_brightness(recipe: Path) -> None:
+    train_in_float32()
     rl.create_reward = lambda *_: Brightness()  # type: ignore[assignment]
     train(recipe)

@@ -16,6 +16,8 @@ from lens.train.distributed import distribute_like, full_tensor
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz step of that source: quick to reach singular values near 1."""
 NUM_NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ_DTYPE = torch.bfloat16
+"""The steps tolerate its rounding, and GPUs multiply it fastest."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -46,14 +48,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return the matrix with its singular values moved near 1, by Newton-Schulz steps in bfloat16.
+    """Return the matrix with its singular values moved near 1, by Newton-Schulz steps.
 
     Shapes: (rows, columns) -> the same.
     """
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if is_tall else matrix
-    x = (x / (x.norm() + 1e-7)).bfloat16()
+    x = (x / (x.norm() + 1e-7)).to(NEWTON_SCHULZ_DTYPE)
     for _ in range(NUM_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
