@@ -25,10 +25,10 @@ from lens.serve.safety.certificates import TEST_FILE, TEST_ORGANIZATION, read_id
 from lens.serve.safety.provenance import (
     TRAINED_MODEL,
     Signer,
-    SigningSettings,
     embed_provenance,
     generator_version,
 )
+from lens.serve.settings.server import SigningSettings
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 PEM = serialization.Encoding.PEM

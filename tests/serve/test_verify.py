@@ -21,8 +21,9 @@ from lens.nano.world.scenes import draw_scene, random_scene
 from lens.sampling.image_metadata import ImageMetadata, encode_image_file
 from lens.serve.safety import certificates
 from lens.serve.safety.certificates import root_certificate
-from lens.serve.safety.provenance import Signer, SigningSettings, embed_provenance, xmp_packet
+from lens.serve.safety.provenance import Signer, embed_provenance, xmp_packet
 from lens.serve.safety.verify import Finding, read_trust_anchors, verify_image
+from lens.serve.settings.server import SigningSettings
 
 FORMATS = ("png", "jpeg", "webp")
 WIDTH_PX, HEIGHT_PX = 96, 64

@@ -12,9 +12,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import MissingExtraError
+from lens.serve.api.context import ApiContext
 from lens.serve.api.errors import ERROR_RESPONSES, add_error_handlers
 from lens.serve.api.generation import NO_HOOKS, GenerationHooks, GenerationService
-from lens.serve.api.images import ApiContext, images_router
+from lens.serve.api.images import images_router
 from lens.serve.api.job_worker import JobWorker
 from lens.serve.api.jobs import jobs_router
 from lens.serve.api.metrics import ServerMetrics

@@ -5,66 +5,23 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ValidationError
 
 from lens.errors import GenerationCancelledError, SettingError
+from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
-from lens.serve.api.generation import (
-    MEDIA_TYPES,
-    EncodedImage,
-    EncodedPreview,
-    GenerationService,
-    num_text_tokens,
-)
-from lens.serve.api.middleware import ANONYMOUS_OWNER, Caller
-from lens.serve.api.schemas import (
-    NO_UPLOADS,
-    CreateImageEditRequest,
-    CreateImageRequest,
-    GenerationSpec,
-    UploadedImages,
-)
+from lens.serve.api.generation import MEDIA_TYPES, EncodedImage, EncodedPreview, num_text_tokens
+from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, GenerationSpec
 from lens.serve.api.sse import KEEP_ALIVE, sse_error, sse_event, stream_events, wait_for_all
-from lens.serve.api.uploads import store_source_images
-from lens.serve.engine.request import EngineClient, Failed, ModelInfo, RequestHandle
-from lens.serve.settings.server import ServerSettings
+from lens.serve.engine.request import Failed, ModelInfo, RequestHandle
 from lens.serve.storage.jobs import DONE
-from lens.serve.storage.server_state import ServerState
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, Request
     from fastapi.responses import Response
     from starlette.datastructures import FormData
-
-
-@dataclass
-class ApiContext:
-    """What the parts of the API share."""
-
-    engine: EngineClient
-    store: ServerState
-    settings: ServerSettings
-    service: GenerationService
-
-    def resolve_request(
-        self, body: Any, caller: Caller, uploads: UploadedImages = NO_UPLOADS
-    ) -> GenerationSpec:
-        """Return what a body asks for."""
-        caller_name = caller.fair_queue_key(body.safety_identifier or body.user)
-        return self.service.resolve_request(body, caller_name, uploads)
-
-    def image_url(self, request: "Request", image_id: str, image_format: str) -> str:
-        """Return where a stored picture is found."""
-        base = (self.settings.public_url or str(request.base_url)).rstrip("/")
-        return f"{base}/v1/pictures/{image_id}.{image_format}"
-
-
-def request_caller(request: "Request") -> Caller:
-    """Return who asks, as the guard found."""
-    return getattr(request.state, "caller", Caller(ANONYMOUS_OWNER))
 
 
 def images_router(context: ApiContext) -> "APIRouter":
@@ -92,7 +49,7 @@ def images_router(context: ApiContext) -> "APIRouter":
         async with request.form(max_files=4, max_fields=40, max_part_size=2**20) as form:
             body, files = _parse_edit_form(form), await _read_form_files(form)
         file_contents = files.get("image"), files.get("mask")
-        uploads = await asyncio.to_thread(store_sources, context, body.model, *file_contents)
+        uploads = await asyncio.to_thread(context.store_uploads, body.model, *file_contents)
         spec = await asyncio.to_thread(context.resolve_request, body, request_caller(request), uploads)
         return await _generate_response(context, request, body, spec, "image_edit")
 
@@ -124,19 +81,6 @@ def images_router(context: ApiContext) -> "APIRouter":
         return Response(content, media_type=MEDIA_TYPES[image.format], headers=headers)
 
     return router
-
-
-def store_sources(
-    context: ApiContext, model: str | None, image: bytes | None, mask: bytes | None
-) -> UploadedImages:
-    """Check and store what a caller sent to start from."""
-    models = context.engine.models()
-    base_resolution = next(
-        (one.base_resolution for one in models if one.name == model), models[0].base_resolution
-    )
-    return store_source_images(
-        context.store.uploads, image, mask, context.settings.limits.upload_px, base_resolution
-    )
 
 
 def token_usage(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:

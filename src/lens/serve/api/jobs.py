@@ -5,8 +5,8 @@ import base64
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
-from lens.serve.api.images import ApiContext, request_caller, store_sources
 from lens.serve.api.job_worker import JobProgress, JobWorker
 from lens.serve.api.schemas import CreateJobRequest, GenerationSpec, UploadedImages
 from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
@@ -226,4 +226,4 @@ def _preview_events(job: Job, progress: JobProgress | None, sent: dict[int, int]
 def _store_job_sources(context: ApiContext, body: CreateJobRequest) -> UploadedImages:
     image = None if body.image is None else decode_base64(body.image, "image")
     mask = None if body.mask is None else decode_base64(body.mask, "mask")
-    return store_sources(context, body.model, image, mask)
+    return context.store_uploads(body.model, image, mask)

@@ -5,10 +5,9 @@ Knows nothing of HTTP or of pictures.
 
 import logging
 
-from pydantic import Field
-
 from lens.errors import LensError
-from lens.llm.client import ChatClient, ChatError, Endpoint
+from lens.llm.client import ChatClient, ChatError
+from lens.serve.settings.server import PromptEnhancerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -19,15 +18,6 @@ inferences explicit: "the answer to 2+2" becomes "2+2=4". Describe each of sever
 If the request asks for harmful, sexual, hateful or illegal content, answer with the single word REFUSED. \
 Answer with the description alone."""
 REFUSAL_WORD = "REFUSED"
-
-
-class PromptEnhancerSettings(Endpoint):
-    """Where prompts are written out: somebody waits for each, so it is given up on soon."""
-
-    timeout_s: float = Field(30.0, gt=0)
-    """For one attempt."""
-    max_attempts: int = Field(2, ge=1)
-    """Of one prompt, the first one included."""
 
 
 class PromptRefusedError(LensError):

@@ -15,16 +15,11 @@ from types import ModuleType
 from typing import Any, Self
 
 from PIL import Image
-from pydantic import model_validator
 
-from lens.config import Settings
 from lens.errors import LensError, MissingExtraError, SettingError
 from lens.sampling.image_metadata import ImageMetadata, encode_image_file
-from lens.serve.safety.certificates import (
-    SigningIdentity,
-    ensure_test_identity,
-    read_identity,
-)
+from lens.serve.safety.certificates import SigningIdentity, ensure_test_identity, read_identity
+from lens.serve.settings.server import SigningSettings
 
 GENERATOR_NAME = "lens-t2i"
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -40,26 +35,6 @@ XMP_TEMPLATE = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="w"?>"""
 OUTPUT_FORMATS = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
-
-
-class SigningSettings(Settings):
-    """Whose key signs; with neither certificate nor key a self-made test certificate does."""
-
-    certificate: Path | None = None
-    """PEM file: the signer's certificate first, then those that vouch for it."""
-    key: Path | None = None
-    """PEM file with the private key of the first certificate."""
-    passphrase_variable: str = "LENS_SIGNING_PASSPHRASE"
-    """Environment variable with the key's passphrase, if it has one."""
-    timestamp_url: str | None = None
-    """Time stamp authority (RFC 3161) that is asked for each picture; None asks nobody."""
-
-    @model_validator(mode="after")
-    def _check_pair(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            missing = "signing.key" if self.key is None else "signing.certificate"
-            raise SettingError(missing, None, "a file, as certificate and key go together", "Name both.")
-        return self
 
 
 @dataclass(frozen=True)

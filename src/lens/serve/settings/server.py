@@ -5,13 +5,13 @@ From a YAML file, options of `lens serve` on top. Knows nothing of HTTP.
 
 import ipaddress
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
-from lens.serve.api.prompt_enhancer import PromptEnhancerSettings
-from lens.serve.safety.provenance import SigningSettings
+from lens.llm.client import Endpoint
 from lens.serve.settings.engine import EngineSettings
 from lens.serve.settings.ray import RaySettings
 
@@ -33,8 +33,37 @@ class RequestLimits(Settings):
     """Unfinished jobs of one caller."""
 
 
+class SigningSettings(Settings):
+    """Certificate and key that sign images; a self-signed test certificate without them."""
+
+    certificate: Path | None = None
+    """PEM file: the signer's certificate first, then the certificates that issued it."""
+    key: Path | None = None
+    """PEM file with the private key of the first certificate."""
+    passphrase_variable: str = "LENS_SIGNING_PASSPHRASE"
+    """Environment variable with the key's passphrase, if it has one."""
+    timestamp_url: str | None = None
+    """Time stamp authority (RFC 3161), called for each image; None adds no time stamp."""
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            missing = "signing.key" if self.key is None else "signing.certificate"
+            raise SettingError(missing, None, "a file, as certificate and key go together", "Set both.")
+        return self
+
+
+class PromptEnhancerSettings(Endpoint):
+    """Chat endpoint that enhances prompts; callers wait for it, so it times out early."""
+
+    timeout_s: float = Field(30.0, gt=0)
+    """Of one attempt."""
+    max_attempts: int = Field(2, ge=1)
+    """Attempts per prompt, the first included."""
+
+
 class ServerSettings(Settings):
-    """A server."""
+    """Settings of a server."""
 
     host: str = "127.0.0.1"
     """Address to listen at. Any but this machine's own needs at least one key."""

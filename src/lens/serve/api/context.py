@@ -1,0 +1,55 @@
+"""State that all routes share: the engine, the database, the settings, and the caller of a request."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lens.serve.api.generation import GenerationService
+from lens.serve.api.middleware import ANONYMOUS_OWNER, Caller
+from lens.serve.api.schemas import NO_UPLOADS, BaseImageRequest, GenerationSpec, UploadedImages
+from lens.serve.api.uploads import store_source_images
+from lens.serve.engine.request import EngineClient
+from lens.serve.settings.server import ServerSettings
+from lens.serve.storage.server_state import ServerState
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+
+@dataclass
+class ApiContext:
+    """The parts of a server that its routes use."""
+
+    engine: EngineClient
+    store: ServerState
+    settings: ServerSettings
+    service: GenerationService
+
+    def resolve_request(
+        self, body: BaseImageRequest, caller: Caller, uploads: UploadedImages = NO_UPLOADS
+    ) -> GenerationSpec:
+        """Return the images that a body asks for, with every default filled in."""
+        caller_name = caller.fair_queue_key(body.safety_identifier or body.user)
+        return self.service.resolve_request(body, caller_name, uploads)
+
+    def store_uploads(self, model: str | None, image: bytes | None, mask: bytes | None) -> UploadedImages:
+        """Check and store the source image and the mask of a request.
+
+        Raises: SettingError for bytes that cannot be used; LensError if they cannot be stored.
+        """
+        models = self.engine.models()
+        base_resolution = next(
+            (one.base_resolution for one in models if one.name == model), models[0].base_resolution
+        )
+        return store_source_images(
+            self.store.uploads, image, mask, self.settings.limits.upload_px, base_resolution
+        )
+
+    def image_url(self, request: "Request", image_id: str, image_format: str) -> str:
+        """Return the address of a stored image."""
+        base = (self.settings.public_url or str(request.base_url)).rstrip("/")
+        return f"{base}/v1/pictures/{image_id}.{image_format}"
+
+
+def request_caller(request: "Request") -> Caller:
+    """Return the caller that the security middleware identified."""
+    return getattr(request.state, "caller", Caller(ANONYMOUS_OWNER))
