@@ -11,31 +11,8 @@ from torch import Tensor
 
 from lens.core.flow import interpolate
 from lens.core.guidance import cfg_norm_rescaled
+from lens.models.velocity import compute_dtype, predict_token_velocity
 from lens.sampling.prompt_embeds import PromptEmbeds
-
-
-def predict_velocity(
-    denoiser: Any,
-    x: Tensor,
-    sigma: float,
-    text: PromptEmbeds,
-    latent_size: tuple[int, int],
-    attention_kwargs: dict | None,
-) -> Tensor:
-    """Return the denoiser's velocity at x, in float32 whatever the denoiser computes in.
-
-    Shapes: x (B, I, C), cells (h, w) -> (B, I, C).
-    """
-    velocity = denoiser(
-        hidden_states=x.to(compute_dtype(denoiser)),
-        encoder_hidden_states=text.features,
-        encoder_hidden_states_mask=text.mask,
-        timestep=torch.full((len(x),), sigma, dtype=torch.float32, device=x.device),
-        img_shapes=[(1, *latent_size)],
-        attention_kwargs=attention_kwargs,
-        return_dict=False,
-    )[0]
-    return velocity.float()
 
 
 def predict_velocity_cfg(
@@ -55,17 +32,19 @@ def predict_velocity_cfg(
 
     Shapes: x (B, I, C) -> (B, I, C), float32.
     """
-    cond_velocity = predict_velocity(denoiser, x, sigma, cond, latent_size, attention_kwargs)
+    t = torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)                            # (B,)
+
+    def predict(prompt_embeds: PromptEmbeds) -> Tensor:
+        return predict_token_velocity(
+            denoiser, x, t, prompt_embeds.features, prompt_embeds.mask, latent_sizes=[latent_size],
+            dtype=compute_dtype(denoiser), attention_kwargs=attention_kwargs,
+        )  # fmt: skip
+
+    cond_velocity = predict(cond)
     if guidance_scale == 1:
         return cond_velocity
-    uncond_velocity = predict_velocity(denoiser, x, sigma, uncond, latent_size, attention_kwargs)
+    uncond_velocity = predict(uncond)
     return cfg_norm_rescaled(cond_velocity, uncond_velocity, guidance_scale)
-
-
-def compute_dtype(denoiser: Any) -> torch.dtype:
-    """Return the dtype that the denoiser computes in; packed weights (float8, integers) go with bfloat16."""
-    dtype = denoiser.dtype
-    return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else torch.bfloat16
 
 
 def execution_device(module: Any) -> torch.device:

@@ -22,7 +22,7 @@ from lens.models.vae import decode_latents
 from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.rewards.base import ImageArray, Score
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
-from lens.sampling.guided_denoiser import predict_velocity
+from lens.sampling.guided_denoiser import predict_velocity_cfg
 from lens.sampling.prompt_embeds import PromptEmbeds
 from lens.sampling.solvers import get_solver
 from lens.train.data.encode import Encoders
@@ -85,11 +85,11 @@ class RolloutSampler:
         shape = (num_images_per_prompt, self._num_channels, *latent_size)
         initial_noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         x = pack_latents(initial_noise).to(self._device)                                     # (G * K, h*w, C)
-        prompt_embeds = self.prompt_embeds(prompts, num_images_per_prompt)
+        embeds = self.prompt_embeds(prompts, num_images_per_prompt)
         with self._policies.use(role) as denoiser, autocast(self._device, self._precision):
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
-                return predict_velocity(denoiser, x, sigma, prompt_embeds, latent_size, None)
+                return predict_velocity_cfg(denoiser, x, sigma, embeds, embeds, 1.0, latent_size)
 
             sigmas = sampling_sigmas(latent_size[0] * latent_size[1], num_steps)
             return unpack_latents(self._solver(velocity, sigmas, x), *latent_size)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
@@ -21,6 +20,7 @@ from lens.losses.flow_matching import flow_matching_loss
 from lens.losses.patch_classification import PatchClassificationHead, patch_classification_loss
 from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.velocity import predict_velocity
 from lens.nano.tasks import WorldConfig, training_example
 from lens.nano.world.patch_labels import LABEL_PATCH_PX, NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
 from lens.sampling.pipeline import LensPipeline
@@ -145,19 +145,10 @@ class NanoPretrainStage:
     def _loss(self, examples: NanoBatch, t: Tensor, noise: Tensor) -> LossOutput:
         clean, t, noise, mask = (part.to(self.device) for part in (examples.latents, t, noise, examples.mask))
         features = [feature.to(self.device) for feature in examples.features]
-        h, w = clean.shape[2:]
 
         def velocity(noisy: Tensor, time: Tensor) -> Tensor:
             with autocast(self.device, self.settings.precision):
-                tokens = self._denoiser(
-                    hidden_states=pack_latents(noisy),                                             # (B, I, C)
-                    encoder_hidden_states=features,
-                    encoder_hidden_states_mask=mask,
-                    timestep=time,
-                    img_shapes=[(1, h, w)],
-                    return_dict=False,
-                )[0]
-            return unpack_latents(tokens, h, w)                                                 # (B, C, h, w)
+                return predict_velocity(self._denoiser, noisy, time, features, mask)            # (B, C, h, w)
 
         return flow_matching_loss(velocity, clean, t=t, noise=noise)
 

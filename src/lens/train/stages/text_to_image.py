@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.data.image_text_dataset import image_text_samples
@@ -22,6 +21,7 @@ from lens.losses.flow_matching import packed_flow_matching_errors
 from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.velocity import predict_velocity
 from lens.sampling.pipeline import LensPipeline
 from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.cost.flops import training_flops
@@ -136,17 +136,10 @@ def image_errors(
     clean = [one.latents.float() for one in samples]                                         # P of (C, h, w)
     eps = [torch.randn(one.shape, generator=noise) for one in clean]
     features = [list(one.features.to(device)) for one in samples]                         # P of L of (T, E)
-    sizes = [one.shape[1:] for one in clean]
 
     def velocity(noisy: list[Tensor], times: Tensor) -> list[Tensor]:
-        tokens = [pack_latents(one[None])[0] for one in noisy]                               # P of (h*w, C)
         with autocast(device, precision):
-            found = denoiser(
-                hidden_states=tokens, encoder_hidden_states=features, timestep=times,
-                img_shapes=[(1, h, w) for h, w in sizes], return_dict=False,
-            )[0]  # fmt: skip
-        pairs = zip(found, sizes, strict=True)
-        return [unpack_latents(one[None], h, w)[0] for one, (h, w) in pairs]                 # P of (C, h, w)
+            return predict_velocity(denoiser, noisy, times, features)                        # P of (C, h, w)
 
     clean, eps = ([one.to(device) for one in kind] for kind in (clean, eps))
     return packed_flow_matching_errors(velocity, clean, t=t.to(device), noise=eps)
