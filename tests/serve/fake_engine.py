@@ -18,7 +18,7 @@ from lens.serve.engine.request import (
     Queued,
     StepProgress,
 )
-from lens.serve.engine.request_handle import EngineRequestHandle
+from lens.serve.engine.request_handle import RequestHandle
 
 MODELS = [
     ModelInfo("lens-nano-turbo", 4, 1.0, 128, "nano-turbo"),
@@ -73,7 +73,7 @@ class FakeEngine:
         self.step_s, self.max_open = step_s, max_open
         self.requests: list[GenerationRequest] = []
         self.finished = self.cancelled = 0
-        self._open: list[EngineRequestHandle] = []
+        self._open: list[RequestHandle] = []
         self._is_draining = False
         self._changed = threading.Condition()
         self._thread = ThreadPoolExecutor(1)
@@ -84,10 +84,10 @@ class FakeEngine:
     def loras(self) -> list[str]:
         return ["ink"]
 
-    def submit(self, request: GenerationRequest) -> EngineRequestHandle:
+    def submit(self, request: GenerationRequest) -> RequestHandle:
         if "refuse" in request.prompt:
             raise SettingError("prompt", request.prompt, "another word")
-        handle = EngineRequestHandle(request, on_cancel=lambda _: None)
+        handle = RequestHandle(request, on_cancel=lambda _: None)
         with self._changed:
             if self._is_draining:
                 raise DrainingError("The engine ends.")
@@ -113,7 +113,7 @@ class FakeEngine:
             for handle in self._open:
                 handle.cancel()
 
-    def _generate(self, handle: EngineRequestHandle) -> None:
+    def _generate(self, handle: RequestHandle) -> None:
         last = self._render(handle)
         with self._changed:
             self._open.remove(handle)
@@ -122,7 +122,7 @@ class FakeEngine:
             self._changed.notify_all()
         handle.publish(last)  # now there is room for another
 
-    def _render(self, handle: EngineRequestHandle) -> Finished | Failed:
+    def _render(self, handle: RequestHandle) -> Finished | Failed:
         request = handle.request
         image, gray = render(request), Image.new("RGB", (request.width, request.height), "gray")
         for step in range(1, request.steps + 1):

@@ -24,7 +24,7 @@ from lens.serve.engine.cost_model import request_cost
 from lens.serve.engine.engine import Engine
 from lens.serve.engine.model_registry import ModelRegistry
 from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Queued, StepProgress
-from lens.serve.engine.request_handle import EngineRequestHandle
+from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.settings.engine import EngineSettings
 
 WAIT_S = 60.0
@@ -302,7 +302,7 @@ def test_an_error_of_the_engine_itself_answers_those_it_hits_and_the_next_are_dr
         engine.submit(DOT).result(WAIT_S)
         with monkeypatch.context() as patch:
             patch.setattr(engine, "_drop_cancelled_or_expired", lambda: 1 / 0)
-            engine._to_start.append(lost := EngineRequestHandle(DOT, lambda _: None))
+            engine._to_start.append(lost := RequestHandle(DOT, lambda _: None))
             engine.submit(replace(DOT, deadline_s=0.5))
             with pytest.raises(ZeroDivisionError):
                 lost.result(WAIT_S)

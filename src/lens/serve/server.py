@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from lens.serve.api.generation import GenerationHooks
-    from lens.serve.engine.request import EngineClient
+    from lens.serve.engine.client import EngineClient
     from lens.serve.settings.server import ServerSettings
     from lens.serve.storage.server_state import ServerState
 

@@ -20,7 +20,7 @@ from lens.serve.api.job_worker import JobWorker
 from lens.serve.api.jobs import jobs_router
 from lens.serve.api.metrics import ServerMetrics
 from lens.serve.api.middleware import AsgiApp, Authenticator, Receive, Scope, SecurityMiddleware, Send
-from lens.serve.engine.request import EngineClient
+from lens.serve.engine.client import EngineClient
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import ServerState
 

@@ -7,7 +7,7 @@ from lens.serve.api.generation import GenerationService
 from lens.serve.api.middleware import ANONYMOUS_OWNER, Caller
 from lens.serve.api.schemas import NO_UPLOADS, BaseImageRequest, GenerationSpec, UploadedImages
 from lens.serve.api.uploads import store_source_images
-from lens.serve.engine.request import EngineClient
+from lens.serve.engine.client import EngineClient
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import ServerState
 

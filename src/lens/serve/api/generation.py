@@ -23,16 +23,9 @@ from lens.serve.api.schemas import (
     check_prompt,
     resolve_request,
 )
-from lens.serve.engine.request import (
-    EngineClient,
-    Failed,
-    Finished,
-    GenerationRequest,
-    Preview,
-    Queued,
-    RequestHandle,
-    StepProgress,
-)
+from lens.serve.engine.client import EngineClient
+from lens.serve.engine.request import Failed, Finished, GenerationRequest, Preview, Queued, StepProgress
+from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.safety.provenance import embed_provenance, xmp_packet
 from lens.serve.settings.server import ServerSettings
 

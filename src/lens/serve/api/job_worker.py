@@ -16,7 +16,8 @@ from lens.errors import DeadlineError, DrainingError, GenerationCancelledError
 from lens.serve.api.errors import error_response
 from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
 from lens.serve.api.schemas import GenerationSpec
-from lens.serve.engine.request import Failed, GenerationRequest, Queued, RequestHandle, StepProgress
+from lens.serve.engine.request import Failed, GenerationRequest, Queued, StepProgress
+from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import storage_error
 from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, LEASE_S, Job

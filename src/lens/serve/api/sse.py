@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from lens.serve.api.errors import error_response
 from lens.serve.api.generation import EncodedImage, GenerationEvent, GenerationService
 from lens.serve.api.schemas import GenerationSpec
-from lens.serve.engine.request import Failed, RequestHandle
+from lens.serve.engine.request import Failed
+from lens.serve.engine.request_handle import RequestHandle
 
 DISCONNECT_POLL_S = 0.5
 """How soon a caller that went away is noticed."""

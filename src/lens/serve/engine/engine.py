@@ -33,7 +33,7 @@ from lens.serve.engine.request import (
     Queued,
     StepProgress,
 )
-from lens.serve.engine.request_handle import EngineRequestHandle
+from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.engine.validation import validate_request
 from lens.serve.engine.worker import ModelWorker
 from lens.serve.settings.engine import EngineSettings
@@ -51,7 +51,7 @@ FAILURE_PAUSE_S = 0.1
 class ActiveRequest:
     """A picture that is being drawn, and whose it is."""
 
-    handle: EngineRequestHandle
+    handle: RequestHandle
     state: DenoisingState
     metadata: ImageMetadata
     num_tokens: int
@@ -83,10 +83,10 @@ class Engine:
         self._worker = ModelWorker(registry, self.settings, self.cost_model)
         self._changed = threading.Condition()
         """Guards everything below that callers' threads reach."""
-        self._queue: FairQueue[EngineRequestHandle] = FairQueue(
+        self._queue: FairQueue[RequestHandle] = FairQueue(
             self.settings.max_waiting, self.settings.max_waiting_s
         )
-        self._to_start: list[EngineRequestHandle] = []
+        self._to_start: list[RequestHandle] = []
         self._running: list[ActiveRequest] = []
         self._to_decode: list[DecodeTask] = []
         self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
@@ -120,7 +120,7 @@ class Engine:
     def loras(self) -> list[str]:
         return list(self.registry.loras)
 
-    def submit(self, request: GenerationRequest) -> EngineRequestHandle:
+    def submit(self, request: GenerationRequest) -> RequestHandle:
         """Take a request on.
 
         Raises: SettingError for one that cannot be drawn; QueueFullError, which says when to ask again, where
@@ -129,7 +129,7 @@ class Engine:
         if self._is_draining:
             raise _draining_error()
         validate_request(request, self.registry.models, self.registry.loras, self.settings.max_steps)
-        handle = EngineRequestHandle(request, self._on_cancel)
+        handle = RequestHandle(request, self._on_cancel)
         with self._changed:
             if self._is_draining:
                 raise _draining_error()
@@ -178,7 +178,7 @@ class Engine:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.drain(timeout_s=0)
 
-    def _on_cancel(self, handle: EngineRequestHandle) -> None:
+    def _on_cancel(self, handle: RequestHandle) -> None:
         with self._changed:
             if self._queue.remove(handle):
                 self._finish(handle, handle.cancellation_event(), "cancelled")
@@ -262,7 +262,7 @@ class Engine:
                 self._to_start.append(self._queue.pop())
                 num_held_tokens, num_running = num_held_tokens + num_tokens, num_running + 1
 
-    def _start(self, handle: EngineRequestHandle) -> None:
+    def _start(self, handle: RequestHandle) -> None:
         request = handle.request
         if handle.is_cancelled:
             self._finish(handle, handle.cancellation_event(), "cancelled")
@@ -332,7 +332,7 @@ class Engine:
                 self._running.remove(running)
         self._finish(running.handle, event, outcome)
 
-    def _finish(self, handle: EngineRequestHandle, event: EngineEvent, outcome: str) -> None:
+    def _finish(self, handle: RequestHandle, event: EngineEvent, outcome: str) -> None:
         with self._changed:
             if handle.publish(event):
                 self._num_ended[outcome] += 1
@@ -349,7 +349,7 @@ class Engine:
             for position, handle in enumerate(self._queue.items()):
                 self._publish_position(handle, position)
 
-    def _publish_position(self, handle: EngineRequestHandle, position: int) -> None:
+    def _publish_position(self, handle: RequestHandle, position: int) -> None:
         if handle.position != position:
             handle.position = position
             handle.publish(Queued(position))
@@ -368,6 +368,6 @@ def _draining_error() -> DrainingError:
     return DrainingError("The server is ending and takes nothing more on. Ask again in a moment.")
 
 
-def _deadline_failure(handle: EngineRequestHandle, what: str) -> Failed:
+def _deadline_failure(handle: RequestHandle, what: str) -> Failed:
     deadline_s = handle.request.deadline_s
     return Failed(DeadlineError(f"The picture {what} within the {deadline_s:g} s that it had."))

@@ -6,7 +6,6 @@ with seeds that follow one another.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 
@@ -102,30 +101,6 @@ EngineEvent = Queued | StepProgress | Preview | Finished | Failed
 """What a ticket tells, in order; Done or Failed is the last."""
 
 
-class RequestHandle(Protocol):
-    """A request that an engine took on."""
-
-    request: GenerationRequest
-
-    def next_event(self, timeout_s: float | None = None) -> EngineEvent:
-        """Return what happened next; waits for it. After the last event it is returned again.
-
-        Raises: TimeoutError where nothing happened in time.
-        """
-        ...
-
-    def result(self, timeout_s: float | None = None) -> Finished:
-        """Wait for the picture.
-
-        Raises: what stopped it; Cancelled where it was cancelled; TimeoutError.
-        """
-        ...
-
-    def cancel(self) -> None:
-        """Stop at the next step, or before the first. Does nothing to what is over."""
-        ...
-
-
 @dataclass(frozen=True)
 class ModelInfo:
     """A model that can be asked for."""
@@ -156,25 +131,3 @@ class EngineState:
     prompt_cache_misses: int
     stage_seconds: dict[str, float]
     """Since the start: text, denoise, decode."""
-
-
-class EngineClient(Protocol):
-    """An engine, or something that asks one elsewhere."""
-
-    def models(self) -> list[ModelInfo]: ...
-
-    def loras(self) -> list[str]: ...
-
-    def submit(self, request: GenerationRequest) -> RequestHandle:
-        """Take a request on.
-
-        Raises: SettingError for one that cannot be drawn; QueueFullError, which says when to ask again, where
-        there is no room; DrainingError while the engine ends.
-        """
-        ...
-
-    def state(self) -> EngineState: ...
-
-    def drain(self, timeout_s: float | None = None) -> None:
-        """Take nothing more on, finish what was taken on, end."""
-        ...

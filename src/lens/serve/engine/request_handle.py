@@ -1,30 +1,27 @@
-"""A request that the engine took on, as its caller sees it: what happened, in order, and the way to stop it.
+"""The handle of an accepted request: its events in order, its result, and its cancellation.
 
-Knows nothing of how pictures are drawn. Callers wait in any number of threads; the engine never waits.
+Any number of threads may wait for events; the engine's thread never waits for them. Knows nothing of how images
+are generated.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 
 from lens.errors import GenerationCancelledError
 from lens.serve.engine.request import EngineEvent, Failed, Finished, GenerationRequest, Queued
 
-_handle_numbers = count()
 
+class RequestHandle:
+    """An accepted request; `EngineClient.submit` returns it."""
 
-class EngineRequestHandle:
-    """What `Engine.submit` returns."""
-
-    def __init__(self, request: GenerationRequest, on_cancel: Callable[["EngineRequestHandle"], None]):
+    def __init__(self, request: GenerationRequest, on_cancel: Callable[["RequestHandle"], None]):
         self.request = request
-        self.number = next(_handle_numbers)
         self.submitted_at = time.monotonic()
         self.is_cancelled = False
         self.position: int | None = None
-        """Place in the queue that was told last."""
+        """Queue position that was published last."""
         self._on_cancel = on_cancel
         self._events: deque[EngineEvent] = deque()
         self._final_event: Finished | Failed | None = None
@@ -32,20 +29,21 @@ class EngineRequestHandle:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the last event has been published."""
         return self._final_event is not None
 
     @property
     def deadline(self) -> float:
-        """Moment after which the picture is of no use."""
+        """Moment, by `time.monotonic`, after which the image is of no use."""
         deadline_s = self.request.deadline_s
         return float("inf") if deadline_s is None else self.submitted_at + deadline_s
 
     def publish(self, event: EngineEvent) -> bool:
-        """Add what happened; nothing after the last event. Return whether it was added."""
+        """Append an event, unless the last one has been published; return whether it was appended."""
         with self._changed:
             if self._final_event is not None:
                 return False
-            # Nobody needs to know where in the queue a picture was a moment ago.
+            # An older queue position that nobody has read is obsolete.
             if isinstance(event, Queued) and self._events and isinstance(self._events[-1], Queued):
                 self._events.pop()
             if isinstance(event, Finished | Failed):
@@ -56,26 +54,26 @@ class EngineRequestHandle:
             return True
 
     def next_event(self, timeout_s: float | None = None) -> EngineEvent:
-        """Return what happened next; waits for it. After the last event it is returned again.
+        """Wait for the next event and return it; after the last event, return that event again.
 
-        Raises: TimeoutError where nothing happened in time.
+        Raises: TimeoutError if no event arrives in time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._events or self._final_event, timeout_s):
-                raise TimeoutError(f"Nothing happened in {timeout_s} s.")
+                raise TimeoutError(f"No event arrived within {timeout_s} s.")
             if self._events:
                 return self._events.popleft()
             assert self._final_event is not None
             return self._final_event
 
     def result(self, timeout_s: float | None = None) -> Finished:
-        """Wait for the picture.
+        """Wait for the image.
 
-        Raises: what stopped it; Cancelled where it was cancelled; TimeoutError.
+        Raises: the error that stopped it; GenerationCancelledError if it was cancelled; TimeoutError.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._final_event, timeout_s):
-                raise TimeoutError(f"There is no picture after {timeout_s} s.")
+                raise TimeoutError(f"The image was not finished within {timeout_s} s.")
             last = self._final_event
         if isinstance(last, Failed):
             raise last.error
@@ -83,11 +81,11 @@ class EngineRequestHandle:
         return last
 
     def cancel(self) -> None:
-        """Stop at the next step, or before the first. Does nothing to what is over."""
+        """Stop before the next step; no effect on a finished request."""
         if not self.is_finished:
             self.is_cancelled = True
             self._on_cancel(self)
 
     def cancellation_event(self) -> Failed:
-        """Return the last event of a picture that nobody wants any more."""
-        return Failed(GenerationCancelledError("The picture was cancelled."))
+        """Return the last event of a cancelled request."""
+        return Failed(GenerationCancelledError("The image was cancelled."))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from lens.errors import DrainingError, LensError, MissingExtraError, QueueFullError, SettingError
+from lens.errors import DrainingError, LensError, MissingExtraError, QueueFullError, SettingError, first_line
 from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.engine.model_registry import ModelRegistry
 from lens.serve.engine.request import (
@@ -27,7 +27,7 @@ from lens.serve.engine.request import (
     Preview,
     StepProgress,
 )
-from lens.serve.engine.request_handle import EngineRequestHandle
+from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.engine.validation import validate_request
 from lens.serve.ray.replica import (
     APPLICATION_NAME,
@@ -55,7 +55,7 @@ ADMISSION_TIMEOUT_S = 2.0
 class InFlightRequest:
     """A picture on its way: how often a replica died under it, and who still waits for a first answer."""
 
-    def __init__(self, handle: EngineRequestHandle):
+    def __init__(self, handle: RequestHandle):
         self.handle = handle
         self.response: Any = None
         self.is_running = False
@@ -97,7 +97,7 @@ class RayEngineClient:
         self.registry = ModelRegistry.from_names(settings.models, settings.loras)
         self._owns_ray = connect_ray(self.ray_settings, gpus_per_replica(settings))
         self._changed = threading.Condition()
-        self._in_flight: dict[EngineRequestHandle, InFlightRequest] = {}
+        self._in_flight: dict[RequestHandle, InFlightRequest] = {}
         self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._states: dict[str, EngineState] = {}
         """What each replica told last, those that are gone among them."""
@@ -127,10 +127,10 @@ class RayEngineClient:
     def loras(self) -> list[str]:
         return list(self.registry.loras)
 
-    def submit(self, request: GenerationRequest) -> EngineRequestHandle:
+    def submit(self, request: GenerationRequest) -> RequestHandle:
         """Take a request on. Raises: as `Drawer.submit` says."""
         validate_request(request, self.registry.models, self.registry.loras, self.settings.engine.max_steps)
-        handle = EngineRequestHandle(request, self._on_cancel)
+        handle = RequestHandle(request, self._on_cancel)
         in_flight = InFlightRequest(handle)
         with self._changed:
             if self._is_draining:
@@ -190,7 +190,7 @@ class RayEngineClient:
         finally:
             self._started.set()
 
-    def _on_cancel(self, handle: EngineRequestHandle) -> None:
+    def _on_cancel(self, handle: RequestHandle) -> None:
         with self._changed:
             in_flight = self._in_flight.get(handle)
         if in_flight is not None:
@@ -234,7 +234,7 @@ class RayEngineClient:
                 self._handle_event(in_flight, event)
             why = "it ended"
         except deaths as error:
-            why = _first_line(error)
+            why = first_line(error)
         if in_flight.handle.is_finished:
             return
         with self._changed:
@@ -316,7 +316,7 @@ def connect_ray(settings: RaySettings, replica_gpus: float = 0.0) -> bool:
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
-        raise LensError(f"Ray ({where}) does not answer: {_first_line(error)}") from error
+        raise LensError(f"Ray ({where}) does not answer: {first_line(error)}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     num_gpus_available = ray.cluster_resources().get("GPU", 0.0)
     if settings.address is None and num_gpus_available < replica_gpus * settings.replica_limit:
@@ -351,7 +351,7 @@ def disconnect_ray(owns_ray: bool) -> None:
     try:
         serve.shutdown() if owns_ray else serve.delete(APPLICATION_NAME)
     except Exception as error:
-        logger.warning("the replicas did not end well: %s", _first_line(error))
+        logger.warning("the replicas did not end well: %s", first_line(error))
     if owns_ray:
         ray.shutdown()
 
@@ -375,12 +375,7 @@ def _startup_failure_reason(error: Exception) -> str:
         message = serve.status().applications[APPLICATION_NAME].deployments[APPLICATION_NAME].message
         lines = [line.strip() for line in message.splitlines() if "Error" in line]
         return lines[-1]
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)
 
 
 def _draining_error() -> DrainingError:
