@@ -1,12 +1,12 @@
-"""Put trained weights into the package as one of the nano models, and write the cards from measured scores.
+"""Ship trained weights in the package as one of the nano models, and write model cards from measured scores.
 
-The autoencoder, text encoder, tokenizer and scheduler are stored once, with lens-nano; the others name its
-folder. Cards come from scores of the weights that are shipped, which their hash tells.
+The autoencoder, text encoder, tokenizer and scheduler are stored once, with lens-nano; the other models refer
+to its folder. A card is written only from scores of the weights that ship, which their hash identifies.
 
-    python scripts/ship_nano.py --shared runs/nano/pretrain/export   # what all share, where it is new
+    python scripts/ship_nano.py --shared runs/nano/pretrain/export   # the shared parts, when they changed
     python scripts/ship_nano.py --model lens-nano-turbo --weights runs/nano/turbo/export
-    python benchmarks/nano_score.py --models lens-nano-base lens-nano lens-nano-turbo --json runs/own.json
-    python scripts/ship_nano.py --scores runs/own.json               # and files of other guidance beside it
+    lens eval nano --models lens-nano-base lens-nano lens-nano-turbo --json runs/own.json
+    python scripts/ship_nano.py --scores runs/own.json               # and files of other guidance scales
 """
 
 import argparse
@@ -23,13 +23,13 @@ from lens.nano.tasks import TASKS
 from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
 
 HOLDER = "lens-nano"
-"""The model whose folder holds what all share."""
+"""The model whose folder holds the shared parts."""
 MODELS = [model.name for model in KNOWN_MODELS.values() if model.folder]
 SHARED_PARTS = ("scheduler", "text_encoder", "tokenizer", "vae")
 LIMIT_BYTES = 40_000_000
-"""Of one model with what it shares."""
+"""Largest size of one model with its shared parts."""
 TOTAL_LIMIT_BYTES = 100_000_000
-"""Of all together."""
+"""Largest size of all models together."""
 GOALS = {"single": 0.90, "two": 0.75, "counting": 0.75, "colour": 0.95, "position": 0.75, "combined": None}
 
 CARD = """\
@@ -44,21 +44,21 @@ pipeline_tag: text-to-image
 
 {sizes}
 
-## Its world
+## What it can generate
 
 {world}
 
-## How well it draws
+## Evaluation
 
-A picture passes when everything asked for is found, in the right number and place, and nothing else, by
-comparing regions with the art (no learned judge). Prompts hold combinations (and words to begin with) that
-training never shows.{about_goals}
+An image passes if it shows every object of the prompt, in the right number and place, and nothing else. The
+scorer compares regions of the image with the sprites; there is no learned judge. The combinations of objects
+and the opening phrases of the prompts are held out from training.{about_goals}
 
 {tables}
 
-## How it was made
+## Training
 
-{made}
+{training}
 
 ## Limits
 
@@ -66,65 +66,76 @@ training never shows.{about_goals}
 """
 
 ABOUT = """\
-The embedded model of [Lens](https://arxiv.org/abs/2605.21573): the same classes, folder layout and code
-path as the 3.8B model, with small numbers in the configurations. It exists to try, teach and test the whole
-system on a laptop, offline; it is no general text-to-image model."""
+The embedded model of [Lens](https://arxiv.org/abs/2605.21573). It has the classes, the folder layout and the
+code path of the 3.8B model, with smaller numbers in the configurations. Use it to try, teach and test the
+whole system on a laptop, offline. It is not a general text-to-image model."""
 
 ABOUT_OF = {
     "lens-nano": ABOUT,
     "lens-nano-base": """\
-[lens-nano](../lens-nano/README.md) as supervised training left it, before any tuning by rewards. This folder
-holds its denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
+[lens-nano](../lens-nano/README.md) after supervised training, before reinforcement learning. This folder
+holds only the denoiser; the other parts are in `lens-nano`, beside it. `save_pretrained` writes a complete
+folder.""",
     "lens-nano-turbo": """\
-[lens-nano](../lens-nano/README.md) in four steps without guidance, by distillation. This folder holds its
-denoiser alone; the rest is in `lens-nano`, beside it. `save_pretrained` writes a whole folder.""",
+[lens-nano](../lens-nano/README.md) distilled to four steps without guidance. This folder holds only the
+denoiser; the other parts are in `lens-nano`, beside it. `save_pretrained` writes a complete folder.""",
 }
 
 WORLD = """\
-Pictures composed of {num_things} things of Noto emoji art (Apache 2.0) on backgrounds of {num_colours}
-colours: one thing somewhere, large or small; two to five of a kind; two things beside or above one another,
-one or more of each; three different things. Nine aspect ratios at base 128. Small is 32 px and large 64 px at
-that base. Things stand where few compositions put them: alone in the centre unless the prompt says otherwise,
-in company in one of two ways for each number, in a relation in one. Seeds change little else: what two CPU
-cores can teach in hours.
+Compositions of {num_objects} objects from Noto emoji art (Apache 2.0), on backgrounds of {num_colours}
+colours:
 
-Things: {things}.
+- one object anywhere, small or large
+- two to five objects of a kind
+- two objects beside or above each other, one or more of each
+- three different objects
+
+There are nine aspect ratios at base 128; at that base a small object is 32 px and a large one 64 px. Objects
+have few positions: a single object is in the centre unless the prompt says otherwise, several objects have
+two layouts for each number, and related objects have one. Another seed changes little else, which is what two
+CPU cores can train in hours.
+
+Objects: {objects}.
 
 Backgrounds: {colours}."""
 
 SAME_WORLD = """\
-That of [lens-nano](../lens-nano/README.md): {num_things} things on backgrounds of {num_colours} colours."""
+The world of [lens-nano](../lens-nano/README.md): {num_objects} objects, {num_colours} background colours."""
 
-ABOUT_GOALS = " The goals were set for guidance 5; its own guidance comes first."
+ABOUT_GOALS = " The goals were set for guidance 5; the default guidance comes first."
 
 SUPERVISED = """\
-`lens train recipes/nano/vae.yaml`, then `language.yaml`, then `pretrain.yaml`, on two CPU cores, the last one
-in several runs, each from the weights of the one before; `docs/log.md` has the dates and the numbers."""
+`lens train recipes/nano/vae.yaml`, then `language.yaml`, then `pretrain.yaml`, on two CPU cores. The last
+recipe ran several times, each time from the weights of the run before. `docs/log.md` has dates and
+numbers."""
 
-MADE_OF = {
+TRAINING_OF = {
     "lens-nano-base": SUPERVISED,
     "lens-nano": """\
-`lens train {recipe}`: reinforcement learning (DiffusionNFT) on prompts of its world, with pictures
-judged exactly, as above. Before it came the recipes of [lens-nano-base](../lens-nano-base/README.md);
-`docs/log.md` has the dates and the numbers.""",
+`lens train {recipe}`: reinforcement learning (DiffusionNFT) on prompts of its world, with the exact scorer as
+the reward. It started from the weights of [lens-nano-base](../lens-nano-base/README.md). `docs/log.md` has
+dates and numbers.""",
     "lens-nano-turbo": """\
-`lens train recipes/nano/turbo_trajectory.yaml`, on a GPU `turbo_gpu.yaml`: it learned to take in one step
-what lens-nano-base, with guidance, takes several for. Then what tuning by rewards changes between
-lens-nano-base and lens-nano was added to its weights (`scripts/sum_weights.py`). The published terms
-(distribution matching, guidance augmentation, an adversarial term) gained nothing in the time there was;
-`docs/log.md` has the dates and the numbers.""",
+`lens train recipes/nano/turbo_trajectory.yaml`, on a GPU `turbo_gpu.yaml`: one step of the student learns
+several guided steps of lens-nano-base. Then the difference between lens-nano and lens-nano-base, the result
+of reinforcement learning, was added to the weights (`scripts/sum_weights.py`). The losses of the paper
+(distribution matching, guidance augmentation, an adversarial loss) brought no gain within our compute budget.
+`docs/log.md` has dates and numbers.""",
 }
 
-LIMITS = """\
-Where a fraction above is below its goal, the denoiser's training is not finished: `docs/log.md` says how far
-it came. It knows nothing outside its world, draws soft detail below about 30 px, and merges, drops or doubles
-things. A research model: for controlled settings, with human oversight."""
+LIMITS_OF_TRAINING = """\
+Where a fraction is below its goal, the denoiser needs more training; `docs/log.md` has its state."""
 
-LIMITS_OF_TURBO = f"""\
-It was made for four steps without guidance and never trained for others. It{LIMITS.partition(" It")[2]}"""
+LIMITS_OF_WORLD = """\
+The model knows nothing outside its world. It blurs detail below about 30 px, and it merges, drops or
+duplicates objects. It is a research model: use it in controlled settings, with human oversight."""
+
+LIMITS = f"{LIMITS_OF_TRAINING}\n{LIMITS_OF_WORLD}"
+
+LIMITS_OF_TURBO = f"It is trained for four steps without guidance only.\n{LIMITS_OF_WORLD}"
 
 TABLE = """\
-Drawn with {drawn}:
+Sampling: {drawn}.
 
 | task | passed | of | fraction | 95% interval | rendered truth |{goal_head}
 | --- | --- | --- | --- | --- | --- |{goal_line}
@@ -134,23 +145,23 @@ Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {name}, hash {s
 """
 
 SIDE_BY_SIDE = """\
-In one run, one model after another, in batches of up to {batch}; speed against {reference}:
+All models of that run, in batches of up to {batch}; speed is relative to {reference}:
 
-| model | steps | guidance | mean of six | 95% interval | s a picture | of it in the denoiser | its speed |
+| model | steps | guidance | mean of six tasks | 95% interval | s per image | s in the denoiser | speed |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 """
 
-NOT_MEASURED = "Not measured yet: `python benchmarks/nano_score.py --models {name}`."
+NOT_MEASURED = "Not measured yet: `lens eval nano --models {name}`."
 
 
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--model", choices=MODELS, help="which model the weights are of")
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="what holds its transformer")
-    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="a pipeline with what all models share")
-    parser.add_argument("--scores", type=Path, nargs="+", metavar="FILE", help="from nano_score.py --json")
+    parser.add_argument("--model", choices=MODELS, help="model that the weights belong to")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="folder that holds its transformer")
+    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="pipeline that holds the shared parts")
+    parser.add_argument("--scores", type=Path, nargs="+", metavar="FILE", help="from `lens eval nano --json`")
     options = parser.parse_args()
     if (options.model is None) != (options.weights is None):
         parser.error("--model and --weights go together")
@@ -165,7 +176,7 @@ def main() -> None:
 
 
 def ship(name: str, source: Path, root: Path = PACKAGED_WEIGHTS) -> None:
-    """Replace a shipped model's denoiser; its card stays until new scores are given."""
+    """Replace the denoiser of a shipped model; its card stays until new scores are given."""
     check_component(source / "transformer", "transformer")
     target = root / name
     size = size_of(source / "transformer")
@@ -183,7 +194,7 @@ def ship(name: str, source: Path, root: Path = PACKAGED_WEIGHTS) -> None:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Copy a component whole, but for where its configuration says that it came from."""
+    """Replace a component by a copy; the path that its configuration came from is removed."""
     assert source.is_dir(), f"{source} is not there"
     draft = target.with_name(f".{target.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -201,7 +212,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_cards(scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS) -> None:
-    """Write the card of every model that there are scores of, each from its own and the run they are of."""
+    """Write the card of every model that has scores, from its own and those of the same run."""
     measured = [name for name in MODELS if any(one["name"] == name for one in scores)]
     cards = {root / name / "README.md": card(name, scores, root) for name in measured}
     for path, text in cards.items():
@@ -214,26 +225,26 @@ def card(name: str, scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS)
     known, has_goals = KNOWN_MODELS[name], name != "lens-nano-turbo"
     world = WORLD if name == HOLDER else SAME_WORLD
     facts = {
-        "num_things": len(OBJECT_CLASSES), "num_colours": len(COLOURS), "things": ", ".join(OBJECT_CLASSES),
+        "num_objects": len(OBJECT_CLASSES), "num_colours": len(COLOURS), "objects": ", ".join(OBJECT_CLASSES),
         "colours": ", ".join(COLOURS),
     }  # fmt: skip
     is_tuned = name != HOLDER or denoiser_hash(root / HOLDER) != denoiser_hash(root / "lens-nano-base")
     return CARD.format(
         name=name, about=ABOUT_OF[name], sizes=sizes(root / name), world=world.format(**facts),
         about_goals=ABOUT_GOALS if has_goals else "", tables=tables(name, scores, root),
-        made=(MADE_OF[name] if is_tuned else SUPERVISED).format(recipe=known.recipe),
+        training=(TRAINING_OF[name] if is_tuned else SUPERVISED).format(recipe=known.recipe),
         limits=LIMITS if has_goals else LIMITS_OF_TURBO,
     )  # fmt: skip
 
 
 def denoiser_hash(folder: Path) -> str | None:
-    """Return the hash of a model's denoiser; None where there is none."""
+    """Return the hash of the denoiser of a model, or None where there is none."""
     path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     return file_hash(path) if path.is_file() else None
 
 
 def tables(name: str, scores: list[dict[str, Any]], root: Path) -> str:
-    """Return the tables of a model's scores, its own way of drawing first, and the run beside others."""
+    """Return the tables of the scores of a model, those of its defaults first, and the table of the run."""
     known, found = KNOWN_MODELS[name], content_hash(root / name)
     of_model = [one for one in scores if one["name"] == name]
     if not of_model:
@@ -252,7 +263,7 @@ def tables(name: str, scores: list[dict[str, Any]], root: Path) -> str:
 
 
 def table(scores: dict[str, Any], *, has_goals: bool) -> str:
-    """Return the table of one measurement, with how it was made."""
+    """Return the table of one measurement, with its command, date and machine."""
     model, truth = scores["tables"]["model"], scores["tables"]["truth"]
     rows = "\n".join(row(task, model[task], truth[task], has_goals) for task in (*TASKS, "mean"))
     facts = {name: scores[name] for name in ("drawn", "command", "date", "machine", "name")}
@@ -271,7 +282,7 @@ def row(task: str, model: dict[str, Any], truth: dict[str, Any], has_goals: bool
 
 
 def side_by_side(run: list[dict[str, Any]]) -> str:
-    """Return a table with a line for each measurement of one run."""
+    """Return a table with a line a measurement of one run."""
     reference = next((one for one in run if one["name"] == HOLDER), run[0])
     lines = []
     for one in run:
@@ -286,7 +297,7 @@ def side_by_side(run: list[dict[str, Any]]) -> str:
 
 
 def sizes(folder: Path) -> str:
-    """Return a line a component: what it is, how many values it has, and whether it is another's."""
+    """Return a line a component: its kind, its number of parameters, and the model that it is shared with."""
     from safetensors import safe_open
 
     lines = []
@@ -306,7 +317,7 @@ def size_of(folder: Path) -> int:
 
 
 def shipped_sizes(root: Path = PACKAGED_WEIGHTS) -> str:
-    """Return a line a model and one of all: the megabytes that their folders take."""
+    """Return a line a model with the megabytes of its folder, and a line with the total."""
     here = [root / name for name in MODELS if (root / name).is_dir()]
     lines = [f"{folder.name}: {size_of(folder) / 1e6:.1f} MB" for folder in here]
     return "\n".join([*lines, f"together: {size_of(root) / 1e6:.1f} of {TOTAL_LIMIT_BYTES / 1e6:.0f} MB"])

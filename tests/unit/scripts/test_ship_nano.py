@@ -39,7 +39,7 @@ def scores(root: Path, name: str, steps: int, guidance: float, passed: int = 3, 
     counts = {"passed": passed, "total": 4, "fraction": passed / 4, "interval": [0.3, 0.95]}
     table = {task: counts for task in (*TASKS, "mean")}
     return {
-        "command": "python benchmarks/nano_score.py", "date": "today", "machine": "M", "name": name,
+        "command": "lens eval nano", "date": "today", "machine": "M", "name": name,
         "hash": content_hash(root / name), "steps": steps, "guidance": guidance, "batch": 10,
         "drawn": f"{steps} steps, guidance {guidance:g}", "seconds_a_picture": 2 * seconds,
         "denoiser_seconds_a_picture": seconds, "tables": {"model": table, "truth": table},
@@ -76,7 +76,7 @@ def test_weights_that_do_not_fit_change_nothing(root, trained, monkeypatch):
 
 def test_a_card_says_where_it_was_not_measured_and_how_it_was_made(root, trained):
     card = (root / "lens-nano-base" / "README.md").read_text()
-    assert "Not measured yet: `python benchmarks/nano_score.py --models lens-nano-base`" in card
+    assert "Not measured yet: `lens eval nano --models lens-nano-base`" in card
     assert card.count("shared with lens-nano") == 2 and "pretrain.yaml" in card
     assert "rl.yaml" not in ship_nano.card("lens-nano", [], root), "its weights are still those of the base"
     ship_nano.ship("lens-nano", trained, root)
@@ -102,8 +102,8 @@ def test_cards_hold_their_own_numbers_first_and_the_run_side_by_side(root, train
     for card in (nano, base, turbo):
         assert "| lens-nano-turbo | 4 | 1 | 0.500 | 0.300 to 0.950 | 0.080 | 0.040 | 10.0x |" in card
         assert "| lens-nano-base | 4 | 1 | 0.250 | 0.300 to 0.950 | 0.100 | 0.050 | 8.0x |" in card
-    assert nano.index("with 20 steps, guidance 2:") < nano.index("with 20 steps, guidance 5:")
-    assert base.index("with 20 steps, guidance 2:") < base.index("with 4 steps, guidance 1:")
+    assert nano.index("Sampling: 20 steps, guidance 2.") < nano.index("Sampling: 20 steps, guidance 5.")
+    assert base.index("Sampling: 20 steps, guidance 2.") < base.index("Sampling: 4 steps, guidance 1.")
     assert "| single | 3 | 4 | 0.750 | 0.300 to 0.950 | 0.750 | 0.90 |" in nano
     assert "| mean | 3 | 4 | 0.750 | 0.300 to 0.950 | 0.750 |  |" in base
     assert "| single | 2 | 4 | 0.500 | 0.300 to 0.950 | 0.500 |\n" in turbo
