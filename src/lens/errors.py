@@ -23,6 +23,12 @@ def _rebuild_error(
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line with text of an error's message, without its full stop, or the error's class."""
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
 class SettingError(LensError, ValueError):
     """A setting the user can fix: which one, what it is, what it needs, what to do."""
 

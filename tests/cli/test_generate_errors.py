@@ -119,7 +119,7 @@ def test_a_picture_without_settings_cannot_be_drawn_again(refuses, tmp_path):
 
 
 def test_too_little_memory_says_what_is_needed_and_what_to_do(refuses, monkeypatch):
-    monkeypatch.setattr("lens.models.quantized.torchao.available_memory", lambda device: 1000)
+    monkeypatch.setattr("lens.models.memory.available_memory", lambda device: 1000)
     line = refuses("a fox")
     assert "GB is free" in line and "--quantize int8" in line
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lens.core.guidance import cfg_norm_rescaled
-from lens.core.latents import image_positions, pack_latents, patchify, rope_angles, text_positions
+from lens.core.latents import pack_latents, patchify
+from lens.core.rope import image_positions, rope_angles, text_positions
 from lens.core.schedule import empirical_mu, sampling_sigmas
 from lens.models.attention import apply_rotary
 from lens.models.layers import timestep_embedding

@@ -3,8 +3,8 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -21,6 +21,7 @@ from lens.files import (
 FILL_THE_DISK = """
 import resource, sys
 from pathlib import Path
+from typing import BinaryIO
 import torch
 from lens.data.io.parquet import write_table
 from lens.files import DiskFullError, write_bytes_atomic
@@ -66,7 +67,7 @@ def test_a_file_that_cannot_be_read_for_a_write_is_not_said_to_be_the_written_on
 
 
 def test_the_permissions_of_a_private_file_hold_from_its_first_byte(tmp_path):
-    def write(file: BytesIO) -> None:
+    def write(file: BinaryIO) -> None:
         (partial,) = tmp_path.iterdir()
         assert partial.stat().st_mode & 0o777 == 0o600
         file.write(b"key")
@@ -108,7 +109,7 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path, erro
     old = tmp_path / "fox.png"
     old.write_bytes(b"old")
 
-    def fail_half_way(file: BytesIO) -> None:
+    def fail_half_way(file: BinaryIO) -> None:
         file.write(b"half")
         raise error
 
@@ -121,7 +122,7 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path, erro
 
 
 def test_a_full_disk_is_an_error_that_says_where(tmp_path):
-    def no_space(file: BytesIO) -> None:
+    def no_space(file: BinaryIO) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(DiskFullError, match=f"Cannot write {tmp_path}/fox.png: No space left on device"):

@@ -14,8 +14,7 @@ import typer
 from lens.cli.models import find_local_folder
 from lens.errors import CheckpointError
 
-BYTES_PER_PARAMETER = {"float32": 4.0, "bfloat16": 2.0, "float8": 1.0}
-MXFP4_BYTES_PER_PARAMETER = 17 / 32  # 32 numbers of 4 bits and one scale of 8
+LISTED_DTYPES = ("float32", "bfloat16", "float8")
 COMPONENT_NAMES = {"transformer": "denoiser", "text_encoder": "text_encoder", "vae": "vae"}
 COMPONENT_CLASSES = {
     "denoiser": "LensTransformer2DModel",
@@ -96,6 +95,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 def _describe_component(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     from lens.models.checkpoints.diffusers_folder import component_shapes
+    from lens.models.memory import DTYPE_BYTES, MXFP4_BYTES_PER_VALUE
     from lens.models.shapes import num_parameters
 
     try:
@@ -108,13 +108,13 @@ def _describe_component(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("tie_word_embeddings"):
         shapes.pop("lm_head.weight", None)
     parameters = num_parameters(shapes)
-    memory = {dtype: round(parameters * size) for dtype, size in BYTES_PER_PARAMETER.items()}
+    memory = {dtype: round(parameters * DTYPE_BYTES[dtype]) for dtype in LISTED_DTYPES}
     if part == "text_encoder":
         experts = num_parameters(
             {name: shape for name, shape in shapes.items() if name.endswith("_proj") and len(shape) == 3}
         )
         memory["mxfp4"] = round(
-            experts * MXFP4_BYTES_PER_PARAMETER + (parameters - experts) * BYTES_PER_PARAMETER["bfloat16"]
+            experts * MXFP4_BYTES_PER_VALUE + (parameters - experts) * DTYPE_BYTES["bfloat16"]
         )
     facts = {
         "class": COMPONENT_CLASSES[COMPONENT_NAMES[part]],
@@ -130,7 +130,7 @@ def _print_model(description: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    dtypes = [*BYTES_PER_PARAMETER, "mxfp4"]
+    dtypes = [*LISTED_DTYPES, "mxfp4"]
     table = Table("component", "parameters", *dtypes, box=box.SIMPLE)
     for name, part in description["components"].items():
         sizes = (_format_bytes(part["memory_bytes"].get(dtype)) for dtype in dtypes)

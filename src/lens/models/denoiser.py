@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lens.core.latents import image_positions, rope_angles, text_positions
+from lens.core.rope import image_positions, rope_angles, text_positions
 from lens.errors import SettingError, ShapeError
 from lens.models.layers import AdaLayerNormOut, LensTransformerBlock, RMSNorm, TimeEmbedding
 from lens.models.sequence_packing import PackedSequence

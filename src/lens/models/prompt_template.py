@@ -20,7 +20,7 @@ from lens.errors import SettingError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from lens.models.text_encoder import HiddenStateExtractor
+    from lens.models.hidden_states import HiddenStateExtractor
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from lens.models.text_encoder import HiddenStateExtractor
+from lens.models.hidden_states import HiddenStateExtractor
 
 
 class LensQwen3Encoder(HiddenStateExtractor, Qwen3ForCausalLM):

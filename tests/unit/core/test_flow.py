@@ -29,7 +29,7 @@ def test_the_true_velocity_leads_from_any_point_back_to_both_ends():
     here, velocity = interpolate(CLEAN, NOISE, t), velocity_target(CLEAN, NOISE)
     torch.testing.assert_close(predict_x0(here, velocity, t), CLEAN)
     torch.testing.assert_close(predict_noise(here, velocity, t), NOISE)
-    torch.testing.assert_close(here - per_sample(t, fill_from_image=here) * velocity, CLEAN)
+    torch.testing.assert_close(here - per_sample(t, like=here) * velocity, CLEAN)
 
 
 def test_the_velocity_is_the_slope_of_the_path():

@@ -211,7 +211,7 @@ def test_float16_clips_the_features_with_one_warning(caplog):
     huge, clipped = ([torch.full((2, 7, TEXT_WIDTH), value)] * 4 for value in (1e6, 6e4))
     exact = call(denoiser, encoder_hidden_states=clipped)
     with caplog.at_level(logging.WARNING):
-        half = call(denoiser.half_width(), encoder_hidden_states=huge)
+        half = call(denoiser.half(), encoder_hidden_states=huge)
         call(denoiser, encoder_hidden_states=[layer.bfloat16() for layer in huge])
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.05)

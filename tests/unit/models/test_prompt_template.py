@@ -226,7 +226,7 @@ def test_a_prompts_features_do_not_depend_on_the_others_to_the_bit():
 
 def test_several_prompts_a_pass_give_the_same_features():
     one, mask_one = encoded(PROMPTS)
-    three, mask_three = encoded(PROMPTS, prompts_per_pass=3)
+    three, mask_three = encoded(PROMPTS, batch_size=3)
     assert torch.equal(mask_one, mask_three)
     for ours, theirs in zip(one, three, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)

@@ -133,9 +133,9 @@ def test_under_autocast_times_stay_as_exact_as_in_a_batch():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda call: call["features"].pop(), "4 pictures came with 3 texts"),
+        (lambda call: call["features"].pop(), "4 images came with 3 texts"),
         (lambda call: call.update(times=TIMES[:3]), r"timestep has shape \(3,\), but it needs \(4,\)"),
-        (lambda call: call.update(latent_size=[*CELLS[:3], (4, 5)]), r"img_shapes is \(1, 4, 5\)"),
+        (lambda call: call.update(cells=[*CELLS[:3], (4, 5)]), r"img_shapes is \(1, 4, 5\)"),
         (lambda call: call["features"][2].pop(), "a list of 3, but it needs a list of 4"),
         (lambda call: call["tokens"].__setitem__(0, torch.zeros(15, 3)), "hidden_states has shape"),
     ],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lens.cli.generation.request import GenerateArguments
 from lens.cli.info import component_configs
 from lens.cli.process import prepare_libraries
-from lens.errors import MemoryNeedError, SettingError
+from lens.errors import MemoryNeedError, SettingError, first_line
 
 if TYPE_CHECKING:
     from lens.sampling.pipeline import LensPipeline
@@ -56,7 +56,7 @@ def check_memory_fit(folder: Path, device: str, dtype: str, quantization: str | 
 
     Everything is loaded into main memory first, and quantised there.
     """
-    from lens.models.quantized.torchao import check_memory, expected_memory
+    from lens.models.memory import check_memory, expected_memory
 
     configs = component_configs(folder)
     if "quantization_config" in configs.get("text_encoder", {}):
@@ -126,7 +126,7 @@ def pick_device(requested: str | None) -> str:
 
 def pick_dtype(requested: str | None, device: str, folder: Path) -> str:
     """Return the dtype that is asked for; "auto" means bfloat16, and float32 for small models on a CPU."""
-    from lens.models.quantized.torchao import expected_memory
+    from lens.models.memory import expected_memory
 
     if requested not in (None, "auto"):
         return requested
@@ -144,12 +144,12 @@ def explain_out_of_memory() -> Iterator[None]:
         raise
     except MemoryError as error:
         raise MemoryNeedError(f"The machine's memory ran out. {remedy}") from error
-    except RuntimeError as error:  # torch.OutOfMemoryError, and the CPU allocator's plain RuntimeError
-        if "out of memory" not in str(error) and "DefaultCPUAllocator" not in str(error):
+    except RuntimeError as error:
+        from lens.models.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
-        raise MemoryNeedError(
-            f"Memory ran out while drawing ({str(error).splitlines()[0]}). {remedy}"
-        ) from error
+        raise MemoryNeedError(f"Memory ran out while drawing ({first_line(error)}). {remedy}") from error
 
 
 def _required_packages(arguments: GenerateArguments) -> set[str]:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lens.data.io.webdataset import checksum
 from lens.data.scorers.base import ScorerSettings, package_versions, version_hash
-from lens.errors import CheckpointError, SettingError
+from lens.errors import CheckpointError, SettingError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ def resolve_model_folder(settings: PretrainedSettings) -> Path:
             folder = Path(snapshot_download(settings.model, **download_options))
         except (OSError, ValueError) as error:
             needs = "a folder of published weights, or a model on the hub that can be reached"
-            fix = f"({_first_line(error)})"
+            fix = f"({first_line(error)})"
             raise SettingError(f"{settings.kind}.model", settings.model, needs, fix) from error
     if not any(folder.glob("*.safetensors")):
         fix = "Pickled weights (.bin, .pth) are not read: convert them."
@@ -112,7 +112,7 @@ def load_hf_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} has no config that can be read ({_first_line(error)}).") from error
+        raise CheckpointError(f"{folder} has no config that can be read ({first_line(error)}).") from error
 
 
 def load_pretrained_strict(kind: Any, folder: Path, ignored: Sequence[str] = ()) -> Any:
@@ -128,7 +128,7 @@ def load_pretrained_strict(kind: Any, folder: Path, ignored: Sequence[str] = ())
             folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        message = f"{folder} cannot be loaded as {kind.__name__}: {_first_line(error)}"
+        message = f"{folder} cannot be loaded as {kind.__name__}: {first_line(error)}"
         raise CheckpointError(message) from error
     left_over = [name for name in info["unexpected_keys"] if not name.startswith(tuple(ignored))]
     check_weights(folder, info["missing_keys"], left_over)
@@ -174,7 +174,7 @@ def load_image_processor(folder: Path) -> Any:
     try:
         return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
-        message = f"{folder} does not say how pictures are made ready: {_first_line(error)}"
+        message = f"{folder} does not say how pictures are made ready: {first_line(error)}"
         raise CheckpointError(message) from error
 
 
@@ -185,7 +185,3 @@ def preprocessed_batches(
     for start in range(0, len(images), settings.batch_size):
         batch = list(images[start : start + settings.batch_size])
         yield processor(images=batch, return_tensors="pt").to(device)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lens.errors import CheckpointError, SettingError
+from lens.errors import CheckpointError, SettingError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -288,14 +288,9 @@ def _download(source: ModelSource, revision: str | None, offline: bool | None) -
         raise CheckpointError(f"{source.hub_id} {why}. {_remedy(source)}") from error
     except (errors.LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise CheckpointError(
-            f"{source.hub_id} could not be fetched: {_first_line(error)}. {_remedy(source)}"
+            f"{source.hub_id} could not be fetched: {first_line(error)}. {_remedy(source)}"
         ) from error
     return _validate_folder(Path(folder))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _remedy(source: ModelSource) -> str:

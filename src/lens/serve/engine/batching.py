@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lens.core.guidance import cfg_norm_rescaled
-from lens.errors import MemoryNeedError
+from lens.errors import MemoryNeedError, first_line
+from lens.models.memory import is_out_of_memory
 from lens.models.velocity import compute_dtype, predict_token_velocity
 from lens.sampling.guided_denoiser import InpaintContext
 from lens.sampling.inputs import SourceImages
@@ -152,7 +153,7 @@ class BatchExecutor:
         if is_out_of_memory(problem):
             self._reduce_batch_size(sum(one.num_tokens for one in batch))
             remedy = "Ask for a smaller picture."
-            problem = MemoryNeedError(f"Memory ran out while drawing ({_first_line(problem)}). {remedy}")
+            problem = MemoryNeedError(f"Memory ran out while drawing ({first_line(problem)}). {remedy}")
         if len(batch) == 1:
             return [problem]
         half = len(batch) // 2
@@ -197,16 +198,3 @@ def predict_packed_velocities(denoiser: Any, batch: Sequence[ForwardInput]) -> S
         dtype=compute_dtype(denoiser),
     )
     return list(velocities)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out: torch.OutOfMemoryError, or the CPU allocator's plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "DefaultCPUAllocator" in str(error)
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -154,7 +154,8 @@ def test_offline_asks_no_network(hub):
 
 
 def test_the_catalog_loads_without_torch():
-    modules = "catalog files folder kinds structure convert"
+    modules = "registry reader diffusers_folder detect convert"
     code = "; ".join(f"import lens.models.checkpoints.{name}" for name in modules.split())
-    code += "; import lens.models.quantized.torchao, sys; sys.exit('torch' in sys.modules)"
+    code += "; import lens.models.shapes, lens.models.memory, lens.models.quantized.torchao"
+    code += "; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

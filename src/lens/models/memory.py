@@ -1,0 +1,181 @@
+"""Memory: what the weights of a model take, what a device has free, and whether a load fits.
+
+Free of torch until a device is asked. Knows nothing of files. Spec: section 14.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lens.errors import MemoryNeedError, SettingError
+from lens.models.quantized.mxfp4 import dequantization_reason, is_capable, missing_kernels
+from lens.models.quantized.torchao import is_quantizable
+from lens.models.shapes import denoiser_shapes, text_encoder_shapes, vae_shapes
+
+if TYPE_CHECKING:
+    import torch
+
+GB = 1e9
+DTYPE_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int8": 1.0, "float8": 1.0}
+MXFP4_BYTES_PER_VALUE = 17 / 32
+"""32 values of 4 bits and one scale of 8."""
+
+# Besides the weights: activations, the allocator's slack, and the workspace of kernels.
+MEMORY_OVERHEAD_RATIO = 0.15
+
+
+class Mxfp4Plan(NamedTuple):
+    """How a GPT-OSS with experts in MXFP4 is loaded."""
+
+    is_native: bool
+    """The experts stay in MXFP4; otherwise they are dequantised."""
+    message: str
+    """One sentence with the memory that the weights take, and the reason."""
+
+
+def expected_memory(
+    configs: Mapping[str, Mapping[str, Any]], dtype: str = "bfloat16", quantization: str | None = None
+) -> dict[str, int]:
+    """Return the bytes that the weights of each component take once loaded.
+
+    `configs` holds the configurations of transformer, text_encoder and vae; any may be missing.
+    Raises: SettingError for an unknown dtype or quantization.
+    """
+    for setting, value in (("dtype", dtype), ("quantize", quantization)):
+        if value is not None and value not in DTYPE_BYTES:
+            raise SettingError(setting, value, f"one of {', '.join(DTYPE_BYTES)}")
+    shapes_by_component = {
+        "transformer": denoiser_shapes,
+        "text_encoder": text_encoder_shapes,
+        "vae": vae_shapes,
+    }
+    memory = {}
+    for component, config in configs.items():
+        shapes = shapes_by_component[component](config)
+        kind = quantization if component != "vae" else None
+        memory[component] = math.ceil(
+            sum(_weight_bytes(name, shape, dtype, kind) for name, shape in shapes.items())
+        )
+    return memory
+
+
+def _weight_bytes(name: str, shape: tuple[int, ...], dtype: str, quantization: str | None) -> float:
+    plain = DTYPE_BYTES[dtype]
+    is_linear = len(shape) == 2 and name.endswith(".weight")
+    if quantization is None or not is_linear or not is_quantizable(name.removesuffix(".weight")):
+        return math.prod(shape) * plain
+    # One scale for each output, in the dtype of the activations.
+    return math.prod(shape) * DTYPE_BYTES[quantization] + shape[0] * plain
+
+
+def text_encoder_bytes(config: Mapping[str, Any], bytes_per_value: float, *, is_mxfp4: bool) -> int:
+    """Return the bytes of all weights of a GPT-OSS; in MXFP4 the matrices of the experts are smaller."""
+    total = 0.0
+    for name, shape in text_encoder_shapes(config).items():
+        is_packed = is_mxfp4 and name.endswith(("gate_up_proj", "down_proj"))
+        total += math.prod(shape) * (MXFP4_BYTES_PER_VALUE if is_packed else bytes_per_value)
+    return math.ceil(total)
+
+
+def available_memory(device: "torch.device | str" = "cpu") -> int:
+    """Return the bytes that are free: on a GPU, or for any other device in the machine and its container."""
+    import torch
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return int(min(psutil.virtual_memory().available, _free_cgroup_bytes()))
+
+
+def _free_cgroup_bytes() -> float:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (folder / "memory.max").read_text().strip(), (folder / "memory.current").read_text()
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # The page cache of files that no process maps counts as used, but is freed on demand.
+        return math.inf if limit == "max" else int(limit) - int(used) + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return math.inf
+
+
+def check_memory(
+    needed: Mapping[str, int], device: "torch.device | str" = "cpu", available: float | None = None
+) -> str:
+    """Return one line with the memory that a load takes and the memory that is free.
+
+    `needed` is bytes by component, as from `expected_memory`.
+    Raises: MemoryNeedError where the load cannot fit, with both numbers and what to do.
+    """
+    free_bytes = available_memory(device) if available is None else available
+    needed_bytes = sum(needed.values()) * (1 + MEMORY_OVERHEAD_RATIO)
+    parts = ", ".join(f"{component} {size / GB:.1f}" for component, size in needed.items())
+    takes = f"Loading takes about {needed_bytes / GB:.1f} GB on {device} ({parts} GB and working memory)"
+    line = f"{takes}; {free_bytes / GB:.1f} GB is free."
+    if needed_bytes > free_bytes:
+        raise MemoryNeedError(
+            f"{line} Try --quantize int8, --dtype bfloat16 or --offload, or close other programs; "
+            "lens-nano needs under 1 GB."
+        )
+    return line
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: torch.OutOfMemoryError, or the CPU allocator's plain RuntimeError."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    is_said = "out of memory" in str(error) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and is_said
+
+
+def mxfp4_plan(
+    config: Mapping[str, Any],
+    *,
+    device_type: str,
+    capability: tuple[int, int] | None,
+    missing: Sequence[str],
+    free_bytes: int | None,
+    bytes_per_value: int = 2,
+) -> Mxfp4Plan:
+    """Return how to load a GPT-OSS with experts in MXFP4 on a device.
+
+    `missing` names what the kernels lack on this machine; `free_bytes` is None where it is unknown.
+
+    Units: bytes_per_value is the size of a dequantised value.
+    Raises: MemoryNeedError where the weights do not fit, with the reason for their size and what to do.
+    """
+    reason = dequantization_reason(device_type, capability, missing)
+    needed_bytes = text_encoder_bytes(config, bytes_per_value, is_mxfp4=not reason)
+    how = f"dequantised to {8 * bytes_per_value} bits, as {reason}" if reason else "in MXFP4"
+    message = f"The text encoder takes {needed_bytes / GB:.1f} GB {how}."
+    if free_bytes is not None and needed_bytes > free_bytes:
+        raise MemoryNeedError(
+            f"{message} {device_type} has {free_bytes / GB:.1f} GB free. Load a smaller file of it (NVFP4 or "
+            "GGUF), use a machine with more memory, or pass text features encoded elsewhere (prompt_embeds)."
+        )
+    return Mxfp4Plan(not reason, message)
+
+
+def mxfp4_plan_for_device(
+    config: Mapping[str, Any], device: "torch.device | str | None" = None, bytes_per_value: int = 2
+) -> Mxfp4Plan:
+    """Return the plan for a device; None is the GPU for MXFP4, and main memory for dequantised experts."""
+    import torch
+
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    capability = torch.cuda.get_device_capability(target) if target.type == "cuda" else None
+    missing = missing_kernels() if is_capable(capability) else []
+    if device is None and dequantization_reason(target.type, capability, missing):
+        target = torch.device("cpu")
+    return mxfp4_plan(
+        config,
+        device_type=target.type,
+        capability=capability,
+        missing=missing,
+        free_bytes=available_memory(target),
+        bytes_per_value=bytes_per_value,
+    )
