@@ -27,7 +27,6 @@ from PIL import Image
 
 from lens.data.io.image_decoding import ImageError, decode_image
 from lens.data.scorers import pixel_stats
-from lens.data.sources import image_folder
 from lens.data.sources.image_folder import ImageFolderSource
 
 PROMISED_SHARE = 0.5
@@ -142,7 +141,7 @@ def measured_memory(where: Path, count: int) -> int:
 
 def spread(where: Path, count: int) -> Iterator[bytes]:
     """Yield the bytes of pictures that are spread evenly over a folder."""
-    entries = list(image_folder.image_folder_entries(ImageFolderSource(path=where)))
+    entries = list(ImageFolderSource(path=where).entries())
     for place in np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int):
         yield Path(entries[place].path).read_bytes()
 

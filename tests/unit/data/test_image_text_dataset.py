@@ -1,4 +1,4 @@
-"""Pictures with captions for training: from a plain folder and from a build's shards."""
+"""Images with captions for training, from a folder and from the shards of a build."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from lens.data.io.webdataset import write_shard
 from lens.errors import SettingError
 
 
-def picture(width: int, height: int, seed: int = 0) -> bytes:
+def image(width: int, height: int, seed: int = 0) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -24,14 +24,14 @@ def picture(width: int, height: int, seed: int = 0) -> bytes:
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "deep").mkdir()
-    (tmp_path / "a.png").write_bytes(picture(90, 40))
+    (tmp_path / "a.png").write_bytes(image(90, 40))
     (tmp_path / "a.txt").write_text(" a wide thing \n")
-    (tmp_path / "deep" / "b.png").write_bytes(picture(50, 55, 1))
+    (tmp_path / "deep" / "b.png").write_bytes(image(50, 55, 1))
     (tmp_path / "deep" / "b.json").write_text('{"caption": "a tall thing"}')
     return tmp_path
 
 
-def test_a_folder_gives_every_picture_in_its_own_bucket_with_its_words(folder):
+def test_a_folder_gives_every_image_in_its_own_bucket_with_its_caption(folder):
     first, second = image_text_samples(ImageTextSettings(folder=folder, bases=(48,)))
     assert (first.caption, second.caption) == ("a wide thing", "a tall thing")
     assert first.image.size == (64, 32) and second.image.size == (48, 48)
@@ -47,46 +47,62 @@ def test_a_trigger_comes_before_every_caption_and_stands_in_for_missing_ones(fol
     assert words == ["zork", "zork, a tall thing"]
 
 
-def test_a_picture_without_words_is_named_with_what_to_do(folder):
+def test_an_image_without_a_caption_is_named_with_the_remedy(folder):
     (folder / "a.txt").unlink()
     with pytest.raises(SettingError, match=r"a caption for a\.png \(1 in all\).*data\.trigger"):
         list(image_text_samples(ImageTextSettings(folder=folder, bases=(48,))))
 
 
-def test_damaged_and_tiny_pictures_are_left_out_by_name(folder, caplog):
-    (folder / "c.png").write_bytes(picture(90, 40)[:300])
-    (folder / "d.png").write_bytes(picture(20, 20))
+def test_damaged_and_tiny_images_are_skipped_by_name(folder, caplog):
+    (folder / "c.png").write_bytes(image(90, 40)[:300])
+    (folder / "d.png").write_bytes(image(20, 20))
     for name in "cd":
         (folder / f"{name}.txt").write_text("a thing")
     with caplog.at_level(logging.WARNING):
         assert len(list(image_text_samples(ImageTextSettings(folder=folder, bases=(48,))))) == 2
-    assert "c.png is left out: corrupt" in caplog.text
-    assert "d.png is left out: 20 x 20 is too small" in caplog.text
+    assert "c.png is skipped: corrupt" in caplog.text
+    assert "d.png is skipped: 20 x 20 is too small" in caplog.text
 
 
-def test_a_folder_without_a_picture_that_can_be_used_is_told(tmp_path):
+def test_a_folder_without_a_usable_image_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "tiny.png").write_bytes(picture(3, 3))
-    with pytest.raises(SettingError, match=r"data\.folder .* needs pictures of at least the size .* base 48"):
+    (tmp_path / "tiny.png").write_bytes(image(3, 3))
+    with pytest.raises(SettingError, match=r"data\.folder .* needs images of at least the size .* base 48"):
         list(image_text_samples(ImageTextSettings(folder=tmp_path, trigger="a thing", bases=(48,))))
 
 
 def test_shards_give_what_a_folder_gives(tmp_path):
     facts = json.dumps({"id": "ab" * 32}).encode()
-    files = {"png": picture(64, 32), "txt": b"a wide thing", "brief.txt": b"thing", "json": facts}
+    files = {"png": image(64, 32), "txt": b"a wide thing", "brief.txt": b"thing", "json": facts}
     write_shard(tmp_path / "00000.tar", [("k1", files)])
     (only,) = image_text_samples(ImageTextSettings(shards=tmp_path, bases=(48,)))
     assert (only.id, only.caption, only.image.size) == ("ab" * 32, "a wide thing", (64, 32))
     assert np.array_equal(np.asarray(only.image), np.asarray(Image.open(io.BytesIO(files["png"]))))
 
 
+def test_shards_give_the_caption_of_json_or_the_brief_one_where_there_is_no_other(tmp_path):
+    samples = [
+        ("a", {"jpeg": image(64, 32), "json": b'{"caption": "of JSON", "id": "one"}', "brief.txt": b"brief"}),
+        ("b", {"png": image(64, 32), "json": b"[1]", "brief.txt": b"brief"}),
+    ]
+    write_shard(tmp_path / "00000.tar", samples)
+    found = list(image_text_samples(ImageTextSettings(shards=tmp_path, bases=(48,))))
+    assert [(one.id, one.caption) for one in found] == [("one", "of JSON"), ("b", "brief")]
+
+
+def test_a_json_file_without_a_caption_does_not_hide_the_text_beside_an_image(folder):
+    (folder / "a.json").write_text('{"licence": "CC0"}')
+    first, _ = image_text_samples(ImageTextSettings(folder=folder, bases=(48,)))
+    assert first.caption == "a wide thing"
+
+
 @pytest.mark.parametrize("both", [True, False])
-def test_one_source_it_must_be(tmp_path, both):
+def test_exactly_one_source_is_needed(tmp_path, both):
     given = {"folder": tmp_path, "shards": tmp_path} if both else {}
     with pytest.raises(SettingError, match="one of folder and shards"):
         list(image_text_samples(ImageTextSettings(**given)))
 
 
-def test_an_empty_folder_of_shards_is_told(tmp_path):
+def test_a_folder_without_shards_is_an_error(tmp_path):
     with pytest.raises(SettingError, match=r"data\.shards.*\.tar files"):
         list(image_text_samples(ImageTextSettings(shards=tmp_path)))

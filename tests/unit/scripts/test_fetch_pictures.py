@@ -9,7 +9,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from lens.data.io.entry import read_entry
-from lens.data.sources import manifest
 from lens.data.sources.manifest import ManifestSource
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fetch_pictures.py"
@@ -118,7 +117,7 @@ def test_lists_are_read_by_a_manifest_source(tmp_path):
     put_text(root / "fox.txt", "Ein Fuchs: \u00fc.")
     listed("tuxpaint-stamps-default", tmp_path)
     source = ManifestSource(path=tmp_path / "tuxpaint-stamps-default.jsonl", location="location")
-    (entry,) = manifest.manifest_entries(source)
+    (entry,) = source.entries()
     assert (entry.caption, entry.licence) == ("Ein Fuchs: \u00fc.", "GPL-2.0-or-later (Tux Paint stamps)")
     assert read_entry(entry) == (root / "fox.png").read_bytes()
 

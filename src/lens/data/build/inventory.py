@@ -1,23 +1,19 @@
-"""The inventory: every entry of every source, once, in parts of fixed size that all later work is done by.
+"""The inventory: every entry of every source once, in parts of a fixed size.
 
-It is a snapshot: what comes to a source later is not seen until the inventory is made anew.
+All later work goes part by part. An inventory is a snapshot: it does not see what is added to a source later.
 """
 
 import json
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from lens.data.build.reader import NumberedEntry
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import Entry, SourceError
+from lens.data.io.image_decoding import IMAGE_EXTENSIONS
 from lens.data.io.parquet import part_path, read_table, write_table
 from lens.data.io.webdataset import json_bytes
-from lens.data.sources import image_folder, manifest, synthetic_text, webdataset
-from lens.data.sources.image_folder import ImageFolderSource
-from lens.data.sources.manifest import ManifestSource
-from lens.data.sources.webdataset import WebDatasetSource
+from lens.data.sources.registry import NumberedEntry
 from lens.files import write_bytes_atomic
 
 SCHEMA = {
@@ -40,9 +36,9 @@ class Inventory(NamedTuple):
 
 
 def take_inventory(settings: BuildSettings) -> Inventory:
-    """Return the inventory of a build, listing the sources if it is not complete yet.
+    """Return the inventory of a build; list the sources if it is not complete yet.
 
-    Raises: SourceError for a source that cannot be listed, or when there is no picture in any.
+    Raises: SourceError for a source that cannot be listed, or where no source has an image.
     """
     where = settings.out / "inventory" / settings.inventory_id
     committed = where / "inventory.json"
@@ -53,7 +49,8 @@ def take_inventory(settings: BuildSettings) -> Inventory:
 
 
 def _write_inventory(settings: BuildSettings, where: Path) -> None:
-    numbered = _list_entries(settings)
+    sources = enumerate(settings.all_sources)
+    numbered = ((number, entry) for number, source in sources for entry in source.entries())
     num_parts = num_entries = 0
     while rows := list(islice(numbered, settings.part_size)):
         columns: dict[str, list] = {"source": [number for number, _ in rows]}
@@ -62,23 +59,8 @@ def _write_inventory(settings: BuildSettings, where: Path) -> None:
         num_parts, num_entries = num_parts + 1, num_entries + len(rows)
     if not num_entries:
         paths = ", ".join(str(getattr(source, "path", source.kind)) for source in settings.all_sources)
-        raise SourceError(
-            f"There is no picture in {paths}. Known: {', '.join(image_folder.IMAGE_EXTENSIONS)}."
-        )
-    # Last: a listing that was interrupted is made again from its beginning.
+        raise SourceError(f"There is no image in {paths}. Known extensions: {', '.join(IMAGE_EXTENSIONS)}.")
+    # Last: a listing that was interrupted starts again from its beginning.
     write_bytes_atomic(
         where / "inventory.json", json_bytes({"num_parts": num_parts, "num_entries": num_entries})
     )
-
-
-def _list_entries(settings: BuildSettings) -> Iterator[tuple[int, Entry]]:
-    for number, source in enumerate(settings.all_sources):
-        if isinstance(source, ImageFolderSource):
-            listed = image_folder.image_folder_entries(source)
-        elif isinstance(source, WebDatasetSource):
-            listed = webdataset.webdataset_entries(source)
-        elif isinstance(source, ManifestSource):
-            listed = manifest.manifest_entries(source)
-        else:
-            listed = synthetic_text.synthetic_text_entries(source)
-        yield from ((number, entry) for entry in listed)

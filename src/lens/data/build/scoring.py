@@ -12,11 +12,12 @@ from typing import Any
 from PIL import Image
 
 from lens.data.build.inventory import Inventory
-from lens.data.build.reader import EntryReader, NumberedEntry
+from lens.data.build.reader import EntryReader
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.parquet import Schema, part_path, write_table
 from lens.data.scorers.base import Scorer, ScorerSettings, load_scorer
 from lens.data.scorers.pixel_stats import VERSION, pixel_scores
+from lens.data.sources.registry import NumberedEntry
 
 PIXEL_SCORES_FOLDER = f"pixels-{VERSION}"
 SCHEMA = {

@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.data.build.filters import FilterSettings
-from lens.data.build.reader import AnySource
 from lens.data.captions.settings import AnyCaptionerSettings, SidecarCaptionerSettings
 from lens.data.io.webdataset import json_bytes
 from lens.data.scorers import pixel_stats
 from lens.data.scorers.base import check_columns, scorer_versions
 from lens.data.scorers.registry import AnyScorerSettings
+from lens.data.sources.registry import AnySource
 from lens.errors import SettingError
 
 PIXEL_SCORES = {"area_px", "clarity", "entropy", "luminance"}

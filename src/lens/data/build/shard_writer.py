@@ -9,12 +9,14 @@ from PIL import Image
 
 from lens.data.buckets import best_fit, resize_and_crop
 from lens.data.build.inventory import Inventory
-from lens.data.build.reader import EntryReader, NumberedEntry
+from lens.data.build.reader import EntryReader
 from lens.data.build.settings import ShardSettings
 from lens.data.io.entry import Entry
 from lens.data.io.image_decoding import decode_image, sample_id
 from lens.data.io.parquet import read_table
+from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION
 from lens.data.io.webdataset import ShardError, json_bytes, write_shard
+from lens.data.sources.registry import NumberedEntry
 from lens.files import write_bytes_atomic
 
 PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -78,7 +80,7 @@ def _sample_files(entry: Entry, content: bytes, row: dict, settings: ShardSettin
         "cut": round(fit.crop_fraction, 6),
     }
     files = {settings.format: buffer.getvalue(), "json": json_bytes(facts)}
-    captions = {"txt": row["caption"], "brief.txt": row["brief"]}
+    captions = {FULL_CAPTION: row["caption"], BRIEF_CAPTION: row["brief"]}
     return files | {extension: text.encode() for extension, text in captions.items() if text}
 
 

@@ -17,7 +17,6 @@ from lens.data.captions.prompts import CaptionKind
 from lens.data.captions.settings import SidecarCaptionerSettings
 from lens.data.estimate.throughput import Rate, RateLookup, read_rates
 from lens.data.report.html import format_bytes
-from lens.data.sources.manifest import ManifestSource
 from lens.errors import SettingError
 
 MULTIPLIERS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
@@ -161,7 +160,7 @@ def _cost_functions(
 ) -> Iterator[tuple[str, Callable[[RateLookup, int], ResourceCost]]]:
     """Yield the stages that a recipe runs, in their order."""
     by_hash, by_embedding = settings.duplicates.max_hash_bits, settings.duplicates.min_cosine
-    if any(isinstance(source, ManifestSource) for source in settings.all_sources):
+    if any(source.may_download for source in settings.all_sources):
         yield "fetch", _download_cost
     yield "decode", _decode_cost
     yield "scores without models", _pixel_scores_cost

@@ -1,4 +1,4 @@
-"""One picture of a source before anybody looked at its bytes."""
+"""An entry: one image of a source, before its bytes are decoded."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,50 +6,33 @@ from typing import NamedTuple
 from lens.errors import LensError
 
 UNKNOWN_SIZE = -1
-"""Of an entry that is still to be fetched."""
+"""Size in bytes of an entry that is downloaded or rendered later."""
 
 
 class SourceError(LensError):
-    """A source that cannot be listed or read; a single broken entry is not one."""
+    """A source that cannot be listed or read; one broken entry does not raise it."""
 
 
 class Entry(NamedTuple):
-    """Where a picture's bytes are, and what came with it."""
+    """Where the bytes of an image are, and the caption and licence that came with it."""
 
     address: str
-    """Unique in its source, and the same on every machine: a path below the source's root, or tar::member."""
+    """Unique in its source and the same on every machine: a path below the root, or tar::member."""
     path: str
-    """The file that holds the bytes, or the address that they are fetched from."""
+    """The file that holds the bytes, or the URL that they are downloaded from."""
     offset: int
-    """Of the first byte in the file."""
+    """Position of the first byte in the file."""
     num_bytes: int
     caption: str
-    """What came beside the picture; empty for none."""
+    """The caption that came with the image; empty for none."""
     licence: str
 
 
 def read_entry(entry: Entry) -> bytes:
-    """Return an entry's bytes; fewer where the file has become shorter, none where it is gone."""
+    """Return the bytes of an entry: fewer where the file has become shorter, none where it is gone."""
     try:
         with Path(entry.path).open("rb") as file:
             file.seek(entry.offset)
             return file.read(entry.num_bytes)
     except OSError:
         return b""
-
-
-def parse_sidecar(text: str, is_json: bool) -> tuple[str, str]:
-    """Return the caption and the licence that a sidecar holds; empty where it has none."""
-    if not is_json:
-        return text.strip(), ""
-    import json
-
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        return "", ""
-    if not isinstance(facts, dict):
-        return "", ""
-    names = ("caption", "text", "description", "title")
-    caption = next((facts[name] for name in names if facts.get(name)), "")
-    return str(caption).strip(), str(facts.get("licence") or facts.get("license") or "")

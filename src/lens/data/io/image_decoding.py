@@ -13,6 +13,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded; Pillow knows dozens more, each of them code that reads strangers' bytes."""
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""File extensions of these formats, in lower case."""
 MAX_PIXELS = 178_956_970
 """Pictures that claim more are refused before any of them is decoded: Pillow's own limit.
 

@@ -1,7 +1,6 @@
-"""WebDataset shards: tars whose bytes depend on their samples alone, written whole or not at all.
+"""WebDataset shards: tars whose bytes depend on their samples alone, written atomically.
 
-The same samples give the same bytes, whichever process writes them and when. Knows nothing of buckets,
-scores or captions. Letters: none.
+The same samples give the same bytes in any process. Knows nothing of buckets, scores or captions.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ FILE_MODE = 0o644
 
 
 class ShardInfo(NamedTuple):
-    """A shard that is complete."""
+    """A complete shard."""
 
     path: Path
     num_samples: int
@@ -28,14 +27,14 @@ class ShardInfo(NamedTuple):
 
 
 class ShardError(LensError, ValueError):
-    """A shard that is missing, cut off, or not what its checksum says."""
+    """A shard that is missing, truncated, or does not match its checksum."""
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardInfo:
     """Write samples, each a key and its files by extension, to a tar; return what was written.
 
-    The tar is complete as soon as it has its name.
-    Raises: ValueError for a key that is used twice or would not stay one file name.
+    The tar is complete once it has its name.
+    Raises: ValueError for a key that is used twice, is empty, or has a dot or a slash.
     """
     seen: set[str] = set()
 
@@ -43,7 +42,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
         with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for key, files in samples:
                 if key in seen or not key or "." in key or "/" in key:
-                    raise ValueError(f"{key!r} is no key of a sample, or one that was used before")
+                    raise ValueError(f"{key!r} is not a valid key of a sample, or was used before")
                 seen.add(key)
                 for extension in sorted(files):
                     _add_member(tar, f"{key}.{extension}", files[extension])
@@ -55,8 +54,8 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
 def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the samples of a tar in its order: key, files by extension.
 
-    Members are read one by one and never unpacked to disk, whatever their names say.
-    Raises: ShardError for a tar that ends early or is none.
+    Members are read one by one and never unpacked to disk, whatever their names are.
+    Raises: ShardError for a file that is truncated or not a tar.
     """
     key, files = None, {}
     try:
@@ -64,7 +63,7 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             for member in tar:
                 if not member.isfile():
                     continue
-                stem, _, extension = member.name.rpartition("/")[2].partition(".")
+                stem, extension = split_member_name(member.name)
                 if stem != key and key is not None:
                     yield key, files
                 if stem != key:
@@ -74,13 +73,23 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                     raise ShardError(f"{path} ends inside {member.name}. Build it again.")
                 files[extension] = content
     except (tarfile.TarError, OSError) as error:
-        raise ShardError(f"{path} is no complete tar ({error}). Build it again.") from error
+        raise ShardError(f"{path} is not a complete tar ({error}). Build it again.") from error
     if key is not None:
         yield key, files
 
 
+def split_member_name(name: str) -> tuple[str, str]:
+    """Return the key of a member's sample, folder included, and the extension in lower case.
+
+    The extension begins after the first dot of the file's name: that of `a/key.brief.txt` is `brief.txt`.
+    """
+    folder, slash, file_name = name.rpartition("/")
+    stem, _, extension = file_name.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
 def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file, read in pieces."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lens.data.build.filters import RULES
-from lens.data.build.reader import NumberedEntry
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER
 from lens.data.io.entry import Entry
 from lens.data.io.image_decoding import ImageError, decode_image
 from lens.data.io.parquet import column_types, part_path, read_parts, read_table
-from lens.data.io.webdataset import ShardError, read_shard
+from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION, merge_sidecars, parse_sample
+from lens.data.io.webdataset import ShardError, read_shard, split_member_name
+from lens.data.sources.registry import NumberedEntry
 from lens.errors import LensError
 
 if TYPE_CHECKING:
@@ -89,20 +90,21 @@ def read_stats(out: Path, view: str) -> ReportStats:
 
 
 def caption_lengths(stats: ReportStats) -> tuple[list[int], int, int]:
-    """Return the words of each caption, the samples that have none, and how many shards were read."""
+    """Return the number of words of each caption, of samples without one, and of shards that were read."""
     lengths, num_without = [], 0
     paths = sample_evenly(_shard_paths(stats), MAX_SHARDS_READ)
     for path in paths:
-        captions, samples = {}, set()
-        # Not read_shard: of thousands of pictures only the captions are read.
+        texts: dict[str, dict[str, str]] = {}
+        # Not read_shard: only the captions are read, not thousands of images.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                key, _, extension = member.name.partition(".")
-                samples.add(key)
-                if extension == "txt" and member.isfile():
-                    captions[key] = tar.extractfile(member).read()  # type: ignore[union-attr]
-        lengths += [len(text.decode(errors="replace").split()) for text in captions.values()]
-        num_without += len(samples) - len(captions)
+                key, extension = split_member_name(member.name)
+                sample = texts.setdefault(key, {})
+                if extension in (FULL_CAPTION, BRIEF_CAPTION) and member.isfile():
+                    sample[extension] = tar.extractfile(member).read().decode(errors="replace")  # type: ignore[union-attr]
+        captions = [merge_sidecars(sample).caption for sample in texts.values()]
+        lengths += [len(caption.split()) for caption in captions if caption]
+        num_without += captions.count("")
     return lengths, num_without, len(paths)
 
 
@@ -121,10 +123,9 @@ def kept_samples(stats: ReportStats, count: int) -> Iterator[ReportSample]:
     paths = sample_evenly(_shard_paths(stats), count)
     for path in paths:
         for _, files in islice(read_shard(path), -(-count // len(paths))):
-            about, caption = json.loads(files["json"]), files.get("txt", b"").decode(errors="replace")
-            content = next((files[kind] for kind in ("jpg", "png", "webp") if kind in files), b"")
-            bucket = f"{about['base']} px, {about['ratio']}"
-            yield ReportSample(_decode_images([content]), about["address"], bucket, caption)
+            image, (caption, _), facts = parse_sample(files)
+            bucket = f"{facts['base']} px, {facts['ratio']}"
+            yield ReportSample(_decode_images([image]), facts["address"], bucket, caption)
 
 
 def dropped_samples(

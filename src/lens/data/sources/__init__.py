@@ -1,1 +1,1 @@
-"""Where pictures come from: each source lists its entries in a fixed order and reads any one of them."""
+"""Data sources: each lists its entries in a fixed order and reads any one of them."""

@@ -1,56 +1,60 @@
-"""A folder of pictures, at any depth; a caption is in the `.txt` or `.json` file of the same name."""
+"""Image folders, at any depth; captions and licences are in `.txt` and `.json` files of the same name."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from lens.config import Settings
-from lens.data.io.entry import Entry, SourceError, parse_sidecar
+from lens.data.io.entry import Entry, SourceError
+from lens.data.io.image_decoding import IMAGE_EXTENSIONS
+from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION, Sidecar, merge_sidecars
+from lens.data.sources.base import DataSource
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SIDECARS = (FULL_CAPTION, "json", BRIEF_CAPTION)
+"""Extensions of the files beside an image that are read."""
 
 
-class ImageFolderSource(Settings):
+class ImageFolderSource(DataSource):
+    """A folder of image files."""
+
     kind: Literal["folder"] = "folder"
     path: Path
-    """Root of the pictures."""
+    """Root folder of the images."""
     licence: str = ""
-    """Of everything below, where a sidecar does not name another."""
+    """Licence of every image whose JSON file names none."""
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield the images below the root, in the byte order of their paths.
 
-def image_folder_entries(source: ImageFolderSource) -> Iterator[Entry]:
-    """Yield the pictures below the root, in the order of their paths' bytes.
-
-    Links are not followed: one that leads out of the root would read what nobody meant to share.
-    Raises: SourceError for a root that is not a folder.
-    """
-    root = source.path
-    if not root.is_dir():
-        raise SourceError(f"source.path is {str(root)!r}, which is no folder. Name the root of the pictures.")
-    for path in _walk_files(root):
-        name = path.relative_to(root).as_posix()
-        if path.suffix.lower() in IMAGE_EXTENSIONS:
-            caption, licence = _read_sidecar(path)
-            size = path.stat().st_size
-            yield Entry(name, str(path), 0, size, caption, licence or source.licence)
+        Symbolic links are not followed: a link that leads out of the root could expose other files.
+        Raises: SourceError for a root that is not a folder.
+        """
+        root = self.path
+        if not root.is_dir():
+            fix = "Set it to the root folder of the images."
+            raise SourceError(f"source.path is {str(root)!r}, which is not a folder. {fix}")
+        for path in _walk_files(root):
+            if path.suffix.lower() in IMAGE_EXTENSIONS:
+                name, size = path.relative_to(root).as_posix(), path.stat().st_size
+                caption, licence = _read_sidecars(path)
+                yield Entry(name, str(path), 0, size, caption, licence or self.licence)
 
 
 def _walk_files(folder: Path) -> Iterator[Path]:
-    with os.scandir(folder) as found:
-        inside = sorted(found, key=lambda one: os.fsencode(one.name))
-    for one in inside:
-        if one.is_dir(follow_symlinks=False):
-            yield from _walk_files(Path(one.path))
-        elif one.is_file(follow_symlinks=False):
-            yield Path(one.path)
+    with os.scandir(folder) as scanned:
+        children = sorted(scanned, key=lambda child: os.fsencode(child.name))
+    for child in children:
+        if child.is_dir(follow_symlinks=False):
+            yield from _walk_files(Path(child.path))
+        elif child.is_file(follow_symlinks=False):
+            yield Path(child.path)
 
 
-def _read_sidecar(path: Path) -> tuple[str, str]:
-    for suffix in (".txt", ".json"):
-        sidecar = path.with_suffix(suffix)
-        if sidecar.is_file() and not sidecar.is_symlink():
-            caption, licence = parse_sidecar(sidecar.read_text(errors="replace"), suffix == ".json")
-            if caption:
-                return caption, licence
-    return "", ""
+def _read_sidecars(path: Path) -> Sidecar:
+    paths = {extension: path.with_suffix(f".{extension}") for extension in SIDECARS}
+    texts = {
+        extension: sidecar.read_text(errors="replace")
+        for extension, sidecar in paths.items()
+        if sidecar.is_file() and not sidecar.is_symlink()
+    }
+    return merge_sidecars(texts)

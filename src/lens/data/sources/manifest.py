@@ -1,61 +1,79 @@
-"""Lists of pictures: JSONL or Parquet files with a path or an address a row, and what is known of each."""
+"""Manifests: JSONL or Parquet files with the path or URL of an image, its caption and licence in each row."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lens.config import Settings
-from lens.data.io.download import DownloadSettings
+from lens.data.io.download import DownloadSettings, cache_path, download_all
 from lens.data.io.entry import UNKNOWN_SIZE, Entry, SourceError
 from lens.data.io.parquet import iter_rows
+from lens.data.sources.base import DataSource
 
 
-class ManifestSource(Settings):
+class ManifestSource(DataSource):
+    """Lists of images, which may be on the web."""
+
+    may_download: ClassVar[bool] = True
+
     kind: Literal["manifest"] = "manifest"
     path: Path
     """A `.jsonl` or `.parquet` file, or a folder of them."""
     location: str = "url"
-    """Field that holds an address (http, https), or a path relative to the list's folder."""
+    """Field that holds a URL (http, https), or a path relative to the folder of the manifest."""
     caption: str = "caption"
     """Field that holds the caption; rows may lack it."""
     licence: str = "licence"
     """Field that holds the licence; rows may lack it."""
     fetching: DownloadSettings = Field(default_factory=lambda: DownloadSettings.of({}))
-    """How addresses are fetched."""
+    """How images are downloaded."""
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield the rows of all manifests, in the order of the manifests' names.
 
-def manifest_entries(source: ManifestSource) -> Iterator[Entry]:
-    """Yield the rows of all lists, in the order of the lists' names.
+        Raises: SourceError where there is no manifest, or for a row that is not an object or has no location.
+        """
+        for path in _manifest_files(self.path):
+            for number, row in enumerate(_read_rows(path), 1):
+                where = row.get(self.location) if isinstance(row, Mapping) else None
+                if not isinstance(where, str) or not where:
+                    missing = f"{path}, row {number}, has no field {self.location!r} with a path or URL."
+                    raise SourceError(f"{missing} Set source.location to the name of that field.")
+                yield _entry(path, number, where, row, self)
 
-    Raises: SourceError where there is no list, or a row that is none or names no picture.
-    """
-    for path in _manifest_files(source.path):
-        for number, row in enumerate(_read_rows(path), 1):
-            where = row.get(source.location) if isinstance(row, Mapping) else None
-            if not isinstance(where, str) or not where:
-                missing = f"{path}, row {number}, has no {source.location!r} that says where the picture is."
-                raise SourceError(f"{missing} Name the right field with source.location.")
-            yield _entry(path, number, where, row, source)
+    def read(self, entry: Entry, cache: Path) -> bytes:
+        """Return the bytes of an entry; none where they are gone, or where the download failed."""
+        if not is_url(entry.path):
+            return super().read(entry, cache)
+        path = cache_path(entry.path, cache)
+        return path.read_bytes() if path.is_file() else b""
+
+    def prefetch(self, entries: Sequence[Entry], cache: Path) -> dict[str, str]:
+        """Download the entries that the cache lacks; return the reason of each failure by URL."""
+        urls = [entry.path for entry in entries if is_url(entry.path)]
+        if not urls:
+            return {}
+        results = zip(urls, download_all(urls, cache, self.fetching), strict=True)
+        return {url: result.reason for url, result in results if result.reason}
 
 
 def is_url(path: str) -> bool:
-    """Return whether an entry's path is to be fetched."""
+    """Return whether the path of an entry is a URL to download."""
     return path.startswith(("http://", "https://"))
 
 
 def _entry(path: Path, number: int, where: str, row: Mapping[str, Any], source: ManifestSource) -> Entry:
     caption, licence = (str(row.get(name) or "").strip() for name in (source.caption, source.licence))
-    # The row's number too: a list may name one picture twice, with two captions.
+    # The row number too: a manifest may name one image twice, with two captions.
     address = f"{path.name}:{number}:{where}"
     if is_url(where):
         return Entry(address, where, 0, UNKNOWN_SIZE, caption, licence)
     file = path.parent / where
-    # A path that leads out of the list's folder would read what the list's author cannot see.
+    # A path that leads out of the folder would read files that the author of the manifest cannot see.
     if not file.resolve().is_relative_to(path.parent.resolve()):
-        raise SourceError(f"{path}, row {number}: {where!r} leads out of the list's folder.")
+        raise SourceError(f"{path}, row {number}: {where!r} leads out of the folder of the manifest.")
     return Entry(address, str(file), 0, file.stat().st_size if file.is_file() else 0, caption, licence)
 
 
@@ -63,7 +81,8 @@ def _manifest_files(path: Path) -> list[Path]:
     found = sorted(path.iterdir()) if path.is_dir() else [path]
     lists = [one for one in found if one.suffix in (".jsonl", ".parquet") and one.is_file()]
     if not lists:
-        raise SourceError(f"source.path is {str(path)!r}, which is, and holds, no .jsonl or .parquet file.")
+        needs = "neither a .jsonl or .parquet file nor a folder of them"
+        raise SourceError(f"source.path is {str(path)!r}, which is {needs}.")
     return lists
 
 
@@ -76,4 +95,4 @@ def _read_rows(path: Path) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise SourceError(f"{path}, line {number}, is no JSON ({error}).") from error
+                raise SourceError(f"{path}, line {number}, is not valid JSON ({error}).") from error

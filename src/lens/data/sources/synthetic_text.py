@@ -1,7 +1,7 @@
-"""Pictures of text that are drawn on demand, with captions that are exactly true; nothing is stored.
+"""Synthetic images of text, rendered on demand, whose captions quote the text exactly.
 
-A picture depends on the settings, on what lies in the folders that they name, and on its index, nothing else:
-the same bytes come in any process and order. Paper: Lens report, data section (synthetic renderings).
+Nothing is stored. An image depends only on the settings, the files that they name, and its index: its bytes
+are the same in any process and order. Paper: Lens report, data section (synthetic renderings).
 """
 
 import io
@@ -14,10 +14,10 @@ import numpy as np
 from PIL.Image import Image
 from pydantic import Field, model_validator
 
-from lens.config import Settings
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.data.io.entry import UNKNOWN_SIZE, Entry, SourceError
-from lens.data.sources import image_folder
+from lens.data.io.image_decoding import IMAGE_EXTENSIONS
+from lens.data.sources.base import DataSource
 from lens.data.sources.image_folder import ImageFolderSource
 from lens.data.text_rendering.captions import scene_caption
 from lens.data.text_rendering.corpus import Script, TextCorpus, load_corpus
@@ -28,30 +28,32 @@ from lens.errors import SettingError
 ADDRESS_PREFIX = "text:"
 MAX_SCENE_ATTEMPTS = 50
 SCENE, WORDS, PIXELS = range(3)
-"""What a picture's random draws are for; each has a stream of its own."""
+"""Purposes of random draws; each has a stream of its own."""
 
 
-class SyntheticTextSource(Settings):
+class SyntheticTextSource(DataSource):
+    """Images of text in given fonts."""
+
     kind: Literal["text"] = "text"
     fonts: Path
     """Folder of .ttf, .otf and .ttc files, at any depth."""
     texts: Path | None = None
-    """UTF-8 file with a text a line; None takes the built-in ones. Lines that no font covers are left out."""
+    """UTF-8 file with one text a line; None means the built-in ones. Lines no font covers are skipped."""
     scripts: tuple[Script, ...] | None = Field(None, min_length=1)
-    """Of the built-in texts; None takes all that the fonts cover and that can be set here."""
+    """Scripts of the built-in texts; None means all that the fonts cover and this machine can lay out."""
     backgrounds: Path | None = None
-    """Folder of pictures, at any depth, some of which lie behind the letters."""
+    """Folder of images, at any depth, used behind some of the texts."""
     count: int = Field(1000, gt=0)
-    """Pictures that the source has."""
+    """Number of images."""
     seed: int = Field(0, ge=0)
     bases: tuple[int, ...] = Field((512,), min_length=1)
-    """Base resolutions of the pictures."""
+    """Base resolutions of the images."""
     ratios: tuple[str, ...] = Field(ASPECT_RATIOS, min_length=1)
-    """Aspect ratios of the pictures, W:H."""
+    """Aspect ratios of the images, W:H."""
     min_text_px: int = Field(18, ge=8)
-    """Size of the smallest letters; of scripts with many strokes they are larger."""
+    """Font size of the smallest text; scripts with many strokes need larger text."""
     licence: str = ""
-    """Of the pictures; what fonts, texts and backgrounds ask for is known to who chose them."""
+    """Licence of the images. It has to respect the licences of the fonts, texts and backgrounds."""
 
     @model_validator(mode="after")
     def _sizes_are_known(self) -> Self:
@@ -66,49 +68,43 @@ class SyntheticTextSource(Settings):
         """Return the (height, width) of every base and ratio."""
         return tuple(buckets_for(base)[ratio] for base in self.bases for ratio in self.ratios)
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield an entry for each image, in the order of their indices; nothing is rendered.
+
+        Raises: SettingError and SourceError for fonts, texts or backgrounds that cannot be used.
+        """
+        for index in range(self.count):
+            address = f"{ADDRESS_PREFIX}{index:06d}"
+            words = scene_caption(scene_at(self, index), _generator(self, index, WORDS))
+            yield Entry(address, address, 0, UNKNOWN_SIZE, words, self.licence)
+
+    def read(self, entry: Entry, cache: Path) -> bytes:
+        """Render the image of an entry and return its PNG."""
+        return render_png(self, int(entry.path.removeprefix(ADDRESS_PREFIX)))
+
 
 class _Assets(NamedTuple):
     texts: TextCorpus
     background_images: tuple[Entry, ...]
 
 
-def synthetic_text_entries(source: SyntheticTextSource) -> Iterator[Entry]:
-    """Yield an entry a picture, in the order of their indices; nothing is drawn.
-
-    Raises: SettingError and SourceError for fonts, texts or backgrounds that cannot be used.
-    """
-    for index in range(source.count):
-        address = f"{ADDRESS_PREFIX}{index:06d}"
-        words = scene_caption(scene_at(source, index), _generator(source, index, WORDS))
-        yield Entry(address, address, 0, UNKNOWN_SIZE, words, source.licence)
-
-
-def is_rendered(path: str) -> bool:
-    """Return whether an entry's path is the address of a picture that is drawn on demand."""
-    return path.startswith(ADDRESS_PREFIX)
-
-
-def index_from_path(path: str) -> int:
-    """Return the index that an entry's path stands for."""
-    return int(path.removeprefix(ADDRESS_PREFIX))
-
-
 def render_png(source: SyntheticTextSource, index: int) -> bytes:
-    """Return the PNG of one picture."""
+    """Return the PNG of one image."""
     content = io.BytesIO()
     render_image(source, index).save(content, format="PNG")
     return content.getvalue()
 
 
 def render_image(source: SyntheticTextSource, index: int) -> Image:
-    """Return the pixels of one picture."""
+    """Return the pixels of one image."""
     return render_text_scene(scene_at(source, index), _generator(source, index, PIXELS))
 
 
 def scene_at(source: SyntheticTextSource, index: int) -> TextScene:
-    """Return all facts of one picture.
+    """Return the scene of one image.
 
-    Raises: SettingError where no text fits into it; SettingError and SourceError for its material.
+    Raises: SettingError where no text fits into the image; SettingError and SourceError for assets that
+    cannot be used.
     """
     assets = _load_assets(source.fonts, source.texts, source.scripts, source.backgrounds)
     rng = _generator(source, index, SCENE)
@@ -117,7 +113,7 @@ def scene_at(source: SyntheticTextSource, index: int) -> TextScene:
         found = sample_scene(assets.texts, assets.background_images, size, source.min_text_px, rng)
         if found is not None:
             return found
-    needs = f"letters so small that a text fits in a picture of {size[1]}x{size[0]}"
+    needs = f"a font size at which a text fits in an image of {size[1]}x{size[0]}"
     fix = "Lower it, shorten the texts, or raise source.bases."
     raise SettingError("source.min_text_px", source.min_text_px, needs, fix)
 
@@ -126,18 +122,18 @@ def scene_at(source: SyntheticTextSource, index: int) -> TextScene:
 def _load_assets(
     fonts: Path, texts: Path | None, scripts: tuple[Script, ...] | None, backgrounds: Path | None
 ) -> _Assets:
-    """Return fonts, texts and pictures; read once a process, so what comes to a folder later is not seen."""
+    """Return texts and background images; read once a process, so files that are added later are not seen."""
     if not fonts.is_dir():
-        fix = "scripts/fetch_pictures.py fetches some."
-        raise SettingError("source.fonts", str(fonts), "a folder with fonts in it", fix)
+        fix = "scripts/fetch_pictures.py downloads some."
+        raise SettingError("source.fonts", str(fonts), "a folder with fonts", fix)
     found = load_corpus(load_faces(fonts), texts, scripts)
     if backgrounds is None:
         return _Assets(found, ())
-    background_images = tuple(image_folder.image_folder_entries(ImageFolderSource(path=backgrounds)))
+    background_images = tuple(ImageFolderSource(path=backgrounds).entries())
     if not background_images:
-        known = ", ".join(image_folder.IMAGE_EXTENSIONS)
-        where = str(backgrounds)
-        raise SourceError(f"source.backgrounds is {where!r}, which holds no picture. Known: {known}.")
+        known = ", ".join(IMAGE_EXTENSIONS)
+        where = f"source.backgrounds is {str(backgrounds)!r}"
+        raise SourceError(f"{where}, which holds no image. Known extensions: {known}.")
     return _Assets(found, background_images)
 
 

@@ -3,21 +3,31 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Union
 
 import pytest
+from PIL import Image
+from pydantic import Field, create_model
 
 from lens.data.build.inventory import take_inventory
 from lens.data.build.reader import EntryReader
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part
 from lens.data.build.settings import BuildSettings
+from lens.data.estimate.cost import estimate_build
 from lens.data.io.download import cache_path
-from lens.data.io.entry import SourceError, parse_sidecar, read_entry
-from lens.data.io.parquet import write_table
-from lens.data.sources import image_folder, manifest, webdataset
+from lens.data.io.entry import UNKNOWN_SIZE, Entry, SourceError, read_entry
+from lens.data.io.parquet import read_parts, write_table
+from lens.data.io.webdataset import write_shard
+from lens.data.sources.base import DataSource
 from lens.data.sources.image_folder import ImageFolderSource
 from lens.data.sources.manifest import ManifestSource
+from lens.data.sources.registry import SOURCES
 from lens.data.sources.webdataset import WebDatasetSource
 from lens.errors import SettingError
+
+COLOURS = ("red", "blue")
 
 
 def put(root: Path, **files: bytes) -> None:
@@ -40,7 +50,7 @@ def test_a_folder_lists_its_pictures_at_any_depth_with_what_lies_beside_them(tmp
         tmp_path, b_dot_png=b"bee", a__z_dot_JPG=b"fox", a__y_dot_webp=b"key", a__z_dot_txt=b" a fox\n",
         b_dot_json=b'{"caption": "a bee", "license": "CC0"}', c_dot_md=b"no picture",
     )  # fmt: skip
-    found = list(image_folder.image_folder_entries(ImageFolderSource(path=tmp_path, licence="MIT")))
+    found = list(ImageFolderSource(path=tmp_path, licence="MIT").entries())
     assert [(one.address, one.caption, one.licence) for one in found] == [
         ("a/y.webp", "", "MIT"), ("a/z.JPG", "a fox", "MIT"), ("b.png", "a bee", "CC0"),
     ]  # fmt: skip
@@ -51,16 +61,15 @@ def test_a_folder_does_not_follow_links(tmp_path):
     put(tmp_path, secret__a_dot_png=b"secret", root__b_dot_png=b"bee")
     (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret" / "a.png")
     (tmp_path / "root" / "folder").symlink_to(tmp_path / "secret")
-    assert [
-        one.address for one in image_folder.image_folder_entries(ImageFolderSource(path=tmp_path / "root"))
-    ] == ["b.png"]
+    found = ImageFolderSource(path=tmp_path / "root").entries()
+    assert [one.address for one in found] == ["b.png"]
 
 
 def test_tars_list_the_pictures_of_each_sample_and_their_bytes_are_read_in_place(tmp_path):
     tar_of(tmp_path / "1.tar", ("one.txt", b"a fox"), ("one.png", b"fox"), ("two.jpg", b"bee"))
     facts = b'{"text": "a key", "licence": "CC0"}'
     tar_of(tmp_path / "0.tar", ("deep/x.jpg", b"key"), ("deep/x.json", facts))
-    found = list(webdataset.webdataset_entries(WebDatasetSource(path=tmp_path, licence="MIT")))
+    found = list(WebDatasetSource(path=tmp_path, licence="MIT").entries())
     assert [(one.address, one.caption, one.licence) for one in found] == [
         ("0.tar::deep/x.jpg", "a key", "CC0"),
         ("1.tar::one.png", "a fox", "MIT"),
@@ -71,7 +80,7 @@ def test_tars_list_the_pictures_of_each_sample_and_their_bytes_are_read_in_place
 
 def test_a_tar_is_never_unpacked_whatever_its_members_are_called(tmp_path):
     tar_of(tmp_path / "0.tar", ("../../out.png", b"fox"), ("/abs.png", b"bee"))
-    found = list(webdataset.webdataset_entries(WebDatasetSource(path=tmp_path)))
+    found = list(WebDatasetSource(path=tmp_path).entries())
     assert [read_entry(one) for one in found] == [b"fox", b"bee"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tar"]
 
@@ -81,27 +90,13 @@ def test_a_broken_tar_gives_what_comes_before_the_break_and_the_next_one_all(tmp
     whole = (tmp_path / "0.tar").read_bytes()
     (tmp_path / "0.tar").write_bytes(whole[: 512 + 512 + 512 + 100])
     tar_of(tmp_path / "1.tar", ("c.png", b"bee"))
-    found = [one.address for one in webdataset.webdataset_entries(WebDatasetSource(path=tmp_path))]
+    found = [one.address for one in WebDatasetSource(path=tmp_path).entries()]
     assert found[0] == "0.tar::a.png" and found[-1] == "1.tar::c.png"
-
-
-@pytest.mark.parametrize(
-    ("text", "is_json", "found"),
-    [
-        (" a fox \n", False, ("a fox", "")),
-        ('{"title": "a fox", "caption": "the fox"}', True, ("the fox", "")),
-        ('{"caption": "", "description": "a fox", "licence": "CC0"}', True, ("a fox", "CC0")),
-        ("{broken", True, ("", "")),
-        ("[1]", True, ("", "")),
-    ],
-)
-def test_captions_are_read_from_text_and_from_json(text, is_json, found):
-    assert parse_sidecar(text, is_json) == found
 
 
 def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
     put(tmp_path, a_dot_png=b"fox", b_dot_png=b"bee")
-    gone, shorter = image_folder.image_folder_entries(ImageFolderSource(path=tmp_path))
+    gone, shorter = ImageFolderSource(path=tmp_path).entries()
     (tmp_path / "a.png").unlink()
     (tmp_path / "b.png").write_bytes(b"b")
     assert (read_entry(gone), read_entry(shorter)) == (b"", b"b")
@@ -109,9 +104,8 @@ def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
 
 @pytest.mark.parametrize("source", [ImageFolderSource, WebDatasetSource, ManifestSource])
 def test_a_source_that_is_not_there_is_an_error_that_names_it(source):
-    listed = {ImageFolderSource: image_folder, WebDatasetSource: webdataset, ManifestSource: manifest}[source]
     with pytest.raises(SourceError, match="nowhere"):
-        list(listed.entries(source(path=Path("nowhere"))))
+        list(source(path=Path("nowhere")).entries())
 
 
 def test_an_inventory_holds_every_entry_once_in_parts_and_is_taken_once(tmp_path):
@@ -135,7 +129,7 @@ def test_a_recipe_that_cannot_be_built_says_why(tmp_path):
         BuildSettings.of({"out": "out", "source": source, "filters": {}})
     with pytest.raises(SettingError, match=r"duplicates\.min_cosine.*no scorer of this build"):
         BuildSettings.of({"out": "out", "source": source, "duplicates": {"min_cosine": 0.985}})
-    with pytest.raises(SourceError, match="no picture in"):
+    with pytest.raises(SourceError, match="no image in"):
         take_inventory(BuildSettings.of({"out": str(tmp_path / "out"), "source": source}))
 
 
@@ -162,7 +156,7 @@ def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tm
     (tmp_path / "1.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     columns = {"at": ["pictures/a.png"], "words": ["x"]}
     write_table(tmp_path / "0.parquet", columns, {"at": "string", "words": "string"})
-    found = list(manifest.manifest_entries(ManifestSource(path=tmp_path, location="at", caption="words")))
+    found = list(ManifestSource(path=tmp_path, location="at", caption="words").entries())
     assert [(one.address, one.caption, one.licence, one.num_bytes) for one in found] == [
         ("0.parquet:1:pictures/a.png", "x", "", 3),
         ("1.jsonl:1:pictures/a.png", "a fox", "CC0", 3),
@@ -179,13 +173,100 @@ def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tm
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{broken", "line 1, is no JSON"),
-        ("[1]", "row 1, has no 'url'"),
-        ('{"link": "a.png"}', r"Name the right field with source\.location"),
-        ('{"url": "../secret.png"}', "leads out of the list's folder"),
+        ("{broken", "line 1, is not valid JSON"),
+        ("[1]", "row 1, has no field 'url'"),
+        ('{"link": "a.png"}', r"Set source\.location to the name"),
+        ('{"url": "../secret.png"}', "leads out of the folder of the manifest"),
     ],
 )
 def test_a_list_that_cannot_be_read_says_where_and_why(line, says, tmp_path):
     (tmp_path / "list.jsonl").write_text(line)
     with pytest.raises(SourceError, match=says):
-        list(manifest.manifest_entries(ManifestSource(path=tmp_path / "list.jsonl")))
+        list(ManifestSource(path=tmp_path / "list.jsonl").entries())
+
+
+def test_shards_of_a_build_come_back_with_the_full_caption_and_the_licence(tmp_path):
+    facts = json.dumps({"id": "x", "licence": "CC-BY-4.0"}).encode()
+    files = {"jpg": b"fox", "txt": b"a red fox on grass", "brief.txt": b"a fox", "json": facts}
+    write_shard(tmp_path / "0.tar", [("one", files), ("two", {"jpg": b"bee", "txt": b"a bee"})])
+    found = list(WebDatasetSource(path=tmp_path, licence="MIT").entries())
+    assert [(one.caption, one.licence) for one in found] == [
+        ("a red fox on grass", "CC-BY-4.0"), ("a bee", "MIT"),
+    ]  # fmt: skip
+
+
+def test_a_text_file_beside_an_image_does_not_hide_the_licence_of_its_json_file(tmp_path):
+    put(
+        tmp_path, a_dot_png=b"fox", a_dot_txt=b"a fox", a_dot_json=b'{"caption": "x", "licence": "CC0"}',
+        b_dot_png=b"bee", b_dot_json=b'{"licence": "CC0"}', c_dot_png=b"key", c_dot_txt=b" ",
+        c_dot_json=b'{"caption": "a key"}', d_dot_png=b"map", d_dot_brief_dot_txt=b"a map",
+    )  # fmt: skip
+    found = list(ImageFolderSource(path=tmp_path, licence="MIT").entries())
+    assert [(one.caption, one.licence) for one in found] == [
+        ("a fox", "CC0"), ("", "CC0"), ("a key", "MIT"), ("a map", "MIT"),
+    ]  # fmt: skip
+
+
+def test_an_unknown_kind_of_source_is_an_error_that_names_those_there_are():
+    with pytest.raises(SettingError, match=r"'ftp'.*'folder', 'tars', 'manifest', 'text'"):
+        BuildSettings.of({"out": "out", "source": {"kind": "ftp", "path": "in"}})
+
+
+def test_a_source_that_lists_nothing_cannot_be_made():
+    class Unfinished(DataSource):
+        kind: Literal["unfinished"] = "unfinished"
+
+    with pytest.raises(TypeError, match=r"abstract.* entries"):
+        Unfinished()
+
+
+class ColoursSource(DataSource):
+    """A source of one file: an image a colour, made ready by `prefetch`."""
+
+    may_download: ClassVar[bool] = True
+
+    kind: Literal["colours"] = "colours"
+    colours: tuple[str, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        for colour in self.colours:
+            yield Entry(colour, f"colour:{colour}", 0, UNKNOWN_SIZE, f"all {colour}", "CC0")
+
+    def prefetch(self, entries: Sequence[Entry], cache: Path) -> dict[str, str]:
+        cache.mkdir(exist_ok=True)
+        for entry in entries:
+            if entry.address in COLOURS:
+                Image.new("RGB", (9, 7), entry.address).save(cache / f"{entry.address}.png")
+        return {entry.path: "gone" for entry in entries if entry.address not in COLOURS}
+
+    def read(self, entry: Entry, cache: Path) -> bytes:
+        path = cache / f"{entry.address}.png"
+        return path.read_bytes() if path.is_file() else b""
+
+
+def test_a_source_of_one_file_and_a_line_of_the_registry_is_listed_read_scored_and_estimated(tmp_path):
+    put(tmp_path, in__bee_dot_png=b"bee")
+    registered = Annotated[Union[*SOURCES, ColoursSource], Field(discriminator="kind")]
+    recipe = create_model("Recipe", __base__=BuildSettings, sources=(tuple[registered, ...], ()))
+    sources = [
+        {"kind": "folder", "path": str(tmp_path / "in")},
+        {"kind": "colours", "colours": ["red", "no colour", "blue"]},
+    ]
+    alone = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
+    settings = recipe.of({"out": str(tmp_path / "out"), "sources": sources, "filters": alone})
+    inventory = take_inventory(settings)
+    listed = inventory.part(0)
+    assert [(number, entry.caption) for number, entry in listed] == [
+        (0, ""), (1, "all red"), (1, "all no colour"), (1, "all blue"),
+    ]  # fmt: skip
+    reader = EntryReader(settings.all_sources, tmp_path / "cache")
+    assert score_part(inventory, 0, tmp_path / "scores", reader) == 4
+    rows = read_parts(tmp_path / "scores" / PIXEL_SCORES_FOLDER, 1).to_pylist()
+    assert [row["unreadable"] for row in rows] == ["unknown_type", "", "gone", ""]
+    assert reader.read(listed[0]) == b"bee" and rows[1]["width_px"] == 9
+    assert "fetch" in [stage.stage for stage in estimate_build(settings, 100, num_gpus=1).stages]
+
+
+def test_names_of_sources_in_recipes_are_all_different():
+    kinds = [source.model_fields["kind"].default for source in SOURCES]
+    assert len(set(kinds)) == len(kinds) == 4
