@@ -4,19 +4,30 @@ The names are those of OpenAI's images API, then our own. A field is never ignor
 of HTTP.
 """
 
+import math
 import re
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.defaults import default_strength
-from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS, get_solver
-from lens.serve.engine.request import MAX_PREVIEWS, MAX_SEED, GenerationRequest, LoraRequest, ModelInfo
+from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
+from lens.serve.engine import validation
+from lens.serve.engine.request import (
+    MAX_PREVIEWS,
+    MAX_SEED,
+    Bounds,
+    GenerationRequest,
+    LoraRequest,
+    ModelInfo,
+)
+from lens.serve.engine.validation import LORA_BOUNDS, REQUEST_BOUNDS
+from lens.serve.safety.provenance import check_encoding
 from lens.serve.settings.server import ServerSettings
 
 MAX_IMAGES_PER_REQUEST = 10
@@ -46,21 +57,29 @@ QUALITIES: dict[str, QualityPreset] = {
 QUALITY_ALIASES = {"auto": "medium", "standard": "medium", "hd": "high"}
 
 
+def _bounded(bounds_of: dict[str, tuple[type, Bounds]], name: str) -> WithJsonSchema:
+    """Return the JSON schema of a number that `validate_parameters` checks."""
+    kind, bounds = bounds_of[name]
+    schema: dict[str, Any] = {"type": "integer" if kind is int else "number"}
+    schema["exclusiveMinimum" if bounds.excludes_low else "minimum"] = bounds.low
+    return WithJsonSchema(schema if math.isinf(bounds.high) else schema | {"maximum": bounds.high})
+
+
 class Lora(BaseModel):
-    """An adapter that the server offers."""
+    """A LoRA of the server and its weight."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    weight: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, _bounded(LORA_BOUNDS, "weight")] = 1.0
 
 
 class BaseImageRequest(BaseModel):
-    """What every way to ask for pictures has in common."""
+    """Fields of every request for images."""
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str = Field(min_length=1, examples=["a red apple on a blue background"])
+    prompt: str = Field(json_schema_extra={"minLength": 1}, examples=["a red apple on a blue background"])
     model: str | None = None
     n: int | None = Field(None, ge=1, le=MAX_IMAGES_PER_REQUEST)
     size: str | None = Field(None, description="WIDTHxHEIGHT in multiples of 16, or auto.")
@@ -68,21 +87,27 @@ class BaseImageRequest(BaseModel):
     base_resolution: int | None = Field(None, ge=16, le=4096)
     quality: Quality | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
-    output_compression: int | None = Field(None, ge=0, le=100, description="100 is the best picture.")
+    output_compression: int | None = Field(
+        None, ge=0, le=100, description="Quality of JPEG and WebP; 100 is the best."
+    )
     background: Literal["auto", "opaque", "transparent"] | None = None
-    moderation: Literal["auto", "low"] | None = Field(None, description="The operator's policy is either's.")
+    moderation: Literal["auto", "low"] | None = Field(
+        None, description="No effect: the server's policy applies."
+    )
     user: str | None = None
     safety_identifier: str | None = None
     seed: int | None = Field(
-        None, ge=0, le=MAX_REQUEST_SEED, description="Of the first picture; others follow."
+        None, ge=0, le=MAX_REQUEST_SEED, description="Seed of the first image; the others count up."
     )
     negative_prompt: str | None = None
-    steps: int | None = Field(None, ge=1)
-    guidance: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
+    steps: Annotated[int, _bounded(REQUEST_BOUNDS, "steps")] | None = None
+    guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance")] | None = None
     loras: list[Lora] | None = None
     solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
     enhance: bool | None = None
-    deadline_s: float | None = Field(None, gt=0, description="Seconds until they are of no use.")
+    deadline_s: Annotated[float, _bounded(REQUEST_BOUNDS, "deadline_s")] | None = Field(
+        None, description="Seconds from now; an image that cannot finish by then fails."
+    )
 
 
 class CreateImageRequest(BaseImageRequest):
@@ -94,20 +119,24 @@ class CreateImageRequest(BaseImageRequest):
 
 
 class CreateImageEditRequest(CreateImageRequest):
-    """The fields of POST /v1/images/edits beside its files."""
+    """The fields of POST /v1/images/edits, without its files."""
 
-    strength: float | None = Field(None, gt=0, le=1)
+    strength: Annotated[float, _bounded(REQUEST_BOUNDS, "strength")] | None = None
     input_fidelity: Literal["low", "high"] | None = None
 
 
 class CreateJobRequest(BaseImageRequest):
     """The body of POST /v1/jobs."""
 
-    image: str | None = Field(None, description="Picture to start from: base64, or a data URL.")
-    mask: str | None = Field(None, description="White, or transparent, is drawn anew: base64, or a data URL.")
-    strength: float | None = Field(None, gt=0, le=1)
+    image: str | None = Field(None, description="Source image: base64, or a data URL.")
+    mask: str | None = Field(
+        None, description="Mask of the area to regenerate, white or transparent: base64, or a data URL."
+    )
+    strength: Annotated[float, _bounded(REQUEST_BOUNDS, "strength")] | None = None
     partial_images: int | None = Field(None, ge=0, le=MAX_PREVIEWS)
-    priority: int | None = Field(None, ge=-100, le=100, description="Of your own, the higher goes first.")
+    priority: Annotated[int, _bounded(REQUEST_BOUNDS, "priority")] | None = Field(
+        None, description="Among your own jobs, a higher one starts earlier."
+    )
 
 
 class UploadedImages(NamedTuple):
@@ -189,9 +218,7 @@ def resolve_request(
     model = _resolve_model(body.model, models, preset.is_distilled)
     height, width = _resolve_size(body, model, settings, uploads.size)
     output_format = body.output_format or "png"
-    if output_format == "png" and body.output_compression not in (None, 100):
-        fix = "Ask for jpeg or webp, or leave it out: PNG is lossless."
-        raise SettingError("output_compression", body.output_compression, "100 for png", fix)
+    check_encoding(output_format, body.output_compression)
     guidance = model.default_guidance if body.guidance is None else body.guidance
     if body.negative_prompt and guidance == 1:
         fix = "Raise guidance, or leave it out."
@@ -205,11 +232,11 @@ def resolve_request(
         seed=random_seed() if body.seed is None else body.seed,
         height=height,
         width=width,
-        steps=body.steps or max(1, round(model.default_steps * preset.step_factor)),
+        steps=max(1, round(model.default_steps * preset.step_factor)) if body.steps is None else body.steps,
         guidance=guidance,
         negative_prompt=(body.negative_prompt or "").strip(),
-        solver=_resolve_solver(body.solver),
-        loras=_resolve_loras(body.loras or [], loras),
+        solver=body.solver or DEFAULT_SOLVER,
+        loras=tuple(LoraRequest(lora.name, lora.weight) for lora in body.loras or []),
         image=uploads.image,
         mask=uploads.mask,
         strength=_resolve_strength(body, uploads),
@@ -218,8 +245,7 @@ def resolve_request(
         deadline_s=body.deadline_s,
         previews=partial_images,
     )
-    if request.steps > settings.engine.max_steps:
-        raise SettingError("steps", request.steps, f"to be {settings.engine.max_steps} or less")
+    validation.validate_parameters(request, [one.name for one in models], loras, settings.engine.max_steps)
     return GenerationSpec(
         request,
         body.n or 1,
@@ -237,8 +263,7 @@ def random_seed() -> int:
 def check_prompt(prompt: str, settings: ServerSettings) -> None:
     """Raise SettingError for a prompt without words, or one that is too long."""
     _check_text("prompt", prompt, settings)
-    if not prompt.strip():
-        raise SettingError("prompt", prompt, "some words", "Say what the image shows.")
+    validation.check_prompt(prompt)
 
 
 def _check_text(name: str, text: str, settings: ServerSettings) -> None:
@@ -262,11 +287,8 @@ def _check_texts(body: BaseImageRequest, settings: ServerSettings) -> None:
 
 def _resolve_model(name: str | None, models: list[ModelInfo], is_distilled: bool | None) -> ModelInfo:
     if name is not None:
-        for model in models:
-            if model.name == name:
-                return model
-        known = ", ".join(model.name for model in models)
-        raise SettingError("model", name, f"one of {known}")
+        validation.check_name("model", name, [model.name for model in models])
+        return next(model for model in models if model.name == name)
     if is_distilled is not None:
         matching = [model for model in models if ("turbo" in model.variant) == is_distilled]
         return (matching or models)[0]
@@ -286,7 +308,12 @@ def _resolve_size(
         height, width = source_size
     try:
         height, width = resolve_resolution(
-            height, width, body.base_resolution, body.aspect_ratio, default_base=model.base_resolution
+            height,
+            width,
+            body.base_resolution,
+            body.aspect_ratio,
+            default_base=model.base_resolution,
+            allow_extreme=True,  # `validate_parameters` checks the limits
         )
     except SettingError as error:
         if error.setting in ("height", "width"):
@@ -298,27 +325,8 @@ def _resolve_size(
     return height, width
 
 
-def _resolve_solver(name: str | None) -> str:
-    get_solver(name or DEFAULT_SOLVER)
-    return name or DEFAULT_SOLVER
-
-
-def _resolve_loras(requested: list[Lora], offered: list[str]) -> tuple[LoraRequest, ...]:
-    for lora in requested:
-        if lora.name not in offered:
-            needs = f"one of {', '.join(offered)}" if offered else "to be left out: this server offers none"
-            raise SettingError("loras", lora.name, needs)
-        if sum(other.name == lora.name for other in requested) > 1:
-            raise SettingError("loras", lora.name, "to be named once", "Add the two weights.")
-    return tuple(LoraRequest(lora.name, lora.weight) for lora in requested)
-
-
 def _resolve_strength(body: BaseImageRequest, uploads: UploadedImages) -> float | None:
     strength = getattr(body, "strength", None)
-    if uploads.image is None:
-        if strength is not None:
-            raise SettingError("strength", strength, "an image to start from", "Or leave it out.")
-        return None
-    if strength is not None:
+    if uploads.image is None or strength is not None:
         return strength
     return default_strength(has_mask=uploads.mask is not None)

@@ -1,11 +1,12 @@
-"""What is asked of the engine, and what it tells: the words that the engine and everything before it share.
+"""Requests of the engine, the events that answer them, and the data that its callers share.
 
-Plain values, free of torch and of HTTP. A request is one picture; whoever wants several asks several times,
-with seeds that follow one another.
+A request is one image. Plain values, free of torch and HTTP.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, NamedTuple, get_args, get_origin, get_type_hints
 
 from PIL import Image
 
@@ -17,56 +18,91 @@ MAX_PREVIEWS = 3
 """Preview images of one request."""
 
 
+class Bounds(NamedTuple):
+    """The numbers that a field accepts: `validate_parameters` checks them, the HTTP API documents them."""
+
+    low: float
+    high: float = math.inf
+    excludes_low: bool = False
+
+    def contains(self, value: float) -> bool:
+        """Return whether a number is finite and within the bounds."""
+        is_above = value > self.low if self.excludes_low else value >= self.low
+        return is_above and value <= self.high and (isinstance(value, int) or math.isfinite(value))
+
+    def description(self, kind: type) -> str:
+        """Return the accepted numbers in words, such as "a whole number from 1 to 200"."""
+        number = "a whole number" if kind is int else "a number"
+        if self.excludes_low:
+            return f"{number} above {self.low}" + ("" if math.isinf(self.high) else f", at most {self.high}")
+        has_high = not math.isinf(self.high)
+        return f"{number} from {self.low} to {self.high}" if has_high else f"{number} of {self.low} or more"
+
+
 @dataclass(frozen=True)
 class LoraRequest:
-    """An adapter that the operator offers, by its name, and how strongly it is applied."""
+    """A LoRA of the server and its weight."""
 
     name: str
-    weight: float = 1.0
+    weight: Annotated[float, Bounds(-100, 100)] = 1.0
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One picture. All is decided: nothing is left for the engine to choose."""
+    """One image, with every value decided: the engine chooses nothing."""
 
     model: str
-    """Name under which the operator offers a model."""
+    """Name of a model of the server."""
     prompt: str
-    seed: int
+    seed: Annotated[int, Bounds(0, MAX_SEED)]
     height: int
     width: int
     """Pixels, multiples of 16."""
-    steps: int
-    guidance: float
+    steps: Annotated[int, Bounds(1)]
+    """The server's settings give the maximum."""
+    guidance: Annotated[float, Bounds(0, 100)]
+    """1 disables guidance."""
     negative_prompt: str = ""
     solver: str = DEFAULT_SOLVER
     loras: tuple[LoraRequest, ...] = ()
     image: Path | None = None
-    """Picture to start from."""
+    """Source image."""
     mask: Path | None = None
-    """White is drawn anew, black is kept; with `image` alone."""
-    strength: float | None = None
+    """White is regenerated, black is kept; needs `image`."""
+    strength: Annotated[float, Bounds(0, 1, excludes_low=True)] | None = None
+    """Share of noise in the source image; 1 replaces it."""
     caller: str = ""
-    """Whose request it is: callers share the engine fairly."""
-    priority: int = 0
-    """Of requests of one caller, the higher goes first."""
-    deadline_s: float | None = None
-    """Seconds from now after which the picture is of no use; it fails rather than begin too late."""
-    previews: int = 0
-    """Pictures of the way there that are wanted, from 0 to 3."""
+    """Callers get equal shares of the engine."""
+    priority: Annotated[int, Bounds(-100, 100)] = 0
+    """Among the requests of one caller, a higher one starts earlier."""
+    deadline_s: Annotated[float, Bounds(0, excludes_low=True)] | None = None
+    """Seconds from now. A request fails if it cannot finish by then."""
+    previews: Annotated[int, Bounds(0, MAX_PREVIEWS)] = 0
+    """Number of preview images."""
+
+
+def field_bounds(request_type: type) -> dict[str, tuple[type, Bounds]]:
+    """Return the bounded fields of a request class: name -> (int or float, bounds)."""
+    result = {}
+    for name, hint in get_type_hints(request_type, include_extras=True).items():
+        for part in (hint, *get_args(hint)):
+            if get_origin(part) is Annotated:
+                kind, bounds = get_args(part)
+                result[name] = (kind, bounds)
+    return result
 
 
 @dataclass(frozen=True)
 class Queued:
-    """In the queue."""
+    """The request waits in the queue."""
 
     position: int
-    """How many pictures go before it; 0 is next."""
+    """Images ahead of it; 0 is next."""
 
 
 @dataclass(frozen=True)
 class StepProgress:
-    """On its way."""
+    """The image is being generated."""
 
     step: int
     num_steps: int
@@ -75,7 +111,7 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture of the way there."""
+    """A preview image: the clean estimate after some step."""
 
     number: int
     """Counted from 0."""
@@ -84,7 +120,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Finished:
-    """The picture, and everything that decided it."""
+    """The image and its metadata, the last event."""
 
     image: Image.Image = field(repr=False)
     metadata: ImageMetadata
@@ -92,42 +128,42 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """No picture."""
+    """The request failed or was cancelled, the last event."""
 
     error: Exception
 
 
 EngineEvent = Queued | StepProgress | Preview | Finished | Failed
-"""What a ticket tells, in order; Done or Failed is the last."""
+"""An event of a request; Finished or Failed is the last."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that can be asked for."""
+    """A model of the server and its defaults."""
 
     name: str
     default_steps: int
     default_guidance: float
     base_resolution: int
-    """What it draws with where a request leaves it open."""
+    """Of an image whose request states no size."""
     variant: str
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """Numbers for metrics and health."""
+    """Counters for metrics and health checks."""
 
     num_waiting: int
     num_running: int
     queue_s: float
-    """Estimated work that waits."""
+    """Estimated seconds of queued work."""
     rejected: int
     finished: int
     failed: int
     cancelled: int
     num_tokens: int
-    """Image and text tokens times steps that were computed since the start."""
+    """Image and text tokens times denoiser evaluations, since the start."""
     prompt_cache_hits: int
     prompt_cache_misses: int
     stage_seconds: dict[str, float]
-    """Since the start: text, denoise, decode."""
+    """Since the start, by stage: text, denoise, decode."""

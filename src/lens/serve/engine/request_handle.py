@@ -1,7 +1,7 @@
 """The handle of an accepted request: its events in order, its result, and its cancellation.
 
-Any number of threads may wait for events; the engine's thread never waits for them. Knows nothing of how images
-are generated.
+Any number of threads may wait for events; the thread of the engine never waits for them. Knows nothing of how
+images are generated.
 """
 
 import threading

@@ -107,14 +107,8 @@ def embed_provenance(
     `quality` is that of jpeg and webp, from 0 to 100; without a signer there is no manifest.
     Raises: SettingError for a format or quality that cannot be; LensError where a mark cannot be made.
     """
-    if format not in OUTPUT_FORMATS:
-        raise SettingError("output_format", format, "one of png, jpeg, webp")
-    if quality is not None and not 0 <= quality <= 100:
-        raise SettingError("output_compression", quality, "a number from 0 to 100")
+    check_encoding(format, quality)
     file_format = OUTPUT_FORMATS[format]
-    if file_format == "png" and quality not in (None, 100):
-        needs = "100 for png, which loses nothing"
-        raise SettingError("output_compression", quality, needs, "Use jpeg or webp.")
     target = io.BytesIO()
     try:
         encode_image_file(
@@ -123,6 +117,17 @@ def embed_provenance(
     except (OSError, ValueError) as error:
         raise LensError(f"The picture cannot be written as {format} ({error}).") from error
     return signer.sign(target.getvalue(), MEDIA_TYPES[file_format]) if signer else target.getvalue()
+
+
+def check_encoding(format: str, quality: int | None) -> None:
+    """Raise SettingError for a file format or quality that no image can be encoded with."""
+    if format not in OUTPUT_FORMATS:
+        raise SettingError("output_format", format, "one of png, jpeg, webp")
+    if quality is not None and not 0 <= quality <= 100:
+        raise SettingError("output_compression", quality, "a number from 0 to 100")
+    if OUTPUT_FORMATS[format] == "png" and quality not in (None, 100):
+        fix = "Leave it out, or choose jpeg or webp."
+        raise SettingError("output_compression", quality, "100 for png, which is lossless", fix)
 
 
 def xmp_packet() -> str:

@@ -1,0 +1,65 @@
+"""Validation of requests: one rule and one message for a value, in the engine and in the HTTP API."""
+
+from dataclasses import replace
+
+import pytest
+from fake_engine import MODELS
+
+from lens.errors import SettingError
+from lens.serve.api.schemas import CreateImageEditRequest, CreateJobRequest, resolve_request
+from lens.serve.engine.request import Bounds, GenerationRequest
+from lens.serve.engine.validation import REQUEST_BOUNDS, validate_parameters
+from lens.serve.settings.server import ServerSettings
+
+REQUEST = GenerationRequest("lens-nano", "a fox", seed=0, height=64, width=64, steps=4, guidance=2.0)
+LARGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "description", "inside", "outside"),
+    [
+        (int, Bounds(1, 200), "a whole number from 1 to 200", [1, 200], [0, 201, LARGE]),
+        (int, Bounds(1), "a whole number of 1 or more", [1, LARGE], [0, float("inf")]),
+        (float, Bounds(0, 100), "a number from 0 to 100", [0.0, 100], [-0.1, 100.1, float("nan")]),
+        (float, Bounds(0, excludes_low=True), "a number above 0", [1e-9], [0, float("inf")]),
+        (float, Bounds(0, 1, excludes_low=True), "a number above 0, at most 1", [1], [0, 1.1]),
+    ],
+)
+def test_bounds_say_what_they_contain(kind, bounds, description, inside, outside):
+    assert bounds.description(kind) == description
+    assert all(map(bounds.contains, inside)) and not any(map(bounds.contains, outside))
+
+
+@pytest.mark.parametrize("kind", [CreateImageEditRequest, CreateJobRequest])
+def test_the_document_of_the_api_has_the_bounds_of_the_engine(kind):
+    properties, num_found = kind.model_json_schema()["properties"], 0
+    for name in properties.keys() & REQUEST_BOUNDS.keys() - {"seed"}:
+        bounds, schema = REQUEST_BOUNDS[name][1], properties[name]["anyOf"][0]
+        low = schema["exclusiveMinimum" if bounds.excludes_low else "minimum"]
+        assert (low, schema.get("maximum", float("inf"))) == (bounds.low, bounds.high)
+        num_found += 1
+    assert num_found >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 0), ("steps", 201), ("steps", LARGE), ("guidance", -1.0), ("guidance", 101.0),
+     ("guidance", float("nan")), ("solver", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0),
+     ("strength", 0.5)],
+)  # fmt: skip
+def test_the_api_refuses_a_value_with_the_message_of_the_engine(name, value):
+    models = [model.name for model in MODELS]
+    with pytest.raises(SettingError) as of_engine:
+        validate_parameters(replace(REQUEST, **{name: value}), models, ["ink"], max_steps=200)
+    with pytest.raises(SettingError) as of_api:
+        body = CreateImageEditRequest.model_validate({"prompt": "a fox", name: value})
+        resolve_request(body, MODELS, ["ink"], ServerSettings(), "me")
+    assert (of_api.value.setting, str(of_api.value)) == (name, str(of_engine.value))
+    assert of_engine.value.setting == name
+
+
+def test_a_size_past_the_limits_is_not_answered_with_an_option_of_the_command():
+    body = CreateImageEditRequest(prompt="a fox", size="2048x2048")
+    with pytest.raises(SettingError, match="size") as caught:
+        resolve_request(body, MODELS, ["ink"], ServerSettings(), "me")
+    assert "allow-extreme" not in str(caught.value)
