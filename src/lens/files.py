@@ -7,7 +7,7 @@ nothing of what files hold.
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -119,7 +119,8 @@ def _partial_file(path: Path) -> Iterator[Path]:
             raise DiskFullError(f"{message} {remedy}") from error
         raise FileWriteError(message) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not exist, which is an error of its own
+            partial.unlink()
 
 
 def _is_of_write(error: OSError, partial: Path) -> bool:
