@@ -23,7 +23,7 @@ from PIL import Image
 
 from lens.data.build.settings import BuildSettings
 from lens.data.build.verify import verify_build
-from lens.data.captions import captioner
+from lens.data.captions.requests import encode_for_model
 from lens.data.io.image_decoding import sample_id
 from lens.data.io.parquet import read_table
 from lens.data.io.webdataset import read_shard
@@ -217,7 +217,7 @@ def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_t
 
     (entry,) = [path for path in pictures.rglob("*.jpg") if sample_id(path.read_bytes()) == refused][:1]
     Handler.lock, Handler.asked = threading.Lock(), []
-    Handler.refused_picture = base64.b64encode(captioner.encode_for_model(entry.read_bytes(), 256)).decode()
+    Handler.refused_picture = base64.b64encode(encode_for_model(entry.read_bytes(), 256)).decode()
     server = started_server(Handler)
     endpoint = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "seer"}
     values = values_of(

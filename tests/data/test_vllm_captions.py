@@ -1,7 +1,7 @@
-"""Captions through Ray Data in rounds, as vLLM makes them, with an engine that writes by rule.
+"""Captions through Ray Data in rounds, as with vLLM, from an engine that writes by rule.
 
-The engine itself needs a GPU. What is around it is real: Ray reads the pictures in its workers, makes the
-requests that the engine gets, takes up the columns that it leaves, and every answer is kept and audited.
+The engine itself needs a GPU. The rest is real: Ray reads the images in its workers, makes the requests of
+the engine and reads its columns, and every response is kept and checked.
 """
 
 import io
@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from lens.data.captions.captioner import CaptionInput, IncompleteCaptionsError, caption_samples
+from lens.data.captions.captioner import IncompleteCaptionsError, caption_samples
+from lens.data.captions.requests import CaptionInput
 from lens.data.captions.settings import VllmCaptionerSettings
 from lens.data.captions.vllm_backend import ERROR_COLUMN, create_vllm_processor, vllm_responses
 
@@ -61,23 +62,23 @@ def processor_with(engine):
     return process
 
 
-def test_captions_that_fail_are_asked_for_again_in_the_next_round_and_no_answer_twice(tmp_path):
+def test_failed_captions_are_requested_again_in_the_next_round_and_no_response_twice(tmp_path):
     rounds = []
 
-    def reply_all(settings, questions):
-        rounds.append(sorted((question.kind, question.attempt) for question in questions))
-        return vllm_responses(settings, questions, processor_with(rule))
+    def caption_batch(settings, requests):
+        rounds.append(sorted((request.kind, request.attempt) for request in requests))
+        return vllm_responses(settings, requests, processor_with(rule))
 
     settings = settings_with(kinds=("dense", "brief"))
-    done = caption_samples(settings, samples(3), tmp_path, caption_batch=reply_all)
+    done = caption_samples(settings, samples(3), tmp_path, caption_batch=caption_batch)
     assert {(one.dense, one.brief, one.error) for one in done.values()} == {(GOOD, "A fox on grass.", "")}
     assert {(one.prompt_tokens, one.completion_tokens) for one in done.values()} == {(900, 60)}
     assert rounds == [[("dense", 0)] * 3, [("dense", 1)] * 3, [("brief", 0)] * 3]
-    again = caption_samples(settings, samples(4), tmp_path, caption_batch=reply_all)
+    again = caption_samples(settings, samples(4), tmp_path, caption_batch=caption_batch)
     assert len(again) == 4 and rounds[3:] == [[("dense", 0)], [("dense", 1)], [("brief", 0)]]
 
 
-def test_a_caption_that_never_passes_falls_with_the_reason(tmp_path):
+def test_a_sample_without_a_valid_caption_has_the_reason(tmp_path):
     settings = settings_with(max_tries=1)
     done = caption_samples(
         settings, samples(2), tmp_path, caption_batch=partial(vllm_responses, processor=processor_with(rule))
@@ -85,9 +86,9 @@ def test_a_caption_that_never_passes_falls_with_the_reason(tmp_path):
     assert {one.error for one in done.values()} == {"too_short"}
 
 
-def test_what_the_engine_cannot_take_leaves_the_others_and_the_build_says_how_to_go_on(tmp_path):
-    def reply_all(settings, questions):
-        third = next(one.key for one in questions if one.sample.id == f"{2:064x}")
+def test_an_engine_error_leaves_the_other_samples_and_the_build_says_how_to_resume(tmp_path):
+    def caption_batch(settings, requests):
+        third = next(one.key for one in requests if one.sample.id == f"{2:064x}")
 
         def engine(row, third=third):
             data = row["__data"]
@@ -95,32 +96,33 @@ def test_what_the_engine_cannot_take_leaves_the_others_and_the_build_says_how_to
                 return {"__data": data | {ERROR_COLUMN: "ValueError: too many tiles"}}
             return rule(row)
 
-        return vllm_responses(settings, questions, processor_with(engine))
+        return vllm_responses(settings, requests, processor_with(engine))
 
     with pytest.raises(
         IncompleteCaptionsError, match=r"3 samples have captions, 1 or more have none.*too many tiles"
     ):
-        caption_samples(settings_with(audit={"min_words": 2}), samples(4), tmp_path, caption_batch=reply_all)
+        settings = settings_with(audit={"min_words": 2})
+        caption_samples(settings, samples(4), tmp_path, caption_batch=caption_batch)
 
 
-def test_an_engine_that_ends_early_loses_no_answer_that_came(tmp_path):
-    def reply_all(settings, questions):
-        yield next(vllm_responses(settings, questions, processor_with(rule)))
+def test_an_engine_that_ends_early_loses_no_response(tmp_path):
+    def caption_batch(settings, requests):
+        yield next(vllm_responses(settings, requests, processor_with(rule)))
 
     settings = settings_with(audit={"min_words": 2})
-    with pytest.raises(IncompleteCaptionsError, match="without an answer"):
-        caption_samples(settings, samples(2), tmp_path, caption_batch=reply_all)
+    with pytest.raises(IncompleteCaptionsError, match="without a response"):
+        caption_samples(settings, samples(2), tmp_path, caption_batch=caption_batch)
     asked = []
 
-    def rest(settings, questions):
-        asked.extend(questions)
-        return vllm_responses(settings, questions, processor_with(rule))
+    def rest(settings, requests):
+        asked.extend(requests)
+        return vllm_responses(settings, requests, processor_with(rule))
 
     assert len(caption_samples(settings, samples(2), tmp_path, caption_batch=rest)) == 2
     assert len(asked) == 1
 
 
-def test_vllm_is_asked_for_as_the_recipe_says(tmp_path):
+def test_the_recipe_configures_vllm(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
     settings = settings_with(
         model=str(tmp_path), replicas=3, batch_size=17,

@@ -24,7 +24,8 @@ from lens.data.build.selection import ScoreTable, Selection, select_samples
 from lens.data.build.settings import BuildSettings
 from lens.data.build.shard_writer import shard_names, write_view_shard
 from lens.data.build.view import View, load_view, write_view
-from lens.data.captions.captioner import CaptionInput, CaptionResult, caption_costs, caption_samples
+from lens.data.captions.captioner import caption_costs, caption_samples
+from lens.data.captions.requests import CaptionInput, CaptionResult
 from lens.data.io.webdataset import json_bytes
 from lens.data.report.page import write_report
 from lens.data.scorers.pretrained import PretrainedSettings

@@ -13,7 +13,7 @@ import numpy as np
 from lens.data.build.filters import KEPT
 from lens.data.build.selection import Selection
 from lens.data.build.settings import BuildSettings
-from lens.data.captions.captioner import CaptionResult
+from lens.data.captions.requests import CaptionResult
 from lens.data.io.parquet import write_table
 from lens.data.io.webdataset import json_bytes
 from lens.files import write_bytes_atomic

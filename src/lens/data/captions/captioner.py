@@ -1,19 +1,18 @@
-"""Captions of samples: asked for, audited, asked for again, and every answer kept.
+"""The captioner: asks a model for captions, checks them, and asks again for those that fail.
 
-Answers lie in one file that only grows, so a build that was stopped, or whose endpoint died, goes on where it
-was; an audit that was changed reads them again without asking. Knows nothing of views or shards.
+Every response is kept in one append-only file. A build that was stopped, or whose endpoint failed, resumes
+from it. After a change of the rules the responses are checked again without asking. Knows nothing of views.
 """
 
-import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from lens.data.captions.prompts import CAPTION_PROMPTS, CaptionKind, CaptionPrompt
+from lens.data.captions.requests import CaptionInput, CaptionRequest, CaptionResult, encode_for_model
 from lens.data.captions.settings import (
     AnyCaptionerSettings,
     EndpointCaptionerSettings,
@@ -23,65 +22,37 @@ from lens.data.captions.settings import (
     VllmCaptionerSettings,
 )
 from lens.data.captions.validation import CaptionRules, caption_error
-from lens.data.io.image_decoding import decode_image
 from lens.errors import LensError
-from lens.llm.client import ChatClient, ChatError, ChatResponse, image_part, text_part
+from lens.llm.client import (
+    REJECTED_REQUEST_STATUSES,
+    ChatClient,
+    ChatError,
+    ChatResponse,
+    image_part,
+    text_part,
+)
 from lens.llm.response_cache import ResponseCache, response_key
 
 BRIEF_RULES = CaptionRules.of({"min_words": 2, "max_words": 40, "min_text_recall": 0.0})
-REJECTED_REQUEST_STATUSES = (400, 413, 415, 422)
-"""Statuses that say that one request cannot be answered, not that none can."""
-
-
-class CaptionResult(NamedTuple):
-    """What captioning a sample came to."""
-
-    dense: str = ""
-    brief: str = ""
-    error: str = ""
-    """What was wrong with the last caption that was tried; empty for usable ones."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class CaptionInput(NamedTuple):
-    """What is captioned."""
-
-    id: str
-    sidecar: str
-    ocr_words: Sequence[str]
-    read: Callable[[], bytes]
-    """Returns the picture's bytes; called only when a model has to see it."""
-
-
-class CaptionRequest(NamedTuple):
-    """One caption of one sample that a model has to write."""
-
-    key: str
-    sample: CaptionInput
-    kind: CaptionKind
-    attempt: int
-
-
 BatchCaptionFunction = Callable[
     [ModelCaptionerSettings, Collection[CaptionRequest]], Iterator[tuple[str, ChatResponse | ChatError]]
 ]
-"""Whatever answers many questions at once, in any order; it returns their keys with the answers."""
+"""Answers many requests at once, in any order; yields the key of a request with its response."""
 
 
 class CaptionBackend(Protocol):
-    """Whatever answers a wording about a picture."""
+    """A model that answers a prompt about an image."""
 
     name: str
-    """Of the model, for the key of its answers."""
+    """Of the model; part of the key of its responses."""
 
     def ask(self, image_bytes: bytes, prompt: CaptionPrompt, temperature: float, seed: int) -> ChatResponse:
-        """Return the answer about a JPEG. Raises: ChatError."""
+        """Return the response to a prompt about a JPEG. Raises: ChatError."""
         ...
 
 
 class IncompleteCaptionsError(LensError):
-    """Samples that have no caption yet: the same build goes on with them."""
+    """Some samples have no caption yet; the same build resumes with them."""
 
 
 def caption_samples(
@@ -92,11 +63,9 @@ def caption_samples(
     backend: CaptionBackend | None = None,
     caption_batch: BatchCaptionFunction | None = None,
 ) -> dict[str, CaptionResult]:
-    """Return what came of every sample, by id.
+    """Return the result of every sample, by id; `backend` or `caption_batch` overrides that of the settings.
 
-    `asker` or `reply_all` takes the place of what the settings name.
-
-    Raises: Unanswered when a model did not answer for some of them; every answer that came is kept.
+    Raises: IncompleteCaptionsError where a model did not answer for some samples; all responses are kept.
     """
     if isinstance(settings, SidecarCaptionerSettings):
         missing = "missing" if settings.requires else ""
@@ -119,24 +88,24 @@ def caption_samples(
     if errors:
         kept = f"{len(captioned)} samples have captions, {len(errors)} or more have none yet."
         raise IncompleteCaptionsError(
-            f"{kept} The last error: {errors[-1]} Run the same command again to go on."
+            f"{kept} The last error: {errors[-1]} Run the same command again to resume."
         )
     return captioned
 
 
 def caption_costs(settings: AnyCaptionerSettings, captioned: Iterable[CaptionResult]) -> dict[str, float]:
-    """Return the tokens of all answers, those that failed too, and what they cost where prices are known."""
+    """Return the tokens of all responses, failed ones included, and their cost where prices are known."""
     counts = np.array([(0, 0), *((one.prompt_tokens, one.completion_tokens) for one in captioned)])  # (N, 2)
     prompt, completion = counts.sum(axis=0).tolist()
     costs: dict[str, float] = {"prompt_tokens": prompt, "completion_tokens": completion}
     if isinstance(settings, EndpointCaptionerSettings) and settings.price_of_million_tokens:
-        asked, written = settings.price_of_million_tokens
-        costs["cost"] = round((asked * prompt + written * completion) / 1e6, 6)
+        prompt_price, completion_price = settings.price_of_million_tokens
+        costs["cost"] = round((prompt_price * prompt + completion_price * completion) / 1e6, 6)
     return costs
 
 
 def create_backend(settings: ModelCaptionerSettings) -> CaptionBackend:
-    """Return what answers by the settings."""
+    """Return the backend that the settings name."""
     if isinstance(settings, EndpointCaptionerSettings):
         return EndpointBackend(ChatClient(settings.endpoint))
     assert isinstance(settings, TransformersCaptionerSettings)
@@ -153,18 +122,10 @@ class EndpointBackend:
         self.name = chat.endpoint.model
 
     def ask(self, image_bytes: bytes, prompt: CaptionPrompt, temperature: float, seed: int) -> ChatResponse:
+        """Return the endpoint's response to a prompt about a JPEG. Raises: ChatError."""
         content = [text_part(prompt.user), image_part(image_bytes, "image/jpeg")]
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
         return self._chat.complete(messages, max_tokens=prompt.max_tokens, temperature=temperature, seed=seed)
-
-
-def encode_for_model(content: bytes, side_px: int) -> bytes:
-    """Return a picture as a model sees it: a JPEG whose longer side is at most side_px."""
-    image = decode_image(content).image
-    image.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def _caption_in_threads(
@@ -173,7 +134,7 @@ def _caption_in_threads(
     cache: ResponseCache,
     backend: CaptionBackend,
 ) -> Iterator[tuple[str, CaptionResult | ChatError]]:
-    """Yield what came of each sample as soon as it did; few wait at a time, whatever their number."""
+    """Yield the result of each sample as soon as it is there; only a few samples are in memory at a time."""
     at_once = settings.concurrency if isinstance(settings, EndpointCaptionerSettings) else 1
     patience = settings.give_up_after if isinstance(settings, EndpointCaptionerSettings) else 1
     in_a_row = 0
@@ -202,78 +163,78 @@ def _caption_in_rounds(
     cache: ResponseCache,
     caption_batch: BatchCaptionFunction,
 ) -> Iterator[tuple[str, CaptionResult | ChatError]]:
-    """Yield what came of each sample; all that have a question open are asked together, round by round."""
+    """Yield the result of each sample; all open requests are answered together, round by round."""
 
     def advance(sample: CaptionInput) -> CaptionResult | CaptionRequest:
         try:
             return _caption_sample(settings, sample, cache, settings.model, _defer)
-        except _PendingRequest as left:
-            return left.request
+        except _PendingRequest as pending:
+            return pending.request
 
     def run_round(
-        open_ones: dict[str, CaptionRequest],
+        pending: dict[str, CaptionRequest],
     ) -> Iterator[tuple[CaptionInput, CaptionResult | CaptionRequest | ChatError]]:
-        for key, reply in caption_batch(settings, list(open_ones.values())):
-            sample = open_ones.pop(key).sample
-            if isinstance(reply, ChatError):
-                yield sample, reply
+        for key, response in caption_batch(settings, list(pending.values())):
+            sample = pending.pop(key).sample
+            if isinstance(response, ChatError):
+                yield sample, response
             else:
-                cache.put(key, reply._asdict())
+                cache.put(key, response._asdict())
                 yield sample, advance(sample)
-        for question in open_ones.values():
-            yield question.sample, ChatError("The engine ended without an answer.", is_final=False)
+        for request in pending.values():
+            yield request.sample, ChatError("The engine ended without a response.", is_final=False)
 
     results: Iterator[tuple[CaptionInput, CaptionResult | CaptionRequest | ChatError]]
     results = ((sample, advance(sample)) for sample in samples)
     while True:
-        asked: dict[str, CaptionRequest] = {}
+        requests: dict[str, CaptionRequest] = {}
         for sample, result in results:
             if isinstance(result, CaptionRequest):
-                asked[result.key] = result
+                requests[result.key] = result
             else:
                 yield sample.id, result
-        if not asked:
+        if not requests:
             return
-        results = run_round(asked)
+        results = run_round(requests)
 
 
 def _vllm_responses(
-    settings: ModelCaptionerSettings, questions: Collection[CaptionRequest]
+    settings: ModelCaptionerSettings, requests: Collection[CaptionRequest]
 ) -> Iterator[tuple[str, ChatResponse | ChatError]]:
     from lens.data.captions.vllm_backend import vllm_responses
 
     assert isinstance(settings, VllmCaptionerSettings)
-    return vllm_responses(settings, questions)
+    return vllm_responses(settings, requests)
 
 
 class _PendingRequest(Exception):
-    """A question that is answered in the next round."""
+    """A request that is answered in the next round."""
 
     def __init__(self, request: CaptionRequest):
         super().__init__(request.key)
         self.request = request
 
 
-def _defer(question: CaptionRequest) -> dict[str, Any]:
-    raise _PendingRequest(question)
+def _defer(request: CaptionRequest) -> dict[str, Any]:
+    raise _PendingRequest(request)
 
 
 class _BackendCall:
-    """Asks at once, and reads and reduces a sample's picture once for all questions about it."""
+    """Asks the backend, and reads and encodes the image of a sample once for all requests about it."""
 
     def __init__(self, settings: ModelCaptionerSettings, sample: CaptionInput, backend: CaptionBackend):
         self._settings, self._sample, self._backend = settings, sample, backend
         self._image_bytes: bytes | None = None
 
-    def __call__(self, question: CaptionRequest) -> dict[str, Any]:
+    def __call__(self, request: CaptionRequest) -> dict[str, Any]:
         self._image_bytes = self._image_bytes or encode_for_model(self._sample.read(), self._settings.side_px)
-        wording, temperature = CAPTION_PROMPTS[question.kind], self._settings.temperature
+        prompt, temperature = CAPTION_PROMPTS[request.kind], self._settings.temperature
         try:
-            return self._backend.ask(self._image_bytes, wording, temperature, question.attempt)._asdict()
+            return self._backend.ask(self._image_bytes, prompt, temperature, request.attempt)._asdict()
         except ChatError as error:
             if error.status not in REJECTED_REQUEST_STATUSES:
                 raise
-            # Kept as an answer: this picture would be turned down again.
+            # Kept as a response: the endpoint would reject this image again.
             refused = ChatResponse(
                 str(error), is_refused=True, is_cut=False, prompt_tokens=0, completion_tokens=0
             )
@@ -295,21 +256,21 @@ def _caption_sample(
         for attempt in range(settings.max_tries):
             sampling = {"temperature": settings.temperature, "side_px": settings.side_px}
             key = response_key(sample.id, CAPTION_PROMPTS[kind].version, model, sampling, attempt)
-            answer = cache.get(key)
-            if answer is None:
-                answer = ask(CaptionRequest(key, sample, kind, attempt))
-                cache.put(key, answer)
-            tokens = [tokens[0] + answer["prompt_tokens"], tokens[1] + answer["completion_tokens"]]
-            reason = _response_error(answer, rules, sample.ocr_words)
+            response = cache.get(key)
+            if response is None:
+                response = ask(CaptionRequest(key, sample, kind, attempt))
+                cache.put(key, response)
+            tokens = [tokens[0] + response["prompt_tokens"], tokens[1] + response["completion_tokens"]]
+            reason = _response_error(response, rules, sample.ocr_words)
             if reason is None:
-                texts[kind] = answer["text"].strip()
+                texts[kind] = response["text"].strip()
                 break
         if reason is not None:
             return CaptionResult(error=reason, prompt_tokens=tokens[0], completion_tokens=tokens[1])
     return CaptionResult(texts.get("dense", ""), texts.get("brief", ""), "", *tokens)
 
 
-def _response_error(answer: Mapping[str, Any], rules: CaptionRules, ocr_words: Sequence[str]) -> str | None:
-    if answer["is_refused"]:
+def _response_error(response: Mapping[str, Any], rules: CaptionRules, ocr_words: Sequence[str]) -> str | None:
+    if response["is_refused"]:
         return "refusal"
-    return caption_error(answer["text"], rules, ocr_words, answer["is_cut"])
+    return caption_error(response["text"], rules, ocr_words, response["is_cut"])

@@ -11,13 +11,11 @@ from local_server import Answering, started_server
 from PIL import Image
 
 from lens.data.captions.captioner import (
-    CaptionInput,
-    CaptionResult,
     IncompleteCaptionsError,
     caption_costs,
     caption_samples,
-    encode_for_model,
 )
+from lens.data.captions.requests import CaptionInput, CaptionResult, encode_for_model
 from lens.data.captions.settings import EndpointCaptionerSettings, SidecarCaptionerSettings
 from lens.llm.client import ChatError, ChatResponse
 
