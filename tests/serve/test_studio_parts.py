@@ -1,4 +1,4 @@
-"""What the studio is made of, without a page: the gallery's folder, sheets, code, choices as requests."""
+"""Parts of the studio without a page: gallery, contact sheets, snippets, forms as requests."""
 
 import json
 import shlex
@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_drawer import MODELS, painted, settings_of
+from fake_engine import MODELS, image_metadata, render
 from PIL import Image
 
 from lens.errors import LensError, SettingError
 from lens.sampling.image_metadata import encode_image_file, read_image_metadata
-from lens.sampling.solvers import SOLVERS as KNOWN_SOLVERS
-from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest
+from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, resolve_request
 from lens.serve.engine.request import GenerationRequest, LoraRequest
+from lens.serve.safety.provenance import embed_provenance
+from lens.serve.settings.server import ServerSettings
 from lens.serve.studio.contact_sheet import (
     Axis,
     axis_names,
@@ -28,17 +29,16 @@ from lens.serve.studio.contact_sheet import (
 )
 from lens.serve.studio.form import (
     MAX_BROWSER_SEED,
-    SOLVER_LABELS,
     StudioForm,
     base_resolutions,
-    generation_requests,
     randomize_seed,
+    request_body,
     restore_form,
     shape_from_size,
     variant_labels,
 )
 from lens.serve.studio.gallery import Gallery
-from lens.serve.studio.snippets import curl_command, python_script, request_body
+from lens.serve.studio.snippets import curl_command, explicit_body, python_script
 
 FORM = StudioForm(
     prompt=" two foxes ", model="lens-nano", aspect_ratio="3:2", base_resolution=128, seed=7, guidance=2.0
@@ -49,46 +49,43 @@ def request(prompt="two red apples", seed=3, **changed):
     return replace(GenerationRequest("lens-nano", prompt, seed, 96, 144, 20, 2.0), **changed)
 
 
-def keep(gallery, prompt="two red apples", seed=3, **changed):
+def save(gallery, prompt="two red apples", seed=3, **changed):
     wanted = request(prompt, seed, **changed)
-    return gallery.keep(painted(wanted), settings_of(wanted))
+    metadata = image_metadata(wanted)
+    return gallery.save(embed_provenance(render(wanted), metadata, "png", None), metadata)
+
+
+def resolve(form, caller="", loras=("ink", "oil")):
+    """Return the images of a form, as the service resolves them."""
+    settings = ServerSettings.of({})
+    return resolve_request(request_body(form), MODELS, list(loras), settings, caller, form.uploads)
 
 
 # The gallery
 
 
-def test_a_kept_picture_has_its_settings_inside_and_is_found_by_another_gallery_of_the_folder(tmp_path):
-    kept = keep(Gallery(tmp_path))
-    assert read_image_metadata(kept.path) == kept.metadata
-    assert [one.metadata for one in Gallery(tmp_path).items()] == [kept.metadata]
+def test_a_stored_image_carries_its_metadata_and_another_gallery_of_the_folder_finds_it(tmp_path):
+    item = save(Gallery(tmp_path))
+    assert read_image_metadata(item.path) == item.metadata
+    assert [one.metadata for one in Gallery(tmp_path).items()] == [item.metadata]
 
 
-def test_pictures_are_marked_before_they_are_kept_and_not_kept_where_that_fails(tmp_path):
-    def mark(*_):
-        raise LensError("no mark")
-
-    with pytest.raises(LensError, match="no mark"):
-        keep(Gallery(tmp_path, mark))
-    assert list(tmp_path.iterdir()) == []
-    assert b"trainedAlgorithmicMedia" in keep(Gallery(tmp_path)).path.read_bytes()
-
-
-def test_the_newest_comes_first_and_a_search_wants_every_word(tmp_path):
+def test_the_newest_image_is_first_and_a_search_matches_every_word(tmp_path):
     gallery = Gallery(tmp_path)
-    names = [keep(gallery, prompt).name for prompt in ("a red fox", "a Red apple", "a blue fox")]
-    assert [kept.name for kept in gallery.items()] == names[::-1]
-    assert [kept.name for kept in gallery.items("FOX red")] == [names[0]]
+    names = [save(gallery, prompt).name for prompt in ("a red fox", "a Red apple", "a blue fox")]
+    assert [item.name for item in gallery.items()] == names[::-1]
+    assert [item.name for item in gallery.items("FOX red")] == [names[0]]
     assert gallery.items("red bear") == []
 
 
-def test_favourites_outlive_a_restart_and_go_with_their_picture(tmp_path):
+def test_favourites_survive_a_restart_and_are_deleted_with_their_image(tmp_path):
     gallery = Gallery(tmp_path)
-    first, second = keep(gallery), keep(gallery, seed=4)
+    first, second = save(gallery), save(gallery, seed=4)
     gallery.set_favourite(first.name, True)
     gallery.set_favourite(second.name, True)
     gallery.set_favourite(second.name, False)
     again = Gallery(tmp_path)
-    assert [kept.name for kept in again.items(only_favourites=True)] == [first.name]
+    assert [item.name for item in again.items(only_favourites=True)] == [first.name]
     assert again.item(first.name).is_favourite and not again.item(second.name).is_favourite
     again.delete(first.name)
     assert gallery.items(only_favourites=True) == [] and not first.path.exists()
@@ -98,7 +95,7 @@ def test_favourites_outlive_a_restart_and_go_with_their_picture(tmp_path):
 @pytest.mark.parametrize(
     "name", ["../secret.png", "/etc/passwd", "a/b.png", ".hidden.png", "no.png", "x.txt", ""]
 )
-def test_names_lead_nowhere_else(tmp_path, name):
+def test_a_name_cannot_leave_the_folder(tmp_path, name):
     (tmp_path / "secret.png").write_bytes(b"x")
     folder = tmp_path / "gallery"
     folder.mkdir()
@@ -106,36 +103,36 @@ def test_names_lead_nowhere_else(tmp_path, name):
     (folder / "x.txt").write_bytes(b"x")
     gallery = Gallery(folder)
     for act in (gallery.item, gallery.delete, lambda name: gallery.set_favourite(name, True)):
-        with pytest.raises(LensError, match="no picture"):
+        with pytest.raises(LensError, match="no image"):
             act(name)
     assert (tmp_path / "secret.png").exists() and (folder / "x.txt").exists()
 
 
-def test_a_link_out_of_the_folder_is_no_picture_of_it(tmp_path):
-    outside = keep(Gallery(tmp_path / "other"))
+def test_a_link_out_of_the_folder_is_not_an_image_of_it(tmp_path):
+    outside = save(Gallery(tmp_path / "other"))
     gallery = Gallery(tmp_path / "gallery")
-    keep(gallery)
+    save(gallery)
     (gallery.folder / "link.png").symlink_to(outside.path)
     assert len(gallery.items()) == 1
-    with pytest.raises(LensError, match="no picture"):
+    with pytest.raises(LensError, match="no image"):
         gallery.item("link.png")
 
 
-def test_files_that_others_put_there_are_found_and_broken_ones_left_out_once(tmp_path, caplog):
+def test_files_that_others_copy_in_are_found_and_broken_ones_are_reported_once(tmp_path, caplog):
     wanted = request("from elsewhere")
     for kind, suffix in (("jpg", ".jpg"), ("webp", ".webp")):
         with (tmp_path / f"other{suffix}").open("wb") as file:
-            encode_image_file(painted(wanted), settings_of(wanted), kind, file)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+            encode_image_file(render(wanted), image_metadata(wanted), kind, file)
+    (tmp_path / "broken.png").write_bytes(b"no image")
     gallery = Gallery(tmp_path)
-    assert [kept.metadata.prompt for kept in gallery.items()] == ["from elsewhere"] * 2
+    assert [item.metadata.prompt for item in gallery.items()] == ["from elsewhere"] * 2
     gallery.items()
     assert len([record for record in caplog.records if "broken.png" in record.message]) == 1
 
 
-def test_large_pictures_are_listed_by_a_small_copy_that_goes_with_them(tmp_path):
+def test_large_images_have_a_thumbnail_that_is_deleted_with_them(tmp_path):
     gallery = Gallery(tmp_path)
-    large, little = keep(gallery, width=512, height=256), keep(gallery)
+    large, little = save(gallery, width=512, height=256), save(gallery)
     assert gallery.thumbnail(little) == little.path
     small = gallery.thumbnail(large)
     with Image.open(small) as image:
@@ -144,17 +141,17 @@ def test_large_pictures_are_listed_by_a_small_copy_that_goes_with_them(tmp_path)
     assert not small.exists()
 
 
-def test_a_zip_holds_the_very_files(tmp_path):
+def test_a_zip_holds_the_files_unchanged(tmp_path):
     gallery = Gallery(tmp_path / "gallery")
-    kept = [keep(gallery, seed=seed) for seed in (1, 2)]
-    path = gallery.write_zip([one.name for one in kept], tmp_path / "all.zip")
+    items = [save(gallery, seed=seed) for seed in (1, 2)]
+    path = gallery.write_zip([item.name for item in items], tmp_path / "all.zip")
     with zipfile.ZipFile(path) as packed:
         assert {name: packed.read(name) for name in packed.namelist()} == {
-            one.name: one.path.read_bytes() for one in kept
+            item.name: item.path.read_bytes() for item in items
         }
 
 
-def test_inputs_are_kept_once_and_are_no_pictures_of_the_gallery(tmp_path):
+def test_source_images_are_stored_once_and_are_not_in_the_gallery(tmp_path):
     gallery = Gallery(tmp_path)
     first, second = (gallery.save_input(Image.new("RGB", (8, 8), colour)) for colour in ("red", "red"))
     assert first == second and gallery.find_input(first.stem) == first
@@ -162,23 +159,32 @@ def test_inputs_are_kept_once_and_are_no_pictures_of_the_gallery(tmp_path):
     assert gallery.items() == []
 
 
-# Choices
+# Forms
 
 
-def test_a_form_becomes_as_many_requests_as_pictures_with_seeds_that_follow():
-    wanted = generation_requests(replace(FORM, count=3), "me")
-    assert [(one.prompt, one.seed, one.height, one.width, one.caller) for one in wanted] == [
+def test_a_form_becomes_one_request_per_image_with_seeds_that_follow():
+    requests = resolve(replace(FORM, count=3), "me").requests()
+    assert [(one.prompt, one.seed, one.height, one.width, one.caller) for one in requests] == [
         ("two foxes", seed, 112, 160, "me") for seed in (7, 8, 9)
     ]
-    assert wanted[0].strength is None and wanted[0].previews == 3
+    assert requests[0].strength is None and requests[0].previews == 3
 
 
-def test_what_has_no_effect_is_not_asked_for(tmp_path):
+def test_values_without_effect_are_left_out_of_the_request(tmp_path):
     form = replace(FORM, negative_prompt="blur", loras=(LoraRequest("ink", 0.0), LoraRequest("oil", 0.5)))
-    assert generation_requests(form, "")[0].negative_prompt == "blur"
-    assert generation_requests(form, "")[0].loras == (LoraRequest("oil", 0.5),)
-    assert generation_requests(replace(form, guidance=1.0), "")[0].negative_prompt == ""
-    assert generation_requests(replace(form, mask=tmp_path / "mask.png"), "")[0].mask is None
+    assert resolve(form).draw.negative_prompt == "blur"
+    assert resolve(form).draw.loras == (LoraRequest("oil", 0.5),)
+    assert resolve(replace(form, guidance=1.0)).draw.negative_prompt == ""
+    assert resolve(replace(form, mask=tmp_path / "mask.png")).draw.mask is None
+
+
+def test_values_that_a_form_leaves_open_are_the_apis_defaults(tmp_path):
+    body, settings = CreateImageRequest(prompt="two foxes", seed=7), ServerSettings.of({})
+    draw = resolve(StudioForm(prompt="two foxes", seed=7)).draw
+    assert replace(draw, previews=0) == resolve_request(body, MODELS, [], settings, "").draw
+    image, mask = tmp_path / "a.png", tmp_path / "b.png"
+    assert resolve(replace(FORM, image=image)).draw.strength == 0.6
+    assert resolve(replace(FORM, image=image, mask=mask)).draw.strength == 1.0
 
 
 @pytest.mark.parametrize(
@@ -191,49 +197,49 @@ def test_what_has_no_effect_is_not_asked_for(tmp_path):
         ({"seed": MAX_BROWSER_SEED + 1}, "seed"),
         ({"steps": 0}, "steps"),
         ({"size": "100"}, "size"),
-        ({"size": "100x96"}, "width"),
+        ({"size": "100x96"}, "size"),
         ({"base_resolution": 7}, "base_resolution"),
     ],
 )
-def test_a_choice_that_cannot_be_drawn_is_named(changes, setting):
+def test_a_value_that_cannot_be_used_is_an_error_that_names_its_field(changes, setting):
     with pytest.raises(SettingError) as caught:
-        generation_requests(replace(FORM, **changes), "")
+        resolve(replace(FORM, **changes))
     assert caught.value.setting == setting
 
 
-def test_a_locked_seed_stays_and_another_does_not():
+def test_a_seed_is_random_unless_it_is_locked():
     assert randomize_seed(replace(FORM, is_seed_locked=True)).seed == 7
     assert len({randomize_seed(FORM).seed for _ in range(5)}) > 1
 
 
 @pytest.mark.parametrize("form", [FORM, replace(FORM, size="208x144"), replace(FORM, base_resolution=512)])
-def test_a_picture_gives_the_choices_back_that_draw_it(tmp_path, form):
+def test_metadata_restores_the_form_that_generates_the_same_image(tmp_path, form):
     gallery = Gallery(tmp_path)
     image = gallery.save_input(Image.new("RGB", (16, 16), "red"))
     mask = gallery.save_input(Image.new("L", (16, 16), 255))
     form = replace(form, negative_prompt="blur", loras=(LoraRequest("ink", 0.7),), image=image, mask=mask)
-    [wanted] = generation_requests(form, "")
-    again, notes = restore_form(settings_of(wanted), StudioForm(), MODELS, ["ink"], gallery)
-    assert generation_requests(again, "") == [wanted] and notes == []
+    wanted = resolve(form).draw
+    again, notes = restore_form(image_metadata(wanted), StudioForm(), MODELS, ["ink"], gallery)
+    assert resolve(again).requests() == [wanted] and notes == []
     assert again.is_seed_locked
 
 
-def test_what_is_not_here_is_told(tmp_path):
+def test_each_part_that_is_not_available_has_a_note(tmp_path):
     wanted = request(
         model="other", loras=(LoraRequest("gone"),), image=Path("0.png"), mask=Path("1.png"), strength=0.4
     )
-    form, notes = restore_form(settings_of(wanted), FORM, MODELS, ["ink"], Gallery(tmp_path))
+    form, notes = restore_form(image_metadata(wanted), FORM, MODELS, ["ink"], Gallery(tmp_path))
     assert len(notes) == 3 and "other" in notes[0] and "gone" in notes[1]
     assert form.model == "lens-nano" and form.image is None and form.loras == ()
 
 
-def test_sizes_have_the_names_of_their_table_and_others_say_themselves():
+def test_a_named_size_becomes_ratio_and_base_and_another_stays_a_size():
     assert shape_from_size(160, 112) == ("3:2", 128, "")
     assert shape_from_size(1248, 832) == ("3:2", 1024, "")
     assert shape_from_size(336, 208) == ("1:1", None, "336x208")
 
 
-def test_models_are_offered_at_their_bases_under_names_that_tell_them_apart():
+def test_models_have_base_resolutions_and_unambiguous_labels():
     large = replace(MODELS[0], base_resolution=1024)
     assert base_resolutions(MODELS[0]) == [128, 192, 256] and base_resolutions(large) == [
         512,
@@ -246,11 +252,7 @@ def test_models_are_offered_at_their_bases_under_names_that_tell_them_apart():
     assert variant_labels([MODELS[0], replace(large, name="big")])[1] == ("big - 4 steps", "big")
 
 
-def test_the_studios_solvers_are_those_there_are():
-    assert set(SOLVER_LABELS) == set(KNOWN_SOLVERS)
-
-
-# Sheets
+# Contact sheets
 
 
 def test_values_of_an_axis_are_numbers_ranges_names_or_lines():
@@ -272,71 +274,80 @@ def test_values_of_an_axis_are_numbers_ranges_names_or_lines():
         ("prompt", " "),
     ],
 )
-def test_values_that_a_setting_cannot_have_are_refused(setting, text):
+def test_a_value_that_a_setting_does_not_accept_is_an_error(setting, text):
     with pytest.raises(SettingError) as caught:
         parse_axis(setting, text, MODELS)
     assert caught.value.setting == setting
 
 
-def test_every_setting_on_offer_can_be_varied_and_reaches_the_request(tmp_path):
+def test_every_axis_changes_the_request(tmp_path):
     texts = {
         "guidance": "3", "steps": "5", "seed": "9", "prompt": "a bear", "negative_prompt": "fog",
         "solver": "ab2", "aspect_ratio": "2:1", "base_resolution": "192", "model": "lens-nano-base",
         "strength": "0.3", "LoRA ink": "0.9",
     }  # fmt: skip
     start = replace(FORM, image=tmp_path / "a.png", size="")
-    [base] = generation_requests(start, "")
+    base = resolve(start).draw
     for name in axis_names(MODELS, ["ink"]):
         other = "seed" if name != "seed" else "steps"
         axis, fixed = parse_axis(name, texts[name], MODELS), Axis(other, (7,))
         [cell] = grid_forms(start, axis, fixed)
-        assert generation_requests(cell, "")[0] != replace(base, **{other: 7}), name
+        assert resolve(cell).draw != replace(base, **{other: 7}), name
 
 
-def test_cells_go_row_by_row_and_share_their_seed():
+def test_cells_are_in_row_order_and_share_the_seed():
     forms = grid_forms(FORM, Axis("steps", (1, 2, 3)), Axis("guidance", (1.0, 4.0)))
     assert [(form.steps, form.guidance) for form in forms] == [(s, g) for g in (1.0, 4.0) for s in (1, 2, 3)]
     assert {form.seed for form in forms} == {7}
-    with pytest.raises(SettingError, match="another setting"):
+    with pytest.raises(SettingError, match="a setting that differs from X"):
         grid_forms(FORM, Axis("steps", (1,)), Axis("steps", (2,)))
     with pytest.raises(SettingError, match="at most 64"):
         grid_forms(FORM, Axis("steps", tuple(range(1, 14))), Axis("seed", tuple(range(5))))
 
 
-def test_a_sheet_has_every_picture_in_its_place_under_its_label():
+def test_a_sheet_has_every_image_in_its_place_under_its_label():
     colours = ["red", "green", "blue", "yellow", "purple"]
     images = [Image.new("RGB", (30, 20), colour) for colour in colours]
     page = render_sheet([*images, None], ["a", "b", "c"], ["one", "two"], "a title " * 30)
     centres = {page.getpixel((x, y)) for x in range(0, page.width, 3) for y in range(0, page.height, 3)}
     assert {image.getpixel((0, 0)) for image in images} <= centres
     right = page.crop((page.width - 42, page.height - 32, page.width - 12, page.height - 12))
-    assert right.getpixel((15, 10)) == page.getpixel((1, 1)), "the missing picture's place is empty"
+    assert right.getpixel((15, 10)) == page.getpixel((1, 1)), "the place of the missing image is empty"
     without = render_sheet(images, ["", "", ""], ["", ""])
     assert page.height > without.height and page.tobytes() != without.tobytes()
 
 
-def test_two_pictures_stand_side_by_side_with_what_they_differ_in():
+def test_two_images_are_side_by_side_and_their_differences_are_listed():
     one, other = request(), request(seed=4, negative_prompt="fog")
-    both = render_side_by_side(painted(one), painted(other), "foxes")
+    both = render_side_by_side(render(one), render(other), "foxes")
     assert both.width > one.width + other.width
-    rows = metadata_differences(settings_of(one), settings_of(other))
+    rows = metadata_differences(image_metadata(one), image_metadata(other))
     assert rows == [("negative prompt", "", "fog"), ("seed", "3", "4")]
 
 
-# Code
+# Snippets
 
 
-def test_code_asks_for_what_the_interface_knows(tmp_path):
+def test_snippets_are_bodies_of_the_api(tmp_path):
     loras = (LoraRequest("ink", 0.5),)
     form = replace(FORM, prompt="it's a \"fox\"\n$HOME", loras=loras, negative_prompt="fog")
-    assert CreateImageRequest(**request_body(form)).loras[0].weight == 0.5
-    assert CreateImageEditRequest(**request_body(replace(form, image=tmp_path / "a.png"))).strength == 0.6
-    words = shlex.split(curl_command(form, "http://127.0.0.1:8000/").replace("\\\n", " "))
+    spec = resolve(form)
+    assert CreateImageRequest(**explicit_body(spec)).loras[0].weight == 0.5
+    edit = explicit_body(resolve(replace(form, image=tmp_path / "a.png")))
+    assert CreateImageEditRequest(**edit).strength == 0.6
+    words = shlex.split(curl_command(spec, "http://127.0.0.1:8000/").replace("\\\n", " "))
     assert words[2] == "http://127.0.0.1:8000/v1/images/generations"
-    assert json.loads(words[words.index("-d") + 1]) == request_body(form)
+    assert json.loads(words[words.index("-d") + 1]) == explicit_body(spec)
 
 
-def test_python_code_runs_with_openais_client(tmp_path):
+def test_a_snippet_repeats_the_request_of_the_form():
+    spec = resolve(replace(FORM, count=2, steps=5, solver="ab2", loras=(LoraRequest("ink", 0.5),)))
+    body = CreateImageRequest(**explicit_body(spec))
+    again = resolve_request(body, MODELS, ["ink"], ServerSettings.of({}), "")
+    assert again == replace(spec, draw=replace(spec.draw, previews=0))
+
+
+def test_the_python_script_runs_with_openais_client(tmp_path):
     form = replace(FORM, prompt="it's a \"fox\"", count=2, image=tmp_path / "a.png", mask=tmp_path / "b.png")
     client = '''
 import base64, sys, types
@@ -346,17 +357,17 @@ class OpenAI:
         self.images = self
     def generate(self, **given):
         print(sorted(given), given["prompt"])
-        picture = types.SimpleNamespace(b64_json=base64.b64encode(b"picture").decode())
-        return types.SimpleNamespace(data=[picture] * given["n"])
+        image = types.SimpleNamespace(b64_json=base64.b64encode(b"image").decode())
+        return types.SimpleNamespace(data=[image] * given["n"])
     def edit(self, image, mask, **given):
         return self.generate(**given)
 sys.modules["openai"] = types.SimpleNamespace(OpenAI=OpenAI)
 '''
-    for name in ("start.png", "mask.png"):
+    for name in ("source.png", "mask.png"):
         (tmp_path / name).write_bytes(b"")
     for one in (form, replace(form, image=None)):
-        script = client + python_script(one, "http://h:1/")
+        script = client + python_script(resolve(one), "http://h:1/")
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
         names = "['extra_body', 'model', 'n', 'prompt', 'response_format', 'size']"
         assert done.stdout.startswith(f"{names} it's"), done.stderr
-    assert (tmp_path / "picture-1.png").read_bytes() == b"picture"
+    assert (tmp_path / "image-1.png").read_bytes() == b"image"

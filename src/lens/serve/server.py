@@ -106,7 +106,7 @@ def create_server_app(
     app = create_app(engine, settings, state, hooks)
     if has_studio:
         try:
-            return _add_studio(app, engine, settings, state, hooks)
+            return _add_studio(app, settings, state)
         except (ImportError, LensError) as error:
             logger.warning("the studio is not available: %s", error)
 
@@ -117,22 +117,16 @@ def create_server_app(
     return app
 
 
-def _add_studio(
-    app: "FastAPI",
-    engine: "EngineClient",
-    settings: "ServerSettings",
-    state: "ServerState",
-    hooks: "GenerationHooks",
-) -> "FastAPI":
+def _add_studio(app: "FastAPI", settings: "ServerSettings", state: "ServerState") -> "FastAPI":
     from lens.serve.studio.app import mount_studio
     from lens.serve.studio.gallery import Gallery
 
     async def is_valid_key(_: str, password: str) -> bool:
         return await asyncio.to_thread(state.api_keys.find, password) is not None
 
-    gallery = Gallery(settings.state.absolute() / "gallery", hooks.embed_provenance)
+    gallery = Gallery(settings.state.absolute() / "gallery")
     auth = is_valid_key if settings.needs_key(bool(state.api_keys.list_keys())) else None
-    return mount_studio(app, engine, gallery, hooks, auth)
+    return mount_studio(app, app.state.service, gallery, auth)
 
 
 def _bind_socket(settings: "ServerSettings") -> socket:

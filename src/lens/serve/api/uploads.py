@@ -44,6 +44,13 @@ def store_source_images(
     )
 
 
+def check_image_size(size: tuple[int, int], name: str, max_px: int) -> None:
+    """Raise SettingError for an image, of (width, height), that has too many pixels."""
+    width, height = size
+    if width * height > max_px:
+        raise SettingError(name, f"{width}x{height}", f"at most {max_px} pixels", "Send a smaller copy.")
+
+
 def decode_base64(text: str, name: str) -> bytes:
     """Return the bytes of base64, or of a data URL. Raises: SettingError."""
     if text.startswith("data:"):
@@ -59,9 +66,7 @@ def _open_image(content: bytes, name: str, max_px: int) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit comes next
             image = Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS)
-        width, height = image.size
-        if width * height > max_px:
-            raise SettingError(name, f"{width}x{height}", f"at most {max_px} pixels", "Send a smaller copy.")
+        check_image_size(image.size, name, max_px)
         image.load()
         return ImageOps.exif_transpose(image)
     except SettingError:

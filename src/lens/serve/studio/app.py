@@ -1,7 +1,7 @@
-"""The studio: a page to draw on, built with Gradio and mounted in the server's own app.
+"""The studio: a page to generate images on, built with Gradio and mounted in the server's app.
 
-Puts controls where they belong and tells `StudioEvents` what was pressed; what happens then is decided there.
-Nothing is loaded from a network, nothing is reported to anybody.
+Lays out the pages; `handlers` decides what happens. Nothing is loaded from a network, and nothing is reported
+to anybody.
 """
 
 import os
@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import MissingExtraError
-from lens.serve.api.generation import NO_HOOKS, GenerationHooks
-from lens.serve.engine.request import EngineClient
-from lens.serve.studio import html as html
+from lens.serve.api.generation import GenerationService
+from lens.serve.studio import html
 from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.handlers import StudioHandlers
 from lens.serve.studio.theme import HEAD_HTML, ON_LOAD_JS, css, theme
@@ -20,33 +19,27 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 NUM_STUDIO_THREADS = 256
-"""A page that watches pictures being drawn takes one."""
+"""A page that watches a batch takes one."""
 AuthCheck = Callable[[str, str], Awaitable[bool]]
-"""Whether a name and a password, such as a caller's key, may use the page."""
+"""Whether a user name and a password, which is an API key, give access to the page."""
 
 
 def mount_studio(
-    app: "FastAPI",
-    engine: EngineClient,
-    gallery: Gallery,
-    hooks: GenerationHooks = NO_HOOKS,
-    auth: AuthCheck | None = None,
+    app: "FastAPI", service: GenerationService, gallery: Gallery, auth: AuthCheck | None = None
 ) -> "FastAPI":
-    """Put the studio at `/` of an app; everything else has to be there already, as it takes what is left.
+    """Mount the studio at `/` of an app, which must have all other routes already.
 
-    Pictures are marked by the gallery; the other hooks are asked here.
-
-    Raises: LensError where Gradio is not installed.
+    Raises: MissingExtraError.
     """
     gr = import_gradio()
-    page = create_studio(engine, gallery, hooks)
+    page = create_studio(service, gallery)
     gallery.folder.mkdir(parents=True, exist_ok=True)
     return gr.mount_gradio_app(
         app,
         page,
         path="/",
         auth=auth,
-        auth_message="Any name, and a key of this server as the password.",
+        auth_message="Enter any user name, and an API key of this server as the password.",
         allowed_paths=[str(gallery.folder.absolute())],
         theme=theme(),
         css=css(),
@@ -59,20 +52,20 @@ def mount_studio(
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        max_file_size="64mb",
+        max_file_size=service.settings.limits.body_bytes,
     )
 
 
-def create_studio(engine: EngineClient, gallery: Gallery, hooks: GenerationHooks = NO_HOOKS) -> Any:
+def create_studio(service: GenerationService, gallery: Gallery) -> Any:
     """Return the page as Gradio's Blocks.
 
-    Raises: LensError where Gradio is not installed.
+    Raises: MissingExtraError.
     """
     gr = import_gradio()
     from lens.serve.studio.draw_page import draw_page
     from lens.serve.studio.pages import compare_page, gallery_page, grid_page
 
-    handlers = StudioHandlers(engine, gallery, hooks)
+    handlers = StudioHandlers(service, gallery)
     with gr.Blocks(
         title="Lens", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as page:
@@ -109,7 +102,7 @@ def create_studio(engine: EngineClient, gallery: Gallery, hooks: GenerationHooks
 
 
 def import_gradio() -> Any:
-    """Return the package, set to report nothing.
+    """Return the gradio package, with its telemetry off.
 
     Raises: MissingExtraError.
     """

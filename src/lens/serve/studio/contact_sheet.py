@@ -1,7 +1,7 @@
-"""Sheets of several pictures: a grid over two settings, two pictures side by side, each part labelled.
+"""Contact sheets: a grid of images over two settings, or two images side by side, with labels.
 
-An axis is a setting and its values; every cell of a grid is the page's own choices with two of them replaced.
-Knows nothing of drawing.
+An axis is a setting and its values; each cell of a grid is the page's form with two values replaced. Knows
+nothing of how images are generated.
 """
 
 import re
@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 from lens.core.resolution import ASPECT_RATIOS
 from lens.errors import SettingError
 from lens.sampling.image_metadata import ImageMetadata
+from lens.sampling.solvers import SOLVERS
 from lens.serve.engine.request import LoraRequest, ModelInfo
-from lens.serve.studio.form import SOLVER_LABELS, StudioForm
+from lens.serve.studio.form import StudioForm
 
 MAX_GRID_CELLS = 64
 LORA_PREFIX = "LoRA "
-"""Begins the name of an axis over a LoRA's weight."""
+"""Prefix of an axis over the weight of a LoRA."""
 TEXT_SETTINGS = ("prompt", "negative_prompt")
 NUMERIC_SETTINGS: dict[str, type] = {
     "seed": int, "steps": int, "guidance": float, "strength": float, "base_resolution": int
@@ -30,7 +31,7 @@ TEXT_COLOR, BACKGROUND_COLOR = (28, 28, 32), (250, 249, 246)
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting, and the values that it takes along one side of a grid."""
+    """A setting and its values along one side of a grid."""
 
     setting: str
     values: tuple[Any, ...]
@@ -50,22 +51,22 @@ def axis_names(models: Sequence[ModelInfo], loras: Sequence[str], has_image: boo
 
 
 def parse_axis(setting: str, text: str, models: Sequence[ModelInfo]) -> Axis:
-    """Return an axis from what a person typed: values with commas between, texts one a line, `1..4` a range.
+    """Return an axis from typed text: values separated by commas, prompts by lines; `1..4` is a range.
 
-    Raises: SettingError for a value that the setting cannot have.
+    Raises: SettingError for a value that the setting does not accept.
     """
     parts = [part.strip() for part in re.split(r"\n" if setting in TEXT_SETTINGS else r"[,\n]", text)]
     parts = [part for part in parts if part]
     if not parts:
         needs = (
-            "values, one a line"
+            "one value per line"
             if setting in TEXT_SETTINGS
-            else "values with commas between, such as 1, 2, 4"
+            else "values separated by commas, such as 1, 2, 4"
         )
         raise SettingError(setting, text, needs)
     allowed: dict[str, Sequence[str]] = {
         "aspect_ratio": ASPECT_RATIOS,
-        "solver": tuple(SOLVER_LABELS),
+        "solver": tuple(SOLVERS),
         "model": [model.name for model in models],
     }
     if setting in TEXT_SETTINGS:
@@ -91,15 +92,15 @@ def _parse_numbers(setting: str, part: str, kind: type) -> list[Any]:
 
 
 def grid_forms(form: StudioForm, x: Axis, y: Axis) -> list[StudioForm]:
-    """Return the choices of every cell, row by row; the seed is the same in all unless it is an axis.
+    """Return the forms of all cells, row by row; all have the same seed unless the seed is an axis.
 
-    Raises: SettingError for one setting on both sides, or more cells than a sheet holds.
+    Raises: SettingError for one setting on both sides, or too many cells.
     """
     if x.setting == y.setting:
-        raise SettingError("Y", y.setting, "another setting than X")
+        raise SettingError("Y", y.setting, "a setting that differs from X")
     num_cells = len(x.values) * len(y.values)
     if num_cells > MAX_GRID_CELLS:
-        raise SettingError("grid", f"{len(x.values)} x {len(y.values)}", f"at most {MAX_GRID_CELLS} pictures")
+        raise SettingError("grid", f"{len(x.values)} x {len(y.values)}", f"at most {MAX_GRID_CELLS} images")
     rows = [_replace_setting(form, y.setting, y_value) for y_value in y.values]
     return [_replace_setting(row, x.setting, x_value) for row in rows for x_value in x.values]
 
@@ -120,9 +121,9 @@ def render_sheet(
     row_labels: Sequence[str],
     title: str = "",
 ) -> Image.Image:
-    """Return pictures, row by row, as one sheet with a label over each column and beside each row.
+    """Return images, row by row, as one sheet with a label above each column and beside each row.
 
-    A picture that there is none of leaves its place empty; smaller ones stand in the middle of theirs.
+    The place of a missing image stays empty; smaller images are centred.
     """
     width = max((image.width for image in images if image), default=64)
     height = max((image.height for image in images if image), default=64)
@@ -160,13 +161,13 @@ def render_sheet(
 
 
 def render_side_by_side(first: Image.Image, second: Image.Image, title: str = "") -> Image.Image:
-    """Return two pictures as one, named A and B."""
+    """Return two images as one, labelled A and B."""
     return render_sheet([first, second], ["A", "B"], [""], title)
 
 
 def metadata_differences(first: ImageMetadata, second: ImageMetadata) -> list[tuple[str, str, str]]:
-    """Return (setting, its value in the first, in the second) of all that two pictures differ in."""
-    a, b = (settings.model_dump(mode="json", exclude_none=True) for settings in (first, second))
+    """Return (setting, value in the first, value in the second) of each difference."""
+    a, b = (metadata.model_dump(mode="json", exclude_none=True) for metadata in (first, second))
     names = [name for name in (a | b) if a.get(name) != b.get(name)]
     return [(name.replace("_", " "), str(a.get(name, "-")), str(b.get(name, "-"))) for name in names]
 

@@ -1,6 +1,6 @@
 """The controls of the studio's first page, by the field of a form that they hold.
 
-Lays them out; what they are used for is in `studio_draw`.
+Their choices and limits come from the server's settings, the models, the solver table and the named sizes.
 """
 
 import json
@@ -8,21 +8,24 @@ from typing import Any
 
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.errors import LensError
-from lens.sampling.solvers import DEFAULT_SOLVER
-from lens.serve.studio.form import (
-    MAX_BROWSER_SEED,
-    MAX_STUDIO_IMAGES,
-    SOLVER_LABELS,
-    base_resolutions,
-    variant_labels,
-)
+from lens.sampling.defaults import default_strength
+from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
+from lens.serve.api.schemas import MAX_IMAGES_PER_REQUEST
+from lens.serve.studio.form import MAX_BROWSER_SEED, base_resolutions, variant_labels
 from lens.serve.studio.handlers import StudioHandlers
 
 QUIET_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""How events go: without a veil over the page, and for the page alone."""
+"""Options of events that show no overlay and are not part of the public API."""
+
+
+SOURCE_IMAGE_HELP = (
+    '<p class="lens-count">Source image: paint a mask to inpaint that area. Without a mask, all of it is'
+    " generated again.</p>"
+)
 
 
 def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
+    """Lay out the controls that are always visible, and return them by field."""
     import gradio as gr
 
     models = handlers.engine.models()
@@ -35,25 +38,25 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
         elem_id="prompt",
         autofocus=True,
     )
-    if handlers.hooks.enhance_prompt is not None:
+    if handlers.service.can_enhance:
         _enhance_controls(handlers, prompt)
-    ratio = gr.Radio(list(ASPECT_RATIOS), value="1:1", label="Shape", elem_id="ratios")
+    ratio = gr.Radio(list(ASPECT_RATIOS), value="1:1", label="Aspect ratio", elem_id="ratios")
     size = gr.HTML(_size_line("1:1", first.base_resolution), elem_id="size-line")
-    variant = gr.Radio(variant_labels(models), value=first.name, label="Variant", elem_id="variant")
+    variant = gr.Radio(variant_labels(models), value=first.name, label="Model", elem_id="variant")
     with gr.Row(elem_id="numbers"):
         base = gr.Dropdown(
             base_resolutions(first),
             value=first.base_resolution,
-            label="Base size",
+            label="Base resolution",
             elem_id="base",
             min_width=110,
         )
         count = gr.Number(
             1,
-            label="Pictures",
+            label="Images",
             precision=0,
             minimum=1,
-            maximum=MAX_STUDIO_IMAGES,
+            maximum=MAX_IMAGES_PER_REQUEST,
             elem_id="count",
             min_width=80,
         )
@@ -80,31 +83,43 @@ def _size_line(ratio: str, base: int) -> str:
 def _enhance_controls(handlers: StudioHandlers, prompt: Any) -> None:
     import gradio as gr
 
-    ask = gr.Button("Enhance the prompt", size="sm", elem_id="enhance")
+    ask = gr.Button("Enhance prompt", size="sm", elem_id="enhance")
     with gr.Group(visible=False, elem_id="enhanced") as both:
-        before = gr.Textbox(label="Before", interactive=False, lines=2, elem_id="before")
-        after = gr.Textbox(label="After, yours to change", lines=4, elem_id="after")
+        before = gr.Textbox(label="Original prompt", interactive=False, lines=2, elem_id="before")
+        after = gr.Textbox(label="Enhanced prompt, editable", lines=4, elem_id="after")
         line = gr.HTML("")
         with gr.Row():
-            use = gr.Button("Use it", variant="primary", size="sm", elem_id="use-enhanced")
-            keep = gr.Button("Keep mine", size="sm")
+            use = gr.Button("Use enhanced prompt", variant="primary", size="sm", elem_id="use-enhanced")
+            keep = gr.Button("Keep original", size="sm")
 
-    def enhance(text: str) -> tuple[Any, str, str, str]:
-        return gr.update(visible=True), text, *handlers.enhance(text)
+    def enhance(text: str, request: gr.Request) -> tuple[Any, str, str, str]:
+        return gr.update(visible=True), text, *handlers.enhance(text, caller_name(request))
 
     ask.click(enhance, prompt, [both, before, after, line], api_visibility="private")
     use.click(lambda text: (text, gr.update(visible=False)), after, [prompt, both], **QUIET_EVENT)
     keep.click(lambda: gr.update(visible=False), None, both, **QUIET_EVENT)
 
 
+def caller_name(request: Any) -> str:
+    """Return the name of a page's visitor for the engine's fair queue and the moderation's records."""
+    return f"studio {request.session_hash}"
+
+
 def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
+    """Lay out the other controls; return them by field, and the list of chosen LoRAs."""
     import gradio as gr
 
     first, loras = handlers.engine.models()[0], handlers.engine.loras()
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         with gr.Row():
             steps = gr.Slider(
-                1, 100, first.default_steps, step=1, label="Steps", elem_id="steps", min_width=140
+                1,
+                handlers.service.settings.engine.max_steps,
+                first.default_steps,
+                step=1,
+                label="Steps",
+                elem_id="steps",
+                min_width=140,
             )
             guidance = gr.Slider(
                 0,
@@ -112,32 +127,33 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
                 first.default_guidance,
                 step=0.1,
                 label="Guidance",
-                info="1 turns it off",
+                info="1 turns guidance off",
                 elem_id="guidance",
                 min_width=140,
             )
         negative = gr.Textbox(
-            label="Negative prompt", info="Acts with guidance other than 1", lines=1, elem_id="negative"
+            label="Negative prompt", info="Has no effect at guidance 1", lines=1, elem_id="negative"
         )
         with gr.Row():
-            choices = [(label, name) for name, label in SOLVER_LABELS.items()]
+            choices = [(solver.label, name) for name, solver in SOLVERS.items()]
             solver = gr.Dropdown(
                 choices, value=DEFAULT_SOLVER, label="Solver", elem_id="solver", min_width=140
             )
             size = gr.Textbox(
-                label="Exact size", info="In place of shape and base", placeholder="192x128", elem_id="size",
-                min_width=140,
+                label="Exact size", info="Replaces aspect ratio and base resolution", placeholder="192x128",
+                elem_id="size", min_width=140,
             )  # fmt: skip
         names = gr.Dropdown(
             loras, value=[], multiselect=True, label="LoRAs", visible=bool(loras), elem_id="loras"
         )
         table = gr.Dataframe(
-            [], headers=["LoRA", "weight"], datatype=["str", "number"], type="array", visible=False,
-            label="Weights", interactive=True, static_columns=[0], column_count=2, elem_id="lora-weights",
+            [], headers=["LoRA", "Weight"], datatype=["str", "number"], type="array", visible=False,
+            label="LoRA weights", interactive=True, static_columns=[0], column_count=2,
+            elem_id="lora-weights",
         )  # fmt: skip
-        gr.HTML('<p class="lens-count">A picture to start from; paint over what is to be drawn anew.</p>')
+        gr.HTML(SOURCE_IMAGE_HELP)
         start = gr.ImageEditor(
-            label="Start from",
+            label="Source image",
             type="pil",
             sources=("upload", "clipboard"),
             transforms=(),
@@ -147,24 +163,31 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
             elem_id="start",
         )
         strength = gr.Slider(
-            0.05, 1, 0.6, step=0.05, label="Strength", info="How far from that picture; 1 is free of it",
-            elem_id="strength",
+            0.01, 1, default_strength(has_mask=False), step=0.01, label="Strength",
+            info="How much the source image changes; 1 ignores it", elem_id="strength",
         )  # fmt: skip
+        is_strength_set = gr.Checkbox(
+            False, visible="hidden", label="Strength is set", elem_id="strength-set"
+        )
 
     def update_weights(chosen: list[str], rows: list[list[Any]]) -> Any:
         current = {row[0]: row[1] for row in rows or () if row}
         return gr.update(value=[[name, current.get(name, 1.0)] for name in chosen], visible=bool(chosen))
 
     names.input(update_weights, [names, table], table, **QUIET_EVENT)
+    # In the browser, as Draw may be pressed before a request to the server has returned.
+    strength.input(None, None, is_strength_set, js="() => true", show_progress="hidden")
+    inputs = [start, strength, is_strength_set]
+    start.change(handlers.shown_strength, inputs, strength, trigger_mode="always_last", **QUIET_EVENT)
     advanced = {
         "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "size": size,
-        "loras": table, "start": start, "strength": strength,
+        "loras": table, "start": start, "strength": strength, "is_strength_set": is_strength_set,
     }  # fmt: skip
     return advanced, names
 
 
 def connect_variant_defaults(handlers: StudioHandlers, controls: dict[str, Any]) -> None:
-    """Set what a variant draws with when somebody chooses it; in the browser, as Draw may be pressed next."""
+    """Set a model's steps and guidance when it is chosen; in the browser, as Draw may be pressed next."""
     import gradio as gr
 
     def update_base(name: str, base: int) -> Any:

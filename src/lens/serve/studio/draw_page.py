@@ -1,14 +1,20 @@
-"""The studio's first page: what is wanted on one side, the pictures on the other.
+"""The studio's first page: the settings of an image on one side, the images on the other.
 
-Says what pressing its controls calls; `studio_events` decides what happens.
+Connects the controls; `handlers` decides what happens.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lens.serve.studio import html as html
-from lens.serve.studio.controls import QUIET_EVENT, advanced_controls, connect_variant_defaults, main_controls
+from lens.serve.studio import html
+from lens.serve.studio.controls import (
+    QUIET_EVENT,
+    advanced_controls,
+    caller_name,
+    connect_variant_defaults,
+    main_controls,
+)
 from lens.serve.studio.form import base_resolutions
 from lens.serve.studio.handlers import FORM_FIELDS, BatchView, StudioHandlers
 
@@ -16,14 +22,14 @@ COPY_JS = "(code) => { navigator.clipboard?.writeText(code); }"
 
 
 class DrawPage(NamedTuple):
-    """What other parts of the page need of the first one."""
+    """Controls and events of the first page that other pages use."""
 
     controls: dict[str, Any]
-    """By field, in the order of FIELDS."""
+    """By field, in the order of FORM_FIELDS."""
     browser_state: list[Any]
-    """What the browser keeps over a reload, and `watch` goes on from."""
+    """Values that the browser keeps over a reload: the inputs of `watch`."""
     batch_outputs: list[Any]
-    """What `watch` tells of."""
+    """Outputs of `watch`."""
     watch: Any
     restore_outputs: list[Any]
     """Controls that `restore` sets."""
@@ -31,7 +37,7 @@ class DrawPage(NamedTuple):
 
 
 def draw_page(handlers: StudioHandlers) -> DrawPage:
-    """Lay the page out and connect it."""
+    """Lay out the page and connect its controls."""
     import gradio as gr
 
     batch = gr.BrowserState("", storage_key="lens-batch")
@@ -47,7 +53,7 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
             controls |= advanced
             controls = {name: controls[name] for name in FORM_FIELDS}
             dropped = gr.File(
-                label="Drop a picture of Lens to restore its settings",
+                label="Drop an image made by Lens to restore its settings",
                 file_types=[".png", ".jpg", ".jpeg", ".webp"],
                 height=132,
                 elem_id="restore",
@@ -75,7 +81,7 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
             ]
 
     def on_draw(request: gr.Request, *field_values: Any) -> Iterator[list[Any]]:
-        yield from updates(handlers.draw(field_values, f"studio {request.session_hash}"))
+        yield from updates(handlers.draw(field_values, caller_name(request)))
 
     def watch(name: str, text: str) -> Iterator[list[Any]]:
         yield [*(gr.skip() for _ in batch_outputs), text or gr.skip()]
@@ -91,12 +97,16 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
         if "loras" in changes:
             names = [row[0] for row in changes["loras"]]
             changes["loras"] = gr.update(value=changes["loras"], visible=bool(names))
+        for name in ("steps", "guidance"):  # a slider refuses values above its maximum, also restored ones
+            if name in changes:
+                maximum = max(controls[name].maximum, changes[name])
+                changes[name] = gr.update(value=changes[name], maximum=maximum)
         return [*(changes.get(name, gr.skip()) for name in FORM_FIELDS), names, line]
 
     def toggle_favourite(name: str | None) -> str:
         handlers.toggle_favourite(name)
         item = handlers.find_item(name)
-        return html.status("Nothing drawn yet." if item is None else _favourite_message(item.is_favourite))
+        return html.status("No image yet." if item is None else _favourite_message(item.is_favourite))
 
     def start_from(name: str | None) -> Any:
         item = handlers.find_item(name)
@@ -122,7 +132,7 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
 
 
 def _favourite_message(is_favourite: bool) -> str:
-    return "A favourite now." if is_favourite else "No favourite any more."
+    return "Added to favourites." if is_favourite else "Removed from favourites."
 
 
 def _last_image_actions() -> tuple[Any, Any, Any]:
@@ -130,7 +140,7 @@ def _last_image_actions() -> tuple[Any, Any, Any]:
 
     with gr.Row(elem_id="on-last"):
         reuse = gr.Button("Reuse this seed", size="sm", elem_id="reuse", min_width=110)
-        as_start = gr.Button("Start from it", size="sm", elem_id="as-start", min_width=110)
+        as_start = gr.Button("Use as source image", size="sm", elem_id="as-start", min_width=110)
         favourite = gr.Button("Favourite", size="sm", elem_id="favour-last", min_width=110)
     return reuse, as_start, favourite
 

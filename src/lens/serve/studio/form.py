@@ -151,7 +151,7 @@ def shape_from_size(width: int, height: int) -> tuple[str, int | None, str]:
 
 
 def base_resolutions(model: ModelInfo) -> list[int]:
-    """Return the base resolutions of a model's list: the named ones; for a small model up to twice its own."""
+    """Return the base resolutions to choose from: the named ones; for a small model, up to twice its own."""
     base = model.base_resolution
     if base >= min(RESOLUTION_BUCKETS):
         return sorted({*RESOLUTION_BUCKETS, base})

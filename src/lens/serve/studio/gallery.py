@@ -1,7 +1,7 @@
-"""The studio's pictures: one folder of files that carry their settings, so that nothing else has to be kept.
+"""The studio's gallery: a folder of images that carry their own metadata.
 
-Searched, marked, deleted, packed. What is in the folder is the gallery: pictures that somebody puts there are
-found, a restart loses nothing. Knows nothing of who draws, or of pages.
+The folder is the whole state: an image that is copied into it appears, and a restart loses nothing. Knows
+nothing of how images are generated, or of pages.
 """
 
 import hashlib
@@ -9,16 +9,16 @@ import json
 import logging
 import threading
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
 from lens.errors import LensError
-from lens.files import write_atomic, write_unique
+from lens.files import write_atomic, write_bytes_atomic, write_unique
 from lens.sampling.image_metadata import (
     FORMAT_BY_SUFFIX,
     ImageMetadata,
@@ -28,51 +28,44 @@ from lens.sampling.image_metadata import (
     read_image_metadata,
     slug,
 )
-from lens.serve.safety.provenance import embed_provenance
 
 logger = logging.getLogger(__name__)
 
 FAVOURITES_FILE = "favourites.json"
 INPUTS_FOLDER, THUMBNAILS_FOLDER, SHEETS_FOLDER = "inputs", "small", "sheets"
 THUMBNAIL_SIDE_PX = 384
-"""Side of what lists show of larger pictures."""
-
-ProvenanceEmbedder = Callable[[Image.Image, ImageMetadata, str, int | None], bytes]
-"""(picture, settings, png, None) -> the file that leaves, with its settings and marks inside."""
+"""Longest side of an image in lists; smaller images are their own thumbnails."""
 
 
 class GalleryItem(NamedTuple):
-    """A picture of the gallery."""
+    """An image of the gallery."""
 
     name: str
-    """Its file's name, which sorts by time."""
+    """File name; it begins with the time."""
     path: Path
     metadata: ImageMetadata
     is_favourite: bool
 
 
 class Gallery:
-    """Pictures in one folder; safe to share among threads."""
+    """Images in one folder; safe to share among threads."""
 
-    def __init__(self, folder: Path, embed_provenance: ProvenanceEmbedder = embed_provenance):
+    def __init__(self, folder: Path):
         self.folder = folder
-        self._embed_provenance = embed_provenance
         self._lock = threading.RLock()
         self._metadata_cache: dict[str, tuple[int, ImageMetadata | None]] = {}
 
-    def save(self, image: Image.Image, metadata: ImageMetadata) -> GalleryItem:
-        """Write a picture with its settings and marks inside.
+    def save(self, content: bytes, metadata: ImageMetadata, image_format: str = "png") -> GalleryItem:
+        """Write an image file, which has its metadata and marks inside.
 
-        Raises: LensError where it cannot be marked or written.
+        Raises: LensError if it cannot be written.
         """
         stem = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{slug(metadata.prompt)}"
-        path = write_unique(
-            self.folder, stem, ".png", _content_writer(self._embed_provenance(image, metadata, "png", None))
-        )
+        path = write_unique(self.folder, stem, f".{image_format}", lambda file: file.write(content))
         return GalleryItem(path.name, path, metadata, False)
 
     def items(self, search: str = "", only_favourites: bool = False) -> list[GalleryItem]:
-        """Return the pictures whose prompt has every word of the search, the newest first."""
+        """Return the images whose prompts contain every word of the search, the newest first."""
         words = search.lower().split()
         favourites = self._favourites()
         matches = []
@@ -83,22 +76,22 @@ class Gallery:
         return matches
 
     def item(self, name: str) -> GalleryItem:
-        """Return one picture.
+        """Return one image.
 
-        Raises: LensError where there is none of this name.
+        Raises: LensError if no image has this name.
         """
         path = self._path(name)
         return GalleryItem(name, path, read_image_metadata(path), name in self._favourites())
 
     def set_favourite(self, name: str, is_favourite: bool) -> None:
-        """Make a picture a favourite, or an ordinary one again."""
+        """Add an image to the favourites, or remove it from them."""
         self._path(name)
         with self._lock:
             names = self._favourites() - {name} | ({name} if is_favourite else set())
             self._write_favourites(names)
 
     def delete(self, name: str) -> None:
-        """Delete a picture and its small copy."""
+        """Delete an image and its thumbnail."""
         path = self._path(name)
         with self._lock:
             path.unlink(missing_ok=True)
@@ -106,7 +99,7 @@ class Gallery:
             self._write_favourites(self._favourites() - {name})
 
     def thumbnail(self, item: GalleryItem) -> Path:
-        """Return a file that is quick to show: the picture itself where it is small."""
+        """Return the thumbnail of an image; it is made on first use."""
         if max(item.metadata.width, item.metadata.height) <= THUMBNAIL_SIDE_PX:
             return item.path
         path = self.folder / THUMBNAILS_FOLDER / f"{item.name}.webp"
@@ -117,28 +110,28 @@ class Gallery:
         return path
 
     def write_zip(self, names: Iterable[str], path: Path) -> Path:
-        """Pack pictures, as they are, into one file."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+        """Write the image files into a ZIP file."""
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # images are compressed already
             for name in names:
                 archive.write(self._path(name), name)
         return path
 
     def save_input(self, image: Image.Image) -> Path:
-        """Keep a picture that others start from, or a mask; the same pixels are kept once."""
+        """Store a source image or a mask; equal pixels are stored once."""
         data = BytesIO()
         image.save(data, format="PNG")
         path = self.folder / INPUTS_FOLDER / f"{hashlib.sha256(data.getvalue()).hexdigest()}.png"
         if not path.exists():
-            write_atomic(path, _content_writer(data.getvalue()))
+            write_bytes_atomic(path, data.getvalue())
         return path
 
     def find_input(self, sha256: str) -> Path | None:
-        """Return the kept input of this content, if it is here."""
+        """Return the stored source image or mask with this hash, or None."""
         path = self.folder / INPUTS_FOLDER / f"{Path(sha256).name}.png"
         return path if path.is_file() else None
 
     def save_sheet(self, sheet: Image.Image, title: str) -> Path:
-        """Keep a sheet of several pictures."""
+        """Store a contact sheet."""
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{slug(title)}"
         return write_unique(
             self.folder / SHEETS_FOLDER, stem, ".png", lambda file: sheet.save(file, format="PNG")
@@ -148,7 +141,7 @@ class Gallery:
         path = self.folder / name
         is_plain = Path(name).name == name and path.suffix in FORMAT_BY_SUFFIX
         if not is_plain or name.startswith(".") or path.is_symlink() or not path.is_file():
-            raise LensError(f"The gallery has no picture {name!r}. It may be deleted; reload the page.")
+            raise LensError(f"The gallery has no image {name!r}. It may have been deleted; reload the page.")
         return path
 
     def _all_metadata(self) -> dict[str, ImageMetadata]:
@@ -176,7 +169,7 @@ class Gallery:
                 document = metadata_json(image)  # pixels are not read: there may be thousands of files
             return read_image_metadata(path) if document is None else parse_image_metadata(document, path)
         except (LensError, OSError, Image.DecompressionBombError) as error:
-            logger.warning("The gallery leaves a file out: %s", error)
+            logger.warning("The gallery skips a file: %s", error)
             return None
 
     def _favourites(self) -> set[str]:
@@ -188,11 +181,4 @@ class Gallery:
 
     def _write_favourites(self, names: set[str]) -> None:
         document = json.dumps(sorted(names), indent=1).encode()
-        write_atomic(self.folder / FAVOURITES_FILE, _content_writer(document))
-
-
-def _content_writer(content: bytes) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    return write
+        write_bytes_atomic(self.folder / FAVOURITES_FILE, document)

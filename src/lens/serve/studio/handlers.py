@@ -1,7 +1,7 @@
-"""What happens when somebody presses something in the studio: plain values in, plain values out.
+"""Handlers of the studio's events: they take the values of controls and return values, HTML and files.
 
-Knows nothing of Gradio: `studio.py` hands over what the controls hold, in the order of `FIELDS`, and puts
-what comes back where it belongs.
+Generation goes through the service that the HTTP API uses. Knows nothing of Gradio: the pages pass the
+controls' values in the order of `FORM_FIELDS`, and put what comes back where it belongs.
 """
 
 import logging
@@ -16,10 +16,13 @@ from uuid import uuid4
 from PIL import Image, ImageChops
 
 from lens.errors import LensError, SettingError
+from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import open_image, read_image_metadata
-from lens.serve.api.generation import NO_HOOKS, GenerationHooks
-from lens.serve.engine.request import EngineClient, GenerationRequest, LoraRequest, ModelInfo
-from lens.serve.studio import html as html
+from lens.serve.api.generation import GenerationService
+from lens.serve.api.schemas import NO_ENHANCER, GenerationSpec
+from lens.serve.api.uploads import check_image_size
+from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
+from lens.serve.studio import html
 from lens.serve.studio.batches import BatchManager, StudioBatch
 from lens.serve.studio.contact_sheet import (
     grid_forms,
@@ -28,13 +31,7 @@ from lens.serve.studio.contact_sheet import (
     render_sheet,
     render_side_by_side,
 )
-from lens.serve.studio.form import (
-    StudioForm,
-    generation_request,
-    generation_requests,
-    randomize_seed,
-    restore_form,
-)
+from lens.serve.studio.form import StudioForm, randomize_seed, request_body, restore_form
 from lens.serve.studio.gallery import Gallery, GalleryItem
 from lens.serve.studio.snippets import curl_command, python_script
 
@@ -42,18 +39,19 @@ logger = logging.getLogger(__name__)
 
 FORM_FIELDS = (
     "prompt", "model", "aspect_ratio", "base_resolution", "seed", "is_seed_locked", "count", "steps",
-    "guidance", "negative_prompt", "solver", "size", "loras", "start", "strength",
+    "guidance", "negative_prompt", "solver", "size", "loras", "start", "strength", "is_strength_set",
 )  # fmt: skip
-"""The controls, in order; `start` holds a picture and what was painted over it."""
+"""The controls, in order. `start` holds the source image and the mask painted over it; `is_strength_set` says
+whether a person chose the strength, as otherwise it is the default."""
 SHEET_SIDE_PX = 512
-"""Larger pictures are made smaller on a sheet."""
+"""Longest side of an image on a contact sheet."""
 MAX_LISTED = 120
 ControlValues = dict[str, Any]
 """New values of controls, by field."""
 
 
 class BatchView(NamedTuple):
-    """What a page shows of a batch."""
+    """What a page shows of a batch; empty strings leave a part as it is."""
 
     batch_id: str
     tiles_html: str
@@ -61,26 +59,26 @@ class BatchView(NamedTuple):
     seed: int
     is_finished: bool
     last_item: str | None
-    """Name of the newest finished picture."""
+    """Name of the first finished image."""
 
 
 class StudioHandlers:
-    """The studio of one server; safe to share among pages."""
+    """The event handlers of one server's studio; safe to share among pages."""
 
-    def __init__(self, drawer: EngineClient, gallery: Gallery, hooks: GenerationHooks = NO_HOOKS):
-        self.engine, self.gallery, self.hooks = drawer, gallery, hooks
-        self.batches = BatchManager(drawer, self._check_image if hooks.check_image else None)
+    def __init__(self, service: GenerationService, gallery: Gallery):
+        self.service, self.engine, self.gallery = service, service.engine, gallery
+        self.batches = BatchManager(service)
         self._downloads = TemporaryDirectory(prefix="lens-studio-")
 
     def model(self, name: str) -> ModelInfo:
-        """Return an offered model, the first where there is none of this name."""
+        """Return the model of this name, or else the first one."""
         models = self.engine.models()
         return next((model for model in models if model.name == name), models[0])
 
     def parse_form(self, values: Sequence[Any]) -> StudioForm:
-        """Return what the controls hold as a form; pictures to start from are kept in the gallery's folder.
+        """Return the controls' values as a form; the source image and the mask are stored in the gallery.
 
-        Raises: SettingError for a number that is none.
+        Raises: SettingError for a value that is no number, or a source image that is too large.
         """
         fields: dict[str, Any] = dict(zip(FORM_FIELDS, values, strict=True))
         fields["seed"] = fields["seed"] or 0
@@ -90,27 +88,40 @@ class StudioHandlers:
                 fields[name] = kind(fields[name])
             except (TypeError, ValueError):
                 raise SettingError(name, fields[name], "a number") from None
+        if not fields.pop("is_strength_set"):
+            fields["strength"] = None
         image, mask = image_and_mask(fields.pop("start"))
+        if image is not None:
+            check_image_size(image.size, "image", self.service.settings.limits.upload_px)
         fields["loras"] = parse_loras(fields["loras"])
         fields["image"] = self.gallery.save_input(image) if image else None
         fields["mask"] = self.gallery.save_input(mask) if mask else None
         texts: dict[str, Any] = {name: fields[name] or "" for name in ("prompt", "negative_prompt", "size")}
         return StudioForm(**(fields | texts))
 
+    def shown_strength(self, start: Any, strength: float, is_strength_set: bool) -> float:
+        """Return the strength that the slider shows: the default of image or mask until a person sets one."""
+        return strength if is_strength_set else default_strength(image_and_mask(start)[1] is not None)
+
     def draw(self, values: Sequence[Any], caller: str) -> Iterator[BatchView]:
-        """Begin a batch and tell how it goes, to its end."""
+        """Start a batch and yield its state until it is finished."""
         try:
-            form = randomize_seed(self.parse_form(values))
-            requests = generation_requests(form, caller)
-            self._check_prompts(requests)
-            batch = self.batches.start(requests, self.gallery)
+            spec = self.service.prepare(self.resolve(randomize_seed(self.parse_form(values)), caller))
+            batch = self.batches.start([spec], self.gallery)
         except LensError as error:
             yield BatchView("", "", html.error_line(error), values[FORM_FIELDS.index("seed")], True, None)
             return
         yield from self._batch_views(batch)
 
+    def resolve(self, form: StudioForm, caller: str, num_previews: int = MAX_PREVIEWS) -> GenerationSpec:
+        """Return the images that a form asks for, with every default filled in.
+
+        Raises: SettingError.
+        """
+        return self.service.resolve_request(request_body(form, num_previews), caller, form.uploads)
+
     def watch(self, name: str | None) -> Iterator[BatchView]:
-        """Go on telling of a batch that a page asked for before it was reloaded, while it is remembered."""
+        """Yield the state of a batch that a page started before it was reloaded, if it is remembered."""
         batch = self.batches.find(name)
         if batch is not None:
             yield from self._batch_views(batch)
@@ -119,41 +130,38 @@ class StudioHandlers:
         seed = batch.items[0].request.seed
         last_state = None
         for _ in batch.changes():
-            state = [(tile.gallery_item, id(tile.preview), tile.is_finished) for tile in batch.items]
-            tiles = (
-                "" if state == last_state else html.batch_grid(batch)
-            )  # pictures are large, and steps are many
+            state = [(item.gallery_item, id(item.preview), item.is_finished) for item in batch.items]
+            # Previews are large and steps are many: the grid is sent only when an image changed.
+            tiles = "" if state == last_state else html.batch_grid(batch)
             last_state = state
-            last_item = next((tile.gallery_item.name for tile in batch.items if tile.gallery_item), None)
+            last_item = next((item.gallery_item.name for item in batch.items if item.gallery_item), None)
             yield BatchView(batch.batch_id, tiles, html.progress(batch), seed, batch.is_finished, last_item)
         if batch.error is not None and not isinstance(batch.error, LensError):
-            logger.error("A picture of the studio failed.", exc_info=batch.error)
+            logger.error("An image of the studio failed.", exc_info=batch.error)
 
     def cancel(self, name: str | None) -> None:
-        """Stop a batch."""
+        """Cancel a batch."""
         batch = self.batches.find(name)
         if batch is not None:
             batch.cancel()
 
-    def enhance(self, prompt: str) -> tuple[str, str]:
-        """Return the prompt written out, and a line that says how that went."""
-        if self.hooks.enhance_prompt is None:
-            return prompt, html.status("No language model is configured here.")
-        if not prompt.strip():
-            return prompt, html.error_line(SettingError("prompt", prompt, "some words"))
+    def enhance(self, prompt: str, caller: str) -> tuple[str, str]:
+        """Return the enhanced prompt and a status line; on an error, the prompt as it was and the error."""
+        if not self.service.can_enhance:
+            return prompt, html.status(NO_ENHANCER)
         try:
-            text = self.hooks.enhance_prompt(prompt)
-            return text, html.status("Change it as you like, then use it or keep your own.")
+            enhanced = self.service.enhance_prompt(prompt, caller)
         except LensError as error:
             return prompt, html.error_line(error)
+        return enhanced, html.status("Edit the enhanced prompt, then use it or keep the original.")
 
     def restore(self, path: Path, values: Sequence[Any]) -> tuple[ControlValues, str]:
-        """Return the controls' values that draw a picture again, and a line about it."""
+        """Return the controls' values that generate an image again, and a status line."""
         try:
-            settings = read_image_metadata(path)
+            metadata = read_image_metadata(path)
             with_defaults = [0 if value is None else value for value in values]
             form, notes = restore_form(
-                settings,
+                metadata,
                 self.parse_form(with_defaults),
                 self.engine.models(),
                 self.engine.loras(),
@@ -161,55 +169,59 @@ class StudioHandlers:
             )
         except (LensError, Image.DecompressionBombError) as error:
             return {}, html.error_line(_hide_path(error, path))
-        changes = {name: getattr(form, name) for name in FORM_FIELDS if name != "start"}
+        converted = {"loras", "start", "strength", "is_strength_set"}
+        changes = {name: getattr(form, name) for name in FORM_FIELDS if name not in converted}
         changes["loras"] = [[lora.name, lora.weight] for lora in form.loras]
         changes["start"] = editor_value(form.image, form.mask)
+        changes["is_strength_set"] = form.strength is not None
+        has_mask = form.mask is not None
+        changes["strength"] = default_strength(has_mask) if form.strength is None else form.strength
         return changes, html.status_with_notes(notes, "Settings restored; the seed is locked.")
 
     def code_snippets(self, values: Sequence[Any], base_url: str) -> tuple[str, str]:
-        """Return the controls' values as a curl command and as Python; what is wrong is a comment."""
+        """Return a curl command and a Python script for the controls' values; an error is a comment."""
         try:
-            form = self.parse_form(values)
-            return curl_command(form, base_url), python_script(form, base_url)
+            spec = self.resolve(self.parse_form(values), caller="")
+            return curl_command(spec, base_url), python_script(spec, base_url)
         except LensError as error:
             return f"# {error}", f"# {error}"
 
     def search_gallery(self, search: str, only_favourites: bool) -> str:
-        """Return the gallery, as far as it is searched for."""
+        """Return the images that match a search as HTML."""
         items = self.gallery.items(search or "", only_favourites)
         return html.gallery_grid(self.gallery, items[:MAX_LISTED], len(items))
 
     def find_item(self, name: str | None) -> GalleryItem | None:
-        """Return a picture of the gallery, unless it was deleted meanwhile."""
+        """Return an image of the gallery, or None if it no longer exists."""
         with suppress(LensError):
             return self.gallery.item(name) if name else None
         return None
 
     def toggle_favourite(self, name: str | None) -> None:
-        """Make a picture a favourite, or an ordinary one again."""
+        """Add an image to the favourites, or remove it from them."""
         item = self.find_item(name)
         if item is not None:
             self.gallery.set_favourite(item.name, not item.is_favourite)
 
     def delete(self, name: str | None) -> None:
-        """Delete a picture."""
+        """Delete an image."""
         item = self.find_item(name)
         if item is not None:
             self.gallery.delete(item.name)
 
     def export_zip(self, search: str, only_favourites: bool) -> Path | None:
-        """Return a zip of all pictures that a search finds; None where it finds nothing."""
-        names = [kept.name for kept in self.gallery.items(search or "", only_favourites)]
+        """Return a ZIP file of the images that match a search, or None without a match."""
+        names = [item.name for item in self.gallery.items(search or "", only_favourites)]
         if not names:
             return None
-        return self.gallery.write_zip(names, self._download_path("lens-pictures.zip"))
+        return self.gallery.write_zip(names, self._download_path("lens-images.zip"))
 
     def compare(self, first: str | None, second: str | None) -> tuple[str, Path | None]:
-        """Return two pictures over each other with what they differ in, and a sheet of both."""
+        """Return two images with their differences as HTML, and a file that shows both."""
         a, b = self.find_item(first), self.find_item(second)
         if a is None or b is None:
-            missing = " and ".join(name for name, kept in (("A", a), ("B", b)) if kept is None)
-            return html.status(f"Choose {missing} in the gallery."), None
+            missing = " and ".join(name for name, item in (("A", a), ("B", b)) if item is None)
+            return html.status(f"Select {missing} in the gallery."), None
         pair = render_side_by_side(_open_rgb(a.path), _open_rgb(b.path), a.metadata.prompt)
         path = self._download_path("a-b.png")
         pair.save(path)
@@ -218,17 +230,18 @@ class StudioHandlers:
     def draw_grid(
         self, values: Sequence[Any], x: str, x_values: str, y: str, y_values: str, caller: str
     ) -> Iterator[tuple[str, str, Path | None]]:
-        """Draw a grid over two settings: yields (batch, line, sheet), the sheet at the end."""
+        """Generate a grid over two settings; yield (batch id, status line, contact sheet or None)."""
         try:
             models = self.engine.models()
             across, down = parse_axis(x, x_values, models), parse_axis(y, y_values, models)
-            form = randomize_seed(self.parse_form(values))
-            requests = [generation_request(cell, caller) for cell in grid_forms(form, across, down)]
-            self._check_prompts(requests)
+            form = replace(randomize_seed(self.parse_form(values)), count=1)
+            specs = [self.resolve(cell, caller, num_previews=0) for cell in grid_forms(form, across, down)]
+            self.service.check_draining()
+            self.service.check_prompts([spec.draw.prompt for spec in specs], caller)
         except LensError as error:
             yield "", html.error_line(error), None
             return
-        batch = self.batches.start([replace(request, previews=0) for request in requests], None)
+        batch = self.batches.start(specs, None)
         for _ in batch.changes():
             yield batch.batch_id, html.progress(batch), None
         images = [_downscale(image) for image in batch.images]
@@ -238,31 +251,19 @@ class StudioHandlers:
         page = render_sheet(images, across.labels, down.labels, form.prompt)
         yield batch.batch_id, html.progress(batch), self.gallery.save_sheet(page, f"{x} {y} {form.prompt}")
 
-
     def _download_path(self, name: str) -> Path:
         folder = Path(self._downloads.name) / uuid4().hex
         folder.mkdir()
         return folder / name
 
-    def _check_prompts(self, requests: Sequence[GenerationRequest]) -> None:
-        if self.hooks.check_prompt is None:
-            return
-        caller = requests[0].caller
-        for words in {f"{one.prompt}\n{one.negative_prompt}".strip() for one in requests}:
-            self.hooks.check_prompt(words, caller)
-
-    def _check_image(self, image: Image.Image, caller: str) -> None:
-        if self.hooks.check_image is not None:
-            self.hooks.check_image(image, caller)
-
 
 def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
-    """Return the picture to start from, and in white what was painted over it; None for what is not there."""
+    """Return the source image of an editor, and its painted area in white; None for what is missing."""
     if not isinstance(start, dict) or start.get("background") is None:
         return None, None
     background: Image.Image = start["background"]
     if background.mode == "RGBA" and background.getchannel("A").getextrema() == (0, 0):
-        return None, None  # an editor that nobody put a picture into
+        return None, None  # an editor without an image
     mask = Image.new("L", background.size, 0)
     for layer in start.get("layers") or ():
         alpha = layer.convert("RGBA").getchannel("A")
@@ -271,7 +272,7 @@ def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
 
 
 def editor_value(image: Path | None, mask: Path | None) -> Any:
-    """Return the value that puts a picture and a mask back: the other way round of `image_and_mask`."""
+    """Return the editor's value for an image and a mask: the inverse of `image_and_mask`."""
     if image is None:
         return None
     background = _open_rgb(image)
@@ -285,7 +286,7 @@ def editor_value(image: Path | None, mask: Path | None) -> Any:
 
 
 def parse_loras(rows: Any) -> tuple[LoraRequest, ...]:
-    """Return the LoRAs of a table of names and weights."""
+    """Return the LoRAs of a table of names and weights; rows without a name are skipped."""
     loras = []
     for row in rows or ():
         name, weight = (*row, None, None)[:2]

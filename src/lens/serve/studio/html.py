@@ -1,7 +1,6 @@
-"""What the studio shows, as HTML: the tiles of a batch, its progress, the gallery, a picture, two compared.
+"""HTML of the studio: batches with their progress, the gallery, one image, two images compared.
 
-Everything that a person typed is escaped here. Knows nothing of the page around it; it is styled by
-`studio_look`.
+Every text that a person typed is escaped here. Knows nothing of the page around it; `theme` has the styles.
 """
 
 import base64
@@ -15,15 +14,15 @@ from PIL import Image
 
 from lens.errors import GenerationCancelledError, LensError
 from lens.sampling.image_metadata import ImageMetadata
-from lens.serve.engine.request import Failed, Finished, Queued, StepProgress
-from lens.serve.studio.batches import BatchItem, StudioBatch, seconds_left
+from lens.serve.engine.request import Failed, Queued, StepProgress
+from lens.serve.studio.batches import BatchItem, StudioBatch
 from lens.serve.studio.gallery import Gallery, GalleryItem
 
 PREVIEW_SIDE_PX = 512
 STAR = "&#9733;"
 NOTICE = (
-    "A research model. A person looks at every picture before it is used; it is not for unattended "
-    "production. Pictures carry their settings and a mark that a machine made them."
+    "Research model, not for unattended production: a person reviews every image before it is used. "
+    "Each image carries its settings and a mark that states it is generated."
 )
 
 HEADER = """
@@ -31,26 +30,26 @@ HEADER = """
  <span class="lens-mark" aria-hidden="true"></span>
  <h1>Lens</h1>
  <p class="lens-keys"><kbd>Ctrl</kbd>+<kbd>Enter</kbd> draws, <kbd>Esc</kbd> cancels</p>
- <button type="button" class="lens-dark" id="dark" aria-label="Dark or light"
+ <button type="button" class="lens-dark" id="dark" aria-label="Toggle dark mode"
   onclick="lensDark(!document.body.classList.contains('dark'))">&#9680;</button>
 </header>
 """
 FOOTER = f'<footer class="lens-notice" role="note">{NOTICE}</footer>'
 EMPTY_STAGE = (
-    '<div class="lens-empty"><p>Nothing drawn yet.</p>'
-    "<p>Say what the picture shows, and press Draw.</p></div>"
+    '<div class="lens-empty"><p>No image yet.</p>'
+    "<p>Describe an image and press Draw.</p></div>"
 )
-INTERNAL_ERROR = "Something went wrong here; the server's log says what."
-NOTHING_FOUND = '<div class="lens-empty"><p>No picture here.</p></div>'
+INTERNAL_ERROR = "Internal error. The log of the server has the details."
+NOTHING_FOUND = '<div class="lens-empty"><p>No images found.</p></div>'
 
 
 def file_url(path: Path) -> str:
-    """Return the address under which the page finds a file of the gallery."""
+    """Return the URL of a gallery file, relative to the page."""
     return "gradio_api/file=" + quote(str(path.absolute()))
 
 
 def batch_grid(batch: StudioBatch) -> str:
-    """Return the pictures of a batch as far as they are."""
+    """Return the images of a batch: finished, as previews, or as placeholders."""
     figures = "".join(_batch_item(item, number) for number, item in enumerate(batch.items))
     return f'<div class="lens-tiles lens-of-{min(len(batch.items), 4)}">{figures}</div>'
 
@@ -58,16 +57,16 @@ def batch_grid(batch: StudioBatch) -> str:
 def _batch_item(item: BatchItem, number: int) -> str:
     request, event = item.request, item.event
     shape = f"aspect-ratio:{request.width}/{request.height}"
-    name = f"Picture {number + 1}: {escape(request.prompt, quote=True)}"
-    if isinstance(event, Finished):
-        source = file_url(item.gallery_item.path) if item.gallery_item else data_url(event.image)
-        link = f'<a href="{source}" target="_blank" rel="noopener" aria-label="Open the full picture">'
-        inside, state = f'{link}<img src="{source}" alt="{name}" draggable="true"></a>', "done"
+    label = f"{number + 1}: {escape(request.prompt, quote=True)}"
+    if item.image is not None:
+        source = file_url(item.gallery_item.path) if item.gallery_item else data_url(item.image)
+        link = f'<a href="{source}" target="_blank" rel="noopener" aria-label="Open the full-size image">'
+        inside, state = f'{link}<img src="{source}" alt="Image {label}" draggable="true"></a>', "done"
     elif isinstance(event, Failed):
-        what = "Cancelled" if isinstance(event.error, GenerationCancelledError) else "No picture"
+        what = "Cancelled" if isinstance(event.error, GenerationCancelledError) else "Failed"
         inside, state = f"<span>{what}</span>", "failed"
     elif item.preview is not None:
-        inside, state = f'<img src="{data_url(item.preview)}" alt="Preview of {name}">', "preview"
+        inside, state = f'<img src="{data_url(item.preview)}" alt="Preview of image {label}">', "preview"
     else:
         inside, state = "<span></span>", "waiting"
     caption = f"<figcaption>seed {request.seed}</figcaption>"
@@ -75,32 +74,36 @@ def _batch_item(item: BatchItem, number: int) -> str:
 
 
 def progress(batch: StudioBatch) -> str:
-    """Return where a batch is: in the queue, at which step, how long it still takes, or what went wrong."""
-    num_done = sum(isinstance(tile.event, Finished) for tile in batch.items)
-    num_items = len(batch.items)
+    """Return the state of a batch: place in the queue, step and time left, result or error."""
+    num_done, num_items = batch.num_done, len(batch.items)
     if batch.is_finished:
         error = batch.error
         if error is None:
-            return status(f"Done: {num_items} picture{'s' * (num_items > 1)}.", share=1.0)
+            return status(f"Done: {num_images_text(num_items)}.", share=1.0)
         if isinstance(error, GenerationCancelledError):
-            return status(f"Cancelled; {num_done} of {num_items} done.")
+            return status(f"Cancelled: {num_done} of {num_images_text(num_items)} done.")
         return error_line(error)
-    in_progress = [tile.event for tile in batch.items if isinstance(tile.event, StepProgress)]
+    in_progress = [item.event for item in batch.items if isinstance(item.event, StepProgress)]
     share = (num_done + sum(event.step / max(1, event.num_steps) for event in in_progress)) / num_items
-    pictures = f", picture {min(num_items, num_done + 1)} of {num_items}" if num_items > 1 else ""
+    count = f", image {min(num_items, num_done + 1)} of {num_items}" if num_items > 1 else ""
     if in_progress:
         first = max(in_progress, key=lambda event: event.step / max(1, event.num_steps))
-        left = seconds_left(batch)
+        left = batch.remaining_s
         time_left = f", {left:.0f} s left" if left is not None and left >= 1 else ", less than a second left"
-        return status(f"Step {first.step} of {first.num_steps}{time_left}{pictures}", share)
-    positions = [tile.event.position for tile in batch.items if isinstance(tile.event, Queued)]
+        return status(f"Step {first.step} of {first.num_steps}{time_left}{count}", share)
+    positions = [item.event.position for item in batch.items if isinstance(item.event, Queued)]
     if positions and min(positions):
-        return status(f"In the queue, {min(positions)} before it{pictures}", share)
-    return status(f"Next in the queue{pictures}", share)
+        return status(f"Queued: {num_images_text(min(positions))} ahead{count}", share)
+    return status(f"Next in the queue{count}", share)
+
+
+def num_images_text(count: int) -> str:
+    """Return `1 image`, `2 images`."""
+    return f"{count} image{'s' * (count != 1)}"
 
 
 def status(text: str, share: float | None = None) -> str:
-    """Return a line that screen readers tell, over a bar where a share is given."""
+    """Return a status line, which screen readers announce, and a progress bar if `share` is given."""
     bar = ""
     if share is not None:
         percent = round(100 * min(1.0, share))
@@ -112,22 +115,22 @@ def status(text: str, share: float | None = None) -> str:
 
 
 def error_line(error: Exception) -> str:
-    """Return an error as a line; what is no LensError is a fault of ours and is not spelled out."""
+    """Return an error as a line; only the text of a LensError is shown."""
     text = str(error) if isinstance(error, LensError) else INTERNAL_ERROR
     return f'<div class="lens-status lens-problem"><p role="alert">{escape(text)}</p></div>'
 
 
 def status_with_notes(lines: Sequence[str], first: str) -> str:
-    """Return what happened, and what a person should know about it."""
+    """Return a status line with notes after it."""
     return status(" ".join([first, *lines]))
 
 
 def gallery_grid(gallery: Gallery, visible: Sequence[GalleryItem], num_found: int) -> str:
-    """Return pictures as buttons that select them."""
+    """Return images as buttons that select them."""
     if not visible:
         return NOTHING_FOUND
-    items = "".join(_gallery_item(kept, gallery.thumbnail(kept)) for kept in visible)
-    count = f"{num_found} picture{'s' * (num_found != 1)}"
+    items = "".join(_gallery_item(item, gallery.thumbnail(item)) for item in visible)
+    count = num_images_text(num_found)
     more = f", the newest {len(visible)} shown" if len(visible) < num_found else ""
     return f'<p class="lens-count" role="status">{count}{more}</p><div class="lens-grid">{items}</div>'
 
@@ -143,7 +146,7 @@ def _gallery_item(item: GalleryItem, thumbnail: Path) -> str:
 
 
 def image_detail(item: GalleryItem) -> str:
-    """Return one picture, large, with its settings."""
+    """Return one image at full size with its metadata."""
     source, prompt = file_url(item.path), escape(item.metadata.prompt, quote=True)
     star = f'<b aria-label="favourite">{STAR}</b> ' if item.is_favourite else ""
     rows = "".join(
@@ -151,13 +154,13 @@ def image_detail(item: GalleryItem) -> str:
     )
     return (
         f'<article class="lens-detail"><a href="{source}" target="_blank" rel="noopener"'
-        f' aria-label="Open the full picture"><img src="{source}" alt="{prompt}"></a>'
+        f' aria-label="Open the full-size image"><img src="{source}" alt="{prompt}"></a>'
         f"<p>{star}{prompt}</p><dl>{rows}</dl></article>"
     )
 
 
 def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
-    """Return (name, value) of what a person wants to know of a picture."""
+    """Return (name, value) of the metadata that a person needs most."""
     rows = [
         ("model", Path(metadata.model).name),
         ("size", f"{metadata.width} x {metadata.height}"),
@@ -167,7 +170,7 @@ def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
         ("solver", metadata.solver),
     ]
     if metadata.negative_prompt:
-        rows.append(("negative", metadata.negative_prompt))
+        rows.append(("negative prompt", metadata.negative_prompt))
     if metadata.loras:
         loras = ", ".join(f"{Path(lora.path).stem} {lora.weight:g}" for lora in metadata.loras)
         rows.append(("LoRAs", loras))
@@ -177,7 +180,7 @@ def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
 
 
 def comparison(first: GalleryItem, second: GalleryItem, rows: Sequence[tuple[str, str, str]]) -> str:
-    """Return two pictures over each other with a slider between them, and what they differ in."""
+    """Return two images under a slider that reveals one or the other, and a table of their differences."""
     first_url, second_url = file_url(first.path), file_url(second.path)
     width, height = first.metadata.width, first.metadata.height
     table = "".join(
@@ -190,7 +193,7 @@ def comparison(first: GalleryItem, second: GalleryItem, rows: Sequence[tuple[str
         f'<img class="lens-a" src="{first_url}" alt="A: {escape(first.metadata.prompt, quote=True)}">'
         "<span>A</span><span>B</span></div>"
         '<input class="lens-split" type="range" min="0" max="100" value="50"'
-        ' aria-label="How much of A is shown"'
+        ' aria-label="Share of image A"'
         " oninput=\"this.previousElementSibling.style.setProperty('--split', this.value + '%')\">"
         '<table class="lens-table"><thead><tr><th scope="col">setting</th><th scope="col">A</th>'
         f'<th scope="col">B</th></tr></thead><tbody>{table}</tbody></table>'
@@ -198,7 +201,7 @@ def comparison(first: GalleryItem, second: GalleryItem, rows: Sequence[tuple[str
 
 
 def data_url(image: Image.Image) -> str:
-    """Return a picture as text that a page shows without another request."""
+    """Return an image as a data URL, scaled down."""
     image = image.convert("RGB")
     image.thumbnail((PREVIEW_SIDE_PX, PREVIEW_SIDE_PX))
     data = BytesIO()

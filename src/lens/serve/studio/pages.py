@@ -1,24 +1,24 @@
-"""The studio's other pages: gallery, compare, grid.
+"""The studio's other pages: gallery, compare and grid.
 
-Says which controls there are and what pressing them calls; `studio_events` decides what happens.
+Lays out the controls and connects them; `handlers` decides what happens.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from lens.serve.studio import html as html
+from lens.serve.studio import html
 from lens.serve.studio.contact_sheet import axis_names
-from lens.serve.studio.controls import QUIET_EVENT
+from lens.serve.studio.controls import QUIET_EVENT, caller_name
 from lens.serve.studio.draw_page import DrawPage
 from lens.serve.studio.handlers import StudioHandlers
 from lens.serve.studio.theme import SELECT_JS
 
-CONFIRM_DELETE_JS = "(sure, ...others) => [confirm('Delete this picture?'), ...others]"
+CONFIRM_DELETE_JS = "(sure, ...others) => [confirm('Delete this image?'), ...others]"
 OPEN_DRAW_TAB_JS = "() => document.querySelector('#pages button[role=tab]').click()"
 
 
 class GalleryPage(NamedTuple):
-    """What other parts of the page need of the gallery."""
+    """Controls of the gallery that other pages use."""
 
     search: Any
     only_favourites: Any
@@ -28,7 +28,7 @@ class GalleryPage(NamedTuple):
 
 
 def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
-    """Lay the page out and connect it."""
+    """Lay out the page and connect its controls."""
     import gradio as gr
 
     selected, first, second = gr.State(None), gr.State(None), gr.State(None)
@@ -37,8 +37,8 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
         only_favourites = gr.Checkbox(
             False, label="Favourites only", elem_id="only-favourites", scale=1, min_width=140
         )
-        export = gr.Button("Pack as zip", elem_id="pack", scale=1, min_width=120)
-        download = gr.DownloadButton("Download the zip", visible=False, elem_id="packed", min_width=120)
+        export = gr.Button("Export as ZIP", elem_id="pack", scale=1, min_width=120)
+        download = gr.DownloadButton("Download ZIP", visible=False, elem_id="packed", min_width=120)
     with gr.Row():
         with gr.Column(scale=7, min_width=320):
             items = gr.HTML(html.NOTHING_FOUND, js_on_load=SELECT_JS, elem_id="gallery")
@@ -82,8 +82,8 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
     def export_zip(words: str, favourites: bool) -> tuple[Any, str]:
         path = handlers.export_zip(words, favourites)
         if path is None:
-            return gr.update(visible=False), html.status("There is no picture to pack.")
-        return gr.update(value=str(path), visible=True), html.status("Packed.")
+            return gr.update(visible=False), html.status("There are no images to export.")
+        return gr.update(value=str(path), visible=True), html.status("The ZIP file is ready.")
 
     search_inputs, detail_outputs = [search, only_favourites], [selected, detail, actions]
     search.change(handlers.search_gallery, search_inputs, items, trigger_mode="always_last", **QUIET_EVENT)
@@ -107,18 +107,18 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
     )
     restore_event.then(None, None, None, js=OPEN_DRAW_TAB_JS)
     for button, place, letter in ((as_first, first, "A"), (as_second, second, "B")):
-        text = html.status(f"This is {letter}; see Compare.")
+        text = html.status(f"Selected as image {letter}; see the Compare tab.")
         button.click(lambda name, text=text: (name, text), selected, [place, line], **QUIET_EVENT)
     export.click(export_zip, search_inputs, [download, line], **QUIET_EVENT)
     return GalleryPage(search, only_favourites, items, first, second)
 
 
 def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage) -> None:
-    """Lay the page out and connect it."""
+    """Lay out the page and connect its controls."""
     import gradio as gr
 
-    both = gr.HTML(html.status("Choose A and B in the gallery."), elem_id="compared")
-    sheet = gr.DownloadButton("Download both as one picture", visible=False, elem_id="both-sheet")
+    both = gr.HTML(html.status("Select A and B in the gallery."), elem_id="compared")
+    sheet = gr.DownloadButton("Download both as one image", visible=False, elem_id="both-sheet")
 
     def compare(first: str | None, second: str | None) -> tuple[str, Any]:
         text, path = handlers.compare(first, second)
@@ -129,32 +129,32 @@ def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage) -> None:
 
 
 def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> None:
-    """Lay the page out and connect it."""
+    """Lay out the page and connect its controls."""
     import gradio as gr
 
     names = axis_names(handlers.engine.models(), handlers.engine.loras())
     batch = gr.State("")
     gr.HTML(
-        '<p class="lens-count">Draws what the first page says, with two of its settings varied. Values have'
-        " commas between, prompts stand one a line; 1..4 is a range.</p>"
+        '<p class="lens-count">Draws one image for each pair of values; the Draw page has the other settings.'
+        " Separate values by commas, prompts by line breaks; 1..4 is a range.</p>"
     )
     with gr.Row():
-        x = gr.Dropdown(names, value="guidance", label="X, across", elem_id="x")
+        x = gr.Dropdown(names, value="guidance", label="X axis (columns)", elem_id="x")
         x_values = gr.Textbox("1, 2, 4", label="X values", lines=2, elem_id="x-values")
-        y = gr.Dropdown(names, value="steps", label="Y, down", elem_id="y")
+        y = gr.Dropdown(names, value="steps", label="Y axis (rows)", elem_id="y")
         y_values = gr.Textbox("4, 20", label="Y values", lines=2, elem_id="y-values")
     with gr.Row():
-        draw = gr.Button("Draw the grid", variant="primary", elem_id="draw-grid", scale=3)
+        draw = gr.Button("Draw grid", variant="primary", elem_id="draw-grid", scale=3)
         cancel = gr.Button("Cancel", elem_id="cancel-grid", scale=1)
     line = gr.HTML(html.status("Ready."), elem_id="grid-status")
     sheet = gr.Image(
-        label="Sheet", type="filepath", format="png", interactive=False, buttons=["download", "fullscreen"],
-        elem_id="sheet",
+        label="Contact sheet", type="filepath", format="png", interactive=False,
+        buttons=["download", "fullscreen"], elem_id="sheet",
     )  # fmt: skip
 
     def on_draw(request: gr.Request, *field_values: Any) -> Iterator[list[Any]]:
         values, axes = field_values[:-4], field_values[-4:]
-        for name, text, path in handlers.draw_grid(values, *axes, caller=f"studio {request.session_hash}"):
+        for name, text, path in handlers.draw_grid(values, *axes, caller=caller_name(request)):
             yield [name, text, gr.skip() if path is None else str(path)]
 
     inputs = [*draw_tab.controls.values(), x, x_values, y, y_values]

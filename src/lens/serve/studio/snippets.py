@@ -1,61 +1,61 @@
-"""The choices of the studio as code that asks the HTTP interface for the same picture: curl, and Python."""
+"""Code that sends a request of the studio to the HTTP API: a curl command and a Python script."""
 
 import json
 import shlex
 from typing import Any
 
-from lens.serve.studio.form import StudioForm
+from lens.serve.api.schemas import GenerationSpec
 
 GENERATIONS_PATH, EDITS_PATH = "/v1/images/generations", "/v1/images/edits"
+SOURCE_FILE, MASK_FILE = "source.png", "mask.png"
 OPENAI_PARAMETERS = ("model", "prompt", "n", "size", "response_format")
 """Parameters that OpenAI's own client has; ours go in its `extra_body`."""
 
 
-def request_body(form: StudioForm) -> dict[str, Any]:
-    """Return the body of a request; what has no effect is left out."""
-    height, width = form.height_and_width
+def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
+    """Return the body of a request that leaves nothing to the server's defaults."""
+    draw = spec.draw
     body: dict[str, Any] = {
-        "model": form.model,
-        "prompt": form.prompt.strip(),
-        "n": int(form.count),
-        "size": f"{width}x{height}",
+        "model": draw.model,
+        "prompt": draw.prompt,
+        "n": spec.count,
+        "size": spec.size,
         "response_format": "b64_json",
-        "seed": int(form.seed),
-        "steps": int(form.steps),
-        "guidance": float(form.guidance),
-        "solver": form.solver,
+        "seed": draw.seed,
+        "steps": draw.steps,
+        "guidance": draw.guidance,
+        "solver": draw.solver,
     }
-    if form.negative_prompt.strip() and form.guidance != 1:
-        body["negative_prompt"] = form.negative_prompt.strip()
-    loras = [{"name": lora.name, "weight": lora.weight} for lora in form.loras if lora.weight]
-    if loras:
-        body["loras"] = loras
-    if form.image:
-        body["strength"] = form.strength
+    if draw.negative_prompt:
+        body["negative_prompt"] = draw.negative_prompt
+    if draw.loras:
+        body["loras"] = [{"name": lora.name, "weight": lora.weight} for lora in draw.loras]
+    if draw.strength is not None:
+        body["strength"] = draw.strength
     return body
 
 
-def curl_command(form: StudioForm, base_url: str) -> str:
-    """Return a command line that writes the first picture to picture.png."""
-    body = request_body(form)
-    url = shlex.quote(base_url.rstrip("/") + (EDITS_PATH if form.image else GENERATIONS_PATH))
-    if form.image:
+def curl_command(spec: GenerationSpec, base_url: str) -> str:
+    """Return a command line that writes the first image to image.png."""
+    body, has_image = explicit_body(spec), spec.draw.image is not None
+    url = shlex.quote(base_url.rstrip("/") + (EDITS_PATH if has_image else GENERATIONS_PATH))
+    if has_image:
         fields = [f"{name}={_form_field(value)}" for name, value in body.items()]
-        files = ["image=@start.png"] + ["mask=@mask.png"] * bool(form.mask)
+        files = [f"image=@{SOURCE_FILE}"] + [f"mask=@{MASK_FILE}"] * (spec.draw.mask is not None)
         lines = [f"curl -s {url}", *(f"-F {shlex.quote(field)}" for field in [*files, *fields])]
     else:
         document = json.dumps(body, indent=1)
         lines = [f"curl -s {url}", "-H 'Content-Type: application/json'", f"-d {shlex.quote(document)}"]
     unpack = "python3 -c 'import base64,json,sys; p=json.load(sys.stdin)[\"data\"][0][\"b64_json\"]; "
-    unpack += 'open("picture.png","wb").write(base64.b64decode(p))\''
+    unpack += 'open("image.png","wb").write(base64.b64decode(p))\''
     return " \\\n  ".join(lines) + f" \\\n  | {unpack}"
 
 
-def python_script(form: StudioForm, base_url: str) -> str:
-    """Return a script for OpenAI's client that writes every picture."""
-    body = request_body(form)
-    files = {"image": "start.png"} if form.image else {}
-    files |= {"mask": "mask.png"} if form.image and form.mask else {}
+def python_script(spec: GenerationSpec, base_url: str) -> str:
+    """Return a script for OpenAI's client that writes every image."""
+    body, has_image = explicit_body(spec), spec.draw.image is not None
+    files = {"image": SOURCE_FILE} if has_image else {}
+    files |= {"mask": MASK_FILE} if spec.draw.mask is not None else {}
     arguments = [f"    {name}=open({path!r}, \"rb\")," for name, path in files.items()]
     arguments += [f"    {name}={body[name]!r}," for name in OPENAI_PARAMETERS]
     extra = {name: value for name, value in body.items() if name not in OPENAI_PARAMETERS}
@@ -67,12 +67,12 @@ def python_script(form: StudioForm, base_url: str) -> str:
             "from openai import OpenAI",
             "",
             f"client = OpenAI(base_url={base_url.rstrip('/') + '/v1'!r}, api_key=\"none\")",
-            f"answer = client.images.{'edit' if form.image else 'generate'}(",
+            f"response = client.images.{'edit' if has_image else 'generate'}(",
             *arguments,
             f"    extra_body={extra!r},",
             ")",
-            "for number, picture in enumerate(answer.data):",
-            '    Path(f"picture-{number}.png").write_bytes(base64.b64decode(picture.b64_json))',
+            "for index, image in enumerate(response.data):",
+            '    Path(f"image-{index}.png").write_bytes(base64.b64decode(image.b64_json))',
         ]
     )
 

@@ -1,6 +1,6 @@
-"""How the studio looks: colours, letters, shapes of the nine ratios, phone width, dark mode, keys.
+"""The studio's styles: colours, fonts, shapes of the aspect ratios, phone width, dark mode, shortcuts.
 
-All of it is here or on the machine already: no font, script or style comes from a network.
+Everything is in this file or on the machine: no font, script or style comes from a network.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from lens.core.resolution import ASPECT_RATIOS
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 SHAPE_PX = 30
-"""Longer side of a ratio's shape."""
+"""Longer side of the icon of an aspect ratio."""
 
 ACCENT = {
     50: "#fff4ed", 100: "#ffe6d5", 200: "#feccaa", 300: "#fdac74", 400: "#fb8a3c", 500: "#e8590c",
@@ -161,11 +161,11 @@ SELECT_JS = """element.addEventListener("click", (event) => {
   const item = event.target.closest("[data-name]");
   if (item) trigger("click", {name: item.dataset.name});
 });"""
-"""Of the gallery's list: a press on a picture tells which."""
+"""Of the gallery's list: a click on an image sends its name."""
 
 
 def css() -> str:
-    """Return all styles: the nine ratios are drawn to their shapes."""
+    """Return all styles, with an icon in the shape of each aspect ratio."""
     return CSS + "\n".join(_shape_css(number, ratio) for number, ratio in enumerate(ASPECT_RATIOS, 1))
 
 
@@ -177,7 +177,7 @@ def _shape_css(number: int, ratio: str) -> str:
 
 
 def theme() -> Any:
-    """Return the colours, letters and corners as a theme of Gradio."""
+    """Return the colours, fonts and corners as a Gradio theme."""
     from gradio import themes
 
     accent, neutral = (

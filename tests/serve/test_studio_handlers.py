@@ -1,0 +1,374 @@
+"""The studio's event handlers without a page: values in, values out, with a fake engine."""
+
+import re
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+from fake_engine import FakeEngine, color
+from PIL import Image
+
+from lens.errors import LensError
+from lens.sampling.solvers import SOLVERS
+from lens.serve.api.generation import GenerationHooks, GenerationService
+from lens.serve.settings.server import ServerSettings
+from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.handlers import FORM_FIELDS, StudioHandlers, editor_value, image_and_mask, parse_loras
+from lens.serve.studio.html import error_line
+
+GIVEN = {
+    "prompt": "two foxes", "model": "lens-nano-turbo", "aspect_ratio": "1:1", "base_resolution": 128,
+    "seed": 5, "is_seed_locked": True, "count": 1, "steps": 4, "guidance": 1.0, "negative_prompt": "",
+    "solver": "euler", "size": "", "loras": [], "start": None, "strength": 0.6, "is_strength_set": False,
+}  # fmt: skip
+
+
+def values(**changes):
+    return [(GIVEN | changes)[name] for name in FORM_FIELDS]
+
+
+def service_of(hooks=None, settings=None, **engine):
+    settings = ServerSettings.of(settings or {})
+    return GenerationService(FakeEngine(**engine), settings, hooks or GenerationHooks())
+
+
+def studio(tmp_path, hooks=None, settings=None, **engine):
+    return StudioHandlers(service_of(hooks, settings, **engine), Gallery(tmp_path / "gallery"))
+
+
+def source_image(mask_box=None):
+    """Return an editor's value: a red image, and a mask painted over the box."""
+    layer = Image.new("RGBA", (64, 48), (0, 0, 0, 0))
+    if mask_box:
+        layer.paste((255, 255, 255, 255), mask_box)
+    return {"background": Image.new("RGBA", (64, 48), "red"), "layers": [layer], "composite": None}
+
+
+def words(html):
+    return re.sub(r"<[^>]+>", " ", html).strip()
+
+
+def until(claim, limit_s=5.0):
+    ends_at = time.monotonic() + limit_s
+    while not claim():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_an_image_reports_each_step_and_is_stored(tmp_path):
+    handlers = studio(tmp_path, step_s=0.12)
+    views = list(handlers.draw(values(), "me"))
+    lines = [words(view.status_html) for view in views]
+    assert any(re.match(r"Step [1-3] of 4, less than a second left", line) for line in lines), lines
+    assert lines[-1] == "Done: 1 image." and views[-1].is_finished
+    assert any('data-state="preview"' in view.tiles_html for view in views)
+    [item] = handlers.gallery.items()
+    assert views[-1].last_item == item.name and item.metadata.seed == 5
+    assert Image.open(item.path).getpixel((0, 0)) == color("two foxes", 5)
+    assert handlers.engine.requests[0].caller == "me" and handlers.engine.requests[0].previews == 3
+    [remembered] = handlers.batches.find(views[-1].batch_id).images
+    assert max(remembered.size) == 64, "a batch keeps small copies of images in the gallery"
+
+
+def test_queued_images_report_how_many_are_ahead(tmp_path):
+    handlers = studio(tmp_path, step_s=0.05)
+    busy = handlers.batches.start([handlers.resolve(handlers.parse_form(values(count=2)), "other")], None)
+    until(lambda: len(handlers.engine.requests) == 2)
+    views = list(handlers.draw(values(count=3), "me"))
+    assert any("Queued: 1 image ahead" in view.status_html for view in views)
+    assert any(", image 2 of 3" in view.status_html for view in views)
+    assert [item.metadata.seed for item in handlers.gallery.items()] == [7, 6, 5] and busy.is_finished
+
+
+def test_cancelling_stops_images_in_progress_and_in_the_queue(tmp_path):
+    handlers = studio(tmp_path, step_s=0.1)
+    views = []
+    for view in handlers.draw(values(count=3, steps=50), "me"):
+        views.append(view)
+        if "Step" in view.status_html:
+            handlers.cancel(view.batch_id)
+    assert words(views[-1].status_html) == "Cancelled: 0 of 3 images done."
+    assert views[-1].tiles_html.count("Cancelled") == 3
+    assert handlers.gallery.items() == []
+    handlers.cancel(None)
+    handlers.cancel("unknown")
+
+
+def test_a_batch_goes_on_when_its_page_is_closed_and_another_page_watches_it(tmp_path):
+    handlers = studio(tmp_path, step_s=0.05)
+    page = handlers.draw(values(count=2), "me")
+    name = next(page).batch_id
+    page.close()
+    views = list(handlers.watch(name))
+    assert words(views[-1].status_html) == "Done: 2 images." and len(handlers.gallery.items()) == 2
+    assert list(handlers.watch("unknown")) == [] and list(handlers.watch(None)) == []
+
+
+def test_a_batch_larger_than_the_queue_is_submitted_as_room_appears(tmp_path):
+    handlers = studio(tmp_path, max_open=2, step_s=0.01)
+    views = list(handlers.draw(values(count=9), "me"))
+    assert words(views[-1].status_html) == "Done: 9 images." and len(handlers.engine.requests) == 9
+
+
+def test_a_queue_filled_by_others_is_an_error(tmp_path):
+    [view] = [view for view in studio(tmp_path, max_open=0).draw(values(), "me") if view.is_finished]
+    assert "The queue is full" in view.status_html and 'role="alert"' in view.status_html
+
+
+@pytest.mark.parametrize(
+    "changes", [{"prompt": " "}, {"steps": "x"}, {"size": "5"}, {"loras": [["ink", "much"]]}]
+)
+def test_a_value_that_cannot_be_used_is_an_error_and_nothing_is_submitted(tmp_path, changes):
+    handlers = studio(tmp_path)
+    [view] = handlers.draw(values(**changes), "me")
+    assert 'role="alert"' in view.status_html and view.is_finished and handlers.engine.requests == []
+
+
+def test_the_engines_refusals_are_shown_and_internal_errors_are_not(tmp_path, caplog):
+    handlers = studio(tmp_path)
+    assert "another word" in list(handlers.draw(values(prompt="refuse this"), "me"))[-1].status_html
+    last = list(handlers.draw(values(prompt="fail"), "me"))[-1]
+    assert "secret" not in last.status_html and "log of the server has the details" in last.status_html
+    assert any("secret of the inside" in str(record.exc_info) for record in caplog.records)
+
+
+def test_texts_are_escaped_wherever_they_are_shown(tmp_path):
+    handlers = studio(tmp_path)
+    evil = "<script>alert(1)</script>\" onerror='x'"
+    last = list(handlers.draw(values(prompt=evil, negative_prompt=evil), "me"))[-1]
+    item = handlers.find_item(last.last_item)
+    from lens.serve.studio import html
+
+    compared = html.comparison(item, item, [("prompt", evil, evil)])
+    listing, line = handlers.search_gallery("", False), error_line(LensError(evil))
+    for text in (last.tiles_html, listing, html.image_detail(item), compared, line):
+        assert "<script" not in text and "&lt;script" in text and '" onerror' not in text
+
+
+def test_the_operators_hooks_check_prompts_and_images(tmp_path):
+    def check_prompt(text, caller):
+        if "bad" in text:
+            raise LensError("These words are refused.")
+
+    def check_image(image, caller):
+        if image.width == 192:
+            raise LensError("This image is refused.")
+
+    handlers = studio(tmp_path, GenerationHooks(check_prompt=check_prompt, check_image=check_image))
+    refused = list(handlers.draw(values(prompt="bad"), "me"))
+    assert "These words are refused." in refused[-1].status_html and handlers.engine.requests == []
+    views = list(handlers.draw(values(base_resolution=192), "me"))
+    assert "This image is refused." in views[-1].status_html and handlers.gallery.items() == []
+    assert not any("preview" in view.tiles_html for view in views)
+    grid = list(handlers.draw_grid(values(prompt="bad"), "steps", "1", "seed", "1", "me"))
+    assert "These words are refused." in grid[-1][1]
+
+
+def test_a_grid_has_each_prompt_moderated_once(tmp_path):
+    checked = []
+    handlers = studio(tmp_path, GenerationHooks(check_prompt=lambda *args: checked.append(args)))
+    list(handlers.draw_grid(values(), "steps", "1..3", "prompt", "a fox\na bear", "me"))
+    assert checked == [("a fox", "me"), ("a bear", "me")]
+
+
+def test_images_are_marked_before_they_are_stored_and_not_stored_if_that_fails(tmp_path):
+    def embed(*_):
+        raise LensError("no mark")
+
+    failing = studio(tmp_path, GenerationHooks(embed_provenance=embed))
+    assert "no mark" in list(failing.draw(values(), "me"))[-1].status_html
+    assert failing.gallery.items() == []
+    handlers = studio(tmp_path)
+    list(handlers.draw(values(), "me"))
+    assert b"trainedAlgorithmicMedia" in handlers.gallery.items()[0].path.read_bytes()
+
+
+def test_a_server_that_shuts_down_accepts_no_batch(tmp_path):
+    handlers = studio(tmp_path)
+    handlers.service.is_draining = True
+    grid = list(handlers.draw_grid(values(), "steps", "1", "seed", "1", "me"))
+    for line in (list(handlers.draw(values(), "me"))[-1].status_html, grid[-1][1]):
+        assert "shutting down" in line
+    assert handlers.engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "says"),
+    [
+        ({"limits": {"picture_px": 20_000}}, {"base_resolution": 192}, "at most 20000 pixels"),
+        ({"limits": {"prompt_characters": 8}}, {}, "at most 8 characters"),
+        ({"limits": {"upload_px": 3000}}, {"start": source_image()}, "at most 3000 pixels"),
+        ({"engine": {"max_steps": 3}}, {}, "steps is 4"),
+        ({}, {"count": 11}, "count is 11, but it needs to be less than or equal to 10."),
+        ({}, {"guidance": 101.0}, "guidance is 101.0"),
+        ({}, {"loras": [["none", 1]]}, "one of ink"),
+    ],
+)
+def test_the_limits_of_the_server_hold_in_the_studio(tmp_path, settings, changes, says):
+    handlers = studio(tmp_path, settings=settings)
+    [view] = handlers.draw(values(**changes), "me")
+    assert says in view.status_html and handlers.engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("mask_box", "chosen", "strength"),
+    [(None, None, 0.6), ((8, 8, 20, 20), None, 1.0), ((8, 8, 20, 20), 0.6, 0.6), (None, 0.9, 0.9)],
+)
+def test_a_strength_that_nobody_set_is_the_default_with_or_without_a_mask(
+    tmp_path, mask_box, chosen, strength
+):
+    handlers = studio(tmp_path)
+    start, slider = source_image(mask_box), 0.6 if chosen is None else chosen
+    changes = {"start": start, "strength": slider, "is_strength_set": chosen is not None}
+    list(handlers.draw(values(**changes), "me"))
+    [request] = handlers.engine.requests
+    assert request.strength == strength and (request.mask is not None) == (mask_box is not None)
+    assert handlers.shown_strength(start, slider, chosen is not None) == strength
+    assert f"'strength': {strength}" in handlers.code_snippets(values(**changes), "http://h/")[1]
+
+
+def test_an_enhanced_prompt_is_shown_or_why_there_is_none(tmp_path):
+    def enhance(prompt):
+        if prompt == "no":
+            raise LensError("declined")
+        return f"{prompt}, in the rain"
+
+    handlers = studio(tmp_path, GenerationHooks(enhance_prompt=enhance))
+    assert handlers.enhance("a fox", "me")[0] == "a fox, in the rain"
+    assert handlers.enhance("no", "me")[0] == "no" and "declined" in handlers.enhance("no", "me")[1]
+    assert 'role="alert"' in handlers.enhance(" ", "me")[1]
+    assert studio(tmp_path).enhance("a fox", "me")[0] == "a fox"
+
+
+def test_prompts_are_moderated_before_and_after_they_are_enhanced(tmp_path):
+    def check_prompt(prompt, caller):
+        if "bad" in prompt:
+            raise LensError(f"{caller}: refused")
+
+    hooks = GenerationHooks(check_prompt=check_prompt, enhance_prompt=lambda prompt: f"{prompt} or bad")
+    handlers = studio(tmp_path, hooks)
+    for prompt in ("bad", "good"):
+        text, line = handlers.enhance(prompt, "me")
+        assert text == prompt and "me: refused" in line
+
+
+def test_a_dropped_image_sets_every_control_so_that_drawing_repeats_its_request(tmp_path):
+    handlers = studio(tmp_path)
+    chosen = values(
+        model="lens-nano", aspect_ratio="16:9", base_resolution=192, steps=7, guidance=3.0, solver="ab2",
+        negative_prompt="fog", loras=[["ink", 0.4]], start=source_image((8, 8, 20, 20)),
+        strength=0.3, is_strength_set=True,
+    )  # fmt: skip
+    list(handlers.draw(chosen, "me"))
+    changes, line = handlers.restore(handlers.gallery.items()[0].path, values())
+    assert words(line) == "Settings restored; the seed is locked."
+    assert set(changes) == set(FORM_FIELDS)
+    list(handlers.draw([changes[name] for name in FORM_FIELDS], "me"))
+    first, second = handlers.engine.requests
+    assert first == second and first.mask is not None and first.strength == 0.3
+
+
+def test_a_dropped_file_without_metadata_changes_nothing_and_hides_its_folder(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("plain.png", "text.png"):
+        changes, line = studio(tmp_path).restore(tmp_path / name, values())
+        assert changes == {} and 'role="alert"' in line and str(tmp_path) not in line
+
+
+def test_the_painted_area_is_the_mask_and_can_be_restored(tmp_path):
+    assert image_and_mask(None) == (None, None)
+    empty = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert image_and_mask({"background": empty, "layers": [empty], "composite": empty}) == (None, None)
+    red = Image.new("RGBA", (8, 6), "red")
+    image, mask = image_and_mask({"background": red, "layers": [empty.resize((8, 6))]})
+    assert image.size == (8, 6) and mask is None
+    gallery = Gallery(tmp_path)
+    stroke = Image.new("L", (8, 6), 0)
+    stroke.paste(255, (2, 1, 5, 4))
+    value = editor_value(gallery.save_input(image), gallery.save_input(stroke))
+    again, mask = image_and_mask(value)
+    assert again.tobytes() == image.tobytes() and mask.tobytes() == stroke.tobytes()
+
+
+def test_empty_rows_of_a_lora_table_are_skipped():
+    assert [(lora.name, lora.weight) for lora in parse_loras([["ink", ""], ["", 1], ["oil", "0.5"], []])] == [
+        ("ink", 1.0), ("oil", 0.5)
+    ]  # fmt: skip
+
+
+def test_a_grid_is_one_contact_sheet_and_its_cells_are_not_stored(tmp_path):
+    handlers = studio(tmp_path)
+    lines = list(handlers.draw_grid(values(is_seed_locked=False), "steps", "1..3", "guidance", "1, 2", "me"))
+    _, line, path = lines[-1]
+    assert words(line) == "Done: 6 images." and path.parent == handlers.gallery.folder / "sheets"
+    assert sorted((request.steps, request.guidance) for request in handlers.engine.requests) == [
+        (steps, guidance) for steps in (1, 2, 3) for guidance in (1.0, 2.0)
+    ]
+    assert len({request.seed for request in handlers.engine.requests}) == 1 and handlers.gallery.items() == []
+    assert Image.open(path).width > 3 * 128
+    wrong = list(handlers.draw_grid(values(), "seed", "1", "seed", "2", "me"))
+    assert "a setting that differs from X" in wrong[-1][1]
+
+
+def test_gallery_images_are_searched_favoured_deleted_compared_and_exported(tmp_path):
+    handlers = studio(tmp_path)
+    for prompt in ("a fox", "a bear"):
+        list(handlers.draw(values(prompt=prompt), "me"))
+    fox, bear = (handlers.gallery.items(prompt)[0].name for prompt in ("fox", "bear"))
+    assert "2 images" in handlers.search_gallery("", False)
+    assert "1 image<" in handlers.search_gallery("fox", False)
+    handlers.toggle_favourite(fox)
+    assert "favourite" in handlers.search_gallery("", True) and bear not in handlers.search_gallery("", True)
+    with zipfile.ZipFile(handlers.export_zip("", True)) as packed:
+        assert packed.namelist() == [fox]
+    text, sheet = handlers.compare(fox, bear)
+    assert "a bear" in text and Image.open(sheet).width > 256
+    assert "Select B in" in handlers.compare(fox, None)[0]
+    handlers.toggle_favourite(fox)
+    handlers.delete(fox)
+    handlers.delete(fox)
+    handlers.delete("../../x.png")
+    handlers.toggle_favourite(None)
+    assert handlers.export_zip("", True) is None and handlers.find_item(fox) is None
+    assert "1 image<" in handlers.search_gallery("", False)
+
+
+def test_snippets_of_values_that_cannot_be_used_are_the_error(tmp_path):
+    handlers = studio(tmp_path)
+    assert "/v1/images/generations" in handlers.code_snippets(values(), "http://h/")[0]
+    assert handlers.code_snippets(values(size="5"), "http://h/")[1].startswith("# size is")
+
+
+def test_the_page_has_no_telemetry_and_no_web_fonts_and_labels_every_control(tmp_path):
+    from lens.serve.studio.app import create_studio
+    from lens.serve.studio.theme import theme
+
+    page = create_studio(service_of(), Gallery(tmp_path))
+    assert not page.analytics_enabled and theme()._stylesheets == []
+    kinds = {"textbox", "number", "slider", "radio", "dropdown", "image", "imageeditor", "file", "dataframe"}
+    controls = [block for block in page.blocks.values() if block.get_block_name() in kinds]
+    assert len(controls) >= 20 and [control for control in controls if not control.label] == []
+
+
+def test_the_choices_of_the_page_are_those_of_the_solver_table_and_the_settings(tmp_path):
+    from lens.serve.studio.app import create_studio
+
+    page = create_studio(service_of(settings={"engine": {"max_steps": 77}}), Gallery(tmp_path))
+    controls = {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
+    assert controls["solver"].choices == [(solver.label, name) for name, solver in SOLVERS.items()]
+    assert controls["steps"].maximum == 77 and controls["strength"].value == 0.6
+
+
+def test_without_gradio_the_extra_is_named():
+    script = (
+        "import sys; sys.modules['gradio'] = None\n"
+        "from lens.errors import LensError\nfrom lens.serve.studio.app import import_gradio\n"
+        "try: import_gradio()\nexcept LensError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert 'pip install -c constraints.txt ".[serve]"' in done.stdout, done.stderr
+
+
