@@ -15,7 +15,7 @@ from tiny_models import DENOISER_CONFIG, tiny_denoiser, tiny_encoder, tiny_token
 
 from lens.errors import CheckpointError, LensError
 from lens.models.checkpoints.single_file import load_denoiser
-from lens.models.checkpoints.text_encoder import load_text_encoder, load_tokenizer
+from lens.models.checkpoints.text_encoder import load_text_encoder
 from lens.models.quantized import mxfp8, nvfp4
 
 # Width 96 and MLP width 256 divide by 32; no side divides by 128, so every scale matrix is padded.
@@ -261,15 +261,6 @@ def test_experts_kept_packed_give_the_features_of_the_unpacked_ones(tmp_path):
         load_text_encoder(path, torch.float32, config, keep_packed=True)
 
 
-def test_the_tokenizer_inside_an_nvfp4_file_is_the_one_that_was_put_in(tmp_path):
-    tensors, _ = nvfp4_tensors(tiny_encoder(**ENCODER))
-    save_file(tensors, tmp_path / "e.safetensors")
-    tokenizer = load_tokenizer(tmp_path / "e.safetensors")
-    text = "two red apples<|end|>"
-    assert tokenizer(text)["input_ids"] == tiny_tokenizer()(text)["input_ids"]
-    assert tokenizer.eos_token == "<|return|>" and tokenizer.pad_token == "<|endoftext|>"
-
-
 GGUF_NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "post_attention_norm",
@@ -335,5 +326,5 @@ def test_a_gguf_text_encoder_without_its_up_matrices_is_refused(tmp_path):
 
 def test_a_denoiser_given_as_text_encoder_is_named(tmp_path):
     save_file(tiny_denoiser().state_dict(), tmp_path / "d.safetensors")
-    with pytest.raises(CheckpointError, match=r"not an NVFP4 text encoder.*probably a Lens denoiser"):
+    with pytest.raises(CheckpointError, match=r"not a quantized text encoder.*probably a Lens denoiser"):
         load_text_encoder(tmp_path / "d.safetensors")

@@ -46,12 +46,6 @@ def predict_x0(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     return x_t - per_sample(t, like=x_t) * velocity
 
 
-def predict_noise(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-    """Return the noise end of the straight path through x_t with this velocity."""
-    _check_same_shape("x_t", x_t, "velocity", velocity)
-    return x_t + (1 - per_sample(t, like=x_t)) * velocity
-
-
 def _check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     if tensor.shape != other.shape:
         shapes = f"{tuple(tensor.shape)} and {tuple(other.shape)}"

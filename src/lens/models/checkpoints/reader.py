@@ -6,6 +6,7 @@ reading one runs the code inside. Knows nothing of what the tensors mean.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,11 +21,6 @@ PICKLED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LFS_POINTER = b"version https://git-lfs"
 MAX_LISTED_NAMES = 10
 
-SAFETENSORS_DTYPE_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-
 
 class LazyTensor(NamedTuple):
     """A tensor in a file: its shape, its dtype by safetensors' code, and how to read it."""
@@ -35,7 +31,8 @@ class LazyTensor(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        return math.prod(self.shape) * SAFETENSORS_DTYPE_BYTES.get(self.dtype, 4)
+        bits = re.search(r"\d+", self.dtype)  # as in BF16 or F8_E4M3; BOOL takes a byte
+        return math.prod(self.shape) * (int(bits[0]) if bits else 8) // 8
 
 
 class LazyStateDict(NamedTuple):

@@ -22,10 +22,10 @@ from lens.models.checkpoints.diffusers_folder import (
     resolve_component_folder,
 )
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
-from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
-from lens.models.quantized.mxfp8 import dequantize_mxfp8_layers, is_mxfp8
 
 DENOISER_CONFIG_KEY = "lens_config"
 
@@ -63,12 +63,7 @@ def load_denoiser(
 
 def open_denoiser_file(path: Path) -> LazyStateDict:
     """Return a single-file denoiser's tensors under the module's own names, dequantised when read."""
-    if path.suffix.lower() == ".gguf":
-        from lens.models.checkpoints.gguf import open_gguf
-
-        stored = open_gguf(path)
-    else:
-        stored = open_safetensors(path)
+    stored = open_weights_file(path)
     prefix = denoiser_prefix(stored.tensors)
     if prefix is None:
         kind = detect_kind(stored.tensors)
@@ -76,9 +71,7 @@ def open_denoiser_file(path: Path) -> LazyStateDict:
         raise CheckpointError(f"{path} is not a Lens denoiser. {guess}")
     # A name without the prefix stays as it is and is reported as extra.
     tensors = {name.removeprefix(prefix): tensor for name, tensor in stored.tensors.items()}
-    if is_mxfp8(tensors):
-        tensors = dequantize_mxfp8_layers(tensors, source=path)
-    return LazyStateDict(tensors, stored.metadata)
+    return LazyStateDict(dequantize_layers(tensors, source=path), stored.metadata)
 
 
 def denoiser_config(stored: LazyStateDict, *, source: object) -> dict[str, Any]:

@@ -22,6 +22,12 @@ from lens.models.checkpoints.diffusers_folder import (
     resolve_component_folder,
 )
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.quantized_layers import (
+    GGUF_SUFFIX,
+    dequantize_layers,
+    open_weights_file,
+    quantized_layers,
+)
 from lens.models.checkpoints.reader import (
     LazyStateDict,
     LazyTensor,
@@ -30,8 +36,6 @@ from lens.models.checkpoints.reader import (
     shapes_of,
 )
 from lens.models.checkpoints.registry import GPT_OSS_20B
-from lens.models.quantized import nvfp4
-from lens.models.quantized.mxfp8 import check_quantization_format
 from lens.models.text_encoder import LensGptOssEncoder
 
 TOKENIZER_KEY = "tokenizer_json"
@@ -128,60 +132,34 @@ class MissingLMHead(nn.Module):
 
 def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> LazyStateDict:
     """Return the tensors of a single-file text encoder in transformers' layout."""
-    if path.suffix.lower() == ".gguf":
-        from lens.models.checkpoints.gguf import open_gguf
+    stored = open_weights_file(path)
+    is_gguf = path.suffix.lower() == GGUF_SUFFIX
+    tensors = (
+        from_llama_cpp(stored.tensors, source=path)
+        if is_gguf
+        else from_quantized(stored.tensors, source=path, dtype=dtype)
+    )
+    return LazyStateDict(tensors, stored.metadata)
 
-        stored = open_gguf(path)
-        return LazyStateDict(from_llama_cpp(stored.tensors, source=path), stored.metadata)
-    stored = open_safetensors(path)
-    return LazyStateDict(from_nvfp4(stored.tensors, source=path, dtype=dtype), stored.metadata)
 
-
-def from_nvfp4(
+def from_quantized(
     tensors: Mapping[str, LazyTensor], *, source: object, dtype: torch.dtype = torch.float32
 ) -> dict[str, LazyTensor]:
-    """Return an NVFP4 file's tensors in transformers' layout, each dequantised when read."""
-    if not any(name.endswith(".weight_scale_2") for name in tensors):
+    """Return the tensors of a quantized file in transformers' layout, each dequantised when read."""
+    layers = quantized_layers(tensors)
+    if not layers:
         kind = detect_kind(tensors) or "no kind of file known here"
-        raise CheckpointError(f"{source} is not an NVFP4 text encoder. It is probably {kind}.")
-    plain = {name: tensor for name, tensor in tensors.items() if name != TOKENIZER_KEY}
-    outputs_first = _has_outputs_first(tensors)
-    quantized = [name for name in tensors if name.endswith(".weight_scale_2")]
-    for layer in [name.removesuffix(".weight_scale_2") for name in quantized]:
-        name, tensor = _pop_dequantized_layer(plain, layer, source, dtype, outputs_first)
-        plain[name] = tensor
+        raise CheckpointError(f"{source} is not a quantized text encoder. It is probably {kind}.")
+    plain = dequantize_layers(tensors, source=source, dtype=dtype)
+    plain.pop(TOKENIZER_KEY, None)
+    if _has_outputs_first(tensors):
+        plain |= {layer: _transpose(plain[layer]) for layer in layers if layer in plain}
     return {_transformers_name(name): tensor for name, tensor in plain.items()}
 
 
 def _transformers_name(name: str) -> str:
     name = re.sub(r"(experts\.\w+_proj)\.bias$", r"\1_bias", name)
     return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
-
-
-def _pop_dequantized_layer(
-    plain: dict[str, LazyTensor], layer: str, source: object, dtype: torch.dtype, outputs_first: bool
-) -> tuple[str, LazyTensor]:
-    """Take one layer's parts out of `plain`; return its name and values in transformers' layout."""
-    matrix_scale = plain.pop(f"{layer}.weight_scale_2")
-    scale = plain.pop(f"{layer}.weight_scale", None)
-    packed = plain.pop(f"{layer}.weight", None) or plain.pop(layer, None)
-    # The scale of activations is for products in 4 bits; here activations keep their precision.
-    plain.pop(f"{layer}.input_scale", None)
-    if settings := plain.pop(f"{layer}.comfy_quant", None):
-        check_quantization_format(settings.read(), nvfp4.FORMAT, layer, source)
-    if packed is None or scale is None or packed.dtype != "U8" or len(packed.shape) not in (2, 3):
-        needs = "weight (uint8), weight_scale and weight_scale_2"
-        raise CheckpointError(f"{layer} in {source} is incomplete: NVFP4 needs {needs}.")
-    is_expert = len(packed.shape) == 3
-    transposed = is_expert and outputs_first
-    shape = (*packed.shape[:-1], 2 * packed.shape[-1])
-    shape = (shape[0], shape[2], shape[1]) if transposed else shape
-
-    def read() -> Tensor:
-        values = nvfp4.dequantize(packed.read(), scale.read(), matrix_scale.read(), dtype)
-        return values.transpose(1, 2).contiguous() if transposed else values
-
-    return layer if is_expert else f"{layer}.weight", LazyTensor(shape, "F32", read)
 
 
 def _has_outputs_first(tensors: Mapping[str, LazyTensor]) -> bool:
@@ -278,20 +256,3 @@ def infer_text_encoder_config(shapes: Mapping[str, tuple[int, ...]], *, source: 
         "pad_token_id": GPT_OSS_20B["pad_token_id"] if vocab > GPT_OSS_20B["pad_token_id"] else None,
         "eos_token_id": GPT_OSS_20B["eos_token_id"] if vocab > GPT_OSS_20B["eos_token_id"] else None,
     }
-
-
-def load_tokenizer(path: str | Path) -> Any:
-    """Return the tokenizer inside an NVFP4 file, as a PreTrainedTokenizerFast.
-
-    Raises: CheckpointError if the file holds none.
-    """
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    stored = open_safetensors(Path(path)).tensors.get(TOKENIZER_KEY)
-    if stored is None:
-        raise CheckpointError(f"{path} holds no tokenizer. Take the tokenizer of a model folder.")
-    tokenizer = Tokenizer.from_str(bytes(stored.read().tolist()).decode("utf-8"))
-    names = {"pad_token": "<|endoftext|>", "eos_token": "<|return|>"}
-    known = {key: name for key, name in names.items() if tokenizer.token_to_id(name) is not None}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **known)

@@ -1,4 +1,4 @@
-"""The blocked order in which block-scaled matrix products want their scales, and back.
+"""Blocked order of the scales of block-scaled formats, as matrix products on a GPU read them.
 
 A matrix of scales (R, C) is padded with zeros to multiples of (128, 4) and cut into tiles of 128 x 4. Tiles
 follow each other row of tiles by row of tiles. Inside a tile the 128 rows are four groups of 32: entry
@@ -9,10 +9,14 @@ Letters: R rows, C columns, r and c counts of tiles.
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from lens.errors import CheckpointError
+
+E4M3_MAX = torch.finfo(torch.float8_e4m3fn).max
+"""Largest number of float8 E4M3, in which these formats store values (MXFP8) or scales (NVFP4)."""
 
 TILE_ROWS, TILE_COLUMNS, GROUP = 128, 4, 32
 NUM_GROUPS = TILE_ROWS // GROUP

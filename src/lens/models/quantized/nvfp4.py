@@ -1,24 +1,21 @@
-"""NVFP4 tensors: two 4-bit numbers a byte, a float8 scale for 16 inputs, a float32 scale for a matrix.
+"""NVFP4: two 4-bit values in a byte, a float8 scale for 16 inputs, a float32 scale for each matrix.
 
-Value = e2m1 * weight_scale * weight_scale_2. In a byte the HIGH four bits come first (MXFP4 of GPT-OSS has
-the low ones first). Scales lie in blocked order. Spec: section 6.
+Value = e2m1 * weight_scale * weight_scale_2. In a byte the HIGH four bits come first; in the MXFP4 of GPT-OSS
+the low ones do. Scales are in blocked order. Spec: section 6.
 Letters: E experts (or nothing, for a single matrix), O outputs, I inputs.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.quantized.block_scales import from_blocked, padded_size, to_blocked
+from lens.models.quantized.block_scales import E4M3_MAX, from_blocked, to_blocked
 
 BLOCK_SIZE = 16
-FORMAT = "nvfp4"
 
 # Indexed by the four bits: one of sign, two of exponent, one of mantissa.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-E2M1_MAX, E4M3_MAX = 6.0, 448.0
+E2M1_MAX = max(E2M1)
 
 
 def unpack(packed: Tensor) -> Tensor:
@@ -30,8 +27,10 @@ def unpack(packed: Tensor) -> Tensor:
     return torch.tensor(E2M1, device=packed.device)[bits.int()].flatten(-2)       # (..., I)
 
 
-def dequantize(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the values of one matrix or of a stack of experts, worked out in float32 one by one.
+def dequantize(
+    packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return the values of one matrix or of a stack of experts, each computed in float32.
 
     Shapes: packed (O, I/2) or (E, O, I/2) uint8, blocked_scale float8 of each padded (O, I/16), matrix_scale
         one number or (E,) -> (O, I) or (E, O, I).
@@ -76,8 +75,3 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # float8 is moved about as bytes: padding is not implemented for it everywhere.
     blocked = to_blocked(scale.view(torch.uint8)).view(torch.float8_e4m3fn)
     return bits[..., 0] << 4 | bits[..., 1], blocked, matrix_scale
-
-
-def num_scales(outputs: int, inputs: int) -> int:
-    """Return how many scales a matrix takes in the padded layout."""
-    return math.prod(padded_size(outputs, inputs // BLOCK_SIZE))

@@ -1,21 +1,14 @@
 """MXFP8 values, worked out by hand."""
 
-import json
-
 import pytest
 import torch
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.reader import LazyTensor
 from lens.models.quantized.block_scales import to_blocked
-from lens.models.quantized.mxfp8 import dequantize, dequantize_mxfp8_layers, power_of_two, quantize
+from lens.models.quantized.mxfp8 import dequantize, power_of_two, quantize
 
 # E4M3 by its bits: sign, 4 of exponent (bias 7), 3 of mantissa.
 HAND = {0x00: 0.0, 0x01: 2.0**-9, 0x38: 1.0, 0x3C: 1.5, 0xC0: -2.0, 0x7E: 448.0}
-
-
-def stored(tensor, dtype):
-    return LazyTensor(tuple(tensor.shape), dtype, lambda: tensor)
 
 
 def test_values_are_the_hand_computed_ones():
@@ -59,18 +52,3 @@ def test_scales_that_are_no_numbers_are_refused():
     scales = to_blocked(torch.tensor([[255]], dtype=torch.uint8))
     with pytest.raises(CheckpointError, match=r"255"):
         dequantize(torch.zeros(1, 32).to(torch.float8_e4m3fn), scales)
-
-
-def test_a_layer_of_another_format_is_named():
-    weight, scale = quantize(torch.ones(2, 32))
-    settings = torch.tensor(list(json.dumps({"format": "nvfp4"}).encode()), dtype=torch.uint8)
-    tensors = {
-        "img_in.weight": stored(weight, "F8_E4M3"),
-        "img_in.weight_scale": stored(scale, "U8"),
-        "img_in.comfy_quant": stored(settings, "U8"),
-    }
-    with pytest.raises(CheckpointError, match=r"img_in in f is stored as 'nvfp4', but mxfp8 is read here"):
-        dequantize_mxfp8_layers(tensors, source="f")
-    with pytest.raises(CheckpointError, match=r"proj in f is not MXFP8: F32 weight with U8 scales"):
-        plain = {"proj.weight": stored(torch.ones(2, 32), "F32"), "proj.weight_scale": stored(scale, "U8")}
-        dequantize_mxfp8_layers(plain, source="f")
