@@ -1,1 +1,1 @@
-"""Language models behind an OpenAI-compatible endpoint."""
+"""Clients of language models behind an OpenAI-compatible endpoint."""

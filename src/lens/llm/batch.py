@@ -1,7 +1,7 @@
-"""Asks a language model many things at once, each until the answer is right; every answer is kept.
+"""Batches of tasks for a language model: requests in parallel, retries of invalid answers, a disk cache.
 
-A run that was stopped or killed goes on without asking anything again that was answered. Knows nothing of
-what is asked: a task brings its messages, and reads an answer or says what is wrong with it.
+A batch that was stopped or killed resumes without repeating answered requests. Knows nothing of what is
+asked: a task has its messages, and parses an answer or says what is wrong with it.
 """
 
 import json
@@ -14,62 +14,59 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from lens.errors import LensError
-from lens.llm.client import ChatClient, ChatError
+from lens.llm.client import REJECTED_REQUEST_STATUSES, ChatClient, ChatError, LLMSettings
 from lens.llm.response_cache import ResponseCache, response_key
-from lens.rl.prompts.settings import LLMSettings
 
 REQUEST_REJECTED = "turned_down"
-"""Why something fell whose question the endpoint did not take: the one reason that is asked about again."""
-REJECTED_REQUEST_STATUSES = (400, 413, 415, 422)
-"""Statuses that say that one request cannot be answered, not that none can."""
+"""Reason of a task whose request the endpoint rejected; the only reason that a later run tries again."""
 
 T = TypeVar("T")
 Message = dict[str, Any]
 
 
 class InvalidResponse(Exception):
-    """An answer that cannot be used."""
+    """An answer that a task cannot use."""
 
     def __init__(self, reason: str, feedback: str):
         super().__init__(feedback)
         self.reason = reason
         """One word, for counting."""
         self.feedback = feedback
-        """For the model."""
+        """What is wrong with the answer; the model gets it with the next try."""
 
 
 class EndpointError(LensError):
-    """An endpoint that does not answer; the same command goes on with what is missing."""
+    """An endpoint that does not answer; the same command resumes with the missing tasks."""
 
 
 class LLMTask(NamedTuple, Generic[T]):
-    """One thing that a model has to write."""
+    """One answer that a model has to give."""
 
     name: str
-    """Tells it from all others of its set."""
+    """Unique in its batch."""
     messages: tuple[Message, ...]
     parse: Callable[[str], T]
-    """Turns an answer into what is wanted. Raises: Unfit."""
+    """Turns the text of an answer into the result. Raises: InvalidResponse."""
 
 
 class TaskResult(NamedTuple, Generic[T]):
-    """What came of a task."""
+    """Result of a task, or the reason that there is none."""
 
     result: T | None
     reason: str = ""
-    """Why there is no result: what was wrong with the last answer, in one word."""
+    """What was wrong with the last answer, in one word."""
     num_tries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
 class LLMBatch:
-    """Asks one model; what it answered lies in one file that only grows. One process may use it."""
+    """Client of one model that caches its answers in a file. Only one process may use the file."""
 
     def __init__(self, model: LLMSettings, cache_path: Path):
         self.model = model
         self.num_calls = 0
-        """Answers that this object was given, those from its file not counted."""
+        """Answers of the endpoint, without those from the cache."""
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._client = ChatClient(model.endpoint, sleep=self._sleep)
@@ -80,16 +77,16 @@ class LLMBatch:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Wait for the answers that are on their way, and keep them; ask nothing more."""
+        """Send no further requests; wait for the pending answers and keep them."""
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._cache.close()
         self._client.close()
 
     def run(self, tasks: Iterable[LLMTask[T]]) -> Iterator[tuple[str, TaskResult[T]]]:
-        """Yield what came of each task, by its name, as soon as it did.
+        """Yield the name and the result of each task as soon as it is done.
 
-        Raises: Unanswered when the endpoint does not answer, or says that it never will.
+        Raises: EndpointError when the endpoint does not answer, or rejects all requests.
         """
         remaining, pending = iter(tasks), dict[Future[TaskResult[T]], str]()
         failed, num_consecutive_failures, num_done = list[ChatError](), 0, 0
@@ -120,7 +117,7 @@ class LLMBatch:
 
     @property
     def _max_consecutive_failures(self) -> int:
-        """Return how many failures in a row mean that the endpoint is dead: fewer where it never answered."""
+        """Return how many failures in a row mean that the endpoint is down: fewer where it never answered."""
         limit = self.model.give_up_after
         return limit if self.num_calls else min(limit, self.model.concurrency)
 
@@ -141,7 +138,7 @@ class LLMBatch:
         return TaskResult(None, reason, self.model.max_tries, *tokens)
 
     def _get_response(self, name: str, messages: list[Message], attempt: int) -> dict[str, Any]:
-        """Return an answer, the kept one if there is one."""
+        """Return an answer, from the cache if it is there."""
         fields = {
             "temperature": self.model.temperature,
             "max_tokens": self.model.max_tokens,
@@ -166,16 +163,16 @@ class LLMBatch:
 
 
 class _BatchStopped(Exception):
-    """Whoever asked does not wait any more."""
+    """The batch was left; nobody waits for its answers."""
 
 
 def chat_messages(system: str, user: str) -> tuple[Message, ...]:
-    """Return the messages that a task begins with."""
+    """Return the first messages of a task."""
     return _message("system", system), _message("user", user)
 
 
 def token_costs(model: LLMSettings, prompt_tokens: int, completion_tokens: int) -> dict[str, float]:
-    """Return tokens, and what they cost where prices are known."""
+    """Return the numbers of tokens, and their cost where prices are known."""
     costs: dict[str, float] = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     if model.price_of_million_tokens:
         prompt_price, completion_price = model.price_of_million_tokens
@@ -196,5 +193,5 @@ def _message(role: str, content: str) -> Message:
 
 
 def _endpoint_error(error: ChatError, num_done: int) -> EndpointError:
-    progress = f"{num_done} questions have been dealt with, and every answer is kept."
-    return EndpointError(f"{error} {progress} Run the same command again to go on.")
+    progress = f"{num_done} tasks are done, and every answer is kept."
+    return EndpointError(f"{error} {progress} To resume, run the same command again.")

@@ -1,7 +1,7 @@
-"""A chat endpoint that speaks OpenAI's API: one question, one answer, whatever the network does meanwhile.
+"""Client of a chat endpoint with OpenAI's API: one request, one response, with retries.
 
-Captions, rewards and the reasoner ask through it. Knows nothing of what is asked. Calls block: whoever wants
-several at once starts threads, which share one `Chat` and its limits.
+Captions, rewards and the prompt enhancer use it. Knows nothing of what is asked. Calls block; for requests at
+the same time, start threads that share one `ChatClient` and its limits.
 """
 
 import base64
@@ -10,56 +10,87 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import httpx2
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.errors import LensError, SettingError
 
 MAX_WAIT_S = 60.0
 RETRYABLE_STATUSES = (408, 409, 425, 429)
-"""Statuses below 500 that another attempt may pass."""
+"""Statuses below 500 at which another attempt may succeed."""
+REJECTED_REQUEST_STATUSES = (400, 413, 415, 422)
+"""Statuses at which the endpoint rejects this one request, while others may succeed."""
 
 
 class Endpoint(Settings):
-    """Where a model answers, and how hard it may be asked."""
+    """The endpoint of a model, with limits of time and rate."""
 
     url: str
-    """Up to and without `/chat/completions`, such as http://127.0.0.1:8000/v1."""
+    """Base URL without `/chat/completions`, such as http://127.0.0.1:8000/v1."""
     model: str
-    """Name that the endpoint knows the model by."""
+    """Name of the model at the endpoint."""
     api_key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; where it is not set, none is sent."""
+    """Environment variable with the API key; no key is sent where it is not set."""
     timeout_s: float = Field(120.0, gt=0)
-    """For one attempt."""
+    """Time limit of one attempt."""
     max_attempts: int = Field(6, ge=1)
-    """Of one question, the first one included."""
+    """Attempts at one request, the first one included."""
     first_wait_s: float = Field(1.0, ge=0)
-    """Before the second attempt; doubles from one to the next, up to a minute."""
+    """Wait before the second attempt; it doubles with each attempt, up to a minute."""
     requests_per_minute: float | None = Field(None, gt=0)
-    """Attempts are spaced so that there are no more; None does not hold them back."""
+    """Limit of the rate of attempts; None sets no limit."""
+
+
+class LLMSettings(Settings):
+    """A language model at an endpoint, and how a batch of tasks asks it."""
+
+    endpoint: Endpoint
+    concurrency: int = Field(8, ge=1)
+    """Requests at the same time."""
+    give_up_after: int = Field(20, ge=1)
+    """Failed requests in a row after which the endpoint counts as down.
+
+    For an endpoint that has not answered once in a run, the limit is at most `concurrency`.
+    """
+    max_tries: int = Field(3, ge=1)
+    """Answers to one task at most; the model gets the error of each invalid one."""
+    temperature: float = Field(0.9, ge=0)
+    max_tokens: int = Field(1000, ge=1)
+    """Largest length of an answer; a reasoning model needs more."""
+    request: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of each request, such as response_format; null removes a field."""
+    price_of_million_tokens: tuple[float, float] | None = None
+    """Prices of prompt and completion tokens, in any currency; None counts tokens only."""
+
+    @model_validator(mode="after")
+    def _request_keeps_our_fields(self) -> Self:
+        ours = {"model", "messages", "stream"} & set(self.request)
+        if ours:
+            raise SettingError("request", sorted(ours), "fields other than model, messages and stream")
+        return self
 
 
 class ChatResponse(NamedTuple):
-    """One answer."""
+    """One answer of a model."""
 
     text: str
     is_refused: bool
-    """The model or a filter in front of it declined; the text then says why, if anything does."""
+    """Whether the model or a content filter declined; the text is then the reason, if there is one."""
     is_cut: bool
-    """The answer ran into the limit of its length."""
+    """Whether the answer reached the limit of its length."""
     prompt_tokens: int
     completion_tokens: int
 
 
 TopLogprobs = tuple[dict[str, float], ...]
-"""For each token of an answer the log-probabilities of the likeliest tokens there, by their text."""
+"""For each token of an answer: the log-probabilities of the most likely tokens there, by their text."""
 
 
 class ChatError(LensError):
-    """A question that got no answer; `is_final` where asking again cannot help."""
+    """A request without a response; `is_final` where another attempt cannot succeed."""
 
     def __init__(self, message: str, is_final: bool, status: int | None = None):
         super().__init__(message)
@@ -67,7 +98,7 @@ class ChatError(LensError):
 
 
 class ChatClient:
-    """Asks one endpoint; safe to share among threads."""
+    """Client of one endpoint; threads may share it."""
 
     def __init__(self, endpoint: Endpoint, sleep: Callable[[float], None] = time.sleep):
         if not endpoint.url.startswith(("http://", "https://")):
@@ -80,18 +111,18 @@ class ChatClient:
         self._throttle = RequestThrottle(endpoint.requests_per_minute, sleep)
 
     def complete(self, messages: Sequence[dict[str, Any]], **sampling: Any) -> ChatResponse:
-        """Return the answer to a conversation; `sampling` goes into the request as it is.
+        """Return the answer to a conversation; `sampling` are further fields of the request.
 
-        Raises: ChatError when every attempt failed, or the endpoint says that none can succeed.
+        Raises: ChatError when every attempt failed, or the endpoint rejects the request.
         """
         return self._request_with_retries(messages, sampling)[0]
 
     def complete_with_logprobs(
         self, messages: Sequence[dict[str, Any]], num_top_logprobs: int, **sampling: Any
     ) -> tuple[ChatResponse, TopLogprobs]:
-        """Return the answer, and how likely the tokens were at each place of it; () where nobody tells.
+        """Return the answer and the log-probabilities of its tokens; () where the endpoint sends none.
 
-        Raises: ChatError as `ask` does.
+        Raises: ChatError as `complete` does.
         """
         return self._request_with_retries(
             messages, {"logprobs": True, "top_logprobs": num_top_logprobs, **sampling}
@@ -130,19 +161,19 @@ class ChatClient:
         if status in RETRYABLE_STATUSES or status >= 500:
             raise RetryableError(f"{url} answers {status}.", _retry_after_s(response))
         if status >= 400:
-            hint = f" Is the key in {self.endpoint.api_key_variable} right?" if status in (401, 403) else ""
+            hint = f" Check the key in {self.endpoint.api_key_variable}." if status in (401, 403) else ""
             raise ChatError(f"{url} answers {status}: {response.text[:200].strip()}.{hint}", True, status)
         return _parse_response(response, url)
 
     def _backoff_s(self, attempt: int, error: ChatError) -> float:
-        # Drawn from half of it up: many workers that failed together do not come back together.
+        # The random factor spreads workers that failed together.
         backoff_s = min(MAX_WAIT_S, self.endpoint.first_wait_s * 2 ** (attempt - 1))
         requested_s = error.retry_after_s if isinstance(error, RetryableError) else 0.0
         return max(min(requested_s, MAX_WAIT_S), backoff_s * random.uniform(0.5, 1))
 
 
 class RetryableError(ChatError):
-    """The endpoint is there but cannot answer now."""
+    """The endpoint is up but cannot answer now."""
 
     def __init__(self, message: str, retry_after_s: float):
         super().__init__(message, is_final=False)
@@ -186,11 +217,11 @@ def _parse_response(response: httpx2.Response, url: str) -> tuple[ChatResponse, 
         finish = choice.get("finish_reason")
         counts = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         is_refused = bool(refusal) or finish == "content_filter"
-        text = (refusal if is_refused else message.get("content")) or ""  # a filter leaves half an answer
+        text = (refusal if is_refused else message.get("content")) or ""  # a filter leaves a partial answer
         return ChatResponse(str(text), is_refused, finish == "length", *counts), _parse_logprobs(choice)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        # Seen from overloaded servers, which answer the next time.
-        raise ChatError(f"{url} answers what is no chat completion ({error}).", is_final=False) from error
+        # Overloaded servers send such answers; the next attempt may succeed.
+        raise ChatError(f"{url} answers, but not with a chat completion ({error}).", False) from error
 
 
 def _parse_logprobs(choice: dict[str, Any]) -> TopLogprobs:
@@ -204,5 +235,5 @@ def _parse_logprobs(choice: dict[str, Any]) -> TopLogprobs:
 def _retry_after_s(response: httpx2.Response) -> float:
     try:
         return float(response.headers.get("retry-after", 0))
-    except ValueError:  # a date: the growing wait will do
+    except ValueError:  # a date; the growing wait is enough
         return 0.0

@@ -1,4 +1,4 @@
-"""The one JSON object in a language model's answer, mended where what is broken leaves no doubt.
+"""Parser of the one JSON object in an answer of a language model, with repair of unambiguous errors.
 
 Knows nothing of what the object means.
 """
@@ -16,21 +16,21 @@ _PYTHON_LITERALS = {"True": "true", "False": "false", "None": "null"}
 _CURLY_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"'})
 
 Pairs = list[tuple[str, Any]]
-"""An object in its own order; a name may stand twice."""
+"""An object in its own order; a name may occur twice."""
 
 
 class JsonRepairError(ValueError):
-    """An answer without exactly one JSON object; the message says why, for the one who gave it."""
+    """An answer without exactly one JSON object; the message tells the model why."""
 
 
 def parse_json_object(text: str) -> Pairs:
     """Return the names and values of the only JSON object in a text.
 
-    Passed over: words around it, code fences, thoughts. Mended: commas too many before a bracket, commas that
-    are missing between lines, curled or single quotes, comments, line breaks in strings, closing brackets
-    that are missing at the end. Objects inside are `Pairs` too.
+    Ignored: words around it, code fences, reasoning. Repaired: commas before a closing bracket, missing
+    commas between lines, curly or single quotes, comments, line breaks in strings, missing closing brackets
+    at the end. Nested objects are `Pairs` too.
 
-    Raises: BrokenJson for none, more than one, a list of objects, and what cannot be mended.
+    Raises: JsonRepairError for none, more than one, a list of objects, and other errors.
     """
     text = _FENCE.sub("", _THINKING.sub("", text)).strip().lstrip("\ufeff")
     if not text:
@@ -55,7 +55,7 @@ def parse_json_object(text: str) -> Pairs:
 
 
 def _parse_object(text: str) -> tuple[Pairs, int]:
-    """Return the object that a text begins with, and how many characters of the text it takes."""
+    """Return the object at the start of a text, and its number of characters."""
     try:
         return _decode(text)
     except json.JSONDecodeError as error:
@@ -83,7 +83,7 @@ def _decode(text: str) -> tuple[Pairs, int]:
 
 
 def _object_end(text: str) -> int:
-    """Return where the first object of a text ends, by its brackets; the whole text if it does not."""
+    """Return the end of the first object of a text by its brackets; the end of the text where it has none."""
     depth = 0
     for piece in _PIECE.finditer(text):
         if piece.group().startswith('"'):
@@ -96,7 +96,7 @@ def _object_end(text: str) -> int:
 
 
 def _repair(text: str) -> str:
-    """Return a text with the slips between strings put right."""
+    """Return a text with the errors between strings repaired."""
     pieces = [match.group() for match in _PIECE.finditer(text)]
     open_brackets: list[str] = []
     for place, piece in enumerate(pieces):

@@ -1,7 +1,7 @@
-"""Answers kept on disk, each as soon as it is there: what was paid for once is not asked again.
+"""Disk cache of answers of a model, each written as soon as it arrives.
 
-A key says everything that an answer depends on: the picture, the wording, the model, how it samples. A file
-is a line an answer; a last line that was cut off by a kill is as if it had not been begun.
+A key covers everything that an answer depends on: image, prompt, model and sampling. A file has one line an
+answer (JSON). A last line that a kill cut off is ignored.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 def response_key(
     sample_id: str, prompt_version: str, model: str, sampling: dict[str, Any], attempt: int = 0
 ) -> str:
-    """Return the key of an answer; a caption that failed its audit is asked for again as the next attempt."""
+    """Return the key of an answer; a retry after an invalid answer is another `attempt`."""
     facts = json.dumps(
         [sample_id, prompt_version, model, sampling, attempt], sort_keys=True, ensure_ascii=False
     )
@@ -23,7 +23,7 @@ def response_key(
 
 
 class ResponseCache:
-    """Answers by key, in one file that only grows. One process writes; its threads share this object."""
+    """Answers by key in an append-only file. One process writes; its threads may share the object."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,14 +31,14 @@ class ResponseCache:
         self._responses = _read_responses(path)
         self._file = path.open("ab")
         if self._file.tell() and not _ends_with_newline(path):
-            self._file.write(b"\n")  # so that what follows a line that was cut off is a line of its own
+            self._file.write(b"\n")  # the next answer starts a line of its own after one that was cut off
 
     def get(self, key: str) -> dict[str, Any] | None:
         with self._lock:
             return self._responses.get(key)
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
-        """Keep an answer; it is in the hands of the system when this returns, and survives a kill."""
+        """Store an answer; once this returns, the answer survives a kill of the process."""
         line = json.dumps({"key": key, **answer}, sort_keys=True, ensure_ascii=False).encode() + b"\n"
         with self._lock:
             self._responses[key] = answer
@@ -46,7 +46,7 @@ class ResponseCache:
             self._file.flush()
 
     def close(self) -> None:
-        """Bring everything to disk; a power cut can then take nothing."""
+        """Flush everything to disk, where it survives a power cut."""
         with self._lock:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -64,7 +64,7 @@ def _read_responses(path: Path) -> dict[str, dict[str, Any]]:
                 answer = json.loads(line)
                 known[answer.pop("key")] = answer
             except (ValueError, KeyError, AttributeError, TypeError):
-                continue  # cut off, or the empty end
+                continue  # a line that was cut off, or the empty end
     return known
 
 

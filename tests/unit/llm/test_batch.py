@@ -8,7 +8,7 @@ from local_server import Server
 from writing_server import completion
 
 from lens.llm.batch import EndpointError, InvalidResponse, LLMBatch, LLMTask, chat_messages
-from lens.rl.prompts.settings import LLMSettings
+from lens.llm.client import LLMSettings
 
 
 class Scripted(Server):
@@ -124,7 +124,7 @@ def test_a_dead_endpoint_ends_the_run_and_loses_nothing(served, tmp_path):
     with asking_at(server.url, tmp_path, max_tries=1) as asking:
         list(asking.run(tasks(4)))
     dead = asking_at("http://127.0.0.1:9/v1", tmp_path, max_tries=1)
-    with dead as asking, pytest.raises(EndpointError, match=r"cannot be reached.*go on"):
+    with dead as asking, pytest.raises(EndpointError, match=r"cannot be reached.*run the same command again"):
         list(asking.run(tasks(100)))
     with asking_at(server.url, tmp_path, max_tries=1) as asking:
         assert len(list(asking.run(tasks(6)))) == 6
@@ -134,7 +134,7 @@ def test_a_dead_endpoint_ends_the_run_and_loses_nothing(served, tmp_path):
 def test_one_hiccup_does_not_keep_others_from_being_asked(served, tmp_path):
     server = served(lambda body: 503 if said(body) == "1" else "4")
     found = []
-    with asking_at(server.url, tmp_path) as asking, pytest.raises(EndpointError, match="5 questions"):
+    with asking_at(server.url, tmp_path) as asking, pytest.raises(EndpointError, match="5 tasks are done"):
         found += asking.run(tasks(6))
     assert asking.num_calls == 5
 

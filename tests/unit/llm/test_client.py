@@ -71,7 +71,7 @@ def test_after_the_last_attempt_the_error_says_what_happened(served):
     assert len(server.asked) == 3 and len(waits) == 2
 
 
-@pytest.mark.parametrize(("status", "says"), [(400, "no such model"), (401, "Is the key in OPENAI_API_KEY")])
+@pytest.mark.parametrize(("status", "says"), [(400, "no such model"), (401, "Check the key in OPENAI_API")])
 def test_what_cannot_succeed_is_not_tried_again(served, status, says):
     server = served((status, b"no such model"))
     chat, _ = chat_with(server)

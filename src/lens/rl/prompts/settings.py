@@ -7,40 +7,11 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
-from lens.llm.client import Endpoint
+from lens.llm.client import LLMSettings
 from lens.nano.tasks import TASKS
 from lens.rl.prompts.taxonomy import CATEGORIES
 
 PROMPT_SOURCES = ("taxonomy", "nano")
-
-
-class LLMSettings(Settings):
-    """A language model behind any endpoint that speaks OpenAI's API, and how it is asked."""
-
-    endpoint: Endpoint
-    concurrency: int = Field(8, ge=1)
-    """Questions at once."""
-    give_up_after: int = Field(20, ge=1)
-    """Questions in a row without an answer, after which the endpoint is taken for dead.
-
-    One that has not answered a run at all is so after as many as are asked at once, where that is fewer.
-    """
-    max_tries: int = Field(3, ge=1)
-    """Answers asked for until one is right; what was wrong is told to the model."""
-    temperature: float = Field(0.9, ge=0)
-    max_tokens: int = Field(1000, ge=1)
-    """Of an answer; models that think before they answer need more."""
-    request: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of each request, such as response_format; null takes one of ours out."""
-    price_of_million_tokens: tuple[float, float] | None = None
-    """Of the prompt and of the completion, in whatever money; None counts tokens alone."""
-
-    @model_validator(mode="after")
-    def _leaves_the_question_alone(self) -> Self:
-        ours = {"model", "messages", "stream"} & set(self.request)
-        if ours:
-            raise SettingError("request", sorted(ours), "fields other than model, messages and stream")
-        return self
 
 
 class PromptSetSettings(Settings):
@@ -71,10 +42,9 @@ class PromptSetSettings(Settings):
         return self
 
 
-class NanoPromptSetSettings(PromptSetSettings):
-    """Prompts by the grammar of the nano world, which needs no model; their rubrics are exact."""
+class NanoPromptSettings(Settings):
+    """What kinds of prompts the grammar of the nano world generates."""
 
-    source: Literal["nano"] = "nano"
     kinds: tuple[str, ...] = TASKS
     """Kinds of prompt, which take turns."""
     dense_share: float = Field(0.2, ge=0, le=1)
@@ -86,6 +56,12 @@ class NanoPromptSetSettings(PromptSetSettings):
     def _kinds_are_known(self) -> Self:
         _check_choices("kinds", self.kinds, TASKS)
         return self
+
+
+class NanoPromptSetSettings(PromptSetSettings, NanoPromptSettings):
+    """Prompts by the grammar of the nano world, which needs no model; their rubrics are exact."""
+
+    source: Literal["nano"] = "nano"
 
 
 class TaxonomyPromptSetSettings(PromptSetSettings):

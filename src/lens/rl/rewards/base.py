@@ -1,26 +1,26 @@
-"""What a reward is: a picture and its prompt in, a number and its parts out.
+"""What a reward is: an image and its prompt in, a score and its parts out.
 
-Spec: section 9. A score that could not be had is a failure of that sample, never a zero.
+A score that is not available is a failure of that sample, never a zero. Spec: section 9.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lens.errors import LensError
+from lens.nano.scoring.scorer import ImageArray
 from lens.rl.prompts.dataset import RLPrompt
 
-ImageArray = NDArray[np.uint8]
-"""(H, W, 3)."""
+
+class NotApplicable(LensError):
+    """A prompt that a reward cannot score: left out of a weighted mean, a failure of a single reward."""
 
 
 class Score(NamedTuple):
-    """How good a picture is for its prompt."""
+    """How well an image fits its prompt."""
 
     value: float | None
-    """In [0, 1]; None where no score could be had."""
+    """In [0, 1]; None where the scoring failed."""
     parts: dict[str, float]
     """Every component, by name."""
     failure: str = ""
@@ -28,21 +28,27 @@ class Score(NamedTuple):
 
 
 class Reward(Protocol):
+    """What scores images.
+
+    A reward that settings name also has the class method `from_settings(settings, cache_path)`; `cache_path`
+    is a file in which it may keep responses, or None.
+    """
+
     version: str
-    """Says everything that a score depends on beside the picture and its prompt: part of a cache's key."""
+    """Names everything but image and prompt that a score depends on; part of the key of a cache."""
 
     def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
-        """Return the score of a picture; may take long, and is called from several threads.
+        """Return the score of an image; may take long, and is called from several threads.
 
-        Raises: LensError where none can be had.
+        Raises: LensError where the scoring fails; NotApplicable for a prompt that the reward cannot score.
         """
         ...
 
 
 @runtime_checkable
 class AsyncReward(Protocol):
-    """A reward with workers of its own."""
+    """A reward with its own workers."""
 
     def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
-        """Return at once a future for each picture and its prompt, in their order."""
+        """Return at once a future for each image and its prompt, in order."""
         ...

@@ -1,11 +1,12 @@
-"""The exact judge of the nano world: every criterion of a rubric by the scorer, without a learned model.
+"""Reward of the nano world: the exact scorer checks every criterion of a rubric; no learned model.
 
-A picture is read once. Knows nothing of how criteria are worded: their short names say what is checked.
+Objects of an image are detected once. The short names of criteria say what is checked, not their sentences.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 from lens.errors import LensError
 from lens.nano.scoring.scorer import Detections, detect, is_related, score_detections
@@ -15,24 +16,32 @@ from lens.nano.world.scenes import SceneSpec
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt
 from lens.rl.prompts.nano import BACKGROUND, NOTHING_ELSE, scene_spec_of
 from lens.rl.rewards.base import ImageArray, Score
+from lens.rl.rewards.settings import NanoRewardSettings
 
 VERSION = "1"
-"""Whoever changes what a check means, or what the scorer sees, changes this."""
+"""Change it with the meaning of a check and with what the scorer detects."""
 PASSED = "passed"
-"""Name of the part that is 1 where the picture passes the whole test."""
+"""Name of the part that is 1 where the image passes the whole test."""
 
 
 class NanoReward:
-    """Mean over the criteria of the rubric, with the whole test mixed in."""
+    """Weighted mean of the criteria of the rubric and the whole test."""
 
     def __init__(self, exact_weight: float = 0.5):
         self.exact_weight = exact_weight
         self.version = f"nano {VERSION}, exact {exact_weight:g}"
 
-    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
-        """Return (1 - exact_weight) * mean of the criteria + exact_weight * whether all was as asked.
+    @staticmethod
+    def from_settings(settings: NanoRewardSettings, cache_path: Path | None) -> "NanoReward":
+        """Return the reward; it keeps nothing in a file."""
+        if settings.processes:
+            return MultiprocessNanoReward(settings.exact_weight, settings.processes)
+        return NanoReward(settings.exact_weight)
 
-        Raises: LensError for a prompt of another world, without a rubric, or with a criterion unknown here.
+    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
+        """Return (1 - exact_weight) * mean of the criteria + exact_weight * whether the image passes.
+
+        Raises: LensError for a prompt of another world, without a rubric, or with an unknown criterion.
         """
         spec = scene_spec_of(prompt)
         detections = detect(image)
@@ -40,7 +49,7 @@ class NanoReward:
         unknown = sorted(set(prompt.rubric) - set(known))
         if unknown or not prompt.rubric:
             has = f"the criteria {', '.join(unknown)}" if unknown else "no rubric"
-            needs = f"The exact judge knows {', '.join(known)} of it."
+            needs = f"The nano reward can check {', '.join(known)}."
             raise LensError(f"The prompt {prompt.prompt!r} has {has}. {needs}")
         parts = {name: float(known[name]) for name in prompt.rubric}
         mean = sum(parts.values()) / len(parts)
@@ -50,14 +59,18 @@ class NanoReward:
 
 
 class MultiprocessNanoReward(NanoReward):
-    """The same by several processes."""
+    """The same reward in several processes."""
 
     def __init__(self, exact_weight: float, num_processes: int):
         super().__init__(exact_weight)
         self._num_processes = num_processes
 
+    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
+        """Return the score of one image, by one of the processes."""
+        return self.submit([image], [prompt])[0].result()
+
     def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
-        """Return at once a future for each picture and its prompt."""
+        """Return at once a future for each image and its prompt."""
         calls = [(self.exact_weight, *pair) for pair in zip(images, prompts, strict=True)]
         return submit_calls(_score_or_failure, calls, self._num_processes)
 
@@ -70,7 +83,7 @@ def _score_or_failure(exact_weight: float, image: ImageArray, prompt: RLPrompt) 
 
 
 def criterion_results(detections: Detections, spec: SceneSpec) -> dict[str, bool]:
-    """Return every criterion that can be judged exactly, by the names that rubrics give them."""
+    """Return every criterion that can be checked exactly, by its name in rubrics."""
     counts = Counter(found.class_name for found in detections.objects)
     asked_for = [thing for thing, _ in spec.groups]
     results = {f"count_{i}": counts[thing] == count for i, (thing, count) in enumerate(spec.groups)}

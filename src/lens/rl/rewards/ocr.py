@@ -1,33 +1,34 @@
-"""Writing as a reward: the picture is read, and what stands there is compared with what was asked for.
+"""Reward for text in an image: OCR reads it, and it is compared with the text of the prompt.
 
-Reading is done by the data engine's reader. Spaces and case do not count: readers lose them, and a line break
-may stand for a space. Other writing in the picture does not count either: the best run of lines does.
+The OCR scorer of the data engine reads. Spaces and case are ignored, as OCR loses them and a line break may
+stand for a space. Other text in the image is ignored too: the best sequence of lines counts.
 """
 
 import unicodedata
 from collections.abc import Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
+from typing import Self
 
 from PIL import Image
 
 from lens.data.scorers.ocr import OcrScorer, OcrSettings
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.base import ImageArray, Score
+from lens.rl.rewards.base import ImageArray, NotApplicable, Score
 from lens.rl.rewards.settings import OcrRewardSettings
-from lens.rl.rewards.weighted import NotApplicable
 
 VERSION = "1"
-"""Whoever changes what a reading is worth changes this."""
+"""Change it with the score of a reading."""
 
 
 class OcrReward:
-    """1 where the text stands in the picture letter by letter, 0 where nothing like it does."""
+    """1 where the image shows the text letter by letter, 0 where it shows nothing like it."""
 
     def __init__(self, settings: OcrRewardSettings):
-        """Take readers, which load their models when they first read.
+        """Create the readers; each loads its models when it first reads.
 
-        Raises: LensError where the packages that read are missing.
+        Raises: LensError where the OCR packages are not installed.
         """
         ocr_settings = OcrSettings.of(settings.model_dump(include={"max_side_px", "min_confidence"}))
         # A reader keeps state while it reads, so no two threads share one at a time.
@@ -36,13 +37,18 @@ class OcrReward:
             self._readers.put(OcrScorer(ocr_settings))
         self.version = f"text {VERSION}, {OcrScorer(ocr_settings).version}"
 
-    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
-        """Return how much of the text is there.
+    @classmethod
+    def from_settings(cls, settings: OcrRewardSettings, cache_path: Path | None) -> Self:
+        """Return the reward; it keeps nothing in a file."""
+        return cls(settings)
 
-        Raises: NotApplicable for a prompt that asks for no text.
+    def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
+        """Return the similarity of the text in the image to that of the prompt.
+
+        Raises: NotApplicable for a prompt without text.
         """
         if not prompt.text or not _normalized_letters(prompt.text):
-            raise NotApplicable("the prompt asks for no text")
+            raise NotApplicable("the prompt has no text")
         with self._borrow_reader() as reader:
             lines = [line.text for line in reader.lines(Image.fromarray(image))]
         value = text_similarity(lines, prompt.text)
@@ -58,7 +64,7 @@ class OcrReward:
 
 
 def text_similarity(lines: Sequence[str], expected_text: str) -> float:
-    """Return 1 - the edit distance, as a share of the longer text, to the run of lines that is nearest."""
+    """Return 1 - edit distance / longer length, of the sequence of lines nearest to the expected text."""
     target, best = _normalized_letters(expected_text), 0.0
     line_letters = [_normalized_letters(line) for line in lines]
     for start in range(len(line_letters)):
@@ -66,13 +72,13 @@ def text_similarity(lines: Sequence[str], expected_text: str) -> float:
         for line in line_letters[start:]:
             joined += line
             longer, shorter = max(len(joined), len(target)), min(len(joined), len(target))
-            if longer and shorter / longer > best:  # no run can be more alike than its length is
+            if longer and shorter / longer > best:  # similarity is at most the ratio of lengths
                 best = max(best, 1 - edit_distance(joined, target) / longer)
     return best
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Return how many letters have to be put in, taken out or changed to make one text the other."""
+    """Return the Levenshtein distance: insertions, deletions and substitutions between two texts."""
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
         before, row[0] = row[0], i

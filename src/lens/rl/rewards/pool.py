@@ -1,15 +1,16 @@
-"""Pictures are judged in threads while the next ones are drawn; what was judged once is not judged again.
+"""Executor that scores images in threads while the next ones are generated, with a cache and a time-out.
 
-A score that cannot be had, or not in time, is a failure of that one picture, and is asked for anew next time.
-Anything else that a reward raises is a mistake of ours, which its future raises in turn.
+A score that is not available, or not in time, is a failure of that one image, which is scored anew the next
+time. Any other error of a reward is a bug, which its future raises.
 """
 
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -25,12 +26,12 @@ STOPPED_SCORE = Score(None, {}, "the run stopped before there was a score")
 
 
 class RewardExecutor:
-    """Threads that ask one reward. Leaving it waits for what was handed in; on an error it lets that go."""
+    """Threads that call one reward. Leaving it waits for submitted images; on an error it abandons them."""
 
     def __init__(
         self, reward: Reward, num_workers: int = 4, timeout_s: float = 120.0, cache_path: Path | None = None
     ):
-        """Start no thread yet; `cache` is a file of scores that one process at a time writes."""
+        """Create it without starting threads; only one process at a time may write to `cache_path`."""
         self.reward, self.timeout_s = reward, timeout_s
         self._disk_cache = ResponseCache(cache_path) if cache_path is not None else None
         self._memory_cache: dict[str, Score] = {}
@@ -52,22 +53,41 @@ class RewardExecutor:
             self._disk_cache.close()
 
     def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
-        """Return at once a future for each picture and its prompt, in their order.
+        """Return at once a future for each image and its prompt, in order.
 
-        A picture must not change before its future is done. A reward with workers of its own is asked by none
-        of the threads.
+        An image must not change before its future is done. A reward with its own workers gets all images that
+        the cache does not know; the threads wait for its scores.
         """
-        if isinstance(self.reward, AsyncReward):
-            self._counts["calls"] += len(images)
-            return self.reward.submit(images, prompts)
         pairs = list(zip(images, prompts, strict=True))
-        return [self._executor.submit(self._score, picture, prompt) for picture, prompt in pairs]
+        if isinstance(self.reward, AsyncReward):
+            return self._submit_to_workers(self.reward, pairs)
+        return [self._executor.submit(self._score, image, prompt) for image, prompt in pairs]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return how often the reward was asked, how often a score was known, and how many failed."""
+        """Return the numbers of calls of the reward, of scores from the cache, and of failures."""
         with self._lock:
             return dict(self._counts)
+
+    def _submit_to_workers(
+        self, reward: AsyncReward, pairs: list[tuple[ImageArray, RLPrompt]]
+    ) -> list[Future[Score]]:
+        keys = [score_key(image, prompt, self.reward.version) for image, prompt in pairs]
+        known = [self._cache_lookup(key) for key in keys]
+        missing = [pair for pair, score in zip(pairs, known, strict=True) if score is None]
+        self._count("cache_hits", len(pairs) - len(missing))
+        self._count("calls", len(missing))
+        scores = iter(reward.submit(*map(list, zip(*missing, strict=True))) if missing else ())
+        return [
+            self._executor.submit(self._wait_for_worker, key, next(scores)) if score is None else _done(score)
+            for key, score in zip(keys, known, strict=True)
+        ]
+
+    def _wait_for_worker(self, key: str, score: Future[Score]) -> Score:
+        def resolve(result: Future[Score]) -> None:
+            score.add_done_callback(lambda done: self._resolve(key, result, done.result))
+
+        return self._wait(resolve)
 
     def _score(self, image: ImageArray, prompt: RLPrompt) -> Score:
         key = score_key(image, prompt, self.reward.version)
@@ -75,41 +95,48 @@ class RewardExecutor:
             self._count("cache_hits")
             return known
         self._count("calls")
-        score = self._score_with_timeout(key, image, prompt)
-        if score.value is None:
-            self._count("failures")
-        return score
 
-    def _score_with_timeout(self, key: str, image: ImageArray, prompt: RLPrompt) -> Score:
-        """Ask in a thread of its own: no thread can be stopped, but one that takes too long can be left."""
+        def start_thread(result: Future[Score]) -> None:
+            # No thread can be stopped, but one that takes too long can be abandoned.
+            call = partial(self.reward.score, image, prompt)
+            arguments = (key, result, call)
+            threading.Thread(target=self._resolve, args=arguments, name="reward call", daemon=True).start()
+
+        return self._wait(start_thread)
+
+    def _resolve(self, key: str, result: Future[Score], call: Callable[[], Score]) -> None:
+        """Put the score of a call into its future, unless that has another one, and into the cache."""
+        try:
+            score = call()
+            assert score.value is None or -1e-6 <= score.value <= 1 + 1e-6, score
+            self._cache_store(key, score)  # a late score still serves the next call
+        except BaseException as error:
+            with suppress(InvalidStateError):
+                result.set_exception(error)
+        else:
+            with suppress(InvalidStateError):
+                result.set_result(score)
+
+    def _wait(self, start: Callable[[Future[Score]], None]) -> Score:
+        """Start something that resolves a future; return its score, or a failure after the time-out."""
         future: Future[Score] = Future()
-
-        def call_reward() -> None:
-            try:
-                score = self.reward.score(image, prompt)
-                assert score.value is None or -1e-6 <= score.value <= 1 + 1e-6, score
-                self._cache_store(key, score)  # one that comes too late is of use to the next who asks
-            except BaseException as error:
-                with suppress(InvalidStateError):
-                    future.set_exception(error)
-            else:
-                with suppress(InvalidStateError):
-                    future.set_result(score)
-
         with self._lock:
             if self._is_stopped:
                 return STOPPED_SCORE
             self._running.add(future)
-        threading.Thread(target=call_reward, name="reward call", daemon=True).start()
+        start(future)
         try:
-            return future.result(self.timeout_s)
+            score = future.result(self.timeout_s)
         except TimeoutError as error:
-            return Score(None, {}, str(error) or f"no score within {self.timeout_s:g} s")
+            score = Score(None, {}, str(error) or f"no score within {self.timeout_s:g} s")
         except LensError as error:
-            return Score(None, {}, str(error))
+            score = Score(None, {}, str(error))
         finally:
             with self._lock:
                 self._running.discard(future)
+        if score.value is None:
+            self._count("failures")
+        return score
 
     def _cache_lookup(self, key: str) -> Score | None:
         with self._lock:
@@ -126,9 +153,9 @@ class RewardExecutor:
         if self._disk_cache is not None:
             self._disk_cache.put(key, {"value": score.value, "parts": score.parts})
 
-    def _count(self, name: str) -> None:
+    def _count(self, name: str, number: int = 1) -> None:
         with self._lock:
-            self._counts[name] += 1
+            self._counts[name] += number
 
     def _cancel_running(self) -> None:
         with self._lock:
@@ -139,21 +166,27 @@ class RewardExecutor:
                 future.set_result(STOPPED_SCORE)
 
 
-def gather_scores(futures: Iterable[Future[Score]]) -> list[Score]:
-    """Return the scores in the order of their futures, when all are there.
+def _done(score: Score) -> Future[Score]:
+    future: Future[Score] = Future()
+    future.set_result(score)
+    return future
 
-    Raises: whatever a reward raised that was no LensError.
+
+def gather_scores(futures: Iterable[Future[Score]]) -> list[Score]:
+    """Wait for all scores and return them in the order of their futures.
+
+    Raises: any error of a reward other than a LensError.
     """
     return [future.result() for future in futures]
 
 
 def score_key(image: ImageArray, prompt: RLPrompt, version: str) -> str:
-    """Return the key of a score: the picture, what is judged of it, and who judges."""
+    """Return the key of a score: a hash of the image, the scored fields of the prompt and the reward."""
     scored_fields = prompt.model_dump(mode="json", include=SCORED_FIELDS)
     serialized = json.dumps([image_hash(image), scored_fields, version], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(serialized.encode()).hexdigest()
 
 
 def image_hash(image: ImageArray) -> str:
-    """Return a hash of a picture's pixels and shape."""
+    """Return a hash of the pixels and the shape of an image."""
     return hashlib.sha256(f"{image.dtype} {image.shape} ".encode() + image.tobytes()).hexdigest()

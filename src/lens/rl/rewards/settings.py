@@ -1,64 +1,65 @@
-"""Settings of rewards: which one judges, and by what; and from them the reward. Free of torch.
+"""Settings of rewards, and the table of their kinds.
 
-Spec: section 9.
+A new reward is a file beside this one and an entry here: its settings name its class, and `AnyPart` lists
+them. Loads neither torch nor the packages of a reward. Spec: section 9.
 """
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from lens.config import Settings
 from lens.llm.client import Endpoint
-from lens.rl.rewards.base import Reward
 
 
 class NanoRewardSettings(Settings):
-    """The exact judge of the nano world."""
+    """The exact scorer of the nano world."""
 
+    implementation: ClassVar[str] = "nano:NanoReward"
     kind: Literal["nano"] = "nano"
     exact_weight: float = Field(0.5, ge=0, le=1)
-    """Share of the reward that only a picture without a fault gets; the rest is the mean over the rubric."""
+    """Share of the reward for an image that passes the whole test; the rest is the mean over the rubric."""
     processes: int = Field(0, ge=0)
-    """Processes that look at pictures, in the place of the run's `reward_workers`; 0 for none."""
+    """Processes that score images, in place of the `reward_workers` of the run; 0 for none."""
 
 
 class VlmJudgeSettings(Settings):
     """A vision-language model that judges one criterion a call."""
 
+    implementation: ClassVar[str] = "vlm_judge:VlmJudgeReward"
     kind: Literal["judge"] = "judge"
     endpoint: Endpoint
     probabilities: bool = False
-    """Whether a criterion counts as how sure the judge is of it, where the endpoint tells; else 1 or 0."""
+    """Whether the score of a criterion is the probability of its answer, where the endpoint returns it."""
     side_px: int = Field(1024, ge=64)
-    """Longer side of the picture that the judge is shown; smaller ones stay as they are."""
+    """Longer side of the image that the judge gets; smaller images are not enlarged."""
     max_tokens: int = Field(8, ge=1)
-    """Length of an answer at most; a model that thinks before it answers needs more."""
+    """Largest length of an answer; a reasoning model needs more."""
 
 
 class OcrRewardSettings(Settings):
-    """Writing is read and compared with what was asked for."""
+    """Text in the image, read and compared with the text of the prompt."""
 
+    implementation: ClassVar[str] = "ocr:OcrReward"
     kind: Literal["text"] = "text"
     max_side_px: int = Field(960, ge=64)
-    """Pictures are read with a long side of at most so much."""
+    """Longer side to which a larger image is reduced before it is read."""
     min_confidence: float = Field(0.5, ge=0, le=1)
-    """Lines that are read with less are as if they were not there."""
+    """Lines that are read with less confidence are ignored."""
     num_readers: int = Field(2, ge=1)
-    """Pictures that are read at once."""
+    """Images that are read at the same time."""
 
 
-AnyPartSettings = Annotated[
-    NanoRewardSettings | VlmJudgeSettings | OcrRewardSettings, Field(discriminator="kind")
-]
+AnyPart = NanoRewardSettings | VlmJudgeSettings | OcrRewardSettings
+"""The settings of all rewards that score by themselves."""
 
 
 class WeightedPart(Settings):
-    """One of several rewards."""
+    """One reward of a weighted mean."""
 
     weight: float = Field(1.0, gt=0)
-    """Beside the weights of the others; those that do not apply to a prompt do not count."""
-    reward: AnyPartSettings
+    """Relative to the other weights; rewards that do not apply to a prompt are left out."""
+    reward: Annotated[AnyPart, Field(discriminator="kind")]
 
 
 class WeightedRewardSettings(Settings):
@@ -66,43 +67,8 @@ class WeightedRewardSettings(Settings):
 
     kind: Literal["combined"] = "combined"
     parts: dict[str, WeightedPart] = Field(min_length=1)
-    """By the name that they have in the log."""
+    """Rewards by their names in the log."""
 
 
-AnyRewardSettings = Annotated[
-    NanoRewardSettings | VlmJudgeSettings | OcrRewardSettings | WeightedRewardSettings,
-    Field(discriminator="kind"),
-]
-
-
-def create_reward(settings: AnyRewardSettings, folder: Path | None = None, name: str = "judge") -> Reward:
-    """Return the reward; a judge keeps its answers in `folder`, as `<name>.jsonl`, where there is one.
-
-    One process writes into a folder.
-
-    Raises: LensError for a package that is missing.
-    """
-    match settings:
-        case NanoRewardSettings():
-            from lens.rl.rewards.nano import MultiprocessNanoReward, NanoReward
-
-            if settings.processes:
-                return MultiprocessNanoReward(settings.exact_weight, settings.processes)
-            return NanoReward(settings.exact_weight)
-        case VlmJudgeSettings():
-            from lens.rl.rewards.vlm_judge import VlmJudgeReward
-
-            return VlmJudgeReward(settings, folder / f"{name}.jsonl" if folder else None)
-        case OcrRewardSettings():
-            from lens.rl.rewards.ocr import OcrReward
-
-            return OcrReward(settings)
-        case WeightedRewardSettings():
-            from lens.rl.rewards.weighted import WeightedReward
-
-            return WeightedReward(
-                {
-                    key: (part.weight, create_reward(part.reward, folder, key))
-                    for key, part in settings.parts.items()
-                }
-            )
+AnyRewardSettings = Annotated[AnyPart | WeightedRewardSettings, Field(discriminator="kind")]
+"""The settings of any reward, by their `kind`."""

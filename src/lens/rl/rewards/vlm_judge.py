@@ -1,8 +1,7 @@
-"""A vision-language model as judge: it sees picture, prompt and one criterion, and answers 1 or 0.
+"""Reward by a vision-language model: it gets image, prompt and one criterion, and answers 1 or 0.
 
-A criterion without an answer leaves the whole picture without a value. Answers are kept one by one, so that a
-picture which is judged again, after a failure or a kill, is asked only about what is not known.
-Spec: section 9.
+An image has no score if one criterion has no answer. Every answer is cached by itself, so that scoring an
+image again after a failure asks only for the missing answers. Spec: section 9.
 """
 
 import functools
@@ -11,7 +10,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
@@ -34,12 +33,12 @@ NUM_TOP_LOGPROBS = 5
 
 
 class VlmJudgeReward:
-    """Mean over the criteria of the rubric. A pool's threads share it: each asks its criteria in turn."""
+    """Mean over the criteria of the rubric, which are asked one after another. Threads may share it."""
 
     def __init__(
         self, settings: VlmJudgeSettings, cache_path: Path | None = None, client: ChatClient | None = None
     ):
-        """Ask at the endpoint of the settings; answers are kept in a file, where one is named."""
+        """Create the client of the endpoint; `cache_path` is the file of cached answers, if any."""
         self.settings = settings
         self._client = client or ChatClient(settings.endpoint)
         self._cache = ResponseCache(cache_path) if cache_path is not None else None
@@ -53,15 +52,20 @@ class VlmJudgeReward:
             f"judge {model}, {version_hash(JUDGE_PROMPT, ANSWER_VALUES, model, self._request_settings)}"
         )
 
+    @classmethod
+    def from_settings(cls, settings: VlmJudgeSettings, cache_path: Path | None) -> Self:
+        """Return the reward."""
+        return cls(settings, cache_path)
+
     def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
-        """Return the mean of the criteria; at the first one without an answer, those before it and no value.
+        """Return the mean of the criteria, or no value where one has no answer; the later ones are not asked.
 
         Raises: LensError for a prompt without a rubric.
         """
         if not prompt.rubric:
             raise LensError(f"The prompt {prompt.prompt!r} has no rubric; `lens rl rubrics` writes them.")
         image_id, parts = image_hash(image), {}
-        png = functools.cache(partial(_png, image, self.settings.side_px))  # once, and only if one is asked
+        png = functools.cache(partial(_png, image, self.settings.side_px))  # only if an answer is missing
         for name, criterion in prompt.rubric.items():
             wording = JUDGE_PROMPT.format(prompt=prompt.prompt, name=name, criterion=criterion)
             try:
@@ -71,7 +75,7 @@ class VlmJudgeReward:
         return Score(sum(parts.values()) / len(parts), parts)
 
     def close(self) -> None:
-        """Bring the answers to disk and end the connections."""
+        """Flush the answers to disk and close the connections."""
         self._client.close()
         if self._cache is not None:
             self._cache.close()
@@ -94,9 +98,9 @@ class VlmJudgeReward:
 
 
 def criterion_score(reply: ChatResponse, log_probs: TopLogprobs) -> float:
-    """Return P(1) / (P(0) + P(1)) at the token that answers, or, where nobody tells, the answer itself.
+    """Return P(1) / (P(0) + P(1)) at the token of the answer; without log-probabilities the answer itself.
 
-    Raises: LensError for a refusal, and for an answer that says neither.
+    Raises: LensError for a refusal, and for an answer that is neither 1 nor 0.
     """
     if reply.is_refused:
         raise LensError(f"the judge declined: {reply.text[:200]!r}")

@@ -1,24 +1,20 @@
-"""Several rewards as one: their weighted mean, with every component to be seen."""
+"""Weighted mean of several rewards; every component stays visible."""
 
 from collections.abc import Mapping
 
 from lens.errors import LensError
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.base import ImageArray, Reward, Score
-
-
-class NotApplicable(LensError):
-    """A reward that has nothing to say about this prompt: left out of a mean, a failure where it is alone."""
+from lens.rl.rewards.base import ImageArray, NotApplicable, Reward, Score
 
 
 class WeightedReward:
-    """Weighted mean of what applies to the prompt; parts are called `name` and `name/part`.
+    """Weighted mean of the rewards that apply to a prompt; parts are named `name` and `name/part`.
 
-    Where one of them fails the whole sample has no value; the others are asked all the same and stay visible.
+    Where one reward fails, the sample has no value; the other rewards still score and stay visible.
     """
 
     def __init__(self, parts: Mapping[str, tuple[float, Reward]]):
-        """Take rewards by name, each with its weight."""
+        """Create it from rewards by name, each with its weight."""
         self.parts = dict(parts)
         versions = (
             f"{name}: {weight:g} x ({reward.version})" for name, (weight, reward) in self.parts.items()
@@ -26,9 +22,9 @@ class WeightedReward:
         self.version = "; ".join(versions)
 
     def score(self, image: ImageArray, prompt: RLPrompt) -> Score:
-        """Return the mean of the components.
+        """Return the weighted mean of the components.
 
-        Raises: NotApplicable where none of them applies.
+        Raises: NotApplicable where no reward applies.
         """
         parts: dict[str, float] = {}
         weighted: list[tuple[float, float]] = []

@@ -32,8 +32,8 @@ from lens.models.denoiser import LensTransformer2DModel
 from lens.models.velocity import predict_velocity
 from lens.rl.prompts.dataset import RLPrompt, read_prompts
 from lens.rl.prompts.nano import nano_prompts
+from lens.rl.rewards.factory import create_reward
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
-from lens.rl.rewards.settings import create_reward
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.prompt_embeds import PromptEmbeds
 from lens.train.cost.flops import forward_flops

@@ -94,6 +94,14 @@ def test_processes_score_as_this_one_does_and_a_prompt_that_cannot_be_judged_is_
     assert found[-1].value is None and "no rubric" in found[-1].failure
 
 
+def test_one_score_of_several_processes_is_that_of_this_one():
+    (prompt,) = nano_prompts(1, seed=3)
+    image = picture_of(COMBINED, 0)
+    assert MultiprocessNanoReward(0.3, num_processes=1).score(image, prompt) == NanoReward(0.3).score(
+        image, prompt
+    )
+
+
 def test_a_relation_between_things_that_are_not_there_does_not_hold():
     blank = np.full((96, 128, 3), 200, np.uint8)
     parts = NanoReward().score(blank, prompt_for(COMBINED)).parts

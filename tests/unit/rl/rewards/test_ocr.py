@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.base import NotApplicable
 from lens.rl.rewards.ocr import OcrReward, edit_distance, text_similarity
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
 from lens.rl.rewards.settings import OcrRewardSettings
-from lens.rl.rewards.weighted import NotApplicable
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_prompt_without_text_is_none_of_its_business_and_alone_a_failure(rewar
         reward.score(written("BREAD"), asking_for(text))
     with RewardExecutor(reward, 1) as pool:
         (score,) = gather_scores(pool.submit([written("BREAD")], [asking_for(text)]))
-    assert score == (None, {}, "the prompt asks for no text")
+    assert score == (None, {}, "the prompt has no text")
 
 
 @pytest.mark.parametrize(

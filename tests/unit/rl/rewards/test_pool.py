@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -30,6 +31,24 @@ class Brightness:
         return Score(value, {"bright": value})
 
 
+class BrightnessOfWorkers(Brightness):
+    """The same by workers of its own: `at_...` says what a worker does, `gate` holds all of them up."""
+
+    def __init__(self, version: str = "1", gate: threading.Event | None = None, **deeds):
+        super().__init__(version, **deeds)
+        self.gate, self.num_submitted = gate, []
+        self._workers = ThreadPoolExecutor(2)
+
+    def submit(self, images, prompts):
+        self.num_submitted.append(len(images))
+        return [self._workers.submit(self._work, *pair) for pair in zip(images, prompts, strict=True)]
+
+    def _work(self, image, prompt):
+        if self.gate is not None:
+            self.gate.wait(5)
+        return self.score(image, prompt)
+
+
 def pictures(*levels: int) -> list[np.ndarray]:
     return [np.full((2, 3, 3), level, np.uint8) for level in levels]
 
@@ -46,7 +65,7 @@ def raising(error: BaseException):
     return deed
 
 
-def judged(reward, shown, timeout_s=5.0, cache=None, **changes) -> tuple[list[Score], dict[str, int]]:
+def scored(reward, shown, timeout_s=5.0, cache=None, **changes) -> tuple[list[Score], dict[str, int]]:
     with RewardExecutor(reward, 3, timeout_s, cache) as pool:
         scores = gather_scores(pool.submit(shown, prompts(len(shown), **changes)))
         return scores, pool.counts
@@ -54,13 +73,13 @@ def judged(reward, shown, timeout_s=5.0, cache=None, **changes) -> tuple[list[Sc
 
 def test_scores_come_in_the_order_of_the_pictures_whoever_is_done_first():
     slow = Brightness(at_0=lambda: time.sleep(0.1), at_51=lambda: time.sleep(0.05))
-    scores, counts = judged(slow, pictures(0, 51, 102, 255))
+    scores, counts = scored(slow, pictures(0, 51, 102, 255))
     assert [score.value for score in scores] == pytest.approx([0, 0.2, 0.4, 1])
     assert scores[1].parts == {"bright": pytest.approx(0.2)}
     assert counts == {"calls": 4, "cache_hits": 0, "failures": 0}
 
 
-def test_whoever_hands_pictures_in_goes_on_while_they_are_judged():
+def test_whoever_hands_pictures_in_goes_on_while_they_are_scored():
     gate = threading.Event()
     with RewardExecutor(Brightness(at_1=lambda: gate.wait(5) and None), 2) as pool:
         futures = pool.submit(pictures(1, 255), prompts(2))
@@ -72,7 +91,7 @@ def test_whoever_hands_pictures_in_goes_on_while_they_are_judged():
 def test_a_failure_is_one_picture_without_a_value_and_never_a_zero():
     partly = Score(None, {"lit": 1.0}, "refused")
     reward = Brightness(at_1=raising(LensError("no judge today")), at_2=lambda: partly)
-    scores, counts = judged(reward, pictures(1, 2, 255))
+    scores, counts = scored(reward, pictures(1, 2, 255))
     assert scores == [Score(None, {}, "no judge today"), partly, Score(1.0, {"bright": 1.0})]
     assert counts == {"calls": 3, "cache_hits": 0, "failures": 2}
 
@@ -81,7 +100,7 @@ def test_a_call_that_takes_too_long_is_left_and_holds_up_no_other():
     gate = threading.Event()
     reward = Brightness(at_1=lambda: gate.wait(5) and None)
     started_at = time.monotonic()
-    scores, _ = judged(reward, pictures(1, 1, 1, 255, 51), timeout_s=0.2)
+    scores, _ = scored(reward, pictures(1, 1, 1, 255, 51), timeout_s=0.2)
     elapsed_s = time.monotonic() - started_at
     gate.set()
     assert [score.failure for score in scores[:3]] == ["no score within 0.2 s"] * 3
@@ -90,7 +109,7 @@ def test_a_call_that_takes_too_long_is_left_and_holds_up_no_other():
 
 
 def test_a_time_out_of_the_reward_itself_is_a_failure_too():
-    scores, _ = judged(Brightness(at_1=raising(TimeoutError("socket"))), pictures(1))
+    scores, _ = scored(Brightness(at_1=raising(TimeoutError("socket"))), pictures(1))
     assert scores == [Score(None, {}, "socket")]
 
 
@@ -105,7 +124,7 @@ def test_a_mistake_of_ours_is_raised_and_not_taken_for_a_failure(mistake):
 
 def test_a_value_that_is_no_number_is_a_mistake():
     with pytest.raises(AssertionError):
-        judged(Brightness(at_1=lambda: Score(float("nan"), {})), pictures(1))
+        scored(Brightness(at_1=lambda: Score(float("nan"), {})), pictures(1))
 
 
 def test_what_was_judged_is_not_judged_again_and_failures_are():
@@ -129,16 +148,16 @@ def test_the_key_holds_the_pixels_their_shape_the_rubric_and_who_judges():
 
 def test_a_run_that_goes_on_finds_its_scores_in_the_file(tmp_path):
     cache = tmp_path / "scores.jsonl"
-    before, _ = judged(Brightness(at_1=raising(LensError("down"))), pictures(255, 51, 1), cache=cache)
+    before, _ = scored(Brightness(at_1=raising(LensError("down"))), pictures(255, 51, 1), cache=cache)
     with cache.open("ab") as file:
         file.write(b'{"key": "cut of')
     reward = Brightness()
-    after, counts = judged(reward, pictures(255, 51, 1), cache=cache)
+    after, counts = scored(reward, pictures(255, 51, 1), cache=cache)
     assert after[:2] == before[:2] and after[2].value is not None
     assert counts == {"calls": 1, "cache_hits": 2, "failures": 0} and reward.num_calls == 1
     kept = [json.loads(line)["value"] for line in cache.read_text().splitlines() if line.endswith("}")]
     assert sorted(kept) == sorted(score.value for score in after)
-    assert judged(Brightness(version="2"), pictures(255), cache=cache)[1]["calls"] == 1
+    assert scored(Brightness(version="2"), pictures(255), cache=cache)[1]["calls"] == 1
 
 
 def test_an_error_outside_lets_go_of_calls_at_once():
@@ -160,3 +179,63 @@ def test_an_error_outside_lets_go_of_calls_at_once():
 def test_pictures_and_prompts_have_to_be_as_many():
     with RewardExecutor(Brightness()) as pool, pytest.raises(ValueError, match="shorter"):
         pool.submit(pictures(1, 2), prompts(1))
+
+
+def test_a_reward_with_workers_of_its_own_is_asked_once_a_picture_and_failures_are_counted(tmp_path):
+    cache = tmp_path / "scores.jsonl"
+    reward = BrightnessOfWorkers(at_1=raising(LensError("down")))
+    with RewardExecutor(reward, 2, 5.0, cache) as pool:
+        first = gather_scores(pool.submit(pictures(255, 1, 51), prompts(3)))
+        assert [score.value for score in first] == [1.0, None, pytest.approx(0.2)]
+        assert first[1].failure == "down"
+        again = gather_scores(pool.submit(pictures(51, 255, 1), prompts(3)))
+        assert again == [first[2], first[0], first[1]]
+        assert pool.counts == {"calls": 4, "cache_hits": 2, "failures": 2}
+    assert reward.num_submitted == [3, 1] and reward.num_calls == 4
+    later = BrightnessOfWorkers()
+    assert scored(later, pictures(255, 51), cache=cache) == (
+        [first[0], first[2]], {"calls": 0, "cache_hits": 2, "failures": 0},
+    )  # fmt: skip
+    assert later.num_submitted == []
+
+
+def test_a_worker_that_takes_too_long_is_left_and_its_late_score_is_kept():
+    gate = threading.Event()
+    with RewardExecutor(BrightnessOfWorkers(gate=gate), 3, 0.2) as pool:
+        started_at = time.monotonic()
+        scores = gather_scores(pool.submit(pictures(1, 255), prompts(2)))
+        assert time.monotonic() - started_at < 2
+        assert [score.failure for score in scores] == ["no score within 0.2 s"] * 2
+        gate.set()
+        while pool.counts["cache_hits"] < 2 and time.monotonic() - started_at < 5:
+            scores = gather_scores(pool.submit(pictures(1, 255), prompts(2)))
+    assert [score.value for score in scores] == [pytest.approx(1 / 255), 1.0]
+
+
+@pytest.mark.parametrize("mistake", [KeyError("typo"), AssertionError("wrong")])
+def test_a_mistake_in_a_worker_is_raised_too(mistake):
+    with RewardExecutor(BrightnessOfWorkers(at_1=raising(mistake))) as pool:
+        futures = pool.submit(pictures(1, 255), prompts(2))
+        with pytest.raises(type(mistake)):
+            gather_scores(futures)
+        assert futures[1].result().value == 1.0
+
+
+def test_counts_hold_when_several_threads_hand_in_to_a_reward_with_workers():
+    images, count = pictures(*range(64)), 64
+    with RewardExecutor(BrightnessOfWorkers(), 2) as pool, ThreadPoolExecutor(8) as threads:
+        handed_in = list(threads.map(lambda image: pool.submit([image], prompts(1)), images))
+        gather_scores(future for futures in handed_in for future in futures)
+        assert pool.counts == {"calls": count, "cache_hits": 0, "failures": 0}
+
+
+def test_an_error_outside_lets_go_of_workers_at_once():
+    gate, started_at = threading.Event(), time.monotonic()
+    with pytest.raises(RuntimeError), RewardExecutor(BrightnessOfWorkers(gate=gate), 2) as pool:
+        futures = pool.submit(pictures(1, 1, 1, 1), prompts(4))
+        time.sleep(0.05)
+        raise RuntimeError("stop")
+    assert time.monotonic() - started_at < 2
+    gate.set()
+    assert sum(future.cancelled() for future in futures) == 2
+    assert {future.result().failure for future in futures[:2]} == {"the run stopped before there was a score"}

@@ -15,8 +15,9 @@ from PIL import Image
 from lens.errors import LensError
 from lens.llm.client import ChatClient, ChatResponse, Endpoint
 from lens.rl.prompts.dataset import RLPrompt
+from lens.rl.rewards.factory import create_reward
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
-from lens.rl.rewards.settings import VlmJudgeSettings, create_reward
+from lens.rl.rewards.settings import VlmJudgeSettings
 from lens.rl.rewards.vlm_judge import VlmJudgeReward, criterion_score
 
 RUBRIC = {"fox": "There is a fox.", "snow": "It snows.", "coherent": "The whole image is coherent."}

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from lens.errors import LensError, SettingError
 from lens.llm.client import Endpoint
 from lens.rl.prompts.dataset import RLPrompt
-from lens.rl.rewards.base import Score
+from lens.rl.rewards.base import NotApplicable, Score
+from lens.rl.rewards.factory import create_reward
 from lens.rl.rewards.nano import NanoReward
 from lens.rl.rewards.ocr import OcrReward
 from lens.rl.rewards.settings import (
@@ -22,10 +23,9 @@ from lens.rl.rewards.settings import (
     OcrRewardSettings,
     VlmJudgeSettings,
     WeightedRewardSettings,
-    create_reward,
 )
 from lens.rl.rewards.vlm_judge import VlmJudgeReward
-from lens.rl.rewards.weighted import NotApplicable, WeightedReward
+from lens.rl.rewards.weighted import WeightedReward
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
 PROMPT = RLPrompt(prompt="a lamp", category="object", item="lamp")
