@@ -205,12 +205,13 @@ def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(
 
     Image.new("RGB", (80, 48)).save(image)
     assert (
-        "start.png, which has changed since. Give --init-image"
+        "start.png, which has changed since. Add --init-image"
         in lens("generate", "--like", "fox.png").error_line
     )
     again = ["generate", "--like", "fox.png", "--init-image", image]
     shutil.move("ink.safetensors", "gone.safetensors")
-    assert "ink.safetensors, which is gone. Bring it back, or give --lora" in lens(*again).error_line
+    line = lens(*again).error_line
+    assert "ink.safetensors, which does not exist. Restore it, or replace it with --lora" in line
     again += ["--lora", "gone.safetensors"]
     assert lens(*again).status == 0
     with open("model/scheduler/scheduler_config.json", "a") as config:
@@ -243,10 +244,10 @@ def test_a_failure_after_some_pictures_keeps_those_and_only_those(lens, tiny_mod
 
     draw_one = run._generate_one
 
-    def fails_at_the_second(pipeline, text, plan, settings, *others):
-        if settings["seed"] == 1:
+    def fails_at_the_second(pipeline, prompt_embeds, seed, *others):
+        if seed == 1:
             raise LensError("No more.")
-        return draw_one(pipeline, text, plan, settings, *others)
+        return draw_one(pipeline, prompt_embeds, seed, *others)
 
     monkeypatch.setattr(run, "_generate_one", fails_at_the_second)
     ran = lens("generate", "a fox", "--model", tiny_model, "--steps", 1, "--count", 3)

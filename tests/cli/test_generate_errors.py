@@ -39,11 +39,11 @@ def refuses(lens, tiny_model, tmp_path):
         (["--lora", "gone.safetensors"], ["gone.safetensors", "exists"]),
         (["--lora", "gone.safetensors:strong"], ["--lora", "number as the weight"]),
         (["--device", "tpu"], ["--device is 'tpu'", "cpu"]),
-        (["--offload", "model", "--device", "cpu"], ["--offload is 'model'", "a GPU"]),
+        (["--offload", "model", "--device", "cpu"], ["--offload is 'model'", "a CUDA device"]),
         (["--out", "new", "--size", "9x16"], ["width is 9"]),
         (["--out", "a.tiff"], ["--out is 'a.tiff'", ".png, .jpg, .jpeg, .webp"]),
         (["--out", "a.png", "--format", "jpg"], ["--format is 'jpg'", "a.png"]),
-        (["--out", "a.png", "--count", "2"], ["--out is 'a.png'", "a folder for 2 pictures"]),
+        (["--out", "a.png", "--count", "2"], ["--out is 'a.png'", "a folder for 2 images"]),
         (["--from-file", "gone.txt"], ["--from-file", "No such file"]),
         (["--like", "gone.png"], ["gone.png does not exist"]),
     ],
@@ -68,17 +68,21 @@ def test_an_empty_prompt_says_how_to_give_one(refuses, arguments):
 
 
 def test_the_solvers_offered_are_those_there_are():
+    from typing import get_args
+
     from lens.cli.arguments import SolverName
     from lens.sampling.solvers import SOLVERS
 
-    assert [solver.value for solver in SolverName] == list(SOLVERS)
+    assert list(get_args(SolverName)) == list(SOLVERS)
 
 
 def test_the_quantizations_offered_are_those_there_are():
+    from typing import get_args
+
     from lens.cli.arguments import QuantizeFormat
     from lens.models.quantized.torchao import QUANTIZATIONS
 
-    assert [kind.value for kind in QuantizeFormat if kind != "none"] == list(QUANTIZATIONS)
+    assert [name for name in get_args(QuantizeFormat) if name != "none"] == list(QUANTIZATIONS)
 
 
 def test_an_unknown_model_lists_the_known_and_the_nearest(refuses):

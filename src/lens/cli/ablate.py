@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lens.cli.train import Overrides
+from lens.cli.arguments import AsJson, Overrides
 
 Recipes = Annotated[
     list[Path],
@@ -18,7 +18,7 @@ def ablate(
     recipes: Recipes,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an ablation.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the arms of ablations from several seeds; print a table each, and draw it into a plot.
 

@@ -1,69 +1,79 @@
-"""What a person types, turned into values or into an error that says what to type instead.
+"""Options that several commands share, and the parsers of option values.
 
-Knows the command line's forms (`832x1248`, `style.safetensors:0.8`, one prompt a line); loads no torch.
+Parsers return a value or raise an error that shows the accepted form (`832x1248`, `style.safetensors:0.8`).
+Loads no torch.
 """
 
 import re
 import sys
-from collections.abc import Sequence
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
+
+import typer
 
 from lens.errors import SettingError
+from lens.sampling.solvers import SOLVERS
 
 DEFAULT_MODEL = "lens-nano"
 
+ImageFormat = Literal["png", "jpg", "webp"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+OffloadMode = Literal["none", "model", "group"]
+QuantizeFormat = Literal["none", "int8", "float8"]
+if TYPE_CHECKING:
+    SolverName = str
+else:
+    SolverName = Literal[tuple(SOLVERS)]
 
-class ImageFormat(StrEnum):
-    """The file formats that pictures are written in."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON, one object per line.")]
+Recipe = Annotated[Path, typer.Argument(help="Recipe: a YAML file, see recipes/.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one setting; repeat for more.", show_default=False
+    ),
+]
 
-    PNG = "png"
-    JPG = "jpg"
-    WEBP = "webp"
-
-
-class DtypeName(StrEnum):
-    """The number formats of weights and arithmetic."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class OffloadMode(StrEnum):
-    """What waits in main memory while another part computes."""
-
-    NONE = "none"
-    MODEL = "model"
-    GROUP = "group"
-
-
-class QuantizeFormat(StrEnum):
-    """The formats that weights can be squeezed into while loading."""
-
-    NONE = "none"
-    INT8 = "int8"
-    FLOAT8 = "float8"
-
-
-class SolverName(StrEnum):
-    """The ways to take steps."""
-
-    EULER = "euler"
-    AB2 = "ab2"
+ArgumentsT = TypeVar("ArgumentsT")
 
 
 class LoraArgument(NamedTuple):
-    """A LoRA file and the weight to apply it with."""
+    """A LoRA file and its weight."""
 
     path: Path
     weight: float
 
 
+def command_of(
+    arguments_class: type[ArgumentsT],
+) -> Callable[[Callable[[ArgumentsT], None]], Callable[..., None]]:
+    """Return a decorator that makes a command of a function whose one argument is a dataclass.
+
+    Each field of the dataclass that is annotated with a typer option or argument becomes one.
+    """
+    hints = get_type_hints(arguments_class, include_extras=True)
+    parameters = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(arguments_class)  # type: ignore[arg-type]
+        if get_origin(hints[field.name]) is Annotated
+    ]
+
+    def decorate(function: Callable[[ArgumentsT], None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            function(arguments_class(**values))
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
 def parse_size(text: str) -> tuple[int, int]:
-    """Return (width, height) of a size written WIDTHxHEIGHT."""
+    """Return the (width, height) of a size in the form WIDTHxHEIGHT."""
     match = re.fullmatch(r"\s*(\d+)\s*[xX*]\s*(\d+)\s*", text)
     if not match:
         raise SettingError("--size", text, "the form WIDTHxHEIGHT in pixels", "For example --size 1248x832.")
@@ -71,9 +81,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_lora(text: str) -> LoraArgument:
-    """Return path and weight of a LoRA written PATH or PATH:WEIGHT.
+    """Return the path and weight of a LoRA in the form PATH or PATH:WEIGHT.
 
-    A colon that belongs to the path (C:\\, or a file of that very name) is kept.
+    A colon that is part of the path stays there: a drive letter, or the name of an existing file.
     """
     head, colon, tail = text.rpartition(":")
     path, weight = Path(text), 1.0
@@ -91,17 +101,17 @@ def parse_lora(text: str) -> LoraArgument:
 
 
 def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin: bool) -> list[str]:
-    """Return the prompts of the arguments, then of a file, one a line; `-` stands for lines on stdin.
+    """Return the prompts of the arguments, then those of a file, one per line; `-` reads lines from stdin.
 
-    Where nothing is given and `read_stdin` is true, stdin is read when it is a pipe or a file.
-    Raises: SettingError for an empty prompt, and where no prompt is left at all.
+    Without arguments and file, stdin is read if `read_stdin` is true and it is a pipe or a file.
+    Raises: SettingError for an empty prompt, or if there is no prompt at all and `read_stdin` is true.
     """
     prompts: list[str] = []
     for argument in arguments:
         if argument == "-":
             prompts += _non_empty_lines(_read_stdin())
         elif not argument.strip():
-            raise SettingError("the prompt", argument, "words", "Say what the picture shows, in quotes.")
+            raise SettingError("the prompt", argument, "some text", "Describe the image, in quotes.")
         else:
             prompts.append(argument.strip())
     if from_file is not None:
@@ -110,8 +120,8 @@ def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin:
     if has_no_prompts and read_stdin and not sys.stdin.isatty():
         prompts += _non_empty_lines(_read_stdin())
     if not prompts and not (has_no_prompts and not read_stdin):
-        fix = 'Give one as an argument (lens generate "a red apple"), a line of --from-file, or on stdin.'
-        raise SettingError("the prompt", "", "words", fix)
+        fix = 'Pass it as an argument (lens generate "a red apple"), in --from-file, or on stdin.'
+        raise SettingError("the prompt", "", "some text", fix)
     return prompts
 
 
@@ -129,14 +139,14 @@ def _read_stdin() -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise SettingError("stdin", "bytes", "text in UTF-8, one prompt a line") from error
+        raise SettingError("stdin", "bytes", "UTF-8 text, one prompt per line") from error
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SettingError("--from-file", str(path), "a text file in UTF-8, one prompt a line") from error
+        raise SettingError("--from-file", str(path), "a UTF-8 text file, one prompt per line") from error
     except OSError as error:
-        needs = "a text file that can be read, one prompt a line"
+        needs = "a readable text file, one prompt per line"
         raise SettingError("--from-file", str(path), needs, f"{error.strerror}.") from error

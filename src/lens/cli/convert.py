@@ -1,4 +1,4 @@
-"""`lens convert SOURCE TARGET --format FORMAT`: weights from one published layout to another."""
+"""`lens convert SOURCE TARGET --format FORMAT`: conversion of weights between published layouts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +8,10 @@ import typer
 from lens.models.checkpoints.convert import FORMATS
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="A file of weights, or a folder in diffusers layout.", show_default=False)
+    Path, typer.Argument(help="File of weights, or folder in diffusers layout.", show_default=False)
 ]
 TargetArgument = Annotated[
-    Path, typer.Argument(help="What to write; must not exist yet.", show_default=False)
+    Path, typer.Argument(help="File or folder to write; must not exist.", show_default=False)
 ]
 LayoutOption = Annotated[
     str, typer.Option("--format", help="; ".join(f"{name}: {what}" for name, what in FORMATS.items()))
@@ -19,7 +19,7 @@ LayoutOption = Annotated[
 
 
 def convert(source: SourceArgument, target: TargetArgument, layout: LayoutOption) -> None:
-    """Write weights in another layout; print the path. Checks everything, overwrites nothing."""
+    """Convert weights to another layout; print the path. Checks every tensor, overwrites nothing."""
     from lens.cli.process import prepare_libraries
     from lens.models.checkpoints.convert import convert as write_converted
 

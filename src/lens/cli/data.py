@@ -6,25 +6,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from lens.cli.train import Overrides
+from lens.cli.arguments import AsJson, Overrides, Recipe
 from lens.errors import LensError
 
 data = typer.Typer(help="Turn a pile of pictures into cleaned, bucketed shards.", no_args_is_help=True)
 
-RecipeArgument = Annotated[
-    Path, typer.Argument(help="A YAML file, such as recipes/data/folder.yaml.", show_default=False)
-]
 BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build.", show_default=False)]
 Until = Annotated[
     Literal["inventory", "scores", "view", "shards"], typer.Option(help="The last stage to do.")
 ]
 View = Annotated[str | None, typer.Option(help="Name of a view (the newest).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @data.command()
 def build(
-    recipe: RecipeArgument, overrides: Overrides = None, until: Until = "shards", as_json: AsJson = False
+    recipe: Recipe, overrides: Overrides = None, until: Until = "shards", as_json: AsJson = False
 ) -> None:
     """Build by a recipe; print where the shards are. Called again, it goes on where it was stopped."""
     from lens.config import read_recipe
@@ -51,7 +47,7 @@ def build(
 
 @data.command()
 def plan(
-    recipe: RecipeArgument,
+    recipe: Recipe,
     images: Annotated[str, typer.Option(help="Pictures that go in, such as 10k, 800M or 1.5B.")],
     gpus: Annotated[int, typer.Option(help="GPUs of the cluster.")] = 0,
     cores: Annotated[int | None, typer.Option(help="Its cores; left out, so many a GPU as is usual.")] = None,

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from lens.cli.arguments import DEFAULT_MODEL
+from lens.cli.arguments import DEFAULT_MODEL, SolverName
+from lens.sampling.solvers import DEFAULT_SOLVER
 
 evaluate = typer.Typer(help="Evaluate models: score their images on a benchmark.", no_args_is_help=True)
 
@@ -22,7 +23,7 @@ ModelNames = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of every model, in place of its own number.")]
 Guidance = Annotated[float | None, typer.Option(help="Guidance of every model, in place of its own scale.")]
-Solver = Annotated[str, typer.Option(help="Solver of the sampling ODE.")]
+Solver = Annotated[SolverName, typer.Option(help="ODE solver.")]
 Seed = Annotated[int, typer.Option(help="First seed.")]
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Images generated at a time.")]
 Lora = Annotated[Path | None, typer.Option(metavar="FILE", help="A LoRA to apply.")]
@@ -77,7 +78,7 @@ def nano(
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of each task.")] = 100,
     steps: Steps = None,
     guidance: Guidance = None,
-    solver: Solver = "euler",
+    solver: Solver = DEFAULT_SOLVER,
     seed: Seed = 0,
     batch: BatchSize = 10,
     lora: Lora = None,

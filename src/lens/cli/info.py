@@ -1,6 +1,6 @@
-"""`lens info MODEL`: what a model is made of and what memory it takes, from settings and headers alone.
+"""`lens info MODEL`: components, parameters and memory of a model, from configs and file headers alone.
 
-Counts come from the configuration, so a model need not be here to be described; nothing loads torch.
+Counts come from the configs, so that a known model need not be on this machine. Loads no torch.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lens.cli.models import find_local_folder
+from lens.cli.arguments import AsJson
 from lens.errors import CheckpointError
 
 LISTED_DTYPES = ("float32", "bfloat16", "float8")
@@ -24,13 +24,12 @@ COMPONENT_CLASSES = {
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(help="A name (see lens models), a model folder, a file of weights.", show_default=False),
+    typer.Argument(help="A name (see lens models), a model folder or a file of weights.", show_default=False),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
-    """Show components, parameters and memory of a model; downloads nothing."""
+    """Show the components, parameters and memory of a model; downloads nothing."""
     description = describe_file(Path(model)) if Path(model).is_file() else describe_model(model)
     if as_json:
         print(json.dumps(description))
@@ -41,15 +40,16 @@ def info(model: ModelArgument, as_json: AsJson = False) -> None:
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """Return a model's defaults and its components with their parameters, tensors and bytes by dtype."""
+    """Return a model's variant and components, with their parameters, tensors and bytes by dtype."""
     from lens.models.checkpoints.diffusers_folder import shared_components
-    from lens.models.checkpoints.registry import known_model, resolve_model
+    from lens.models.checkpoints.registry import known_model
+    from lens.sampling.resolved_model import ResolvedModel
 
     known = known_model(name)
-    folder = find_local_folder(name) if known else resolve_model(name, offline=True)
-    if known and known.folder and not folder:
-        resolve_model(name)  # a packaged model whose folder is missing: the catalog says what to do
-    configs = component_configs(folder) if folder else {}
+    model = ResolvedModel.find_local(name) if known else ResolvedModel.of(name, offline=True)
+    if known and known.folder and model is None:
+        model = ResolvedModel.of(name)  # a packaged model whose folder is missing: raises with the remedy
+    folder, configs = (model.folder, model.configs) if model else (None, {})
     if known and not configs:
         configs = {"transformer": known.denoiser, "text_encoder": known.text_encoder, "vae": known.vae}
     components = {
@@ -65,16 +65,8 @@ def describe_model(name: str) -> dict[str, Any]:
     }
 
 
-def component_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the configuration of each component with weights in a model folder."""
-    from lens.models.checkpoints.diffusers_folder import component_config, component_folder
-
-    folders = {part: component_folder(folder, part) for part in COMPONENT_NAMES}
-    return {part: component_config(at) for part, at in folders.items() if (at / "config.json").is_file()}
-
-
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return what a single safetensors file probably is, its numbers and bytes by stored dtype."""
+    """Return the probable kind of a safetensors file, its number of parameters and bytes by stored dtype."""
     from lens.models.checkpoints.detect import denoiser_prefix, detect_kind
     from lens.models.checkpoints.reader import open_safetensors
 
@@ -101,7 +93,7 @@ def _describe_component(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         all_shapes = component_shapes(part, config)
     except KeyError as error:
-        raise CheckpointError(f"{part}/config.json lacks {error}; it is of another model.") from error
+        raise CheckpointError(f"{part}/config.json lacks {error}; it belongs to another model.") from error
     shapes = {
         name: shape for name, shape in all_shapes.items() if not name.startswith("bn.")
     }  # no parameters
@@ -143,7 +135,7 @@ def _print_model(description: dict[str, Any]) -> None:
 
 
 def _print_file(description: dict[str, Any]) -> None:
-    kind = description["kind"] or "of no kind known here"
+    kind = description["kind"] or "unknown kind"
     sizes = ", ".join(f"{dtype} {_format_bytes(size)}" for dtype, size in description["stored_bytes"].items())
     print(
         f"{description['file']}: {kind}; {description['tensors']} tensors, "

@@ -1,16 +1,13 @@
-"""`lens models`: the table of known models, what is known of where they come from, and which are here."""
+"""`lens models`: the known models, their sources, and which of them are on this machine."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a model.")]
+from lens.cli.arguments import AsJson
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models that can be asked for by name."""
+    """List the models that have a name, with their defaults and sources."""
     from lens.models.checkpoints.registry import KNOWN_MODELS
 
     rows = [_model_fields(name) for name in KNOWN_MODELS]
@@ -22,7 +19,7 @@ def models(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "steps", "guidance", "base", "here", "what it is", box=box.SIMPLE)
+    table = Table("name", "steps", "guidance", "base", "local", "description", box=box.SIMPLE)
     for row in rows:
         numbers = (str(row["steps"]), f"{row['guidance']:g}", str(row["base_resolution"]))
         table.add_row(row["name"], *numbers, "yes" if row["folder"] else "no", row["about"])
@@ -34,28 +31,11 @@ def models(as_json: AsJson = False) -> None:
         print(f"{provenance.capitalize()}:\n  " + "\n  ".join(names))
 
 
-def find_local_folder(name: str) -> Path | None:
-    """Return the folder of a model that is on this machine; None where it would have to be fetched."""
-    import logging
-
-    from lens.errors import CheckpointError
-    from lens.models.checkpoints.registry import resolve_model
-
-    logger = logging.getLogger("lens")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # each source that is not on disk would be warned of
-    try:
-        return resolve_model(name, offline=True)
-    except CheckpointError:
-        return None
-    finally:
-        logger.setLevel(level)
-
-
 def _model_fields(name: str) -> dict[str, Any]:
     from lens.models.checkpoints.registry import KNOWN_MODELS
+    from lens.sampling.resolved_model import ResolvedModel
 
-    model, folder = KNOWN_MODELS[name], find_local_folder(name)
+    model, local = KNOWN_MODELS[name], ResolvedModel.find_local(name)
     return {
         "name": model.name,
         "variant": model.variant,
@@ -63,7 +43,7 @@ def _model_fields(name: str) -> dict[str, Any]:
         "steps": model.num_inference_steps,
         "guidance": model.guidance_scale,
         "base_resolution": model.base_resolution,
-        "folder": str(folder) if folder else None,
+        "folder": str(local.folder) if local else None,
         "sources": [
             {"hub_id": source.hub_id, "provenance": source.provenance, "is_withdrawn": source.is_withdrawn}
             for source in model.sources

@@ -1,26 +1,20 @@
 """`lens rl`: sets of prompts to tune on, and the rubrics that their pictures are judged by."""
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from lens.cli.train import Overrides
+from lens.cli.arguments import AsJson, Overrides, Recipe
 
 if TYPE_CHECKING:
     from lens.rl.prompts.generation import BuildResult
 
 rl = typer.Typer(help="Prompts and rubrics for post-training.", no_args_is_help=True)
 
-RecipeArgument = Annotated[
-    Path, typer.Argument(help="A YAML file, such as recipes/nano/rl_prompts.yaml.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 @rl.command()
-def prompts(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def prompts(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Build a set of prompts by a recipe; print its file. Called again, it goes on where it was stopped."""
     from lens.config import read_recipe
     from lens.rl.prompts.settings import parse_prompt_settings
@@ -35,7 +29,7 @@ def prompts(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson
 
 
 @rl.command()
-def rubrics(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def rubrics(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Give the prompts of a set their rubrics; print the file. Called again, it goes on as well."""
     from lens.config import read_recipe
     from lens.rl.prompts.settings import parse_prompt_settings

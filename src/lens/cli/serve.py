@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lens.cli.arguments import Overrides
 from lens.errors import SettingError
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ Config = Annotated[
 ]
 State = Annotated[
     Path | None, typer.Option(help="Folder of jobs, images and API keys (lens-state).", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeatable.", show_default=False),
 ]
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and delete API keys.")

@@ -1,5 +1,4 @@
-"""`lens train RECIPE` hands a recipe to the training loop, `lens train plan RECIPE` reckons what it takes,
-`lens train plot RUN` draws what a run told about itself."""
+"""`lens train`: train by a recipe, estimate its cost, or plot the metrics of a run."""
 
 import json
 import logging
@@ -10,24 +9,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lens.cli.arguments import AsJson, Overrides, Recipe
 from lens.errors import MissingExtraError, SettingError
 
 logger = logging.getLogger(__name__)
 
-RecipeArgument = Annotated[
-    Path, typer.Argument(help="A YAML file, such as recipes/nano/pretrain.yaml.", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; repeat for more."),
-]
-
-POST_TRAINING_STAGES = ("rl", "distill")
-"""Stages whose plans have passes and judge calls, and whose monitors are drawn when a run ends."""
-
 
 class _DefaultRunGroup(TyperGroup):
-    """A group whose first word may be left out: `lens train RECIPE` is `lens train run RECIPE`."""
+    """A command group with a default command: `lens train RECIPE` means `lens train run RECIPE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
@@ -37,21 +26,24 @@ class _DefaultRunGroup(TyperGroup):
 
 train = typer.Typer(
     cls=_DefaultRunGroup, no_args_is_help=True,
-    help="Train by a recipe (lens train RECIPE), reckon what that would take (lens train plan RECIPE), or "
-    "plot what a run told about itself (lens train plot RUN).",
+    help="Train by a recipe (lens train RECIPE), estimate the cost of a recipe (lens train plan RECIPE), or "
+    "plot the metrics of a run (lens train plot RUN).",
 )  # fmt: skip
 
 
 @train.command()
-def run(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Train by a recipe; print the run's folder. Stops cleanly on SIGTERM and goes on when called again."""
-    from lens.cli.process import prepare_libraries
-    from lens.train.run import load_settings, train_from_settings
+def run(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Train by a recipe and print the folder of the run.
 
-    settings = load_settings(recipe, overrides)  # a bad recipe is told before the libraries are loaded
+    A run stops cleanly on SIGTERM. The same command resumes it.
+    """
+    from lens.cli.process import prepare_libraries
+    from lens.train.run import STAGES, load_settings, train_from_settings
+
+    settings = load_settings(recipe, overrides)  # refuses a wrong recipe before the libraries are loaded
     prepare_libraries(needed={"peft"})
     folder = train_from_settings(settings)
-    if settings.stage in POST_TRAINING_STAGES:
+    if STAGES[settings.stage].is_post_training:
         _plot_if_possible(folder)
     print(folder)
 
@@ -62,44 +54,50 @@ def plot(
         Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)
     ],
 ) -> None:
-    """Draw the numbers of a run over its updates, a panel each; print the path of the plot."""
+    """Plot the metrics of a run over its updates, one panel per metric, and print the path of the plot."""
     from lens.evals.training_curves import plot_training_curves
 
     print(plot_training_curves(folder))
 
 
 def _plot_if_possible(folder: Path) -> None:
-    """Draw a run's monitors; a plot that cannot be had is no reason for a run to fail."""
+    """Plot the metrics of a run; only log it if that is not possible."""
     from lens.evals.training_curves import plot_training_curves
 
     try:
-        logger.info("monitors: %s", plot_training_curves(folder))
+        logger.info("Metrics are plotted in %s", plot_training_curves(folder))
     except (SettingError, MissingExtraError) as error:
-        logger.warning("no plot of the monitors: %s", error)
+        logger.warning("Metrics are not plotted: %s", error)
 
 
 @train.command()
 def plan(
-    recipe: RecipeArgument,
-    gpu: Annotated[str, typer.Option(help="Kind of card: a100, h100, h200, b200 or rtx4090.")] = "h100",
-    gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
-    mfu: Annotated[float | None, typer.Option(help="Share of the peak (as measured, else 0.4).")] = None,
-    price: Annotated[float | None, typer.Option(help="Dollars an hour of a card.")] = None,
-    text_tokens: Annotated[int | None, typer.Option(help="Text tokens of a picture (512).")] = None,
+    recipe: Recipe,
+    gpu: Annotated[str, typer.Option(help="GPU: a100, h100, h200, b200 or rtx4090.")] = "h100",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
+    mfu: Annotated[
+        float | None, typer.Option(help="Model FLOPs utilization (default: as measured, else 0.4).")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Price of a GPU-hour in dollars.")] = None,
+    text_tokens: Annotated[
+        int | None, typer.Option(help="Text tokens per image (default: 512, for RL 64).")
+    ] = None,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Reckon what a recipe of the denoiser, of RL or of distillation would take: weights, memory, operations,
-    GPU-hours, money; for RL also rollouts and judge calls.
+    """Estimate the cost of a recipe of the stage denoiser, rl or distill, without running it.
 
-    Recipes that it follows are part of the bill.
+    The estimate has weights, memory per GPU, operations, GPU-hours and money; for RL also rollouts and judge
+    calls. It includes the recipes that a recipe follows.
     """
     from lens.cli.process import prepare_libraries
     from lens.config import read_recipe
+    from lens.train.run import STAGES
 
     prepare_libraries(needed={"peft"})
     values = read_recipe(recipe, overrides)
-    if values.get("stage") in POST_TRAINING_STAGES:
+    post_training = [name for name, stage in STAGES.items() if stage.is_post_training]
+    if values.get("stage") in post_training:
         estimate, lines = _post_training_estimate(values, recipe, text_tokens, gpu, gpus, mfu, price)
     else:
         estimate, lines = _denoiser_estimate(recipe, overrides, text_tokens, gpu, gpus, mfu, price)

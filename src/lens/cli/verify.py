@@ -1,4 +1,4 @@
-"""`lens verify PICTURE...`: what pictures say of themselves, and whether it holds."""
+"""`lens verify IMAGE...`: the metadata and provenance of images, checked."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lens.cli.arguments import AsJson
 from lens.errors import LensError
 
 if TYPE_CHECKING:
@@ -14,23 +15,22 @@ if TYPE_CHECKING:
 ImagesArgument = Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.", show_default=False)]
 Trust = Annotated[
     Path | None,
-    typer.Option(help="PEM file of certificates: only what they vouch for holds.", show_default=False),
+    typer.Option(help="PEM file of trusted certificates; other signatures are rejected.", show_default=False),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a picture, each in its line.")]
 
 
-def verify(pictures: ImagesArgument, trust: Trust = None, as_json: AsJson = False) -> None:
-    """Show settings, XMP and signature of pictures; status 2 where something is wrong or nothing is there."""
+def verify(images: ImagesArgument, trust: Trust = None, as_json: AsJson = False) -> None:
+    """Check metadata, XMP and signature of images; status 2 if one is invalid or none is present."""
     from lens.serve.safety.verify import read_trust_anchors
     from lens.serve.safety.verify import verify_image as verified
 
     trusted = None if trust is None else read_trust_anchors(trust)
     objections = []
-    for path in pictures:
+    for path in images:
         try:
             verdict = verified(path, trusted)
         except LensError as error:
-            if len(pictures) == 1:
+            if len(images) == 1:
                 raise
             objections.append(str(error))
             if as_json:
@@ -45,7 +45,7 @@ def verify(pictures: ImagesArgument, trust: Trust = None, as_json: AsJson = Fals
 
 def _format_verdict(verdict: "ProvenanceReport") -> str:
     if verdict.is_empty:
-        return f"{verdict.path}\n  nothing is there: no settings, no XMP, no C2PA manifest"
+        return f"{verdict.path}\n  nothing found: no settings, no XMP, no C2PA manifest"
     return "\n".join(
         [str(verdict.path), *(f"  {finding.check:<9} {finding.summary}" for finding in verdict.findings)]
     )

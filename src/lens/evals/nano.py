@@ -116,17 +116,15 @@ def eval_models(
 
 def eval_model(model: str, steps: int | None = None, guidance: float | None = None) -> EvalModel:
     """Return a model with the given steps and guidance, or else its own."""
-    from lens.models.checkpoints.hashing import content_hash
-    from lens.models.checkpoints.registry import resolve_model
-    from lens.sampling.defaults import folder_defaults
+    from lens.sampling.resolved_model import ResolvedModel
 
-    folder = resolve_model(model)
-    own = folder_defaults(folder, model)
+    resolved = ResolvedModel.of(model)
+    own = resolved.defaults
     return EvalModel(
         model,
         own.num_inference_steps if steps is None else steps,
         own.guidance_scale if guidance is None else guidance,
-        content_hash(folder),
+        resolved.content_hash,
     )
 
 

@@ -1,24 +1,20 @@
-"""What a model draws with where a request leaves it open: steps, guidance, base resolution.
+"""Default values of a request: steps, guidance and base resolution of each variant, strength.
 
-A folder states its own values in `model_index.json`. Published folders do not; they go by their variant, and
-the variant by their name. The variants' values are those of the table of known models.
+The values of a variant are those of its known model. A folder may replace them in its model_index.json. The
+variant of a published folder, which states none, is derived from the name.
 """
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from lens.errors import SettingError
-from lens.models.checkpoints.reader import read_json
-from lens.models.checkpoints.registry import KNOWN_MODELS, known_model
+from lens.models.checkpoints.registry import KNOWN_MODELS
 
 IMAGE_TO_IMAGE_STRENGTH, INPAINT_STRENGTH = 0.6, 1.0
 
 
-
-
 class SamplingDefaults(NamedTuple):
-    """Values for what a request leaves open."""
+    """Values of a model for what a request leaves out."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -33,30 +29,21 @@ _VARIANT_IN_NAME = re.compile(r"lens[-_. ]?(?:(nano)[-_. ]?)?(turbo|base)?", re.
 
 
 def variant_from_name(name: str | None) -> str:
-    """Return the variant that a folder's or a repository's name speaks of; "lens" where it names no other."""
+    """Return the variant in the name of a folder or repository; "lens" if it names no other."""
     variants = ["-".join(filter(None, words)).lower() for words in _VARIANT_IN_NAME.findall(str(name or ""))]
     return next(filter(None, reversed(variants)), "lens")
-
-
-def folder_defaults(folder: Path, name: str) -> SamplingDefaults:
-    """Return what a model folder draws with where nothing is asked: its own statement, else its variant's."""
-    index = read_json(folder / "model_index.json")
-    stated = (index.get(f"default_{key}") for key in ("steps", "guidance", "base_resolution"))
-    known = known_model(name)
-    variant = index.get("lens_variant") or (known.variant if known else variant_from_name(str(folder)))
-    return sampling_defaults(variant, *stated)
 
 
 def sampling_defaults(
     variant: str, steps: int | None = None, guidance: float | None = None, base_resolution: int | None = None
 ) -> SamplingDefaults:
-    """Return the variant's defaults, with those replaced that a folder states itself.
+    """Return the defaults of a variant; arguments that are not None replace them.
 
     Raises: SettingError for a variant that is not in the table.
     """
     if variant not in VARIANT_DEFAULTS:
         raise SettingError(
-            "lens_variant", variant, f"one of {', '.join(VARIANT_DEFAULTS)}", "It stands in model_index.json."
+            "lens_variant", variant, f"one of {', '.join(VARIANT_DEFAULTS)}", "Correct model_index.json."
         )
     known = VARIANT_DEFAULTS[variant]
     return SamplingDefaults(

@@ -1,8 +1,7 @@
-"""From a model's name to a pipeline: strict, and without diffusers' generic machinery where it is not needed.
+"""Loader of pipelines: from a model's name or folder to a `LensPipeline`, with strict checks.
 
-A folder holds five components of known classes; loading them directly takes a fraction of the time. Requests
-with settings that only diffusers understands (device maps, its quantisation) go to its own loader, after the
-same strict check of every file.
+Loads the five components directly, which takes a fraction of the time of diffusers' generic loader. Arguments
+that only diffusers supports (device maps, its quantisation) go to its loader, after the same strict checks.
 """
 
 import inspect
@@ -14,41 +13,41 @@ import torch
 
 from lens.errors import SettingError
 from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
-from lens.models.checkpoints.reader import read_json
-from lens.models.checkpoints.registry import resolve_model
+from lens.sampling.resolved_model import ResolvedModel
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 
 
 def load_pipeline(
-    pipeline_class: type, name_or_folder: str | Path, torch_dtype: Dtypes, settings: Mapping[str, Any]
+    pipeline_class: type, model: ResolvedModel | str | Path, torch_dtype: Dtypes, settings: Mapping[str, Any]
 ) -> Any:
-    """Return a pipeline of this class for a known name, a folder or a hub id.
+    """Return a pipeline of this class for a resolved model, a known name, a folder or a hub id.
 
     Raises: SettingError, CheckpointError or MemoryNeedError that says what to do.
     """
     remaining = dict(settings)
     dtypes = torch_dtype if torch_dtype is not None else remaining.pop("dtype", None)
-    folder = resolve_model(
-        name_or_folder,
-        revision=remaining.pop("revision", None),
-        offline=remaining.pop("local_files_only", None),
-    )
+    revision, offline = remaining.pop("revision", None), remaining.pop("local_files_only", None)
+    if isinstance(model, ResolvedModel):
+        name = str(model.folder)
+    else:
+        name = str(model)
+        model = ResolvedModel.of(model, revision=revision, offline=offline)
     passed_components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
     if remaining:
-        pipeline = _load_with_diffusers(pipeline_class, folder, dtypes, passed_components | remaining)
+        pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed_components | remaining)
     else:
         pipeline = pipeline_class(
-            **_load_components(folder, dtypes, passed_components), **_init_kwargs(pipeline_class, folder)
+            **_load_components(model.folder, dtypes, passed_components), **_init_kwargs(pipeline_class, model)
         )
-    pipeline.register_to_config(_name_or_path=str(name_or_folder))
+    pipeline.register_to_config(_name_or_path=name)
     return pipeline
 
 
 def component_dtype(component: str, dtypes: Dtypes) -> torch.dtype | None:
-    """Return the dtype asked for a component: the one for all, its own, or the "default"; None asks for none.
+    """Return the dtype of a component: the one for all, its own, or the "default"; None keeps the stored one.
 
-    Raises: SettingError for what is no dtype.
+    Raises: SettingError for anything that is not a dtype.
     """
     chosen = dtypes.get(component, dtypes.get("default")) if isinstance(dtypes, Mapping) else dtypes
     if chosen is not None and not isinstance(chosen, torch.dtype):
@@ -65,9 +64,9 @@ def _load_components(folder: Path, dtypes: Dtypes, passed_components: Mapping[st
     }
 
 
-def _init_kwargs(pipeline_class: type, folder: Path) -> dict[str, Any]:
+def _init_kwargs(pipeline_class: type, model: ResolvedModel) -> dict[str, Any]:
     known = set(inspect.signature(pipeline_class).parameters) - set(COMPONENT_LOADERS)
-    return {name: value for name, value in read_json(folder / "model_index.json").items() if name in known}
+    return {name: value for name, value in model.index.items() if name in known}
 
 
 def _load_with_diffusers(pipeline_class: Any, folder: Path, dtypes: Dtypes, settings: dict[str, Any]) -> Any:

@@ -30,6 +30,7 @@ from lens.sampling.image_processor import ImageInput
 from lens.sampling.loader import load_pipeline
 from lens.sampling.lora_mixin import LoraMixin
 from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
+from lens.sampling.resolved_model import ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER, Solver, get_solver
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -111,7 +112,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, torch_dtype: Any = None, **kwargs: Any
+        cls, pretrained_model_name_or_path: ResolvedModel | str | Path, torch_dtype: Any = None, **kwargs: Any
     ) -> "LensPipeline":
         """Return the pipeline of a known model's name, a folder in diffusers layout, or a hub id.
 

@@ -21,8 +21,8 @@ VelocityFn = Callable[["Tensor", float], "Tensor"]
 OnStep = Callable[[int, float, "Tensor"], "Tensor"]
 """Called after each step with (step, noise level reached, point); returns the point for the next step."""
 Evaluations = Generator[tuple["Tensor", float], "Tensor", "Tensor"]
-"""One step: yields each point and noise level whose velocity it needs, receives that velocity, and returns the
-point at the end of the step."""
+"""One step: yields each point and noise level whose velocity it needs, receives that velocity, and returns
+the point at the end of the step."""
 
 
 class SolverStep(Protocol):

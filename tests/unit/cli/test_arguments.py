@@ -90,7 +90,7 @@ def test_bytes_that_are_no_text_on_stdin_are_an_error(monkeypatch):
 
 @pytest.mark.parametrize("arguments", [[""], ["  "], ["a fox", " "]])
 def test_an_empty_prompt_is_an_error(arguments):
-    with pytest.raises(SettingError, match="Say what the picture shows"):
+    with pytest.raises(SettingError, match="Describe the image"):
         gather_prompts(arguments, None, read_stdin=True)
 
 

@@ -90,9 +90,7 @@ def test_each_step_reports_the_level_reached_and_goes_on_from_the_point_returned
         seen.append((step, sigma, x.item()))
         return x + 100
 
-    end = solver(
-        lambda x, sigma: torch.ones_like(x), torch.tensor([1.0, 0.5, 0.0]), torch.zeros(1), on_step
-    )
+    end = solver(lambda x, sigma: torch.ones_like(x), torch.tensor([1.0, 0.5, 0.0]), torch.zeros(1), on_step)
     assert seen == [(0, 0.5, -0.5), (1, 0.0, 99.0)]
     assert end.item() == 199
 

@@ -1,28 +1,27 @@
-"""From the files of a model to a pipeline ready to draw: device, dtype, memory, quantisation, LoRAs."""
+"""Loading of a model for `lens generate`: device, dtype, memory check, quantisation, LoRAs, offloading."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lens.cli.generation.request import GenerateArguments
-from lens.cli.info import component_configs
 from lens.cli.process import prepare_libraries
 from lens.errors import MemoryNeedError, SettingError, first_line
 
 if TYPE_CHECKING:
     from lens.sampling.pipeline import LensPipeline
+    from lens.sampling.resolved_model import ResolvedModel
 
 logger = logging.getLogger(__name__)
 
 MAX_FLOAT32_BYTES = 4_000_000_000
-"""Weights up to which a CPU draws in float32; larger models would not leave room for anything else."""
+"""Size of the weights up to which float32 is the default on a CPU."""
 LOGGED_ABOVE_BYTES = 2_000_000_000
-"""Weights from this size on are announced before they are loaded."""
+"""Size of the weights above which their memory is logged before they are loaded."""
 
 
-def prepare_pipeline(folder: Path, arguments: GenerateArguments) -> tuple["LensPipeline", str]:
+def prepare_pipeline(model: "ResolvedModel", arguments: GenerateArguments) -> tuple["LensPipeline", str]:
     """Return the pipeline on its device with LoRAs, and the name of the dtype it computes in."""
     prepare_libraries(needed=_required_packages(arguments))
     import torch
@@ -33,10 +32,10 @@ def prepare_pipeline(folder: Path, arguments: GenerateArguments) -> tuple["LensP
         torch.set_num_threads(arguments.threads)
     device = pick_device(arguments.device)
     if arguments.offload != "none" and not device.startswith("cuda"):
-        raise SettingError("--offload", arguments.offload, "a GPU to draw on", f"On {device} leave it out.")
-    dtype = pick_dtype(arguments.dtype, device, folder)
-    check_memory_fit(folder, device, dtype, arguments.quantization, arguments.offload)
-    pipeline = LensPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype))
+        raise SettingError("--offload", arguments.offload, "a CUDA device", f"Omit it on {device}.")
+    dtype = pick_dtype(arguments.dtype, device, model)
+    check_memory_fit(model, device, dtype, arguments.quantization, arguments.offload)
+    pipeline = LensPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype))
     pipeline.set_progress_bar_config(disable=True)
     if arguments.quantization is not None:
         from lens.models.quantized.torchao import quantize_weights
@@ -51,16 +50,18 @@ def prepare_pipeline(folder: Path, arguments: GenerateArguments) -> tuple["LensP
     return pipeline, dtype
 
 
-def check_memory_fit(folder: Path, device: str, dtype: str, quantization: str | None, offload: str) -> None:
-    """Raise MemoryNeedError where the weights will not fit; say what they take where that is much or unusual.
+def check_memory_fit(
+    model: "ResolvedModel", device: str, dtype: str, quantization: str | None, offload: str
+) -> None:
+    """Raise MemoryNeedError if the weights do not fit; log the memory of large or quantised weights.
 
-    Everything is loaded into main memory first, and quantised there.
+    All weights are loaded into main memory first, and quantised there.
     """
     from lens.models.memory import check_memory, expected_memory
 
-    configs = component_configs(folder)
+    configs = dict(model.configs)
     if "quantization_config" in configs.get("text_encoder", {}):
-        del configs["text_encoder"]  # packed weights: their own loader knows how they will be held
+        del configs["text_encoder"]  # the loader of packed weights checks their memory itself
     loading_bytes = expected_memory(configs, dtype)
     resident_bytes = expected_memory(configs, dtype, quantization)
     lines = [check_memory(loading_bytes, "cpu")]
@@ -81,7 +82,8 @@ def check_memory_fit(folder: Path, device: str, dtype: str, quantization: str | 
 
 
 def place_on_device(pipeline: "LensPipeline", device: str, offload: str) -> None:
-    """Put the pipeline on its device: whole, a part at a time ("model"), the denoiser in pieces ("group")."""
+    """Move the pipeline to its device: all of it, one component at a time ("model"), or the denoiser by
+    blocks ("group")."""
     if offload == "none":
         pipeline.to(device)
         return
@@ -100,9 +102,9 @@ def place_on_device(pipeline: "LensPipeline", device: str, offload: str) -> None
 
 
 def pick_device(requested: str | None) -> str:
-    """Return the device that is asked for, or the fastest there is.
+    """Return the requested device, or the fastest available one.
 
-    Raises: SettingError for a device that torch does not know or that is not here.
+    Raises: SettingError for a device that torch does not know or that this machine lacks.
     """
     import torch
 
@@ -119,37 +121,37 @@ def pick_device(requested: str | None) -> str:
     )
     if not is_available:
         raise SettingError(
-            "--device", requested, f"one of {', '.join(available)}", "No other is on this machine."
+            "--device", requested, f"one of {', '.join(available)}", "This machine has no other."
         )
     return requested
 
 
-def pick_dtype(requested: str | None, device: str, folder: Path) -> str:
-    """Return the dtype that is asked for; "auto" means bfloat16, and float32 for small models on a CPU."""
+def pick_dtype(requested: str | None, device: str, model: "ResolvedModel") -> str:
+    """Return the requested dtype; "auto" is bfloat16, and float32 for small models on a CPU."""
     from lens.models.memory import expected_memory
 
     if requested not in (None, "auto"):
         return requested
-    is_small = sum(expected_memory(component_configs(folder), "float32").values()) <= MAX_FLOAT32_BYTES
+    is_small = sum(expected_memory(model.configs, "float32").values()) <= MAX_FLOAT32_BYTES
     return "float32" if device == "cpu" and is_small else "bfloat16"
 
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Turn running out of memory on the way into an error that says what to do."""
+    """Turn an out-of-memory error into a MemoryNeedError with a remedy."""
     remedy = "Try --offload model, --quantize int8, --dtype bfloat16, or a smaller --size."
     try:
         yield
     except MemoryNeedError:
         raise
     except MemoryError as error:
-        raise MemoryNeedError(f"The machine's memory ran out. {remedy}") from error
+        raise MemoryNeedError(f"The main memory is exhausted. {remedy}") from error
     except RuntimeError as error:
         from lens.models.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        raise MemoryNeedError(f"Memory ran out while drawing ({first_line(error)}). {remedy}") from error
+        raise MemoryNeedError(f"Out of memory during generation ({first_line(error)}). {remedy}") from error
 
 
 def _required_packages(arguments: GenerateArguments) -> set[str]:

@@ -1,4 +1,4 @@
-"""Where pictures go: a folder, under names that say what they show, or the one file that was named."""
+"""Output of `lens generate`: a folder of files named after their prompts, or one named file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from lens.sampling.image_metadata import FORMAT_BY_SUFFIX, ImageMetadata, encode
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """A folder and a format; for a single picture perhaps the exact file."""
+    """A folder and a format; for a single image possibly the exact file."""
 
     folder: Path
     image_format: str
@@ -21,10 +21,11 @@ class OutputTarget:
 
     @classmethod
     def of(cls, out: Path | None, image_format: str | None, like: Path | None, num_images: int) -> Self:
-        """Return the target that --out and --format mean, known to be writable.
+        """Return the target of --out and --format, checked to be writable.
 
-        A name that ends like a picture is a file, anything else a folder; --like hands on its format.
-        Raises: SettingError where they contradict each other or nothing can be written there.
+        A name with an image suffix is a file, any other a folder. Without --format, the format is that of
+        the image of --like.
+        Raises: SettingError if the options contradict each other or nothing can be written there.
         """
         like_format = FORMAT_BY_SUFFIX.get(like.suffix.lower()) if like else None
         if out is None or out.is_dir() or not out.suffix:
@@ -34,21 +35,21 @@ class OutputTarget:
         suffix_format = FORMAT_BY_SUFFIX.get(out.suffix.lower())
         if suffix_format is None:
             known = ", ".join(FORMAT_BY_SUFFIX)
-            fix = f"A new folder's name may not have a dot; or make {out} first."
+            fix = f"The name of a new folder may not have a dot. Or create {out} first."
             raise SettingError("--out", str(out), f"a folder, or a file name that ends in {known}", fix)
         if image_format not in (None, suffix_format):
             raise SettingError(
-                "--format", image_format, f"to agree with --out {out.name}", "Leave one of them out."
+                "--format", image_format, f"to agree with --out {out.name}", "Omit one of them."
             )
         if num_images > 1:
             raise SettingError(
-                "--out", str(out), f"a folder for {num_images} pictures", "Give one, or --count 1."
+                "--out", str(out), f"a folder for {num_images} images", "Or generate one image."
             )
         check_writable(out.parent)
         return cls(out.parent, suffix_format, out)
 
     def save(self, image: Image.Image, metadata: ImageMetadata) -> Path:
-        """Write a picture with its settings inside and return its path."""
+        """Write an image with its metadata and return its path."""
 
         def write(file) -> None:
             encode_image_file(image, metadata, self.image_format, file)

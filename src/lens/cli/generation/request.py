@@ -1,49 +1,139 @@
-"""What a call of `lens generate` asks for, with None where it says nothing, and what --like fills in.
+"""Options of `lens generate` as one dataclass, their checks, and the values that --like restores.
 
-Knows the settings of a picture and how they may be overridden; loads no torch and draws nothing.
+None means that an option is not given: the value in the image of --like applies, then the model's default.
+Loads no torch until files are read.
 """
 
 import logging
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from lens.cli.arguments import LoraArgument, check_number
+import typer
+
+from lens.cli.arguments import (
+    DEFAULT_MODEL,
+    AsJson,
+    DtypeName,
+    ImageFormat,
+    LoraArgument,
+    OffloadMode,
+    QuantizeFormat,
+    SolverName,
+    check_number,
+    gather_prompts,
+    parse_lora,
+    parse_size,
+)
+from lens.core.noise import MAX_SEED
 from lens.errors import LensError, SettingError
-from lens.models.checkpoints.hashing import content_hash
-from lens.sampling.image_metadata import FileRecord, ImageMetadata, library_versions, open_image
+from lens.models.checkpoints.registry import KNOWN_MODELS
+from lens.sampling.defaults import default_strength
+from lens.sampling.solvers import DEFAULT_SOLVER
+
+if TYPE_CHECKING:
+    from lens.sampling.image_metadata import FileRecord, ImageMetadata
 
 logger = logging.getLogger(__name__)
+
+STRENGTHS = f"{default_strength(has_mask=False):g}; with --mask {default_strength(has_mask=True):g}"
+PROMPT, SAMPLING, MODEL, OUTPUT = "Prompts and seeds", "Sampling", "Model", "Output"
+
+
+def _option(panel: str, help_text: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel=panel, **settings)
 
 
 @dataclass(frozen=True)
 class GenerateArguments:
-    """Settings of the pictures to draw; None stands for "not said"."""
+    """Options of `lens generate`, as they are given."""
 
-    prompts: tuple[str, ...] | None = None
-    negative_prompt: str | None = None
-    seed: int | None = None
-    num_images_per_prompt: int = 1
-    width: int | None = None
-    height: int | None = None
-    aspect_ratio: str | None = None
-    base_resolution: int | None = None
-    allow_extreme: bool | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    solver: str | None = None
-    model: str | None = None
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Prompts, one image each; - reads prompts from stdin, one per line.", show_default=False
+        ),
+    ] = None
+    from_file: Annotated[Path | None, _option(PROMPT, "Text file of prompts, one per line.")] = None
+    like: Annotated[
+        Path | None,
+        _option(PROMPT, "Reproduce this image from its metadata; other options replace what is recorded."),
+    ] = None
+    negative_prompt: Annotated[str | None, _option(PROMPT, "Negative prompt.", "--negative")] = None
+    num_images_per_prompt: Annotated[
+        int, _option(PROMPT, "Images per prompt, with consecutive seeds.", "--count", min=1)
+    ] = 1
+    seed: Annotated[int | None, _option(PROMPT, "Seed of the first image of each prompt (0).")] = None
+
+    aspect_ratio: Annotated[
+        str | None, _option(SAMPLING, "One of nine, from 1:2 to 2:1 (1:1).", metavar="W:H")
+    ] = None
+    base_resolution: Annotated[
+        int | None,
+        _option(SAMPLING, "Side of the square of equal area (the model's default).", metavar="PX"),
+    ] = None
+    size: Annotated[
+        str | None, _option(SAMPLING, "Exact size in pixels, multiples of 16.", metavar="WxH")
+    ] = None
+    allow_extreme: Annotated[
+        bool, _option(SAMPLING, "Accept sizes outside the supported range.", "--allow-extreme")
+    ] = False
+    steps: Annotated[int | None, _option(SAMPLING, "Denoising steps (the model's default).")] = None
+    guidance: Annotated[
+        float | None, _option(SAMPLING, "Guidance scale; 1 turns it off (the model's default).", "--cfg")
+    ] = None
+    solver: Annotated[SolverName | None, _option(SAMPLING, f"ODE solver ({DEFAULT_SOLVER}).")] = None
+    init_image: Annotated[Path | None, _option(SAMPLING, "Source image for image-to-image.")] = None
+    strength: Annotated[
+        float | None, _option(SAMPLING, f"Noise added to the source image, above 0 up to 1 ({STRENGTHS}).")
+    ] = None
+    mask: Annotated[
+        Path | None, _option(SAMPLING, "Inpainting mask: white areas are redrawn; needs --init-image.")
+    ] = None
+
+    model: Annotated[
+        str | None,
+        _option(MODEL, f"One of {', '.join(KNOWN_MODELS)}, a folder or a hub id ({DEFAULT_MODEL})."),
+    ] = None
+    lora: Annotated[
+        list[str] | None,
+        _option(MODEL, "Apply a LoRA; repeat for more.", metavar="PATH[:WEIGHT]"),
+    ] = None
+    dtype: Annotated[DtypeName | None, _option(MODEL, "Dtype of weights and computation (auto).")] = None
+    device: Annotated[
+        str | None, _option(MODEL, "cpu, cuda, cuda:1 or mps (the fastest available).", metavar="NAME")
+    ] = None
+    offload: Annotated[
+        OffloadMode, _option(MODEL, "Keep unused components, or blocks of the denoiser, in main memory.")
+    ] = "none"
+    quantize: Annotated[
+        QuantizeFormat | None, _option(MODEL, "Quantise weights when they are loaded (none).")
+    ] = None
+
+    out: Annotated[
+        Path | None, _option(OUTPUT, "Output folder, or the file of a single image, which is replaced.")
+    ] = None
+    image_format: Annotated[ImageFormat | None, _option(OUTPUT, "File format (png).", "--format")] = None
+    as_json: AsJson = False
+
     model_hash: str | None = None
-    """Only from --like: what the model must hash to."""
-    loras: tuple[LoraArgument, ...] | None = None
-    init_image: Path | None = None
-    mask: Path | None = None
-    strength: float | None = None
-    dtype: str | None = None
-    device: str | None = None
-    quantize: str | None = None
-    offload: str = "none"
+    """Only from --like: the content hash that the model must have."""
     threads: int | None = None
+    """Only from --like: CPU threads to compute with."""
+
+    @cached_property
+    def image_size(self) -> tuple[int, int] | None:
+        """(width, height) of --size."""
+        return None if self.size is None else parse_size(self.size)
+
+    @cached_property
+    def loras(self) -> tuple[LoraArgument, ...]:
+        return tuple(parse_lora(text) for text in self.lora or ())
+
+    @property
+    def has_size(self) -> bool:
+        return any(value is not None for value in (self.size, self.aspect_ratio, self.base_resolution))
 
     @property
     def quantization(self) -> str | None:
@@ -53,94 +143,99 @@ class GenerateArguments:
     def num_images(self) -> int:
         return len(self.prompts or ()) * self.num_images_per_prompt
 
+    def complete(self) -> Self:
+        """Return these arguments with the prompts of all sources and the values of --like, checked.
+
+        Raises: LensError for values that contradict each other and for files that cannot be used.
+        """
+        prompts = gather_prompts(self.prompts or [], self.from_file, read_stdin=self.like is None)
+        arguments = replace(self, prompts=prompts or None, from_file=None)
+        _ = arguments.image_size, arguments.loras  # a malformed value is reported before files are read
+        if self.like is not None:
+            from lens.sampling.image_metadata import read_image_metadata
+
+            arguments = arguments.fill_from_image(self.like, read_image_metadata(self.like))
+        return arguments.check()
+
     def check(self) -> Self:
-        """Return itself where the settings fit each other and every file they name can be read."""
-        if self.width is not None and (self.aspect_ratio is not None or self.base_resolution is not None):
+        """Return these arguments if their values are in range and fit each other."""
+        if self.size is not None and (self.aspect_ratio is not None or self.base_resolution is not None):
             other = "--aspect-ratio" if self.aspect_ratio is not None else "--base-resolution"
-            raise SettingError(
-                "--size", f"{self.width}x{self.height}", f"to stand without {other}", "Give one."
-            )
+            raise SettingError("--size", self.size, f"to be given without {other}", "Give one.")
         if self.steps is not None:
             check_number("--steps", self.steps, 1, 1000)
         if self.guidance is not None:
             check_number("--cfg", self.guidance, 0, 100, "1 turns guidance off.")
         if self.seed is not None:
-            check_number("--seed", self.seed, 0, 2**63 - self.num_images_per_prompt)
+            check_number("--seed", self.seed, 0, MAX_SEED + 1 - self.num_images_per_prompt)
         if self.init_image is None and (self.mask is not None or self.strength is not None):
             name, got = ("--mask", str(self.mask)) if self.mask is not None else ("--strength", self.strength)
-            raise SettingError(name, got, "a picture to start from", "Add --init-image PICTURE.")
+            raise SettingError(name, got, "a source image", "Add --init-image IMAGE.")
         if self.strength is not None:
             check_number("--strength", self.strength, 1e-6, 1, "1 redraws everything, 0.3 changes little.")
-        for path in (self.init_image, self.mask):
-            if path is not None:
-                open_image(path)
         return self
 
-    def fill_from_image(self, path: Path, metadata: ImageMetadata) -> Self:
-        """Return itself with the picture's settings wherever it says nothing.
+    def fill_from_image(self, path: Path, metadata: "ImageMetadata") -> Self:
+        """Return these arguments with missing ones filled from the metadata of an image.
 
-        A model, a LoRA, or a starting picture that is taken over must still have the content it had.
-        Raises: LensError naming a file that changed or went, and the option that replaces it.
+        A model, LoRA or source image that comes from the metadata must have the content recorded there.
+        Raises: LensError naming a file that has changed or is missing, and the option that replaces it.
         """
-        other_versions = {
-            name: it for name, it in metadata.versions.items() if library_versions().get(name) != it
+        _warn_of_other_versions(path, metadata)
+        recorded: dict[str, Any] = {
+            "prompts": [metadata.prompt],
+            "negative_prompt": metadata.negative_prompt,
+            "seed": metadata.seed,
+            "steps": metadata.steps,
+            "guidance": metadata.guidance,
+            "solver": metadata.solver,
+            "model": metadata.model,
+            "dtype": metadata.dtype,
+            "device": metadata.device,
+            "quantize": metadata.quantize,
+            "threads": metadata.threads,
         }
-        if other_versions:
-            names = ", ".join(f"{name} {it}" for name, it in other_versions.items())
-            logger.warning("%s was drawn with %s; with other versions here, pixels may differ.", path, names)
-        recorded = GenerateArguments(
-            prompts=(metadata.prompt,),
-            negative_prompt=metadata.negative_prompt,
-            seed=metadata.seed,
-            steps=metadata.steps,
-            guidance=metadata.guidance,
-            solver=metadata.solver,
-            model=metadata.model,
-            dtype=metadata.dtype,
-            device=metadata.device,
-            quantize=metadata.quantize,
-            threads=metadata.threads,
-            allow_extreme=True,  # what was drawn once may be drawn again
-        )
-        if not self._has_size:
-            recorded = replace(recorded, width=metadata.width, height=metadata.height)
+        if not self.has_size:
+            recorded["size"] = f"{metadata.width}x{metadata.height}"
         if self.model is None:
-            recorded = replace(recorded, model_hash=metadata.model_hash)
-        if self.loras is None:
-            loras = [
-                LoraArgument(_verified_path(lora, path, "--lora"), lora.weight) for lora in metadata.loras
+            recorded["model_hash"] = metadata.model_hash
+        if not self.lora:
+            recorded["lora"] = [
+                f"{_verified_path(lora, path, '--lora')}:{lora.weight!r}" for lora in metadata.loras
             ]
-            recorded = replace(recorded, loras=tuple(loras))
         if self.init_image is None and metadata.init_image is not None:
             mask = metadata.mask if self.mask is None else None
-            recorded = replace(
-                recorded,
-                init_image=_verified_path(metadata.init_image, path, "--init-image"),
-                mask=_verified_path(mask, path, "--mask") if mask else None,
-                strength=metadata.strength,
-            )
-        return self._fill_missing(recorded)
-
-    @property
-    def _has_size(self) -> bool:
-        return any(value is not None for value in (self.width, self.aspect_ratio, self.base_resolution))
-
-    def _fill_missing(self, recorded: "GenerateArguments") -> Self:
-        names = (field.name for field in fields(self))
-        return replace(
-            self, **{name: getattr(recorded, name) for name in names if getattr(self, name) is None}
-        )
+            recorded["init_image"] = _verified_path(metadata.init_image, path, "--init-image")
+            recorded["mask"] = _verified_path(mask, path, "--mask") if mask else None
+            recorded["strength"] = metadata.strength
+        missing = [field.name for field in fields(self) if getattr(self, field.name) in (None, [])]
+        values = {name: recorded[name] for name in missing if name in recorded}
+        # An image of an extreme size was accepted once; reproducing it needs no second confirmation.
+        return replace(self, **values, allow_extreme=True)
 
 
-def _verified_path(record: FileRecord, image_path: Path, option: str) -> Path:
+def _warn_of_other_versions(path: Path, metadata: "ImageMetadata") -> None:
+    from lens.sampling.image_metadata import library_versions
+
+    here = library_versions()
+    other = {name: version for name, version in metadata.versions.items() if here.get(name) != version}
+    if other:
+        names = ", ".join(f"{name} {version}" for name, version in other.items())
+        logger.warning("%s was generated with %s; with other versions, pixels may differ.", path, names)
+
+
+def _verified_path(record: "FileRecord", image_path: Path, option: str) -> Path:
+    from lens.models.checkpoints.hashing import content_hash
+
     path = Path(record.path)
     if not path.exists():
         raise LensError(
-            f"{image_path} was drawn with {path}, which is gone. Bring it back, or give {option} anew."
+            f"{image_path} was generated with {path}, which does not exist. Restore it, or replace it with "
+            f"{option}."
         )
     if content_hash(path) != record.sha256:
         raise LensError(
-            f"{image_path} was drawn with {path}, which has changed since. "
-            f"Give {option} {path} to use it as it is."
+            f"{image_path} was generated with {path}, which has changed since. "
+            f"Add {option} {path} to use it as it is."
         )
     return path

@@ -1,7 +1,7 @@
-"""From what is wanted to pictures: resolve the model, load it once, draw one picture at a time.
+"""Generation of the images of one command: model resolved and loaded once, one image at a time.
 
-One at a time, whatever --count says: then a picture's bits cannot depend on its company, so that --like finds
-them again, and each file is there as soon as it is drawn.
+Images are never generated in a batch, whatever --count is: the pixels of an image then depend on its own
+settings alone, so that --like reproduces them, and each file exists as soon as its image is done.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ from lens.cli.generation.request import GenerateArguments
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
-from lens.models.checkpoints.registry import resolve_model
-from lens.sampling.defaults import SamplingDefaults, folder_defaults
+from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions, open_image
+from lens.sampling.resolved_model import ResolvedModel
+from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
     from lens.cli.progress import ProgressBar
@@ -26,136 +27,138 @@ if TYPE_CHECKING:
 
 
 class GeneratedImage(NamedTuple):
-    """A picture and everything that decided it."""
+    """An image and everything that decided it."""
 
     image: Image.Image
     metadata: ImageMetadata
 
 
 class ResolvedRequest(NamedTuple):
-    """What is wanted with everything left open decided, from files alone."""
+    """What a command's images have in common, with every value decided from files and defaults."""
 
-    folder: Path
-    model: str
-    model_hash: str
-    defaults: SamplingDefaults
-    size: tuple[int, int] | None
-    """(height, width); None where the starting picture decides."""
-
-
-def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
-    """Return the plan for what is wanted; everything that can be refused without loading the model is."""
-    model = arguments.model or DEFAULT_MODEL
-    folder = resolve_model(model)
-    defaults = folder_defaults(folder, model)
-    has_size = any(
-        side is not None for side in (arguments.width, arguments.aspect_ratio, arguments.base_resolution)
-    )
-    size = None
-    if has_size or arguments.init_image is None:
-        size = resolve_resolution(
-            arguments.height,
-            arguments.width,
-            arguments.base_resolution,
-            arguments.aspect_ratio,
-            default_base=defaults.base_resolution,
-            allow_extreme=bool(arguments.allow_extreme),
-        )
-    actual_hash = content_hash(folder)
-    if arguments.model_hash not in (None, actual_hash):
-        raise LensError(
-            f"The picture was drawn with other weights of {model} "
-            f"({arguments.model_hash[:10]}, here {actual_hash[:10]}). "
-            f"Bring those back, or draw with these: --model {model}."
-        )
-    name = str(folder.resolve()) if Path(model).expanduser().is_dir() else model
-    return ResolvedRequest(folder, name, actual_hash, defaults, size)
+    model: ResolvedModel
+    size: tuple[int | None, int | None]
+    """(height, width); None if the source image decides."""
+    source: Image.Image | None
+    mask: Image.Image | None
+    allow_extreme: bool
+    recorded: dict[str, Any]
+    """Fields of `ImageMetadata` that all images have in common and that need no loaded model."""
 
 
 def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> Iterator[GeneratedImage]:
-    """Yield the pictures that are wanted, each as soon as it is drawn.
+    """Yield the images of the arguments, each as soon as it is generated.
 
-    Raises: LensError for whatever the caller can mend; MemoryNeedError where memory ran out on the way.
+    Raises: LensError for whatever the caller can correct; MemoryNeedError if memory runs out.
     """
     resolved = resolve_arguments(arguments)
     with explain_out_of_memory():
-        pipeline, dtype = prepare_pipeline(resolved.folder, arguments)
-        shared = _shared_metadata(resolved, arguments, pipeline, dtype)
-        image_number = 0
+        pipeline, dtype = prepare_pipeline(resolved.model, arguments)
+        recorded = resolved.recorded | _environment(pipeline, dtype)
+        image_number, first_seed = 0, arguments.seed or 0
         for prompt in arguments.prompts or ():
             progress("encoding", 0, 1)
-            encoded_prompt = pipeline.encode_prompt(prompt, arguments.negative_prompt or "")
-            for seed in range(shared["seed"], shared["seed"] + arguments.num_images_per_prompt):
+            prompt_embeds = pipeline.encode_prompt(prompt, recorded["negative_prompt"])
+            for seed in range(first_seed, first_seed + arguments.num_images_per_prompt):
                 image_number += 1
                 progress.start_image(image_number)
-                image = _generate_one(
-                    pipeline, encoded_prompt, resolved, shared | {"seed": seed}, arguments, progress
+                image = _generate_one(pipeline, prompt_embeds, seed, resolved, progress)
+                metadata = ImageMetadata(
+                    prompt=prompt, seed=seed, width=image.width, height=image.height, **recorded
                 )
-                image_fields = {"prompt": prompt, "seed": seed, "width": image.width, "height": image.height}
-                yield GeneratedImage(image, ImageMetadata(**(shared | image_fields)))
+                yield GeneratedImage(image, metadata)
 
 
-def _shared_metadata(
-    resolved: ResolvedRequest, arguments: GenerateArguments, pipeline: "LensPipeline", dtype: str
-) -> dict[str, Any]:
-    """Return the settings that all pictures of a call have in common; `seed` is the first one's."""
-    import torch
+def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
+    """Return the arguments with everything decided that does not need the model in memory.
 
-    device = str(pipeline._execution_device)
-    strength = arguments.strength
-    if arguments.init_image is not None and strength is None:
-        from lens.sampling.inputs import DEFAULT_STRENGTH
-
-        strength = DEFAULT_STRENGTH if arguments.mask is None else 1.0
-    loras = arguments.loras or ()
-    return {
+    Raises: LensError for whatever can be refused before the model is loaded.
+    """
+    source, mask = (
+        None if path is None else open_image(path) for path in (arguments.init_image, arguments.mask)
+    )
+    model = ResolvedModel.of(arguments.model or DEFAULT_MODEL)
+    size = _resolve_size(arguments, model)
+    _check_hash(arguments, model)
+    guidance, strength = arguments.guidance, arguments.strength
+    if source is not None and strength is None:
+        strength = default_strength(has_mask=mask is not None)
+    recorded = {
         "negative_prompt": arguments.negative_prompt or "",
-        "seed": arguments.seed or 0,
-        "steps": arguments.steps or resolved.defaults.num_inference_steps,
-        "guidance": resolved.defaults.guidance_scale if arguments.guidance is None else arguments.guidance,
-        "solver": arguments.solver or "euler",
-        "model": resolved.model,
-        "model_hash": resolved.model_hash,
-        "loras": tuple(LoraRecord(**_file_fields(lora.path), weight=lora.weight) for lora in loras),
+        "steps": arguments.steps or model.defaults.num_inference_steps,
+        "guidance": model.defaults.guidance_scale if guidance is None else guidance,
+        "solver": arguments.solver or DEFAULT_SOLVER,
+        "model": model.recorded_name,
+        "model_hash": model.content_hash,
+        "loras": tuple(LoraRecord(**_file_fields(path), weight=weight) for path, weight in arguments.loras),
         "init_image": FileRecord(**_file_fields(arguments.init_image)) if arguments.init_image else None,
         "mask": FileRecord(**_file_fields(arguments.mask)) if arguments.mask else None,
         "strength": strength,
-        "dtype": dtype,
-        "device": device,
         "quantize": arguments.quantization,
-        "threads": torch.get_num_threads() if device == "cpu" else None,
-        "versions": library_versions(),
     }
+    return ResolvedRequest(model, size, source, mask, arguments.allow_extreme, recorded)
+
+
+def _resolve_size(arguments: GenerateArguments, model: ResolvedModel) -> tuple[int | None, int | None]:
+    if arguments.init_image is not None and not arguments.has_size:
+        return None, None
+    width, height = arguments.image_size or (None, None)
+    return resolve_resolution(
+        height,
+        width,
+        arguments.base_resolution,
+        arguments.aspect_ratio,
+        default_base=model.defaults.base_resolution,
+        allow_extreme=arguments.allow_extreme,
+    )
+
+
+def _check_hash(arguments: GenerateArguments, model: ResolvedModel) -> None:
+    if arguments.model_hash not in (None, model.content_hash):
+        raise LensError(
+            f"{arguments.like} was generated with other weights of {model.name} "
+            f"({arguments.model_hash[:10]}; the weights here are {model.content_hash[:10]}). "
+            f"Restore those weights, or add --model {model.name} to use the weights here."
+        )
+
+
+def _environment(pipeline: "LensPipeline", dtype: str) -> dict[str, Any]:
+    """Return the fields of the metadata that say where and with what an image is computed."""
+    import torch
+
+    device = str(pipeline._execution_device)
+    threads = torch.get_num_threads() if device == "cpu" else None
+    return {"dtype": dtype, "device": device, "threads": threads, "versions": library_versions()}
 
 
 def _generate_one(
     pipeline: "LensPipeline",
-    encoded_prompt: Any,
+    prompt_embeds: Any,
+    seed: int,
     resolved: ResolvedRequest,
-    settings: dict[str, Any],
-    arguments: GenerateArguments,
     progress: "ProgressBar",
 ) -> Image.Image:
     import torch
 
-    embeds, mask, negative_embeds, negative_mask = encoded_prompt
-    height, width = resolved.size or (None, None)
+    embeds, mask, negative_embeds, negative_mask = prompt_embeds
+    height, width = resolved.size
+    recorded = resolved.recorded
     result = pipeline(
         height=height,
         width=width,
-        num_inference_steps=settings["steps"],
-        guidance_scale=settings["guidance"],
-        generator=torch.Generator("cpu").manual_seed(settings["seed"]),
+        num_inference_steps=recorded["steps"],
+        guidance_scale=recorded["guidance"],
+        generator=torch.Generator("cpu").manual_seed(seed),
         prompt_embeds=embeds,
         prompt_mask=mask,
         negative_prompt_embeds=negative_embeds,
         negative_prompt_mask=negative_mask,
-        image=open_image(arguments.init_image) if arguments.init_image else None,
-        mask_image=open_image(arguments.mask) if arguments.mask else None,
-        strength=settings["strength"],
-        solver=settings["solver"],
+        image=resolved.source,
+        mask_image=resolved.mask,
+        strength=recorded["strength"],
+        solver=recorded["solver"],
         on_progress=progress,
-        allow_extreme=bool(arguments.allow_extreme),
+        allow_extreme=resolved.allow_extreme,
     )
     return result.images[0]  # type: ignore[union-attr]
 

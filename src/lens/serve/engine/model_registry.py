@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import component_folder, missing_files
 from lens.models.checkpoints.hashing import content_hash
-from lens.models.checkpoints.reader import read_json
-from lens.models.checkpoints.registry import known_model, resolve_model
-from lens.sampling.defaults import folder_defaults, variant_from_name
+from lens.sampling.resolved_model import ResolvedModel
 from lens.serve.engine.request import LoraRequest, ModelInfo
 
 if TYPE_CHECKING:
@@ -30,7 +28,11 @@ class ModelEntry(NamedTuple):
     info: ModelInfo
     recorded_name: str
     """What pictures say that drew them: the known name, or that under which a folder is offered."""
-    folder: Path
+    model: ResolvedModel
+
+    @property
+    def folder(self) -> Path:
+        return self.model.folder
 
 
 class TextEncoderKey(NamedTuple):
@@ -41,7 +43,7 @@ class TextEncoderKey(NamedTuple):
 
 
 class ModelRegistry:
-    """What can be asked for, by name; hashes are computed once."""
+    """The models and adapters that requests may name; the hash of a file is computed once."""
 
     def __init__(self, models: Mapping[str, str | Path], loras: Mapping[str, str | Path] | None = None):
         """Take names, each with a known name or folder, and names of adapters, each with its file.
@@ -61,26 +63,23 @@ class ModelRegistry:
         """Offer known models under their names, and folders under theirs."""
         return cls({Path(name).name if Path(name).is_dir() else name: name for name in models}, loras)
 
-    def hash_of(self, path: Path) -> str:
-        """Return the hash of a model's folder or an adapter's file."""
+    def lora_hash(self, name: str) -> str:
+        """Return the hash of an adapter's file."""
+        path = self.loras[name]
         if path not in self._hashes:
             self._hashes[path] = content_hash(path)
         return self._hashes[path]
 
 
 def _model_entry(name: str, source: str | Path) -> ModelEntry:
-    folder = resolve_model(source)
-    if missing := missing_files(folder):
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}. Fetch it again, or offer another model.")
-    defaults = folder_defaults(folder, str(source))
-    known = known_model(source)
-    stated = read_json(folder / "model_index.json").get("lens_variant")
-    variant = stated or (known.variant if known else variant_from_name(str(folder)))
-    info = ModelInfo(
-        name, defaults.num_inference_steps, defaults.guidance_scale, defaults.base_resolution, variant
-    )
+    model = ResolvedModel.of(source)
+    if missing := missing_files(model.folder):
+        raise CheckpointError(
+            f"{model.folder} lacks {', '.join(missing)}. Download it again, or offer another model."
+        )
+    info = ModelInfo(name, *model.defaults, model.variant)
     is_folder = Path(source).expanduser().is_dir()
-    return ModelEntry(info, name if is_folder else str(source), folder)
+    return ModelEntry(info, name if is_folder else str(source), model)
 
 
 class LoadedModel:
@@ -163,7 +162,7 @@ class LoadedModels:
             if place in self._components
         }
         pipeline = LensPipeline.from_pretrained(
-            entry.folder, torch_dtype=getattr(torch, self.dtype), **shared_components
+            entry.model, torch_dtype=getattr(torch, self.dtype), **shared_components
         )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(self.device)

@@ -1,6 +1,7 @@
-"""The three stages of a picture: text to a slot, steps of the denoiser, latents to a picture. All torch work.
+"""The worker that runs the models: encodes prompts, steps the denoiser, decodes latents.
 
-One thread calls it. Knows nothing of queues, callers or deadlines. Letters: T text tokens, E feature width.
+All torch work of the engine, called by one thread. Knows nothing of queues, callers or deadlines. Letters: T
+text tokens, E feature width.
 """
 
 import time
@@ -28,15 +29,12 @@ from lens.serve.engine.prompt_cache import PromptCache, PromptFeatures
 from lens.serve.engine.request import GenerationRequest
 from lens.serve.settings.engine import EngineSettings
 
-StepResult = Tensor | Exception | None
-"""Of a step: the estimate of the picture's end if a preview of it is due, its error if it has one."""
-
 CALIBRATION_BATCH_SIZE = 2
 CALIBRATION_PROMPT = "a measure of time"
 
 
 class ModelWorker:
-    """Models in memory, and the work that is done with them."""
+    """The models in memory, and the functions that run them."""
 
     def __init__(self, registry: ModelRegistry, settings: EngineSettings, cost_model: CostModel):
         self.registry, self.settings, self.cost_model = registry, settings, cost_model
@@ -50,20 +48,20 @@ class ModelWorker:
 
     @torch.no_grad()
     def load(self, name: str) -> LoadedModel:
-        """Return a model; one that was not in memory is loaded, and its speed measured.
+        """Return a model; load it and measure its speed if it is not in memory.
 
-        Raises: CheckpointError or MemoryNeedError that says what to do.
+        Raises: CheckpointError or MemoryNeedError.
         """
         is_new = name not in self._models
         model = self._models[name]
         if is_new:
-            self.registry.hash_of(model.entry.folder)  # of large weights it takes long: not while others wait
+            _ = model.entry.model.content_hash  # takes long for large weights: not while requests wait
             self._calibrate(name, model)
         return model
 
     @torch.no_grad()
     def start(self, request: GenerationRequest) -> DenoisingState:
-        """Return the picture before its first step: what is read is read, the noise is drawn.
+        """Return the state of an image before its first step: prompts encoded, source read, noise sampled.
 
         Raises: LensError for files that cannot be used.
         """
@@ -88,8 +86,8 @@ class ModelWorker:
         )  # fmt: skip
 
     @torch.no_grad()
-    def step(self, model_name: str, loras: LoraSet, states: Sequence[DenoisingState]) -> list[StepResult]:
-        """Take pictures of one model and its adapters a step on."""
+    def step(self, model_name: str, loras: LoraSet, states: Sequence[DenoisingState]) -> list[Exception | None]:
+        """Advance images of one model and LoRA set by one evaluation of the denoiser; return their errors."""
         model = self._models[model_name]
         inputs = [state.forward_inputs() for state in states]
         num_tokens = sum(one.num_tokens for several in inputs for one in several)
@@ -99,27 +97,27 @@ class ModelWorker:
                 self._executor.predict_velocities(model.denoiser, [one for each in inputs for one in each])
             )
             outputs_per_request = [[next(outputs) for _ in several] for several in inputs]
-            results = [_advance(slot, each) for slot, each in zip(states, outputs_per_request, strict=True)]
+            errors = [_advance(state, each) for state, each in zip(states, outputs_per_request, strict=True)]
             self._wait_for_device()
         self.num_tokens += num_tokens
         self.cost_model.record(model_name, "denoise", num_tokens, timer())
-        return results
+        return errors
 
     @torch.no_grad()
     def decode(self, model_name: str, state: DenoisingState, x: Tensor) -> Image.Image:
-        """Return latents of a slot as a picture.
+        """Return latents as an image.
 
-        Raises: NonFiniteError for latents that are no numbers.
+        Raises: NonFiniteError for latents that are not finite.
         """
         if not bool(torch.isfinite(x).all()):
-            raise NonFiniteError("The denoiser's numbers overflowed; a LoRA or its weight may be the reason.")
+            raise NonFiniteError("The latents are not finite; a LoRA or its weight may be the cause.")
         with self._time_stage("decode") as timer:
             image = self._models[model_name].pipeline.postprocess(x, state.source, "pil")[0]
         self.cost_model.record(model_name, "decode", state.latent_size[0] * state.latent_size[1], timer())
         return image
 
     def image_metadata(self, request: GenerationRequest) -> ImageMetadata:
-        """Return everything that decided a picture."""
+        """Return the metadata that reproduces an image."""
         entry = self.registry.models[request.model]
         device = str(self._models[request.model].pipeline._execution_device)
         return ImageMetadata(
@@ -132,7 +130,7 @@ class ModelWorker:
             guidance=request.guidance,
             solver=request.solver,
             model=entry.recorded_name,
-            model_hash=self.registry.hash_of(entry.folder),
+            model_hash=entry.model.content_hash,
             loras=tuple(self._lora_record(lora.name, lora.weight) for lora in request.loras),
             init_image=self._file_record(request.image),
             mask=self._file_record(request.mask),
@@ -143,13 +141,12 @@ class ModelWorker:
             versions=self._versions,
         )
 
-    # Pictures go out to callers: files by their names and hashes alone, folders are the operator's affair.
+    # Callers receive the metadata: it names files without their folders, which are private to the server.
     def _file_record(self, path: Path | None) -> FileRecord | None:
         return None if path is None else FileRecord(path=path.name, sha256=file_hash(path))
 
     def _lora_record(self, name: str, weight: float) -> LoraRecord:
-        path = self.registry.loras[name]
-        return LoraRecord(path=name, sha256=self.registry.hash_of(path), weight=weight)
+        return LoraRecord(path=name, sha256=self.registry.lora_hash(name), weight=weight)
 
     def _encode_text(self, model: LoadedModel, text: str) -> PromptFeatures:
         def encode(text: str) -> PromptFeatures:
@@ -170,7 +167,7 @@ class ModelWorker:
         return [layer[:0] for layer in cond]  # (0, E) each: no text at all
 
     def _calibrate(self, name: str, model: LoadedModel) -> None:
-        """Measure a step of a pack and a decoded picture at the model's own size, the second of two times."""
+        """Measure a denoiser pass and a decode at the model's base resolution, the second of two runs."""
         info = model.entry.info
         latent_size = info.base_resolution // SIDE_STEP_PX, info.base_resolution // SIDE_STEP_PX
         num_cells, device = latent_size[0] * latent_size[1], execution_device(model.denoiser)
@@ -194,7 +191,7 @@ class ModelWorker:
 
     @contextmanager
     def _time_stage(self, stage: str) -> Iterator[Callable[[], float]]:
-        """Add what the block takes to the stage's seconds; call what is yielded for how long it took."""
+        """Add the duration of the block to the stage's seconds; yield a function that returns the duration."""
         started_at, elapsed_s = time.perf_counter(), [0.0]
         try:
             yield lambda: elapsed_s[0]
@@ -203,10 +200,11 @@ class ModelWorker:
             self.stage_seconds[stage] += elapsed_s[0]
 
 
-def _advance(state: DenoisingState, outputs: Sequence[Tensor | Exception]) -> StepResult:
+def _advance(state: DenoisingState, outputs: Sequence[Tensor | Exception]) -> Exception | None:
     velocities = []
-    for answer in outputs:
-        if isinstance(answer, Exception):
-            return answer
-        velocities.append(answer)
-    return state.advance(velocities)
+    for output in outputs:
+        if isinstance(output, Exception):
+            return output
+        velocities.append(output)
+    state.advance(velocities)
+    return None

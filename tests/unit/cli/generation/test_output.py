@@ -42,7 +42,7 @@ def test_an_existing_folder_with_a_dot_in_its_name_is_a_folder():
     [
         ("v1.0", None, 1, "may not have a dot"),
         ("fox.png", "jpg", 1, "agree"),
-        ("fox.png", None, 2, "a folder for 2 pictures"),
+        ("fox.png", None, 2, "a folder for 2 images"),
     ],
 )
 def test_contradictions_are_refused(out, picture_format, num_pictures, said):

@@ -35,8 +35,8 @@ def like(settings: ImageMetadata = RECORDED, **said) -> GenerateArguments:
 
 def test_like_takes_over_everything_that_is_not_said():
     wanted = like()
-    assert wanted.prompts == ("a fox",)
-    assert (wanted.seed, wanted.width, wanted.height, wanted.steps) == (7, 80, 48, 20)
+    assert wanted.prompts == ["a fox"]
+    assert (wanted.seed, wanted.image_size, wanted.steps) == (7, (80, 48), 20)
     assert (wanted.guidance, wanted.solver, wanted.negative_prompt, wanted.threads) == (5.0, "ab2", "blur", 2)
     assert (wanted.model, wanted.model_hash, wanted.loras) == ("lens-nano", "ab" * 32, ())
     assert wanted.num_images == 1
@@ -47,13 +47,11 @@ def test_zero_and_empty_are_said_too():
     assert (wanted.seed, wanted.guidance, wanted.negative_prompt, wanted.quantization) == (0, 0.0, "", None)
 
 
-@pytest.mark.parametrize(
-    "said", [{"aspect_ratio": "1:2"}, {"base_resolution": 192}, {"width": 64, "height": 64}]
-)
+@pytest.mark.parametrize("said", [{"aspect_ratio": "1:2"}, {"base_resolution": 192}, {"size": "64x64"}])
 def test_any_word_on_the_size_replaces_the_recorded_size(said):
     wanted = like(**said)
     assert {name: getattr(wanted, name) for name in said} == said
-    assert wanted.width == said.get("width")
+    assert wanted.size == said.get("size")
 
 
 def test_another_model_need_not_have_the_recorded_hash():
@@ -68,7 +66,7 @@ def test_a_recorded_start_is_held_to_its_content(tmp_path):
     wanted = like(settings)
     assert (wanted.init_image, wanted.mask, wanted.strength) == (start, start, 0.4)
     start.write_bytes(b"other")
-    with pytest.raises(LensError, match=r"changed since. Give --init-image"):
+    with pytest.raises(LensError, match=r"changed since. Add --init-image"):
         like(settings)
 
 
@@ -82,7 +80,7 @@ def test_a_new_start_drops_the_mask_and_strength_of_the_old_one(tmp_path):
 def test_other_versions_are_warned_of_by_name(caplog):
     caplog.set_level(logging.WARNING)
     like(RECORDED.model_copy(update={"versions": library_versions() | {"torch": "1.0"}}))
-    assert "fox.png was drawn with torch 1.0" in caplog.text
+    assert "fox.png was generated with torch 1.0" in caplog.text
     caplog.clear()
     like()
     assert not caplog.records
@@ -91,7 +89,7 @@ def test_other_versions_are_warned_of_by_name(caplog):
 @pytest.mark.parametrize(
     ("said", "names"),
     [
-        ({"width": 64, "height": 64, "base_resolution": 64}, "--size"),
+        ({"size": "64x64", "base_resolution": 64}, "--size"),
         ({"steps": 1001}, "--steps"),
         ({"guidance": float("inf")}, "--cfg"),
         ({"seed": 2**63}, "--seed"),
@@ -103,8 +101,8 @@ def test_other_versions_are_warned_of_by_name(caplog):
 )
 def test_settings_that_do_not_fit_are_refused_by_the_options_name(said, names):
     with pytest.raises(SettingError, match=names):
-        GenerateArguments(prompts=("a fox",), **said).check()
+        GenerateArguments(prompts=["a fox"], **said).check()
 
 
 def test_several_prompts_and_a_count_multiply():
-    assert GenerateArguments(prompts=("a", "b", "c"), num_images_per_prompt=4).num_images == 12
+    assert GenerateArguments(prompts=["a", "b", "c"], num_images_per_prompt=4).num_images == 12
