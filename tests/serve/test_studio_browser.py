@@ -1,6 +1,6 @@
-"""The studio in a real Chromium: typed into, pressed, reloaded, narrowed; a fake drawer, then the engine.
+"""The studio in a real Chromium, with a fake engine, then with the engine itself.
 
-Screenshots go into the documents where LENS_SCREENSHOTS=1.
+LENS_SCREENSHOTS=1 writes the screenshots of the documentation.
 """
 
 import os
@@ -9,29 +9,31 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, served
-from fake_drawer import FakeDrawer, settings_of
+from fake_engine import FakeEngine, image_metadata
 from PIL import Image
 
 from lens.sampling.image_metadata import encode_image_file
-from lens.serve.api.generation import GenerationHooks
+from lens.serve.api.generation import GenerationHooks, GenerationService
 from lens.serve.engine.request import GenerationRequest
+from lens.serve.settings.server import ServerSettings
 from lens.serve.studio.app import mount_studio
 from lens.serve.studio.gallery import Gallery
 
 NOT_TESTED = (
-    "NOT TESTED: the studio in a browser (typing, previews, cancelling, reloading, gallery, dropping a "
-    "picture, phone width), as there is no Chromium here; `apt-get install chromium` brings one."
+    "NOT TESTED: the studio in a browser (typing, previews, cancelling, reloading, gallery, dropping an "
+    "image, phone width), as Chromium is not installed; `apt-get install chromium` installs it."
 )
 pytestmark = pytest.mark.skipif(chromium() is None, reason=NOT_TESTED)
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+SCREENSHOTS = Path(__file__).parents[2] / "docs" / "pictures"
 DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 DONE, PREVIEW = '.lens-tile[data-state="done"] img', '.lens-tile[data-state="preview"] img'
 
 
-def app_of(folder, drawer, enhance=None):
+def app_of(folder, engine, enhance=None):
     from fastapi import FastAPI
 
-    return mount_studio(FastAPI(), drawer, Gallery(folder), GenerationHooks(enhance_prompt=enhance))
+    hooks = GenerationHooks(enhance_prompt=enhance)
+    return mount_studio(FastAPI(), GenerationService(engine, ServerSettings.of({}), hooks), Gallery(folder))
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,16 @@ def browser():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """One server for all: (address, drawer, gallery)."""
+    """One server for all: (address, engine, gallery)."""
     folder = tmp_path_factory.mktemp("studio") / "gallery"
-    drawer = FakeDrawer(step_s=0.12)
-    with served(app_of(folder, drawer, lambda prompt: f"{prompt}, in the rain")) as address:
-        yield address, drawer, Gallery(folder)
+    engine = FakeEngine(step_s=0.12)
+    with served(app_of(folder, engine, lambda prompt: f"{prompt}, in the rain")) as address:
+        yield address, engine, Gallery(folder)
 
 
 @pytest.fixture
 def page(browser, site):
-    """A page of a visitor who was never here, and what it asked of other machines."""
+    """A page of a new visitor; it must raise no error and load nothing from other machines."""
     context = browser.new_context(viewport=DESKTOP, color_scheme="light")
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -76,18 +78,18 @@ def is_elsewhere(url):
 def draw(page, prompt):
     page.fill("#prompt textarea", prompt)
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector(f'{DONE}[alt="Picture 1: {prompt}"]')
+    page.wait_for_selector(f'{DONE}[alt="Image 1: {prompt}"]')
 
 
 def open_tab(page, name):
     page.get_by_role("tab", name=name).click()
 
 
-def test_a_prompt_is_drawn_by_keys_with_previews_steps_and_time_and_kept_over_a_reload(
+def test_shortcuts_draw_a_prompt_with_previews_and_time_left_and_a_reload_keeps_it(
     page, site, monkeypatch
 ):
-    _, drawer, gallery = site
-    monkeypatch.setattr(drawer, "step_s", 0.7)
+    _, engine, gallery = site
+    monkeypatch.setattr(engine, "step_s", 0.7)
     page.get_by_label("16:9").check()
     page.fill("#prompt textarea", "two red apples")
     page.keyboard.press("Control+Enter")
@@ -95,51 +97,51 @@ def test_a_prompt_is_drawn_by_keys_with_previews_steps_and_time_and_kept_over_a_
     page.wait_for_selector(r"#status >> text=/Step \d of 4, .*left/")
     page.wait_for_selector(DONE)
     assert page.evaluate(f"document.querySelector('{DONE}').naturalWidth") == 176
-    assert (drawer.requests[-1].width, drawer.requests[-1].height) == (176, 96)
-    assert page.locator(DONE).get_attribute("alt") == "Picture 1: two red apples"
+    assert (engine.requests[-1].width, engine.requests[-1].height) == (176, 96)
+    assert page.locator(DONE).get_attribute("alt") == "Image 1: two red apples"
     page.reload()
     page.wait_for_selector(DONE)
     assert page.input_value("#prompt textarea") == "two red apples"
     open_tab(page, "Gallery")
     page.get_by_title("two red apples").click()
     page.wait_for_selector("#detail >> text=176 x 96")
-    assert gallery.pictures()[0].settings.prompt == "two red apples"
+    assert gallery.items()[0].metadata.prompt == "two red apples"
 
 
-def test_escape_cancels_what_is_drawn_and_what_waits(page, site):
+def test_escape_cancels_images_in_progress_and_in_the_queue(page, site):
     page.fill("#prompt textarea", "a slow bear")
     page.fill("#count input", "4")
     page.get_by_label("Base - 20 steps").check()
     page.click("#draw")
-    page.wait_for_selector("#status >> text=picture 1 of 4")
+    page.wait_for_selector("#status >> text=image 1 of 4")
     page.keyboard.press("Escape")
-    page.wait_for_selector("#status >> text=Cancelled; 0 of 4 done.")
-    assert site[2].pictures("slow bear") == []
+    page.wait_for_selector("#status >> text=Cancelled: 0 of 4 images done.")
+    assert site[2].items("slow bear") == []
     asked = site[1].requests[-1]
     assert (asked.model, asked.steps, asked.guidance) == ("lens-nano-base", 20, 2.0)
 
 
-def test_a_reload_in_the_middle_loses_nothing(page, site):
+def test_a_reload_during_generation_loses_nothing(page, site):
     page.fill("#prompt textarea", "a patient fox")
     page.get_by_label("Lens - 20 steps").check()
     page.click("#draw")
     page.wait_for_selector("#status >> text=/Step [1-9]/")
     page.reload()
     page.wait_for_selector(DONE)
-    assert len(site[2].pictures("patient fox")) == 1
+    assert len(site[2].items("patient fox")) == 1
 
 
-def test_the_gallery_is_searched_marked_compared_and_deleted_from(page, site):
+def test_gallery_images_are_searched_favoured_compared_exported_and_deleted(page, site):
     for prompt in ("a green hat", "a green boat"):
         draw(page, prompt)
     open_tab(page, "Gallery")
     page.fill("#search textarea, #search input", "green")
-    page.wait_for_selector("#gallery >> text=2 pictures")
+    page.wait_for_selector("#gallery >> text=2 images")
     for prompt, letter in (("a green hat", "a"), ("a green boat", "b")):
         page.get_by_title(prompt).click()
         page.wait_for_selector(f"#detail >> text={prompt}")
         page.click(f"#as-{letter}")
-        page.wait_for_selector(f"text=This is {letter.upper()}")
+        page.wait_for_selector(f"text=Selected as image {letter.upper()}")
     page.click("#favour-chosen")
     page.wait_for_selector("#gallery b")
     open_tab(page, "Compare")
@@ -147,7 +149,7 @@ def test_the_gallery_is_searched_marked_compared_and_deleted_from(page, site):
     assert "a green hat" in page.inner_text(".lens-table")
     open_tab(page, "Gallery")
     page.get_by_label("Favourites only").check()
-    page.wait_for_selector("#gallery >> text=1 picture")
+    page.wait_for_selector("#gallery >> text=1 image")
     page.click("#pack")
     page.wait_for_selector("#packed")
     with page.expect_download() as download:
@@ -157,14 +159,14 @@ def test_the_gallery_is_searched_marked_compared_and_deleted_from(page, site):
     page.on("dialog", lambda dialog: getattr(dialog, next(replies))())
     page.click("#delete")
     page.click("#delete")
-    page.wait_for_selector("#gallery >> text=No picture here")
-    assert [kept.settings.prompt for kept in site[2].pictures("green")] == ["a green hat"]
+    page.wait_for_selector("#gallery >> text=No images found")
+    assert [item.metadata.prompt for item in site[2].items("green")] == ["a green hat"]
 
 
-def test_a_dropped_picture_brings_its_settings_back(page, site, tmp_path):
+def test_a_dropped_image_restores_its_settings(page, site, tmp_path):
     request = GenerationRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
     with (tmp_path / "ship.webp").open("wb") as file:
-        encode_image_file(Image.new("RGB", (384, 192), "blue"), settings_of(request), "webp", file)
+        encode_image_file(Image.new("RGB", (384, 192), "blue"), image_metadata(request), "webp", file)
     page.set_input_files("#restore input[type=file]", tmp_path / "ship.webp")
     page.wait_for_selector("#status >> text=Settings restored")
     assert page.input_value("#prompt textarea") == "an old ship"
@@ -176,7 +178,7 @@ def test_a_dropped_picture_brings_its_settings_back(page, site, tmp_path):
     assert (asked.steps, asked.guidance, asked.negative_prompt, asked.solver) == (9, 3.5, "fog", "ab2")
 
 
-def test_a_picture_is_drawn_from_another_and_a_lora_is_weighted(page, site):
+def test_a_source_image_a_mask_and_a_weighted_lora_are_used(page, site):
     draw(page, "a start")
     page.click("#advanced > button")
     page.click("#as-start")
@@ -187,6 +189,7 @@ def test_a_picture_is_drawn_from_another_and_a_lora_is_weighted(page, site):
     draw(page, "a goal")
     asked = site[1].requests[-1]
     assert asked.prompt == "a goal" and asked.image is not None and asked.mask is None
+    assert asked.strength == 0.6
     page.locator("#start canvas").last.scroll_into_view_if_needed()
     box = page.locator("#start canvas").last.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.45)
@@ -199,6 +202,12 @@ def test_a_picture_is_drawn_from_another_and_a_lora_is_weighted(page, site):
     share = sum(value > 0 for value in Image.open(asked.mask).getdata()) / 128**2
     assert 0.001 < share < 0.5
     assert [(lora.name, lora.weight) for lora in asked.loras] == [("ink", 1.0)]
+    assert asked.strength == 1.0
+    page.wait_for_function("document.querySelector('#strength input[type=number]').value == '1'")
+    page.fill("#strength input[type=number]", "0.5")
+    page.keyboard.press("Tab")
+    draw(page, "a goal of half the strength")
+    assert site[1].requests[-1].strength == 0.5
 
 
 def test_the_seed_is_locked_and_reused(page, site):
@@ -209,7 +218,7 @@ def test_the_seed_is_locked_and_reused(page, site):
     assert site[1].requests[-1].seed == site[1].requests[-2].seed
 
 
-def test_an_enhanced_prompt_is_shown_beside_the_old_one_and_can_be_changed(page):
+def test_an_enhanced_prompt_is_shown_beside_the_original_and_can_be_edited(page):
     page.fill("#prompt textarea", "a fox")
     page.click("#enhance")
     page.wait_for_function("document.querySelector('#after textarea')?.value == 'a fox, in the rain'")
@@ -219,7 +228,7 @@ def test_an_enhanced_prompt_is_shown_beside_the_old_one_and_can_be_changed(page)
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a fox in snow'")
 
 
-def test_a_grid_is_drawn_as_a_sheet_and_code_can_be_copied(page):
+def test_a_grid_becomes_a_contact_sheet_and_snippets_can_be_copied(page):
     page.fill("#prompt textarea", "a lemon")
     page.click("#copy-python")
     page.wait_for_selector("#python >> text=client.images.generate")
@@ -229,20 +238,20 @@ def test_a_grid_is_drawn_as_a_sheet_and_code_can_be_copied(page):
     page.fill("#x-values textarea", "1, 2")
     page.fill("#y-values textarea", "1..2")
     page.click("#draw-grid")
-    page.wait_for_selector("#grid-status >> text=Done: 4 pictures.")
+    page.wait_for_selector("#grid-status >> text=Done: 4 images.")
     page.wait_for_selector("#sheet img")
 
 
-def test_everything_has_a_name_that_screen_readers_tell_and_the_notice_is_there(page):
+def test_every_control_has_an_accessible_name_and_the_notice_is_shown(page):
     for role, name in (
         ("textbox", "Prompt"), ("radio", "16:9"), ("radio", "Turbo - 4 steps"), ("checkbox", "Lock seed"),
-        ("spinbutton", "Seed"), ("spinbutton", "Pictures"), ("button", "Draw"), ("tab", "Gallery"),
-        ("button", "Dark or light"),
+        ("spinbutton", "Seed"), ("spinbutton", "Images"), ("button", "Draw"), ("tab", "Gallery"),
+        ("button", "Toggle dark mode"),
     ):  # fmt: skip
         assert page.get_by_role(role, name=name).count() >= 1, (role, name)
     assert page.get_by_role("status").count() >= 1
     assert "not for unattended production" in page.inner_text("footer.lens-notice")
-    assert page.locator("footer:visible").count() == 1, "ours alone"
+    assert page.locator("footer:visible").count() == 1, "the footer of the studio alone"
     nameless = page.evaluate(
         "[...document.querySelectorAll('#draw-columns button')].filter(b => b.offsetParent"
         " && !(b.innerText.trim() || b.ariaLabel || b.title)).map(b => b.outerHTML)"
@@ -250,7 +259,7 @@ def test_everything_has_a_name_that_screen_readers_tell_and_the_notice_is_there(
     assert nameless == []
 
 
-def test_a_phone_shows_all_of_it_in_its_width_and_the_dark_is_remembered(browser, site):
+def test_a_phone_shows_every_page_in_its_width_and_dark_mode_is_remembered(browser, site):
     context = browser.new_context(viewport=PHONE, has_touch=True, color_scheme="light")
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -273,8 +282,8 @@ def test_a_phone_shows_all_of_it_in_its_width_and_the_dark_is_remembered(browser
     context.close()
 
 
-def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
-    """The engine itself behind the page; the documents' pictures are made here."""
+def test_the_nano_model_generates_images_in_the_studio(browser, tmp_path):
+    """The engine itself behind the page; the screenshots of the documentation are made here."""
     from lens.serve.engine.engine import Engine
     from lens.serve.engine.model_registry import ModelRegistry
     from lens.serve.settings.engine import EngineSettings
@@ -297,30 +306,30 @@ def test_the_nano_model_draws_in_it_and_is_pictured(browser, tmp_path):
             page.fill("#count input", "4")
             page.click("#draw")
             page.wait_for_function(f"document.querySelectorAll('{DONE}').length == 4")
-            picture(page, "studio_desktop.png")
+            screenshot(page, "studio_desktop.png")
             page.set_viewport_size(PHONE)
-            picture(page, "studio_phone.png", full_page=True)
+            screenshot(page, "studio_phone.png", full_page=True)
             page.set_viewport_size(DESKTOP)
             page.click("#dark")
             open_tab(page, "Gallery")
             page.locator(".lens-item").first.click()
             page.wait_for_selector("#detail >> text=lens-nano-turbo")
-            picture(page, "studio_dark.png")
+            screenshot(page, "studio_dark.png")
             context.close()
     finally:
         engine.drain(10)
-    kept = Gallery(tmp_path / "gallery").items()
-    assert [one.metadata.prompt for one in kept] == [prompt] * 4 + [other] and kept[0].metadata.model_hash
-    assert len({Image.open(one.path).convert("RGB").tobytes() for one in kept}) == 5
+    items = Gallery(tmp_path / "gallery").items()
+    assert [one.metadata.prompt for one in items] == [prompt] * 4 + [other] and items[0].metadata.model_hash
+    assert len({Image.open(one.path).convert("RGB").tobytes() for one in items}) == 5
     assert threading.active_count() < threads + 20
 
 
-def picture(page, name, full_page=False):
+def screenshot(page, name, full_page=False):
     if os.environ.get("LENS_SCREENSHOTS") != "1":
         return
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
-    path = PICTURES / name
+    path = SCREENSHOTS / name
     page.screenshot(path=path, full_page=full_page)
     shot = Image.open(path).convert("RGB")
     shot.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
