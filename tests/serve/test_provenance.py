@@ -161,7 +161,7 @@ def test_a_key_does_not_show_where_its_signer_is_printed(signer):
 
 def test_a_test_certificate_that_cannot_be_kept_is_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(LensError, match="Cannot keep a test certificate"):
+    with pytest.raises(LensError, match=r"Cannot write .*c2pa_test\.pem"):
         Signer.from_settings(SigningSettings(), tmp_path / "file")
 
 

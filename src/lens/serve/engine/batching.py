@@ -1,7 +1,7 @@
-"""Pictures that are being drawn, each at a step of its own, and one pass of the denoiser over all of them.
+"""Continuous batching: images at different steps share one forward pass of the denoiser.
 
-Guidance makes a picture two passes: with its prompt, and with its negative prompt or no text at all. Passes
-of any sizes, steps and guidance go through the denoiser as one packed sequence.
+With guidance, an image needs two inputs of a pass: its prompt, and its negative prompt or no text. Inputs
+of any size, step and guidance are packed into one sequence.
 Knows nothing of queues or callers. Letters: I image tokens, T text tokens, C channels of an image token.
 """
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class ForwardInput(NamedTuple):
-    """One picture of a packed sequence."""
+    """One image of a packed sequence."""
 
     image_tokens: Tensor
     """(I, C)"""
@@ -42,7 +42,7 @@ class ForwardInput(NamedTuple):
 
 @dataclass
 class DenoisingState:
-    """A picture on its way: where it is, and what leads it on."""
+    """An image between two steps: its latents, and everything that its next steps need."""
 
     x: Tensor
     """(1, I, C), float32"""
@@ -54,7 +54,7 @@ class DenoisingState:
     guidance: float
     cond: PromptFeatures
     uncond: PromptFeatures
-    """What guidance leads away from; unused without it."""
+    """Features of the negative prompt; unused without guidance."""
     solver: Solver
     preview_steps: tuple[int, ...] = ()
     """Steps after which a preview is due."""
@@ -62,8 +62,8 @@ class DenoisingState:
     """Steps done."""
     num_evaluations: int = 0
     """Velocities received for the current step."""
-    estimate: Tensor | None = None
-    """(1, I, C) estimate of the clean latents, kept for the preview that is due after the current step."""
+    preview: Tensor | None = None
+    """(1, I, C) estimate of the clean latents, from the start of a step in `preview_steps`."""
 
     def __post_init__(self) -> None:
         self._solver_step = self.solver.new_step()
@@ -72,6 +72,13 @@ class DenoisingState:
     @property
     def num_steps(self) -> int:
         return len(self.sigmas) - 1
+
+    @property
+    def latents_to_decode(self) -> Tensor | None:
+        """Latents of the finished image or of the preview that is due; None in between."""
+        if self.is_finished:
+            return self.x
+        return self.preview if self.num_evaluations == 0 else None
 
     @property
     def num_evaluations_left(self) -> int:
@@ -88,31 +95,28 @@ class DenoisingState:
         texts = [self.cond] if self.guidance == 1 else [self.cond, self.uncond]
         return [ForwardInput(x[0], sigma, text, self.latent_size) for text in texts]
 
-    def advance(self, velocities: Sequence[Tensor]) -> Tensor | None:
-        """Use the velocities of `forward_inputs`; return the clean estimate if a preview is due.
+    def advance(self, velocities: Sequence[Tensor]) -> None:
+        """Use the velocities of `forward_inputs`; a step ends once the solver has all that it needs.
 
-        A step ends once the solver has all the velocities that it needs.
-
-        Shapes: velocities (I, C) -> (1, I, C).
+        Shapes: velocities (I, C) each.
         """
         velocity = velocities[0][None]  # (1, I, C)
         if len(velocities) > 1:
             velocity = cfg_norm_rescaled(velocity, velocities[1][None], self.guidance)
-        if self.num_evaluations == 0 and self.step + 1 in self.preview_steps:
+        if self.num_evaluations == 0:
             x, sigma = self._evaluation
-            self.estimate = self._blend_known(x - sigma * velocity, 0.0)
+            is_due = self.step + 1 in self.preview_steps
+            self.preview = self._blend_known(x - sigma * velocity, 0.0) if is_due else None
         try:
             self._evaluation = self._evaluations.send(velocity)
             self.num_evaluations += 1
-            return None
+            return
         except StopIteration as end:
             x_next = end.value
         self.step, self.num_evaluations = self.step + 1, 0
         self.x = self._blend_known(x_next, self.sigmas[self.step])
-        estimate, self.estimate = self.estimate, None
         if not self.is_finished:
             self._start_step()
-        return estimate
 
     def _start_step(self) -> None:
         self._evaluations = self._solver_step(self.x, *self.sigmas[self.step : self.step + 2])
@@ -123,19 +127,19 @@ class DenoisingState:
 
 
 def preview_schedule(num_steps: int, num_previews: int) -> tuple[int, ...]:
-    """Return the steps after which previews are made, evenly spread; fewer where there are too few steps."""
+    """Return the steps after which previews are due, evenly spaced; fewer if there are too few steps."""
     spread = {round(num_steps * (number + 1) / (num_previews + 1)) for number in range(num_previews)}
     return tuple(sorted(step for step in spread if 0 < step < num_steps))
 
 
 class BatchExecutor:
-    """Puts passes through a denoiser, as many at once as memory allows."""
+    """Runs inputs through a denoiser, in batches as large as memory allows."""
 
     def __init__(self, max_batch_tokens: int):
         self.max_batch_tokens = max_batch_tokens
 
     def predict_velocities(self, denoiser: Any, inputs: Sequence[ForwardInput]) -> list[Tensor | Exception]:
-        """Return the velocity of each pass in float32, or the error that belongs to it alone.
+        """Return the velocity of each input in float32, or the error of that input alone.
 
         Shapes: -> (I, C) each.
         """
@@ -148,12 +152,12 @@ class BatchExecutor:
         try:
             return list(predict_packed_velocities(denoiser, batch))
         except Exception as error:
-            # Its traceback holds on to the tensors that there was no room for.
+            # The traceback keeps the tensors of the failed pass in memory.
             problem = error.with_traceback(None)
         if is_out_of_memory(problem):
             self._reduce_batch_size(sum(one.num_tokens for one in batch))
-            remedy = "Ask for a smaller picture."
-            problem = MemoryNeedError(f"Memory ran out while drawing ({first_line(problem)}). {remedy}")
+            remedy = "Request a smaller image."
+            problem = MemoryNeedError(f"The denoiser ran out of memory ({first_line(problem)}). {remedy}")
         if len(batch) == 1:
             return [problem]
         half = len(batch) // 2
@@ -166,12 +170,14 @@ class BatchExecutor:
         if num_tokens // 2 < self.max_batch_tokens:
             self.max_batch_tokens = max(1, num_tokens // 2)
             logger.warning(
-                "Memory ran out at %d tokens; packs hold %d now.", num_tokens, self.max_batch_tokens
+                "out of memory at %d tokens; a batch holds at most %d from now on",
+                num_tokens,
+                self.max_batch_tokens,
             )
 
 
 def split_batches(inputs: Sequence[ForwardInput], max_tokens: int) -> Iterator[list[ForwardInput]]:
-    """Yield passes in their order, as many at once as the tokens allow; a larger one goes alone."""
+    """Yield batches of inputs in order, within the token limit; a larger input is a batch of its own."""
     batch: list[ForwardInput] = []
     for one in inputs:
         if batch and sum(other.num_tokens for other in batch) + one.num_tokens > max_tokens:
@@ -183,7 +189,7 @@ def split_batches(inputs: Sequence[ForwardInput], max_tokens: int) -> Iterator[l
 
 
 def predict_packed_velocities(denoiser: Any, batch: Sequence[ForwardInput]) -> Sequence[Tensor]:
-    """Return what the denoiser says of a pack, in float32.
+    """Return the velocities of a batch in float32, from one forward pass.
 
     Shapes: -> (I, C) each.
     """

@@ -1,9 +1,9 @@
-"""The engine: requests from any thread, drawn together by one, each picture as it would be alone.
+"""The engine: queues requests from any thread and generates their images in one thread of its own.
 
-Three stages, each with its own queue: texts are encoded, running pictures go a step on in packs, what is
-drawn is decoded. Pictures join and leave at any step. Knows nothing of HTTP or of jobs.
-Contract: a picture depends on its request alone, not on its company: pixels are equal, or differ by 1 of 255
-in at most 0.1% of values (float32; `tests/serve/test_engine.py`).
+Each iteration admits requests, advances the running images in batches, and decodes those that are due.
+Images join and leave at any step. Knows nothing of HTTP or of jobs.
+Contract: an image depends on its request alone, not on its batch: pixels are equal, or differ by 1 of 255 in
+at most 0.1% of values (float32; `tests/serve/test_engine.py`).
 """
 
 import logging
@@ -11,10 +11,8 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from lens.errors import DeadlineError, DrainingError, QueueFullError
 from lens.sampling.image_metadata import ImageMetadata
@@ -41,15 +39,15 @@ from lens.serve.settings.engine import EngineSettings
 logger = logging.getLogger(__name__)
 
 QUEUE_CHECK_INTERVAL_S = 0.1
-"""How often those who wait are told their place or that it is too late, at most."""
+"""Minimum time between two updates of queue positions and deadlines."""
 
 FAILURE_PAUSE_S = 0.1
-"""Rest after an error of the engine's own, which may come again."""
+"""Pause after an internal error, which may recur."""
 
 
 @dataclass(eq=False)
 class ActiveRequest:
-    """A picture that is being drawn, and whose it is."""
+    """An admitted request and the state of its image."""
 
     handle: RequestHandle
     state: DenoisingState
@@ -62,33 +60,24 @@ class ActiveRequest:
 
     @property
     def batch_key(self) -> tuple[str, LoraSet]:
-        """What pictures of one pack have in common."""
+        """Requests with equal keys can share a forward pass."""
         return self.handle.request.model, self.handle.request.loras
 
 
-class DecodeTask(NamedTuple):
-    """Latents that wait for the decoder."""
-
-    request: ActiveRequest
-    latents: Tensor
-    is_last: bool
-
-
 class Engine:
-    """Draws what it is asked for; a `Drawer`."""
+    """An engine in this process; implements `EngineClient`."""
 
     def __init__(self, registry: ModelRegistry, settings: EngineSettings | None = None):
         self.registry, self.settings = registry, settings or EngineSettings()
         self.cost_model = CostModel()
         self._worker = ModelWorker(registry, self.settings, self.cost_model)
         self._changed = threading.Condition()
-        """Guards everything below that callers' threads reach."""
+        """Guards the attributes below, which the threads of callers read."""
         self._queue: FairQueue[RequestHandle] = FairQueue(
             self.settings.max_waiting, self.settings.max_waiting_s
         )
         self._to_start: list[RequestHandle] = []
         self._running: list[ActiveRequest] = []
-        self._to_decode: list[DecodeTask] = []
         self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._is_draining = self._is_stopping = False
         self._queue_checked_at = 0.0
@@ -97,20 +86,20 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="lens-engine", daemon=True)
         self._thread.start()
 
-    # ---- asked from any thread
+    # ---- called from any thread
 
     @property
     def is_ready(self) -> bool:
-        """Whether the models that are loaded at the start are there."""
+        """Whether the models of the start are loaded and the engine accepts requests."""
         return self._ready.is_set() and self._load_error is None and not self._is_draining
 
     def wait_until_ready(self, timeout_s: float | None = None) -> None:
-        """Wait for the models that are loaded at the start.
+        """Wait for the models of the start to load.
 
-        Raises: what kept one from loading; TimeoutError.
+        Raises: the error of a model that does not load; TimeoutError.
         """
         if not self._ready.wait(timeout_s):
-            raise TimeoutError(f"The models are not loaded after {timeout_s} s.")
+            raise TimeoutError(f"The models did not load within {timeout_s} s.")
         if self._load_error is not None:
             raise self._load_error
 
@@ -121,11 +110,7 @@ class Engine:
         return list(self.registry.loras)
 
     def submit(self, request: GenerationRequest) -> RequestHandle:
-        """Take a request on.
-
-        Raises: SettingError for one that cannot be drawn; QueueFullError, which says when to ask again, where
-        there is no room; DrainingError while the engine ends.
-        """
+        """Accept a request and queue it. Raises: as `EngineClient.submit`."""
         if self._is_draining:
             raise _draining_error()
         validate_request(request, self.registry.models, self.registry.loras, self.settings.max_steps)
@@ -158,10 +143,7 @@ class Engine:
             )
 
     def drain(self, timeout_s: float | None = None) -> None:
-        """Take nothing more on, finish what was taken on, end.
-
-        What is not finished in time fails with DrainingError.
-        """
+        """Finish the accepted requests and shut down, as `EngineClient.drain`."""
         with self._changed:
             self._is_draining = True
             self._changed.notify_all()
@@ -182,7 +164,7 @@ class Engine:
         with self._changed:
             if self._queue.remove(handle):
                 self._finish(handle, handle.cancellation_event(), "cancelled")
-            # One that runs is found at the next step.
+            # A running request is removed before the next step.
 
     # ---- the engine's own thread
 
@@ -198,8 +180,8 @@ class Engine:
                     break
             try:
                 self._run_iteration()
-            except Exception as error:  # ours; whoever is waiting must still get an answer
-                logger.exception("The engine failed at something that belongs to no picture.")
+            except Exception as error:  # an internal error: callers must still get an answer
+                logger.exception("internal error of the engine; the running requests fail")
                 self._fail_all(error, include_queued=False)
                 time.sleep(FAILURE_PAUSE_S)
         self._fail_all(_draining_error(), include_queued=True)
@@ -211,7 +193,7 @@ class Engine:
             try:
                 self._worker.load(name)
             except Exception as error:
-                logger.error("%s could not be loaded: %s", name, error)
+                logger.error("model %s did not load: %s", name, error)
                 self._load_error = self._load_error or error
         self._ready.set()
 
@@ -219,10 +201,10 @@ class Engine:
         return bool(len(self._queue) or self._num_in_flight() or self._is_draining or self._is_stopping)
 
     def _num_in_flight(self) -> int:
-        return len(self._to_start) + len(self._running) + len(self._to_decode)
+        return len(self._to_start) + len(self._running)
 
     def _run_iteration(self) -> None:
-        """Go once through all stages."""
+        """Run every stage once."""
         self._drop_cancelled_or_expired()
         self._admit()
         while self._to_start:
@@ -231,8 +213,8 @@ class Engine:
         groups = dict.fromkeys(running.batch_key for running in self._running)
         for group in groups:
             self._step(group, [running for running in self._running if running.batch_key == group])
-        while self._to_decode:
-            self._decode(self._to_decode.pop(0))
+        for running in list(self._running):
+            self._decode(running)
         self._update_queue()
 
     def _drop_cancelled_or_expired(self) -> None:
@@ -244,7 +226,7 @@ class Engine:
                 self._remove(running, _deadline_failure(handle, "was not finished"), "failed")
 
     def _admit(self) -> None:
-        """Take from the queue whatever there is room for; what will be late fails at once."""
+        """Admit queued requests while there is room; fail those that cannot meet their deadline."""
         with self._changed:
             num_held_tokens = sum(running.num_tokens for running in self._running)
             num_running = len(self._running)
@@ -283,38 +265,37 @@ class Engine:
 
     def _step(self, group: tuple[str, LoraSet], batch: list[ActiveRequest]) -> None:
         try:
-            outcomes = self._worker.step(*group, [running.state for running in batch])
+            errors = self._worker.step(*group, [running.state for running in batch])
         except Exception as error:
             for running in batch:
                 self._remove(running, Failed(error), "failed")
             return
         now = time.monotonic()
-        for running, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                self._remove(running, Failed(outcome), "failed")
+        for running, error in zip(batch, errors, strict=True):
+            if error is not None:
+                self._remove(running, Failed(error), "failed")
                 continue
             running.evaluation_s, running.stepped_at = now - running.stepped_at, now
             if running.state.num_evaluations == 0:  # otherwise the solver is within a step
                 running.handle.publish(self._progress(running))
-            if running.state.is_finished:
-                self._to_decode.append(DecodeTask(running, running.state.x, is_last=True))
-            elif outcome is not None:
-                self._to_decode.append(DecodeTask(running, outcome, is_last=False))
 
-    def _decode(self, task: DecodeTask) -> None:
-        running, handle = task.request, task.request.handle
-        if handle.is_cancelled or handle.is_finished:
-            return  # it leaves where all do that nobody wants
+    def _decode(self, running: ActiveRequest) -> None:
+        """Decode and publish the image or the preview that is due."""
+        handle, state = running.handle, running.state
+        latents = state.latents_to_decode
+        if latents is None or handle.is_cancelled:  # a cancelled request is removed before the next step
+            return
         try:
-            image = self._worker.decode(handle.request.model, running.state, task.latents)
+            image = self._worker.decode(handle.request.model, state, latents)
         except Exception as error:
             self._remove(running, Failed(error), "failed")
             return
-        if task.is_last:
+        if state.is_finished:
             self._remove(running, Finished(image, running.metadata), "finished")
         else:
             handle.publish(Preview(running.num_previews, image))
             running.num_previews += 1
+            state.preview = None
 
     def _progress(self, running: ActiveRequest) -> StepProgress:
         state, request = running.state, running.handle.request
@@ -359,7 +340,7 @@ class Engine:
             handles = [running.handle for running in self._running] + self._to_start
             while include_queued and len(self._queue):
                 handles.append(self._queue.pop())
-            self._running, self._to_start, self._to_decode = [], [], []
+            self._running, self._to_start = [], []
             for handle in handles:
                 self._finish(handle, Failed(error), "failed")
 
@@ -370,4 +351,4 @@ def _draining_error() -> DrainingError:
 
 def _deadline_failure(handle: RequestHandle, what: str) -> Failed:
     deadline_s = handle.request.deadline_s
-    return Failed(DeadlineError(f"The picture {what} within the {deadline_s:g} s that it had."))
+    return Failed(DeadlineError(f"The image {what} within its deadline of {deadline_s:g} s."))

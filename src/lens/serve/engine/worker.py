@@ -86,7 +86,9 @@ class ModelWorker:
         )  # fmt: skip
 
     @torch.no_grad()
-    def step(self, model_name: str, loras: LoraSet, states: Sequence[DenoisingState]) -> list[Exception | None]:
+    def step(
+        self, model_name: str, loras: LoraSet, states: Sequence[DenoisingState]
+    ) -> list[Exception | None]:
         """Advance images of one model and LoRA set by one evaluation of the denoiser; return their errors."""
         model = self._models[model_name]
         inputs = [state.forward_inputs() for state in states]
@@ -191,7 +193,7 @@ class ModelWorker:
 
     @contextmanager
     def _time_stage(self, stage: str) -> Iterator[Callable[[], float]]:
-        """Add the duration of the block to the stage's seconds; yield a function that returns the duration."""
+        """Add the duration of the block to the stage's seconds; yield a function that returns it."""
         started_at, elapsed_s = time.perf_counter(), [0.0]
         try:
             yield lambda: elapsed_s[0]
