@@ -100,6 +100,7 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
         [sure, selected, *search_inputs],
         [*detail_outputs, items],
         js=CONFIRM_DELETE_JS,
+        trigger_mode="multiple",  # by default a click is lost while the one before it is handled
         **QUIET_EVENT,
     )
     restore_event = restore.click(
