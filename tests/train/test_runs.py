@@ -16,8 +16,8 @@ import yaml
 
 STAGES = ("vae", "language", "pretrain")
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "train_losses.json").read_text())
-TOLERANCE = {"vae": 1e-3, "language": 1e-3, "pretrain": 2e-2}
-"""Relative, for CPUs that round otherwise; the denoiser learns on features and latents stored in bfloat16."""
+TOLERANCE = 1e-4
+"""Relative; where it comes from is in test_golden_curve.py."""
 
 
 def assert_equal_states(one: object, other: object) -> None:
@@ -64,7 +64,7 @@ def test_a_killed_run_that_goes_on_has_every_step_once_in_its_metrics(fitted, tm
 def test_only_models_with_blocks_that_repeat_can_be_compiled(fitted, tmp_path):
     from lens.errors import SettingError
 
-    with pytest.raises(SettingError, match="AutoencoderKLFlux2 names no blocks"):
+    with pytest.raises(SettingError, match="AutoencoderKLFlux2 declares no repeated blocks"):
         fitted("vae", tmp_path / "run", compile=True)
 
 
@@ -271,5 +271,5 @@ def test_of_several_folders_of_encoders_the_first_that_is_there_is_read(
     there = str(finished("vae").out / "export" / "vae")
     settings, _ = settings_and_stage("pretrain", tmp_path / "run", vae=[str(tmp_path / "gone"), there])
     assert settings.vae[1] == Path(there)
-    with pytest.raises(SettingError, match=r"vae is '.*gone', but it needs a folder that is there"):
+    with pytest.raises(SettingError, match=r"vae is '.*gone', but it needs an existing folder"):
         settings_and_stage("pretrain", tmp_path / "run", vae=str(tmp_path / "gone"))
