@@ -1,7 +1,7 @@
-"""Lens: text to image.
+"""Lens, a text-to-image model: the public names of the package.
 
-Importing it costs next to nothing: what it exports is imported when first used. It also tells diffusers and
-transformers of the Lens classes, so that a plain `DiffusionPipeline.from_pretrained` loads Lens afterwards.
+The import is cheap, as each name is imported when it is first used. It also registers the Lens classes with
+diffusers and transformers, so that `DiffusionPipeline.from_pretrained` loads Lens afterwards.
 """
 
 from importlib import import_module
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'lens' has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
-    register()  # what was just imported may have put a library's module in the place of another
+    register()  # the import above may have replaced a library's module
     return value
 
 

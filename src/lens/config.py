@@ -1,6 +1,6 @@
-"""Typed settings: YAML in, overrides on top, YAML out.
+"""Typed settings, and recipes: YAML files with a base file below them and overrides on top.
 
-A recipe may name a `base:` file beside it and then says only what differs. Unknown keys are refused.
+A recipe may name a `base:` file and then holds only what differs from it. Unknown keys are refused.
 Knows nothing of torch or of what the settings mean.
 """
 
@@ -26,19 +26,22 @@ RENAMED_KEYS = {
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, defaults checked too."""
+    """Base class of all settings: frozen, without unknown keys, with validated defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @classmethod
     def of(cls, values: dict[str, Any], source: str = "settings") -> Self:
-        """Return validated settings; a bad value becomes a SettingError that names it."""
+        """Return validated settings.
+
+        Raises: SettingError that names the first value that does not fit.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             ours = first.get("ctx", {}).get("error")
-            if isinstance(ours, SettingError):  # from a validator of ours, which says it all
+            if isinstance(ours, SettingError):  # from one of our validators
                 raise ours from error
             name = ".".join(str(part) for part in first["loc"]) or source
             if first["type"] == "extra_forbidden":
@@ -52,7 +55,7 @@ class Settings(BaseModel):
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """Return a recipe's values: its base first, then the file, then `key=value` overrides.
+    """Return the values of a recipe: those of its base, then its own, then `key=value` overrides.
 
     Raises: SettingError for a missing or malformed file, a cycle of bases, or a malformed override.
     """
@@ -60,7 +63,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> dict[str, Any
 
 
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    """Return the values of `key=value` overrides without a recipe below them.
+    """Return the values of `key=value` overrides without a recipe.
 
     Raises: SettingError for a malformed override.
     """
@@ -68,22 +71,22 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
 
 
 def write_yaml(values: dict[str, Any], path: Path) -> None:
-    """Write values as YAML in their own order."""
+    """Write values as YAML in their order."""
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise SettingError("base", str(path), "a chain of recipes without a cycle")
+        raise SettingError("base", str(path), "a recipe that is not based on itself")
     if not path.is_file():
-        fix = "See recipes/ for those that ship."
+        fix = "The folder recipes/ has those of the project."
         raise SettingError("recipe", str(path), "the path of a YAML file", fix)
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise SettingError("recipe", str(path), "valid YAML", str(error).replace("\n", " ")) from error
     if not isinstance(values, dict):
-        raise SettingError("recipe", str(path), "a mapping of settings at the top")
+        raise SettingError("recipe", str(path), "a mapping of settings at the top level")
     base = values.pop("base", None)
     if base is None:
         return values
@@ -91,7 +94,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def deep_merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return both mappings joined; where both have a value the one above wins, mappings join in turn."""
+    """Return both mappings merged, nested mappings too; where both have a value, that of `above` is used."""
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -112,5 +115,5 @@ def _set_nested(values: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise SettingError("--set", ".".join(keys), f"a mapping at {key}, which holds a single value")
+            raise SettingError("--set", ".".join(keys), f"a mapping at {key}, which is a single value")
     values[keys[-1]] = value

@@ -1,17 +1,17 @@
-"""Errors that a person can act on: which setting, what it is, what it needs, what to do.
+"""Errors that users can act on: what is wrong, what is needed, and what to do.
 
-The command turns any LensError into one line on stderr and exit status 2; libraries never print or exit.
-Knows nothing of torch, files or the command line.
+The command prints any LensError as one line on stderr and exits with status 2; the package never prints or
+exits elsewhere. Knows nothing of torch, files or the command line.
 """
 
 from typing import Any
 
 
 class LensError(Exception):
-    """Anything that the caller can mend; the message alone says how. Whole in another process too."""
+    """Base class of errors that the caller can correct; the message says how. It can be pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As an exception does, it would be made anew from its message alone, which is not what some take.
+        # By default an exception is rebuilt from its message alone, which some constructors do not take.
         return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
@@ -30,7 +30,7 @@ def first_line(error: BaseException) -> str:
 
 
 class SettingError(LensError, ValueError):
-    """A setting the user can fix: which one, what it is, what it needs, what to do."""
+    """A setting with a value that is not valid: its name, its value, what it needs, what to do."""
 
     def __init__(self, setting: str, got: object, needs: str, fix: str = ""):
         super().__init__(f"{setting} is {got!r}, but it needs {needs}. {fix}".strip())
@@ -38,7 +38,7 @@ class SettingError(LensError, ValueError):
 
 
 class MissingExtraError(LensError):
-    """An optional package that is not installed: what needs it, the package, and the extra that brings it."""
+    """An optional package that is not installed: what needs it, its name, and the extra that installs it."""
 
     def __init__(self, purpose: str, package: str, extra: str):
         install = f'.venv/bin/pip install -c constraints.txt ".[{extra}]"'
@@ -47,27 +47,27 @@ class MissingExtraError(LensError):
 
 
 class ShapeError(LensError, ValueError):
-    """Tensors that do not fit each other, or a size that the model cannot work at."""
+    """Tensors whose shapes do not fit each other or the model."""
 
 
 class CheckpointError(LensError, ValueError):
-    """A file of weights that is missing, damaged, refused, or of another model."""
+    """A file of weights that is missing, damaged, refused, or for another model."""
 
 
 class MemoryNeedError(LensError, MemoryError):
-    """A load or a run that will not fit; the message carries what it needs and what is there."""
+    """A load or a run that does not fit into memory; the message has the need and what is free."""
 
 
 class NonFiniteError(LensError, ArithmeticError):
-    """A loss or gradient that stopped being a number; weights are unchanged."""
+    """A loss or gradient that is not finite; the weights are unchanged."""
 
 
 class GenerationCancelledError(LensError):
-    """The caller stopped the work through a callback."""
+    """The caller cancelled the generation through a callback."""
 
 
 class QueueFullError(LensError):
-    """There is no room for another request; `retry_after_s` says when to ask again."""
+    """The queue has no room for another request; `retry_after_s` is when to send it again."""
 
     def __init__(self, message: str, retry_after_s: float):
         super().__init__(message)
@@ -75,18 +75,18 @@ class QueueFullError(LensError):
 
 
 class DrainingError(LensError):
-    """The server finishes what it has and takes nothing more on."""
+    """The server is shutting down: it finishes its requests and accepts no more."""
 
 
 class DeadlineError(LensError):
-    """A picture could not be there in the time that was given."""
+    """An image cannot be ready before the deadline of its request."""
 
 
 class ModerationError(LensError):
-    """A prompt or a picture that the operator's policy refuses; `reason` may be told to who asked for it.
+    """A prompt or an image that the operator's policy refuses; `reason` may be shown to the caller.
 
-    `record` finds the refusal in the audit file; `is_unavailable` says that nobody could be asked whether it
-    is allowed, so that it may be another time.
+    `record` identifies the refusal in the audit file. `is_unavailable` means that the moderation service did
+    not answer, so the same request may be accepted later.
     """
 
     def __init__(self, what: str, reason: str, by: str, record: str, is_unavailable: bool = False):

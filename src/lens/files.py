@@ -1,7 +1,7 @@
-"""Atomic writes: a file appears under its name complete and on disk, or not at all.
+"""Atomic writes: a file appears under its name when it is complete and on disk, or not at all.
 
-Every write goes to a hidden `*.partial` file beside the target, which then takes the target's name. Knows
-nothing of what files hold.
+Every write goes to a hidden `*.partial` file beside the target, which is then renamed. Knows nothing of the
+content of files.
 """
 
 import errno

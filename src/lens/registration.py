@@ -1,9 +1,9 @@
-"""Makes diffusers and transformers know the Lens classes, so that `DiffusionPipeline.from_pretrained` works.
+"""Registration of the Lens classes with diffusers and transformers.
 
 Published folders name `diffusers.LensPipeline`, `diffusers.LensTransformer2DModel` and
-`transformers.LensGptOssEncoder`, which those libraries look up as attributes of themselves. Both are slow to
-import, so neither is imported here: their modules are given the names when they load, and the classes behind
-the names are imported when somebody asks for one. Spec: section 6.
+`transformers.LensGptOssEncoder`, which `from_pretrained` looks up as attributes of those libraries. Both are
+slow to import, so neither is imported here: their modules get the names when they load, and a class is
+imported when its name is first used. Spec: section 6.
 """
 
 import importlib
@@ -17,11 +17,11 @@ LIBRARY_NAMES = {
     "diffusers": frozenset({"LensPipeline", "LensTransformer2DModel"}),
     "transformers": frozenset({"LensGptOssEncoder"}),
 }
-"""What each library is given; all of them are attributes of `lens` itself."""
+"""The names that each library gets; all of them are attributes of `lens` too."""
 
 
 def register() -> None:
-    """Give both libraries the Lens classes: now where they are imported, otherwise as soon as they are."""
+    """Add the Lens classes to both libraries: at once where they are imported, otherwise on import."""
     for library in LIBRARY_NAMES:
         _add_lens_names(library)
     if not any(isinstance(finder, _LibraryWatcher) for finder in sys.meta_path):
@@ -29,15 +29,15 @@ def register() -> None:
 
 
 def _add_lens_names(library: str) -> None:
-    # Always the module in sys.modules: both libraries put another object there than the one first created,
-    # and transformers (processing_utils) runs its own __init__ a second time, past every finder.
+    # Always the module in sys.modules: both libraries replace the object that was first created, and
+    # transformers (processing_utils) runs its own __init__ a second time without any finder.
     module = sys.modules.get(library)
     if module is None or getattr(type(module), "has_lens", False):
         return
     kind: Any = type(module)
 
     class WithLens(kind):
-        """The library's own kind of module, which looks the Lens names up in `lens` when asked for one."""
+        """The class of the library's module, with the Lens names looked up in `lens`."""
 
         has_lens = True
 
@@ -57,14 +57,14 @@ def _add_lens_names(library: str) -> None:
 
 
 class _LibraryWatcher(MetaPathFinder):
-    """Finds nothing itself: extends a library when its import ends, whoever finds it."""
+    """A finder that finds nothing: it extends a library at the end of its import by another finder."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         library = fullname.partition(".")[0]
         if library not in LIBRARY_NAMES:
             return None
         if fullname != library:
-            _add_lens_names(library)  # a submodule is coming: has the library been replaced since?
+            _add_lens_names(library)  # before a submodule, as the library may have been replaced
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
@@ -75,7 +75,7 @@ class _LibraryWatcher(MetaPathFinder):
 
 
 def _run_after_exec(loader: Any, action: Any) -> None:
-    """Make a loader call an action after it has run a module; its class stays, as others look at it."""
+    """Make a loader call an action after it runs a module; its class stays, as other code inspects it."""
     run = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:

@@ -93,8 +93,8 @@ def test_overrides_come_last_and_reach_into_mappings(tmp_path):
     ("text", "overrides", "says"),
     [
         ("steps: [1, 2\n", [], "valid YAML"),
-        ("- 1\n- 2\n", [], "a mapping of settings at the top"),
-        ("base: recipe.yaml\n", [], "a chain of recipes without a cycle"),
+        ("- 1\n- 2\n", [], "a mapping of settings at the top level"),
+        ("base: recipe.yaml\n", [], "a recipe that is not based on itself"),
         ("base: nowhere.yaml\n", [], "the path of a YAML file"),
         ("steps: 1\n", ["steps"], "the form key=value"),
         ("steps: 1\n", ["steps.more=2"], "a mapping at steps"),

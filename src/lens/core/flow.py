@@ -1,4 +1,4 @@
-"""The straight path from data to noise, its velocity, and the way back.
+"""Flow matching: the straight path from data to noise, its velocity, and the data it predicts.
 
 Time t is a fraction: 0 is data, 1 is noise. Velocity is noise - data: x moves by dt * velocity.
 Knows nothing of models, schedules or where times and noise come from. Paper: Lens report, training objective.

@@ -1,6 +1,6 @@
-"""Classifier-free guidance that keeps the length of the conditional velocity.
+"""Classifier-free guidance with norm rescaling: it keeps the length of the conditional velocity.
 
-Knows nothing of models or of how the two velocities were made. Paper: Lens report, sampling.
+Knows nothing of models or of how the two velocities are computed. Paper: Lens report, sampling.
 Letters: B batch, I image tokens, C channels of a token.
 """
 
@@ -11,9 +11,9 @@ from lens.errors import ShapeError
 
 
 def cfg_norm_rescaled(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """Return the velocity led away from `uncond`, each token's vector at the length it has in `cond`.
+    """Return the guided velocity, with each token's vector rescaled to its length in `cond`.
 
-    Without the rescale, high scales oversaturate: plastic skin. A vector of length zero stays zero.
+    Without the rescaling, high scales oversaturate the image. A vector of length zero stays zero.
 
     Shapes: cond and uncond (B, I, C) -> (B, I, C), in the dtype of cond; computed in float32 or above.
     Raises: ShapeError unless the two have one shape.

@@ -1,4 +1,4 @@
-"""Latents to tokens and back: patches folded into channels, cells as a sequence.
+"""Latents to tokens and back: patches as channels, cells as a sequence.
 
 Knows nothing of pixels, of the VAE or of the denoiser's weights. Paper: Lens report, model section.
 Letters: B batch, C token channels, c latent channels, h w latent cells (1/16 of the image).
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lens.errors import ShapeError
 
-PATCH_SIZE = 2  # one token covers 2 x 2 cells of the VAE's own grid
+PATCH_SIZE = 2
+"""A token covers 2 x 2 cells of the VAE's own grid."""
 
 
 def patchify(latents: Tensor) -> Tensor:

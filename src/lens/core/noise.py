@@ -1,38 +1,48 @@
-"""Generators made for (seed, purpose, step, item), and noise that does not depend on its batch or its device.
+"""Noise, and a generator for each (seed, purpose, step, item): alike in any batch and on any device.
 
-Draws happen on the CPU unless a generator lives elsewhere: a seed then gives one picture on every device.
-Knows nothing of models or of what the draws are for.
+Draws happen on the CPU unless a generator lives elsewhere, so a seed gives one image on every device.
+Knows nothing of models or of what the draws are for. Free of torch until it draws.
 """
 
 import hashlib
 from collections.abc import Sequence
-
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING
 
 from lens.errors import SettingError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor
 
-def generator_for(seed: int, purpose: str, step: int = 0, item: int = 0) -> Generator:
+MAX_SEED = 2**63 - 1
+"""Largest seed of an image, a signed 64-bit number; several images of one request have consecutive seeds."""
+
+
+def generator_for(seed: int, purpose: str, step: int = 0, item: int = 0) -> "Generator":
     """Return a CPU generator of its own for one draw: the same four values give the same numbers anywhere."""
+    from torch import Generator
+
     name = f"{int(seed)}/{purpose}/{int(step)}/{int(item)}".encode()
     digest = hashlib.blake2b(name, digest_size=8).digest()
-    return Generator("cpu").manual_seed(int.from_bytes(digest, "little") & (2**63 - 1))
+    return Generator("cpu").manual_seed(int.from_bytes(digest, "little") & MAX_SEED)
 
 
 def draw_noise(
     shape: Sequence[int],
-    generators: Generator | Sequence[Generator] | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Tensor:
+    generators: "Generator | Sequence[Generator] | None" = None,
+    dtype: "torch.dtype | None" = None,
+    device: "torch.device | str" = "cpu",
+) -> "Tensor":
     """Return standard normal noise; with a list, each sample is drawn from its own generator.
 
-    Drawn in float32 on the generator's device (the CPU for None), then moved: dtype and device alter nothing.
+    It is drawn in float32 on the generator's device (the CPU for None) and then converted, so that dtype
+    (float32 for None) and device change no draw.
 
     Shapes: -> shape, whose first axis is the batch.
     Raises: SettingError when the list does not hold one generator per sample.
     """
+    import torch
+
     if not isinstance(generators, Sequence):
         where = "cpu" if generators is None else generators.device
         return torch.randn(tuple(shape), generator=generators, device=where).to(device, dtype)

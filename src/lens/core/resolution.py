@@ -1,12 +1,13 @@
-"""Picture sizes: the named buckets, the limits, and the size that a request means.
+"""Resolutions of images: the buckets by base and aspect ratio, the limits, and the size of a request.
 
-Sizes are (height, width) in pixels, names of ratios are W:H. Imports no torch: the command answers at once.
+Sizes are (height, width) in pixels, aspect ratios are named W:H. Free of torch, so that commands start fast.
 Paper: Lens report, resolution buckets.
 """
 
 from lens.errors import SettingError
 
 SIDE_STEP_PX = 16
+"""Both sides are multiples of this, the side of the square of pixels behind one image token."""
 MAX_AREA_PX = 1440 * 1440
 MAX_RATIO = 2
 ASPECT_RATIOS = ("1:2", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "2:1")
@@ -19,7 +20,7 @@ _TALL_TO_SQUARE = {
     1440: ((2080, 1040), (1936, 1088), (1760, 1168), (1616, 1216), (1440, 1440)),
 }
 SMALL_BASES = (128, 192, 256)
-"""Base resolutions of the nano model; a rule gives their sizes."""
+"""Base resolutions of the nano model, whose sizes follow from a rule."""
 
 
 def _all_aspect_ratios(tall: tuple[tuple[int, int], ...]) -> dict[str, tuple[int, int]]:
@@ -31,7 +32,7 @@ RESOLUTION_BUCKETS = {base: _all_aspect_ratios(tall) for base, tall in _TALL_TO_
 
 
 def buckets_for(base_resolution: int) -> dict[str, tuple[int, int]]:
-    """Return the nine sizes of a base as {ratio: (height, width)}: the table, or for any other base by rule.
+    """Return the nine sizes of a base resolution as {ratio: (height, width)}, from the table or by a rule.
 
     Raises: SettingError for a base that is not a positive multiple of 16.
     """
@@ -39,7 +40,7 @@ def buckets_for(base_resolution: int) -> dict[str, tuple[int, int]]:
         return dict(RESOLUTION_BUCKETS[base_resolution])
     if base_resolution <= 0 or base_resolution % SIDE_STEP_PX:
         known = ", ".join(str(base) for base in RESOLUTION_BUCKETS)
-        fix = f"Named bases are {known}; the nearest that works is {_nearest_side_px(base_resolution)}."
+        fix = f"Bases with a table are {known}; the nearest valid one is {_nearest_side_px(base_resolution)}."
         raise SettingError("base_resolution", base_resolution, f"a positive multiple of {SIDE_STEP_PX}", fix)
     sizes = {}
     for name in ASPECT_RATIOS:
@@ -61,10 +62,10 @@ def resolve_resolution(
     default_base: int = 1024,
     allow_extreme: bool = False,
 ) -> tuple[int, int]:
-    """Return the (height, width) that a request means: an explicit size, or a base and a ratio.
+    """Return the (height, width) of a request: its explicit size, or the bucket of its base and ratio.
 
-    Units: pixels; a ratio is named W:H and defaults to 1:1, a base to `default_base`.
-    Raises: SettingError for half a size, a size beside a bucket that differs from it, an unknown ratio, a
+    Units: pixels. The ratio defaults to 1:1, the base to `default_base`.
+    Raises: SettingError for one side alone, a size that contradicts the base and ratio, an unknown ratio, a
         side that is not a multiple of 16, and (without `allow_extreme`) a ratio or area outside the limits.
     """
     base = default_base if base_resolution is None else base_resolution
@@ -73,13 +74,13 @@ def resolve_resolution(
         return _check_limits(*_bucket(base, ratio), allow_extreme)
     if height is None or width is None:
         missing, other = ("height", f"width {width}") if height is None else ("width", f"height {height}")
-        raise SettingError(missing, None, f"a number beside {other}", "Give both or neither.")
+        raise SettingError(missing, None, f"a number, as {other} is given", "Give both or neither.")
     _check_sides(height, width)
     if base_resolution is not None or aspect_ratio is not None:
         bucket = _bucket(base, ratio)
         if bucket != (height, width):
             named = f"{bucket[1]}x{bucket[0]}"
-            needs = f"to agree with the base and ratio given beside it, which mean {named}"
+            needs = f"to be {named}, the size of the base and ratio that are given too"
             raise SettingError("size", f"{width}x{height}", needs, "Give a size, or a base and a ratio.")
     return _check_limits(height, width, allow_extreme)
 
@@ -87,7 +88,7 @@ def resolve_resolution(
 def _bucket(base_resolution: int, aspect_ratio: str) -> tuple[int, int]:
     sizes = buckets_for(base_resolution)
     if aspect_ratio not in sizes:
-        fix = "Give height and width for any other."
+        fix = "For any other ratio, give height and width."
         raise SettingError("aspect_ratio", aspect_ratio, f"one of {', '.join(ASPECT_RATIOS)}", fix)
     return sizes[aspect_ratio]
 
@@ -101,16 +102,16 @@ def _check_sides(height: int, width: int) -> None:
         if side > 0 and side % SIDE_STEP_PX == 0:
             continue
         below = side // SIDE_STEP_PX * SIDE_STEP_PX
-        near = [good for good in (below, below + SIDE_STEP_PX) if good > 0] or [SIDE_STEP_PX]
-        fix = f"The nearest good {name} is {' or '.join(str(good) for good in near)}."
+        near = [valid for valid in (below, below + SIDE_STEP_PX) if valid > 0] or [SIDE_STEP_PX]
+        fix = f"The nearest valid {name} is {' or '.join(str(side) for side in near)}."
         raise SettingError(name, side, f"a positive multiple of {SIDE_STEP_PX}", fix)
 
 
 def _check_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, int]:
-    # The longest buckets at base 1440 exceed 1440 x 1440 by a little; whatever has a name is allowed.
+    # The longest buckets at base 1440 exceed 1440 x 1440 by a little; every bucket is allowed.
     if allow_extreme or find_bucket(height, width) is not None:
         return height, width
-    override = "To draw it anyway: allow_extreme=True (--allow-extreme); expect poorer pictures."
+    override = "To generate it anyway: allow_extreme=True (--allow-extreme); expect poorer images."
     if max(height, width) > MAX_RATIO * min(height, width):
         raise SettingError("size", f"{width}x{height}", "an aspect ratio from 1:2 to 2:1", override)
     if height * width > MAX_AREA_PX:
@@ -119,7 +120,7 @@ def _check_limits(height: int, width: int, allow_extreme: bool) -> tuple[int, in
 
 
 def find_bucket(height: int, width: int) -> tuple[int, str] | None:
-    """Return the base resolution and the aspect ratio of a size in pixels, or None if it has no name."""
+    """Return the base resolution and the aspect ratio of a size in pixels, or None if it is no bucket."""
     for base in (*SMALL_BASES, *RESOLUTION_BUCKETS):
         for ratio, size in buckets_for(base).items():
             if size == (height, width):

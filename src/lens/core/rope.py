@@ -24,7 +24,7 @@ def image_positions(h: int, w: int, device: torch.device | str = "cpu") -> Tenso
 
 
 def text_positions(num_text: int, h: int, w: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the positions of text tokens: from the longer half side on, by 1, alike on all three axes.
+    """Return the positions of text tokens: they start at half the longer side, step by 1, on all three axes.
 
     Shapes: -> (T, 3), float32.
     """
@@ -33,7 +33,7 @@ def text_positions(num_text: int, h: int, w: int, device: torch.device | str = "
 
 
 def rope_angles(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
-    """Return the angle by which each adjacent pair of channels turns, axis after axis.
+    """Return the rotation angle of each adjacent pair of channels, axis after axis.
 
     Shapes: positions (N, axes) -> (N, K/2), float32, K the sum of axes_dims.
     Raises: ShapeError when there is not one even channel count per axis.

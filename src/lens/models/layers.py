@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lens.models.attention import apply_rotary, attention, packed_attention
 from lens.models.sequence_packing import PackedSequence, broadcast_modulation
+from lens.models.shapes import TIME_CHANNELS, mlp_width
 
 
 class RMSNorm(nn.Module):
@@ -100,7 +101,7 @@ class LensTransformerBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, head_dim: int, updates_text: bool = True):
         super().__init__()
-        hidden_dim = int(dim / 3 * 8)
+        hidden_dim = mlp_width(dim)
         self.updates_text = updates_text
         self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.img_norm1, self.img_norm2 = AdaRMSNorm(dim, 1e-6), AdaRMSNorm(dim, 1e-6)
@@ -153,18 +154,16 @@ class LensTransformerBlock(nn.Module):
 class TimeEmbedding(nn.Module):
     """Noise level to conditioning vector: sinusoid, then two linear layers."""
 
-    NUM_CHANNELS = 256
-
     def __init__(self, dim: int):
         super().__init__()
         self.timestep_embedder = nn.ModuleDict(
-            {"linear_1": nn.Linear(self.NUM_CHANNELS, dim), "linear_2": nn.Linear(dim, dim)}
+            {"linear_1": nn.Linear(TIME_CHANNELS, dim), "linear_2": nn.Linear(dim, dim)}
         )
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Shapes: t (B,) in [0, 1] -> (B, D)."""
         # float32 until after the sinusoid: bf16 cannot tell neighbouring times apart.
-        waves = timestep_embedding(t.float(), self.NUM_CHANNELS).to(dtype)                # (B, 256)
+        waves = timestep_embedding(t.float(), TIME_CHANNELS).to(dtype)                # (B, 256)
         return self.timestep_embedder["linear_2"](F.silu(self.timestep_embedder["linear_1"](waves)))
 
 

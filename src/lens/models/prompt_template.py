@@ -69,9 +69,6 @@ CHATML = ChatFormat(
 )
 """The same conversation for Qwen3, by its own chat template."""
 
-CountProgressCallback = Callable[[int, int], None]
-"""Called with (prompts done, prompts in all); whatever it raises stops the work."""
-
 
 class TokenizedPrompts(NamedTuple):
     """Whole conversations, padded on the right."""
@@ -152,7 +149,7 @@ def encode_prompts(
     *,
     batch_size: int = 1,
     date: str = PINNED_DATE,
-    on_progress: CountProgressCallback | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Tensor], Tensor]:
     """Return the text features of prompts, from each prompt's first token on, and which tokens are real.
 

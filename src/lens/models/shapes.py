@@ -11,8 +11,8 @@ from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
 
-# The sinusoid of the time embedding has 256 channels at any width.
 TIME_CHANNELS = 256
+"""Channels of the sinusoid of the time embedding, at any width."""
 
 
 def num_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:

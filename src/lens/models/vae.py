@@ -18,9 +18,6 @@ from lens.errors import SettingError, ShapeError
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 
-CountProgressCallback = Callable[[int, int], None]
-"""Called with (tiles done, tiles in all); whatever it raises stops the work."""
-
 TILE_OVERLAP = 0.25
 """Share of a tile's side that it has in common with its neighbour, where the two are blended."""
 
@@ -51,7 +48,7 @@ def decode_latents(
     vae: "AutoencoderKLFlux2",
     latents: Tensor,
     tile_px: int | None = None,
-    on_progress: CountProgressCallback | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the pixels of normalised latents, each picture by itself so that none depends on its batch.
 

@@ -57,52 +57,52 @@ def test_every_named_size_can_also_be_given_as_height_and_width():
             assert resolve_resolution(height, width) == (height, width)
 
 
-def told(**request) -> str:
+def message_of(**request) -> str:
     with pytest.raises(SettingError) as caught:
         resolve_resolution(**request)
     return str(caught.value)
 
 
-def test_a_side_that_is_not_a_multiple_of_16_is_told_the_nearest_good_ones():
-    assert told(height=1000, width=512) == (
-        "height is 1000, but it needs a positive multiple of 16. The nearest good height is 992 or 1008."
+def test_a_side_that_is_not_a_multiple_of_16_is_refused_with_the_nearest_valid_ones():
+    assert message_of(height=1000, width=512) == (
+        "height is 1000, but it needs a positive multiple of 16. The nearest valid height is 992 or 1008."
     )
-    assert told(height=512, width=7).endswith("The nearest good width is 16.")
-    assert told(height=-16, width=512).endswith("The nearest good height is 16.")
+    assert message_of(height=512, width=7).endswith("The nearest valid width is 16.")
+    assert message_of(height=-16, width=512).endswith("The nearest valid height is 16.")
 
 
-def test_a_ratio_beyond_2_to_1_is_told_the_limits_and_how_to_override_them():
-    message = told(height=512, width=1040)
+def test_a_ratio_beyond_2_to_1_is_refused_with_the_limits_and_how_to_override_them():
+    message = message_of(height=512, width=1040)
     assert message.startswith("size is '1040x512', but it needs an aspect ratio from 1:2 to 2:1.")
     assert "allow_extreme=True" in message and "--allow-extreme" in message
     assert resolve_resolution(height=512, width=1040, allow_extreme=True) == (512, 1040)
 
 
-def test_an_area_beyond_1440_squared_is_told_the_limit_and_how_to_override_it():
-    message = told(height=1456, width=1440)
+def test_an_area_beyond_1440_squared_is_refused_with_the_limit_and_how_to_override_it():
+    message = message_of(height=1456, width=1440)
     assert "an area of at most 1440 x 1440" in message and "--allow-extreme" in message
     assert resolve_resolution(height=1456, width=1440, allow_extreme=True) == (1456, 1440)
-    assert "an area of at most" in told(base_resolution=2048)
+    assert "an area of at most" in message_of(base_resolution=2048)
 
 
-def test_an_unknown_ratio_is_told_all_nine():
-    assert told(aspect_ratio="5:4").startswith(
+def test_the_error_of_an_unknown_ratio_lists_all_nine():
+    assert message_of(aspect_ratio="5:4").startswith(
         "aspect_ratio is '5:4', but it needs one of 1:2, 9:16, 2:3, 3:4, 1:1, 4:3, 3:2, 16:9, 2:1."
     )
 
 
 def test_half_a_size_and_a_contradiction_are_refused():
-    assert told(width=512) == (
-        "height is None, but it needs a number beside width 512. Give both or neither."
+    assert message_of(width=512) == (
+        "height is None, but it needs a number, as width 512 is given. Give both or neither."
     )
-    assert "which mean 1376x768" in told(height=512, width=512, aspect_ratio="16:9")
+    assert "it needs to be 1376x768" in message_of(height=512, width=512, aspect_ratio="16:9")
 
 
 @pytest.mark.parametrize("base", [0, -16, 1000])
 def test_a_base_that_fits_no_patch_is_refused(base):
-    assert "a positive multiple of 16" in told(base_resolution=base)
+    assert "a positive multiple of 16" in message_of(base_resolution=base)
 
 
-def test_geometry_needs_no_torch():
+def test_resolutions_need_no_torch():
     code = "import sys, lens.core.resolution; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

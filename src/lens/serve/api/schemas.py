@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from lens.core.noise import MAX_SEED
 from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.defaults import default_strength
@@ -20,7 +21,6 @@ from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.engine import validation
 from lens.serve.engine.request import (
     MAX_PREVIEWS,
-    MAX_SEED,
     Bounds,
     GenerationRequest,
     LoraRequest,

@@ -10,10 +10,10 @@ from typing import Annotated, NamedTuple, get_args, get_origin, get_type_hints
 
 from PIL import Image
 
+from lens.core.noise import MAX_SEED
 from lens.sampling.image_metadata import ImageMetadata
 from lens.sampling.solvers import DEFAULT_SOLVER
 
-MAX_SEED = 2**63 - 1
 MAX_PREVIEWS = 3
 """Preview images of one request."""
 

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
+from lens.core.resolution import SIDE_STEP_PX
 from lens.core.schedule import sampling_sigmas
 from lens.models.prompt_template import pad_features
 from lens.models.vae import decode_latents
@@ -63,9 +64,9 @@ class RolloutSampler:
         return self._encode_lru(prompt.prompt) if known is None else known
 
     def latent_size(self, size_index: int) -> tuple[int, int]:
-        """Return the latent cells of one of the sizes, by turns."""
+        """Return the latent size (h, w) of one of the sizes; the index wraps around."""
         height_px, width_px = self._sizes[size_index % len(self._sizes)]
-        return height_px // 16, width_px // 16
+        return height_px // SIDE_STEP_PX, width_px // SIDE_STEP_PX
 
     @property
     def num_sizes(self) -> int:
