@@ -106,7 +106,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(process):
 
 def test_an_unreadable_init_image_is_refused_before_loading(refuses, tmp_path):
     (tmp_path / "words.png").write_text("not a picture")
-    assert "words.png is not a picture" in refuses("a fox", "--init-image", "words.png")
+    assert "words.png is not a readable image" in refuses("a fox", "--init-image", "words.png")
     Image.new("RGB", (64, 64)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
     assert "cut.png" in refuses("a fox", "--init-image", "whole.png", "--mask", "cut.png")
@@ -119,7 +119,7 @@ def test_a_file_that_is_no_lora_is_refused(refuses, tmp_path):
 
 def test_a_picture_without_settings_cannot_be_drawn_again(refuses, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
-    assert "plain.png carries no settings" in refuses("--like", "plain.png")
+    assert "plain.png has no metadata" in refuses("--like", "plain.png")
 
 
 def test_too_little_memory_says_what_is_needed_and_what_to_do(refuses, monkeypatch):

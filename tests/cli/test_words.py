@@ -126,7 +126,7 @@ def test_train_plan_prints_the_papers_bill_for_the_papers_recipe_on_its_cards(le
     assert facts["gpu_hours"] == pytest.approx(192_000, rel=0.15)
     assert facts["parameters"] == 4_104_225_152
     text = lens("train", "plan", MIXED, *asked).out
-    assert f"in all {facts['gpu_hours']:,.0f} a100-hours at 17% of the peak" in text
+    assert f"total: {facts['gpu_hours']:,.0f} a100-hours at 17% of the peak" in text
 
 
 @pytest.mark.parametrize(

@@ -250,13 +250,13 @@ def test_what_is_no_picture_that_can_be_verified_is_an_error(written, tmp_path):
     target = io.BytesIO()
     scene().save(target, "BMP")
     bitmap = target.getvalue()
-    for content, says in ((bitmap, "is a BMP file"), (b"", "not a picture"), (b"\x89PNG", "not a picture")):
+    for content, says in ((bitmap, "is a BMP file"), (b"", "not a readable image"), (b"\x89PNG", "not a readable image")):
         with pytest.raises(LensError, match=says):
             verify_image(written(content))
     with pytest.raises(LensError, match="does not exist"):
         verify_image(tmp_path / "none.png")
     cut = written(embed_provenance(scene(), SETTINGS, "jpeg")[:-200])
-    with pytest.raises(LensError, match="cut short"):
+    with pytest.raises(LensError, match="truncated"):
         verify_image(cut)
 
 
@@ -289,7 +289,7 @@ def test_the_command_exits_with_2_and_one_line_that_names_what_does_not_hold(sig
     assert main(["verify", *map(str, paths)]) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "good.png" not in said.err
-    for words in ("changed.png: c2pa tampered", "bare.png: nothing is there", "text.png is not a picture"):
+    for words in ("changed.png: c2pa tampered", "bare.png: nothing is there", "text.png is not a readable image"):
         assert words in said.err
     assert main(["verify", "--json", *map(str, paths)]) == 2
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -1,7 +1,7 @@
-"""The denoiser as a velocity function: guidance, numbers' formats, and the part of a picture that is kept.
+"""Velocity with classifier-free guidance, the execution device, and the known area in inpainting.
 
-Knows nothing of prompts, pictures or solvers. Spec: section 5.
-Letters: B pictures, I image tokens, C channels of an image token, h w latent cells.
+Knows nothing of prompts as text, pixels or solvers. Spec: section 5.
+Letters: B images, I image tokens, C channels of an image token, h w latent cells.
 """
 
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ def predict_velocity_cfg(
     latent_size: tuple[int, int],
     attention_kwargs: dict | None = None,
 ) -> Tensor:
-    """Return the velocity led from `uncond` towards `cond` and beyond; at scale 1 only `cond` is computed.
+    """Return the guided velocity of `cond` against `uncond`; at scale 1 only `cond` is computed.
 
-    Two passes, not one of twice the batch: no text at all then has no text tokens to compute, and neither
-    pass needs an attention mask where its own texts are of one length.
+    Runs two passes instead of one with twice the batch: an empty negative prompt then has no text tokens to
+    compute, and a pass whose texts have one length needs no attention mask.
 
     Shapes: x (B, I, C) -> (B, I, C), float32.
     """
@@ -48,7 +48,7 @@ def predict_velocity_cfg(
 
 
 def execution_device(module: Any) -> torch.device:
-    """Return the device that a module computes on, which is not where its weights are while offloaded."""
+    """Return the device that a module computes on; offloaded weights may be on another one."""
     for part in module.modules() if hasattr(module, "_hf_hook") else ():
         hooked = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
         if hooked is not None:
@@ -64,17 +64,17 @@ def execution_device(module: Any) -> torch.device:
 
 
 class InpaintContext(NamedTuple):
-    """The part of pictures that inpainting keeps."""
+    """The area of images that inpainting keeps."""
 
     clean: Tensor
-    """(B, I, C) latents of the pictures."""
+    """(B, I, C) latents of the source images."""
     noise: Tensor
-    """(B, I, C) the noise that sampling started from: one straight path for each picture."""
+    """(B, I, C) the initial noise; with `clean` it gives the straight path of each image."""
     redraw_mask: Tensor
-    """(B, I, 1) True where cells are redrawn, False where they are kept."""
+    """(B, I, 1) True for tokens that are redrawn, False for tokens that are kept."""
 
     def blend_known(self, x: Tensor, sigma: float) -> Tensor:
-        """Return x with the kept cells on their own path at this noise level.
+        """Return x with the kept tokens replaced by their point on the straight path at this noise level.
 
         Shapes: (B, I, C) -> (B, I, C).
         """

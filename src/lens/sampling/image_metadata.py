@@ -1,8 +1,8 @@
-"""Pictures on disk: their settings inside the file, names that say what they show, writes that cannot tear.
+"""Image files: metadata inside the file, reading it back, and file names from prompts.
 
-A PNG carries its settings in text chunks (`lens`, one JSON document, and `parameters`, lines for people);
-JPEG and WebP carry the same two texts in EXIF as UserComment and ImageDescription.
-Knows nothing of models or of how a picture is drawn.
+A PNG stores the metadata in text chunks: `lens` (a JSON document) and `parameters` (readable text). JPEG and
+WebP store the same two texts in EXIF as UserComment and ImageDescription.
+Knows nothing of models or sampling.
 """
 
 import json
@@ -32,26 +32,26 @@ REPORTED_DISTRIBUTIONS = {
     "diffusers": "diffusers",
     "transformers": "transformers",
 }
-"""What is reported, and the distribution it is in."""
+"""Reported libraries, each with its distribution."""
 ASCII_COMMENT = b"ASCII\0\0\0"  # EXIF's marker of the character set that follows in a UserComment
 MAX_SLUG_BYTES = 60
 
 
 class FileRecord(Settings):
-    """A file that went into a picture, held to its content."""
+    """A file that was used to generate an image, identified by its content."""
 
     path: str
     sha256: str
 
 
 class LoraRecord(FileRecord):
-    """A LoRA file and the weight it was applied with."""
+    """A LoRA file and its weight."""
 
     weight: float = 1.0
 
 
 class ImageMetadata(Settings):
-    """Everything that decides a picture's pixels, and the versions that drew it."""
+    """Everything that decides the pixels of an image, and the versions of the libraries."""
 
     prompt: str
     negative_prompt: str = ""
@@ -62,7 +62,7 @@ class ImageMetadata(Settings):
     guidance: float
     solver: str
     model: str
-    """Name or folder, as it was asked for."""
+    """Known name, hub id or absolute folder."""
     model_hash: str
     """SHA-256 over all files of the model; see `content_hash`."""
     loras: tuple[LoraRecord, ...] = ()
@@ -73,11 +73,11 @@ class ImageMetadata(Settings):
     device: str
     quantize: str | None = None
     threads: int | None = None
-    """CPU threads: sums split among another number of threads may round another way."""
+    """CPU threads; sums split among another number of threads may round differently."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     def parameters(self) -> str:
-        """Return the settings as the lines that picture viewers of this field show and parse."""
+        """Return the settings in the text format that other image generation tools display and parse."""
         fields = {
             "Steps": self.steps,
             "Sampler": self.solver,
@@ -101,7 +101,7 @@ class ImageMetadata(Settings):
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of what draws on this machine."""
+    """Return the versions of the libraries that generate images here."""
     return {name: version(distribution) for name, distribution in REPORTED_DISTRIBUTIONS.items()}
 
 
@@ -113,9 +113,9 @@ def encode_image_file(
     quality: int | None = None,
     xmp: str | None = None,
 ) -> None:
-    """Write an image with its settings inside, as `png`, `jpg` or `webp`.
+    """Write an image with its metadata to a file, as `png`, `jpg` or `webp`.
 
-    `quality` is that of `jpg` and `webp`, from 0 to 100; `xmp` a packet that is stored beside the settings.
+    `quality` is for `jpg` and `webp`, from 0 to 100; `xmp` is a packet that is stored with the metadata.
     """
     document = json.dumps(
         metadata.model_dump(mode="json", exclude_none=True)
@@ -141,29 +141,29 @@ def encode_image_file(
     try:
         image.save(file, **options)
     except ValueError as error:  # EXIF holds 64 KB
-        remedy = "Write it as png, which has no limit."
+        remedy = "Use png, which has no size limit."
         raise LensError(
-            f"The settings do not fit into a {image_format} file ({error}). {remedy}"
+            f"The metadata does not fit into a {image_format} file ({error}). {remedy}"
         ) from error
 
 
 def read_image_metadata(path: Path) -> ImageMetadata:
-    """Return the settings a picture was drawn with.
+    """Return the metadata of an image file.
 
-    Raises: LensError where the file is no picture, carries no settings, or settings that do not read.
+    Raises: LensError for a file that is not an image, has no metadata, or has damaged metadata.
     """
     with open_image(path) as image:
         document = metadata_json(image)
     if document is None:
         raise LensError(
-            f"{path} carries no settings of Lens. Only files that `lens generate` wrote have them, and many "
-            "programs drop them when they save a picture again."
+            f"{path} has no metadata of Lens. Only files written by Lens have it, and many programs remove "
+            "it when they save an image."
         )
     return parse_image_metadata(document, path)
 
 
 def metadata_json(image: Image.Image) -> str | None:
-    """Return the JSON text of the settings in an opened picture, damaged or not; None without any."""
+    """Return the JSON text of the metadata of an open image, unchecked; None if there is none."""
     document = image.info.get(METADATA_CHUNK)
     if document is None:
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
@@ -173,41 +173,41 @@ def metadata_json(image: Image.Image) -> str | None:
 
 
 def parse_image_metadata(document: str, path: Path) -> ImageMetadata:
-    """Return the settings of a JSON text that the picture at `path` carries.
+    """Return the metadata in a JSON text, read from the image at `path`.
 
-    Raises: LensError where they do not read.
+    Raises: LensError for damaged metadata.
     """
     try:
         values = json.loads(document)
     except json.JSONDecodeError as error:
         raise LensError(
-            f"The settings inside {path} are damaged ({error}). Use another copy of it."
+            f"The metadata in {path} is damaged ({error}). Use another copy of the file."
         ) from error
     if not isinstance(values, dict):
-        raise LensError(f"The settings inside {path} are not a JSON object. Use another copy of it.")
-    return ImageMetadata.of(values, source=f"the settings inside {path}")
+        raise LensError(f"The metadata in {path} is not a JSON object. Use another copy of the file.")
+    return ImageMetadata.of(values, source=f"the metadata in {path}")
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return an image fully read from a file, with its `info`.
+    """Return an image that is fully read from a file, with its `info`.
 
-    Raises: LensError that tells a missing file, a file that is no image, and a damaged one apart.
+    Raises: LensError with a message for each case: missing file, not an image, damaged image.
     """
     if not path.is_file():
-        what = "is a folder, not a picture" if path.is_dir() else "does not exist"
+        what = "is a folder, not an image" if path.is_dir() else "does not exist"
         raise LensError(f"{path} {what}. Check the path.")
     try:
         with Image.open(path) as image:
             image.load()
             return image.copy()
     except UnidentifiedImageError as error:
-        raise LensError(f"{path} is not a picture that can be read. Use a PNG, JPEG or WebP file.") from error
+        raise LensError(f"{path} is not a readable image. Use a PNG, JPEG or WebP file.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise LensError(f"{path} cannot be read ({error}). It may be cut short; use another copy.") from error
+        raise LensError(f"{path} cannot be read ({error}). It may be truncated; use another copy.") from error
 
 
 def slug(prompt: str) -> str:
-    """Return a prompt as a file name: lower-case words of any language, with hyphens, cut between words."""
+    """Return a file name for a prompt: lower-case words of any language, joined by hyphens, truncated."""
     words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).lower())
     name = ""
     for word in words:

@@ -1,6 +1,6 @@
-"""Pictures in and out: what people hand over, as pixels and masks; pixels, as what they ask for.
+"""Image processor: source images and masks to pixels, and pixels to the requested output type.
 
-Knows nothing of latents beyond the size of a cell. Everything that comes in goes through 8 bits a channel.
+Knows nothing of latents but their size. All input is quantised to 8 bits per channel.
 Letters: B batch, H W the size in pixels, h w in latent cells.
 Units: pixels in [-1, 1]; masks in [0, 1], 1 = redraw.
 """
@@ -23,31 +23,31 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 def load_images(image: ImageInput | Sequence[ImageInput], setting: str = "image") -> list[Image.Image]:
-    """Return RGB pictures of one or several paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
+    """Return RGB images of one or several paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
 
-    Transparency is laid on white, a camera's rotation applied. Floats are in [0, 1], bytes in 0..255.
-    Raises: SettingError for what cannot be read as a picture.
+    Transparency is composed on white, the EXIF orientation applied. Floats are in [0, 1], bytes in 0..255.
+    Raises: SettingError for input that cannot be read as an image.
     """
     if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
         image = list(image)
     if not isinstance(image, (list, tuple)):
         image = [image]  # type: ignore[list-item]
     if not image:
-        raise SettingError(setting, image, "at least one picture")
+        raise SettingError(setting, image, "at least one image")
     return [_to_rgb(_to_pil(one, setting)) for one in image]  # type: ignore[arg-type]
 
 
 def resize_to_cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Return the picture at this size: scaled to cover it, the overhang cut evenly; untouched if it fits."""
+    """Return the image at this size: resized to cover it, centre-cropped; unchanged if it has that size."""
     if image.size == (width, height):
         return image
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def size_from_image(image: Image.Image, base_resolution: int) -> tuple[int, int]:
-    """Return the (height, width) to draw at from a picture: its own, in steps of 16 px.
+    """Return the (height, width) to generate at for a source image: its own, rounded down to steps of 16 px.
 
-    Pictures beyond the model's reach come down to the area of its base, ratios beyond 1:2 and 2:1 to those.
+    Areas above the model's range shrink to that of its base; ratios are limited to 1:2 to 2:1.
     """
     width, height = image.size
     max_area_px = MAX_AREA_PX * (base_resolution / 1024) ** 2
@@ -61,7 +61,7 @@ def size_from_image(image: Image.Image, base_resolution: int) -> tuple[int, int]
 
 
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:
-    """Return pictures of one size as pixels.
+    """Return images of one size as pixels.
 
     Shapes: -> (B, 3, H, W).
     """
@@ -70,7 +70,7 @@ def to_pixels(images: Sequence[Image.Image]) -> Tensor:
 
 
 def load_masks(mask: ImageInput | Sequence[ImageInput], height: int, width: int) -> Tensor:
-    """Return masks at this size; white is 1 and means redraw.
+    """Return masks at this size; white is 1 and is redrawn.
 
     Shapes: -> (B, 1, H, W).
     """
@@ -83,7 +83,7 @@ def load_masks(mask: ImageInput | Sequence[ImageInput], height: int, width: int)
 
 
 def latent_mask(mask: Tensor, h: int, w: int) -> Tensor:
-    """Return True for every latent cell that the mask touches.
+    """Return True for every latent cell that the mask overlaps.
 
     Shapes: (B, 1, H, W) -> (B, h*w, 1).
     """
@@ -92,7 +92,7 @@ def latent_mask(mask: Tensor, h: int, w: int) -> Tensor:
 
 
 def to_output(pixels: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
-    """Return pixels as PIL pictures ("pil"), floats (B, H, W, 3) in [0, 1] ("np") or (B, 3, H, W) ("pt").
+    """Return pixels as PIL images ("pil"), floats (B, H, W, 3) in [0, 1] ("np") or (B, 3, H, W) ("pt").
 
     Shapes: pixels (B, 3, H, W).
     """
@@ -115,9 +115,9 @@ def _to_pil(image: ImageInput, setting: str) -> Image.Image:
                 return opened
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             fix = f"It could not be opened: {error}."
-            raise SettingError(setting, str(image), "a readable picture (png, jpg, webp)", fix) from error
+            raise SettingError(setting, str(image), "a readable image (png, jpg, webp)", fix) from error
     if isinstance(image, Tensor):
-        # (C, H, W) -> (H, W, C), where the axes say so; a plain (H, W) stays
+        # (C, H, W) -> (H, W, C), for channels first; (H, W) stays
         image = image.detach().cpu()
         image = (image.movedim(0, -1) if image.ndim == 3 and image.shape[0] in (1, 3) else image).numpy()
     if isinstance(image, np.ndarray):
@@ -133,7 +133,7 @@ def _from_array(array: np.ndarray, setting: str) -> Image.Image:
         values = values.astype(np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise SettingError(
-                setting, "an array of floats", "values in [0, 1]", "Scale it, or hand over bytes."
+                setting, "an array of floats", "values in [0, 1]", "Rescale it, or pass bytes."
             )
         values = np.rint(values * 255)
     return Image.fromarray(values.astype(np.uint8))

@@ -1,6 +1,6 @@
-"""A request to draw, checked: prompts as lists, one size, numbers within their ranges, noise to start from.
+"""Inputs of a call: checks of its arguments, prompts as lists, source images, noise levels and noise.
 
-Knows nothing of models. Letters: B pictures, R pictures handed over, I image tokens, C channels of a token.
+Knows nothing of models. Letters: B images, R source images, I image tokens, C channels of a token.
 """
 
 import logging
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class SourceImages(NamedTuple):
-    """What a picture is drawn from besides words."""
+    """The size of the images, and the source images and masks at that size."""
 
     height: int
     width: int
     pixels: Tensor | None = None
-    """(R, 3, H, W) pictures to start from."""
+    """(R, 3, H, W)"""
     mask: Tensor | None = None
-    """(R, 1, H, W) 1 where they are redrawn."""
+    """(R, 1, H, W), 1 where the image is redrawn."""
 
 
 def normalize_prompts(prompt: str | Sequence[str] | None, setting: str = "prompt") -> list[str]:
@@ -39,18 +39,18 @@ def normalize_prompts(prompt: str | Sequence[str] | None, setting: str = "prompt
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, (list, tuple)) or not all(isinstance(one, str) for one in prompts):
-        raise SettingError(setting, prompt, "words, or a list of them", "Or hand over prompt_embeds.")
+        raise SettingError(setting, prompt, "a text, or a list of texts", "Or pass prompt_embeds.")
     if not prompts or not all(one.strip() for one in prompts):
-        raise SettingError(setting, prompt, "some words", "Say what the picture shows.")
+        raise SettingError(setting, prompt, "some text", "Describe the image.")
     return list(prompts)
 
 
 def normalize_negative_prompts(
     negative_prompt: str | Sequence[str] | None, num_prompts: int | None
 ) -> list[str]:
-    """Return one negative prompt for each prompt; an empty one stands for no text at all.
+    """Return one negative prompt per prompt; an empty one stands for no text.
 
-    Raises: SettingError where there are several, but not one for each prompt (None: any number).
+    Raises: SettingError for several negative prompts that are not one per prompt (None: any number).
     """
     given = (
         [negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt
@@ -68,7 +68,7 @@ def normalize_negative_prompts(
 
 
 def drop_negative_prompt(negative_prompt: str | Sequence[str] | None) -> str:
-    """Return no negative prompt, and say so where there was one: without guidance it cannot act."""
+    """Return an empty negative prompt; log a warning if there was one, as it acts only with guidance."""
     if any(text.strip() for text in normalize_negative_prompts(negative_prompt, None)):
         logger.warning("negative_prompt has no effect at guidance_scale 1; it is not used.")
     return ""
@@ -77,7 +77,7 @@ def drop_negative_prompt(negative_prompt: str | Sequence[str] | None) -> str:
 def check_numbers(
     num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool
 ) -> None:
-    """Raise SettingError for a number outside its range, or a strength with nothing to apply it to."""
+    """Raise SettingError for a number outside its range, or a strength without a source image."""
     if num_steps < 1:
         raise SettingError("num_inference_steps", num_steps, "to be 1 or more")
     if num_images < 1:
@@ -88,14 +88,14 @@ def check_numbers(
         return
     if not has_image:
         raise SettingError(
-            "strength", strength, "an image to start from", "Give image=, or leave strength out."
+            "strength", strength, "a source image", "Pass image=, or leave strength out."
         )
     if not 0 < strength <= 1:
         raise SettingError("strength", strength, "a number above 0, at most 1", "1 redraws everything.")
 
 
 def check_output_names(output_type: str, tensor_inputs: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingError for an output type or a callback's tensor that there is none of."""
+    """Raise SettingError for an unknown output type or an unknown tensor of a callback."""
     if output_type not in image_processor.OUTPUT_TYPES:
         raise SettingError("output_type", output_type, f"one of {', '.join(image_processor.OUTPUT_TYPES)}")
     unknown = [name for name in tensor_inputs if name not in known]
@@ -110,13 +110,13 @@ def prepare_source(
     default_base: int,
     allow_extreme: bool = False,
 ) -> SourceImages:
-    """Return the size to draw at, and the pictures and masks at that size.
+    """Return the size of the images, and the source images and masks at that size.
 
-    `size` is (height, width, base resolution, aspect ratio); where all are open a picture brings its own.
-    Raises: SettingError for a size or a picture that cannot be used.
+    `size` is (height, width, base resolution, aspect ratio); if all are None, the source image decides.
+    Raises: SettingError for a size or an image that cannot be used.
     """
     if mask_image is not None and image is None:
-        raise SettingError("mask_image", "given", "an image that it is a mask of", "Give image= too.")
+        raise SettingError("mask_image", "given", "the image that it masks", "Pass image= too.")
     loaded = [] if image is None else image_processor.load_images(image)
     height, width, base, ratio = size
     if loaded and all(one is None for one in size):
@@ -136,7 +136,7 @@ def prepare_source(
 def sigmas_for_strength(strength: float, num_tokens: int, num_steps: int) -> Tensor:
     """Return the noise levels from that of `strength` down to 0.
 
-    In unshifted time a strength is where to start, and it takes its share of the steps: at multiples of
+    `strength` is the start in unshifted time and the share of the steps that remain. At multiples of
     1/num_steps the levels are the tail of the full schedule.
 
     Shapes: -> (steps left + 1,), float32.
@@ -150,13 +150,13 @@ def sigmas_for_strength(strength: float, num_tokens: int, num_steps: int) -> Ten
 
 
 def repeat_rows(rows: Tensor, num_images: int, setting: str) -> Tensor:
-    """Return one row for each picture: one row for all, or each row for its equal share of them, in order.
+    """Return one row per image: one row for all, or each row for an equal number of consecutive images.
 
-    Shapes: (R, ...) -> (num_pictures, ...).
-    Raises: SettingError unless the pictures divide evenly among the rows.
+    Shapes: (R, ...) -> (num_images, ...).
+    Raises: SettingError unless the number of rows divides the number of images.
     """
     if num_images % len(rows):
-        needs = f"one, or as many as there are prompts; {num_images} pictures are to be drawn"
+        needs = f"one, or as many as there are prompts; {num_images} images are requested"
         raise SettingError(setting, f"a list of {len(rows)}", needs)
     return rows.repeat_interleave(num_images // len(rows), dim=0)
 
@@ -167,10 +167,10 @@ def prepare_noise(
     latents: Tensor | None,
     device: torch.device | str,
 ) -> Tensor:
-    """Return the noise to start from: drawn picture by picture, or handed over ready.
+    """Return the initial noise: drawn image by image, or `latents`.
 
-    One generator draws the pictures one after the other, so that no picture depends on how many follow;
-    a list has one for each.
+    One generator draws the images one after the other, so that no image depends on how many follow; a list
+    has one generator per image.
 
     Shapes: -> (B, I, C), float32.
     """

@@ -1,4 +1,4 @@
-"""LoRA methods of the pipeline, under diffusers' names; files and key styles belong to the checkpoints."""
+"""LoRA methods of the pipeline, under diffusers' names; file formats are in `models.checkpoints`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +8,16 @@ from lens.errors import SettingError
 
 
 class LoraMixin:
-    """Adapters of the denoiser: loaded, weighed against each other, taken off."""
+    """LoRA adapters of the denoiser: load, weight, fuse, unload."""
 
     transformer: Any
 
     def load_lora_weights(
         self, source: str | Path, adapter_name: str | None = None, weight: float = 1.0
     ) -> str:
-        """Load one LoRA file or folder, in any published key style, beside those there; return its name.
+        """Load one more LoRA file or folder, in any published key format; return its adapter name.
 
-        Raises: CheckpointError for a file that is not a LoRA of this denoiser, listing what matches nothing.
+        Raises: CheckpointError for a file that is not a LoRA of this denoiser; it lists the unmatched keys.
         """
         from lens.models.checkpoints.lora import load_lora
 
@@ -26,9 +26,9 @@ class LoraMixin:
     def set_adapters(
         self, adapter_names: str | Sequence[str], adapter_weights: float | Sequence[float] | None = None
     ) -> None:
-        """Use exactly these adapters together, each at its weight (1 where none is given).
+        """Activate exactly these adapters, each at its weight (default 1).
 
-        Raises: SettingError for a name that is not loaded, or weights that do not match the names.
+        Raises: SettingError for a name that is not loaded, or for weights that do not match the names.
         """
         from lens.models.checkpoints.lora import set_lora_weights
 
@@ -44,7 +44,7 @@ class LoraMixin:
         set_lora_weights(self.transformer, dict(zip(names, weights, strict=True)))
 
     def fuse_lora(self, lora_scale: float = 1.0) -> None:
-        """Add the adapters in use into the weights, times `lora_scale`: drawing then costs nothing more.
+        """Merge the active adapters into the weights, times `lora_scale`; inference then has no extra cost.
 
         Raises: SettingError for quantised weights.
         """
@@ -55,13 +55,13 @@ class LoraMixin:
             fuse_loras(self.transformer)
 
     def unfuse_lora(self) -> None:
-        """Take fused adapters out of the weights again, up to rounding."""
+        """Remove fused adapters from the weights, up to rounding."""
         from lens.models.checkpoints.lora import unfuse_loras
 
         unfuse_loras(self.transformer)
 
     def unload_lora_weights(self) -> None:
-        """Take all adapters off; the denoiser is what it was before."""
+        """Unload all adapters; the denoiser is as before."""
         from lens.models.checkpoints.lora import unload_loras
 
         unload_loras(self.transformer)

@@ -1,7 +1,8 @@
-"""LensPipeline: prompts to pictures, in diffusers' conventions, each stage open to be entered half-way.
+"""LensPipeline: text-to-image, image-to-image and inpainting in diffusers' conventions.
 
-Encode text, denoise, decode; every piece of maths lives below, this file only joins them.
-Spec: sections 4, 5, 14. Letters: B pictures, I image tokens, T text tokens, C channels of an image token,
+A call runs `check_inputs`, `encode_prompt`, `prepare_latents`, `denoise` and `postprocess`. This file joins
+them; the maths is in the modules that it imports.
+Spec: sections 4, 5, 14. Letters: B images, I image tokens, T text tokens, C channels of an image token,
 E text feature width, H W pixels, h w latent cells.
 """
 
@@ -34,11 +35,12 @@ from lens.sampling.resolved_model import ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER, Solver, get_solver
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with (stage, done, total): "encoding", "denoising" or "decoding". What it raises stops the call."""
+"""Called with (stage, done, total); a stage is "encoding", "denoising" or "decoding". An error that it raises
+stops the call."""
 StepEndCallback = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
-"""diffusers' callback: (pipeline, step, time x 1000, tensors asked for) -> the tensors to go on with."""
+"""diffusers' callback: (pipeline, step, time x 1000, requested tensors) -> tensors that replace them."""
 
-# Where published folders say that our classes are; see lens.registration.
+# The library that published folders name for our classes; see lens.registration.
 PUBLISHED_LIBRARY = {"LensTransformer2DModel": "diffusers", "LensGptOssEncoder": "transformers"}
 
 CALLBACK_TENSORS = (
@@ -48,23 +50,23 @@ CALLBACK_TENSORS = (
     "negative_prompt_embeds",
     "negative_prompt_mask",
 )
-"""What a callback may ask for and hand back changed."""
+"""Tensors that a callback may request and replace."""
 
 TILE_ABOVE_PX = 2080 * 1040
-"""Area above which pictures are decoded in tiles unless asked otherwise: the largest size that has a name."""
+"""Area above which images are decoded in tiles by default: that of the largest named size."""
 TILE_PX = 1024
 
 
 @dataclass
 class LensPipelineOutput(BaseOutput):
-    """What a call returns."""
+    """Result of a call."""
 
     images: list[Image.Image] | np.ndarray | Tensor
-    """PIL pictures, floats in [0, 1], or latents (B, I, C), by the output type."""
+    """PIL images, floats in [0, 1], or latents (B, I, C), by the output type."""
 
 
 class InitialState(NamedTuple):
-    """Where denoising begins."""
+    """State at the first noise level."""
 
     x: Tensor
     """(B, I, C)"""
@@ -73,7 +75,7 @@ class InitialState(NamedTuple):
 
 
 class LensPipeline(LoraMixin, DiffusionPipeline):
-    """Draws pictures from prompts; also from pictures (`image`) and inside them (`mask_image`)."""
+    """Generates images from prompts, source images (`image`) and inpainting masks (`mask_image`)."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _callback_tensor_inputs = CALLBACK_TENSORS
@@ -116,10 +118,10 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
     ) -> "LensPipeline":
         """Return the pipeline of a known model's name, a folder in diffusers layout, or a hub id.
 
-        Weights load strictly. `torch_dtype` is one dtype, or one by component name with a "default"; without
-        it weights keep their own. Components may be handed over ready (`vae=...`); what else diffusers
-        understands goes to its own loader.
-        Raises: SettingError, CheckpointError or MemoryNeedError that says what to do.
+        Weights load strictly. `torch_dtype` is one dtype, or a dtype by component name with a "default";
+        without it, weights keep their stored dtype. Loaded components may be passed (`vae=...`). Other
+        arguments go to diffusers' loader.
+        Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
         """
         return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
 
@@ -132,7 +134,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
     @property
     def defaults(self) -> SamplingDefaults:
-        """Steps, guidance and base resolution where a request leaves them open."""
+        """Default steps, guidance and base resolution."""
         config: Any = self.config
         variant = config.lens_variant or variant_from_name(getattr(config, "_name_or_path", None))
         return sampling_defaults(
@@ -152,14 +154,30 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         return self._interrupt
 
     def enable_vae_tiling(self, tile_px: int = TILE_PX) -> None:
-        """Decode every picture larger than a tile in tiles of this side, for less memory."""
+        """Decode every image larger than a tile in tiles of this side, which takes less memory."""
         self.tile_px = tile_px
 
     def disable_vae_tiling(self) -> None:
-        """Decode in tiles only what is beyond every named size."""
+        """Decode only images larger than every named size in tiles."""
         self.tile_px = None
 
-    # ---- the stages, each callable by itself
+    # ---- stages, each callable by itself
+
+    def check_inputs(
+        self,
+        num_inference_steps: int,
+        guidance_scale: float,
+        num_images_per_prompt: int,
+        strength: float | None,
+        has_image: bool,
+        output_type: str,
+        callback_inputs: Sequence[str],
+        solver: str,
+    ) -> None:
+        """Raise SettingError for a value that cannot be used, before anything is computed."""
+        inputs.check_numbers(num_inference_steps, guidance_scale, num_images_per_prompt, strength, has_image)
+        inputs.check_output_names(output_type, callback_inputs, CALLBACK_TENSORS)
+        get_solver(solver)
 
     @torch.no_grad()
     def encode_prompt(
@@ -175,11 +193,11 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         max_sequence_length: int = 512,
         device: torch.device | str | None = None,
     ) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
-        """Return text features and mask, then those of the negative prompt; ready ones are used as they are.
+        """Return prompt embeds and mask, then those of the negative prompt; passed embeds are not encoded.
 
-        An empty negative prompt is no text at all: zero features, a mask all False, the positive's length.
+        An empty negative prompt has zero features and a mask that is all False, at the prompt's length.
 
-        Shapes: one (B, T, E) a captured layer and (B, T) bool, twice.
+        Shapes: one (B, T, E) per captured layer and (B, T) bool, twice.
         Raises: SettingError for a prompt that is missing, empty, or given twice.
         """
         if (prompt is None) == (prompt_embeds is None):
@@ -217,7 +235,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
     @torch.no_grad()
     def encode_image(self, image: ImageInput | Sequence[ImageInput], height: int, width: int) -> Tensor:
-        """Return the latents of pictures, scaled and cut to this size.
+        """Return the latents of images, resized and cropped to this size.
 
         Shapes: -> (B, I, C), float32.
         """
@@ -275,25 +293,24 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         on_progress: ProgressCallback | None = None,
         allow_extreme: bool = False,
     ) -> LensPipelineOutput | tuple[Any]:
-        """Draw pictures.
+        """Generate images.
 
-        Several prompts of different lengths, and several pictures of each (`num_images_per_prompt`), go
-        through one call; each comes out as it would alone. `latents` is the noise to start from, one (I, C)
-        for each picture. With `image`, `strength` in (0, 1] says how much noise to start from; with
-        `mask_image` too, white is drawn anew and black comes out as it went in. Raise Cancelled from a
-        callback, or set `_interrupt`, to stop.
+        A call takes several prompts of any lengths and several images per prompt; each image is the same as
+        in a call of its own. `latents` is the initial noise, one (I, C) per image. With `image`, `strength`
+        in (0, 1] is the noise level to start at. With `mask_image` too, white areas are redrawn and black
+        areas are kept exactly. To stop a call, raise GenerationCancelledError from a callback or set
+        `_interrupt`.
 
-        Raises: SettingError, ShapeError for a request that cannot be drawn; Cancelled when stopped.
+        Raises: SettingError or ShapeError for arguments that cannot be used; GenerationCancelledError.
         """
         defaults = self.defaults
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
-        inputs.check_numbers(
-            num_steps, guidance, num_images_per_prompt, strength, has_image=image is not None
-        )
         callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        inputs.check_output_names(output_type, callback_inputs, CALLBACK_TENSORS)
-        solve = get_solver(solver)
+        self.check_inputs(
+            num_steps, guidance, num_images_per_prompt, strength, image is not None, output_type,
+            callback_inputs, solver,
+        )  # fmt: skip
         size = (height, width, base_resolution, aspect_ratio)
         source = inputs.prepare_source(image, mask_image, size, defaults.base_resolution, allow_extreme)
         with self._call_context(guidance, on_progress):
@@ -310,9 +327,10 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
             initial = self.prepare_latents(
                 source, latent_size, len(text[1]), num_steps, strength, generator, latents
             )
-            x = self._denoise(
-                initial, text, latent_size, solve, attention_kwargs, callback_on_step_end, callback_inputs
-            )
+            x = self.denoise(
+                initial, text, latent_size, get_solver(solver), attention_kwargs,
+                callback_on_step_end, callback_inputs,
+            )  # fmt: skip
             images = x if output_type == "latent" else self.postprocess(x, source, output_type)
         return LensPipelineOutput(images=images) if return_dict else (images,)
 
@@ -321,7 +339,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
     def _encode_texts(self, texts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
         if self.text_encoder is None or self.tokenizer is None:
             raise SettingError(
-                "prompt", texts[0], "a text encoder and tokenizer", "Or hand over prompt_embeds."
+                "prompt", texts[0], "a text encoder and tokenizer", "Or pass prompt_embeds."
             )
         layers = self.transformer.config.selected_layer_index
         features, mask = encode_prompts(
@@ -342,7 +360,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         self, source: inputs.SourceImages, latent_size: tuple[int, int], num_images: int, num_steps: int,
         strength: float | None, generator: Any, latents: Tensor | None,
     ) -> InitialState:  # fmt: skip
-        """Return where denoising begins: noise, or a picture with noise on it."""
+        """Return the initial state of denoising: noise, or the latents of a source image with noise added."""
         num_tokens, device = latent_size[0] * latent_size[1], execution_device(self.transformer)
         shape = (num_images, num_tokens, self.transformer.config.in_channels)
         noise = inputs.prepare_noise(shape, generator, latents, device)
@@ -360,16 +378,20 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
             x, sigmas, InpaintContext(clean, noise, inputs.repeat_rows(redraw_mask, num_images, "mask_image"))
         )
 
-    def _denoise(
+    def denoise(
         self,
         initial: InitialState,
         text: Sequence[Any],
         latent_size: tuple[int, int],
-        solve: Solver,
-        attention_kwargs: Any,
-        on_step_end: StepEndCallback | None,
-        callback_inputs: Sequence[str],
+        solver: Solver,
+        attention_kwargs: Any = None,
+        on_step_end: StepEndCallback | None = None,
+        callback_inputs: Sequence[str] = (),
     ) -> Tensor:
+        """Return the latents at noise level 0, with the guidance scale of the current call.
+
+        Shapes: -> (B, I, C).
+        """
         state: dict[str, Any] = dict(zip(CALLBACK_TENSORS, (initial.x, *text), strict=True))
         num_steps = self._num_timesteps = len(initial.sigmas) - 1
 
@@ -391,10 +413,10 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
         bar: Any = self.progress_bar(total=num_steps)  # type: ignore[call-arg]
         with bar:
-            return solve(velocity, initial.sigmas, initial.x, after_step)
+            return solver(velocity, initial.sigmas, initial.x, after_step)
 
     def postprocess(self, x: Tensor, source: inputs.SourceImages, output_type: str) -> Any:
-        """Return the pictures of latents in which denoising ended; what a mask keeps is as it came in."""
+        """Return the images of denoised latents; areas that a mask keeps are those of the source image."""
         pixels = self.decode(x, source.height, source.width).float()  # (B, 3, H, W)
         if source.pixels is not None and source.mask is not None:
             source_pixels, mask = (
@@ -406,7 +428,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
     @contextmanager
     def _call_context(self, guidance: float, on_progress: ProgressCallback | None) -> Iterator[None]:
-        """Hold what a call sets; whatever ends it, offloaded weights go back, the pipeline is as before."""
+        """Set the state of a call; when it ends, offload weights again and reset the callback."""
         self._interrupt, self._guidance_scale, self._on_progress = False, float(guidance), on_progress
         try:
             yield

@@ -1,4 +1,4 @@
-"""Text features of a batch of pictures: rows picked and repeated, or no text at all.
+"""Prompt embeds: the text features of a batch of prompts, with rows selected, repeated or empty.
 
 Knows nothing of tokenizers or denoisers. Letters: B rows, T text tokens, E text feature width.
 """
@@ -13,15 +13,15 @@ from lens.errors import SettingError, ShapeError
 
 
 class PromptEmbeds(NamedTuple):
-    """What the denoiser reads of the prompts."""
+    """Text features that condition the denoiser."""
 
     features: list[Tensor]
-    """One (B, T, E) a captured layer."""
+    """One (B, T, E) per captured layer."""
     mask: Tensor
-    """(B, T) bool, True = real token."""
+    """(B, T) bool, True for real tokens."""
 
     def rows(self, indices: Sequence[int | None]) -> "PromptEmbeds":
-        """Return these rows in this order; None stands for no text at all: zeros, and a mask all False."""
+        """Return these rows in this order; None is a row without text: zeros, and a mask all False."""
         device = self.mask.device
         picked = torch.tensor([index or 0 for index in indices], device=device)  # (B,)
         is_text = torch.tensor([index is not None for index in indices], device=device)  # (B,)
@@ -29,7 +29,7 @@ class PromptEmbeds(NamedTuple):
         return PromptEmbeds(features, self.mask[picked] & is_text[:, None])
 
     def repeat(self, num_repeats: int) -> "PromptEmbeds":
-        """Return each row several times in a row: all pictures of one prompt beside each other."""
+        """Return each row several times, one after the other: the images of a prompt are consecutive."""
         return self.rows([row for row in range(len(self.mask)) for _ in range(num_repeats)])
 
     def to(self, device: torch.device | str) -> "PromptEmbeds":
@@ -37,18 +37,18 @@ class PromptEmbeds(NamedTuple):
 
 
 def make_prompt_embeds(features: Sequence[Tensor], mask: Tensor | None, setting: str) -> PromptEmbeds:
-    """Return features that came in ready-made as a batch; without a mask every token is real.
+    """Return passed features as prompt embeds; without a mask every token is real.
 
     Raises: SettingError or ShapeError that names what does not fit.
     """
     if isinstance(features, Tensor) or not all(isinstance(one, Tensor) and one.ndim == 3 for one in features):
         got = type(features).__name__
         raise SettingError(
-            setting, got, "a list of (batch, tokens, width) tensors, one for each captured layer"
+            setting, got, "a list of (batch, tokens, width) tensors, one per captured layer"
         )
     shape = features[0].shape[:2]
     if mask is None:
         mask = torch.ones(shape, dtype=torch.bool, device=features[0].device)
     if mask.shape != shape:
-        raise ShapeError(f"The mask beside {setting} is {tuple(mask.shape)}, but it needs {tuple(shape)}.")
+        raise ShapeError(f"The mask of {setting} is {tuple(mask.shape)}, but it needs {tuple(shape)}.")
     return PromptEmbeds(list(features), mask.bool())

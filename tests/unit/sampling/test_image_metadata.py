@@ -78,7 +78,7 @@ def test_the_parameters_line_is_the_exif_description(tmp_path, picture_format):
 
 def test_a_picture_of_another_program_says_that_it_carries_no_settings(tmp_path):
     picture().save(tmp_path / "plain.jpg")
-    with pytest.raises(LensError, match=r"plain\.jpg carries no settings of Lens"):
+    with pytest.raises(LensError, match=r"plain\.jpg has no metadata of Lens"):
         read_image_metadata(tmp_path / "plain.jpg")
 
 
@@ -109,8 +109,8 @@ def test_missing_unreadable_and_truncated_pictures_are_told_apart(tmp_path):
     (tmp_path / "words.png").write_text("not a picture")
     for name, said in [
         ("none.png", "does not exist"),
-        ("cut.png", "cut short"),
-        ("words.png", "not a picture"),
+        ("cut.png", "truncated"),
+        ("words.png", "not a readable image"),
         (".", "is a folder"),
     ]:
         with pytest.raises(LensError, match=said):
@@ -134,7 +134,7 @@ def test_a_slug_is_a_readable_safe_file_name(prompt, name):
 
 def test_settings_beyond_what_exif_holds_are_refused_with_the_remedy(tmp_path):
     long = SETTINGS.model_copy(update={"prompt": "fox " * 20_000})
-    with pytest.raises(LensError, match="Write it as png"):
+    with pytest.raises(LensError, match="Use png"):
         saved(tmp_path / "a.jpg", "jpg", long)
     assert not list(tmp_path.iterdir())
     assert read_image_metadata(saved(tmp_path / "a.png", "png", long)) == long

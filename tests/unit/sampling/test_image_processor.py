@@ -63,11 +63,11 @@ def test_a_camera_rotation_is_applied(tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ("nowhere.png", "nowhere.png', but it needs a readable picture"),
+        ("nowhere.png", "nowhere.png', but it needs a readable image"),
         (np.full((4, 4, 3), 2.0), "values in \\[0, 1\\]"),
         (np.full((4, 4, 3), np.nan), "values in \\[0, 1\\]"),
         (np.zeros((4, 4, 7)), "the shape \\(height, width, 3\\)"),
-        ([], "at least one picture"),
+        ([], "at least one image"),
         (object(), "a path, a PIL image, an array or a tensor"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_row_of_no_text_is_zero_and_masked():
 def test_ready_features_of_the_wrong_form_are_refused():
     with pytest.raises(SettingError, match="prompt_embeds"):
         make_prompt_embeds(torch.zeros(1, 2, 3), None, "prompt_embeds")
-    with pytest.raises(ShapeError, match="mask beside prompt_embeds"):
+    with pytest.raises(ShapeError, match="mask of prompt_embeds"):
         make_prompt_embeds([torch.zeros(1, 2, 3)], torch.ones(1, 3, dtype=torch.bool), "prompt_embeds")
 
 

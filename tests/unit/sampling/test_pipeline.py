@@ -213,7 +213,7 @@ def test_large_pictures_decode_in_tiles_when_asked(pipeline):
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"output_type": "jpeg"}, "pil, np, pt, latent"),
         ({"solver": "magic"}, "euler, ab2"),
-        ({"strength": 0.5}, "an image to start from"),
+        ({"strength": 0.5}, "a source image"),
         ({"mask_image": speckled()}, "mask_image"),
         ({"image": "nowhere.png"}, "nowhere.png"),
         ({"prompt_embeds": [torch.zeros(1, 2, TEXT_WIDTH)] * 4}, "left out beside prompt_embeds"),
