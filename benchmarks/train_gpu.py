@@ -1,16 +1,16 @@
-"""Time training of the full denoiser on one CUDA card: share of the peak, tokens a second, memory.
+"""Training speed of the full denoiser on one CUDA GPU: MFU, tokens per second, memory.
 
-Weights are random and so are latents and text features; no encoder is loaded. Everything else is what a run
-does: its packs, its loss, its step, its checkpointing, its compiled blocks, its formula of operations (which
-counts nothing that is computed again). Two things differ, for float32 weights, gradients, AdamW and averages
-of 4.1 billion parameters are 80 GB: weights and AdamW are bfloat16 here, and of averages only the last
-layer's are kept. On a cluster FSDP2 shares the float32 state out, and a card computes the same.
+Weights, latents and text features are random; no encoder is loaded. Everything else is as in a run: packs,
+loss, step, activation checkpointing, compiled blocks, and the formula of operations, which does not count
+recomputation. Two things differ, because float32 weights, gradients, AdamW state and averages of 4.1 billion
+parameters take 80 GB. Weights and AdamW state are bfloat16, and only the last layer has an average. On a
+cluster FSDP2 shards the float32 state, and each GPU computes the same.
 
-The padded baseline pads the pictures and texts of the very same packs to the largest of each, with masks.
+The padded baseline pads the images and texts of the same packs to the largest of each, with masks.
 
     PYTHONPATH=src python3 benchmarks/train_gpu.py --budget-s 140 --json out.json --store recipes/lens/cards
 
-`--tiny` runs all of it on a CPU with a tiny denoiser, which measures nothing.
+`--tiny` runs everything on a CPU with a tiny denoiser, as a check without a measurement.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from lens.config import read_recipe, write_yaml
-from lens.core.latents import pack_latents
 from lens.core.resolution import buckets_for
 from lens.losses.base import LossOutput, StepStats
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.velocity import predict_velocity
 from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.cost.flops import model_flops_utilization, training_flops
-from lens.train.cost.training import GPU_SPECS
+from lens.train.cost.gpus import GPU_SPECS, find_gpu_name
 from lens.train.data.batch_sampler import TokenBatchSampler
 from lens.train.data.latent_cache import EncodedSample
-from lens.train.devices import autocast, peak_flops_per_s, peak_memory_gib
+from lens.train.devices import autocast, peak_memory_gib
 from lens.train.ema import Ema
 from lens.train.optimizer import build_optimizers
 from lens.train.settings.run import RunSettings
@@ -53,7 +53,7 @@ RECIPE = Path("recipes/lens/pretrain_mixed.yaml")
 TEXT_TOKENS = (40, 250)
 GOAL_MFU = 0.45
 SECONDS_OF_A_SETTING = 6
-"""Guess of what a setting takes for which nothing is compiled."""
+"""Assumed duration of a setting without compilation."""
 TINY = LENS_DENOISER | {
     "num_layers": 3, "inner_dim": 64, "num_attention_heads": 2, "attention_head_dim": 32, "enc_hidden_dim": 8,
     "axes_dims_rope": (8, 12, 12),
@@ -61,7 +61,7 @@ TINY = LENS_DENOISER | {
 
 
 class Setting(NamedTuple):
-    """What is timed."""
+    """A setting to measure."""
 
     stream: str
     """square: 512 x 512 alone; mixed: all buckets of the recipe."""
@@ -74,12 +74,12 @@ class Setting(NamedTuple):
 
     @property
     def graph(self) -> str:
-        """Return what blocks are compiled as: `full` computes again outside of them, with those of `none`."""
+        """Return which compiled graph the setting uses; `full` recomputes outside of the blocks."""
         return "selective" if self.checkpointing == "selective" else "plain"
 
 
-def settings_of(budget: int) -> list[Setting]:
-    """Return what to time, the most important first; `budget` is the recipe's, too large for some."""
+def settings_to_measure(budget: int) -> list[Setting]:
+    """Return the settings to measure, most important first; `budget` is the recipe's number of tokens."""
     half, eager = budget // 2, {"compile": False, "num_warmup": 1, "num_timed": 2}
     return [
         Setting("square", half, "selective"),
@@ -98,35 +98,35 @@ def settings_of(budget: int) -> list[Setting]:
 
 
 def main() -> int:
-    asked = parsed()
+    options = parse_options()
     started_at = time.monotonic()
     torch.manual_seed(0)
-    device = torch.device("cpu" if asked.tiny else "cuda")
-    if not asked.tiny:
+    device = torch.device("cpu" if options.tiny else "cuda")
+    if not options.tiny:
         torch.cuda.memory._set_allocator_settings("expandable_segments:True")
     recipe = TextToImageSettings.of(read_recipe(RECIPE), str(RECIPE))
-    bases, budget = ((64, 96), 240) if asked.tiny else (recipe.data.bases, recipe.pack_tokens)
-    bench = Bench(TINY if asked.tiny else LENS_DENOISER, device, bases)
-    card = "CPU" if asked.tiny else torch.cuda.get_device_name()
+    bases, budget = ((64, 96), 240) if options.tiny else (recipe.data.bases, recipe.pack_tokens)
+    bench = Bench(TINY if options.tiny else LENS_DENOISER, device, bases)
+    card = "CPU" if options.tiny else torch.cuda.get_device_name()
     report: dict[str, Any] = {
         "card": card, "torch": str(torch.__version__), "date": str(date.today()), "model_s": bench.made_s,
         "state": "bfloat16 weights, gradients and AdamW, no averages", "settings": [],
     }  # fmt: skip
-    say(f"{card}, torch {torch.__version__}; {bench.num_parameters:,} weights, {report['state']}; "
+    say(f"{card}, torch {torch.__version__}; {bench.num_parameters:,} parameters, {report['state']}; "
         f"ready after {time.monotonic() - started_at:.0f} s")
     say(f"{'':<52}{'MFU':>7}{'tokens/s':>10}{'s/step':>8}{'GiB':>7}  notes")
     compile_s = 0.0
-    for setting in settings_of(budget):
-        if asked.no_compile and setting.compile:
+    for setting in settings_to_measure(budget):
+        if options.no_compile and setting.compile:
             continue
         elapsed_s = time.monotonic() - started_at
         is_new = setting.compile and setting.graph not in bench.compiled
         needed_s = SECONDS_OF_A_SETTING + (compile_s if is_new else 0)
-        if elapsed_s + (needed_s if report["settings"] else 0) > asked.budget_s:
-            why = f"skipped: {elapsed_s:.0f} s are over, it needs {needed_s:.0f}"
+        if elapsed_s + (needed_s if report["settings"] else 0) > options.budget_s:
+            why = f"skipped: {elapsed_s:.0f} s have passed, it needs {needed_s:.0f} s"
             found: dict[str, Any] = {"failed": why}
         else:
-            bench.with_kernels = asked.kernels and not report["settings"]
+            bench.with_kernels = options.kernels and not report["settings"]
             found = bench.outcome(setting)
         if is_new and "warmup_s" in found:
             compile_s = found["warmup_s"]
@@ -134,23 +134,23 @@ def main() -> int:
         say(line(setting, found))
         for milliseconds, count, name in found.get("kernels", []):
             say(f"    {milliseconds:9.2f} ms {count:6}  {name}")
-        if asked.json:
-            asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=2) + "\n")
     say("\n".join(conclusions(report["settings"])))
-    if asked.store:
-        say(stored(report, asked.store))
+    if options.store:
+        say(store_best(report, options.store))
     return 0
 
 
-def parsed() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--budget-s", type=float, default=140, help="no setting begins that would end later")
-    parser.add_argument("--json", type=Path, help="rewritten after every setting")
-    parser.add_argument("--store", type=Path, help="folder for the card's best setting")
-    parser.add_argument("--kernels", action="store_true", help="tell what the first setting's time goes to")
+    parser.add_argument("--budget-s", type=float, default=140, help="start no setting that would end later")
+    parser.add_argument("--json", type=Path, help="file for the results; rewritten after every setting")
+    parser.add_argument("--store", type=Path, help="folder for the best setting of this GPU")
+    parser.add_argument("--kernels", action="store_true", help="list the slowest kernels of setting one")
     parser.add_argument("--tiny", action="store_true", help="a tiny denoiser on the CPU")
-    parser.add_argument("--no-compile", action="store_true", help="leave out what is compiled")
+    parser.add_argument("--no-compile", action="store_true", help="leave out settings with compiled blocks")
     return parser.parse_args()
 
 
@@ -158,15 +158,15 @@ say = partial(print, flush=True)
 
 
 class Bench:
-    """One denoiser with its optimizer, made ready for a setting after another."""
+    """A denoiser with its optimizer, prepared for one setting after another."""
 
-    with_kernels = False  # whether to say what the card did in a step
+    with_kernels = False  # whether to list the kernels of a step
 
     def __init__(self, config: dict[str, Any], device: torch.device, bases: tuple[int, ...]):
         started_at = time.monotonic()
         self.device, self.config = device, config
         self.compiled: set[str] = set()
-        """Graphs that were compiled so far."""
+        """Graphs that are already compiled."""
         self.denoiser = random_denoiser(config, device)
         self.num_parameters = sum(one.numel() for one in self.denoiser.parameters())
         self._run_settings = RunSettings.of({"stage": "denoiser", "out": "runs/none", "steps": 10**6})
@@ -180,12 +180,12 @@ class Bench:
         self.made_s = time.monotonic() - started_at
 
     def outcome(self, setting: Setting) -> dict[str, Any]:
-        """Return what was measured, or why nothing was; either way the next setting can go on."""
+        """Return the measurement, or why it failed; the next setting can run in both cases."""
         try:
             return self._measured(setting)
         except torch.OutOfMemoryError:
             failed = "out of memory"
-        except Exception as error:  # whatever it is, the settings that follow are worth more
+        except Exception as error:  # a failed setting must not prevent the next ones
             failed = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         # Only here, when the traceback no longer holds the tensors.
         self.denoiser.zero_grad(set_to_none=True)
@@ -211,14 +211,15 @@ class Bench:
             "data_s": run.stats.data_s, "warmup_s": warmup_s,
             "compiled_while_timed": counters["stats"]["unique_graphs"] - num_graphs, "mfu": None,
         }  # fmt: skip
-        if peak := peak_flops_per_s():
+        if self.device.type == "cuda" and (gpu := find_gpu_name(torch.cuda.get_device_name())):
+            peak = GPU_SPECS[gpu].peak_flops_per_s
             found["mfu"] = model_flops_utilization(run.stats.flops, seconds, peak)
         if self.with_kernels and self.device.type == "cuda":  # last, for it is one more step
             found["kernels"] = self._kernels(run)
         return found
 
     def _prepare(self, setting: Setting) -> None:
-        """Give the blocks the setting's checkpointing and compilation; compiled code is found again."""
+        """Apply the setting's checkpointing and compilation to the blocks; compiled code is reused."""
         self.denoiser.disable_gradient_checkpointing()
         for block in self.denoiser.transformer_blocks:
             block.__dict__.pop("forward", None)
@@ -235,11 +236,11 @@ class Bench:
             terms = train_step(run)
         self._synchronize()
         if run.guard.num_skipped or not torch.isfinite(terms["loss"]):
-            raise ArithmeticError(f"loss {terms['loss'].item()}, {run.guard.num_skipped} updates left out")
+            raise ArithmeticError(f"loss {terms['loss'].item()}, {run.guard.num_skipped} updates skipped")
         return time.perf_counter() - started_at
 
     def _kernels(self, run: TrainState) -> list[tuple[float, int, str]]:
-        """Return the milliseconds, launches and names of what took the card longest in one more step."""
+        """Return milliseconds, launches and names of the slowest kernels of one more step."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             train_step(run)
             self._synchronize()
@@ -252,7 +253,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def _stream(self, bases: tuple[int, ...], ratios: list[str] | None) -> list[EncodedSample]:
-        """Return samples in an order drawn once, every bucket as often as any other."""
+        """Return samples of all buckets, equally often and in a fixed random order."""
         rng = np.random.default_rng(0)
         buckets = [pair for base in bases for pair in buckets_for(base).items()]
         sizes = [size for name, size in buckets if name in (ratios or [name])]
@@ -282,7 +283,7 @@ class Bench:
 
 
 def random_denoiser(config: dict[str, Any], device: torch.device) -> Any:
-    """Return a denoiser of small random weights in bfloat16, made on the device itself."""
+    """Return a denoiser with small random bfloat16 weights, created on the device."""
     with torch.device("meta"):
         denoiser: Any = LensTransformer2DModel(**config)
     denoiser = denoiser.to(torch.bfloat16).to_empty(device=device).train()
@@ -292,8 +293,8 @@ def random_denoiser(config: dict[str, Any], device: torch.device) -> Any:
                 parameter.normal_(std=0.02)
             else:
                 parameter.fill_(float("norm" in name and name.endswith("weight")))
-    for unread in denoiser.unused_parameters():
-        unread.requires_grad_(False)
+    for unused in denoiser.unused_parameters():
+        unused.requires_grad_(False)
     return denoiser
 
 
@@ -301,7 +302,7 @@ def padded_errors(
     denoiser: Any, samples: list[EncodedSample], t: Tensor, noise: torch.Generator, device: torch.device,
     precision: str,
 ) -> Tensor:  # fmt: skip
-    """Return the error of each picture, (P,), of a batch padded to its largest picture and text."""
+    """Return the error of each image, (P,), of a batch padded to its largest image and text."""
     h, w = (max(one.latents.shape[side] for one in samples) for side in (1, 2))
     longest = max(one.features.shape[1] for one in samples)
     clean = torch.stack([_filled(one.latents.float(), h, w) for one in samples]).to(device)  # (P, C, h, w)
@@ -313,9 +314,8 @@ def padded_errors(
     t = t.to(device)
     noisy = torch.lerp(clean, eps, t[:, None, None, None])                                   # (P, C, h, w)
     with autocast(device, precision):
-        tokens, shapes = pack_latents(noisy), [(1, h, w)]
-        velocity = denoiser(tokens, features, mask.to(device), t, shapes).sample             # (P, h*w, C)
-    error = (velocity.float() - pack_latents(eps - clean)).square().mean(-1)                 # (P, h*w)
+        velocity = predict_velocity(denoiser, noisy, t, features, mask.to(device))            # (P, C, h, w)
+    error = (velocity - (eps - clean)).square().mean(1).flatten(1)                           # (P, h*w)
     weight = real.flatten(1).float()
     return (error * weight).sum(1) / weight.sum(1)
 
@@ -339,7 +339,7 @@ def line(setting: Setting, found: dict[str, Any]) -> str:
 
 
 def conclusions(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield ratios of tokens a second, and how the goal was met."""
+    """Yield ratios of tokens per second, and the best MFU against the goal."""
     done = [row for row in rows if "failed" not in row]
 
     def rate(**wanted: Any) -> float | None:
@@ -366,16 +366,16 @@ def conclusions(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"best MFU, {stream}: {100 * max(shares):.1f}% (goal {100 * GOAL_MFU:.0f}%)"
 
 
-def stored(report: dict[str, Any], folder: Path) -> str:
-    """Write the card's best setting where plans look for it; return what was done.
+def store_best(report: dict[str, Any], folder: Path) -> str:
+    """Write the best setting of this GPU for cost estimates; return a line for the log.
 
-    The best is that of 512 x 512; its share of the peak is the lower of both streams, where both were timed.
+    The best setting is that of 512 x 512. Its MFU is the lower one of both streams, if both were measured.
     """
     done = [row for row in report["settings"] if row.get("mfu") and not row["padded"]]
-    kind = next((kind for kind in GPU_SPECS if kind in report["card"].lower().replace(" ", "")), None)
+    kind = find_gpu_name(report["card"])
     squares = [row for row in done if row["stream"] == "square"]
     if kind is None or not squares:
-        return "nothing stored: no share of a known card's peak was measured"
+        return "nothing stored: no MFU of a known GPU was measured"
     best = max(squares, key=lambda row: row["mfu"])
     chosen = best["checkpointing"], best["compile"]
     alike = [row for row in done if (row["checkpointing"], row["compile"]) == chosen]

@@ -146,11 +146,11 @@ def values_of(tmp_path_factory, request) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def settings_and_stage(values_of) -> Callable[..., tuple[Any, Any]]:
     """The validated settings of a tiny recipe and a fresh stage of them."""
-    from lens.train.run import parse_settings, stage_class
+    from lens.train.run import STAGES, parse_settings
 
     def assemble(name: str, out: Path, **changes: Any) -> tuple[Any, Any]:
         settings = parse_settings(name, values_of(name, out, **changes), "the test")
-        return settings, stage_class(name)(settings)
+        return settings, STAGES[name].stage_class(settings)
 
     return assemble
 

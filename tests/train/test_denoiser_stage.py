@@ -31,7 +31,7 @@ def assembled(finished, pictures, tmp_path):
     """Return settings and stage of a tiny run; changes are settings by name."""
 
     def assemble(out="run", **changes):
-        from lens.train.run import parse_settings, stage_class
+        from lens.train.run import STAGES, parse_settings
 
         values = {
             "stage": "denoiser", "model": str(finished("pretrain").out / "export"),
@@ -42,7 +42,7 @@ def assembled(finished, pictures, tmp_path):
             "optimizer": {"lr": 1e-3, "warmup_steps": 2},
         } | changes  # fmt: skip
         settings = parse_settings("denoiser", values, "the test")
-        return settings, stage_class("denoiser")(settings)
+        return settings, STAGES["denoiser"].stage_class(settings)
 
     return assemble
 
@@ -72,7 +72,8 @@ def test_the_store_gives_the_very_tensors_of_the_encoders(assembled, pictures, f
 def test_an_update_sees_its_packs_and_counts_every_picture_the_same(assembled):
     settings, stage = assembled(prompt_dropout=0.0)
     packs = stage._batch_sampler.batches_of_step(0, settings.micro_batches)
-    assert all(sum(stage._latent_cache.token_counts(stage._keys[item]).num_image_tokens for item in pack) <= 20 for pack in packs)
+    lengths = [stage._latent_cache.token_counts(key).num_image_tokens for key in stage._keys]
+    assert all(sum(lengths[item] for item in pack) <= 20 for pack in packs)
     sizes = [len(pack) for pack in packs]
     parts = [stage.objective(0, index) for index in range(2)]
     assert [part.stats.num_samples for part in parts] == sizes

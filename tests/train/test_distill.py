@@ -67,10 +67,10 @@ def assembled(values):
     """Return settings and stage of a tiny run."""
 
     def assemble(out="run", **changes):
-        from lens.train.run import parse_settings, stage_class
+        from lens.train.run import STAGES, parse_settings
 
         settings = parse_settings("distill", values(out, **changes), "the test")
-        return settings, stage_class("distill")(settings)
+        return settings, STAGES["distill"].stage_class(settings)
 
     return assemble
 
@@ -228,7 +228,8 @@ def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(asse
     )
     batch = stage._batch_source.micro_batch(0, 0)
     sketches = (
-        stage._simulate_student(batch, step, generator_for(0, "draw"), has_gradient=False) for step in range(99)
+        stage._simulate_student(batch, step, generator_for(0, "draw"), has_gradient=False)
+        for step in range(99)
     )
     sketch = next(one for one in sketches if one.step == 0)
     h, w = batch.latent_size
@@ -238,7 +239,8 @@ def test_a_student_is_asked_to_step_to_where_the_teacher_with_guidance_gets(asse
     for t, after in pairwise(levels):
         times = torch.full((len(x),), t)
         with torch.no_grad():
-            cond, uncond = (stage._predict_velocity("base", x, times, text) for text in (batch, batch.drop_text()))
+            texts = (batch, batch.drop_text())
+            cond, uncond = (stage._predict_velocity("base", x, times, text) for text in texts)
         slope = uncond + 3 * (cond - uncond)
         slope, length = slope * cond.norm(dim=1, keepdim=True) / slope.norm(dim=1, keepdim=True), after - t
         lean = 0.0 if before is None else length / (2 * before[0])
@@ -456,7 +458,7 @@ def test_two_ranks_make_the_losses_of_one(values, tmp_path, assembled):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"nano": None}, "data is 'neither', but it needs either this or `nano`"),
+        ({"nano": None}, "data is 'neither', but it needs exactly one of data and nano"),
         ({"dm_weight": 0, "ca_weight": 0, "adversarial_weight": 0}, "dm_weight is 0"),
         ({"discriminator_blocks": [0, 2]}, "discriminator_blocks"),
         ({"nano": {"cache": "x", "ratios": ["5:4"]}}, "nano.ratios"),
@@ -464,9 +466,9 @@ def test_two_ranks_make_the_losses_of_one(values, tmp_path, assembled):
     ],
 )
 def test_settings_that_do_not_fit_are_named(values, changes, says):
-    from lens.train.run import parse_settings, stage_class
+    from lens.train.run import STAGES, parse_settings
 
     with pytest.raises(SettingError, match=says):
         settings = parse_settings("distill", values(**changes), "the test")
         settings.check_inputs()
-        stage_class("distill")(settings)
+        STAGES["distill"].stage_class(settings)

@@ -45,11 +45,11 @@ def test_a_recipe_that_was_killed_goes_on_to_its_end(name, tmp_path):
             assert first.is_alive(), log.read_text()[-2000:]
     before = losses(out)
     assert before and max(before) < STEPS, "killed on its way"
-    assert "going on at step" not in log.read_text()
+    assert "resuming at step" not in log.read_text()
     with forked(lens, *command(name, out), log=log) as second:
         second.join(timeout=200)
     assert second.exitcode == 0, log.read_text()[-2000:]
-    assert "going on at step" in " ".join(log.read_text().split())
+    assert "resuming at step" in " ".join(log.read_text().split())
     after = losses(out)
     assert sorted(after) == list(range(1, STEPS + 1))
     assert all(after[step] == loss for step, loss in before.items() if step in after)

@@ -50,12 +50,12 @@ def assembled(values, monkeypatch):
     """Return settings and stage of a tiny run, judged by brightness."""
 
     def assemble(out="run", judge=None, **changes):
-        from lens.train.run import parse_settings, stage_class
+        from lens.train.run import STAGES, parse_settings
         from lens.train.stages import rl
 
         monkeypatch.setattr(rl, "create_reward", lambda *_: judge or Brightness())
         settings = parse_settings("rl", values(out, **changes), "the test")
-        return settings, stage_class("rl")(settings)
+        return settings, STAGES["rl"].stage_class(settings)
 
     return assemble
 
@@ -223,7 +223,7 @@ def test_two_ranks_make_the_numbers_of_one(values, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"times_per_image": 3}, "times_per_image is 3, but it needs below rollout_steps = 3"),
+        ({"times_per_image": 3}, "times_per_image is 3, but it needs fewer than rollout_steps = 3"),
         ({"micro_batches": 3}, "micro_batches is 3, but it needs 4"),
         ({"nano_prompts": None}, "one of prompts and nano_prompts"),
         ({"held_out": 12}, "held_out is 12, but it needs fewer than the 12 prompts"),

@@ -43,7 +43,7 @@ def folders(tmp_path):
 
 
 def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
-    from lens.train.run import parse_settings, stage_class
+    from lens.train.run import STAGES, parse_settings
     from lens.train.trainer import fit
 
     model, pictures = folders
@@ -54,7 +54,7 @@ def test_the_recipe_trains_on_features_of_qwen3(folders, tmp_path):
         "micro_batches": 1, "pack_tokens": 30, "precision": "float32", "log_every": 1,
     }  # fmt: skip
     settings = parse_settings("denoiser", deep_merge(read_recipe(RECIPE), small), "the test")
-    stage = stage_class("denoiser")(settings)
+    stage = STAGES["denoiser"].stage_class(settings)
     key = stage._keys[0]
     layers, num_text, width = stage._latent_cache[key].features.shape
     assert (layers, width) == (3, 16) and num_text == stage._latent_cache.token_counts(key).num_text_tokens

@@ -1,7 +1,7 @@
-"""Which updates are made: none from a gradient that is no number, or far larger than the ones before.
+"""Gradient guard: skips updates whose gradient norm is not finite, or far larger than the previous ones.
 
-A batch that breaks an update is left out and the run goes on; when many break in a row the weights themselves
-are to blame, and the loop goes back to the last checkpoint (loop.py).
+After one skipped update the run continues with the next batch. Many skips in a row mean that the weights
+themselves are broken; then the training loop returns to the last checkpoint (trainer.py).
 """
 
 import math
@@ -9,35 +9,26 @@ from collections import deque
 from statistics import median
 from typing import Any
 
-from pydantic import Field
-
-from lens.config import Settings
-
-
-class GuardSettings(Settings):
-    max_ratio: float = Field(0.0, ge=0)
-    """Gradient norm, over the median of the last `window` ones, above which an update is left out; 0 leaves
-    out none but those that are no number."""
-    window: int = Field(100, ge=2)
-    """Norms that the median is taken of; until there are as many, no norm is too large."""
-    max_skips: int = Field(10, ge=1)
-    """Updates left out in a row before the run goes back to its last checkpoint, and then before it stops."""
+from lens.train.settings.run import GuardSettings
 
 
 class GradientGuard:
-    """Judges gradient norms one after another, and remembers how many it turned down."""
+    """Accepts or rejects the gradient norms of a run in their order, and counts the rejected ones."""
 
     def __init__(self, settings: GuardSettings):
         self.settings = settings
         self.num_skipped = 0
-        """Of the whole run."""
+        """Skipped updates of the whole run."""
         self.num_consecutive_skips = 0
         self.has_rolled_back = False
-        """Whether the run went back to a checkpoint and has made no update since."""
+        """Whether the run returned to a checkpoint and has made no update since."""
         self._norms: dict[str, deque[float]] = {}
 
     def accepts(self, norm: float, kind: str = "") -> bool:
-        """Return whether to make the update whose gradient has this norm; it is compared with its kind."""
+        """Return whether to make the update whose gradient has this norm.
+
+        Norms are compared with earlier norms of the same kind.
+        """
         norms = self._norms.setdefault(kind, deque(maxlen=self.settings.window))
         if math.isfinite(norm) and not self._is_spike(norm, norms):
             norms.append(norm)
@@ -49,7 +40,7 @@ class GradientGuard:
 
     @property
     def should_rollback(self) -> bool:
-        """Return whether skipping does not help any more."""
+        """Return whether enough updates in a row were skipped to return to a checkpoint."""
         return self.num_consecutive_skips >= self.settings.max_skips
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lens.errors import SettingError
 from lens.models.checkpoints.lora_formats import Adapter, LoraWeights, write_adapter
-from lens.train.settings.stages import LoraSettings
+from lens.train.settings.run import LoraSettings
 
 
 def add_lora(

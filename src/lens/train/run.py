@@ -1,17 +1,59 @@
-"""From a recipe file to a finished run: `lens train RECIPE`."""
+"""From a recipe file to a finished run: `lens train RECIPE`.
+
+To add a stage, write its settings and its class, and add an entry to `STAGES`.
+"""
 
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
 
 from lens.config import read_recipe, write_yaml
 from lens.errors import SettingError
 from lens.train.metrics import load_tracker
 
-STAGES = ("vae", "language", "pretrain", "denoiser", "rl", "distill")
+
+class StageEntry(NamedTuple):
+    """Where the parts of a stage are, as `module:class`; they are imported when they are needed."""
+
+    settings: str
+    stage: str
+    is_post_training: bool = False
+    """Whether its cost estimate counts denoiser passes, and a run ends with a plot of its metrics."""
+
+    @property
+    def settings_class(self) -> Any:
+        return resolve_name(self.settings)
+
+    @property
+    def stage_class(self) -> Any:
+        return resolve_name(self.stage)
+
+
+STAGES = {
+    "vae": StageEntry("lens.train.settings.stages:VaeSettings", "lens.train.stages.vae:VaeStage"),
+    "language": StageEntry(
+        "lens.train.settings.stages:LanguageSettings", "lens.train.stages.language:LanguageStage"
+    ),
+    "pretrain": StageEntry(
+        "lens.train.settings.stages:NanoPretrainSettings", "lens.train.stages.nano_pretrain:NanoPretrainStage"
+    ),
+    "denoiser": StageEntry(
+        "lens.train.settings.stages:TextToImageSettings", "lens.train.stages.text_to_image:TextToImageStage"
+    ),
+    "rl": StageEntry(
+        "lens.train.settings.rl:RlSettings", "lens.train.stages.rl:RlStage", is_post_training=True
+    ),
+    "distill": StageEntry(
+        "lens.train.settings.distill:DistillSettings",
+        "lens.train.stages.distill:DistillStage",
+        is_post_training=True,
+    ),
+}
+"""All stages, by the name that recipes use."""
 
 
 def train(recipe: Path, overrides: list[str] | None = None) -> Path:
-    """Train what a recipe says, going on from the run's last checkpoint; return the folder of the run.
+    """Train by a recipe, resuming at the run's last checkpoint; return the folder of the run.
 
     Raises: SettingError for a recipe that cannot be run, before anything is written.
     """
@@ -19,14 +61,14 @@ def train(recipe: Path, overrides: list[str] | None = None) -> Path:
 
 
 def train_from_settings(settings: Any) -> Path:
-    """Train by checked settings; return the folder of the run."""
-    import torch  # late: a wrong recipe is told at once
+    """Train by validated settings; return the folder of the run."""
+    import torch  # late, so that a wrong recipe is refused at once
 
     from lens.train.devices import resolve_device
     from lens.train.distributed import init_distributed
     from lens.train.trainer import fit
 
-    stage_type = stage_class(settings.stage)
+    stage_class = STAGES[settings.stage].stage_class
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with init_distributed(settings.parallel, resolve_device(settings.device)) as distributed:
@@ -35,60 +77,28 @@ def train_from_settings(settings: Any) -> Path:
             settings.out.mkdir(parents=True, exist_ok=True)
             write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
         with distributed.main_first():
-            assembled = stage_type(settings)
-        fit(assembled, settings, distributed)
+            stage = stage_class(settings)
+        fit(stage, settings, distributed)
     return settings.out
 
 
 def load_settings(recipe: Path, overrides: list[str] | None = None) -> Any:
-    """Return the settings of a recipe whose inputs are there, before torch is loaded.
+    """Return the settings of a recipe after checking its inputs, without loading torch.
 
     Raises: SettingError for a recipe that cannot be run.
     """
     values = read_recipe(recipe, overrides)
-    name = values.get("stage")
-    if name not in STAGES:
-        raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {recipe}.")
-    settings = parse_settings(name, values, str(recipe))
+    settings = parse_settings(values.get("stage"), values, str(recipe))
     settings.check_inputs()
     load_tracker(settings.tracker)
     return settings
 
 
-def parse_settings(name: str, values: dict[str, Any], source: str) -> Any:
-    """Return the validated settings of a stage."""
-    from lens.train.settings import distill, rl, stages
+def parse_settings(name: Any, values: dict[str, Any], source: str) -> Any:
+    """Return the validated settings of a stage.
 
-    classes: Any = {
-        "vae": stages.VaeSettings, "language": stages.LanguageSettings,
-        "pretrain": stages.NanoPretrainSettings, "denoiser": stages.TextToImageSettings,
-        "rl": rl.RlSettings, "distill": distill.DistillSettings,
-    }  # fmt: skip
-    return classes[name].of(values, source)
-
-
-def stage_class(name: str) -> Any:
-    """Return the class of a stage."""
-    if name == "vae":
-        from lens.train.stages.vae import VaeStage
-
-        return VaeStage
-    if name == "language":
-        from lens.train.stages.language import LanguageStage
-
-        return LanguageStage
-    if name == "denoiser":
-        from lens.train.stages.text_to_image import TextToImageStage
-
-        return TextToImageStage
-    if name == "rl":
-        from lens.train.stages.rl import RlStage
-
-        return RlStage
-    if name == "distill":
-        from lens.train.stages.distill import DistillStage
-
-        return DistillStage
-    from lens.train.stages.nano_pretrain import NanoPretrainStage
-
-    return NanoPretrainStage
+    Raises: SettingError for an unknown stage, or a setting that does not fit.
+    """
+    if name not in tuple(STAGES):
+        raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {source}.")
+    return STAGES[name].settings_class.of(values, source)

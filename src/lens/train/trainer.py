@@ -1,7 +1,7 @@
-"""The one loop that trains every stage: steps, probes, checkpoints, a clean stop.
+"""The training loop of every stage: updates, evaluations, checkpoints, and a clean stop.
 
-Knows nothing of what a stage trains. A run stops at a step boundary on SIGTERM or Ctrl-C, with a checkpoint,
-and the same command goes on from there.
+Knows nothing of what a stage trains. On SIGTERM or Ctrl-C a run stops at the end of its step and writes a
+checkpoint. The same command then continues from it.
 """
 
 import signal
@@ -17,7 +17,8 @@ from rich.console import Console
 from lens.errors import NonFiniteError, SettingError
 from lens.train import checkpoint
 from lens.train.cost.flops import model_flops_utilization
-from lens.train.devices import peak_flops_per_s, peak_memory_gib
+from lens.train.cost.gpus import GPU_SPECS, find_gpu_name
+from lens.train.devices import peak_memory_gib
 from lens.train.distributed import DistributedContext, full_state_dict, shard_module
 from lens.train.ema import Ema
 from lens.train.metrics import MetricsLogger
@@ -30,7 +31,7 @@ console = Console(stderr=True)
 
 
 def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | None = None) -> TrainState:
-    """Train a stage to its last step, or to the first stop signal of any rank; return the run."""
+    """Train a stage to its last step, or until any rank gets a stop signal; return the state of the run."""
     distributed = distributed or DistributedContext()
     model = stage.model.train()
     if settings.compile:
@@ -52,7 +53,7 @@ def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | N
     console.quiet = not distributed.is_main
     checkpoints = checkpoint.Checkpoints(settings.out, settings.checkpoint)
     if checkpoints.resume(run):
-        console.print(f"{settings.out}: going on at step {run.step} of {settings.steps}")
+        console.print(f"{settings.out}: resuming at step {run.step} of {settings.steps}")
     with (
         _collect_stop_signals() as stop,
         MetricsLogger(settings, run.step, distributed.is_main) as metrics,
@@ -74,7 +75,7 @@ def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | N
                 evaluate(stage, run, metrics)
             is_due = time.monotonic() - saved_at > settings.checkpoint.every_s
             is_stopped, is_due = distributed.any_rank(bool(stop or run.stop_reason), is_due)
-            # Not while updates are turned down: the weights may be what is broken.
+            # Not while updates are skipped: the weights themselves may be broken.
             if is_due and not run.guard.num_consecutive_skips:
                 checkpoints.save(run)
                 saved_at = time.monotonic()
@@ -86,39 +87,39 @@ def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | N
 
 
 def _rollback(run: TrainState, checkpoints: checkpoint.Checkpoints) -> None:
-    """Take the weights of the last checkpoint, but go on with the batches that come next.
+    """Load the weights of the last checkpoint and continue with the next batches.
 
-    Raises: NonFiniteError when there is no checkpoint, or when going back did not help.
+    Raises: NonFiniteError if there is no checkpoint, or if the previous rollback did not help.
     """
     step, num_skipped = run.step, run.guard.num_skipped
     skips = run.guard.num_consecutive_skips
-    problem = f"{skips} updates in a row had gradients that are no numbers or far too large, "
+    problem = f"{skips} updates in a row had non-finite or far too large gradients, "
     problem += f"the last at step {step - 1}"
     if run.guard.has_rolled_back or not checkpoints.resume(run):
         fix = "Lower optimizer.lr, or raise guard.max_ratio or guard.max_skips."
-        raise NonFiniteError(f"{problem}; the weights of before are kept. {fix}")
-    console.print(f"{run.settings.out}: {problem}; going back to the weights of step {run.step}")
+        raise NonFiniteError(f"{problem}. The last good weights are kept. {fix}")
+    console.print(f"{run.settings.out}: {problem}; returning to the weights of step {run.step}")
     run.step = step
     run.guard.num_skipped, run.guard.num_consecutive_skips, run.guard.has_rolled_back = num_skipped, 0, True
 
 
 def compile_repeated_blocks(module: Any) -> None:
-    """Compile the blocks that a model says it repeats; names of weights stay as they are.
+    """Compile the repeated blocks of a model; the names of its weights stay the same.
 
-    Raises: SettingError for a model that names none.
+    Raises: SettingError for a model that declares no repeated blocks.
     """
     models = [part for part in module.modules() if getattr(part, "_repeated_blocks", None)]
     if not models:
-        needs = f"false, for {type(module).__name__} names no blocks that repeat"
+        needs = f"false, as {type(module).__name__} declares no repeated blocks"
         raise SettingError("compile", True, needs)
-    # Each of with or without gradients, with or without a mask, last block or not is compiled by itself.
+    # With and without gradients, with and without a mask, and the last block compile separately.
     torch._dynamo.config.recompile_limit = 32  # type: ignore[attr-defined]
     for model in models:
         model.compile_repeated_blocks(dynamic=True)
 
 
 def export(stage: Stage, run: TrainState, folder: Path) -> None:
-    """Write the averaged weights as the stage publishes them."""
+    """Write the averaged weights in the format of the stage."""
     with run.ema.swap_into(run.model):
         ema_state = full_state_dict(run.model)
         if run.distributed.is_main:
@@ -126,7 +127,7 @@ def export(stage: Stage, run: TrainState, folder: Path) -> None:
 
 
 def evaluate(stage: Stage, run: TrainState, metrics: MetricsLogger) -> None:
-    """Write held-out numbers and a sample grid of the averaged weights, and export the best of them."""
+    """Write metrics and a sample grid of the averaged weights; export the weights if they are the best."""
     with run.ema.swap_into(run.model), torch.no_grad():
         run.model.eval()
         values = stage.evaluate()
@@ -142,9 +143,9 @@ def evaluate(stage: Stage, run: TrainState, metrics: MetricsLogger) -> None:
 
 
 def _update_best(metrics: dict[str, float], run: TrainState) -> bool:
-    """Return whether the probe's number that the recipe names is better than ever, and keep it if so.
+    """Return whether the metric `checkpoint.best` is the best so far, and store it if so.
 
-    Raises: SettingError for a number that the probe does not know.
+    Raises: SettingError for a metric that the evaluation does not have.
     """
     criterion = run.settings.checkpoint
     if not criterion.best:
@@ -160,21 +161,22 @@ def _update_best(metrics: dict[str, float], run: TrainState) -> bool:
 
 
 class Throughput:
-    """Speed of a run since it was started, and the time left."""
+    """Throughput of a run since its start, and the time left."""
 
     def __init__(self, step: int):
         self._first_step, self._started_at = step, time.monotonic()
 
     def metrics(self, run: TrainState) -> dict[str, float]:
         elapsed_s = time.monotonic() - self._started_at
-        work, size = run.stats, run.distributed.world_size  # every rank does about as much as this one
+        work, size = run.stats, run.distributed.world_size  # all ranks do about the same work
         rates = {"lr": run.optimizer.lr, "samples_per_s": work.num_samples * size / elapsed_s}
         rates["data_wait"] = work.data_s / elapsed_s
         rates["peak_memory_gib"] = peak_memory_gib()
         if work.num_tokens:
             rates["tokens_per_s"] = work.num_tokens * size / elapsed_s
             rates["tflops_per_s"] = work.flops * size / elapsed_s / 1e12
-            if peak := peak_flops_per_s():
+            if torch.cuda.is_available() and (gpu := find_gpu_name(torch.cuda.get_device_name())):
+                peak = GPU_SPECS[gpu].peak_flops_per_s
                 rates["mfu"] = model_flops_utilization(work.flops, elapsed_s, peak)
         return rates
 
@@ -191,7 +193,7 @@ class Throughput:
 
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
-    """Collect stop signals in a list that is empty, and so false, until the first one."""
+    """Yield a list that receives the stop signals of this process."""
     received: list[int] = []
     kinds = (signal.SIGTERM, signal.SIGINT)
     previous_handlers = [

@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from lens.models.denoiser import LensTransformer2DModel
 from lens.train.activation_checkpointing import apply_activation_checkpointing
-from lens.train.cost.training import saved_bytes_per_token
+from lens.train.cost.memory import saved_bytes_per_token
 from lens.train.lora import add_lora
-from lens.train.settings.stages import LoraSettings
+from lens.train.settings.run import LoraSettings
 
 MODES = ("none", "selective", "full")
 

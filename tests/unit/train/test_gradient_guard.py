@@ -9,8 +9,8 @@ from torch import nn
 
 from lens.errors import NonFiniteError
 from lens.losses.base import LossOutput
-from lens.train.gradient_guard import GradientGuard, GuardSettings
-from lens.train.settings.run import RunSettings
+from lens.train.gradient_guard import GradientGuard
+from lens.train.settings.run import GuardSettings, RunSettings
 from lens.train.trainer import fit
 
 
@@ -96,7 +96,7 @@ def test_broken_weights_are_replaced_by_those_of_the_last_checkpoint_and_no_batc
 
 def test_a_run_that_going_back_does_not_help_stops_and_says_what_to_change(tmp_path):
     fit(Breaking(), settings_of(tmp_path, steps=4, checkpoint={"every_s": 1e9}))
-    with pytest.raises(NonFiniteError, match=r"3 updates in a row .* at step 9; .*Lower optimizer\.lr"):
+    with pytest.raises(NonFiniteError, match=r"3 updates in a row .* at step 9\. .*Lower optimizer\.lr"):
         fit(Breaking(bad_steps=range(4, 99)), settings_of(tmp_path, checkpoint={"every_s": 1e9}))
 
 

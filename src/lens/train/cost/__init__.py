@@ -1,1 +1,1 @@
-"""Cost estimates of training runs."""
+"""Cost estimates of training runs, RL and distillation."""

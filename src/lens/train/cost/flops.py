@@ -1,29 +1,28 @@
-"""How many floating-point operations the denoiser takes, and what share of a card's peak a run reaches.
+"""Floating-point operations of the denoiser, and the model FLOPs utilization of a run.
 
-One formula for training, plans, benchmarks: matrix products and attention alone, a multiplication and an
-addition being two operations; norms, rotations and modulation of tokens are left out, as is usual. Spec:
-section 3. Letters: D width, F feed-forward width, I image tokens, T text tokens.
+Training, estimates and benchmarks share this formula. It counts matrix products and attention. A
+multiplication and an addition are two operations. As usual, norms, rotations and modulation are left out.
+Spec: section 3. Letters: D width, F feed-forward width, I image tokens, T text tokens.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 TRAINING_FACTOR = 3
-"""Forward, and twice as much backward. What checkpointing computes again is not counted."""
+"""Forward passes that a training step counts as: the backward pass counts twice, recomputation not at all."""
 
 
 def forward_flops(config: Mapping[str, Any], num_image_tokens: int, num_text_tokens: int) -> int:
-    """Return the operations of one forward pass for one picture; `config` is the denoiser's."""
+    """Return the operations of one forward pass for one image; `config` is the denoiser's."""
     dim, layers = config["inner_dim"], config["num_layers"]
     hidden = int(dim / 3 * 8)
     tokens = num_image_tokens + num_text_tokens
-    projection_flops = 2 * (
-        3 * dim * dim + dim * dim + 3 * dim * hidden
-    )  # projections and feed-forward of a stream
-    modulation = 2 * 2 * 6 * dim * dim                          # of both streams, once a picture
+    # Projections and feed-forward of a token, in its stream.
+    projection_flops = 2 * (3 * dim * dim + dim * dim + 3 * dim * hidden)
+    modulation = 2 * 2 * 6 * dim * dim                          # of both streams, once per image
     attention_flops = 4 * tokens * dim                             # one query over all keys, and their values
     blocks = layers * (tokens * (projection_flops + attention_flops) + modulation)
-    # Nothing reads the last block's text: it has no queries, no output and no feed-forward.
+    # The last block updates no text: it has no text queries, no text output and no text feed-forward.
     blocks -= num_text_tokens * (projection_flops - 2 * 3 * dim * dim + attention_flops)
     num_features = len(config["selected_layer_index"])
     inputs = (
@@ -35,12 +34,12 @@ def forward_flops(config: Mapping[str, Any], num_image_tokens: int, num_text_tok
 
 
 def training_flops(config: Mapping[str, Any], num_image_tokens: int, num_text_tokens: int) -> int:
-    """Return the useful operations of training on one picture."""
+    """Return the useful operations of training on one image."""
     return TRAINING_FACTOR * forward_flops(config, num_image_tokens, num_text_tokens)
 
 
 def model_flops_utilization(
     flops: float, elapsed_s: float, peak_flops_per_s: float, num_gpus: int = 1
 ) -> float:
-    """Return the share of the cards' peak that so many useful operations in so many seconds are."""
+    """Return the share of the GPUs' peak that so many useful operations in so many seconds reach."""
     return flops / (elapsed_s * peak_flops_per_s * num_gpus)

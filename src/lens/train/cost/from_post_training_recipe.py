@@ -1,4 +1,4 @@
-"""From recipes of post-training to what a plan reckons with, without torch. Spec: sections 9 and 10."""
+"""Cost-estimate inputs from RL and distillation recipes, without torch. Spec: sections 9 and 10."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -8,23 +8,24 @@ from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.shapes import denoiser_shapes, num_parameters, text_encoder_shapes, vae_shapes
 from lens.rl.prompts.dataset import read_prompts
 from lens.rl.rewards.settings import AnyRewardSettings, VlmJudgeSettings, WeightedRewardSettings
+from lens.train.cost.flops import TRAINING_FACTOR
 from lens.train.cost.from_recipe import PAPER_TEXT_TOKENS, component_config, num_lora_parameters
-from lens.train.cost.post_training import FORWARD_AND_BACKWARD, ForwardPasses, JudgeCalls, PostTrainingSpec
+from lens.train.cost.post_training import ForwardPasses, JudgeCalls, PostTrainingSpec
 from lens.train.cost.training import num_image_tokens
 from lens.train.settings.distill import DistillSettings
 from lens.train.settings.rl import RlSettings
-from lens.train.settings.stages import LoraSettings
+from lens.train.settings.run import LoraSettings
 
 DEFAULT_PROMPT_TOKENS = 64
-"""Of a prompt of 30 to 60 words, as the paper's are; assumed."""
+"""Assumed text tokens of a prompt of 30 to 60 words, as in the paper."""
 MAX_CRITERIA_PER_IMAGE = 11
-"""Of a picture: up to ten of its prompt, and the global one."""
+"""Criteria of an image: up to ten of its prompt, and the global one."""
 
 
 def post_training_spec(
     settings: RlSettings | DistillSettings, num_text_tokens: int | None
 ) -> PostTrainingSpec:
-    """Return what of a recipe costs."""
+    """Return the cost-relevant part of a recipe."""
     if isinstance(settings, RlSettings):
         return _rl_spec(settings, num_text_tokens)
     return _distillation_spec(settings, num_text_tokens)
@@ -36,7 +37,7 @@ def _rl_spec(settings: RlSettings, num_text_tokens: int | None) -> PostTrainingS
     learned = rollouts * settings.times_per_image
     passes = {
         "drawing, by old": ForwardPasses(rollouts * settings.rollout_evaluations),
-        "learning, through theta": ForwardPasses(learned, FORWARD_AND_BACKWARD),
+        "learning, through theta": ForwardPasses(learned, TRAINING_FACTOR),
         "learning, through old": ForwardPasses(learned),
     }
     if settings.kl_weight:
@@ -46,7 +47,7 @@ def _rl_spec(settings: RlSettings, num_text_tokens: int | None) -> PostTrainingS
         stage="rl",
         config=config,
         steps=settings.steps,
-        update_description=f"{groups} prompts x {count} pictures",
+        update_description=f"{groups} prompts x {count} images",
         num_images=rollouts,
         passes=passes,
         judge_calls=_judge_calls(settings, rollouts),
@@ -61,7 +62,7 @@ def _rl_spec(settings: RlSettings, num_text_tokens: int | None) -> PostTrainingS
         checkpointing=settings.gradient_checkpointing,
         num_graphs=1,
         encoder_bytes=_encoder_bytes(settings.model, with_text=True),
-        excluded_costs="texts encoded, pictures decoded, waiting for the judge, probes",
+        excluded_costs="text encoding, image decoding, waiting for the judge, evaluations",
     )
 
 
@@ -76,7 +77,7 @@ def _judge_calls(settings: RlSettings, rollouts: int) -> JudgeCalls | None:
 
 
 def _num_judges(reward: AnyRewardSettings) -> int:
-    """Return how many parts of a reward ask an endpoint."""
+    """Return the number of parts of a reward that call an endpoint."""
     if isinstance(reward, WeightedRewardSettings):
         return sum(_num_judges(part.reward) for part in reward.parts.values())
     return int(isinstance(reward, VlmJudgeSettings))
@@ -96,7 +97,7 @@ def _distillation_spec(settings: DistillSettings, num_text_tokens: int | None) -
     num_critic_images = (settings.steps - num_student_updates) * images_per_step
     config, num_weights, role_weights = _parameter_counts(settings.model, settings.lora)
     updates_per_cycle = (
-        f"{cycle - 1} updates of the critics, then one of the student" if cycle > 1 else "the student's"
+        f"{cycle - 1} critic updates, then one student update" if cycle > 1 else "all of the student"
     )
     return PostTrainingSpec(
         stage="distill",
@@ -115,21 +116,21 @@ def _distillation_spec(settings: DistillSettings, num_text_tokens: int | None) -
         ema_roles=(),
         base_weight_bytes=2 if settings.frozen_dtype == "bf16" else 4,
         checkpointing=settings.gradient_checkpointing,
-        # To pass for real, the way back goes through the teacher while the student's waits.
+        # The adversarial loss differentiates the teacher while the graph of the student is in memory.
         num_graphs=1 + bool(settings.adversarial_weight),
         encoder_bytes=_encoder_bytes(settings.model, with_text=settings.nano is not None),
-        excluded_costs="the discriminator's heads, pictures and texts encoded once, probes",
+        excluded_costs="discriminator heads, one-time encoding of images and texts, evaluations",
     )
 
 
 def _distillation_passes(
     settings: DistillSettings, num_student_images: float, num_critic_images: float
 ) -> dict[str, ForwardPasses]:
-    """Return the passes of so many pictures of the student's updates and of the critics'."""
-    simulated = (settings.student_steps - 1) / 2  # on the way to a step that is drawn evenly
+    """Return the passes of so many images in student updates and in critic updates."""
+    simulated = (settings.student_steps - 1) / 2  # mean number of steps before the trained one
     passes = {
         "student: its earlier steps": ForwardPasses(num_student_images * simulated),
-        "student: the step that learns": ForwardPasses(num_student_images, FORWARD_AND_BACKWARD),
+        "student: the step that learns": ForwardPasses(num_student_images, TRAINING_FACTOR),
     }
     if settings.dm_weight:
         passes["student: DM, by teacher and fake"] = ForwardPasses(2 * num_student_images)
@@ -137,19 +138,19 @@ def _distillation_passes(
         passes["student: CA, by the teacher"] = ForwardPasses(num_student_images)
         passes["student: CA, without text"] = ForwardPasses(num_student_images, has_text=False)
     if settings.adversarial_weight:
-        passes["student: passing for real"] = ForwardPasses(num_student_images, FORWARD_AND_BACKWARD)
+        passes["student: passing for real"] = ForwardPasses(num_student_images, TRAINING_FACTOR)
     if settings.critic_parts:
         passes["critics: what the student draws"] = ForwardPasses(num_critic_images * (simulated + 1))
     if "heads" in settings.critic_parts:
         passes_per_image = 3 if settings.r1_gamma else 2
         passes["critics: seen by the teacher"] = ForwardPasses(passes_per_image * num_critic_images)
     if "fake" in settings.critic_parts:
-        passes["critics: the fake model"] = ForwardPasses(num_critic_images, FORWARD_AND_BACKWARD)
+        passes["critics: the fake model"] = ForwardPasses(num_critic_images, TRAINING_FACTOR)
     return passes
 
 
 def _parameter_counts(model: str, lora: LoraSettings | None) -> tuple[Mapping[str, Any], int, int]:
-    """Return a denoiser's configuration, its weights, and those of one role of it."""
+    """Return a denoiser's configuration, its number of parameters, and that of one role."""
     config = LENS_DENOISER | component_config(model, "transformer")
     shapes = denoiser_shapes(config)
     total = num_parameters(shapes)
@@ -157,10 +158,10 @@ def _parameter_counts(model: str, lora: LoraSettings | None) -> tuple[Mapping[st
 
 
 def _encoder_bytes(model: str, with_text: bool) -> dict[str, float]:
-    """Return the bytes of the encoders in bfloat16; only a text encoder that is a GPT-OSS is counted."""
+    """Return the bytes of the encoders in bfloat16; of text encoders only GPT-OSS is counted."""
     sizes = {"autoencoder": 2.0 * num_parameters(vae_shapes(component_config(model, "vae")))}
     text = component_config(model, "text_encoder") if with_text else {}
     if "num_local_experts" in text:
-        # MXFP4 takes a third of it, on Hopper and newer; elsewhere its experts are dequantised.
+        # With MXFP4, on Hopper and newer GPUs, it takes a third; elsewhere its experts are dequantized.
         sizes["text encoder"] = 2.0 * num_parameters(text_encoder_shapes(text))
     return sizes

@@ -1,6 +1,6 @@
-"""From recipes to what a plan reckons with: a run's weights, packs and updates, without torch.
+"""Cost-estimate inputs from recipes of the denoiser stage: weights, packs and updates.
 
-Follows a recipe back through those that it says it `follows`.
+Without torch. Includes the recipes that a recipe `follows`.
 """
 
 import json
@@ -12,17 +12,19 @@ from lens.errors import SettingError
 from lens.models.checkpoints.diffusers_folder import component_folder
 from lens.models.checkpoints.registry import KNOWN_MODELS, LENS_DENOISER
 from lens.models.shapes import Shapes, denoiser_shapes, linear_modules, num_parameters
-from lens.train.cost.training import GPU_SPECS, MFU_ASSUMED, MFU_FROM_OPTION, RunSpec
-from lens.train.settings.stages import LoraSettings, TextToImageSettings
+from lens.train.cost.gpus import GPU_SPECS, MFU_ASSUMED, MFU_FROM_OPTION
+from lens.train.cost.training import RunSpec
+from lens.train.settings.run import LoraSettings
+from lens.train.settings.stages import TextToImageSettings
 
 PAPER_TEXT_TOKENS = 512
-"""To which captions are cut; with as many the paper's recipe costs what it says (docs/how-to/train.md)."""
+"""Maximum text tokens of a caption. With it the estimate agrees with the paper (docs/how-to/train.md)."""
 
 
 def read_run_specs(
     recipe: Path, overrides: list[str] | None, num_text_tokens: int | None
 ) -> dict[str, RunSpec]:
-    """Return the run of a recipe by its name, after those that it follows.
+    """Return the runs that a recipe follows, then its own, by the path of the recipe.
 
     Raises: SettingError for a recipe of another stage, or one that follows itself.
     """
@@ -33,10 +35,10 @@ def read_run_specs(
     while True:
         values = read_recipe(path, changes)
         if values.get("stage") != "denoiser":
-            needs = "denoiser, rl or distill, the stages that there are plans for"
-            raise SettingError("stage", values.get("stage"), needs, f"It is in {path}.")
+            needs = "denoiser, rl or distill, the stages with cost estimates"
+            raise SettingError("stage", values.get("stage"), needs, f"See {path}.")
         if str(path) in specs:
-            raise SettingError("follows", values.get("follows"), f"another recipe than {path.name} itself")
+            raise SettingError("follows", values.get("follows"), f"a recipe other than {path.name} itself")
         specs[str(path)] = run_spec(TextToImageSettings.of(dict(values), str(path)), num_text_tokens)
         if not values.get("follows"):
             return dict(reversed(specs.items()))
@@ -44,9 +46,9 @@ def read_run_specs(
 
 
 def resolve_mfu(recipe: Path, gpu: str, mfu: float | None) -> tuple[float | None, str]:
-    """Return the share of a card's peak to reckon with, and where it is from: None where it is to be assumed.
+    """Return the model FLOPs utilization of an estimate, or None if it has to be assumed, and its source.
 
-    What benchmarks/train_gpu.py measured of a kind of card is in a folder `cards` beside the recipe.
+    benchmarks/train_gpu.py writes what it measured on a GPU to the folder `cards` beside the recipe.
     """
     if mfu is not None:
         return mfu, MFU_FROM_OPTION
@@ -54,11 +56,11 @@ def resolve_mfu(recipe: Path, gpu: str, mfu: float | None) -> tuple[float | None
     if gpu not in GPU_SPECS or not path.is_file():
         return None, MFU_ASSUMED
     measured = read_recipe(path)
-    return measured["mfu"], f"measured {measured['date']}, {path}; --mfu says another"
+    return measured["mfu"], f"measured {measured['date']}, {path}; replace it with --mfu"
 
 
 def run_spec(settings: TextToImageSettings, num_text_tokens: int | None = None) -> RunSpec:
-    """Return what of one recipe costs."""
+    """Return the cost-relevant part of one recipe."""
     config = LENS_DENOISER | (settings.config or component_config(settings.model, "transformer"))
     shapes = denoiser_shapes(config)
     total = num_trainable = num_parameters(shapes)
@@ -80,7 +82,7 @@ def run_spec(settings: TextToImageSettings, num_text_tokens: int | None = None) 
 
 
 def num_lora_parameters(shapes: Shapes, lora: LoraSettings) -> int:
-    """Return how many numbers an adapter on a denoiser of these shapes holds."""
+    """Return the parameters of an adapter on a denoiser of these shapes."""
     suffixes = tuple(f".{end}" for end in lora.targets)
     linears = linear_modules(shapes).items()
     return lora.rank * sum(
@@ -101,5 +103,5 @@ def component_config(model: str, part: str) -> dict[str, Any]:
     folder = known.folder if known and known.folder else Path(model)
     path = component_folder(folder, part) / "config.json"
     if not path.is_file():
-        raise SettingError("model", model, f"a known model ({', '.join(KNOWN_MODELS)}) or a model's folder")
+        raise SettingError("model", model, f"a known model ({', '.join(KNOWN_MODELS)}) or a model folder")
     return {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("_")}

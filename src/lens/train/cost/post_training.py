@@ -1,89 +1,77 @@
-"""What post-training would take: passes through the denoiser, judge calls, memory, operations, hours, money.
+"""Cost estimates of RL and distillation: denoiser passes, judge calls, memory, GPU-hours, money.
 
-Knows nothing of torch or of recipes, and runs nothing. Operations are counted as a run itself counts them:
-flops.py, a way back as two passes. Spec: sections 9 and 10.
+Without torch, and independent of recipes. Operations are counted as a run counts them (flops.py).
+Spec: sections 9 and 10.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from lens.train.cost.flops import forward_flops
-from lens.train.cost.training import (
-    ASSUMED_MFU,
-    GIB,
-    MFU_ASSUMED,
-    MFU_FROM_OPTION,
-    GpuSpec,
-    activation_bytes_per_token,
-    cost_lines,
-    gpu_spec,
-    memory_lines,
-    num_image_tokens,
-)
-
-FORWARD_AND_BACKWARD = 3
-"""Passes that one with its way back counts as."""
+from lens.train.cost.flops import TRAINING_FACTOR, forward_flops
+from lens.train.cost.gpus import ASSUMED_MFU, MFU_ASSUMED, MFU_FROM_OPTION, GpuSpec, gpu_hours, gpu_spec
+from lens.train.cost.memory import GIB, activation_bytes_per_token, memory_gib_per_gpu, training_state_bytes
+from lens.train.cost.training import cost_lines, memory_lines, num_image_tokens
 
 
 class ForwardPasses(NamedTuple):
-    """Pictures that go through the denoiser for one purpose."""
+    """Images that pass through the denoiser for one purpose."""
 
     num_images: float
-    """Of the whole run; a picture counts each time."""
+    """Images of the whole run; an image counts at every pass."""
     cost_per_image: int = 1
-    """In passes forward: 1, or 3 with the way back."""
+    """In forward passes: 1, or `TRAINING_FACTOR` with the backward pass."""
     has_text: bool = True
 
     @property
     def num_forward_equivalents(self) -> float:
-        """Return what all of them cost, in passes forward."""
+        """Return the cost of all of them, in forward passes."""
         return self.num_images * self.cost_per_image
 
 
 class JudgeCalls(NamedTuple):
-    """What is asked of an endpoint."""
+    """Calls to the endpoint of a judge."""
 
     num_calls: float
     calls_per_image: float
     is_assumed: bool
-    """Whether the rubrics were not there to count."""
+    """Whether the rubrics were missing, so that the number of criteria is assumed."""
 
 
 class PostTrainingSpec(NamedTuple):
-    """What of a recipe of post-training costs."""
+    """The cost-relevant part of a post-training recipe."""
 
     stage: str
     config: Mapping[str, Any]
-    """The denoiser's."""
+    """Configuration of the denoiser."""
     steps: int
     update_description: str
-    """What an update is made of."""
+    """Description of an update, for display."""
     num_images: float
-    """Of the whole run: those drawn to be judged, or the real ones."""
+    """Images of the whole run: rollouts in RL, real images in distillation."""
     passes: Mapping[str, ForwardPasses]
     judge_calls: JudgeCalls | None
     sharded_setting: tuple[str, int]
-    """What processes share out evenly: the setting's name and its value."""
+    """Name and value of the setting that processes divide evenly."""
     images_per_micro_batch: Mapping[int, int]
-    """By base resolution, all equally often: pictures of a micro-batch."""
+    """Images of a micro-batch by base resolution; all bases are equally frequent."""
     num_text_tokens: int
     num_parameters: int
-    """Of one denoiser."""
+    """Parameters of one denoiser."""
     num_role_parameters: int
-    """Of one role: as many, or those of its adapter."""
+    """Parameters of one role: as many, or those of its adapter."""
     trained_roles: tuple[str, ...]
-    """Roles that are trained, the one that is averaged first."""
+    """Roles that are trained; the first one has a moving average."""
     ema_roles: tuple[str, ...]
-    """Roles that follow them."""
+    """Roles that follow a trained role."""
     base_weight_bytes: int
-    """Of a weight of the base, which is frozen."""
+    """Bytes of a weight of the frozen base."""
     checkpointing: str
     num_graphs: int
-    """Passes that are kept for the way back at one time."""
+    """Autograd graphs in memory at the same time."""
     encoder_bytes: Mapping[str, float]
-    """Bytes of the frozen encoders that stay in memory, whole on every card."""
+    """Bytes of the frozen encoders, which every GPU holds in full."""
     excluded_costs: str
-    """What the bill knows nothing of."""
+    """What the estimate leaves out."""
 
     @property
     def is_lora(self) -> bool:
@@ -97,7 +85,7 @@ class PostTrainingSpec(NamedTuple):
         )
 
     def flops_per_image(self, has_text: bool = True) -> float:
-        """Return the operations of one pass forward, the mean over the bases."""
+        """Return the operations of one forward pass, as the mean over the bases."""
         text_tokens = self.num_text_tokens if has_text else 0
         counts = self.images_per_micro_batch
         sums = (
@@ -107,12 +95,12 @@ class PostTrainingSpec(NamedTuple):
         return sum(sums) / sum(counts.values())
 
     def num_usable_gpus(self, num_gpus: int) -> int:
-        """Return the most processes, of so many, that can share an update out evenly."""
+        """Return the largest number of GPUs, up to `num_gpus`, that can divide an update evenly."""
         return next(size for size in range(num_gpus, 0, -1) if self.sharded_setting[1] % size == 0)
 
 
 class PostTrainingEstimate(NamedTuple):
-    """The bill of a run."""
+    """The cost of a run."""
 
     run: PostTrainingSpec
     gpu: GpuSpec
@@ -120,19 +108,19 @@ class PostTrainingEstimate(NamedTuple):
     mfu: float
     dollars_per_hour: float
     memory_gib: dict[str, float]
-    """GiB of a card, by part."""
+    """GiB per GPU, by part."""
 
     @property
     def gpu_hours(self) -> float:
-        return self.run.flops / (self.gpu.peak_flops_per_s * self.mfu) / 3600
+        return gpu_hours(self.run.flops, self.gpu, self.mfu)
 
 
 def estimate_post_training(
     run: PostTrainingSpec, gpu: str, num_gpus: int, mfu: float | None = None, price: float | None = None
 ) -> PostTrainingEstimate:
-    """Reckon a run on so many cards of a kind.
+    """Estimate a run on so many GPUs of a kind.
 
-    Raises: SettingError for a card that is not known, or a number that is none.
+    Raises: SettingError for an unknown GPU, or an option out of range.
     """
     spec = gpu_spec(gpu, num_gpus, mfu)
     cost = spec.dollars_per_hour if price is None else price
@@ -142,33 +130,24 @@ def estimate_post_training(
 
 
 def estimate_post_training_memory_gib(run: PostTrainingSpec, num_gpus: int) -> dict[str, float]:
-    """Return what one card of so many holds, by part, with all but the encoders sharded over all of them."""
+    """Return the memory of one GPU in GiB, by part, with all but the encoders sharded over all GPUs."""
     size = run.num_role_parameters
     parts = {"base": run.base_weight_bytes * run.num_parameters}
     parts |= {role: 4.0 * size for role in (*run.trained_roles, *run.ema_roles)}
-    parts |= {
-        # One role at a time has gradients.
-        "gradients": 4 * size,
-        "optimizer": 8 * size * len(run.trained_roles),
-        "average": 4 * size,
-        # Autocast keeps one of each trained weight from its first use in a pass to the last.
-        "copies in bf16": 2 * size if num_gpus == 1 else 0,
-    }
-    sizes_gib = {name: count / num_gpus / GIB for name, count in parts.items()}
-    # Two blocks at a time are whole: the one that computes and the one that is fetched.
-    block = run.num_parameters / run.config["num_layers"]
-    sizes_gib["blocks made whole"] = (4 * block * 2 if num_gpus > 1 else 0) / GIB
+    # One role at a time has gradients.
+    parts |= training_state_bytes(size, size * len(run.trained_roles), num_gpus)
     tokens = max(
         count * (num_image_tokens(base) + run.num_text_tokens)
         for base, count in run.images_per_micro_batch.items()
     )
     saved_bytes = activation_bytes_per_token(run.config, run.checkpointing, run.is_lora, run.num_graphs)
-    sizes_gib["activations"] = tokens * saved_bytes / GIB
+    block_parameters = run.num_parameters / run.config["num_layers"]
+    sizes_gib = memory_gib_per_gpu(parts, num_gpus, block_parameters, tokens * saved_bytes)
     return sizes_gib | {name: count / GIB for name, count in run.encoder_bytes.items()}
 
 
 def post_training_to_dict(estimate: PostTrainingEstimate) -> dict[str, Any]:
-    """Return a plan as plain values, for JSON."""
+    """Return an estimate as plain values, for JSON."""
     run, hours, judging = estimate.run, estimate.gpu_hours, estimate.run.judge_calls
     return {
         "stage": run.stage,
@@ -199,22 +178,22 @@ def post_training_to_dict(estimate: PostTrainingEstimate) -> dict[str, Any]:
 
 
 def format_post_training(estimate: PostTrainingEstimate, gpu: str, is_assumed: bool) -> Iterator[str]:
-    """Yield the lines of a plan for people."""
+    """Yield an estimate as lines of text."""
     run, values = estimate.run, post_training_to_dict(estimate)
     yield from _format_roles(run)
-    drawn = "rollouts" if run.stage == "rl" else "real pictures"
+    drawn = "rollouts" if run.stage == "rl" else "real images"
     yield f"{run.steps:,} updates of {run.update_description}: {run.num_images:,.0f} {drawn}"
     if run.judge_calls is not None:
-        why = "counted in the prompts"
+        why = "counted in the rubrics"
         if run.judge_calls.is_assumed:
-            why = "assumed: 10 criteria and the global one, the most that there are"
+            why = "assumed: 10 criteria and the global one, the maximum"
         calls = run.judge_calls
-        yield f"{calls.num_calls:,.0f} judge calls, {calls.calls_per_image:.3g} a picture ({why})"
-    yield f"{run.num_text_tokens} text tokens a picture; --text-tokens says another number"
+        yield f"{calls.num_calls:,.0f} judge calls, {calls.calls_per_image:.3g} per image ({why})"
+    yield f"{run.num_text_tokens} text tokens per image; set them with --text-tokens"
     yield ""
-    yield "pictures through the denoiser:"
+    yield "images through the denoiser:"
     for name, one in run.passes.items():
-        back = ", with the way back" if one.cost_per_image == FORWARD_AND_BACKWARD else ""
+        back = ", with backward pass" if one.cost_per_image == TRAINING_FACTOR else ""
         yield f"    {name:<36}{one.num_images:14,.0f}{back}"
     yield f"{run.flops:.3g} operations"
     yield from cost_lines(
@@ -222,24 +201,24 @@ def format_post_training(estimate: PostTrainingEstimate, gpu: str, is_assumed: b
     )
     if run.judge_calls is not None and values["days"]:
         rate = run.judge_calls.num_calls / (values["days"] * 86400)
-        yield f"in that time a judge has to answer {rate:,.1f} calls a second, or the run waits for it"
+        yield f"the judge has to answer {rate:,.1f} calls per second, or the run waits for it"
     if (most := values["gpus_that_share_it_out"]) < estimate.num_gpus:
         name, value = run.sharded_setting
-        needs = f"{name}, {value}, has to be a multiple of the number of processes"
-        yield f"does not run on {estimate.num_gpus:,} as it is: {needs}; {most} is the most that can be used"
-    yield f"left out: {run.excluded_costs}"
+        needs = f"{name} = {value} must be a multiple of the number of GPUs"
+        yield f"does not run on {estimate.num_gpus:,} GPUs: {needs}; the largest possible number is {most}"
+    yield f"not included: {run.excluded_costs}"
     yield ""
     yield from memory_lines(estimate.memory_gib, estimate.gpu)
     if values["memory_gib_in_all"] > estimate.gpu.memory_gib:
         fixes = [] if run.checkpointing == "full" else ["gradient_checkpointing=full"]
-        fixes += ["more cards", "fewer pictures at a time"] + ([] if run.is_lora else ["lora"])
-        yield f"does not fit: what helps is {', '.join(fixes)}"
+        fixes += ["more GPUs", "fewer images at a time"] + ([] if run.is_lora else ["lora"])
+        yield f"does not fit; remedies: {', '.join(fixes)}"
 
 
 def _format_roles(run: PostTrainingSpec) -> Iterator[str]:
     trained, others = " and ".join(run.trained_roles), "".join(f", {role} follows" for role in run.ema_roles)
     if run.is_lora:
-        yield f"{run.num_parameters:,} parameters, frozen; adapters of {run.num_role_parameters:,} on them"
+        yield f"{run.num_parameters:,} parameters, frozen; adapters of {run.num_role_parameters:,} parameters"
     else:
-        yield f"{run.num_parameters:,} parameters, whole in each role"
-    yield f"{trained} trained{others}, the base stays as it is"
+        yield f"{run.num_parameters:,} parameters in each role"
+    yield f"trained: {trained}{others}; the base is frozen"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lens.train.activation_checkpointing import apply_activation_checkpointing
 from lens.train.lora import add_lora
-from lens.train.settings.stages import LoraSettings
+from lens.train.settings.run import LoraSettings
 
 BASE = "base"
 """The role of the denoiser as it was, whose weights never change."""

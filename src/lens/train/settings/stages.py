@@ -1,6 +1,6 @@
-"""Settings of the stages, and what of them can be checked before anything is loaded.
+"""Settings of the stages that train from scratch or on captioned images: vae, language, pretrain, denoiser.
 
-Knows nothing of torch: a wrong recipe is told at once.
+Loads no torch, so that a wrong recipe is refused at once.
 """
 
 from pathlib import Path
@@ -8,23 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lens.config import Settings
 from lens.core.resolution import buckets_for
 from lens.data.image_text_dataset import ImageTextSettings, check_source
 from lens.errors import SettingError
+from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.nano.tasks import DENSE_SHARE, WorldConfig
-from lens.train.settings.run import BatchSettings, RunSettings
+from lens.train.settings.run import ActivationCheckpointing, BatchSettings, LoraSettings, RunSettings
 
 NANO_EXAMPLES_PER_SHARD = 256
-"""Examples a shard of the nano world's cache."""
-EMBEDDED_MODEL = Path("src/lens/nano/weights/lens-nano")
-"""The embedded model, from the root of the repository."""
+"""Examples in a shard of the cache of the nano world."""
 
-ActivationCheckpointing = Annotated[
-    Literal["none", "selective", "full"],
-    BeforeValidator(lambda value: {True: "full", False: "none"}[value] if isinstance(value, bool) else value),
-]
-"""What blocks compute again on the way back; true is full, and false none."""
 OneOrMorePaths = Annotated[
     tuple[Path, ...], BeforeValidator(lambda paths: [paths] if isinstance(paths, str | Path) else paths)
 ]
@@ -36,64 +29,64 @@ class VaeSettings(BatchSettings):
     side_px: int = Field(64, ge=32)
     """Side of the square crops."""
     edge_weight: float = 0.5
-    """Weight of the error of neighbouring differences, which keeps outlines sharp."""
+    """Weight of the error of differences between neighbouring pixels, which keeps outlines sharp."""
     kl_weight: float = 1e-3
-    """Weight of the pull toward the standard normal, a mean over latent values."""
+    """Weight of the KL divergence from the standard normal, as a mean over latent values."""
 
 
 class LanguageSettings(BatchSettings):
     config: dict[str, Any]
     """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer."""
     vocab_size: int = Field(2048, gt=300)
-    """Entries of the byte-level BPE, control tokens included."""
+    """Entries of the byte-level BPE vocabulary, control tokens included."""
     embedding_std: float = Field(1.5, gt=0)
-    """Spread of the first token embeddings. To a language model of captions all things are alike: with the
-    usual 0.02, features of a fox and of a key had a cosine of 0.99, and no denoiser could tell them apart."""
+    """Standard deviation of the initial token embeddings. With the usual 0.02, the features of a fox and of a
+    key had a cosine of 0.99, too close for a denoiser to distinguish them."""
     tokenizer_captions: int = Field(20000, gt=0)
-    """Captions that the BPE learns its merges from."""
+    """Captions that the BPE merges are learned from."""
 
 
 class NanoPretrainSettings(BatchSettings):
     config: dict[str, Any]
-    """Configuration of LensTransformer2DModel; what the encoders fix is filled in."""
+    """Configuration of LensTransformer2DModel. Values that follow from the encoders are filled in."""
     vae: OneOrMorePaths
-    """Folder of the finished autoencoder; of several the first that is there."""
+    """Folder of the trained autoencoder; of several folders, the first that exists."""
     text: OneOrMorePaths
-    """Folder that holds the finished `text_encoder` and `tokenizer`; of several the first that is there."""
+    """Folder with the trained `text_encoder` and `tokenizer`; of several folders, the first that exists."""
     cache: Path
     """Folder of cached latents and text features."""
     bases: tuple[int, ...] = (128,)
-    """Base resolutions; each brings its nine aspect ratios."""
+    """Base resolutions; each has nine aspect ratios."""
     ratios: tuple[str, ...] = ()
-    """Aspect ratios that are trained on, in quotes, as YAML reads 1:1 as a number; none for all nine."""
+    """Aspect ratios of the training images; empty for all nine. Quote them: YAML reads 1:1 as a number."""
     examples: int = Field(40_000, ge=NANO_EXAMPLES_PER_SHARD)
-    """Distinct examples, shared out over the picture sizes."""
+    """Distinct examples, divided among the image sizes."""
     world_seed: int = 0
-    """Seed of the examples alone, so that runs of other seeds can share them."""
+    """Seed of the examples alone, so that runs with other seeds can share them."""
     num_things: int = Field(0, ge=0)
-    """Things of the world that are trained and asked for; 0 for all."""
+    """Object classes of the world that are trained and evaluated; 0 for all."""
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
-    """Share of captions that are dense; the others are brief."""
+    """Share of dense captions; the others are brief."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of samples trained with no text at all, for guidance."""
+    """Share of samples that are trained without text, for guidance."""
     timestep_mu: tuple[float, float] = (1.0, 1.3)
-    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
+    """Means of the logit-normal times at the two counts of `timestep_tokens`; linear in between."""
     timestep_tokens: tuple[int, int] = (256, 4096)
     """Image tokens at which the two means hold."""
     layout_weight: float = Field(0.0, ge=0)
-    """Weight of the layout loss, which asks a hidden state which thing is where; 0 leaves it out."""
+    """Weight of the layout loss, which classifies each patch from a hidden state; 0 turns it off."""
     layout_block: int = Field(3, ge=0)
-    """The block whose output the layout loss reads, counted from 0."""
+    """Block whose output the layout loss reads, counted from 0."""
     probe_prompts: int = Field(4, ge=1)
-    """Prompts a task that a probe draws and scores."""
+    """Prompts per task in an evaluation."""
     probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
-    """Aspect ratios that probes draw in, by turns."""
+    """Aspect ratios of an evaluation; its prompts alternate between them."""
     probe_styles: tuple[Literal["brief", "dense"], ...] = Field(("brief",), min_length=1)
-    """Captions that probes ask by; numbers of the second are `dense/...`."""
+    """Caption styles of an evaluation. Metrics of dense captions begin with `dense/`."""
     probe_losses: bool = False
-    """Whether probes measure the held-out loss for each of these captions and ratios: `loss/brief/1:1`."""
+    """Whether to measure the held-out loss for each caption style and ratio, as `loss/brief/1:1`."""
     variant: str = "nano"
-    """Variant whose steps and guidance the exported model takes by default."""
+    """Variant whose steps and guidance are the defaults of the exported model."""
 
     def check_inputs(self) -> None:
         super().check_inputs()
@@ -105,22 +98,23 @@ class NanoPretrainSettings(BatchSettings):
 
 
 def first_existing_folder(setting: str, folders: tuple[Path, ...]) -> Path:
-    """Return the first of some folders that is there.
+    """Return the first of some folders that exists.
 
-    Raises: SettingError where none is.
+    Raises: SettingError if none does.
     """
     first_existing = next((folder for folder in folders if folder.is_dir()), None)
     if first_existing is None:
         recipe = "vae" if setting == "vae" else "language"
-        fix = f"recipes/nano/{recipe}.yaml makes one; one ships in {EMBEDDED_MODEL}."
-        raise SettingError(setting, ", ".join(map(str, folders)), "a folder that is there", fix)
+        packaged = KNOWN_MODELS["lens-nano"].folder
+        fix = f"Train one by recipes/nano/{recipe}.yaml, or use the one in {packaged}."
+        raise SettingError(setting, ", ".join(map(str, folders)), "an existing folder", fix)
     return first_existing
 
 
 def bucket_sizes(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:
-    """Return the picture sizes of some aspect ratios, of all nine for none.
+    """Return the image sizes of some aspect ratios of a base; of all nine if `ratios` is empty.
 
-    Raises: SettingError for a ratio that is none of the nine.
+    Raises: SettingError for an unknown ratio.
     """
     known = buckets_for(base)
     if unknown := [ratio for ratio in ratios if ratio not in known]:
@@ -128,47 +122,38 @@ def bucket_sizes(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple
     return [known[ratio] for ratio in ratios or known]
 
 
-
-class LoraSettings(Settings):
-    rank: int = Field(16, ge=1)
-    """Rank of every adapter."""
-    alpha: int = Field(16, ge=1)
-    """The adapter's output is scaled by alpha / rank."""
-    targets: tuple[str, ...] = ("img_qkv", "txt_qkv", "to_out.0", "to_add_out", "w1", "w2", "w3")
-    """Linear layers of the blocks that get one, by the end of their names."""
-
-
 class TextToImageSettings(RunSettings):
     model: str
-    """Known name or folder of the model whose encoders are used, and whose denoiser is tuned."""
+    """Known name or folder of the model that provides the encoders, and the denoiser to train."""
     data: ImageTextSettings
     store: Path
-    """Folder that the encoded pictures are kept in."""
+    """Folder of cached latents and text features."""
     feature_bits: Literal[8, 16] = 16
-    """Bits of a stored text feature; 8 halves the store and rounds by 1/254 of a token's largest value."""
+    """Bits of a cached text feature. With 8 the cache takes half the space, and the rounding error is at most
+    1/254 of a token's largest value."""
     pack_tokens: int = Field(24_576, ge=1)
-    """Image tokens that a micro-batch has at most: 24 pictures of 512 x 512, 6 of 1024 x 1024."""
+    """Maximum image tokens of a micro-batch: 24 images of 512 x 512, or 6 of 1024 x 1024."""
     config: dict[str, Any] | None = None
-    """Configuration of a denoiser to train from nothing."""
+    """Configuration of a denoiser to train from scratch."""
     lora: LoraSettings | None = None
-    """Train adapters and leave the model as it is."""
+    """Train LoRA adapters and leave the model's own weights unchanged."""
     frozen_dtype: Literal["bf16", "float32"] = "bf16"
-    """Type of the weights that LoRA leaves as they are."""
+    """Dtype of the weights that LoRA leaves unchanged."""
     gradient_checkpointing: ActivationCheckpointing = "none"
-    """What is computed again on the way back, for less memory: nothing, the cheap part of each block (all but
-    matrix products and attention), or each block whole; true is full, and false none."""
+    """What the backward pass recomputes to save memory: nothing, the cheap operations of each block (all but
+    matrix products and attention), or each whole block. true is full, and false none."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of pictures trained with no text at all, for guidance."""
+    """Share of images that are trained without text, for guidance."""
     timestep_mu: tuple[float, float] = (1.0, 1.3)
-    """Means of the logit-normal times at `timestep_tokens`; a line runs through both."""
+    """Means of the logit-normal times at the two counts of `timestep_tokens`; linear in between."""
     timestep_tokens: tuple[int, int] = (256, 4096)
     """Image tokens at which the two means hold."""
     held_out: int = Field(0, ge=0)
-    """Pictures, the last ones, that are not trained on but measured by every probe."""
+    """Number of images, the last ones of the data, that are evaluated and not trained on."""
     previews: tuple[str, ...] = ()
-    """Prompts that every probe draws."""
+    """Prompts of the sample grid."""
     follows: str = ""
-    """Recipe, beside this one, whose result this one starts from: its bill is part of the plan's."""
+    """Recipe in the same folder whose result this run starts from; `lens train plan` adds its cost."""
 
     def check_inputs(self) -> None:
         super().check_inputs()

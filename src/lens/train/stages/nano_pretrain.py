@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lens.core.noise import generator_for
+from lens.core.resolution import SIDE_STEP_PX
 from lens.core.schedule import logit_normal_times, training_mu
 from lens.errors import SettingError
 from lens.losses.base import LossOutput, StepStats
@@ -22,7 +23,7 @@ from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.velocity import predict_velocity
 from lens.nano.tasks import WorldConfig, training_example
-from lens.nano.world.patch_labels import LABEL_PATCH_PX, NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
+from lens.nano.world.patch_labels import NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
 from lens.sampling.pipeline import LensPipeline
 from lens.train.cost.flops import training_flops
 from lens.train.data.nano_cache import NANO_EXAMPLES_PER_SHARD, NanoBatch, NanoExampleSource, load_bucket
@@ -115,7 +116,7 @@ class NanoPretrainStage:
         flow = self._loss(examples, t, noise)
         if self._patch_classifier is None:
             return flow._replace(stats=work)
-        height_px, width_px = (LABEL_PATCH_PX * side for side in clean.shape[2:])
+        height_px, width_px = (SIDE_STEP_PX * side for side in clean.shape[2:])
         labels = [
             _patch_labels(self._world, settings.world_seed, number, height_px, width_px)
             for number in examples.example_indices

@@ -1,4 +1,7 @@
-"""Plans against the paper's bill and the real model's count; what blocks keep is in test_recompute.py."""
+"""Estimates against the paper's cost and the real model's parameters.
+
+What blocks save for the backward pass is in test_activation_checkpointing.py.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -41,13 +44,13 @@ def test_hours_follow_the_peak_and_the_share_of_it():
 
 def test_a_share_that_was_measured_goes_before_the_assumed_one_and_after_the_asked_one(tmp_path):
     recipe = tmp_path / "pretrain.yaml"
-    assert resolve_mfu(recipe, "h100", None) == (None, "assumed; --mfu says another")
+    assert resolve_mfu(recipe, "h100", None) == (None, "assumed; set it with --mfu")
     (tmp_path / "cards").mkdir()
     card = tmp_path / "cards" / "h100.yaml"
     card.write_text("mfu: 0.25\ndate: '2026-01-02'\ngradient_checkpointing: selective\n")
     share, source = resolve_mfu(recipe, "h100", None)
     assert share == 0.25 and source.startswith("measured 2026-01-02") and str(card) in source
-    assert resolve_mfu(recipe, "h100", 0.3) == (0.3, "as asked")
+    assert resolve_mfu(recipe, "h100", 0.3) == (0.3, "from --mfu")
     assert resolve_mfu(recipe, "a100", None)[0] is None
 
 
@@ -67,8 +70,8 @@ def test_plans_read_what_the_benchmark_stores_of_a_card_and_take_the_lower_of_bo
         for stream, mode, mfu, tokens in kinds
     ]  # fmt: skip
     failed = {"stream": "square", "compile": True, "padded": False, "failed": "out of memory"}
-    assert "nothing stored" in train_gpu.stored(report | {"settings": [failed]}, tmp_path / "cards")
-    train_gpu.stored(report | {"settings": [failed, *rows]}, tmp_path / "cards")
+    assert "nothing stored" in train_gpu.store_best(report | {"settings": [failed]}, tmp_path / "cards")
+    train_gpu.store_best(report | {"settings": [failed, *rows]}, tmp_path / "cards")
     assert resolve_mfu(tmp_path / "recipe.yaml", "h100", None)[0] == 0.2
     assert "gradient_checkpointing: selective" in (tmp_path / "cards" / "h100.yaml").read_text()
 

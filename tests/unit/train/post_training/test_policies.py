@@ -5,7 +5,7 @@ import torch
 from tiny_models import randomise, tiny_denoiser
 
 from lens.train.post_training.policies import BASE, PolicySet
-from lens.train.settings.stages import LoraSettings
+from lens.train.settings.run import LoraSettings
 
 INPUTS = dict(timestep=torch.tensor([0.3, 0.8]), img_shapes=[(1, 2, 3)], return_dict=False)
 
