@@ -19,9 +19,10 @@ from lens.data.build.filters import FilterSettings
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER
 from lens.data.build.settings import BuildSettings
 from lens.data.io.parquet import read_table, write_table
+from lens.data.number_format import format_bytes, format_compact, format_share
 from lens.data.pipeline import build_dataset
 from lens.data.report.histogram import Threshold, axis_ticks, compute_histogram
-from lens.data.report.html import escape_html, figure, format_bytes, format_compact, format_share
+from lens.data.report.html import escape_html, figure
 from lens.data.report.page import write_report
 from lens.errors import LensError
 

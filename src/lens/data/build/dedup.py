@@ -21,7 +21,7 @@ EXACT_UP_TO = 200_000
 SORT_COST = 12
 """Comparisons of hashes in the time that one hash takes to be sorted."""
 NPROBE = 64
-ROWS_AT_ONCE = 1024
+BLOCK_ROWS = 1024
 """Samples that are compared with all others at once: bounds the memory of a block to 8 x this x N bytes."""
 
 
@@ -82,8 +82,8 @@ def held_out_matches(
             _build_index(_normalize(held_embeddings)), _normalize(embeddings), min_cosine
         )
         near[one[::-1]] = other[::-1]  # the first of several is written last
-    for start in range(0, len(hashes) if max_bits is not None else 0, ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(hashes) if max_bits is not None else 0, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
         is_near = np.bitwise_count(hashes[rows, None] ^ held_hashes) <= max_bits
         near[rows] = np.where(is_near.any(axis=1), is_near.argmax(axis=1), near[rows])
     return near
@@ -155,8 +155,8 @@ def _range_search(index: Any, unit: NDArray[np.float32], min_cosine: float) -> t
 
 def _blockwise_pairs(count: int, is_near) -> Iterator[Pairs]:
     """Yield pairs (i, j), i < j, for which is_near(rows) says so, a block of rows at a time."""
-    for start in range(0, count, ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, count))
+    for start in range(0, count, BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, count))
         one, other = np.nonzero(is_near(rows))
         pairs = np.stack([rows[one], other], axis=1)
         yield pairs[pairs[:, 0] < pairs[:, 1]]

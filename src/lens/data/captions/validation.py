@@ -6,7 +6,7 @@ A caption that fails is asked for again, then its sample falls with the reason. 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -89,19 +89,6 @@ def text_recall(caption: str, ocr_words: Sequence[str]) -> float:
     quoted = Counter(_normalize_words(" ".join(QUOTATION.findall(caption))).split())
     expected = Counter(word for read in ocr_words for word in _normalize_words(read).split())
     return sum((quoted & expected).values()) / max(1, expected.total())
-
-
-def repeated_openings(
-    captions: Iterable[str], num_words: int = 4, min_share: float = 0.02
-) -> dict[str, float]:
-    """Return openings that more captions share than they should, with their shares, the largest first.
-
-    A model that begins every caption alike teaches the denoiser to wait for that beginning.
-    """
-    openings = [" ".join(_normalize_words(caption).split()[:num_words]) for caption in captions]
-    counts = Counter(openings)
-    shares = {opening: count / len(openings) for opening, count in counts.most_common() if count > 1}
-    return {opening: share for opening, share in shares.items() if share >= min_share}
 
 
 def _remove_quotations(text: str) -> str:

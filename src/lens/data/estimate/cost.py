@@ -16,7 +16,7 @@ from lens.data.build.settings import BuildSettings
 from lens.data.captions.prompts import CaptionKind
 from lens.data.captions.settings import SidecarCaptionerSettings
 from lens.data.estimate.throughput import Rate, RateLookup, read_rates
-from lens.data.report.html import format_bytes
+from lens.data.number_format import format_bytes
 from lens.errors import SettingError
 
 MULTIPLIERS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}

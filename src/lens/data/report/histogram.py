@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lens.data.report.html import escape_html, format_compact
+from lens.data.number_format import format_compact
+from lens.data.report.html import escape_html
 
 LABEL_WIDTH = 60
 """Width of a label of a threshold."""

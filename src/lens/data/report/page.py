@@ -12,15 +12,13 @@ import numpy as np
 
 from lens.core.resolution import buckets_for
 from lens.data.build.filters import RULES, FilterSettings
+from lens.data.number_format import format_bytes, format_compact, format_share
 from lens.data.report.histogram import Threshold, compute_histogram, render_svg
 from lens.data.report.html import (
     Bar,
     Cell,
     escape_html,
     figure,
-    format_bytes,
-    format_compact,
-    format_share,
     page,
     table,
 )

@@ -17,7 +17,7 @@ SHORT_SIDE_PX = 384
 """Pictures are compared at one scale: what is sharp at 384 px may be blurred at its full size."""
 LUMINANCE_SIDE_PX = 128
 """Pixels a side that the mean is taken over: its error is 0.002 where shades differ by a quarter."""
-ROWS_AT_ONCE = 128
+STRIP_ROWS = 128
 """Of a picture whose clarity is measured: so few stay in the processor's cache."""
 HASH_INPUT_PX = 32
 HASH_SIDE = 8
@@ -68,8 +68,8 @@ def clarity(grey: NDArray[np.uint8]) -> float:
     if min(grey.shape) < 3:
         return 0.0
     total, squares = 0.0, 0.0
-    for top in range(0, grey.shape[0] - 2, ROWS_AT_ONCE):
-        wide = grey[top : top + ROWS_AT_ONCE + 2].astype(np.int16)
+    for top in range(0, grey.shape[0] - 2, STRIP_ROWS):
+        wide = grey[top : top + STRIP_ROWS + 2].astype(np.int16)
         sides = wide[:-2, 1:-1] + wide[2:, 1:-1]                            # (rows, W-2)
         sides += wide[1:-1, :-2]
         sides += wide[1:-1, 2:]

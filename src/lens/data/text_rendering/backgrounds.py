@@ -15,7 +15,7 @@ from lens.data.io.entry import Entry, read_entry
 from lens.data.io.image_decoding import ImageError, decode_image
 from lens.data.text_rendering.colors import Colour, Rgb, sample_colour
 
-BackgroundKind = Literal["flat", "gradient", "grain", "clouds", "stripes", "picture"]
+BackgroundKind = Literal["flat", "gradient", "grain", "clouds", "stripes", "image"]
 PLAIN_KINDS: tuple[BackgroundKind, ...] = (
     "flat",
     "flat",
@@ -33,7 +33,7 @@ MIN_IMAGE_PX = 256
 MAX_IMAGE_ATTEMPTS = 8
 GRAIN_STD = 12
 """Standard deviation, in levels of 255."""
-NUM_COLOURS = {"flat": 1, "grain": 1, "gradient": 2, "clouds": 2, "stripes": 2, "picture": 0}
+NUM_COLOURS = {"flat": 1, "grain": 1, "gradient": 2, "clouds": 2, "stripes": 2, "image": 0}
 
 
 class Background(NamedTuple):
@@ -55,7 +55,7 @@ def sample_background(rng: np.random.Generator, images: Sequence[Entry]) -> Back
     if images and rng.random() < IMAGE_SHARE:
         for number in rng.integers(len(images), size=MAX_IMAGE_ATTEMPTS):
             if is_usable_image(images[number]):
-                return Background("picture", (), is_across, num_cells, images[number])
+                return Background("image", (), is_across, num_cells, images[number])
     kind = PLAIN_KINDS[rng.integers(len(PLAIN_KINDS))]
     colours: list[Colour] = []
     while len(colours) < NUM_COLOURS[kind]:

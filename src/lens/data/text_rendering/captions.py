@@ -138,7 +138,7 @@ def _grid_position(block: TextBlock, scene: TextScene) -> tuple[str, str]:
 
 def _background_phrase(background: Background, rng: np.random.Generator) -> str:
     names = [colour.name for colour in background.colours]
-    if background.kind == "picture":
+    if background.kind == "image":
         return "a picture"
     if background.kind == "flat":
         return _with_article(_pick(rng, f"{names[0]} surface", f"plain {names[0]} ground"))

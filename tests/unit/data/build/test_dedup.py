@@ -22,7 +22,7 @@ def hashes_with_copies(count: int = 60) -> np.ndarray:
 
 @pytest.mark.parametrize("rows_at_once", [7, 1024])
 def test_hashes_are_paired_up_to_the_bound_and_equal_ones_chained(rows_at_once, monkeypatch):
-    monkeypatch.setattr(dedup, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(dedup, "BLOCK_ROWS", rows_at_once)
     hashes = hashes_with_copies()
     groups = duplicate_groups(len(hashes), pairs_by_hash(hashes, max_bits=3))
     slow = [

@@ -3,7 +3,7 @@
 import pytest
 
 from lens.data.captions.prompts import CAPTION_PROMPTS
-from lens.data.captions.validation import CaptionRules, caption_error, repeated_openings, text_recall
+from lens.data.captions.validation import CaptionRules, caption_error, text_recall
 from lens.errors import SettingError
 
 GOOD = (
@@ -65,12 +65,6 @@ def test_recall_counts_words_of_quotations_without_case_accents_or_marks():
     assert text_recall(caption, ["CAFE", "noir", "NOIR", "open"]) == pytest.approx(3 / 4)
     assert text_recall("A cafe.", ["cafe"]) == 0
     assert text_recall("A cafe.", []) == 1
-
-
-def test_openings_that_many_captions_share_are_told_with_their_share():
-    captions = ["In this scene a fox runs", "In this scene, a dog", "In THIS scene a cat", "A bee", "A key"]
-    assert repeated_openings(captions, num_words=3) == {"in this scene": 0.6}
-    assert repeated_openings([]) == {}
 
 
 def test_what_is_asked_for_is_what_the_audit_lets_pass():

@@ -216,7 +216,7 @@ def test_pictures_lie_behind_the_letters_and_their_captions_in_the_caption(font_
     (tmp_path / "green.txt").write_text("A meadow.\nde=Eine Wiese.\n")
     source = SyntheticTextSource(fonts=font_folder, backgrounds=tmp_path, count=20, bases=(256,))
     scenes = [scene_at(source, index) for index in range(20)]
-    behind = [index for index, one in enumerate(scenes) if one.background.kind == "picture"]
+    behind = [index for index, one in enumerate(scenes) if one.background.kind == "image"]
     assert 2 < len(behind) < 20
     said = [entry.caption for entry in source.entries()]
     assert all("That picture shows: A meadow." in said[index] for index in behind)
