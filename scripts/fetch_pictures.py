@@ -1,8 +1,8 @@
-"""Fetch real pictures and fonts from Debian packages, and list the pictures with their captions and licences.
+"""Fetch real images and fonts from Debian packages, and list the images with their captions and licences.
 
 Run: python scripts/fetch_pictures.py FOLDER   (about 400 MB; needs apt-get and dpkg-deb, but no root)
 
-FOLDER then holds a tree and a list (PACKAGE.jsonl) for each package of pictures, and fonts/ with all fonts.
+FOLDER then holds a tree and a list (PACKAGE.jsonl) for each package of images, and fonts/ with all fonts.
 A list is read by a source of kind `manifest` with `location: location`. What is there is not fetched again.
 SVG files are left out: the build decodes pixels only.
 """
@@ -33,14 +33,14 @@ VERSION = "0"
 
 
 class Package(NamedTuple):
-    """A package of pictures."""
+    """A package of images."""
 
     name: str
     licence: str
     says: str
     """Words of the package's copyright file that the licence is a short form of."""
     rows: Callable[[Path], Iterator[Row]]
-    """Yields a row a picture, its location relative to the package's tree."""
+    """Yields a row an image, its location relative to the package's tree."""
 
 
 def stamps(tree: Path) -> Iterator[Row]:
@@ -76,9 +76,9 @@ def clip_art(tree: Path) -> Iterator[Row]:
 
 
 def clip_art_subject(stem: str, title: str, author: str) -> str:
-    """Return what a picture shows: its title where that agrees with the file's name, else the name in words.
+    """Return what an image shows: its title where that agrees with the file's name, else the name in words.
 
-    Many titles name a whole collection, or the picture that was drawn over.
+    Many titles name a whole collection, or the image that was drawn over.
     """
     named = _words(stem)
     people = [word.lower() for word in re.findall(r"\w+", author)]
@@ -122,7 +122,7 @@ class Listed(NamedTuple):
 
 
 def write_list(package: Package, folder: Path) -> Listed:
-    """Write the list of a package whose tree lies in the folder; its rows name pictures that are there.
+    """Write the list of a package whose tree lies in the folder; its rows name images that are there.
 
     Stops where the package's copyright file no longer says what the licence is a short form of.
     """
@@ -191,7 +191,7 @@ def main() -> None:
 
 
 def _pictures(root: Path) -> Iterator[Path]:
-    """Yield pictures that are files, in a fixed order; links name one that comes by its own name too."""
+    """Yield images that are files, in a fixed order; links name one that comes by its own name too."""
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in (".png", ".jpg") and path.is_file() and not path.is_symlink():
             yield path

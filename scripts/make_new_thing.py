@@ -1,9 +1,9 @@
-"""Make a folder of pictures of one thing that the nano world does not have, with captions: data for a LoRA.
+"""Make a folder of images of one thing that the nano world does not have, with captions: data for a LoRA.
 
 Run: python scripts/make_new_thing.py kangaroo runs/nano/new_thing   (needs npm; the art is Apache 2.0)
 The thing is an icon of the Noto set (src/lens/nano/NOTICE), alone on backgrounds of the nano world in its
-nine ratios, beside it in every third picture a thing that nano knows. Captions are as a person writes them.
-With them come pictures such as lens-nano-base learned from: without, it forgets them (docs/log.md).
+nine ratios, beside it in every third image a thing that nano knows. Captions are as a person writes them.
+With them come images such as lens-nano-base learned from: without, it forgets them (docs/log.md).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from PIL import Image
 from lens.core.resolution import buckets_for
 from lens.nano.tasks import training_example
 from lens.nano.world import sprites
-from lens.nano.world.caption_grammar import with_article
+from lens.nano.world.english import with_article
 from lens.nano.world.objects import COLOURS, OBJECT_CLASSES, ObjectClass
 from lens.nano.world.scenes import arrange_scene, draw_scene
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def write(path: Path, pixels: np.ndarray, caption: str) -> None:
-    """Write a picture, (3, H, W) in [-1, 1], and its caption beside it."""
+    """Write an image, (3, H, W) in [-1, 1], and its caption beside it."""
     bytes_ = ((pixels.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
     Image.fromarray(bytes_).save(path.with_suffix(".png"))
     path.with_suffix(".txt").write_text(caption + "\n")

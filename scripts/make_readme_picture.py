@@ -1,6 +1,6 @@
-"""Draw docs/pictures/nano.png: the README's prompts, each under the picture that lens-nano draws of it.
+"""Draw docs/pictures/nano.png: the README's prompts, each under the image that lens-nano draws of it.
 
-Run: python scripts/make_readme_picture.py   (the same pictures every time: seeds are fixed, none is picked)
+Run: python scripts/make_readme_picture.py   (the same images every time: seeds are fixed, none is picked)
 """
 
 import textwrap

@@ -1,8 +1,8 @@
-"""The six tasks that measure the nano model, after GenEval, and the stream of training examples.
+"""The six evaluation tasks of the nano world, after GenEval, and its stream of training examples.
 
-Test prompts ask for combinations (two things; a thing and a number; a thing and a background) that no
-training scene shows, in words that no training caption begins with. A thing that is alone has no combination
-to hold out: in the task "single" the wording alone is new.
+Test prompts ask for held-out combinations (two objects; an object and a number; an object and a background)
+and begin with held-out phrases. A single object has no combination to hold out: in the task "single" only the
+phrase is new.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ DENSE_SHARE = 0.3
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What there is to see, and how it is told: smaller worlds and other captions are for experiments."""
+    """Objects and captions of the world; smaller worlds and other captions are for experiments."""
 
     class_names: tuple[str, ...] = tuple(OBJECT_CLASSES)
     dense_share: float = DENSE_SHARE
 
     @classmethod
     def of(cls, num_things: int, dense_share: float) -> Self:
-        """Return a world of so many things of all kinds; 0 for all of them.
+        """Return a world of `num_things` objects of all kinds; 0 stands for all objects.
 
-        Raises: SettingError for more things than there are, or too few to put three into a picture.
+        Raises: SettingError for more objects than there are, or too few to compose three in an image.
         """
         if num_things and not 4 <= num_things <= len(OBJECT_CLASSES):
             raise SettingError(
@@ -58,7 +58,7 @@ FULL_WORLD = WorldConfig()
 
 
 class TaskPrompt(NamedTuple):
-    """A prompt and what its picture must show."""
+    """A prompt, and what its image must show."""
 
     prompt: str
     spec: SceneSpec
@@ -73,7 +73,7 @@ def task_prompts(
 ) -> list[TaskPrompt]:
     """Return distinct prompts of a task, fixed by the seed; a longer list begins with the shorter one.
 
-    Dense prompts tell more than their pictures are judged by: where things stand, how large, on what.
+    Dense prompts also state positions, sizes and backgrounds that are not scored.
 
     Raises: SettingError for an unknown task, or a world too small for so many prompts.
     """
@@ -110,7 +110,7 @@ def task_scene(task_prompt: TaskPrompt, rng: np.random.Generator, height_px: int
 def training_example(
     seed: int, index: int, height_px: int, width_px: int, world: WorldConfig = FULL_WORLD
 ) -> tuple[Scene, str]:
-    """Return one scene and its caption: the same for the same numbers, in any order of asking."""
+    """Return one scene and its caption, which depend on the arguments only."""
     rng = np.random.default_rng([seed, index])
     scene = random_scene(rng, height_px, width_px, class_names=world.class_names)
     caption = dense_caption if rng.random() < world.dense_share else brief_caption
@@ -120,12 +120,12 @@ def training_example(
 def _held_out_contents(
     task: str, rng: np.random.Generator, names: tuple[str, ...]
 ) -> Iterator[tuple[tuple[ObjectGroup, ...], str | None, str | None]]:
-    """Yield groups, relation and background of one held-out prompt after another."""
+    """Yield groups, relation and background of held-out prompts."""
     order = rng.permutation(len(names))
     for turn in range(100_000):
         num_things = {"two": 2, "position": 2, "combined": 2 + turn % 2}.get(task, 1)
         others = rng.choice(len(names), num_things, replace=False)
-        # Alone, things take turns, so that a short list does not ask for one thing twice.
+        # Single objects alternate, so that a short list does not ask for one twice.
         things = [names[order[turn % len(order)]]] if num_things == 1 else [names[index] for index in others]
         counts = [1] * num_things
         if task == "counting":

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from lens.errors import SettingError
-from lens.evals.nano import NanoEvalOptions, build_pipeline, eval_model, eval_models
+from lens.evals.nano import (
+    NanoEvalOptions,
+    build_pipeline,
+    eval_items,
+    eval_model,
+    eval_models,
+    render_item,
+    score_batch,
+)
 from lens.evals.nano_report import (
     EvalItem,
     ImageResult,
@@ -55,6 +63,14 @@ def test_an_adapter_is_drawn_with_at_the_weight_that_is_asked_for(tmp_path):
     write_adapter({layer: LoraWeights(down, up, alpha=6.0)}, path)
     added = weight(NanoEvalOptions(lora=path, lora_weight=0.25)) - plain
     torch.testing.assert_close(added, 0.25 * 6.0 / 2 * up @ down, rtol=0.01, atol=0.02)  # of bfloat16
+
+
+def test_scores_are_fractions_by_task():
+    items = [item for item in eval_items(3, 0) if item.task == "single"]
+    items += [item for item in eval_items(2, 0) if item.task == "two"]
+    images = [np.full((128, 128, 3), 200, np.uint8), *map(render_item, items[1:])]
+    tallies = tally_by_task(list(score_batch(items, images, 0)))
+    assert {task: tally.fraction for task, tally in tallies.items()} == {"single": 2 / 3, "two": 1.0}
 
 
 def test_the_mean_is_of_all_tasks_with_wilsons_interval():

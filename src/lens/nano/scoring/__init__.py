@@ -1,1 +1,1 @@
-"""Whether an image of the nano world shows what its prompt asks for."""
+"""Exact scoring of images of the nano world."""

@@ -1,13 +1,12 @@
-"""What a picture of the nano world shows, and whether that is what was asked for; no learned judge.
+"""Exact scorer of nano images: what an image shows, and whether it shows what its prompt asks for.
 
-Counts are exact, as in GenEval: a thing too many, of whatever kind, fails a picture as one too few does.
-Regions come from regions.py, their names from matching.py. Knows nothing of models or how a picture was made.
-Units: positions and sizes are pixels, x right, y down; a thing's place is the centre of its sprite square.
+Counts are exact, as in GenEval: one object too many fails an image, as one too few does. segmentation.py
+finds the objects and template_matching.py names them; there is no learned judge. Knows nothing of models.
+Units: positions and sizes are pixels, x right, y down; the place of an object is the centre of its sprite.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +17,23 @@ from lens.nano.scoring.template_matching import UNKNOWN, build_template_bank
 from lens.nano.world.objects import COLOURS
 from lens.nano.world.scenes import SceneSpec, base_px
 
-if TYPE_CHECKING:
-    from lens.nano.tasks import TaskPrompt
-
 ImageArray = NDArray[np.uint8]
+"""(H, W, 3)."""
 
 _MIN_SIMILARITY = 0.6
-"""What is less like every thing than this is unknown."""
+"""Regions that are less similar to every object are unknown."""
 _MIN_SIDE_SHARE = 0.16
-"""Smallest side of a thing as a fraction of base_px; scenes go down to 0.205."""
+"""Smallest side of an object as a fraction of base_px; the smallest in scenes is 0.205."""
 _MIN_UNKNOWN_SHARE = 0.35
-"""Unknown parts below this fraction of the smallest thing's square are dirt, not objects."""
+"""Unknown parts below this fraction of the square of the smallest object are noise."""
 _LEFTOVER_OVERLAP = 0.6
-"""An unknown part with this share inside a found thing's square belongs to that thing."""
+"""An unknown part with this share inside the square of a known object belongs to that object."""
 _RELATION_MARGIN = 0.1
-"""Centres of things in a relation differ by at least this fraction of the sum of their sides."""
+"""Centres of objects in a relation differ by at least this fraction of the sum of their sides."""
 
 
 class DetectedObject(NamedTuple):
-    """One thing in a picture; its name is UNKNOWN where nothing of the world fits."""
+    """One object in an image; its name is UNKNOWN if it is no object of the world."""
 
     class_name: str
     x_px: float
@@ -46,7 +43,7 @@ class DetectedObject(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Everything that a picture shows."""
+    """The background and all objects of an image."""
 
     background: str
     background_rgb: tuple[int, int, int]
@@ -54,7 +51,7 @@ class Detections(NamedTuple):
 
 
 class SceneScore(NamedTuple):
-    """Whether a picture shows what was expected, why not, and what it shows."""
+    """Whether an image passes, the reasons if it does not, and what it shows."""
 
     passed: bool
     reasons: tuple[str, ...]
@@ -62,12 +59,12 @@ class SceneScore(NamedTuple):
 
 
 def detect(image: ImageArray) -> Detections:
-    """Return the background's colour and all things of an 8-bit picture, (H, W, 3).
+    """Return the background colour and all objects of an 8-bit image, (H, W, 3).
 
-    Raises: ShapeError for anything but an 8-bit colour picture.
+    Raises: ShapeError for any other array.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ShapeError(f"A picture is uint8 (height, width, 3), not {image.dtype} {image.shape}.")
+        raise ShapeError(f"An image is uint8 (height, width, 3), not {image.dtype} {image.shape}.")
     pixels = image.astype(np.float32) / 255
     background = estimate_background(pixels)
     height, width = image.shape[:2]
@@ -80,35 +77,16 @@ def detect(image: ImageArray) -> Detections:
     return Detections(colour_name((red, green, blue)), (red, green, blue), objects)
 
 
-def score(image: ImageArray, spec: SceneSpec) -> SceneScore:
-    """Compare a picture with what it must show: things and exact counts, relations, background."""
-    return score_detections(detect(image), spec)
-
-
 def score_detections(detections: Detections, spec: SceneSpec) -> SceneScore:
-    """Compare what a picture shows with what it must show; reasons are empty when it passes."""
+    """Compare what an image shows with what it must show: objects and exact counts, relations, background."""
     reasons = [*_count_errors(detections, spec), *_relation_errors(detections, spec)]
     if spec.background not in (None, detections.background):
         reasons.append(f"the background is {detections.background}, not {spec.background}")
     return SceneScore(not reasons, tuple(reasons), detections)
 
 
-def score_images(
-    images: Iterable[ImageArray], prompts: "Sequence[tuple[str, TaskPrompt]]"
-) -> dict[str, float]:
-    """Return the fraction of pictures that pass, by task, in the order in which the tasks first come.
-
-    Prompts are pairs of a task and what it asks, one for each picture.
-    Raises: ValueError when there are not as many pictures as prompts.
-    """
-    passed: defaultdict[str, list[bool]] = defaultdict(list)
-    for image, (task, prompt) in zip(images, prompts, strict=True):
-        passed[task].append(score(image, prompt.spec).passed)
-    return {task: sum(results) / len(results) for task, results in passed.items()}
-
-
 def is_related(detections: Detections, first: str, relation: str, second: str) -> bool:
-    """Return whether all of one thing lie so to all of another, both of which are there."""
+    """Return whether both classes are present and all objects of the first relate so to the second."""
     one, other = (
         [found for found in detections.objects if found.class_name == name] for name in (first, second)
     )
@@ -116,12 +94,12 @@ def is_related(detections: Detections, first: str, relation: str, second: str) -
 
 
 def colour_name(rgb: tuple[int, int, int]) -> str:
-    """Return the background colour whose middle shade is nearest to an 8-bit colour."""
+    """Return the name of the background colour that is nearest to an 8-bit colour."""
     return min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(COLOURS[name], rgb, strict=True)))
 
 
 def _name_segments(segments: list[Segment], min_object_px: float) -> list[DetectedObject]:
-    """Name the groups, drop dirt and leftovers of found things; largest first."""
+    """Return segments as named objects, largest first, without noise and leftovers of known objects."""
     known = [segment for segment in segments if segment.match.similarity >= _MIN_SIMILARITY]
     objects = [DetectedObject(*group.match[:5]) for group in known]
     for group in segments:
@@ -136,7 +114,7 @@ def _name_segments(segments: list[Segment], min_object_px: float) -> list[Detect
 
 
 def _share_inside(segment: Segment, thing: DetectedObject) -> float:
-    """Return the fraction of a group's pixels that lie in a thing's square."""
+    """Return the fraction of the pixels of a segment that lie in the square of an object."""
     rows, columns = np.nonzero(segment.mask)
     half = thing.size_px / 2
     return float(((np.abs(rows - thing.y_px) <= half) & (np.abs(columns - thing.x_px) <= half)).mean())
@@ -157,14 +135,14 @@ def _relation_errors(detections: Detections, spec: SceneSpec) -> list[str]:
     wrong = []
     for first, relation, second in spec.relations:
         names = spec.groups[first][0], spec.groups[second][0]
-        # What is missing the counts tell.
+        # Missing objects are errors of the counts.
         if detected_names.issuperset(names) and not is_related(detections, names[0], relation, names[1]):
             wrong.append(f"{names[0]} is not {relation} {names[1]}")
     return wrong
 
 
 def _is_related(first: list[DetectedObject], second: list[DetectedObject], relation: str) -> bool:
-    """Return whether all of one group lie so to all of the other, and mostly in that direction."""
+    """Return whether all of one group have the relation to all of the other, mostly along its axis."""
     axis = 0 if relation in ("left of", "right of") else 1
     before, after = (first, second) if relation in ("left of", "above") else (second, first)
     is_ordered = all(

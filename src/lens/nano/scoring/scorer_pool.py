@@ -1,6 +1,6 @@
-"""The scorer in several processes: it is Python that holds its interpreter, some 20 ms a picture.
+"""Scoring in several processes, as it takes about 20 ms of Python an image.
 
-Processes start when the first picture comes and end with the program.
+Processes start with the first image and end with the program.
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import Any
 from lens.nano.scoring.scorer import Detections, ImageArray, detect
 
 CHUNK_SIZE = 8
-"""Pictures that a process gets together: what comes back wakes this one, which has a GPU to feed."""
+"""Images per job of a process; each result interrupts this process, which has a GPU to feed."""
 
 
 def detect_all(images: Iterable[ImageArray], num_processes: int = 0) -> list[Detections]:
-    """Return what pictures show, in their order; with no processes they are looked at here."""
+    """Return the detections of images, in order; without processes they are scored in this one."""
     if not num_processes:
         return [detect(image) for image in images]
     return [
@@ -29,7 +29,7 @@ def detect_all(images: Iterable[ImageArray], num_processes: int = 0) -> list[Det
 def submit_calls(
     function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_processes: int
 ) -> list[Future[Any]]:
-    """Return at once a future for each call of a function that can be sent to another process."""
+    """Return at once a future for each call of a function that can be pickled."""
     futures = [Future[Any]() for _ in calls]
     for start in range(0, len(calls), CHUNK_SIZE):
         some = slice(start, start + CHUNK_SIZE)
@@ -53,8 +53,8 @@ def _resolve_futures(futures: list[Future[Any]], job: Future[list[Any]]) -> None
 
 @cache
 def _pool(num_processes: int) -> ProcessPoolExecutor:
-    # As many processes as cores, each with as many threads, would stand in each other's way.
+    # Otherwise each process would start as many threads as there are cores.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    # Not forked: a GPU that the parent uses is lost to a child that begins as its copy.
+    # Spawned, not forked: a forked child cannot use the GPU of its parent.
     return ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))

@@ -1,9 +1,10 @@
-"""The parts of a picture that stand out from its background, and how they group into things.
+"""Segmentation of an image into objects: the parts that differ from its background, grouped.
 
-A part may be a piece of a thing (a hat apart from its head), one thing, or several that touch. Candidates are
-the parts, near parts joined, and parts cut in two; the grouping that leaves the least unexplained wins.
+A part may be a piece of an object (a hat apart from its head), one object, or several that touch. Candidates
+are the parts, near parts joined, and parts cut in two; the grouping that leaves the least unexplained energy
+wins.
 Knows nothing of scenes, captions or expectations.
-Letters: H, W the picture.
+Letters: H, W the image.
 """
 
 import functools
@@ -32,35 +33,35 @@ _BORDER_PX = 3
 _MAX_PARTS = 12
 _MAX_JOINED_PARTS = 4
 _JOIN_REACH = 0.3
-"""Parts join when the gap between them is at most this fraction of the larger one's longer side."""
+"""Parts join if their gap is at most this fraction of the longer side of the larger part."""
 _CLUSTER_GAPS_PX = (3, 6, 10)
-"""All parts that are linked by gaps of at most so much are tried as one thing, however many they are."""
+"""Any number of parts that gaps up to this length link are tried as one object."""
 _OBJECT_COST = 4.0
-"""What a thing costs in a grouping, as unexplained squared difference: few things are likelier than many."""
+"""Cost of an object in a grouping, as unexplained squared difference; it favours few objects."""
 _MIN_PART_SHARE = 0.0006
-"""Parts below this fraction of the picture are never looked at."""
+"""Parts below this fraction of the image are ignored."""
 _CONVINCING_SIMILARITY = 0.87
-"""A part this much like one thing is not cut."""
+"""A part that is this similar to one object is not cut."""
 _CUT_GAIN = 0.75
-"""A cut must leave less than this fraction of what the whole part left unexplained."""
+"""A cut must leave less than this fraction of the unexplained energy of the whole part."""
 _JOIN_MARGIN = 1.5
-"""A join is looked at closely when it may leave less than this multiple of what its pieces leave."""
+"""A join is matched in detail if it may leave less than this multiple of the energy of its pieces."""
 _MAX_CUTS = 5
 _MIN_PIECE_PX = 8
 
 
 class Foreground(NamedTuple):
-    """A picture as its difference from the background, and all things as they look on that background."""
+    """The difference of an image from its background, and the sprites of all objects on that background."""
 
     difference: Floats
     """(H, W, 3), softened."""
     templates: TemplateBank
     min_object_px: float
-    """No thing is smaller."""
+    """No object is smaller."""
 
 
 class Segment(NamedTuple):
-    """Pixels taken for one thing, and the thing that explains them best."""
+    """Pixels of one object, and the object class that explains them best."""
 
     region: Region
     match: Match
@@ -80,7 +81,7 @@ def estimate_background(pixels: Floats) -> tuple[float, float, float]:
 
 
 def smooth(pixels: Floats) -> Floats:
-    """Return a picture under the 3 x 3 binomial filter, edges repeated."""
+    """Return an image after a 3 x 3 binomial filter, with repeated edges."""
     rows = np.pad(pixels, ((1, 1), (0, 0), (0, 0)), mode="edge")
     rows = (rows[:-2] + 2 * rows[1:-1] + rows[2:]) / 4
     columns = np.pad(rows, ((0, 0), (1, 1), (0, 0)), mode="edge")
@@ -88,7 +89,7 @@ def smooth(pixels: Floats) -> Floats:
 
 
 def segment_objects(foreground: Foreground) -> list[Segment]:
-    """Return what stands out from the background, one group a thing."""
+    """Return the parts that differ from the background, one segment an object."""
     outline = _remove_isolated_pixels(np.abs(foreground.difference).max(-1) > VISIBLE_THRESHOLD)
     speck_px = max(6.0, _MIN_PART_SHARE * outline.size)
     parts = [part for part in mask_components(outline) if part.sum() >= speck_px]
@@ -135,7 +136,7 @@ def mask_components(mask: Mask) -> list[Mask]:
 
 
 def _remove_isolated_pixels(mask: Mask) -> Mask:
-    """Drop pixels with fewer than two neighbours that stand out."""
+    """Remove visible pixels with fewer than two visible neighbours."""
     padded = np.pad(mask, 1).astype(np.int8)
     height, width = mask.shape
     around = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
@@ -147,7 +148,7 @@ def _explain(region: Region, foreground: Foreground) -> Segment:
 
 
 def _split(segment: Segment, foreground: Foreground, cuts_left: int) -> list[Segment]:
-    """Cut a part that is not convincingly one thing along the line that explains it best, again and again."""
+    """Cut a part that resembles no single object along the line that explains it best, and repeat."""
     if cuts_left == 0 or segment.match.similarity >= _CONVINCING_SIMILARITY:
         return [segment]
     best, halves = np.inf, ()

@@ -1,10 +1,10 @@
-"""Which thing of the nano world a region of a picture shows: comparison with the rendered art of all things.
+"""Template matching: which object of the nano world a region shows, by comparison with all rendered sprites.
 
-A region and an art are both read as differences from the background, so that only what stands out counts.
-Two stages: small stretched patches of all things at once, then the best few at true scale and small shifts.
+Regions and sprites are compared as differences from the background, so that the background does not count.
+Two stages: small stretched patches of all objects, then the best few at true scale and small shifts.
 Knows nothing of scenes, captions or how regions are found.
-Letters: N things, M side of the stored art, P side of a patch, H and W picture.
-Units: colours are differences in [-1, 1]; positions and sizes are pixels of the picture.
+Letters: N objects, M side of the stored art, P side of a patch, H and W image.
+Units: colours are differences in [-1, 1]; positions and sizes are pixels of the image.
 """
 
 import functools
@@ -23,9 +23,9 @@ PixelBox = tuple[int, int, int, int]
 SPRITE_PX = 48
 PATCH_PX = 18
 UNKNOWN = "unknown"
-"""Stands for a thing where nothing of the world fits."""
+"""Class name of a region that shows no object of the world."""
 VISIBLE_THRESHOLD = 0.07
-"""A difference from the background, in the largest channel, that stands out."""
+"""Differences from the background, in the largest channel, above this are visible."""
 _ASPECT_TOLERANCE = 0.22
 _NUM_CANDIDATES = 8
 _NUM_REFINED = 3
@@ -34,22 +34,22 @@ _SHIFT_PX = 1
 _REACH = 2.0
 _MAX_REFINE_STEPS = 4
 _SOFTNESS_PX = 1.9
-# Half-width of the triangle that blurs drawn art as much as the blurred, antialiased picture is.
+# Half-width of the triangle filter that blurs a sprite as much as the smoothed, antialiased image.
 
 
 class TemplateBank(NamedTuple):
-    """All things as they look on one background."""
+    """Sprites of all objects on one background colour."""
 
     differences: Floats
-    """Art less background, (N, M, M, 3)."""
+    """Sprite minus background, (N, M, M, 3)."""
     extents: Floats
-    """Where the difference lies, in pixels of the art: centre x and y, reach x and y: (N, 4)."""
+    """Extent of the difference, in pixels of the sprite: centre x and y, reach x and y: (N, 4)."""
     patches: Floats
-    """What the frames hold, stretched to unit-norm squares: (N, P * P * 3)."""
+    """Extents stretched to squares of unit norm: (N, P * P * 3)."""
 
 
 class Match(NamedTuple):
-    """The thing that explains a region best, where it is, and how well it does so."""
+    """The object that explains a region best, with its place and its similarity."""
 
     class_name: str
     x_px: float
@@ -58,23 +58,23 @@ class Match(NamedTuple):
     similarity: float
     """1 for equal, 0 for unrelated: twice the inner product over the sum of both energies."""
     energy: float
-    """Squared difference that the thing leaves unexplained."""
+    """Squared difference that the object leaves unexplained."""
 
 
 class Region(NamedTuple):
-    """A part of a picture taken for one thing: its box, and its difference from the background there."""
+    """A part of an image that may show one object: its box and its difference from the background."""
 
     box: PixelBox
     mask: NDArray[np.bool_]
     difference: Floats
-    """(H, W, 3) of the whole picture, zero outside the region."""
+    """(H, W, 3) of the whole image, zero outside the region."""
     energy: float
     extent: Floats
-    """Where the difference lies: centre x and y, reach x and y: (4,)."""
+    """Extent of the difference: centre x and y, reach x and y: (4,)."""
 
 
 def extract_region(difference: Floats, mask: NDArray[np.bool_]) -> Region:
-    """Return the region that a mask cuts out of a picture's difference from its background.
+    """Return the region that a mask cuts out of an image's difference from its background.
 
     Shapes: difference (H, W, 3), mask (H, W) with at least one pixel set.
     """
@@ -86,7 +86,7 @@ def extract_region(difference: Floats, mask: NDArray[np.bool_]) -> Region:
 
 
 def build_template_bank(background_rgb: tuple[float, float, float]) -> TemplateBank:
-    """Return all things as they look on a background colour, channels in [0, 1]."""
+    """Return the sprites of all objects on a background colour, channels in [0, 1]."""
     background = np.asarray(background_rgb, dtype=np.float32)
     premultiplied, alpha = _sprite_bank()
     differences = premultiplied - alpha * background  # (N, M, M, 3)
@@ -99,7 +99,7 @@ def build_template_bank(background_rgb: tuple[float, float, float]) -> TemplateB
 
 
 def coarse_similarity(region: Region, templates: TemplateBank) -> Floats:
-    """Return how alike a region and every thing look stretched to a square; less for other aspects.
+    """Return the similarity of a region to every object, both stretched to squares; less for other aspects.
 
     Shapes: -> (N,), 1 for equal.
     """
@@ -116,9 +116,9 @@ def coarse_similarity(region: Region, templates: TemplateBank) -> Floats:
 
 
 def best_match(region: Region, templates: TemplateBank, min_object_px: float) -> Match:
-    """Return the thing, scale and place that leave the least of a region unexplained.
+    """Return the object, scale and place that leave the least of a region unexplained.
 
-    A region that would need a thing below smallest_px is explained by none: similarity 0.
+    A region that would need an object below smallest_px is explained by none: similarity 0.
     """
     similarity = coarse_similarity(region, templates)
     starts = [
@@ -135,7 +135,7 @@ def best_match(region: Region, templates: TemplateBank, min_object_px: float) ->
 
 
 def _initial_match(region: Region, templates: TemplateBank, index: int) -> Match:
-    """Return one thing at the scale and place where the frames agree, not yet compared."""
+    """Return one object at the scale and place where the extents agree, not yet compared."""
     seen, frame = region.extent, templates.extents[index]
     size = SPRITE_PX * float(np.sqrt(seen[2] * seen[3] / (frame[2] * frame[3])))
     x = float(seen[0]) + size * (0.5 - float(frame[0]) / SPRITE_PX)
@@ -171,7 +171,7 @@ def _match_nearby(region: Region, templates: TemplateBank, start: Match, scale: 
 def _render_template(
     art: Floats, x: float, y: float, size: float, shape: tuple[int, ...]
 ) -> tuple[Floats, int, int] | None:
-    """Draw art at a centre and size into the pixels that it covers; return them with their left and top."""
+    """Return a sprite rendered at a centre and size, with the left and top of the pixels that it covers."""
     step = SPRITE_PX / size
     left, top = int(np.floor(x - size / 2)) - 1, int(np.floor(y - size / 2)) - 1
     count = int(np.ceil(size)) + 3
@@ -188,7 +188,7 @@ def _render_template(
 
 
 def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[float, float, int, int]:
-    """Return the lowest energy over small shifts of drawn art, its similarity, and the shift."""
+    """Return the lowest energy over small shifts of a rendered sprite, its similarity, and the shift."""
     reach = _SHIFT_PX
     height, width = drawn.shape[:2]
     window = np.zeros((height + 2 * reach, width + 2 * reach, 3), np.float32)
@@ -216,7 +216,7 @@ def _class_index(class_name: str) -> int:
 
 @functools.cache
 def _sprite_bank() -> tuple[Floats, Floats]:
-    """Return every thing's colour times alpha, (N, M, M, 3), and alpha, (N, M, M, 1)."""
+    """Return every object's colour times alpha, (N, M, M, 3), and alpha, (N, M, M, 1)."""
     art = np.stack([sprite(name, SPRITE_PX) for name in OBJECT_CLASSES])
     return art[..., :3] * art[..., 3:], art[..., 3:]
 

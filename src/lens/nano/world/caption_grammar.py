@@ -1,19 +1,18 @@
-"""Captions of nano scenes: a grammar with brief and dense sentences, all of them true of the scene.
+"""Grammar of captions of nano scenes: brief and dense sentences, all of them true of the scene.
 
-Knows the scene graph and the phrases (wording.py), nothing of pixels. Captions of split "test" always open
-with a phrase that no training caption opens with, so that no test prompt can be a training caption.
+Knows the scene graph and the phrases (phrases.py), nothing of pixels. Captions of the split "test" always
+begin with a phrase that begins no training caption, so that no test prompt can be a training caption.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from string import ascii_lowercase
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lens.nano.world.english import article, be_verb, capitalize_sentences, join_phrases, with_article
 from lens.nano.world.objects import COLOUR_SYNONYMS, OBJECT_CLASSES
 from lens.nano.world.phrases import (
     CODAS,
@@ -36,6 +35,7 @@ from lens.nano.world.phrases import (
     STYLES,
     TRAIN_PHRASES,
     VOWELS,
+    known_words,
 )
 from lens.nano.world.scenes import OPPOSITE, Scene, clear_relation
 
@@ -44,12 +44,12 @@ Split = Literal["train", "test", "tune"]
 
 @dataclass(frozen=True)
 class CaptionContent:
-    """Which facts a brief caption states."""
+    """The facts that a brief caption states."""
 
     background: bool
     relation: bool
     detail: bool
-    """Size and place of a thing that is alone."""
+    """Size and place of a single object."""
 
 
 class NounPhrase(NamedTuple):
@@ -62,9 +62,9 @@ class NounPhrase(NamedTuple):
 def brief_caption(
     scene: Scene, rng: np.random.Generator, split: Split = "train", content: CaptionContent | None = None
 ) -> str:
-    """Return one phrase or sentence about a scene; what it mentions is drawn unless given.
+    """Return one phrase or sentence about a scene; without `content`, random facts are stated.
 
-    A drawn mention always tells the size and the place of a thing alone that are not the usual ones.
+    Random content always includes the size and the place of a single object that are not the default ones.
     """
     if content is None:
         background, relation, detail = (bool(rng.random() < share) for share in (0.8, 0.85, 0.4))
@@ -88,7 +88,7 @@ def brief_caption(
 
 
 def dense_caption(scene: Scene, rng: np.random.Generator, split: Split = "train") -> str:
-    """Return two to five sentences: what, how many, where, in which relation, how large, on what."""
+    """Return two to five sentences on objects, counts, places, relation, sizes and background."""
     generator = _CaptionGenerator(scene, rng, split)
     opening = generator.with_opener(
         generator.body(CaptionContent(background=False, relation=False, detail=False))
@@ -103,29 +103,9 @@ def dense_caption(scene: Scene, rng: np.random.Generator, split: Split = "train"
     return " ".join(capitalize_sentences(part) + "." for part in [opening, *rest])
 
 
-def capitalize_sentences(text: str) -> str:
-    """Return a text with capitals where sentences begin."""
-    return ". ".join(part[:1].upper() + part[1:] for part in text.split(". "))
-
-
-def with_article(noun: str) -> str:
-    """Return a noun phrase after a or an."""
-    return f"{article(noun)} {noun}"
-
-
-def article(word: str) -> str:
-    """Return a or an, by the sound that a word begins with."""
-    return "an" if word[0].lower() in "aeiou" and not word.startswith(("uni", "one")) else "a"
-
-
-def join_phrases(parts: Sequence[str], last: str = " and ") -> str:
-    """Join phrases with commas and a last word."""
-    return ", ".join(parts[:-1]) + last + parts[-1] if len(parts) > 1 else parts[0]
-
-
 @dataclass
 class _CaptionGenerator:
-    """Words for one scene; a thing keeps its noun throughout."""
+    """Generator of phrases for one scene; each object keeps its noun."""
 
     scene: Scene
     rng: np.random.Generator
@@ -141,7 +121,7 @@ class _CaptionGenerator:
             self.colour_word = self.pick(COLOUR_SYNONYMS.get(self.colour_word, (self.colour_word,)))
 
     def pick(self, choices: Sequence):
-        """Return one of several."""
+        """Return a random choice."""
         return choices[int(self.rng.integers(len(choices)))]
 
     def _choose_noun(self, thing: str) -> tuple[str, str]:
@@ -153,13 +133,13 @@ class _CaptionGenerator:
     # Parts of a caption
 
     def with_opener(self, body: NounPhrase) -> str:
-        """Return a noun phrase behind an opener, there is, or (in training) nothing."""
+        """Return a noun phrase after an opener, after "there is", or (in training) alone."""
         if self.split == "train" and self.rng.random() < 0.3:
             return body.text
         if self.split == "train" and self.rng.random() < 0.5:
             return self._unknown_opener() + body.text
         if self.rng.random() < 0.15:
-            return self.pick(self.phrases.there).replace("{is_a}", _is(body.is_plural)) + body.text
+            return self.pick(self.phrases.there).replace("{is_a}", be_verb(body.is_plural)) + body.text
         if self.split == "train" and self.rng.random() < 0.5:
             return self._composed_opener() + body.text
         return self.pick(self.phrases.openers) + body.text
@@ -173,14 +153,14 @@ class _CaptionGenerator:
         )
 
     def _unknown_opener(self) -> str:
-        """Return words that mean nothing among some that do: what opens a caption may be anything."""
+        """Return invented words among function words, so that any opener is possible."""
         words = [self.pick(FUNCTION_WORDS) for _ in range(int(self.rng.integers(0, 4)))]
         for _ in range(int(self.rng.integers(1, 3))):
             words.insert(int(self.rng.integers(len(words) + 1)), self._unknown_word())
         return " ".join(words) + self.pick((" ", " ", " ", ": ", ", "))
 
     def _unknown_word(self) -> str:
-        """Return an invented word, or a thing's name with a letter changed; never a word of the grammar."""
+        """Return an invented word, or the name of an object with one letter changed; never a known word."""
         while True:
             if self.rng.random() < 0.15:
                 name = self.pick(self.pick(tuple(OBJECT_CLASSES)).split())
@@ -191,15 +171,15 @@ class _CaptionGenerator:
                     self.pick(ONSETS) + self.pick(VOWELS) + self.pick(CODAS)
                     for _ in range(int(self.rng.integers(1, 4)))
                 )
-            if word not in _known_words():
+            if word not in known_words():
                 return word
 
     def fronted_background(self, body: NounPhrase) -> str:
-        """Return a phrase for the background that stands before a noun phrase."""
-        return self.pick(self.phrases.fronted_backgrounds).replace("{is_a}", _is(body.is_plural))
+        """Return a phrase for the background that comes before a noun phrase."""
+        return self.pick(self.phrases.fronted_backgrounds).replace("{is_a}", be_verb(body.is_plural))
 
     def background_phrase(self) -> str:
-        """Return a phrase for what is behind; tests may use a known one, for their opener is new already."""
+        """Return a phrase for the background; tests may use one of training, as their opener is new."""
         if self.split == "train" and self.rng.random() < 0.25:
             parts = self.pick(NOISY_BACKGROUNDS).split("{u}")
             return "".join(part + self._unknown_word() for part in parts[:-1]) + parts[-1]
@@ -235,7 +215,7 @@ class _CaptionGenerator:
         return NounPhrase(join_phrases(phrases, last), scene.groups[0][1] > 1)
 
     def _beside_conjunctions(self) -> tuple[str, ...]:
-        """Return words that hold for two groups side by side; tests that state no relation do without."""
+        """Return conjunctions for two groups side by side; none for tests, which state no relation here."""
         relation = clear_relation(self.scene.group_objects(0), self.scene.group_objects(1))
         return (
             (" next to ", " beside ") if self.split == "train" and relation in ("left of", "right of") else ()
@@ -259,7 +239,7 @@ class _CaptionGenerator:
         return f"{number} {noun}"
 
     def relation_phrase(self, is_clause: bool) -> NounPhrase:
-        """Return both groups and how they lie to each other."""
+        """Return both groups and their relation."""
         is_known = self.split != "train" and self.rng.random() < 0.6
         phrases = TRAIN_PHRASES if is_known else self.phrases
         frame = self.pick(phrases.relation_clauses if is_clause else phrases.relations)
@@ -273,24 +253,24 @@ class _CaptionGenerator:
         return NounPhrase(text, self.scene.groups[frame.startswith("{b}")][1] > 1)
 
     def definite_phrase(self, group: int) -> str:
-        """Return a group as already known."""
+        """Return a group with a definite article."""
         return f"the {self.nouns[group][self.scene.groups[group][1] > 1]}"
 
     def place_phrase(self, place: str) -> str:
-        """Return a prepositional phrase for a third of the picture."""
+        """Return a prepositional phrase for a place of the image."""
         row, _, column = place.rpartition(" ")
         if not row:
             return self.pick(POSITION_PHRASES[place])
         return self.pick(CORNER_PHRASES).format(row=self.pick(ROW_WORDS[row]), column=column)
 
     def finish(self, text: str) -> str:
-        """Vary capitals and the full stop."""
+        """Return a caption with random capitals and full stop."""
         draw = self.rng.random()
         text = capitalize_sentences(text) if draw < 0.6 else text
         return text if 0.45 < draw < 0.8 else f"{text}."
 
     def tags(self, content: CaptionContent) -> str:
-        """Return bare tags, separated by commas."""
+        """Return tags, separated by commas."""
         scene = self.scene
         counts = [count for _, count in scene.groups]
         names = [
@@ -309,7 +289,7 @@ class _CaptionGenerator:
         return ", ".join(tags)
 
     def _detailed_phrase(self) -> str:
-        """Return a thing that is alone with its size, its place, or both, above all the unusual ones."""
+        """Return a single object with its size, its place or both; unusual ones are always included."""
         has_size, has_place = self.pick(((True, True), (True, False), (False, True)))
         has_size = has_size or self.scene.size() == "small"
         has_place = has_place or self.scene.place() != "centre"
@@ -319,12 +299,12 @@ class _CaptionGenerator:
     def _fill_relation(
         self, frame: str, relation: str, a: str, b: str, first: int = 0, second: int = 1
     ) -> str:
-        """Fill a frame about two groups, a lying to b as `relation` says."""
+        """Fill a frame with two groups; `relation` is that of a to b."""
         is_plural = [self.scene.groups[group][1] > 1 for group in (first, second)]
         spot_a, spot_b = self.pick(SIDE_PHRASES[relation])
         pronouns = {"its": "their", "it": "them"} if is_plural[1] else {"its": "its", "it": "it"}
         return frame.format(
-            a=a, b=b, is_a=_is(is_plural[0]), is_b=_is(is_plural[1]), spot_a=spot_a, spot_b=spot_b,
+            a=a, b=b, is_a=be_verb(is_plural[0]), is_b=be_verb(is_plural[1]), spot_a=spot_a, spot_b=spot_b,
             prep=self.pick(PREPOSITIONS[relation]), opposite=self.pick(PREPOSITIONS[OPPOSITE[relation]]),
             aside=self.pick(RELATIVE_POSITIONS[relation]).format(**pronouns),
         )  # fmt: skip
@@ -332,7 +312,7 @@ class _CaptionGenerator:
     # Sentences of a dense caption
 
     def position_sentences(self) -> list[str]:
-        """Say where things are, and how the groups lie to each other where that is clear."""
+        """Return sentences on the places of objects, and on the relation of groups where it is clear."""
         scene = self.scene
         if scene.kind == "single":
             subject = self.pick(("it", self.definite_phrase(0)))
@@ -349,7 +329,7 @@ class _CaptionGenerator:
         return sentences
 
     def size_sentences(self) -> list[str]:
-        """Say how large things are, alone or against each other."""
+        """Return sentences on the sizes of objects, absolute or compared."""
         scene = self.scene
         size = self.pick(SIZE_ADJECTIVES[scene.size()])
         if scene.kind == "single":
@@ -362,14 +342,14 @@ class _CaptionGenerator:
         larger, smaller = (0, 1) if sides[0] > sides[1] else (1, 0)
         if sides[larger] < 1.25 * sides[smaller] or self.rng.random() < 0.5:
             return []
-        verb = _is(scene.groups[larger][1] > 1)
+        verb = be_verb(scene.groups[larger][1] > 1)
         return [
             f"{self.definite_phrase(larger)} {verb} {self.pick(('larger', 'bigger'))} than "
             f"{self.definite_phrase(smaller)}"
         ]
 
     def _distribution_sentence(self) -> str:
-        """Say how the things of one kind spread over the columns or the rows of the picture."""
+        """Return a sentence on the distribution of objects over columns or rows of the image."""
         places = [self.scene.place(index) for index in range(len(self.scene.objects))]
         lines = self.pick((("left", "right"), ("top", "bottom")))
         thirds = Counter(next((line for line in lines if line in place), "centre") for place in places)
@@ -378,7 +358,7 @@ class _CaptionGenerator:
         order = [third for third in (lines[0], "centre", lines[1]) if third in thirds]
         return join_phrases(
             [
-                f"{NUMERALS[thirds[third]]} {_is(thirds[third] > 1)} {self.pick(POSITION_PHRASES[third])}"
+                f"{NUMERALS[thirds[third]]} {be_verb(thirds[third] > 1)} {self.pick(POSITION_PHRASES[third])}"
                 for third in order
             ]
         )
@@ -406,33 +386,3 @@ class _CaptionGenerator:
                 first,
             )
         ]
-
-
-@cache
-def _known_words() -> frozenset[str]:
-    """Return every word that a caption or a test prompt may say: none of them is unknown."""
-    # Not the words of prompts for tuning: training captions were made before there were any, and stay.
-    texts = [repr(vars(PHRASE_SETS[split])) for split in ("train", "test")]
-    texts += [
-        repr(table)
-        for table in (
-            OBJECT_CLASSES,
-            COLOUR_SYNONYMS,
-            RELATIVE_POSITIONS,
-            REQUEST_OPENERS,
-            CORNER_PHRASES,
-            FUNCTION_WORDS,
-            CONNECTIVES,
-        )
-    ]
-    texts += [
-        repr(table)
-        for table in (MEDIA, NEUTRAL_ADJECTIVES, NUMERALS, POSITION_PHRASES, PREPOSITIONS, ROW_WORDS)
-    ]
-    texts += [repr(table) for table in (SIZE_ADJECTIVES, SIDE_PHRASES, STYLES)]
-    texts.append("thing")  # known when the training captions of the shipped models were made
-    return frozenset(re.findall("[a-z]+", " ".join(texts).lower()))
-
-
-def _is(is_plural: bool) -> str:
-    return "are" if is_plural else "is"

@@ -1,6 +1,6 @@
-"""Crops around things on random backgrounds: what the nano autoencoder learns from.
+"""Random crops of objects on backgrounds, the training images of the nano autoencoder.
 
-A crop teaches the look of a thing far faster than a whole scene, most of which is background.
+A crop shows more of an object than a whole scene, most of which is background.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from lens.nano.world.sprites import opaque_box, sprite
 
 CLASS_NAMES = tuple(OBJECT_CLASSES)
 SIZES_PX = tuple(range(24, 124, 4))
-"""Sides that things are drawn at; few sizes keep the cache of drawn art small."""
+"""Sizes of objects; few sizes keep the cache of sprites small."""
 
 
 def random_crop(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
-    """Return (3, side, side) in [-1, 1]: one to three things over a flat colour, cut by the border."""
+    """Return (3, side, side) in [-1, 1]: one to three objects on a flat colour, cut by the border."""
     named = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))]) + rng.uniform(-12, 12, 3)
     colour = named if rng.random() < 0.7 else rng.uniform(0, 255, 3)
     canvas = np.empty((side_px, side_px, 3), np.float32)
@@ -26,7 +26,7 @@ def random_crop(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
 
 
 def _sample_size_index(rng: np.random.Generator) -> int:
-    """Return an index into SIZES_PX; small things are drawn more often, since they are the harder ones."""
+    """Return an index into SIZES_PX; small objects are harder, so they are sampled more often."""
     return int(len(SIZES_PX) * rng.random() ** 1.7)
 
 

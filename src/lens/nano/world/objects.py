@@ -1,19 +1,19 @@
-"""The things and the background colours of the nano world, by name.
+"""Object classes and background colours of the nano world, with their names.
 
-Facts only: what can be drawn and what people call it. Knows nothing of pictures, scenes or sentences.
-Icons are names in the Noto emoji set (npm `@iconify-json/noto`, Apache 2.0); art.py draws them.
+Knows nothing of images, scenes or sentences. Icons are names in the Noto emoji set (npm
+`@iconify-json/noto`, Apache 2.0); sprites.py renders them.
 """
 
 from typing import NamedTuple
 
 
 class ObjectClass(NamedTuple):
-    """One thing that can be drawn: its name, its plural, other words for it, and its icon."""
+    """A class of objects: its name, plural, synonyms and icon."""
 
     name: str
     plural: str
     synonyms: tuple[tuple[str, str], ...]
-    """Other (singular, plural) names that mean this thing and no other of the world."""
+    """Other (singular, plural) names that mean this class and no other of the world."""
     icon: str
 
 
@@ -138,7 +138,7 @@ _OBJECTS = (
 OBJECT_CLASSES: dict[str, ObjectClass] = {
     thing.name: thing for thing in (*_ANIMALS, *_FOOD, *_NATURE, *_OBJECTS)
 }
-"""Every thing by name, in a fixed order."""
+"""Every class by name, in a fixed order."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (248, 248, 248),
@@ -154,7 +154,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (246, 150, 188),
     "brown": (126, 82, 52),
 }
-"""Background colours: name -> 8-bit RGB of the middle shade."""
+"""Background colours by name: 8-bit RGB of the middle shade."""
 
 COLOUR_SYNONYMS: dict[str, tuple[str, ...]] = {
     "grey": ("gray",), "light blue": ("sky blue", "pale blue"), "purple": ("violet",),

@@ -1,13 +1,16 @@
-"""Phrases of the caption grammar, in disjoint sets: what training says, what only tests say, and what only
-prompts for tuning by rewards say.
+"""Phrases of the caption grammar, in disjoint sets for training, tests and prompts of tuning by rewards.
 
-Facts only; captions.py puts them together. Everything is lower case; sentences get their capitals later. A
-phrase that stands twice is said twice as often. Slots: {a} and {b} the two sides of a relation, {is_a} and
-{is_b} their verbs, {prep} the relation's preposition, {opposite} that of its reverse, {aside} where a lies as
-seen from b, {spot_a} and {spot_b} where they lie in the picture, {c} a colour, {an} its article.
+caption_grammar.py combines them. Everything is lower case; sentences get their capitals later. A phrase that
+occurs twice is twice as frequent. Slots: {a} and {b} the two sides of a relation, {is_a} and {is_b} their
+verbs, {prep} the preposition of the relation, {opposite} that of its reverse, {aside} the place of a as seen
+from b, {spot_a} and {spot_b} their places in the image, {c} a colour, {an} its article.
 """
 
+import re
 from dataclasses import dataclass
+from functools import cache
+
+from lens.nano.world.objects import COLOUR_SYNONYMS, OBJECT_CLASSES
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six")
 
@@ -104,8 +107,8 @@ CODAS = (
     "", "", "", "ck", "d", "ff", "g", "k", "l", "ll", "m", "n", "nd", "ng", "nt", "p", "ph", "r", "rd",
     "rk", "rt", "s", "st", "t", "tch", "te", "ve", "x",
 )  # fmt: skip
-"""For invented words: around the things, a word never met before changes nothing. To the tokenizer any such
-word is a row of pieces that things' names are made of too, so they must be of every kind."""
+"""For invented words: around the objects, a word never met before changes nothing. To the tokenizer any such
+word is a row of pieces that objects' names are made of too, so they must be of every kind."""
 
 
 @dataclass(frozen=True)
@@ -263,3 +266,19 @@ TUNE_PHRASES = PhraseSet(
 )  # fmt: skip
 
 PHRASE_SETS = {"train": TRAIN_PHRASES, "test": TEST_PHRASES, "tune": TUNE_PHRASES}
+
+
+@cache
+def known_words() -> frozenset[str]:
+    """Return the words of the grammar: an invented word of a training caption is none of them.
+
+    The words of names of code count too, as they did when the shipped models were trained.
+    """
+    # Without the phrases of prompts for tuning, which came after the training captions.
+    tables = (
+        *(vars(PHRASE_SETS[split]) for split in ("train", "test")),
+        OBJECT_CLASSES, COLOUR_SYNONYMS, RELATIVE_POSITIONS, REQUEST_OPENERS, CORNER_PHRASES, FUNCTION_WORDS,
+        CONNECTIVES, MEDIA, NEUTRAL_ADJECTIVES, NUMERALS, POSITION_PHRASES, PREPOSITIONS, ROW_WORDS,
+        SIZE_ADJECTIVES, SIDE_PHRASES, STYLES, "thing",
+    )  # fmt: skip
+    return frozenset(re.findall("[a-z]+", " ".join(map(repr, tables)).lower()))

@@ -1,10 +1,10 @@
-"""Where things stand in a picture: few compositions, each decided by how many things there are and of what.
+"""Placement of the objects of an image: few layouts, by the number of objects and their relation.
 
-A thing alone stands in the centre unless its caption says otherwise; things in company have two compositions
-for each number, and things in a relation one. A model then learns one choice for a whole picture, not one for
-every place: with things scattered at random, counts were never learned on two CPU cores (docs/log.md).
-Knows numbers and lengths in pixels, nothing of things or sentences. "Along" is the axis of a line of things,
-"across" the other one; corners are the upper left ones.
+A single object is in the centre unless its caption says otherwise; several objects have two layouts for each
+number, and related objects have one. A model then learns one choice for a whole image instead of one for each
+object: with random places, two CPU cores never learned counts (docs/log.md). Knows numbers and lengths in
+pixels, nothing of classes or sentences. "Along" is the axis of a line of objects, "across" the other axis;
+corners are upper left corners.
 """
 
 import math
@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-GRID_PX = 16
-"""From base 96 on, corners and sides are whole latent cells, so that a thing has few looks in latents."""
+from lens.core.resolution import SIDE_STEP_PX
 
-MAX_OBJECTS = 5
+GRID_PX = SIDE_STEP_PX
+"""Step of corners and sides from base 96 on: a latent patch, so that an object has few looks in latents."""
 
 DEFAULT_PLACEMENT_SHARE = 0.5
-"""Share of things alone that are large and in the centre, as captions that say nothing about it mean."""
+"""Share of single objects that are large and in the centre, the meaning of captions that state neither."""
 
 
 class Placement(NamedTuple):
-    """The square of one thing, by its centre."""
+    """The square of one object, by its centre."""
 
     x_px: int
     y_px: int
@@ -31,7 +31,7 @@ class Placement(NamedTuple):
 
 
 class Canvas(NamedTuple):
-    """A picture to fill."""
+    """An image to fill."""
 
     height_px: int
     width_px: int
@@ -43,43 +43,43 @@ class Canvas(NamedTuple):
 
     @property
     def grid_px(self) -> int:
-        """Return the step of corners and sides; stamps have no room for whole cells."""
+        """Return the step of corners and sides; tiny images have no room for whole patches."""
         return GRID_PX if self.base_px > 90 else 2
 
     @property
     def small_px(self) -> int:
-        """Return the side of a small thing: a quarter of the base."""
+        """Return the side of a small object: a quarter of the base."""
         return self.grid_px * round(self.base_px / 4 / self.grid_px)
 
     @property
     def large_px(self) -> int:
-        """Return the side of a large thing: half of the base."""
+        """Return the side of a large object: half of the base."""
         return self.grid_px * round(self.base_px / 2 / self.grid_px)
 
     def middle(self, length_px: int, side_px: int) -> int:
-        """Return the corner of a thing in the middle of an axis."""
+        """Return the corner of an object at the middle of an axis."""
         return self.grid_px * round((length_px - side_px) / 2 / self.grid_px)
 
     def halves(self, length_px: int, side_px: int) -> tuple[int, int]:
-        """Return the corners of two things on an axis, each in its half; negative where they do not fit."""
+        """Return the corners of two objects on an axis, each in its half; negative if they do not fit."""
         first = self.grid_px * math.floor((length_px / 4 - side_px / 2) / self.grid_px)
         return first, length_px - side_px - first
 
     def thirds(self, length_px: int, side_px: int) -> tuple[int, int, int]:
-        """Return the corners of three things on an axis: at both ends and in the middle."""
+        """Return the corners of three objects on an axis: at both ends and in the middle."""
         return 0, self.middle(length_px, side_px), length_px - side_px
 
     def has_thirds(self, length_px: int) -> bool:
-        """Return whether three small things stand apart on an axis."""
+        """Return whether three small objects fit on an axis with gaps."""
         return length_px >= 3 * self.small_px + 2 * self.grid_px
 
 
 def place_objects(
     rng: np.random.Generator, counts: Sequence[int], relation: str | None, height_px: int, width_px: int
 ) -> list[Placement]:
-    """Return a spot for each thing, group by group.
+    """Return a placement for each object, group by group.
 
-    Things in no relation stand in reading order: the first ones left, or above.
+    Objects without a relation are in reading order: the first ones left, or above.
     """
     canvas = Canvas(height_px, width_px)
     if relation:
@@ -101,7 +101,7 @@ def place_objects(
 
 
 Corners = list[tuple[int, int]]
-"""(along, across) of each thing."""
+"""(along, across) of each object."""
 
 
 def _place_single(rng: np.random.Generator, canvas: Canvas) -> tuple[Corners, int]:
@@ -122,7 +122,7 @@ def _place_single(rng: np.random.Generator, canvas: Canvas) -> tuple[Corners, in
 def _place_unrelated(
     canvas: Canvas, num_objects: int, along_px: int, across_px: int, is_first: bool
 ) -> tuple[Corners, int]:
-    """Return one of the two compositions of a number of things."""
+    """Return one of the two layouts of a number of objects."""
     side_px = canvas.small_px
     start, middle, end = canvas.thirds(along_px, side_px)
     top, level, bottom = canvas.thirds(across_px, side_px)
@@ -145,7 +145,7 @@ def _place_unrelated(
 
 
 def _place_related(canvas: Canvas, counts: Sequence[int], is_level: bool, order: int) -> tuple[Corners, int]:
-    """Return both groups on their sides of the middle, the first one before the second if `order` is 1."""
+    """Return both groups, each in its half; the first one comes before the second if `order` is 1."""
     lengths_px = canvas.width_px, canvas.height_px
     along_px, across_px = lengths_px if is_level else lengths_px[::-1]
     side_px = _pair_side_px(canvas, along_px) if sum(counts) == 2 else canvas.small_px
@@ -153,7 +153,7 @@ def _place_related(canvas: Canvas, counts: Sequence[int], is_level: bool, order:
     for count, half in zip(counts, (0, 1)[::order], strict=True):
         along = canvas.halves(along_px, side_px)[half]
         if count == 3 and not canvas.has_thirds(across_px):
-            # Two at the edge and one further in, where three do not fit side by side.
+            # Two at the edge and one further in, as three do not fit side by side.
             outer, step_px = (0, along_px - side_px)[half], (1 - 2 * half) * (side_px + canvas.grid_px)
             start, middle, end = canvas.thirds(across_px, side_px)
             corners += [(outer, start), (outer + step_px, middle), (outer, end)]
@@ -168,7 +168,7 @@ def _place_related(canvas: Canvas, counts: Sequence[int], is_level: bool, order:
 
 
 def _pair_side_px(canvas: Canvas, along_px: int) -> int:
-    """Return the side of two things on an axis: large where both fit with room between them."""
+    """Return the side of two objects on an axis: large if both fit with a gap."""
     near, far = canvas.halves(along_px, canvas.large_px)
     return (
         canvas.large_px if near >= 0 and far - near >= canvas.large_px + canvas.grid_px else canvas.small_px

@@ -1,8 +1,8 @@
-"""Scenes of the nano world: what is where on which background, laid out so that captions can be exact.
+"""Scenes of the nano world: objects with places on a background, and images of them.
 
-A scene is its own ground truth: things with counts, at most one relation, a background colour. Knows nothing
+A scene is its own ground truth: objects with counts, at most one relation, a background colour. Knows nothing
 of sentences or models. Lengths are pixels; `base_px` is the square root of the area and scales everything.
-Coordinates: x to the right, y down; a thing's centre is the centre of its sprite square.
+Coordinates: x to the right, y down; an object's centre is the centre of its sprite square.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from lens.nano.world.sprites import opaque_box, sprite
 SCENE_KINDS: dict[str, float] = {
     "single": 0.22, "counting": 0.22, "position": 0.18, "position_counted": 0.14, "two": 0.11, "three": 0.13,
 }  # fmt: skip
-"""Kinds of scene and how often training draws them."""
+"""Kinds of scene, and their shares in training."""
 
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -29,7 +29,7 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 PLACES = (
     "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
 )  # fmt: skip
-"""The nine thirds of a picture that a centre can lie in."""
+"""The places of an image: combinations of its thirds."""
 
 HELD_OUT_SHARE = 0.1
 
@@ -39,10 +39,10 @@ ObjectGroup = tuple[str, int]
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """What a picture must show; None and () ask for nothing."""
+    """What an image must show; None and () stand for no requirement."""
 
     groups: tuple[ObjectGroup, ...]
-    """Things and how many of each."""
+    """Class names with counts."""
     background: str | None
     relations: tuple[tuple[int, str, int], ...]
     """(index of a group, relation, index of the group it is related to)."""
@@ -50,7 +50,7 @@ class SceneSpec:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A thing in a picture: the centre and the side of its sprite square."""
+    """An object in an image: its class, and the centre and the side of its sprite."""
 
     class_name: str
     x_px: int
@@ -59,7 +59,7 @@ class SceneObject:
 
     @property
     def box(self) -> Box:
-        """Return where the thing is visible: left, top, right, bottom."""
+        """Return the box of the visible part: left, top, right, bottom."""
         left, top, right, bottom = opaque_box(self.class_name)
         x, y = self.x_px - self.size_px // 2, self.y_px - self.size_px // 2
         return (
@@ -72,32 +72,32 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture as facts."""
+    """The contents of one image."""
 
     kind: str
     background: str
     background_rgb: tuple[int, int, int]
     objects: tuple[SceneObject, ...]
-    """Things in the order of `groups`."""
+    """Objects in the order of `groups`."""
     width_px: int
     height_px: int
     relation: str | None
-    """How the first group lies to the second."""
+    """Relation of the first group to the second."""
     groups: tuple[ObjectGroup, ...]
 
     @property
     def spec(self) -> SceneSpec:
-        """Return everything that a picture of this scene must show."""
+        """Return what an image of this scene must show."""
         relations = ((0, self.relation, 1),) if self.relation else ()
         return SceneSpec(self.groups, self.background, relations)
 
     def group_objects(self, group: int) -> tuple[SceneObject, ...]:
-        """Return the placed things of a group."""
+        """Return the objects of a group."""
         start = sum(count for _, count in self.groups[:group])
         return self.objects[start : start + self.groups[group][1]]
 
     def place(self, index: int = 0) -> str:
-        """Return the third of the picture that holds a thing's centre, one of PLACES."""
+        """Return the place of the centre of an object, one of PLACES."""
         thing = self.objects[index]
         column = ("left", "", "right")[min(2, 3 * thing.x_px // self.width_px)]
         row = ("top", "", "bottom")[min(2, 3 * thing.y_px // self.height_px)]
@@ -110,7 +110,7 @@ class Scene:
 
     @property
     def has_default_placement(self) -> bool:
-        """Return whether its first thing is as a caption that tells neither size nor place means it."""
+        """Return whether the first object is large and in the centre, the default of captions."""
         return self.size() == "large" and self.place() == "centre"
 
 
@@ -120,9 +120,9 @@ def base_px(height_px: int, width_px: int) -> float:
 
 
 def is_held_out(*combination: str | int) -> bool:
-    """Return whether a combination, such as two things or a thing and a colour, is kept for tests.
+    """Return whether a combination, such as two objects or an object and a colour, is held out for tests.
 
-    A fixed tenth of all combinations, by hash; the order of the parts does not matter.
+    The hash of a combination selects a tenth of all; the order of its parts does not matter.
     """
     text = "|".join(sorted(map(str, combination)))
     return (
@@ -133,7 +133,7 @@ def is_held_out(*combination: str | int) -> bool:
 def held_out_combinations(
     groups: Sequence[ObjectGroup], background: str | None
 ) -> list[tuple[str | int, ...]]:
-    """List the held-out combinations among things, counts from two up, and the background."""
+    """List the held-out combinations among objects, counts from two up, and the background."""
     things = [thing for thing, _ in groups]
     found: list[tuple[str | int, ...]] = list(combinations(things, 2))
     found += [(thing, count) for thing, count in groups if count > 1]
@@ -142,7 +142,7 @@ def held_out_combinations(
 
 
 def scene_kind(groups: Sequence[ObjectGroup], relation: str | None) -> str:
-    """Return the kind of scene that shows these groups."""
+    """Return the kind of a scene with these groups."""
     counted = any(count > 1 for _, count in groups)
     if len(groups) == 1:
         return "counting" if counted else "single"
@@ -155,7 +155,7 @@ def random_scene(
     rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None,
     class_names: tuple[str, ...] = tuple(OBJECT_CLASSES),
 ) -> Scene:  # fmt: skip
-    """Draw a training scene of some things: never a held-out combination."""
+    """Return a training scene of random objects, without held-out combinations."""
     kind = kind or str(rng.choice(list(SCENE_KINDS), p=list(SCENE_KINDS.values())))
     assert kind in SCENE_KINDS, kind
     while True:
@@ -173,7 +173,7 @@ def arrange_scene(
     height_px: int,
     width_px: int,
 ) -> Scene:
-    """Lay out a scene of given content as `composition.compose` does."""
+    """Return a scene of given content, with the layout of `placement.place_objects`."""
     placements = place_objects(rng, [count for _, count in groups], relation, height_px, width_px)
     things = [thing for thing, count in groups for _ in range(count)]
     objects = tuple(SceneObject(thing, *spot) for thing, spot in zip(things, placements, strict=True))
@@ -186,7 +186,7 @@ def arrange_scene(
 
 
 def clear_relation(first: Sequence[SceneObject], second: Sequence[SceneObject]) -> str | None:
-    """Return how the first things lie to the second; None unless apart along the leading axis."""
+    """Return the relation of the first objects to the second; None if it is not clear along one axis."""
     middles = [np.mean([(thing.x_px, thing.y_px) for thing in things], axis=0) for things in (first, second)]
     apart = np.abs(middles[0] - middles[1])
     axis = int(apart[1] > apart[0])
@@ -199,7 +199,7 @@ def clear_relation(first: Sequence[SceneObject], second: Sequence[SceneObject]) 
 
 
 def draw_scene(scene: Scene) -> NDArray[np.float32]:
-    """Return the picture of a scene: (3, height, width) in [-1, 1]."""
+    """Return the image of a scene: (3, height, width) in [-1, 1]."""
     canvas = np.empty((scene.height_px, scene.width_px, 3), dtype=np.float32)
     canvas[:] = np.array(scene.background_rgb, dtype=np.float32) / 255
     for thing in scene.objects:
@@ -208,7 +208,7 @@ def draw_scene(scene: Scene) -> NDArray[np.float32]:
 
 
 def blend_object(canvas: NDArray[np.float32], thing: SceneObject) -> None:
-    """Draw a thing over a picture (height, width, 3) in [0, 1], in place; what lies outside is cut."""
+    """Draw an object over an image (height, width, 3) in [0, 1], in place; what lies outside is cut."""
     left, top = thing.x_px - thing.size_px // 2, thing.y_px - thing.size_px // 2
     height, width = canvas.shape[:2]
     rows = slice(max(0, top), min(height, top + thing.size_px))

@@ -1,7 +1,7 @@
-"""Noto emoji art of the nano world's things, drawn at any size.
+"""Sprites of the objects of the nano world: Noto emoji, rendered at any size.
 
 Knows nothing of scenes or captions. The SVG bodies are in sprites.json (scripts/make_nano_art.py); resvg
-draws them.
+renders them.
 """
 
 import functools
@@ -19,9 +19,9 @@ from lens.nano.world.objects import OBJECT_CLASSES
 
 @functools.cache
 def sprite(class_name: str, size_px: int) -> NDArray[np.float32]:
-    """Return a thing's art as (size_px, size_px, 4): red, green, blue, straight alpha in [0, 1]; read-only.
+    """Return a sprite, (size_px, size_px, 4): red, green, blue and straight alpha in [0, 1]; read-only.
 
-    Raises: KeyError for a thing that is not in the world.
+    Raises: KeyError for an object that is not in the world.
     """
     pixels = np.asarray(_rasterize(OBJECT_CLASSES[class_name].icon, size_px), dtype=np.float32) / np.float32(
         255
@@ -32,18 +32,10 @@ def sprite(class_name: str, size_px: int) -> NDArray[np.float32]:
 
 @functools.cache
 def opaque_box(class_name: str) -> tuple[float, float, float, float]:
-    """Return where the art is visible in its square: left, top, right, bottom as fractions."""
+    """Return the visible part of a sprite: left, top, right and bottom as fractions of its side."""
     visible = sprite(class_name, 128)[..., 3] > 0.1
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     return columns[0] / 128, rows[0] / 128, (columns[-1] + 1) / 128, (rows[-1] + 1) / 128
-
-
-@functools.cache
-def mean_rgb(thing: str) -> tuple[float, float, float]:
-    """Return the mean colour of the visible art, each channel in [0, 1]."""
-    art = sprite(thing, 64)
-    mean = (art[..., :3] * art[..., 3:]).sum((0, 1)) / art[..., 3].sum()
-    return tuple(float(channel) for channel in mean)  # type: ignore[return-value]
 
 
 @functools.cache
@@ -53,7 +45,7 @@ def _icons() -> dict[str, dict]:
 
 def _rasterize(icon: str, size_px: int) -> Image.Image:
     try:
-        import resvg_py  # optional: drawing a picture with the model does not need it
+        import resvg_py  # optional: drawing an image with the model does not need it
     except ImportError as error:
         raise MissingExtraError("Rendering the nano world", "resvg-py", "train") from error
     body = _icons()[icon]

@@ -10,9 +10,7 @@ from lens.nano.scoring.scorer import (
     Detections,
     colour_name,
     detect,
-    score,
     score_detections,
-    score_images,
 )
 from lens.nano.scoring.scorer_pool import detect_all
 from lens.nano.scoring.segmentation import mask_components
@@ -71,7 +69,7 @@ def altered(expected: SceneSpec, how: str, rng: np.random.Generator) -> SceneSpe
 def misses(is_soft: bool) -> list[tuple[str, tuple[str, ...]]]:
     pictures = [(task, *pair) for task in TASKS for pair in truth(task)]
     verdicts = [
-        (task, score(softened(picture, seed) if is_soft else picture, prompt.spec))
+        (task, score_detections(detect(softened(picture, seed) if is_soft else picture), prompt.spec))
         for seed, (task, picture, prompt) in enumerate(pictures)
     ]
     return [(task, verdict.reasons) for task, verdict in verdicts if not verdict.passed]
@@ -96,7 +94,7 @@ def test_wrong_pictures_fail(task, how):
     for index, prompt in enumerate(task_prompts(task, PER_TASK)):
         wrong = TaskPrompt("", altered(prompt.spec, how, rng))
         picture = picture_of(task_scene(wrong, rng, *SIZES[index % len(SIZES)]))
-        passed += score(picture, prompt.spec).passed
+        passed += score_detections(detect(picture), prompt.spec).passed
     assert passed <= 0.05 * PER_TASK
 
 
@@ -140,7 +138,7 @@ def test_what_is_like_no_thing_is_unknown_and_spoils_the_count():
     picture = picture_of(scene_of([SceneObject("fox", 30, 40, 36)]))
     picture[60:100:2, 80:130:3] = 255
     picture[60:100:3, 80:130:2] = 0
-    verdict = score(picture, SceneSpec((("fox", 1),), "blue", ()))
+    verdict = score_detections(detect(picture), SceneSpec((("fox", 1),), "blue", ()))
     assert not verdict.passed
     assert UNKNOWN in verdict.reasons[0]
 
@@ -188,14 +186,6 @@ def test_shades_of_a_colour_keep_its_name():
     for name, rgb in COLOURS.items():
         for shift in (-8, 8):
             assert colour_name(tuple(min(255, max(0, channel + shift)) for channel in rgb)) == name
-
-
-def test_scores_are_fractions_by_task():
-    pairs = [(task, *pair) for task, count in (("single", 3), ("two", 2)) for pair in truth(task)[:count]]
-    blank = np.full((128, 128, 3), 200, np.uint8)
-    pictures = [blank, *(picture for _, picture, _ in pairs[1:])]
-    prompts = [(task, prompt) for task, _, prompt in pairs]
-    assert score_images(pictures, prompts) == {"single": 2 / 3, "two": 1.0}
 
 
 def test_connected_parts_join_over_corners_and_around_bends():

@@ -8,12 +8,10 @@ import pytest
 
 from lens.nano.world.caption_grammar import (
     CaptionContent,
-    article,
     brief_caption,
-    capitalize_sentences,
     dense_caption,
-    with_article,
 )
+from lens.nano.world.english import article, capitalize_sentences, with_article
 from lens.nano.world.objects import COLOUR_SYNONYMS, COLOURS, OBJECT_CLASSES
 from lens.nano.world.phrases import (
     CONNECTIVES,

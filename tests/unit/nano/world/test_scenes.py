@@ -5,7 +5,7 @@ import pytest
 
 from lens.core.resolution import buckets_for
 from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
-from lens.nano.world.placement import GRID_PX, MAX_OBJECTS
+from lens.nano.world.placement import GRID_PX
 from lens.nano.world.scenes import (
     OPPOSITE,
     PLACES,
@@ -59,7 +59,7 @@ def test_a_scene_of_a_kind_has_what_the_kind_says(kind):
         assert [thing.class_name for thing in scene.objects] == [
             thing for thing, count in scene.groups for _ in range(count)
         ]
-        assert len(scene.objects) <= MAX_OBJECTS
+        assert len(scene.objects) <= 5
         assert (scene.relation is not None) == kind.startswith("position")
 
 
