@@ -106,6 +106,26 @@ def test_those_who_wait_are_told_their_place(tmp_path):
             assert "event: job.done" in list(lines)
 
 
+def test_a_position_counts_the_jobs_that_are_served_before_as_owners_take_turns(tmp_path):
+    with serving(tmp_path, FakeEngine(step_s=0.1), jobs_at_once=1) as running:
+        headers = {
+            name: {"Authorization": f"Bearer {running.store.api_keys.add(name)}"} for name in ("ann", "bob")
+        }
+        running_job, second, third = (add(running, headers["ann"], steps=100) for _ in range(3))
+        until(lambda: running.engine.requests)
+        of_bob = add(running, headers["bob"], steps=2)
+
+        def position(job, owner):
+            answer = running.http.get(f"/v1/jobs/{job['id']}", headers=headers[owner]).json()
+            return answer["status"], answer["position"]
+
+        assert position(of_bob, "bob") == ("queued", 0)  # ann was served last
+        assert [position(job, "ann") for job in (second, third)] == [("queued", 1), ("queued", 2)]
+        running.http.delete(f"/v1/jobs/{running_job['id']}", headers=headers["ann"])
+        until(lambda: len(running.engine.requests) == 2)
+        assert running.engine.requests[1].steps == 2
+
+
 def test_a_deleted_job_is_gone_with_its_pictures(server):
     done = ended(server, add(server))
     answer = server.http.delete(f"/v1/jobs/{done['id']}").json()

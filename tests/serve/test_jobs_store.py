@@ -76,7 +76,7 @@ def test_the_same_key_finds_the_same_job_and_another_request_is_refused(store):
     first = store.jobs.add("ann", REQUEST, 1, "key-1", {"prompt": "a fox"})
     assert store.jobs.add("ann", REQUEST, 1, "key-1", {"prompt": "a fox"}) == first
     assert store.jobs.add("bob", REQUEST, 1, "key-1", {"prompt": "a fox"}).id != first.id
-    with pytest.raises(IdempotencyError, match="before"):
+    with pytest.raises(IdempotencyError, match="another request"):
         store.jobs.add("ann", REQUEST, 1, "key-1", {"prompt": "two foxes"})
 
 
@@ -102,6 +102,19 @@ def test_owners_take_turns_and_their_own_jobs_come_in_order(store):
         taken.append(job.id)
         served = [owner for owner in served if owner != job.owner] + [job.owner]
     assert taken == [ann[0], bob, ann[1], ann[2]]
+
+
+@pytest.mark.parametrize("recent_owners", [(), ("bob",), ("cid", "ann"), ("ann", "cid", "bob", "dan")])
+def test_the_position_of_a_job_is_the_number_of_jobs_claimed_before_it(store, recent_owners):
+    owners = ["ann", "ann", "ann", "bob", "ann", "cid", "bob", "dan", "cid", "ann"]
+    added = [store.jobs.add(owner, REQUEST, 1) for owner in owners]
+    store.jobs.finish(added[1].id, CANCELLED)
+    positions = {job.id: store.jobs.num_ahead(job, recent_owners) for job in added if job is not added[1]}
+    claimed, served = [], list(recent_owners)
+    while (job := store.jobs.claim("server", served)) is not None:
+        claimed.append(job.id)
+        served = [owner for owner in served if owner != job.owner] + [job.owner]
+    assert [positions[job_id] for job_id in claimed] == list(range(9))
 
 
 def test_each_job_is_taken_once_however_many_ask(store):

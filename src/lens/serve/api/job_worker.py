@@ -20,7 +20,7 @@ from lens.serve.engine.request import Failed, GenerationRequest, Queued, StepPro
 from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import storage_error
-from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, LEASE_S, Job
+from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, LEASE_S, QUEUED, Job
 from lens.serve.storage.server_state import ServerState
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ LEASE_RENEWAL_INTERVAL_S = LEASE_S / 4
 MAX_RETRY_WAIT_S = 15.0
 CLEANUP_INTERVAL_S = 600.0
 DAY_S = 86400.0
+MAX_RECENT_OWNERS = 10_000
 
 
 @dataclass
@@ -101,10 +102,19 @@ class JobWorker:
         """Return how far a job is; None where this server is not at it."""
         return self._progress.get(job_id)
 
+    def position(self, job: Job) -> int | None:
+        """Return how many queued jobs this server claims before a job; None if the job is not queued."""
+        return self._jobs.num_ahead(job, self._owners_by_turn()) if job.status == QUEUED else None
+
     def cancel(self, job_id: str) -> None:
         """End a job: its pictures stop at their next step."""
         self._cancel_images(job_id)
         self._jobs.finish(job_id, CANCELLED)
+
+    def _owners_by_turn(self) -> list[str]:
+        """Return the owners that were served, the latest last."""
+        with self._lock:
+            return list(self._recent_owners)
 
     def _cancel_images(self, job_id: str) -> None:
         progress = self._progress.get(job_id)
@@ -124,7 +134,7 @@ class JobWorker:
                     tidied_at = time.monotonic()
                     self._clean_up()
                 if not self._service.is_draining:
-                    job = self._jobs.claim(self._settings.name, list(self._recent_owners))
+                    job = self._jobs.claim(self._settings.name, self._owners_by_turn())
             except Exception as error:
                 self._report(error)
                 self._stop.wait(1.0)
@@ -133,10 +143,11 @@ class JobWorker:
                 self._wake.wait(1.0)
                 self._wake.clear()
                 continue
-            self._recent_owners[job.owner] = None
-            self._recent_owners.move_to_end(job.owner)
-            while len(self._recent_owners) > 10_000:
-                self._recent_owners.popitem(last=False)
+            with self._lock:
+                self._recent_owners[job.owner] = None
+                self._recent_owners.move_to_end(job.owner)
+                while len(self._recent_owners) > MAX_RECENT_OWNERS:
+                    self._recent_owners.popitem(last=False)
             self._progress[job.id] = JobProgress()
             threading.Thread(target=self._run, args=(job,), name=job.id, daemon=True).start()
 

@@ -158,14 +158,14 @@ def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: 
     fields = {"id": job.id, "object": "job", "status": job.status, "created_at": job.created_at}
     fields |= {"started_at": job.started_at, "finished_at": job.finished_at, "error": job.error}
     fields |= {"request": request_fields, "pictures": images}
-    return fields | _progress_fields(context, job, progress)
+    return fields | _progress_fields(runner, job, progress)
 
 
-def _progress_fields(context: ApiContext, job: Job, progress: JobProgress | None) -> dict[str, Any]:
+def _progress_fields(runner: JobWorker, job: Job, progress: JobProgress | None) -> dict[str, Any]:
     if job.status not in OPEN_STATUSES:
         return {}
-    if progress is None:
-        return {"position": context.store.jobs.num_ahead(job)}
+    if progress is None:  # queued, or running on another server
+        return {"position": runner.position(job)}
     steps = [
         {"picture": number, "step": state.step, "steps": state.num_steps, "seconds_left": state.remaining_s}
         for number, state in sorted(dict(progress.step_progress).items())
@@ -195,7 +195,7 @@ async def _job_event_stream(
                 name = f"job.{current.status}"
                 yield sse_event(name, {"type": name, "job": fields})
                 return
-            progress_fields = await asyncio.to_thread(_progress_fields, context, current, progress)
+            progress_fields = await asyncio.to_thread(_progress_fields, runner, current, progress)
             if progress_fields != last_fields:
                 last_fields, silent_s = progress_fields, 0.0
                 name = "job.step" if progress_fields.get("progress") else "job.queued"

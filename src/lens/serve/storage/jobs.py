@@ -1,6 +1,7 @@
-"""Jobs and their pictures in the database: taken on once, found again after a restart, deleted as a whole.
+"""The job store: queued requests and their images in the database, durable across restarts.
 
-Knows nothing of HTTP or of engines. All calls block; all are safe from any thread.
+Owners take turns: the next job to be claimed is the oldest one of the owner who was served longest ago. Knows
+nothing of HTTP or of engines. All calls block; all are safe in any thread.
 """
 
 import hashlib
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OPEN_STATUSES = (QUEUED, RUNNING)
 LEASE_S = 20.0
-"""A running job of a server that said nothing for this long is taken over by another."""
+"""A running job returns to the queue if its server does not renew the lease for this long."""
 
 
 class Job(NamedTuple):
-    """A request for one or several pictures, and how far it is."""
+    """A request for one or several images, and its status."""
 
     id: str
     owner: str
     status: str
     request: dict[str, Any]
-    """What `lens.serve.api.schemas.Wanted` writes of itself."""
+    """JSON of `lens.serve.api.schemas.GenerationSpec`."""
     count: int
     error: dict[str, Any] | None
     created_at: float
@@ -41,13 +42,13 @@ class Job(NamedTuple):
 
 
 class StoredImage(NamedTuple):
-    """A finished picture; its id is random and known to its owner alone."""
+    """A finished image; its id is random, so that only its owner knows it."""
 
     id: str
     job_id: str
     owner: str
     number: int
-    """From 0, of the pictures of its job."""
+    """Counted from 0, within its job."""
     file: str
     sha256: str
     num_bytes: int
@@ -60,11 +61,11 @@ class StoredImage(NamedTuple):
 
 
 class IdempotencyError(LensError):
-    """A key was used before, with another request."""
+    """An idempotency key that was used before, for another request."""
 
 
 class JobStore:
-    """The jobs of a server, and their pictures."""
+    """The jobs of a server and their images."""
 
     def __init__(self, database: "Database", blobs: BlobStore):
         self._engine = database.engine
@@ -72,7 +73,7 @@ class JobStore:
         self._images_table = database.tables["pictures"]
         self.blobs = blobs
         self._blobs_lock = threading.RLock()
-        """A file is not deleted between being found there and being named by a picture."""
+        """Keeps a file from being deleted between its reuse and the row that refers to it."""
 
     def add(
         self,
@@ -84,10 +85,10 @@ class JobStore:
         status: str = QUEUED,
         max_unfinished: int | None = None,
     ) -> Job:
-        """Take a job on, or return the one that was taken on under the same key.
+        """Add a job, or return the job that has the same idempotency key.
 
-        `body` is what the caller sent, compared where a key comes again.
-        Raises: IdempotencyError where a key comes with another body; QueueFullError past `waiting_limit`.
+        `body` is the body of the request; it is compared if the key is used again.
+        Raises: IdempotencyError for a known key with another body; QueueFullError past `max_unfinished`.
         """
         from sqlalchemy.exc import IntegrityError
 
@@ -96,7 +97,7 @@ class JobStore:
         ):
             return existing
         if max_unfinished is not None and self.num_unfinished(owner) >= max_unfinished:
-            raise QueueFullError(f"There are {max_unfinished} unfinished jobs of this caller already.", 30)
+            raise QueueFullError(f"This caller has {max_unfinished} unfinished jobs, which is the limit.", 30)
         now = time.time()
         row = {"id": f"job_{uuid4().hex}", "owner": owner, "status": status, "request": request}
         row |= {"count": num_images, "idempotency_key": idempotency_key, "created_at": now}
@@ -113,7 +114,7 @@ class JobStore:
         return self.get(row["id"])  # type: ignore[return-value]
 
     def find_by_idempotency_key(self, owner: str, idempotency_key: str, body: Any) -> Job | None:
-        """Return the job that was taken on under a key. Raises: IdempotencyError for another body."""
+        """Return the job with an idempotency key. Raises: IdempotencyError for another body."""
         table = self._jobs_table
         where = (table.c.owner == owner) & (table.c.idempotency_key == idempotency_key)
         with self._engine.connect() as connection:
@@ -121,12 +122,12 @@ class JobStore:
         if row is None:
             return None
         if row["body_sha256"] != _digest(body):
-            raise IdempotencyError("This idempotency key was used before for another request. Use a new one.")
+            raise IdempotencyError("This idempotency key was used for another request. Use a new one.")
         return _job_from_row(row)
 
     def get(self, job_id: str, owner: str | None = None) -> Job | None:
-        """Return a job; None where there is none, or where it is not the owner's."""
-        if "\0" in job_id:  # no id has one, and PostgreSQL takes none
+        """Return a job; None if it does not exist or belongs to another owner."""
+        if "\0" in job_id:  # PostgreSQL rejects NUL, and no id has one
             return None
         query = self._jobs_table.select().where(self._jobs_table.c.id == job_id)
         if owner is not None:
@@ -142,7 +143,7 @@ class JobStore:
         limit: int = 20,
         after: str | None = None,
     ) -> list[Job]:
-        """Return jobs, newest first; those that come after the job `after` in that order."""
+        """Return jobs, newest first; with `after`, those that follow that job in this order."""
         import sqlalchemy as sa
 
         table = self._jobs_table
@@ -158,7 +159,7 @@ class JobStore:
             return [_job_from_row(row) for row in connection.execute(query).mappings()]
 
     def num_unfinished(self, owner: str | None = None, status: str | None = None) -> int:
-        """Return how many jobs are not over yet."""
+        """Return the number of jobs that are queued or running."""
         import sqlalchemy as sa
 
         table = self._jobs_table
@@ -169,28 +170,52 @@ class JobStore:
         with self._engine.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    def num_ahead(self, job: Job) -> int:
-        """Return how many queued jobs were taken on before this one."""
+    def num_ahead(self, job: Job, recent_owners: Sequence[str] = ()) -> int:
+        """Return how many queued jobs `claim` returns before this one, given the same `recent_owners`.
+
+        Owners take turns, so before a job with r older ones of its owner, every owner has r turns, and the
+        owners whose turn comes earlier have one more.
+        """
         import sqlalchemy as sa
 
         table = self._jobs_table
-        where = (table.c.status == QUEUED) & (table.c.created_at < job.created_at)
+        is_older = sa.tuple_(table.c.created_at, table.c.id) < sa.tuple_(job.created_at, job.id)
+        where = (table.c.status == QUEUED) & (table.c.owner == job.owner) & is_older
         with self._engine.connect() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar_one()
+            num_older = connection.execute(
+                sa.select(sa.func.count()).select_from(table).where(where)
+            ).scalar_one()
+        counts = self._queued_by_owner(recent_owners)
+        earlier_owners = list(counts)[: list(counts).index(job.owner)] if job.owner in counts else []
+        num_extra = sum(counts[owner] > num_older for owner in earlier_owners)
+        return sum(min(count, num_older) for count in counts.values()) + num_extra
+
+    def _queued_by_owner(self, recent_owners: Sequence[str]) -> dict[str, int]:
+        """Return the number of queued jobs of each owner, in the order of the owners' turns."""
+        import sqlalchemy as sa
+
+        table = self._jobs_table
+        columns = table.c.owner, sa.func.count(), sa.func.min(table.c.created_at)
+        query = sa.select(*columns).where(table.c.status == QUEUED).group_by(table.c.owner)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        last_turn = {owner: number for number, owner in enumerate(recent_owners)}
+        rows = sorted(rows, key=lambda row: (last_turn.get(row[0], -1), row[2], row[0]))
+        return {owner: count for owner, count, _ in rows}
 
     def requeue_unfinished(self, runner: str) -> int:
-        """Queue the jobs that this server was at when it ended, or that another one left; return how many."""
+        """Queue the jobs that this server left running, and those with an expired lease; return how many."""
         table, now = self._jobs_table, time.time()
         is_left = (table.c.runner == runner) | (table.c.lease_until < now)
         return self._requeue((table.c.status == RUNNING) & is_left)
 
     def requeue_expired(self) -> int:
-        """Queue the running jobs of servers that say nothing any more; return how many."""
+        """Queue the running jobs with an expired lease; return how many."""
         table = self._jobs_table
         return self._requeue((table.c.status == RUNNING) & (table.c.lease_until < time.time()))
 
     def requeue(self, job_id: str) -> None:
-        """Queue a job again that was begun and not finished."""
+        """Queue a running job again."""
         self._requeue((self._jobs_table.c.id == job_id) & (self._jobs_table.c.status == RUNNING))
 
     def _requeue(self, where: Any) -> int:
@@ -199,22 +224,17 @@ class JobStore:
             return connection.execute(self._jobs_table.update().where(where).values(**values)).rowcount
 
     def claim(self, runner: str, recent_owners: Sequence[str] = ()) -> Job | None:
-        """Begin the oldest queued job of the owner who was served longest ago; None where none is queued.
+        """Mark the next queued job as running on this server and return it; None if none is queued.
 
-        `served` are owners in the order in which they were served, the latest last.
+        It is the oldest job of the owner who was served longest ago. `recent_owners` are the owners that were
+        served, the latest last.
         """
-        import sqlalchemy as sa
-
         table = self._jobs_table
-        oldest = sa.func.min(table.c.created_at)
-        waiting = sa.select(table.c.owner, oldest).where(table.c.status == QUEUED).group_by(table.c.owner)
-        with self._engine.connect() as connection:
-            owners = connection.execute(waiting).all()
-        turn = {owner: number for number, owner in enumerate(recent_owners)}
-        for owner, _ in sorted(owners, key=lambda row: (turn.get(row[0], -1), row[1])):
-            first = table.select().where((table.c.owner == owner) & (table.c.status == QUEUED))
+        for owner in self._queued_by_owner(recent_owners):
+            queued = table.select().where((table.c.owner == owner) & (table.c.status == QUEUED))
+            oldest = queued.order_by(table.c.created_at, table.c.id).limit(1)
             with self._engine.begin() as connection:
-                row = connection.execute(first.order_by(table.c.created_at).limit(1)).mappings().first()
+                row = connection.execute(oldest).mappings().first()
                 if row is None:
                     continue
                 values = {"status": RUNNING, "runner": runner, "lease_until": time.time() + LEASE_S}
@@ -225,14 +245,14 @@ class JobStore:
         return None
 
     def renew_lease(self, runner: str) -> None:
-        """Say that this server is still at its running jobs."""
+        """Extend the leases of this server's running jobs."""
         table = self._jobs_table
         where = (table.c.status == RUNNING) & (table.c.runner == runner)
         with self._engine.begin() as connection:
             connection.execute(table.update().where(where).values(lease_until=time.time() + LEASE_S))
 
     def finish(self, job_id: str, status: str, error: dict[str, Any] | None = None) -> bool:
-        """End a job that is not over yet; return whether this call ended it."""
+        """Set the final status of an unfinished job; return whether this call set it."""
         table = self._jobs_table
         values = {"status": status, "error": error, "finished_at": time.time(), "lease_until": None}
         where = (table.c.id == job_id) & table.c.status.in_(OPEN_STATUSES)
@@ -240,7 +260,7 @@ class JobStore:
             return bool(connection.execute(table.update().where(where).values(**values)).rowcount)
 
     def delete(self, job_id: str) -> None:
-        """Forget a job, its pictures and their files."""
+        """Delete a job, its images and their files."""
         with self._engine.begin() as connection:
             mine = self._images_table.c.job_id == job_id
             query = self._images_table.select().with_only_columns(self._images_table.c.file).where(mine)
@@ -252,7 +272,7 @@ class JobStore:
     def add_image(
         self, job: Job, number: int, content: bytes, image_format: str, metadata: ImageMetadata
     ) -> StoredImage:
-        """Store a finished picture. Raises: OSError; errors of the database."""
+        """Store a finished image. Raises: OSError; errors of the database."""
         with self._blobs_lock:
             return self._add_image(job, number, content, image_format, metadata)
 
@@ -269,27 +289,27 @@ class JobStore:
         table = self._images_table
         try:
             with self._engine.begin() as connection:
-                again = (table.c.job_id == job.id) & (table.c.number == number)  # drawn by two servers
+                again = (table.c.job_id == job.id) & (table.c.number == number)  # generated by two servers
                 before = table.select().with_only_columns(table.c.file).where(again)
                 replaced = set(connection.execute(before).scalars())
                 connection.execute(table.delete().where(again))
                 connection.execute(table.insert().values(**row._asdict()))
             self._delete_unreferenced(replaced)
-        except Exception:  # the job was deleted meanwhile, or cannot be written to
+        except Exception:  # the job has been deleted, or the database rejects the row
             with suppress(Exception):
                 self._delete_unreferenced({file})
             raise
         return row
 
-    def images_of(self, job_id: str) -> Sequence[StoredImage]:
-        """Return the pictures of a job, by number."""
+    def images_of(self, job_id: str) -> list[StoredImage]:
+        """Return the images of a job, by number."""
         table = self._images_table
         with self._engine.connect() as connection:
             query = table.select().where(table.c.job_id == job_id).order_by(table.c.number)
             return [StoredImage(**row) for row in connection.execute(query).mappings()]
 
     def get_image(self, image_id: str) -> StoredImage | None:
-        """Return a picture by its id."""
+        """Return an image by its id."""
         if "\0" in image_id:
             return None
         query = self._images_table.select().where(self._images_table.c.id == image_id)
@@ -298,11 +318,11 @@ class JobStore:
         return None if row is None else StoredImage(**row)
 
     def read_image(self, image: StoredImage) -> bytes:
-        """Return a picture's file. Raises: FileNotFoundError; OSError."""
+        """Return the content of an image's file. Raises: FileNotFoundError; OSError."""
         return self.blobs.get(image.file)
 
     def delete_older_than(self, older_than_s: float) -> int:
-        """Delete the jobs that were over that long ago; return how many."""
+        """Delete the jobs that finished longer ago than this; return how many."""
         import sqlalchemy as sa
 
         table, limit = self._jobs_table, time.time() - older_than_s
@@ -316,7 +336,7 @@ class JobStore:
         return len(old)
 
     def uploads_in_use(self) -> set[str]:
-        """Return where the pictures lie that jobs start from."""
+        """Return the paths of the source images and masks that jobs refer to."""
         with self._engine.connect() as connection:
             requests = connection.execute(
                 self._jobs_table.select().with_only_columns(self._jobs_table.c.request)
