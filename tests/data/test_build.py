@@ -242,7 +242,7 @@ def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_t
     ("damage", "says"),
     [
         (lambda view: next(view.glob("shards/*.tar")).unlink(), "is missing"),
-        (lambda view: (view / "shards" / "extra-00000.tar").write_bytes(b""), "no manifest lists"),
+        (lambda view: (view / "shards" / "extra-00000.tar").write_bytes(b""), "the manifest does not list"),
         (lambda view: _cut_short(next(view.glob("shards/*.tar"))), "in no shard and not in the ledger"),
     ],
     ids=["a shard is gone", "a tar too many", "a shard is cut short"],
@@ -259,5 +259,5 @@ def _cut_short(path: Path) -> None:
 
 
 def test_a_build_that_never_ended_cannot_be_verified(tmp_path):
-    with pytest.raises(LensError, match="Run lens data build first"):
+    with pytest.raises(LensError, match="Run `lens data build` to its end first"):
         verify_build(tmp_path)

@@ -1,4 +1,4 @@
-"""`lens data`: builds of training data, and the proof that one is complete."""
+"""`lens data`: build training data, estimate the cost of a build, and verify one."""
 
 import json
 from pathlib import Path
@@ -9,20 +9,20 @@ import typer
 from lens.cli.arguments import AsJson, Overrides, Recipe
 from lens.errors import LensError
 
-data = typer.Typer(help="Turn a pile of pictures into cleaned, bucketed shards.", no_args_is_help=True)
+data = typer.Typer(help="Build training data: images to cleaned, bucketed shards.", no_args_is_help=True)
 
-BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build.", show_default=False)]
+BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build (`out`).", show_default=False)]
 Until = Annotated[
-    Literal["inventory", "scores", "view", "shards"], typer.Option(help="The last stage to do.")
+    Literal["inventory", "scores", "view", "shards"], typer.Option(help="Last stage to run.")
 ]
-View = Annotated[str | None, typer.Option(help="Name of a view (the newest).")]
+View = Annotated[str | None, typer.Option(help="Name of a view. Default: the newest.")]
 
 
 @data.command()
 def build(
     recipe: Recipe, overrides: Overrides = None, until: Until = "shards", as_json: AsJson = False
 ) -> None:
-    """Build by a recipe; print where the shards are. Called again, it goes on where it was stopped."""
+    """Run a build and print the folder of its shards. The same command resumes a stopped build."""
     from lens.config import read_recipe
     from lens.data.build.settings import BuildSettings
 
@@ -48,15 +48,15 @@ def build(
 @data.command()
 def plan(
     recipe: Recipe,
-    images: Annotated[str, typer.Option(help="Pictures that go in, such as 10k, 800M or 1.5B.")],
+    images: Annotated[str, typer.Option(help="Number of input images, such as 10k, 800M or 1.5B.")],
     gpus: Annotated[int, typer.Option(help="GPUs of the cluster.")] = 0,
-    cores: Annotated[int | None, typer.Option(help="Its cores; left out, so many a GPU as is usual.")] = None,
+    cores: Annotated[int | None, typer.Option(help="CPU cores of the cluster (default: per GPU).")] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reckon what a build would take, stage by stage: core-hours, GPU-hours, bytes, tokens, days.
+    """Estimate the cost of a build for each stage: core-hours, GPU-hours, bytes, tokens, days.
 
-    Every rate is printed with its source; what nobody measured or published is called assumed.
+    Every rate is printed with its source. A rate that is neither measured nor published is marked as assumed.
     """
     from lens.config import read_recipe
     from lens.data.build.settings import BuildSettings
@@ -78,7 +78,7 @@ def plan(
 
 @data.command()
 def verify(out: BuildArgument, view: View = None, as_json: AsJson = False) -> None:
-    """Prove that every picture of a build is in exactly one shard or once in the ledger."""
+    """Check that every sample of a build is in exactly one shard or once in the ledger."""
     from lens.data.build.verify import verify_build as check
 
     result = check(out, view)

@@ -1,1 +1,1 @@
-"""The data engine: a pile of pictures to cleaned, bucketed shards, and a ledger of why the others fell."""
+"""The data engine: images in, cleaned and bucketed shards out, and a ledger of every dropped sample."""

@@ -1,4 +1,4 @@
-"""Which picture size a sample is trained at, and what is cut off to get there.
+"""Resolution buckets: the size that a sample is trained at, and how an image is fitted to it.
 
 Knows nothing of files. Spec: section 2. Sizes are (height, width) in pixels.
 """
@@ -12,43 +12,43 @@ from PIL import Image
 from lens.core.resolution import buckets_for
 
 TRAINING_BASES = (512, 768, 1024)
-"""The 27 buckets that Lens is trained in."""
+"""Base resolutions of the 27 buckets that Lens is trained in."""
 
 
 class BucketFit(NamedTuple):
-    """How a picture fills its bucket."""
+    """How an image fills its bucket."""
 
     base: int
     ratio: str
     height_px: int
     width_px: int
     scale: float
-    """Of the picture before it is cut; above 1 it is enlarged."""
+    """Scale of the image before the crop; above 1 the image is enlarged."""
     crop_fraction: float
-    """Share of the picture's area that is cut off, in [0, 1)."""
+    """Share of the area of the image that is cropped, in [0, 1)."""
 
 
 @functools.lru_cache(maxsize=2**16)
 def best_fit(height_px: int, width_px: int, bases: tuple[int, ...] = TRAINING_BASES) -> BucketFit | None:
-    """Return the bucket that a picture fills: the nearest ratio at the largest base that fits.
+    """Return the bucket that an image fills: the nearest ratio at the largest base that fits.
 
-    Nothing is enlarged: None for a picture that is too small for every bucket.
+    Nothing is enlarged: the result is None for an image that is too small for every bucket.
     """
     fits = [_bucket_fit(height_px, width_px, base, ratio) for base in bases for ratio in buckets_for(base)]
     fits = [fit for fit in fits if fit.scale <= 1]
     if not fits:
         return None
-    # By the ratio's name, not by what is cut: bases round their sides differently, and a large picture would
-    # land in a small bucket for a few columns less cut off.
+    # By the name of the ratio, not by the crop: bases round their sides differently, and a large image would
+    # land in a small bucket to crop a few columns less.
     own = math.log(width_px / height_px)
     nearest = min({fit.ratio for fit in fits}, key=lambda ratio: (abs(_log_ratio(ratio) - own), ratio))
     return max((fit for fit in fits if fit.ratio == nearest), key=lambda fit: fit.base)
 
 
 def resize_and_crop(image: Image.Image, fit: BucketFit) -> Image.Image:
-    """Return the picture scaled to cover its bucket and cut to it around the middle."""
+    """Return the image scaled to cover its bucket and cropped at its centre."""
     width, height = image.width * fit.scale, image.height * fit.scale
-    # Not below zero by rounding: Pillow refuses a box that sticks out by any fraction of a pixel.
+    # Not below zero by rounding: Pillow rejects a box that exceeds the image by any fraction of a pixel.
     left = max(0.0, (width - fit.width_px) / 2 / fit.scale)
     top = max(0.0, (height - fit.height_px) / 2 / fit.scale)
     box = (left, top, image.width - left, image.height - top)
@@ -59,8 +59,8 @@ def resize_and_crop(image: Image.Image, fit: BucketFit) -> Image.Image:
 def _bucket_fit(height_px: int, width_px: int, base: int, ratio: str) -> BucketFit:
     height, width = buckets_for(base)[ratio]
     scale = max(height / height_px, width / width_px)
-    cut = 1 - height * width / (height_px * width_px * scale**2)
-    return BucketFit(base, ratio, height, width, scale, max(0.0, cut))
+    cropped = 1 - height * width / (height_px * width_px * scale**2)
+    return BucketFit(base, ratio, height, width, scale, max(0.0, cropped))
 
 
 def _log_ratio(ratio: str) -> float:

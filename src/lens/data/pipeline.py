@@ -1,6 +1,6 @@
-"""A whole build: inventory, scores, selection, captions, view, shards, and the manifest and report last.
+"""The build pipeline: inventory, scores, selection, captions, view, shards, then manifest and report.
 
-Each stage leaves complete files that the next run finds, so the same command goes on after any interruption.
+Each stage writes complete files that the next run finds, so the same command resumes after any interruption.
 """
 
 import json
@@ -41,10 +41,10 @@ def build_dataset(
     on_progress: BuildProgressCallback = lambda *_: None,
     until: BuildStage = "shards",
 ) -> dict[str, Any]:
-    """Build what the settings say up to a stage, going on with what is there; return what is known then.
+    """Run a build up to a stage, resuming what exists; return a summary.
 
-    Raises: SourceError, ShardError, SettingError, Unanswered, DiskFull; what was done until then stays and is
-    not done again.
+    Raises: SourceError, ShardError, SettingError, IncompleteCaptionsError, DiskFullError. Finished work is
+    kept and is not done again.
     """
     return _Pipeline(settings, on_progress).run(until)
 
@@ -107,7 +107,7 @@ class _Pipeline:
         return write_view(self.settings, selection, captions, costs)
 
     def _score_held_out(self) -> ScoreTable | None:
-        """Return the scores of the pictures that models are measured with."""
+        """Return the scores of the held-out images."""
         if self.settings.held_out is None:
             return None
         source = {"kind": "folder", "path": str(self.settings.held_out)}
@@ -161,7 +161,7 @@ class _Pipeline:
 
     @contextmanager
     def _record_timing(self, stage: str) -> Iterator[dict[str, int]]:
-        """Add a line to timings.jsonl when a stage ends that had something to do."""
+        """Add a line to timings.jsonl at the end of a stage that had work."""
         count, started_at = {"items": 0}, time.monotonic()
         yield count
         if count["items"]:

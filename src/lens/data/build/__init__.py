@@ -1,1 +1,1 @@
-"""The stages of a data build."""
+"""The stages of a data build, from the inventory to the shards."""

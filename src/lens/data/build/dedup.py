@@ -1,6 +1,6 @@
-"""Near duplicates: pairs by hash or embedding, groups of what is connected, and the one of each that stays.
+"""Near duplicates: pairs by hash or embedding, groups of connected samples, and one kept of each group.
 
-Knows nothing of pictures. Paper: Lens report, data section (stage 9). Letters: N samples, M held-out ones,
+Knows nothing of images. Paper: Lens report, data section (stage 9). Letters: N samples, M held-out ones,
 E embedding width, P pairs.
 """
 
@@ -17,19 +17,19 @@ Pairs = NDArray[np.int64]
 """(P, 2) indices of samples, the smaller one first."""
 
 EXACT_UP_TO = 200_000
-"""Embeddings that are all compared with all; beyond, each with those in the nearest cells."""
+"""Up to this number of embeddings the search is exact; above, only the nearest cells are searched."""
 SORT_COST = 12
-"""Comparisons of hashes in the time that one hash takes to be sorted."""
+"""Cost of sorting one hash, in comparisons of two hashes."""
 NPROBE = 64
 BLOCK_ROWS = 1024
-"""Samples that are compared with all others at once: bounds the memory of a block to 8 x this x N bytes."""
+"""Samples compared with all others at a time: bounds the memory of a block to 8 x this x N bytes."""
 
 
 def pairs_by_hash(hashes: NDArray[np.uint64], max_bits: int) -> Pairs:
-    """Return all pairs of 64-bit hashes that differ in at most so many bits.
+    """Return all pairs of 64-bit hashes that differ in at most `max_bits` bits.
 
-    Equal hashes are found by sorting and enter the comparison once. Many hashes are compared only with those
-    that share two of their bands (Norouzi et al., arXiv 1307.2982): no pair is missed.
+    Equal hashes are found by sorting and are compared once. Where there are many hashes, each is compared
+    only with those that share two of its bands (Norouzi et al., arXiv 1307.2982): no pair is missed.
 
     Shapes: hashes (N,) -> (P, 2); of k equal hashes k - 1 pairs, a chain.
     """
@@ -48,7 +48,7 @@ def pairs_by_hash(hashes: NDArray[np.uint64], max_bits: int) -> Pairs:
 
 
 def num_comparisons(count: int, max_bits: int) -> float:
-    """Return how many pairs of hashes are compared, where hashes are spread evenly."""
+    """Return the expected number of comparisons for evenly distributed hashes."""
     masks = _band_masks(max_bits)
     within = sum(count**2 / 2 / 2 ** int(mask).bit_count() for mask in masks)
     # Sorting by each pair of bands costs about as much as that many comparisons.
@@ -56,9 +56,9 @@ def num_comparisons(count: int, max_bits: int) -> float:
 
 
 def pairs_by_embedding(embeddings: NDArray[np.float32], min_cosine: float) -> Pairs:
-    """Return all pairs of embeddings whose cosine is above a bound; zero vectors are near to nothing.
+    """Return all pairs of embeddings whose cosine is above `min_cosine`; zero vectors match nothing.
 
-    Above EXACT_UP_TO samples the index is approximate, and a few pairs are missed.
+    Above EXACT_UP_TO samples the index is approximate and misses a few pairs.
 
     Shapes: embeddings (N, E) -> (P, 2).
     """
@@ -72,7 +72,7 @@ def held_out_matches(
     embeddings: NDArray[np.float32] | None, held_embeddings: NDArray[np.float32] | None,
     min_cosine: float | None,
 ) -> NDArray[np.int64]:  # fmt: skip
-    """Return for each sample a held-out one that it is near to, by hash, else by embedding; -1 for none.
+    """Return a near held-out sample for each sample, by hash, else by embedding; -1 for none.
 
     Shapes: hashes (N,), held_hashes (M,), embeddings (N, E), held_embeddings (M, E) -> (N,).
     """
@@ -90,15 +90,15 @@ def held_out_matches(
 
 
 def duplicate_groups(num_samples: int, pairs: Pairs) -> NDArray[np.int64]:
-    """Return the group of each sample: the smallest index that it is connected to, directly or not.
+    """Return the group of each sample: the smallest index in its connected component.
 
     Shapes: -> (num_samples,).
     """
-    parent: dict[int, int] = {}  # of samples in pairs alone: few, of many
+    parent: dict[int, int] = {}  # only of samples in pairs, which are few
 
     def root(index: int) -> int:
         while (above := parent.get(index, index)) != index:
-            parent[index] = index = parent.get(above, above)  # halve the way for the next one
+            parent[index] = index = parent.get(above, above)  # path halving
         return index
 
     for one, other in pairs.tolist():
@@ -111,9 +111,9 @@ def duplicate_groups(num_samples: int, pairs: Pairs) -> NDArray[np.int64]:
 
 
 def group_representatives(groups: NDArray[np.int64], *sort_keys: Sequence | NDArray) -> NDArray[np.int64]:
-    """Return for each sample the one of its group that stays; one that stays has itself.
+    """Return the kept sample of the group of each sample; a kept sample has itself.
 
-    Keys decide in their order, larger is better; at equal keys the earlier sample stays.
+    Keys decide in their order, and larger is better. At equal keys the earlier sample is kept.
 
     Shapes: groups (N,), each key (N,) -> (N,).
     """
@@ -128,7 +128,7 @@ def _normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _build_index(unit: NDArray[np.float32]) -> Any:
-    """Return a FAISS index of vectors of length one, by inner product."""
+    """Return a FAISS index of unit vectors, by inner product."""
     try:
         import faiss
     except ImportError as error:
@@ -146,7 +146,7 @@ def _build_index(unit: NDArray[np.float32]) -> Any:
 
 
 def _range_search(index: Any, unit: NDArray[np.float32], min_cosine: float) -> tuple[NDArray, NDArray]:
-    """Return queries and what is near to each, (P,) and (P,), in the order of both."""
+    """Return the queries and their neighbours, (P,) and (P,), sorted by both."""
     limits, _, found = index.range_search(unit, min_cosine)
     queries = np.repeat(np.arange(len(unit)), np.diff(limits.astype(np.int64)))
     order = np.lexsort((found, queries))
@@ -154,7 +154,7 @@ def _range_search(index: Any, unit: NDArray[np.float32], min_cosine: float) -> t
 
 
 def _blockwise_pairs(count: int, is_near) -> Iterator[Pairs]:
-    """Yield pairs (i, j), i < j, for which is_near(rows) says so, a block of rows at a time."""
+    """Yield the pairs (i, j), i < j, for which `is_near(rows)` is true, a block of rows at a time."""
     for start in range(0, count, BLOCK_ROWS):
         rows = np.arange(start, min(start + BLOCK_ROWS, count))
         one, other = np.nonzero(is_near(rows))
@@ -163,9 +163,9 @@ def _blockwise_pairs(count: int, is_near) -> Iterator[Pairs]:
 
 
 def _band_masks(max_bits: int) -> list[np.uint64]:
-    """Return masks of two bands each; hashes that differ in max_bits bits are equal under one of them.
+    """Return masks of two bands each; hashes that differ in `max_bits` bits are equal under one of them.
 
-    Of max_bits + 2 bands so many bits can spoil all but two.
+    There are max_bits + 2 bands, so at least two of them hold no differing bit.
     """
     edges = [64 * band // (max_bits + 2) for band in range(max_bits + 3)]
     bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
@@ -173,13 +173,13 @@ def _band_masks(max_bits: int) -> list[np.uint64]:
 
 
 def _pairs_within_bands(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[Pairs]:
-    """Yield near pairs of distinct hashes, some of them several times."""
+    """Yield near pairs of distinct hashes; a pair may come several times."""
     for mask in _band_masks(max_bits):
         keys = hashes & mask
         order = np.argsort(keys)
         keys, step = keys[order], 1
         left = np.arange(len(keys) - 1)
-        # Each with the next, then with the one after that, for as long as these have its key.
+        # Compare each hash with the next, then with the one after it, as long as the keys are equal.
         while len(left := left[: np.searchsorted(left, len(keys) - step)]):
             left = left[keys[left] == keys[left + step]]
             one, other = order[left], order[left + step]

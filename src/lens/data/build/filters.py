@@ -1,7 +1,7 @@
-"""Thresholds on stored scores: which samples stay, and the first reason why each other one falls.
+"""Filters: thresholds on stored scores, and the first reason to drop each sample.
 
-A filter is a view: scores are computed once, and a changed threshold reads them again. Knows nothing of
-pictures or of how scores are made. Paper: Lens report, data section (nine cleaning stages).
+Scores are computed once; a changed threshold reads them again. Knows nothing of images or of how scores are
+computed. Paper: Lens report, data section (nine cleaning stages).
 Letters: N samples.
 """
 
@@ -16,13 +16,13 @@ from lens.config import Settings
 from lens.errors import SettingError
 
 Scores = Mapping[str, NDArray[Any]]
-"""Arrays (N,) by the name of the score; NaN where a sample has none."""
+"""Arrays (N,) by the name of the score; NaN where a sample has no score."""
 
 KEPT = ""
 
 
 class FilterRule(NamedTuple):
-    """One threshold: samples whose score lies outside fall for the reason."""
+    """One threshold: samples whose score lies outside are dropped for the reason."""
 
     reason: str
     score: str
@@ -44,24 +44,24 @@ RULES = (
 
 
 class FilterSettings(Settings):
-    """Bounds that a sample must keep; None asks for nothing. Both ends are inside."""
+    """Bounds on the scores of a sample, both ends included; None is no bound."""
 
     min_area_px: float | None = Field(384 * 384, ge=0)
     """Width times height."""
     max_nsfw: float | None = Field(0.5, ge=0, le=1)
-    """Probability that the picture is not safe for work."""
+    """Probability that the image is not safe for work."""
     min_aesthetics: float | None = 3.0
     """Aesthetic Predictor v2.5, about 1 to 10."""
     max_watermark: float | None = Field(0.5, ge=0, le=1)
     """Probability of a watermark or credit line."""
     min_clarity: float | None = Field(None, ge=0)
-    """Variance of the Laplacian at a short side of 384 px, or less where the picture has less."""
+    """Variance of the Laplacian at a short side of 384 px, or of the full image where it is smaller."""
     min_entropy: float | None = Field(None, ge=0, le=8)
-    """Bits of the grey histogram."""
+    """Entropy of the grey histogram, in bits."""
     min_luminance: float | None = Field(None, ge=0, le=1)
-    """Mean V of HSV, below which a picture is too dark."""
+    """Mean V of HSV below which an image is too dark."""
     max_luminance: float | None = Field(None, ge=0, le=1)
-    """Mean V of HSV, above which it is too bright."""
+    """Mean V of HSV above which an image is too bright."""
 
     @model_validator(mode="after")
     def _some_luminance_is_left(self) -> Self:
@@ -77,9 +77,9 @@ class FilterSettings(Settings):
 
 
 def drop_reasons(scores: Scores, thresholds: FilterSettings) -> NDArray[np.str_]:
-    """Return the first reason why each sample falls, KEPT for those that stay.
+    """Return the first reason to drop each sample, KEPT for those that are kept.
 
-    A sample without a number where a threshold asks for one falls as `unscored`: nothing passes unseen.
+    A sample that lacks a score with a threshold is dropped as `unscored`.
 
     Shapes: -> (N,).
     Raises: SettingError for a threshold whose score was never computed.
@@ -94,8 +94,8 @@ def drop_reasons(scores: Scores, thresholds: FilterSettings) -> NDArray[np.str_]
     first_reasons = np.full(count, KEPT, dtype="<U32")
     for rule in active_rules:
         values, bound = scores[rule.score], getattr(thresholds, rule.setting)
-        is_open = first_reasons == KEPT
-        first_reasons[is_open & np.isnan(values)] = "unscored"
-        falls = values < bound if rule.is_lower_bound else values > bound
-        first_reasons[is_open & falls] = rule.reason
+        is_kept = first_reasons == KEPT
+        first_reasons[is_kept & np.isnan(values)] = "unscored"
+        is_outside = values < bound if rule.is_lower_bound else values > bound
+        first_reasons[is_kept & is_outside] = rule.reason
     return first_reasons

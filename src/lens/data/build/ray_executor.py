@@ -1,6 +1,6 @@
-"""Pieces of work through Ray Data: on this machine, or on a cluster that is there already.
+"""The Ray executor: pieces of work in parallel, on this machine or on a running cluster.
 
-A piece is done by a function that leaves a complete file or none, so it may be done twice and in any order.
+The function of a piece writes a complete file or none, so a piece may run twice and in any order.
 """
 
 import pickle
@@ -15,7 +15,7 @@ WorkFunction = Callable[[Any], Any]
 
 @contextmanager
 def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
-    """Connect to a cluster for the length of a `with` block, or start Ray here and stop it afterwards."""
+    """Connect to a cluster, or start Ray on this machine; disconnect, or stop it, afterwards."""
     import logging
 
     import ray
@@ -27,7 +27,7 @@ def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
     options: dict[str, Any] = {"address": address} if address else here
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # Its progress is told by whoever takes the results; it sets its own level when it is first used.
+    # The caller reports progress. This logger sets its own level when it is first used.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
@@ -36,7 +36,7 @@ def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
 
 
 def has_gpus() -> bool:
-    """Return whether the cluster that we are connected to has any."""
+    """Return whether the connected cluster has GPUs."""
     import ray
 
     return ray.cluster_resources().get("GPU", 0) > 0
@@ -45,10 +45,10 @@ def has_gpus() -> bool:
 def map_parallel(
     work: WorkFunction, items: Sequence[Any], num_workers: int | None, gpus_per_worker: float = 0.0
 ) -> Iterator[Any]:
-    """Yield the results of all pieces, each as soon as it is done; what a piece raises ends the build.
+    """Yield the results of all pieces, each as soon as it is done; an exception in a piece ends the build.
 
-    A LensError arrives as it was raised, not wrapped into a trace of Ray's. Ray hides all GPUs from work that
-    does not ask for one.
+    A LensError arrives as it was raised, without a trace of Ray. Ray hides all GPUs from work that does not
+    ask for one.
     """
     import ray
 

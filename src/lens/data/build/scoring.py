@@ -1,8 +1,8 @@
-"""The scores of one part of the inventory: each entry read and decoded once for all scorers that miss it.
+"""Scoring: each entry of a part of the inventory is decoded once and scored by all scorers that lack it.
 
-Scores lie in one folder a scorer, each part a table with a row for each entry of the inventory's part. A row
-of the pixel scores says whether the bytes are a picture at all. Samples are named by their bytes; an entry
-without any is named by its address, so that it too can be accounted for.
+Each scorer has a folder, with a table for each part and a row for each entry. The row of the pixel scores
+says whether the bytes are an image. The id of a sample is the hash of its bytes; an entry without bytes gets
+one from its address, so that it is accounted for too.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ SCHEMA = {
     "entropy": "float64", "luminance": "float64", "perceptual_hash": "uint64",
 }  # fmt: skip
 SCORER_BATCH_SIZE = 16
-"""Pictures that wait for the models at most: bounds memory, whatever their sizes."""
+"""Images that wait for the models at most: bounds memory."""
 SCORER_SIDE_PX = 1024
-"""Models see pictures reduced by a whole factor to less than twice this."""
+"""Models see images reduced by a whole factor to less than twice this side."""
 
 
 def scores_folder(settings: ScorerSettings) -> str:
-    """Return the name of a scorer's folder, which changes with the meaning of its numbers."""
+    """Return the name of the folder of a scorer, which includes its version."""
     scorer = load_scorer(settings)
     return f"{scorer.name}-{scorer.version}"
 
 
 def unscored_parts(scores: Path, num_parts: int, scorers: Sequence[ScorerSettings]) -> list[int]:
-    """Return the parts that some scorer has not seen yet."""
+    """Return the parts that some scorer has not scored yet."""
     folders = [scores / PIXEL_SCORES_FOLDER, *(scores / scores_folder(scorer) for scorer in scorers)]
     return [n for n in range(num_parts) if not all(part_path(folder, n).is_file() for folder in folders)]
 
@@ -51,7 +51,7 @@ def score_part(
     reader: EntryReader,
     scorers: Sequence[ScorerSettings] = (),
 ) -> int:
-    """Measure a part by every scorer that has not seen it, and return how many entries it has."""
+    """Score a part by every scorer that has not scored it, and return its number of entries."""
     entries = inventory.part(number)
     tables = {scorer: part_path(scores / scores_folder(scorer), number) for scorer in scorers}
     missing = {load_scorer(scorer): path for scorer, path in tables.items() if not path.is_file()}
@@ -75,7 +75,7 @@ def score_part(
     if not pixels.is_file():
         _write_rows(pixels, rows, SCHEMA)
     for scorer, path in missing.items():
-        # A row for every entry: parts of all scorers are read side by side.
+        # A row for every entry: the tables of all scorers are read side by side.
         ids = [{"id": row["id"], **scored[scorer].get(index, {})} for index, row in enumerate(rows)]
         _write_rows(path, ids, {"id": "string", **scorer.columns})
     return len(entries)
@@ -84,7 +84,7 @@ def score_part(
 def score_entry(
     numbered: NumberedEntry, reader: EntryReader, failure: str = ""
 ) -> tuple[dict[str, Any], Image.Image | None]:
-    """Return the row of one entry and its picture; `failure` is why it could not be fetched."""
+    """Return the row of one entry and its image; `failure` is why it could not be downloaded."""
     _, entry = numbered
     content = reader.read(numbered)
     row: dict[str, Any] = dict.fromkeys(SCHEMA)
@@ -94,7 +94,7 @@ def score_entry(
         if failure:
             raise ImageError(failure, entry.path)
         if len(content) < entry.num_bytes:
-            raise ImageError("corrupt", f"{len(content)} of {entry.num_bytes} bytes are there")
+            raise ImageError("corrupt", f"only {len(content)} of {entry.num_bytes} bytes exist")
         decoded_image = decode_image(content)
     except ImageError as error:
         return row | {"unreadable": error.reason, "detail": error.detail[:200]}, None
@@ -107,7 +107,7 @@ def score_entry(
 
 
 def reduce_for_scorers(image: Image.Image) -> Image.Image:
-    """Return what a model sees: the picture itself, or a whole fraction of it."""
+    """Return the image that a model sees: the image itself, or one reduced by a whole factor."""
     factor = max(image.size) // SCORER_SIDE_PX
     return image.reduce(factor) if factor > 1 else image
 

@@ -1,6 +1,6 @@
-"""Which samples stay, from stored scores alone: thresholds, near duplicates, buckets.
+"""Selection: the samples to keep, from stored scores: thresholds, near duplicates, buckets.
 
-Nothing is decoded here, so that another threshold costs seconds. Paper: Lens report, data section.
+Nothing is decoded here, so another threshold costs seconds. Paper: Lens report, data section.
 Letters: N samples, E embedding width.
 """
 
@@ -31,40 +31,41 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ID_COLUMNS = ("id",)
-"""Columns that every scorer's tables have."""
+"""Columns that the tables of all scorers have."""
 
 
 class Selection(NamedTuple):
-    """What the scores say of every sample, in the order of the inventory."""
+    """The decision on every sample, in the order of the inventory."""
 
     ids: NDArray[np.bytes_]
-    """Of 64 bytes each: as text they would take four times the memory."""
+    """64 bytes each: as text they would take four times the memory."""
     entries: NDArray[np.int64]
-    """The first entry with each sample's bytes."""
+    """The first entry with the bytes of each sample."""
     reasons: NDArray[np.str_]
-    """KEPT, or why a sample falls."""
+    """KEPT, or the reason to drop the sample."""
     details: list[str | None]
     fits: dict[int, BucketFit]
-    """The bucket of each sample that stays."""
+    """The bucket of each kept sample."""
     copies: list[tuple[str, str, str]]
-    """(id, address, address of the first) of entries whose bytes came before."""
+    """(id, address, address of the first) of entries whose bytes an earlier entry has."""
     ocr_words: list[list[str]] | None
-    """What OCR read in each sample, None where it was not asked."""
+    """The words that OCR read in each sample; None for a build without OCR."""
 
 
 class ScoreTable(NamedTuple):
-    """The stored scores of an inventory: a row an entry."""
+    """The stored scores of an inventory, a row an entry."""
 
     table: "pa.Table"
 
     @classmethod
     def of(cls, settings: BuildSettings, inventory: Inventory, scores: Path) -> "ScoreTable":
+        """Read the tables of all scorers of a build."""
         table = read_parts(scores / PIXEL_SCORES_FOLDER, inventory.num_parts)
         for scorer in settings.scorers:
-            found = read_parts(scores / scores_folder(scorer), inventory.num_parts)
-            for name in found.column_names:
+            own = read_parts(scores / scores_folder(scorer), inventory.num_parts)
+            for name in own.column_names:
                 if name not in ID_COLUMNS:
-                    table = table.append_column(name, found.column(name))
+                    table = table.append_column(name, own.column(name))
         return cls(table)
 
     def ids(self) -> NDArray[np.bytes_]:
@@ -75,13 +76,13 @@ class ScoreTable(NamedTuple):
         return np.frombuffer(column.buffers()[1], dtype="S64", count=len(column), offset=64 * column.offset)
 
     def float_column(self, name: str) -> NDArray[np.float64] | None:
-        """Return a score of all rows, NaN where it is missing; None if no scorer gives it."""
+        """Return a score of all rows, NaN where it is missing; None if no scorer computes it."""
         if name not in self.table.column_names:
             return None
         return self.table.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
 
     def embeddings(self) -> NDArray[np.float32] | None:
-        """Return the embeddings, (N, E); zeros where there is none. None if no scorer gives them."""
+        """Return the embeddings, (N, E), zeros where one is missing; None if no scorer computes them."""
         if "embedding" not in self.table.column_names:
             return None
         rows = self.table.column("embedding").to_pylist()
@@ -89,18 +90,19 @@ class ScoreTable(NamedTuple):
         return np.array([row or [0.0] * width for row in rows], dtype=np.float32)
 
     def ocr_words(self) -> list[list[str]] | None:
-        """Return the words that were read in each picture; None if no scorer reads them."""
+        """Return the words that OCR read in each image; None for a build without OCR."""
         has_words = "read_words" in self.table.column_names
         return [row or [] for row in self.table.column("read_words").to_pylist()] if has_words else None
 
     def take_rows(self, rows: NDArray[np.int64]) -> "ScoreTable":
+        """Return the table of some rows."""
         return ScoreTable(self.table.take(rows))
 
 
 def select_samples(
     settings: BuildSettings, inventory: Inventory, scores: Path, held_out: ScoreTable | None = None
 ) -> Selection:
-    """Return what stays by the settings; samples near to `held_out` ones fall, whatever else they are."""
+    """Return the selection of the settings; samples that match a held-out image are dropped."""
     all_rows = ScoreTable.of(settings, inventory, scores)
     ids = all_rows.ids()
     firsts, first_of = _first_occurrences(ids)
@@ -120,23 +122,25 @@ def select_samples(
 
 
 def withdrawn_ids(path: Path | None) -> set[str]:
-    """Return the ids of a tombstone list, one a line; what follows a # is a remark.
+    """Return the ids of a list of withdrawn samples, one a line; text after a # is a comment.
 
-    Raises: SourceError for a list that is not there, or a line that is no id.
+    Raises: SourceError for a missing list, or a line that is not an id.
     """
     if path is None:
         return set()
     if not path.is_file():
-        raise SourceError(f"withdrawn is {str(path)!r}, which is no file. Name a list of ids, one a line.")
+        fix = "Set it to a file of ids, one a line."
+        raise SourceError(f"withdrawn is {str(path)!r}, which is not a file. {fix}")
     lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
     for number, line in enumerate(lines, 1):
         if line and not (len(line) == 64 and set(line) <= set("0123456789abcdef")):
-            raise SourceError(f"{path}, line {number}, is {line!r}: a sample's id has 64 hexadecimal digits.")
+            needs = "the id of a sample has 64 hexadecimal digits"
+            raise SourceError(f"{path}, line {number}, is {line!r}: {needs}.")
     return set(filter(None, lines))
 
 
 def _first_occurrences(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the entries that are the first with their bytes, and for every entry that first one."""
+    """Return the first entry of each sample, and for every entry the first one with its bytes."""
     _, first, group = np.unique(ids, return_index=True, return_inverse=True)
     return np.sort(first), first[group]
 
@@ -144,7 +148,7 @@ def _first_occurrences(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _initial_reasons(
     settings: BuildSettings, ids: NDArray[np.bytes_], samples: ScoreTable
 ) -> NDArray[np.str_]:
-    """Return the first reason why each sample falls: withdrawn, unreadable, then the paper's order."""
+    """Return the first reason to drop each sample: withdrawn, unreadable, then the order of the paper."""
     sample_reasons = np.array(samples.table.column("unreadable").to_pylist(), dtype="<U32")
     withdrawn = np.array(sorted(withdrawn_ids(settings.withdrawn)), dtype="S64")
     sample_reasons[np.isin(ids, withdrawn)] = "withdrawn"
@@ -156,12 +160,12 @@ def _initial_reasons(
 
 
 def _near_duplicate_pairs(settings: BuildSettings, hashes: NDArray, embeddings: NDArray | None) -> Pairs:
-    asked = settings.duplicates
+    duplicates = settings.duplicates
     pairs = [np.empty((0, 2), np.int64)]
-    if asked.max_hash_bits is not None:
-        pairs.append(pairs_by_hash(hashes, asked.max_hash_bits))
-    if asked.min_cosine is not None and embeddings is not None:
-        pairs.append(pairs_by_embedding(embeddings, asked.min_cosine))
+    if duplicates.max_hash_bits is not None:
+        pairs.append(pairs_by_hash(hashes, duplicates.max_hash_bits))
+    if duplicates.min_cosine is not None and embeddings is not None:
+        pairs.append(pairs_by_embedding(embeddings, duplicates.min_cosine))
     return np.concatenate(pairs)
 
 
@@ -177,7 +181,7 @@ def _drop_near_duplicates(
     sample_reasons: NDArray,
     details: list,
 ) -> None:
-    """Of samples that are alike one stays: by size, aesthetics, licence, then by bytes. In place."""
+    """Keep one of each group of near duplicates: by size, aesthetics, licence, then by bytes. In place."""
     left = np.flatnonzero(sample_reasons == KEPT)
     if not len(left):
         return
@@ -188,7 +192,7 @@ def _drop_near_duplicates(
     area, aesthetics = samples.float_column("area_px"), samples.float_column("aesthetics")
     assert area is not None
     aesthetics_rank = np.zeros(len(left)) if aesthetics is None else np.nan_to_num(aesthetics[left], nan=-1.0)
-    # Of one size, the copy with more bytes was compressed less.
+    # Among copies of one size, the one with more bytes was compressed less.
     num_bytes = samples.table.column("num_bytes").to_numpy()
     rank = [-_licence_rank(licences[index], settings.duplicates.licences) for index in left.tolist()]
     best = group_representatives(
@@ -203,7 +207,7 @@ def _drop_near_duplicates(
 def _drop_held_out(
     settings: BuildSettings, samples: ScoreTable, held_out: ScoreTable, sample_reasons: NDArray, details: list
 ) -> None:
-    """Drop what is like a picture that models are measured with. In place."""
+    """Drop samples that match a held-out image. In place."""
     left = np.flatnonzero(sample_reasons == KEPT)
     readable = np.flatnonzero(np.array(held_out.table.column("unreadable").to_pylist()) == "")
     if not len(left) or not len(readable):
@@ -226,7 +230,7 @@ def _licences(inventory: Inventory, entries: NDArray[np.int64]) -> list[str]:
 
 
 def _licence_rank(licence: str, preferred: Sequence[str]) -> int:
-    """Return the place of the first preferred licence that this one begins with; unknown ones come last."""
+    """Return the rank of a licence: the first preferred one that it begins with; unknown ones come last."""
     places = (place for place, name in enumerate(preferred) if licence.lower().startswith(name.lower()))
     return next(places, len(preferred))
 
@@ -234,7 +238,7 @@ def _licence_rank(licence: str, preferred: Sequence[str]) -> int:
 def _assign_buckets(
     settings: BuildSettings, samples: "pa.Table", sample_reasons: NDArray[Any]
 ) -> dict[int, BucketFit]:
-    """Return the bucket of each sample that stays; what fits none falls as `no_bucket`, in place."""
+    """Return the bucket of each kept sample; drop those that fit none as `no_bucket`, in place."""
     heights, widths = samples.column("height_px").to_pylist(), samples.column("width_px").to_pylist()
     fits = {}
     for index in np.flatnonzero(sample_reasons == KEPT).tolist():

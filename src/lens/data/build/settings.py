@@ -1,4 +1,4 @@
-"""Settings of a build: what goes in, what is measured, what stays, what comes out."""
+"""Settings of a build: sources, scorers, filters, captions and shards."""
 
 import hashlib
 from pathlib import Path
@@ -21,82 +21,89 @@ NO_MODEL_THRESHOLDS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None,
 
 
 class DedupSettings(Settings):
+    """Near duplicates, of which one is kept."""
+
     max_hash_bits: int | None = Field(4, ge=0, le=64)
-    """Near duplicates have perceptual hashes that differ in so many bits or fewer; None looks for none."""
+    """Near duplicates have perceptual hashes that differ in at most this many bits; None does not compare."""
     min_cosine: float | None = Field(None, gt=0, le=1)
-    """And embeddings with a larger cosine (0.985 in the paper); needs a scorer that gives embeddings."""
+    """Near duplicates have embeddings with a larger cosine (paper: 0.985); needs the scorer `embedding`."""
     licences: tuple[str, ...] = ()
-    """Beginnings of licences, the best first: which of two copies alike in size and looks stays."""
+    """Beginnings of licences, the best first; decides between copies of equal size and aesthetics."""
 
 
 class ShardSettings(Settings):
+    """Shards: sizes and format of the images in them."""
+
     bases: tuple[int, ...] = (512, 768, 1024)
-    """Base resolutions; each brings its nine aspect ratios."""
+    """Base resolutions of the buckets, nine aspect ratios each."""
     samples_per_shard: int = Field(1000, gt=0)
     format: Literal["jpg", "png", "webp"] = "jpg"
     quality: int = Field(95, ge=1, le=100)
-    """Of JPEG and WebP."""
+    """Quality of JPEG and WebP."""
 
 
 class BuildSettings(Settings):
+    """A whole build."""
+
     out: Path
-    """Folder of the build; the same command goes on with whatever is in it."""
+    """Folder of the build; the same command resumes what is in it."""
     source: AnySource | None = None
-    """Where pictures come from."""
+    """The source of the images."""
     sources: tuple[AnySource, ...] = ()
-    """Further ones, in this order."""
+    """Further sources, in this order."""
     part_size: int = Field(256, gt=0)
-    """Pictures that are measured as one piece of work; a kill loses no more than one of them a worker."""
+    """Images that are scored as one piece of work; a kill loses at most one piece a worker."""
     scorers: tuple[AnyScorerSettings, ...] = ()
-    """What is measured with models, beside the scores that need none."""
+    """Scorers with models; scores without a model are always computed."""
     withdrawn: Path | None = None
-    """File with ids of samples that must not be used any more, one a line."""
+    """File with the ids of withdrawn samples, one a line."""
     held_out: Path | None = None
-    """Folder of pictures that models are measured with; what is like one of them falls."""
+    """Folder of evaluation images; samples close to one of them are dropped (decontamination)."""
     captions: AnyCaptionerSettings = Field(default_factory=lambda: SidecarCaptionerSettings.of({}))
-    """Where captions come from."""
+    """The source of the captions."""
     filters: FilterSettings = Field(default_factory=lambda: FilterSettings.of(NO_MODEL_THRESHOLDS))
     duplicates: DedupSettings = Field(default_factory=lambda: DedupSettings.of({}))
     shards: ShardSettings = Field(default_factory=lambda: ShardSettings.of({}))
     ray_address: str | None = None
-    """Of a Ray cluster that runs already; None starts Ray on this machine for the length of the build."""
+    """Address of a running Ray cluster; None starts Ray on this machine for this build."""
     num_workers: int | None = Field(None, gt=0)
-    """Processes at once; None takes all cores. What comes out does not depend on it."""
+    """Worker processes; None uses all cores. The result does not depend on it."""
 
     gpus_per_worker: float | None = Field(None, ge=0)
-    """GPUs, or a share of one, that each worker takes while it scores.
+    """GPUs, or a share of one, of each worker while it scores.
 
-    None takes one where there are any and a scorer has weights to put on it.
+    None means one where the cluster has GPUs and a scorer can use them.
     """
 
     @model_validator(mode="after")
     def _has_a_source_and_scores(self) -> Self:
         if not self.all_sources:
-            fix = "Say --set source.path=FOLDER."
-            raise SettingError("source", None, "a place to take pictures from", fix)
+            fix = "Pass --set source.path=FOLDER."
+            raise SettingError("source", None, "a source of images", fix)
         check_columns(self.scorers)
         given = {name for scorer in self.scorers for name in scorer.columns}
         missing = sorted(self.filters.scores - PIXEL_SCORES - given)
         if missing:
-            needs, fix = "scores that this build computes", "Add scorers that do, or set these to null."
-            raise SettingError("filters", ", ".join(missing), needs, fix)
+            fix = "Add scorers that do, or set these thresholds to null."
+            raise SettingError("filters", ", ".join(missing), "scores that this build computes", fix)
         if self.duplicates.min_cosine is not None and "embedding" not in given:
-            needs = "null, for no scorer of this build gives embeddings"
+            needs = "null, for no scorer of this build computes embeddings"
             raise SettingError("duplicates.min_cosine", self.duplicates.min_cosine, needs)
         return self
 
     @property
     def all_sources(self) -> tuple[AnySource, ...]:
+        """Return `source` and `sources` together."""
         return ((self.source,) if self.source else ()) + self.sources
 
     @property
     def inventory_id(self) -> str:
-        """Return a hash of what decides which entries there are, and in which parts."""
+        """Return a hash of the settings that decide the entries and their parts."""
         return _digest([[one.model_dump(mode="json") for one in self.all_sources], self.part_size])
 
     @property
     def view_id(self) -> str:
-        """Return a hash of what decides which samples stay and how they are packed, scorers' versions too."""
+        """Return a hash of all that decides which samples are kept and how shards are written."""
         parts = (self.filters, self.duplicates, self.captions, self.shards)
         withdrawn = self.withdrawn.read_text() if self.withdrawn and self.withdrawn.is_file() else ""
         facts = [

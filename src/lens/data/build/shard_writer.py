@@ -1,4 +1,4 @@
-"""Samples that stay, put into shards: read again, scaled and cut to their bucket, written in order."""
+"""The shard writer: kept samples are read again, fitted to their bucket, and written in order."""
 
 import io
 import json
@@ -23,14 +23,14 @@ PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
 def shard_names(view: Path) -> list[str]:
-    """Return the names of a view's shards in their order."""
+    """Return the names of the shards of a view, in their order."""
     return list(dict.fromkeys(read_table(view / "kept.parquet").column("shard").to_pylist()))
 
 
 def write_view_shard(
     inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: EntryReader
 ) -> dict:
-    """Write one shard of a view unless it is there, and return its line of the index."""
+    """Write one shard of a view unless it exists, and return its line of the index."""
     index_path = view / "shards" / f"{name}.json"
     if not index_path.is_file():
         rows = read_table(view / "kept.parquet", shard=name).to_pylist()
@@ -57,13 +57,14 @@ def _read_entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEn
 
 
 def _sample_files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> dict[str, bytes]:
-    """Return the files of a sample: the picture at its bucket's size, its captions, its facts.
+    """Return the files of a sample: the image at the size of its bucket, its captions, its facts.
 
-    Raises: ShardError for bytes that changed since they were measured.
+    Raises: ShardError for bytes that changed since they were scored.
     """
     known_id = row["id"]
     if sample_id(content) != known_id:
-        raise ShardError(f"{entry.path} changed since the inventory was taken. Build into a new `out`.")
+        fix = "Build into another folder (out)."
+        raise ShardError(f"{entry.path} changed since the inventory was taken. {fix}")
     image = decode_image(content).image
     fit = best_fit(image.height, image.width, settings.bases)
     assert fit is not None, known_id

@@ -1,4 +1,4 @@
-"""Proof that a build is complete and disjoint: every sample is in exactly one shard or once in the ledger."""
+"""Verification of a build: every sample is in exactly one shard or once in the ledger."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ MAX_NAMED_FAULTS = 5
 
 
 class VerifyResult(NamedTuple):
-    """What a build holds, and everything that is wrong with it."""
+    """The counts of a build, and all faults that were found."""
 
     num_entries: int
     num_samples: int
@@ -25,9 +25,9 @@ class VerifyResult(NamedTuple):
 
 
 def verify_build(out: Path, view: str | None = None) -> VerifyResult:
-    """Check one view of a build, the newest unless another is named.
+    """Check one view of a build, by default the newest.
 
-    Raises: LensError where there is no finished build.
+    Raises: LensError where there is no finished view.
     """
     folder = _view_folder(out, view)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -36,7 +36,7 @@ def verify_build(out: Path, view: str | None = None) -> VerifyResult:
     ids = read_parts(scores, inventory["num_parts"]).column("id").to_pylist()
     faults: list[str] = []
     if len(ids) != inventory["num_entries"]:
-        faults.append(f"{inventory['num_entries']} entries were listed, but {len(ids)} were measured")
+        faults.append(f"{inventory['num_entries']} entries were listed, but {len(ids)} were scored")
     in_shards, shard_faults = _check_shards(folder, manifest["shards"])
     in_ledger = Counter(read_table(folder / "ledger.parquet").column("id").to_pylist())
     faults += shard_faults
@@ -45,7 +45,7 @@ def verify_build(out: Path, view: str | None = None) -> VerifyResult:
     faults += _fault_lines("are in a shard and in the ledger", set(in_shards) & set(in_ledger))
     faults += _fault_lines("are in shards more than once", _repeated_ids(in_shards))
     faults += _fault_lines("are in the ledger more than once", _repeated_ids(in_ledger))
-    faults += _fault_lines("were never measured", (set(in_shards) | set(in_ledger)) - every)
+    faults += _fault_lines("were never scored", (set(in_shards) | set(in_ledger)) - every)
     return VerifyResult(len(ids), len(every), in_shards.total(), in_ledger.total(), tuple(faults))
 
 
@@ -53,29 +53,28 @@ def _view_folder(out: Path, view: str | None) -> Path:
     finished = sorted(out.glob("views/*/manifest.json"), key=lambda path: path.stat().st_mtime)
     names = [path.parent.name for path in finished]
     if not names or view not in (None, *names):
-        known = f"There are {', '.join(names)}." if names else "Run lens data build first, to its end."
+        known = f"There are {', '.join(names)}." if names else "Run `lens data build` to its end first."
         raise LensError(f"{out} has no finished view{f' {view}' if view else ''}. {known}")
     return out / "views" / (view or names[-1])
 
 
 def _check_shards(folder: Path, shards: list[dict]) -> tuple[Counter[str], list[str]]:
-    """Return how often each sample is in a shard, and what is wrong with the shards themselves."""
+    """Return how often each sample is in a shard, and the faults of the shards themselves."""
     found: Counter[str] = Counter()
     faults = []
     for facts in shards:
         path = folder / "shards" / facts["shard"]
         try:
             if checksum(path) != facts["sha256"]:
-                faults.append(f"{facts['shard']} is not what its checksum says")
+                faults.append(f"{facts['shard']} does not match its checksum")
             found.update(key for key, _ in read_shard(path))
         except FileNotFoundError:
             faults.append(f"{facts['shard']} is missing")
         except ShardError as error:
             faults.append(str(error))
     listed = {facts["shard"] for facts in shards}
-    faults += _fault_lines(
-        "are tars that no manifest lists", {p.name for p in folder.glob("shards/*.tar")} - listed
-    )
+    tars = {path.name for path in folder.glob("shards/*.tar")}
+    faults += _fault_lines("are .tar files that the manifest does not list", tars - listed)
     return found, faults
 
 

@@ -1,6 +1,6 @@
-"""A view: what stays, in which bucket and shard, and the one reason why each other sample falls.
+"""A view: the kept samples with their bucket and shard, and the reason for each dropped one.
 
-Made from a selection (selection.py) and, where the build captions, from what the captions came to.
+A view is made from a selection (selection.py) and the results of captioning.
 """
 
 import json
@@ -31,13 +31,13 @@ class View(NamedTuple):
 
     folder: Path
     counts: dict[str, int]
-    """Samples by reason, `kept` among them, and `exact_copies`: entries whose bytes came before."""
+    """Samples by reason, with `kept`, and `exact_copies`: entries whose bytes an earlier entry has."""
     captions: dict[str, float]
-    """What captioning cost: tokens, and money where prices are known."""
+    """Cost of captioning: tokens, and money where prices are known."""
 
 
 def load_view(settings: BuildSettings) -> View | None:
-    """Return the view that the settings ask for, None when it is not there yet."""
+    """Return the view of the settings; None while it does not exist."""
     folder = settings.out / "views" / settings.view_id
     committed = folder / "view.json"
     return View(folder, **json.loads(committed.read_text())) if committed.is_file() else None
@@ -49,9 +49,9 @@ def write_view(
     captions: Mapping[str, CaptionResult],
     costs: dict[str, float],
 ) -> View:
-    """Write the view of a selection; `captions` is what came of captioning, by sample, `costs` of all of it.
+    """Write the view of a selection; `captions` are the results by sample, `costs` their total cost.
 
-    A sample that has no usable caption falls for what was wrong with the last one.
+    A sample without a usable caption is dropped for the error of its last one.
     """
     folder = settings.out / "views" / settings.view_id
     sample_reasons, details = selection.reasons.copy(), list(selection.details)
@@ -59,18 +59,18 @@ def write_view(
         failure = captions.get(selection.ids[index].decode(), CaptionResult()).error if captions else ""
         if failure:
             sample_reasons[index], details[index] = f"caption_{failure}", ""
-    kept, fell = np.flatnonzero(sample_reasons == KEPT), np.flatnonzero(sample_reasons != KEPT)
+    kept, dropped = np.flatnonzero(sample_reasons == KEPT), np.flatnonzero(sample_reasons != KEPT)
     _write_kept(settings, selection, kept.tolist(), captions, folder)
     ledger = {
-        "id": selection.ids[fell],
-        "reason": sample_reasons[fell],
-        "detail": [details[i] or "" for i in fell],
+        "id": selection.ids[dropped],
+        "reason": sample_reasons[dropped],
+        "detail": [details[i] or "" for i in dropped],
     }
     write_table(folder / "ledger.parquet", ledger, LEDGER_SCHEMA)
     copies = selection.copies
     columns = {name: [copy[place] for copy in copies] for place, name in enumerate(COPIES_SCHEMA)}
     write_table(folder / "copies.parquet", columns, COPIES_SCHEMA)
-    names, numbers = np.unique(sample_reasons[fell], return_counts=True)
+    names, numbers = np.unique(sample_reasons[dropped], return_counts=True)
     counts = {str(name): int(number) for name, number in zip(names, numbers, strict=True)}
     counts |= {"kept": len(kept), "exact_copies": len(copies)}
     write_bytes_atomic(folder / "view.json", json_bytes({"counts": counts, "captions": costs}))
@@ -81,7 +81,7 @@ def _write_kept(
     settings: BuildSettings, selection: Selection, kept: list[int], captions: Mapping[str, CaptionResult],
     folder: Path,
 ) -> None:  # fmt: skip
-    """Write what stays in the order of buckets, then of ids, with the shard that each goes to."""
+    """Write the kept samples in the order of buckets, then of ids, each with its shard."""
     ids, fits = selection.ids, selection.fits
     order = sorted(kept, key=lambda index: (fits[index].base, fits[index].ratio, ids[index]))
     shards, numbers = [], {}

@@ -1,1 +1,1 @@
-"""Captions: what is asked of a vision-language model, its answers kept, and an audit of them."""
+"""Captions: prompts, backends that answer them, and rules that captions have to pass."""

@@ -68,7 +68,7 @@ def read_stats(out: Path, view: str) -> ReportStats:
     """
     folder = out / "views" / view
     if not (folder / "manifest.json").is_file():
-        raise LensError(f"{out} has no finished view {view}. Run lens data build first, to its end.")
+        raise LensError(f"{out} has no finished view {view}. Run `lens data build` to its end first.")
     manifest = json.loads((folder / "manifest.json").read_text())
     listed, scores = out / "inventory" / manifest["inventory"], out / "scores" / manifest["inventory"]
     num_parts = json.loads((listed / "inventory.json").read_text())["num_parts"]

@@ -1,1 +1,1 @@
-"""Scorers, one idea a file: a picture in, numbers out, each with a version."""
+"""Scorers, one idea a file: images in, numbers out, each with a version."""

@@ -1,1 +1,1 @@
-"""Pictures of text: what is written, in which font, where, on what, and the caption that is true of it."""
+"""Text rendering: text, font, layout, colours and background of a synthetic image, and its caption."""

@@ -128,7 +128,7 @@ def test_what_is_withdrawn_falls_before_all_else_and_what_is_like_a_held_out_pic
     assert selection.details[list(selection.ids.astype(str)).index(names[2])].startswith("like ")
 
 
-@pytest.mark.parametrize(("text", "says"), [("abc\n", "line 1, is 'abc'"), (None, "is no file")])
+@pytest.mark.parametrize(("text", "says"), [("abc\n", "line 1, is 'abc'"), (None, "is not a file")])
 def test_a_list_of_withdrawn_samples_that_cannot_be_read_says_so(text, says, tmp_path):
     path = tmp_path / "list.txt"
     if text is not None:
