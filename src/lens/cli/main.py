@@ -1,7 +1,7 @@
-"""The `lens` command: its words, and the one place that turns an error into a line and an exit status.
+"""The `lens` command: its subcommands, and the one place that turns an error into an exit status.
 
-Results go to stdout, everything else to stderr. Nothing heavy is imported here or in the modules of the
-words; each loads what it needs once its arguments are known to be good.
+Results go to stdout, everything else to stderr. Neither this module nor the modules of the subcommands import
+heavy packages; a subcommand loads them once its arguments are valid.
 """
 
 import sys
@@ -30,7 +30,7 @@ EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="lens",
-    help='Lens draws pictures from words. Start with: lens generate "a red apple on a blue background"',
+    help='Lens generates images from text. Start with: lens generate "a red apple on a blue background"',
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -48,7 +48,7 @@ app.add_typer(keys, name="keys")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; a LensError becomes one line on stderr and status 2."""
+    """Run the command and return its exit status; a LensError is printed as one line, with status 2."""
     with command_session(is_own=arguments is None):
         try:
             app(args=None if arguments is None else list(arguments), prog_name="lens")

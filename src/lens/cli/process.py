@@ -1,6 +1,6 @@
-"""The process that the command runs in: what it says on stderr, and what it keeps libraries from doing.
+"""The process of the command: logging to stderr, signals, and quiet imports of libraries.
 
-Where `main` is called from another program, that program's modules, warnings and signals are left alone.
+If another program calls `main`, its modules, warnings and signals stay as they are.
 """
 
 import logging
@@ -19,12 +19,12 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 @dataclass
 class CommandState:
-    """How this call of the command runs."""
+    """State of a call of the command."""
 
     is_own: bool = False
-    """Whether the command is the whole process, not a call inside another program."""
+    """Whether the process runs only the command, not another program that calls it."""
     is_debugging: bool = False
-    """Whether tracebacks and the libraries' notes are asked for (--debug, LENS_DEBUG=1)."""
+    """Whether tracebacks and the libraries' log messages are shown (--debug, LENS_DEBUG=1)."""
 
 
 command_state = CommandState()
@@ -32,7 +32,7 @@ command_state = CommandState()
 
 @contextmanager
 def command_session(is_own: bool) -> Iterator[CommandState]:
-    """Start a call of the command: our log goes to stderr, a line an entry, until the call ends."""
+    """Log to stderr, one line per entry, for the duration of a call of the command."""
     command_state.is_own = is_own
     command_state.is_debugging = os.environ.get("LENS_DEBUG", "0") not in ("", "0")
     logger = logging.getLogger("lens")
@@ -54,10 +54,10 @@ def command_session(is_own: bool) -> Iterator[CommandState]:
 
 
 def prepare_libraries(needed: Collection[str] = ()) -> None:
-    """Make libraries quick to import and quiet: call before torch is imported.
+    """Make imports of libraries fast and quiet; call it before torch is imported.
 
-    diffusers imports optional packages wherever they are installed: 0.7 s of 4.4 s, and notes on kernels that
-    do not load. A package that is not `needed` is hidden: whoever looks for it is told "not installed".
+    diffusers imports every optional package that is installed, which takes 0.7 s of 4.4 s and logs kernels
+    that do not load. Packages that are not `needed` are hidden, so that they look as if not installed.
     """
     if not command_state.is_own:
         return
@@ -78,4 +78,4 @@ def prepare_libraries(needed: Collection[str] = ()) -> None:
 
 
 def _exit_on_sigterm(*_: object) -> None:
-    raise SystemExit(EXIT_TERMINATED)  # an exception, so that drafts of files are taken away on the way out
+    raise SystemExit(EXIT_TERMINATED)  # an exception, so that temporary files are removed

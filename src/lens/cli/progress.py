@@ -1,4 +1,4 @@
-"""Progress of drawing on stderr: the stage, how far it is, which picture; silent off a terminal."""
+"""Progress bar on stderr: stage, share done and image number; silent without a terminal."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ LOG_INTERVAL_S = 10.0
 
 
 class ProgressBar:
-    """A line on stderr that follows the stages of each picture. Results printed through it land on stdout."""
+    """A line on stderr with the stage of the current image; `print` writes results to stdout."""
 
     def __init__(self, num_images: int):
         self.num_images = num_images
@@ -45,11 +45,11 @@ class ProgressBar:
             self._bar.stop()
 
     def start_image(self, number: int) -> None:
-        """Say which picture the stages that follow belong to, counted from 1."""
+        """Set the image that the following stages belong to, counted from 1."""
         self.image_number = number
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show a stage; the form that the pipeline's `on_progress` has."""
+        """Show a stage; has the signature of the pipeline's `on_progress`."""
         if self._bar:
             which = (
                 f" {self.image_number}/{self.num_images}" if self.num_images > 1 and self.image_number else ""
@@ -57,7 +57,7 @@ class ProgressBar:
             self._bar.update(self._task, description=stage + which, completed=done, total=total)
 
     def print(self, line: str) -> None:
-        """Print a result on stdout, clear of the bar."""
+        """Print a result on stdout without disturbing the bar."""
         if self._bar and sys.stdout.isatty():
             self._bar.stop()
             print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Loss of the autoencoder: colours, edges, and a light pull of the posterior to the standard normal."""
+"""Autoencoder loss: reconstruction error of pixels and edges, and a KL term."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,7 @@ from lens.losses.base import LossOutput
 def reconstruction_loss(
     pixels: Tensor, decoded: Tensor, mean: Tensor, logvar: Tensor, *, edge_weight: float, kl_weight: float
 ) -> LossOutput:
-    """Sum absolute and squared errors, the error of neighbouring differences, and the KL term.
+    """Return the sum of absolute and squared errors, the error of neighbouring differences, and the KL term.
 
     Shapes: pixels and decoded (B, 3, H, W) in [-1, 1]; mean and logvar (B, c, H/8, W/8).
     """

@@ -1,4 +1,4 @@
-"""What every objective returns."""
+"""Results of a loss: its value, terms for the log, and statistics of the step."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 class StepStats(NamedTuple):
-    """What was done for a loss, for the log: none of it changes anything."""
+    """Statistics of the work behind a loss, for the log."""
 
     num_samples: int = 0
-    """Pictures, or captions."""
+    """Images, or captions."""
     num_tokens: int = 0
-    """Of pictures and texts, padding left out."""
+    """Image and text tokens, without padding."""
     flops: float = 0.0
-    """Useful operations, forward and backward."""
+    """Floating-point operations, forward and backward."""
     data_s: float = 0.0
-    """Seconds in which the samples were made or read."""
+    """Seconds spent on making or reading the samples."""
 
     def plus(self, other: "StepStats") -> "StepStats":
         samples, tokens = self.num_samples + other.num_samples, self.num_tokens + other.num_tokens
@@ -23,7 +23,7 @@ class StepStats(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """A loss to minimise and the named, detached terms that go to the log."""
+    """A loss to minimise, and named, detached terms for the log."""
 
     loss: Tensor
     terms: dict[str, Tensor]

@@ -1,6 +1,6 @@
-"""DiffusionNFT: pull the velocity toward pictures that were judged good, push it from those judged bad.
+"""DiffusionNFT loss: pulls the velocity toward images of high reward and away from those of low reward.
 
-Paper: DiffusionNFT (arXiv 2509.16117). Spec: section 9. Letters: G groups, K pictures of a group, B pictures,
+Paper: DiffusionNFT (arXiv 2509.16117). Spec: section 9. Letters: G groups, K images per group, B images,
 C channels, h and w latent cells.
 """
 
@@ -15,19 +15,19 @@ DecaySchedule = Literal["grown", "zero", "late"]
 
 
 class NftTerms(NamedTuple):
-    """What the loss is made of, one value a picture, (B,)."""
+    """Terms of the loss, one value per image, (B,)."""
 
     policy: Tensor
     kl: Tensor
-    """Squared distance of the velocity to the reference's."""
+    """Squared distance of the velocity from that of the reference model."""
     drift: Tensor
-    """The same to the sampling policy's; for the log."""
+    """Squared distance from the velocity of the sampling policy; for the log."""
 
 
 def advantages(raw: Tensor, clip: float = 5.0) -> Tensor:
-    """Return how much better each picture is than its group, over the spread of all; missing ones are 0.
+    """Return each reward minus its group's mean, over the standard deviation of all; 0 for missing rewards.
 
-    Shapes: raw (G, K), NaN where a score is missing -> (G, K) in [-clip, clip].
+    Shapes: raw (G, K), NaN for a missing reward -> (G, K) in [-clip, clip].
     """
     is_there = raw.isfinite()
     means = raw.nanmean(dim=1, keepdim=True)                                                    # (G, 1)
@@ -37,14 +37,14 @@ def advantages(raw: Tensor, clip: float = 5.0) -> Tensor:
 
 
 def optimality(advantage: Tensor, width: float = 10.0) -> Tensor:
-    """Return the probability, in [0, 1], that a picture of this advantage is a good one: 1/2 at none."""
+    """Return the optimality probability, in [0, 1], of an image with this advantage; 1/2 at advantage 0."""
     return (advantage / width + 0.5).clamp(0, 1)
 
 
 def has_equal_rewards(raw: Tensor) -> Tensor:
-    """Return of each group whether its pictures were all judged alike, and so teach nothing.
+    """Return for each group whether all its rewards are equal, so that it has no learning signal.
 
-    Shapes: raw (G, K), NaN where a score is missing -> (G,).
+    Shapes: raw (G, K), NaN for a missing reward -> (G,).
     """
     lowest = raw.nan_to_num(torch.inf).amin(dim=1)
     highest = raw.nan_to_num(-torch.inf).amax(dim=1)
@@ -55,10 +55,10 @@ def nft_terms(
     new: Tensor, old: Tensor, reference: Tensor | None, noisy: Tensor, clean: Tensor, *,
     t: Tensor, optimal: Tensor, nft_beta: float,
 ) -> NftTerms:  # fmt: skip
-    """Return the terms of the loss of velocities at noisy points on the way to pictures that were judged.
+    """Return the terms of the loss for velocities at noised versions of images with rewards.
 
-    Both policies made of the new and the old one are compared in clean space, each error over its own mean
-    size, so that all times weigh alike.
+    The positive and the negative policy, mixed from the new and the old one, are compared in x_0 space. Each
+    error is divided by its own mean absolute size, so that all times have the same weight.
 
     Shapes: velocities, noisy and clean (B, C, h, w); t and optimal (B,) -> (B,).
     """
@@ -77,17 +77,17 @@ def nft_terms(
 
 
 def _normalized_error(predicted: Tensor, clean: Tensor) -> Tensor:
-    """Return squared errors over their own mean absolute error, a mean for each picture."""
+    """Return the mean squared error of each image over its mean absolute error."""
     off = predicted - clean
     size = off.detach().double().abs().flatten(1).mean(1).clamp_min(1e-5).to(off.dtype)        # (B,)
     return off.square().flatten(1).mean(1) / size
 
 
 def old_policy_decay(num_updates: int, schedule: DecaySchedule = "grown") -> float:
-    """Return the share of its own weights that the sampling policy keeps after so many updates.
+    """Return the EMA decay of the sampling policy after this number of updates.
 
-    `grown` is the method's own; `zero` samples from the newest weights; `late` follows closely at first, and
-    then hardly at all.
+    `grown` is that of the paper. `zero` samples from the newest weights. `late` follows closely at first, and
+    later hardly at all.
     """
     if schedule == "zero":
         return 0.0
@@ -97,7 +97,7 @@ def old_policy_decay(num_updates: int, schedule: DecaySchedule = "grown") -> flo
 
 
 def diversity(latents: Tensor) -> Tensor:
-    """Return the mean distance between two pictures of a group, over the root of their values' number.
+    """Return the mean distance between two images of a group, over the square root of their dimension.
 
     Shapes: (K, C, h, w) -> ().
     """

@@ -1,8 +1,8 @@
-"""Distillation to few steps: the terms that teach a student and its critics, as gradients in x_0 space.
+"""Distillation losses for few-step students and their critics, as gradients in x_0 space.
 
-Distribution matching (DMD2, arXiv 2405.14867) and guidance augmentation (decoupled DMD, 2511.22677) say where
-a student's picture should go; both need no gradient through a network. Knows nothing of networks, and draws
-nothing: times and noise come in. Spec: section 10.
+Distribution matching (DMD2, arXiv 2405.14867) and guidance augmentation (decoupled DMD, 2511.22677) give the
+gradient at a student's image and need no gradient through a network. Knows nothing of networks; times and
+noise are arguments. Spec: section 10.
 Letters: B batch, C channels, h and w latent cells, n steps.
 """
 
@@ -14,23 +14,23 @@ from lens.core.flow import per_sample
 from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 
 MIN_RENOISING_TIME, MAX_RENOISING_TIME = 0.02, 0.98
-"""Times that a student's picture is noised to: at the very ends there is nothing to tell."""
+"""Range of times that a student's image is renoised to; at the ends it carries no information."""
 
 
 def student_times(num_tokens: int, num_steps: int) -> Tensor:
-    """Return the noise levels that a student sees: those at which the sampler asks for a velocity.
+    """Return the noise levels of a student's inputs: those at which the sampler evaluates the velocity.
 
-    Shapes: -> (n,), from 1 downward; the 0 that sampling ends at is not among them.
+    Shapes: -> (n,), decreasing from 1, without the final 0.
     """
     return sampling_sigmas(num_tokens, num_steps)[:-1]
 
 
 def teacher_times(num_tokens: int, num_steps: int, step: int, num_substeps: int) -> Tensor:
-    """Return the noise levels at which a teacher goes through one of a student's steps in several of its own.
+    """Return the noise levels of a teacher that divides one step of a student into several substeps.
 
-    The student's first and next time are the ends; between them lies what the same shift makes of even times.
+    The ends are the times of the student's step; between them are evenly spaced times under the same shift.
 
-    Shapes: -> (substeps + 1,), downward.
+    Shapes: -> (num_substeps + 1,), decreasing.
     """
     even = torch.linspace(1, 0, num_steps * num_substeps + 1, dtype=torch.float64)
     shifted = shift_times(even, empirical_mu(num_tokens, num_steps)).float()
@@ -40,8 +40,8 @@ def teacher_times(num_tokens: int, num_steps: int, step: int, num_substeps: int)
 def renoising_times(u: Tensor, ceiling: float | Tensor = MAX_RENOISING_TIME) -> Tensor:
     """Return times in [0.02, 0.98] from uniform numbers in [0, 1), none above the ceiling of its sample.
 
-    Distribution matching takes the whole range, guidance the student's own time as the ceiling: what it asks
-    for must lie within what that step can still change.
+    Distribution matching uses the whole range. Guidance augmentation uses the student's time as the ceiling,
+    since that step cannot change coarser structure.
 
     Shapes: u (B,), ceiling a number or (B,) -> (B,).
     """
@@ -52,8 +52,8 @@ def renoising_times(u: Tensor, ceiling: float | Tensor = MAX_RENOISING_TIME) -> 
 def distribution_matching_gradient(x_0: Tensor, teacher: Tensor, fake: Tensor) -> Tensor:
     """Return (x_0 - teacher) - (x_0 - fake), over each sample's mean |x_0 - teacher|; NaN becomes 0.
 
-    Both are predictions of the clean picture from one noised x_0, with text. Where the fake model, which
-    knows what the student draws, agrees with the teacher, nothing is asked for.
+    Both are predictions of the clean image from one noised x_0, with text. The fake model is trained on the
+    student's images; where it agrees with the teacher, the gradient is 0.
 
     Shapes: all (B, C, h, w) -> (B, C, h, w).
     """
@@ -61,10 +61,10 @@ def distribution_matching_gradient(x_0: Tensor, teacher: Tensor, fake: Tensor) -
 
 
 def guidance_gradient(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """Return what guidance adds to a prediction, (scale - 1)(cond - uncond), as a gradient: its negative.
+    """Return the negative of what guidance adds to a prediction, (scale - 1)(cond - uncond), as a gradient.
 
-    Both are the teacher's predictions of the clean picture. A step against this gradient moves toward where
-    guidance leads; there is no point at which it stops.
+    Both are the teacher's predictions of the clean image. A step against this gradient moves in the direction
+    of guidance; the gradient does not vanish at any image.
 
     Shapes: all (B, C, h, w) -> (B, C, h, w).
     """
@@ -80,7 +80,7 @@ def distance(x_0: Tensor, teacher: Tensor) -> Tensor:
 
 
 def surrogate_loss(x_0: Tensor, gradient: Tensor) -> Tensor:
-    """Return 1/2 |x_0 - stopgrad(x_0 - gradient)|^2, a mean over all numbers: its gradient is the given one.
+    """Return 1/2 |x_0 - stopgrad(x_0 - gradient)|^2, a mean over all values, whose gradient is `gradient`.
 
     Shapes: both (B, C, h, w) -> ().
     """
@@ -89,10 +89,10 @@ def surrogate_loss(x_0: Tensor, gradient: Tensor) -> Tensor:
 
 
 def trajectory_target(x_t: Tensor, x_next: Tensor, t: float, t_next: float) -> Tensor:
-    """Return the clean picture that leads from x_t straight through where the teacher is at the next time.
+    """Return the clean image on the straight line from x_t through the teacher's point at the next time.
 
-    A student that predicts it takes in one step the teacher's several (progressive distillation,
-    arXiv 2202.00512). That point follows from x_t alone, so there is one answer to learn.
+    A student that predicts it covers several steps of the teacher in one (progressive distillation,
+    arXiv 2202.00512). The target is a function of x_t.
 
     Shapes: both (B, C, h, w) -> (B, C, h, w).
     """
@@ -100,15 +100,15 @@ def trajectory_target(x_t: Tensor, x_next: Tensor, t: float, t_next: float) -> T
 
 
 def trajectory_loss(x_0: Tensor, target: Tensor, t: float) -> Tensor:
-    """Return the mean squared difference of the velocities from x_t toward a prediction and its aim.
+    """Return the mean squared difference of the velocities from x_t toward a prediction and its target.
 
-    Shapes: x_0 and aim (B, C, h, w) -> ().
+    Shapes: x_0 and target (B, C, h, w) -> ().
     """
     return ((x_0 - target) / t).square().mean()
 
 
 def generator_loss(student_logits: Tensor) -> Tensor:
-    """Return the mean softplus(-logit): small where the student's pictures pass for real.
+    """Return the mean softplus(-logit): small if the discriminator classifies the student's images as real.
 
     Shapes: (B,) -> ().
     """
@@ -116,7 +116,7 @@ def generator_loss(student_logits: Tensor) -> Tensor:
 
 
 def discriminator_loss(real_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """Return the logistic loss of telling real pictures (positive) from the student's.
+    """Return the logistic loss of classifying real images (positive) against the student's.
 
     Shapes: both (B,) -> ().
     """
@@ -124,9 +124,9 @@ def discriminator_loss(real_logits: Tensor, student_logits: Tensor) -> Tensor:
 
 
 def approx_r1_penalty(logits: Tensor, perturbed_logits: Tensor, gamma: float) -> Tensor:
-    """Return gamma/2 times the mean squared change of real pictures' logits under a little noise.
+    """Return gamma/2 times the mean squared change of the logits of real images under a perturbation.
 
-    An approximate R1 penalty (APT, arXiv 2501.08316): it needs no second derivative.
+    Approximates the R1 penalty without second derivatives (APT, arXiv 2501.08316).
 
     Shapes: both (B,) -> ().
     """
@@ -134,7 +134,7 @@ def approx_r1_penalty(logits: Tensor, perturbed_logits: Tensor, gamma: float) ->
 
 
 def perturb(x_t: Tensor, noise: Tensor, scale: float = 0.1) -> Tensor:
-    """Return noisy pictures moved by a little more noise.
+    """Return noisy images with a little more noise added.
 
     Shapes: both (B, C, h, w) -> (B, C, h, w).
     """
@@ -142,7 +142,7 @@ def perturb(x_t: Tensor, noise: Tensor, scale: float = 0.1) -> Tensor:
 
 
 def inject_gradient(x_0: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    """Return a loss of this value whose gradient at x_0 is the given one, worked out elsewhere.
+    """Return a loss of this value whose gradient at x_0 is `gradient`.
 
     Shapes: x_0 and gradient (B, C, h, w), value () -> ().
     """
@@ -150,9 +150,9 @@ def inject_gradient(x_0: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
 
 
 def next_student_input(x_0: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, noise: Tensor | None) -> Tensor:
-    """Return a student's input at its next time: its picture, noised anew, or by the noise it saw in x_t.
+    """Return a student's next input: its image with new noise, or with the noise inferred from x_t.
 
-    With `noise` None this is a step of Euler's, as the pipeline samples.
+    With `noise` None this is an Euler step, as in the pipeline.
 
     Shapes: x_0, x_t and noise (B, C, h, w), t and t_next (B,) -> (B, C, h, w).
     """
@@ -162,7 +162,7 @@ def next_student_input(x_0: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, nois
 
 
 def gradient_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean over samples of the cosine between two gradients; 0 where one of them is zero.
+    """Return the mean over samples of the cosine between two gradients; 0 if either is zero.
 
     Shapes: both (B, C, h, w) -> ().
     """

@@ -1,4 +1,4 @@
-"""The pre-training loss: how far the predicted velocity is from the one that leads from data to noise.
+"""Flow-matching loss: squared error of the predicted velocity against the velocity from data to noise.
 
 Spec: section 8. Letters: B batch, C channels, h and w latent cells.
 """
@@ -18,7 +18,7 @@ PackedVelocityModel = Callable[[list[Tensor], Tensor], Sequence[Tensor]]
 
 
 def flow_matching_loss(velocity: VelocityModel, clean: Tensor, *, t: Tensor, noise: Tensor) -> LossOutput:
-    """Mean squared error of the predicted velocity at the times t on the straight paths from clean to noise.
+    """Return the mean squared error of the predicted velocity at times t on the straight paths to the noise.
 
     Shapes: clean and noise (B, C, h, w), t (B,).
     """
@@ -30,7 +30,7 @@ def flow_matching_loss(velocity: VelocityModel, clean: Tensor, *, t: Tensor, noi
 def packed_flow_matching_errors(
     velocity: PackedVelocityModel, clean: Sequence[Tensor], *, t: Tensor, noise: Sequence[Tensor]
 ) -> Tensor:
-    """Return the mean squared error of each picture's predicted velocity; sizes may differ.
+    """Return the mean squared error of the predicted velocity of each image; sizes may differ.
 
     Shapes: clean and noise P of (C, h, w), t (P,) -> (P,).
     """

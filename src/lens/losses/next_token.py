@@ -1,4 +1,4 @@
-"""Loss of the language model: the next token of every position that has one."""
+"""Next-token loss of the language model."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +7,7 @@ from lens.losses.base import LossOutput
 
 
 def next_token_loss(logits: Tensor, input_ids: Tensor, attention_mask: Tensor) -> LossOutput:
-    """Mean cross-entropy of each real token given those before it.
+    """Return the mean cross-entropy of each real token given the tokens before it.
 
     Shapes: logits (B, T, vocabulary); input_ids and attention_mask (B, T), 1 = real token.
     """

@@ -1,7 +1,7 @@
-"""The layout loss: a hidden state of the denoiser must tell which thing, and which part of it, is where.
+"""Patch classification loss: predicts the object class and part of every patch from a hidden state.
 
-After representation alignment (REPA, arXiv 2410.06940), with exact labels in the place of another network's
-features. Not part of Lens's recipe; it makes a small model on a small machine learn in hours what is where.
+Follows representation alignment (REPA, arXiv 2410.06940), with exact labels in place of the features of
+another network. Not part of the recipe of Lens; it lets the nano model learn layout in hours on a CPU.
 Letters: B batch, I image tokens, D width.
 """
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class PatchClassificationHead(nn.Module):
-    """Reads labels off a hidden state; used in training alone."""
+    """Linear classifier of hidden states; used in training only."""
 
     def __init__(self, dim: int, num_classes: Sequence[int]):
         super().__init__()
@@ -22,20 +22,23 @@ class PatchClassificationHead(nn.Module):
         self.linear = nn.Linear(dim, sum(num_classes))
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Shapes: (B, I, D) -> one (B, I, classes) for each kind of label."""
+        """Return the logits of each kind of label.
+
+        Shapes: (B, I, D) -> one (B, I, classes) per kind.
+        """
         return self.linear(self.norm(hidden)).split(self.num_classes, dim=-1)
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Start with all classes equally likely."""
+        """Set all weights to zero, which makes all classes equally likely."""
         self.linear.weight.zero_()
         self.linear.bias.zero_()
 
 
 def patch_classification_loss(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-    """Return the mean cross-entropy of all tokens, summed over the kinds of label.
+    """Return the mean cross-entropy over all tokens, summed over the kinds of label.
 
-    Shapes: logits one (B, I, classes) a kind, labels one int64 (B, I) a kind -> ().
+    Shapes: logits one (B, I, classes) per kind, labels one int64 (B, I) per kind -> ().
     """
     losses = [
         F.cross_entropy(kind.float().flatten(0, 1), label.flatten())
