@@ -1,4 +1,4 @@
-"""`lens ablate`: arms of an experiment trained from several seeds, a table and a plot."""
+"""`lens ablate`: trains the arms of an experiment from several seeds; prints a table and writes a plot."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,14 @@ Recipes = Annotated[
 
 def ablate(
     recipes: Recipes,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs to train at the same time.")] = 1,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the arms of ablations from several seeds; print a table each, and draw it into a plot.
+    """Train the arms of ablations from several seeds; print a table of each.
 
-    Finished runs are not trained again, stopped ones go on. Results lie beside the runs: .json, .md and .svg.
+    Finished runs are reused and stopped runs resume. The results are also written beside the runs, as JSON,
+    Markdown and an SVG plot.
     """
     from lens.evals.ablation import (
         ablation_runs,
@@ -32,7 +33,7 @@ def ablate(
         results_to_dict,
         train_missing,
     )
-    from lens.evals.figures import plot_ablation
+    from lens.evals.ablation_plot import plot_ablation
 
     for recipe, settings in [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]:
         runs = ablation_runs(settings)

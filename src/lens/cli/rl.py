@@ -1,4 +1,4 @@
-"""`lens rl`: sets of prompts to tune on, and the rubrics that their pictures are judged by."""
+"""`lens rl`: builds prompt sets for post-training, and their rubrics."""
 
 import json
 from typing import TYPE_CHECKING
@@ -10,12 +10,12 @@ from lens.cli.arguments import AsJson, Overrides, Recipe
 if TYPE_CHECKING:
     from lens.rl.prompts.generation import BuildResult
 
-rl = typer.Typer(help="Prompts and rubrics for post-training.", no_args_is_help=True)
+rl = typer.Typer(help="Build prompts and rubrics for post-training.", no_args_is_help=True)
 
 
 @rl.command()
 def prompts(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Build a set of prompts by a recipe; print its file. Called again, it goes on where it was stopped."""
+    """Build the prompt set of a recipe; print the path of its file. A stopped build resumes."""
     from lens.config import read_recipe
     from lens.rl.prompts.settings import parse_prompt_settings
 
@@ -30,7 +30,7 @@ def prompts(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
 @rl.command()
 def rubrics(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Give the prompts of a set their rubrics; print the file. Called again, it goes on as well."""
+    """Build the rubrics of a prompt set; print the path of its file. A stopped build resumes."""
     from lens.config import read_recipe
     from lens.rl.prompts.settings import parse_prompt_settings
 
@@ -44,19 +44,19 @@ def rubrics(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
 
 def _print_summary(result: "BuildResult", as_json: bool) -> None:
-    """Print what was built, and on stderr what fell and what it cost."""
+    """Print the path of the result; on stderr rejected prompts and costs."""
     summary = result.summary
     if as_json:
         print(json.dumps(summary | {"path": str(result.path), "calls": result.num_calls}))
         return
     rejected = ", ".join(f"{count} {reason}" for reason, count in summary["fallen"].items()) or "none"
-    lines = [f"{summary['prompts']} of {summary['wanted']} prompts; fallen: {rejected}"]
+    lines = [f"{summary['prompts']} of {summary['wanted']} prompts; rejected: {rejected}"]
     if summary.get("overlaps"):
-        lines.append(f"{len(summary['overlaps'])} are like a benchmark's; summary.json names them")
+        lines.append(f"{len(summary['overlaps'])} overlap a benchmark; summary.json lists them")
     if "prompt_tokens" in summary:
         cost = f", cost {summary['cost']:g}" if "cost" in summary else ""
-        tokens = f"{summary['prompt_tokens']} tokens asked, {summary['completion_tokens']} written{cost}"
-        lines.append(f"{tokens}; {summary['answers']} answers, {result.num_calls} of them by this run")
+        tokens = f"{summary['prompt_tokens']} prompt and {summary['completion_tokens']} completion tokens"
+        lines.append(f"{tokens}{cost}; {summary['answers']} answers, {result.num_calls} of them in this run")
     for line in lines:
         typer.echo(line, err=True)
     print(result.path)

@@ -1,7 +1,7 @@
-"""Ablations: arms that differ in one thing, trained from the same seeds, compared with their uncertainty.
+"""Ablations: arms trained from the same seeds, and their differences with confidence intervals.
 
-An arm is a recipe with some settings changed. Every run is a folder named by its settings, so that ablations
-share runs, and what is finished is not trained again. Knows recipes and metrics files, nothing of torch.
+An arm is a recipe with some settings changed. The settings of a run name its folder, so that ablations share
+runs and finished runs are reused. Knows recipes and metrics files, nothing of torch.
 """
 
 import hashlib
@@ -26,20 +26,22 @@ TRAIN_COMMAND = (sys.executable, "-m", "lens", "train")
 
 
 class AblationSettings(Settings):
+    """The settings of an ablation."""
+
     question: str
-    """What it asks, in one sentence."""
+    """The question of the experiment, in one sentence."""
     recipe: Path
-    """What all arms train, beside this file."""
+    """Recipe of all arms; its path is relative to this file."""
     arms: dict[str, dict[str, Any]] = Field(min_length=2)
-    """Settings that each arm changes; the others are compared with the first."""
+    """Settings that each arm changes; all arms are compared with the first."""
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2, max_length=10)
     """Seeds that every arm is trained from."""
     numbers: dict[str, str] = Field(min_length=1)
-    """Numbers of the probe after the last update, and what each is called in the table."""
+    """Numbers of the evaluation after the last update, with their names in the table."""
     best: Literal["highest", "lowest"] = "highest"
-    """Which value of the numbers is best."""
+    """Which values are better."""
     out: Path
-    """Folder of the runs and results; ablations that name the same one share runs."""
+    """Folder of runs and results; ablations with the same folder share runs."""
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
@@ -49,12 +51,12 @@ class AblationSettings(Settings):
 
 
 class AblationRun(NamedTuple):
-    """A run that an ablation needs."""
+    """One run of an ablation."""
 
     arm: str
     seed: int
     recipe: dict[str, Any]
-    """Its whole recipe."""
+    """Its complete recipe."""
 
     @property
     def out(self) -> Path:
@@ -65,7 +67,7 @@ class AblationRun(NamedTuple):
         return (self.out / "export").is_dir() and self.last_eval_metrics().get("step") == self.recipe["steps"]
 
     def last_eval_metrics(self) -> dict[str, float]:
-        """Return the latest numbers of the probe, by their names there; empty for a run not begun."""
+        """Return the latest numbers of the evaluation, by name; empty for a run without any."""
         path = self.out / "metrics.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         probes = [line for line in lines if any(name.startswith("probe/") for name in line)]
@@ -78,25 +80,25 @@ class AblationRow(NamedTuple):
     arm: str
     metric: str
     values: tuple[float, ...]
-    """One a seed."""
+    """One value a seed."""
     mean: MeanEstimate
     difference: MeanEstimate | None
-    """To the first arm, seed by seed; None for the first arm itself."""
+    """From the first arm, seed by seed; None for the first arm itself."""
 
     def verdict(self, best: str) -> str:
-        """Return how it stands to the first arm: better, worse, or nothing that can be told."""
+        """Return how it compares with the first arm: better, worse, or not significantly different."""
         if self.difference is None:
             return ""
         low, high = self.difference.interval
         if low <= 0 <= high:
-            return "cannot be told apart"
+            return "no significant difference"
         return "better" if (low > 0) == (best == "highest") else "worse"
 
 
 def read_ablation(path: Path, overrides: Sequence[str] | None = None) -> AblationSettings:
-    """Return the settings of an ablation; the recipe that it names is found beside it.
+    """Return the settings of an ablation, with the path of its recipe.
 
-    Raises: SettingError for a file that is none.
+    Raises: SettingError for a file that is no ablation.
     """
     settings = AblationSettings.of(read_recipe(path, list(overrides or [])), str(path))
     return settings.model_copy(update={"recipe": path.parent / settings.recipe})
@@ -116,10 +118,10 @@ def ablation_runs(settings: AblationSettings) -> list[AblationRun]:
 
 
 def train_missing(runs: Sequence[AblationRun], num_jobs: int) -> None:
-    """Train the runs that are not finished, so many at a time, each in a process of its own.
+    """Train the unfinished runs, `num_jobs` at a time, each in its own process.
 
-    Raises: LensError when one fails or is stopped; the others then end after the update that they are in,
-    and all go on from there when asked again.
+    Raises: LensError when a run fails or is stopped; the others then stop after their current update. All
+    resume when called again.
     """
     missing = list({run.out: run for run in runs if not run.is_finished}.values())
     processes: list[subprocess.Popen[bytes]] = []
@@ -150,7 +152,7 @@ def train_missing(runs: Sequence[AblationRun], num_jobs: int) -> None:
 def compare_arms(settings: AblationSettings, runs: Sequence[AblationRun]) -> list[AblationRow]:
     """Return a row for each number of each arm.
 
-    Raises: SettingError for a number that the probe does not know.
+    Raises: SettingError for a number that the evaluation does not have.
     """
     values: dict[tuple[str, str], list[float]] = {}
     for run in runs:
@@ -193,7 +195,7 @@ def format_table(settings: AblationSettings, rows: Sequence[AblationRow]) -> str
 
 
 def results_to_dict(settings: AblationSettings, rows: Sequence[AblationRow]) -> dict[str, Any]:
-    """Return what a results file holds."""
+    """Return the values of the JSON file of results."""
     return {
         "question": settings.question,
         "seeds": list(settings.seeds),
@@ -209,4 +211,4 @@ def results_to_dict(settings: AblationSettings, rows: Sequence[AblationRow]) -> 
 
 def _last_line(out: Path) -> str:
     lines = [line for line in (out / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
-    return f"{lines[-1].strip() if lines else 'it said nothing'} (see {out / 'log.txt'})"
+    return f"{lines[-1].strip() if lines else 'its log is empty'} (see {out / 'log.txt'})"

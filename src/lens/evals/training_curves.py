@@ -1,7 +1,7 @@
-"""The numbers of a run over its updates as one plot: a panel a monitor.
+"""Plot of the metrics of a run over its updates: one panel a metric.
 
-Reads a run's folder, finished or not, and knows nothing of how it trains. What the monitors of RL and of
-distillation mean is in docs/how-to/rl.md.
+Reads the folder of a run, finished or not. Knows nothing of training. docs/how-to/rl.md explains the metrics
+of RL and distillation.
 """
 
 import json
@@ -20,31 +20,31 @@ from lens.evals.figures import new_figure, save_svg
 FILE_NAME = "monitors.svg"
 COLUMNS = 4
 RUNNING_MEAN_WINDOW = 10
-"""Lines that a running mean is of."""
+"""Lines of metrics in a running mean."""
 EXCLUDED_METRICS = re.compile(
     r"grad_norm/.*|lr|samples_per_s|tokens_per_s|tflops_per_s|mfu|data_wait|peak_memory_gib"
 )
-"""Numbers of metrics.jsonl about speed, or of single blocks, that a plot has no place for."""
+"""Metrics of speed and of single blocks, which are not plotted."""
 METRIC_ORDER = (
     "reward", "reward/passed", "diversity", "even_groups", "failed", "drift", "kl", "policy",
     "dm", "ca", "adversarial", "cosine/dm_ca", "fake", "discriminator", "loss", "grad_norm",
 )  # fmt: skip
-"""What is seen first, in this order; others follow as they come, and probes last."""
+"""Order of the first panels; other metrics follow in their order in the file, evaluations last."""
 COLLAPSE_SETTINGS = {"diversity": "min_diversity_ratio", "reward": "min_reward_ratio"}
-"""Settings of `collapse` that end a run, as shares of the first update's value."""
+"""Settings of `collapse` that stop a run, as shares of the value of the first update."""
 
 Curve = list[tuple[int, float]]
-"""(step, value), by growing steps."""
+"""(step, value) by increasing step."""
 
 
 class Panel(NamedTuple):
-    """One monitor."""
+    """The curves of one metric."""
 
     name: str
     curves: dict[str, Curve]
-    """By label; of a probe those of several guidances."""
+    """Curves by label; an evaluation has one for each guidance scale."""
     collapse_threshold: float | None = None
-    """Below which a run ends, where it does."""
+    """Value below which the run stops, if any."""
 
     @property
     def is_probe(self) -> bool:
@@ -52,9 +52,9 @@ class Panel(NamedTuple):
 
 
 def plot_training_curves(folder: Path) -> Path:
-    """Draw the monitors of a run into its folder, the same picture for the same numbers; return its path.
+    """Plot the metrics of a run to a file in its folder; return the path of the file.
 
-    Raises: SettingError for a folder without a line of metrics, MissingExtraError.
+    Raises: SettingError for a folder without metrics; MissingExtraError.
     """
     panels = read_panels(folder)
     num_rows = ceil(len(panels) / COLUMNS)
@@ -70,9 +70,9 @@ def plot_training_curves(folder: Path) -> Path:
 
 
 def read_panels(folder: Path) -> list[Panel]:
-    """Return the monitors of a run, those that tell most first.
+    """Return the panels of a run in order of importance.
 
-    Raises: SettingError for a folder without a line of metrics.
+    Raises: SettingError for a folder without metrics.
     """
     lines = _read_metrics(folder / "metrics.jsonl")
     path = folder / "recipe.yaml"
@@ -84,26 +84,26 @@ def read_panels(folder: Path) -> list[Panel]:
                 name, label = _panel_and_label(key, recipe)
                 curves.setdefault(name, {}).setdefault(label, []).append((line["step"], value))
     if not curves:
-        needs = "the folder of a run that wrote a line of metrics.jsonl"
+        needs = "the folder of a run with at least one line in metrics.jsonl"
         raise SettingError("run", str(folder), needs)
     panels = [Panel(name, found, _collapse_threshold(name, found, recipe)) for name, found in curves.items()]
     return sorted(panels, key=_sort_key)
 
 
 def running_mean(values: list[float]) -> list[float]:
-    """Return at each value the mean of the last ones, itself included."""
+    """Return for each value the mean of the last RUNNING_MEAN_WINDOW values up to it."""
     windows = (values[max(0, end - RUNNING_MEAN_WINDOW) : end] for end in range(1, len(values) + 1))
     return [fmean(window) for window in windows]
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file; what a run is writing at this moment is not there yet."""
+    """Return the complete lines of a metrics file; a run may be writing the last one."""
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _label_by_role(line: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line; in distillation loss and gradient norm are named by whose update it was."""
+    """Return a line; in distillation, loss and gradient norm are named by the role that was updated."""
     if recipe.get("stage") != "distill" or "loss" not in line:
         return line
     whose = "student" if any(name.startswith("gradient/") for name in line) else "critics"
@@ -114,7 +114,7 @@ def _label_by_role(line: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str,
 
 
 def _panel_and_label(key: str, recipe: Mapping[str, Any]) -> tuple[str, str]:
-    """Return where a number is drawn: a probe's guidances are curves of one panel."""
+    """Return panel and label of a metric; the guidance scales of an evaluation share a panel."""
     if match := re.fullmatch(r"probe/(guidance [^/]+)/(.+)", key):
         return f"probe/{match[2]}", match[1]
     guidance = recipe.get("probe_guidance") or [1.0]
@@ -123,7 +123,7 @@ def _panel_and_label(key: str, recipe: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _collapse_threshold(name: str, curves: dict[str, Curve], recipe: Mapping[str, Any]) -> float | None:
-    """Return below which value of its own, slower mean a run of the stage `rl` ends."""
+    """Return the running mean of a metric at which a run of the stage `rl` stops, if any."""
     share = (recipe.get("collapse") or {}).get(COLLAPSE_SETTINGS.get(name, ""))
     step, first = curves.get("", [(0, 0.0)])[0]
     return share * first if share and step == 1 else None

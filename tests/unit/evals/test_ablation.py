@@ -119,7 +119,8 @@ def test_differences_are_taken_seed_by_seed_so_that_what_seeds_share_does_not_hi
     assert high.difference.mean == pytest.approx(0.2) and high.difference.half_width == pytest.approx(
         0, abs=1e-9
     )
-    assert [row.verdict("highest") for row in (usual, high, other)] == ["", "better", "cannot be told apart"]
+    verdicts = [row.verdict("highest") for row in (usual, high, other)]
+    assert verdicts == ["", "better", "no significant difference"]
     assert high.verdict("lowest") == "worse"
     assert "| the score | high | 0.717 (0.665 to 0.768) | +0.200 (0.200 to 0.200) | better |" in format_table(
         settings, [usual, high, other]
@@ -162,7 +163,7 @@ def test_bad_settings_are_named(asked, changes, message):
 
 
 def test_the_plot_is_the_same_whenever_it_is_drawn(asked, trainer, tmp_path):
-    from lens.evals.figures import plot_ablation
+    from lens.evals.ablation_plot import plot_ablation
 
     settings = read_ablation(asked())
     runs = ablation_runs(settings)
