@@ -1,4 +1,4 @@
-"""Values of the studio's controls: as a request body of the API, and read back from an image's metadata.
+"""Values of the controls: as a request body of the API, and as read back from image metadata.
 
 States no default and no limit of a request: a value that is None is left to the API. Knows nothing of pages;
 a LensError says what is wrong with a value.
@@ -71,7 +71,7 @@ def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateIm
         raise SettingError("seed", form.seed, f"to be at most {MAX_BROWSER_SEED}")
     has_size = bool(form.size.strip())
     fields = {
-        "prompt": form.prompt.strip() or " ",  # the service has a message for a prompt without words
+        "prompt": form.prompt.strip(),
         "model": form.model,
         "n": form.count,
         "seed": form.seed,
