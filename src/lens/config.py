@@ -79,7 +79,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise SettingError("base", str(path), "a recipe that is not based on itself")
     if not path.is_file():
-        fix = "The folder recipes/ has those of the project."
+        fix = "The recipes of the project are in recipes/."
         raise SettingError("recipe", str(path), "the path of a YAML file", fix)
     try:
         values = yaml.safe_load(path.read_text()) or {}

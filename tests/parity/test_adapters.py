@@ -265,7 +265,7 @@ def test_keys_that_match_nothing_are_listed_and_the_denoiser_stays_untouched(tmp
         bad,
     )
     model = tiny_denoiser()
-    with pytest.raises(CheckpointError, match=r"12 keys match nothing \(([^,)]+, ){9}[^,)]+ and 2 more\)"):
+    with pytest.raises(CheckpointError, match=r"12 keys without a layer \(([^,)]+, ){9}[^,)]+ and 2 more\)"):
         load_loras(model, [(good, 1.0), (bad, 1.0)])
     assert same_state(model, tiny_denoiser())
 
@@ -280,7 +280,7 @@ def test_keys_that_match_nothing_are_listed_and_the_denoiser_stays_untouched(tmp
         ),
         (
             {"lora_te1_text_model_encoder.lora_down.weight": torch.ones(2, 2)},
-            "1 keys match nothing .lora_te1",
+            "1 keys without a layer .lora_te1",
         ),
         (
             {

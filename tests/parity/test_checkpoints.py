@@ -98,7 +98,7 @@ def test_a_setting_that_a_denoiser_does_not_know_is_refused(tmp_path):
     save_denoiser(tiny_denoiser(), tmp_path / "t")
     config = json.loads((tmp_path / "t" / "config.json").read_text())
     (tmp_path / "t" / "config.json").write_text(json.dumps(config | {"rope_theta": 5}))
-    with pytest.raises(CheckpointError, match=r"does not know: rope_theta"):
+    with pytest.raises(CheckpointError, match=r"does not have: rope_theta"):
         load_denoiser(tmp_path / "t")
 
 

@@ -105,8 +105,8 @@ def test_a_recipe_that_cannot_be_read_says_why(text, overrides, says, tmp_path):
         read_recipe(written(tmp_path, recipe=text), overrides)
 
 
-def test_a_missing_recipe_says_where_those_that_ship_are(tmp_path):
-    with pytest.raises(SettingError, match="See recipes/"):
+def test_the_error_of_a_missing_recipe_says_where_recipes_are(tmp_path):
+    with pytest.raises(SettingError, match="The recipes of the project are in recipes/"):
         read_recipe(tmp_path / "none.yaml")
 
 

@@ -34,12 +34,12 @@ FLOAT16_LIMIT = 6e4  # below float16's 65504, and still so once rounded to bfloa
 
 
 class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
-    """Predicts the velocity of noisy latents from text features and the noise level."""
+    """The Lens denoiser: it predicts the velocity of noisy latents from text features and the noise level."""
 
     _supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["LensTransformerBlock"]
     _repeated_blocks: ClassVar[list[str]] = ["LensTransformerBlock"]
-    # Grid patterns and broken text follow when these lose precision.
+    # Losing precision in these causes grid patterns and broken text.
     _skip_layerwise_casting_patterns: ClassVar[list[str]] = [
         "img_in", "txt_in", "time_text_embed", "norm", "_mod", "proj_out",
     ]
@@ -92,23 +92,23 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Return the velocity, noise - data, of packed latents.
+        """Return the velocity, noise - data, of latents as tokens.
 
-        `attention_kwargs={"scale": s}` weighs the loaded adapters by s for this call. A list of pictures,
-        each with its own size, text and time, goes through as one packed sequence, and gives a list.
+        `attention_kwargs={"scale": s}` scales the loaded adapters by s for this call. A list of images, each
+        with its own size, text and time, runs as one packed sequence and returns a list.
 
         Shapes: hidden_states (B, I, C), encoder_hidden_states one (B, T, E) for each selected layer, mask
             bool (B, T) with True for real tokens, timestep (B,), img_shapes [(1, h, w)] with h*w = I
-            -> sample (B, I, C). Of a list: hidden_states one (I, C) a picture, encoder_hidden_states one
-            list a picture of (T, E) for each selected layer, timestep (pictures,), img_shapes one (1, h, w)
-            a picture, no mask -> sample one (I, C) a picture.
+            -> sample (B, I, C). Of a list of P images: hidden_states P of (I, C), encoder_hidden_states P
+            lists of (T, E) for each selected layer, timestep (P,), img_shapes P of (1, h, w), no mask
+            -> sample P of (I, C).
         Units: timestep is the noise level in [0, 1], 1 is pure noise.
         Raises: ShapeError that names the argument that does not fit.
         """
         scale = (attention_kwargs or {}).get("scale", 1.0)
         if not isinstance(hidden_states, Tensor):
             if encoder_hidden_states_mask is not None:
-                needs = "None with a list of pictures, whose texts have no padding"
+                needs = "None with a list of images, whose texts have no padding"
                 raise ShapeError(f"encoder_hidden_states_mask is given, but it needs {needs}.")
             latent_sizes = self._validate_packed_inputs(
                 hidden_states, encoder_hidden_states, timestep, img_shapes
@@ -129,7 +129,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights to train from: every block starts as the identity, and the first velocity is zero."""
+        """Initialize weights for training: each block is the identity, and the first velocity is zero."""
         for name, module in self.named_modules():
             if not isinstance(module, nn.Linear):
                 continue
@@ -141,7 +141,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 module.bias.zero_()
 
     def unused_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the weights that reach no output, and so no gradient: the last block's, of its text."""
+        """Yield the weights without effect and so without gradient: those of the last block's text stream."""
         for name, parameter in self.transformer_blocks[-1].named_parameters():
             if name.startswith(("txt_norm2.", "txt_mlp.", "attn.to_add_out.", "attn.norm_added_q.")):
                 yield parameter
@@ -192,7 +192,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return list(velocity[0].split(packing.image_lengths))
 
     def _run_blocks(self, image_tokens: Tensor, text_tokens: Tensor, *block_args: Any) -> Tensor:
-        # Both are views; torch.compile would compile the first block by itself for that.
+        # Both are views, for which torch.compile would compile the first block separately.
         image_tokens, text_tokens = image_tokens.clone(), text_tokens.clone()
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -223,7 +223,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return timestep
 
     def _resolve_latent_size(self, img_shapes: Sequence[Any] | None, tokens: Tensor) -> tuple[int, int]:
-        # One shape for all, or one a sample; some callers nest each sample's in a list of its own.
+        # One shape for all or one for each sample; some callers nest each sample's in a list.
         flat = [shape[0] if isinstance(shape[0], tuple | list) else shape for shape in img_shapes or ()]
         shapes = {tuple(shape) for shape in flat}
         if len(shapes) != 1:
@@ -239,7 +239,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self, images: Sequence[Tensor], features: Sequence[Any], timestep: Tensor | None,
         img_shapes: Sequence[Any] | None,
     ) -> list[tuple[int, int]]:  # fmt: skip
-        """Return the cells of each picture of a packed sequence."""
+        """Return the latent size of each image of a packed sequence."""
         num_images = len(images)
         if not num_images or len(features) != num_images or len(img_shapes or ()) != num_images:
             raise ShapeError(
@@ -274,7 +274,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 
 class RotaryCache:
-    """Rotations of joint sequences, as cosine and sine, made once a size, never in the state dict."""
+    """Cosines and sines of joint sequences, computed once for each size and outside the state dict."""
 
     MAX_ENTRIES = 32
 
@@ -283,7 +283,7 @@ class RotaryCache:
         self._tables: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
 
     def get(self, h: int, w: int, num_text: int, device: torch.device) -> Tensor:
-        """Return the rotations of h x w image tokens, then num_text text tokens.
+        """Return the cosines and sines of h x w image tokens, then of num_text text tokens.
 
         Shapes: -> (h*w + T, K/2, 2), float32.
         """
@@ -291,7 +291,7 @@ class RotaryCache:
         if key in self._tables:
             self._tables.move_to_end(key)
             return self._tables[key]
-        # Tables outlive the call: made under inference mode they could never be used in training later.
+        # A table outlives the call, and one made under inference mode cannot be used in training.
         with torch.inference_mode(False), torch.no_grad():
             positions = torch.cat([image_positions(h, w, device), text_positions(num_text, h, w, device)])
             angles = rope_angles(positions, self.axes_dims, ROTARY_THETA)                # (I+T, K/2)
@@ -303,15 +303,15 @@ class RotaryCache:
 
 
 class MaskCache:
-    """How much of a text mask is used, read from the device once per mask and not once per step."""
+    """The used length of a text mask, read from the device once per mask instead of once per step."""
 
     def __init__(self):
         self._last: tuple[weakref.ref[Tensor], int, tuple[int, bool]] | None = None
 
     def get(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
-        """Return how many text tokens to keep, and whether any of those is padding.
+        """Return the number of text tokens to keep, and whether any of those is padding.
 
-        Columns at the end that are padding for the whole batch are not kept.
+        Columns at the end that are padding in the whole batch are dropped.
         """
         num_text = features.shape[1]
         if mask is None:
@@ -339,7 +339,7 @@ class MaskCache:
 
 @contextmanager
 def apply_lora_scale(model: nn.Module, scale: float) -> Iterator[None]:
-    """Multiply the weight of every active adapter inside the block; what it was comes back, even from 0."""
+    """Multiply the scale of every adapter inside the block; afterwards each has its old scale again."""
     if scale == 1.0:
         yield
         return
@@ -359,7 +359,7 @@ def apply_lora_scale(model: nn.Module, scale: float) -> Iterator[None]:
 def _check_config(config: Any) -> None:
     for name in ("gate_mlp", "rms_norm", "multi_layer_encoder_feature"):
         if not config[name]:
-            raise SettingError(name, config[name], "true", "No released Lens has it off.")
+            raise SettingError(name, config[name], "true", "Every released Lens has it.")
     width = config["num_attention_heads"] * config["attention_head_dim"]
     if config["inner_dim"] != width:
         needs = f"num_attention_heads x attention_head_dim = {width}"

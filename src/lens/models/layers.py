@@ -1,6 +1,6 @@
-"""Parts of the denoiser: norms, joint attention, SwiGLU and the dual-stream block.
+"""Layers of the denoiser: norms, joint attention, SwiGLU and the dual-stream block.
 
-Knows nothing of pictures, timesteps, files or devices. Paper: Lens report, model section.
+Knows nothing of sampling, files or devices. Paper: Lens report, model section.
 Letters: B batch, I image tokens, T text tokens, N = I + T, D width, H heads, K head dimension.
 Order: joint sequences put image tokens first.
 """
@@ -15,7 +15,7 @@ from lens.models.shapes import TIME_CHANNELS, mlp_width
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with a learned weight, in the dtype of what it norms."""
+    """Root-mean-square norm with a learned weight, in the dtype of its input."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
@@ -23,12 +23,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        # On a GPU autocast norms in float32; left so, queries and keys would miss the fast attention.
+        # On a GPU autocast norms in float32; without the cast, queries and keys would miss fast attention.
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps).to(x.dtype)
 
 
 class AdaRMSNorm(RMSNorm):
-    """RMSNorm, then scaled and shifted per sample; the learned weight rides on the scale, one pass less."""
+    """RMSNorm with a scale and a shift per sample; the learned weight is folded into the scale."""
 
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Return norm(x) * (1 + scale) + shift.
@@ -69,10 +69,10 @@ class JointAttention(nn.Module):
         self, image_tokens: Tensor, text_tokens: Tensor, rotary: Tensor, key_mask: Tensor | None,
         packing: PackedSequence | None = None, updates_text: bool = True,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """Return both streams after attention; no text when nothing reads it afterwards.
+        """Return both streams after attention; text is None without `updates_text`.
 
-        Shapes: image (B, I, D), text (B, T, D), turns (I+T, K/2, 2), key_mask bool (B, 1, 1, I+T)
-            -> (B, I, D), (B, T, D). With a packing B is 1, and turns lie as its tokens together.
+        Shapes: image_tokens (B, I, D), text_tokens (B, T, D), rotary (I+T, K/2, 2), key_mask bool
+            (B, 1, 1, I+T) -> (B, I, D), (B, T, D). With a packing B is 1, and rotary is in its joint order.
         """
         num_image = image_tokens.shape[1]
         image_q, image_k, image_v = self._heads(self.img_qkv(image_tokens))            # (B, I, H, K) each
@@ -97,7 +97,7 @@ class JointAttention(nn.Module):
 
 
 class LensTransformerBlock(nn.Module):
-    """Dual-stream block: joint attention, then a feed-forward for each stream, both modulated by the time."""
+    """Dual-stream block: joint attention, then a feed-forward for each stream, modulated by the time."""
 
     def __init__(self, dim: int, num_heads: int, head_dim: int, updates_text: bool = True):
         super().__init__()
@@ -120,10 +120,10 @@ class LensTransformerBlock(nn.Module):
         key_mask: Tensor | None = None,
         packing: PackedSequence | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return both streams; the last block leaves the text as it came, for nothing reads it afterwards.
+        """Return both streams; the last block returns the text unchanged, as nothing reads it afterwards.
 
-        Shapes: image (B, I, D), text (B, T, D), cond (B, D), turns (I+T, K/2, 2) -> (B, I, D), (B, T, D).
-            With a packing B is 1, but cond has a row for each picture.
+        Shapes: image_tokens (B, I, D), text_tokens (B, T, D), cond (B, D), rotary (I+T, K/2, 2)
+            -> (B, I, D), (B, T, D). With a packing B is 1, but cond has a row for each image.
         """
         image_sequence_ids, text_sequence_ids = (
             (packing.image_sequence_ids, packing.text_sequence_ids) if packing else (None, None)
@@ -152,7 +152,7 @@ class LensTransformerBlock(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Noise level to conditioning vector: sinusoid, then two linear layers."""
+    """The noise level as a conditioning vector: a sinusoid, then two linear layers."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -170,7 +170,7 @@ class TimeEmbedding(nn.Module):
 def timestep_embedding(
     t: Tensor, num_channels: int, max_period: float = 10000.0, scale: float = 1000.0
 ) -> Tensor:
-    """Return cosines, then sines, of t x 1000 at geometrically falling frequencies.
+    """Return cosines, then sines, of t * scale at geometrically falling frequencies.
 
     Shapes: t (B,) -> (B, num_channels), float32.
     """
@@ -181,14 +181,17 @@ def timestep_embedding(
 
 
 class AdaLayerNormOut(nn.Module):
-    """The last norm: no affine of its own, scaled and shifted by the time embedding, scale first."""
+    """The last norm: without learned weight, scaled and shifted by the time embedding."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.linear = nn.Linear(dim, 2 * dim)
 
     def forward(self, x: Tensor, cond: Tensor, sequence_ids: Tensor | None = None) -> Tensor:
-        """Shapes: x (B, N, D), cond (B, D) -> (B, N, D); packed, with picture_of (N,), B is 1 for x alone."""
+        """Return norm(x) * (1 + scale) + shift.
+
+        Shapes: x (B, N, D), cond (B, D) -> (B, N, D); packed, with sequence_ids (N,), B is 1 for x alone.
+        """
         scale, shift = broadcast_modulation(self.linear(F.silu(cond)), sequence_ids).chunk(
             2, dim=-1
         )  # (B, 1, D) each

@@ -29,7 +29,7 @@ class Mxfp4Plan(NamedTuple):
     """How a GPT-OSS with experts in MXFP4 is loaded."""
 
     is_native: bool
-    """The experts stay in MXFP4; otherwise they are dequantised."""
+    """The experts stay in MXFP4; otherwise they are dequantized."""
     message: str
     """One sentence with the memory that the weights take, and the reason."""
 
@@ -145,12 +145,12 @@ def mxfp4_plan(
 
     `missing` names what the kernels lack on this machine; `free_bytes` is None where it is unknown.
 
-    Units: bytes_per_value is the size of a dequantised value.
+    Units: bytes_per_value is the size of a dequantized value.
     Raises: MemoryNeedError where the weights do not fit, with the reason for their size and what to do.
     """
     reason = dequantization_reason(device_type, capability, missing)
     needed_bytes = text_encoder_bytes(config, bytes_per_value, is_mxfp4=not reason)
-    how = f"dequantised to {8 * bytes_per_value} bits, as {reason}" if reason else "in MXFP4"
+    how = f"dequantized to {8 * bytes_per_value} bits, as {reason}" if reason else "in MXFP4"
     message = f"The text encoder takes {needed_bytes / GB:.1f} GB {how}."
     if free_bytes is not None and needed_bytes > free_bytes:
         raise MemoryNeedError(
@@ -163,7 +163,7 @@ def mxfp4_plan(
 def mxfp4_plan_for_device(
     config: Mapping[str, Any], device: "torch.device | str | None" = None, bytes_per_value: int = 2
 ) -> Mxfp4Plan:
-    """Return the plan for a device; None is the GPU for MXFP4, and main memory for dequantised experts."""
+    """Return the plan for a device; None is the GPU for MXFP4, and main memory for dequantized experts."""
     import torch
 
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,8 +1,8 @@
-"""The conversation a prompt is wrapped in, and the text features of prompts.
+"""The prompt template: a fixed conversation around each prompt, and the text features of prompts.
 
-Lens reads its prompt from inside a fixed GPT-OSS ("harmony") conversation. The fixed strings must match those
-of training byte for byte: tokens before the prompt are dropped, but the kept ones attend to them.
-Deliberately free of chat-template engines and of today's date. Spec: section 4.
+Lens reads its prompt inside a fixed GPT-OSS ("harmony") conversation. The fixed strings must match those of
+training byte for byte: tokens before the prompt are dropped, but the kept ones attend to them. It does not
+depend on a chat-template engine or on the current date. Spec: section 4.
 Letters: B prompts, T tokens from the prompt's first one on, P tokens of the preamble.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PINNED_DATE = "2026-05-01"
-"""The conversation's date. Kept tokens attend to it: unpinned, a seed draws another picture tomorrow."""
+"""The date in the conversation. Tokens attend to it: with another date, a seed gives another image."""
 
 DEVELOPER_INSTRUCTIONS = (
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships "
@@ -44,20 +44,20 @@ ANALYSIS_OPEN = "<|start|>assistant<|channel|>analysis<|message|>"
 FINAL_OPEN = "<|start|>assistant<|channel|>final<|message|>"
 
 PREAMBLE = SYSTEM_MESSAGE + DEVELOPER_OPEN + DEVELOPER_INSTRUCTIONS + DEVELOPER_CLOSE + USER_OPEN
-"""All that comes before the prompt, the date left open."""
+"""The text before the prompt, with a field for the date."""
 SCAFFOLD = CLOSE + ANALYSIS_OPEN + THINKING + CLOSE + FINAL_OPEN
-"""All that comes after it."""
+"""The text after the prompt."""
 HARMONY_CONTROL_TOKENS = ("<|start|>", "<|message|>", "<|channel|>", "<|end|>")
-"""Those that the two are built with."""
+"""The control tokens of the preamble and the scaffold."""
 
 
 class ChatFormat(NamedTuple):
-    """The text around a prompt, as a language model knows conversations."""
+    """The text around a prompt, in the chat format of a language model."""
 
     preamble: str
-    """All that comes before the prompt, a date left open."""
+    """The text before the prompt, with a field for the date."""
     scaffold: str
-    """All that comes after it."""
+    """The text after the prompt."""
     control_tokens: tuple[str, ...]
 
 
@@ -71,18 +71,18 @@ CHATML = ChatFormat(
 
 
 class TokenizedPrompts(NamedTuple):
-    """Whole conversations, padded on the right."""
+    """Token ids of whole conversations, padded on the right."""
 
     input_ids: Tensor
     """(B, P+T) token ids."""
     attention_mask: Tensor
     """(B, P+T) integers, 1 = real token."""
     num_preamble_tokens: int
-    """P, the tokens before the prompt's first one; the same for every prompt."""
+    """P, the number of tokens before the prompt; the same for every prompt."""
 
 
 class PromptTemplate:
-    """Turns prompts into the token ids of the conversation that the denoiser was trained on."""
+    """Tokenizes prompts inside the conversation that the denoiser was trained on."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", date: str = PINNED_DATE):
         self.tokenizer = tokenizer
@@ -93,17 +93,17 @@ class PromptTemplate:
                 raise SettingError(
                     "tokenizer", type(tokenizer).__name__, f"{token} as one of its control tokens"
                 )
-        # Harmony's preamble ends and its scaffold begins with a control token, so the ids of the three parts
-        # joined are the ids of the joined text.
+        # The preamble ends and the scaffold begins with a control token, so the ids of the three parts are
+        # the ids of the whole text.
         self.preamble_ids = self._ids(self._format.preamble.format(date=date))
         self.scaffold_ids = self._ids(self._format.scaffold)
 
     def render(self, prompt: str) -> str:
-        """Return the conversation as text, a prompt's control tokens included: to read, not to encode."""
+        """Return the conversation as text, to be read: control tokens inside the prompt are not escaped."""
         return self._format.preamble.format(date=self.date) + prompt + self._format.scaffold
 
     def tokenize(self, prompts: Sequence[str], max_sequence_length: int = 512) -> TokenizedPrompts:
-        """Return padded conversations; a prompt too long for the length is cut, nothing else ever is.
+        """Return padded conversations; a prompt that does not fit into the length is truncated.
 
         Raises: SettingError where the length leaves no room for a prompt.
         """
@@ -122,7 +122,7 @@ class PromptTemplate:
         ids = self._ids(prompt, control_tokens=False)
         if len(ids) > room:
             logger.warning(
-                "The prompt has %d tokens, and %d fit: the last %d are cut, from %r on.",
+                "The prompt has %d tokens, of which %d fit: the last %d are dropped, from %r on.",
                 len(ids), room, len(ids) - room, self.tokenizer.decode(ids[room:])[:60],
             )  # fmt: skip
         return ids[:room]
@@ -131,7 +131,7 @@ class PromptTemplate:
         return self.tokenizer.convert_ids_to_tokens(self._ids(token)) == [token]
 
     def _ids(self, text: str, control_tokens: bool = True) -> list[int]:
-        # Control tokens that a user types are split into ordinary ones: as ids they could close the message.
+        # Control tokens in a prompt are split into ordinary ones, as they could end the message.
         return self.tokenizer(
             text,
             add_special_tokens=False,
@@ -151,10 +151,11 @@ def encode_prompts(
     date: str = PINNED_DATE,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Tensor], Tensor]:
-    """Return the text features of prompts, from each prompt's first token on, and which tokens are real.
+    """Return the text features of prompts, from each prompt's first token on, and their mask.
 
-    Each distinct prompt is encoded once; one a pass (the default) makes its features independent, to the bit,
-    of the others in the call. T is the longest of the batch; features past a prompt's end are zero.
+    Each distinct prompt is encoded once. With a batch size of 1 its features do not depend on the other
+    prompts, to the bit. T is the longest of the batch; features after the end of a prompt are zero.
+    `on_progress` is called with (prompts done, prompts in all); an exception of it stops the work.
 
     Shapes: one (B, T, hidden) a layer, and a bool mask (B, T), True = real token.
     """
@@ -176,9 +177,9 @@ def encode_prompts(
 
 
 class PromptEncoder:
-    """Reads prompts one at a time, after a preamble that it has read once.
+    """Encodes prompts one at a time, with the keys and values of the preamble computed once.
 
-    Features are those of `encode_prompts` up to rounding: the same sums, split another way.
+    The features equal those of `encode_prompts` up to rounding, as sums are split differently.
     """
 
     def __init__(
@@ -206,7 +207,7 @@ class PromptEncoder:
 
 
 def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
-    """Return features of several prompts as one batch, zeros on the right, and their mask.
+    """Return the features of several prompts as one batch, padded with zeros on the right, and their mask.
 
     Shapes: B rows of one (T_row, hidden) a layer -> one (B, T, hidden) a layer, mask (B, T), T the longest.
     """
@@ -221,7 +222,7 @@ def _pad_right(feature: Tensor, length: int) -> Tensor:
 
 
 def empty_prompt_embeds(like: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return what stands for no text at all: zero features and a mask all False, shaped as other features.
+    """Return the embeds of no text: zero features in the shapes of `like`, and a mask that is all False.
 
     Shapes: one (B, T, hidden) a layer -> the same, and a bool mask (B, T).
     """
@@ -231,7 +232,7 @@ def empty_prompt_embeds(like: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def conversation(prompt: str) -> list[dict[str, str]]:
-    """Return the messages of a prompt, for a chat template; cut what it renders at the first `<|return|>`."""
+    """Return a prompt's messages for a chat template; cut the rendered text at the first `<|return|>`."""
     return [
         {"role": "system", "content": DEVELOPER_INSTRUCTIONS},
         {"role": "user", "content": prompt},
@@ -240,7 +241,7 @@ def conversation(prompt: str) -> list[dict[str, str]]:
 
 
 def chat_template(date: str = PINNED_DATE) -> str:
-    """Return a chat template (Jinja) that renders `conversation` to the bytes of this module's strings."""
+    """Return a chat template (Jinja) that renders `conversation` to the strings of this module."""
     head, tail = (json.dumps(part) for part in SYSTEM_MESSAGE.split("{date}"))
     text = {name: json.dumps(value) for name, value in (
         ("developer", DEVELOPER_OPEN), ("instructed", DEVELOPER_CLOSE), ("user", USER_OPEN), ("close", CLOSE),

@@ -1,9 +1,9 @@
-"""Pictures of any sizes as one packed sequence: which token belongs to which picture.
+"""Sequence packing: images of any sizes as one sequence, and the order of its tokens.
 
-Knows nothing of weights. Spec: section 8 (mixed resolutions). Letters: P pictures, I and T all their image
-and text tokens, N = I + T.
-Order: packed streams hold all image tokens, picture by picture, then all text tokens, picture by picture;
-inside attention the tokens of a picture stand together, image before text.
+Knows nothing of weights. Spec: section 8 (mixed resolutions). Letters: P images, I and T all their image and
+text tokens, N = I + T.
+Order: the streams hold all image tokens, image by image, then all text tokens, image by image. In the joint
+order, that of attention, the tokens of an image are together, image tokens before text tokens.
 """
 
 from collections.abc import Sequence
@@ -17,41 +17,41 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class PackedSequence:
-    """Which token of a packed sequence belongs to which picture.
+    """The image of each token of a packed sequence, and the lengths of all images.
 
-    Not frozen, though never changed: of a frozen one torch.compile reads every field, and so would compile
-    blocks anew for every number of pictures. Blocks on a GPU read tensors and the longest lengths alone.
+    Never changed, but not frozen: torch.compile reads every field of a frozen dataclass, and so would
+    recompile blocks for every number of images. On a GPU blocks read only the tensors and longest lengths.
     """
 
     image_lengths: tuple[int, ...]
     text_lengths: tuple[int, ...]
     image_sequence_ids: Tensor
-    """(I,) picture of each image token."""
+    """(I,) image of each image token."""
     text_sequence_ids: Tensor
-    """(T,) picture of each text token."""
+    """(T,) image of each text token."""
     joint_index: Tensor
-    """(N,) place in the streams of each token, once those of a picture stand together."""
+    """(N,) index in the streams of each token of the joint order."""
     stream_index: Tensor
-    """(N,) the way back: place of each token of the streams among those that stand together."""
+    """(N,) index in the joint order of each token of the streams."""
     image_cu_seqlens: Tensor
-    """(P + 1,) int32, where the image tokens of each picture end, from 0."""
+    """(P + 1,) int32, 0 and where the image tokens of each image end."""
     cu_seqlens: Tensor
-    """(P + 1,) int32, where all tokens of each picture end."""
+    """(P + 1,) int32, 0 and where all tokens of each image end."""
     image_max_seqlen: int
-    """Image tokens of the picture that has most."""
+    """Image tokens of the image with the most."""
     max_seqlen: int
-    """All tokens of the picture that has most."""
+    """All tokens of the image with the most."""
 
     @classmethod
     def of(
         cls, image_lengths: Sequence[int], text_lengths: Sequence[int], device: torch.device
     ) -> "PackedSequence":
-        """Return the packing of pictures with so many image and text tokens each."""
+        """Return the packing of images with these numbers of image and text tokens."""
         image_sequence_ids, text_sequence_ids = (
             torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
             for lengths in (image_lengths, text_lengths)
         )
-        # A stable sort by picture keeps image before text, and each in its order.
+        # A stable sort by image keeps image tokens before text tokens, and each in its order.
         joint_index = torch.cat([image_sequence_ids, text_sequence_ids]).argsort(stable=True)           # (N,)
         lengths = [image + text for image, text in zip(image_lengths, text_lengths, strict=True)]
         cu_seqlens = (
@@ -76,7 +76,7 @@ class PackedSequence:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Return the tokens of each picture."""
+        """Return the number of tokens of each image."""
         return tuple(
             image + text for image, text in zip(self.image_lengths, self.text_lengths, strict=True)
         )
@@ -87,9 +87,9 @@ class PackedSequence:
 
 
 def broadcast_modulation(modulation: Tensor, sequence_ids: Tensor | None) -> Tensor:
-    """Return what each token is modulated with: its picture's, or in a batch its sample's.
+    """Return the modulation of each token: that of its image, or in a batch that of its sample.
 
-    Shapes: modulation (P, M), picture_of (N,) -> (1, N, M); without picture_of (B, M) -> (B, 1, M).
+    Shapes: modulation (P, M), sequence_ids (N,) -> (1, N, M); without sequence_ids (B, M) -> (B, 1, M).
     """
     return (
         modulation[:, None] if sequence_ids is None else _BroadcastRows.apply(modulation, sequence_ids)[None]
@@ -97,17 +97,17 @@ def broadcast_modulation(modulation: Tensor, sequence_ids: Tensor | None) -> Ten
 
 
 def permute_tokens(x: Tensor, index: Tensor, inverse_index: Tensor) -> Tensor:
-    """Return tokens in another order; `back` is the order that undoes it.
+    """Return tokens in another order; `inverse_index` is the permutation that undoes it.
 
-    Shapes: x (1, N, ...), order and back (N,) -> (1, N, ...).
+    Shapes: x (1, N, ...), index and inverse_index (N,) -> (1, N, ...).
     """
     return _PermuteTokens.apply(x, index, inverse_index)
 
 
 class _BroadcastRows(torch.autograd.Function):
-    """Rows to tokens; on the way back a product sums what reached a row.
+    """Repeats rows for tokens; the backward pass sums the gradients of a row by a matrix product.
 
-    Indexing would sum by atomic additions, thousands onto each row, in bfloat16 where that is its dtype.
+    The backward pass of indexing sums by atomic additions, thousands for each row, also in bfloat16.
     """
 
     @staticmethod
@@ -124,7 +124,7 @@ class _BroadcastRows(torch.autograd.Function):
 
 
 class _PermuteTokens(torch.autograd.Function):
-    """A change of order, whose way back is one too: that of indexing adds to zeros."""
+    """A permutation, whose backward pass is a permutation too, where that of indexing adds to zeros."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, inverse_index: Tensor) -> Tensor:

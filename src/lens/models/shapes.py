@@ -1,7 +1,7 @@
-"""Names and shapes of every weight, from a configuration alone.
+"""Names and shapes of all weights of a model, from its configuration alone.
 
-Free of torch: counts parameters, checks headers of files and knows all linear layers before a byte is loaded.
-The modules themselves are built elsewhere; tests hold both to the same names and shapes.
+Free of torch: parameters are counted, headers of files checked and linear layers listed without loading.
+Tests compare the names and shapes with those of the modules.
 Letters: D width of the denoiser, E experts, F width of the text features.
 """
 
@@ -16,7 +16,7 @@ TIME_CHANNELS = 256
 
 
 def num_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return how many numbers tensors of these shapes hold."""
+    """Return the number of elements of tensors of these shapes."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
@@ -26,7 +26,7 @@ def mlp_width(width: int) -> int:
 
 
 def denoiser_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return every weight of LensTransformer2DModel; config keys as in transformer/config.json."""
+    """Return the shape of every weight of LensTransformer2DModel; `config` is transformer/config.json."""
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     width, features = heads * head_dim, config["enc_hidden_dim"]
     num_layers = len(config["selected_layer_index"]) if config.get("multi_layer_encoder_feature", True) else 1
@@ -61,7 +61,7 @@ def _block_shapes(width: int, head_dim: int) -> Shapes:
 
 
 def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
-    """Return each linear layer by module name as (outputs, inputs)."""
+    """Return (outputs, inputs) of each linear layer by module name."""
     return {
         name.removesuffix(".weight"): (shape[0], shape[1])
         for name, shape in shapes.items()
@@ -70,7 +70,7 @@ def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
 
 
 def text_encoder_shapes(config: Mapping[str, Any], *, with_head: bool = True) -> Shapes:
-    """Return every weight of a GPT-OSS in transformers' layout, experts as plain matrices."""
+    """Return the shape of every weight of a GPT-OSS in transformers' layout, with plain experts."""
     hidden, heads, kv_heads = (
         config["hidden_size"],
         config["num_attention_heads"],
@@ -107,7 +107,7 @@ def _expert_shapes(config: Mapping[str, Any]) -> Shapes:
 
 
 def vae_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return every weight and statistic of an AutoencoderKLFlux2 under diffusers' names."""
+    """Return the shape of every weight and statistic of an AutoencoderKLFlux2 under diffusers' names."""
     latent, layers = config["latent_channels"], config["layers_per_block"]
     down = list(config["block_out_channels"])
     up = list(config.get("decoder_block_out_channels") or down)[::-1]

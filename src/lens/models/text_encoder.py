@@ -23,26 +23,26 @@ class LensGptOssEncoder(HiddenStateExtractor, GptOssForCausalLM):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the model of a folder; experts stored in MXFP4 stay so where the machine has the kernels.
+        """Return the model of a folder; experts in MXFP4 are kept so where the machine has the kernels.
 
-        Raises: MemoryNeedError where they have to be dequantised and do not fit.
+        Raises: MemoryNeedError where they must be dequantized and do not fit.
         """
         if kwargs.get("quantization_config") is None:
             kwargs |= _mxfp4_load_kwargs(pretrained_model_name_or_path, kwargs)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if getattr(kwargs.get("quantization_config"), "dequantize", False):
-            # The library keeps the names of what it unpacked, and would save plain weights as packed ones.
+            # The library remembers the packed names, and would save plain weights under them.
             model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
             model._weight_conversions = []
         return loaded
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        # The library looks for its decorator in the source of a class's own module, which this is not.
+        # The library searches for its decorator in the source of a class's module, and this is another.
         return GptOssForCausalLM._can_set_experts_implementation()
 
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
-        # Grouped products need rows of whole 16 bytes in half precision; the library does not look.
+        # Grouped products need rows of a multiple of 16 bytes; the library does not check that.
         sizes = self.config.hidden_size, self.config.intermediate_size
         if requested_experts is None and any(size % 8 for size in sizes):
             return "eager"
@@ -50,11 +50,11 @@ class LensGptOssEncoder(HiddenStateExtractor, GptOssForCausalLM):
 
 
 _LOCATION_KWARGS = ("subfolder", "revision", "cache_dir", "local_files_only", "token")
-"""The settings of a load that say where its files are."""
+"""The arguments of `from_pretrained` that say where the files are."""
 
 
 def _mxfp4_load_kwargs(source: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what to add to the settings of a load: nothing unless experts are stored in MXFP4."""
+    """Return arguments to add to `from_pretrained`: none unless experts are stored in MXFP4."""
     location = {key: settings[key] for key in _LOCATION_KWARGS if key in settings}
     config = settings.get("config") or GptOssConfig.from_pretrained(source, **location)
     stored = getattr(config, "quantization_config", None) or {}
@@ -75,7 +75,7 @@ def _mxfp4_load_kwargs(source: Any, settings: dict[str, Any]) -> dict[str, Any]:
     logger.warning(plan.message)
     if not plan.is_native:
         return {"quantization_config": Mxfp4Config(dequantize=True)}
-    # Weights under the kernels cannot be moved later: they start where they run.
+    # Weights of the kernels cannot be moved later, so they are loaded on their device.
     return {} if device_map is not None else {"device_map": {"": "cuda"}}
 
 
@@ -84,7 +84,7 @@ def load_text_encoder_folder(
 ) -> Any:
     """Return the text encoder of a folder, in evaluation mode, on a device (main memory where None).
 
-    Raises: MemoryNeedError where it does not fit, SettingError for a language model of another kind.
+    Raises: MemoryNeedError where it does not fit; SettingError for another kind of language model.
     """
     device_kwargs = {} if device is None else {"device_map": {"": torch.device(device)}}
     return (
@@ -95,7 +95,7 @@ def load_text_encoder_folder(
 
 
 def _encoder_class(folder: Path) -> Any:
-    """Return the class of the language model that a folder holds."""
+    """Return the class of the language model in a folder."""
     path = folder / "config.json"
     kind = json.loads(path.read_text()).get("model_type") if path.is_file() else "gpt_oss"
     if kind == "gpt_oss":

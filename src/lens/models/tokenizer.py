@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer with the control tokens of the harmony conversation, trained from texts.
+"""Training of a byte-level BPE tokenizer with the control tokens of the harmony conversation.
 
-What it makes loads and behaves as the released GPT-OSS tokenizer does, only smaller: o200k's splitting of
-text into words, byte-level pieces, control tokens outside the vocabulary learned. Knows nothing of models.
+The result loads and behaves like the released GPT-OSS tokenizer, but is smaller: text is split as in o200k,
+tokens are byte-level, control tokens lie outside the learned vocabulary. Knows nothing of models.
 Spec: sections 4 and 6.
 """
 
@@ -36,18 +36,18 @@ WORD_PATTERN = "|".join(
         r"\s+",
     )
 )
-"""How o200k splits text before merging: words by case with contractions, digits by three, marks, spaces."""
+"""The split of text before merging, as in o200k: words by case, up to three digits, marks, spaces."""
 
 
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, max_length: int = 4096
 ) -> "PreTrainedTokenizerFast":
-    """Return a tokenizer of vocab_size entries, fewer only where the texts hold too few pairs to merge.
+    """Return a tokenizer of vocab_size entries, or fewer where the texts have too few pairs to merge.
 
-    The same texts in the same order give the same tokenizer. Control tokens take the last ids. Let the texts
-    hold some whole conversations (`PromptTemplate.render`), or the fixed strings take many more tokens.
+    The same texts in the same order give the same tokenizer. Control tokens have the last ids. The texts
+    should contain whole conversations (`PromptTemplate.render`), so that the fixed strings take few tokens.
 
-    Raises: SettingError for a vocabulary that cannot hold the bytes and the control tokens.
+    Raises: SettingError for a vocabulary too small for the bytes and the control tokens.
     """
     from tokenizers import (
         AddedToken,

@@ -1,7 +1,7 @@
-"""Pixels to normalised FLUX.2 latents and back, around the library's AutoencoderKLFlux2.
+"""VAE encoding and decoding: pixels to normalized FLUX.2 latents and back, through AutoencoderKLFlux2.
 
-The autoencoder makes c channels at 1/8 of the size; 2x2 patches of them, normalised by the statistics of the
-autoencoder's own BatchNorm, are what the denoiser sees. Knows nothing of prompts, sampling or files.
+The autoencoder has c channels at 1/8 of the size. The denoiser sees 2x2 patches of them, normalized by the
+statistics of the autoencoder's BatchNorm. Knows nothing of prompts, sampling or files.
 Letters: B batch, c latent channels, 4c patched channels, h and w the size in patches (1/16 of the pixels).
 Order: patched channels run (c, row, column). Spec: sections 5 and 6 (latents).
 """
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 
 TILE_OVERLAP = 0.25
-"""Share of a tile's side that it has in common with its neighbour, where the two are blended."""
+"""Share of a tile's side that overlaps with its neighbour; the two are blended there."""
 
 MIN_BLEND_WEIGHT = 1e-4
-"""Keeps every pixel's sum of weights above zero."""
+"""Lower bound of a tile's weight, which keeps the sum of weights of every pixel above zero."""
 
 
 def encode_pixels(
     vae: "AutoencoderKLFlux2", pixels: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return normalised latents: the posterior's mean, or a sample of it where a generator is given.
+    """Return normalized latents: the mean of the posterior, or a sample of it with a generator.
 
     Shapes: pixels (B, 3, H, W) -> (B, 4c, H/16, W/16).
     Units: pixels in [-1, 1].
-    Raises: ShapeError unless both sides divide by the patch of pixels behind one latent cell.
+    Raises: ShapeError unless both sides are multiples of a latent cell's side in pixels.
     """
     cell_px = spatial_compression_ratio(vae)
     if pixels.ndim != 4 or pixels.shape[-2] % cell_px or pixels.shape[-1] % cell_px:
@@ -50,11 +50,13 @@ def decode_latents(
     tile_px: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Return the pixels of normalised latents, each picture by itself so that none depends on its batch.
+    """Return the pixels of normalized latents, decoded one image at a time so that none depends on its batch.
+
+    `on_progress` is called with (tiles done, tiles in all); an exception of it stops the work.
 
     Shapes: latents (B, 4c, h, w) -> (B, 3, 16h, 16w).
     Units: pixels in [-1, 1], clamped; tile_px is the side of a square tile, None decodes in one piece.
-    Raises: SettingError for a tile that is not a multiple of a latent cell or too small to overlap.
+    Raises: SettingError for a tile that is not a multiple of a latent cell, or too small to overlap.
     """
     cell_px = spatial_compression_ratio(vae)
     tiles = _tiles(latents.shape[-2], latents.shape[-1], _tile_cells(tile_px, cell_px))
@@ -72,7 +74,7 @@ def decode_latents(
 
 
 def normalize_latents(vae: "AutoencoderKLFlux2", patches: Tensor) -> Tensor:
-    """Return patched latents at about zero mean and unit variance, by the autoencoder's own statistics.
+    """Return patched latents normalized to about zero mean and unit variance by the autoencoder's statistics.
 
     Shapes: (B, 4c, h, w) -> (B, 4c, h, w).
     """
@@ -81,7 +83,7 @@ def normalize_latents(vae: "AutoencoderKLFlux2", patches: Tensor) -> Tensor:
 
 
 def denormalize_latents(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
-    """Undo `normalise`.
+    """Undo `normalize_latents`.
 
     Shapes: (B, 4c, h, w) -> (B, 4c, h, w).
     """
@@ -90,12 +92,12 @@ def denormalize_latents(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
 
 
 def spatial_compression_ratio(vae: "AutoencoderKLFlux2") -> int:
-    """Return the side of the square of pixels behind one latent cell: 16 for FLUX.2."""
+    """Return the side in pixels of one latent cell: 16 for FLUX.2."""
     return 2 ** (len(vae.config.block_out_channels) - 1) * vae.config.patch_size[0]  # type: ignore[attr-defined]
 
 
 def _statistics(vae: "AutoencoderKLFlux2", like: Tensor) -> tuple[Tensor, Tensor]:
-    # Moved to the latents, not the other way round: an offloaded autoencoder leaves its buffers on the CPU.
+    # The statistics move to the latents: an offloaded autoencoder keeps its buffers on the CPU.
     mean, var = vae.bn.running_mean, vae.bn.running_var
     if mean is None or var is None or like.shape[1] != mean.shape[0]:
         have = "none" if mean is None else mean.shape[0]
@@ -107,7 +109,7 @@ def _statistics(vae: "AutoencoderKLFlux2", like: Tensor) -> tuple[Tensor, Tensor
 
 
 class _Tile(NamedTuple):
-    """A rectangle of latent cells, and how many cells it shares with the tile above and to the left."""
+    """A rectangle of latent cells, and its overlap in cells with the tile on each side."""
 
     top: int
     left: int
@@ -137,7 +139,7 @@ def _tiles(height: int, width: int, side: int | None) -> list[_Tile]:
 
 
 def _tile_spans(length: int, side: int | None) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (start, stop, cells shared with the one before, cells shared with the one after)."""
+    """Yield (start, stop, overlap with the tile before, overlap with the tile after) in cells."""
     if side is None or length <= side:
         yield 0, length, 0, 0
         return
@@ -182,9 +184,9 @@ def _decode_image(
 
 
 def _blend_weights(length: int, rise: int, fall: int, device: torch.device) -> Tensor:
-    """Return weights that rise over the pixels shared with the tile before and fall over those shared after.
+    """Return weights that rise over the overlap with the tile before and fall over the overlap with the next.
 
-    Only the middle half of what is shared is blended: at a tile's very border its padding shows.
+    Only the middle half of an overlap is blended, as a tile has padding artefacts at its border.
     """
     weights = torch.ones(length, device=device)  # (length,)
     weights[:rise] *= _linear_ramp(rise, device)
@@ -193,5 +195,5 @@ def _blend_weights(length: int, rise: int, fall: int, device: torch.device) -> T
 
 
 def _linear_ramp(overlap: int, device: torch.device) -> Tensor:
-    line = (torch.arange(overlap, device=device) + 0.5) / max(overlap, 1)  # (shared,)
+    line = (torch.arange(overlap, device=device) + 0.5) / max(overlap, 1)  # (overlap,)
     return (2 * line - 0.5).clamp(MIN_BLEND_WEIGHT, 1)

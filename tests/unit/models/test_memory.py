@@ -65,7 +65,7 @@ def test_mxfp4_stays_where_the_kernels_are():
 def test_elsewhere_it_is_dequantised_and_the_reason_is_named(changes, reason):
     here = plan(**changes)
     assert not here.is_native
-    assert here.message == f"The text encoder takes 41.8 GB dequantised to 16 bits, as {reason}."
+    assert here.message == f"The text encoder takes 41.8 GB dequantized to 16 bits, as {reason}."
 
 
 def test_too_little_memory_is_refused_with_the_need_the_reason_and_what_to_do():

@@ -171,7 +171,7 @@ def test_truncation_cuts_the_prompt_alone_and_says_how_much(caplog):
         ids[0, num_preamble:-num_scaffold].tolist()
         == whole.input_ids[0, num_preamble:][: -num_scaffold - 3].tolist()
     )
-    assert "the last 3 are cut" in caplog.text
+    assert "the last 3 are dropped" in caplog.text
 
 
 def test_a_prompt_that_just_fits_is_not_cut(caplog):

@@ -118,7 +118,7 @@ def test_a_packing_says_who_owns_which_token():
 
 def test_a_mask_beside_a_list_is_refused_not_ignored():
     tokens, features = pictures()
-    with pytest.raises(ShapeError, match="needs None with a list of pictures"):
+    with pytest.raises(ShapeError, match="needs None with a list of images"):
         tiny_denoiser()(tokens, features, torch.ones(4, 9, dtype=torch.bool), timestep=TIMES)
 
 

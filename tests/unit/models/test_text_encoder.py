@@ -91,7 +91,7 @@ def test_mxfp4_experts_are_dequantised_to_their_values_and_the_memory_is_said(mx
     for name, values in truth.items():
         assert weights[name].dtype == dtype
         assert torch.equal(weights[name].float(), values)
-    assert f"GB dequantised to {8 * dtype.itemsize} bits, as the kernels need a CUDA device" in caplog.text
+    assert f"GB dequantized to {8 * dtype.itemsize} bits, as the kernels need a CUDA device" in caplog.text
 
 
 def test_a_dequantised_encoder_is_saved_as_what_it_is(mxfp4_folder, tmp_path):
@@ -106,5 +106,5 @@ def test_a_dequantised_encoder_is_saved_as_what_it_is(mxfp4_folder, tmp_path):
 
 def test_a_machine_without_the_memory_is_told_before_anything_is_loaded(mxfp4_folder, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
-    with pytest.raises(MemoryNeedError, match=r"takes 0\.0 GB dequantised .* cpu has 0\.0 GB free"):
+    with pytest.raises(MemoryNeedError, match=r"takes 0\.0 GB dequantized .* cpu has 0\.0 GB free"):
         load_text_encoder_folder(mxfp4_folder[0], torch.float32, device="cpu")

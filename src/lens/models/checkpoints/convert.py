@@ -1,6 +1,6 @@
-"""From one published layout to another: denoisers, adapters and VAEs.
+"""Conversion of denoisers, adapters and VAEs from one published layout to another.
 
-What a source is, is told from the source itself; a format names the target.
+The layout of a source is detected; the target's is given by the name of a format.
 """
 
 from pathlib import Path
@@ -8,22 +8,22 @@ from pathlib import Path
 from lens.errors import CheckpointError, SettingError
 
 FORMATS = {
-    "folder": "denoiser as a diffusers folder, in the dtype it is stored in (quantised: bfloat16)",
+    "folder": "denoiser as a diffusers folder, in its stored dtype (bfloat16 if quantized)",
     "single-bf16": "denoiser as one .safetensors file in bfloat16",
     "single-f32": "denoiser as one .safetensors file in float32",
-    "lora-peft": "adapter under bare PEFT names",
+    "lora-peft": "adapter under PEFT names without a prefix",
     "lora-diffusion-model": "adapter under `diffusion_model.` names with alphas",
-    "lora-kohya": "adapter under kohya's joined names with alphas",
+    "lora-kohya": "adapter under kohya names with alphas",
     "vae-diffusers": "VAE as a diffusers folder",
-    "vae-flux2": "VAE as one .safetensors file under FLUX.2's own names",
+    "vae-flux2": "VAE as one .safetensors file under FLUX.2 names",
 }
 
 
 def convert(source: str | Path, target: str | Path, format: str) -> Path:
-    """Write `source` to `target` in another format (see FORMATS) and return the target's path.
+    """Write `source` to `target` in a format of FORMATS and return the target's path.
 
-    The target must not exist yet. Strict: a source that does not fit is an error and nothing is left behind.
-    Raises: SettingError for an unknown format or a target that exists, CheckpointError for the source.
+    Where the source does not fit, nothing is written.
+    Raises: SettingError for an unknown format or a target that exists; CheckpointError for the source.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     if format not in FORMATS:
@@ -58,15 +58,16 @@ def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
 
 
 def _stored_dtype(source: Path):
-    """Return the dtype of a plain denoiser's weights; bfloat16 for a quantised one."""
+    """Return the dtype of a plain denoiser's weights; bfloat16 for a quantized one."""
     import torch
 
     from lens.models.checkpoints.diffusers_folder import open_component, resolve_component_folder
+    from lens.models.checkpoints.gguf import GGUF_SUFFIX
     from lens.models.checkpoints.reader import open_safetensors
 
     if source.is_dir():
         tensors = open_component(resolve_component_folder(source, "transformer"), "transformer").tensors
-    elif source.suffix.lower() == ".gguf":
+    elif source.suffix.lower() == GGUF_SUFFIX:
         return torch.bfloat16
     else:
         tensors = open_safetensors(source).tensors
@@ -79,7 +80,7 @@ def _convert_adapter(source: Path, target: Path, style: str) -> Path:
     from lens.models.checkpoints.registry import LENS_DENOISER
     from lens.models.shapes import denoiser_shapes, linear_modules
 
-    # Names alone matter here, and every smaller Lens has a part of the released one's.
+    # Only names matter here, and those of a smaller Lens are a part of the released model's.
     linears = linear_modules(denoiser_shapes(LENS_DENOISER))
     return write_adapter(read_adapter(source, linears, check_shapes=False), target, style)
 

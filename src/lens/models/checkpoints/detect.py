@@ -1,11 +1,11 @@
-"""What a file of weights probably is, told from the names of its tensors.
+"""Detection of what a file of weights probably is, from the names of its tensors.
 
-Free of torch. Used to say what a wrong file is, and to choose how a right one is read.
+Free of torch. Messages about a wrong file use it, and readers choose by it.
 """
 
 from collections.abc import Iterable
 
-# Both must be there; a Qwen-Image denoiser has the first alone.
+# A Lens denoiser has both, a Qwen-Image denoiser only the first.
 LENS_SIGNATURE_NAMES = (
     "transformer_blocks.0.attn.norm_added_q.weight",
     "transformer_blocks.0.img_mlp.w1.weight",
@@ -21,7 +21,7 @@ DENOISER_PREFIXES = (
     "_orig_mod.",
 )
 
-# (what it is, pieces that must each be part of some name), the most particular first.
+# (description, parts that must each occur in some name), the most particular first.
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a LoKr adapter", ("lokr_w",)),
     ("a LoHa adapter, which is not supported", ("hada_w1",)),
@@ -58,7 +58,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def detect_kind(names: Iterable[str]) -> str | None:
-    """Return what a file with these tensor names probably is, as words for a message; None if unknown."""
+    """Return a description of a file with these tensor names, for a message; None if it is unknown."""
     names = list(names)
     for kind, pieces in _KINDS:
         if all(any(piece in name for name in names) for piece in pieces):
@@ -67,9 +67,9 @@ def detect_kind(names: Iterable[str]) -> str | None:
 
 
 def denoiser_prefix(names: Iterable[str]) -> str | None:
-    """Return what stands in front of a Lens denoiser's names ("" for nothing); None if it is not Lens.
+    """Return the prefix of a Lens denoiser's names, which may be ""; None if it is not a Lens denoiser.
 
-    Prefixes may be stacked, as in `module._orig_mod.`.
+    Prefixes may be combined, as in `module._orig_mod.`.
     """
     names = set(names)
     for name in names:

@@ -1,8 +1,8 @@
-"""Folders in diffusers layout: one sub-folder a component, each with config.json and safetensors.
+"""Model folders in diffusers layout: components in sub-folders, also shared with another model folder.
 
-Checks a whole model from headers alone, before a byte of weights is read. Free of torch.
-A folder may lack components that a folder beside it holds: its model_index.json names that one under
-`shared_components`. Everything that reads a component asks `component_folder` where it is.
+A whole model is checked from the headers of its files, before weights are read. Free of torch.
+A folder may lack components that a folder beside it has: `shared_components` of its model_index.json names
+that folder, and `component_folder` returns where a component is.
 """
 
 import atexit
@@ -38,13 +38,13 @@ COMPONENT_LABELS = {
 }
 
 SHARED_KEY = "shared_components"
-"""Entry of model_index.json: `../NAME`, the folder beside this one that holds the components it lacks."""
+"""Entry of model_index.json: `../NAME`, the folder beside this one that has the missing components."""
 
 
 def component_folder(folder: Path, component: str) -> Path:
-    """Return where a model folder's component is: inside it, or in the folder that it shares with.
+    """Return the folder of a model's component: inside the model's folder, or in the one that it shares with.
 
-    Raises: CheckpointError for a model_index.json that names anything but a folder beside it.
+    Raises: CheckpointError for a model_index.json that names anything but a folder beside its own.
     """
     inside = folder / component
     sibling = None if inside.is_dir() else _shared_model_folder(folder)
@@ -52,13 +52,13 @@ def component_folder(folder: Path, component: str) -> Path:
 
 
 def resolve_component_folder(folder: Path, component: str) -> Path:
-    """Return a component's folder, given it or a model's."""
+    """Return the folder of a component, given itself or the model's folder."""
     is_model = (folder / "model_index.json").is_file() or (folder / component).is_dir()
     return component_folder(folder, component) if is_model else folder
 
 
 def shared_components(folder: Path) -> dict[str, Path]:
-    """Return the components that a model folder has not itself, each with where it is."""
+    """Return the folder of each component that a model folder shares with another."""
     sibling = _shared_model_folder(folder)
     if sibling is None:
         return {}
@@ -68,10 +68,10 @@ def shared_components(folder: Path) -> dict[str, Path]:
 
 
 def materialize_shared(folder: Path) -> Path:
-    """Return a folder that has every component inside, for readers that know of no sharing.
+    """Return a folder with every component inside, for readers that do not support sharing.
 
-    It is the folder itself where nothing is shared, else links, which stay until the process ends: weights
-    may be read through them at any time.
+    It is the folder itself where nothing is shared. Otherwise it is a folder of links that exists until the
+    process ends, as weights may be read through them at any time.
     """
     shared = shared_components(folder)
     if not shared:
@@ -93,20 +93,20 @@ def _shared_model_folder(folder: Path) -> Path | None:
     if named is None:
         return None
     if not isinstance(named, str) or not re.fullmatch(r"\.\./\w[\w.-]*", named):
-        raise CheckpointError(f"{index} says that {SHARED_KEY} are in {named!r}. Only a folder beside "
+        raise CheckpointError(f"{index} has {SHARED_KEY} in {named!r}. Only a folder beside "
                               "its own may be named, as in ../lens-nano.")  # fmt: skip
     sibling = folder.resolve().parent / named.removeprefix("../")
     if not sibling.is_dir():
         raise CheckpointError(f"{folder} has only some of its components; the others are in {sibling}, "
-                              "which is not there. Put both folders side by side.")  # fmt: skip
+                              "which does not exist. Put both folders side by side.")  # fmt: skip
     if sibling.resolve() != sibling:
-        raise CheckpointError(f"{index} says that {SHARED_KEY} are in {named!r}, which is a link to "
+        raise CheckpointError(f"{index} has {SHARED_KEY} in {named!r}, which is a link to "
                               f"{sibling.resolve()}. Only a folder beside its own may be named.")  # fmt: skip
     return sibling
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Return the weight files that a model folder should have and lacks, by their path inside it."""
+    """Return the weight files that are missing from a model folder, by their path inside it."""
     missing = []
     for component, stem in WEIGHTS_STEMS.items():
         inside = component_folder(folder, component)
@@ -120,9 +120,9 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def open_component(folder: Path, component: str) -> LazyStateDict:
-    """Return the stored tensors of one component, its shards joined.
+    """Return the stored tensors of one component, from all its shards.
 
-    Raises: CheckpointError if files are missing, pickled, pointers, truncated, or disagree with their index.
+    Raises: CheckpointError if files are missing, pickled, pointers, truncated, or not as in their index.
     """
     stem = WEIGHTS_STEMS[component]
     index = folder / f"{stem}.safetensors.index.json"
@@ -149,23 +149,23 @@ def open_component(folder: Path, component: str) -> LazyStateDict:
 
 def _raise_missing_weights(folder: Path) -> None:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} does not exist. The model folder is incomplete; fetch it again.")
+        raise CheckpointError(f"{folder} does not exist. The model folder is incomplete; download it again.")
     pickled = sorted(path for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
     if pickled:
         validate_file(pickled[0])
     raise CheckpointError(
-        f"{folder} holds no {' or '.join(sorted(set(WEIGHTS_STEMS.values())))}.safetensors. "
-        "The folder is incomplete; fetch it again (`hf download` resumes)."
+        f"{folder} has no {' or '.join(sorted(set(WEIGHTS_STEMS.values())))}.safetensors. "
+        "The folder is incomplete; download it again (`hf download` resumes)."
     )
 
 
 def component_config(folder: Path) -> dict[str, Any]:
-    """Return a component's settings without the entries that only say who wrote them."""
+    """Return a component's configuration without the entries that start with an underscore."""
     return {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
 
 
 def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
-    """Return the names and shapes that a component of this configuration must have."""
+    """Return the names and shapes of the weights of a component with this configuration."""
     shapes: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
         "transformer": denoiser_shapes,
         "vae": vae_shapes,
@@ -175,14 +175,14 @@ def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
 
 
 def check_component(folder: Path, component: str) -> None:
-    """Raise a CheckpointError unless the component's files are whole and hold exactly its weights."""
+    """Raise a CheckpointError unless a component's files are complete and have exactly its weights."""
     stored = open_component(folder, component)
     config = component_config(folder)
     try:
         expected = component_shapes(component, config)
     except KeyError as error:
         raise CheckpointError(
-            f"{folder / 'config.json'} lacks {error.args[0]}; it is of another model."
+            f"{folder / 'config.json'} lacks {error.args[0]}; it is for another model."
         ) from error
     found = shapes_of(stored.tensors)
     if component == "text_encoder":
@@ -193,7 +193,7 @@ def check_component(folder: Path, component: str) -> None:
 def _allow_transformers_layouts(
     expected: Shapes, found: Shapes, config: Mapping[str, Any]
 ) -> tuple[Shapes, Shapes]:
-    """Allow what transformers allows: experts in MXFP4 (blocks and scales), a head tied or left out."""
+    """Allow the layouts of transformers: experts in MXFP4 (blocks and scales), a tied or missing LM head."""
     found = dict(found)
     for name in [name for name in found if name.endswith("_blocks")]:
         scales = found.pop(name.removesuffix("_blocks") + "_scales", None)
@@ -207,7 +207,7 @@ def _allow_transformers_layouts(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise a CheckpointError unless every component with weights in a model folder is whole and fits."""
+    """Raise a CheckpointError unless every component of a model folder is complete and fits."""
     for component in WEIGHTS_STEMS:
         if component in read_json(folder / "model_index.json"):
             check_component(component_folder(folder, component), component)

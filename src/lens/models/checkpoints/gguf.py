@@ -1,6 +1,6 @@
-"""GGUF files: tensors under any names, in any of llama.cpp's number formats, dequantised when read.
+"""GGUF files: their tensors, in any number format of llama.cpp, dequantized when read.
 
-The `gguf` library does the arithmetic. Knows nothing of what the tensors mean. Spec: section 6.
+The `gguf` package dequantizes. Knows nothing of what the tensors mean. Spec: section 6.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,18 @@ from lens.errors import CheckpointError, MissingExtraError
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, validate_file
 
 GGUF_MAGIC = b"GGUF"
+GGUF_SUFFIX = ".gguf"
 
 
 def open_gguf(path: Path) -> LazyStateDict:
-    """Return the tensors of a GGUF file and its settings that are strings.
+    """Return the tensors of a GGUF file, and those of its settings that are strings.
 
     Raises: CheckpointError for a file that is missing, not GGUF, truncated, or in an unknown number format.
     """
     validate_file(path)
     with path.open("rb") as file:
         if file.read(4) != GGUF_MAGIC:
-            raise CheckpointError(f"{path} is not a GGUF file, whatever its name says. Fetch it again.")
+            raise CheckpointError(f"{path} is not a GGUF file, despite its name. Download it again.")
     gguf = _gguf()
     try:
         reader = gguf.GGUFReader(path)
@@ -50,7 +51,7 @@ def _gguf() -> Any:
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
-    # GGUF counts axes from the innermost one.
+    # GGUF lists the innermost axis first.
     return tuple(int(side) for side in reversed(tensor.shape))
 
 
@@ -61,7 +62,7 @@ def _lazy_reader(tensor: Any, path: Path) -> Callable[[], Tensor]:
         except (NotImplementedError, ValueError) as error:
             kind = tensor.tensor_type.name
             raise CheckpointError(f"{tensor.name} in {path} is {kind}, which gguf cannot read.") from error
-        # A copy: the array is a window on the file.
+        # A copy, as the array is a view of the file.
         return torch.from_numpy(values.copy()).float().reshape(_shape(tensor))
 
     return read

@@ -1,6 +1,6 @@
-"""SHA-256 of files and of whole model folders, so that a picture can name exactly what drew it.
+"""SHA-256 of files and of model folders, which the metadata of an image records.
 
-A hash of a large file is kept in the cache folder under the file's path, size and time of change.
+The hash of a large file is cached under the file's path, size and time of change.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ MIN_CACHED_HASH_BYTES = 256 * 2**20
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     real = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", real.name):  # the hub's cache names large files by their SHA-256
+    if re.fullmatch(r"[0-9a-f]{64}", real.name):  # the hub's cache names large files by SHA-256
         return real.name
     if real.stat().st_size < MIN_CACHED_HASH_BYTES:
         return _read_and_hash(real)
@@ -28,9 +28,9 @@ def file_hash(path: Path) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """Return one hash over weights: a single file's own, or over names and hashes of a folder's files.
+    """Return one hash of a model: of its single file, or of the names and hashes of its folder's files.
 
-    Files of components that a model folder shares count as if they were inside.
+    Files of shared components count as if they were inside the folder.
     """
     if path.is_file():
         return file_hash(path)
@@ -48,7 +48,7 @@ def content_hash(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be computed again: LENS_CACHE, or the user's cache folder."""
+    """Return the folder for cached results: LENS_CACHE, or `lens` in the user's cache folder."""
     base = os.environ.get("LENS_CACHE")
     if base:
         return Path(base)
@@ -70,6 +70,6 @@ def _cached_hash(path: Path) -> str:
         known = {}
     if key not in known:
         known[key] = _read_and_hash(path)
-        with suppress(FileWriteError):  # a read-only home: hash again next time
+        with suppress(FileWriteError):  # a read-only home: the file is hashed again next time
             write_bytes_atomic(store, json.dumps(known, indent=1).encode())
     return known[key]

@@ -1,7 +1,7 @@
-"""Adapters on a denoiser: load several at once with weights, change the weights, unload, save.
+"""LoRA and LoKr adapters on a denoiser: load several with weights, change the weights, fuse, unload, save.
 
-LoRA goes through PEFT. A LoKr adds its Kronecker product beside the layer, without building the full matrix,
-and answers to the same calls as PEFT's layers. Key styles: `lora_keys`.
+LoRA uses PEFT. A LoKr adds its Kronecker product to the layer's output, without computing the full matrix,
+and has the methods of PEFT's layers. Key styles are those of `lora_formats`.
 Letters: B batch, O outputs, I inputs, R rank.
 """
 
@@ -33,7 +33,7 @@ _LOKR_CHILD_PREFIX = "kronecker_"
 
 
 def linear_layers(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (O, I) of each linear layer by module name, whether or not adapters sit on it."""
+    """Return (O, I) of each linear layer by module name, with or without adapters."""
     layers: dict[str, tuple[int, int]] = {}
     for name, module in denoiser.named_modules():
         inside_adapter = any(piece in name for piece in (".base_layer", ".lora_A", ".lora_B"))
@@ -48,7 +48,7 @@ def load_lora(
     adapter_name: str | None = None,
     weight: float = 1.0,
 ) -> str:
-    """Put one adapter file or folder beside those already on a denoiser; return its name."""
+    """Load one adapter file or folder in addition to those on a denoiser; return its name."""
     return load_loras(denoiser, [(source, weight)], None if adapter_name is None else [adapter_name])[0]
 
 
@@ -57,10 +57,10 @@ def load_loras(
     files: Sequence[tuple[str | Path, float]],
     names: Sequence[str] | None = None,
 ) -> list[str]:
-    """Put adapter files on a denoiser, each active with its weight; return the names they got.
+    """Load adapter files into a denoiser, each active with its weight; return their names.
 
-    Those already there stay as they are. All files are read and checked before the denoiser is touched.
-    Raises: CheckpointError that lists what matches nothing, SettingError for a name that is taken.
+    Adapters that are loaded already do not change. All files are checked before the denoiser is changed.
+    Raises: CheckpointError that lists keys without a layer; SettingError for a name that is taken.
     """
     linears = linear_layers(denoiser)
     adapters = [read_adapter(path, linears) for path, _ in files]
@@ -88,7 +88,7 @@ def _names_for(
 
 
 def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str) -> None:
-    """Put one adapter on a denoiser under a name, active with weight 1."""
+    """Add one adapter to a denoiser under a name, active with weight 1."""
     low_rank = {module: part for module, part in adapter.items() if isinstance(part, LoraWeights)}
     if low_rank:
         ranks = {module: len(part.down) for module, part in low_rank.items()}
@@ -130,9 +130,9 @@ def _copy_lora_weights(layer: nn.Module, part: LoraWeights, name: str) -> None:
 
 
 class LoKrLayer(nn.Module, BaseTunerLayer):
-    """Adds scale * kron(first, second) @ x to what a linear layer puts out.
+    """Adds scale * kron(first, second) @ x to the output of a linear layer.
 
-    A child of its layer, so it moves with it; its factors stay out of the state dict.
+    It is a child of the layer and moves with it; its factors are not in the state dict.
     """
 
     adapter_layer_names = ()
@@ -150,12 +150,12 @@ class LoKrLayer(nn.Module, BaseTunerLayer):
         self._active_adapter = name
 
     def attach(self, layer: nn.Module) -> None:
-        """Start adding to a layer's output."""
+        """Add to a layer's output from now on."""
         self.handle = layer.register_forward_hook(lambda _, inputs, output: output + self(inputs[0], output))
-        self._layer = [layer]  # in a list, for a module of its own would be its layer's layer
+        self._layer = [layer]  # in a list, as a module attribute would become a child
 
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """Return what is added to the output.
+        """Return the term that is added to the output.
 
         Shapes: x (..., I) -> (..., O).
         """
@@ -167,7 +167,7 @@ class LoKrLayer(nn.Module, BaseTunerLayer):
         mixed = first @ (cells @ second.mT)                                        # (..., O1, O2)
         return (weight * mixed.flatten(-2)).to(output.dtype)                       # (..., O)
 
-    # The names and calls by which diffusers, PEFT and the denoiser steer adapter layers.
+    # Names and methods by which diffusers, PEFT and the denoiser control adapter layers.
     def merge(self) -> None:
         if self.is_active and self._fused_scale is None:
             self._fused_scale = self.scaling[self.adapter]
@@ -202,7 +202,7 @@ class LoKrLayer(nn.Module, BaseTunerLayer):
 
 
 def adapter_names(denoiser: nn.Module) -> list[str]:
-    """Return the names of all adapters on a denoiser, in the order they were added."""
+    """Return the names of all adapters on a denoiser, in the order of loading."""
     names = dict.fromkeys(getattr(denoiser, "peft_config", {}) or {})
     return list(names | dict.fromkeys(m.adapter for m in denoiser.modules() if isinstance(m, LoKrLayer)))
 
@@ -220,9 +220,9 @@ def _active_adapters(denoiser: nn.Module) -> list[str]:
 
 
 def set_lora_weights(denoiser: nn.Module, weights: Mapping[str, float]) -> None:
-    """Make exactly these adapters active, each with its weight.
+    """Activate exactly these adapters, each with its weight.
 
-    Raises: SettingError for a name that is not there.
+    Raises: SettingError for a name that is not loaded.
     """
     known = adapter_names(denoiser)
     for name in weights:
@@ -235,34 +235,34 @@ def set_lora_weights(denoiser: nn.Module, weights: Mapping[str, float]) -> None:
 
 
 def fuse_loras(denoiser: nn.Module) -> None:
-    """Add the active adapters, at their weights, into the layers: drawing then costs what it costs without.
+    """Fuse the active adapters, at their weights, into the layers, so that sampling is as fast as without.
 
-    Raises: SettingError for packed weights, which nothing can be added to.
+    Raises: SettingError for quantized weights, to which nothing can be added.
     """
     layers = _adapter_layers(denoiser)
     for layer in layers:
         owner = layer._layer[0] if isinstance(layer, LoKrLayer) else layer
         weight: Any = getattr(owner, "base_layer", owner).weight
         if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
-            fix = "Load the model without quantisation, fuse, and quantise then."
-            raise SettingError("fuse_lora", type(weight).__name__, "weights that are not packed", fix)
+            fix = "Load the model without quantization, fuse the adapters, then quantize."
+            raise SettingError("fuse_lora", type(weight).__name__, "weights that are not quantized", fix)
     for layer in layers:
         if not isinstance(layer, LoKrLayer) and not layer.merged:
-            layer.fused_at = dict(layer.scaling)
+            layer.fused_scales = dict(layer.scaling)
         layer.merge()
 
 
 def unfuse_loras(denoiser: nn.Module) -> None:
-    """Take fused adapters out of the layers again, up to rounding, and let them run beside them."""
+    """Subtract fused adapters from the layers again, up to rounding; they stay active."""
     for layer in _adapter_layers(denoiser):
-        now = dict(layer.scaling)
-        layer.scaling.update(getattr(layer, "fused_at", {}))  # PEFT takes out what it would put in now
+        scaling = dict(layer.scaling)
+        layer.scaling.update(getattr(layer, "fused_scales", {}))  # PEFT subtracts at the current scale
         layer.unmerge()
-        layer.scaling.update(now)
+        layer.scaling.update(scaling)
 
 
 def unload_loras(denoiser: "LensTransformer2DModel") -> None:
-    """Take all adapters off; the denoiser is what it was before, bit for bit."""
+    """Remove all adapters; the denoiser is then as before, bit for bit."""
     for layer in list(denoiser.modules()):
         for child_name, child in list(layer.named_children()):
             if isinstance(child, LoKrLayer):
@@ -273,7 +273,7 @@ def unload_loras(denoiser: "LensTransformer2DModel") -> None:
 
 
 def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
-    """Return one adapter's weights; the name may be left out if there is only one."""
+    """Return the weights of one adapter; the name is optional if there is only one."""
     known = adapter_names(denoiser)
     if name is None and len(known) == 1:
         name = known[0]
@@ -290,7 +290,7 @@ def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
 
 def _lora_weights_of(layer: LoraLayer, name: str) -> LoraWeights:
     if layer.use_dora.get(name):
-        raise CheckpointError(f"Adapter {name} is a DoRA, which these styles cannot hold. Save it with PEFT.")
+        raise CheckpointError(f"Adapter {name} is a DoRA, which no key style here has. Save it with PEFT.")
     rank = layer.r[name]
     root = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else 1.0
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # type: ignore[union-attr]
@@ -298,7 +298,7 @@ def _lora_weights_of(layer: LoraLayer, name: str) -> LoraWeights:
 
 
 def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: str | None = None) -> Path:
-    """Write one of a denoiser's adapters to a .safetensors file in a style of `lora_keys.STYLES`."""
+    """Write one of a denoiser's adapters to a .safetensors file in a key style of `lora_formats.STYLES`."""
     return write_adapter(adapter_of(denoiser, name), path, style)
 
 

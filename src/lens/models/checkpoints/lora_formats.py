@@ -1,7 +1,7 @@
-"""Adapters in every key style, to one form and back: LoRA (PEFT, kohya) and LoKr.
+"""Reading and writing of adapter files in all key styles: LoRA (PEFT, kohya) and LoKr.
 
-Knows the names of a denoiser's linear layers, not the denoiser. QKV is fused in Lens, so nothing is split. A
-key that matches nothing is an error, never dropped. Spec: section 6.
+Needs only the names of a denoiser's linear layers. QKV is fused in Lens, so nothing is split. A key without a
+layer is an error. Spec: section 6.
 Letters: O outputs, I inputs, R rank; a Kronecker product of (O1, I1) and (O2, I2) has O = O1 O2, I = I1 I2.
 """
 
@@ -28,21 +28,23 @@ _PART = re.compile(
 _DOWN_NAMES, _UP_NAMES = ("lora_A", "lora_down"), ("lora_B", "lora_up")
 
 STYLES = {
-    "peft": "bare PEFT names, as diffusers' transformer.load_lora_adapter(prefix=None) and Lens read them",
-    "transformer": "PEFT names after `transformer.`, as diffusers' pipelines read them",
-    "base_model": "PEFT names after `base_model.model.`, as PEFT itself reads them",
-    "diffusion_model": "PEFT names after `diffusion_model.`, with alphas",
-    "kohya": "joined names after `lora_unet_`, with alphas",
+    "peft": "PEFT names without prefix, for diffusers' transformer.load_lora_adapter(prefix=None) and Lens",
+    "transformer": "PEFT names with the prefix `transformer.`, for diffusers' pipelines",
+    "base_model": "PEFT names with the prefix `base_model.model.`, for PEFT",
+    "diffusion_model": "PEFT names with the prefix `diffusion_model.`, with alphas",
+    "kohya": "names joined by underscores with the prefix `lora_unet_`, with alphas",
 }
 _PREFIX_OF_STYLE = {"peft": "", "transformer": "transformer.", "base_model": "base_model.model.",
                     "diffusion_model": "diffusion_model."}  # fmt: skip
 
 
 class LoraWeights(NamedTuple):
-    """What a LoRA adds to one layer: alpha / R * up @ down."""
+    """The weights of a LoRA for one layer, which add alpha / R * up @ down to it."""
 
-    down: Tensor  # (R, I)
-    up: Tensor    # (O, R)
+    down: Tensor
+    """(R, I)"""
+    up: Tensor
+    """(O, R)"""
     alpha: float
 
     @property
@@ -54,15 +56,17 @@ class LoraWeights(NamedTuple):
         return self.up.shape[0], self.down.shape[1]
 
     def delta(self) -> Tensor:
-        """Return what is added to the weight, (O, I)."""
+        """Return the matrix that is added to the weight, (O, I)."""
         return self.scale * self.up.float() @ self.down.float()
 
 
 class LoKrWeights(NamedTuple):
-    """What a LoKr adds to one layer: scale * kron(first, second)."""
+    """The weights of a LoKr for one layer, which add scale * kron(w1, w2) to it."""
 
-    w1: Tensor   # (O1, I1)
-    w2: Tensor  # (O2, I2)
+    w1: Tensor
+    """(O1, I1)"""
+    w2: Tensor
+    """(O2, I2)"""
     scale: float
 
     @property
@@ -70,7 +74,7 @@ class LoKrWeights(NamedTuple):
         return self.w1.shape[0] * self.w2.shape[0], self.w1.shape[1] * self.w2.shape[1]
 
     def delta(self) -> Tensor:
-        """Return what is added to the weight, (O, I)."""
+        """Return the matrix that is added to the weight, (O, I)."""
         return self.scale * torch.kron(self.w1.float(), self.w2.float())
 
 
@@ -80,10 +84,10 @@ Adapter = dict[str, LoraWeights | LoKrWeights]
 def read_adapter(
     path: str | Path, linears: Mapping[str, tuple[int, int]], *, check_shapes: bool = True
 ) -> Adapter:
-    """Return what an adapter adds to each layer.
+    """Return the weights of an adapter by layer.
 
     `path` is a .safetensors file, or a folder saved by PEFT or diffusers. `linears` gives (O, I) by name.
-    Raises: CheckpointError that lists the first ten keys that match nothing, are incomplete or do not fit.
+    Raises: CheckpointError that lists the first ten keys without a layer, incomplete or mis-shaped.
     """
     path = Path(path)
     file, settings = _file_and_settings(path)
@@ -101,7 +105,7 @@ def read_adapter(
         else:
             adapter[module] = weights
     problems = [
-        format_names(unmatched, "keys match nothing"),
+        format_names(unmatched, "keys without a layer"),
         format_names(incomplete, "incomplete"),
         format_names(misfits, "mis-shaped"),
     ]
@@ -111,7 +115,7 @@ def read_adapter(
         found = "; ".join(filter(None, problems))
         raise CheckpointError(f"{path} does not fit this denoiser: {found}.{guess}")
     if not adapter:
-        raise CheckpointError(f"{path} holds no adapter weights at all.")
+        raise CheckpointError(f"{path} has no adapter weights.")
     return adapter
 
 
@@ -123,13 +127,13 @@ def _file_and_settings(path: Path) -> tuple[Path, dict[str, Any]]:
             settings = path / "adapter_config.json"
             return path / name, json.loads(settings.read_text()) if settings.is_file() else {}
     raise CheckpointError(
-        f"{path} holds neither adapter_model.safetensors nor pytorch_lora_weights.safetensors. "
+        f"{path} has neither adapter_model.safetensors nor pytorch_lora_weights.safetensors. "
         "Give the .safetensors file itself."
     )
 
 
 def _embedded_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return the PEFT settings that diffusers writes into a file, with the component's name taken off."""
+    """Return the PEFT settings that diffusers writes into a file, without the prefix of the component."""
     try:
         values = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     except ValueError:
@@ -156,7 +160,7 @@ def _parts_by_module(
 
 
 def _module_of(text: str, linears: Mapping[str, tuple[int, int]], joined: Mapping[str, str]) -> str | None:
-    """Return the layer that a key's front means; kohya's underscores are undone by the table of layers."""
+    """Return the layer of a key's module part; for kohya's underscores, the layers are compared joined."""
     if text in linears:
         return text
     for prefix in UNDERSCORE_PREFIXES:
@@ -186,14 +190,14 @@ def _assemble(
     ranks = [rank for _, rank in (first, second) if rank is not None]
     scale = _peft_scale(settings, module, "alpha", default_rank=None) if alpha is None else None
     if scale is None:
-        # Where both factors are whole, alpha has no rank to be divided by and is without effect.
+        # Where both factors are whole matrices there is no rank, and alpha is without effect.
         alpha = alpha if alpha is not None else _alpha_in(metadata)
         scale = alpha / ranks[0] if ranks and alpha is not None else 1.0
     return LoKrWeights(first[0], second[0], scale)
 
 
 def _pop_factor(values: dict[str, Tensor], name: str) -> tuple[Tensor, int | None] | None:
-    """Take one factor of a LoKr out of `values`: (whole matrix, its rank if it was stored as a product)."""
+    """Remove one factor of a LoKr from `values`; return it and its rank, None if it is a whole matrix."""
     if name in values:
         return values.pop(name), None
     if f"{name}_a" in values and f"{name}_b" in values:
@@ -205,7 +209,7 @@ def _pop_factor(values: dict[str, Tensor], name: str) -> tuple[Tensor, int | Non
 def _peft_scale(
     settings: Mapping[str, Any], module: str, alpha_name: str, default_rank: int | None
 ) -> float | None:
-    """Return alpha / rank as PEFT's settings give it for one layer; None if they do not say."""
+    """Return alpha / rank of one layer by PEFT's settings; None if they do not have it."""
     alpha = _value_for_module(settings.get("alpha_pattern"), module, settings.get(alpha_name))
     rank = default_rank or _value_for_module(settings.get("rank_pattern"), module, settings.get("r"))
     if alpha is None or not rank:
@@ -230,10 +234,10 @@ def _alpha_in(metadata: Mapping[str, str]) -> float | None:
 
 
 def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
-    """Return an adapter's tensors under the names of a style (see STYLES).
+    """Return the tensors of an adapter under the names of a style of STYLES.
 
-    Styles without alphas get the scale folded into the up matrix, so that every reader computes the same.
-    Raises: SettingError for an unknown style, or for a LoKr in a style that has no names for it.
+    In styles without alphas the up matrix includes the scale, so that every reader computes the same.
+    Raises: SettingError for an unknown style.
     """
     if style not in STYLES:
         raise SettingError("style", style, f"one of {', '.join(STYLES)}")

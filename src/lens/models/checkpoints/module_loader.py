@@ -1,6 +1,6 @@
-"""Putting stored tensors into modules: strict, in the dtype asked for, without holding the weights twice.
+"""Loading of stored tensors into modules: strict, in a given dtype, without a second copy.
 
-Knows nothing of key styles; the tensors come under the module's own names.
+The tensors have the module's own names; other key styles are converted before.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def init_empty(build: Callable[[], Module]) -> Module:
-    """Return a module whose parameters take no memory; computed buffers are real."""
+    """Return a module whose parameters take no memory; its buffers are real."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
@@ -31,7 +31,7 @@ def load_state_dict_strict(
     source: object,
     what: str,
 ) -> None:
-    """Read every stored tensor into the module, floating-point ones as `dtype` (None keeps what is stored).
+    """Read every stored tensor into the module, floating-point ones as `dtype` (None is as stored).
 
     Raises: CheckpointError unless names and shapes are exactly the module's.
     """
@@ -49,15 +49,15 @@ def load_state_dict_strict(
 
 
 def read_tensor(stored: LazyTensor, name: str, source: object) -> Tensor:
-    """Return a stored tensor's value, its shape checked against what the file's header said."""
+    """Return the value of a stored tensor, with its shape checked against the file's header."""
     value = stored.read()
     if tuple(value.shape) != tuple(stored.shape):
         raise CheckpointError(
-            f"{name} in {source} reads as {tuple(value.shape)}, but its header says {stored.shape}."
+            f"{name} in {source} has the shape {tuple(value.shape)}, but {stored.shape} in the header."
         )
     return value
 
 
 def cast_floating_point(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return floating-point values as dtype; counters and the like stay as they are."""
+    """Return floating-point values as dtype; integers and booleans are unchanged."""
     return value.to(dtype) if dtype is not None and value.is_floating_point() else value

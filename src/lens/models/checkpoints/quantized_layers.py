@@ -1,4 +1,4 @@
-"""Quantized weights in files: the table of stored formats, and layers that are dequantised when read.
+"""Quantized weights in files: the table of stored formats, and layers that are dequantized when read.
 
 A quantized layer is a weight with one or more scales, and often `comfy_quant`, JSON bytes that name the
 format. A new format takes its arithmetic in `models/quantized` and an entry of QUANTIZED_FORMATS.
@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.gguf import open_gguf
+from lens.models.checkpoints.gguf import GGUF_SUFFIX, open_gguf
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors
 from lens.models.quantized import mxfp8, nvfp4
-
-GGUF_SUFFIX = ".gguf"
 
 
 class QuantizedFormat(NamedTuple):
@@ -65,7 +63,7 @@ QUANTIZED_FORMATS = (
 
 
 def open_weights_file(path: Path) -> LazyStateDict:
-    """Return the tensors of a .safetensors or .gguf file as stored; those of GGUF are dequantised when read.
+    """Return the tensors of a .safetensors or .gguf file as stored; those of GGUF are dequantized when read.
 
     Raises: CheckpointError for a file that is missing, damaged or refused.
     """
@@ -86,7 +84,7 @@ def quantized_layers(tensors: Mapping[str, LazyTensor]) -> dict[str, QuantizedFo
 def dequantize_layers(
     tensors: Mapping[str, LazyTensor], *, source: object, dtype: torch.dtype = torch.float32
 ) -> dict[str, LazyTensor]:
-    """Return the same tensors with each quantized layer as one tensor that is dequantised when read.
+    """Return the same tensors with each quantized layer as one tensor that is dequantized when read.
 
     A matrix is named `layer.weight`, a stack of experts `layer`.
     Raises: CheckpointError that names a layer whose tensors do not fit its format.

@@ -1,7 +1,7 @@
-"""Reading files of weights: what is in them, whether they are whole, whether they are what is expected.
+"""Reading of weight files: their headers, lazy tensors, and checks of names and shapes.
 
-Headers are read without torch; a tensor is read only when it is asked for. Pickled files are refused, because
-reading one runs the code inside. Knows nothing of what the tensors mean.
+Headers are read without torch, and a tensor only when it is used. Pickled files are refused, as reading one
+runs code that it contains. Knows nothing of what the tensors mean.
 """
 
 import json
@@ -23,7 +23,7 @@ MAX_LISTED_NAMES = 10
 
 
 class LazyTensor(NamedTuple):
-    """A tensor in a file: its shape, its dtype by safetensors' code, and how to read it."""
+    """A tensor in a file: its shape, its dtype as safetensors writes it, and a function that reads it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -36,7 +36,7 @@ class LazyTensor(NamedTuple):
 
 
 class LazyStateDict(NamedTuple):
-    """The tensors of one file or folder by name, and the metadata that travels with them."""
+    """The tensors of one file or folder by name, and the metadata of the file."""
 
     tensors: dict[str, LazyTensor]
     metadata: dict[str, str]
@@ -45,7 +45,7 @@ class LazyStateDict(NamedTuple):
 def validate_file(path: Path) -> None:
     """Raise a CheckpointError for a file that is missing, a git-lfs pointer, a web page or pickled."""
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, but a file of weights is needed here.")
+        raise CheckpointError(f"{path} is a folder, but a weight file is needed here.")
     if not path.is_file():
         raise CheckpointError(
             f"{path} does not exist. Check the path, or list known models with `lens models`."
@@ -55,31 +55,31 @@ def validate_file(path: Path) -> None:
     if head.startswith(LFS_POINTER):
         raise CheckpointError(
             f"{path} is a git-lfs pointer, not the weights: the repository was cloned without them. "
-            "Run `git lfs pull` in it, or fetch it with `hf download`."
+            "Run `git lfs pull` in it, or download it with `hf download`."
         )
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise CheckpointError(
-            f"{path} is a web page, not weights: the download was answered by an error page. "
-            "Fetch it again with `hf download`."
+            f"{path} is a web page, not weights: the download returned an error page. "
+            "Download it again with `hf download`."
         )
     if not head:
-        raise CheckpointError(f"{path} is empty. Fetch it again.")
+        raise CheckpointError(f"{path} is empty. Download it again.")
     if path.suffix.lower() in PICKLED_SUFFIXES or _is_pickled(head):
         raise CheckpointError(
-            f"{path} is a pickled file, which is refused: reading it would run the code inside. "
-            "Get the .safetensors of the same weights, or convert it where you trust it."
+            f"{path} is a pickled file, which is refused, as reading it would run code that it contains. "
+            "Use the .safetensors file of the same weights, or convert it if you trust it."
         )
 
 
 def _is_pickled(head: bytes) -> bool:
-    # torch.save writes a zip archive; older ones a pickle of protocol 2 to 5.
+    # torch.save writes a zip archive, its older versions a pickle of protocol 2 to 5.
     return head.startswith(b"PK\x03\x04") or (
         head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     )
 
 
 def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
-    """Return ({name: (dtype, shape)}, metadata) of a safetensors file that is whole."""
+    """Return ({name: (dtype, shape)}, metadata) of a safetensors file that is complete."""
     validate_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -87,7 +87,7 @@ def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dic
         if size < 8 or length > size - 8:
             if length > 100_000_000 or size < 8:
                 raise CheckpointError(
-                    f"{path} is not a safetensors file, or only its first {size} bytes. Fetch it again."
+                    f"{path} is not a safetensors file, or only its first {size} bytes. Download it again."
                 )
             raise _truncated_error(path, size, length + 8)
         try:
@@ -104,13 +104,13 @@ def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dic
 
 def _truncated_error(path: Path, size: int, needed: int) -> CheckpointError:
     return CheckpointError(
-        f"{path} is truncated: it has {size} bytes of {needed}. The download stopped early; "
+        f"{path} is truncated: it has {size} of {needed} bytes. The download stopped early; "
         "run it again (`hf download` resumes)."
     )
 
 
 def open_safetensors(path: Path) -> LazyStateDict:
-    """Return the tensors of a safetensors file, each read from disk when asked for."""
+    """Return the tensors of a safetensors file, each read from disk when it is used."""
     header, metadata = read_header(path)
 
     @cache
@@ -135,7 +135,7 @@ def check_names_and_shapes(
 ) -> None:
     """Raise a CheckpointError unless names and shapes agree exactly.
 
-    The message lists the first ten missing, extra and mis-shaped names and says what the file probably is.
+    The message lists the first ten missing, extra and mis-shaped names, and what the file probably is.
     """
     from lens.models.checkpoints.detect import detect_kind
 
@@ -178,15 +178,15 @@ def shapes_of(tensors: Mapping[str, LazyTensor]) -> dict[str, tuple[int, ...]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object from a file of settings; CheckpointError if it is missing or not one."""
+    """Return the JSON object of a file. Raises: CheckpointError if it is missing or no JSON object."""
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is missing. The folder is incomplete; fetch it again (`hf download` resumes)."
+            f"{path} is missing. The folder is incomplete; download it again (`hf download` resumes)."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}. Fetch it again.") from error
+        raise CheckpointError(f"{path} is not valid JSON: {error}. Download it again.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
+        raise CheckpointError(f"{path} must be a JSON object.")
     return values

@@ -1,7 +1,7 @@
-"""The known models: their names, where their weights are, and what they are made of.
+"""Registry of known models: their names, configurations and sources, and downloads from the hub.
 
-Free of torch, so that `lens models` and `lens info` answer at once. Knows nothing of tensors or of how a
-model is built; `structure` derives names and shapes from the configurations given here.
+Free of torch, so that `lens models` and `lens info` start fast. Knows nothing of tensors; `models.shapes`
+derives names and shapes from the configurations here.
 """
 
 import difflib
@@ -48,7 +48,7 @@ GPT_OSS_20B: dict[str, Any] = {
     "max_position_embeddings": 131072,
     "pad_token_id": 199999,
     "eos_token_id": 200002,
-    # Without these numbers the attention factor of YaRN, 0.1 ln 32 + 1 = 1.3466, is lost.
+    # These numbers give the attention factor of YaRN, 0.1 ln 32 + 1 = 1.3466.
     "rope_parameters": {
         "rope_type": "yarn",
         "rope_theta": 150000.0,
@@ -70,13 +70,13 @@ FLUX2_VAE: dict[str, Any] = {
     "patch_size": (2, 2),
 }
 
-# What is fetched from a hub. Pickled weights run code when read, so they are never fetched.
+# The files that are downloaded from a hub. Pickled weights are left out, as reading them runs code.
 DOWNLOAD_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.md")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One place that holds a model's weights, and what is known of how they got there."""
+    """A hub repository with the weights of a model, and where they come from."""
 
     hub_id: str
     provenance: str
@@ -85,19 +85,19 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that can be asked for by name."""
+    """A model that can be loaded by name."""
 
     name: str
     variant: str
-    """Which defaults it samples with; also what a folder's model_index.json may say under lens_variant."""
+    """The set of sampling defaults; a folder's model_index.json may name it as lens_variant."""
     about: str
     num_inference_steps: int
     guidance_scale: float
     base_resolution: int
     sources: tuple[ModelSource, ...] = ()
-    """Hub repositories, the one to try first at the front; empty for a packaged model."""
+    """Hub repositories in the order of trial; empty for a packaged model."""
     recipe: str = ""
-    """The last of the recipes that make a packaged model."""
+    """The last of the recipes that train a packaged model."""
     denoiser: dict[str, Any] = field(default_factory=dict)
     text_encoder: dict[str, Any] = field(default_factory=dict)
     vae: dict[str, Any] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class KnownModel:
         return None if self.sources else PACKAGED_WEIGHTS / self.name
 
 
-_MIRROR = "a mirror by others in diffusers layout; the original is withdrawn, so hashes cannot be compared"
+_MIRROR = "a mirror by others in diffusers layout; the original is withdrawn, so its hashes are unknown"
 _ORIGINAL = "the original by Microsoft Research, withdrawn from the hub"
 
 
@@ -130,25 +130,25 @@ _FULL_SIZE = {
 KNOWN_MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
-        # Guidance of 5 puts more things into its pictures than were asked for: docs/log.md.
-        KnownModel("lens-nano", "nano", "small, inside this package, draws offline on a CPU", 20, 2.0, 128,
+        # A guidance of 5 adds objects that the prompt does not have: docs/log.md.
+        KnownModel("lens-nano", "nano", "small, inside this package, runs offline on a CPU", 20, 2.0, 128,
                    recipe="recipes/nano/rl.yaml"),
-        KnownModel("lens-nano-turbo", "nano-turbo", "lens-nano distilled to four steps", 4, 1.0, 128,
+        KnownModel("lens-nano-turbo", "nano-turbo", "lens-nano, distilled to four steps", 4, 1.0, 128,
                    recipe="recipes/nano/turbo.yaml"),
-        KnownModel("lens-nano-base", "nano-base", "lens-nano supervised only", 20, 2.0, 128,
+        KnownModel("lens-nano-base", "nano-base", "lens-nano without reinforcement learning", 20, 2.0, 128,
                    recipe="recipes/nano/pretrain.yaml"),
         KnownModel("lens", "lens", "3.8B, tuned by reinforcement learning", 20, 5.0,
                    sources=_sources("", scene_works=True), **_FULL_SIZE),
         KnownModel("lens-turbo", "turbo", "3.8B, distilled to four steps", 4, 1.0,
                    sources=_sources("-Turbo", scene_works=True), **_FULL_SIZE),
-        KnownModel("lens-base", "base", "3.8B, supervised only", 50, 5.0,
+        KnownModel("lens-base", "base", "3.8B, without reinforcement learning", 50, 5.0,
                    sources=_sources("-Base", scene_works=False), **_FULL_SIZE),
     )
 }  # fmt: skip
 
 
 def known_model(name: str | Path) -> KnownModel | None:
-    """Return the table's entry for a name, a hub id or a packaged model's folder; None if there is none."""
+    """Return the known model of a name, a hub id or a packaged model's folder; None if there is none."""
     text = str(name)
     for model in KNOWN_MODELS.values():
         hub_ids = [source.hub_id.lower() for source in model.sources]
@@ -166,12 +166,11 @@ def known_model(name: str | Path) -> KnownModel | None:
 def resolve_model(
     name_or_folder: str | Path, *, revision: str | None = None, offline: bool | None = None
 ) -> Path:
-    """Return the folder of a model in diffusers layout, fetching it from a hub if it must be.
+    """Return the folder of a model in diffusers layout, downloaded from a hub where necessary.
 
-    A folder wins over a name. A known name tries what is already on disk, then each source in turn; an
-    interrupted download goes on where it stopped. `offline=True` never touches the network; None follows
-    HF_HUB_OFFLINE.
-    Raises: SettingError for an unknown name, CheckpointError for a folder or download that is not usable.
+    An existing folder has priority over a name. For a known name the local cache is tried first, then each
+    source; an interrupted download resumes. `offline=True` uses no network; None follows HF_HUB_OFFLINE.
+    Raises: SettingError for an unknown name; CheckpointError for a folder or download that is not usable.
     """
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
@@ -179,14 +178,14 @@ def resolve_model(
     if folder.is_file():
         raise SettingError(
             "model", str(name_or_folder), "a folder in diffusers layout or a known name",
-            "A single file of weights goes to `lens convert`, or to load_denoiser.",
+            "A single weight file can be converted with `lens convert` or loaded with load_denoiser.",
         )  # fmt: skip
     model = known_model(name_or_folder)
     if model is not None and model.folder is not None:
         if not model.folder.is_dir():
             raise CheckpointError(
                 f"{model.name} is not in this installation ({model.folder}). Install the package again, or "
-                f"rebuild the model: lens train {model.recipe}."
+                f"train the model: lens train {model.recipe}."
             )
         return _validate_folder(model.folder)
     if model is not None and str(name_or_folder).lower() == model.name:
@@ -220,7 +219,7 @@ def _validate_folder(folder: Path) -> Path:
     if (folder / "model_index.json").is_file():
         return folder
     if (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds one component, not a whole model: it has config.json but no "
+        raise CheckpointError(f"{folder} is one component, not a whole model: it has config.json but no "
                               "model_index.json. Give the folder above it.")  # fmt: skip
     raise CheckpointError(f"{folder} is not a model in diffusers layout: it has no model_index.json. "
                           f"Give such a folder or one of {', '.join(KNOWN_MODELS)}.")  # fmt: skip
@@ -258,7 +257,7 @@ def _local_snapshot(source: ModelSource, revision: str | None) -> Path | None:
 
 
 def _is_complete(folder: Path) -> bool:
-    """A snapshot folder exists from the first file on; it is usable once every component has its weights."""
+    """Return whether every component of a snapshot has its weights; it exists from the first file on."""
     from lens.models.checkpoints.diffusers_folder import missing_files
 
     return (folder / "model_index.json").is_file() and not missing_files(folder)
@@ -269,18 +268,18 @@ def _download(source: ModelSource, revision: str | None, offline: bool | None) -
     if found is not None:
         return found
     from huggingface_hub import constants, errors, snapshot_download
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of whichever client it uses
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP client that it uses
 
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
         raise CheckpointError(
             f"{source.hub_id} is not on this machine and downloads are off. {_remedy(source)}"
         )
-    logger.info("Fetching %s: %s.", source.hub_id, source.provenance)
+    logger.info("Downloading %s: %s.", source.hub_id, source.provenance)
     try:
         folder = snapshot_download(source.hub_id, revision=revision, allow_patterns=list(DOWNLOAD_PATTERNS))
     except errors.GatedRepoError as error:
         raise CheckpointError(
-            f"{source.hub_id} asks for its terms to be accepted. Accept them on its page, then run "
+            f"The terms of {source.hub_id} must be accepted. Accept them on its page, then run "
             "`hf auth login` and try again."
         ) from error
     except errors.RepositoryNotFoundError as error:
@@ -288,14 +287,13 @@ def _download(source: ModelSource, revision: str | None, offline: bool | None) -
         raise CheckpointError(f"{source.hub_id} {why}. {_remedy(source)}") from error
     except (errors.LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise CheckpointError(
-            f"{source.hub_id} could not be fetched: {first_line(error)}. {_remedy(source)}"
+            f"{source.hub_id} could not be downloaded: {first_line(error)}. {_remedy(source)}"
         ) from error
     return _validate_folder(Path(folder))
 
 
 def _remedy(source: ModelSource) -> str:
     return (
-        f"What to do: on a machine with a network run `hf download {source.hub_id}` (it resumes where it "
-        "stopped), copy the folder here and give its path as the model; or use lens-nano, which needs no "
-        "download."
+        f"Run `hf download {source.hub_id}` on a machine with a network (it resumes), copy the folder here "
+        "and give its path as the model; or use lens-nano, which needs no download."
     )

@@ -1,8 +1,8 @@
-"""Denoisers, from and to every layout in circulation: folder, single file (plain, MXFP8), GGUF.
+"""Loading and saving of denoisers: folders, single files (plain or quantized) and GGUF.
 
-The layout is told from the file itself. A file without settings has its configuration read off the shapes;
-what shapes cannot tell (which text layers, how rotary axes split) is taken from the file's metadata or, for
-the released sizes, from the table of known models. Spec: section 6.
+The layout is detected. The configuration of a single file is in its metadata, or else is inferred from the
+shapes of its tensors; what shapes do not show (the text layers, the split of the rotary axes) is then that of
+the released models. Spec: section 6.
 """
 
 import json
@@ -37,9 +37,9 @@ def load_denoiser(
 ) -> LensTransformer2DModel:
     """Return the denoiser of a folder, a .safetensors file or a .gguf file, in eval mode.
 
-    The originals are float32 (16.4 GB), so the dtype is explicit; None keeps what is stored (quantised:
-    float32).
-    Raises: CheckpointError that names what does not fit and what the file probably is.
+    The released weights are float32 (16.4 GB), so the dtype is explicit; None is the stored one (float32 for
+    quantized weights).
+    Raises: CheckpointError that names what does not fit, and what the file probably is.
     """
     path = Path(path)
     if path.is_dir():
@@ -49,7 +49,7 @@ def load_denoiser(
         unknown = sorted(set(config) - set(LENS_DENOISER))
         if unknown:
             names = ", ".join(unknown)
-            raise CheckpointError(f"{folder / 'config.json'} has settings that Lens does not know: {names}.")
+            raise CheckpointError(f"{folder / 'config.json'} has settings that Lens does not have: {names}.")
     else:
         stored = open_denoiser_file(path)
         config = dict(config or denoiser_config(stored, source=path))
@@ -62,14 +62,14 @@ def load_denoiser(
 
 
 def open_denoiser_file(path: Path) -> LazyStateDict:
-    """Return a single-file denoiser's tensors under the module's own names, dequantised when read."""
+    """Return the tensors of a single-file denoiser under the module's names, dequantized when read."""
     stored = open_weights_file(path)
     prefix = denoiser_prefix(stored.tensors)
     if prefix is None:
         kind = detect_kind(stored.tensors)
         guess = f"It is probably {kind}." if kind else f"It lacks {' and '.join(LENS_SIGNATURE_NAMES)}."
         raise CheckpointError(f"{path} is not a Lens denoiser. {guess}")
-    # A name without the prefix stays as it is and is reported as extra.
+    # A name without the prefix is kept, and reported as extra.
     tensors = {name.removeprefix(prefix): tensor for name, tensor in stored.tensors.items()}
     return LazyStateDict(dequantize_layers(tensors, source=path), stored.metadata)
 
@@ -82,9 +82,9 @@ def denoiser_config(stored: LazyStateDict, *, source: object) -> dict[str, Any]:
 
 
 def infer_denoiser_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
-    """Return the configuration that gives these shapes.
+    """Return the configuration of a denoiser with these shapes.
 
-    Raises: CheckpointError if a weight needed for that is missing, or if the shapes leave something open.
+    Raises: CheckpointError if a weight that it needs is missing, or if the shapes do not determine it.
     """
     try:
         width, in_channels = shapes["img_in.weight"]
@@ -96,16 +96,16 @@ def infer_denoiser_config(shapes: Mapping[str, tuple[int, ...]], *, source: obje
             f"{source} is incomplete: {error} is missing or mis-shaped. It is a part of a Lens denoiser."
         ) from error
     num_features = sum(name.startswith("txt_norm.") for name in shapes)
-    open_questions = (head_dim, num_features, features)
+    sizes = (head_dim, num_features, features)
     released = (
         LENS_DENOISER["attention_head_dim"],
         len(LENS_DENOISER["selected_layer_index"]),
         LENS_DENOISER["enc_hidden_dim"],
     )
-    if open_questions != released:
+    if sizes != released:
         raise CheckpointError(
-            f"{source} is a Lens denoiser of another size, and its shapes do not tell which text layers it "
-            "reads and how its rotary axes split. Give its config, or a file saved by Lens, which carries it."
+            f"{source} is a Lens denoiser of another size, and its shapes do not show which text layers it "
+            "reads and how its rotary axes split. Give its config, or a file saved by Lens, which has it."
         )
     blocks = {int(name.split(".")[1]) for name in shapes if name.startswith("transformer_blocks.")}
     return LENS_DENOISER | {
@@ -122,14 +122,15 @@ def save_denoiser(
 ) -> Path:
     """Write a denoiser as a diffusers folder (a path without suffix) or as a single .safetensors file.
 
-    A single file carries its configuration in its metadata. None keeps the module's dtype.
+    A single file has its configuration in its metadata. Without `dtype` the module's dtype is kept.
     """
     path = Path(path)
     if path.suffix:
         write_single_file(path, denoiser.state_dict(), dict(denoiser.config), dtype)
         return path
     if dtype is not None and dtype != denoiser.dtype:
-        raise CheckpointError(f"A folder keeps the dtype {denoiser.dtype}. Move first: denoiser.to({dtype}).")
+        convert = f"denoiser.to({dtype})"
+        raise CheckpointError(f"A folder keeps the dtype {denoiser.dtype}. Convert first: {convert}.")
     denoiser.save_pretrained(path, safe_serialization=True)
     return path
 
@@ -140,7 +141,7 @@ def write_single_file(
     config: Mapping[str, Any],
     dtype: torch.dtype | None,
 ) -> None:
-    """Write a denoiser's weights under bare names, with its configuration beside them."""
+    """Write a denoiser's weights under names without prefix, with its configuration as metadata."""
     from lens.models.checkpoints.module_loader import cast_floating_point
     from lens.models.checkpoints.writer import write_safetensors
 

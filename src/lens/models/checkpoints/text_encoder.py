@@ -1,7 +1,7 @@
-"""GPT-OSS text encoders, from every layout in circulation: folder, NVFP4 file, GGUF file.
+"""Loading of GPT-OSS text encoders: folders, quantized files (NVFP4) and GGUF.
 
-Brings names and axes into transformers' layout, where experts are (E, inputs, outputs) and the outputs of
-gate and up alternate. Without an LM head the features work and `generate` says what is missing.
+Names and axes are converted to transformers' layout, where experts are (E, inputs, outputs) and the outputs
+of gate and up alternate. Text features need no LM head; without one, `generate` raises an error.
 Spec: section 6.
 Letters: E experts, O outputs, I inputs.
 """
@@ -21,13 +21,9 @@ from lens.models.checkpoints.diffusers_folder import (
     check_component,
     resolve_component_folder,
 )
+from lens.models.checkpoints.gguf import GGUF_SUFFIX
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
-from lens.models.checkpoints.quantized_layers import (
-    GGUF_SUFFIX,
-    dequantize_layers,
-    open_weights_file,
-    quantized_layers,
-)
+from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file, quantized_layers
 from lens.models.checkpoints.reader import (
     LazyStateDict,
     LazyTensor,
@@ -62,9 +58,10 @@ def load_text_encoder(
 ) -> LensGptOssEncoder:
     """Return the text encoder of a folder, an NVFP4 .safetensors file or a .gguf file, in eval mode.
 
-    Single files are dequantised: GPT-OSS-20B takes about 42 GB in bfloat16. `keep_packed` leaves the experts
-    of an NVFP4 file as they are (about 13 GB in all) and unpacks each when tokens reach it: smaller, slower.
-    Raises: CheckpointError that names what does not fit and what the file probably is.
+    Single files are dequantized: GPT-OSS-20B takes about 42 GB in bfloat16. With `keep_packed` the experts of
+    an NVFP4 file stay in NVFP4 (about 13 GB in all) and each is dequantized when tokens reach it, which is
+    slower.
+    Raises: CheckpointError that names what does not fit, and what the file probably is.
     """
     path = Path(path)
     if path.is_dir():
@@ -86,12 +83,12 @@ def load_text_encoder(
 def _pack_experts(
     model: LensGptOssEncoder, tensors: Mapping[str, LazyTensor], path: Path
 ) -> dict[str, LazyTensor]:
-    """Put packed experts into every layer that is stored so; return the tensors that are left to read."""
+    """Replace the experts of every layer by packed ones; return the tensors that remain to be read."""
     from lens.models.quantized.nvfp4_experts import Nvfp4Experts
 
     raw = open_safetensors(path).tensors
     if not _has_outputs_first(raw):
-        raise SettingError("keep_packed", str(path), "a file whose experts store outputs first")
+        raise SettingError("keep_packed", str(path), "a file whose experts have their outputs first")
     left = dict(tensors)
     layers: Any = model.model.layers
     for index, layer in enumerate(layers):
@@ -102,7 +99,7 @@ def _pack_experts(
             parts = [raw.get(f"{stored}.{part}") for part in ("weight", "weight_scale", "weight_scale_2")]
             expected = left.pop(f"model.{front}.{name}", None)
             if expected is None or None in parts:
-                raise CheckpointError(f"{path} does not hold {stored} in NVFP4. Load it without keep_packed.")
+                raise CheckpointError(f"{path} does not have {stored} in NVFP4. Load it without keep_packed.")
             check_names_and_shapes(
                 {name: tuple(getattr(layer.mlp.experts, name).shape)}, {name: expected.shape}, source=path,
                 what=f"{stored} of the text encoder",
@@ -119,14 +116,14 @@ def _build_encoder(settings: Mapping[str, Any]) -> LensGptOssEncoder:
 
 
 class MissingLMHead(nn.Module):
-    """Stands where a file has no LM head: text features never use it, `generate` does."""
+    """The LM head of a file that has none: text features do not use it, `generate` raises an error."""
 
     def __init__(self, source: object):
         super().__init__()
         self.source = source
 
     def forward(self, *_: Any) -> Tensor:
-        raise LensError(f"{self.source} has no LM head, so it can encode prompts but not write text. "
+        raise LensError(f"{self.source} has no LM head, so it can encode prompts but not generate text. "
                         "For that, load the text encoder of a model folder.")  # fmt: skip
 
 
@@ -145,7 +142,7 @@ def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> La
 def from_quantized(
     tensors: Mapping[str, LazyTensor], *, source: object, dtype: torch.dtype = torch.float32
 ) -> dict[str, LazyTensor]:
-    """Return the tensors of a quantized file in transformers' layout, each dequantised when read."""
+    """Return the tensors of a quantized file in transformers' layout, each dequantized when read."""
     layers = quantized_layers(tensors)
     if not layers:
         kind = detect_kind(tensors) or "no kind of file known here"
@@ -163,9 +160,9 @@ def _transformers_name(name: str) -> str:
 
 
 def _has_outputs_first(tensors: Mapping[str, LazyTensor]) -> bool:
-    """Return whether stacks of experts are (E, O, I), told by the biases: one number for each output.
+    """Return whether stacks of experts are (E, O, I), from their biases, which have one number per output.
 
-    One stack that is not decides for the file: where inputs and outputs are as many, both readings fit.
+    A single stack that is not decides for the file, as both orders fit where inputs equal outputs.
     """
     for name, bias in tensors.items():
         layer = re.sub(r"[._]bias$", "", name)
@@ -178,7 +175,7 @@ def _has_outputs_first(tensors: Mapping[str, LazyTensor]) -> bool:
 
 
 def from_llama_cpp(tensors: Mapping[str, LazyTensor], *, source: object) -> dict[str, LazyTensor]:
-    """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names stay."""
+    """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names are kept."""
     if "blk.0.ffn_gate_exps.weight" not in tensors:
         kind = detect_kind(tensors) or "no kind of file known here"
         raise CheckpointError(f"{source} is not a GPT-OSS text encoder. It is probably {kind}.")
@@ -216,7 +213,7 @@ def _transpose(stored: LazyTensor) -> LazyTensor:
 
 
 def _interleave_gate_up(gate: LazyTensor, up: LazyTensor) -> LazyTensor:
-    """Join gate and up: their outputs alternate, gate first.
+    """Return gate and up as one tensor whose outputs alternate, gate first.
 
     Shapes: two (E, O, I) -> (E, I, 2 O); two biases (E, O) -> (E, 2 O).
     """
@@ -231,7 +228,7 @@ def _interleave_gate_up(gate: LazyTensor, up: LazyTensor) -> LazyTensor:
 
 
 def infer_text_encoder_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
-    """Return the configuration of a GPT-OSS of these shapes; what shapes cannot tell is as released."""
+    """Return the configuration of a GPT-OSS of these shapes; the rest is as in the released model."""
     layer = "model.layers.0"
     try:
         vocab, hidden = shapes["model.embed_tokens.weight"]
@@ -252,7 +249,7 @@ def infer_text_encoder_config(shapes: Mapping[str, tuple[int, ...]], *, source: 
         "head_dim": head_dim,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
-        # Ids of the released vocabulary mean nothing in a smaller one.
+        # Ids of the released vocabulary are not valid in a smaller one.
         "pad_token_id": GPT_OSS_20B["pad_token_id"] if vocab > GPT_OSS_20B["pad_token_id"] else None,
         "eos_token_id": GPT_OSS_20B["eos_token_id"] if vocab > GPT_OSS_20B["eos_token_id"] else None,
     }

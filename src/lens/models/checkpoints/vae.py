@@ -1,6 +1,6 @@
-"""The FLUX.2 VAE under both namings: diffusers' and FLUX.2's own, each way.
+"""Loading and saving of the FLUX.2 VAE under diffusers' names and under FLUX.2's own.
 
-FLUX.2's own counts decoder levels from the finest, stores attention as 1x1 convolutions and keeps the quant
+FLUX.2 counts decoder levels from the finest, stores attention as 1x1 convolutions and has the quant
 convolutions inside encoder and decoder. Values are the same. Spec: section 6.
 """
 
@@ -64,7 +64,7 @@ def to_flux2(tensors: Mapping[str, LazyTensor], num_levels: int) -> dict[str, La
 
 
 def from_flux2(tensors: Mapping[str, LazyTensor], shapes: Shapes) -> dict[str, LazyTensor]:
-    """Return a VAE's tensors under diffusers' names, given those it should have; others stay."""
+    """Return a VAE's tensors under diffusers' names, which are those of `shapes`; unknown names are kept."""
     num_levels = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("decoder.up_blocks."))
     names = {flux2_name(name, num_levels): name for name in shapes}
     plain = {}
@@ -87,7 +87,7 @@ def _as_matrix(stored: LazyTensor) -> LazyTensor:
 def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
     """Return the configuration of a VAE with these shapes, under either naming.
 
-    The number of normalisation groups leaves no trace in the shapes; it is taken as released.
+    Shapes do not show the number of normalization groups; it is that of the released model.
     """
 
     def widths(pattern: str) -> list[int]:
@@ -107,7 +107,7 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -
     if any(width % groups for width in (*down, *up)):
         raise CheckpointError(
             f"{source} is a VAE of another size: its widths {(*down, *up)} are no multiples of {groups}, and "
-            "shapes do not tell its number of groups. Give its config, or a file saved by Lens."
+            "shapes do not show its number of groups. Give its config, or a file saved by Lens."
         )
     config = FLUX2_VAE | {
         "block_out_channels": tuple(down),
@@ -120,7 +120,7 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -
 def open_vae_file(
     path: Path, config: Mapping[str, Any] | None = None
 ) -> tuple[LazyStateDict, dict[str, Any]]:
-    """Return a single-file VAE under diffusers' names, and its configuration: given, stored or inferred."""
+    """Return a single-file VAE under diffusers' names, and its configuration (given, stored or inferred)."""
     stored = open_safetensors(path)
     if config is not None:
         settings = dict(config)
@@ -136,7 +136,7 @@ def load_vae(
 ) -> AutoencoderKLFlux2:
     """Return the VAE of a folder or of a single file under either naming, in eval mode.
 
-    Raises: CheckpointError that names what does not fit and what the file probably is.
+    Raises: CheckpointError that names what does not fit, and what the file probably is.
     """
     path = Path(path)
     if path.is_dir():

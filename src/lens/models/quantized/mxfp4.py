@@ -34,7 +34,7 @@ def missing_kernels() -> list[str]:
 def dequantization_reason(
     device_type: str, capability: tuple[int, int] | None, missing: Sequence[str]
 ) -> str:
-    """Return why the experts must be dequantised on a device; empty where they can stay in MXFP4."""
+    """Return why the experts must be dequantized on a device; empty where they can stay in MXFP4."""
     if device_type != "cuda" or capability is None:
         return f"the kernels need a CUDA device and this is {device_type}"
     if not is_capable(capability):

@@ -1,6 +1,7 @@
-"""GPT-OSS experts kept in NVFP4: 12 GB for GPT-OSS-20B, each expert unpacked when tokens reach it.
+"""GPT-OSS experts kept in NVFP4: each expert is dequantized when tokens reach it.
 
-Slower than plain experts, and the same numbers. Knows nothing of files.
+They take 12 GB for GPT-OSS-20B, and are slower than plain experts with the same values. Knows nothing of
+files.
 Letters: N tokens, E experts, k experts of a token, H hidden width, M inner width of an expert.
 """
 
@@ -14,7 +15,7 @@ from lens.models.quantized import nvfp4
 
 
 class Nvfp4Experts(nn.Module):
-    """Takes the place of GptOssExperts; its packed matrices stay out of the state dict, its biases do not."""
+    """A replacement of GptOssExperts; its packed matrices are not in the state dict, its biases are."""
 
     def __init__(self, like: Any):
         super().__init__()
@@ -22,11 +23,11 @@ class Nvfp4Experts(nn.Module):
         self.alpha, self.limit = like.alpha, like.limit
 
     def set_packed(self, name: str, packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> None:
-        """Keep one stack of matrices, `gate_up_proj` or `down_proj`, as stored.
+        """Set one stack of packed matrices, `gate_up_proj` or `down_proj`.
 
         Shapes: packed (E, O, I/2), blocked_scale of each padded (O, I/16), matrix_scale (E,).
         """
-        # As bytes: a change of the module's dtype must leave scales as they are.
+        # As bytes, so that a change of the module's dtype does not change the scales.
         scale, matrix_scale = blocked_scale.reshape(len(packed), -1), matrix_scale.float().reshape(-1, 1)
         for part, value in (("packed", packed), ("scale", scale), ("matrix_scale", matrix_scale)):
             self.register_buffer(f"{name}_{part}", value.contiguous().view(torch.uint8), persistent=False)
@@ -39,7 +40,7 @@ class Nvfp4Experts(nn.Module):
         return nvfp4.dequantize(packed, scale, matrix_scale, dtype)
 
     def forward(self, hidden: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
-        """Return the weighted sum of the chosen experts' outputs.
+        """Return the weighted sum of the outputs of the selected experts.
 
         Shapes: hidden (N, H), router_indices (N, k), routing_weights (N, k) -> (N, H).
         """

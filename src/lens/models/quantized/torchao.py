@@ -1,7 +1,7 @@
-"""int8 and float8 weights of linear layers through torchao, quantised after loading.
+"""int8 and float8 weights of linear layers through torchao, quantized after loading.
 
-Weights alone are quantised; activations keep their precision. Modulation, input and output projections and
-the time embedding stay as they are: quantising them causes grid patterns and broken text. Spec: section 14.
+Weights alone are quantized; activations keep their precision. Modulation, input and output projections and
+the time embedding stay as they are: quantizing them causes grid patterns and broken text. Spec: section 14.
 """
 
 from typing import TYPE_CHECKING, Any

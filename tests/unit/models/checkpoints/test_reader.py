@@ -48,7 +48,7 @@ def test_a_tensor_is_read_when_asked_for(whole):
         ("x.safetensors", b"some text that is no safetensors file", "is not a safetensors file"),
         ("x.safetensors", struct.pack("<Q", 8) + b"not json", "its header cannot be read"),
         ("x.safetensors", struct.pack("<Q", 2) + b"[]", "its header cannot be read"),
-        ("x.safetensors", struct.pack("<Q", 900) + b"{}", "is truncated: it has 10 bytes of 908"),
+        ("x.safetensors", struct.pack("<Q", 900) + b"{}", "is truncated: it has 10 of 908 bytes"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
@@ -68,7 +68,7 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path):
 def test_a_file_that_lost_its_end_is_truncated(whole, lost):
     content = whole.read_bytes()
     whole.write_bytes(content[:-lost])
-    with pytest.raises(CheckpointError, match=rf"is truncated: it has {len(content) - lost} bytes of"):
+    with pytest.raises(CheckpointError, match=rf"is truncated: it has {len(content) - lost} of \d+ bytes"):
         read_header(whole)
 
 

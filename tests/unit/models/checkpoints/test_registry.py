@@ -86,7 +86,7 @@ def test_a_folder_is_itself_and_a_folder_of_something_else_says_what_it_lacks(tm
     folder = model_folder(tmp_path / "mine")
     assert resolve_model(folder) == folder and resolve_model(str(folder)) == folder
     (folder / "transformer" / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"holds one component.*Give the folder above it"):
+    with pytest.raises(CheckpointError, match=r"is one component.*Give the folder above it"):
         resolve_model(folder / "transformer")
     with pytest.raises(CheckpointError, match=r"has no model_index.json"):
         resolve_model(tmp_path)
@@ -136,7 +136,7 @@ def test_without_a_network_the_error_says_what_to_do(hub):
         resolve_model("lens-base")
     message = str(caught.value)
     assert (
-        "No source of lens-base could be reached (YuCollection/Lens-Base-Diffusers could not be fetched"
+        "No source of lens-base could be reached (YuCollection/Lens-Base-Diffusers could not be downloaded"
         in message
     )
     assert (
