@@ -127,8 +127,8 @@ def test_every_stage_stands_in_the_table_with_its_count_in_the_order_of_the_stag
 
 def test_the_summary_says_it_in_words(html):
     assert "The sources list 36 entries; 1 is an exact copy of another, which leaves 35 samples." in html
-    assert f"{NUM_GOOD} of them (51.4%) stay, in 6 shards over 3 buckets" in html
-    assert f"The most frequent reasons to fall are: too small ({NUM_SMALL})" in html
+    assert f"{NUM_GOOD} of them (51.4%) are kept, in 6 shards over 3 buckets" in html
+    assert f"The most frequent reasons to drop a sample: too small ({NUM_SMALL})" in html
 
 
 def test_histograms_count_every_sample_that_has_the_score_once(html):
@@ -181,15 +181,15 @@ def test_sizes_before_and_after_are_counted(html):
 
 
 def test_samples_are_shown_at_most_twelve_a_reason_and_what_cannot_be_decoded_says_why(html):
-    fallen = html.split("<h2>Some that fell")[1].split("<h2>")[0].split("<h3>")[1:]
+    fallen = html.split("<h2>Dropped samples")[1].split("<h2>")[0].split("<h3>")[1:]
     fell = dict(one.split("</h3>") for one in fallen)
     assert fell["too small"].count("<img") == 12 and "12 of 14." in fell["too small"]
     assert re.search("area in pixels 1[0-9]{4}|area in pixels 1[0-9.]+k", fell["too small"])
     assert fell["near duplicate"].count("<img") == 2, "the copy and the one that stays"
-    assert "the one that stays is" in fell["near duplicate"]
+    assert "the kept one is" in fell["near duplicate"]
     assert "<img" not in fell["corrupt"] and 'class="nothing">' in fell["corrupt"]
     assert "truncated" in fell["corrupt"]
-    kept = html.split("<h2>Some that stay")[1].split("<h2>")[0]
+    kept = html.split("<h2>Kept samples")[1].split("<h2>")[0]
     assert kept.count("<img") == 15 and "512 px, 1:1" in kept
 
 
@@ -225,7 +225,7 @@ def test_timings_are_summed_by_stage_and_the_longest_is_the_bottleneck(html, bui
     before = path.read_bytes() if path.is_file() else None
     try:
         path.unlink(missing_ok=True)
-        assert "Nothing was timed." in report(built)
+        assert "There are no timings." in report(built)
         path.write_text("\n".join([*lines, '{"stage": "scores", "it']))
         speed = report(built).split("<h2>Speed")[1]
     finally:

@@ -1,4 +1,4 @@
-"""What a vision-language model is asked for: a dense caption, and a brief one for ablations.
+"""Caption prompts for a vision-language model: a dense caption, and a brief one for ablations.
 
 Paper: Lens report, data section (captions): salient objects with attributes, relations, counts, background;
 visible text in its own language and no remark where there is none; well-known content by name; English.
@@ -10,7 +10,7 @@ CaptionKind = Literal["dense", "brief"]
 
 
 class CaptionPrompt(NamedTuple):
-    """A request for a caption; the version is part of the cache's key."""
+    """A prompt for a caption; the version is part of the cache key."""
 
     version: str
     system: str

@@ -1,4 +1,4 @@
-"""Settings of captioning: where captions come from, how often it is tried, what a caption has to keep."""
+"""Settings of captioning: the backend, the number of tries, and the rules that captions have to pass."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,38 +11,38 @@ from lens.llm.client import Endpoint
 
 
 class SidecarCaptionerSettings(Settings):
-    """Captions are what came with the pictures, as it is."""
+    """Captions are those that came with the images, unchanged."""
 
     kind: Literal["sidecar"] = "sidecar"
     requires: bool = False
-    """Whether a sample without a caption falls, as `caption_missing`."""
+    """Whether a sample without a caption is dropped as `caption_missing`."""
 
 
 class ModelCaptionerSettings(Settings):
-    """What captioners that ask a model share."""
+    """Settings that all captioners with a model share."""
 
     kinds: tuple[CaptionKind, ...] = ("dense",)
-    """Captions of each sample: dense, and brief as a second one for ablations."""
+    """Captions of each sample: dense, and a brief one for ablations."""
     max_tries: int = Field(3, ge=1)
-    """Captions asked for until one passes the audit; then the sample falls for what the last one failed."""
+    """Tries for a caption that passes the rules; then the sample is dropped for the error of the last one."""
     side_px: int = Field(1024, ge=64)
-    """Longer side of the picture that the model is shown."""
+    """Longer side of the image that the model sees."""
     temperature: float = Field(0.4, ge=0)
     audit: CaptionRules = Field(default_factory=lambda: CaptionRules.of({}))
-    """Of dense captions."""
+    """Rules of dense captions."""
 
 
 class EndpointCaptionerSettings(ModelCaptionerSettings):
-    """A vision-language model behind any endpoint that speaks OpenAI's API."""
+    """A vision-language model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["openai"] = "openai"
     endpoint: Endpoint
     concurrency: int = Field(8, gt=0)
-    """Questions at once."""
+    """Concurrent requests."""
     give_up_after: int = Field(20, ge=1)
-    """Samples in a row without an answer, after which the endpoint is taken for dead."""
+    """Failed samples in a row after which the endpoint counts as down."""
     price_of_million_tokens: tuple[float, float] | None = None
-    """Of the prompt and of the completion, in whatever money; None counts tokens alone."""
+    """Prices of prompt and completion tokens, in any currency; None counts tokens only."""
 
 
 class TransformersCaptionerSettings(ModelCaptionerSettings):
@@ -50,7 +50,7 @@ class TransformersCaptionerSettings(ModelCaptionerSettings):
 
     kind: Literal["transformers"] = "transformers"
     model: str
-    """A folder, or a name on the hub."""
+    """A folder, or the name of a model on the hub."""
     device: str = "auto"
 
 
@@ -59,13 +59,13 @@ class VllmCaptionerSettings(ModelCaptionerSettings):
 
     kind: Literal["vllm"] = "vllm"
     model: str
-    """A folder that every machine of the cluster sees, or a name on the hub."""
+    """A folder that every machine of the cluster sees, or the name of a model on the hub."""
     replicas: int = Field(1, ge=1)
-    """Engines at once; how many GPUs each takes is the engine's tensor_parallel_size."""
+    """Number of engines; each uses `engine.tensor_parallel_size` GPUs."""
     batch_size: int = Field(64, ge=1)
-    """Pictures that are handed to an engine together."""
+    """Images that an engine gets at a time."""
     engine: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of vLLM's engine, such as max_model_len."""
+    """Further arguments of the vLLM engine, such as max_model_len."""
 
 
 AnyCaptionerSettings = Annotated[

@@ -1,4 +1,4 @@
-"""Captions by a vision-language model of the transformers library, on this machine."""
+"""The transformers backend: captions by a vision-language model on this machine."""
 
 import io
 from typing import Any
@@ -11,7 +11,7 @@ from lens.llm.client import ChatResponse
 
 
 class TransformersBackend:
-    """Asks one loaded model, one picture at a time. Weights are read from safetensors alone."""
+    """Asks one loaded model, one image at a time. Weights are read from safetensors only."""
 
     def __init__(self, model: str, device: str = "auto"):
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -26,7 +26,7 @@ class TransformersBackend:
 
     @torch.no_grad()
     def ask(self, image_bytes: bytes, prompt: CaptionPrompt, temperature: float, seed: int) -> ChatResponse:
-        """Return what the model writes about a JPEG: the same for the same seed."""
+        """Return the response to a prompt about a JPEG; the same seed gives the same response."""
         image = Image.open(io.BytesIO(image_bytes)).convert("RGB")
         content = [{"type": "image", "image": image}, {"type": "text", "text": prompt.user}]
         messages = [
@@ -39,12 +39,12 @@ class TransformersBackend:
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.random.fork_rng(enabled=bool(temperature)):
             torch.manual_seed(seed)
-            written = self._model.generate(**inputs, max_new_tokens=prompt.max_tokens, **sampling)
+            generated = self._model.generate(**inputs, max_new_tokens=prompt.max_tokens, **sampling)
         num_prompt = inputs["input_ids"].shape[1]
-        answer = written[0, num_prompt:]
-        text = self._processor.batch_decode(answer[None], skip_special_tokens=True)[0]
-        is_cut = len(answer) == prompt.max_tokens and int(answer[-1]) not in self._eos_token_ids()
-        return ChatResponse(text.strip(), False, is_cut, num_prompt, len(answer))
+        completion = generated[0, num_prompt:]
+        text = self._processor.batch_decode(completion[None], skip_special_tokens=True)[0]
+        is_cut = len(completion) == prompt.max_tokens and int(completion[-1]) not in self._eos_token_ids()
+        return ChatResponse(text.strip(), False, is_cut, num_prompt, len(completion))
 
     def _eos_token_ids(self) -> list[int]:
         end = self._model.generation_config.eos_token_id

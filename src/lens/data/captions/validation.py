@@ -1,6 +1,6 @@
-"""What is wrong with a caption, seen from the caption alone and from the text read in its picture.
+"""Validation of captions, from the caption itself and from the words that OCR read in the image.
 
-A caption that fails is asked for again, then its sample falls with the reason. Knows nothing of models.
+A caption that fails is requested again; then its sample is dropped with the reason. Knows nothing of models.
 """
 
 import re
@@ -32,20 +32,20 @@ ABOUT_THE_TASK = re.compile(
 )
 QUOTATION = re.compile('["\N{LEFT DOUBLE QUOTATION MARK}](.+?)["\N{RIGHT DOUBLE QUOTATION MARK}]', re.DOTALL)
 MAX_REFUSAL_START = 120
-"""Characters; further on "I can't" is a quotation of what the picture says."""
+"""In characters; further on "I can't" is a quotation from the image."""
 
 
 class CaptionRules(Settings):
-    """What a caption has to keep."""
+    """Rules that a caption has to pass."""
 
     min_words: int = Field(30, ge=0)
-    """Fewer are a failure: the model saw less than there is."""
+    """Shorter captions fail."""
     max_words: int = Field(500, ge=1)
-    """The wording asks for at most 500."""
+    """The prompt asks for at most 500."""
     min_text_recall: float = Field(0.5, ge=0, le=1)
-    """Share of the words read in the picture that the caption quotes; 0 does not compare."""
+    """Share of the OCR words that the caption has to quote; 0 does not compare."""
     min_read_words: int = Field(2, ge=1)
-    """Pictures in which fewer words were read are not compared: readers see letters in textures."""
+    """Images with fewer OCR words are not compared: OCR finds letters in textures."""
 
     @model_validator(mode="after")
     def _some_length_is_left(self) -> Self:
@@ -57,9 +57,9 @@ class CaptionRules(Settings):
 def caption_error(
     caption: str, rules: CaptionRules, ocr_words: Sequence[str] = (), is_cut: bool = False
 ) -> str | None:
-    """Return the first reason why a caption cannot be trained on, None for a good one.
+    """Return the first error of a caption, None for a valid one.
 
-    `read_words` are the words that OCR found in the picture.
+    `ocr_words` are the words that OCR read in the image.
     """
     text = caption.strip()
     num_words = len(text.split())
@@ -83,7 +83,7 @@ def caption_error(
 
 
 def text_recall(caption: str, ocr_words: Sequence[str]) -> float:
-    """Return the share of read words that the caption quotes, whatever their case and accents."""
+    """Return the share of OCR words that the caption quotes; case and accents are ignored."""
     if not ocr_words:
         return 1.0
     quoted = Counter(_normalize_words(" ".join(QUOTATION.findall(caption))).split())
@@ -96,6 +96,6 @@ def _remove_quotations(text: str) -> str:
 
 
 def _normalize_words(text: str) -> str:
-    """Return words without case, accents or punctuation; scripts without them stay as they are."""
+    """Return words without case, accents or punctuation."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     return " ".join(re.findall(r"[^\W_]+", plain))

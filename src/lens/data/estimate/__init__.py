@@ -1,1 +1,1 @@
-"""Cost estimates of data builds."""
+"""Cost estimates of data builds, from published and measured throughput."""

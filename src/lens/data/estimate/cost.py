@@ -1,8 +1,7 @@
-"""What a build would take: core-hours, GPU-hours, bytes, tokens and days, stage by stage, before it begins.
+"""Cost estimates: core-hours, GPU-hours, bytes, tokens and days of each stage of a build.
 
-Nothing is built or measured here: every number is from throughput.yaml, and what is only assumed is called
-so.
-Each stage is taken to have the whole cluster; the bottleneck is the resource that would need longest alone.
+Nothing is built or measured here: every rate comes from throughput.yaml, and assumed rates are marked. Each
+stage has the whole cluster; the bottleneck is the resource that would need the most time by itself.
 Paper: Lens report, data section.
 """
 
@@ -24,7 +23,7 @@ COUNT_PATTERN = re.compile(r"(\d+(?:\.\d+)?)([kMB]?)")
 
 
 class ResourceCost(NamedTuple):
-    """What one stage takes."""
+    """The cost of one stage."""
 
     core_s: float = 0.0
     gpu_s: float = 0.0
@@ -32,30 +31,32 @@ class ResourceCost(NamedTuple):
     score_bytes: float = 0.0
     shard_bytes: float = 0.0
     caption_tokens: float = 0.0
-    """Written by the model."""
+    """Tokens that the model generates."""
     prompt_tokens: float = 0.0
-    """Read by it: the question and the picture."""
+    """Tokens of the prompt and the image."""
 
     def plus(self, other: "ResourceCost") -> "ResourceCost":
+        """Return the sum of two costs."""
         return ResourceCost(*(one + two for one, two in zip(self, other, strict=True)))
 
 
 class StageCost(NamedTuple):
-    """One stage of a plan."""
+    """One stage of an estimate."""
 
     stage: str
     cost: ResourceCost
     days: dict[str, float]
-    """By resource."""
+    """Days by resource."""
     rates: tuple[str, ...]
 
     @property
     def bottleneck(self) -> str:
+        """Return the resource that needs the most time."""
         return max(self.days, key=lambda name: self.days[name])
 
 
 class BuildEstimate(NamedTuple):
-    """What a build would take."""
+    """The cost of a build."""
 
     num_images: int
     num_gpus: int
@@ -63,16 +64,16 @@ class BuildEstimate(NamedTuple):
     stages: tuple[StageCost, ...]
     total: StageCost
     rates: dict[str, Rate]
-    """Those that were used."""
+    """The rates that were used."""
 
     @property
     def sequential_days(self) -> float:
-        """Return the days of all stages one after another."""
+        """Return the days of all stages in sequence."""
         return sum(line.days[line.bottleneck] for line in self.stages)
 
 
 def parse_count(text: str, option: str = "--images") -> int:
-    """Return the number that a text such as 12345, 10k, 800M or 1.5B means.
+    """Return the number of a text such as 12345, 10k, 800M or 1.5B.
 
     Raises: SettingError that names the option.
     """
@@ -87,7 +88,7 @@ def estimate_build(
     settings: BuildSettings, num_images: int, num_gpus: int = 0, num_cores: int | None = None,
     rates: dict[str, Rate] | None = None,
 ) -> BuildEstimate:  # fmt: skip
-    """Reckon a build of so many pictures on a cluster; which stages there are is up to the settings.
+    """Estimate a build of `num_images` images on a cluster; the settings decide its stages.
 
     Raises: SettingError where a stage needs GPUs and there are none.
     """
@@ -103,7 +104,7 @@ def estimate_build(
         lookup = RateLookup(rates)
         cost = cost_of(lookup, num_images)
         if cost.gpu_s and not num_gpus:
-            fix = "Say --gpus 8, or take the stage out of the recipe."
+            fix = "Pass --gpus, or remove the stage from the recipe."
             raise SettingError("--gpus", num_gpus, f"at least 1 for the stage {stage}", fix)
         days = {"cores": cost.core_s / cores / 86400, "GPUs": cost.gpu_s / max(1, num_gpus) / 86400}
         if cost.download_bytes:
@@ -122,7 +123,7 @@ def estimate_build(
 
 
 def build_estimate_to_dict(estimate: BuildEstimate) -> dict[str, Any]:
-    """Return a plan as plain values, for JSON."""
+    """Return an estimate as plain values, for JSON."""
     rates = {name: rate.model_dump(mode="json") for name, rate in estimate.rates.items()}
     return {
         "images": estimate.num_images, "gpus": estimate.num_gpus, "cores": estimate.num_cores,
@@ -132,8 +133,8 @@ def build_estimate_to_dict(estimate: BuildEstimate) -> dict[str, Any]:
 
 
 def format_build_estimate(estimate: BuildEstimate) -> Iterator[str]:
-    """Yield the lines of a plan for people: a table, and under each stage what it was reckoned with."""
-    yield f"{estimate.num_images:,} pictures, {estimate.num_gpus:,} GPUs, {estimate.num_cores:,} cores"
+    """Yield the lines of an estimate: a table, and below each stage the rates that it uses."""
+    yield f"{estimate.num_images:,} images, {estimate.num_gpus:,} GPUs, {estimate.num_cores:,} cores"
     if "cores_a_gpu" in estimate.rates:
         yield f"    {_format_rate('cores_a_gpu', estimate.rates['cores_a_gpu'])}"
     yield ""
@@ -147,18 +148,18 @@ def format_build_estimate(estimate: BuildEstimate) -> Iterator[str]:
     kinds = {"downloads": cost.download_bytes, "scores": cost.score_bytes, "shards": cost.shard_bytes}
     yield f"bytes: {', '.join(f'{format_bytes(size)} of {kind}' for kind, size in kinds.items())}"
     if cost.caption_tokens:
-        yield f"tokens: {cost.caption_tokens:,.0f} written, {cost.prompt_tokens:,.0f} read"
+        yield f"tokens: {cost.caption_tokens:,.0f} generated, {cost.prompt_tokens:,.0f} in prompts"
     longest = estimate.total.bottleneck
-    yield f"bottleneck: {longest}, busy for {_format_days(days[longest])} days"
-    yield f"all stages one after another: {_format_days(estimate.sequential_days)} days"
+    yield f"bottleneck: {longest}, {_format_days(days[longest])} days"
+    yield f"all stages in sequence: {_format_days(estimate.sequential_days)} days"
     assumed = sum(rate.kind == "assumed" for rate in estimate.rates.values())
-    yield f"{assumed} of {len(estimate.rates)} rates are assumed: a plan is no better than they are"
+    yield f"{assumed} of {len(estimate.rates)} rates are assumed; measure them for a better estimate"
 
 
 def _cost_functions(
     settings: BuildSettings,
 ) -> Iterator[tuple[str, Callable[[RateLookup, int], ResourceCost]]]:
-    """Yield the stages that a recipe runs, in their order."""
+    """Yield the stages of a recipe in their order, each with its cost function."""
     by_hash, by_embedding = settings.duplicates.max_hash_bits, settings.duplicates.min_cosine
     if any(source.may_download for source in settings.all_sources):
         yield "fetch", _download_cost
@@ -166,12 +167,12 @@ def _cost_functions(
     yield "scores without models", _pixel_scores_cost
     yield from ((f"{scorer.kind} scores", SCORER_COSTS[scorer.kind]) for scorer in settings.scorers)
     if by_hash is not None:
-        yield "near duplicates by hash", lambda ask, count: _hash_dedup_cost(ask, count, by_hash)
+        yield "near duplicates by hash", lambda rate, count: _hash_dedup_cost(rate, count, by_hash)
     if by_embedding is not None:
         yield "near duplicates by embedding", _embedding_dedup_cost
     if not isinstance(settings.captions, SidecarCaptionerSettings):
         kinds = settings.captions.kinds
-        yield "captions", lambda ask, count: _caption_cost(ask, count, kinds)
+        yield "captions", lambda rate, count: _caption_cost(rate, count, kinds)
     yield "shards", _shard_cost
 
 
@@ -207,7 +208,7 @@ def _ocr_cost(rate: RateLookup, count: int) -> ResourceCost:
 
 
 def _embedding_cost(rate: RateLookup, count: int) -> ResourceCost:
-    # Published for both scores together: too much rather than too little for the embeddings alone.
+    # Published for both scores together: an upper bound for the embeddings alone.
     gpu_s = count / rate("embed_and_like_pictures_a_s") * rate("embed_and_like_gpus")
     return ResourceCost(gpu_s=gpu_s, score_bytes=count * rate("embedding_bytes"))
 
@@ -219,7 +220,7 @@ SCORER_COSTS = {
 
 
 def _hash_dedup_cost(rate: RateLookup, count: int, max_bits: int) -> ResourceCost:
-    # The one stage that grows with the square of the pictures, if by a small part of it.
+    # The only stage whose cost has a part that grows with the square of the images.
     return ResourceCost(num_comparisons(count, max_bits) / rate("hash_pairs_a_s"))
 
 

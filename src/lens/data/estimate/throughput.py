@@ -1,4 +1,4 @@
-"""The numbers that a plan reckons with, each with where it comes from: throughput.yaml, checked.
+"""Throughput rates of cost estimates and their sources, read from throughput.yaml and checked.
 
 Knows nothing of stages.
 """
@@ -19,21 +19,21 @@ REQUIRED_FIELDS = {
     "published": ("source",),
     "assumed": ("measure",),
 }
-"""What a rate has to say of itself, by its kind."""
+"""Fields that a rate needs, by its kind."""
 
 
 class Rate(Settings):
-    """One number to reckon with."""
+    """One rate of an estimate."""
 
     value: float = Field(gt=0)
     unit: str
     kind: Literal["measured", "published", "assumed"]
     source: str = ""
-    """The command that measures it, or the document that it was published in."""
+    """The command that measures the rate, or the document that it was published in."""
     date: Date | None = None
     machine: str = ""
     measure: str = ""
-    """How an assumed one can be measured."""
+    """How to measure an assumed rate."""
 
     @model_validator(mode="after")
     def _says_where_it_is_from(self) -> Self:
@@ -44,6 +44,7 @@ class Rate(Settings):
 
     @property
     def origin(self) -> str:
+        """Return the kind and the source of the rate."""
         if self.kind == "assumed":
             return f"assumed; to measure it: {self.measure}"
         parts = (self.source, str(self.date or ""), self.machine)
@@ -51,7 +52,7 @@ class Rate(Settings):
 
 
 class RateLookup:
-    """Gives rates to one line of a plan and remembers which it gave."""
+    """Looks rates up for one stage and remembers which were used."""
 
     def __init__(self, rates: dict[str, Rate]):
         self._rates, self.used_names = rates, dict[str, None]()
@@ -62,6 +63,6 @@ class RateLookup:
 
 
 def read_rates(path: Path = RATES_PATH) -> dict[str, Rate]:
-    """Return the rates of a file by name. Raises: SettingError for one that does not say where it is from."""
+    """Return the rates of a file by name. Raises: SettingError for a rate without its source."""
     found = yaml.safe_load(path.read_text())
     return {name: Rate.of(values, f"{path.name}, {name}") for name, values in found.items()}

@@ -1,1 +1,1 @@
-"""Bytes in and out: downloads, image decoding, Parquet, WebDataset shards."""
+"""Reading and writing: downloads, image decoding, Parquet, WebDataset shards, and entries of sources."""

@@ -1,8 +1,8 @@
-"""Pictures from the web, each fetched once: its bytes on disk, or the reason why there are none.
+"""Downloads: each URL is fetched once and leaves its bytes on disk, or the reason of the failure.
 
-Owners' wishes count: hosts that are denied are never asked, and a picture whose answer opts out of machine
-learning is not kept. Addresses inside a private network are refused unless allowed: a list of links from
-strangers must not read what only this machine can reach.
+Denied hosts are never asked, and an image whose response opts out of machine learning is not kept. Addresses
+of a private network are refused unless allowed: an untrusted list of URLs must not reach hosts that only this
+machine can.
 """
 
 import hashlib
@@ -24,36 +24,38 @@ from lens.files import write_bytes_atomic
 
 MAX_REDIRECTS = 5
 OPT_OUT_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
-"""Words of the header X-Robots-Tag that ask not to be used."""
+"""Directives of the header X-Robots-Tag that opt out."""
 
 
 class DownloadSettings(Settings):
+    """How images are downloaded."""
+
     concurrency: int = Field(16, gt=0)
-    """Requests at once, a worker."""
+    """Concurrent requests of each worker."""
     timeout_s: float = Field(30.0, gt=0)
-    """For connecting, and for every wait for more bytes."""
+    """Timeout of connecting, and of each read."""
     max_attempts: int = Field(3, ge=1)
-    """Of one address, where trying again can help."""
+    """Attempts for each URL whose failure may be temporary."""
     max_bytes: int = Field(64 * 2**20, gt=0)
-    """Larger answers are not kept."""
+    """Larger responses are not kept."""
     denied_hosts: tuple[str, ...] = ()
-    """Hosts, with everything below them, that are never asked."""
+    """Hosts, with their subdomains, that are never asked."""
     honours_opt_out: bool = True
-    """Whether X-Robots-Tag decides."""
+    """Whether to respect opt-outs in X-Robots-Tag."""
     allows_private_hosts: bool = False
-    """Whether addresses of this machine and its network may be fetched."""
+    """Whether URLs of this machine and its network are allowed."""
     user_agent: str = "lens-t2i data engine"
 
 
 class DownloadResult(NamedTuple):
-    """What an address gave: a file, or the reason why there is none."""
+    """The file of a URL, or the reason why there is none."""
 
     path: Path | None
     reason: str
 
 
 class DownloadError(Exception):
-    """An address that gives nothing; the reason is a word for the ledger."""
+    """A URL that could not be downloaded; the reason is a word for the ledger."""
 
     def __init__(self, reason: str, is_retryable: bool = False):
         super().__init__(reason)
@@ -63,9 +65,9 @@ class DownloadError(Exception):
 def download_all(
     urls: Sequence[str], folder: Path, settings: DownloadSettings, sleep: Callable[[float], None] = time.sleep
 ) -> list[DownloadResult]:
-    """Return what each address gave, fetching those that the folder does not know yet.
+    """Download the URLs that the folder lacks, and return the result of each.
 
-    Failures are remembered too, so that a build that goes on finds what it found before.
+    Failures are remembered too, so a resumed build gets the same results.
     """
     headers = {"user-agent": settings.user_agent, "accept": "image/*"}
     with (
@@ -76,7 +78,7 @@ def download_all(
 
 
 def cache_path(url: str, folder: Path) -> Path:
-    """Return where the bytes of an address are, once it was fetched."""
+    """Return the path of a downloaded URL."""
     name = hashlib.sha256(url.encode()).hexdigest()
     return folder / name[:2] / name
 
@@ -96,16 +98,16 @@ def _download_cached(
         try:
             write_bytes_atomic(path, _download(client, url, settings))
             return DownloadResult(path, "")
-        except DownloadError as refused:
-            reason = refused.reason
-            if not refused.is_retryable:
+        except DownloadError as error:
+            reason = error.reason
+            if not error.is_retryable:
                 break
     write_bytes_atomic(failed, json.dumps({"url": url, "reason": reason}).encode())
     return DownloadResult(None, reason)
 
 
 def _download(client: httpx2.Client, url: str, settings: DownloadSettings) -> bytes:
-    """Return the bytes that an address leads to. Raises: Refused."""
+    """Return the bytes of a URL, following redirects. Raises: DownloadError."""
     for _ in range(MAX_REDIRECTS + 1):
         _check_host(url, settings)
         try:
@@ -125,9 +127,9 @@ def _read_body(response: httpx2.Response, settings: DownloadSettings) -> bytes:
         raise DownloadError("unreachable", is_retryable=True)
     if status != 200:
         raise DownloadError("gone" if status in (404, 410) else "forbidden")
-    wishes = response.headers.get("x-robots-tag", "").lower().replace(";", ",").split(",")
+    directives = response.headers.get("x-robots-tag", "").lower().replace(";", ",").split(",")
     if settings.honours_opt_out and any(
-        wish.rpartition(":")[2].strip() in OPT_OUT_DIRECTIVES for wish in wishes
+        one.rpartition(":")[2].strip() in OPT_OUT_DIRECTIVES for one in directives
     ):
         raise DownloadError("opted_out")
     content = bytearray()
@@ -139,7 +141,7 @@ def _read_body(response: httpx2.Response, settings: DownloadSettings) -> bytes:
 
 
 def _check_host(url: str, settings: DownloadSettings) -> None:
-    """Raise Refused for an address that must not be asked."""
+    """Raise DownloadError for a URL that must not be asked."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port

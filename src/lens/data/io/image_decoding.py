@@ -1,6 +1,6 @@
-"""Untrusted bytes to a picture that can be trained on: whole, upright, 8-bit RGB; or refused with the reason.
+"""Decoding of untrusted bytes to an upright 8-bit RGB image, or a reason to reject them.
 
-Knows nothing of where the bytes came from or what is done with the picture. Letters: H and W pixels.
+Knows nothing of where the bytes came from or how the image is used. Letters: H and W pixels.
 """
 
 import hashlib
@@ -12,21 +12,21 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is decoded; Pillow knows dozens more, each of them code that reads strangers' bytes."""
+"""Formats that are decoded. Pillow knows dozens more, and each is code that reads untrusted bytes."""
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """File extensions of these formats, in lower case."""
 MAX_PIXELS = 178_956_970
-"""Pictures that claim more are refused before any of them is decoded: Pillow's own limit.
+"""Images of more pixels are rejected before they are decoded: the limit of Pillow.
 
-At eight bytes a pixel one of this size takes a worker 1.4 GB.
+At eight bytes a pixel an image of this size takes 1.4 GB.
 """
 STRIP_PIXELS = 2**16
 ALPHA_BACKGROUND = (255, 255, 255)
-"""Transparent pictures are put on white, as a page would show them."""
+"""Transparent images are composited on white."""
 
 
 class ImageError(Exception):
-    """Bytes that are no usable picture; the reason is one word for the ledger, the detail is for people."""
+    """Bytes that are not a usable image; the reason is one word for the ledger, the detail is for people."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
@@ -34,36 +34,36 @@ class ImageError(Exception):
 
 
 class DecodedImage(NamedTuple):
-    """A decoded picture and what had to be done to it."""
+    """A decoded image and the conversions that it needed."""
 
     image: Image.Image
     """RGB, upright, of full size."""
     format: str
     notes: tuple[str, ...]
-    """Out of: rotated, alpha, animated, cmyk, deep, palette, grey."""
+    """Some of: rotated, alpha, animated, cmyk, deep, palette, grey."""
 
 
 def sample_id(content: bytes) -> str:
-    """Return the name of a sample everywhere downstream: the SHA-256 of its bytes."""
+    """Return the id of a sample: the SHA-256 of its bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Return the picture that bytes hold; of an animation the first frame.
+    """Return the image of encoded bytes; of an animation the first frame.
 
-    Raises: Unreadable with the reason empty, unknown_type, bomb, or corrupt.
+    Raises: ImageError with the reason empty, unknown_type, bomb, or corrupt.
     """
     if not content:
-        raise ImageError("empty", "no bytes at all")
+        raise ImageError("empty", "no bytes")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the limit is ours, and it is an error
+            warnings.simplefilter("ignore")  # our own limit raises an error
             return _decode_unchecked(content, max_pixels)
     except UnidentifiedImageError as error:
-        raise ImageError("unknown_type", f"none of {', '.join(FORMATS)}") from error
+        raise ImageError("unknown_type", f"not one of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError("bomb", str(error)) from error
-    # Decoders meet damaged files with whatever breaks first in them; none of it may stop a build.
+    # Decoders raise all kinds of errors for damaged files; none may stop a build.
     except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, MemoryError) as error:
         raise ImageError("corrupt", f"{type(error).__name__}: {error}") from error
 
@@ -80,14 +80,14 @@ def _decode_unchecked(content: bytes, max_pixels: int) -> DecodedImage:
         opened.load()
         upright: Image.Image = opened
         if opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
-            upright = ImageOps.exif_transpose(opened)  # copies the picture even where it has nothing to do
+            upright = ImageOps.exif_transpose(opened)  # copies the image even where there is nothing to do
             notes.append("rotated")
         rgb, conversion_notes = _to_rgb(upright)
         return DecodedImage(rgb, opened.format or "", (*notes, *conversion_notes))
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return the picture in 8-bit RGB and what that took."""
+    """Return the image in 8-bit RGB, and notes on its conversion."""
     if image.mode == "RGB":
         return image, ()
     if image.mode.startswith("I") or image.mode == "F":
@@ -99,10 +99,10 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _flatten_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a picture with transparency on a page of BEHIND, and whether anything shows through.
+    """Return an image composited on ALPHA_BACKGROUND, and a note where it is not opaque.
 
-    Strip by strip, so that what is made on the way stays in the processor's cache: over giants, whole passes
-    took as long as decoding, and three times the memory.
+    Strip by strip, so that intermediate results stay in the cache of the processor: on huge images, whole
+    passes took as long as decoding, and three times the memory.
     """
     if image.mode == "P":
         return _flatten_palette_alpha(image)
@@ -123,13 +123,13 @@ def _flatten_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         if box := alpha.getbbox():
             seen = strip.crop(box).convert(mode)
             page.paste(seen, (box[0], top + box[1]), alpha.crop(box))
-    # Full-colour pictures that carry an opaque alpha channel are as common as transparent ones.
+    # Full-colour images with an opaque alpha channel are as common as transparent ones.
     rgb = page if mode == "RGB" else page.convert("RGB")
     return rgb, () if is_opaque else ("alpha",)
 
 
 def _flatten_palette_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Put the colours of a palette on the page, not the pixels that have them."""
+    """Composite the colours of the palette, not the pixels that have them."""
     colours = Image.fromarray(np.arange(256, dtype=np.uint8)[None], "P")
     colours.putpalette(image.getpalette() or [])
     colours.info["transparency"] = image.info["transparency"]
@@ -144,7 +144,7 @@ def _flatten_palette_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, 
 
 
 def _from_high_bit_depth(image: Image.Image) -> Image.Image:
-    """Return 16-bit and floating-point grey at 8 bits; Pillow's own conversion clips instead of scaling."""
+    """Return 16-bit and floating-point grey at 8 bits; the conversion of Pillow clips instead of scaling."""
     levels = np.asarray(image).astype(np.float64)                           # (H, W)
     top = 1.0 if levels.max() <= 1 and image.mode == "F" else 65535.0 if levels.max() > 255 else 255.0
     return Image.fromarray((levels.clip(0, top) / top * 255 + 0.5).astype(np.uint8)).convert("RGB")

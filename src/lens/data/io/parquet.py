@@ -1,7 +1,6 @@
-"""Parquet tables written whole or not at all, so that what is there is complete.
+"""Parquet tables, written atomically and read whole, by rows or by parts.
 
-Schemas are plain names of types, so that nothing but this file needs pyarrow, and this file only when it is
-used.
+Schemas are plain names of types, so only this file needs pyarrow, and only when it is used.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ Schema = Mapping[str, str]
 
 
 def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
-    """Write columns, arrays or lists by name, as one Parquet file; it is complete as soon as it is there."""
+    """Write columns, arrays or lists by name, as one Parquet file, atomically."""
     pa, parquet = _import_pyarrow()
     lists = {"list": pa.list_(pa.string()), "float32_list": pa.list_(pa.float32())}
     fields = [(name, lists.get(kind) or getattr(pa, kind)()) for name, kind in schema.items()]
@@ -29,13 +28,13 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
 
 
 def read_table(path: Path, **equal: str) -> "pa.Table":
-    """Return a table that write_table wrote: all rows, or those whose columns have these values."""
+    """Return a table: all rows, or those whose columns have the given values."""
     filters = [(name, "=", value) for name, value in equal.items()]
     return _import_pyarrow()[1].read_table(path, filters=filters or None)
 
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of any Parquet file, a few thousand of them in memory at once."""
+    """Yield the rows of a Parquet file; a few thousand are in memory at a time."""
     with _import_pyarrow()[1].ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
@@ -55,12 +54,12 @@ def column_types(path: Path) -> dict[str, str]:
 
 
 def part_path(folder: Path, part: int) -> Path:
-    """Return where a part of a folder is."""
+    """Return the path of a part in a folder."""
     return folder / f"part-{part:06d}.parquet"
 
 
 def _ascii_to_text(column: Any) -> Any:
-    """Return a column whose bytes, if it is an array of ASCII, are text; any other as it is."""
+    """Return an array of ASCII bytes as a column of text, and any other column unchanged."""
     is_ascii = getattr(getattr(column, "dtype", None), "kind", "") == "S"
     pa = _import_pyarrow()[0]
     return pa.array(column, pa.binary()).cast(pa.string()) if is_ascii else column

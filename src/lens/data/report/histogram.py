@@ -1,6 +1,6 @@
-"""Histograms as inline SVG: how often each value, where the thresholds stand, what lies beyond them.
+"""Histograms as inline SVG, with thresholds and the shaded part outside them.
 
-Knows nothing of builds. Colours are the page's (see report_html.py). Letters: N values, B bins.
+Knows nothing of builds. Colours come from the page (html.py). Letters: N values, B bins.
 """
 
 import math
@@ -14,35 +14,35 @@ from lens.data.number_format import format_compact
 from lens.data.report.html import escape_html
 
 LABEL_WIDTH = 60
-"""Width of a label of a threshold."""
+"""Width of the label of a threshold."""
 NUM_BINS = 40
 LOG_AXIS_MIN_RATIO = 50
-"""Values that span more than this, none of them below zero or at it, are drawn on a logarithmic axis."""
+"""Positive values whose largest and smallest differ by a larger factor get a logarithmic axis."""
 WIDTH, HEIGHT, MARGIN, MARGIN_TOP, MARGIN_BOTTOM = 340, 150, 10, 22, 20
-"""Of the drawing, close to a phone's width so that letters keep their size there."""
+"""Size of the drawing, close to the width of a phone, so that text keeps its size there."""
 
 
 class Threshold(NamedTuple):
-    """A bound that samples must keep."""
+    """A bound of a filter."""
 
     value: float
     is_lower_bound: bool
     reason: str
 
     def is_outside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which values lie beyond it; the bound itself stays."""
+        """Return which values lie outside; the bound itself is inside."""
         return values < self.value if self.is_lower_bound else values > self.value
 
 
 class Histogram(NamedTuple):
-    """Counts (B,) between edges (B + 1,); every value that was counted is in exactly one bin."""
+    """Counts (B,) between edges (B + 1,); every value is in exactly one bin."""
 
     edges: NDArray[np.float64]
     counts: NDArray[np.int64]
     is_logarithmic: bool
 
     def position(self, value: float) -> float:
-        """Return where a value stands between the first edge (0) and the last (1)."""
+        """Return the position of a value between the first edge (0) and the last (1)."""
         edges = np.log(self.edges) if self.is_logarithmic else self.edges
         at = math.log(value) if self.is_logarithmic else value
         return float((at - edges[0]) / (edges[-1] - edges[0]))
@@ -51,9 +51,9 @@ class Histogram(NamedTuple):
 def compute_histogram(
     values: ArrayLike, thresholds: Sequence[Threshold] = (), num_bins: int = NUM_BINS
 ) -> Histogram:
-    """Count finite values in bins that reach from the least to the largest, thresholds among them.
+    """Count finite values in bins that cover all values and thresholds.
 
-    A threshold outside of all values widens the axis, so that it can be seen how far away it is.
+    A threshold outside of all values widens the axis, which shows its distance.
 
     Shapes: values (N,), at least one.
     """
@@ -62,19 +62,19 @@ def compute_histogram(
     low, high = float(ends.min()), float(ends.max())
     is_logarithmic = low > 0 and high / low > LOG_AXIS_MIN_RATIO
     if not is_logarithmic and np.equal(np.mod(numbers, 1), 0).all():
-        # As many whole numbers in each bin, or the bars of counts would look like a comb.
+        # The same number of whole numbers in each bin, or the bars would look like a comb.
         step = math.ceil((high - low + 1) / num_bins)
         edges = np.arange(math.floor(low), high + step + 1, step) - 0.5
         return Histogram(edges, np.histogram(numbers, edges)[0], is_logarithmic)
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.geomspace(low, high, num_bins + 1) if is_logarithmic else np.linspace(low, high, num_bins + 1)
-    edges[0], edges[-1] = low, high  # rounding may leave the least or the largest value outside
+    edges[0], edges[-1] = low, high  # rounding may exclude the smallest or the largest value
     return Histogram(edges, np.histogram(numbers, edges)[0], is_logarithmic)
 
 
 def axis_ticks(histogram: Histogram) -> list[float]:
-    """Return round numbers to write under the axis: three to six of them."""
+    """Return three to six round numbers for the axis."""
     low, high = float(histogram.edges[0]), float(histogram.edges[-1])
     if histogram.is_logarithmic:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -90,7 +90,7 @@ def axis_ticks(histogram: Histogram) -> list[float]:
 
 
 def render_svg(histogram: Histogram, thresholds: Sequence[Threshold], label: str) -> str:
-    """Return the SVG: bars, the part that falls shaded, a line and its value at each threshold."""
+    """Return the SVG: bars, the shaded part outside the thresholds, a labelled line at each threshold."""
     wide, high = WIDTH - 2 * MARGIN, HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
     ground = MARGIN_TOP + high
     pieces = [
@@ -100,7 +100,7 @@ def render_svg(histogram: Histogram, thresholds: Sequence[Threshold], label: str
     bin_width, largest = wide / len(histogram.counts), max(1, int(histogram.counts.max()))
     for index, count in enumerate(histogram.counts.tolist()):
         if count:
-            bar_height = max(1.5, high * count / largest)  # a bin that has something can be seen
+            bar_height = max(1.5, high * count / largest)  # a bin with a count is visible
             at = f'x="{MARGIN + index * bin_width:.1f}" y="{ground - bar_height:.1f}"'
             size = f'width="{bin_width - 1:.1f}" height="{bar_height:.1f}"'
             low, end = (format_compact(float(edge)) for edge in histogram.edges[index : index + 2])
@@ -119,7 +119,7 @@ def render_svg(histogram: Histogram, thresholds: Sequence[Threshold], label: str
         of = f'data-reason="{escape_html(one.reason)}"'
         pieces.append(f'<path class="t" {of} d="M{x:.1f} {MARGIN_TOP - 6}V{ground}"/>')
         words = f"{'at least' if one.is_lower_bound else 'at most'} {format_compact(one.value)}"
-        # Each hangs away from what stays, where there is room, so that two bounds close together can be read.
+        # Where there is room, a label extends away from the kept part, so two close labels stay legible.
         anchor = _anchor(x, LABEL_WIDTH if one.is_lower_bound else WIDTH - LABEL_WIDTH)
         pieces.append(f'<text class="tt" x="{x:.1f}" y="{MARGIN_TOP - 10}" {anchor}>{words}</text>')
     return "".join([*pieces, "</svg>"])
@@ -135,5 +135,5 @@ def _shaded_area(histogram: Histogram, threshold: Threshold, wide: float, high: 
 
 
 def _anchor(x: float, border: float) -> str:
-    """Return on which side of its point a label hangs: right of it before the border, left of it beyond."""
+    """Return the anchor of a label: it extends right before the border, left beyond it."""
     return f'text-anchor="{"start" if x < border else "end"}"'

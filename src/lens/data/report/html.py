@@ -1,7 +1,7 @@
-"""One HTML page that needs nothing but itself: text escaped, tables, bars, pictures as data.
+"""Self-contained HTML: escaped text, tables, bars, and images as data URLs.
 
-No scripts, no addresses: its policy forbids browsers to load anything, whatever slips into it. Text is
-escaped here and nowhere else. Knows nothing of builds.
+No scripts and no links: the policy of the page forbids browsers to load anything. Text is escaped here only.
+Knows nothing of builds.
 """
 
 import base64
@@ -14,7 +14,7 @@ from PIL import Image
 
 THUMBNAIL_PX = 96
 PIXELATED_SIDE_PX = 6
-"""Pictures that nobody should have to see are shown as so many squares a side."""
+"""Squares a side of a pixelated image."""
 MAX_TEXT_CHARS = 160
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -55,14 +55,14 @@ figure .pair { display: flex; } figure .pair img { min-width: 0; max-width: 48%;
 
 
 class Bar(NamedTuple):
-    """A cell that is a bar instead of words."""
+    """A table cell with a bar."""
 
     share: float
     is_loss: bool = False
 
 
 Cell = str | int | Bar
-"""Text is escaped and stands left, a number gets its separators and stands right."""
+"""Text is escaped and left-aligned; a number gets separators and is right-aligned."""
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -78,15 +78,15 @@ def page(title: str, body: Iterable[str]) -> str:
 
 
 def escape_html(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """Return text from outside as HTML: cut, without characters that are not seen, nothing in it a tag."""
+    """Return untrusted text as HTML: truncated, escaped, without unprintable characters."""
     cut = text if len(text) <= max_chars else text[: max_chars - 3] + "..."
-    # What cannot be printed could still turn the direction of a line, or end it.
-    seen = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(cut.split()))
-    return html.escape(seen)
+    # An unprintable character could change the direction of a line, or end it.
+    words = " ".join(cut.split())
+    return html.escape("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in words))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], numeric_columns: Sequence[int] = ()) -> str:
-    """Return a table; `numbers` are the columns whose words stand right too."""
+    """Return a table; text in `numeric_columns` is right-aligned too."""
     right = {*numeric_columns}
     top = "".join(
         f"<th{_class(index in right)}>{escape_html(head)}</th>" for index, head in enumerate(headers)
@@ -100,9 +100,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], numeric_column
 def figure(
     originals: Sequence[Image.Image], lines: Sequence[str], placeholder: str = "", is_pixelated: bool = False
 ) -> str:
-    """Return thumbnails of a picture, or of two that belong together, over lines of text.
+    """Return thumbnails of one image, or of a pair, above lines of text.
 
-    Without a picture the text `instead` stands in its place; `hides` leaves of a picture only its colours.
+    `placeholder` is shown where there is no image; `is_pixelated` leaves only its colours.
     """
     images = "".join(_thumbnail(one, is_pixelated) for one in originals)
     if len(originals) > 1:

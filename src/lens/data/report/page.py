@@ -1,7 +1,7 @@
-"""The report of a view: one page for people that says what stayed, what fell and why, and shows some of each.
+"""The report page of a view: what was kept, what was dropped and why, with samples of each.
 
-The same build gives the same page; the only dates in it are those of the timings. What is read is in
-report_facts.py, how it looks in report_html.py and histogram.py.
+The same build gives the same page; its only dates are those of the timings. Data comes from stats.py, HTML
+from html.py and histogram.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,19 +37,19 @@ from lens.files import write_bytes_atomic
 MAX_SAMPLES_PER_REASON = 12
 NUM_KEPT_SHOWN = 24
 MAX_DROPPED = 180
-"""Samples that are shown: bounds the page to 3 MB, for no thumbnail takes more than 14 kB."""
+"""Dropped samples that are shown: bounds the page to 3 MB, as a thumbnail has at most 14 kB."""
 PIXELATED_REASONS = ("nsfw",)
-"""Reasons whose pictures nobody should have to see."""
+"""Reasons whose images are shown pixelated."""
 OMITTED_REASONS = ("withdrawn",)
-"""Reasons whose pictures must not be used any more, here neither."""
+"""Reasons whose images are not shown: they must not be used any more."""
 SIDES_PX = (0, 384, 512, 768, 1024, 1536, 2048)
-"""Where the classes of sizes begin."""
+"""Lower bounds of the size classes."""
 
 
 def write_report(out: Path, view: str, thresholds: FilterSettings, read_entry: ReadEntry) -> Path:
-    """Write the report of a finished view into its folder and return where it is.
+    """Write the report of a finished view into its folder and return its path.
 
-    `read` gives the bytes of an entry that comes with the number of its source: samples that fell are shown.
+    `read_entry` returns the bytes of an entry, to show dropped samples.
     Raises: LensError where the view is not finished.
     """
     stats = read_stats(out, view)
@@ -78,13 +78,13 @@ def _summary(stats: ReportStats) -> Iterator[str]:
     words = [
         f"The sources list {_count_phrase(num_entries, 'entry', 'entries')}; "
         f"{_copies_phrase(num_copies)}, which leaves {_count_phrase(num_samples, 'sample')}.",
-        f"{num_kept:,} of them ({format_share(num_kept, num_samples)}) stay, in "
+        f"{num_kept:,} of them ({format_share(num_kept, num_samples)}) are kept, in "
         f"{_count_phrase(len(shards), 'shard')} over {_count_phrase(len(stats.buckets), 'bucket')}, {size}.",
     ]
     most = sorted(((len(rows), reason) for reason, rows in stats.ledger.items()), reverse=True)[:3]
     if most:
         named = ", ".join(f"{_readable_name(reason)} ({count:,})" for count, reason in most)
-        words.append(f"The most frequent reasons to fall are: {named}.")
+        words.append(f"The most frequent reasons to drop a sample: {named}.")
     yield f"<p>{escape_html(' '.join(words), 1000)}</p>"
 
 
@@ -93,30 +93,30 @@ def _counts(stats: ReportStats) -> Iterator[str]:
         stats.manifest["num_entries"],
         stats.manifest["num_entries"] - len(stats.first_entries),
     )
-    fell = [(_readable_name(reason), len(rows)) for reason, rows in stats.ledger.items()]
+    dropped = [(_readable_name(reason), len(rows)) for reason, rows in stats.ledger.items()]
     kept, shards = sum(stats.buckets.values()), stats.manifest["shards"]
     rows: list[Sequence[Cell]] = [("entries", num_entries, "100.0%", Bar(1.0))]
     rows += [
         (name, count, format_share(count, num_entries), Bar(count / num_entries, is_loss=True))
-        for name, count in (("exact copies", num_copies), *fell)
+        for name, count in (("exact copies", num_copies), *dropped)
     ]
     rows.append(("kept", kept, format_share(kept, num_entries), Bar(kept / num_entries)))
     packed = sum(shard["num_samples"] for shard in shards)
     in_shards = f"in {_count_phrase(len(shards), 'shard')}"
     rows.append((in_shards, packed, format_share(packed, num_entries), Bar(packed / num_entries)))
-    yield "<h2>What stayed and what fell</h2>"
+    yield "<h2>Kept and dropped entries</h2>"
     yield _remark(
-        "In the order of the stages, as shares of all entries. A sample falls for the first reason that it "
-        "meets, so that each is counted once."
+        "In the order of the stages, as shares of all entries. A sample is dropped for the first reason that "
+        "applies, so each one is counted once."
     )
-    yield table(("", "pictures", "share", ""), rows, numeric_columns=(1, 2))
+    yield table(("", "images", "share", ""), rows, numeric_columns=(1, 2))
 
 
 def _scores(stats: ReportStats, thresholds: FilterSettings) -> Iterator[str]:
     yield "<h2>Scores</h2>"
     yield _remark(
-        "Of all samples that have the score. Lines are the thresholds of this view; what lies in the shade "
-        "is beyond them on this score alone, whatever those samples fell for."
+        "Of all samples that have the score. Lines are the thresholds of this view. The shaded part is "
+        "outside a threshold; those samples may have been dropped for another reason."
     )
     yield '<div class="grid">'
     known = {rule.score: place for place, rule in reversed([*enumerate(RULES)])}
@@ -137,7 +137,7 @@ def _scores(stats: ReportStats, thresholds: FilterSettings) -> Iterator[str]:
 
 def _histogram_card(values: np.ndarray, bounds: Sequence[Threshold], label: str) -> str:
     if not len(values):
-        return "<p>No sample has it.</p>"
+        return "<p>No sample has this score.</p>"
     median = format_compact(float(f"{np.median(values):.3g}"))
     sentences = [f"{_count_phrase(len(values), 'sample')}, median {median}."]
     for bound in bounds:
@@ -153,14 +153,14 @@ def _histogram_card(values: np.ndarray, bounds: Sequence[Threshold], label: str)
 def _sizes(stats: ReportStats) -> Iterator[str]:
     yield "<h2>Sizes</h2>"
     yield _remark(
-        "Before: entries that could be read, at the nearest of the buckets' ratios, and by the side of a "
-        "square of their area. After: samples that stay, in their buckets."
+        "Before: all readable entries, by the nearest aspect ratio of the buckets, and by the side of a "
+        "square of their area. After: kept samples, in their buckets."
     )
     bases = sorted({base for base, _ in stats.buckets})
     ratios = list(buckets_for(512))
     before = _nearest_ratios(stats.sizes, ratios)
     after = {ratio: sum(stats.buckets.get((base, ratio), 0) for base in bases) for ratio in ratios}
-    yield "<h3>Aspect ratios, width to height</h3>"
+    yield "<h3>Aspect ratios (width:height)</h3>"
     yield _comparison_table(ratios, before, [after[ratio] for ratio in ratios])
     sides = np.sqrt(stats.sizes.prod(axis=1))                                            # (N,)
     counts = np.histogram(sides, (*SIDES_PX, np.inf))[0].tolist()
@@ -212,7 +212,7 @@ def _captions(stats: ReportStats) -> Iterator[str]:
     yield (
         f"<p>In {where}, {_count_phrase(len(lengths), 'sample')} with a caption: "
         f"{words.mean():,.1f} words on "
-        f"average, {words.min():,} to {words.max():,}; {num_without:,} without.</p>"
+        f"average, {words.min():,} to {words.max():,}; {num_without:,} without a caption.</p>"
     )
     yield '<div class="grid"><section class="card" data-score="caption words"><h3>words of a caption</h3>'
     yield _histogram_card(words.astype(np.float64), (), "histogram of the words of a caption")
@@ -220,8 +220,8 @@ def _captions(stats: ReportStats) -> Iterator[str]:
 
 
 def _kept_section(stats: ReportStats) -> Iterator[str]:
-    yield "<h2>Some that stay</h2>"
-    yield _remark("The first of shards that are spread over all buckets, as they are trained on.")
+    yield "<h2>Kept samples</h2>"
+    yield _remark("The first samples of shards spread over all buckets, as they are used in training.")
     yield '<div class="sheet">'
     for sample in kept_samples(stats, NUM_KEPT_SHOWN):
         yield figure(sample.images, (sample.detail, sample.caption or "no caption"), sample.detail)
@@ -229,14 +229,14 @@ def _kept_section(stats: ReportStats) -> Iterator[str]:
 
 
 def _dropped_section(stats: ReportStats, read_entry: ReadEntry) -> Iterator[str]:
-    yield "<h2>Some that fell</h2>"
+    yield "<h2>Dropped samples</h2>"
     each = max(1, min(MAX_SAMPLES_PER_REASON, MAX_DROPPED // max(1, len(stats.ledger))))
     for reason, rows in stats.ledger.items():
-        # A copy and what it is a copy of are two pictures.
+        # A near duplicate is shown with the sample that it matches: two images.
         count = each // 2 if reason in ("near_duplicate", "held_out") else each
         count = 0 if reason in OMITTED_REASONS else max(1, count)
         samples = list(dropped_samples(stats, reason, count, read_entry))
-        hidden = " Shown as colours alone." if reason in PIXELATED_REASONS else ""
+        hidden = " Pixelated." if reason in PIXELATED_REASONS else ""
         yield f"<h3>{escape_html(_readable_name(reason))}</h3>"
         yield _remark(f"{len(samples)} of {len(rows):,}.{hidden}")
         yield '<div class="sheet">'
@@ -249,7 +249,7 @@ def _dropped_section(stats: ReportStats, read_entry: ReadEntry) -> Iterator[str]
 
 
 def _drop_detail(reason: str, sample: ReportSample) -> str:
-    """Return the score that a sample fell for, or the detail of the ledger."""
+    """Return the score that a sample was dropped for, or the detail of the ledger."""
     scores = [rule.score for rule in RULES if rule.reason == reason]
     if scores and scores[0] in sample.scores:
         return f"{_readable_name(scores[0])} {format_compact(sample.scores[scores[0]])}"
@@ -260,13 +260,13 @@ def _speed(out: Path) -> Iterator[str]:
     timings = read_timings(out)
     yield "<h2>Speed</h2>"
     if not timings:
-        yield "<p>Nothing was timed.</p>"
+        yield "<p>There are no timings.</p>"
         return
     slowest = max(timings, key=lambda one: one.seconds)
     total = sum(one.seconds for one in timings) or 1.0
     yield (
         f"<p>The bottleneck is <strong>{escape_html(_readable_name(slowest.stage))}</strong>: "
-        f"{format_share(slowest.seconds, total)} of the {total:,.0f} s that all stages took together.</p>"
+        f"{format_share(slowest.seconds, total)} of the {total:,.0f} s of all stages together.</p>"
     )
     rows = [
         (
@@ -279,7 +279,7 @@ def _speed(out: Path) -> Iterator[str]:
         )
         for one in timings
     ]
-    heads = ("stage", "pictures", "seconds", "pictures/s", "last run", "share of time")
+    heads = ("stage", "images", "seconds", "images/s", "last run", "share of time")
     yield table(heads, rows, numeric_columns=(1, 2, 3))
 
 
@@ -295,12 +295,12 @@ def _remark(words: str) -> str:
 
 
 def _short_address(address: str) -> str:
-    """Return the end of an address, which says more than its beginning."""
+    """Return the end of an address, its most specific part."""
     return address if len(address) <= 60 else f"...{address[-57:]}"
 
 
 def _readable_name(name: str) -> str:
-    """Return the name of a reason or a score as words."""
+    """Return the name of a reason or a score in words."""
     words = {"num_bytes": "size in bytes", "area_px": "area in pixels"}
     return words.get(name, name.replace("_", " "))
 

@@ -1,6 +1,6 @@
-"""What a report is made of, read from a finished build: scores, sizes, captions, samples, timings.
+"""Report statistics, read from a finished build: scores, sizes, captions, samples, timings.
 
-Knows nothing of how it is shown. Letters: N entries, S samples (entries with bytes of their own).
+Knows nothing of HTML. Letters: N entries, S samples (entries with bytes of their own).
 """
 
 import json
@@ -33,38 +33,38 @@ ReadEntry = Callable[[NumberedEntry], bytes]
 """Returns the bytes of an entry; none where they are gone."""
 
 SIZE_COLUMNS = {"height_px", "width_px"}
-"""Columns of numbers that are shown as sizes."""
+"""Numeric columns that are sizes, not scores."""
 MAX_SHARDS_READ = 200
-"""Shards in which captions are counted, spread over all: a sample is as good, and bounds the time."""
+"""Shards in which captions are counted, evenly spread: bounds the time."""
 
 
 class ReportStats(NamedTuple):
-    """One finished view and what its build knows of every entry."""
+    """A finished view, and what its build knows of every entry."""
 
     folder: Path
     manifest: dict[str, Any]
     entries: "pa.Table"
     """The inventory, N rows."""
     first_entries: NDArray[np.int64]
-    """The entry of each sample, (S,)."""
+    """The first entry of each sample, (S,)."""
     entry_by_id: dict[str, int]
-    """First entry by the id of the sample."""
+    """The first entry of a sample by its id."""
     unreadable: list[str]
-    """Reasons why entries could not be read, in the order of the alphabet."""
+    """Reasons why entries could not be read, in alphabetical order."""
     sizes: NDArray[np.float64]
-    """Heights and widths of the entries that could be read, in pixels, (., 2)."""
+    """Heights and widths of the readable entries in pixels, (., 2)."""
     scores: dict[str, NDArray[np.float64]]
-    """Each score of all samples, (S,), NaN where a sample has none."""
+    """Each score of all samples, (S,); NaN where a sample has none."""
     ledger: dict[str, list[tuple[str, str]]]
     """(id, detail) by reason, in the order of the stages."""
     buckets: dict[tuple[int, str], int]
-    """Samples that stay, by base and ratio."""
+    """Kept samples by base and ratio."""
 
 
 def read_stats(out: Path, view: str) -> ReportStats:
-    """Read what a report of a view needs.
+    """Return the statistics of a view.
 
-    Raises: LensError where the view is not finished, or a scorer's rows are not those of the inventory.
+    Raises: LensError where the view is not finished, or the rows of a scorer do not match the inventory.
     """
     folder = out / "views" / view
     if not (folder / "manifest.json").is_file():
@@ -109,7 +109,7 @@ def caption_lengths(stats: ReportStats) -> tuple[list[int], int, int]:
 
 
 class ReportSample(NamedTuple):
-    """A sample for people: its pictures, none where it cannot be decoded, and what is known of it."""
+    """A sample to show: its images, none where they cannot be decoded, and what is known of it."""
 
     images: list[Image.Image]
     address: str
@@ -119,7 +119,7 @@ class ReportSample(NamedTuple):
 
 
 def kept_samples(stats: ReportStats, count: int) -> Iterator[ReportSample]:
-    """Yield the first samples of shards that are spread over all of them."""
+    """Yield the first samples of evenly spread shards."""
     paths = sample_evenly(_shard_paths(stats), count)
     for path in paths:
         for _, files in islice(read_shard(path), -(-count // len(paths))):
@@ -131,9 +131,9 @@ def kept_samples(stats: ReportStats, count: int) -> Iterator[ReportSample]:
 def dropped_samples(
     stats: ReportStats, reason: str, count: int, read_entry: ReadEntry
 ) -> Iterator[ReportSample]:
-    """Yield some samples that fell for a reason, spread over all of them, decoded again from their source.
+    """Yield evenly spread samples that were dropped for a reason, decoded from their source.
 
-    A copy comes with the sample that it is a copy of.
+    A near duplicate comes with the sample that it matches.
     """
     for name, detail in sample_evenly(stats.ledger[reason], count):
         entry = _find_entry(stats, name)
@@ -144,14 +144,14 @@ def dropped_samples(
         original = _find_entry(stats, other.group()) if other else None
         if original is not None:
             contents.append(read_entry(original))
-            detail = f"left; the one that stays is {original[1].address}"
+            detail = f"left; the kept one is {original[1].address}"
         index = int(np.searchsorted(stats.first_entries, stats.entry_by_id[name]))
         own = {score: float(values[index]) for score, values in stats.scores.items()}
         yield ReportSample(_decode_images(contents), entry[1].address, detail, entry[1].caption, own)
 
 
 class Timing(NamedTuple):
-    """All runs of a stage together."""
+    """The time of one stage, all runs together."""
 
     stage: str
     num_items: int
@@ -160,7 +160,7 @@ class Timing(NamedTuple):
 
 
 def read_timings(out: Path) -> list[Timing]:
-    """Return the time that each stage took, in the order of their first runs; none if nothing was timed."""
+    """Return the time of each stage, in the order of first runs; none where there are no timings."""
     path, found = out / "timings.jsonl", {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
@@ -170,12 +170,12 @@ def read_timings(out: Path) -> list[Timing]:
             num_items, total = before.num_items + int(items), before.seconds + float(seconds)
             found[stage] = Timing(str(stage), num_items, total, str(date))
         except (ValueError, KeyError, TypeError):
-            continue  # a line that was cut off by a kill
+            continue  # a line that a kill truncated
     return list(found.values())
 
 
 def sample_evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """Return at most so many items, evenly spread, the first one among them."""
+    """Return at most `count` items, evenly spread, with the first one."""
     if len(items) <= count:
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]
@@ -184,12 +184,12 @@ def sample_evenly(items: Sequence[Item], count: int) -> list[Item]:
 def _read_scores(
     folder: Path, num_parts: int, firsts: NDArray[np.int64], num_entries: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Return every column of numbers that any scorer stored for all parts, of its newest version."""
+    """Return each numeric column of the newest version of each scorer that scored all parts."""
     newest: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         if all(part_path(path, part).is_file() for part in range(num_parts)):
             newest[path.name.rpartition("-")[0]] = path
-    # The scores that every build has come first.
+    # Pixel scores, which every build has, come first.
     folders = sorted(newest.values(), key=lambda path: (path.name != PIXEL_SCORES_FOLDER, path.name))
     found: dict[str, NDArray[np.float64]] = {}
     for path in folders:
@@ -214,7 +214,7 @@ def _float_column(table: "pa.Table", name: str) -> NDArray[np.float64]:
 
 
 def _read_ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str, str]]]:
-    """Return the ledger by reason: what could not be read, thresholds in their order, copies, all others."""
+    """Return the ledger by reason: withdrawn, unreadable, filters in their order, duplicates, all others."""
     found: dict[str, list[tuple[str, str]]] = {}
     for row in read_table(folder / "ledger.parquet").to_pylist():
         found.setdefault(row["reason"], []).append((row["id"], row["detail"] or ""))
@@ -240,7 +240,7 @@ def _shard_paths(stats: ReportStats) -> list[Path]:
 
 
 def _decode_images(contents: Sequence[bytes]) -> list[Image.Image]:
-    """Return the pictures up to the first one that cannot be decoded."""
+    """Return the images up to the first one that cannot be decoded."""
     found = []
     for content in contents:
         try:

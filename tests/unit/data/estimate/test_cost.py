@@ -73,7 +73,7 @@ def test_a_plan_is_what_its_rates_multiply_to():
     assert found.sequential_days == pytest.approx(in_turn / 86400)
 
 
-def test_a_plan_is_linear_in_its_pictures_but_for_comparing_hashes():
+def test_an_estimate_is_linear_in_its_images_except_for_comparing_hashes():
     once, thrice = by_stage(plan(duplicates={})), by_stage(plan(3 * NUM_IMAGES, duplicates={}))
     assert "near duplicates by hash" in once
     for stage, line in once.items():
@@ -172,7 +172,7 @@ def test_every_rate_of_the_file_is_used_by_some_plan():
 def test_the_command_prints_a_table_or_one_object(capsys):
     recipe = str(RECIPES / "lens_800m.yaml")
     assert main(["data", "plan", recipe, "--images", "800M", "--gpus", "64"]) == 0
-    assert capsys.readouterr().out.startswith("800,000,000 pictures, 64 GPUs, 1,024 cores\n")
+    assert capsys.readouterr().out.startswith("800,000,000 images, 64 GPUs, 1,024 cores\n")
     assert main(["data", "plan", recipe, "--images", "10k", "--gpus", "1", "--cores", "7", "--json"]) == 0
     expected = build_estimate_to_dict(estimate_build(settings_of(), 10_000, 1, 7))
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(yaml.safe_dump(expected))
