@@ -77,6 +77,9 @@ class QueueFullError(LensError):
 class DrainingError(LensError):
     """The server is shutting down: it finishes its requests and accepts no more."""
 
+    def __init__(self):
+        super().__init__("The server is shutting down and accepts no more requests. Try again soon.")
+
 
 class DeadlineError(LensError):
     """An image cannot be ready before the deadline of its request."""

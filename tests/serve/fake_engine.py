@@ -90,7 +90,7 @@ class FakeEngine:
         handle = RequestHandle(request, on_cancel=lambda _: None)
         with self._changed:
             if self._is_draining:
-                raise DrainingError("The engine ends.")
+                raise DrainingError()
             if len(self._open) >= self.max_open:
                 raise QueueFullError("The queue is full.", 7.2)
             handle.publish(Queued(max(0, len(self._open) - 1)))

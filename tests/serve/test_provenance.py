@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
+from trust import root_certificate
 
 from lens.errors import LensError, SettingError
 from lens.nano.world.scenes import draw_scene, random_scene
 from lens.sampling.image_metadata import ImageMetadata, read_image_metadata
 from lens.serve.safety import certificates
-from lens.serve.safety.certificates import TEST_FILE, TEST_ORGANIZATION, read_identity, root_certificate
+from lens.serve.safety.certificates import TEST_FILE, TEST_ORGANIZATION, read_identity
 from lens.serve.safety.provenance import (
     TRAINED_MODEL,
     Signer,

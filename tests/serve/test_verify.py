@@ -20,7 +20,6 @@ from lens.errors import LensError, SettingError
 from lens.nano.world.scenes import draw_scene, random_scene
 from lens.sampling.image_metadata import ImageMetadata, encode_image_file
 from lens.serve.safety import certificates
-from lens.serve.safety.certificates import root_certificate
 from lens.serve.safety.provenance import Signer, embed_provenance, xmp_packet
 from lens.serve.safety.verify import Finding, read_trust_anchors, verify_image
 from lens.serve.settings.server import SigningSettings

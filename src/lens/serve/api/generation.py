@@ -29,8 +29,6 @@ from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.safety.provenance import embed_provenance, xmp_packet
 from lens.serve.settings.server import ServerSettings
 
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-
 
 class EncodedImage(NamedTuple):
     """A finished image as a file, with its metadata and marks inside."""
@@ -133,7 +131,7 @@ class GenerationService:
     def check_draining(self) -> None:
         """Raise DrainingError if the server is shutting down."""
         if self.is_draining:
-            raise DrainingError("The server is shutting down and accepts no more requests. Try again soon.")
+            raise DrainingError()
 
     def submit(self, spec: GenerationSpec) -> list[RequestHandle]:
         """Submit all images of a request to the engine, or none. Raises: what the engine raises."""

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from lens.errors import GenerationCancelledError, SettingError
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
-from lens.serve.api.generation import MEDIA_TYPES, EncodedImage, EncodedPreview, num_text_tokens
+from lens.serve.api.generation import EncodedImage, EncodedPreview, num_text_tokens
 from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, GenerationSpec
 from lens.serve.api.sse import KEEP_ALIVE, sse_error, sse_event, stream_events, wait_for_all
 from lens.serve.engine.request import Failed, ModelInfo
 from lens.serve.engine.request_handle import RequestHandle
+from lens.serve.safety.provenance import MEDIA_TYPES
 from lens.serve.storage.jobs import DONE
 
 if TYPE_CHECKING:

@@ -214,7 +214,7 @@ class JobWorker:
             if progress.is_cancelled or progress.errors:
                 raise GenerationCancelledError("The job was stopped.")
             if self._stop.is_set():
-                raise DrainingError("The server ends.")
+                raise DrainingError()
             remaining_s = None
             if request.deadline_s is not None:
                 remaining_s = job.created_at + request.deadline_s - time.time()

@@ -4,13 +4,10 @@ Read when somebody asks, so that nothing is counted twice.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lens.serve.engine.client import EngineClient
 from lens.serve.storage.jobs import QUEUED, RUNNING, JobStore
-
-if TYPE_CHECKING:
-    pass
 
 OUTCOMES = ("rejected", "finished", "failed", "cancelled")
 

@@ -112,12 +112,12 @@ class Engine:
     def submit(self, request: GenerationRequest) -> RequestHandle:
         """Accept a request and queue it. Raises: as `EngineClient.submit`."""
         if self._is_draining:
-            raise _draining_error()
+            raise DrainingError()
         validate_request(request, self.registry.models, self.registry.loras, self.settings.max_steps)
         handle = RequestHandle(request, self._on_cancel)
         with self._changed:
             if self._is_draining:
-                raise _draining_error()
+                raise DrainingError()
             try:
                 self._queue.push(
                     handle, request.caller, self.cost_model.estimate_seconds(request), request.priority
@@ -184,7 +184,7 @@ class Engine:
                 logger.exception("internal error of the engine; the running requests fail")
                 self._fail_all(error, include_queued=False)
                 time.sleep(FAILURE_PAUSE_S)
-        self._fail_all(_draining_error(), include_queued=True)
+        self._fail_all(DrainingError(), include_queued=True)
 
     def _load_models(self) -> None:
         for name in self.registry.models if self.settings.loads_at_start else ():
@@ -343,10 +343,6 @@ class Engine:
             self._running, self._to_start = [], []
             for handle in handles:
                 self._finish(handle, Failed(error), "failed")
-
-
-def _draining_error() -> DrainingError:
-    return DrainingError("The server is ending and takes nothing more on. Ask again in a moment.")
 
 
 def _deadline_failure(handle: RequestHandle, what: str) -> Failed:

@@ -134,7 +134,7 @@ class RayEngineClient:
         in_flight = InFlightRequest(handle)
         with self._changed:
             if self._is_draining:
-                raise _draining_error()
+                raise DrainingError()
             if len(self._in_flight) >= max_ongoing_requests(self.settings) * self.ray_settings.replica_limit:
                 self._num_ended["rejected"] += 1
                 raise QueueFullError("The queue is full. Ask again later.", retry_after_s=5.0)
@@ -171,7 +171,7 @@ class RayEngineClient:
             left = list(self._in_flight.values())
             is_last, self._is_disconnected = not self._is_disconnected, True
         for following in left:
-            self._finish(following, Failed(_draining_error()), "failed")
+            self._finish(following, Failed(DrainingError()), "failed")
             following.cancel()
         if is_last:
             disconnect_ray(self._owns_ray)
@@ -376,7 +376,3 @@ def _startup_failure_reason(error: Exception) -> str:
         lines = [line.strip() for line in message.splitlines() if "Error" in line]
         return lines[-1]
     return first_line(error)
-
-
-def _draining_error() -> DrainingError:
-    return DrainingError("The server is ending and takes nothing more on. Ask again in a moment.")

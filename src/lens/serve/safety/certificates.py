@@ -65,14 +65,6 @@ def ensure_test_identity(folder: Path) -> SigningIdentity:
     return _parse_identity(content, content, path, path, None)
 
 
-def root_certificate(identity: SigningIdentity) -> bytes:
-    """Return the last certificate of an identity as PEM: whom a reader must trust to trust its signatures."""
-    _check_installed()
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    return _parse_certificates(identity.chain, Path("the chain"))[-1].public_bytes(Encoding.PEM)
-
-
 def _parse_identity(
     certificate: bytes,
     key: bytes,

@@ -18,9 +18,14 @@ from PIL import Image
 from lens.errors import LensError, SettingError
 from lens.sampling.image_metadata import metadata_json, open_image, parse_image_metadata
 from lens.serve.safety.certificates import TEST_ORGANIZATION
-from lens.serve.safety.provenance import IPTC_EXTENSION, OFFLINE_OPTIONS, TRAINED_MODEL, c2pa_library
+from lens.serve.safety.provenance import (
+    IPTC_EXTENSION,
+    MEDIA_TYPES,
+    OFFLINE_OPTIONS,
+    TRAINED_MODEL,
+    c2pa_library,
+)
 
-MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 SOURCE_TYPE = f"{{{IPTC_EXTENSION}}}DigitalSourceType"
 UNTRUSTED = "signingCredential.untrusted"
 TAMPERED = ("dataHash.mismatch", "hashedURI.mismatch", "claimSignature.mismatch", "assertion.missing")
@@ -96,9 +101,10 @@ def verify_image(path: Path, trust_anchors: bytes | None = None) -> ProvenanceRe
             image_format = opened.format or "unknown"
     except (OSError, Image.DecompressionBombError) as error:
         raise LensError(f"{path} cannot be read ({error}). Use another copy.") from error
-    if image_format not in MEDIA_TYPES:
+    media_type = MEDIA_TYPES.get(image_format.lower())
+    if media_type is None:
         raise LensError(f"{path} is a {image_format} file. Only PNG, JPEG and WebP files can be verified.")
-    manifest = _check_manifest(content, MEDIA_TYPES[image_format], trust_anchors)
+    manifest = _check_manifest(content, media_type, trust_anchors)
     return ProvenanceReport(path, (_check_settings(image, path), _check_xmp(image), manifest))
 
 

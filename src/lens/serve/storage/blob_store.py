@@ -54,9 +54,5 @@ class BlobStore:
         except FileNotFoundError:
             return
 
-    def local_path(self, name: str) -> Path | None:
-        """Return where a file lies on this machine; None where it lies elsewhere."""
-        return Path(self._path(name)) if self._is_local else None
-
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
