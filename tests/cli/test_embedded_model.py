@@ -16,7 +16,7 @@ VARIANTS = [
 PROMPT = "two red apples to the left of a fox, on a blue background"
 
 
-def test_the_embedded_model_draws_a_wide_picture_and_another_process_the_same_again(
+def test_the_embedded_model_generates_a_wide_image_and_another_process_reproduces_it(
     process, lens, no_progress_bars, tmp_path
 ):
     first = process("generate", PROMPT, "--aspect-ratio", "16:9", "--seed", 7, "--json")
@@ -44,7 +44,7 @@ def test_the_embedded_model_draws_a_wide_picture_and_another_process_the_same_ag
 
 
 @pytest.mark.parametrize("model", VARIANTS, ids=lambda model: model.name)
-def test_a_variant_draws_with_its_own_steps_and_guidance(lens, no_progress_bars, tmp_path, model):
+def test_a_variant_uses_its_own_steps_and_guidance(lens, no_progress_bars, tmp_path, model):
     ran = lens("generate", "three lemons on a purple background", "--model", model.name, "--json")
     assert (ran.status, ran.err) == (0, "")
     row = json.loads(ran.out)

@@ -21,7 +21,7 @@ def pixels(path) -> np.ndarray:
 
 @pytest.fixture
 def start(tmp_path):
-    """A picture to start from and a mask whose right half is white."""
+    """An image to start from and a mask whose right half is white."""
     ramp = np.linspace(0, 255, 80 * 48 * 3).reshape(48, 80, 3).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "start.png")
     mask = np.zeros((48, 80), np.uint8)
@@ -60,7 +60,7 @@ def lora_file(tmp_path_factory):
     return path
 
 
-def test_a_real_process_draws_what_is_piped_in_and_like_finds_the_same_pixels_in_another(
+def test_a_process_generates_prompts_from_stdin_and_like_reproduces_the_pixels_in_another(
     process, lens, tiny_model, tmp_path, one_thread
 ):
     ran = process(
@@ -91,19 +91,19 @@ def test_a_real_process_draws_what_is_piped_in_and_like_finds_the_same_pixels_in
     assert (pixels(tmp_path / "two-cats_6.png") == drawn[3]).all()
 
 
-@pytest.mark.parametrize("picture_format", ["jpg", "webp"])
-def test_like_repeats_a_start_a_mask_and_a_lora_through_lossy_files(
-    lens, tiny_model, start, lora_file, tmp_path, picture_format
+@pytest.mark.parametrize("image_format", ["jpg", "webp"])
+def test_like_reproduces_a_source_image_a_mask_and_a_lora_from_lossy_files(
+    lens, tiny_model, start, lora_file, tmp_path, image_format
 ):
     image, mask = start
     first = lens(
         "generate", "a fox", "--model", tiny_model, "--steps", 4, "--cfg", 2.5, "--negative", "blur",
         "--seed", 9, "--init-image", image, "--mask", mask, "--strength", 0.8, "--lora", f"{lora_file}:0.7",
-        "--solver", "ab2", "--format", picture_format,
+        "--solver", "ab2", "--format", image_format,
     )  # fmt: skip
     assert first.err == ""
     again = lens("generate", "--like", first.out.strip())
-    assert again.out == f"a-fox_9-2.{picture_format}\n"
+    assert again.out == f"a-fox_9-2.{image_format}\n"
     assert (pixels(first.out.strip()) == pixels(again.out.strip())).all()
     settings = read_image_metadata(tmp_path / again.out.strip())
     assert settings == read_image_metadata(tmp_path / first.out.strip())
@@ -124,13 +124,13 @@ def test_explicit_options_override_like(lens, tiny_model, tmp_path):
     assert (settings.width, settings.height) == (96, 48)
 
 
-def test_a_picture_does_not_depend_on_how_many_are_drawn_with_it(lens, tiny_model):
+def test_an_image_does_not_depend_on_how_many_are_generated_with_it(lens, tiny_model):
     lens("generate", "a fox", "two cats", "--model", tiny_model, "--count", 2, "--steps", 2, "--out", "many")
     lens("generate", "two cats", "--model", tiny_model, "--seed", 1, "--steps", 2, "--out", "one")
     assert (pixels("many/two-cats_1.png") == pixels("one/two-cats_1.png")).all()
 
 
-def test_the_picture_is_the_pipelines_own_for_the_usual_generator(lens, tiny_model):
+def test_the_image_equals_that_of_the_pipeline_with_a_cpu_generator(lens, tiny_model):
     import torch
 
     from lens import LensPipeline
@@ -142,7 +142,7 @@ def test_the_picture_is_the_pipelines_own_for_the_usual_generator(lens, tiny_mod
     assert (np.asarray(image) == pixels("fox.png")).all()
 
 
-def test_steps_and_guidance_default_to_what_the_pipeline_says(lens, tiny_model):
+def test_steps_and_guidance_default_to_those_of_the_pipeline(lens, tiny_model):
     from lens import LensPipeline
 
     row = json.loads(lens("generate", "a fox", "--model", tiny_model, "--json").out)
@@ -151,7 +151,7 @@ def test_steps_and_guidance_default_to_what_the_pipeline_says(lens, tiny_model):
     assert row["width"] == row["height"] == defaults.base_resolution
 
 
-def test_options_change_the_picture(lens, tiny_model, lora_file):
+def test_options_change_the_image(lens, tiny_model, lora_file):
     options = {
         "plain": [],
         "seed": ["--seed", 1],
@@ -173,13 +173,13 @@ def test_options_change_the_picture(lens, tiny_model, lora_file):
         assert same == [name]
 
 
-def test_quantising_tells_the_memory_before_loading(lens, tiny_model):
+def test_quantising_logs_the_memory_before_loading(lens, tiny_model):
     ran = lens("generate", "a fox", "--model", tiny_model, "--quantize", "int8", "--steps", 1)
     assert "Loading takes about" in ran.err
     assert "Quantised to int8 the weights take" in ran.err
 
 
-def test_a_named_file_is_replaced_and_a_folder_is_made(lens, tiny_model, tmp_path):
+def test_a_named_file_is_replaced_and_a_folder_is_created(lens, tiny_model, tmp_path):
     (tmp_path / "fox.webp").write_text("old")
     one = ["generate", "a fox", "--model", tiny_model, "--steps", 1]
     assert lens(*one, "--out", "fox.webp").out == "fox.webp\n"
@@ -221,7 +221,7 @@ def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(
     assert lens(*again, "--model", "model").status == 0
 
 
-def test_an_interrupted_process_leaves_no_draft_and_the_status_of_interruption(tiny_model, tmp_path):
+def test_an_interrupted_process_leaves_no_temporary_file_and_exits_with_130(tiny_model, tmp_path):
     command = ["generate", "a fox", "--model", tiny_model, "--steps", 60, "--count", 500, "--json"]
     # A shell starts what it puts into the background deaf to SIGINT, and so would be all that it starts.
     hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -238,7 +238,7 @@ def test_an_interrupted_process_leaves_no_draft_and_the_status_of_interruption(t
         assert read_image_metadata(file).steps == 60
 
 
-def test_a_failure_after_some_pictures_keeps_those_and_only_those(lens, tiny_model, tmp_path, monkeypatch):
+def test_a_failure_after_some_images_keeps_exactly_those(lens, tiny_model, tmp_path, monkeypatch):
     from lens.cli.generation import run
     from lens.errors import LensError
 

@@ -67,7 +67,7 @@ def test_an_empty_prompt_says_how_to_give_one(refuses, arguments):
     assert "the prompt is" in refuses(*arguments, stdin="\n \n")
 
 
-def test_the_solvers_offered_are_those_there_are():
+def test_the_choices_of_solver_are_those_of_the_table():
     from typing import get_args
 
     from lens.cli.arguments import SolverName
@@ -76,7 +76,7 @@ def test_the_solvers_offered_are_those_there_are():
     assert list(get_args(SolverName)) == list(SOLVERS)
 
 
-def test_the_quantizations_offered_are_those_there_are():
+def test_the_choices_of_quantize_are_those_that_can_be_applied():
     from typing import get_args
 
     from lens.cli.arguments import QuantizeFormat
@@ -105,7 +105,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(process):
 
 
 def test_an_unreadable_init_image_is_refused_before_loading(refuses, tmp_path):
-    (tmp_path / "words.png").write_text("not a picture")
+    (tmp_path / "words.png").write_text("not an image")
     assert "words.png is not a readable image" in refuses("a fox", "--init-image", "words.png")
     Image.new("RGB", (64, 64)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
@@ -117,18 +117,18 @@ def test_a_file_that_is_no_lora_is_refused(refuses, tmp_path):
     assert "words.safetensors" in refuses("a fox", "--lora", "words.safetensors")
 
 
-def test_a_picture_without_settings_cannot_be_drawn_again(refuses, tmp_path):
+def test_an_image_without_metadata_cannot_be_reproduced(refuses, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
     assert "plain.png has no metadata" in refuses("--like", "plain.png")
 
 
-def test_too_little_memory_says_what_is_needed_and_what_to_do(refuses, monkeypatch):
+def test_too_little_memory_is_an_error_with_the_need_and_the_remedy(refuses, monkeypatch):
     monkeypatch.setattr("lens.models.memory.available_memory", lambda device: 1000)
     line = refuses("a fox")
     assert "GB is free" in line and "--quantize int8" in line
 
 
-def test_running_out_of_memory_on_the_way_says_what_to_do(refuses, monkeypatch):
+def test_running_out_of_memory_during_generation_is_an_error_with_the_remedy(refuses, monkeypatch):
     import torch
 
     def no_memory(*_, **__):
@@ -139,6 +139,6 @@ def test_running_out_of_memory_on_the_way_says_what_to_do(refuses, monkeypatch):
     assert "Tried to allocate 20.00 GiB" in line and "--offload model" in line
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_loading(refuses, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused_before_loading(refuses, tmp_path):
     (tmp_path / "taken").write_text("")
     assert "in the way" in refuses("a fox", "--out", tmp_path / "taken" / "deep")

@@ -21,7 +21,7 @@ def loaded_by(*arguments: str) -> str:
     ]
 
 
-def test_help_comes_without_loading_anything_heavy():
+def test_help_loads_no_heavy_package():
     for arguments in (["--help"], ["generate", "--help"], ["convert", "--help"]):
         assert loaded_by(*arguments) == "[]"
 
@@ -30,7 +30,7 @@ def test_a_large_model_is_described_without_torch_or_numpy():
     assert loaded_by("info", "lens", "--json") == "['huggingface_hub']"
 
 
-def test_help_is_quick_and_names_every_word(process):
+def test_help_is_quick_and_names_every_subcommand(process):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = process("--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -57,7 +57,7 @@ def test_the_version_is_the_distributions(lens):
     assert lens("--version").out == f"lens {version('lens-t2i')}\n"
 
 
-def test_a_real_process_says_one_line_and_exits_with_2(process):
+def test_an_error_of_a_real_process_is_one_line_and_status_2(process):
     ran = process("generate", "a fox", "--model", "lens-nanno")
     assert "Did you mean lens-nano?" in ran.error_line
     assert "lens-turbo" in ran.error_line
@@ -72,7 +72,7 @@ def test_debug_shows_the_traceback_of_the_same_error(process):
         assert "Traceback" in ran.err and "SettingError: --size is '9'" in ran.err
 
 
-def test_a_word_that_does_not_exist_is_a_usage_error(lens):
+def test_an_unknown_subcommand_is_a_usage_error(lens):
     ran = lens("paint")
     assert (ran.status, ran.out) == (2, "")
     assert "paint" in ran.err

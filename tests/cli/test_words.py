@@ -51,7 +51,7 @@ def test_info_counts_a_folder_as_its_own_modules_do(lens, tiny_model):
     assert facts["parameters"] == sum(part["parameters"] for part in facts["components"].values())
 
 
-def test_info_tells_what_a_single_file_is(lens, tiny_model):
+def test_info_names_the_kind_of_a_single_file(lens, tiny_model):
     file = tiny_model / "transformer" / "diffusion_pytorch_model.safetensors"
     facts = json.loads(lens("info", file, "--json").out)
     assert "Lens denoiser" in facts["kind"]
@@ -120,7 +120,7 @@ def test_train_refuses_a_bad_recipe_before_loading_anything(lens, tmp_path, reci
     assert said in lens("train", recipe, *overrides).error_line
 
 
-def test_train_plan_prints_the_papers_bill_for_the_papers_recipe_on_its_cards(lens):
+def test_train_plan_estimates_the_papers_gpu_hours_for_the_papers_recipe(lens):
     asked = ("--gpu", "a100", "--gpus", 128, "--mfu", 0.17)
     facts = json.loads(lens("train", "plan", MIXED, *asked, "--json").out)
     assert facts["gpu_hours"] == pytest.approx(192_000, rel=0.15)
@@ -137,5 +137,5 @@ def test_train_plan_prints_the_papers_bill_for_the_papers_recipe_on_its_cards(le
         (["--set", "pack_token=3"], "pack_token is 3, but it needs a known name"),
     ],
 )
-def test_train_plan_names_what_it_cannot_reckon_with(lens, arguments, said):
+def test_train_plan_names_invalid_options_and_settings(lens, arguments, said):
     assert said in lens("train", "plan", MIXED, *arguments).error_line

@@ -38,7 +38,7 @@ def test_off_a_terminal_nothing_but_results_is_printed(stderr, capsys):
     assert capsys.readouterr().out == "fox.png\n"
 
 
-def test_on_a_terminal_the_stage_and_the_picture_show_on_stderr(stderr, capsys, monkeypatch):
+def test_on_a_terminal_the_stage_and_the_image_number_show_on_stderr(stderr, capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = stderr(Terminal())
     run_through(ProgressBar(3))

@@ -33,13 +33,13 @@ def policy_gradient(new: torch.Tensor, old: torch.Tensor, optimal: torch.Tensor,
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 3.0])
-def test_where_nothing_was_learned_yet_an_even_judgement_pulls_nowhere(beta):
+def test_at_optimality_one_half_the_gradient_is_zero_before_any_update(beta):
     velocity = normal(1)
     gradient = policy_gradient(velocity, velocity, torch.full((3,), 0.5), beta)
     assert gradient.abs().max() < 1e-6
 
 
-def test_good_pictures_pull_the_other_way_than_bad_ones_and_as_hard():
+def test_good_and_bad_images_have_opposite_gradients_of_equal_size():
     velocity = normal(1)
     good = policy_gradient(velocity, velocity, torch.full((3,), 0.8), 1.0)
     bad = policy_gradient(velocity, velocity, torch.full((3,), 0.2), 1.0)
@@ -47,7 +47,7 @@ def test_good_pictures_pull_the_other_way_than_bad_ones_and_as_hard():
     torch.testing.assert_close(good, -bad)
 
 
-def test_a_step_down_the_loss_of_good_pictures_brings_their_prediction_nearer():
+def test_a_gradient_step_for_good_images_brings_the_prediction_closer_to_them():
     clean, noise = normal(7), normal(8)
     old = normal(1)
     new = old - 0.01 * policy_gradient(old, old, torch.ones(3), 1.0)
@@ -55,7 +55,7 @@ def test_a_step_down_the_loss_of_good_pictures_brings_their_prediction_nearer():
     assert ((new - wanted).flatten(1).norm(dim=1) < (old - wanted).flatten(1).norm(dim=1)).all()
 
 
-def test_the_loss_is_what_the_formula_says():
+def test_the_loss_equals_the_formula_worked_by_hand():
     # One value: x_t = 3 at t = 1/2, so x_0 = 3 - v / 2. Old v = 2, new v = 4: the two policies are 4 and 0,
     # their x_0 are 1 and 3, and from the clean 0 they are off by 1 and 3; squared over size: 1 and 3.
     one = torch.ones(1, 1, 1, 1)
@@ -94,7 +94,7 @@ def test_advantages_are_distances_to_the_group_over_the_spread_of_all():
     assert has_equal_rewards(raw).tolist() == [False, True]
 
 
-def test_pictures_without_a_score_have_no_advantage_and_do_not_move_their_group():
+def test_images_without_a_reward_have_no_advantage_and_do_not_change_their_group():
     nan = torch.nan
     raw = torch.tensor([[0.0, nan, 1.0], [nan, nan, nan], [0.3, 0.3, nan]])
     found = advantages(raw)
@@ -119,14 +119,14 @@ def test_the_sampling_policy_follows_by_the_published_schedules():
     assert old_policy_decay(5000, "late") == 0.999
 
 
-def test_diversity_is_the_mean_distance_of_two_pictures():
+def test_diversity_is_the_mean_distance_of_two_images():
     latents = torch.zeros(3, 1, 2, 2)
     latents[1], latents[2] = 1.0, 3.0
     # Distances of all pairs, over the root of four values: 1, 3 and 2.
     torch.testing.assert_close(diversity(latents), torch.tensor(2.0))
 
 
-def test_on_a_trained_model_of_points_the_reward_of_what_is_drawn_rises_and_points_stay_apart():
+def test_on_a_trained_model_of_points_the_reward_of_samples_rises_and_samples_stay_diverse():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, 2))
 

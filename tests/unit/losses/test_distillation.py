@@ -24,7 +24,7 @@ from lens.losses.distillation import (
     trajectory_loss,
     trajectory_target,
 )
-from lens.sampling.solvers import solve_euler
+from lens.sampling.solvers import SOLVERS
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ def test_distribution_matching_is_fake_minus_teacher_over_each_samples_distance_
     torch.testing.assert_close(distribution_matching_gradient(x_0, teacher, fake), wanted)
 
 
-def test_distribution_matching_asks_for_nothing_where_the_fake_model_agrees_with_the_teacher():
+def test_the_distribution_matching_gradient_is_zero_where_the_fake_model_agrees_with_the_teacher():
     x_0, teacher = normal(2, 3, 5, 7, seed=0), normal(2, 3, 5, 7, seed=1)
     assert not distribution_matching_gradient(x_0, teacher, teacher.clone()).any()
 
@@ -58,7 +58,7 @@ def test_a_student_that_meets_the_teacher_gets_zeros_and_no_nan():
     assert gradient.isfinite().all() and gradient[0, 0, 0, 0] == 0 and gradient[1].all()
 
 
-def test_a_step_against_the_guidance_gradient_goes_where_guidance_leads():
+def test_a_step_against_the_guidance_gradient_moves_in_the_direction_of_guidance():
     cond, uncond = shaped([1.0, 0.0, 2.0, -1.0]), shaped([0.0, 0.0, 3.0, 1.0])
     gradient = guidance_gradient(cond, uncond, 5.0)
     torch.testing.assert_close(gradient, shaped([-4.0, 0.0, 4.0, 8.0]))
@@ -85,14 +85,14 @@ def test_the_logistic_losses_of_known_logits():
     assert float(generator_loss(student)) == pytest.approx((soft(-3) + soft(0)) / 2, rel=1e-6)
 
 
-def test_the_smoothness_loss_is_half_gamma_times_the_mean_squared_change():
+def test_the_approximate_r1_penalty_is_half_gamma_times_the_mean_squared_change():
     found = approx_r1_penalty(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0]), gamma=3.0)
     assert float(found) == pytest.approx(0.5 * 3 * (1 + 9) / 2)
     torch.testing.assert_close(perturb(torch.ones(1, 2, 3, 5), torch.full((1, 2, 3, 5), 2.0)).unique(),
                                torch.tensor([1.2]))  # fmt: skip
 
 
-def test_a_student_sees_the_samplers_own_sigmas():
+def test_a_student_is_trained_at_the_samplers_own_sigmas():
     for num_tokens, num_steps in ((64, 4), (4096, 4), (512, 2)):
         times = student_times(num_tokens, num_steps)
         assert torch.equal(times, sampling_sigmas(num_tokens, num_steps)[:num_steps])
@@ -109,7 +109,7 @@ def test_a_teachers_levels_within_the_students_steps_are_those_of_one_finer_sche
     assert torch.equal(torch.stack([levels[0] for levels in found]), student_times(63, 3))
 
 
-def test_a_step_toward_the_aim_ends_where_the_teacher_is():
+def test_a_step_toward_the_trajectory_target_ends_at_the_teachers_point():
     draw = torch.Generator().manual_seed(0)
     x_t, arrived = torch.randn(2, 2, 3, 5, 7, generator=draw)
     t, t_next = 0.8, 0.3
@@ -146,11 +146,11 @@ def test_a_simulated_step_without_noise_is_one_of_the_samplers():
     x, velocity = normal(2, 3, 5, 7, seed=0), normal(2, 3, 5, 7, seed=1)
     t, t_next = torch.tensor([0.8, 0.8]), torch.tensor([0.3, 0.3])
     stepped = next_student_input(predict_x0(x, velocity, t), x, t, t_next, None)
-    wanted = solve_euler(lambda *_: velocity, torch.tensor([0.8, 0.3]), x)
+    wanted = SOLVERS["euler"](lambda *_: velocity, torch.tensor([0.8, 0.3]), x)
     torch.testing.assert_close(stepped, wanted)
 
 
-def test_a_simulated_step_with_noise_is_the_students_picture_noised_anew():
+def test_a_simulated_step_with_noise_renoises_the_students_image():
     x_0, x_t, noise = (normal(2, 3, 5, 7, seed=seed) for seed in range(3))
     t, t_next = torch.tensor([1.0, 0.8]), torch.tensor([0.3, 0.2])
     torch.testing.assert_close(

@@ -36,7 +36,7 @@ class Student(NamedTuple):
 
     @property
     def variance(self) -> float:
-        """Of all pictures over both axes."""
+        """Of all images over both axes."""
         return float((self.means - self.means.mean(0)).square().mean() + self.spread.square())
 
 
@@ -100,19 +100,19 @@ def matched() -> Student:
     return distilled(matching=1, guidance=0)
 
 
-def test_matching_alone_keeps_the_mean_and_loses_spread(matched):
+def test_distribution_matching_alone_keeps_the_mean_and_loses_variance(matched):
     assert float((matched.means - MEANS).abs().max()) < 0.06
     assert 0.5 * TEACHER_SPREAD < float(matched.spread.abs()) < 0.9 * TEACHER_SPREAD
     assert matched.variance < TEACHER.variance
 
 
-def test_guidance_alone_blows_the_variance_up_without_end():
+def test_guidance_alone_increases_the_variance_without_bound():
     half, whole = distilled(matching=0, guidance=1, steps=STEPS // 2), distilled(matching=0, guidance=1)
     assert half.variance > 20 * TEACHER.variance
     assert whole.variance > 2.5 * half.variance
 
 
-def test_the_dose_of_guidance_is_the_sum_of_learning_rates():
+def test_the_effect_of_guidance_depends_on_the_sum_of_learning_rates():
     """Steps of one length, as Adam's are: as far as they go, and no weight makes them longer."""
     whole, light = (distilled(matching=0, guidance=weight, steps=100) for weight in (1, 0.2))
     away = (whole.means - MEANS).abs()
@@ -120,7 +120,7 @@ def test_the_dose_of_guidance_is_the_sum_of_learning_rates():
     torch.testing.assert_close(light.means, whole.means, rtol=1e-3, atol=1e-3)
 
 
-def test_together_they_hold(matched):
+def test_both_terms_together_keep_mean_and_variance(matched):
     both, longer = distilled(matching=1, guidance=1), distilled(matching=1, guidance=1, steps=2 * STEPS)
     for student in (both, longer):
         outward = student.means.abs() - MEANS.abs()

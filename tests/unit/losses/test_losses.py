@@ -59,7 +59,7 @@ def test_the_next_token_is_learned_at_every_position_that_has_one():
     torch.testing.assert_close(next_token_loss(logits, ids, mask).loss, by_hand)
 
 
-def test_the_layout_loss_is_the_mean_surprise_at_each_kind_of_label():
+def test_the_patch_classification_loss_is_the_mean_cross_entropy_of_each_kind_of_label():
     torch.manual_seed(0)
     logits = [torch.randn(2, 3, 5), torch.randn(2, 3, 4)]
     labels = [torch.randint(5, (2, 3)), torch.randint(4, (2, 3))]
@@ -71,7 +71,7 @@ def test_the_layout_loss_is_the_mean_surprise_at_each_kind_of_label():
     assert float(patch_classification_loss(logits, labels)) == pytest.approx(surprise, abs=1e-6)
 
 
-def test_a_fresh_layout_head_holds_all_classes_equally_likely():
+def test_a_new_patch_classification_head_gives_all_classes_equal_probability():
     head = PatchClassificationHead(6, (5, 4))
     head.init_weights()
     things, parts = head(torch.randn(2, 3, 6))

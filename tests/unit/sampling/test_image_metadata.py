@@ -38,26 +38,26 @@ SETTINGS = ImageMetadata(
 )
 
 
-def picture(width: int = 48, height: int = 32) -> Image.Image:
+def sample_image(width: int = 48, height: int = 32) -> Image.Image:
     return Image.linear_gradient("L").resize((width, height)).convert("RGB")
 
 
-def saved(path: Path, picture_format: str, settings: ImageMetadata = SETTINGS) -> Path:
-    return write_atomic(path, lambda file: encode_image_file(picture(), settings, picture_format, file))
+def saved(path: Path, image_format: str, settings: ImageMetadata = SETTINGS) -> Path:
+    return write_atomic(path, lambda file: encode_image_file(sample_image(), settings, image_format, file))
 
 
-@pytest.mark.parametrize("picture_format", ["png", "jpg", "webp"])
-def test_settings_come_back_equal_from_every_format(tmp_path, picture_format):
-    path = saved(tmp_path / f"a.{picture_format}", picture_format)
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+def test_metadata_round_trips_through_every_format(tmp_path, image_format):
+    path = saved(tmp_path / f"a.{image_format}", image_format)
     assert read_image_metadata(path) == SETTINGS
     assert open_image(path).size == (48, 32)
 
 
 def test_png_pixels_come_back_unchanged(tmp_path):
-    assert open_image(saved(tmp_path / "a.png", "png")).tobytes() == picture().tobytes()
+    assert open_image(saved(tmp_path / "a.png", "png")).tobytes() == sample_image().tobytes()
 
 
-def test_the_parameters_line_is_what_viewers_parse(tmp_path):
+def test_the_parameters_text_has_the_format_that_other_tools_parse(tmp_path):
     with Image.open(saved(tmp_path / "a.png", "png")) as image:
         lines = image.text["parameters"].splitlines()
     assert lines[2] == "Negative prompt: blur, caf\u00e9"
@@ -68,45 +68,45 @@ def test_the_parameters_line_is_what_viewers_parse(tmp_path):
     )
 
 
-@pytest.mark.parametrize("picture_format", ["jpg", "webp"])
-def test_the_parameters_line_is_the_exif_description(tmp_path, picture_format):
-    with Image.open(saved(tmp_path / f"a.{picture_format}", picture_format)) as image:
+@pytest.mark.parametrize("image_format", ["jpg", "webp"])
+def test_the_parameters_line_is_the_exif_description(tmp_path, image_format):
+    with Image.open(saved(tmp_path / f"a.{image_format}", image_format)) as image:
         description = image.getexif()[0x010E]
     raw = description.encode("latin-1") if isinstance(description, str) else description
     assert b"Steps: 20, Sampler: euler" in raw
 
 
-def test_a_picture_of_another_program_says_that_it_carries_no_settings(tmp_path):
-    picture().save(tmp_path / "plain.jpg")
+def test_an_image_of_another_program_is_refused_as_without_metadata(tmp_path):
+    sample_image().save(tmp_path / "plain.jpg")
     with pytest.raises(LensError, match=r"plain\.jpg has no metadata of Lens"):
         read_image_metadata(tmp_path / "plain.jpg")
 
 
-def test_an_unknown_setting_inside_a_picture_is_named(tmp_path):
+def test_an_unknown_key_in_the_metadata_is_named(tmp_path):
     from PIL import PngImagePlugin
 
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("lens", SETTINGS.model_dump_json()[:-1] + ', "sharpness": 3}')
-    picture().save(tmp_path / "newer.png", pnginfo=chunks)
+    sample_image().save(tmp_path / "newer.png", pnginfo=chunks)
     with pytest.raises(SettingError, match=r"sharpness.*newer\.png"):
         read_image_metadata(tmp_path / "newer.png")
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"prompt": "a"}'])
-def test_damaged_settings_are_an_error_that_names_the_file(tmp_path, text):
+def test_damaged_metadata_is_an_error_that_names_the_file(tmp_path, text):
     from PIL import PngImagePlugin
 
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("lens", text)
-    picture().save(tmp_path / "torn.png", pnginfo=chunks)
+    sample_image().save(tmp_path / "torn.png", pnginfo=chunks)
     with pytest.raises(LensError, match=r"torn\.png"):
         read_image_metadata(tmp_path / "torn.png")
 
 
-def test_missing_unreadable_and_truncated_pictures_are_told_apart(tmp_path):
+def test_missing_unreadable_and_truncated_images_have_messages_of_their_own(tmp_path):
     whole = saved(tmp_path / "whole.png", "png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "words.png").write_text("not a picture")
+    (tmp_path / "words.png").write_text("not an image")
     for name, said in [
         ("none.png", "does not exist"),
         ("cut.png", "truncated"),
@@ -132,7 +132,7 @@ def test_a_slug_is_a_readable_safe_file_name(prompt, name):
     assert slug(prompt) == name
 
 
-def test_settings_beyond_what_exif_holds_are_refused_with_the_remedy(tmp_path):
+def test_metadata_too_long_for_exif_is_refused_with_the_remedy(tmp_path):
     long = SETTINGS.model_copy(update={"prompt": "fox " * 20_000})
     with pytest.raises(LensError, match="Use png"):
         saved(tmp_path / "a.jpg", "jpg", long)

@@ -1,4 +1,4 @@
-"""Pictures in and out: bytes survive the way through, bad input is named."""
+"""Images in and out: bytes survive the way through, bad input is named."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ def speckled(width, height, seed=0):
     return Image.fromarray(values)
 
 
-def test_bytes_come_back_as_they_went_in():
-    picture = speckled(48, 32)
-    (back,) = image_processor.to_output(image_processor.to_pixels([picture]), "pil")
-    assert np.array_equal(np.asarray(back), np.asarray(picture))
+def test_bytes_round_trip_through_pixels():
+    image = speckled(48, 32)
+    (back,) = image_processor.to_output(image_processor.to_pixels([image]), "pil")
+    assert np.array_equal(np.asarray(back), np.asarray(image))
 
 
 def test_every_byte_value_survives():
@@ -34,25 +34,25 @@ def test_output_types_agree():
     assert as_np.min() >= 0 and as_np.max() <= 1
 
 
-def test_paths_arrays_and_tensors_mean_the_same_picture(tmp_path):
-    picture = speckled(7, 5)
-    array = np.asarray(picture)
-    picture.save(tmp_path / "it.png")
+def test_paths_arrays_and_tensors_load_as_the_same_image(tmp_path):
+    image = speckled(7, 5)
+    array = np.asarray(image)
+    image.save(tmp_path / "it.png")
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    same = [tmp_path / "it.png", str(tmp_path / "it.png"), picture, array, array / 255, tensor, tensor / 255]
+    same = [tmp_path / "it.png", str(tmp_path / "it.png"), image, array, array / 255, tensor, tensor / 255]
     for form in same:
         (loaded,) = image_processor.load_images(form)
         assert np.array_equal(np.asarray(loaded), array), type(form)
     assert len(image_processor.load_images(np.stack([array, array]))) == 2
 
 
-def test_transparency_is_laid_on_white():
+def test_transparency_is_composed_on_white():
     clear = Image.new("RGBA", (4, 3), (255, 0, 0, 0))
     (loaded,) = image_processor.load_images(clear)
     assert loaded.mode == "RGB" and loaded.getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_a_camera_rotation_is_applied(tmp_path):
+def test_the_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     speckled(8, 4).save(tmp_path / "turned.jpg", exif=exif)
@@ -71,13 +71,13 @@ def test_a_camera_rotation_is_applied(tmp_path):
         (object(), "a path, a PIL image, an array or a tensor"),
     ],
 )
-def test_what_is_no_picture_is_refused(image, message):
+def test_input_that_is_not_an_image_is_refused(image, message):
     with pytest.raises(SettingError, match=message):
         image_processor.load_images(image)
 
 
-def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
-    (tmp_path / "note.png").write_text("not a picture")
+def test_a_file_that_is_not_an_image_is_refused_by_name(tmp_path):
+    (tmp_path / "note.png").write_text("not an image")
     with pytest.raises(SettingError, match=r"note\.png"):
         image_processor.load_images(tmp_path / "note.png")
 
@@ -102,14 +102,14 @@ def test_a_truncated_file_is_refused(tmp_path):
         ((5, 5), 1024, (16, 16)),
     ],
 )
-def test_a_picture_brings_its_own_size_within_the_reach_of_the_model(size, base, expected):
+def test_a_source_image_sets_the_size_within_the_range_of_the_model(size, base, expected):
     assert image_processor.size_from_image(speckled(*size), base) == expected
 
 
-def test_fitting_covers_the_size_and_leaves_a_fitting_picture_alone():
-    picture = speckled(64, 48)
-    assert image_processor.resize_to_cover(picture, 48, 64) is picture
-    assert image_processor.resize_to_cover(picture, 32, 32).size == (32, 32)
+def test_resizing_covers_the_size_and_leaves_an_image_of_that_size_unchanged():
+    image = speckled(64, 48)
+    assert image_processor.resize_to_cover(image, 48, 64) is image
+    assert image_processor.resize_to_cover(image, 32, 32).size == (32, 32)
 
 
 def test_a_cell_is_redrawn_if_the_mask_touches_one_pixel_of_it():
@@ -118,7 +118,7 @@ def test_a_cell_is_redrawn_if_the_mask_touches_one_pixel_of_it():
     assert image_processor.latent_mask(mask, 2, 3).flatten().tolist() == [False] * 5 + [True]
 
 
-def test_white_means_redraw_in_every_form_of_a_mask():
+def test_white_is_redrawn_in_every_input_type_of_a_mask():
     half = np.zeros((32, 48), dtype=np.uint8)
     half[:, 24:] = 255
     expected = torch.from_numpy(half / 255).float()

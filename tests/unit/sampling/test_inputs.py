@@ -12,12 +12,12 @@ from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", [], ["a fox", ""], None, 7, ["a fox", 7]])
-def test_a_prompt_needs_words(prompt):
+def test_a_prompt_needs_text(prompt):
     with pytest.raises(SettingError, match="prompt"):
         inputs.normalize_prompts(prompt)
 
 
-def test_one_negative_prompt_serves_all_and_several_must_match():
+def test_one_negative_prompt_is_used_for_all_prompts_and_several_must_match():
     assert inputs.normalize_negative_prompts("blurry", 3) == ["blurry"] * 3
     assert inputs.normalize_negative_prompts(None, 2) == ["", ""]
     assert inputs.normalize_negative_prompts(["a", None], 2) == ["a", ""]
@@ -48,7 +48,7 @@ def test_at_multiples_of_a_step_the_levels_are_the_tail_of_the_full_schedule(str
     torch.testing.assert_close(levels, sampling_sigmas(64, 20)[-num_left - 1 :])
 
 
-def test_between_them_the_start_moves_with_the_strength():
+def test_between_these_multiples_the_first_level_follows_the_strength():
     starts = [inputs.sigmas_for_strength(strength, 64, 4)[0].item() for strength in (0.3, 0.4, 0.5, 0.6)]
     assert starts == sorted(starts) and len(set(starts)) == 4
     # e^mu / (e^mu + 1/s - 1), by hand for s = 0.4 and mu = shift_mu(64, 4)
@@ -57,7 +57,7 @@ def test_between_them_the_start_moves_with_the_strength():
     assert starts[1] == pytest.approx(growth / (growth + 1 / 0.4 - 1), abs=1e-6)
 
 
-def test_a_picture_does_not_depend_on_how_many_follow_from_one_generator():
+def test_the_noise_of_an_image_does_not_depend_on_how_many_follow_from_one_generator():
     def drawn(count):
         return inputs.prepare_noise((count, 3, 16), torch.Generator().manual_seed(7), None, "cpu")
 
@@ -65,7 +65,7 @@ def test_a_picture_does_not_depend_on_how_many_follow_from_one_generator():
     assert not torch.equal(drawn(2)[0], drawn(2)[1])
 
 
-def test_each_picture_has_its_own_generator_in_a_list():
+def test_each_image_has_its_own_generator_in_a_list():
     seeds = [5, 6, 7]
     together = inputs.prepare_noise(
         (3, 3, 16), [torch.Generator().manual_seed(seed) for seed in seeds], None, "cpu"
@@ -75,19 +75,19 @@ def test_each_picture_has_its_own_generator_in_a_list():
         assert torch.equal(together[row : row + 1], alone)
 
 
-def test_ready_noise_of_another_shape_is_refused():
+def test_latents_of_another_shape_are_refused():
     with pytest.raises(ShapeError, match=r"\(1, 4, 16\), but this size and count need \(2, 4, 16\)"):
         inputs.prepare_noise((2, 4, 16), None, torch.zeros(1, 4, 16), "cpu")
 
 
-def test_rows_are_spread_over_their_equal_share_of_pictures():
+def test_each_row_is_repeated_for_an_equal_number_of_images():
     rows = torch.tensor([[1.0], [2.0]])
     assert inputs.repeat_rows(rows, 4, "image").flatten().tolist() == [1, 1, 2, 2]
     with pytest.raises(SettingError, match="image"):
         inputs.repeat_rows(rows, 3, "image")
 
 
-def test_a_row_of_no_text_is_zero_and_masked():
+def test_a_row_without_text_is_zero_and_masked():
     batch = PromptEmbeds(
         [torch.full((2, 3, TEXT_WIDTH), 5.0)], torch.tensor([[True, True, True], [True, False, False]])
     )
@@ -96,7 +96,7 @@ def test_a_row_of_no_text_is_zero_and_masked():
     assert picked.features[0][1].abs().max() == 0 and picked.features[0][2].min() == 5
 
 
-def test_ready_features_of_the_wrong_form_are_refused():
+def test_prompt_embeds_of_the_wrong_shape_are_refused():
     with pytest.raises(SettingError, match="prompt_embeds"):
         make_prompt_embeds(torch.zeros(1, 2, 3), None, "prompt_embeds")
     with pytest.raises(ShapeError, match="mask of prompt_embeds"):
@@ -116,11 +116,11 @@ def test_ready_features_of_the_wrong_form_are_refused():
         (None, "lens"),
     ],
 )
-def test_a_published_folder_goes_by_its_name(name, variant):
+def test_a_published_folder_has_the_variant_in_its_name(name, variant):
     assert variant_from_name(name) == variant
 
 
-def test_the_variants_draw_as_released():
+def test_the_defaults_of_variants_are_those_released():
     assert sampling_defaults("lens") == (20, 5.0, 1024)
     assert sampling_defaults("turbo") == (4, 1.0, 1024)
     assert sampling_defaults("base") == (50, 5.0, 1024)

@@ -1,4 +1,4 @@
-"""Folders written and read: the same pictures, the same defaults, and nothing loaded that does not fit."""
+"""Folders written and read: the same images, the same defaults, and nothing loaded that does not fit."""
 
 import json
 import shutil
@@ -52,19 +52,19 @@ def test_a_saved_folder_names_the_classes_as_published_ones_do(folder):
     ],
     ids=["directly", "by diffusers with its settings", "by plain diffusers"],
 )
-def test_a_loaded_pipeline_draws_the_same_picture_with_the_same_defaults(pipeline, folder, load):
+def test_a_loaded_pipeline_gives_the_same_image_with_the_same_defaults(pipeline, folder, load):
     loaded = load(folder)
     assert type(loaded) is LensPipeline
     assert loaded.defaults == (4, 3.0, 64)
     torch.testing.assert_close(draw(loaded), draw(pipeline), atol=LOADED_TOLERANCE, rtol=0)
 
 
-def test_two_loads_draw_the_same_bits(folder):
+def test_two_loads_give_the_same_bits(folder):
     first, second = LensPipeline.from_pretrained(folder), LensPipeline.from_pretrained(folder)
     assert torch.equal(draw(first), draw(second))
 
 
-def test_a_folder_without_defaults_of_its_own_goes_by_its_name(pipeline, tmp_path):
+def test_a_folder_without_defaults_has_those_of_the_variant_in_its_name(pipeline, tmp_path):
     bare = LensPipeline(**pipeline.components)
     bare.save_pretrained(tmp_path / "Lens-Base-Diffusers")
     assert LensPipeline.from_pretrained(tmp_path / "Lens-Base-Diffusers").defaults == (50, 5.0, 1024)
@@ -80,7 +80,7 @@ def test_dtypes_are_one_for_all_or_one_by_component(folder):
         LensPipeline.from_pretrained(folder, torch_dtype="bfloat16")
 
 
-def test_components_can_be_handed_over_ready(pipeline, folder):
+def test_loaded_components_can_be_passed(pipeline, folder):
     loaded = LensPipeline.from_pretrained(folder, vae=pipeline.vae, text_encoder=None, tokenizer=None)
     assert loaded.vae is pipeline.vae and loaded.text_encoder is None
     with pytest.raises(SettingError, match="a text encoder"):

@@ -32,7 +32,7 @@ def draw(pipeline, **request):
     ).images
 
 
-def test_adapters_act_together_by_weight_and_leave_no_trace(pipeline, files):
+def test_adapters_add_by_weight_and_unload_without_a_trace(pipeline, files):
     plain = draw(pipeline)
     first = pipeline.load_lora_weights(files / "first.safetensors", weight=0.5)
     half = draw(pipeline)
@@ -62,7 +62,7 @@ def test_names_and_weights_that_do_not_fit_are_refused(pipeline, files):
         pipeline.unload_lora_weights()
 
 
-def test_fused_adapters_draw_the_same_and_come_out_again(pipeline, files):
+def test_fused_adapters_give_the_same_image_and_can_be_unfused(pipeline, files):
     plain = draw(pipeline)
     pipeline.load_lora_weights(files / "first.safetensors", weight=0.5)
     pipeline.load_lora_weights(files / "second.safetensors", adapter_name="other")

@@ -1,4 +1,4 @@
-"""LensPipeline on tiny real models: what each argument means, and that pictures and calls stay apart."""
+"""LensPipeline on tiny real models: what each argument means, and that images and calls stay apart."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def speckled(width=64, height=64):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-# ---- one picture, whatever company it is in
+# ---- one image, whatever company it is in
 
 
 def test_prompts_of_different_lengths_in_one_call_give_what_each_gives_alone(pipeline):
@@ -65,24 +65,24 @@ def test_negative_prompts_of_different_lengths_and_none_at_all_mix_in_one_call(p
         torch.testing.assert_close(together[row : row + 1], alone, atol=BATCH_TOLERANCE, rtol=0)
 
 
-def test_pictures_of_one_prompt_lie_beside_each_other(pipeline):
+def test_images_of_one_prompt_are_consecutive(pipeline):
     four = draw(pipeline, PROMPTS[:2], num_images_per_prompt=2, generator=seeds(1, 2, 3, 4))
     for row, (prompt, seed) in enumerate([(0, 1), (0, 2), (1, 3), (1, 4)]):
         alone = draw(pipeline, PROMPTS[prompt], generator=seeds(seed))
         torch.testing.assert_close(four[row : row + 1], alone, atol=BATCH_TOLERANCE, rtol=0)
 
 
-def test_a_picture_does_not_depend_on_how_many_are_asked_for(pipeline):
+def test_an_image_does_not_depend_on_how_many_are_requested(pipeline):
     first = draw(pipeline, num_images_per_prompt=3)[:1]
     torch.testing.assert_close(first, draw(pipeline), atol=BATCH_TOLERANCE, rtol=0)
 
 
-def test_the_same_request_gives_the_same_bits_and_another_seed_another_picture(pipeline):
+def test_a_request_is_reproducible_to_the_bit_and_another_seed_gives_another_image(pipeline):
     assert torch.equal(draw(pipeline), draw(pipeline))
     assert (draw(pipeline) - draw(pipeline, seed=1)).abs().max() > 0.1
 
 
-def test_the_prompt_the_negative_prompt_and_the_guidance_all_count(pipeline):
+def test_prompt_negative_prompt_guidance_and_solver_change_the_image(pipeline):
     plain = draw(pipeline)
     for change in (
         {"prompt": "a cat"},
@@ -96,7 +96,7 @@ def test_the_prompt_the_negative_prompt_and_the_guidance_all_count(pipeline):
 # ---- text
 
 
-def test_features_come_as_one_tensor_a_layer_with_no_text_for_an_empty_negative(pipeline):
+def test_prompt_embeds_are_one_tensor_per_layer_and_zero_for_an_empty_negative(pipeline):
     features, mask, negative, negative_mask = pipeline.encode_prompt(PROMPTS, "", num_images_per_prompt=2)
     lengths = mask.sum(1)
     assert len(features) == len(negative) == len(CAPTURED_LAYERS)
@@ -107,7 +107,7 @@ def test_features_come_as_one_tensor_a_layer_with_no_text_for_an_empty_negative(
     assert negative_mask.shape == mask.shape and not negative_mask.any()
 
 
-def test_ready_features_enter_half_way(pipeline):
+def test_passed_prompt_embeds_give_the_image_of_their_prompt(pipeline):
     features, mask, negative, negative_mask = pipeline.encode_prompt(PROMPTS[:2], "a dog")
     ready = pipeline(
         prompt_embeds=features,
@@ -121,7 +121,7 @@ def test_ready_features_enter_half_way(pipeline):
     assert torch.equal(ready, draw(pipeline, PROMPTS[:2], negative_prompt="a dog", generator=seeds(1, 2)))
 
 
-def test_ready_features_alone_go_with_no_text_and_repeat(pipeline):
+def test_passed_prompt_embeds_without_negative_ones_use_no_text_and_repeat(pipeline):
     features, mask, *_ = pipeline.encode_prompt("a fox")
     request = {"prompt_embeds": features, "num_images_per_prompt": 2, "generator": seeds(1, 2)}
     ready = pipeline(**request, num_inference_steps=3, output_type="pt").images
@@ -131,7 +131,7 @@ def test_ready_features_alone_go_with_no_text_and_repeat(pipeline):
     assert mask.all()
 
 
-def test_an_empty_negative_is_not_an_encoding_of_nothing(pipeline):
+def test_an_empty_negative_prompt_is_not_encoded(pipeline):
     as_no_text = draw(pipeline)
     scaffold_only = pipeline.encode_prompt("x")  # what an encoded "" would look like: the closing scaffold
     encoded = draw(
@@ -189,7 +189,7 @@ def test_sizes_are_resolved_from_base_and_ratio_or_given(pipeline, size, expecte
     assert draw(pipeline, **size).shape == (1, 3, *expected)
 
 
-def test_large_pictures_decode_in_tiles_when_asked(pipeline):
+def test_large_images_decode_in_tiles_on_request(pipeline):
     latents = draw(pipeline, height=128, width=128, output_type="latent")
     whole, told = pipeline.decode(latents, 128, 128), []
     pipeline.enable_vae_tiling(64)
@@ -222,7 +222,7 @@ def test_large_pictures_decode_in_tiles_when_asked(pipeline):
         ({"image": [speckled(), speckled()]}, "a list of 2"),
     ],
 )
-def test_a_request_that_cannot_be_drawn_is_refused_before_anything_is_computed(
+def test_an_invalid_request_is_refused_before_anything_is_computed(
     pipeline, passes, request_, message
 ):
     with pytest.raises(SettingError, match=message):
@@ -235,7 +235,7 @@ def test_noise_of_the_wrong_size_is_refused(pipeline):
         draw(pipeline, latents=torch.zeros(1, 9, TOKEN_CHANNELS))
 
 
-def test_output_types_are_one_picture_in_several_forms(pipeline):
+def test_all_output_types_hold_the_same_image(pipeline):
     as_pt = draw(pipeline)
     as_np = draw(pipeline, output_type="np")
     (as_pil,) = draw(pipeline, output_type="pil")
@@ -245,14 +245,14 @@ def test_output_types_are_one_picture_in_several_forms(pipeline):
     assert isinstance(images[0], Image.Image)
 
 
-# ---- pictures to start from
+# ---- images to start from
 
 
-def test_full_strength_forgets_the_picture(pipeline):
+def test_full_strength_ignores_the_source_image(pipeline):
     assert torch.equal(draw(pipeline, image=speckled(), strength=1.0), draw(pipeline))
 
 
-def test_less_strength_stays_nearer_to_the_picture_and_takes_fewer_steps(pipeline, passes):
+def test_lower_strength_stays_closer_to_the_source_image_and_takes_fewer_steps(pipeline, passes):
     clean = pipeline.encode_image(speckled(), 64, 64)
     distances = []
     for strength, num_steps in ((0.1, 1), (0.5, 5), (0.9, 9)):
@@ -264,7 +264,7 @@ def test_less_strength_stays_nearer_to_the_picture_and_takes_fewer_steps(pipelin
     assert distances == sorted(distances)
 
 
-def test_a_picture_brings_its_size_and_several_go_to_their_prompts(pipeline):
+def test_a_source_image_sets_the_size_and_several_match_their_prompts(pipeline):
     assert draw(pipeline, image=speckled(80, 48)).shape == (1, 3, 48, 80)
     pair = [speckled(), speckled().transpose(Image.Transpose.ROTATE_90)]
     both = draw(pipeline, PROMPTS[:2], image=pair, generator=seeds(1, 2))
@@ -272,16 +272,16 @@ def test_a_picture_brings_its_size_and_several_go_to_their_prompts(pipeline):
     torch.testing.assert_close(both[1:], second, atol=BATCH_TOLERANCE, rtol=0)
 
 
-def test_inpainting_keeps_what_is_black_to_the_byte_and_redraws_what_is_white(pipeline):
-    picture, mask = speckled(), np.zeros((64, 64), dtype=np.uint8)
+def test_inpainting_keeps_black_areas_to_the_byte_and_redraws_white_areas(pipeline):
+    image, mask = speckled(), np.zeros((64, 64), dtype=np.uint8)
     mask[10:40, 20:50] = 255
-    (drawn,) = draw(pipeline, image=picture, mask_image=Image.fromarray(mask), output_type="pil")
-    before, after = np.asarray(picture), np.asarray(drawn)
+    (drawn,) = draw(pipeline, image=image, mask_image=Image.fromarray(mask), output_type="pil")
+    before, after = np.asarray(image), np.asarray(drawn)
     assert np.array_equal(after[mask == 0], before[mask == 0])
     assert (after[mask == 255] != before[mask == 255]).mean() > 0.9
 
 
-def test_what_is_kept_ends_as_its_own_latents(pipeline):
+def test_kept_areas_end_as_their_own_latents(pipeline):
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[:, 32:] = 255
     latents = draw(pipeline, image=speckled(), mask_image=mask, output_type="latent").reshape(4, 4, -1)
@@ -298,7 +298,7 @@ def test_a_white_mask_redraws_everything(pipeline):
 # ---- progress, callbacks, cancelling
 
 
-def test_progress_is_told_while_encoding_denoising_and_decoding(pipeline):
+def test_progress_is_reported_while_encoding_denoising_and_decoding(pipeline):
     told = []
     draw(pipeline, PROMPTS[:2], generator=seeds(1, 2), on_progress=lambda *progress: told.append(progress))
     expected = [("encoding", 1, 2), ("encoding", 2, 2)]
@@ -324,7 +324,7 @@ def test_the_callback_sees_each_step_and_its_tensors_replace_ours(pipeline):
     assert latents.abs().max() == 0
 
 
-def test_a_callback_object_says_itself_which_tensors_it_wants(pipeline):
+def test_a_callback_object_names_its_own_tensor_inputs(pipeline):
     class Watcher:
         tensor_inputs = ("prompt_mask",)
 
@@ -364,7 +364,7 @@ def test_cancelling_stops_at_once_and_leaves_the_pipeline_as_it_was(pipeline, pa
 
 
 @pytest.mark.parametrize("stage", ["encoding", "denoising", "decoding"])
-def test_the_flag_stops_every_stage(pipeline, stage):
+def test_the_interrupt_flag_stops_every_stage(pipeline, stage):
     def on_progress(now, done, total):
         pipeline._interrupt = now == stage
 
@@ -375,27 +375,27 @@ def test_the_flag_stops_every_stage(pipeline, stage):
 # ---- memory
 
 
-def test_offloading_whole_models_gives_the_same_picture_also_after_a_cancelled_one(pipeline):
+def test_model_offloading_gives_the_same_image_also_after_a_cancelled_call(pipeline):
     expected, offloaded = draw(pipeline), tiny_pipeline()
     offloaded.enable_model_cpu_offload(device="cpu")
     with pytest.raises(GenerationCancelledError):
         draw(offloaded, callback_on_step_end=stop_by_raising)
     assert torch.equal(draw(offloaded), expected)
-    picture = draw(offloaded, image=speckled())
-    assert torch.equal(picture, draw(pipeline, image=speckled()))
+    image = draw(offloaded, image=speckled())
+    assert torch.equal(image, draw(pipeline, image=speckled()))
 
 
 @pytest.mark.parametrize(
     "how", [{"offload_type": "leaf_level"}, {"offload_type": "block_level", "num_blocks_per_group": 1}]
 )
-def test_offloading_the_denoiser_in_groups_gives_the_same_picture(pipeline, how):
+def test_group_offloading_of_the_denoiser_gives_the_same_image(pipeline, how):
     offloaded = tiny_pipeline()
     offloaded.transformer.enable_group_offload(onload_device=torch.device("cpu"), **how)
     assert torch.equal(draw(offloaded), draw(pipeline))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_draws_about_the_same_picture(pipeline, dtype):
+def test_half_precision_gives_about_the_same_image(pipeline, dtype):
     half = tiny_pipeline()
     half.transformer.to(dtype)
     drawn = draw(half, guidance_scale=1.0, output_type="latent")

@@ -56,7 +56,7 @@ def draw(pipeline):
 
 
 @pytest.mark.parametrize("settings", [{}, {"low_cpu_mem_usage": True}], ids=["directly", "by diffusers"])
-def test_it_draws_as_the_whole_folder_with_its_denoiser(saved, settings):
+def test_a_sharing_folder_gives_the_image_of_a_whole_folder_with_its_denoiser(saved, settings):
     other = LensPipeline.from_pretrained(saved / "whole", transformer=tiny_denoiser(seed=9))
     loaded = LensPipeline.from_pretrained(saved / "shares", **settings)
     assert loaded.defaults == (20, 2.0, 64)
@@ -119,7 +119,7 @@ def test_a_link_to_somewhere_else_is_refused(models, tmp_path):
         LensPipeline.from_pretrained(models / "shares")
 
 
-def test_a_folder_that_was_moved_away_from_the_other_says_so(models, tmp_path):
+def test_a_folder_without_the_folder_it_shares_with_is_an_error_that_says_so(models, tmp_path):
     moved = shutil.move(models / "shares", tmp_path / "alone")
     with pytest.raises(CheckpointError, match=r"the others are in .*whole.*side by side"):
         LensPipeline.from_pretrained(moved)

@@ -1,4 +1,4 @@
-"""Where pictures go: folders, exact files, and the formats that names and options agree on."""
+"""Where images go: folders, exact files, and the formats that names and options agree on."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("out", "picture_format", "like", "folder", "becomes", "file"),
+    ("out", "image_format", "like", "folder", "becomes", "file"),
     [
         (None, None, None, ".", "png", None),
         (None, "webp", None, ".", "webp", None),
@@ -26,8 +26,8 @@ def in_an_empty_folder(tmp_path, monkeypatch):
         ("fox.png", None, "old.jpg", ".", "png", "fox.png"),
     ],
 )
-def test_the_target_of_a_single_picture(out, picture_format, like, folder, becomes, file):
-    target = OutputTarget.of(out and Path(out), picture_format, like and Path(like), 1)
+def test_the_target_of_a_single_image(out, image_format, like, folder, becomes, file):
+    target = OutputTarget.of(out and Path(out), image_format, like and Path(like), 1)
     assert target == OutputTarget(Path(folder), becomes, file and Path(file))
     assert not list(Path().iterdir())
 
@@ -38,14 +38,14 @@ def test_an_existing_folder_with_a_dot_in_its_name_is_a_folder():
 
 
 @pytest.mark.parametrize(
-    ("out", "picture_format", "num_pictures", "said"),
+    ("out", "image_format", "num_images", "said"),
     [
         ("v1.0", None, 1, "may not have a dot"),
         ("fox.png", "jpg", 1, "agree"),
         ("fox.png", None, 2, "a folder for 2 images"),
     ],
 )
-def test_contradictions_are_refused(out, picture_format, num_pictures, said):
+def test_contradictions_are_refused(out, image_format, num_images, said):
     with pytest.raises(SettingError, match=said):
-        OutputTarget.of(Path(out), picture_format, None, num_pictures)
+        OutputTarget.of(Path(out), image_format, None, num_images)
     assert not list(Path().iterdir())

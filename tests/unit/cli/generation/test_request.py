@@ -1,4 +1,4 @@
-"""What is said wins over what a picture recorded; what does not fit together is refused."""
+"""What is said wins over what an image recorded; what does not fit together is refused."""
 
 import logging
 from pathlib import Path
@@ -33,7 +33,7 @@ def like(settings: ImageMetadata = RECORDED, **said) -> GenerateArguments:
     return GenerateArguments(**said).fill_from_image(Path("fox.png"), settings)
 
 
-def test_like_takes_over_everything_that_is_not_said():
+def test_like_fills_every_argument_that_is_not_given():
     wanted = like()
     assert wanted.prompts == ["a fox"]
     assert (wanted.seed, wanted.image_size, wanted.steps) == (7, (80, 48), 20)
@@ -42,13 +42,13 @@ def test_like_takes_over_everything_that_is_not_said():
     assert wanted.num_images == 1
 
 
-def test_zero_and_empty_are_said_too():
+def test_zero_and_empty_count_as_given():
     wanted = like(seed=0, guidance=0.0, negative_prompt="", quantize="none")
     assert (wanted.seed, wanted.guidance, wanted.negative_prompt, wanted.quantization) == (0, 0.0, "", None)
 
 
 @pytest.mark.parametrize("said", [{"aspect_ratio": "1:2"}, {"base_resolution": 192}, {"size": "64x64"}])
-def test_any_word_on_the_size_replaces_the_recorded_size(said):
+def test_any_size_option_replaces_the_recorded_size(said):
     wanted = like(**said)
     assert {name: getattr(wanted, name) for name in said} == said
     assert wanted.size == said.get("size")
@@ -58,7 +58,7 @@ def test_another_model_need_not_have_the_recorded_hash():
     assert like(model="lens").model_hash is None
 
 
-def test_a_recorded_start_is_held_to_its_content(tmp_path):
+def test_a_recorded_source_image_must_have_its_recorded_content(tmp_path):
     start = tmp_path / "start.png"
     Image.new("RGB", (16, 16)).save(start)
     used = FileRecord(path=str(start), sha256=content_hash(start))
@@ -70,7 +70,7 @@ def test_a_recorded_start_is_held_to_its_content(tmp_path):
         like(settings)
 
 
-def test_a_new_start_drops_the_mask_and_strength_of_the_old_one(tmp_path):
+def test_a_new_source_image_drops_the_mask_and_strength_of_the_old_one(tmp_path):
     gone = FileRecord(path=str(tmp_path / "gone.png"), sha256="cd" * 32)
     settings = RECORDED.model_copy(update={"init_image": gone, "mask": gone, "strength": 0.4})
     wanted = like(settings, init_image=Path("new.png"))
