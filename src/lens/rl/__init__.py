@@ -1,1 +1,1 @@
-"""Post-training by reinforcement learning: prompts, rubrics, and what judges pictures by them."""
+"""Prompts, rubrics and rewards of reinforcement learning."""

@@ -1,1 +1,1 @@
-"""Prompt sets for reinforcement learning."""
+"""Prompt sets for reinforcement learning, with rubrics."""

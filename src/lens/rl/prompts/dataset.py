@@ -1,6 +1,6 @@
-"""Prompts to tune on, each with its rubric: what they hold, and the file that keeps them.
+"""Prompts of reinforcement learning with their rubrics, and their file format.
 
-A file is a line a prompt (JSON). Knows nothing of who wrote or who judges. Spec: section 9.
+A file has one line a prompt (JSON). Knows nothing of language models or rewards. Spec: section 9.
 """
 
 import json
@@ -17,37 +17,37 @@ from lens.files import write_bytes_atomic
 GLOBAL_CRITERION = "coherent"
 """Name of the criterion that every rubric has: the whole image is coherent and plausible."""
 GLOBAL_RUBRIC = "The whole image is structurally coherent and physically plausible."
-"""What that criterion asks to verify."""
+"""Text of that criterion."""
 
 
 class RLPrompt(Settings):
-    """A prompt, where it comes from, and what a judge verifies of its pictures."""
+    """A prompt with its origin and the criteria for its images."""
 
     prompt: str = Field(min_length=1)
     category: str
-    """Of the taxonomy, such as `animal`; a task's name in the nano world."""
+    """Category of the taxonomy, such as `animal`; in the nano world the name of a task."""
     item: str
-    """What it is about, such as `red fox`."""
+    """Item that the prompt is about, such as `red fox`."""
     dimensions: tuple[str, ...] = ()
-    """What the prompt was asked to speak of: attribute, spatial, count, interaction, colour, text."""
+    """Required aspects of the prompt: attribute, spatial, count, interaction, colour, text."""
     keypoints: tuple[str, ...] = ()
-    """Words that stand in the prompt because the dimensions asked for them."""
+    """Phrases of the prompt that state the dimensions."""
     rubric: dict[str, str] = Field(default_factory=dict)
-    """Criteria by short name: what to verify."""
+    """Criteria by short name."""
     expected: dict[str, Any] | None = None
-    """What a picture of the nano world must show: an `Expected` by its fields; None for other prompts."""
+    """What an image of the nano world must show: the fields of a `SceneSpec`; None for other prompts."""
     text: str | None = None
-    """What is written in the picture, where the prompt asks for writing."""
+    """Text in the image, if the prompt asks for any."""
 
 
 def read_prompts(path: Path) -> list[RLPrompt]:
     """Return the prompts of a file.
 
-    Raises: SettingError for a file that is not there, is empty, or has a line that is no prompt.
+    Raises: SettingError for a file that is missing, is empty, or has a line that is no prompt.
     """
     if not path.is_file():
         fix = "`lens rl prompts RECIPE` makes one."
-        raise SettingError("prompts", str(path), "a file of prompts, one JSON object a line", fix)
+        raise SettingError("prompts", str(path), "a file with one prompt (JSON object) a line", fix)
     prompts = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
@@ -62,6 +62,6 @@ def read_prompts(path: Path) -> list[RLPrompt]:
 
 
 def write_prompts(prompts: Iterable[RLPrompt], path: Path) -> None:
-    """Write prompts, a line each, complete or not at all."""
+    """Write prompts, one a line."""
     lines = (json.dumps(one.model_dump(mode="json"), ensure_ascii=False) for one in prompts)
     write_bytes_atomic(path, "".join(f"{line}\n" for line in lines).encode())

@@ -1,6 +1,7 @@
-"""Builds a set of prompts: asked for, checked, asked for again, and in the same order whatever came first.
+"""Builds prompt sets: generates prompts by a language model, validates them, and replaces rejected ones.
 
-A set is a file of prompts, a summary, and what fell with the reason. Paper: Lens report, post-training.
+The order of a set does not depend on the order of answers. A set is a file of prompts, a summary, and a file
+of rejected prompts with reasons. Paper: Lens report, post-training.
 """
 
 import json
@@ -37,25 +38,25 @@ DIMENSION_INSTRUCTIONS = {
     "colour": "the colours of named things",
     "text": "a short writing in the picture, of one to five words, letter by letter and in double quotes",
 }
-"""What a model is told about each dimension."""
+"""Instruction of each dimension for the model."""
 
 
 class BuildResult(NamedTuple):
-    """A set on disk."""
+    """A prompt set on disk."""
 
     path: Path
     summary: dict[str, Any]
-    """What is in it, what fell, what it cost: the same however often it was interrupted."""
+    """Contents, rejected prompts and costs; interruptions do not change it."""
     num_calls: int
-    """Answers that this run was given."""
+    """Answers of the endpoint in this run."""
 
 
 def build_prompts(
     settings: NanoPromptSetSettings | TaxonomyPromptSetSettings, on_progress: OnProgress = lambda *_: None
 ) -> BuildResult:
-    """Build the set of a recipe, going on with what is in its folder.
+    """Build the prompt set of a recipe, and resume a stopped build.
 
-    Raises: Unanswered when a model does not answer; every answer that came is kept.
+    Raises: EndpointError when a model does not answer; received answers are kept.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
@@ -79,7 +80,7 @@ def build_prompts(
 def prompt_task(
     subject: PromptSubject, settings: TaxonomyPromptSetSettings, benchmarks: Decontamination
 ) -> LLMTask[GeneratedPrompt]:
-    """Return what a model is asked for a subject, and how its answer is read."""
+    """Return the task of a language model for the prompt of a subject."""
     lines = [
         f"Subject: {subject.item.name}",
         f"Kind: {subject.item.kind} ({subject.item.category})",
@@ -111,7 +112,7 @@ def prompt_task(
 def parse_generated_prompt(answer: str) -> GeneratedPrompt:
     """Return the prompt in an answer.
 
-    Raises: Unfit for anything but one JSON object with a prompt and its keypoints.
+    Raises: InvalidResponse for anything but one JSON object with a prompt and its keypoints.
     """
     try:
         values = dict(parse_json_object(answer))
@@ -131,7 +132,7 @@ def parse_generated_prompt(answer: str) -> GeneratedPrompt:
 
 
 class _PromptSetBuilder:
-    """A set while it grows, in the order of its subjects."""
+    """A prompt set under construction, in the order of its subjects."""
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class _PromptSetBuilder:
         self.num_subjects = self.num_tries = 0
 
     def generate(self, batch: Sequence[PromptSubject]) -> None:
-        """Ask about the next subjects, and take in what came once all are there."""
+        """Generate prompts of the next subjects; add them once all answers are there."""
         tasks = (prompt_task(subject, self._settings, self._benchmarks) for subject in batch)
         results: dict[str, TaskResult[GeneratedPrompt]] = {}
         for name, outcome in self._llm_batch.run(tasks):
@@ -202,14 +203,14 @@ def _write_prompt_set(
     usage: dict[str, Any],
     num_calls: int,
 ) -> BuildResult:
-    """Write a set; the summary last."""
+    """Write a prompt set, its summary last."""
     if not prompts:
         reasons = Counter(one["reason"] for one in rejected)
-        raise LensError(f"No prompt came out right; what was wrong with them: {dict(reasons)}.")
+        raise LensError(f"All prompts were rejected: {dict(reasons)}.")
     write_prompts(prompts, settings.prompts_file)
     lines = (json.dumps(one, ensure_ascii=False) for one in rejected)
     (settings.out / "fallen.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    # In the nano world a test prompt differs by one thing or colour: only the same words are an overlap.
+    # Prompts of the nano world differ by one object or colour: only the same words are an overlap.
     matches = (
         benchmarks.exact_match(one.prompt)
         if isinstance(settings, NanoPromptSetSettings)
@@ -234,5 +235,5 @@ def _write_prompt_set(
 
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:
-    """Write a summary, whole or not at all."""
+    """Write a summary as JSON."""
     write_bytes_atomic(path, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())

@@ -1,6 +1,6 @@
-"""Prompts of the nano world with exact rubrics: by the grammar of captions, from the scene graph.
+"""Prompts of the nano world with exact rubrics, generated from scenes by the caption grammar.
 
-Never a combination or a phrase that tests keep for themselves. Knows nothing of models, endpoints or files.
+Held-out combinations and phrases of tests never occur. Knows nothing of models, endpoints or files.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_sc
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
 
 NOTHING_ELSE = "nothing_else"
-"""Name of the criterion that no other thing is there."""
+"""Name of the criterion that the image shows no other object."""
 BACKGROUND = "background"
-"""Name of the criterion of the background's colour, where the prompt tells it."""
+"""Name of the criterion of the background colour, where the prompt states it."""
 
 TASK_DIMENSIONS = {
     "single": (), "two": (), "counting": ("count",), "colour": ("colour",), "position": ("spatial",),
@@ -33,13 +33,13 @@ def nano_prompts(
     num_prompts: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2,
     new_share: float = 0.7,
 ) -> list[RLPrompt]:  # fmt: skip
-    """Return distinct prompts with rubrics, the kinds in turn; a longer list begins with the shorter one.
+    """Return distinct prompts with rubrics; the kinds alternate. A longer list begins with the shorter one.
 
-    Without one kind, the others are what they are with it. Prompts may tell more than is judged: dense ones
-    where things stand and how large they are, brief ones of two things that they are beside each other. Of
-    the brief ones, `new_share` are in words that neither training nor tests use.
+    The prompts of a kind do not depend on the other kinds. Prompts may state facts without a criterion: dense
+    ones places and sizes, brief ones of two objects that they are beside each other. `new_share` of the brief
+    ones have phrases that neither training nor tests use.
 
-    Raises: SettingError for an unknown kind, a kind that stands twice, or none.
+    Raises: SettingError for an unknown kind, a repeated kind, or none.
     """
     wrong = [kind for kind in kinds if kind not in TASKS]
     if wrong or not kinds or len(set(kinds)) < len(kinds):
@@ -54,13 +54,13 @@ def nano_prompts(
 
 
 def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
-    """Return what a picture of a nano prompt must show.
+    """Return what an image of a nano prompt must show.
 
-    Raises: SettingError for a prompt of another world, or one whose facts are damaged.
+    Raises: SettingError for a prompt of another world, or with invalid fields.
     """
     fields = prompt.expected
     if fields is None:
-        needs = "what a picture must show, as prompts of the nano world have it"
+        needs = "what an image must show, as in prompts of the nano world"
         raise SettingError("expected", f"None (prompt {prompt.prompt!r})", needs)
     try:
         groups = tuple((str(thing), int(count)) for thing, count in fields["groups"])
@@ -78,7 +78,7 @@ def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
 
 
 def scene_spec_to_dict(spec: SceneSpec) -> dict[str, Any]:
-    """Return what `expected_of` reads: plain values, the same before and after a file."""
+    """Return the JSON values that `scene_spec_of` reads."""
     return {
         "groups": [list(group) for group in spec.groups],
         "background": spec.background,
@@ -87,9 +87,9 @@ def scene_spec_to_dict(spec: SceneSpec) -> dict[str, Any]:
 
 
 def nano_rubric(spec: SceneSpec) -> dict[str, str]:
-    """Return one criterion for each fact: `count_<i>`, `background`, `relation_<i>`, and the two of all.
+    """Return one criterion for each fact: `count_<i>`, `background`, `relation_<i>`, and two global ones.
 
-    They are numbered as in `expected.groups` and `expected.relations`.
+    They are numbered as in `spec.groups` and `spec.relations`.
     """
     rubric = {}
     for number, (thing, count) in enumerate(spec.groups):
@@ -109,7 +109,7 @@ def nano_rubric(spec: SceneSpec) -> dict[str, str]:
 
 
 def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float) -> Iterator[RLPrompt]:
-    """Yield prompts of a kind without end."""
+    """Yield prompts of a kind, endlessly."""
     digest = hashlib.blake2b(f"rl {kind}".encode(), digest_size=4).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
     for groups, relation, background in _sample_contents(kind, rng):
@@ -118,12 +118,10 @@ def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float
         if is_dense:
             text = dense_caption(scene, rng)
         else:
-            mention = CaptionContent(kind in ("colour", "combined"), relation is not None, detail=False)
-            text = brief_caption(scene, rng, "tune" if is_new else "train", mention)
-        states_background = is_dense or kind in (
-            "colour",
-            "combined",
-        )  # a dense caption always tells the background
+            content = CaptionContent(kind in ("colour", "combined"), relation is not None, detail=False)
+            text = brief_caption(scene, rng, "tune" if is_new else "train", content)
+        # Dense captions always state the background.
+        states_background = is_dense or kind in ("colour", "combined")
         relations = ((0, relation, 1),) if relation else ()
         spec = SceneSpec(groups, background if states_background else None, relations)
         yield RLPrompt(
@@ -139,14 +137,14 @@ def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float
 def _sample_contents(
     kind: str, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[ObjectGroup, ...], str | None, str]]:
-    """Yield groups, relation and background of one training combination after another."""
+    """Yield groups, relation and background of combinations that are not held out."""
     names, colours = tuple(OBJECT_CLASSES), tuple(COLOURS)
     order: list[int] = []
     num_yielded = 0
     while True:
         num_things = {"two": 2, "position": 2, "combined": 2 + num_yielded % 2}.get(kind, 1)
         if num_things == 1:
-            # Alone, things take turns, so that a short list does not ask for one thing twice.
+            # Single objects alternate, so that a short list does not ask for one twice.
             order = order or [int(index) for index in rng.permutation(len(names))]
             things = [names[order.pop()]]
         else:

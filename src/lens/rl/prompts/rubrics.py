@@ -1,6 +1,7 @@
-"""Rubrics: what a judge verifies of the pictures of a prompt, from a language model or from a scene graph.
+"""Rubrics of prompts: criteria for their images, from a language model or from a scene.
 
-A rubric is criteria by short names, the global one always among them. Paper: Lens report, post-training.
+A rubric is a set of criteria with short names; the global one is always included. Paper: Lens report,
+post-training.
 """
 
 import re
@@ -18,7 +19,7 @@ from lens.rl.prompts.settings import NanoPromptSetSettings, TaxonomyPromptSetSet
 
 MAX_NAME_CHARS = 40
 MIN_CRITERION_CHARS = 10
-"""Characters; less says nothing that could be verified."""
+"""Shortest criterion that can state something to verify."""
 RUBRIC_SYSTEM_MESSAGE = (
     "You write rubrics for judging pictures that a text-to-image model drew from a prompt. A judge sees the "
     "picture and one criterion at a time, and says whether it holds. You answer with one JSON object and "
@@ -29,12 +30,12 @@ RUBRIC_SYSTEM_MESSAGE = (
 def build_rubrics(
     settings: NanoPromptSetSettings | TaxonomyPromptSetSettings, on_progress: OnProgress = lambda *_: None
 ) -> BuildResult:
-    """Give every prompt of a set its rubric, going on with what is there; those that get none fall.
+    """Build the rubric of every prompt of a set, or resume; prompts without a rubric are rejected.
 
-    Prompts of the nano world get theirs from what a picture must show.
+    Rubrics of the nano world come from the spec of the scene.
 
-    Raises: Unanswered when a model does not answer; every answer that came is kept. SettingError for a set
-    that is not there yet.
+    Raises: EndpointError when a model does not answer; received answers are kept. SettingError where the
+    prompt set does not exist.
     """
     prompts = read_prompts(settings.prompts_file)
     rubrics = {one.prompt: nano_rubric(scene_spec_of(one)) for one in prompts if one.expected is not None}
@@ -43,7 +44,7 @@ def build_rubrics(
     usage: dict[str, Any] = {}
     num_calls = 0
     if remaining and isinstance(settings, NanoPromptSetSettings):
-        raise LensError(f"{settings.prompts_file} has prompts that are not of the nano world.")
+        raise LensError(f"{settings.prompts_file} has prompts of another world. Build the set again.")
     if remaining and isinstance(settings, TaxonomyPromptSetSettings):
         model = settings.rubric_model or settings.model
         results: dict[str, TaskResult[dict[str, str]]] = {}
@@ -65,7 +66,7 @@ def build_rubrics(
 
 
 def rubric_task(prompt: RLPrompt, settings: TaxonomyPromptSetSettings) -> LLMTask[dict[str, str]]:
-    """Return what a model is asked for a prompt, and how its answer is read."""
+    """Return the task of a language model for the rubric of a prompt."""
     lines = [f"Prompt: {prompt.prompt}", f"Subject: {prompt.item}"]
     if prompt.keypoints:
         lines.append(f"Keypoints: {'; '.join(prompt.keypoints)}")
@@ -87,11 +88,11 @@ def rubric_task(prompt: RLPrompt, settings: TaxonomyPromptSetSettings) -> LLMTas
 
 
 def parse_rubric(answer: str, min_criteria: int, max_criteria: int) -> dict[str, str]:
-    """Return the rubric in an answer, with the global criterion; of too many criteria the first ones.
+    """Return the rubric in an answer with the global criterion; at most the first `max_criteria`.
 
-    Names become snake case, and different from one another; of two criteria that say the same, one stays.
+    Names become unique and snake case; repeated criteria are dropped.
 
-    Raises: Unfit for anything but one JSON object with enough criteria in words.
+    Raises: InvalidResponse for anything but one JSON object with enough criteria in words.
     """
     try:
         pairs = parse_json_object(answer)
@@ -136,9 +137,9 @@ def _write_rubrics(
     usage: dict[str, Any],
     num_calls: int,
 ) -> BuildResult:
-    """Write the prompts that have rubrics; the summary last."""
+    """Write the prompts that have rubrics, and then the summary."""
     if not rubrics:
-        raise LensError(f"No rubric came out right; {dict(Counter(one['reason'] for one in rejected))}.")
+        raise LensError(f"All rubrics were rejected: {dict(Counter(one['reason'] for one in rejected))}.")
     having = (one for one in prompts if one.prompt in rubrics)
     prompts_with_rubrics = [one.model_copy(update={"rubric": rubrics[one.prompt]}) for one in having]
     write_prompts(prompts_with_rubrics, settings.rubrics_file)

@@ -1,4 +1,4 @@
-"""Settings of a set of prompts with rubrics: by a language model about a taxonomy, or of the nano world."""
+"""Settings of a prompt set with rubrics: from a taxonomy by a language model, or from the nano world."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,15 +15,15 @@ PROMPT_SOURCES = ("taxonomy", "nano")
 
 
 class PromptSetSettings(Settings):
-    """What every recipe says."""
+    """Settings of every prompt set."""
 
     out: Path
-    """Folder of the set; the same command goes on with whatever is in it."""
+    """Folder of the set; a stopped build resumes from its files."""
     count: int = Field(ge=1)
-    """Prompts wanted; a larger set begins with the smaller one."""
+    """Number of prompts; a larger set begins with the smaller one."""
     seed: int = Field(0, ge=0)
     benchmarks: tuple[str, ...] = ("nano",)
-    """Files with prompts that models are measured by, one a line; `nano` is our own test prompts."""
+    """Files with prompts of benchmarks, one a line; `nano` stands for the test prompts of the nano world."""
 
     @property
     def prompts_file(self) -> Path:
@@ -38,19 +38,19 @@ class PromptSetSettings(Settings):
     def _benchmarks_are_there(self) -> Self:
         for name in self.benchmarks:
             if name != "nano" and not Path(name).is_file():
-                raise SettingError("benchmarks", name, "paths of files with a prompt a line, or nano")
+                raise SettingError("benchmarks", name, "paths of files with one prompt a line, or nano")
         return self
 
 
 class NanoPromptSettings(Settings):
-    """What kinds of prompts the grammar of the nano world generates."""
+    """Kinds of prompts from the caption grammar of the nano world."""
 
     kinds: tuple[str, ...] = TASKS
-    """Kinds of prompt, which take turns."""
+    """Kinds of prompt; they alternate."""
     dense_share: float = Field(0.2, ge=0, le=1)
     """Share of prompts of several sentences."""
     new_share: float = Field(0.7, ge=0, le=1)
-    """Share of the brief ones that are in words which neither training nor tests use."""
+    """Share of brief prompts with phrases that neither training nor tests use."""
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:
@@ -59,35 +59,35 @@ class NanoPromptSettings(Settings):
 
 
 class NanoPromptSetSettings(PromptSetSettings, NanoPromptSettings):
-    """Prompts by the grammar of the nano world, which needs no model; their rubrics are exact."""
+    """Prompts from the grammar of the nano world, without a language model; their rubrics are exact."""
 
     source: Literal["nano"] = "nano"
 
 
 class TaxonomyPromptSetSettings(PromptSetSettings):
-    """Prompts about the things of a taxonomy, written by a language model."""
+    """Prompts about the items of a taxonomy, written by a language model."""
 
     source: Literal["taxonomy"] = "taxonomy"
     model: LLMSettings
     """Writes the prompts, and the rubrics unless `rubric_model` does."""
     rubric_model: LLMSettings | None = None
     taxonomy: Path | None = None
-    """File of a taxonomy; None takes the one that ships."""
+    """File of a taxonomy; None uses the packaged one."""
     categories: tuple[str, ...] = CATEGORIES
-    """Categories, which take turns."""
+    """Categories; they alternate."""
     text_share: float = Field(0.05, ge=0, le=1)
-    """Share of prompts that ask for writing where the category does not."""
+    """Share of prompts with text in the image, in categories that do not require it."""
     min_words: int = Field(30, ge=1)
     max_words: int = Field(60, ge=1)
     max_similarity: float = Field(0.6, gt=0, le=1)
-    """Shared words over all words of two prompts, from which on the later one falls."""
+    """Jaccard similarity of words at which the later one of two prompts is rejected."""
     overlap: Literal["drop", "report"] = "drop"
-    """What becomes of a prompt that is so similar to one of a benchmark, or holds its words."""
+    """Whether a prompt that overlaps a benchmark is rejected, or only listed in the summary."""
     spare: float = Field(0.25, ge=0)
-    """Further subjects that may be tried in place of those whose prompts fell, as a share of `count`."""
+    """Spare subjects for rejected prompts, as a share of `count`."""
     min_criteria: int = Field(3, ge=1)
     max_criteria: int = Field(10, ge=1)
-    """Of a rubric, beside the global one."""
+    """Criteria of a rubric, without the global one."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -104,13 +104,13 @@ class TaxonomyPromptSetSettings(PromptSetSettings):
 def parse_prompt_settings(
     values: dict[str, Any], source: str
 ) -> NanoPromptSetSettings | TaxonomyPromptSetSettings:
-    """Return the settings of a recipe's values.
+    """Return the settings from the values of a recipe.
 
-    Raises: SettingError for an unknown `source`, and for whatever else is wrong.
+    Raises: SettingError for an unknown `source` and for invalid settings.
     """
     kind = values.get("source")
     if kind not in PROMPT_SOURCES:
-        raise SettingError("source", kind, f"one of {', '.join(PROMPT_SOURCES)}", f"Say it in {source}.")
+        raise SettingError("source", kind, f"one of {', '.join(PROMPT_SOURCES)}", f"Set it in {source}.")
     return (NanoPromptSetSettings if kind == "nano" else TaxonomyPromptSetSettings).of(values, source)
 
 

@@ -1,7 +1,7 @@
-"""What prompts are about: ten categories, their kinds, the things of each kind; and what each is asked for.
+"""Taxonomy of prompts: ten categories with kinds and items, and the subjects sampled from it.
 
-A subject is a thing with the dimensions that its prompt speaks of, fixed by the seed and its number in its
-category. Knows nothing of language models. Paper: Lens report, post-training section (Lens-RL-8K).
+A subject is an item with the dimensions of its prompt; the seed and its number in its category determine it.
+Knows nothing of language models. Paper: Lens report, post-training section (Lens-RL-8K).
 """
 
 import hashlib
@@ -20,14 +20,14 @@ CATEGORIES = (
     "UI and graphic design",
 )  # fmt: skip
 TEXT_CATEGORIES = ("text", "UI and graphic design")
-"""Categories whose prompts always ask for writing."""
+"""Categories whose prompts always ask for text in the image."""
 DIMENSIONS = ("attribute", "spatial", "count", "interaction", "colour")
 MAX_DIMENSIONS = 4
 DEFAULT_TAXONOMY_PATH = Path(__file__).with_name("taxonomy.yaml")
 
 
 class TaxonomyItem(NamedTuple):
-    """One thing of the taxonomy."""
+    """One item of the taxonomy."""
 
     category: str
     kind: str
@@ -36,28 +36,28 @@ class TaxonomyItem(NamedTuple):
 
 
 class PromptSubject(NamedTuple):
-    """What one prompt is asked for."""
+    """What one prompt must be about."""
 
     item: TaxonomyItem
     number: int
-    """In its category."""
+    """Its number in its category."""
     dimensions: tuple[str, ...]
     """One to four, in the order of DIMENSIONS, `text` last."""
 
     @property
     def name(self) -> str:
-        """Return what tells it from all others."""
+        """Return a unique name."""
         return f"{self.item.category}/{self.number}"
 
 
 Taxonomy = dict[str, tuple[TaxonomyItem, ...]]
-"""The things of each category."""
+"""The items of each category."""
 
 
 def read_taxonomy(path: Path | None = None) -> Taxonomy:
-    """Return a taxonomy; without a path, the one that ships.
+    """Return a taxonomy; without a path, the packaged one.
 
-    Raises: SettingError unless it has the ten categories, and in each of them things in words, none twice.
+    Raises: SettingError unless it has the ten categories, each with distinct items in words.
     """
     path = path or DEFAULT_TAXONOMY_PATH
     if not path.is_file():
@@ -75,10 +75,10 @@ def read_taxonomy(path: Path | None = None) -> Taxonomy:
 def subjects(
     taxonomy: Taxonomy, categories: Sequence[str], seed: int, text_share: float, start: int, stop: int
 ) -> list[PromptSubject]:
-    """Return the subjects of so many places in the order of a set, its categories taking turns.
+    """Return the subjects from `start` to `stop` in the order of a set; the categories alternate.
 
-    A category's subjects are the same whatever other categories there are. Things come again, with other
-    dimensions, when all of their category have been there.
+    The subjects of a category do not depend on the other categories. Items repeat with other dimensions once
+    all items of their category were used.
     """
     sources = [_category_subjects(taxonomy[category], seed, text_share) for category in categories]
     interleaved_subjects = (next(sources[place % len(sources)]) for place in count())
@@ -101,7 +101,7 @@ def _category_subjects(
 
 
 def _sample_dimensions(rng: np.random.Generator, has_text: bool, text_share: float) -> tuple[str, ...]:
-    """Draw one to four dimensions; writing, where it is asked for, is one of them."""
+    """Return one to four random dimensions; text in the image, if required, is one of them."""
     total = int(rng.integers(1, MAX_DIMENSIONS + 1))
     has_text = bool(rng.random() < text_share) or has_text
     indices = rng.choice(len(DIMENSIONS), total - has_text, replace=False)
@@ -111,15 +111,15 @@ def _sample_dimensions(rng: np.random.Generator, has_text: bool, text_share: flo
 def _parse_items(category: str, kinds: object, path: Path) -> tuple[TaxonomyItem, ...]:
     where = f"taxonomy ({path}), {category}"
     if not isinstance(kinds, dict) or not kinds:
-        raise SettingError(where, kinds, "kinds, each with a list of things")
+        raise SettingError(where, kinds, "kinds, each with a list of items")
     items: dict[str, TaxonomyItem] = {}
     for kind, names in kinds.items():
         if not isinstance(names, list) or not names:
-            raise SettingError(f"{where}, {kind}", names, "a list of things")
+            raise SettingError(f"{where}, {kind}", names, "a list of items")
         for name in names:
             if not isinstance(name, str) or not name.strip():
-                raise SettingError(f"{where}, {kind}", name, "words, in quotes where YAML reads more")
+                raise SettingError(f"{where}, {kind}", name, "words, in quotes if YAML reads another type")
             if name.lower() in items:
-                raise SettingError(f"{where}, {kind}", name, "things that stand once in a category")
+                raise SettingError(f"{where}, {kind}", name, "items that occur once in a category")
             items[name.lower()] = TaxonomyItem(category, str(kind), name)
     return tuple(items.values())

@@ -1,6 +1,6 @@
-"""Whether a prompt is what was asked for, and whether it is too like another one or one of a benchmark.
+"""Validation of generated prompts: requirements, near-duplicates and overlap with benchmarks.
 
-Similarity is that of token sets: shared words over all words. Knows nothing of models or files of sets.
+Similarity is the Jaccard index of words. Knows nothing of models or files of prompt sets.
 """
 
 import re
@@ -26,13 +26,13 @@ COUNT_WORDS = frozenset((
     "dozen", "hundred", "single", "pair", "couple", "twin", "both", "trio",
 ))  # fmt: skip
 NUM_NANO_TESTS = 100
-"""Test prompts of each of the nano world's tasks that a set is compared with."""
+"""Test prompts of each nano task that a set is compared with."""
 MIN_QUOTE_WORDS = 5
-"""Words that a benchmark's prompt has at least, to count where it stands inside a longer one."""
+"""Least number of words of a benchmark prompt that counts as an overlap inside a longer prompt."""
 
 
 class GeneratedPrompt(NamedTuple):
-    """A prompt as a model wrote it."""
+    """A prompt as the model wrote it."""
 
     prompt: str
     keypoints: tuple[str, ...]
@@ -40,7 +40,7 @@ class GeneratedPrompt(NamedTuple):
 
 
 class PromptError(NamedTuple):
-    """What is wrong with a prompt: one word for counting, and words for whoever wrote it."""
+    """An error of a prompt: one word for counting, and a message for the model."""
 
     reason: str
     message: str
@@ -49,7 +49,7 @@ class PromptError(NamedTuple):
 def validate_prompt(
     generated: GeneratedPrompt, subject: PromptSubject, min_words: int, max_words: int
 ) -> list[PromptError]:
-    """Return everything that is wrong with a prompt by itself."""
+    """Return all errors of a prompt, apart from its similarity to others."""
     errors = []
     num_words = len(generated.prompt.split())
     if not min_words <= num_words <= max_words:
@@ -75,24 +75,24 @@ def validate_prompt(
 
 
 def mentions(prompt: str, item: str) -> bool:
-    """Return whether a prompt names a thing: its words in any form; of three or more, all but one."""
+    """Return whether a prompt names an item: its words in any form; of three or more, all but one."""
     stems = {_stem(word) for word in normalize_words(prompt).split()}
     item_stems = {_stem(word) for word in normalize_words(item).split() if word not in STOP_WORDS}
     return len(item_stems - stems) <= (len(item_stems) >= 3)
 
 
 def normalize_words(text: str) -> str:
-    """Return the words of a text in lower case, a space between them."""
+    """Return the words of a text in lower case, separated by spaces."""
     return " ".join(WORD.findall(text.lower()))
 
 
 def content_words(prompt: str) -> frozenset[str]:
-    """Return the words of a prompt that say what it is about."""
+    """Return the words of a prompt without stop words."""
     return frozenset(normalize_words(prompt).split()) - STOP_WORDS
 
 
 class NearDuplicateIndex:
-    """Finds the most similar of many prompts; to add one more costs about as much as to look once."""
+    """Index that finds the most similar of many prompts."""
 
     def __init__(self, prompts: Iterable[str] = ()):
         self.prompts: list[str] = []
@@ -109,7 +109,7 @@ class NearDuplicateIndex:
         self.prompts.append(prompt)
 
     def nearest(self, prompt: str) -> tuple[float, str]:
-        """Return the largest similarity, from 0 to 1, and the prompt that has it."""
+        """Return the largest similarity, from 0 to 1, and its prompt."""
         tokens = content_words(prompt)
         places = [np.array(self._postings[token]) for token in tokens if token in self._postings]
         if not places:
@@ -121,7 +121,7 @@ class NearDuplicateIndex:
 
 
 class Decontamination:
-    """Prompts that models are measured by, which none to tune on should be like."""
+    """Prompts of benchmarks, which no prompt of a set should resemble."""
 
     def __init__(self, prompts: Collection[str]):
         self._index = NearDuplicateIndex(prompts)
@@ -130,7 +130,7 @@ class Decontamination:
 
     @classmethod
     def from_files(cls, names: Iterable[str]) -> "Decontamination":
-        """Read files with a prompt a line; `nano` stands for the nano world's own test prompts."""
+        """Read files with one prompt a line; `nano` stands for the test prompts of the nano world."""
         prompts: list[str] = []
         for name in names:
             if name == "nano":
@@ -139,7 +139,7 @@ class Decontamination:
                 try:
                     lines = Path(name).read_text().splitlines()
                 except UnicodeDecodeError as error:
-                    raise SettingError("benchmarks", name, "files of text, a prompt a line") from error
+                    raise SettingError("benchmarks", name, "text files with one prompt a line") from error
                 prompts += [line.strip() for line in lines if line.strip()]
         return cls(prompts)
 
@@ -151,7 +151,7 @@ class Decontamination:
         return self._by_words.get(normalize_words(prompt))
 
     def find_overlap(self, prompt: str, max_similarity: float) -> str | None:
-        """Return the prompt that one is too similar to, or whose words stand in it."""
+        """Return the benchmark prompt that a prompt is too similar to or contains."""
         similarity, nearest = self._index.nearest(prompt)
         if similarity >= max_similarity:
             return nearest
@@ -175,7 +175,7 @@ def _is_number(word: str) -> bool:
 
 
 def _stem(word: str) -> str:
-    """Return a word without the endings of plurals and verbs; only to compare, so it may be no word."""
+    """Return a word without endings of plurals and verbs; the stem is only for comparison."""
     word = word.removesuffix("'s").removesuffix("s'")
     for ending, put in (("ies", "y"), ("ves", "f"), ("ing", ""), ("es", ""), ("ed", ""), ("s", "")):
         if word.endswith(ending) and len(word) - len(ending) >= 3:

@@ -1,1 +1,1 @@
-"""Rewards behind one protocol, one idea a file, and the pool that asks them while sampling goes on."""
+"""Rewards behind one protocol, and the executor that scores images during sampling."""

@@ -26,10 +26,10 @@ def test_things_are_few_words_and_stand_once_in_their_category():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"animal": None}, "a list of things|kinds, each"),
+        ({"animal": None}, "a list of items|kinds, each"),
         ({"animal": {"dogs": ["poodle", "Poodle"]}}, "once in a category"),
         ({"animal": {"dogs": ["poodle", True]}}, "words"),
-        ({"animal": {"dogs": []}}, "a list of things"),
+        ({"animal": {"dogs": []}}, "a list of items"),
         ({"mineral": {"stones": ["agate"]}}, "exactly these categories"),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_relation_between_things_that_are_not_there_does_not_hold():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"expected": None}, "as prompts of the nano world have it"),
+        ({"expected": None}, "as in prompts of the nano world"),
         ({"rubric": {}}, "has no rubric"),
         ({"rubric": {"mood": "It is cheerful."}}, "criteria mood"),
     ],
