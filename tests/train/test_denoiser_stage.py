@@ -163,10 +163,10 @@ def test_one_pack_can_be_learned_by_heart(assembled, lora):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"held_out": 5}, "held_out is 5, but it needs fewer than the 5 pictures"),
+        ({"held_out": 5}, "held_out is 5, but it needs fewer than the 5 images"),
         ({"pack_tokens": 3}, "pack_tokens is 3, but it needs at least"),
         ({"lora": {"targets": ["nothing"]}}, "lora.targets"),
-        ({"lora": {}, "config": {}}, "lora is .* to be left out where `config`"),
+        ({"lora": {}, "config": {}}, "lora is .* to be left out if `config`"),
         ({"model": "no-such-model"}, "no-such-model"),
     ],
 )

@@ -141,7 +141,7 @@ def test_prompts_that_are_drawn_without_fault_are_left_out(assembled, tmp_path):
     again.objective(0, 0)
     assert again._prompts == stage._prompts, "what was found is kept in the run's folder"
     _, none = assembled("other", judge=Perfect(), screening=1, nano_prompts={"count": 9, "kinds": ["single"]})
-    with pytest.raises(SettingError, match="screening is 1, but it needs 0, for the model draws all"):
+    with pytest.raises(SettingError, match="screening is 1, but it needs 0, as the model already gets"):
         none.objective(0, 0)
 
 
@@ -152,7 +152,7 @@ def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_th
 
     settings, stage = assembled(judge=Brightness(unjudged=""))
     run = fit(stage, settings)
-    assert run.step == 1 and "100% of the pictures got no score (the judge is out)" in run.stop_reason
+    assert run.step == 1 and "100% of the images got no score (the judge is out)" in run.stop_reason
     (line,) = lines_of(tmp_path / "run")
     assert (line["failed"], line["loss"], line["grad_norm"]) == (1, 0, 0)
 

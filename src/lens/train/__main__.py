@@ -1,4 +1,4 @@
-"""`torchrun --nproc-per-node N -m lens.train RECIPE --set KEY=VALUE`: one run on several processes."""
+"""Training on several processes: `torchrun --nproc-per-node N -m lens.train RECIPE`."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from lens.train.run import train
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lens.train", description=__doc__)
     parser.add_argument("recipe", type=Path, help="a YAML file, such as recipes/nano/pretrain.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     arguments = parser.parse_args()
     try:
         print(train(arguments.recipe, arguments.set))

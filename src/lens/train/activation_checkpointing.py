@@ -1,6 +1,7 @@
-"""What a denoiser's blocks keep for the way back, and what is computed again.
+"""Activation checkpointing: what the blocks of a denoiser save for the backward pass, and what they
+recompute.
 
-Spec: section 8 (gradient checkpointing). The estimates in plan.py follow what is kept here.
+Spec: section 8 (gradient checkpointing). The estimates in cost/memory.py follow the choices here.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,14 @@ SAVED_OPS = frozenset(
         "aten::_scaled_dot_product_fused_attention_overrideable", "torch_attn::_varlen_attn",
     }
 )  # fmt: skip
-"""Operations whose outputs are kept: products with weights, attention by a fused kernel. Attention that is
-written out in products, as for short sequences on a CPU, is computed again: its scores outweigh the rest."""
+"""Operations whose outputs are saved: products with weights, and attention by a fused kernel. Attention
+without a fused kernel, as for short sequences on a CPU, is recomputed, because its scores take more
+memory."""
 
 
 def apply_activation_checkpointing(denoiser: Any, mode: str) -> None:
-    """Make a denoiser's blocks keep all (`none`), the dear outputs (`selective`) or their inputs (`full`)."""
+    """Make a denoiser's blocks save everything (none), the outputs of `SAVED_OPS` (selective), or inputs
+    (full)."""
     if mode == "full":
         denoiser.enable_gradient_checkpointing()
     elif mode == "selective":
@@ -31,7 +34,7 @@ def apply_activation_checkpointing(denoiser: Any, mode: str) -> None:
 
 
 def _selective_checkpoint(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a block's forward pass that keeps the dear outputs; compiled with the block, where that is."""
+    """Return a block's forward pass with selective checkpointing; it is compiled together with the block."""
 
     def wrapped(*inputs: Any) -> Any:
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=_selective_contexts)

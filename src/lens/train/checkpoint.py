@@ -1,8 +1,8 @@
-"""Checkpoints of a run: everything that a resumed run needs to go on bit for bit.
+"""Checkpoints of a run, with everything that it needs to resume bit for bit.
 
-Every random draw derives from (seed, purpose, step, item), so no generator state has to be kept. Tensors are
-PyTorch's distributed checkpoints, which any number of ranks reads; `run.json`, written last, says that a
-checkpoint is complete. They are a run's own and for no one else: what is published is exported instead.
+Every random draw derives from (seed, purpose, step, item), so no generator state is saved. Tensors are
+PyTorch distributed checkpoints, which any number of ranks can read. The file `run.json` is written last and
+marks a checkpoint as complete. Checkpoints are for resuming only; models are exported separately.
 """
 
 import json
@@ -23,25 +23,25 @@ from lens.files import write_bytes_atomic
 from lens.train.settings.run import CheckpointSettings
 from lens.train.step import TrainState
 
-warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # as asked
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # intended
 
 CHECKPOINTS_FOLDER = "checkpoints"
 COMPLETE_MARKER = "run.json"
 
 
 class Checkpoints:
-    """The checkpoints of one run; as a context it waits for the one that is being written."""
+    """The checkpoints of one run; as a context manager it waits for a pending write."""
 
     def __init__(self, out: Path, settings: CheckpointSettings):
         self._folder, self._settings = out / CHECKPOINTS_FOLDER, settings
-        # Of its own, for what is written in the background must not meet the run's sums.
+        # A group of its own, so that background writes do not interfere with the collectives of the run.
         self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._last_step = -1
-        """Of the latest checkpoint."""
+        """Step of the latest checkpoint."""
         self._pending_write: tuple[Future, Path, dict[str, Any], bool] | None = None
 
     def save(self, run: TrainState) -> None:
-        """Write the run's state whole or not at all; every rank must ask."""
+        """Write the state of the run atomically; every rank must call it."""
         self._wait_for_write()
         folder = self._folder / f"step_{run.step:08d}"
         if run.step == self._last_step:
@@ -62,9 +62,9 @@ class Checkpoints:
             self._mark_complete(folder, metadata, run.distributed.is_main)
 
     def resume(self, run: TrainState) -> bool:
-        """Load the latest complete checkpoint into the run if there is one; return whether there was.
+        """Load the latest complete checkpoint into the run; return whether there is one.
 
-        Raises: CheckpointError when the checkpoint is of other weights than the run's.
+        Raises: CheckpointError if the weights of the checkpoint do not fit the run.
         """
         self._wait_for_write()
         complete = self._complete_checkpoints()
@@ -74,8 +74,10 @@ class Checkpoints:
         try:
             load(tensors, checkpoint_id=complete[-1], no_dist=self._group is None)
         except (CheckpointException, RuntimeError, ValueError) as error:
-            problem = f"{complete[-1]} holds other weights than the recipe asks for"
-            raise CheckpointError(f"{problem}. Choose another `out` or delete it. {error}") from error
+            problem = f"The weights in {complete[-1]} do not fit the recipe"
+            raise CheckpointError(
+                f"{problem}. Choose another `out`, or delete the checkpoint. {error}"
+            ) from error
         metadata = json.loads((complete[-1] / COMPLETE_MARKER).read_text())
         run.model.load_state_dict(tensors["weights"], strict=False)
         for name, tensor in run.extra_state.items():
@@ -97,7 +99,7 @@ class Checkpoints:
         return sorted(path.parent for path in self._folder.glob(f"step_*/{COMPLETE_MARKER}"))
 
     def _wait_for_write(self) -> None:
-        """Wait for the checkpoint that is being written, and say that it is complete."""
+        """Wait for the pending checkpoint and mark it as complete."""
         if self._pending_write:
             future, folder, metadata, is_main = self._pending_write
             self._pending_write = None
@@ -119,7 +121,7 @@ def _state_tensors(run: TrainState) -> dict[str, Any]:
     frozen = {name for name, parameter in run.model.named_parameters() if not parameter.requires_grad}
     state = run.model.state_dict()
     return {
-        # What is not trained, the recipe makes again.
+        # Frozen weights follow from the recipe.
         "weights": {name: tensor for name, tensor in state.items() if name not in frozen},
         "optimizer": get_optimizer_state_dict(run.model, run.optimizer.optimizers),
         "average": run.ema.average,

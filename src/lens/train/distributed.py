@@ -1,7 +1,7 @@
-"""Several processes as one run: who computes what, weights in shards, means over all.
+"""Distributed training: micro-batches per rank, sharded weights, means over ranks.
 
-Processes come from `torchrun`; without it a run is one rank and nothing here has an effect. A model's blocks
-are sharded one by one, so that a rank holds one block whole at a time (FSDP2). Letters: R ranks.
+`torchrun` starts the processes. Without it a run has one rank, and nothing here has an effect. The blocks of
+a model are sharded one by one, so that a rank gathers one block at a time (FSDP2). Letters: R ranks.
 """
 
 import os
@@ -21,36 +21,36 @@ from lens.errors import SettingError
 from lens.train.settings.run import ParallelSettings
 
 TIMEOUT = timedelta(hours=6)
-"""How long ranks wait for each other: the first may have pictures to encode."""
+"""Time limit of collectives; the first rank may encode images for hours while the others wait."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those of a run."""
+    """The rank of this process in a run."""
 
     rank: int = 0
     world_size: int = 1
     mesh: DeviceMesh | None = None
-    """(copies, shards of one copy), or None where there is one rank."""
+    """(copies, shards of one copy), or None for a single rank."""
 
     @property
     def is_main(self) -> bool:
-        """Return whether this is the rank that writes what all of them know."""
+        """Return whether this is the rank that writes files."""
         return self.rank == 0
 
     def local_micro_batches(self, num_micro_batches: int) -> range:
         """Return the micro-batches of an update that this rank computes: every R-th.
 
-        Raises: SettingError where ranks would get different numbers of them.
+        Raises: SettingError if ranks would get different numbers of them.
         """
         if num_micro_batches % self.world_size:
             needs = f"a multiple of {self.world_size}, the number of processes"
-            fix = "Which samples make an update would otherwise depend on how many processes there are."
+            fix = "Otherwise the samples of an update would depend on the number of processes."
             raise SettingError("micro_batches", num_micro_batches, needs, fix)
         return range(self.rank, num_micro_batches, self.world_size)
 
     def all_reduce_mean(self, values: Tensor) -> Tensor:
-        """Return the mean over all ranks; every rank must ask."""
+        """Return the mean over all ranks; every rank must call it."""
         if self.mesh is None:
             return values
         total = values.clone()
@@ -58,7 +58,7 @@ class DistributedContext:
         return total / self.world_size
 
     def any_rank(self, *claims: bool) -> list[bool]:
-        """Return of each claim whether any rank makes it; every rank must ask."""
+        """Return for each claim whether any rank makes it; every rank must call it."""
         if self.mesh is None:
             return list(claims)
         device = "cpu" if self.mesh.device_type == "cpu" else "cuda"
@@ -68,7 +68,7 @@ class DistributedContext:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the main rank do a block before the others do it: what it left on disk, they find."""
+        """Run a block on the main rank first, then on the others, which can read the files that it wrote."""
         if self.mesh is not None and not self.is_main:
             dist.barrier()
         yield
@@ -78,9 +78,9 @@ class DistributedContext:
 
 @contextmanager
 def init_distributed(settings: ParallelSettings, device: torch.device) -> Iterator[DistributedContext]:
-    """Join the processes that `torchrun` started for the length of a `with` block.
+    """Join the processes that `torchrun` started, for the length of a `with` block.
 
-    Raises: SettingError where the processes do not make up whole copies of the weights.
+    Raises: SettingError if the processes cannot be divided into full copies of the weights.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
@@ -104,12 +104,12 @@ def init_distributed(settings: ParallelSettings, device: torch.device) -> Iterat
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Return which of how many processes of the run this is."""
+    """Return the rank of this process and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def all_gather_object(value: Any) -> list[Any]:
-    """Return what each rank gives, in their order; every rank must ask."""
+    """Return the values of all ranks in their order; every rank must call it."""
     if not dist.is_initialized():
         return [value]
     gathered = [None] * dist.get_world_size()
@@ -118,9 +118,9 @@ def all_gather_object(value: Any) -> list[Any]:
 
 
 def shard_module(root_module: nn.Module, distributed: DistributedContext) -> list[Any]:
-    """Split a module's weights over the ranks, in place; return the parts that gather theirs by themselves.
+    """Shard a module's weights over the ranks, in place; return the parts that gather their own weights.
 
-    Parts that are called one by one stand in a ModuleDict.
+    The entries of a ModuleDict are such parts, as they are called one by one.
     """
     if distributed.mesh is None:
         return []
@@ -139,17 +139,17 @@ def shard_module(root_module: nn.Module, distributed: DistributedContext) -> lis
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's weights and buffers, each whole; every rank must ask."""
+    """Return a module's full weights and buffers; every rank must call it."""
     return {name: full_tensor(tensor).detach() for name, tensor in module.state_dict().items()}
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor whose parts may lie on several ranks as one."""
+    """Return the full tensor of a tensor that may be sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def distribute_like(tensor: Tensor, value: Tensor) -> Tensor:
-    """Return a whole value, which every rank has, in parts as those of another tensor."""
+    """Return a full value, which every rank has, sharded like another tensor."""
     if not isinstance(tensor, DTensor):
         return value
     from torch.distributed.tensor import Replicate

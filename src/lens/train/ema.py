@@ -1,4 +1,4 @@
-"""Exponential moving average of a module's parameters, kept in float32 beside it."""
+"""Exponential moving average of the parameters of a module, in float32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Averages the trainable parameters of a module; early on the decay is (1 + updates) / (10 + updates)."""
+    """Averages the trainable parameters of a module. The decay is at most (1 + updates) / (10 + updates)."""
 
     def __init__(self, module: nn.Module, decay: float, parts: tuple[str, ...] = ()):
-        """Average all that is trained, or the parts that have one of these words in their names."""
+        """Average all trainable parameters, or those with one of the words `parts` in their names."""
         self.decay = decay
         self.num_updates = 0
         self.average: dict[str, Tensor] = {
@@ -21,7 +21,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move the average toward the module's present weights."""
+        """Move the average toward the current weights of the module."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         current = _trainable_parameters(module)
@@ -55,7 +55,7 @@ class Ema:
 
 
 def belongs_to(name: str, parts: tuple[str, ...]) -> bool:
-    """Return whether a weight belongs to parts that are named by words; no words are everything."""
+    """Return whether a weight belongs to one of the parts; no parts mean all weights."""
     return not parts or not set(parts).isdisjoint(name.split("."))
 
 

@@ -1,6 +1,6 @@
-"""LoRA adapters on a denoiser that is trained: put on by PEFT, taken out as files of their own.
+"""LoRA adapters in training: added to a denoiser by PEFT, and exported as adapter files.
 
-Knows nothing of what they learn. Letters: R rank.
+Knows nothing of losses. Letters: R rank.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ def add_lora(
     adapter_names: Sequence[str],
     trainable_adapters: Sequence[str],
 ) -> None:
-    """Put adapters of these names on a denoiser, all alike at first; of them and the denoiser train some.
+    """Add adapters of these names, with equal initial weights, to a denoiser; train only some of them.
 
-    Raises: SettingError for targets that are no layers.
+    Raises: SettingError for targets that match no layer.
     """
     from peft import LoraConfig
 
@@ -34,11 +34,11 @@ def add_lora(
         if isinstance(module, torch.nn.Linear) and name.endswith(tuple(f".{end}" for end in settings.targets))
     ]  # fmt: skip
     if not layers:
-        needs = "ends of the names of linear layers, such as img_qkv"
+        needs = "suffixes of names of linear layers, such as img_qkv"
         raise SettingError("lora.targets", settings.targets, needs)
     targets = [f"transformer_blocks.{name}" for name in layers]
     for adapter_name in adapter_names:
-        torch.manual_seed(seed)  # PEFT draws the first weights
+        torch.manual_seed(seed)  # PEFT draws the initial weights
         denoiser.add_adapter(
             LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets),
             adapter_name=adapter_name,
@@ -50,7 +50,7 @@ def add_lora(
 
 
 def extract_lora(state: dict[str, Tensor], alpha: float, adapter_name: str) -> Adapter:
-    """Return the adapter of a name that a state of a denoiser holds beside its weights."""
+    """Return the adapter of a name from a state dict of a denoiser."""
     down_end, up_end = (f".lora_{side}.{adapter_name}.weight" for side in "AB")
     return {
         (module := name.removesuffix(down_end)): LoraWeights(down, state[module + up_end], alpha)

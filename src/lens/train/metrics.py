@@ -1,6 +1,6 @@
-"""What a run tells about itself: metrics.jsonl, TensorBoard, and an experiment tracker if one is asked for.
+"""Logging of metrics to metrics.jsonl, TensorBoard and an optional experiment tracker.
 
-Knows nothing of what the numbers mean.
+Knows nothing of the meaning of the metrics.
 """
 
 import importlib
@@ -19,18 +19,18 @@ from lens.files import write_bytes_atomic
 from lens.train.settings.run import RunSettings
 
 TRACKER_RUN_FILE = "tracker_run.txt"
-"""File of a run's folder that holds its name in the tracker: a run that goes on is the same run there."""
+"""File in the folder of a run with its name in the tracker, so that a resumed run continues there."""
 
 
 class MetricsLogger:
-    """Numbers of a run: one JSON object a line in metrics.jsonl, the same to TensorBoard and to the tracker.
+    """Writes the metrics of a run as JSON lines to metrics.jsonl, and to TensorBoard and the tracker.
 
-    What a killed run wrote after its last checkpoint is taken out of the file, for those steps are made
-    again; a tracker is told them twice, alike. Only the main rank of a run writes.
+    Lines that a killed run wrote after its last checkpoint are removed from the file, as those steps are
+    repeated; a tracker receives them twice. Only the main rank of a run writes.
     """
 
     def __init__(self, settings: RunSettings, step: int, is_main: bool = True):
-        """Open all three.
+        """Open metrics.jsonl, TensorBoard and the tracker.
 
         Raises: SettingError for a tracker that is not installed.
         """
@@ -45,7 +45,7 @@ class MetricsLogger:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
-            Console(stderr=True).print("TensorBoard is not installed; metrics.jsonl is written without it.")
+            Console(stderr=True).print("TensorBoard is not installed; only metrics.jsonl is written.")
         else:
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -75,9 +75,10 @@ class MetricsLogger:
 
 
 def load_tracker(name: str) -> Any:
-    """Return the module of a tracker, or None where there is to be none; both have init, log and finish.
+    """Return the module of a tracker, or None for the tracker `none`. Both packages have init, log and
+    finish.
 
-    Raises: SettingError where its package is not installed.
+    Raises: SettingError if the package is not installed.
     """
     if name == "none":
         return None
@@ -89,7 +90,7 @@ def load_tracker(name: str) -> Any:
 
 
 def truncate_after(step: int, path: Path) -> None:
-    """Take the lines of later steps out of a metrics file, and a last line that was cut off."""
+    """Remove the lines of later steps from a metrics file, and an incomplete last line."""
     if not path.is_file():
         return
     lines = path.read_text().splitlines(keepends=True)
@@ -99,7 +100,7 @@ def truncate_after(step: int, path: Path) -> None:
 
 
 def _start_tracker(settings: RunSettings) -> Any:
-    """Return the tracker's module once it has begun this run, or goes on with it."""
+    """Start or resume this run in the tracker; return the module of the tracker."""
     tracker = load_tracker(settings.tracker)
     if tracker is None:
         return None
@@ -108,7 +109,7 @@ def _start_tracker(settings: RunSettings) -> Any:
     if not run_file.is_file():
         run_file.write_text(f"{settings.out.name}-{secrets.token_hex(3)}")
     name = run_file.read_text()
-    # Weights & Biases knows a run by its id, trackio by its name.
+    # Weights & Biases identifies a run by its id, trackio by its name.
     own = {"id": name} if settings.tracker == "wandb" else {}
     with redirect_stdout(sys.stderr):  # stdout carries the command's result
         tracker.init(

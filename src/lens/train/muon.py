@@ -1,7 +1,7 @@
-"""Muon: momentum whose every matrix is made orthogonal before it is applied.
+"""The Muon optimizer: momentum whose matrices are orthogonalized before they are applied.
 
-All directions of a weight then move at one pace, where Adam leaves the weak ones behind; in the nano
-autoencoder those are the colours and the fine detail. Vectors, and tables, are left to AdamW.
+All directions of a weight move at the same pace, while Adam moves weak directions less. In the nano
+autoencoder the weak directions are colours and fine detail. AdamW updates vectors and embedding tables.
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from lens.train.distributed import distribute_like, full_tensor
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the Newton-Schulz step of that source: quick to reach singular values near 1."""
+"""Coefficients of the Newton-Schulz step, from the source; they reach singular values near 1 in few steps."""
 NUM_NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ_DTYPE = torch.bfloat16
 """The steps tolerate its rounding, and GPUs multiply it fastest."""

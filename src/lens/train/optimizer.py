@@ -1,4 +1,4 @@
-"""The optimizers of a run and the learning rate at any step."""
+"""The optimizers of a run, and the learning rate schedule."""
 
 import math
 from typing import Any
@@ -12,11 +12,12 @@ from lens.train.muon import Muon
 from lens.train.settings.run import OptimizerSettings
 
 MIN_LR_RATIO = 0.02
-"""Share of the learning rate that is left at the end of a cosine schedule."""
+"""Learning rate at the end of a cosine schedule, as a share of the initial one."""
 
 
 class Optimizers:
-    """One or two optimizers that step as one; every group keeps the ratio of its rate to the run's."""
+    """One or two optimizers that step together. Each group keeps the ratio of its learning rate to the
+    run's."""
 
     def __init__(self, optimizers: list[torch.optim.Optimizer], lr: float):
         self.optimizers, self._lr = optimizers, lr
@@ -52,9 +53,9 @@ class Optimizers:
 
 
 def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimizers:
-    """Return what updates a module's trainable parameters.
+    """Return the optimizers of a module's trainable parameters.
 
-    AdamW, without decay on vectors; with `muon_lr` set, matrices inside the network go to Muon instead.
+    AdamW, without weight decay for vectors. With `muon_lr`, Muon updates the matrices inside the network.
     """
     hidden = _hidden_matrices(module) if settings.muon_lr else {}
     adamw_parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in hidden]
@@ -78,9 +79,10 @@ def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> Optimize
 
 
 def _init_adamw_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give every weight at once what AdamW gives it at its first update.
+    """Create the state of all weights, which AdamW would create at their first update.
 
-    Where models take turns, a run may be saved before each had one, and a checkpoint holds all or nothing.
+    A run that trains models alternately may be saved before each had an update; its checkpoint needs all
+    state.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -92,28 +94,28 @@ def _init_adamw_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _learning_rates(module: nn.Module, settings: OptimizerSettings) -> dict[int, float]:
-    """Return the learning rate of each trainable parameter by identity.
+    """Return the learning rate of each trainable parameter, by its id.
 
-    Raises: SettingError for a part that nothing trained belongs to.
+    Raises: SettingError for a part without trainable weights.
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     rates = {id(parameter): settings.lr for parameter in trainable.values()}
     for part, rate in settings.rates.items():
         members = [parameter for name, parameter in trainable.items() if belongs_to(name, (part,))]
         if not members:
-            raise SettingError("optimizer.rates", part, "a word of the names of weights that are trained")
+            raise SettingError("optimizer.rates", part, "a word in the names of trainable weights")
         rates.update({id(parameter): rate for parameter in members})
     return rates
 
 
 def _hidden_matrices(module: nn.Module) -> dict[int, Tensor]:
-    """Return the weights of linear and convolution layers by identity; embeddings are tables, not maps."""
+    """Return the weights of linear and convolution layers, by their id; embeddings are not matrices."""
     layers = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
     return {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}
 
 
 def lr_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:
-    """Return the learning rate of the update number `step`, counted from 0."""
+    """Return the learning rate of an update, counted from 0."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":

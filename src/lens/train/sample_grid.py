@@ -1,4 +1,4 @@
-"""Pictures that show what a run has learned so far.
+"""Sample grids: images that show the progress of a run.
 
 Letters: L captured layers, T text tokens, E their width, H and W pixels.
 """
@@ -24,9 +24,9 @@ def render_previews(
     precision: str,
     **pipeline_kwargs: Any,
 ) -> Image.Image:
-    """Return square pictures of encoded prompts, (L, T, E) each, drawn from the same noise at every probe.
+    """Return square images of encoded prompts, (L, T, E) each, from the same noise at every evaluation.
 
-    `drawing` goes to the pipeline.
+    `pipeline_kwargs` go to the pipeline.
     """
     pipeline.set_progress_bar_config(disable=True)
     device = pipeline.transformer.device
@@ -45,7 +45,7 @@ def render_previews(
 
 
 def image_grid(pixels: Tensor, columns: int, gap_px: int = 2) -> Image.Image:
-    """Return pictures of one size as rows of `columns`. Shapes: pixels (N, 3, H, W) in [-1, 1]."""
+    """Return images of one size as a grid with so many columns. Shapes: pixels (N, 3, H, W) in [-1, 1]."""
     num_images, _, height, width = pixels.shape
     rows = -(-num_images // columns)
     canvas = np.full((rows * (height + gap_px), columns * (width + gap_px), 3), 255, np.uint8)

@@ -1,4 +1,4 @@
-"""One optimizer update: the only code that changes weights, in every stage."""
+"""One optimizer update, for every stage."""
 
 import re
 from collections.abc import Callable
@@ -18,32 +18,32 @@ from lens.train.settings.run import RunSettings
 
 @dataclass
 class TrainState:
-    """All that an update needs and changes: what state.py saves."""
+    """The state of a run: everything that an update reads and changes, and that checkpoint.py saves."""
 
     settings: RunSettings
     model: nn.Module
     optimizer: Optimizers
     ema: Ema
     objective: Callable[[int, int], LossOutput]
-    """(step, index of the micro-batch) -> loss; its data, times and noise derive from those two numbers."""
+    """(step, index of the micro-batch) -> loss; its data, times and noise derive from these two numbers."""
     step: int = 0
     stats: StepStats = field(default_factory=StepStats)
-    """Of this rank, since the process started."""
+    """Work of this rank since the start of the process."""
     distributed: DistributedContext = field(default_factory=DistributedContext)
     fsdp_modules: list[Any] = field(default_factory=list)
-    """Parts of `trained` that sum their gradients over the ranks."""
+    """Parts of `model` that sum their gradients over the ranks."""
     active_parts: Callable[[int], tuple[str, ...]] = lambda _: ()
-    """Parts of `trained` that an update is of, by a word of their weights' names; none for all of it."""
+    """Parts of `model` that an update trains, by a word in the names of their weights; empty for all."""
     ema_parts: tuple[str, ...] = ()
-    """Parts that are averaged."""
+    """Parts with a moving average."""
     extra_state: dict[str, Tensor] = field(default_factory=dict)
-    """Tensors beside `trained` that the stage changes."""
+    """Tensors outside of `model` that the stage changes."""
     after_update: Callable[[int], str] = lambda _: ""
-    """What follows the update of a number; returns why the run should end, if it should."""
+    """Called after the update of a step; returns a reason to end the run, or an empty string."""
     stop_reason: str = ""
-    """Why the run ends before its last step, where it does."""
+    """Why the run ends before its last step; empty if it does not."""
     best_value: float | None = None
-    """Best value so far of the probe's number that the recipe names."""
+    """Best value so far of the metric `checkpoint.best`."""
     guard: GradientGuard = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,9 +51,11 @@ class TrainState:
 
 
 def train_step(run: TrainState, log_block_norms: bool = False) -> dict[str, Tensor]:
-    """Make one optimizer update and return its mean terms, if asked with the gradient norm of every block.
+    """Make one optimizer update and return its mean loss terms, and on request the gradient norm of each
+    block.
 
-    An update that the guard turns down changes no weights; the run goes on with the next batch all the same.
+    The only code that changes weights. An update that the gradient guard rejects changes nothing; the run
+    continues with the next batch.
     """
     optimizer = run.settings.optimizer
     run.optimizer.set_lr(lr_at(run.step, run.settings.steps, optimizer))
@@ -67,7 +69,7 @@ def train_step(run: TrainState, log_block_norms: bool = False) -> dict[str, Tens
         logs.append({"loss": loss.detach(), **terms})
         run.stats = run.stats.plus(work)
     for part in run.fsdp_modules:
-        part.reshard()  # what only went forward still holds its weights whole
+        part.reshard()  # parts without a backward pass still hold gathered weights
     parts = run.active_parts(run.step)
     _drop_inactive_gradients(run.model, parts)
     blocks = block_grad_norms(run.model) if log_block_norms else {}
@@ -88,7 +90,7 @@ def train_step(run: TrainState, log_block_norms: bool = False) -> dict[str, Tens
 
 
 def _drop_inactive_gradients(module: nn.Module, parts: tuple[str, ...]) -> None:
-    """Drop the gradients of weights that the update is not of; AdamW then leaves them as they are."""
+    """Drop the gradients of weights that the update does not train, so that AdamW leaves them unchanged."""
     if parts:
         for name, parameter in module.named_parameters():
             if not belongs_to(name, parts):
@@ -96,7 +98,7 @@ def _drop_inactive_gradients(module: nn.Module, parts: tuple[str, ...]) -> None:
 
 
 def block_grad_norms(module: nn.Module) -> dict[str, Tensor]:
-    """Return the gradient norm of each block of a list of blocks, and of each other part, by name."""
+    """Return the gradient norm of each block and of each other part, by name."""
     parts: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:

@@ -81,8 +81,9 @@ def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | N
                 saved_at = time.monotonic()
         checkpoints.save(run)
         export(stage, run, settings.out / "export")
-    outcome = run.stop_reason or ("stopped" if run.step < settings.steps else "done")
-    console.print(f"{settings.out}: {outcome} at step {run.step}")
+    outcome = "ended early" if run.stop_reason else "stopped" if run.step < settings.steps else "done"
+    reason = f": {run.stop_reason}" if run.stop_reason else ""
+    console.print(f"{settings.out}: {outcome} at step {run.step}{reason}")
     return run
 
 

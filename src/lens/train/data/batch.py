@@ -1,8 +1,8 @@
-"""Batches of real pictures of one size with their texts, for stages that roll a student out beside them.
+"""Batches of real images of one size with their text features, for distillation.
 
-From the cache of the nano world, or from a store of encoded pictures. Which samples make up a batch follows
-from (seed, step, index) alone. Letters: B batch, C latent channels, h and w latent cells, L captured layers,
-T text tokens, E their width.
+They come from the cache of the nano world or from a latent cache. The samples of a batch depend on (seed,
+step, index) alone. Letters: B batch, C latent channels, h and w latent cells, L captured layers, T text
+tokens, E their width.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from lens.train.data.nano_cache import NanoExampleSource, load_bucket
 
 
 class Batch(NamedTuple):
-    """Pictures of one size, and what the denoiser reads of their captions."""
+    """Latents of images of one size, and the text features of their captions."""
 
     latents: Tensor
     """(B, C, h, w), float32."""
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     mask: Tensor
     """(B, T), True for real tokens."""
     share: float = 1.0
-    """What a mean over this batch counts in its update, so that every picture counts the same."""
+    """Weight of a mean over this batch in its update, with which all images count equally."""
 
     def to(self, device: torch.device) -> "Batch":
         features = [layer.to(device) for layer in self.features]
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
         return self._replace(features=features, mask=mask)
 
     def repeat(self, count: int) -> "Batch":
-        """Return the batch so many times, one after another."""
+        """Return the batch concatenated with itself, `count` times."""
         features = [torch.cat([layer] * count) for layer in self.features]
         mask = torch.cat([self.mask] * count)
         return self._replace(latents=torch.cat([self.latents] * count), features=features, mask=mask)
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
     @property
     def token_counts(self) -> list[tuple[int, int]]:
-        """Return the image and text tokens of each picture."""
+        """Return the numbers of image and text tokens of each image."""
         h, w = self.latent_size
         return [(h * w, int(text)) for text in self.mask.sum(1).tolist()]
 
@@ -64,13 +64,13 @@ class BatchSource(Protocol):
 
 
 class NanoBatchSource:
-    """Examples of the nano world; each batch is of one size, drawn anew."""
+    """Examples of the nano world; each batch has a random size."""
 
     def __init__(
         self, source: NanoExampleSource, cache: Path, sizes: Sequence[tuple[int, int]], layers: Sequence[int],
         num_examples: int, batch_size: int, seed: int,
     ):  # fmt: skip
-        """Share distinct examples out over the sizes, and draw so many a batch."""
+        """Divide the distinct examples among the sizes."""
         num_shards = num_examples // (len(sizes) * nano_cache.NANO_EXAMPLES_PER_SHARD)
         self._buckets = [load_bucket(cache, source, size, layers, num_shards) for size in sizes]
         self._batch_size, self._seed = batch_size, seed
@@ -82,7 +82,7 @@ class NanoBatchSource:
 
 
 class CachedBatchSource:
-    """Samples of a store, as many of one size as fit a budget of image tokens."""
+    """Samples of a latent cache; a batch has as many of one size as fit a budget of image tokens."""
 
     def __init__(self, cache: LatentCache, keys: list[str], max_tokens: int, micro_batches: int, seed: int):
         self._cache, self._keys, self._micro_batches = cache, keys, micro_batches

@@ -1,8 +1,8 @@
-"""Which samples make up which pack: by tokens, and the same whatever the number of ranks.
+"""A batch sampler with a token budget, independent of the number of ranks.
 
-A pack is what one forward pass sees. Its samples follow from the seed and the pack's number alone, so a run
-that goes on, on more or fewer ranks, sees what it would have seen. Spec: section 8 (batch 24 / 10 / 6 at base
-512 / 768 / 1024: one budget of 24,576 image tokens). Letters: N samples.
+A pack is the input of one forward pass. Its samples depend on the seed and the number of the pack alone, so
+that a resumed run sees the same packs, on any number of ranks. Spec: section 8 (batch 24 / 10 / 6 at base 512
+/ 768 / 1024: one budget of 24,576 image tokens). Letters: N samples.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from lens.errors import SettingError
 
 
 class TokenBatchSampler:
-    """Packs of an endless stream that shows every sample once an epoch, in an order of the epoch's own."""
+    """Packs of an endless stream that has every sample once per epoch, in a new order each epoch."""
 
     def __init__(
         self, lengths: Sequence[int] | NDArray[np.int64], max_tokens: int, seed: int,
         groups: Sequence[int] | NDArray[np.int64] | None = None,
     ):  # fmt: skip
-        """Take the tokens of each sample, (N,), and the budget of a pack.
+        """Take the token counts of all samples, (N,), and the token budget of a pack.
 
-        With `groups`, (N,), a pack holds samples of one group, as where a batch is of one bucket.
+        With `groups`, (N,), all samples of a pack are from one group, such as a bucket.
 
-        Raises: SettingError for no samples, or for one that no pack holds.
+        Raises: SettingError for no samples, or for a sample above the budget.
         """
         self._lengths = np.asarray(lengths, dtype=np.int64)
         if not len(self._lengths):
@@ -41,11 +41,11 @@ class TokenBatchSampler:
         self._group_members = [np.flatnonzero(names == name) for name in np.unique(names)]
         self._has_groups = groups is not None
         self._first_batch_of_epoch = [0]
-        """Number of the first pack of each epoch that was looked at, and of the one after."""
+        """Number of the first pack of each known epoch, and of the next epoch."""
         self._latest_epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
     def __getitem__(self, number: int) -> NDArray[np.int64]:
-        """Return the samples of a pack; packs are numbered through all epochs."""
+        """Return the samples of a pack; numbers continue through all epochs."""
         while number >= self._first_batch_of_epoch[-1]:
             self._first_batch_of_epoch.append(
                 self._first_batch_of_epoch[-1] + len(self._epoch_batches(len(self._first_batch_of_epoch) - 1))
@@ -54,7 +54,7 @@ class TokenBatchSampler:
         return self._epoch_batches(epoch)[number - self._first_batch_of_epoch[epoch]]
 
     def batches_of_step(self, step: int, batches_per_step: int) -> list[NDArray[np.int64]]:
-        """Return the packs of one update; rank r of R computes every R-th of them, from the r-th on."""
+        """Return the packs of one update; rank r of R computes every R-th of them, starting at the r-th."""
         return [self[step * batches_per_step + index] for index in range(batches_per_step)]
 
     def _epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -71,7 +71,7 @@ class TokenBatchSampler:
         return self._latest_epoch[1]
 
     def _split_by_budget(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Cut an order of samples where the next one would exceed the budget."""
+        """Split a sequence of samples before each one that would exceed the budget."""
         ends = np.cumsum(self._lengths[order])
         cuts = [0]
         while cuts[-1] < len(order):

@@ -1,4 +1,4 @@
-"""The frozen encoders of a model, and the store of what they make of pictures and captions.
+"""The frozen encoders of a model, and the encoding of images and captions into a latent cache.
 
 Letters: C latent channels, h and w latent cells, L captured layers, T tokens, E width, H and W pixels.
 """
@@ -16,38 +16,46 @@ from torch import Tensor
 
 from lens.data.image_text_dataset import ImageTextSample
 from lens.models.checkpoints.diffusers_folder import component_folder
+from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import encode_pixels
 from lens.train.data.latent_cache import EncodedSample, LatentCache
 
 SAMPLES_PER_SHARD = 256
-"""Samples a shard of a store."""
+"""Samples in a shard of a latent cache."""
 FINGERPRINT_BYTES = 2**20
-"""Of a weight file's start and end, which with its size tell one revision from another."""
+"""Bytes at the start and the end of a weight file that, with its size, identify a revision."""
+
+
+def load_encoders(
+    vae: Path, text_encoder: Path, tokenizer: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, Any, Any]:
+    """Return a frozen autoencoder, a frozen text encoder and a tokenizer, each from its folder."""
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from transformers import PreTrainedTokenizerFast
+
+    from lens.models.text_encoder import load_text_encoder_folder
+
+    loaded_vae: Any = AutoencoderKLFlux2.from_pretrained(vae, torch_dtype=dtype)
+    clear_name_or_path(loaded_vae)
+    loaded_text_encoder: Any = load_text_encoder_folder(text_encoder, dtype)
+    for frozen in (loaded_vae, loaded_text_encoder):
+        frozen.eval().requires_grad_(False).to(device)
+    return loaded_vae, loaded_text_encoder, PreTrainedTokenizerFast.from_pretrained(tokenizer)
 
 
 class Encoders:
     """Autoencoder, text encoder and tokenizer of a model folder."""
 
     def __init__(self, folder: Path, layers: Sequence[int], device: torch.device, dtype: torch.dtype):
-        from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
-        from transformers import PreTrainedTokenizerFast
-
-        from lens.models.text_encoder import load_text_encoder_folder
-
-        self.vae: Any = AutoencoderKLFlux2.from_pretrained(
-            component_folder(folder, "vae"), torch_dtype=dtype
-        )
-        self.text_encoder: Any = load_text_encoder_folder(component_folder(folder, "text_encoder"), dtype)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(component_folder(folder, "tokenizer"))
-        for frozen in (self.vae, self.text_encoder):
-            frozen.eval().requires_grad_(False).to(device)
+        folders = [component_folder(folder, part) for part in ("vae", "text_encoder", "tokenizer")]
+        self.vae, self.text_encoder, self.tokenizer = load_encoders(*folders, device, dtype)
         self.layers, self._device = tuple(layers), device
         self.revision = _encoder_revision(folder, (*map(str, self.layers), str(dtype)))
 
     @torch.no_grad()
     def encode(self, image: Image.Image, caption: str) -> EncodedSample:
-        """Return what the denoiser sees of a picture; by itself, so that nothing depends on a batch."""
+        """Return the latents and text features of one image, encoded alone to be independent of any batch."""
         pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None]              # (1, 3, H, W)
         latents = encode_pixels(self.vae, pixels.to(self._device).float() / 127.5 - 1)          # (1, C, h, w)
         return EncodedSample(latents[0].to(torch.bfloat16).cpu(), self.encode_caption(caption))
@@ -59,7 +67,7 @@ class Encoders:
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> list[Tensor]:
-        """Return the text features of captions that go through the encoder together, each (L, T, E)."""
+        """Return the text features of captions, encoded as one batch, each (L, T, E)."""
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, captions, self.layers, batch_size=len(captions)
         )
@@ -67,7 +75,7 @@ class Encoders:
         return [stacked[:, row, :length] for row, length in enumerate(mask.sum(1).tolist())]
 
     def cache_key(self, sample: ImageTextSample) -> str:
-        """Return the name of a picture's sample in a store."""
+        """Return the key of a sample in a latent cache."""
         size = f"{sample.image.width}x{sample.image.height}"
         parts = (sample.id, sample.caption, size, self.revision)
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
@@ -76,9 +84,9 @@ class Encoders:
 def encode_into_cache(
     cache: LatentCache, encoders: Encoders, samples: Iterable[ImageTextSample]
 ) -> list[str]:
-    """Encode the pictures that the store lacks and return the keys of all, each once, in their order.
+    """Encode the samples that the cache lacks; return the keys of all samples in order, each once.
 
-    Interrupted, the work goes on at the shard that it was in.
+    An interrupted encoding resumes at its last shard.
     """
     keys: dict[str, None] = {}
     pending: dict[str, EncodedSample] = {}
@@ -96,7 +104,7 @@ def encode_into_cache(
 
 
 def _encoder_revision(folder: Path, extra: Iterable[str]) -> str:
-    """Return a hash of the encoders' files, by their sizes and edges: a text encoder has many gigabytes."""
+    """Return a hash of the encoders' files, from sizes and edges, as a text encoder has many gigabytes."""
     digest = hashlib.blake2b(digest_size=16)
     for part in ("vae", "text_encoder", "tokenizer"):
         for path in sorted(component_folder(folder, part).glob("*")):

@@ -1,9 +1,8 @@
-"""Latents and text features of pictures, encoded once and read one sample at a time.
+"""A cache on disk of the latents and text features of images.
 
-A sample's key says what it was made of: the picture's bytes, the caption, the size that it was cut to, and
-the encoders. So what changes is encoded anew, and nothing else is. Shards are safetensors files whose headers
-are the index; they are mapped, never loaded whole. Letters: C latent channels, h and w latent cells, L
-captured layers, T tokens, E width of a feature.
+The key of a sample is a hash of its sources: image, caption, image size and encoders. A sample is encoded
+again only if one of them changes. Shards are memory-mapped safetensors files whose headers are the index.
+Letters: C latent channels, h and w latent cells, L captured layers, T tokens, E width of a feature.
 """
 
 import hashlib
@@ -19,32 +18,32 @@ from lens.errors import CheckpointError
 from lens.models.checkpoints.writer import write_safetensors
 
 INT8_MAX = 127
-"""Of an 8-bit feature."""
+"""Largest absolute value of an 8-bit feature."""
 
 
 class EncodedSample(NamedTuple):
-    """What the denoiser sees of one picture."""
+    """The denoiser's inputs from one image and its caption."""
 
     latents: Tensor
     """(C, h, w), bfloat16."""
     features: Tensor
-    """(L, T, E), bfloat16, from the prompt's first token on, without padding."""
+    """(L, T, E), bfloat16, from the first token of the prompt, without padding."""
 
 
 class TokenCounts(NamedTuple):
-    """Tokens of a sample."""
+    """Numbers of tokens of a sample."""
 
     num_image_tokens: int
     num_text_tokens: int
 
 
 class LatentCache:
-    """A folder of shards; several processes may read it, one writes."""
+    """A folder of shards. Several processes may read it, while one writes."""
 
     def __init__(self, folder: Path, feature_bits: Literal[8, 16] = 16):
-        """Read the headers of the shards that are there.
+        """Read the headers of the existing shards.
 
-        Raises: CheckpointError for a shard that is damaged.
+        Raises: CheckpointError for a damaged shard.
         """
         self.folder, self._bits = folder, feature_bits
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,16 +60,16 @@ class LatentCache:
         return len(self._shard_of)
 
     def token_counts(self, key: str) -> TokenCounts:
-        """Return a sample's tokens without reading it."""
+        """Return the token counts of a sample without reading it."""
         return self._token_counts[key]
 
     def latent_size(self, key: str) -> tuple[int, int]:
-        """Return the rows and columns of a sample's latents without reading it."""
+        """Return the rows and columns of a sample's latents without reading them."""
         _, h, w = self._open_shard(self._shard_of[key]).get_slice(f"{key}.latents").get_shape()
         return h, w
 
     def add(self, samples: Mapping[str, EncodedSample]) -> None:
-        """Write samples as one shard, whole or not at all."""
+        """Write samples as one shard, atomically."""
         tensors: dict[str, Tensor] = {}
         for key, sample in samples.items():
             tensors[f"{key}.latents"] = sample.latents.to(torch.bfloat16).contiguous().cpu()
@@ -84,7 +83,7 @@ class LatentCache:
         self._index_shard(path)
 
     def __getitem__(self, key: str) -> EncodedSample:
-        """Return a sample; its features in bfloat16 however they are stored."""
+        """Return a sample, with its features in bfloat16."""
         file = self._open_shard(self._shard_of[key])
         features = file.get_tensor(f"{key}.features")
         if features.dtype == torch.int8:
@@ -107,13 +106,13 @@ class LatentCache:
                 self._open_files[path] = safe_open(path, "pt")
             except Exception as error:  # safetensors raises its own type, which it does not export
                 raise CheckpointError(
-                    f"{path} is damaged ({error}). Delete it: its samples are encoded again."
+                    f"{path} is damaged ({error}). Delete it; its samples are then encoded again."
                 ) from error
         return self._open_files[path]
 
 
 def quantize_int8(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features as int8 and what to multiply them with, a number a token and layer.
+    """Return features as int8, and their scale for each token and layer.
 
     Shapes: (L, T, E) -> (L, T, E), (L, T, 1).
     """
@@ -122,5 +121,5 @@ def quantize_int8(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_int8(features: Tensor, scale: Tensor) -> Tensor:
-    """Undo `in_eight_bits`, up to half a step of 127 of a token's largest value."""
+    """Undo `quantize_int8`, with an error of at most 1/254 of a token's largest value."""
     return (features.float() * scale).to(torch.bfloat16)

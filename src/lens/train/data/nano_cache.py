@@ -1,7 +1,7 @@
-"""Latents and text features of nano examples, computed once and kept on disk.
+"""A cache on disk of the latents and text features of nano examples.
 
-A shard holds consecutive examples of one picture size; its name carries a hash of the encoders, so that other
-encoders never meet another's cache. Interrupted, the work goes on with the next shard.
+A shard holds consecutive examples of one image size. Its name contains a hash of the encoders, so that other
+encoders do not read it. An interrupted encoding resumes at the next shard.
 Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width.
 """
 
@@ -29,12 +29,14 @@ from lens.train.devices import autocast
 from lens.train.settings.stages import NANO_EXAMPLES_PER_SHARD
 
 VAE_PRECISION = "bf16"
+"""Autocast precision of the autoencoder."""
 STORED_DTYPE = torch.bfloat16
+"""Dtype of latents and text features on disk."""
 
 
 @dataclass(frozen=True)
 class NanoExampleSource:
-    """Where examples come from, and what turns them into tensors."""
+    """The nano world that examples come from, and the encoders that turn them into tensors."""
 
     vae: Any
     text_encoder: Any
@@ -43,7 +45,7 @@ class NanoExampleSource:
     seed: int = 0
 
     def fingerprint(self) -> str:
-        """Return a short hash of all weights, and of what the world draws and says of a few examples."""
+        """Return a short hash of all encoder weights, and of the images and captions of a few examples."""
         digest = hashlib.blake2b(repr(self.world).encode(), digest_size=6)
         for scene, caption in (training_example(0, item, 128, 128, self.world) for item in range(16)):
             digest.update(draw_scene(scene).tobytes() + caption.encode())
@@ -63,11 +65,11 @@ class NanoBatch(NamedTuple):
     mask: Tensor
     """(B, T), True for real tokens."""
     example_indices: list[int]
-    """Which examples these are: what `training_example` makes of these indices."""
+    """Indices of the examples, as in `training_example`."""
 
 
 class CachedBucket:
-    """All cached examples of one picture size, sorted by the length of their captions."""
+    """All cached examples of one image size, sorted by the length of their captions."""
 
     def __init__(self, shards: list[dict[str, Tensor]], layers: Sequence[int], first_shard: int = 0):
         shards = [shard | {"features": shard["features"][list(layers)]} for shard in shards]
@@ -85,10 +87,7 @@ class CachedBucket:
         return len(self._order)
 
     def sample(self, rng: np.random.Generator, batch_size: int) -> NanoBatch:
-        """Return some examples.
-
-        They are neighbours in the order of caption length, so that little is spent on padding.
-        """
+        """Return a random batch of examples with captions of similar length, which need little padding."""
         window = max(batch_size, len(self) // 8)
         start = rng.integers(0, max(1, len(self) - window + 1))
         positions = start + rng.choice(min(window, len(self)), batch_size, replace=len(self) < batch_size)
@@ -102,17 +101,17 @@ def load_bucket(
     folder: Path, source: NanoExampleSource, size_px: tuple[int, int], layers: Sequence[int], num_shards: int,
     first_shard: int = 0,
 ) -> CachedBucket:  # fmt: skip
-    """Return a bucket of num_shards shards with the features of some layers.
+    """Return a bucket of `num_shards` shards, with the features of some layers.
 
-    Shards that are not in the folder yet are computed, with the features of all layers; several processes
-    that fill one folder share the work.
+    Missing shards are computed, with the features of all layers. Several processes can fill one folder
+    together.
     Raises: SettingError for no shards at all.
     """
     if num_shards < 1:
         raise SettingError(
             "examples",
             num_shards * NANO_EXAMPLES_PER_SHARD,
-            f"at least {NANO_EXAMPLES_PER_SHARD} for every picture size",
+            f"at least {NANO_EXAMPLES_PER_SHARD} for every image size",
         )
     name = f"{source.fingerprint()}_{source.seed}_{size_px[0]}x{size_px[1]}"
     shards = range(first_shard, first_shard + num_shards)
@@ -150,7 +149,7 @@ def _encode_shard(source: NanoExampleSource, size_px: tuple[int, int], shard: in
 
 def _encode_latents(vae: torch.nn.Module, pixels: Tensor) -> Tensor:
     device = next(vae.parameters()).device
-    # The order that convolutions on a CPU like best: 7.0 in the place of 11.2 ms a picture.
+    # This memory format is faster for convolutions on a CPU: 7.0 instead of 11.2 ms per image.
     pixels = pixels.to(device, memory_format=torch.channels_last)
     with autocast(device, VAE_PRECISION):
         return encode_pixels(vae, pixels).float()  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""What reinforcement learning and distillation share."""
+"""Parts shared by reinforcement learning and distillation."""

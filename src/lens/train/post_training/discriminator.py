@@ -1,7 +1,7 @@
-"""Tells real pictures from a student's by what a frozen denoiser sees in them while they are noisy.
+"""The discriminator of distillation: small heads on features of a frozen denoiser.
 
-Small heads on the image tokens of a few middle blocks; any picture size. Spec: section 10.
-Letters: B batch, I image tokens, D width of the denoiser, Q places that a head looks at, E width of a head.
+The heads read the image tokens of a few middle blocks, for noisy images of any size. Spec: section 10.
+Letters: B batch, I image tokens, D width of the denoiser, Q queries of a head, E width of a head.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,26 +16,26 @@ from lens.errors import SettingError
 
 
 class DiscriminatorHeads(nn.Module):
-    """One head a block; a picture's logit is the mean of theirs, positive where it seems real."""
+    """One head per block. The logit of an image is the mean of their logits, positive for real images."""
 
     def __init__(self, dim: int, num_heads: int, head_dim: int = 64, num_queries: int = 4):
         super().__init__()
         self.pools = nn.ModuleList(AttentionPool(dim, head_dim, num_queries) for _ in range(num_heads))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Shapes: one (B, I, D) a head -> (B,)."""
+        """Shapes: one (B, I, D) per head -> (B,)."""
         logits = [pool(tokens) for pool, tokens in zip(self.pools, features, strict=True)]
         return torch.stack(logits).mean(0)                                                      # (B,)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draw weights to train from; at first every logit is zero."""
+        """Draw initial weights, with which every logit is zero."""
         for pool in self.pools:
             pool.init_weights(generator)  # type: ignore[operator]
 
 
 class AttentionPool(nn.Module):
-    """Looks at a few places of a picture, wherever they are, and judges what is seen there together."""
+    """Pools the image tokens by a few learned queries, and maps the pooled features to a logit."""
 
     def __init__(self, dim: int, head_dim: int, num_queries: int):
         super().__init__()
@@ -61,12 +61,12 @@ class AttentionPool(nn.Module):
 
 
 class FeatureHook:
-    """What some blocks of a denoiser put out for the image tokens, kept only while asked to."""
+    """Captures the image tokens that some blocks of a denoiser return, while capturing is on."""
 
     def __init__(self, denoiser: Any, blocks: Sequence[int]):
-        """Watch these blocks, counted from 0.
+        """Hook these blocks, counted from 0.
 
-        Raises: SettingError for a block that is not there.
+        Raises: SettingError for a block that does not exist.
         """
         count = len(denoiser.transformer_blocks)
         if not blocks or min(blocks) < 0 or max(blocks) >= count:
@@ -77,7 +77,7 @@ class FeatureHook:
 
     @contextmanager
     def capture(self) -> Iterator[list[Tensor]]:
-        """Give a list that fills, with one (B, I, D) a block, in forward passes inside the `with` block."""
+        """Yield a list that forward passes inside the `with` block extend by one (B, I, D) per block."""
         self._captured = features = []
         try:
             yield features
@@ -90,5 +90,5 @@ class FeatureHook:
 
 
 def middle_blocks(num_blocks: int) -> tuple[int, ...]:
-    """Return three blocks in the middle half of a denoiser; of a very small one those that there are."""
+    """Return three blocks in the middle half of a denoiser; fewer for a very small one."""
     return tuple(sorted({num_blocks // 4, num_blocks // 2, 3 * num_blocks // 4}))

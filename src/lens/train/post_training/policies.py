@@ -1,7 +1,7 @@
-"""One denoiser in several roles, such as student and teacher: adapters on one base, or whole copies.
+"""One denoiser in several roles, such as student and teacher, as LoRA adapters or as full copies.
 
-Knows nothing of what the roles are for. A role's weights have its name as a word of theirs, which is how the
-loop tells what an update is of.
+Knows nothing of the purpose of a role. The names of a role's weights contain the name of the role, by which
+the training loop selects the weights of an update.
 """
 
 import copy
@@ -17,11 +17,11 @@ from lens.train.lora import add_lora
 from lens.train.settings.run import LoraSettings
 
 BASE = "base"
-"""The role of the denoiser as it was, whose weights never change."""
+"""The role of the original denoiser, whose weights never change."""
 
 
 class PolicySet:
-    """A denoiser that acts in one role at a time; all are alike at first."""
+    """A denoiser that acts in one role at a time; all roles start with the same weights."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class PolicySet:
         seed: int,
         activation_checkpointing: str = "none",
     ):
-        """Take a denoiser apart into roles that are trained, roles that follow them, and the base."""
+        """Create the trained roles, the roles that follow them, and the base from one denoiser."""
         names = [*trainable, *ema_followers]
         for unused in denoiser.unused_parameters():
             unused.requires_grad_(False)
@@ -52,7 +52,7 @@ class PolicySet:
 
     @property
     def extra_state(self) -> dict[str, Tensor]:
-        """Return the weights of the roles that follow: what a run has to keep beside the trained ones."""
+        """Return the weights of the following roles, which a checkpoint needs beside the trained ones."""
         return {
             f"{role}/{name}": tensor
             for role in self._ema_followers
@@ -60,10 +60,10 @@ class PolicySet:
         }
 
     def set_active(self, role: str) -> None:
-        """Act in a role until another is taken.
+        """Act in a role until another is set.
 
-        Blocks that are computed again on the way back are computed in the role of that moment: before a
-        backward pass, be in the role that it goes through.
+        A backward pass recomputes blocks in the role that is active then. Before a backward pass, set the
+        role of its graph.
         """
         self._role = role
         if not self._has_full_copies:
@@ -73,7 +73,7 @@ class PolicySet:
 
     @contextmanager
     def use(self, role: str) -> Iterator[Any]:
-        """Give the denoiser in a role, for the length of a `with` block."""
+        """Yield the denoiser in a role, for the length of a `with` block."""
         previous = self._role
         self.set_active(role)
         try:
@@ -83,20 +83,20 @@ class PolicySet:
 
     @torch.no_grad()
     def ema_update(self, role: str, leader: str, decay: float) -> None:
-        """Move a role's weights toward another's: decay times its own, the rest the leader's."""
+        """Set a role's weights to decay times its own plus (1 - decay) times the leader's."""
         weights = self._weights(leader)
         for name, tensor in self._weights(role).items():
             tensor.lerp_(weights[name].detach(), 1 - decay)
 
     def state_dict_of(self, role: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a whole role's weights, under the denoiser's own names, from a state of `module`."""
+        """Return the weights of a full copy, by the denoiser's own names, from a state dict of `module`."""
         prefix = f"{role}."
         return {
             name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
         }
 
     def _weights(self, role: str) -> dict[str, Tensor]:
-        """Return a role's weights by names that other roles' have too."""
+        """Return a role's weights, by names that are the same in all roles."""
         if self._has_full_copies:
             return dict(self.module[role].named_parameters())
         infix = f".{role}."

@@ -1,7 +1,7 @@
-"""Pictures of prompts that a role of a denoiser draws without guidance, and what they are judged to be worth.
+"""Rollouts: images that a role of a denoiser samples from prompts without guidance, and their scores.
 
-Knows nothing of how anything is learned from them. Letters: G prompts, K pictures of each, C channels, h and
-w latent cells, L captured layers, T text tokens, E their width.
+Knows nothing of losses. Letters: G prompts, K images of each, C channels, h and w latent cells, L captured
+layers, T text tokens, E their width.
 """
 
 import json
@@ -33,7 +33,7 @@ from lens.train.post_training.policies import PolicySet
 
 
 class RolloutSampler:
-    """Draws pictures of prompts in the sizes of a run."""
+    """Samples images of prompts in the sizes of a run."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class RolloutSampler:
         self._encode_lru: Callable[[str], Tensor] = lru_cache(256)(encoders.encode_caption)
 
     def encode_prompts(self, prompts: Sequence[RLPrompt], batch_size: int) -> None:
-        """Compute and keep the text features of all of these, so many a pass."""
+        """Compute and keep the text features of all these prompts, `batch_size` at a time."""
         texts = list(dict.fromkeys(prompt.prompt for prompt in prompts))
         for start in range(0, len(texts), batch_size):
             some = texts[start : start + batch_size]
@@ -82,7 +82,7 @@ class RolloutSampler:
         num_images_per_prompt: int,
         num_steps: int,
     ) -> Tensor:
-        """Return pictures of some prompts, each from its own noise, (G * K, C, h, w), prompt by prompt."""
+        """Return latents of sampled images, (G * K, C, h, w), prompt by prompt; each has its own noise."""
         shape = (num_images_per_prompt, self._num_channels, *latent_size)
         initial_noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         x = pack_latents(initial_noise).to(self._device)                                     # (G * K, h*w, C)
@@ -96,7 +96,7 @@ class RolloutSampler:
             return unpack_latents(self._solver(velocity, sigmas, x), *latent_size)
 
     def prompt_embeds(self, prompts: Sequence[RLPrompt], num_images_per_prompt: int) -> PromptEmbeds:
-        """Return what the denoiser reads of some prompts, of each so many times."""
+        """Return the text inputs of the denoiser for some prompts, each repeated for its images."""
         rows = [self.text_features(prompt).float().to(self._device) for prompt in prompts]
         features, mask = pad_features([row.unbind(0) for row in rows])                      # L of (G, T, E)
         repeated = [layer.repeat_interleave(num_images_per_prompt, dim=0) for layer in features]
@@ -121,9 +121,10 @@ def filter_solved_prompts(
     seed: int,
     prompts_per_pass: int,
 ) -> list[RLPrompt]:
-    """Return the prompts of which a role does not draw so many pictures without any fault.
+    """Return the prompts for which not all images of a role get the highest score.
 
-    Ranks share them out, so many a pass; the answer is kept in a file, and read where it is there.
+    Ranks divide the prompts among themselves. The result is stored in the file `path`; if the file exists, it
+    is read instead.
     """
     if not path.is_file():
         prompts_by_size: dict[int, list[int]] = {}
@@ -167,7 +168,7 @@ def evaluate_prompts(
     num_steps: int,
     seed: int,
 ) -> tuple[dict[str, float], list[ImageArray]]:
-    """Return what held-out prompts score, a picture each, by number, and this rank's pictures of one size."""
+    """Return metrics of held-out prompts, with one image each, and this rank's images of one size."""
     images, pending = [], []
     for number, is_own in shard_indices(len(prompts)):
         generators = [generator_for(seed, "rl/held_out", 0, number)]
@@ -189,9 +190,10 @@ def evaluate_prompts(
 
 
 def shard_indices(count: int, description: str = "") -> Iterator[tuple[int, bool]]:
-    """Yield this rank's share of so many numbers, and whether each is its own.
+    """Yield this rank's share of `count` indices, and whether each index is its own.
 
-    Ranks that share weights make as many passes each: one that has no more does another's last.
+    Ranks that share weights need the same number of passes. A rank without an index of its own repeats the
+    last.
     """
     rank, num_ranks = rank_and_world_size()
     for position in track(range(-(-count // num_ranks)), description, disable=rank > 0 or not description):
@@ -200,7 +202,7 @@ def shard_indices(count: int, description: str = "") -> Iterator[tuple[int, bool
 
 
 def mean_score_parts(scores: Sequence[Score]) -> dict[str, float]:
-    """Return the mean of every part over the pictures that have it."""
+    """Return the mean of every score part over the images that have it."""
     names = sorted({name for one in scores for name in one.parts})
     return {
         name: float(np.mean([one.parts[name] for one in scores if name in one.parts])) for name in names
@@ -208,5 +210,5 @@ def mean_score_parts(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def have_perfect_scores(scores: Sequence[Score]) -> bool:
-    """Return whether all pictures got the highest score that there is."""
+    """Return whether all images got the highest possible score."""
     return all(one.value is not None and one.value > 1 - 1e-6 for one in scores)

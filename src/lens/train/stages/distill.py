@@ -1,7 +1,8 @@
-"""Distil a denoiser to few steps without guidance: a student, a fake model and a discriminator by turns.
+"""The distill stage: distils a denoiser to few steps without guidance.
 
-Four updates of the critics, one of the student, as a cycle. The terms are in losses/distillation.py.
-Spec: section 10. Letters: B batch, C channels of a latent cell, h and w latent cells, I image tokens.
+A cycle has some updates of the critics (fake model and discriminator), then one update of the student. The
+loss terms are in losses/distillation.py. Spec: section 10. Letters: B batch, C channels of a latent cell, h
+and w latent cells, I image tokens.
 """
 
 import time
@@ -46,7 +47,7 @@ from lens.sampling.pipeline import LensPipeline
 from lens.sampling.prompt_embeds import PromptEmbeds
 from lens.sampling.solvers import get_solver
 from lens.train.activation_checkpointing import apply_activation_checkpointing
-from lens.train.cost.flops import forward_flops
+from lens.train.cost.flops import TRAINING_FACTOR, forward_flops
 from lens.train.data.batch import Batch, BatchSource, CachedBatchSource, NanoBatchSource
 from lens.train.data.encode import Encoders, encode_into_cache
 from lens.train.data.latent_cache import LatentCache
@@ -64,16 +65,16 @@ STUDENT, FAKE, HEADS = "student", "fake", "heads"
 
 
 class StudentSample(NamedTuple):
-    """What the student makes of a batch at one of its steps."""
+    """Input and output of the student at one of its steps."""
 
     x_0: Tensor
-    """(B, C, h, w), its prediction of the clean picture."""
+    """(B, C, h, w), its prediction of the clean image."""
     x_t: Tensor
     """(B, C, h, w), its input."""
     t: float
-    """Noise level of its input."""
+    """Noise level of the input."""
     step: int
-    """Which of its steps, counted from 0."""
+    """Number of the step, from 0."""
 
 
 class DistillStage:
@@ -102,10 +103,10 @@ class DistillStage:
             other: Any = LensTransformer2DModel.from_pretrained(settings.student_from)
             parts[STUDENT].load_state_dict(other.float().state_dict())
         if BASE in parts:
-            # It has no gradients, but the student's have to come through it to pass for real.
+            # The teacher has no gradients itself, but the adversarial loss differentiates through it.
             apply_activation_checkpointing(parts[BASE], settings.gradient_checkpointing)
             parts[BASE].to(torch.bfloat16 if settings.frozen_dtype == "bf16" else torch.float32)
-        # There also where its term is off: a recipe that sets their rate can switch it on and off.
+        # The heads also exist if their loss is off, so that a recipe with their learning rate stays valid.
         blocks = settings.discriminator_blocks or middle_blocks(self._config["num_layers"])
         with self._policies.use(BASE) as teacher:
             self._feature_hook = FeatureHook(teacher, blocks)
@@ -114,7 +115,7 @@ class DistillStage:
         self.model: Any = nn.ModuleDict(parts).to(self.device)
         self.extra_state: dict[str, Tensor] = {}
         self._num_forward_passes = 0
-        """Pictures that went through a denoiser for the present loss, a way back counted as two."""
+        """Images that passed through a denoiser for the current loss; a backward pass counts as two."""
         self._nano_eval: NanoEval | None = None
         self._previews: list[Tensor] = []
         self._batch_source = self._nano_batches(encoders) if settings.nano else self._cached_batches(encoders)
@@ -124,7 +125,7 @@ class DistillStage:
         return (STUDENT,) if self._is_student_step(step) else self.settings.critic_parts
 
     def after_update(self, step: int) -> str:
-        """Move the fake model toward the student that it has to know."""
+        """Move the fake model toward the student after a student update."""
         if self._is_student_step(step) and self.settings.ida_share and FAKE in self.settings.critic_parts:
             self._policies.ema_update(FAKE, STUDENT, 1 - self.settings.ida_share)
         return ""
@@ -153,7 +154,7 @@ class DistillStage:
         return step % cycle == cycle - 1
 
     def _student_loss(self, batch: Batch, step: int, index: int) -> LossOutput:
-        """Return the loss of the student, of whose terms each says where its picture should go."""
+        """Return the loss of the student; each term gives a gradient at its predicted image."""
         settings = self.settings
         generator = generator_for(settings.seed, "distill/student", step, index)
         sample = self._simulate_student(batch, step, generator, has_gradient=True)
@@ -169,7 +170,7 @@ class DistillStage:
             loss = loss + settings.ca_weight * terms["ca"]
         if settings.adversarial_weight:
             value, gradient = self._adversarial_gradient(x_0_detached, batch, generator)
-            gradients["adversarial"] = gradient * x_0.numel()  # of a mean over all numbers, as the others are
+            gradients["adversarial"] = gradient * x_0.numel()  # of a mean over all values, as the others
             terms["adversarial"] = inject_gradient(x_0, value, gradient)
             loss = loss + settings.adversarial_weight * terms["adversarial"]
         if settings.trajectory_weight:
@@ -183,11 +184,11 @@ class DistillStage:
             terms[f"gradient/{name}"] = weight * gradient.square().mean().sqrt()
         if "dm" in gradients and "ca" in gradients:
             terms["cosine/dm_ca"] = gradient_cosine(gradients["dm"], gradients["ca"])
-        self._policies.set_active(STUDENT)  # the way back may compute its blocks again
+        self._policies.set_active(STUDENT)  # the backward pass may recompute its blocks
         return LossOutput(loss, terms)
 
     def _critic_loss(self, batch: Batch, step: int, index: int) -> LossOutput:
-        """Return the loss of the fake model and of the discriminator on what the student draws now."""
+        """Return the loss of the fake model and the discriminator on current samples of the student."""
         settings = self.settings
         generator = generator_for(settings.seed, "distill/critics", step, index)
         x_0 = self._simulate_student(batch, step, generator, has_gradient=False).x_0
@@ -214,15 +215,15 @@ class DistillStage:
                 lambda noisy, times: self._predict_velocity(FAKE, noisy, times, batch), x_0, t=t, noise=noise
             ).loss
             loss = loss + terms["fake"]
-            self._policies.set_active(FAKE)  # the way back may compute its blocks again
+            self._policies.set_active(FAKE)  # the backward pass may recompute its blocks
         return LossOutput(loss, {name: value.detach() for name, value in terms.items()})
 
     def _simulate_student(
         self, batch: Batch, step: int, generator: Generator, has_gradient: bool
     ) -> StudentSample:
-        """Run the student from noise down to one of its steps, and take that one.
+        """Run the student from noise to one of its steps, and return that step.
 
-        One step for the whole update: ranks that share weights make their passes together.
+        The step is the same for the whole update, as ranks that share weights make their passes together.
         """
         settings = self.settings
         h, w = batch.latent_size
@@ -244,9 +245,9 @@ class DistillStage:
 
     @torch.no_grad()
     def _dm_gradient(self, x_0: Tensor, batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the gradient, and what of the teacher's error the fake model does without.
+        """Return the gradient, and the relative reduction of the teacher's error by the fake model.
 
-        It knows the student's pictures better than the teacher does, or the gradient is made of its mistakes.
+        The gradient is only useful if the fake model predicts the student's images better than the teacher.
         """
         t, noise = self._times(batch, generator), self._noise(batch, generator)
         x_t = interpolate(x_0, noise, t)
@@ -265,7 +266,7 @@ class DistillStage:
 
     @torch.no_grad()
     def _trajectory_target(self, sample: StudentSample, batch: Batch) -> Tensor:
-        """Return the picture that leads the student to where the teacher, with guidance, gets from there."""
+        """Return the clean image whose step ends where the guided teacher ends from the same point."""
         settings = self.settings
         (h, w), x = batch.latent_size, pack_latents(sample.x_t)                                    # (B, I, C)
         cond, uncond = (PromptEmbeds(text.features, text.mask) for text in (batch, batch.drop_text()))
@@ -280,12 +281,12 @@ class DistillStage:
         return trajectory_target(sample.x_t, teacher_x, sample.t, float(levels[-1]))
 
     def _adversarial_gradient(self, x_0: Tensor, batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the adversarial loss of the student, and its gradient at the student's picture."""
+        """Return the adversarial loss of the student, and its gradient at the student's image."""
         t, noise = self._times(batch, generator), self._noise(batch, generator)
         leaf = x_0.clone().requires_grad_()
         features = self._teacher_features(interpolate(leaf, noise, t), t, batch)
         value = generator_loss(self.model[HEADS](features))
-        self._policies.set_active(BASE)  # the way back may compute its blocks again
+        self._policies.set_active(BASE)  # the backward pass may recompute its blocks
         return value.detach(), torch.autograd.grad(value, leaf)[0]
 
     def _teacher_features(self, x_t: Tensor, t: Tensor, batch: Batch) -> list[Tensor]:
@@ -294,12 +295,12 @@ class DistillStage:
         return features
 
     def _predict_x0(self, role: str, x_t: Tensor, t: Tensor, batch: Batch) -> Tensor:
-        """Return a role's prediction of the clean picture."""
+        """Return a role's prediction of the clean image."""
         return predict_x0(x_t, self._predict_velocity(role, x_t, t, batch), t)
 
     def _predict_velocity(self, role: str, x_t: Tensor, t: Tensor, batch: Batch) -> Tensor:
         """Return a role's velocity. Shapes: x_t (B, C, h, w), t (B,) -> (B, C, h, w), float32."""
-        self._num_forward_passes += len(x_t) * (3 if torch.is_grad_enabled() else 1)
+        self._num_forward_passes += len(x_t) * (TRAINING_FACTOR if torch.is_grad_enabled() else 1)
         with self._policies.use(role) as denoiser, autocast(self.device, self.settings.precision):
             return predict_velocity(denoiser, x_t, t, batch.features, batch.mask)              # (B, C, h, w)
 
@@ -310,7 +311,7 @@ class DistillStage:
         return torch.randn(batch.latents.shape, generator=generator).to(self.device)
 
     def evaluate(self) -> dict[str, float]:
-        """Return what the student passes of the six tasks of the nano world, in its own steps."""
+        """Return the student's results on the six tasks of the nano world, in its own number of steps."""
         if self._nano_eval is None:
             return {}
         with self._policies.use(STUDENT) as student:
@@ -330,7 +331,7 @@ class DistillStage:
 
     @torch.no_grad()
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the student: an adapter in both key styles, a nano pipeline, or a denoiser in bfloat16."""
+        """Write the student as an adapter in both key styles, a nano pipeline, or a bfloat16 denoiser."""
         if self.settings.lora:
             lora_state = self._policies.state_dict_of("denoiser", state)
             export_lora(extract_lora(lora_state, self.settings.lora.alpha, STUDENT), folder)
@@ -351,7 +352,7 @@ class DistillStage:
         return {"num_inference_steps": self.settings.student_steps, "guidance_scale": 1.0}
 
     def _pipeline(self, student: Any, frozen: dict[str, Any] | None = None) -> LensPipeline:
-        """Return a pipeline that draws as the student does where a request leaves it open."""
+        """Return a pipeline whose defaults are the steps and guidance of the student."""
         others = self._frozen_components if frozen is None else frozen
         pipeline = LensPipeline.from_pretrained(self._folder, transformer=student, **others)
         pipeline.register_to_config(
@@ -386,6 +387,6 @@ class DistillStage:
 
 
 def pipeline_components(encoders: Encoders, with_text: bool = True) -> dict[str, Any]:
-    """Return the frozen parts of a pipeline; without text, the largest of them can be let go."""
+    """Return the frozen components of a pipeline; without text, the largest of them can be freed."""
     text = (encoders.text_encoder, encoders.tokenizer) if with_text else (None, None)
     return {"vae": encoders.vae, "text_encoder": text[0], "tokenizer": text[1]}

@@ -1,7 +1,7 @@
-"""Train the nano text encoder: a GPT-OSS as a language model on the captions of the nano world.
+"""The language stage: trains the nano text encoder as a language model on captions of the nano world.
 
-Captions are read inside the very conversation that prompts will be wrapped in, so that the features that the
-denoiser reads are of text that the model knows.
+The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text
+encoder is trained on its later inputs.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import LanguageSettings
 
 FIRST_HELD_OUT_CAPTION = 2**31
-"""Captions from this item on are never trained on."""
+"""First held-out caption; training uses earlier captions only."""
 
 
 class LanguageStage:
@@ -32,7 +32,7 @@ class LanguageStage:
         texts = (self._caption(item) for item in range(settings.tokenizer_captions))
         tokenizer = train_tokenizer(texts, settings.vocab_size)
         self.template = PromptTemplate(tokenizer)
-        # Whole conversations among the captions: the fixed strings then take few tokens.
+        # With whole conversations among the captions, the fixed strings take few tokens.
         conversations = (self.template.render(self._caption(item)) for item in range(200))
         texts = (self._caption(item) for item in range(settings.tokenizer_captions))
         tokenizer = train_tokenizer((*texts, *conversations), settings.vocab_size)
@@ -66,7 +66,7 @@ class LanguageStage:
         with autocast(self.device, self.settings.precision):
             output = self.model(input_ids=ids, attention_mask=mask, use_cache=False)
         logits = output.logits                                                            # (B, T, vocabulary)
-        # The preamble is the same in every conversation: only its last token predicts something new.
+        # The preamble is the same in every conversation, so only its last token has something to predict.
         first_kept = batch.num_preamble_tokens - 1
         return next_token_loss(logits[:, first_kept:], ids[:, first_kept:], mask[:, first_kept:])
 

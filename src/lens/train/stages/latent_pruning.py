@@ -1,7 +1,7 @@
-"""Take the latent channels out of a trained autoencoder that its KL term has switched off.
+"""Removes the latent channels of a trained autoencoder that its KL term has switched off.
 
-A channel whose posterior is as wide as the prior carries nothing, yet normalised latents would blow its
-residue up to unit variance and the denoiser would have to learn it. What is left draws the same pictures.
+A channel whose posterior is as wide as the prior carries no information. Normalized latents would still scale
+it to unit variance, and the denoiser would have to learn it. Without it the decoded images are the same.
 """
 
 from typing import Any
@@ -11,22 +11,22 @@ from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux
 from torch import Tensor
 
 UNUSED_CHANNEL_STD = 0.5
-"""Mean posterior standard deviation from which on a channel counts as unused; used ones stay below 0.1."""
+"""Least mean posterior standard deviation of an unused channel; used channels stay below 0.1."""
 
 
 @torch.no_grad()
 def prune_unused_channels(vae: Any, pixels: Tensor) -> Any:
-    """Return the AutoencoderKLFlux2 with only the latent channels that it uses on these pictures.
+    """Return the AutoencoderKLFlux2 with only the latent channels that it uses on these images.
 
-    The two 1x1 convolutions next to the latents are folded into their neighbours; a folded bias differs at
-    the outermost latent cells alone, where the convolution beside it is padded.
+    The two 1x1 convolutions next to the latents are folded into their neighbours. A folded bias differs only
+    at the outermost latent cells, where the neighbouring convolution is padded.
 
     Shapes: pixels (N, 3, H, W) in [-1, 1].
     """
     posterior = vae.encode(pixels).latent_dist
     used_channels = torch.nonzero(posterior.std.mean((0, 2, 3)) < UNUSED_CHANNEL_STD).flatten()         # (k,)
     channels = vae.config.latent_channels
-    if len(used_channels) in (0, channels):  # none is used yet where a run was stopped in its first steps
+    if len(used_channels) in (0, channels):  # none is used yet if a run stopped in its first steps
         return vae
     pruned: Any = AutoencoderKLFlux2.from_config({**vae.config, "latent_channels": len(used_channels)})
     pruned.to(pixels.device)

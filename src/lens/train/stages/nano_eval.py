@@ -1,6 +1,6 @@
-"""The six tasks of the nano world, asked of a model that is being trained.
+"""Evaluation of a model in training on the six tasks of the nano world.
 
-Knows nothing of how it is trained. Letters: N pictures.
+Knows nothing of training. Letters: N images.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ CaptionStyle = Literal["brief", "dense"]
 
 
 class NanoEval:
-    """Held-out prompts, always the same, in some sizes by turns."""
+    """Fixed held-out prompts, which alternate between some image sizes."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class NanoEval:
         self._grid_images: list[np.ndarray] = []
 
     def evaluate(self, pipeline: Any, **pipeline_kwargs: Any) -> dict[str, float]:
-        """Return the share of pictures that show what was asked for: by task, and the mean of all.
+        """Return the share of images that match their prompts, by task, and the mean over the tasks.
 
-        Numbers of styles other than brief begin with the style. `drawing` goes to the pipeline.
+        Metrics of styles other than brief begin with the style. `pipeline_kwargs` go to the pipeline.
         """
         self._grid_images, metrics = [], {}
         for style in self._styles:
@@ -56,7 +56,7 @@ class NanoEval:
         return metrics
 
     def sample_grid(self) -> Image.Image:
-        """Return the first pictures of the latest numbers, a row a task."""
+        """Return the first images of the latest evaluation, one row per task."""
         images = torch.from_numpy(np.stack(self._grid_images)).permute(0, 3, 1, 2) * 2 - 1      # (N, 3, H, W)
         return image_grid(images, columns=min(4, self._num_prompts_per_task))
 
@@ -80,7 +80,7 @@ class NanoEval:
     def _generate(
         self, pipeline: Any, prompts: list[str], height_px: int, width_px: int, **pipeline_kwargs: Any
     ) -> np.ndarray:
-        """Return pictures (N, H, W, 3) in [0, 1]."""
+        """Return images (N, H, W, 3) in [0, 1]."""
         generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
         pipeline.set_progress_bar_config(disable=True)
         with autocast(self._device, self._precision):

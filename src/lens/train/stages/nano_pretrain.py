@@ -1,4 +1,4 @@
-"""Pre-train a Lens denoiser by flow matching on the nano world, on cached latents and text features.
+"""The pretrain stage: pre-trains a denoiser by flow matching on cached examples of the nano world.
 
 Spec: section 8. Letters: B batch, C channels of an image token, h and w latent cells, I image tokens.
 """
@@ -19,21 +19,21 @@ from lens.errors import SettingError
 from lens.losses.base import LossOutput, StepStats
 from lens.losses.flow_matching import flow_matching_loss
 from lens.losses.patch_classification import PatchClassificationHead, patch_classification_loss
-from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.velocity import predict_velocity
 from lens.nano.tasks import WorldConfig, training_example
 from lens.nano.world.patch_labels import NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
 from lens.sampling.pipeline import LensPipeline
 from lens.train.cost.flops import training_flops
+from lens.train.data.encode import load_encoders
 from lens.train.data.nano_cache import NANO_EXAMPLES_PER_SHARD, NanoBatch, NanoExampleSource, load_bucket
 from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import NanoPretrainSettings, bucket_sizes, first_existing_folder
+from lens.train.stages.base import HELD_OUT_TIMES
 from lens.train.stages.nano_eval import NanoEval
 
 FIRST_HELD_OUT_SHARD = 50_000
-"""Shards from this one on are never trained on."""
-HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""First shard of held-out examples; training uses earlier shards only."""
 
 
 class NanoPretrainStage:
@@ -84,7 +84,7 @@ class NanoPretrainStage:
         self._held_out = {
             "": load_bucket(settings.cache, source, probe_sizes[0], layers, 1, FIRST_HELD_OUT_SHARD)
         }
-        # Of one kind of captions each, so that models of other captions can be compared.
+        # One caption style each, so that models trained on different captions can be compared.
         for style in settings.probe_styles if settings.probe_losses else ():
             world = WorldConfig.of(settings.num_things, float(style == "dense"))
             style_source = NanoExampleSource(
@@ -133,7 +133,7 @@ class NanoPretrainStage:
 
     @torch.no_grad()
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the whole pipeline in diffusers' layout, all weights in bfloat16."""
+        """Write the whole pipeline in diffusers' layout, with all weights in bfloat16."""
         denoiser: Any = LensTransformer2DModel.from_config(self._denoiser.config)
         own = (item for item in state.items() if item[0].startswith("denoiser."))
         denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in own})
@@ -154,7 +154,7 @@ class NanoPretrainStage:
         return flow_matching_loss(velocity, clean, t=t, noise=noise)
 
     def _held_out_losses(self) -> dict[str, float]:
-        """Return the loss at fixed times, examples and noise."""
+        """Return the losses at fixed times, examples and noise, by name."""
         losses_by_name = {}
         for name, bucket in self._held_out.items():
             examples = bucket.sample(np.random.default_rng(0), 64)
@@ -180,7 +180,7 @@ class NanoPretrainStage:
 
 
 class _PatchClassifier:
-    """The layout loss of the denoiser's latest forward pass, from the output of one of its blocks."""
+    """The patch classification loss of the latest forward pass, from the output of one block."""
 
     def __init__(self, denoiser: Any, block: int):
         blocks = denoiser.transformer_blocks
@@ -191,7 +191,7 @@ class _PatchClassifier:
         blocks[block].register_forward_hook(self._save_hidden)
 
     def loss(self, labels: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
-        """Return the loss against the labels of the examples of the pass."""
+        """Return the loss against the patch labels of the examples."""
         kinds = (torch.from_numpy(np.stack(kind)).flatten(1) for kind in zip(*labels, strict=True))
         hidden = self._hidden  # (B, I, D)
         return patch_classification_loss(
@@ -211,20 +211,9 @@ def _patch_labels(
 
 def _load_encoders(settings: NanoPretrainSettings, device: torch.device) -> tuple[Any, Any, Any]:
     """Return the frozen autoencoder and text encoder in float32, and the tokenizer."""
-    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
-    from transformers import PreTrainedTokenizerFast
-
-    from lens.models.text_encoder import load_text_encoder_folder
-
     text = first_existing_folder("text", settings.text)
-    folder = first_existing_folder("vae", settings.vae)
-    vae: Any = AutoencoderKLFlux2.from_pretrained(folder, torch_dtype=torch.float32)
-    clear_name_or_path(vae)
-    text_encoder: Any = load_text_encoder_folder(text / "text_encoder", torch.float32)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(text / "tokenizer")
-    for frozen in (vae, text_encoder):
-        frozen.eval().requires_grad_(False).to(device)
-    return vae, text_encoder, tokenizer
+    vae = first_existing_folder("vae", settings.vae)
+    return load_encoders(vae, text / "text_encoder", text / "tokenizer", device, torch.float32)
 
 
 def _init_denoiser(settings: NanoPretrainSettings, vae: Any, text_encoder: Any) -> LensTransformer2DModel:
@@ -237,5 +226,3 @@ def _init_denoiser(settings: NanoPretrainSettings, vae: Any, text_encoder: Any) 
     denoiser = LensTransformer2DModel(**(encoder_config | settings.config))
     denoiser.init_weights(generator_for(settings.seed, "pretrain/weights"))
     return denoiser
-
-

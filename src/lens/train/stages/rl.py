@@ -1,8 +1,9 @@
-"""Tune a model by rewards: DiffusionNFT, with rollouts judged while the next ones are drawn.
+"""The rl stage: fine-tunes a model by rewards with DiffusionNFT.
 
-An update first draws its groups of pictures with the sampling policy, some groups a pass, then learns from
-the pictures of each pass at some of the rollout's own times. Spec: section 9. Letters: G groups, K pictures
-of a group, g groups of a pass, B pictures that are learned from, C channels, h and w latent cells.
+An update first samples its groups of images with the sampling policy, some groups per pass; a reward scores
+each pass while the next one is sampled. The update then trains on the images of each pass, at some of the
+times of the rollout. Spec: section 9. Letters: G groups, K images of a group, g groups of a pass, B images
+that are trained on, C channels, h and w latent cells.
 """
 
 import time
@@ -36,7 +37,7 @@ from lens.rl.rewards.factory import create_reward
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.prompt_embeds import PromptEmbeds
-from lens.train.cost.flops import forward_flops
+from lens.train.cost.flops import TRAINING_FACTOR, forward_flops
 from lens.train.data.encode import Encoders
 from lens.train.devices import autocast, resolve_device
 from lens.train.distributed import all_gather_object, rank_and_world_size
@@ -55,29 +56,29 @@ from lens.train.stages.nano_eval import NanoEval
 
 THETA, OLD = "theta", "old"
 MONITOR_DECAY = 0.9
-"""Decay of the running means that tell a collapse."""
+"""Decay of the running means that detect a collapse."""
 
 
 class RolloutBatch(NamedTuple):
-    """Pictures of one size that were drawn together for an update, group by group."""
+    """Images of one size that were sampled together for an update, group by group."""
 
     prompts: list[RLPrompt]
-    """One a group."""
+    """One prompt per group."""
     latents: Tensor
     """(g * K, C, h, w)."""
     times: Tensor
-    """(g * K, times a picture is learned from)."""
+    """(g * K, times per image)."""
 
 
 class Rollouts(NamedTuple):
-    """What an update learns from: this rank's passes, and numbers of all."""
+    """Training data of an update: the passes of this rank, and metrics of all ranks."""
 
     step: int
     batches: dict[int, RolloutBatch]
     optimality: dict[int, Tensor]
-    """(g * K,) of each pass: how likely its pictures are good ones."""
+    """(g * K,) of each pass: the probability that an image is optimal."""
     weights: dict[int, Tensor]
-    """(g * K,) of each pass: 1, or 0 for pictures that nothing is learned from."""
+    """(g * K,) of each pass: 1, or 0 for images that are not trained on."""
     metrics: dict[str, float]
     elapsed_s: float
 
@@ -104,7 +105,7 @@ class RlStage:
         self.model = self._policies.module.to(self.device)
         prompts = _load_prompts(settings)
         if len(prompts) <= settings.held_out:
-            needs = f"fewer than the {len(prompts)} prompts that there are"
+            needs = f"fewer than the {len(prompts)} prompts"
             raise SettingError("held_out", settings.held_out, needs)
         num_trained = len(prompts) - settings.held_out
         self._held_out = prompts[num_trained:]
@@ -114,7 +115,7 @@ class RlStage:
         rank, num_ranks = rank_and_world_size()
         self._num_batches = settings.prompts_per_step // settings.groups_per_pass
         if self._num_batches % num_ranks:
-            needs = f"a multiple of {num_ranks * settings.groups_per_pass}, groups_per_pass for every process"
+            needs = f"a multiple of {num_ranks * settings.groups_per_pass} (groups_per_pass x processes)"
             raise SettingError("prompts_per_step", settings.prompts_per_step, needs)
         self._local_batches = range(rank, self._num_batches, num_ranks)
         self._reward_executor = self._build_reward_executor(settings.reward, "reward")
@@ -141,7 +142,7 @@ class RlStage:
         self._last_failure = ""
         self._rollouts: Rollouts | None = None
         self._prompts, self._has_filtered_prompts = prompts[:num_trained], not settings.screening
-        # First and running diversity, first and running reward: what a collapse is told by.
+        # First diversity and reward, running diversity and reward; they detect a collapse.
         self._monitors = torch.full((4,), torch.nan)
 
     @property
@@ -161,7 +162,7 @@ class RlStage:
         metrics = {name: torch.tensor(value, device=self.device) for name, value in rollouts.metrics.items()}
         rows = weights.nonzero()[:, 0]                                                          # (B,)
         if not len(rows) and torch.distributed.is_initialized():
-            rows = torch.zeros(1, dtype=torch.int64, device=self.device)  # several ranks keep in step
+            rows = torch.zeros(1, dtype=torch.int64, device=self.device)  # all ranks make the same passes
         work = self._step_stats(batch, len(rows), is_first_time=time_index == 0, rollouts=rollouts)
         if not len(rows):
             nothing = torch.zeros((), device=self.device, requires_grad=True)
@@ -183,7 +184,7 @@ class RlStage:
             new, old, reference, noisy, clean, t=t, optimal=rollouts.optimality[batch_index][rows],
             nft_beta=settings.nft_beta,
         )  # fmt: skip
-        # Means over all pictures of the pass, also those that nothing is learned from.
+        # Means over all images of the pass, including those that are not trained on.
         named = {"policy": terms.policy, "kl": terms.kl, "drift": terms.drift}
         means = {name: (value * weights[rows]).sum() / len(weights) for name, value in named.items()}
         loss = means["policy"] + settings.kl_weight * means["kl"]
@@ -195,8 +196,8 @@ class RlStage:
         rollouts = self._rollouts
         assert rollouts is not None and rollouts.step == step
         if rollouts.metrics["failed"] > settings.collapse.max_failed_share:
-            share = f"{rollouts.metrics['failed']:.0%} of the pictures"
-            return f"ended, as {share} got no score ({self._last_failure})"
+            share = f"{rollouts.metrics['failed']:.0%} of the images"
+            return f"{share} got no score ({self._last_failure})"
         now = torch.tensor([rollouts.metrics["diversity"], rollouts.metrics["reward"]])
         first, running = self._monitors[:2], self._monitors[2:]
         if first.isnan().any():
@@ -206,7 +207,7 @@ class RlStage:
         least = (settings.collapse.min_diversity_ratio, settings.collapse.min_reward_ratio)
         for name, one, start, share in zip(("diversity", "reward"), running, first, least, strict=True):
             if one < share * start:
-                return f"ended, as {name} fell from {start:.3g} to {one:.3g}: a collapse"
+                return f"{name} fell from {start:.3g} to {one:.3g}, a collapse"
         return ""
 
     def evaluate(self) -> dict[str, float]:
@@ -239,7 +240,7 @@ class RlStage:
         return self._nano_eval.sample_grid() if self.settings.probe_prompts else None
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
+        """Write the adapter in both key styles, or the denoiser in bfloat16 in diffusers' layout."""
         if self.settings.lora:
             start = "denoiser."
             own = {name.removeprefix(start): tensor for name, tensor in state.items()}
@@ -250,9 +251,9 @@ class RlStage:
         copy.to(torch.bfloat16).save_pretrained(folder / "transformer")
 
     def _unsolved_prompts(self) -> list[RLPrompt]:
-        """Return the prompts that the model as it is does not always draw without fault.
+        """Return the prompts for which the untrained model does not always get the highest score.
 
-        Raises: SettingError where there are none.
+        Raises: SettingError if there are none.
         """
         settings = self.settings
         unsolved = filter_solved_prompts(
@@ -267,13 +268,14 @@ class RlStage:
             settings.groups_per_pass,
         )
         if not unsolved:
-            needs = "0, for the model draws all of them without fault: other prompts are needed"
-            raise SettingError("screening", settings.screening, needs)
+            needs = "0, as the model already gets the highest score on all prompts"
+            fix = "Use harder prompts."
+            raise SettingError("screening", settings.screening, needs, fix)
         return unsolved
 
     def _collect_rollouts(self, step: int) -> Rollouts:
-        """Draw this rank's passes of an update and wait for their scores."""
-        if not self._has_filtered_prompts:  # not before, for ranks draw together
+        """Sample this rank's passes of an update and wait for their scores."""
+        if not self._has_filtered_prompts:  # not earlier, as ranks sample together
             self._prompts, self._has_filtered_prompts = self._unsolved_prompts(), True
         settings, started_at = self.settings, time.perf_counter()
         num_groups, num_images = settings.groups_per_pass, settings.images_per_prompt
@@ -334,19 +336,19 @@ class RlStage:
         noise = [generator_for(settings.seed, "rl/noise", step, group) for group in groups]
         count, steps = settings.images_per_prompt, settings.rollout_steps
         latents = self._sampler.sample_latents(OLD, prompts, latent_size, noise, count, steps)
-        # The last step's start is left out: there is hardly any noise to learn at.
+        # The start of the last step is left out, as it has hardly any noise.
         rollout_times = sampling_sigmas(latent_size[0] * latent_size[1], steps)[:-2]
         time_indices = np.stack([rng.permutation(len(rollout_times)) for rng in rngs for _ in range(count)])
         chosen = torch.from_numpy(time_indices[:, : settings.times_per_image])
         return RolloutBatch(prompts, latents, rollout_times[chosen].to(self.device))
 
     def _group_indices(self, batch_index: int) -> range:
-        """Return the groups of a pass, counted from the update's first."""
+        """Return the groups of a pass, numbered within the update."""
         first = batch_index * self.settings.groups_per_pass
         return range(first, first + self.settings.groups_per_pass)
 
     def _renoise(self, batch: RolloutBatch, step: int, time_index: int, batch_index: int) -> Tensor:
-        """Return the noise that a pass is learned from at one of its times, (g * K, C, h, w)."""
+        """Return the noise for training on a pass at one of its times, (g * K, C, h, w)."""
         settings = self.settings
         shape = (settings.images_per_prompt, *batch.latents.shape[1:])
         generators = [
@@ -358,20 +360,20 @@ class RlStage:
         return torch.cat([torch.randn(shape, generator=draw) for draw in generators]).to(batch.latents)
 
     def _prompt_at(self, group_index: int) -> RLPrompt:
-        """Return the prompt of a group, counted from the run's first: all by turns, then anew."""
+        """Return the prompt of a group, numbered within the run; each epoch has a new order of prompts."""
         epoch, place = divmod(group_index, len(self._prompts))
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self._prompts))
         return self._prompts[order[place]]
 
     def _predict_velocity(self, role: str, prompt_embeds: PromptEmbeds, noisy: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity of a role at points on the way to pictures, (B, C, h, w)."""
+        """Return the velocity of a role at noisy latents, (B, C, h, w)."""
         with self._policies.use(role) as denoiser, autocast(self.device, self.settings.precision):
             return predict_velocity(denoiser, noisy, t, prompt_embeds.features, prompt_embeds.mask)
 
     def _step_stats(
         self, batch: RolloutBatch, num_learned: int, is_first_time: bool, rollouts: Rollouts
     ) -> StepStats:
-        """Return the work of one pass at one time; the drawing counts with the first of them."""
+        """Return the work of one pass at one time; sampling counts with the first time."""
         num_image_tokens = batch.latents[0, 0].numel()
         lengths = [self._sampler.text_features(prompt).shape[1] for prompt in batch.prompts]
         forward = sum(forward_flops(self._config, num_image_tokens, length) for length in lengths) / len(
@@ -379,7 +381,8 @@ class RlStage:
         )
         count = len(batch.latents) if is_first_time else 0
         num_forward_passes = (
-            num_learned * (3 + 1 + bool(self.settings.kl_weight)) + count * self.settings.rollout_evaluations
+            num_learned * (TRAINING_FACTOR + 1 + bool(self.settings.kl_weight))
+            + count * self.settings.rollout_evaluations
         )
         tokens = num_learned * (num_image_tokens + sum(lengths) // len(lengths))
         return StepStats(

@@ -1,7 +1,8 @@
-"""Train a Lens denoiser on pictures with captions, whole or by LoRA, from nothing or from a model.
+"""The denoiser stage: trains a denoiser on captioned images, fully or by LoRA.
 
-Pictures of all sizes go through as packs, drawn by a budget of tokens. Spec: section 8. Letters: P pictures
-of a pack, C channels of a latent cell, h and w latent cells, L captured layers, T text tokens, E their width.
+It starts from scratch or from a model. Images of all sizes are packed by a token budget. Spec: section 8.
+Letters: P images of a pack, C channels of a latent cell, h and w latent cells, L captured layers, T text
+tokens, E their width.
 """
 
 import time
@@ -34,8 +35,8 @@ from lens.train.devices import autocast, resolve_device
 from lens.train.lora import add_lora, export_lora, extract_lora
 from lens.train.sample_grid import render_previews
 from lens.train.settings.stages import TextToImageSettings
+from lens.train.stages.base import HELD_OUT_TIMES
 
-HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 ADAPTER_NAME = "tuned"
 
 
@@ -54,17 +55,17 @@ class TextToImageStage:
         self._latent_cache = LatentCache(settings.store, settings.feature_bits)
         keys = encode_into_cache(self._latent_cache, encoders, image_text_samples(settings.data))
         if len(keys) <= settings.held_out:
-            needs = f"fewer than the {len(keys)} pictures that there are"
+            needs = f"fewer than the {len(keys)} images of the data"
             raise SettingError("held_out", settings.held_out, needs)
         num_trained = len(keys) - settings.held_out
         self._keys, self._held_out = keys[:num_trained], keys[num_trained:]
         lengths = [self._latent_cache.token_counts(key).num_image_tokens for key in self._keys]
         if max(lengths) > settings.pack_tokens:
-            needs = f"at least {max(lengths)}, the image tokens of the largest picture"
+            needs = f"at least {max(lengths)}, the image tokens of the largest image"
             raise SettingError("pack_tokens", settings.pack_tokens, needs)
         self._batch_sampler = TokenBatchSampler(lengths, settings.pack_tokens, settings.seed)
         self._previews = [encoders.encode_caption(prompt) for prompt in settings.previews]         # (L, T, E)
-        self._folder, self._vae = folder, encoders.vae  # the text encoder, the largest of all, is let go
+        self._folder, self._vae = folder, encoders.vae  # the text encoder, the largest of all, is freed
         self.model: Any = self._denoiser
 
     def objective(self, step: int, index: int) -> LossOutput:
@@ -84,7 +85,7 @@ class TextToImageStage:
         t = torch.cat([logit_normal_times(torch.randn(1, generator=times), mu) for mu in mus])     # (P,)
         noise = generator_for(settings.seed, "denoiser/noise", step, index)
         errors = self._image_errors(samples, t, noise)
-        # Packs hold different numbers of pictures; every picture of an update counts the same.
+        # Packs hold different numbers of images; every image of an update counts equally.
         share = settings.micro_batches / sum(map(len, batches))
         terms = {"flow": errors.detach().mean()}
         return LossOutput(errors.sum() * share, terms, self._step_stats(samples, data_s))
@@ -115,7 +116,7 @@ class TextToImageStage:
         return render_previews(pipeline, self._previews, side, self.settings.seed, self.settings.precision)
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the adapter in both key styles, or the denoiser in bfloat16 as diffusers lays it out."""
+        """Write the adapter in both key styles, or the denoiser in bfloat16 in diffusers' layout."""
         if self.settings.lora:
             export_lora(extract_lora(state, self.settings.lora.alpha, ADAPTER_NAME), folder)
             return
@@ -132,7 +133,7 @@ def image_errors(
     denoiser: Any, samples: list[EncodedSample], t: Tensor, noise: torch.Generator, device: torch.device,
     precision: str,
 ) -> Tensor:  # fmt: skip
-    """Return the error of each picture of a pack, (P,), at the times t."""
+    """Return the error of each image of a pack, (P,), at the times t."""
     clean = [one.latents.float() for one in samples]                                         # P of (C, h, w)
     eps = [torch.randn(one.shape, generator=noise) for one in clean]
     features = [list(one.features.to(device)) for one in samples]                         # P of L of (T, E)
@@ -150,13 +151,13 @@ def _without_text(sample: EncodedSample) -> EncodedSample:
 
 
 def _build_denoiser(settings: TextToImageSettings, folder: Path, device: torch.device) -> Any:
-    """Return the denoiser to train, with what is trained of it in float32.
+    """Return the denoiser to train, with its trainable weights in float32.
 
-    Raises: SettingError for adapters of a denoiser that is made from nothing, or on layers it has not.
+    Raises: SettingError for adapters on a denoiser from scratch, or on layers that do not exist.
     """
     if settings.config is not None:
         if settings.lora:
-            raise SettingError("lora", settings.lora, "to be left out where `config` makes a new denoiser")
+            raise SettingError("lora", settings.lora, "to be left out if `config` makes a new denoiser")
         denoiser: Any = LensTransformer2DModel(**settings.config)
         denoiser.init_weights(generator_for(settings.seed, "denoiser/weights"))
         if settings.start_from:

@@ -1,4 +1,4 @@
-"""Train a FLUX.2-architecture autoencoder on crops of the nano world."""
+"""The vae stage: trains an autoencoder of the FLUX.2 architecture on crops of the nano world."""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from lens.train.settings.stages import VaeSettings
 from lens.train.stages.latent_pruning import prune_unused_channels
 
 FIRST_HELD_OUT_CROP = 2**31
-"""Crops from this item on are never trained on."""
+"""First held-out crop; training uses earlier crops only."""
 
 
 class VaeStage:
-    """Encoder and decoder from scratch; the latent statistics are measured when the model is exported."""
+    """Trains encoder and decoder; the latent statistics are measured at export."""
 
     def __init__(self, settings: VaeSettings):
         self.settings = settings
@@ -83,7 +83,7 @@ class VaeStage:
 
 
 def zero_init_residual_branches(vae: nn.Module) -> None:
-    """Zero the last convolution of every residual branch: training starts from a near-linear network."""
+    """Zero the last convolution of every residual branch, so that training starts near a linear network."""
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):
             for parameter in module.conv2.parameters():
@@ -91,7 +91,7 @@ def zero_init_residual_branches(vae: nn.Module) -> None:
 
 
 def measure_latent_statistics(vae: Any, pixels: Tensor) -> None:
-    """Set the BatchNorm statistics that the pipeline normalises latents with, from pictures of the world."""
+    """Set the BatchNorm statistics with which the pipeline normalizes latents, from images of the world."""
     from lens.core.latents import patchify
 
     latents = torch.cat([patchify(vae.encode(part).latent_dist.mode()) for part in pixels.split(32)])
