@@ -8,7 +8,7 @@ from lens.errors import SettingError
 
 
 class LoraMixin:
-    """LoRA adapters of the denoiser: load, weight, fuse, unload."""
+    """LoRA adapters of the denoiser: load, weight, fuse, save, unload."""
 
     transformer: Any
 
@@ -46,7 +46,7 @@ class LoraMixin:
     def fuse_lora(self, lora_scale: float = 1.0) -> None:
         """Merge the active adapters into the weights, times `lora_scale`; inference then has no extra cost.
 
-        Raises: SettingError for quantised weights.
+        Raises: SettingError for quantized weights.
         """
         from lens.models.checkpoints.lora import fuse_loras
         from lens.models.denoiser import apply_lora_scale
@@ -59,6 +59,20 @@ class LoraMixin:
         from lens.models.checkpoints.lora import unfuse_loras
 
         unfuse_loras(self.transformer)
+
+    def save_lora_weights(
+        self, save_directory: str | Path, adapter_name: str | None = None, weight_name: str | None = None
+    ) -> Path:
+        """Write a loaded adapter to a file that diffusers' pipelines and Lens load; return its path.
+
+        The adapter's name is optional if only one is loaded.
+        Raises: SettingError for a name that is not loaded; CheckpointError for a DoRA.
+        """
+        from lens.models.checkpoints.lora import save_lora
+        from lens.models.checkpoints.lora_formats import DIFFUSERS_LORA_FILE
+
+        path = Path(save_directory) / (weight_name or DIFFUSERS_LORA_FILE)
+        return save_lora(self.transformer, path, "transformer", adapter_name)
 
     def unload_lora_weights(self) -> None:
         """Unload all adapters; the denoiser is as before."""

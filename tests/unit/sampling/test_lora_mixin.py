@@ -62,6 +62,21 @@ def test_names_and_weights_that_do_not_fit_are_refused(pipeline, files):
         pipeline.unload_lora_weights()
 
 
+def test_a_saved_adapter_loads_again_to_the_same_image(pipeline, files, tmp_path):
+    pipeline.load_lora_weights(files / "second.safetensors", adapter_name="other")
+    name = pipeline.load_lora_weights(files / "first.safetensors")
+    pipeline.set_adapters(name)
+    image = draw(pipeline)
+    path = pipeline.save_lora_weights(tmp_path, name)
+    assert path == tmp_path / "pytorch_lora_weights.safetensors"
+    with pytest.raises(SettingError, match="the name of a loaded adapter"):
+        pipeline.save_lora_weights(tmp_path)
+    pipeline.unload_lora_weights()
+    pipeline.load_lora_weights(tmp_path)
+    torch.testing.assert_close(draw(pipeline), image, atol=1e-5, rtol=0)
+    pipeline.unload_lora_weights()
+
+
 def test_fused_adapters_give_the_same_image_and_can_be_unfused(pipeline, files):
     plain = draw(pipeline)
     pipeline.load_lora_weights(files / "first.safetensors", weight=0.5)

@@ -18,6 +18,7 @@ from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.detect import DENOISER_PREFIXES, detect_kind
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, format_names, open_safetensors
 
+PEFT_LORA_FILE, DIFFUSERS_LORA_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 DOTTED_PREFIXES = ("base_model.model.", *DENOISER_PREFIXES)
 UNDERSCORE_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 
@@ -122,12 +123,12 @@ def read_adapter(
 def _file_and_settings(path: Path) -> tuple[Path, dict[str, Any]]:
     if not path.is_dir():
         return path, {}
-    for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+    for name in (PEFT_LORA_FILE, DIFFUSERS_LORA_FILE):
         if (path / name).exists():
             settings = path / "adapter_config.json"
             return path / name, json.loads(settings.read_text()) if settings.is_file() else {}
     raise CheckpointError(
-        f"{path} has neither adapter_model.safetensors nor pytorch_lora_weights.safetensors. "
+        f"{path} has neither {PEFT_LORA_FILE} nor {DIFFUSERS_LORA_FILE}. "
         "Give the .safetensors file itself."
     )
 
