@@ -1,10 +1,10 @@
-"""Fetch real images and fonts from Debian packages, and list the images with their captions and licences.
+"""Download images and fonts from Debian packages, and list the images with captions and licences.
 
 Run: python scripts/fetch_pictures.py FOLDER   (about 400 MB; needs apt-get and dpkg-deb, but no root)
 
-FOLDER then holds a tree and a list (PACKAGE.jsonl) for each package of images, and fonts/ with all fonts.
-A list is read by a source of kind `manifest` with `location: location`. What is there is not fetched again.
-SVG files are left out: the build decodes pixels only.
+FOLDER then has the files and a list (PACKAGE.jsonl) of each package of images, and fonts/ with all fonts.
+A source of kind `manifest` with `location: location` reads a list. Packages that are there are not downloaded
+again. SVG files are left out, as a build decodes pixels only.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FONTS = (
     "fonts-kacst", "fonts-lohit-deva", "fonts-deva-extra",
 )  # fmt: skip
 VERSION = "0"
-"""What numbers begin with that count versions of a file, such as 01."""
+"""First digit of numbers that count versions of a file, such as 01."""
 
 
 class Package(NamedTuple):
@@ -38,13 +38,13 @@ class Package(NamedTuple):
     name: str
     licence: str
     says: str
-    """Words of the package's copyright file that the licence is a short form of."""
+    """Words of the copyright file of the package that state the licence."""
     rows: Callable[[Path], Iterator[Row]]
-    """Yields a row an image, its location relative to the package's tree."""
+    """Yields a row an image, with its location relative to the files of the package."""
 
 
 def stamps(tree: Path) -> Iterator[Row]:
-    """Yield Tux Paint's stamps: the first line beside one is English, the others are translations."""
+    """Yield the stamps of Tux Paint; their texts have an English line, then translations."""
     for path in _pictures(tree):
         beside = path.with_suffix(".txt")
         lines = beside.read_text(encoding="utf-8", errors="replace").splitlines() if beside.is_file() else []
@@ -113,16 +113,16 @@ PACKAGES = (
 
 
 class Listed(NamedTuple):
-    """What a list holds."""
+    """Contents of a list."""
 
     num_pictures: int
     num_bytes: int
     num_left_out: int
-    """Without a caption, or previews of others."""
+    """Images without a caption, and previews of other images."""
 
 
 def write_list(package: Package, folder: Path) -> Listed:
-    """Write the list of a package whose tree lies in the folder; its rows name images that are there.
+    """Write the list of a package whose files are in the folder; its rows are images that exist.
 
     Stops where the package's copyright file no longer says what the licence is a short form of.
     """
@@ -141,7 +141,7 @@ def write_list(package: Package, folder: Path) -> Listed:
 
 
 def fetch(package: str, folder: Path) -> bool:
-    """Fetch and unpack a package into a folder of its name unless it is there; return whether it was not."""
+    """Download and unpack a package to a folder of its name, unless it exists; return whether it did not."""
     tree = folder / package
     if tree.is_dir():
         return False
@@ -160,7 +160,7 @@ def fetch(package: str, folder: Path) -> bool:
 
 
 def png_texts(path: Path) -> dict[str, str]:
-    """Return the texts that a PNG carries before its pixels; none of a file that is none, or too large."""
+    """Return the text chunks of a PNG before its pixels; none for another file or one that is too large."""
     try:
         with Image.open(path, formats=["PNG"]) as opened:
             texts = {key: value for key, value in opened.info.items() if isinstance(value, str)}
@@ -172,7 +172,7 @@ def png_texts(path: Path) -> dict[str, str]:
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("folder", type=Path, help="where all of it goes")
+    parser.add_argument("folder", type=Path, help="folder for the files")
     folder = parser.parse_args().folder
     missing = [name for name in ("apt-get", "dpkg-deb") if shutil.which(name) is None]
     if missing:
@@ -185,13 +185,13 @@ def main() -> None:
         print(f"pictures {number}/{len(PACKAGES)}: {package.name}", file=sys.stderr)
         listed = write_list(package, folder)
         size = f"{listed.num_bytes / 1e6:.1f} MB"
-        print(f"{package.name}: {listed.num_pictures} pictures, {size}, {listed.num_left_out} left out")
+        print(f"{package.name}: {listed.num_pictures} images, {size}, {listed.num_left_out} left out")
     found = Counter(path.suffix.lower() for path in (folder / "fonts").rglob("*"))
     print(f"fonts: {sum(found[suffix] for suffix in ('.ttf', '.otf', '.ttc'))} files")
 
 
 def _pictures(root: Path) -> Iterator[Path]:
-    """Yield images that are files, in a fixed order; links name one that comes by its own name too."""
+    """Yield image files in a fixed order, without links to other image files."""
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in (".png", ".jpg") and path.is_file() and not path.is_symlink():
             yield path

@@ -1,5 +1,4 @@
-"""Take the art of the nano world's things out of the Noto emoji package; rewrites
-src/lens/nano/world/sprites.json.
+"""Extract the sprites of the nano world from the Noto emoji package to src/lens/nano/world/sprites.json.
 
 Run: python scripts/make_nano_art.py   (needs npm; the art is Apache 2.0, see src/lens/nano/NOTICE)
 """
@@ -17,7 +16,7 @@ ART = Path(__file__).parent.parent / "src/lens/nano/world/sprites.json"
 
 
 def icons_of(package: str) -> dict:
-    """Return the icon set of a npm package as the Iconify format has it."""
+    """Return the icon set of an npm package in the Iconify format."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", package, "--silent"]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)

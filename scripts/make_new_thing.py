@@ -1,9 +1,9 @@
-"""Make a folder of images of one thing that the nano world does not have, with captions: data for a LoRA.
+"""Make training data of a LoRA: images with captions of one object that the nano world lacks.
 
 Run: python scripts/make_new_thing.py kangaroo runs/nano/new_thing   (needs npm; the art is Apache 2.0)
-The thing is an icon of the Noto set (src/lens/nano/NOTICE), alone on backgrounds of the nano world in its
-nine ratios, beside it in every third image a thing that nano knows. Captions are as a person writes them.
-With them come images such as lens-nano-base learned from: without, it forgets them (docs/log.md).
+The object is an icon of the Noto set (src/lens/nano/NOTICE), on backgrounds of the nano world in its nine
+aspect ratios; in every third image an object of the world is beside it. Captions read like those of a person.
+Examples of the training data of lens-nano-base are added: without them, the model forgets (docs/log.md).
 """
 
 import argparse
@@ -27,7 +27,7 @@ RELATIONS = {
     "left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below",
 }  # fmt: skip
 KNOWN_SEED = 7
-"""Of other examples than those that the model was trained on."""
+"""Seed of examples that the model was not trained on."""
 NEIGHBOURS = ("fox", "red apple", "key", "tulip", "robot", "cloud", "pizza")
 
 
@@ -35,10 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("icon", help="name of an icon in the Noto set, and of the thing")
+    parser.add_argument("icon", help="name of an icon in the Noto set, and of the object")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=20, help="pictures of the thing")
-    parser.add_argument("--known", type=int, default=240, help="pictures of what the model knows")
+    parser.add_argument("--count", type=int, default=20, help="images of the object")
+    parser.add_argument("--known", type=int, default=240, help="images of objects that the model knows")
     asked = parser.parse_args()
     sizes = itertools.cycle(buckets_for(128).values())
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def write(path: Path, pixels: np.ndarray, caption: str) -> None:
 
 
 def add_thing(icon: str) -> None:
-    """Put an icon of the Noto set among the things of the world, in this process alone."""
+    """Add an icon of the Noto set to the objects of the world, in this process only."""
     icons = icons_of(PACKAGE)
     known = json.loads(resources.files("lens.nano.world").joinpath("sprites.json").read_text())["icons"]
     known[icon] = {"width": icons["width"], "height": icons["height"]} | icons["icons"][icon]

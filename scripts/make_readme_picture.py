@@ -1,6 +1,6 @@
-"""Draw docs/pictures/nano.png: the README's prompts, each under the image that lens-nano draws of it.
+"""Generate docs/pictures/nano.png: prompts of the README, each below its image by lens-nano.
 
-Run: python scripts/make_readme_picture.py   (the same images every time: seeds are fixed, none is picked)
+Run: python scripts/make_readme_picture.py   (the seeds are fixed; no image is selected by hand)
 """
 
 import textwrap

@@ -1,4 +1,4 @@
-"""Write a weighted sum of exported denoisers: a mean of some, or what tuning changed added to another.
+"""Write a weighted sum of exported denoisers: a mean, or the difference of two added to a third.
 
     python scripts/sum_weights.py --out runs/nano/rl/mean 0.5:runs/nano/rl/best 0.5:runs/nano/rl/export
     python scripts/sum_weights.py --out runs/nano/turbo/tuned -- 1:TURBO 1:LENS_NANO -1:LENS_NANO_BASE
@@ -17,7 +17,7 @@ def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("terms", nargs="+", metavar="WEIGHT:FOLDER", help="and what has a transformer")
+    parser.add_argument("terms", nargs="+", metavar="WEIGHT:FOLDER", help="weight and folder of a transformer")
     options = parser.parse_args()
     terms = [term.split(":", 1) for term in options.terms]
     summed([(float(weight), Path(folder)) for weight, folder in terms]).save_pretrained(

@@ -87,7 +87,7 @@ def task_prompts(
     while len(prompts) < num_prompts:
         candidate = next(contents, None)
         if candidate is None:
-            needs = f"more of them, for too few prompts of the task {task} are held out"
+            needs = f"more objects: too few combinations of the task {task} are held out"
             raise SettingError("num_things", len(world.class_names), needs)
         groups, relation, background = candidate
         spec = SceneSpec(groups, background, ((0, relation, 1),) if relation else ())

@@ -24,7 +24,7 @@ def test_every_prompt_asks_for_a_held_out_combination(task):
         assert held_out_combinations(expected.groups, expected.background)
 
 
-def test_each_task_asks_for_its_own_kind_of_thing():
+def test_each_task_asks_for_its_own_kind_of_object():
     def shapes(task: str) -> set[tuple[int, bool, bool, bool]]:
         return {
             (len(groups), any(count > 1 for _, count in groups), background is not None, bool(relations))
@@ -67,7 +67,7 @@ def test_training_examples_are_the_same_in_any_order_of_asking():
     assert len({caption for _, caption in forward}) == 10
 
 
-def test_a_smaller_world_trains_and_asks_for_its_own_things_alone():
+def test_a_smaller_world_trains_and_asks_for_its_own_objects_alone():
     world = WorldConfig.of(9, dense_share=0.3)
     assert len(set(world.class_names)) == 9 and set(world.class_names) < set(OBJECT_CLASSES)
     scenes = [training_example(0, index, 128, 96, world)[0] for index in range(99)]
@@ -97,14 +97,14 @@ def test_dense_prompts_ask_for_the_same_as_brief_ones_and_tell_more():
 
 
 @pytest.mark.parametrize("count", [3, 4000])
-def test_a_world_of_too_few_or_too_many_things_is_refused(count):
+def test_a_world_of_too_few_or_too_many_objects_is_refused(count):
     with pytest.raises(SettingError, match=f"num_things is {count}, but it needs 0, for all, or a number"):
         WorldConfig.of(count, 0.3)
 
 
 def test_a_world_in_which_nothing_is_held_out_is_refused(monkeypatch):
     monkeypatch.setattr("lens.nano.tasks.held_out_combinations", lambda *_: [])
-    with pytest.raises(SettingError, match="num_things is 5, but it needs more of them, for too few prompts"):
+    with pytest.raises(SettingError, match="num_things is 5, but it needs more objects: too few combinations"):
         task_prompts("two", 3, world=WorldConfig.of(5, 0.3))
 
 

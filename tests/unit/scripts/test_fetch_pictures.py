@@ -1,4 +1,4 @@
-"""Packages of pictures become lists with real captions and licences that a manifest source reads."""
+"""Packages of images become lists with real captions and licences that a manifest source reads."""
 
 import importlib.util
 import json
@@ -122,7 +122,7 @@ def test_lists_are_read_by_a_manifest_source(tmp_path):
     assert read_entry(entry) == (root / "fox.png").read_bytes()
 
 
-def test_a_package_whose_terms_have_changed_or_that_has_no_picture_is_refused(tmp_path):
+def test_a_package_whose_terms_have_changed_or_that_has_no_image_is_refused(tmp_path):
     package = package_of("openclipart-png")
     terms = tmp_path / "openclipart-png/usr/share/doc/openclipart-png/copyright"
     put_text(terms, "All rights reserved.")

@@ -41,7 +41,7 @@ def outcome_of(bench, *answers):
 
 
 def healthy(numbers, **changes):
-    """Return a load that reaches all goals: 8 pictures at once in 2 s, 3 one by one in 3 s."""
+    """Return a load that reaches all goals: 8 images at once in 2 s, 3 one by one in 3 s."""
     values = {
         "together": [numbers.Outcome("picture", 1.0)] * 8, "together_s": 2.0, "client_s": 0.5,
         "alone": [numbers.Outcome("picture", 1.0)] * 3, "health_s": [0.01] * 9, "late_s": [0.0],
@@ -64,13 +64,13 @@ def test_a_load_that_reaches_all_goals_misses_none(numbers):
     assert numbers.missed(found, numbers.Goals()) == []
 
 
-def test_lost_is_what_has_neither_a_picture_nor_a_429_and_what_never_ended(numbers):
+def test_lost_is_what_has_neither_an_image_nor_a_429_and_what_never_ended(numbers):
     picture, refused, lost = (numbers.Outcome(how, 1.0, 2) for how in ("picture", "refused", "lost"))
     counts = numbers.counted([picture, picture, refused, lost], num_asked=7)
     assert counts == {"picture": 2, "refused": 1, "lost": 4, "refusals": 8}
 
 
-def test_latency_and_throughput_are_those_of_pictures_alone(numbers):
+def test_latency_and_throughput_are_those_of_images_alone(numbers):
     outcomes = [numbers.Outcome(how, s) for how, s in (("picture", 2.0), ("lost", 90.0), ("refused", 80.0))]
     assert numbers.latencies(outcomes) == {"p50_s": 2.0, "p95_s": 2.0, "p99_s": 2.0}
     assert numbers.rate(outcomes, elapsed_s=4.0) == 0.25 and numbers.rate([], 0.0) == 0
@@ -127,7 +127,7 @@ def test_a_429_that_asks_for_too_long_a_wait_is_an_answer(bench):
         (httpx2.Response(200, content=picture_answer(32, 48)), "a picture of (32, 48) where (48, 32)"),
     ],
 )
-def test_an_answer_without_the_picture_is_lost(bench, answer, words):
+def test_an_answer_without_the_image_is_lost(bench, answer, words):
     outcome, _ = outcome_of(bench, answer)
     assert outcome.how == "lost" and outcome.problem.startswith(words)
 

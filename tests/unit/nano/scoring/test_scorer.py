@@ -1,4 +1,4 @@
-"""The scorer: ground truth passes, as drawn and as a VAE would soften it; wrong pictures fail."""
+"""The scorer: ground truth passes, as drawn and as a VAE would soften it; wrong images fail."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def softened(picture: np.ndarray, seed: int) -> np.ndarray:
 
 
 def altered(expected: SceneSpec, how: str, rng: np.random.Generator) -> SceneSpec:
-    """Return what a wrong picture shows instead: another thing, one off, mirrored, another colour."""
+    """Return what a wrong image shows instead: another object, one off, mirrored, another colour."""
     (thing, count), *rest = expected.groups
     others = [name for name in OBJECT_CLASSES if name not in dict(expected.groups)]
     if how == "thing":
@@ -88,7 +88,7 @@ def test_ground_truth_as_soft_as_a_vae_leaves_it_passes():
     [("single", "thing"), ("two", "thing"), ("counting", "count"), ("two", "count"), ("colour", "background"),
      ("position", "relation"), ("combined", "thing"), ("combined", "count"), ("combined", "background")],
 )  # fmt: skip
-def test_wrong_pictures_fail(task, how):
+def test_wrong_images_fail(task, how):
     rng = np.random.default_rng(1)
     passed = 0
     for index, prompt in enumerate(task_prompts(task, PER_TASK)):
@@ -104,7 +104,7 @@ def scene_of(
     return Scene("two", background, COLOURS[background], tuple(placed), width, height, None, ())
 
 
-def test_things_are_found_where_and_as_large_as_they_were_drawn():
+def test_objects_are_found_where_and_as_large_as_they_were_drawn():
     placed = [
         SceneObject("fox", 30, 40, 36),
         SceneObject("star", 104, 36, 48),
@@ -119,7 +119,7 @@ def test_things_are_found_where_and_as_large_as_they_were_drawn():
         assert here.similarity > 0.95
 
 
-def test_two_things_that_touch_are_told_apart():
+def test_two_objects_that_touch_are_told_apart():
     placed = [SceneObject("orange", 40, 56, 44), SceneObject("panda", 80, 58, 44)]
     assert sorted(thing.class_name for thing in detect(picture_of(scene_of(placed))).objects) == [
         "orange",
@@ -127,14 +127,14 @@ def test_two_things_that_touch_are_told_apart():
     ]
 
 
-def test_one_thing_in_several_pieces_is_one_thing():
+def test_one_object_in_several_pieces_is_one_object():
     placed = [SceneObject("crown", 50, 56, 60)]
     picture = picture_of(scene_of(placed))
     picture[54:57] = picture[0, 0]  # a gap of three rows through the middle
     assert [thing.class_name for thing in detect(picture).objects] == ["crown"]
 
 
-def test_what_is_like_no_thing_is_unknown_and_spoils_the_count():
+def test_what_is_like_no_object_is_unknown_and_spoils_the_count():
     picture = picture_of(scene_of([SceneObject("fox", 30, 40, 36)]))
     picture[60:100:2, 80:130:3] = 255
     picture[60:100:3, 80:130:2] = 0
@@ -143,14 +143,14 @@ def test_what_is_like_no_thing_is_unknown_and_spoils_the_count():
     assert UNKNOWN in verdict.reasons[0]
 
 
-def test_specks_of_dirt_are_no_things():
+def test_specks_of_dirt_are_no_objects():
     picture = picture_of(scene_of([SceneObject("fox", 30, 40, 36)]))
     picture[90:93, 100:103] = 255
     assert [thing.class_name for thing in detect(picture).objects] == ["fox"]
 
 
 @pytest.mark.parametrize("background", COLOURS)
-def test_an_empty_picture_has_its_background_and_no_things(background):
+def test_an_empty_image_has_its_background_and_no_objects(background):
     detections = detect(picture_of(scene_of([], background)))
     assert (detections.background, detections.background_rgb) == (background, COLOURS[background])
     assert detections.objects == ()
@@ -195,12 +195,12 @@ def test_connected_parts_join_over_corners_and_around_bends():
     assert np.array_equal(np.logical_or.reduce(parts), mask)
 
 
-def test_only_8_bit_colour_pictures_are_read():
+def test_only_8_bit_colour_images_are_read():
     with pytest.raises(ShapeError, match=r"uint8 \(height, width, 3\), not float32"):
         detect(np.zeros((64, 64, 3), np.float32))
 
 
-def test_processes_see_in_pictures_what_this_one_sees():
+def test_processes_see_in_images_what_this_one_sees():
     pictures = [picture for picture, _ in truth("combined")[:3]]
     assert (
         detect_all(pictures, num_processes=1)

@@ -66,7 +66,7 @@ def words_of(wording) -> set[str]:
 
 
 @pytest.mark.parametrize(("caption", "split"), SPLITS)
-def test_every_thing_is_named_with_its_number(caption, split):
+def test_every_object_is_named_with_its_number(caption, split):
     for scene, text in captioned(caption, split, 400):
         for thing, count in scene.groups:
             nouns = "|".join(re.escape(pair[count > 1]) for pair in words_for(thing))
@@ -112,7 +112,7 @@ def test_every_stated_relation_holds(caption, split):
     assert checked > 60
 
 
-def test_a_relation_reversed_in_words_is_the_same_in_the_picture():
+def test_a_relation_reversed_in_words_is_the_same_in_the_image():
     rng = np.random.default_rng(0)
     for relation in RELATIONS:
         scene = arrange_scene(rng, (("fox", 1), ("key", 1)), "white", relation, 128, 128)
@@ -131,7 +131,7 @@ def test_a_relation_reversed_in_words_is_the_same_in_the_picture():
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_place_of_a_thing_alone_is_told_in_words_of_that_place(place):
+def test_the_place_of_an_object_alone_is_told_in_words_of_that_place(place):
     rng = np.random.default_rng(1)
     scene = next(
         scene for _ in range(999) if (scene := random_scene(rng, 128, 128, "single")).place() == place
@@ -146,7 +146,7 @@ def test_the_place_of_a_thing_alone_is_told_in_words_of_that_place(place):
             assert bool(re.search(pattern, text)) == (word in place.split()), text
 
 
-def test_a_caption_tells_the_size_and_the_place_of_a_thing_alone_that_are_not_the_usual_ones():
+def test_a_caption_tells_the_size_and_the_place_of_an_object_alone_that_are_not_the_usual_ones():
     rng = np.random.default_rng(4)
     told = {"size": 0, "place": 0}
     for _ in range(300):
@@ -217,7 +217,7 @@ def test_training_says_no_word_that_only_tests_say():
         - words_of(TRAIN_PHRASES)
         - set(" ".join((*REQUEST_OPENERS, *STYLES, *MEDIA, *CONNECTIVES)).split())
     )
-    only_tests -= {*FUNCTION_WORDS, "plus"}  # training joins two things with it
+    only_tests -= {*FUNCTION_WORDS, "plus"}  # training joins two objects with it
     assert {"sketch", "graphic", "poster"} <= only_tests
     for _, text in captioned(brief_caption, "train", 5000):
         assert not (said := only_tests & set(re.findall("[a-z]+", text))), (said, text)

@@ -12,7 +12,7 @@ def scene_of(*placed: SceneObject) -> Scene:
     return Scene("two", "white", (248, 248, 248), placed, 176, 96, None, groups)
 
 
-def test_each_quarter_of_a_small_thing_has_its_own_label():
+def test_each_quarter_of_a_small_object_has_its_own_label():
     names = list(OBJECT_CLASSES)
     things, parts = patch_labels(scene_of(SceneObject("cat", 48, 32, 32)))
     assert things.shape == parts.shape == (6, 11)
@@ -21,7 +21,7 @@ def test_each_quarter_of_a_small_thing_has_its_own_label():
     assert parts[1:3, 2:4].tolist() == [[6, 8], [14, 16]]
 
 
-def test_a_large_thing_has_sixteen_parts_of_its_own():
+def test_a_large_object_has_sixteen_parts_of_its_own():
     things, parts = patch_labels(scene_of(SceneObject("fox", 32, 48, 64), SceneObject("cat", 160, 16, 32)))
     assert parts[1:5, 0:4].ravel().tolist() == list(range(17, 33))
     assert set(things[1:5, 0:4].ravel()) == {1}

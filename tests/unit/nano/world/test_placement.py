@@ -1,4 +1,4 @@
-"""Compositions: things on whole cells, apart, in reading order, and few enough to be learned."""
+"""Compositions: objects on whole cells, apart, in reading order, and few enough to be learned."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def assert_fit(spots, height_px, width_px):
 
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
 @pytest.mark.parametrize("num_things", range(2, 6))
-def test_things_in_company_have_two_compositions_of_any_number(num_things, height_px, width_px):
+def test_objects_in_company_have_two_compositions_of_any_number(num_things, height_px, width_px):
     one_kind = compositions((num_things,), None, height_px, width_px)
     assert len(one_kind) == 2
     for spots in one_kind:
@@ -54,7 +54,7 @@ def test_related_groups_have_one_composition_on_either_side_of_the_middle(
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
-def test_half_of_the_things_alone_are_large_and_in_the_centre(height_px, width_px):
+def test_half_of_the_objects_alone_are_large_and_in_the_centre(height_px, width_px):
     rng = np.random.default_rng(5)
     spots = [place_objects(rng, (1,), None, height_px, width_px)[0] for _ in range(600)]
     plain = [
@@ -67,13 +67,13 @@ def test_half_of_the_things_alone_are_large_and_in_the_centre(height_px, width_p
         assert_fit([spot], height_px, width_px)
 
 
-def test_two_things_are_large_where_both_have_room():
+def test_two_objects_are_large_where_both_have_room():
     assert {spots[0].size_px for spots in compositions((1, 1), "left of", 112, 144)} == {64}
     assert {spots[0].size_px for spots in compositions((1, 1), "above", 112, 144)} == {32}
     assert {spots[0].size_px for spots in compositions((1, 1), "left of", 128, 128)} == {32}
 
 
-def test_things_in_no_relation_stand_in_reading_order():
+def test_objects_in_no_relation_stand_in_reading_order():
     for spots in compositions((1, 1, 1), None, 96, 176):
         assert [spot[:2] for spot in spots] == sorted([spot[:2] for spot in spots]) or spots[0].y_px < min(
             spot.y_px for spot in spots[1:]

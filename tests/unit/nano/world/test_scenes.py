@@ -1,4 +1,4 @@
-"""Scenes fit their picture, say the truth about their layout, and keep the held-out combinations out."""
+"""Scenes fit their image, say the truth about their layout, and keep the held-out combinations out."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def gap_between(one: SceneObject, other: SceneObject) -> float:
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
-def test_things_lie_inside_the_picture_and_apart_at_every_size(height_px, width_px):
+def test_objects_lie_inside_the_image_and_apart_at_every_size(height_px, width_px):
     scale = (height_px * width_px) ** 0.5 / 128
     for scene in scenes(120, height_px, width_px):
         assert draw_scene(scene).shape == (3, height_px, width_px)
@@ -63,7 +63,7 @@ def test_a_scene_of_a_kind_has_what_the_kind_says(kind):
         assert (scene.relation is not None) == kind.startswith("position")
 
 
-def test_a_relation_holds_between_the_boxes_of_all_things_on_either_side():
+def test_a_relation_holds_between_the_boxes_of_all_objects_on_either_side():
     seen = set()
     for scene in scenes(300, kind="position_counted"):
         axis, is_first = {
@@ -88,7 +88,7 @@ def test_a_relation_is_clear_only_when_one_axis_leads():
     assert all(OPPOSITE[OPPOSITE[relation]] == relation for relation in RELATIONS)
 
 
-def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
+def test_places_are_thirds_and_objects_alone_keep_clear_of_the_lines_between():
     def alone(x_px: int, y_px: int) -> Scene:
         return Scene(
             "single", "red", (255, 0, 0), (SceneObject("fox", x_px, y_px, 30),), 176, 96, None, (("fox", 1),)
@@ -105,7 +105,7 @@ def test_places_are_thirds_and_things_alone_keep_clear_of_the_lines_between():
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (176, 96), (112, 160)])
-def test_things_are_small_or_large_and_lie_on_whole_latent_cells(height, width):
+def test_objects_are_small_or_large_and_lie_on_whole_latent_cells(height, width):
     sides: dict[str, set[int]] = {"small": set(), "large": set()}
     for scene in scenes(300, height, width):
         for index, thing in enumerate(scene.objects):
@@ -115,7 +115,7 @@ def test_things_are_small_or_large_and_lie_on_whole_latent_cells(height, width):
     assert sides == {"small": {32}, "large": {64}}
 
 
-def test_a_picture_shows_the_shade_behind_and_the_thing_in_front():
+def test_an_image_shows_the_shade_behind_and_the_object_in_front():
     scene = arrange_scene(np.random.default_rng(0), (("sun", 1),), "blue", None, 96, 176)
     pixels = draw_scene(scene)
     assert pixels.dtype == np.float32 and pixels.min() >= -1 and pixels.max() <= 1

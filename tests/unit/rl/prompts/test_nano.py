@@ -60,7 +60,7 @@ def test_dense_prompts_are_judged_by_the_background_that_they_always_tell():
     assert np.mean([len(one.prompt) for one in prompts]) > 60
 
 
-def test_what_a_picture_must_show_survives_a_file(tmp_path):
+def test_what_an_image_must_show_survives_a_file(tmp_path):
     prompts = nano_prompts(60)
     write_prompts(prompts, tmp_path / "prompts.jsonl")
     assert read_prompts(tmp_path / "prompts.jsonl") == prompts

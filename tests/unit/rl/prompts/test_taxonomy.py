@@ -7,7 +7,7 @@ from lens.rl.prompts.taxonomy import CATEGORIES, DIMENSIONS, TEXT_CATEGORIES, re
 SMALL = {category: {"kind": [f"thing {place}" for place in range(3)]} for category in CATEGORIES}
 
 
-def test_the_taxonomy_has_ten_categories_with_hundreds_of_things_in_dozens_of_kinds():
+def test_the_taxonomy_has_ten_categories_with_hundreds_of_objects_in_dozens_of_kinds():
     taxonomy = read_taxonomy()
     assert tuple(taxonomy) == CATEGORIES
     assert sum(map(len, taxonomy.values())) >= 4000
@@ -16,7 +16,7 @@ def test_the_taxonomy_has_ten_categories_with_hundreds_of_things_in_dozens_of_ki
         assert len({item.kind for item in items}) >= 20
 
 
-def test_things_are_few_words_and_stand_once_in_their_category():
+def test_objects_are_few_words_and_stand_once_in_their_category():
     for items in read_taxonomy().values():
         names = [item.name.lower() for item in items]
         assert len(set(names)) == len(names)
@@ -54,7 +54,7 @@ def test_without_one_category_the_others_are_what_they_were():
     assert subjects(taxonomy, nine, 0, 0.1, 0, 45) == others
 
 
-def test_every_thing_comes_once_before_one_comes_again(tmp_path):
+def test_every_object_comes_once_before_one_comes_again(tmp_path):
     path = tmp_path / "taxonomy.yaml"
     path.write_text(yaml.safe_dump(SMALL))
     drawn = subjects(read_taxonomy(path), ["food"], 0, 0.0, 0, 6)

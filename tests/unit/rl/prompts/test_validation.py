@@ -72,7 +72,7 @@ def test_writing_stands_in_the_prompt_letter_by_letter():
         ("hot air balloon launch", "a red balloon rises", False),
     ],
 )
-def test_a_thing_is_named_in_any_form_of_its_words(item, prompt, is_named):
+def test_an_object_is_named_in_any_form_of_its_words(item, prompt, is_named):
     assert mentions(prompt, item) == is_named
 
 

@@ -35,7 +35,7 @@ def picture_of(expected: SceneSpec, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_picture_drawn_as_its_prompt_asks_gets_everything(task):
+def test_an_image_drawn_as_its_prompt_asks_gets_everything(task):
     for seed, prompt in enumerate(nano_prompts(4, seed=5, kinds=[task])):
         score = NanoReward().score(picture_of(scene_spec_of(prompt), seed), prompt)
         assert score.value == 1.0, (prompt.prompt, score)
@@ -63,7 +63,7 @@ def test_each_fault_lowers_its_own_criterion_and_no_other(fault):
     assert score.value == pytest.approx(0.5 * (num_criteria - len(lowered)) / num_criteria)
 
 
-def test_a_broken_thing_is_something_else_and_not_coherent():
+def test_a_broken_object_is_something_else_and_not_coherent():
     asked = SceneSpec((("lemon", 1),), None, ())
     picture = np.full((96, 128, 3), COLOURS["blue"], np.uint8)
     picture[30:70:2, 70:120:3], picture[30:70:3, 70:120:2] = 255, 0
@@ -102,7 +102,7 @@ def test_one_score_of_several_processes_is_that_of_this_one():
     )
 
 
-def test_a_relation_between_things_that_are_not_there_does_not_hold():
+def test_a_relation_between_objects_that_are_not_there_does_not_hold():
     blank = np.full((96, 128, 3), 200, np.uint8)
     parts = NanoReward().score(blank, prompt_for(COMBINED)).parts
     assert parts["relation_0"] == parts["count_0"] == parts["count_1"] == 0.0

@@ -1,4 +1,4 @@
-"""Writing is read off pictures and compared letter by letter with what was asked for."""
+"""Writing is read off images and compared letter by letter with what was asked for."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pool judges while others work, keeps the order, and lets no picture's failure touch another's."""
+"""The pool judges while others work, keeps the order, and lets no image's failure touch another's."""
 
 import json
 import threading
@@ -71,7 +71,7 @@ def scored(reward, shown, timeout_s=5.0, cache=None, **changes) -> tuple[list[Sc
         return scores, pool.counts
 
 
-def test_scores_come_in_the_order_of_the_pictures_whoever_is_done_first():
+def test_scores_come_in_the_order_of_the_images_whoever_is_done_first():
     slow = Brightness(at_0=lambda: time.sleep(0.1), at_51=lambda: time.sleep(0.05))
     scores, counts = scored(slow, pictures(0, 51, 102, 255))
     assert [score.value for score in scores] == pytest.approx([0, 0.2, 0.4, 1])
@@ -79,7 +79,7 @@ def test_scores_come_in_the_order_of_the_pictures_whoever_is_done_first():
     assert counts == {"calls": 4, "cache_hits": 0, "failures": 0}
 
 
-def test_whoever_hands_pictures_in_goes_on_while_they_are_scored():
+def test_whoever_hands_images_in_goes_on_while_they_are_scored():
     gate = threading.Event()
     with RewardExecutor(Brightness(at_1=lambda: gate.wait(5) and None), 2) as pool:
         futures = pool.submit(pictures(1, 255), prompts(2))
@@ -88,7 +88,7 @@ def test_whoever_hands_pictures_in_goes_on_while_they_are_scored():
     assert futures[0].done(), "leaving the pool waits for what was handed in"
 
 
-def test_a_failure_is_one_picture_without_a_value_and_never_a_zero():
+def test_a_failure_is_one_image_without_a_value_and_never_a_zero():
     partly = Score(None, {"lit": 1.0}, "refused")
     reward = Brightness(at_1=raising(LensError("no judge today")), at_2=lambda: partly)
     scores, counts = scored(reward, pictures(1, 2, 255))
@@ -176,12 +176,12 @@ def test_an_error_outside_lets_go_of_calls_at_once():
     assert {future.result().failure for future in futures[:2]} == {"the run stopped before there was a score"}
 
 
-def test_pictures_and_prompts_have_to_be_as_many():
+def test_images_and_prompts_have_to_be_as_many():
     with RewardExecutor(Brightness()) as pool, pytest.raises(ValueError, match="shorter"):
         pool.submit(pictures(1, 2), prompts(1))
 
 
-def test_a_reward_with_workers_of_its_own_is_asked_once_a_picture_and_failures_are_counted(tmp_path):
+def test_a_reward_with_workers_of_its_own_is_asked_once_an_image_and_failures_are_counted(tmp_path):
     cache = tmp_path / "scores.jsonl"
     reward = BrightnessOfWorkers(at_1=raising(LensError("down")))
     with RewardExecutor(reward, 2, 5.0, cache) as pool:

@@ -69,7 +69,7 @@ def test_the_score_is_the_mean_over_the_criteria_each_asked_alone(seer):
     assert server.criteria == ["fox", "snow", "coherent"]
 
 
-def test_the_judge_sees_the_picture_the_prompt_and_one_criterion(seer):
+def test_the_judge_sees_the_image_the_prompt_and_one_criterion(seer):
     server = seer()
     server.judge().score(PICTURE, PROMPT)
     body = server.asked[1].body
@@ -81,7 +81,7 @@ def test_the_judge_sees_the_picture_the_prompt_and_one_criterion(seer):
     assert body["model"] == "seer" and body["temperature"] == 0.0 and "logprobs" not in body
 
 
-def test_a_large_picture_is_shown_smaller(seer):
+def test_a_large_image_is_shown_smaller(seer):
     server = seer()
     server.judge(side_px=64).score(np.zeros((160, 200, 3), np.uint8), PROMPT)
     data = server.asked[0].body["messages"][0]["content"][1]["image_url"]["url"].split(",")[1]
@@ -164,7 +164,7 @@ def test_what_was_answered_is_never_asked_again_and_what_failed_is(seer, tmp_pat
 
 
 @pytest.mark.parametrize("change", ["picture", "criterion", "prompt", "model", "probabilities"])
-def test_another_picture_criterion_prompt_or_judge_is_another_question(seer, tmp_path, change):
+def test_another_image_criterion_prompt_or_judge_is_another_question(seer, tmp_path, change):
     server = seer()
     server.judge(tmp_path / "judge.jsonl").score(PICTURE, PROMPT)
     picture, prompt, settings = PICTURE, PROMPT, {}
@@ -197,7 +197,7 @@ def test_a_prompt_without_a_rubric_cannot_be_judged(seer):
         seer().judge().score(PICTURE, PROMPT.model_copy(update={"rubric": {}}))
 
 
-def test_a_pool_of_judges_asks_each_criterion_of_each_picture_once(seer, tmp_path):
+def test_a_pool_of_judges_asks_each_criterion_of_each_image_once(seer, tmp_path):
     server = seer(snow=[FAIL, "0"])
     judge = create_reward(VlmJudgeSettings(endpoint=server.endpoint), tmp_path)
     pictures = [np.full((8, 8, 3), level, np.uint8) for level in range(6)]
