@@ -1,12 +1,11 @@
-"""How beautiful a picture is, from about 1 to 10, by the Aesthetic Predictor v2.5: SigLIP and a small head.
+"""The aesthetics scorer: Aesthetic Predictor v2.5, a SigLIP model with a small head, from about 1 to 10.
 
-The head sees the pooled vector at unit length and is five linear layers in a row, 1152 -> 1024 -> 128 -> 64
--> 16 -> 1. Between them are dropouts, which do nothing here, and nothing else: a product of matrices.
+The head takes the pooled vector at unit length. It has five linear layers, 1152 -> 1024 -> 128 -> 64 -> 16
+-> 1, with dropouts between them, which do nothing here, and no activations: it is a product of matrices.
 
-Assumed of the published file, which these tests cannot fetch: one folder with the config of a SigLIP vision
-model (or of a whole SigLIP, of which the vision part counts), `vision_model.` before its weights, and the
-head as `layers.layers.N.weight` and `.bias`. N counts dropouts too, so only its order is used; sizes must
-join.
+Assumptions about the published file, which the tests cannot download: one folder with the config of a SigLIP
+vision model (or of a whole SigLIP, whose vision part is used), the prefix `vision_model.` for its weights,
+and the head as `layers.layers.N.weight` and `.bias`. N counts dropouts too, so only its order is used.
 Paper: Lens report, data section (stage 4). Letters: B batch, D width of the pooled vector.
 """
 
@@ -34,10 +33,12 @@ if TYPE_CHECKING:
 HEAD_KEY = re.compile(r"layers\.layers\.(\d+)\.(weight|bias)")
 VISION_PREFIX = "vision_model."
 BUFFERS = {"vision_model.embeddings.position_ids"}
-"""Older versions of transformers saved it; it holds 0, 1, 2 and so on."""
+"""Older versions of transformers saved this buffer; it holds 0, 1, 2 and so on."""
 
 
 class AestheticsSettings(PretrainedSettings):
+    """The Aesthetic Predictor v2.5."""
+
     kind: Literal["aesthetics"] = "aesthetics"
 
     @property
@@ -49,7 +50,7 @@ class AestheticsSettings(PretrainedSettings):
 
 
 class AestheticsScorer(PretrainedScorer):
-    """The predictor's number as it is; the paper keeps pictures from 3 on."""
+    """Fills `aesthetics` with the output of the predictor; the paper keeps images from 3 on."""
 
     VERSION = "1"
 
@@ -71,9 +72,9 @@ class AestheticsScorer(PretrainedScorer):
 
 
 def load_head(folder: Path, weights: "Mapping[str, torch.Tensor]") -> "nn.Module":
-    """Return the linear layers in the order of their numbers.
+    """Return the head: its linear layers in the order of their numbers.
 
-    Raises: CheckpointError where there are none, where half of one is missing or where sizes do not join.
+    Raises: CheckpointError where there are no layers, a weight or bias is missing, or sizes do not match.
     """
     from torch import nn
 
@@ -83,7 +84,7 @@ def load_head(folder: Path, weights: "Mapping[str, torch.Tensor]") -> "nn.Module
     shapes = [tuple(weights[layer["weight"]].shape) for layer in names]
     joins = all(above[1] == below[0] for below, above in itertools.pairwise(shapes))
     if not joins or shapes[-1][0] != 1:
-        raise CheckpointError(f"{folder} is no checkpoint of this model: its head has the sizes {shapes}.")
+        raise CheckpointError(f"{folder} is not a checkpoint of this model: its head has the sizes {shapes}.")
     head = nn.Sequential(*(nn.Linear(width, height) for height, width in shapes))
     for linear, layer in zip(head, names, strict=True):
         linear.load_state_dict({kind: weights[name] for kind, name in layer.items()})
@@ -96,12 +97,12 @@ def load_vision_model(folder: Path, weights: "Mapping[str, torch.Tensor]") -> An
 
     config = load_hf_config(folder)
     model: Any = SiglipVisionModel(getattr(config, "vision_config", config))
-    # Versions of transformers disagree whether the model itself has the prefix that files have.
+    # Versions of transformers disagree on whether the model has the prefix that files have.
     prefix = "" if all(name.startswith(VISION_PREFIX) for name in model.state_dict()) else VISION_PREFIX
-    wanted = {prefix + name for name in model.state_dict()}
-    check_weights(folder, wanted - weights.keys(), weights.keys() - wanted - BUFFERS)
+    expected = {prefix + name for name in model.state_dict()}
+    check_weights(folder, expected - weights.keys(), weights.keys() - expected - BUFFERS)
     try:
-        model.load_state_dict({name.removeprefix(prefix): weights[name] for name in wanted})
+        model.load_state_dict({name.removeprefix(prefix): weights[name] for name in expected})
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{folder} does not fit its own config: {reason}") from error

@@ -1,7 +1,7 @@
-"""What a scorer is: pictures in, one row of named numbers each, and a version that says what they mean.
+"""The protocol of scorers: images in, a row of named scores each, and a version of their meaning.
 
-Settings say which scorers a build asks; they know their columns without any model, and a scorer reads its
-model when it scores first. So whoever only needs columns and versions pays for neither.
+Settings choose the scorers of a build. They know their columns without a model, and a scorer loads its model
+when it first scores, so columns and versions are cheap.
 """
 
 import functools
@@ -18,15 +18,17 @@ from lens.errors import MissingExtraError, SettingError
 
 
 class Scorer(Protocol):
+    """Computes scores of images."""
+
     name: str
     """The kind of its settings."""
     version: str
-    """Another one whenever the same picture may get another number: by our code, a package or weights."""
+    """Changes whenever the same image may get another score: with our code, a package or weights."""
     columns: Mapping[str, str]
-    """Type by column, as tables name them; `list` holds strings and `float32_list` an embedding."""
+    """Type by column; `list` holds strings and `float32_list` an embedding."""
 
     def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        """Return a row for each RGB picture; it does not depend on the other pictures."""
+        """Return a row for each RGB image; it does not depend on the other images."""
         ...
 
 
@@ -50,15 +52,15 @@ class ScorerSettings(Settings):
 
 @functools.cache
 def load_scorer(settings: ScorerSettings) -> Scorer:
-    """Return the scorer of these settings, the same one for equal settings: models are read once a process.
+    """Return the scorer of these settings, the same one for equal settings: models are loaded once a process.
 
-    Raises: LensError for a package or a model that is not there.
+    Raises: LensError for a missing package or model.
     """
     return settings.create_scorer()
 
 
 def scorer_versions(scorers: Sequence[ScorerSettings]) -> list[str]:
-    """Return the version of each scorer; no model is read for it."""
+    """Return the version of each scorer; this loads no model."""
     return [load_scorer(one).version for one in scorers]
 
 
@@ -73,12 +75,12 @@ def check_columns(scorers: Sequence[ScorerSettings]) -> None:
             if column in owner:
                 needs = f"one scorer for the column {column}, which {owner[column]} and {one.kind} both fill"
                 kinds = [each.kind for each in scorers]
-                raise SettingError("scorers", kinds, needs, "Leave one of them out.")
+                raise SettingError("scorers", kinds, needs, "Remove one of them.")
             owner[column] = one.kind
 
 
 def version_hash(*facts: Any) -> str:
-    """Return a short hash of all that a scorer's numbers depend on."""
+    """Return a short hash of all that the scores of a scorer depend on."""
     return hashlib.sha256(json_bytes({"facts": facts})).hexdigest()[:12]
 
 

@@ -1,8 +1,8 @@
-"""Classifiers of pictures from published weights: not safe for work, and watermarked.
+"""Classifier scorers from published weights: NSFW and watermark.
 
-Both take any image classifier that transformers loads, one label a picture. The paper fine-tuned an EVA for
-the one and a SigLIP2 for the other and published neither; open ones of the same kind fit in. A classifier
-whose config is a timm model needs the package timm beside ours.
+Both take any single-label image classifier that transformers loads. The paper fine-tuned an EVA for NSFW and
+a SigLIP2 for watermarks and published neither; open classifiers replace them. A classifier whose config names
+a timm model needs the package timm.
 Paper: Lens report, data section (stages 3 and 5). Letters: B batch, L labels.
 """
 
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 
 class ClassifierSettings(PretrainedSettings):
+    """Base of the settings of classifiers."""
+
     usual_labels: ClassVar[frozenset[str]]
-    """What published models call the labels that count."""
+    """Names of the positive labels in published models."""
     column: ClassVar[str]
     unsafe_labels: tuple[str, ...] | None = None
-    """Labels whose probabilities are added up, in any case of letters; None takes those with a usual name."""
+    """Positive labels, in any case, whose probabilities are added up; None means those with a usual name."""
 
     @property
     def columns(self) -> dict[str, str]:
@@ -40,40 +42,44 @@ class ClassifierSettings(PretrainedSettings):
 
 
 class NsfwSettings(ClassifierSettings):
+    """A classifier of images that are not safe for work."""
+
     kind: Literal["nsfw"] = "nsfw"
     usual_labels = frozenset({"nsfw", "unsafe", "explicit", "porn", "hentai", "sexy", "medium", "high"})
     column = "nsfw"
 
 
 class WatermarkSettings(ClassifierSettings):
+    """A classifier of watermarked images."""
+
     kind: Literal["watermark"] = "watermark"
     usual_labels = frozenset({"watermark", "watermarked"})
     column = "watermark"
 
 
 class ClassifierScorer(PretrainedScorer):
-    """The probability, in [0, 1], that a picture has one of the labels that count."""
+    """Fills one column with the probability, in [0, 1], that an image has a positive label."""
 
     VERSION = "1"
     settings: ClassifierSettings
 
     @functools.cached_property
     def label_indices(self) -> list[int]:
-        """The numbers of the labels that count."""
+        """The indices of the positive labels."""
         config = load_hf_config(self.folder)
-        counted = matching_label_indices(config.id2label, self.settings)
+        indices = matching_label_indices(config.id2label, self.settings)
         if config.problem_type not in (None, "single_label_classification"):
-            needs, fix = "a classifier with one label a picture", f"It is for {config.problem_type}."
+            needs, fix = "a single-label classifier", f"It is for {config.problem_type}."
             raise SettingError(f"{self.name}.model", self.settings.model, needs, fix)
-        return counted
+        return indices
 
     def version_inputs(self) -> tuple[Any, ...]:
         return (self.label_indices,)
 
     def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
         probabilities = self._model(**inputs).logits.softmax(dim=-1)          # (B, L)
-        counted = probabilities[:, self.label_indices].sum(dim=-1).clamp(max=1.0)   # (B,)
-        return [{self.settings.column: value} for value in counted.tolist()]
+        positive = probabilities[:, self.label_indices].sum(dim=-1).clamp(max=1.0)   # (B,)
+        return [{self.settings.column: value} for value in positive.tolist()]
 
     @functools.cached_property
     def _model(self) -> Any:
@@ -85,9 +91,9 @@ class ClassifierScorer(PretrainedScorer):
 
 
 def matching_label_indices(names: dict[int, str], settings: ClassifierSettings) -> list[int]:
-    """Return the numbers of the labels that count.
+    """Return the indices of the positive labels.
 
-    Raises: SettingError for a label that the model does not have, and where none or all of them count.
+    Raises: SettingError for a label that the model lacks, and where no or every label is positive.
     """
     number_of = {name.lower(): number for number, name in names.items()}
     setting, have = f"{settings.kind}.unsafe_labels", f"It has {', '.join(names.values())}."
@@ -99,6 +105,6 @@ def matching_label_indices(names: dict[int, str], settings: ClassifierSettings) 
             raise SettingError(setting, ", ".join(unknown), f"labels of {settings.model}", have)
         found = sorted({number_of[name.lower()] for name in settings.unsafe_labels})
     if not 0 < len(found) < len(names):
-        needs = f"some of the labels of {settings.model}, and not all of them"
+        needs = f"some, but not all, of the labels of {settings.model}"
         raise SettingError(setting, settings.unsafe_labels, needs, have)
     return found

@@ -1,6 +1,6 @@
-"""CLIP embeddings of pictures, by which near duplicates are found: ViT-L/14 in the paper.
+"""The CLIP scorer: image embeddings for finding near duplicates, from ViT-L/14 in the paper.
 
-Takes a whole CLIP, whose text half is left on disk, or its vision half with the projection.
+Takes a whole CLIP, whose text encoder is not loaded, or its vision encoder with the projection.
 Paper: Lens report, data section (stage 9). Letters: B batch, E embedding width.
 """
 
@@ -23,6 +23,8 @@ BUFFERS = ("vision_model.embeddings.position_ids",)
 
 
 class EmbeddingSettings(PretrainedSettings):
+    """A CLIP model."""
+
     kind: Literal["embedding"] = "embedding"
 
     @property
@@ -34,7 +36,7 @@ class EmbeddingSettings(PretrainedSettings):
 
 
 class EmbeddingScorer(PretrainedScorer):
-    """The projected vector of a picture at unit length: float32, (E,)."""
+    """Fills `embedding` with the projected vector of an image at unit length: float32, (E,)."""
 
     VERSION = "1"
 

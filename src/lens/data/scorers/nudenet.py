@@ -1,7 +1,7 @@
-"""Nakedness, by the detector that comes inside the nudenet package: nothing is fetched.
+"""The NudeNet scorer: nudity, by the detector inside the package nudenet; nothing is downloaded.
 
-The detector looks at the picture at 320 x 320 and names what it sees; the number is made here.
-Paper: Lens report, data section (stage 3); its fine-tuned classifier is in `classifiers.py`.
+The detector sees the image at 320 x 320 and returns classes; the score is computed here.
+Paper: Lens report, data section (stage 3), with a fine-tuned classifier: see classifiers.py.
 """
 
 import functools
@@ -16,7 +16,7 @@ from pydantic import Field
 from lens.data.scorers.base import ScorerSettings, package_versions, version_hash
 
 VERSION = "1"
-"""Of the number that is made from what the detector saw."""
+"""Version of the score that is computed from the detections."""
 MODEL_FILE = "320n.onnx"
 EXPLICIT_CLASSES = frozenset(
     {
@@ -27,15 +27,17 @@ EXPLICIT_CLASSES = frozenset(
         "MALE_GENITALIA_EXPOSED",
     }
 )
-"""The detector also names faces, covered parts, feet, bellies and male chests; none of them counts."""
+"""The detector also finds faces, covered parts, feet, bellies and male chests; these do not count."""
 MAX_SIDE_PX = 4096
-"""Larger ones are made smaller: the detector pads to a square, and a long picture would fill the memory."""
+"""Larger images are reduced: the detector pads to a square, and a long image would exhaust memory."""
 
 
 class NudeNetSettings(ScorerSettings):
+    """The NudeNet detector."""
+
     kind: Literal["nudenet"] = "nudenet"
     num_threads: int = Field(1, gt=0)
-    """Threads for one picture; builds run a process for each core."""
+    """Threads for one image; builds run a process for each core."""
 
     @property
     def columns(self) -> dict[str, str]:
@@ -46,7 +48,7 @@ class NudeNetSettings(ScorerSettings):
 
 
 class NudeNetScorer:
-    """`nsfw` is the largest probability of an explicit part, `nsfw_classes` whatever was seen."""
+    """Fills `nsfw` with the largest probability of an explicit class, `nsfw_classes` with all classes."""
 
     def __init__(self, settings: NudeNetSettings):
         self.settings = settings
@@ -65,7 +67,7 @@ class NudeNetScorer:
 
         path = Path(nudenet.__path__[0]) / MODEL_FILE
         detector = nudenet.NudeDetector(str(path))
-        # Its own session takes every core and cannot be told otherwise: processes side by side would fight.
+        # Its own session uses all cores and has no option for fewer; parallel processes would compete.
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.settings.num_threads
         detector.onnx_session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
@@ -73,7 +75,7 @@ class NudeNetScorer:
 
 
 def to_bgr_array(image: Image.Image) -> np.ndarray:
-    """Return the array that the detector makes of a picture's file: blue first. It takes arrays as such.
+    """Return the array that the detector reads from an image file, with blue first.
 
     Shapes: -> (H, W, 3), uint8.
     """
@@ -83,9 +85,9 @@ def to_bgr_array(image: Image.Image) -> np.ndarray:
 
 
 def score_row(detections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the row of one picture from what the detector found in it.
+    """Return the row of one image from its detections.
 
-    Units: `nsfw` is 0, or a probability from 0.25, where the detector begins to report, to 1.
+    Units: `nsfw` is 0, or a probability from 0.25, the lowest that the detector reports, to 1.
     """
     found: dict[str, float] = {}
     for one in detections:

@@ -1,8 +1,7 @@
-"""Text in a picture: which words are read, and whether they are a watermark or a credit line.
+"""The OCR scorer: the words in an image, and whether they are a watermark or a credit line.
 
-Reading is done by the PP-OCR models that come inside the rapidocr package: nothing is fetched. What counts as
-a watermark is decided in `watermark_text.py`. Paper: Lens report, data section (stage 5); its fine-tuned
-classifier is in `classifiers.py`.
+The PP-OCR models are inside the package rapidocr; nothing is downloaded. watermark_rules.py decides what is a
+watermark. Paper: Lens report, data section (stage 5), with a fine-tuned classifier: see classifiers.py.
 """
 
 import functools
@@ -20,19 +19,21 @@ from lens.data.scorers.watermark_rules import VERSION, TextLine, watermark_score
 DETECTION_MODEL = "PP-OCRv6_det_small.onnx"
 RECOGNITION_MODEL = "PP-OCRv6_rec_small.onnx"
 MIN_SIDE_PX = 17
-"""The detector works on multiples of 32 px: what rounds to none is not read."""
+"""The detector works on multiples of 32 px; an image that rounds to 0 px is not read."""
 
 
 class OcrSettings(ScorerSettings):
+    """OCR by RapidOCR."""
+
     kind: Literal["ocr"] = "ocr"
     max_side_px: int = Field(960, ge=64)
-    """Pictures are read with a long side of at most so much; larger finds smaller text and costs more."""
+    """Longer side at which images are read at most; larger finds smaller text and costs more."""
     min_confidence: float = Field(0.6, ge=0, le=1)
-    """Lines that are read with less count for nothing."""
+    """Lines of a lower confidence are ignored."""
     judges_watermarks: bool = True
     """Whether to fill `watermark`; false leaves that column to a classifier."""
     num_threads: int = Field(1, gt=0)
-    """Threads for one picture; builds run a process for each core."""
+    """Threads for one image; builds run a process for each core."""
 
     @property
     def columns(self) -> dict[str, str]:
@@ -43,7 +44,7 @@ class OcrSettings(ScorerSettings):
 
 
 class OcrScorer:
-    """`read_words` are the words in reading order; `watermark` is explained at `watermark_score`."""
+    """Fills `read_words` with the words in reading order, `watermark` by `watermark_score`."""
 
     def __init__(self, settings: OcrSettings):
         self.settings = settings
@@ -56,12 +57,12 @@ class OcrScorer:
         return [self._row(self.lines(image)) for image in images]
 
     def lines(self, image: Image.Image) -> list[TextLine]:
-        """Return the lines of text of an RGB picture, from the top to the bottom."""
+        """Return the lines of text in an RGB image, from top to bottom."""
         small = image.copy()
         small.thumbnail((self.settings.max_side_px, self.settings.max_side_px), Image.Resampling.LANCZOS)
         if min(small.size) < MIN_SIDE_PX:
             return []
-        read = self._reader(np.ascontiguousarray(np.asarray(small)[:, :, ::-1]))  # it wants blue first
+        read = self._reader(np.ascontiguousarray(np.asarray(small)[:, :, ::-1]))  # blue first
         if not read.txts:
             return []
         boxes = np.asarray(read.boxes) / small.size                         # (lines, 4 corners, x and y)
@@ -81,15 +82,15 @@ class OcrScorer:
         models = Path(rapidocr.__path__[0]) / "models"
         return rapidocr.RapidOCR(
             params={
-                "Global.log_level": "error",  # a picture without text is no warning
+                "Global.log_level": "error",  # an image without text is not worth a warning
                 "Global.text_score": self.settings.min_confidence,
-                "Global.use_cls": False,  # it turns lines that stand on their head, and at times others
+                "Global.use_cls": False,  # it rotates upside-down lines, and sometimes others
                 "Global.use_preprocess_img": False,
                 "EngineConfig.onnxruntime.intra_op_num_threads": self.settings.num_threads,
-                # Named, so that a package without them fails here instead of fetching others.
+                # Named, so that a package without them fails here instead of downloading others.
                 "Det.model_path": str(models / DETECTION_MODEL),
                 "Rec.model_path": str(models / RECOGNITION_MODEL),
-                # By itself it enlarges a short side to 736 px, which makes a long picture huge.
+                # The default enlarges the short side to 736 px, which makes a long image huge.
                 "Det.limit_type": "max",
                 "Det.limit_side_len": self.settings.max_side_px,
             }

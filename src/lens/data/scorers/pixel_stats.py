@@ -1,6 +1,6 @@
-"""Scores that need no model: clarity, information, exposure, and a hash that near copies share.
+"""Pixel scores, which need no model: clarity, entropy, luminance, and a perceptual hash.
 
-All read small versions of the picture, so that together they cost little beside decoding it.
+All use reduced versions of the image, so together they cost little compared with decoding.
 Paper: Lens report, data section (cleaning stages 6 to 9). Letters: H and W pixels.
 """
 
@@ -12,30 +12,32 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 VERSION = "3"
-"""Stored with every score; whoever changes a number's meaning changes this."""
+"""Part of the name of the stored scores; change it with the meaning of a score."""
 SHORT_SIDE_PX = 384
-"""Pictures are compared at one scale: what is sharp at 384 px may be blurred at its full size."""
+"""Images are compared at one scale: an image that is sharp at 384 px may be blurred at full size."""
 LUMINANCE_SIDE_PX = 128
-"""Pixels a side that the mean is taken over: its error is 0.002 where shades differ by a quarter."""
+"""Pixels a side for the mean: its error is 0.002 where the standard deviation is a quarter."""
 STRIP_ROWS = 128
-"""Of a picture whose clarity is measured: so few stay in the processor's cache."""
+"""Rows whose clarity is computed at a time: they fit into the cache of the processor."""
 HASH_INPUT_PX = 32
 HASH_SIDE = 8
 
 
 class PixelScores(NamedTuple):
+    """The pixel scores of one image."""
+
     clarity: float
-    """Variance of the Laplacian of the grey small version, grey in [0, 255]: about 0 for a blur."""
+    """Variance of the Laplacian of the reduced grey image, grey in [0, 255]; near 0 for a blurred image."""
     entropy: float
     """Shannon entropy of the 256-bin grey histogram: bits in [0, 8]."""
     luminance: float
     """Mean V of HSV, in [0, 1]."""
     perceptual_hash: int
-    """64 bits; the number that differ is small for copies that were resized or compressed again."""
+    """64 bits, of which few differ between copies that were resized or compressed again."""
 
 
 def pixel_scores(image: Image.Image) -> PixelScores:
-    """Return all scores of an RGB picture."""
+    """Return all pixel scores of an RGB image."""
     image = reduce_to_short_side(image)
     grey = image.convert("L")
     small = resize_to_common_scale(grey)
@@ -43,16 +45,16 @@ def pixel_scores(image: Image.Image) -> PixelScores:
 
 
 def reduce_to_short_side(image: Image.Image) -> Image.Image:
-    """Return a picture reduced by the largest whole factor that leaves SHORT_SIDE_PX on its short side.
+    """Return an image reduced by the largest whole factor that leaves SHORT_SIDE_PX on its short side.
 
-    Many times faster than a resize that weighs every pixel, and here as good.
+    Many times faster than a resize that weights every pixel, and as good for this purpose.
     """
     factor = min(image.size) // SHORT_SIDE_PX
     return image.reduce(factor) if factor > 1 else image
 
 
 def resize_to_common_scale(grey: Image.Image) -> Image.Image:
-    """Return a picture with a short side of SHORT_SIDE_PX at most; smaller ones stay as they are."""
+    """Return an image with a short side of at most SHORT_SIDE_PX; smaller images are unchanged."""
     scale = SHORT_SIDE_PX / min(grey.size)
     if scale >= 1:
         return grey
@@ -61,7 +63,7 @@ def resize_to_common_scale(grey: Image.Image) -> Image.Image:
 
 
 def clarity(grey: NDArray[np.uint8]) -> float:
-    """Return the variance of the four-neighbour Laplacian; 0 for pictures below 3 x 3.
+    """Return the variance of the four-neighbour Laplacian; 0 for images below 3 x 3.
 
     Shapes: (H, W).
     """
@@ -82,7 +84,7 @@ def clarity(grey: NDArray[np.uint8]) -> float:
 
 
 def entropy(grey: Image.Image) -> float:
-    """Return the entropy of the histogram: 0 for one shade, 8 for all shades alike often.
+    """Return the entropy of the histogram: 0 for one shade, 8 for a uniform histogram.
 
     Units: bits.
     """
@@ -96,17 +98,17 @@ def luminance(image: Image.Image) -> float:
     """Return the mean of the brightest channel, which is V of HSV, over evenly spread pixels."""
     side = (min(LUMINANCE_SIDE_PX, image.width), min(LUMINANCE_SIDE_PX, image.height))
     red, green, blue = image.resize(side, Image.Resampling.NEAREST).split()
-    # Of 256 counts, not of all pixels: many times faster than a maximum over an array's last axis.
+    # From 256 counts, not all pixels: many times faster than a maximum over the last axis of an array.
     counts = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
     return float(np.dot(counts, np.arange(256)) / (255 * sum(counts)))
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """Return 64 bits: which low frequencies of the picture's cosine transform lie above their median."""
+    """Return 64 bits: which low frequencies of the cosine transform lie above their median."""
     side = (HASH_INPUT_PX, HASH_INPUT_PX)
     grey = np.asarray(image.convert("L").resize(side, Image.Resampling.BOX), dtype=np.float64)
     low = _dct_matrix() @ grey @ _dct_matrix().T                                  # (8, 8)
-    above = low.ravel() > np.median(low.ravel()[1:])  # the first entry is the mean shade, far from all others
+    above = low.ravel() > np.median(low.ravel()[1:])  # the first entry is the mean, far from all others
     return int(np.packbits(above).view(">u8")[0])
 
 

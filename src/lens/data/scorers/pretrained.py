@@ -1,7 +1,7 @@
-"""Published weights as scorers use them: where they lie, which they are, and pictures made ready for them.
+"""Scorers from published weights: files, versions, strict loading and preprocessing.
 
-Safetensors alone are read: a pickle runs whatever its writer wanted. Nothing is loaded in part: a weight that
-is missing, left over or of another size is an error. Knows nothing of what a model is for. Letters: B batch.
+Only safetensors are read, as a pickle can run any code. Loading is strict: a weight that is missing,
+unexpected or of another size is an error. Knows nothing of the purpose of a model. Letters: B batch.
 """
 
 import functools
@@ -23,21 +23,23 @@ READ_PATTERNS = ("*.json", "*.safetensors")
 
 
 class PretrainedSettings(ScorerSettings):
+    """Base of the settings of scorers from published weights."""
+
     model: str
-    """A folder of published weights, or the name of a model on the hub; that one is fetched once."""
+    """A folder of published weights, or the name of a model on the hub, which is downloaded once."""
     revision: str | None = None
-    """Of a model on the hub: a branch, a tag or a commit; a commit never changes."""
+    """Revision of a model on the hub: a branch, a tag or a commit. Only a commit never changes."""
     device: str = "auto"
-    """`auto` takes a GPU where there is one; else the name of a device, such as `cpu` or `cuda:1`."""
+    """The name of a device, such as `cpu` or `cuda:1`; `auto` uses a GPU where there is one."""
     batch_size: int = Field(16, gt=0)
-    """Pictures that the model sees at once; what comes out does not depend on it."""
+    """Images in a batch of the model; the scores do not depend on it."""
 
 
 class PretrainedScorer:
-    """What scorers from published weights share: their files, their version, pictures batch by batch."""
+    """Base of scorers from published weights: files, version, and batches of images."""
 
     VERSION: ClassVar[str]
-    """Of the way from the model's output to the score."""
+    """Version of the way from the output of the model to the score."""
 
     def __init__(self, settings: PretrainedSettings):
         self.settings = settings
@@ -47,11 +49,11 @@ class PretrainedScorer:
         self.version = pretrained_version(settings, self.folder, self.VERSION, *self.version_inputs())
 
     def version_inputs(self) -> tuple[Any, ...]:
-        """Return what else the numbers depend on."""
+        """Return what else the scores depend on."""
         return ()
 
     def rows(self, inputs: "Mapping[str, torch.Tensor]") -> list[dict[str, Any]]:
-        """Return a row for each picture of a batch that the processor made ready."""
+        """Return a row for each image of a preprocessed batch."""
         raise NotImplementedError
 
     def score(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
@@ -69,9 +71,9 @@ class PretrainedScorer:
 
 
 def resolve_model_folder(settings: PretrainedSettings) -> Path:
-    """Return the folder of a model's files; fetch them first where `model` is a name on the hub.
+    """Return the folder of the files of a model; download them where `model` is a name on the hub.
 
-    Raises: SettingError where there is neither; CheckpointError for a folder without safetensors.
+    Raises: SettingError where neither exists; CheckpointError for a folder without safetensors.
     """
     folder = Path(settings.model)
     if not folder.is_dir():
@@ -88,38 +90,38 @@ def resolve_model_folder(settings: PretrainedSettings) -> Path:
             fix = f"({first_line(error)})"
             raise SettingError(f"{settings.kind}.model", settings.model, needs, fix) from error
     if not any(folder.glob("*.safetensors")):
-        fix = "Pickled weights (.bin, .pth) are not read: convert them."
+        fix = "Pickled weights (.bin, .pth) are not read; convert them to safetensors."
         raise CheckpointError(f"{settings.model} holds no .safetensors file. {fix}")
     return folder
 
 
 @functools.cache
 def file_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a checkpoint that is read, by its name."""
+    """Return the SHA-256 of each file of a checkpoint that is read, by name."""
     return {path.name: checksum(path) for pattern in READ_PATTERNS for path in sorted(folder.glob(pattern))}
 
 
 def pretrained_version(settings: PretrainedSettings, folder: Path, *facts: Any) -> str:
-    """Return a version made of weights, packages and whatever else the numbers depend on."""
+    """Return a version hash of weights, packages and whatever else the scores depend on."""
     packages = package_versions(settings.kind, "torch", "transformers", "pillow")
     return version_hash(file_checksums(folder), packages, *facts)
 
 
 def load_hf_config(folder: Path) -> Any:
-    """Return a checkpoint's config."""
+    """Return the config of a checkpoint. Raises: CheckpointError."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} has no config that can be read ({first_line(error)}).") from error
+        raise CheckpointError(f"{folder} has no readable config ({first_line(error)}).") from error
 
 
 def load_pretrained_strict(kind: Any, folder: Path, ignored: Sequence[str] = ()) -> Any:
     """Return a transformers model of a checkpoint, in float32.
 
-    Weights whose names begin with an ignored prefix may be left over.
-    Raises: CheckpointError for weights that are missing, left over, of other sizes or not safetensors.
+    Weights whose names begin with an ignored prefix may be unexpected.
+    Raises: CheckpointError for weights that are missing, unexpected, of other sizes or not safetensors.
     """
     import torch
 
@@ -140,11 +142,11 @@ def check_weights(folder: Path, missing: Iterable[str], left_over: Iterable[str]
     for names, what in ((sorted(missing), "lacks"), (sorted(left_over), "also holds")):
         if names:
             shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-            raise CheckpointError(f"{folder} is no checkpoint of this model: it {what} {shown}.")
+            raise CheckpointError(f"{folder} is not a checkpoint of this model: it {what} {shown}.")
 
 
 def load_safetensors(folder: Path) -> "dict[str, torch.Tensor]":
-    """Return all tensors of a folder's safetensors files, in float32."""
+    """Return all tensors of the safetensors files in a folder, in float32."""
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
@@ -152,7 +154,7 @@ def load_safetensors(folder: Path) -> "dict[str, torch.Tensor]":
 
 
 def scorer_device(settings: PretrainedSettings) -> "torch.device":
-    """Return the device to run on."""
+    """Return the device of a scorer. Raises: SettingError."""
     import torch
 
     if settings.device == "auto":
@@ -160,28 +162,28 @@ def scorer_device(settings: PretrainedSettings) -> "torch.device":
     try:
         return torch.empty(0, device=settings.device).device
     except (RuntimeError, AssertionError) as error:
-        needs = "a device of this machine"
-        raise SettingError(f"{settings.kind}.device", settings.device, needs, "Say auto or cpu.") from error
+        setting, needs, fix = f"{settings.kind}.device", "a device of this machine", "Set it to auto or cpu."
+        raise SettingError(setting, settings.device, needs, fix) from error
 
 
 def load_image_processor(folder: Path) -> Any:
-    """Return the checkpoint's own way to make pictures ready, the one that works on PIL pictures.
+    """Return the image processor of a checkpoint, with the PIL backend.
 
-    The other one, of torchvision, resizes differently: numbers would depend on what else is installed.
+    The torchvision backend resizes differently: scores would depend on what else is installed.
     """
     from transformers import AutoImageProcessor
 
     try:
         return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
-        message = f"{folder} does not say how pictures are made ready: {first_line(error)}"
+        message = f"{folder} has no readable image processor: {first_line(error)}"
         raise CheckpointError(message) from error
 
 
 def preprocessed_batches(
     images: Sequence[Image.Image], processor: Any, settings: PretrainedSettings, device: "torch.device"
 ) -> "Iterator[Mapping[str, torch.Tensor]]":
-    """Yield what the model takes, for so many pictures at once as the settings say."""
+    """Yield the inputs of the model, a batch of images at a time."""
     for start in range(0, len(images), settings.batch_size):
         batch = list(images[start : start + settings.batch_size])
         yield processor(images=batch, return_tensors="pt").to(device)

@@ -1,4 +1,4 @@
-"""The scorers that a recipe can name, by their `kind`."""
+"""The registry of scorers that a recipe can name, by their `kind`."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
-"""Whether the text in a picture is a watermark, a credit line, or part of what is shown.
+"""Watermark rules: whether text in an image is a watermark, a credit line, or part of the content.
 
-Pure rules on lines that were read; knows nothing of pictures or of how they are read. They judge where text
-stands and what it says: a poster's title, a sign or a page of text is no watermark.
+Pure rules on lines of OCR, by the position of text and its words: the title of a poster, a sign or a page of
+text is not a watermark. Knows nothing of images or of OCR.
 """
 
 import difflib
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION = "1"
-"""Whoever changes what a score means changes this."""
+"""Change it with the meaning of the score."""
 
 SURE, CREDIT, STAMP, DOUBTFUL, ORDINARY = 1.0, 0.8, 0.7, 0.4, 0.1
 
@@ -25,52 +25,54 @@ AGENCIES = (
 AGENCY = re.compile(
     "|".join(f"{name[:n]}.{{0,2}}{name[n + 1 :]}" for name in AGENCIES for n in range(len(name)))
 )
-"""Long names, looked for in the letters of a line without its spaces: readers lose or add those, and read one
+"""Long names, searched in the letters of a line without its spaces: OCR loses or adds spaces, and reads a
 letter wrong, not at all or as two."""
 SHORT_AGENCY = re.compile(r"\b(?:alamy|123rf|i ?stock|bigstock|freepik|fotolia|vecteezy)\b")
-"""Short ones, which other words may hold: whole words only."""
+"""Short names, which other words may contain: whole words only."""
 CLAIM = re.compile(
     r"\N{COPYRIGHT SIGN}|\(c\)|\bcopyright|all rights reserved"
     r"|\b(?:photo(?:s|graph|graphy)?|image|picture) ?by\b"
     r"|\b(?:photo|image|picture) ?(?:credit|courtesy)|@ ?(?:19|20)\d\d\b"
 )
-"""Says whose the picture is. Readers take the copyright sign for an @, which a year gives away."""
+"""Claims of authorship. OCR reads the copyright sign as an @; a year after it identifies it."""
 ADDRESS = re.compile(r"\bwww ?\.|[a-z0-9-]{2,}\.(?:com|net|org|co\.[a-z]{2})\b|https?:")
 STAMPS = {"preview", "sample", "watermark", "proof", "donotcopy", "donotuse", "samplephoto"}
-"""What a picture says that is not yet paid for; the whole line must say it."""
+"""Stamps of preview images; the whole line has to be one."""
 
 MAX_CREDIT_THICKNESS = 0.07
-"""Height of a credit line at most, as a share of the picture's short side."""
+"""Largest height of a credit line, as a share of the short side of the image."""
 BORDER_SHARE = 0.12
-"""A credit line lies within this share of the picture's height or width from an edge."""
+"""A credit line lies within this share of the height or width from an edge of the image."""
 MAX_OTHER_LINES = 2
-"""With more lines beside it, an address or a stamp is one part of a design."""
+"""With more other lines, a web address or a stamp is part of a design."""
 MIN_TILES = 4
-"""A word that is seen so often, over this share of both sides, and that is so much of all words, is tiled."""
+"""Least count of a tiled word; it also spans MIN_TILES_SPAN of both sides and has a share of all words."""
 MIN_TILES_SPAN = 0.4
 MIN_TILES_SHARE = 1 / 3
 MIN_TILE_CHARS = 4
 MAX_TILE_CANDIDATES = 8
-"""Words that are looked at, the most frequent first: comparing all with all takes seconds on a full page."""
+"""Words that are examined, the most frequent first: all pairs take seconds on a full page."""
 MIN_WORD_SIMILARITY = 0.75
-"""Similarity from which two readings are of one word: faint text is read with errors."""
+"""Similarity from which two readings are one word: OCR reads faint text with errors."""
 
 
 class TextLine(NamedTuple):
+    """A line of text that OCR read."""
+
     text: str
     left: float
     top: float
     right: float
     bottom: float
-    """The box's bounds as shares of the picture's width and height."""
+    """Bounds of the box, as shares of the width and height of the image."""
     thickness: float
-    """Height of the letters as a share of the picture's short side, whatever way the line runs."""
+    """Height of the letters as a share of the short side of the image, in any direction of the line."""
 
     @classmethod
     def of(cls, text: str, corners: NDArray[np.floating], aspect: float) -> "TextLine":
-        """Return a line from its box, corners in shares of width and height; `aspect` is width / height.
+        """Return a line from the corners of its box, in shares of both sides; `aspect` is width / height.
 
-        Shapes: corners (4, 2), x first, around the box from where the text begins.
+        Shapes: corners (4, 2), x first, around the box from the start of the text.
         """
         (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
         scale = np.array([max(aspect, 1.0), max(1 / aspect, 1.0)])           # to units of the short side
@@ -91,11 +93,11 @@ class TextLine(NamedTuple):
 
 
 def watermark_score(lines: Sequence[TextLine]) -> float:
-    """Return how sure it is that text was laid over the picture to claim it.
+    """Return the confidence that text was laid over the image to claim it.
 
-    1.0 an agency's name, or one text tiled over the picture; 0.8 words that claim the picture, in a thin line
-    at a border or with little else to read, or a web address for which both hold; 0.7 a lone stamp such as
-    "preview"; 0.4 claims and addresses elsewhere; 0.1 other text; 0 no text.
+    1.0: the name of an agency, or text tiled over the image. 0.8: a claim of authorship in a thin line at a
+    border or with little other text, or a web address with both. 0.7: a lone stamp such as "preview". 0.4:
+    claims and web addresses elsewhere. 0.1: other text. 0: no text.
     """
     if not lines:
         return 0.0
@@ -120,7 +122,7 @@ def _line_score(line: TextLine, num_others: int) -> float:
 
 
 def is_tiled(lines: Sequence[TextLine]) -> bool:
-    """Return whether one word is repeated over much of the picture and is much of what there is to read."""
+    """Return whether one word is repeated over much of the image and is much of its text."""
     places = [place for line in lines for place in _word_positions(line)]
     often = Counter(word for word, _, _ in places).most_common(MAX_TILE_CANDIDATES)
     for word, _ in often:
@@ -134,7 +136,7 @@ def is_tiled(lines: Sequence[TextLine]) -> bool:
 
 
 def _word_positions(line: TextLine) -> list[tuple[str, float, float]]:
-    """Return the words of a line that are long enough for a tile, each with the place of its middle."""
+    """Return the words of a line that are long enough for a tile, each with the position of its centre."""
     found = []
     for match in re.finditer(r"\S+", line.text.lower()):
         word = _alphanumerics(match.group())

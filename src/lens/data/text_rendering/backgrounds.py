@@ -1,6 +1,7 @@
-"""What lies behind the letters: flat colours, gradients, grain, clouds, stripes, or a picture.
+"""Backgrounds of text: flat colours, gradients, grain, clouds, stripes, or an image.
 
-A background is a few facts; pixels and the words of captions are made of them. Letters: H and W pixels.
+A background is a few parameters, from which both its pixels and its caption are made.
+Letters: H and W pixels.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ PLAIN_KINDS: tuple[BackgroundKind, ...] = (
     "stripes",
 )
 IMAGE_SHARE = 0.4
-"""Of pictures behind the letters, where there are any."""
+"""Share of image backgrounds, where there are images."""
 MIN_IMAGE_PX = 256
-"""Shorter side below which a picture would be enlarged too much."""
+"""Shorter side below which an image would be enlarged too much."""
 MAX_IMAGE_ATTEMPTS = 8
 GRAIN_STD = 12
 """Standard deviation, in levels of 255."""
@@ -37,20 +38,20 @@ NUM_COLOURS = {"flat": 1, "grain": 1, "gradient": 2, "clouds": 2, "stripes": 2, 
 
 
 class Background(NamedTuple):
-    """Facts of a background."""
+    """Parameters of a background."""
 
     kind: BackgroundKind
     colours: tuple[Colour, ...]
-    """One, or two where one turns into or takes turns with the other; none of a picture."""
+    """One colour, or two that blend or alternate; none for an image."""
     varies_along_x: bool
-    """A gradient goes from left to right, stripes stand upright; else from top to bottom, and level."""
+    """A gradient runs from left to right and stripes are vertical; else top to bottom, and horizontal."""
     num_cells: int
-    """Of clouds a side, or of stripes."""
+    """Number of cells a side of clouds, or of stripes."""
     image_entry: Entry | None
 
 
 def sample_background(rng: np.random.Generator, images: Sequence[Entry]) -> Background:
-    """Return any background; one of the pictures where there are some that can be used."""
+    """Return a random background, at times one of the usable images."""
     is_across, num_cells = bool(rng.random() < 0.5), int(rng.integers(4, 12))
     if images and rng.random() < IMAGE_SHARE:
         for number in rng.integers(len(images), size=MAX_IMAGE_ATTEMPTS):
@@ -64,7 +65,7 @@ def sample_background(rng: np.random.Generator, images: Sequence[Entry]) -> Back
 
 
 def background_colours(background: Background) -> list[Rgb]:
-    """Return the colours that letters may meet, as few as bound them all; none of a picture."""
+    """Return colours that bound all colours behind the text; none for an image."""
     colours = [np.array(colour.rgb, dtype=float) for colour in background.colours]
     if background.kind in ("gradient", "clouds"):
         # Between two colours the luminance may lie below both.
@@ -78,7 +79,7 @@ def background_colours(background: Background) -> list[Rgb]:
 def render_background(
     background: Background, height: int, width: int, rng: np.random.Generator
 ) -> Image.Image:
-    """Return a background's pixels; only grain and clouds draw from the generator."""
+    """Return the pixels of a background; only grain and clouds use the generator."""
     if background.image_entry is not None:
         image = decode_image(read_entry(background.image_entry)).image
         return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
@@ -98,7 +99,7 @@ def render_background(
 
 @lru_cache(maxsize=4096)
 def is_usable_image(entry: Entry) -> bool:
-    """Return whether a picture can be decoded and is large enough."""
+    """Return whether an image can be decoded and is large enough."""
     try:
         return min(decode_image(read_entry(entry)).image.size) >= MIN_IMAGE_PX
     except ImageError:

@@ -1,6 +1,6 @@
-"""One English paragraph about a scene of text: every text letter by letter, and nothing but what is seen.
+"""Captions of text scenes: one English paragraph that quotes every text and says only what is visible.
 
-All words follow from the facts of the scene; the generator only chooses between ways to say them.
+The words follow from the scene; the generator only chooses between phrasings.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from lens.data.text_rendering.corpus import script_of
 from lens.data.text_rendering.renderer import TextBlock, TextScene
 
 SMALL_SHARE, LARGE_SHARE = 0.07, 0.14
-"""Of letters, to the picture's shorter side: below is small, from here on large."""
+"""Font size relative to the shorter side: small below the first, large from the second on."""
 MAX_SLIGHT_TILT_DEGREES = 15
-"""Degrees up to which a text is turned a little."""
+"""Degrees up to which a text is rotated slightly."""
 RIGHT_ANGLE_DEGREES = 90
 SCRIPT_NAMES = {
     "cyrillic": "Cyrillic script", "greek": "Greek script", "han": "Chinese script",
@@ -78,7 +78,7 @@ def _block_sentence(block: TextBlock, scene: TextScene, rng: np.random.Generator
 
 
 def _letters_phrase(block: TextBlock, scene: TextScene, rng: np.random.Generator) -> str:
-    """Return size, colour and style as one noun phrase, such as large bold red serif letters."""
+    """Return size, colour and style as one noun phrase, such as large red bold serif letters."""
     share = block.place.size_px / min(scene.height, scene.width)
     size = "small" if share < SMALL_SHARE else "large" if share >= LARGE_SHARE else ""
     words = [size, block.colour.name, *block.place.face.style_words]
@@ -91,7 +91,7 @@ def _verb_ending(letters: str) -> str:
 
 
 def _detail_phrases(block: TextBlock, rng: np.random.Generator) -> list[str]:
-    """Return what else is to be said, each as a phrase."""
+    """Return phrases for the other properties of a text."""
     found = []
     name = SCRIPT_NAMES.get(script_of(block.place.text))
     if name and rng.random() < SCRIPT_SHARE:
@@ -130,7 +130,7 @@ def _rotation_phrase(angle: int, rng: np.random.Generator) -> str:
 
 
 def _grid_position(block: TextBlock, scene: TextScene) -> tuple[str, str]:
-    """Return the third of the height and of the width that a text's middle lies in."""
+    """Return the third of the height and of the width with the centre of a text."""
     left, top, right, bottom = block.place.box
     row, column = (top + bottom) * 3 // (2 * scene.height), (left + right) * 3 // (2 * scene.width)
     return ("top", "middle", "bottom")[row], ("left", "centre", "right")[column]
@@ -161,9 +161,9 @@ def _background_phrase(background: Background, rng: np.random.Generator) -> str:
 
 
 def _background_image_sentence(background: Background) -> str:
-    """Return what is known of a picture behind the letters; nothing that would seem to quote a text."""
+    """Return the caption of a background image; nothing where it would seem to quote a text."""
     lines = background.image_entry.caption.splitlines() if background.image_entry else []
-    known = lines[0].strip() if lines else ""  # further ones may be translations
+    known = lines[0].strip() if lines else ""  # further lines may be translations
     if not known or '"' in known:
         return ""
     return f"That picture shows: {known}{'' if known.endswith(('.', '!', '?')) else '.'}"

@@ -1,6 +1,6 @@
-"""Colours that have a plain English name, and how well two of them can be told apart.
+"""Colours with plain English names, and the contrast between two of them.
 
-Knows nothing of texts or pictures. Contrast: WCAG 2, from relative luminance.
+Knows nothing of texts or images. Contrast: WCAG 2, from relative luminance.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import numpy as np
 Rgb = tuple[int, int, int]
 
 MIN_CONTRAST = 4.0
-"""Of letters with whatever touches them. Black or white has 4.6 with any colour, before colours vary."""
+"""Contrast of text with whatever touches it. Black or white has 4.6 with any colour, before the jitter."""
 JITTER = 7
-"""Levels that a channel may lie away from the named colour."""
+"""Largest difference of a channel from the named colour, in levels."""
 
 COLOURS: dict[str, Rgb] = {
     "black": (16, 16, 16), "dark grey": (72, 72, 72), "grey": (130, 130, 130), "light grey": (206, 206, 206),
@@ -26,25 +26,25 @@ COLOURS: dict[str, Rgb] = {
 
 
 class Colour(NamedTuple):
-    """A colour close enough to a named one to carry its name."""
+    """A colour close enough to a named one to have its name."""
 
     name: str
     rgb: Rgb
 
 
 def jitter_colour(name: str, rng: np.random.Generator) -> Colour:
-    """Return a named colour with each channel moved a little."""
-    moved = np.clip(np.array(COLOURS[name]) + rng.integers(-JITTER, JITTER + 1, 3), 0, 255)
-    return Colour(name, (int(moved[0]), int(moved[1]), int(moved[2])))
+    """Return a named colour with each channel changed slightly."""
+    channels = np.clip(np.array(COLOURS[name]) + rng.integers(-JITTER, JITTER + 1, 3), 0, 255)
+    return Colour(name, (int(channels[0]), int(channels[1]), int(channels[2])))
 
 
 def sample_colour(rng: np.random.Generator, excluded_names: Sequence[str] = ()) -> Colour:
-    """Return any colour but those named."""
+    """Return a random colour other than the excluded ones."""
     return jitter_colour(str(rng.choice([name for name in COLOURS if name not in excluded_names])), rng)
 
 
 def sample_legible_colour(shades: Sequence[Rgb], rng: np.random.Generator) -> Colour | None:
-    """Return a colour whose contrast with each shade is enough for letters; None where no colour's is."""
+    """Return a colour that is legible on each shade; None where there is none."""
     for name in rng.permutation(list(COLOURS)):
         colour = jitter_colour(str(name), rng)
         if min(contrast_ratio(colour.rgb, shade) for shade in shades) >= MIN_CONTRAST:

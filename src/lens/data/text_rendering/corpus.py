@@ -1,6 +1,6 @@
-"""What is written: lines of a file or built-in words, each in a script that can be set here.
+"""The text corpus: lines of a file or built-in words, in scripts that can be laid out on this machine.
 
-Knows which script a text is in and where a line may break; nothing of sizes or pixels.
+Knows the script of a text and where a line may break; nothing of sizes or pixels.
 """
 
 import json
@@ -20,13 +20,13 @@ from lens.errors import SettingError
 Script = Literal["latin", "cyrillic", "greek", "han", "kana", "hangul", "arabic", "devanagari"]
 SCRIPTS: tuple[Script, ...] = get_args(Script)
 COMPLEX_SCRIPTS: tuple[Script, ...] = ("arabic", "devanagari")
-"""Letters join or change places: without a shaping engine they would be drawn wrong."""
+"""Scripts whose letters join or change order: without a shaping engine they would be rendered wrong."""
 UNICODE_NAMES = {
     "latin": ("LATIN",), "cyrillic": ("CYRILLIC",), "greek": ("GREEK",), "han": ("CJK",),
     "kana": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"), "hangul": ("HANGUL",), "arabic": ("ARABIC",),
     "devanagari": ("DEVANAGARI",),
 }  # fmt: skip
-"""First words of the names of each script's characters in the Unicode database."""
+"""First words of the Unicode names of the characters of each script."""
 BUILT_IN_PATH = Path(__file__).with_name("corpus.json")
 WORD_COUNTS = (1, 1, 2, 2, 3)
 PHRASE_SHARE = 0.5
@@ -35,17 +35,17 @@ NO_BREAK_BEFORE = (" SMALL ", "SOUND MARK")
 
 
 class TextCorpus(NamedTuple):
-    """What pictures draw their texts from."""
+    """The texts and fonts of a source."""
 
     lines: tuple[str, ...]
-    """Of the user's file; none where the built-in words are used."""
+    """Lines of the file of the user; empty where the built-in words are used."""
     scripts: tuple[Script, ...]
-    """Of the built-in words, those that some font covers."""
+    """Scripts of the built-in words that some font covers."""
     families: tuple[tuple[FontFace, ...], ...]
 
     def sample(self, rng: np.random.Generator, script: str | None = None) -> tuple[str, FontFace]:
-        """Return a text and a face that covers it; of the built-in ones in the script, if given."""
-        while True:  # ends: every script and line here has a face
+        """Return a text and a face that covers it, of the built-in texts in the given script."""
+        while True:  # ends, as every script and line has a face
             text = self._sample_text(rng, script)
             if face := self._face_for(text, rng):
                 return text, face
@@ -66,10 +66,10 @@ class TextCorpus(NamedTuple):
 
 
 def load_corpus(faces: Sequence[FontFace], path: Path | None, scripts: Sequence[Script] | None) -> TextCorpus:
-    """Return the texts that the faces can show: lines of the file, or built-in ones in the scripts.
+    """Return the texts that the faces can render: lines of the file, or built-in ones in the scripts.
 
-    Without a shaping engine, texts that need one are left out, and asking for such a script is an error.
-    Raises: SettingError for a script that cannot be set here; SourceError for a file without lines, or where
+    Without a shaping engine, texts that need one are skipped, and such a script in `scripts` is an error.
+    Raises: SettingError for a script that cannot be laid out; SourceError for a file without lines, or where
         no font has the glyphs of any text.
     """
     names = sorted({face.family for face in faces})
@@ -80,19 +80,19 @@ def load_corpus(faces: Sequence[FontFace], path: Path | None, scripts: Sequence[
         return TextCorpus(_require_any(covered, f"of {str(path)!r}"), (), families)
     for script in scripts or ():
         if script in COMPLEX_SCRIPTS and not can_shape():
-            fix = "Install a Pillow with Raqm and FriBidi, or leave the script out."
+            fix = "Install a Pillow with Raqm and FriBidi, or remove the script."
             raise SettingError("source.scripts", script, "a layout engine that joins letters", fix)
     requested_scripts = scripts or tuple(one for one in SCRIPTS if can_shape() or one not in COMPLEX_SCRIPTS)
     able = tuple(script for script in requested_scripts if _is_covered(script, faces))
     missing = [script for script in scripts or () if script not in able]
     if missing:
-        fix = "Add a font that has them, or leave the script out."
+        fix = "Add such a font, or remove the script."
         raise SettingError("source.scripts", missing[0], "a font with its glyphs in source.fonts", fix)
     return TextCorpus((), _require_any(able, f"in {', '.join(requested_scripts)}"), families)
 
 
 def sample_text(script: str, rng: np.random.Generator) -> str:
-    """Return a built-in phrase, or a few words side by side."""
+    """Return a built-in phrase, or a few built-in words."""
     known = built_in_texts()[script]
     if rng.random() < PHRASE_SHARE:
         return str(rng.choice(known["phrases"]))
@@ -106,9 +106,9 @@ def built_in_texts() -> dict[str, dict[str, list[str]]]:
 
 
 def script_of(text: str) -> str:
-    """Return the script that all letters of a text are in; empty for two scripts, or for no letters at all.
+    """Return the script of all letters of a text; empty for two scripts, or for no letters.
 
-    Kana stands for Japanese: its texts mix with Han.
+    Kana is the script of Japanese, whose texts also have Han.
     """
     first = {unicodedata.name(character, "").split(" ")[0] for character in text if character.isalpha()}
     found = {script for script, names in UNICODE_NAMES.items() if first & set(names)}
@@ -118,13 +118,13 @@ def script_of(text: str) -> str:
 
 
 def needs_shaping(text: str) -> bool:
-    """Return whether letters join, change places or carry marks of their own."""
+    """Return whether letters join, change order or have combining marks."""
     rules = ((unicodedata.bidirectional(one), unicodedata.category(one)) for one in text)
     return any(direction in ("R", "AL") or category in ("Mn", "Mc") for direction, category in rules)
 
 
 def wrap_text(text: str, num_lines: int) -> tuple[str, ...] | None:
-    """Return a text in lines of about one length; None where it has too few places to break."""
+    """Return a text in lines of similar length; None where it has too few break positions."""
     places = _break_positions(text)
     if len(places) < num_lines - 1:
         return None
@@ -142,7 +142,7 @@ def wrap_text(text: str, num_lines: int) -> tuple[str, ...] | None:
 
 
 def _break_positions(text: str) -> list[int]:
-    """Return the places where a line may end: after blanks, and between letters of unspaced scripts."""
+    """Return the positions where a line may end: after spaces, and between letters of unspaced scripts."""
     found = []
     for place in range(1, len(text)):
         before, after = text[place - 1], text[place]
@@ -158,7 +158,7 @@ def _is_unspaced(character: str) -> bool:
 
 
 def _forbids_break_before(character: str) -> bool:
-    """Return whether a letter opens no line: small kana, and the mark of a long vowel."""
+    """Return whether a letter may not begin a line: small kana, and the mark of a long vowel."""
     return any(part in unicodedata.name(character, "") for part in NO_BREAK_BEFORE)
 
 
@@ -171,18 +171,18 @@ def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        needs, fix = "a UTF-8 file with a text a line", str(error)
+        needs, fix = "a UTF-8 file with one text a line", str(error)
         raise SettingError("source.texts", str(path), needs, fix) from error
     lines = (" ".join(unicodedata.normalize("NFC", line).split()) for line in text.splitlines())
     found = [line for line in lines if line and line.isprintable()]
     if not found:
-        fix = "Write a text a line."
+        fix = "Write one text a line."
         raise SourceError(f"source.texts is {str(path)!r}, which has no line with a text. {fix}")
     return found
 
 
 def _require_any(found: tuple, which: str) -> tuple:
     if not found:
-        fix = "Add a font that has them to source.fonts, or write other texts."
+        fix = "Add a font that has them to source.fonts, or use other texts."
         raise SourceError(f"No font has the glyphs of any text {which}. {fix}")
     return found

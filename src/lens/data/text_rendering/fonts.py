@@ -1,7 +1,7 @@
-"""Fonts: the faces below a folder, the characters each has glyphs for, and what its name says of its style.
+"""Fonts: the faces in a folder, the characters that each has glyphs for, and the style in its name.
 
-Characters are read from the cmap table (OpenType 1.9, formats 4 and 12). Some tables promise glyphs that turn
-out to be blank, or the box for what is missing, so a face's glyphs are also looked at before a text is set.
+Characters are read from the cmap table (OpenType 1.9, formats 4 and 12). Some tables list glyphs that are
+blank, or the box of a missing glyph, so the glyphs of a face are also rasterized before a text uses them.
 """
 
 import os
@@ -19,12 +19,12 @@ from lens.data.io.entry import SourceError
 
 FONT_EXTENSIONS = (".ttf", ".otf", ".ttc")
 UNICODE_TABLES = ((3, 10), (0, 6), (0, 4), (3, 1), (0, 3), (0, 2), (0, 1), (0, 0))
-"""Platform and encoding of cmap tables that speak Unicode, the widest first."""
+"""Platform and encoding of Unicode cmap tables, the largest first."""
 SAMPLE_PX = 32
 MIN_INK_LEVEL = 200
-"""Level of 255 that a quarter of a sample's inked pixels reach; hairline faces do not, light ones do."""
+"""Level, of 255, that a quarter of the inked pixels reach in light faces, but not in hairline faces."""
 MISSING_CHARACTER = "\uffff"
-"""No character, in no font."""
+"""Not a character, in no font."""
 WEIGHTS = {
     "bold": "bold", "black": "heavy", "heavy": "heavy", "thin": "thin", "hairline": "thin", "light": "thin",
 }  # fmt: skip
@@ -37,38 +37,38 @@ class FontFace(NamedTuple):
 
     path: Path
     index: int
-    """Of the face in its file; only collections have more than one."""
+    """Index of the face in its file; only collections have more than one."""
     family: str
     style: str
     characters: frozenset[int]
-    """Code points that it has glyphs for."""
+    """Code points with a glyph."""
 
     def covers(self, text: str) -> bool:
-        """Return whether the face claims a glyph for every character; blanks need none."""
+        """Return whether the face lists a glyph for every character; spaces need none."""
         return all(ord(character) in self.characters for character in text if not character.isspace())
 
     def renders(self, text: str) -> bool:
-        """Return whether every character has a glyph, and none is blank or the box for what is missing."""
+        """Return whether every character has a glyph that is neither blank nor the box of a missing glyph."""
         visible = (character for character in text if not character.isspace())
         return self.covers(text) and all(_has_glyph(self.path, self.index, one) for one in visible)
 
     @property
     def style_words(self) -> tuple[str, ...]:
-        """Return what the face's name says in plain words: weight, slant, class; not all of them do."""
+        """Return the words for weight, slant and class in the name of the face."""
         name = f"{self.family} {self.style}".lower()
         found = (_first_match(name, words) for words in (WEIGHTS, SLANTS, FACE_CLASSES))
         return tuple(word for word in found if word)
 
 
 def can_shape() -> bool:
-    """Return whether joined and reordered scripts can be set here: Pillow's Raqm layout with FriBidi."""
+    """Return whether this machine can lay out joined and reordered scripts, by Raqm with FriBidi."""
     return bool(features.check("raqm"))
 
 
 def load_faces(folder: Path) -> tuple[FontFace, ...]:
-    """Return the faces of all fonts at any depth, in the order of their paths' bytes.
+    """Return the faces of all fonts at any depth, in the byte order of their paths.
 
-    Damaged files are left out, and so are faces without a Unicode table or with lines too fine to read.
+    Damaged files are skipped, as are faces without a Unicode table or with strokes too thin to read.
     Raises: SourceError where no usable font is left.
     """
     paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
@@ -76,14 +76,14 @@ def load_faces(folder: Path) -> tuple[FontFace, ...]:
     faces = tuple(face for path in fonts for face in _read_faces(path))
     if not faces:
         known = ", ".join(FONT_EXTENSIONS)
-        fix = f"Name a folder with fonts in it ({known}); scripts/fetch_pictures.py fetches some."
+        fix = f"Set it to a folder with fonts ({known}); scripts/fetch_pictures.py downloads some."
         raise SourceError(f"source.fonts is {str(folder)!r}, which holds no usable font. {fix}")
     return faces
 
 
 @lru_cache(maxsize=512)
 def load_font(path: Path, index: int, size_px: int) -> ImageFont.FreeTypeFont:
-    """Return a face at a size, laid out by the best engine that is here."""
+    """Return a face at a size, with the best layout engine of this machine."""
     engine = ImageFont.Layout.RAQM if can_shape() else ImageFont.Layout.BASIC
     return ImageFont.truetype(str(path), size_px, index=index, layout_engine=engine)
 
@@ -126,7 +126,7 @@ def _read_faces(path: Path) -> list[FontFace]:
 
 
 def _face_offsets(content: bytes) -> tuple[int, ...]:
-    """Return where the table directory of each face begins."""
+    """Return the offset of the table directory of each face."""
     if content[:4] != b"ttcf":
         return (0,)
     (count,) = struct.unpack_from(">I", content, 8)
@@ -161,10 +161,10 @@ def _read_cmap_format_4(content: bytes, at: int) -> set[int]:
         for character in range(start, min(end, 0xFFFE) + 1):
             glyph = character
             if offset:
-                # Offsets count from their own place in the table.
+                # Offsets count from their own position in the table.
                 where = bases[3] + 2 * number + offset + 2 * (character - start)
                 (glyph,) = struct.unpack_from(">H", content, where)
-            # Glyph 0 is the box; a stored 0 means it whatever the delta.
+            # Glyph 0 is the box; a stored 0 means the box for any delta.
             if (glyph or not offset) and (glyph + delta) & 0xFFFF:
                 found.add(character)
     return found
@@ -176,10 +176,10 @@ def _read_cmap_format_12(content: bytes, at: int) -> set[int]:
     found: set[int] = set()
     for number in range(count):
         start, end, glyph = struct.unpack_from(">3I", content, at + 16 + 12 * number)
-        # A damaged table may claim four thousand million characters.
+        # A damaged table may claim four billion characters.
         found.update(range(start if glyph else start + 1, min(end, sys.maxunicode) + 1))
     return found
 
 
 CMAP_READERS = {4: _read_cmap_format_4, 12: _read_cmap_format_12}
-"""By the format of the table."""
+"""Readers by the format of the table."""

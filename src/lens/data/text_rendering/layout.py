@@ -1,6 +1,6 @@
-"""Where texts stand: each in a region of its own, in lines that do not touch, perhaps turned.
+"""Layout of texts: each in a region of its own, in lines that do not touch, at times rotated.
 
-Knows fonts' measures, nothing of colours or pixels. Sizes are (width, height), as fonts have them.
+Knows the metrics of fonts, nothing of colours or pixels. Sizes are (width, height), as fonts have them.
 """
 
 import math
@@ -20,27 +20,27 @@ Box = tuple[int, int, int, int]
 GRIDS = ((1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (3, 1), (2, 2))
 """Rows and columns of regions."""
 MARGIN_SHARE = 0.03
-"""Of the shorter side, around every region."""
+"""Margin around every region, as a share of the shorter side."""
 MAX_LINES = 3
 MAX_SIZE_SHARE = 0.3
-"""Of a line, to the picture's shorter side."""
+"""Largest font size, as a share of the shorter side."""
 DENSE_SCRIPT_SCALE = 1.4
-"""How much larger the smallest letters of scripts with many strokes are."""
+"""Factor on the smallest font size for scripts with many strokes."""
 MAX_PLACEMENT_ATTEMPTS = 12
 
 
 class LineLayout(NamedTuple):
-    """Lines of one text, measured from the left top corner of the ink that they make together."""
+    """Lines of one text, measured from the top left corner of their ink."""
 
     texts: tuple[str, ...]
     origins: tuple[tuple[int, int], ...]
-    """Left end of each line's base."""
+    """Left end of the baseline of each line."""
     width: int
     height: int
 
 
 class TextPlacement(NamedTuple):
-    """A text in its face and size, and the box that holds all of it."""
+    """A text with its face, size and bounding box."""
 
     text: str
     lines: tuple[str, ...]
@@ -50,16 +50,16 @@ class TextPlacement(NamedTuple):
     angle: int
     """Degrees, counter-clockwise."""
     pad_px: int
-    """Free space around the ink that turns with it: room for a panel, an outline, or blur."""
+    """Padding around the ink, rotated with it, for a panel, an outline, or blur."""
     box: Box
 
 
 def place_texts(
     texts: TextCorpus, height: int, width: int, min_text_px: int, rng: np.random.Generator
 ) -> tuple[TextPlacement, ...]:
-    """Return one to four texts and where they stand; none where not a single one fits.
+    """Return one to four texts with their positions; none where no text fits.
 
-    Texts of a picture are mostly in one script.
+    The texts of an image are mostly in one script.
     """
     rows, columns = GRIDS[rng.integers(len(GRIDS))]
     script = str(rng.choice(texts.scripts)) if texts.scripts and rng.random() < 0.8 else None
@@ -74,9 +74,9 @@ def place_texts(
 
 
 def arrange_lines(lines: tuple[str, ...], face: FontFace, size_px: int, align: Align) -> LineLayout:
-    """Return where the lines of a text go; the ink of one never reaches into the next."""
+    """Return the layout of the lines of a text; the ink of two lines never overlaps."""
     font = load_font(face.path, face.index, size_px)
-    boxes = [font.getbbox(line, anchor="ls") for line in lines]                 # around the base's left end
+    boxes = [font.getbbox(line, anchor="ls") for line in lines]         # around the left end of the baseline
     ascent, descent = font.getmetrics()
     gap = math.ceil(size_px * 0.12)
     bases = [0]
@@ -96,13 +96,13 @@ def arrange_lines(lines: tuple[str, ...], face: FontFace, size_px: int, align: A
 
 
 def rotated_size(width: float, height: float, angle: int) -> tuple[int, int]:
-    """Return the size of the smallest upright box around a turned one, with a pixel to spare on each side."""
+    """Return the size of the smallest upright box around a rotated one, with a margin of a pixel."""
     cosine, sine = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
     return math.ceil(width * cosine + height * sine) + 2, math.ceil(width * sine + height * cosine) + 2
 
 
 def _regions(rows: int, columns: int, height: int, width: int, rng: np.random.Generator) -> list[Box]:
-    """Return boxes that do not touch, in reading order; of three rows the first may be the largest."""
+    """Return boxes that do not touch, in reading order; the first of three rows may be larger."""
     margin = max(4, round(MARGIN_SHARE * min(height, width)))
     weights = np.array([2.0, 1.0, 1.0]) if rows == 3 and rng.random() < 0.6 else np.ones(rows)
     ends = np.concatenate([[0.0], np.cumsum(weights) / weights.sum()]) * height
@@ -126,14 +126,14 @@ def _place_text(
     num_lines = int(rng.integers(1, MAX_LINES + 1)) if rng.random() < 0.3 else 1
     room = (region[2] - region[0], region[3] - region[1])
     while round(size_px) >= min_px:
-        # As many lines as wished, then as many as it takes.
+        # The sampled number of lines first, then as many as fit.
         for count in (num_lines, *range(1, MAX_LINES + 1)):
             lines = wrap_text(text, count)
             if lines is None:
                 continue
             pad_px = max(3, round(size_px * 0.25))
             ink = arrange_lines(lines, face, round(size_px), align)
-            if ink.width <= 0 or ink.height <= 0:  # glyphs that are there, and blank
+            if ink.width <= 0 or ink.height <= 0:  # blank glyphs
                 return None
             box = rotated_size(ink.width + 2 * pad_px, ink.height + 2 * pad_px, angle)
             if box[0] <= room[0] and box[1] <= room[1]:

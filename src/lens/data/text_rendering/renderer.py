@@ -1,4 +1,4 @@
-"""All facts of one picture of text, drawn from a generator before a single pixel is: captions read them too.
+"""The renderer: samples the scene of an image of text, then renders its pixels; captions use the scene too.
 
 Letters: H and W pixels.
 """
@@ -23,28 +23,28 @@ from lens.data.text_rendering.layout import TextPlacement, arrange_lines, place_
 
 BLUR_SHARE, OUTLINE_SHARE, PANEL_SHARE = 0.2, 0.12, 0.12
 BLUR_RANGE = (0.02, 0.035)
-"""Standard deviation, to the size of the letters: to be seen, and still read."""
+"""Standard deviation relative to the font size: visible, and still legible."""
 MIN_BLUR_PX = 0.8
 OUTLINE_WIDTH = 0.06
-"""Width, to the size of the letters."""
+"""Width relative to the font size."""
 MIN_OUTLINED_PX = 26
-"""Letters below are eaten by an outline."""
+"""Font size below which an outline would cover the letters."""
 
 
 class TextBlock(NamedTuple):
-    """One text as it is drawn."""
+    """One text with its style."""
 
     place: TextPlacement
     colour: Colour
     outline: Colour | None
     panel: Colour | None
-    """Of a rectangle behind the text, turned with it."""
+    """Colour of a rectangle behind the text, rotated with it."""
     blur_px: float
-    """Standard deviation; 0 for sharp letters."""
+    """Standard deviation; 0 for sharp text."""
 
 
 class TextScene(NamedTuple):
-    """Everything that is to be seen."""
+    """Everything in an image of text."""
 
     height: int
     width: int
@@ -59,7 +59,7 @@ def sample_scene(
     min_text_px: int,
     rng: np.random.Generator,
 ) -> TextScene | None:
-    """Return a scene of a size (height, width); None where the texts do not fit in it."""
+    """Return a random scene of a size (height, width); None where the texts do not fit."""
     background = sample_background(rng, images)
     placements = place_texts(texts, *size, min_text_px, rng)
     if not placements:
@@ -68,7 +68,7 @@ def sample_scene(
 
 
 def render_text_scene(scene: TextScene, rng: np.random.Generator) -> Image.Image:
-    """Return a scene's pixels; the generator is for the background's grain."""
+    """Return the pixels of a scene; the generator is for the grain of the background."""
     canvas = render_background(scene.background, scene.height, scene.width, rng)
     for block in scene.blocks:
         for colour, mask in _paint_layers(block):
@@ -80,7 +80,7 @@ def render_text_scene(scene: TextScene, rng: np.random.Generator) -> Image.Image
 
 
 def _style_text(place: TextPlacement, background: Background, rng: np.random.Generator) -> TextBlock:
-    """Return a text in a colour that can be read: on the background if it lets one, else with help."""
+    """Return a text in a legible colour, with an outline or a panel where the background needs one."""
     known = background_colours(background)
     is_thin = "thin" in place.face.style_words
     blur_px = place.size_px * rng.uniform(*BLUR_RANGE)
@@ -103,7 +103,7 @@ def _style_text(place: TextPlacement, background: Background, rng: np.random.Gen
 
 
 def _paint_layers(block: TextBlock) -> list[tuple[Colour, Image.Image]]:
-    """Return what is painted for a text, from back to front: a colour and where it goes, not turned yet."""
+    """Return the layers of a text from back to front: a colour and a mask, before the rotation."""
     place = block.place
     ink = arrange_lines(place.lines, place.face, place.size_px, place.align)
     size = (ink.width + 2 * place.pad_px, ink.height + 2 * place.pad_px)

@@ -233,7 +233,7 @@ def test_pictures_lie_behind_the_letters_and_their_captions_in_the_caption(font_
         ({"fonts": "empty"}, SourceError, r"source\.fonts is '.*empty', which holds no usable font"),
         ({"texts": "gone.txt"}, SettingError, r"source\.texts is '.*', but it needs a UTF-8 file"),
         ({"texts": "latin1.txt"}, SettingError, r"source\.texts is '.*', but it needs a UTF-8 file"),
-        ({"texts": "blank.txt"}, SourceError, r"has no line with a text. Write a text a line"),
+        ({"texts": "blank.txt"}, SourceError, r"has no line with a text. Write one text a line"),
         ({"texts": "greek.txt"}, SourceError, "No font has the glyphs of any text of .*greek.txt"),
         ({"scripts": ("greek",)}, SettingError, "source.scripts is 'greek', but it needs a font with its"),
         ({"backgrounds": "empty"}, SourceError, r"source\.backgrounds is '.*empty', which holds no image"),
