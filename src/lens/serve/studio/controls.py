@@ -45,25 +45,18 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
     variant = gr.Radio(variant_labels(models), value=first.name, label="Model", elem_id="variant")
     with gr.Row(elem_id="numbers"):
         base = gr.Dropdown(
-            base_resolutions(first),
-            value=first.base_resolution,
-            label="Base resolution",
-            elem_id="base",
-            min_width=110,
-        )
+            base_resolutions(first), value=first.base_resolution, label="Base resolution", elem_id="base",
+            scale=0, min_width=134,
+        )  # fmt: skip
         count = gr.Number(
-            1,
-            label="Images",
-            precision=0,
-            minimum=1,
-            maximum=MAX_IMAGES_PER_REQUEST,
-            elem_id="count",
-            min_width=80,
-        )
+            1, label="Images", precision=0, minimum=1, maximum=MAX_IMAGES_PER_REQUEST, elem_id="count",
+            scale=0, min_width=84,
+        )  # fmt: skip
         seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, maximum=MAX_BROWSER_SEED, elem_id="seed", min_width=140
-        )
-        lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", min_width=120)
+            0, label="Seed", precision=0, minimum=0, maximum=MAX_BROWSER_SEED, elem_id="seed",
+            scale=1, min_width=140,
+        )  # fmt: skip
+        lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", scale=0, min_width=130)
     for control in (ratio, base):
         control.change(_size_line, [ratio, base], size, **QUIET_EVENT)
     return {
@@ -127,7 +120,7 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
                 first.default_guidance,
                 step=0.1,
                 label="Guidance",
-                info="1 turns guidance off",
+                info="1 turns it off",
                 elem_id="guidance",
                 min_width=140,
             )
@@ -140,7 +133,7 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
                 choices, value=DEFAULT_SOLVER, label="Solver", elem_id="solver", min_width=140
             )
             size = gr.Textbox(
-                label="Exact size", info="Replaces aspect ratio and base resolution", placeholder="192x128",
+                label="Exact size", info="Replaces ratio and base", placeholder="192x128",
                 elem_id="size", min_width=140,
             )  # fmt: skip
         names = gr.Dropdown(

@@ -140,7 +140,7 @@ def _last_image_actions() -> tuple[Any, Any, Any]:
 
     with gr.Row(elem_id="on-last"):
         reuse = gr.Button("Reuse this seed", size="sm", elem_id="reuse", min_width=110)
-        as_start = gr.Button("Use as source image", size="sm", elem_id="as-start", min_width=110)
+        as_start = gr.Button("Use as source", size="sm", elem_id="as-start", min_width=110)
         favourite = gr.Button("Favourite", size="sm", elem_id="favour-last", min_width=110)
     return reuse, as_start, favourite
 

@@ -22,7 +22,7 @@ PREVIEW_SIDE_PX = 512
 STAR = "&#9733;"
 NOTICE = (
     "Research model, not for unattended production: a person reviews every image before it is used. "
-    "Each image carries its settings and a mark that states it is generated."
+    "Each image carries its settings and a mark that says it is AI-generated."
 )
 
 HEADER = """
