@@ -183,7 +183,7 @@ def test_a_refusal_has_a_reason_and_a_record_without_the_prompt(policy_of, recor
 def test_the_prompt_is_recorded_where_the_policy_says_so(policy_of, tmp_path):
     audit = {"file": "mine.jsonl", "with_prompt": True}
     policy = policy_of({"prompts": [{"name": "war", "words": ["war"]}], "audit": audit})
-    with pytest.raises(ModerationError, match="does not draw what its rule war names"):
+    with pytest.raises(ModerationError, match="matches rule war"):
         policy.check_prompt("a secret war")
     assert json.loads((tmp_path / "mine.jsonl").read_text())["prompt"] == "a secret war"
     assert not (tmp_path / "audit.jsonl").exists(), "the policy's own file goes before the server's"
@@ -245,7 +245,7 @@ def test_nudenet_refuses_pictures_from_its_limit_on(policy_of, records):
     policy._nudenet.__dict__["_detector"] = Sees(0.59)
     policy.check_image(scene())
     policy._nudenet.__dict__["_detector"] = Sees(0.6)
-    with pytest.raises(ModerationError, match="The picture is refused: Nakedness") as refused:
+    with pytest.raises(ModerationError, match="The image is refused: Nakedness") as refused:
         policy.check_image(scene(), user="anna")
     assert refused.value.by == "nudenet" and not refused.value.is_unavailable
     assert [(one["what"], one["by"], one["user"]) for one in records()] == [("picture", "nudenet", "anna")]
@@ -294,7 +294,7 @@ def test_an_endpoint_checks_only_what_it_is_there_for(served, asking):
     policy = asking(server.url, checks=["pictures"])
     policy.check_prompt("a fox")
     assert server.asked == []
-    with pytest.raises(ModerationError, match="The picture is refused"):
+    with pytest.raises(ModerationError, match="The image is refused"):
         policy.check_image(scene())
 
 
@@ -345,7 +345,7 @@ FINAL = ("401", "moved")
 def test_an_endpoint_that_is_down_refuses_and_says_that_it_may_be_another_time(way, served, asking, records):
     server = served(DOWN[way])
     policy = asking(server.url, timeout_s=0.2)
-    with pytest.raises(ModerationError, match="could not be checked") as refused:
+    with pytest.raises(ModerationError, match="Moderation is not available") as refused:
         policy.check_prompt("a fox")
     assert refused.value.is_unavailable
     assert server.url not in str(refused.value), "where the operator's endpoint is, is nobody's business"
@@ -357,7 +357,7 @@ def test_an_endpoint_that_is_down_refuses_and_says_that_it_may_be_another_time(w
 def test_an_endpoint_that_nobody_listens_at_refuses(asking, served):
     server = served(FINE)
     server.close()
-    with pytest.raises(ModerationError, match="could not be checked"):
+    with pytest.raises(ModerationError, match="Moderation is not available"):
         asking(server.url).check_prompt("a fox")
 
 
@@ -375,7 +375,7 @@ def test_an_endpoint_that_is_down_lets_pass_where_the_policy_says_so_with_a_reco
     for _ in range(3):
         policy.check_prompt("a fox")
     assert [one["decision"] for one in records()] == ["unchecked"] * 3
-    assert caplog.text.count("lets pass what it cannot check") == 1
+    assert caplog.text.count("requests pass unchecked") == 1
 
 
 @pytest.mark.parametrize("answer", [{}, {"results": [{"flagged": "no"}]}, {"results": None}])

@@ -190,7 +190,7 @@ def test_replicas_follow_the_work_that_waits_and_never_leave_what_they_draw():
 
 def test_where_ray_is_missing_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(LensError, match=r"lens-t2i\[cluster\]"):
+    with pytest.raises(LensError, match=r"\.\[cluster\]"):
         connect_ray(RaySettings.of({}))
 
 

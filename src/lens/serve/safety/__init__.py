@@ -1,1 +1,1 @@
-"""Moderation, provenance marks, and their verification."""
+"""Safety: moderation, provenance marks and their verification."""

@@ -1,8 +1,8 @@
-"""Keys and certificates that pictures are signed with: the operator's, or a self-made one for development.
+"""Keys and certificates that sign images: the operator's, or a self-signed one for development.
 
-A self-made certificate says in its name that it is a test: anybody can make another that says the same, so
-it shows that a picture was not changed since, and nothing of where it comes from.
-Knows nothing of pictures. Certificates follow C2PA's profile: a signer's, and one of who vouches for it.
+A self-signed certificate is named a test certificate. It shows that an image is unchanged, but proves no
+origin: anyone can create another one with the same name.
+Knows nothing of images. Certificates follow C2PA's profile: one of the signer and one of its issuer.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -23,13 +23,13 @@ RENEWAL_MARGIN = timedelta(days=30)
 
 
 class SigningIdentity(NamedTuple):
-    """What signs. PEM, as the signing library takes it."""
+    """Certificates and private key of a signer, as PEM."""
 
     chain: bytes
-    """The signer's certificate, then those that vouch for it."""
+    """The signer's certificate, then those of its issuers."""
     key: bytes
     algorithm: str
-    """By C2PA's names, such as es256."""
+    """C2PA's name of it, such as es256."""
     is_test: bool
 
     def __repr__(self) -> str:
@@ -37,10 +37,10 @@ class SigningIdentity(NamedTuple):
 
 
 def read_identity(certificate: Path, key: Path, passphrase: str | None = None) -> SigningIdentity:
-    """Return the identity of a PEM file of certificates, the signer's first, and of its private key.
+    """Return the identity in a PEM file of certificates, the signer's first, and a file of its private key.
 
-    Raises: SettingError for a file that is missing or no such thing, a key that is another's, a certificate
-    whose time is over or not yet there.
+    Raises: SettingError for a file that is missing or malformed, a key of another certificate, and a
+    certificate that has expired or is not valid yet.
     """
     _check_installed()
     contents = _read_file("signing.certificate", certificate), _read_file("signing.key", key)
@@ -48,9 +48,9 @@ def read_identity(certificate: Path, key: Path, passphrase: str | None = None) -
 
 
 def ensure_test_identity(folder: Path) -> SigningIdentity:
-    """Return the test identity kept in a folder; make one where there is none or its time is nearly over.
+    """Return the test identity of a folder; create one if there is none or it expires soon.
 
-    Raises: LensError where the folder cannot be written to.
+    Raises: LensError if the folder cannot be written to.
     """
     _check_installed()
     path = folder / TEST_FILE
@@ -60,7 +60,7 @@ def ensure_test_identity(folder: Path) -> SigningIdentity:
         if _parse_certificates(content, path)[0].not_valid_after_utc - RENEWAL_MARGIN > datetime.now(UTC):
             return identity
     content = _generate_test_pem()
-    # Of processes that do this at the same time the last one's file stays; each signs with its own.
+    # If processes race, the last one's file remains; each process signs with its own.
     write_bytes_atomic(path, content, mode=0o600)
     return _parse_identity(content, content, path, path, None)
 
@@ -89,7 +89,7 @@ def _parse_identity(
     first, now = chain[0], datetime.now(UTC)
     if not allow_expired and not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
         spans = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
-        needs = f"a certificate that is valid today; this one is from {spans}"
+        needs = f"a certificate that is valid today; this one is valid from {spans}"
         raise SettingError("signing.certificate", str(certificate_path), needs)
     pem = serialization.Encoding.PEM
     return SigningIdentity(
@@ -142,7 +142,7 @@ def _check_installed() -> None:
 
 
 def _generate_test_pem() -> bytes:
-    """Return a new private key, its certificate and the authority's, as one PEM text."""
+    """Return a new private key, its certificate and the issuer's certificate, as one PEM text."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -188,7 +188,7 @@ def _build_test_certificate(
         )
     )
     if not is_authority:
-        # Of the purposes that C2PA's profile allows.
+        # One of the purposes that C2PA's profile allows.
         purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
         builder = builder.add_extension(purpose, critical=False)
     return builder.sign(authority_key, hashes.SHA256())

@@ -1,9 +1,9 @@
-"""What a server refuses to draw or to hand out, by its operator's policy file, and records of refusals.
+"""Moderation of prompts and images by the operator's policy file, with an audit log of refusals.
 
-Prompts go by rules on words and an endpoint that speaks OpenAI's API for moderation, pictures by nudenet and
-that endpoint; all but the rules on words are off unless the file names them. What cannot be checked or put
-on record is refused. Negative prompts name what is not wanted: they are no matter of this file.
-Knows nothing of HTTP servers, jobs or models that draw.
+Word rules and an endpoint with OpenAI's moderation API check prompts; NudeNet and that endpoint check images.
+All but the word rules are off unless the policy enables them. If a check or its record fails, the request is
+refused. Negative prompts are not moderated.
+Knows nothing of HTTP servers, jobs or models.
 """
 
 import io
@@ -34,42 +34,43 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_POLICY = Path(__file__).parent / "policy.yaml"
 MAX_IMAGE_SIDE_PX = 1024
-"""Pictures go to an endpoint no larger."""
+"""Images are reduced to this size for an endpoint."""
 MAX_RESPONSE_BYTES = 2**20
-"""Bytes of an endpoint's answer."""
+"""Maximum size of an endpoint's response."""
 ModerationTarget = Literal["prompt", "picture"]
+"""As the audit log names them."""
 
 
 class NudeNetRule(Settings):
-    """Refuses pictures in which the detector sees explicit nakedness."""
+    """Refuses images in which NudeNet detects explicit nudity."""
 
     refuse_at: float = Field(0.5, gt=0, le=1)
-    """Probability of the most certain explicit part; the detector reports from 0.25."""
-    reason: str = "It shows nakedness, which this server does not hand out."
+    """Minimum probability of the most certain explicit part; the detector reports from 0.25."""
+    reason: str = "It shows nudity, which this server does not return."
     num_threads: int = Field(1, gt=0)
 
 
 class ModerationEndpointSettings(Settings):
-    """Something that answers POST /moderations as OpenAI's API does."""
+    """An endpoint that implements POST /moderations of OpenAI's API."""
 
     url: str
-    """Up to and without `/moderations`, such as http://127.0.0.1:8001/v1."""
+    """Base URL, without `/moderations`, such as http://127.0.0.1:8001/v1."""
     model: str | None = None
-    """Name that the endpoint knows its model by; None leaves the choice to it."""
+    """Model name in requests; None leaves the choice to the endpoint."""
     api_key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; where it is not set, none is sent."""
+    """Environment variable of the API key; if it is not set, no key is sent."""
     checks: tuple[Literal["prompts", "pictures"], ...] = ("prompts",)
     limits: dict[str, float] = Field(default_factory=dict)
-    """Score by category from which on is refused; without any, what the endpoint flags is."""
-    reason: str = "It was found against this server's policy"
-    """The categories follow it."""
+    """Lowest refused score by category; without limits, the endpoint's flags decide."""
+    reason: str = "It violates this server's policy"
+    """The message to the caller; the categories are appended."""
     when_down: Literal["refuse", "allow"] = "refuse"
-    """What happens while the endpoint gives no verdict."""
+    """What happens while the endpoint does not answer."""
     timeout_s: float = Field(10.0, gt=0)
-    """For one attempt."""
+    """Of one attempt."""
     max_attempts: int = Field(2, ge=1)
     wait_s: float = Field(0.5, ge=0)
-    """Between attempts."""
+    """Pause between attempts."""
 
     @model_validator(mode="after")
     def _check_url(self) -> Self:
@@ -79,12 +80,12 @@ class ModerationEndpointSettings(Settings):
 
 
 class AuditSettings(Settings):
-    """Where refusals are written down, a JSON object a line."""
+    """Audit log of refusals, one JSON object per line."""
 
     file: Path | None = None
-    """Relative to the policy file; None takes the server's own."""
+    """Relative to the policy file; None is the server's default."""
     with_prompt: bool = False
-    """Whether a record holds the text of the prompt."""
+    """Whether a record contains the prompt."""
 
 
 class PolicySettings(Settings):
@@ -97,29 +98,29 @@ class PolicySettings(Settings):
 
 
 class Refusal(NamedTuple):
-    """Why something is refused."""
+    """Source and reason of a refusal."""
 
     source: str
     reason: str
 
 
 class ModerationPolicy:
-    """Checks prompts and pictures; safe to share among threads."""
+    """Checks prompts and images; safe to share among threads."""
 
     def __init__(self, settings: PolicySettings, audit_file: Path | None = None):
         self.settings = settings
         self._audit = AuditLog(settings.audit.file or audit_file)
         self._endpoint = ModerationClient(settings.endpoint) if settings.endpoint else None
         self._is_endpoint_down = False
-        # A missing package is noticed now, not at the first picture.
+        # Fails now if a package is missing, not at the first image.
         self._nudenet = _nudenet(settings.nudenet) if settings.nudenet else None
 
     @classmethod
     def from_file(cls, file: Path | None = None, audit_file: Path | None = None) -> Self:
-        """Return the policy of a YAML file; without one that of the package.
+        """Return the policy of a YAML file, or the default policy.
 
         Refusals are recorded in the file that the policy names, else in `audit_file`, else in the log.
-        Raises: SettingError that names what is wrong; LensError for packages that are not there.
+        Raises: SettingError; LensError for a missing package.
         """
         path = DEFAULT_POLICY if file is None else Path(file)
         if not path.is_file():
@@ -132,27 +133,27 @@ class ModerationPolicy:
 
     @property
     def checks_images(self) -> bool:
-        """Return whether `check_picture` looks at anything."""
+        """Whether `check_image` checks anything."""
         endpoint = self.settings.endpoint
         return bool(self.settings.nudenet or (endpoint and "pictures" in endpoint.checks))
 
     def check_prompt(self, text: str, user: str = "") -> None:
-        """Return where a prompt may be drawn. `user` is whose it is, for the record.
+        """Return if a prompt is allowed. `user` is for the record.
 
-        Raises: ModerationError with the reason; LensError where a refusal cannot be recorded.
+        Raises: ModerationError with the reason; LensError if a refusal cannot be recorded.
         """
         rule = find_refusing_rule(self.settings.prompts, text)
         if rule is not None:
-            reason = rule.reason or f"This server does not draw what its rule {rule.name} names."
+            reason = rule.reason or f"It matches rule {rule.name} of this server's policy."
             self._refuse("prompt", Refusal(f"rule {rule.name}", reason), user, text)
         if self._endpoint and "prompts" in self._endpoint.settings.checks:
-            whole = text.encode(errors="replace").decode()  # half a character would break the question
+            whole = text.encode(errors="replace").decode()  # a lone surrogate cannot be sent
             self._check_with_endpoint("prompt", whole, user, text)
 
     def check_image(self, image: Image.Image, user: str = "") -> None:
-        """Return where a picture may be handed out; previews are pictures too.
+        """Return if an image or a preview is allowed.
 
-        Raises: ModerationError with the reason; LensError where a refusal cannot be recorded.
+        Raises: ModerationError with the reason; LensError if a refusal cannot be recorded.
         """
         rule = self.settings.nudenet
         if rule and self._nudenet:
@@ -173,10 +174,10 @@ class ModerationPolicy:
         try:
             refusal = self._endpoint.check(content)
         except EndpointUnavailableError as error:
-            refusal_when_down = Refusal("endpoint", f"Nobody could be asked whether it is allowed. {error}")
+            refusal_when_down = Refusal("endpoint", f"The moderation endpoint is not available. {error}")
             if self._endpoint.settings.when_down == "refuse":
-                logger.warning("Moderation refuses what it cannot check: %s", error)
-                message = "It could not be checked whether it is allowed. Try again later."
+                logger.warning("moderation is not available, the request is refused: %s", error)
+                message = "Moderation is not available. Try again later."
                 self._refuse(
                     target,
                     refusal_when_down._replace(reason=message),
@@ -186,7 +187,7 @@ class ModerationPolicy:
                     is_unavailable=True,
                 )
             if not self._is_endpoint_down:
-                logger.warning("Moderation lets pass what it cannot check: %s", error)
+                logger.warning("moderation is not available, requests pass unchecked: %s", error)
             self._is_endpoint_down = True
             self._record("unchecked", target, refusal_when_down, user, prompt)
             return
@@ -204,7 +205,8 @@ class ModerationPolicy:
         is_unavailable: bool = False,
     ) -> NoReturn:
         record = self._record("refused", target, refusal, user, prompt, cause)
-        raise ModerationError(target, refusal.reason, refusal.source, record, is_unavailable)
+        what = "image" if target == "picture" else target
+        raise ModerationError(what, refusal.reason, refusal.source, record, is_unavailable)
 
     def _record(
         self,
@@ -230,23 +232,23 @@ class ModerationPolicy:
 
 
 class AuditLog:
-    """Appends records to a file, which is opened for each: it may be moved away at any time."""
+    """Appends records to a file; opens it for each record, so that it can be rotated at any time."""
 
     def __init__(self, file: Path | None):
         self.file = file
         self._lock = threading.Lock()
 
     def write(self, fields: Mapping[str, Any]) -> str:
-        """Write a record down and return its id.
+        """Append a record and return its id.
 
-        Raises: LensError where the file cannot be written to.
+        Raises: LensError if the file cannot be written to.
         """
         record_id = uuid4().hex[:12]
         line = json.dumps(
             {"id": record_id, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         )
         if self.file is None:
-            logger.info("Moderation: %s", line)
+            logger.info("moderation: %s", line)
             return record_id
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -259,11 +261,11 @@ class AuditLog:
 
 
 class EndpointUnavailableError(LensError):
-    """An endpoint that gave no verdict."""
+    """A moderation endpoint that did not answer."""
 
 
 class ModerationClient:
-    """Asks an endpoint what it thinks of a text or a picture."""
+    """Client of a moderation endpoint."""
 
     def __init__(self, settings: ModerationEndpointSettings):
         self.settings = settings
@@ -273,9 +275,9 @@ class ModerationClient:
         self._url = f"{settings.url.rstrip('/')}/moderations"
 
     def check(self, content: str | list[dict[str, Any]]) -> Refusal | None:
-        """Return why the endpoint is against it; None where it is not.
+        """Return the refusal of the endpoint; None if the content is allowed.
 
-        Raises: EndpointDownError where it does not say.
+        Raises: EndpointUnavailableError.
         """
         body = {"input": content} | ({"model": self.settings.model} if self.settings.model else {})
         for attempt in range(self.settings.max_attempts):
@@ -291,14 +293,14 @@ class ModerationClient:
         self._client.close()
 
     def _attempt(self, body: dict[str, Any]) -> Refusal | None:
-        timeout_message = f"{self._url} did not answer in {self.settings.timeout_s:g} s."
+        timeout_message = f"{self._url} did not answer within {self.settings.timeout_s:g} s."
         deadline = time.monotonic() + self.settings.timeout_s
         content = bytearray()
         try:
             with self._client.stream("POST", self._url, json=body) as response:
                 for part in response.iter_bytes():
                     content += part
-                    # The client's own limit is for each part: an answer that drips would never meet it.
+                    # The client's own timeout is for each part; a slow response would never exceed it.
                     if time.monotonic() > deadline or len(content) > MAX_RESPONSE_BYTES:
                         raise _TransientError(timeout_message)
         except httpx2.TimeoutException as error:
@@ -307,27 +309,29 @@ class ModerationClient:
             raise _TransientError(f"{self._url} cannot be reached ({error}).") from error
         status = response.status_code
         if status in RETRYABLE_STATUSES or status >= 500:
-            raise _TransientError(f"{self._url} answers {status}.")
+            raise _TransientError(f"{self._url} returned status {status}.")
         if status != 200:
-            hint = f" Is the key in {self.settings.api_key_variable} right?" if status in (401, 403) else ""
-            raise EndpointUnavailableError(f"{self._url} answers {status}.{hint}")
+            hint = f" Check the key in {self.settings.api_key_variable}." if status in (401, 403) else ""
+            raise EndpointUnavailableError(f"{self._url} returned status {status}.{hint}")
         try:
             categories = flagged_categories(json.loads(content), self.settings.limits)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _TransientError(f"{self._url} answers what is no moderation ({error!r}).") from error
+            raise _TransientError(
+                f"{self._url} returned a malformed moderation response ({error!r})."
+            ) from error
         if categories is None:
             return None
         return Refusal("endpoint", f"{self.settings.reason}{f': {categories}' if categories else ''}.")
 
 
 class _TransientError(Exception):
-    """A failure that another attempt may not meet."""
+    """A failure that another attempt may avoid."""
 
 
 def flagged_categories(answer: Mapping[str, Any], limits: Mapping[str, float]) -> str | None:
-    """Return the categories that an endpoint's answer is against, by commas; None where it is not.
+    """Return the flagged categories of a moderation response, separated by commas; None if not flagged.
 
-    Raises: LookupError, TypeError or AttributeError where it is no such answer.
+    Raises: LookupError, TypeError or AttributeError for a malformed response.
     """
     results = answer["results"]
     if not results:

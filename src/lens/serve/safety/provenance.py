@@ -1,8 +1,8 @@
-"""Pictures leave marked: their settings, XMP that says a trained model made them, and a signed C2PA manifest.
+"""Provenance marks of images: metadata, XMP that names a trained model as source, a signed C2PA manifest.
 
-XMP goes in first and the signature last, over everything else in the file. A picture that cannot be marked
-does not leave. Nothing here reaches the network, unless the operator names a time stamp authority.
-Knows nothing of jobs or HTTP; `verify.py` reads what is written here.
+The signature is written last and covers everything else in the file. An image that cannot be marked is an
+error. Uses no network, unless the settings name a time stamp authority.
+Knows nothing of jobs or HTTP; `verify.py` reads these marks.
 """
 
 import io
@@ -23,7 +23,7 @@ from lens.serve.settings.server import SigningSettings
 
 GENERATOR_NAME = "lens-t2i"
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's word for pictures that a trained model made."""
+"""IPTC's term for images that a trained model generated."""
 IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 XMP_TEMPLATE = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -39,18 +39,17 @@ MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "jpg": "image/jpeg", "w
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs pictures; made once, safe to share among threads."""
+    """Signs images; safe to share among threads."""
 
     identity: SigningIdentity
     timestamp_url: str | None = None
 
     @classmethod
     def from_settings(cls, settings: SigningSettings, folder: Path) -> Self:
-        """Return the signer that the operator configured, or one with the test certificate kept in `folder`.
+        """Return the signer of the settings, or one with the test certificate in `folder`.
 
-        A first picture is signed and thrown away, so that a certificate that C2PA does not accept is noticed
-        when a server starts; no time stamp is asked for it.
-        Raises: LensError that names what is wrong.
+        Signs a blank image, without a time stamp, so that a certificate that C2PA rejects stops the start.
+        Raises: LensError.
         """
         if settings.certificate is None or settings.key is None:
             identity = ensure_test_identity(folder)
@@ -64,13 +63,13 @@ class Signer:
 
     @property
     def is_test(self) -> bool:
-        """Return whether the signature proves nothing of where pictures come from."""
+        """Whether the certificate is a test certificate, which proves no origin."""
         return self.identity.is_test
 
     def sign(self, content: bytes, media_type: str) -> bytes:
-        """Return the bytes of a picture with a manifest that covers all the rest of them.
+        """Return the bytes of an image file with a signed manifest that covers the rest of the file.
 
-        Raises: LensError where the library cannot sign.
+        Raises: LensError if the library cannot sign.
         """
         c2pa = c2pa_library()
         target = io.BytesIO()
@@ -81,18 +80,18 @@ class Signer:
                 self.identity.key,
                 self.timestamp_url.encode() if self.timestamp_url else None,
             )
-            # A thumbnail would be a second copy of the picture; the library makes one unless told otherwise.
+            # By default the library embeds a thumbnail, a second copy of the image.
             options = {"builder": {"thumbnail": {"enabled": False}}} | OFFLINE_OPTIONS
             context = c2pa.Context.from_dict(options, signer=c2pa.Signer.from_info(info))
             with context, c2pa.Builder(json.dumps(c2pa_manifest()), context=context) as builder:
                 builder.sign(media_type, io.BytesIO(content), target)
         except c2pa.C2paError as error:
-            raise LensError(f"The picture cannot be signed ({error}), so it does not leave.") from error
+            raise LensError(f"The image cannot be signed ({error}), so it is discarded.") from error
         return target.getvalue()
 
 
 OFFLINE_OPTIONS: dict[str, Any] = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
-"""Of the library's settings: a picture cannot make a machine call addresses that it names."""
+"""Settings of the library that keep it from calling addresses that an image names."""
 
 
 def embed_provenance(
@@ -102,10 +101,10 @@ def embed_provenance(
     quality: int | None = None,
     signer: Signer | None = None,
 ) -> bytes:
-    """Return a picture as the bytes of a png, jpeg or webp file with its settings, XMP and signed manifest.
+    """Return an image as the bytes of a png, jpeg or webp file with metadata, XMP and signed manifest.
 
-    `quality` is that of jpeg and webp, from 0 to 100; without a signer there is no manifest.
-    Raises: SettingError for a format or quality that cannot be; LensError where a mark cannot be made.
+    `quality` is for jpeg and webp, from 0 to 100; without a signer there is no manifest.
+    Raises: SettingError for an unknown format or quality; LensError if the image cannot be marked.
     """
     check_encoding(format, quality)
     file_format = OUTPUT_FORMATS[format]
@@ -115,7 +114,7 @@ def embed_provenance(
             image, metadata, file_format, target, None if file_format == "png" else quality, xmp_packet()
         )
     except (OSError, ValueError) as error:
-        raise LensError(f"The picture cannot be written as {format} ({error}).") from error
+        raise LensError(f"The image cannot be written as {format} ({error}).") from error
     return signer.sign(target.getvalue(), MEDIA_TYPES[file_format]) if signer else target.getvalue()
 
 
@@ -131,17 +130,17 @@ def check_encoding(format: str, quality: int | None) -> None:
 
 
 def xmp_packet() -> str:
-    """Return the XMP packet of every picture."""
+    """Return the XMP packet of every image."""
     return XMP_TEMPLATE.format(namespace=IPTC_EXTENSION, tool=generator_version(), source=TRAINED_MODEL)
 
 
 def generator_version() -> str:
-    """Return the name and version that pictures are marked with."""
+    """Return the generator's name and version, as images state them."""
     return f"{GENERATOR_NAME}/{version(GENERATOR_NAME)}"
 
 
 def c2pa_manifest() -> dict[str, Any]:
-    """Return what is signed of every picture, beside the hash of its bytes."""
+    """Return the manifest of every image; the library adds the hash of the file."""
     tool = {"name": GENERATOR_NAME, "version": version(GENERATOR_NAME)}
     created = {"action": "c2pa.created", "digitalSourceType": TRAINED_MODEL, "softwareAgent": tool}
     return {
@@ -153,12 +152,12 @@ def c2pa_manifest() -> dict[str, Any]:
 
 
 def c2pa_library() -> ModuleType:
-    """Return the library that signs and reads.
+    """Return the C2PA library.
 
-    Raises: LensError that says what to install.
+    Raises: MissingExtraError.
     """
     try:
         import c2pa
-    except (ImportError, OSError) as error:  # OSError: its native part does not load
+    except (ImportError, OSError) as error:  # OSError: the native library does not load
         raise MissingExtraError("Signing images", "c2pa-python", "serve") from error
     return c2pa

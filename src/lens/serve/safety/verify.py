@@ -36,26 +36,26 @@ FindingState = Literal["absent", "holds", "broken"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One of the things that a picture can say of itself."""
+    """The result of one check of an image."""
 
     check: Literal["settings", "xmp", "c2pa"]
     state: FindingState
     verdict: str
-    """In a word or two: absent, valid, trusted, test certificate, tampered, invalid, ..."""
+    """In one or two words: absent, valid, trusted, test certificate, tampered, invalid, ..."""
     explanation: str
-    """A line for people."""
+    """One line of text."""
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
-        """Return verdict and explanation, without the control characters that a file may have put there."""
+        """Verdict and explanation, without control characters that come from the file."""
         line = f"{self.verdict}: {self.explanation}"
         return "".join(one if one.isprintable() else "?" for one in line)
 
 
 @dataclass(frozen=True)
 class ProvenanceReport:
-    """All that a picture says of itself."""
+    """The results of all checks of an image."""
 
     path: Path
     findings: tuple[Finding, ...]
@@ -66,20 +66,20 @@ class ProvenanceReport:
 
     @property
     def is_valid(self) -> bool:
-        """Return whether there is something and all of it holds."""
+        """Whether the image has marks and no check failed."""
         return not self.is_empty and all(one.state != "broken" for one in self.findings)
 
     @property
     def failure_message(self) -> str:
-        """Return what is wrong in a line; "" where all holds."""
+        """The failed checks in one line; "" if the image is valid."""
         if self.is_valid:
             return ""
         broken = [f"{one.check} {one.summary}" for one in self.findings if one.state == "broken"]
-        nothing = "nothing is there: neither settings nor XMP nor a C2PA manifest"
+        nothing = "it has no marks: no metadata, XMP or C2PA manifest"
         return f"{self.path}: {'; '.join(broken) or nothing}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return the results as plain values."""
         findings = {
             one.check: {"state": one.state, "verdict": one.verdict, "says": one.explanation, **one.details}
             for one in self.findings
@@ -88,10 +88,10 @@ class ProvenanceReport:
 
 
 def verify_image(path: Path, trust_anchors: bytes | None = None) -> ProvenanceReport:
-    """Return what a PNG, JPEG or WebP file says of itself and whether it holds.
+    """Check the metadata, the XMP and the C2PA manifest of a PNG, JPEG or WebP file.
 
-    `trusted` are certificates as PEM: with them a picture must be signed by whom one of them vouches for.
-    Raises: LensError where the file is no picture that can be read, or a package is missing.
+    With `trust_anchors`, certificates as PEM, the image must have a signature that one of them issued.
+    Raises: LensError for a file that cannot be read, or a missing package.
     """
     path = Path(path)
     try:
@@ -111,7 +111,7 @@ def verify_image(path: Path, trust_anchors: bytes | None = None) -> ProvenanceRe
 def read_trust_anchors(path: Path) -> bytes:
     """Return the PEM certificates of a file.
 
-    Raises: SettingError where there are none.
+    Raises: SettingError if there are none.
     """
     try:
         content = path.read_bytes()
@@ -126,7 +126,7 @@ def _check_settings(image: Image.Image, path: Path) -> Finding:
     try:
         document = metadata_json(image)
     except (SyntaxError, ValueError, OSError, LookupError, TypeError, struct.error) as error:
-        return Finding("settings", "broken", "damaged", f"EXIF does not read ({error})")
+        return Finding("settings", "broken", "damaged", f"the EXIF data cannot be read ({error})")
     if document is None:
         return Finding("settings", "absent", "absent", "none")
     try:
@@ -143,7 +143,7 @@ def _check_settings(image: Image.Image, path: Path) -> Finding:
             "settings",
             "broken",
             "of another",
-            f"of {recorded_size} pixels, the picture has {actual_size}",
+            f"for {recorded_size} pixels, but the image has {actual_size}",
             details,
         )
     explanation = (
@@ -162,13 +162,15 @@ def _check_xmp(image: Image.Image) -> Finding:
             raise ValueError("it declares entities")
         source = _source_type(ElementTree.fromstring(text.strip().strip("\ufeff\0")))
     except (ValueError, ElementTree.ParseError) as error:
-        return Finding("xmp", "broken", "damaged", f"it does not read ({error})")
+        return Finding("xmp", "broken", "damaged", f"the XMP packet cannot be read ({error})")
     details = {"digital_source_type": source}
     if source is None:
-        return Finding("xmp", "holds", "silent", "says nothing of how the picture was made", details)
+        return Finding("xmp", "holds", "silent", "states no source of the image", details)
     if source == TRAINED_MODEL:
-        return Finding("xmp", "holds", "there", "made by a trained model (trainedAlgorithmicMedia)", details)
-    return Finding("xmp", "holds", "there", f"made as {source}", details)
+        return Finding(
+            "xmp", "holds", "there", "generated by a trained model (trainedAlgorithmicMedia)", details
+        )
+    return Finding("xmp", "holds", "there", f"source: {source}", details)
 
 
 def _source_type(root: ElementTree.Element) -> str | None:
@@ -196,14 +198,14 @@ def _check_manifest(content: bytes, media_type: str, trust_anchors: bytes | None
                 store = json.loads(reader.json())
     except c2pa.C2paError as error:
         if "remote manifest" in str(error):
-            explanation = f"the manifest is not in the file, and nothing is fetched ({error})"
+            explanation = f"the manifest is not in the file and is not downloaded ({error})"
             return Finding("c2pa", "broken", "elsewhere", explanation)
-        return Finding("c2pa", "broken", "invalid", f"the manifest does not read ({error})")
+        return Finding("c2pa", "broken", "invalid", f"the manifest cannot be read ({error})")
     return _manifest_finding(store, trust_anchors)
 
 
 def _unsigned_finding(trust_anchors: bytes | None) -> Finding:
-    explanation = "nobody signed the picture, or the signature was removed"
+    explanation = "the image was not signed, or its signature was removed"
     if trust_anchors is None:
         return Finding("c2pa", "absent", "absent", explanation)
     return Finding("c2pa", "broken", "unsigned", explanation)
@@ -219,7 +221,7 @@ def _manifest_finding(store: Mapping[str, Any], trust_anchors: bytes | None) -> 
     who = ", ".join(filter(None, (signature.get("common_name"), signature.get("issuer"))))
     by_test = signature.get("issuer") == TEST_ORGANIZATION
     state = store.get("validation_state")
-    # Without anybody to trust, nobody is; and whoever vouches for the picture need not for what went into it.
+    # Without trust anchors every signer is untrusted; the signers of ingredients may be so at any time.
     trust_matters = trust_anchors is not None and state != "Trusted"
     failures = [code for code in _failures(store) if trust_matters or code != UNTRUSTED]
     details = {
@@ -234,17 +236,19 @@ def _manifest_finding(store: Mapping[str, Any], trust_anchors: bytes | None) -> 
     if any(code.endswith(TAMPERED) for code in failures):
         return Finding("c2pa", "broken", "tampered", "the file was changed after it was signed", details)
     if any(code in EXPIRED for code in failures):
-        explanation = f"{signed}, whose certificate was not valid then or is no longer, without a time stamp"
+        explanation = (
+            f"{signed}, but the certificate had expired or has expired since, and there is no time stamp"
+        )
         return Finding("c2pa", "broken", "expired", explanation, details)
     if UNTRUSTED in failures:
-        explanation = f"{signed}, for whom no trusted certificate vouches"
+        explanation = f"{signed}, whom no trusted certificate confirms"
         return Finding("c2pa", "broken", "untrusted", explanation, details)
     if state not in ("Valid", "Trusted") or failures:
         return Finding("c2pa", "broken", "invalid", f"{', '.join(failures) or state}", details)
     if by_test:
-        explanation = f"unchanged since it was {signed}; that proves nothing of where it comes from"
+        explanation = f"unchanged since it was {signed}, which proves no origin"
         return Finding("c2pa", "holds", "test certificate", explanation, details)
-    unknown = "" if state == "Trusted" else "; whether to trust that name is yours to know (--trust)"
+    unknown = "" if state == "Trusted" else "; the signer is not checked without --trust"
     return Finding("c2pa", "holds", str(state).lower(), f"unchanged since it was {signed}{unknown}", details)
 
 

@@ -1,8 +1,7 @@
-"""Rules on the words of a prompt: lists of words and regular expressions, refused or taken out of sight.
+"""The word filter: rules of words and regular expressions that refuse or allow a prompt.
 
-They find the careless, not the determined: case, accents, widths of letters, invisible characters, hyphens
-and underscores make no difference, but other spellings do.
-Knows nothing of pictures, of endpoints or of what follows from a refusal.
+Case, accents, letter widths, invisible characters, hyphens and underscores make no difference. Other
+spellings evade the rules. Knows nothing of images, endpoints or the consequences of a refusal.
 """
 
 import re
@@ -19,26 +18,26 @@ from lens.errors import SettingError
 GAP = r"[\s_-]+"
 NO_LETTER_BEFORE, NO_LETTER_AFTER = r"(?<![^\W_])", r"(?![^\W_])"
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-"""Scripts whose words stand side by side or grow endings: Thai, Lao, Burmese, Khmer, Kana, Han, Hangul."""
+"""Scripts that join words or add endings to them: Thai, Lao, Burmese, Khmer, Kana, Han, Hangul."""
 
 
 class WordRule(Settings):
-    """What a prompt must not hold, or what is no reason to refuse it.
+    """Words and patterns that refuse a prompt, or that are allowed in spite of other rules.
 
-    It matches where one of `words` or `patterns` is found and, if there are any, one of `and_words` or
-    `and_patterns` too, anywhere in the prompt.
+    A rule matches a prompt with one of `words` or `patterns` and, if it has any, one of `and_words` or
+    `and_patterns`.
     """
 
     name: str
-    """What the audit file calls it."""
+    """Name in the audit file."""
     action: Literal["refuse", "allow"] = "refuse"
-    """`allow` hides what `words` and `patterns` find from the rules below; they still see all the rest."""
+    """`allow` removes the matches of `words` and `patterns` from the text that the rules below see."""
     reason: str = ""
-    """What is told to who asked."""
+    """Message to the caller."""
     words: tuple[str, ...] = ()
     """Whole words or phrases."""
     patterns: tuple[str, ...] = ()
-    """Python's regular expressions, searched in the prompt in small letters without accents."""
+    """Python regular expressions, searched in the lower-case prompt without accents."""
     and_words: tuple[str, ...] = ()
     and_patterns: tuple[str, ...] = ()
 
@@ -61,15 +60,15 @@ class WordRule(Settings):
         return self
 
     def matches(self, text: str) -> bool:
-        """Return whether a prompt, as `plain` returns it, is meant."""
+        """Return whether a prompt, as `normalize` returns it, matches."""
         and_regex = self._and_regex
         return self._regex.search(text) is not None and (
             and_regex is None or and_regex.search(text) is not None
         )
 
     def without_matches(self, text: str) -> str:
-        """Return a prompt without what `words` and `patterns` find in it."""
-        return self._regex.sub(" . ", text)  # a gap that no phrase reaches over
+        """Return a prompt without the matches of `words` and `patterns`."""
+        return self._regex.sub(" . ", text)  # a separator that no phrase can span
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
@@ -77,12 +76,12 @@ class WordRule(Settings):
 
     @cached_property
     def _and_regex(self) -> re.Pattern[str] | None:
-        is_asked = self.and_words or self.and_patterns
-        return _compile_patterns(self.and_words, self.and_patterns) if is_asked else None
+        has_condition = self.and_words or self.and_patterns
+        return _compile_patterns(self.and_words, self.and_patterns) if has_condition else None
 
 
 def find_refusing_rule(rules: Iterable[WordRule], prompt: str) -> WordRule | None:
-    """Return the first rule that refuses a prompt; None where no rule does."""
+    """Return the first rule that refuses a prompt; None if no rule does."""
     text = normalize(prompt)
     for rule in rules:
         if rule.matches(text):
@@ -93,7 +92,7 @@ def find_refusing_rule(rules: Iterable[WordRule], prompt: str) -> WordRule | Non
 
 
 def normalize(text: str) -> str:
-    """Return a text in small letters, without accents and invisible characters, with single spaces."""
+    """Return a text in lower case, without accents and invisible characters, with single spaces."""
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     letters = (
         one for one in decomposed if unicodedata.category(one) != "Cf" and not "\u0300" <= one <= "\u036f"
