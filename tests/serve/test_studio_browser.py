@@ -164,7 +164,7 @@ def test_gallery_images_are_searched_favoured_compared_exported_and_deleted(page
 
 
 def test_a_dropped_image_restores_its_settings(page, site, tmp_path):
-    request = GenerationRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 3.5, "fog", "ab2")
+    request = GenerationRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 23.5, "fog", "ab2")
     with (tmp_path / "ship.webp").open("wb") as file:
         encode_image_file(Image.new("RGB", (384, 192), "blue"), image_metadata(request), "webp", file)
     page.set_input_files("#restore input[type=file]", tmp_path / "ship.webp")
@@ -175,7 +175,7 @@ def test_a_dropped_image_restores_its_settings(page, site, tmp_path):
     page.wait_for_selector(DONE)
     asked = site[1].requests[-1]
     assert (asked.model, asked.seed, asked.width, asked.height) == ("lens-nano-base", 77, 384, 192)
-    assert (asked.steps, asked.guidance, asked.negative_prompt, asked.solver) == (9, 3.5, "fog", "ab2")
+    assert (asked.steps, asked.guidance, asked.negative_prompt, asked.solver) == (9, 23.5, "fog", "ab2")
 
 
 def test_a_source_image_a_mask_and_a_weighted_lora_are_used(page, site):
