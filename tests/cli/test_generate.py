@@ -176,7 +176,7 @@ def test_options_change_the_image(lens, tiny_model, lora_file):
 def test_quantising_logs_the_memory_before_loading(lens, tiny_model):
     ran = lens("generate", "a fox", "--model", tiny_model, "--quantize", "int8", "--steps", 1)
     assert "Loading takes about" in ran.err
-    assert "Quantised to int8 the weights take" in ran.err
+    assert "Quantized to int8 the weights take" in ran.err
 
 
 def test_a_named_file_is_replaced_and_a_folder_is_created(lens, tiny_model, tmp_path):

@@ -86,9 +86,8 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def _describe_component(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    from lens.models.checkpoints.diffusers_folder import component_shapes
     from lens.models.memory import DTYPE_BYTES, MXFP4_BYTES_PER_VALUE
-    from lens.models.shapes import num_parameters
+    from lens.models.shapes import component_shapes, num_parameters
 
     try:
         all_shapes = component_shapes(part, config)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lens.errors import MemoryNeedError, SettingError
 from lens.models.quantized.mxfp4 import dequantization_reason, is_capable, missing_kernels
 from lens.models.quantized.torchao import is_quantizable
-from lens.models.shapes import denoiser_shapes, text_encoder_shapes, vae_shapes
+from lens.models.shapes import component_shapes, text_encoder_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -45,18 +45,12 @@ def expected_memory(
     for setting, value in (("dtype", dtype), ("quantize", quantization)):
         if value is not None and value not in DTYPE_BYTES:
             raise SettingError(setting, value, f"one of {', '.join(DTYPE_BYTES)}")
-    shapes_by_component = {
-        "transformer": denoiser_shapes,
-        "text_encoder": text_encoder_shapes,
-        "vae": vae_shapes,
-    }
     memory = {}
     for component, config in configs.items():
-        shapes = shapes_by_component[component](config)
         kind = quantization if component != "vae" else None
-        memory[component] = math.ceil(
-            sum(_weight_bytes(name, shape, dtype, kind) for name, shape in shapes.items())
-        )
+        shapes = component_shapes(component, config)
+        total = sum(_weight_bytes(name, shape, dtype, kind) for name, shape in shapes.items())
+        memory[component] = math.ceil(total)
     return memory
 
 

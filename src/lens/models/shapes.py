@@ -15,6 +15,12 @@ TIME_CHANNELS = 256
 """Channels of the sinusoid of the time embedding, at any width."""
 
 
+def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
+    """Return the shapes of the weights of a component: transformer, text_encoder or vae."""
+    shapes = {"transformer": denoiser_shapes, "text_encoder": text_encoder_shapes, "vae": vae_shapes}
+    return shapes[component](config)
+
+
 def num_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the number of elements of tensors of these shapes."""
     return sum(math.prod(shape) for shape in shapes.values())

@@ -57,7 +57,7 @@ def check_memory_fit(
 
     All weights are loaded into main memory first, and quantised there.
     """
-    from lens.models.memory import check_memory, expected_memory
+    from lens.models.memory import GB, check_memory, expected_memory
 
     configs = dict(model.configs)
     if "quantization_config" in configs.get("text_encoder", {}):
@@ -74,7 +74,7 @@ def check_memory_fit(
         lines.append(check_memory(device_bytes, device))
     if quantization is not None:
         lines.append(
-            f"Quantised to {quantization} the weights take {sum(resident_bytes.values()) / 1e9:.1f} GB."
+            f"Quantized to {quantization} the weights take {sum(resident_bytes.values()) / GB:.1f} GB."
         )
     if quantization is not None or sum(loading_bytes.values()) > LOGGED_ABOVE_BYTES:
         for line in lines:

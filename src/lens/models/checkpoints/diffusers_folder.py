@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lens.models.checkpoints.reader import (
     shapes_of,
     validate_file,
 )
-from lens.models.shapes import Shapes, denoiser_shapes, text_encoder_shapes, vae_shapes
+from lens.models.shapes import Shapes, component_shapes
 
 WEIGHTS_STEMS = {
     "transformer": "diffusion_pytorch_model",
@@ -162,16 +162,6 @@ def _raise_missing_weights(folder: Path) -> None:
 def component_config(folder: Path) -> dict[str, Any]:
     """Return a component's configuration without the entries that start with an underscore."""
     return {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
-
-
-def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
-    """Return the names and shapes of the weights of a component with this configuration."""
-    shapes: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
-        "transformer": denoiser_shapes,
-        "vae": vae_shapes,
-        "text_encoder": text_encoder_shapes,
-    }
-    return shapes[component](config)
 
 
 def check_component(folder: Path, component: str) -> None:

@@ -130,21 +130,21 @@ def _copy_lora_weights(layer: nn.Module, part: LoraWeights, name: str) -> None:
 
 
 class LoKrLayer(nn.Module, BaseTunerLayer):
-    """Adds scale * kron(first, second) @ x to the output of a linear layer.
+    """Adds scale * kron(w1, w2) @ x to the output of a linear layer.
 
     It is a child of the layer and moves with it; its factors are not in the state dict.
     """
 
     adapter_layer_names = ()
-    first: Tensor
-    second: Tensor
+    w1: Tensor
+    w2: Tensor
 
     def __init__(self, part: LoKrWeights, name: str, like: Tensor):
         super().__init__()
         dtype = like.dtype if like.is_floating_point() else part.w1.dtype
-        self.register_buffer("first", part.w1.to(like.device, dtype), persistent=False)
-        self.register_buffer("second", part.w2.to(like.device, dtype), persistent=False)
-        self.adapter, self.scale, self.is_active = name, part.scale, True
+        self.register_buffer("w1", part.w1.to(like.device, dtype), persistent=False)
+        self.register_buffer("w2", part.w2.to(like.device, dtype), persistent=False)
+        self.adapter_name, self.scale, self.is_active = name, part.scale, True
         self._fused_scale: float | None = None
         self.scaling = {name: part.scale}
         self._active_adapter = name
@@ -159,18 +159,17 @@ class LoKrLayer(nn.Module, BaseTunerLayer):
 
         Shapes: x (..., I) -> (..., O).
         """
-        weight = self.scaling[self.adapter]
+        weight = self.scaling[self.adapter_name]
         if not self.is_active or weight == 0 or self._fused_scale is not None:
             return torch.zeros((), dtype=output.dtype, device=output.device)
-        first, second = self.first, self.second
-        cells = x.to(first.dtype).unflatten(-1, (first.shape[1], second.shape[1]))  # (..., I1, I2)
-        mixed = first @ (cells @ second.mT)                                        # (..., O1, O2)
-        return (weight * mixed.flatten(-2)).to(output.dtype)                       # (..., O)
+        inputs = x.to(self.w1.dtype).unflatten(-1, (self.w1.shape[1], self.w2.shape[1]))  # (..., I1, I2)
+        outputs = self.w1 @ (inputs @ self.w2.mT)                                         # (..., O1, O2)
+        return (weight * outputs.flatten(-2)).to(output.dtype)                            # (..., O)
 
     # Names and methods by which diffusers, PEFT and the denoiser control adapter layers.
     def merge(self) -> None:
         if self.is_active and self._fused_scale is None:
-            self._fused_scale = self.scaling[self.adapter]
+            self._fused_scale = self.scaling[self.adapter_name]
             self._add(self._fused_scale)
 
     def unmerge(self) -> None:
@@ -181,21 +180,22 @@ class LoKrLayer(nn.Module, BaseTunerLayer):
     @torch.no_grad()
     def _add(self, weight: float) -> None:
         weights: Any = getattr(self._layer[0], "base_layer", self._layer[0]).weight
-        weights += (weight * torch.kron(self.first.float(), self.second.float())).to(weights)
+        weights += (weight * torch.kron(self.w1.float(), self.w2.float())).to(weights)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
-        self.is_active = self.adapter in names
+        self.is_active = self.adapter_name in names
 
     def set_scale(self, adapter: str, scale: float) -> None:
-        if adapter == self.adapter:
+        if adapter == self.adapter_name:
             self.scaling[adapter] = self.scale * scale
 
     def scale_layer(self, scale: float) -> None:
-        self.scaling[self.adapter] *= scale
+        self.scaling[self.adapter_name] *= scale
 
     def unscale_layer(self, scale: float | None = None) -> None:
-        self.scaling[self.adapter] = self.scale if scale is None else self.scaling[self.adapter] / scale
+        name = self.adapter_name
+        self.scaling[name] = self.scale if scale is None else self.scaling[name] / scale
 
     def enable_adapters(self, enabled: bool) -> None:
         self.is_active = enabled
@@ -204,7 +204,7 @@ class LoKrLayer(nn.Module, BaseTunerLayer):
 def adapter_names(denoiser: nn.Module) -> list[str]:
     """Return the names of all adapters on a denoiser, in the order of loading."""
     names = dict.fromkeys(getattr(denoiser, "peft_config", {}) or {})
-    return list(names | dict.fromkeys(m.adapter for m in denoiser.modules() if isinstance(m, LoKrLayer)))
+    return list(names | dict.fromkeys(m.adapter_name for m in denoiser.modules() if isinstance(m, LoKrLayer)))
 
 
 def _adapter_layers(denoiser: nn.Module) -> list[Any]:
@@ -214,8 +214,10 @@ def _adapter_layers(denoiser: nn.Module) -> list[Any]:
 def _active_adapters(denoiser: nn.Module) -> list[str]:
     names: dict[str, None] = {}
     for module in _adapter_layers(denoiser):
-        is_lokr = isinstance(module, LoKrLayer)
-        names |= dict.fromkeys([module.adapter] * module.is_active if is_lokr else module.active_adapters)
+        if not isinstance(module, LoKrLayer):
+            names |= dict.fromkeys(module.active_adapters)
+        elif module.is_active:
+            names[module.adapter_name] = None
     return list(names)
 
 
@@ -283,8 +285,8 @@ def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
     for module_name, module in denoiser.named_modules():
         if isinstance(module, LoraLayer) and name in module.lora_A:
             adapter[module_name] = _lora_weights_of(module, name)
-        elif isinstance(module, LoKrLayer) and module.adapter == name:
-            adapter[module_name.rpartition(".")[0]] = LoKrWeights(module.first, module.second, module.scale)
+        elif isinstance(module, LoKrLayer) and module.adapter_name == name:
+            adapter[module_name.rpartition(".")[0]] = LoKrWeights(module.w1, module.w2, module.scale)
     return adapter
 
 
