@@ -17,7 +17,7 @@ def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("terms", nargs="+", metavar="WEIGHT:FOLDER", help="weight and folder of a transformer")
+    parser.add_argument("terms", nargs="+", metavar="WEIGHT:FOLDER", help="weight and folder of a model")
     options = parser.parse_args()
     terms = [term.split(":", 1) for term in options.terms]
     summed([(float(weight), Path(folder)) for weight, folder in terms]).save_pretrained(

@@ -104,7 +104,7 @@ def test_a_world_of_too_few_or_too_many_objects_is_refused(count):
 
 def test_a_world_in_which_nothing_is_held_out_is_refused(monkeypatch):
     monkeypatch.setattr("lens.nano.tasks.held_out_combinations", lambda *_: [])
-    with pytest.raises(SettingError, match="num_things is 5, but it needs more objects: too few combinations"):
+    with pytest.raises(SettingError, match="num_things is 5, but it needs more objects: too few"):
         task_prompts("two", 3, world=WorldConfig.of(5, 0.3))
 
 

@@ -16,6 +16,7 @@ from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
 from lens.nano.world.phrases import NUMERALS
 from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_scene, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
+from lens.rl.prompts.settings import check_choices
 
 NOTHING_ELSE = "nothing_else"
 """Name of the criterion that the image shows no other object."""
@@ -41,9 +42,7 @@ def nano_prompts(
 
     Raises: SettingError for an unknown kind, a repeated kind, or none.
     """
-    wrong = [kind for kind in kinds if kind not in TASKS]
-    if wrong or not kinds or len(set(kinds)) < len(kinds):
-        raise SettingError("kinds", list(kinds), f"one or more of {', '.join(TASKS)}, each once")
+    check_choices("kinds", kinds, TASKS)
     sources = [_generate_prompts(kind, seed, dense_share, new_share) for kind in kinds]
     prompts: dict[str, RLPrompt] = {}
     while len(prompts) < num_prompts:

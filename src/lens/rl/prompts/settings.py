@@ -1,5 +1,6 @@
 """Settings of a prompt set with rubrics: from a taxonomy by a language model, or from the nano world."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -54,7 +55,7 @@ class NanoPromptSettings(Settings):
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:
-        _check_choices("kinds", self.kinds, TASKS)
+        check_choices("kinds", self.kinds, TASKS)
         return self
 
 
@@ -91,7 +92,7 @@ class TaxonomyPromptSetSettings(PromptSetSettings):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        _check_choices("categories", self.categories, CATEGORIES)
+        check_choices("categories", self.categories, CATEGORIES)
         for least, most in (("min_words", "max_words"), ("min_criteria", "max_criteria")):
             if getattr(self, least) > getattr(self, most):
                 needs = f"no more than {most}, {getattr(self, most)}"
@@ -114,6 +115,7 @@ def parse_prompt_settings(
     return (NanoPromptSetSettings if kind == "nano" else TaxonomyPromptSetSettings).of(values, source)
 
 
-def _check_choices(setting: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
+def check_choices(setting: str, chosen: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a SettingError unless `chosen` has at least one item and only known ones, each once."""
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
         raise SettingError(setting, list(chosen), f"one or more of {', '.join(known)}, each once")
