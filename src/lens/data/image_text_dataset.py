@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 class ImageTextSettings(Settings):
+    """Where images with captions come from, and the buckets that they fill."""
+
     folder: Path | None = None
     """Images at any depth, each with its caption in the .txt or .json file of the same name."""
     shards: Path | None = None

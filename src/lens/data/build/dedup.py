@@ -1,4 +1,4 @@
-"""Near duplicates: pairs by hash or embedding, groups of connected samples, and one kept of each group.
+"""Near duplicates: pairs by hash or embedding, connected groups, and the kept sample of each group.
 
 Knows nothing of images. Paper: Lens report, data section (stage 9). Letters: N samples, M held-out ones,
 E embedding width, P pairs.

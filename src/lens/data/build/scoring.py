@@ -1,4 +1,4 @@
-"""Scoring: each entry of a part of the inventory is decoded once and scored by all scorers that lack it.
+"""Scoring of a part of the inventory: each entry is decoded once for all scorers that lack it.
 
 Each scorer has a folder, with a table for each part and a row for each entry. The row of the pixel scores
 says whether the bytes are an image. The id of a sample is the hash of its bytes; an entry without bytes gets

@@ -1,4 +1,4 @@
-"""The aesthetics scorer: Aesthetic Predictor v2.5, a SigLIP model with a small head, from about 1 to 10.
+"""The aesthetics scorer: Aesthetic Predictor v2.5, a SigLIP model with a small head; about 1 to 10.
 
 The head takes the pooled vector at unit length. It has five linear layers, 1152 -> 1024 -> 128 -> 64 -> 16
 -> 1, with dropouts between them, which do nothing here, and no activations: it is a product of matrices.

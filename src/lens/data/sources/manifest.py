@@ -1,4 +1,4 @@
-"""Manifests: JSONL or Parquet files with the path or URL of an image, its caption and licence in each row."""
+"""Manifests: JSONL or Parquet files with a path or URL, a caption and a licence in each row."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The renderer: samples the scene of an image of text, then renders its pixels; captions use the scene too.
+"""The renderer of text images: samples a scene, then renders its pixels; captions use the scene too.
 
 Letters: H and W pixels.
 """
