@@ -37,11 +37,11 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     model = resolve_model("lens-nano")
     encoders = Encoders(model, LAYERS, torch.device("cpu"), torch.float32)
-    pictures = stream(options.steps * options.batch, options.bases)
+    images = stream(options.steps * options.batch, options.bases)
     with tempfile.TemporaryDirectory() as where:
         store = LatentCache(Path(where))
-        keys = encode_into_cache(store, encoders, pictures)
-        captions = {encoders.cache_key(picture): picture.caption for picture in pictures}
+        keys = encode_into_cache(store, encoders, images)
+        captions = {encoders.cache_key(image): image.caption for image in images}
         batches = [keys[start : start + options.batch] for start in range(0, len(keys), options.batch)]
         kinds = {
             "padded, texts on the fly": lambda run, batch: padded(run, store, batch, encoders, captions),
@@ -87,12 +87,12 @@ def stream(count: int, bases: list[int]) -> list[ImageTextSample]:
     """Return images of the nano world in all sizes of the bases, in a fixed random order."""
     rng = np.random.default_rng(0)
     sizes = [size for base in bases for size in buckets_for(base).values()]
-    pictures = []
+    images = []
     for number in range(count):
         scene, caption = training_example(0, number, *sizes[rng.integers(len(sizes))])
         pixels = ((draw_scene(scene).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-        pictures.append(ImageTextSample(str(number), caption, Image.fromarray(pixels)))
-    return pictures
+        images.append(ImageTextSample(str(number), caption, Image.fromarray(pixels)))
+    return images
 
 
 class Trained:

@@ -36,12 +36,12 @@ def _rl_spec(settings: RlSettings, num_text_tokens: int | None) -> PostTrainingS
     rollouts = settings.steps * groups * count
     learned = rollouts * settings.times_per_image
     passes = {
-        "drawing, by old": ForwardPasses(rollouts * settings.rollout_evaluations),
-        "learning, through theta": ForwardPasses(learned, TRAINING_FACTOR),
-        "learning, through old": ForwardPasses(learned),
+        "rollouts, by old": ForwardPasses(rollouts * settings.rollout_evaluations),
+        "training, through theta": ForwardPasses(learned, TRAINING_FACTOR),
+        "training, through old": ForwardPasses(learned),
     }
     if settings.kl_weight:
-        passes["learning, through the base"] = ForwardPasses(learned)
+        passes["training, through the base"] = ForwardPasses(learned)
     config, num_weights, role_weights = _parameter_counts(settings.model, settings.lora)
     return PostTrainingSpec(
         stage="rl",
@@ -129,8 +129,8 @@ def _distillation_passes(
     """Return the passes of so many images in student updates and in critic updates."""
     simulated = (settings.student_steps - 1) / 2  # mean number of steps before the trained one
     passes = {
-        "student: its earlier steps": ForwardPasses(num_student_images * simulated),
-        "student: the step that learns": ForwardPasses(num_student_images, TRAINING_FACTOR),
+        "student: earlier steps": ForwardPasses(num_student_images * simulated),
+        "student: trained step": ForwardPasses(num_student_images, TRAINING_FACTOR),
     }
     if settings.dm_weight:
         passes["student: DM, by teacher and fake"] = ForwardPasses(2 * num_student_images)
@@ -138,14 +138,14 @@ def _distillation_passes(
         passes["student: CA, by the teacher"] = ForwardPasses(num_student_images)
         passes["student: CA, without text"] = ForwardPasses(num_student_images, has_text=False)
     if settings.adversarial_weight:
-        passes["student: passing for real"] = ForwardPasses(num_student_images, TRAINING_FACTOR)
+        passes["student: adversarial loss"] = ForwardPasses(num_student_images, TRAINING_FACTOR)
     if settings.critic_parts:
-        passes["critics: what the student draws"] = ForwardPasses(num_critic_images * (simulated + 1))
+        passes["critics: student samples"] = ForwardPasses(num_critic_images * (simulated + 1))
     if "heads" in settings.critic_parts:
         passes_per_image = 3 if settings.r1_gamma else 2
-        passes["critics: seen by the teacher"] = ForwardPasses(passes_per_image * num_critic_images)
+        passes["critics: teacher features"] = ForwardPasses(passes_per_image * num_critic_images)
     if "fake" in settings.critic_parts:
-        passes["critics: the fake model"] = ForwardPasses(num_critic_images, TRAINING_FACTOR)
+        passes["critics: fake model"] = ForwardPasses(num_critic_images, TRAINING_FACTOR)
     return passes
 
 

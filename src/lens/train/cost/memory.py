@@ -29,7 +29,7 @@ def memory_gib_per_gpu(
     """Return the memory of one GPU in GiB, by part."""
     sizes_gib = {name: size / num_gpus / GIB for name, size in sharded_bytes.items()}
     # Two blocks at a time are gathered: the one that computes and the one that is fetched.
-    sizes_gib["blocks made whole"] = (4 * block_parameters * 2 if num_gpus > 1 else 0) / GIB
+    sizes_gib["gathered blocks"] = (4 * block_parameters * 2 if num_gpus > 1 else 0) / GIB
     sizes_gib["activations"] = activation_bytes / GIB
     return sizes_gib
 

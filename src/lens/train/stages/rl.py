@@ -42,6 +42,7 @@ from lens.train.data.encode import Encoders
 from lens.train.devices import autocast, resolve_device
 from lens.train.distributed import all_gather_object, rank_and_world_size
 from lens.train.lora import export_lora, extract_lora
+from lens.train.post_training.collapse import CollapseMonitor
 from lens.train.post_training.policies import BASE, PolicySet
 from lens.train.post_training.rollout import (
     RolloutSampler,
@@ -55,8 +56,6 @@ from lens.train.settings.stages import bucket_sizes
 from lens.train.stages.nano_eval import NanoEval
 
 THETA, OLD = "theta", "old"
-MONITOR_DECAY = 0.9
-"""Decay of the running means that detect a collapse."""
 
 
 class RolloutBatch(NamedTuple):
@@ -142,12 +141,11 @@ class RlStage:
         self._last_failure = ""
         self._rollouts: Rollouts | None = None
         self._prompts, self._has_filtered_prompts = prompts[:num_trained], not settings.screening
-        # First diversity and reward, running diversity and reward; they detect a collapse.
-        self._monitors = torch.full((4,), torch.nan)
+        self._collapse = CollapseMonitor(settings.collapse)
 
     @property
     def extra_state(self) -> dict[str, Tensor]:
-        return self._policies.extra_state | {"monitors": self._monitors}
+        return self._policies.extra_state | {"monitors": self._collapse.state}
 
     def active_parts(self, step: int) -> tuple[str, ...]:
         return (THETA,)
@@ -191,24 +189,10 @@ class RlStage:
         return LossOutput(loss, {name: value.detach() for name, value in means.items()} | metrics, work)
 
     def after_update(self, step: int) -> str:
-        settings = self.settings
-        self._policies.ema_update(OLD, THETA, old_policy_decay(step + 1, settings.old_decay))
+        self._policies.ema_update(OLD, THETA, old_policy_decay(step + 1, self.settings.old_decay))
         rollouts = self._rollouts
         assert rollouts is not None and rollouts.step == step
-        if rollouts.metrics["failed"] > settings.collapse.max_failed_share:
-            share = f"{rollouts.metrics['failed']:.0%} of the images"
-            return f"{share} got no score ({self._last_failure})"
-        now = torch.tensor([rollouts.metrics["diversity"], rollouts.metrics["reward"]])
-        first, running = self._monitors[:2], self._monitors[2:]
-        if first.isnan().any():
-            first.copy_(now)
-            running.copy_(now)
-        running.lerp_(now, 1 - MONITOR_DECAY)
-        least = (settings.collapse.min_diversity_ratio, settings.collapse.min_reward_ratio)
-        for name, one, start, share in zip(("diversity", "reward"), running, first, least, strict=True):
-            if one < share * start:
-                return f"{name} fell from {start:.3g} to {one:.3g}, a collapse"
-        return ""
+        return self._collapse.update(rollouts.metrics, self._last_failure)
 
     def evaluate(self) -> dict[str, float]:
         settings = self.settings

@@ -34,10 +34,10 @@ def test_rollouts_and_passes_of_rl_are_the_papers_numbers():
     assert run.num_images == 180 * 48 * 24 == 207_360
     passes = {name: (one.num_images, one.cost_per_image) for name, one in run.passes.items()}
     assert passes == {
-        "drawing, by old": (2_073_600, 1),
-        "learning, through theta": (9 * 207_360, 3),
-        "learning, through old": (9 * 207_360, 1),
-        "learning, through the base": (9 * 207_360, 1),
+        "rollouts, by old": (2_073_600, 1),
+        "training, through theta": (9 * 207_360, 3),
+        "training, through old": (9 * 207_360, 1),
+        "training, through the base": (9 * 207_360, 1),
     }
     forward = forward_flops(run.config, 4096, 64)
     assert run.flops == pytest.approx((10 + 9 * 5) * 207_360 * forward)
@@ -45,7 +45,7 @@ def test_rollouts_and_passes_of_rl_are_the_papers_numbers():
 
 def test_without_a_distance_to_the_base_nothing_goes_through_it():
     less, more = run_of(RL, "kl_weight=0"), run_of(RL)
-    assert "learning, through the base" not in less.passes
+    assert "training, through the base" not in less.passes
     assert less.flops / more.flops == pytest.approx(46 / 55)
 
 
@@ -95,24 +95,24 @@ def test_passes_of_distillation_follow_the_cycle_of_four_to_one():
         name: (one.num_images / pictures, one.cost_per_image, one.has_text)
         for name, one in run.passes.items()
     } == {
-        "student: its earlier steps": (1000 * 1.5, 1, True),
-        "student: the step that learns": (1000, 3, True),
+        "student: earlier steps": (1000 * 1.5, 1, True),
+        "student: trained step": (1000, 3, True),
         "student: DM, by teacher and fake": (2000, 1, True),
         "student: CA, by the teacher": (1000, 1, True),
         "student: CA, without text": (1000, 1, False),
-        "student: passing for real": (1000, 3, True),
-        "critics: what the student draws": (4000 * 2.5, 1, True),
-        "critics: seen by the teacher": (4000 * 3, 1, True),
-        "critics: the fake model": (4000, 3, True),
+        "student: adversarial loss": (1000, 3, True),
+        "critics: student samples": (4000 * 2.5, 1, True),
+        "critics: teacher features": (4000 * 3, 1, True),
+        "critics: fake model": (4000, 3, True),
     }
 
 
 @pytest.mark.parametrize(
     ("changes", "gone"),
     [
-        (["dm_weight=0"], {"student: DM, by teacher and fake", "critics: the fake model"}),
+        (["dm_weight=0"], {"student: DM, by teacher and fake", "critics: fake model"}),
         (["ca_weight=0"], {"student: CA, by the teacher", "student: CA, without text"}),
-        (["adversarial_weight=0"], {"student: passing for real", "critics: seen by the teacher"}),
+        (["adversarial_weight=0"], {"student: adversarial loss", "critics: teacher features"}),
     ],
 )
 def test_a_term_that_is_off_costs_nothing(changes, gone):
@@ -124,7 +124,7 @@ def test_a_term_that_is_off_costs_nothing(changes, gone):
 def test_guidance_alone_needs_no_critics():
     run = run_of(TURBO, "dm_weight=0", "adversarial_weight=0")
     assert not [name for name in run.passes if name.startswith("critics")]
-    assert run.passes["student: the step that learns"].num_images == run.num_images
+    assert run.passes["student: trained step"].num_images == run.num_images
     assert run.trained_roles == ("student",)
 
 
