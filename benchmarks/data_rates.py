@@ -1,9 +1,9 @@
-"""What building data costs on one core: the measured numbers of src/lens/data/estimate/throughput.yaml.
+"""Rates of data builds on one core: the measured values of src/lens/data/estimate/throughput.yaml.
 
     python benchmarks/data_rates.py
 
-Prints a line a rate. The picture is a JPEG of quality 90, 1600 x 1200, of squares of random colours: it
-takes more bytes than a photograph, and its times are of the same order; it holds no text.
+Prints one rate a line. The image is a JPEG of quality 90, 1600 x 1200, of squares of random colours. It has
+more bytes than a photograph and times of the same order, and no text.
 """
 
 import io

@@ -1,8 +1,8 @@
-"""How long a view of many samples takes from stored scores, and how much memory: made-up scores, no pictures.
+"""Time and memory of a view of many samples, from generated scores without images.
 
-The scores are spread as those of real pictures are: a tenth falls by each of four thresholds, one sample in
-twenty has a near copy, one in a hundred an exact one. Beside it, the time that comparing all hashes with all
-would take, from a thousandth of the comparisons.
+The scores are distributed as those of real images: each of four thresholds drops a tenth, one sample in
+twenty has a near duplicate, one in a hundred an exact copy. The time of comparing all pairs of hashes is
+extrapolated from a thousandth of them.
 
     python benchmarks/data_views.py [--samples 1000000]
 """
@@ -39,24 +39,25 @@ def main() -> int:
                 "min_entropy": 0.1, "min_luminance": 0.1,
             },
         })  # fmt: skip
-        listed, hashes = made_up(settings, count)
+        listed, hashes = write_random_scores(settings, count)
         before_mib = peak_mib()
         started_at = time.perf_counter()
         selection = select_samples(settings, listed, settings.out / "scores")
         selected_s = time.perf_counter() - started_at
         view = write_view(settings, selection, {}, {})
         seconds = time.perf_counter() - started_at
-    print(f"{count:,} samples, {view.counts['kept']:,} kept, {view.counts['near_duplicate']:,} near copies")
+    num_kept, num_near = view.counts["kept"], view.counts["near_duplicate"]
+    print(f"{count:,} samples, {num_kept:,} kept, {num_near:,} near duplicates")
     each_us, each_kib = 1e6 * seconds / count, 1024 * (peak_mib() - before_mib) / count
-    print(f"view: {seconds:.1f} s, {each_us:.1f} us a sample; the selection {selected_s:.1f} s of it")
-    print(f"memory: {each_kib:.2f} KiB a sample on top of {before_mib:.0f} MiB")
+    print(f"view: {seconds:.1f} s, {each_us:.1f} us per sample; selection: {selected_s:.1f} s")
+    print(f"memory: {each_kib:.2f} KiB per sample beyond {before_mib:.0f} MiB")
     all_s = 1000 * seconds_of_a_thousandth(hashes)
-    print(f"comparing all hashes with all would take {all_s:.0f} s, {all_s / seconds:.1f} x the whole view")
+    print(f"comparing all pairs of hashes would take {all_s:.0f} s, {all_s / seconds:.1f} x the whole view")
     return 0
 
 
-def made_up(settings: BuildSettings, count: int) -> tuple[Inventory, np.ndarray]:
-    """Write the inventory and the scores of samples that nobody ever saw."""
+def write_random_scores(settings: BuildSettings, count: int) -> tuple[Inventory, np.ndarray]:
+    """Write an inventory and random scores of samples that do not exist."""
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
     copies = rng.permutation(count)[: count // 20]
@@ -88,7 +89,7 @@ def made_up(settings: BuildSettings, count: int) -> tuple[Inventory, np.ndarray]
 
 
 def seconds_of_a_thousandth(hashes: np.ndarray) -> float:
-    """Return the time of a thousandth of the comparisons of all with all."""
+    """Return the time of a thousandth of all comparisons."""
     rows = max(1, len(hashes) // 2000)
     started_at = time.perf_counter()
     for row in range(rows):
