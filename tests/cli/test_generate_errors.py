@@ -85,6 +85,15 @@ def test_the_choices_of_quantize_are_those_that_can_be_applied():
     assert [name for name in get_args(QuantizeFormat) if name != "none"] == list(QUANTIZATIONS)
 
 
+def test_the_choices_of_format_are_those_that_can_be_written():
+    from typing import get_args
+
+    from lens.cli.arguments import ImageFormat
+    from lens.sampling.image_metadata import ENCODER_OPTIONS
+
+    assert list(get_args(ImageFormat)) == list(ENCODER_OPTIONS)
+
+
 def test_an_unknown_model_lists_the_known_and_the_nearest(refuses):
     line = refuses("a fox", model="lens-turbi")
     assert "Did you mean lens-turbo?" in line

@@ -24,8 +24,8 @@ def test_a_step_reads_a_token_a_cell_and_the_words_twice_with_guidance():
 
 def test_each_velocity_of_a_step_costs_as_much_as_a_step_of_one(monkeypatch):
     assert request_cost(PLAIN).num_evaluations == 4
-    monkeypatch.setitem(SOLVERS, "heun", HEUN)
-    assert request_cost(replace(PLAIN, solver="heun")).num_evaluations == 8
+    monkeypatch.setitem(SOLVERS, "test_heun", HEUN)
+    assert request_cost(replace(PLAIN, solver="test_heun")).num_evaluations == 8
 
 
 def test_a_prompt_longer_than_the_encoder_reads_costs_no_more():

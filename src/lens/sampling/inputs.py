@@ -87,9 +87,7 @@ def check_numbers(
     if strength is None:
         return
     if not has_image:
-        raise SettingError(
-            "strength", strength, "a source image", "Pass image=, or leave strength out."
-        )
+        raise SettingError("strength", strength, "a source image", "Pass image=, or leave strength out.")
     if not 0 < strength <= 1:
         raise SettingError("strength", strength, "a number above 0, at most 1", "1 redraws everything.")
 

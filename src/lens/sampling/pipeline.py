@@ -338,9 +338,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
     def _encode_texts(self, texts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
         if self.text_encoder is None or self.tokenizer is None:
-            raise SettingError(
-                "prompt", texts[0], "a text encoder and tokenizer", "Or pass prompt_embeds."
-            )
+            raise SettingError("prompt", texts[0], "a text encoder and tokenizer", "Or pass prompt_embeds.")
         layers = self.transformer.config.selected_layer_index
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,

@@ -43,9 +43,7 @@ def make_prompt_embeds(features: Sequence[Tensor], mask: Tensor | None, setting:
     """
     if isinstance(features, Tensor) or not all(isinstance(one, Tensor) and one.ndim == 3 for one in features):
         got = type(features).__name__
-        raise SettingError(
-            setting, got, "a list of (batch, tokens, width) tensors, one per captured layer"
-        )
+        raise SettingError(setting, got, "a list of (batch, tokens, width) tensors, one per captured layer")
     shape = features[0].shape[:2]
     if mask is None:
         mask = torch.ones(shape, dtype=torch.bool, device=features[0].device)

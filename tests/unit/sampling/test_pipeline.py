@@ -222,9 +222,7 @@ def test_large_images_decode_in_tiles_on_request(pipeline):
         ({"image": [speckled(), speckled()]}, "a list of 2"),
     ],
 )
-def test_an_invalid_request_is_refused_before_anything_is_computed(
-    pipeline, passes, request_, message
-):
+def test_an_invalid_request_is_refused_before_anything_is_computed(pipeline, passes, request_, message):
     with pytest.raises(SettingError, match=message):
         draw(pipeline, **({"prompt": "a fox"} | request_))
     assert passes == []
