@@ -48,8 +48,12 @@ class Encoders:
     """Autoencoder, text encoder and tokenizer of a model folder."""
 
     def __init__(self, folder: Path, layers: Sequence[int], device: torch.device, dtype: torch.dtype):
-        folders = [component_folder(folder, part) for part in ("vae", "text_encoder", "tokenizer")]
-        self.vae, self.text_encoder, self.tokenizer = load_encoders(*folders, device, dtype)
+        vae, text_encoder, tokenizer = (
+            component_folder(folder, part) for part in ("vae", "text_encoder", "tokenizer")
+        )
+        self.vae, self.text_encoder, self.tokenizer = load_encoders(
+            vae, text_encoder, tokenizer, device, dtype
+        )
         self.layers, self._device = tuple(layers), device
         self.revision = _encoder_revision(folder, (*map(str, self.layers), str(dtype)))
 
