@@ -107,7 +107,7 @@ def built(tmp_path_factory, pictures) -> tuple[Path, Path]:
     return folder / "out", finished(started(values_of(pictures, folder / "out"), folder))
 
 
-def test_every_picture_is_in_a_shard_or_in_the_ledger_with_its_reason(built):
+def test_every_image_is_in_a_shard_or_in_the_ledger_with_its_reason(built):
     out, view = built
     reasons = Counter(read_table(view / "ledger.parquet").column("reason").to_pylist())
     assert reasons == {
@@ -120,7 +120,7 @@ def test_every_picture_is_in_a_shard_or_in_the_ledger_with_its_reason(built):
     assert verdict.num_entries == verdict.num_samples + NUM_COPIES
 
 
-def test_a_near_copy_names_the_one_that_stays_and_exact_copies_their_first_address(built):
+def test_a_near_duplicate_names_the_kept_sample_and_exact_copies_their_first_address(built):
     _, view = built
     ledger = read_table(view / "ledger.parquet").to_pylist()
     (near,) = [row for row in ledger if row["reason"] == "near_duplicate"]
@@ -131,7 +131,7 @@ def test_a_near_copy_names_the_one_that_stays_and_exact_copies_their_first_addre
     assert {copy["first_address"] for copy in copies} == {"deep/00.jpg"}
 
 
-def test_samples_carry_picture_caption_and_facts_at_the_size_of_their_bucket(built):
+def test_samples_have_image_caption_and_facts_at_the_size_of_their_bucket(built):
     _, view = built
     seen = set()
     for path in view.glob("shards/*.tar"):

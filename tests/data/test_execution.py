@@ -33,7 +33,7 @@ def test_what_a_worker_says_to_people_arrives_as_it_was_said(two_gpus):
         list(map_parallel(full, [0], 1))
 
 
-def test_a_worker_takes_a_gpu_where_a_scorer_has_weights_for_it_unless_told_otherwise(two_gpus):
+def test_a_worker_takes_a_gpu_where_a_scorer_has_weights_for_it_unless_set_otherwise(two_gpus):
     assert has_gpus()
     weights, detector = {"kind": "embedding", "model": "clip"}, {"kind": "nudenet"}
     assert _gpus_per_worker(settings_with(weights, detector)) == 1.0

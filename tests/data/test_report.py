@@ -125,7 +125,7 @@ def test_every_stage_stands_in_the_table_with_its_count_in_the_order_of_the_stag
     ]  # fmt: skip
 
 
-def test_the_summary_says_it_in_words(html):
+def test_the_summary_has_the_counts_in_words(html):
     assert "The sources list 36 entries; 1 is an exact copy of another, which leaves 35 samples." in html
     assert f"{NUM_GOOD} of them (51.4%) are kept, in 6 shards over 3 buckets" in html
     assert f"The most frequent reasons to drop a sample: too small ({NUM_SMALL})" in html
@@ -141,7 +141,7 @@ def test_histograms_count_every_sample_that_has_the_score_once(html):
     assert "perceptual_hash" not in found and "height_px" not in found
 
 
-def test_every_threshold_is_drawn_with_the_share_that_falls(html):
+def test_every_threshold_is_drawn_with_the_share_outside_it(html):
     found = cards(html)
     assert re.findall('data-reason="([^"]*)"', found["luminance"]) == ["too_dark", "too_bright"]
     assert re.findall('data-reason="([^"]*)"', found["area_px"]) == ["too_small"]
@@ -193,7 +193,7 @@ def test_samples_are_shown_at_most_twelve_a_reason_and_what_cannot_be_decoded_sa
     assert kept.count("<img") == 15 and "512 px, 1:1" in kept
 
 
-def test_text_from_outside_stays_text_and_nothing_is_ever_asked_for(html):
+def test_untrusted_text_stays_text_and_nothing_is_ever_loaded(html):
     tags = Page(html).objects
     names = {tag for tag, _ in tags}
     assert not names & {"script", "link", "iframe", "object", "base", "a", "form", "use", "image"}

@@ -9,13 +9,13 @@ from lens.data.buckets import TRAINING_BASES, best_fit, resize_and_crop
 
 
 @pytest.mark.parametrize("base", TRAINING_BASES)
-def test_a_picture_of_a_buckets_own_size_fills_it_whole(base):
+def test_an_image_of_the_size_of_a_bucket_fills_it(base):
     for ratio, (height, width) in buckets_for(base).items():
         fit = best_fit(height, width)
         assert (fit.base, fit.ratio, fit.scale, fit.crop_fraction) == (base, ratio, 1.0, 0.0)
 
 
-def test_a_large_picture_goes_to_the_largest_base_and_a_small_one_to_what_it_can_fill():
+def test_a_large_image_goes_to_the_largest_base_and_a_small_one_to_the_largest_it_fills():
     assert best_fit(4000, 6000)[:2] == (1024, "3:2")
     assert best_fit(900, 1000)[:2] == (768, "1:1")
     assert best_fit(520, 530)[:2] == (512, "1:1")
@@ -34,7 +34,7 @@ def test_nothing_is_ever_enlarged_and_the_share_that_is_cut_is_right():
         assert 0 <= fit.crop_fraction < 1
 
 
-def test_the_middle_of_a_picture_stays():
+def test_images_are_cropped_at_their_centre():
     stripes = np.zeros((600, 1400, 3), np.uint8)
     stripes[:, 500:900] = 255
     fit = best_fit(600, 1400)

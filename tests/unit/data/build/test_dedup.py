@@ -93,7 +93,7 @@ def test_many_embeddings_are_paired_by_an_index_that_misses_next_to_none(monkeyp
     assert len(wanted & set(map(tuple, found.tolist()))) >= 297
 
 
-def test_what_is_near_to_a_held_out_picture_names_the_first_by_hash_else_by_embedding():
+def test_a_match_names_the_first_held_out_image_by_hash_else_by_embedding():
     own = np.array([0b1111, 1 << 40, 1 << 50], dtype=np.uint64)
     held = np.array([1 << 63, 0b0111, 0b1111], dtype=np.uint64)
     vectors = np.eye(4, dtype=np.float32)[:3]

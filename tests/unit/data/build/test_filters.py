@@ -33,12 +33,12 @@ def test_the_first_of_several_reasons_counts():
     ]
 
 
-def test_a_score_on_the_bound_stays():
+def test_a_score_on_the_bound_is_kept():
     edge = {"area_px": 384 * 384, "aesthetics": 3.0, "nsfw": 0.5, "luminance": 0.95}
     assert drop_reasons(table(edge), ALL).tolist() == [KEPT]
 
 
-def test_a_sample_without_a_number_that_is_asked_for_does_not_pass():
+def test_a_sample_without_a_required_score_is_dropped():
     assert drop_reasons(table({"aesthetics": np.nan}), ALL).tolist() == ["unscored"]
     assert drop_reasons(table({"aesthetics": np.nan}), FilterSettings(min_aesthetics=None)).tolist() == [KEPT]
 

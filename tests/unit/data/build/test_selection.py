@@ -69,7 +69,7 @@ def fallen(selection: Selection) -> dict[str, str]:
     return {str(name): str(reason) for name, reason in pairs if reason != KEPT}
 
 
-def test_a_scorer_that_is_added_later_sees_every_picture_once_and_the_others_none(clip, tmp_path):
+def test_a_scorer_that_is_added_later_scores_every_image_once_and_the_others_none(clip, tmp_path):
     for seed in range(4):
         save(tmp_path / "in", f"{seed}", textured(seed))
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
@@ -86,7 +86,7 @@ def test_a_scorer_that_is_added_later_sees_every_picture_once_and_the_others_non
     assert unscored_parts(scores, inventory.num_parts, settings.scorers) == [1]
 
 
-def test_near_copies_are_found_by_embedding_where_hashes_are_not_asked(clip, tmp_path):
+def test_near_duplicates_are_found_by_embedding_where_hashes_are_not_compared(clip, tmp_path):
     for seed in range(3):
         save(tmp_path / "in", f"{seed}", textured(seed))
     copy = save(tmp_path / "in", "copy", textured(1), quality=60)
@@ -98,7 +98,7 @@ def test_near_copies_are_found_by_embedding_where_hashes_are_not_asked(clip, tmp
     assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out", duplicates=none))) == {}
 
 
-def test_of_copies_alike_in_size_the_better_licence_stays_then_the_one_with_more_bytes(tmp_path):
+def test_of_copies_of_one_size_the_better_licence_is_kept_then_the_one_with_more_bytes(tmp_path):
     good = save(tmp_path / "in", "free", textured(0), quality=60, licence="CC0-1.0")
     poor = save(tmp_path / "in", "bound", textured(0), quality=95, licence="all rights reserved")
     free = {"licences": ["cc0", "CC-BY"]}
@@ -112,7 +112,7 @@ def test_of_copies_alike_in_size_the_better_licence_stays_then_the_one_with_more
     assert larger not in fallen(other)
 
 
-def test_what_is_withdrawn_falls_before_all_else_and_what_is_like_a_held_out_picture_before_near_copies(
+def test_withdrawn_samples_are_dropped_first_and_held_out_matches_before_near_duplicates(
     clip, tmp_path
 ):
     names = [save(tmp_path / "in", f"{seed}", textured(seed)) for seed in range(4)]
@@ -129,7 +129,7 @@ def test_what_is_withdrawn_falls_before_all_else_and_what_is_like_a_held_out_pic
 
 
 @pytest.mark.parametrize(("text", "says"), [("abc\n", "line 1, is 'abc'"), (None, "is not a file")])
-def test_a_list_of_withdrawn_samples_that_cannot_be_read_says_so(text, says, tmp_path):
+def test_an_invalid_list_of_withdrawn_samples_is_an_error(text, says, tmp_path):
     path = tmp_path / "list.txt"
     if text is not None:
         path.write_text(text)

@@ -59,7 +59,7 @@ class Script:
         return answer if isinstance(answer, ChatResponse) else ChatResponse(answer, False, False, 100, 20)
 
 
-def test_what_came_with_the_pictures_is_taken_as_it_is(tmp_path):
+def test_captions_that_came_with_the_images_are_unchanged(tmp_path):
     both = [*samples(1, "Ein Fuchs."), CaptionInput("b" * 64, "", (), jpeg)]
     free = caption_samples(SidecarCaptionerSettings.of({}), both, tmp_path)
     assert [one.error for one in free.values()] == ["", ""]
@@ -67,7 +67,7 @@ def test_what_came_with_the_pictures_is_taken_as_it_is(tmp_path):
     assert required == {both[0].id: CaptionResult("Ein Fuchs."), "b" * 64: CaptionResult(error="missing")}
 
 
-def test_every_sample_gets_its_captions_and_nothing_is_asked_for_twice(tmp_path):
+def test_every_sample_gets_its_captions_and_nothing_is_requested_twice(tmp_path):
     settings, script = settings_with(kinds=("dense",)), Script(GOOD)
     first = caption_samples(settings, samples(7), tmp_path, backend=script)
     assert first == {one.id: CaptionResult(GOOD, "", "", 100, 20) for one in samples(7)}
@@ -85,7 +85,7 @@ def test_a_brief_caption_is_a_second_one_with_an_audit_of_its_own(tmp_path):
     assert (one.dense, one.brief, one.prompt_tokens) == (GOOD, BRIEF, 2)
 
 
-def test_a_caption_that_fails_is_asked_for_again_then_the_sample_falls_for_it(tmp_path):
+def test_a_caption_that_fails_is_requested_again_then_the_sample_is_dropped_for_it(tmp_path):
     script = Script("I'm sorry, I can't help with that.", "Too short.", GOOD)
     (one,) = caption_samples(settings_with(), samples(1), tmp_path / "a", backend=script).values()
     assert (one.dense, one.error, [seed for _, seed in script.asked]) == (GOOD, "", [0, 1, 2])
@@ -103,14 +103,14 @@ def test_an_audit_that_changed_reads_the_answers_again_without_asking(tmp_path):
     assert len(script.asked) == 2
 
 
-def test_text_that_was_read_in_the_picture_must_be_quoted(tmp_path):
+def test_ocr_text_has_to_be_quoted(tmp_path):
     (one,) = caption_samples(
         settings_with(max_tries=1), samples(1, words=("OPEN", "DAILY")), tmp_path, backend=Script(GOOD)
     ).values()
     assert one.error == "text_missed"
 
 
-def test_a_picture_that_the_endpoint_turns_down_falls_and_the_others_go_on(tmp_path):
+def test_an_image_that_the_endpoint_rejects_is_dropped_and_the_others_continue(tmp_path):
     refused = ChatError("the picture is too large", is_final=True, status=413)
     (one,) = caption_samples(settings_with(), samples(1), tmp_path, backend=Script(refused)).values()
     assert one.error == "refusal"
@@ -167,7 +167,7 @@ def test_a_real_endpoint_with_trouble_captions_every_sample(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "expected"), [((90, 160), (160, 90)), ((300, 2000), (128, 19))])
-def test_a_model_is_shown_a_jpeg_no_longer_than_asked(size, expected):
+def test_a_model_gets_a_jpeg_of_at_most_the_requested_side(size, expected):
     side = 128 if size[1] == 2000 else 1024
     image = Image.open(io.BytesIO(encode_for_model(jpeg(height=size[0], width=size[1]), side)))
     assert (image.format, image.size) == ("JPEG", expected)

@@ -37,7 +37,7 @@ def test_each_fault_has_its_reason(caption, reason):
     assert caption_error(caption, CaptionRules()) == reason
 
 
-def test_words_that_a_picture_itself_says_are_no_fault():
+def test_quotations_from_the_image_are_no_error():
     sign = 'A hand-painted sign reads "I can\'t swim, and no text messages please" above a muddy green pond.'
     assert (
         caption_error(
@@ -49,7 +49,7 @@ def test_words_that_a_picture_itself_says_are_no_fault():
     )
 
 
-def test_text_that_was_read_but_not_quoted_is_a_fault_from_a_few_words_on():
+def test_ocr_text_that_is_not_quoted_is_an_error_from_a_few_words_on():
     assert caption_error(GOOD, CaptionRules(), ocr_words=["SALE", "TODAY", "ONLY"]) == "text_missed"
     assert caption_error(GOOD, CaptionRules(), ocr_words=["SALE"]) is None
     assert caption_error(GOOD, CaptionRules(min_text_recall=0), ocr_words=["SALE", "TODAY"]) is None
@@ -67,7 +67,7 @@ def test_recall_counts_words_of_quotations_without_case_accents_or_marks():
     assert text_recall("A cafe.", []) == 1
 
 
-def test_what_is_asked_for_is_what_the_audit_lets_pass():
+def test_a_caption_as_the_prompt_requests_it_passes_the_rules():
     assert f"at most {CaptionRules().max_words} words" in CAPTION_PROMPTS["dense"].user
     assert caption_error("Two red apples on snow.", LOOSE) is None
 

@@ -137,7 +137,7 @@ def test_a_cluster_that_cannot_be_is_refused_with_what_to_say():
         plan(num_cores=0)
 
 
-def test_every_rate_of_a_line_is_printed_below_it_with_where_it_is_from():
+def test_every_rate_of_a_stage_is_printed_below_it_with_its_source():
     found = plan()
     text = list(format_build_estimate(found))
     for line in found.stages:
@@ -153,7 +153,7 @@ def test_every_rate_of_a_line_is_printed_below_it_with_where_it_is_from():
 
 
 @pytest.mark.parametrize("kind", ["measured", "published", "assumed"])
-def test_a_rate_that_does_not_say_where_it_is_from_is_refused(kind, tmp_path):
+def test_a_rate_without_its_source_is_an_error(kind, tmp_path):
     path = tmp_path / "rates.yaml"
     path.write_text(yaml.safe_dump({"speed": {"value": 3.0, "unit": "m/s", "kind": kind}}))
     with pytest.raises(SettingError, match=f"kind is '{kind}', but it needs"):

@@ -94,7 +94,7 @@ def test_what_gives_nothing_has_its_reason(path, reason, site, tmp_path):
         ("http://sub.denied.example/a", "denied"),
     ],
 )  # fmt: skip
-def test_addresses_that_must_not_be_asked_are_not(url, reason, tmp_path):
+def test_forbidden_urls_are_not_asked(url, reason, tmp_path):
     assert fetched([url], tmp_path) == [(None, reason)]
 
 
@@ -103,7 +103,7 @@ def test_private_addresses_are_refused_unless_allowed(host, tmp_path):
     assert fetched([f"http://{host}/a"], tmp_path, DownloadSettings()) == [(None, "private_address")]
 
 
-def test_nothing_is_asked_for_twice_neither_what_came_nor_what_did_not(site, tmp_path):
+def test_nothing_is_requested_twice_neither_successes_nor_failures(site, tmp_path):
     root, asked = site
     urls = [f"{root}/fox", f"{root}/gone"]
     first = fetched(urls, tmp_path)
@@ -111,13 +111,13 @@ def test_nothing_is_asked_for_twice_neither_what_came_nor_what_did_not(site, tmp
     assert asked == {"/fox": 1, "/gone": 1}
 
 
-def test_a_server_in_trouble_is_asked_again(site, tmp_path):
+def test_a_failing_server_is_asked_again(site, tmp_path):
     root, asked = site
     assert fetched([f"{root}/broken"], tmp_path)[0].path.read_bytes() == b"mended"
     assert asked["/broken"] == 3
 
 
-def test_an_opt_out_can_be_set_aside_by_whoever_owns_the_pictures(site, tmp_path):
+def test_an_owner_of_the_images_can_ignore_an_opt_out(site, tmp_path):
     root, _ = site
     own = SETTINGS.model_copy(update={"honours_opt_out": False})
     assert fetched([f"{root}/noai"], tmp_path, own)[0].path.read_bytes() == b"bee"

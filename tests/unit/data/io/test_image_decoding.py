@@ -26,7 +26,7 @@ def test_a_sample_is_named_by_its_bytes():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-def test_lossless_pictures_come_out_as_they_went_in(kind):
+def test_lossless_images_decode_to_the_same_pixels(kind):
     picture = decode_image(encoded(Image.fromarray(noise()), kind))
     np.testing.assert_array_equal(np.asarray(picture.image), noise())
     assert (picture.format, picture.notes) == (kind, ())
@@ -44,13 +44,13 @@ def test_lossless_pictures_come_out_as_they_went_in(kind):
     ],
     ids=["nothing", "a page", "half a jpeg", "half a png", "a bomb", "a program"],
 )
-def test_what_is_no_picture_is_refused_with_the_reason(content, reason):
+def test_bytes_that_are_not_an_image_are_rejected_with_the_reason(content, reason):
     with pytest.raises(ImageError) as refused:
         decode_image(content, max_pixels=10_000_000)
     assert refused.value.reason == reason
 
 
-def test_a_picture_turned_by_its_camera_is_turned_back():
+def test_an_image_rotated_by_its_camera_is_upright():
     upright = Image.fromarray(noise())
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by a quarter, clockwise

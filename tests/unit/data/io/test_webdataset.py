@@ -35,7 +35,7 @@ def test_any_tar_reader_understands_a_shard(tmp_path):
     assert names == [f"{key}.{end}" for (key, _), own in zip(SAMPLES, ends, strict=True) for end in own]
 
 
-def test_a_shard_that_could_not_be_finished_is_not_there(tmp_path):
+def test_an_unfinished_shard_does_not_exist(tmp_path):
     def breaking():
         yield SAMPLES[0]
         raise RuntimeError("the disk is full")

@@ -55,7 +55,7 @@ def poster() -> Image.Image:
     return written(image, "FESTIVAL", 208, 200, 60)
 
 
-def test_plain_pictures_have_no_words_and_no_watermark(ocr):
+def test_plain_images_have_no_words_and_no_watermark(ocr):
     rows = ocr.score([scene(), Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 160))])
     assert rows == [{"read_words": [], "watermark": 0.0}] * 2
 
@@ -64,17 +64,17 @@ def test_a_posters_title_is_read_and_is_no_watermark(ocr):
     assert ocr.score([poster()]) == [{"read_words": ["SUMMER", "FESTIVAL"], "watermark": 0.1}]
 
 
-def test_a_sign_at_the_pictures_border_is_no_watermark(ocr):
+def test_a_sign_at_the_border_of_the_image_is_no_watermark(ocr):
     [row] = ocr.score([written(scene(), "BAKERY OPEN", 100, 285, 20)])
     assert row == {"read_words": ["BAKERY", "OPEN"], "watermark": 0.1}
 
 
 @pytest.mark.parametrize("angle", [0, 30])
-def test_a_faint_text_tiled_over_a_picture_is_a_watermark_for_sure(ocr, angle):
+def test_faint_text_tiled_over_an_image_is_certainly_a_watermark(ocr, angle):
     assert ocr.score([tiled(scene(), "photobank", angle)])[0]["watermark"] == 1.0
 
 
-def test_an_agencys_name_across_the_picture_is_a_watermark_for_sure(ocr):
+def test_the_name_of_an_agency_across_the_image_is_certainly_a_watermark(ocr):
     assert ocr.score([written(scene(), "shutterstock", 208, 150, 50, 130, 20)])[0]["watermark"] == 1.0
 
 
@@ -83,19 +83,19 @@ def test_a_credit_line_in_a_corner_is_a_watermark(ocr, text):
     assert ocr.score([written(scene(), text, 320, 286, 16)])[0]["watermark"] == 0.8
 
 
-def test_a_row_does_not_depend_on_the_other_pictures(ocr):
+def test_a_row_does_not_depend_on_the_other_images(ocr):
     pictures = [poster(), scene(), written(scene(1), "photo by Jane Doe", 320, 286, 16)]
     assert ocr.score(pictures) == [row for one in pictures for row in ocr.score([one])]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (5000, 7), (3, 4000), (3000, 60)])
-def test_pictures_of_extreme_shapes_have_no_words_and_take_no_time(ocr, size):
+def test_images_of_extreme_shapes_have_no_words_and_take_no_time(ocr, size):
     started_at = time.monotonic()
     assert ocr.score([Image.new("RGB", size, (9, 200, 30))])[0]["read_words"] == []
     assert time.monotonic() - started_at < 2
 
 
-def test_boxes_are_shares_of_the_picture_whatever_its_size(ocr):
+def test_boxes_are_shares_of_the_image_whatever_its_size(ocr):
     [found] = ocr.lines(written(Image.new("RGB", (960, 640)), "LANTERN", 240, 480, 64))
     assert found.text == "LANTERN"
     assert (found.left + found.right) / 2 == pytest.approx(0.25, abs=0.02)

@@ -39,7 +39,7 @@ def test_clarity_is_the_variance_of_the_laplacian():
     assert clarity(np.full((2, 50), 7, np.uint8)) == 0
 
 
-def test_the_more_a_picture_is_blurred_the_lower_is_its_clarity():
+def test_the_more_an_image_is_blurred_the_lower_is_its_clarity():
     sharp = scene(0, 384, 512)
     found = [
         pixel_scores(sharp.filter(ImageFilter.GaussianBlur(radius))).clarity for radius in (0, 1, 2, 4, 8)
@@ -48,7 +48,7 @@ def test_the_more_a_picture_is_blurred_the_lower_is_its_clarity():
     assert found[0] > 20 * found[-1]
 
 
-def test_clarity_does_not_depend_on_how_large_a_picture_is():
+def test_clarity_does_not_depend_on_how_large_an_image_is():
     large = scene(1, 1152, 1536)
     small = large.resize((512, 384), Image.Resampling.BOX)
     assert pixel_scores(large).clarity == pytest.approx(pixel_scores(small).clarity, rel=0.05)
@@ -68,7 +68,7 @@ def test_luminance_is_the_mean_of_the_brightest_channel(colour, value):
     assert luminance(Image.new("RGB", (5, 3), colour)) == pytest.approx(value)
 
 
-def test_copies_share_their_hash_and_other_pictures_do_not():
+def test_copies_share_their_hash_and_other_images_do_not():
     for seed in range(12):
         picture, buffer = scene(seed), io.BytesIO()
         picture.save(buffer, "JPEG", quality=40)

@@ -168,7 +168,7 @@ def test_a_siglip_classifier_gives_the_probability_of_a_watermark(tmp_path):
     assert scores(WatermarkSettings(model=str(tmp_path))) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_a_siglip2_classifier_that_keeps_each_pictures_shape_works_too(tmp_path):
+def test_a_siglip2_classifier_that_keeps_the_shape_of_each_image_works_too(tmp_path):
     torch.manual_seed(4)
     vision = {name: value for name, value in VISION.items() if name != "image_size"} | {"num_patches": 9}
     text = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -201,7 +201,7 @@ def test_the_vision_half_of_clip_gives_the_same_embedding_as_the_whole(clip, tmp
     np.testing.assert_array_equal(half, whole)
 
 
-def test_a_score_does_not_depend_on_the_other_pictures_or_on_the_size_of_a_batch(predictor, classifier, clip):
+def test_a_score_does_not_depend_on_the_other_images_or_on_the_size_of_a_batch(predictor, classifier, clip):
     for kind, one in ((AestheticsSettings, predictor), (NsfwSettings, classifier), (EmbeddingSettings, clip)):
         together, by_two = (scores(kind(model=str(one.folder), batch_size=size)) for size in (3, 2))
         alone = [scores(kind(model=str(one.folder)), [image])[0] for image in pictures()]
@@ -209,7 +209,7 @@ def test_a_score_does_not_depend_on_the_other_pictures_or_on_the_size_of_a_batch
         np.testing.assert_allclose(together, by_two, atol=1e-6)
 
 
-def test_pictures_are_made_ready_by_the_processor_of_pil(predictor):
+def test_images_are_preprocessed_by_the_pil_backend(predictor):
     scorer = load_scorer(AestheticsSettings(model=str(predictor.folder)))
     assert type(scorer._processor).__name__ == "SiglipImageProcessorPil"
 
@@ -244,7 +244,7 @@ def test_a_classifier_is_loaded_strictly(classifier, tmp_path, name, tensor):
         scores(NsfwSettings(model=copied(classifier.folder, tmp_path, **{name: tensor})))
 
 
-def test_labels_that_a_model_does_not_have_are_an_error_that_lists_what_there_is(classifier):
+def test_unknown_labels_are_an_error_that_lists_the_labels_of_the_model(classifier):
     model = str(classifier.folder)
     misnamed = NsfwSettings(model=model, unsafe_labels=("high", "nude"))
     for settings in (misnamed, WatermarkSettings(model=model)):
@@ -257,7 +257,7 @@ def test_all_labels_cannot_be_unsafe(classifier):
         load_scorer(NsfwSettings(model=str(classifier.folder), unsafe_labels=tuple(LABELS.values())))
 
 
-def test_a_classifier_of_many_labels_a_picture_is_refused(classifier, tmp_path):
+def test_a_multi_label_classifier_is_an_error(classifier, tmp_path):
     model = copied(classifier.folder, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
@@ -277,7 +277,7 @@ def test_a_model_that_is_neither_a_folder_nor_a_name_is_an_error(tmp_path):
         resolve_model_folder(NsfwSettings(model=str(tmp_path / "nowhere")))
 
 
-def test_a_device_that_is_not_there_is_an_error():
+def test_an_unknown_device_is_an_error():
     with pytest.raises(SettingError, match=r"embedding\.device is 'cuda:99'"):
         scorer_device(EmbeddingSettings(model="any", device="cuda:99"))
 
@@ -345,14 +345,14 @@ def test_nudity_is_the_most_probable_explicit_part_and_all_that_was_seen_is_name
     assert nudenet.score_row(seen[:1] + seen[2:3])["nsfw"] == 0
 
 
-def test_flat_and_drawn_pictures_show_no_nudity_whatever_their_shape():
+def test_flat_and_drawn_images_show_no_nudity_whatever_their_shape():
     scene = draw_scene(random_scene(np.random.default_rng(0), 128, 176)).transpose(1, 2, 0)
     drawn = Image.fromarray(((scene + 1) * 127.5).astype(np.uint8))
     shapes = [Image.new("RGB", size, (220, 170, 140)) for size in ((64, 48), (1, 1), (9000, 3))]
     assert load_scorer(NudeNetSettings()).score([drawn, *shapes]) == [{"nsfw": 0.0, "nsfw_classes": []}] * 4
 
 
-def test_the_detector_sees_what_it_would_read_from_the_pictures_file(tmp_path):
+def test_the_detector_gets_the_array_that_it_reads_from_a_file(tmp_path):
     from nudenet.nudenet import _read_image
 
     image = pictures()[0]

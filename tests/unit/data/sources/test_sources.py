@@ -45,7 +45,7 @@ def tar_of(path: Path, *members: tuple[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-def test_a_folder_lists_its_pictures_at_any_depth_with_what_lies_beside_them(tmp_path):
+def test_a_folder_lists_its_images_at_any_depth_with_their_side_files(tmp_path):
     put(
         tmp_path, b_dot_png=b"bee", a__z_dot_JPG=b"fox", a__y_dot_webp=b"key", a__z_dot_txt=b" a fox\n",
         b_dot_json=b'{"caption": "a bee", "license": "CC0"}', c_dot_md=b"no picture",
@@ -65,7 +65,7 @@ def test_a_folder_does_not_follow_links(tmp_path):
     assert [one.address for one in found] == ["b.png"]
 
 
-def test_tars_list_the_pictures_of_each_sample_and_their_bytes_are_read_in_place(tmp_path):
+def test_tars_list_the_images_of_each_sample_and_their_bytes_are_read_in_place(tmp_path):
     tar_of(tmp_path / "1.tar", ("one.txt", b"a fox"), ("one.png", b"fox"), ("two.jpg", b"bee"))
     facts = b'{"text": "a key", "licence": "CC0"}'
     tar_of(tmp_path / "0.tar", ("deep/x.jpg", b"key"), ("deep/x.json", facts))
@@ -94,7 +94,7 @@ def test_a_broken_tar_gives_what_comes_before_the_break_and_the_next_one_all(tmp
     assert found[0] == "0.tar::a.png" and found[-1] == "1.tar::c.png"
 
 
-def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
+def test_missing_and_shorter_files_read_as_fewer_bytes(tmp_path):
     put(tmp_path, a_dot_png=b"fox", b_dot_png=b"bee")
     gone, shorter = ImageFolderSource(path=tmp_path).entries()
     (tmp_path / "a.png").unlink()
@@ -103,7 +103,7 @@ def test_what_is_gone_or_shorter_reads_as_fewer_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("source", [ImageFolderSource, WebDatasetSource, ManifestSource])
-def test_a_source_that_is_not_there_is_an_error_that_names_it(source):
+def test_a_missing_source_is_an_error_that_names_it(source):
     with pytest.raises(SourceError, match="nowhere"):
         list(source(path=Path("nowhere")).entries())
 
@@ -146,7 +146,7 @@ def test_names_of_views_change_with_what_decides_them_and_with_nothing_else(tmp_
     assert one.view_id != before, "scores of another version make another view"
 
 
-def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tmp_path):
+def test_manifests_name_images_by_path_or_url_with_their_caption_and_licence(tmp_path):
     put(tmp_path, pictures__a_dot_png=b"fox")
     rows = [
         {"at": "pictures/a.png", "words": " a fox ", "licence": "CC0"},
@@ -179,7 +179,7 @@ def test_lists_name_pictures_by_path_or_by_address_with_what_is_known_of_them(tm
         ('{"url": "../secret.png"}', "leads out of the folder of the manifest"),
     ],
 )
-def test_a_list_that_cannot_be_read_says_where_and_why(line, says, tmp_path):
+def test_a_manifest_that_cannot_be_read_is_an_error_with_its_row_and_reason(line, says, tmp_path):
     (tmp_path / "list.jsonl").write_text(line)
     with pytest.raises(SourceError, match=says):
         list(ManifestSource(path=tmp_path / "list.jsonl").entries())
@@ -207,7 +207,7 @@ def test_a_text_file_beside_an_image_does_not_hide_the_licence_of_its_json_file(
     ]  # fmt: skip
 
 
-def test_an_unknown_kind_of_source_is_an_error_that_names_those_there_are():
+def test_an_unknown_kind_of_source_is_an_error_that_names_the_known_ones():
     with pytest.raises(SettingError, match=r"'ftp'.*'folder', 'tars', 'manifest', 'text'"):
         BuildSettings.of({"out": "out", "source": {"kind": "ftp", "path": "in"}})
 

@@ -72,7 +72,7 @@ def test_the_same_settings_and_index_give_the_same_bytes_in_any_order_and_proces
     assert done.stdout.strip() == hashlib.sha256(forwards[5]).hexdigest()
 
 
-def test_another_seed_gives_other_pictures_and_a_larger_count_the_same_ones_and_more(source):
+def test_another_seed_gives_other_images_and_a_larger_count_the_same_ones_and_more(source):
     assert render_png(source.model_copy(update={"seed": 4}), 0) != render_png(source, 0)
     more = source.model_copy(update={"count": 99})
     assert list(more.entries())[:COUNT] == list(source.entries())
@@ -88,7 +88,7 @@ def test_entries_name_every_image_by_its_index_and_are_read_by_it(source, tmp_pa
     assert {(one.num_bytes, one.licence) for one in found} == {(UNKNOWN_SIZE, "CC0-1.0")}
 
 
-def test_a_picture_has_one_of_the_sizes_that_the_buckets_name(source):
+def test_an_image_has_the_size_of_a_bucket(source):
     sizes = {Image.open(io.BytesIO(render_png(source, index))).size for index in range(12)}
     assert sizes <= {(width, height) for height, width in source.sizes} and len(sizes) > 2
 
@@ -209,7 +209,7 @@ def test_a_file_of_texts_is_drawn_from_as_it_is(font_folder, tmp_path):
     assert found == {"Room 7", "Mole & Rat"}, "the line that no font has glyphs for is left out"
 
 
-def test_pictures_lie_behind_the_letters_and_their_captions_in_the_caption(font_folder, tmp_path):
+def test_background_images_are_behind_the_text_and_their_captions_in_the_caption(font_folder, tmp_path):
     Image.new("RGB", (300, 260), (10, 200, 10)).save(tmp_path / "green.png")
     Image.new("RGB", (30, 20)).save(tmp_path / "tiny.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -240,7 +240,7 @@ def test_pictures_lie_behind_the_letters_and_their_captions_in_the_caption(font_
         ({"min_text_px": 200, "bases": (128,)}, SettingError, r"source\.min_text_px is 200, but it needs"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_what_to_do(changes, error, says, font_folder, tmp_path):
+def test_unusable_inputs_are_named_with_the_remedy(changes, error, says, font_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9")
     (tmp_path / "blank.txt").write_text("\n  \n")
@@ -259,12 +259,12 @@ def test_what_cannot_be_used_is_named_with_what_to_do(changes, error, says, font
         ({"colour": "red"}, "a known name"),
     ],
 )
-def test_settings_that_no_picture_can_have_are_refused(changes, says):
+def test_invalid_settings_are_errors(changes, says):
     with pytest.raises(SettingError, match=says):
         SyntheticTextSource.of({"fonts": "fonts"} | changes)
 
 
-def test_a_build_measures_pictures_of_text_as_it_measures_files(font_folder, tmp_path):
+def test_a_build_scores_images_of_text_as_it_scores_files(font_folder, tmp_path):
     source = {"kind": "text", "fonts": str(font_folder), "count": 5, "bases": [96]}
     settings = BuildSettings.of({"out": str(tmp_path), "source": source, "filters": OPEN, "part_size": 3})
     inventory = take_inventory(settings)
