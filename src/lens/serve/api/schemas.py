@@ -290,7 +290,7 @@ def _resolve_model(name: str | None, models: list[ModelInfo], is_distilled: bool
         validation.check_name("model", name, [model.name for model in models])
         return next(model for model in models if model.name == name)
     if is_distilled is not None:
-        matching = [model for model in models if ("turbo" in model.variant) == is_distilled]
+        matching = [model for model in models if model.is_distilled == is_distilled]
         return (matching or models)[0]
     return models[0]
 

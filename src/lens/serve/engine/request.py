@@ -148,6 +148,11 @@ class ModelInfo:
     """Of an image whose request states no size."""
     variant: str
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the model needs few steps and no guidance."""
+        return "turbo" in self.variant
+
 
 @dataclass(frozen=True)
 class EngineState:

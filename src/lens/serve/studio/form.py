@@ -162,7 +162,7 @@ def variant_labels(models: Sequence[ModelInfo]) -> list[tuple[str, str]]:
     """Return (label, name) of the models: Lens, Turbo or Base if that is unambiguous, else their names."""
     titles = []
     for model in models:
-        kind = "Turbo" if "turbo" in model.variant else "Base" if "base" in model.variant else "Lens"
+        kind = "Turbo" if model.is_distilled else "Base" if "base" in model.variant else "Lens"
         titles.append(kind)
     if len(set(titles)) < len(titles):
         titles = [model.name for model in models]

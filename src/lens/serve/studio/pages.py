@@ -13,7 +13,7 @@ from lens.serve.studio.draw_page import DrawPage
 from lens.serve.studio.handlers import StudioHandlers
 from lens.serve.studio.theme import SELECT_JS
 
-CONFIRM_DELETE_JS = "(sure, ...others) => [confirm('Delete this image?'), ...others]"
+CONFIRM_DELETE_JS = "(isConfirmed, ...others) => [confirm('Delete this image?'), ...others]"
 OPEN_DRAW_TAB_JS = "() => document.querySelector('#pages button[role=tab]').click()"
 
 
@@ -55,7 +55,7 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
                     as_first = gr.Button("Compare as A", size="sm", elem_id="as-a", min_width=100)
                     as_second = gr.Button("Compare as B", size="sm", elem_id="as-b", min_width=100)
             line = gr.HTML("")
-            sure = gr.Checkbox(False, visible=False)
+            is_confirmed = gr.Checkbox(False, visible=False)
 
     def show(name: str | None) -> list[Any]:
         item = handlers.find_item(name)
@@ -71,8 +71,8 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
 
         return act_and_refresh
 
-    def delete_item(is_sure: bool, name: str | None, words: str, favourites: bool) -> list[Any]:
-        handlers.delete(name if is_sure else None)
+    def delete_item(is_confirmed: bool, name: str | None, words: str, favourites: bool) -> list[Any]:
+        handlers.delete(name if is_confirmed else None)
         return [*show(name), handlers.search_gallery(words, favourites)]
 
     def restore_item(name: str | None, *field_values: Any) -> list[Any]:
@@ -97,7 +97,7 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
     )
     delete.click(
         delete_item,
-        [sure, selected, *search_inputs],
+        [is_confirmed, selected, *search_inputs],
         [*detail_outputs, items],
         js=CONFIRM_DELETE_JS,
         trigger_mode="multiple",  # by default a click is lost while the one before it is handled
