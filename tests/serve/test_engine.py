@@ -134,7 +134,8 @@ def test_pictures_that_join_and_leave_at_any_step_are_those_of_the_pipeline(engi
 
 def test_a_solver_of_several_velocities_a_step_is_served_like_any_other(engine, pipelines, monkeypatch):
     monkeypatch.setitem(SOLVERS, "test_heun", HEUN)
-    requests = [replace(APPLE, solver="test_heun", steps=5, guidance=2.0, previews=2), replace(APPLE, steps=7)]
+    two_a_step = replace(APPLE, solver="test_heun", steps=5, guidance=2.0, previews=2)
+    requests = [two_a_step, replace(APPLE, steps=7)]
     events = [list(events_of(handle)) for handle in [engine.submit(request) for request in requests]]
     for request, told in zip(requests, events, strict=True):
         assert_same_picture(told[-1].image, pipeline_image(pipelines, request))

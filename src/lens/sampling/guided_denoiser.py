@@ -80,3 +80,13 @@ class InpaintContext(NamedTuple):
         """
         t = torch.full((len(x),), sigma, device=x.device)
         return torch.where(self.redraw_mask, x, interpolate(self.clean, self.noise, t))
+
+
+class InitialState(NamedTuple):
+    """State at the first noise level."""
+
+    x: Tensor
+    """(B, I, C)"""
+    sigmas: Tensor
+    """(n + 1,), n steps"""
+    inpaint: InpaintContext | None

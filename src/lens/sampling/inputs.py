@@ -74,6 +74,15 @@ def drop_negative_prompt(negative_prompt: str | Sequence[str] | None) -> str:
     return ""
 
 
+def check_inputs(
+    num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool,
+    output_type: str, tensor_inputs: Sequence[str], known_tensors: Sequence[str],
+) -> None:  # fmt: skip
+    """Raise SettingError for an argument that cannot be used, before anything is computed."""
+    check_numbers(num_steps, guidance_scale, num_images, strength, has_image)
+    check_output_names(output_type, tensor_inputs, known_tensors)
+
+
 def check_numbers(
     num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool
 ) -> None:

@@ -1,7 +1,7 @@
 """LensPipeline: text-to-image, image-to-image and inpainting in diffusers' conventions.
 
-A call runs `check_inputs`, `encode_prompt`, `prepare_latents`, `denoise` and `postprocess`. This file joins
-them; the maths is in the modules that it imports.
+A call runs `inputs.check_inputs`, `encode_prompt`, `prepare_latents`, `denoise` and `postprocess`. This file
+joins them; the maths is in the modules that it imports.
 Spec: sections 4, 5, 14. Letters: B images, I image tokens, T text tokens, C channels of an image token,
 E text feature width, H W pixels, h w latent cells.
 """
@@ -9,8 +9,9 @@ E text feature width, H W pixels, h w latent cells.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, spatial_compression_ratio
 from lens.sampling import image_processor, inputs
 from lens.sampling.defaults import SamplingDefaults, default_strength, sampling_defaults, variant_from_name
-from lens.sampling.guided_denoiser import InpaintContext, execution_device, predict_velocity_cfg
+from lens.sampling.guided_denoiser import InitialState, InpaintContext, execution_device, predict_velocity_cfg
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.loader import load_pipeline
 from lens.sampling.lora_mixin import LoraMixin
@@ -35,8 +36,7 @@ from lens.sampling.resolved_model import ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER, Solver, get_solver
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with (stage, done, total); a stage is "encoding", "denoising" or "decoding". An error that it raises
-stops the call."""
+"""Called with (stage, done, total), stage one of "encoding", "denoising", "decoding"; may raise to stop."""
 StepEndCallback = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 """diffusers' callback: (pipeline, step, time x 1000, requested tensors) -> tensors that replace them."""
 
@@ -44,12 +44,8 @@ StepEndCallback = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[s
 PUBLISHED_LIBRARY = {"LensTransformer2DModel": "diffusers", "LensGptOssEncoder": "transformers"}
 
 CALLBACK_TENSORS = (
-    "latents",
-    "prompt_embeds",
-    "prompt_mask",
-    "negative_prompt_embeds",
-    "negative_prompt_mask",
-)
+    "latents", "prompt_embeds", "prompt_mask", "negative_prompt_embeds", "negative_prompt_mask",
+)  # fmt: skip
 """Tensors that a callback may request and replace."""
 
 TILE_ABOVE_PX = 2080 * 1040
@@ -63,15 +59,6 @@ class LensPipelineOutput(BaseOutput):
 
     images: list[Image.Image] | np.ndarray | Tensor
     """PIL images, floats in [0, 1], or latents (B, I, C), by the output type."""
-
-
-class InitialState(NamedTuple):
-    """State at the first noise level."""
-
-    x: Tensor
-    """(B, I, C)"""
-    sigmas: Tensor
-    inpaint: InpaintContext | None
 
 
 class LensPipeline(LoraMixin, DiffusionPipeline):
@@ -163,22 +150,6 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
     # ---- stages, each callable by itself
 
-    def check_inputs(
-        self,
-        num_inference_steps: int,
-        guidance_scale: float,
-        num_images_per_prompt: int,
-        strength: float | None,
-        has_image: bool,
-        output_type: str,
-        callback_inputs: Sequence[str],
-        solver: str,
-    ) -> None:
-        """Raise SettingError for a value that cannot be used, before anything is computed."""
-        inputs.check_numbers(num_inference_steps, guidance_scale, num_images_per_prompt, strength, has_image)
-        inputs.check_output_names(output_type, callback_inputs, CALLBACK_TENSORS)
-        get_solver(solver)
-
     @torch.no_grad()
     def encode_prompt(
         self,
@@ -207,11 +178,9 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
             None if prompt_embeds is None else make_prompt_embeds(prompt_embeds, prompt_mask, "prompt_embeds")
         )
         num_prompts = len(prompts) if ready is None else len(ready.mask)
-        negatives = (
-            inputs.normalize_negative_prompts(negative_prompt, num_prompts)
-            if negative_prompt_embeds is None
-            else []
-        )
+        negatives: list[str] = []
+        if negative_prompt_embeds is None:
+            negatives = inputs.normalize_negative_prompts(negative_prompt, num_prompts)
         texts = [*prompts, *(text for text in negatives if text.strip())]
         encoded = self._encode_texts(texts, max_sequence_length) if texts else None
         positive = ready or encoded.rows(range(num_prompts))  # type: ignore[union-attr]
@@ -239,9 +208,8 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
 
         Shapes: -> (B, I, C), float32.
         """
-        fitted = [
-            image_processor.resize_to_cover(one, height, width) for one in image_processor.load_images(image)
-        ]
+        images = image_processor.load_images(image)
+        fitted = [image_processor.resize_to_cover(one, height, width) for one in images]
         return self._encode_pixels(image_processor.to_pixels(fitted))
 
     @torch.no_grad()
@@ -254,12 +222,8 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         cell_px = spatial_compression_ratio(self.vae)
         grid = unpack_latents(latents, height // cell_px, width // cell_px)  # (B, C, h, w)
         tile_px = self.tile_px or (TILE_PX if height * width > TILE_ABOVE_PX else None)
-        return decode_latents(
-            self.vae,
-            grid.to(execution_device(self.vae)),
-            tile_px,
-            lambda done, total: self._report_progress("decoding", done, total),
-        )
+        grid = grid.to(execution_device(self.vae))
+        return decode_latents(self.vae, grid, tile_px, partial(self._report_progress, "decoding"))
 
     @torch.no_grad()
     def __call__(
@@ -307,10 +271,11 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
         callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        self.check_inputs(
-            num_steps, guidance, num_images_per_prompt, strength, image is not None, output_type,
-            callback_inputs, solver,
+        inputs.check_inputs(
+            num_steps, guidance, num_images_per_prompt, strength, image is not None,
+            output_type, callback_inputs, CALLBACK_TENSORS,
         )  # fmt: skip
+        solve = get_solver(solver)
         size = (height, width, base_resolution, aspect_ratio)
         source = inputs.prepare_source(image, mask_image, size, defaults.base_resolution, allow_extreme)
         with self._call_context(guidance, on_progress):
@@ -328,9 +293,8 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
                 source, latent_size, len(text[1]), num_steps, strength, generator, latents
             )
             x = self.denoise(
-                initial, text, latent_size, get_solver(solver), attention_kwargs,
-                callback_on_step_end, callback_inputs,
-            )  # fmt: skip
+                initial, text, latent_size, solve, attention_kwargs, callback_on_step_end, callback_inputs
+            )
             images = x if output_type == "latent" else self.postprocess(x, source, output_type)
         return LensPipelineOutput(images=images) if return_dict else (images,)
 
@@ -342,7 +306,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         layers = self.transformer.config.selected_layer_index
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,
-            on_progress=lambda done, total: self._report_progress("encoding", done, total),
+            on_progress=partial(self._report_progress, "encoding"),
         )  # fmt: skip
         return PromptEmbeds(features, mask)
 
@@ -377,15 +341,10 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         )
 
     def denoise(
-        self,
-        initial: InitialState,
-        text: Sequence[Any],
-        latent_size: tuple[int, int],
-        solver: Solver,
-        attention_kwargs: Any = None,
-        on_step_end: StepEndCallback | None = None,
+        self, initial: InitialState, text: Sequence[Any], latent_size: tuple[int, int], solver: Solver,
+        attention_kwargs: Any = None, on_step_end: StepEndCallback | None = None,
         callback_inputs: Sequence[str] = (),
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Return the latents at noise level 0, with the guidance scale of the current call.
 
         Shapes: -> (B, I, C).
