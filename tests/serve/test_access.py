@@ -140,7 +140,7 @@ def test_a_server_for_this_machine_alone_needs_none(host):
 def test_the_command_makes_keys_and_refuses_to_serve_others_without(tmp_path, capsys):
     state = ["--state", str(tmp_path)]
     assert main(["serve", "--host", "0.0.0.0", *state]) == 2
-    assert "needs a key" in capsys.readouterr().err
+    assert "needs an API key" in capsys.readouterr().err
     assert main(["keys", "add", "ann", *state]) == 0
     key = capsys.readouterr().out.strip()
     assert key.startswith("lens-") and len(key) > 40

@@ -1,6 +1,6 @@
-"""The server's app: every route, and what stands around all of them.
+"""The FastAPI app of a server: routes, middleware, health checks, startup and shutdown.
 
-Nothing here waits for the engine in the loop that answers requests. Knows nothing of how the engine draws.
+Blocking calls run in threads, never in the event loop. Knows nothing of how the engine works.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 NUM_HTTP_THREADS = 64
-"""For what blocks: the database, files, moderation, handing over to the engine."""
+"""Threads for blocking calls: the database, files, moderation, submission to the engine."""
 API_DESCRIPTION = (
-    "Pictures from words by Lens, a research model: for controlled settings with human oversight, not for "
-    "unattended production."
+    "Text-to-image generation by Lens, a research model. Use it in controlled settings with human oversight, "
+    "not in unattended production."
 )
 
 
 def create_app(
     engine: EngineClient, settings: ServerSettings, store: ServerState, hooks: GenerationHooks = NO_HOOKS
 ) -> "FastAPI":
-    """Return the app, which draws the store's jobs as long as it runs; `drain` ends it well.
+    """Return the app. While it runs, it processes the jobs of the store; `drain` shuts it down.
 
     Raises: MissingExtraError.
     """
@@ -76,12 +76,14 @@ def create_app(
 
     @app.get("/healthz", tags=["server"])
     async def healthz() -> dict[str, str]:
-        """Say that the server answers."""
+        """Liveness probe: return 200 while the process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["server"], responses={503: {"description": "Not now."}})
+    @app.get(
+        "/readyz", tags=["server"], responses={503: {"description": "The server does not accept requests."}}
+    )
     async def readyz() -> JSONResponse:
-        """Say whether the server takes requests on."""
+        """Readiness probe: return 200 once the server accepts requests, else 503 with the reasons."""
         problems = await asyncio.to_thread(_readiness_problems, context)
         status = {"status": "not ready", "reasons": problems} if problems else {"status": "ready"}
         return JSONResponse(status, 503 if problems else 200)
@@ -89,14 +91,14 @@ def create_app(
     @app.get("/metrics", tags=["server"], response_class=Response,
              responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
     async def prometheus_metrics() -> Response:
-        """Return the server's numbers for Prometheus."""
+        """Return metrics in the Prometheus text format."""
         return Response(await asyncio.to_thread(metrics.render), media_type="text/plain; version=0.0.4")
 
     app.add_middleware(
         SecurityMiddleware, keys=Authenticator(store, settings), body_bytes=settings.limits.body_bytes
     )
     app.add_middleware(_MetricsMiddleware, metrics=metrics)
-    # Also for no origins: where nothing stands here, Gradio lets every site's pages use a person's login.
+    # Also without origins: otherwise Gradio would let the pages of any site use a visitor's login.
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
@@ -107,7 +109,7 @@ def create_app(
 
 
 def drain(app: "FastAPI", timeout_s: float) -> None:
-    """Take nothing more on, finish what was taken on; what waits in the database waits for the next start."""
+    """Accept no more requests and finish the accepted ones; queued jobs stay for the next start."""
     app.state.service.is_draining = True
     app.state.context.engine.drain(timeout_s)
 
@@ -115,9 +117,9 @@ def drain(app: "FastAPI", timeout_s: float) -> None:
 def _readiness_problems(context: ApiContext) -> list[str]:
     problems = []
     if context.service.is_draining:
-        problems.append("The server is about to end.")
+        problems.append("The server is shutting down.")
     elif not getattr(context.engine, "is_ready", True):
-        problems.append("The models are not loaded yet.")
+        problems.append("The models are still loading.")
     try:
         context.store.jobs.num_unfinished()
     except Exception:
@@ -126,7 +128,7 @@ def _readiness_problems(context: ApiContext) -> list[str]:
 
 
 class _MetricsMiddleware:
-    """Middleware that counts requests by route and status."""
+    """Counts requests by route and status."""
 
     def __init__(self, app: AsgiApp, metrics: ServerMetrics):
         self._app, self._metrics = app, metrics

@@ -1,6 +1,6 @@
-"""Every error as callers get it: {"error": {"message", "type", "param", "code"}} with its status.
+"""HTTP errors: every error becomes {"error": {"message", "type", "param", "code"}} and a status.
 
-Messages of ours say what to do; of anything unforeseen only the log tells more.
+Unexpected errors are logged; their response has no details.
 """
 
 import logging
@@ -31,7 +31,7 @@ INVALID_REQUEST_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, for people and for programs."""
+    """An error, for people and for programs."""
 
     message: str
     type: str
@@ -45,23 +45,24 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-# Under "4XX", as FastAPI documents a 422 of its own, which is never answered, where neither is there.
+# Keyed by "4XX": otherwise FastAPI documents its own 422, which this API never returns.
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "model": ErrorBody,
-        "description": "400 what was sent cannot be used, 401 no known key, 404 not there, 408 too late, 409 "
-        "cancelled or a key used twice, 413 too large, 421 a wrong host, 429 too many requests.",
+        "description": "400 invalid request, 401 missing or unknown API key, 404 not found, 408 deadline "
+        "exceeded, 409 cancelled or idempotency key reused, 413 body too large, 421 wrong host, 429 too many "
+        "requests.",
     },
     "5XX": {
         "model": ErrorBody,
-        "description": "500 see the server's log, 503 the server ends or what it asks is down, 507 no room.",
+        "description": "500 internal error, 503 shutting down or a service is unavailable, 507 storage full.",
     },
 }
-"""What the API's document says of errors."""
+"""Error responses in the OpenAPI document."""
 
 
 class ApiError(LensError):
-    """An error that knows its own status."""
+    """An error with an HTTP status."""
 
     def __init__(self, status: int, message: str, code: str, param: str | None = None):
         super().__init__(message)
@@ -69,7 +70,7 @@ class ApiError(LensError):
 
 
 class ErrorResponse(NamedTuple):
-    """What a caller gets of an error."""
+    """The response to an error."""
 
     status: int
     message: str
@@ -86,7 +87,7 @@ class ErrorResponse(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that go with it."""
+        """Headers of the response."""
         headers = {}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
@@ -96,7 +97,7 @@ class ErrorResponse(NamedTuple):
 
 
 def error_response(error: BaseException) -> ErrorResponse:
-    """Return what a caller gets of an error."""
+    """Return the response to an error; log an unexpected one."""
     text = " ".join(str(error).split())
     if isinstance(error, ApiError):
         return ErrorResponse(error.status, text, error.code, error.param)
@@ -118,7 +119,7 @@ def error_response(error: BaseException) -> ErrorResponse:
     if isinstance(error, DeadlineError):
         return ErrorResponse(408, text, "deadline_exceeded", "deadline_s")
     if isinstance(error, GenerationCancelledError):
-        return ErrorResponse(409, text or "The picture was cancelled.", "cancelled")
+        return ErrorResponse(409, text or "The image was cancelled.", "cancelled")
     if isinstance(error, MemoryNeedError):
         return ErrorResponse(400, text, "too_large", "size")
     if isinstance(error, EnhancerUnavailableError):
@@ -128,14 +129,14 @@ def error_response(error: BaseException) -> ErrorResponse:
         logger.error("%s", storage)
         code = "storage_full" if storage.is_full else "storage_unavailable"
         return ErrorResponse(507, str(storage), code, retry_after_s=30)
-    logger.error("unforeseen: %s", error, exc_info=error)
+    logger.error("unexpected error: %s", error, exc_info=error)
     if isinstance(error, LensError):
         return ErrorResponse(500, text, "server_error")
-    return ErrorResponse(500, "Something went wrong on the server; its log tells more.", "server_error")
+    return ErrorResponse(500, "Internal error; see the server's log.", "server_error")
 
 
 def validation_error_response(problems: list[Any]) -> ErrorResponse:
-    """Return what a caller gets of a body or a query that does not fit its model; names the parameter."""
+    """Return the response to a body or query that does not match its schema; it names the parameter."""
     problem = problems[0]
     place = [str(part) for part in problem["loc"]]
     param = place[1] if len(place) > 1 and not place[1].isdigit() else None
@@ -147,14 +148,12 @@ def validation_error_response(problems: list[Any]) -> ErrorResponse:
         )
     if problem["type"] == "json_invalid":
         return ErrorResponse(400, "The body is not valid JSON.", "invalid_json")
-    prefix = (
-        f"Invalid value for '{'.'.join(place[1:])}': " if param else "The body is not what it should be: "
-    )
+    prefix = f"Invalid value for '{'.'.join(place[1:])}': " if param else "Invalid request body: "
     return ErrorResponse(400, f"{prefix}{problem['msg']}.", "invalid_value", param)
 
 
 def add_error_handlers(app: "FastAPI") -> None:
-    """Let an app answer every error in this form."""
+    """Make an app answer every error in this form."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse

@@ -1,4 +1,4 @@
-"""Pictures while the caller waits, as OpenAI's images API: generations, edits, models; stored pictures."""
+"""Routes of OpenAI's images API: generations, edits, models; and stored images."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def images_router(context: ApiContext) -> "APIRouter":
-    """Return the routes of this module."""
+    """Return the routes of OpenAI's images API."""
     from fastapi import APIRouter, Path, Request
     from fastapi.responses import Response
 
@@ -37,7 +37,7 @@ def images_router(context: ApiContext) -> "APIRouter":
 
     @router.post("/images/generations", response_model=None, responses=stream_responses)
     async def generate(body: CreateImageRequest, request: Request) -> Response:
-        """Draw pictures from words."""
+        """Generate images from a prompt."""
         context.service.check_draining()
         spec = await asyncio.to_thread(context.resolve_request, body, request_caller(request))
         return await _generate_response(context, request, body, spec, "image_generation")
@@ -46,7 +46,7 @@ def images_router(context: ApiContext) -> "APIRouter":
         "/images/edits", response_model=None, responses=stream_responses, openapi_extra=_edit_openapi()
     )
     async def edit(request: Request) -> Response:
-        """Draw a picture from a picture and words, or draw the part under a mask anew."""
+        """Generate an image from a source image and a prompt, or regenerate the area under a mask."""
         context.service.check_draining()
         async with request.form(max_files=4, max_fields=40, max_part_size=2**20) as form:
             body, files = _parse_edit_form(form), await _read_form_files(form)
@@ -57,7 +57,7 @@ def images_router(context: ApiContext) -> "APIRouter":
 
     @router.get("/models")
     async def models() -> dict[str, Any]:
-        """List the models that can be asked for."""
+        """List the models of this server."""
         return {
             "object": "list",
             "data": [_model_object(model) for model in await asyncio.to_thread(context.engine.models)],
@@ -65,18 +65,18 @@ def images_router(context: ApiContext) -> "APIRouter":
 
     @router.get("/models/{name:path}")
     async def model(name: Annotated[str, Path(examples=["lens-nano"])]) -> dict[str, Any]:
-        """Say what one model is."""
+        """Return one model and its defaults."""
         for offered in await asyncio.to_thread(context.engine.models):
             if offered.name == name:
                 return _model_object(offered)
-        raise ApiError(404, f"There is no model {name!r} here.", "model_not_found", "model")
+        raise ApiError(404, f"There is no model {name!r} on this server.", "model_not_found", "model")
 
     @router.get("/pictures/{name}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
     async def stored_image(name: str) -> Response:
-        """Return a stored picture; its random name is the key to it."""
+        """Return a stored image; its random name replaces an API key."""
         image = await asyncio.to_thread(context.store.jobs.get_image, name.partition(".")[0])
         if image is None:
-            raise ApiError(404, "There is no such picture; it may have been deleted.", "not_found")
+            raise ApiError(404, "There is no such image. It may have been deleted.", "not_found")
         content = await asyncio.to_thread(context.store.jobs.read_image, image)
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{image.sha256}"'}
         headers["X-Content-Type-Options"] = "nosniff"
@@ -86,7 +86,7 @@ def images_router(context: ApiContext) -> "APIRouter":
 
 
 def token_usage(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:
-    """Return the tokens of a request, as OpenAI's API counts them."""
+    """Return the token usage of a request in the form of OpenAI's API."""
     num_text, num_image = num_text_tokens(context.service.hooks, spec), spec.tokens_per_image * spec.count
     details = {"text_tokens": num_text, "image_tokens": spec.tokens_per_image if spec.draw.image else 0}
     num_input_tokens = sum(details.values())
@@ -116,7 +116,7 @@ async def _generate_response(
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
     images = await wait_for_all(handles, context.service, spec, request.is_disconnected)
     if images is None:
-        raise GenerationCancelledError("The caller went away.")
+        raise GenerationCancelledError("The caller disconnected.")
     content = await asyncio.to_thread(_response_body, context, request, body, spec, images)
     return Response(content, media_type="application/json")
 
@@ -128,7 +128,7 @@ def _response_body(
     spec: GenerationSpec,
     images: list[EncodedImage],
 ) -> bytes:
-    """Return the answer's bytes: tens of megabytes, perhaps, and so not made in the loop."""
+    """Return the bytes of the response. They may be tens of megabytes: call it in a thread."""
     if body.response_format == "url":
         outputs = [{"url": url} for url in _store_images(context, request, spec, images)]
     else:
@@ -144,7 +144,7 @@ def _response_body(
 def _store_images(
     context: ApiContext, request: "Request", spec: GenerationSpec, images: list[EncodedImage]
 ) -> list[str]:
-    """Store pictures as a job that is done already; return their addresses."""
+    """Store images as a finished job; return their addresses."""
     jobs = context.store.jobs
     job = jobs.add(request_caller(request).owner, spec.to_json(), spec.count, status=DONE)
     try:
@@ -201,7 +201,7 @@ async def _event_stream(
 
 
 def _parse_edit_form(form: "FormData") -> CreateImageEditRequest:
-    """Return the fields of a form as a body."""
+    """Return the fields of a form as a request body."""
     from fastapi.exceptions import RequestValidationError
 
     values: dict[str, Any] = {}
@@ -233,7 +233,7 @@ async def _read_form_files(form: "FormData") -> dict[str, bytes]:
         if field not in ("image", "mask"):
             raise ApiError(400, f"Unknown parameter: '{name}'.", "unknown_parameter", name)
         if field in files:
-            raise SettingError(field, "several files", "one file: Lens starts from one picture")
+            raise SettingError(field, "several files", "one file, as Lens uses one source image")
         files[field] = await value.read()
     if "image" not in files:
         raise ApiError(400, "Missing required parameter: 'image'.", "missing_required_parameter", "image")
@@ -241,10 +241,10 @@ async def _read_form_files(form: "FormData") -> dict[str, bytes]:
 
 
 def _edit_openapi() -> dict[str, Any]:
-    """Return what the API's document says of the form."""
+    """Return the form's description for the OpenAPI document."""
     schema = CreateImageEditRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
-    for field in schema["properties"].values():  # forms know no null: what is not given is left out
+    for field in schema["properties"].values():  # forms have no null: an absent field is left out
         field.pop("default", None)
         for choice in field.pop("anyOf", []):
             field |= choice if choice != {"type": "null"} else {}

@@ -1,7 +1,7 @@
-"""Jobs on their way: taken from the database a few at a time, drawn, stored; what was begun is never lost.
+"""The job worker: claims jobs, generates their images and stores them; no accepted job is lost.
 
-A job that a server was at when it ended is queued again; its pictures that were stored stay. Where state
-cannot be written, a job waits with its picture in hand until it can. Knows nothing of HTTP.
+A job that is running when its server stops returns to the queue and keeps its stored images. If the database
+or the disk rejects writes, the worker retries until they succeed. Knows nothing of HTTP.
 """
 
 import logging
@@ -35,32 +35,32 @@ MAX_RECENT_OWNERS = 10_000
 
 @dataclass
 class JobProgress:
-    """How far a job is that this server is at; the picture's number is the key."""
+    """Progress of a job that runs on this server; keys are image numbers."""
 
     version: int = 0
     positions: dict[int, int] = field(default_factory=dict)
-    """How many go before each."""
+    """Queue positions in the engine."""
     step_progress: dict[int, StepProgress] = field(default_factory=dict)
     previews: dict[int, EncodedPreview] = field(default_factory=dict)
     errors: dict[int, Exception] = field(default_factory=dict)
     handles: dict[int, RequestHandle] = field(default_factory=dict)
     is_cancelled: bool = False
     has_unsaved_image: bool = False
-    """Whether the server ended before a picture could be stored."""
+    """Whether the server stopped before an image could be stored."""
 
     @property
     def position(self) -> int | None:
-        """How many pictures go before the first of the job; None once one is drawn."""
+        """Images ahead of the job's first one; None once one is being generated."""
         return None if self.step_progress else min(list(self.positions.values()), default=None)
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds until all is drawn that is being drawn."""
+        """Estimated seconds until all running images are finished."""
         return max((one.remaining_s for one in list(self.step_progress.values())), default=None)
 
 
 class JobWorker:
-    """Draws the jobs of a store."""
+    """Processes the jobs of a store."""
 
     def __init__(self, state: ServerState, service: GenerationService, settings: ServerSettings):
         self._state, self._jobs, self._service, self._settings = state, state.jobs, service, settings
@@ -73,19 +73,19 @@ class JobWorker:
         self._lease_thread = threading.Thread(target=self._renew_leases, name="lens-leases", daemon=True)
 
     def start(self) -> None:
-        """Go on with what was left, begin what is queued."""
+        """Requeue the jobs of the last run and start to process the queue."""
         left = self._save_with_retries(lambda: self._jobs.requeue_unfinished(self._settings.name))
         if left:
-            logger.info("%d jobs of the last run go on", left)
+            logger.info("%d jobs of the last run are queued again", left)
         self._thread.start()
         self._lease_thread.start()
 
     def wake(self) -> None:
-        """Look for jobs now."""
+        """Check for queued jobs now."""
         self._wake.set()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Begin no more; wait for those at hand. What is not over by then goes back into the queue."""
+        """Claim no more jobs and wait for the running ones; requeue those that are not finished in time."""
         self._stop.set()
         self._wake.set()
         deadline = time.monotonic() + timeout_s
@@ -99,7 +99,7 @@ class JobWorker:
             time.sleep(0.02)
 
     def progress(self, job_id: str) -> JobProgress | None:
-        """Return how far a job is; None where this server is not at it."""
+        """Return the progress of a job; None if it does not run on this server."""
         return self._progress.get(job_id)
 
     def position(self, job: Job) -> int | None:
@@ -107,7 +107,7 @@ class JobWorker:
         return self._jobs.num_ahead(job, self._owners_by_turn()) if job.status == QUEUED else None
 
     def cancel(self, job_id: str) -> None:
-        """End a job: its pictures stop at their next step."""
+        """Cancel a job: its images stop before their next step."""
         self._cancel_images(job_id)
         self._jobs.finish(job_id, CANCELLED)
 
@@ -155,7 +155,7 @@ class JobWorker:
         progress = self._progress[job.id]
         try:
             spec = GenerationSpec.from_json(job.request)
-            finished_numbers = {picture.number for picture in self._jobs.images_of(job.id)}
+            finished_numbers = {image.number for image in self._jobs.images_of(job.id)}
             threads = [
                 threading.Thread(target=self._generate, args=(job, spec, number, progress), daemon=True)
                 for number in range(job.count)
@@ -167,7 +167,7 @@ class JobWorker:
                 thread.join()
             self._finish(job, progress)
         except Exception as error:
-            logger.error("job %s cannot be drawn", job.id, exc_info=error)
+            logger.error("job %s failed", job.id, exc_info=error)
             error_body = error_response(error).body["error"]
             self._save_with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
         finally:
@@ -194,7 +194,7 @@ class JobWorker:
             self._save_with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
 
     def _generate(self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress) -> None:
-        """Draw one picture of a job and store it."""
+        """Generate one image of a job and store it."""
         try:
             handle = self._submit(job, spec, number, progress)
             progress.handles[number] = handle
@@ -212,14 +212,15 @@ class JobWorker:
 
         def next_request() -> GenerationRequest:
             if progress.is_cancelled or progress.errors:
-                raise GenerationCancelledError("The job was stopped.")
+                raise GenerationCancelledError("The job was cancelled.")
             if self._stop.is_set():
                 raise DrainingError()
             remaining_s = None
             if request.deadline_s is not None:
                 remaining_s = job.created_at + request.deadline_s - time.time()
                 if remaining_s <= 0:
-                    raise DeadlineError(f"The image was not begun within {request.deadline_s:g} s.")
+                    limit = f"its deadline of {request.deadline_s:g} s"
+                    raise DeadlineError(f"The image could not begin within {limit}.")
             return replace(request, deadline_s=remaining_s)
 
         return self._service.submit_when_room(
@@ -258,7 +259,7 @@ class JobWorker:
     def _save_with_retries(
         self, write: Callable[[], Result], is_cancelled: Callable[[], bool] = lambda: False
     ) -> Result | None:
-        """Write state as soon as it can be written; None where the server ends before that."""
+        """Write state, and retry while storage fails; None if the server stops before that."""
         wait_s = 0.25
         while True:
             try:
@@ -272,10 +273,10 @@ class JobWorker:
             wait_s = min(MAX_RETRY_WAIT_S, wait_s * 2)
 
     def _report(self, error: Exception) -> None:
-        logger.error("state cannot be written, jobs wait: %s", storage_error(error) or error)
+        logger.error("storage is not available, jobs wait: %s", storage_error(error) or error)
 
     def _renew_leases(self) -> None:
-        """Say now and then that this server is at its jobs; notice those that another one cancelled."""
+        """Renew leases; stop jobs that another server cancelled; requeue jobs with an expired lease."""
         while not self._stop.wait(LEASE_RENEWAL_INTERVAL_S):
             try:
                 if self._progress:

@@ -1,4 +1,4 @@
-"""/v1/jobs: pictures that are asked for now and fetched later, with what happens on the way as a stream."""
+"""Routes of /v1/jobs: queued requests, their progress as server-sent events, their images."""
 
 import asyncio
 import base64
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 PROGRESS_POLL_S = 0.1
 DATABASE_POLL_S = 1.0
-"""How often a job that another server draws is read again."""
+"""Interval of reading a job that runs on another server."""
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
-    """Return the routes of this module."""
+    """Return the routes of /v1/jobs."""
     from fastapi import APIRouter, Header, Query, Request
     from fastapi.responses import Response, StreamingResponse
 
@@ -34,7 +34,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
     async def owned_job(request: Request, job_id: str) -> Job:
         job = await asyncio.to_thread(jobs.get, job_id, request_caller(request).owner)
         if job is None:
-            raise ApiError(404, f"There is no job {job_id!r} of yours.", "job_not_found")
+            raise ApiError(404, f"You have no job {job_id!r}.", "job_not_found")
         return job
 
     @router.post("", status_code=201)
@@ -44,7 +44,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
         response: Response,
         idempotency_key: Annotated[str | None, Header(max_length=255, min_length=1)] = None,
     ) -> dict[str, Any]:
-        """Take a job on. With an Idempotency-Key, the same request again returns the same job."""
+        """Create a job. With an Idempotency-Key, repeating a request returns the same job."""
         context.service.check_draining()
         caller = request_caller(request)
 
@@ -53,7 +53,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
             if idempotency_key is not None and (
                 existing := jobs.find_by_idempotency_key(caller.owner, idempotency_key, body_fields)
             ):
-                return existing  # before its prompt is written out again
+                return existing  # before its prompt is enhanced again
             spec = context.resolve_request(body, caller, _store_job_sources(context, body))
             spec = context.service.prepare(spec, bool(body.enhance))
             limit = context.settings.limits.waiting_jobs
@@ -70,10 +70,12 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
     async def list_jobs(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        after: Annotated[str | None, Query(max_length=64, description="The last job seen.")] = None,
+        after: Annotated[
+            str | None, Query(max_length=64, description="Id of the last job of the previous page.")
+        ] = None,
         status: JobStatus | None = None,
     ) -> dict[str, Any]:
-        """List your jobs, the newest first."""
+        """List your jobs, newest first."""
 
         def job_page() -> dict[str, Any]:
             statuses = () if status is None else (status,)
@@ -85,13 +87,13 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
 
     @router.get("/{job_id}")
     async def get_job(job_id: str, request: Request) -> dict[str, Any]:
-        """Say how far a job is, and where its pictures are."""
+        """Return the status of a job and the addresses of its images."""
         job = await owned_job(request, job_id)
         return await asyncio.to_thread(job_object, context, runner, request, job)
 
     @router.delete("/{job_id}")
     async def delete(job_id: str, request: Request) -> dict[str, Any]:
-        """Stop a job and forget it with its pictures."""
+        """Cancel a job and delete it with its images."""
         job = await owned_job(request, job_id)
 
         def delete_job() -> None:
@@ -108,7 +110,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
 
     @router.post("/{job_id}/cancel")
     async def cancel(job_id: str, request: Request) -> dict[str, Any]:
-        """Stop a job; what is drawn of it already stays."""
+        """Cancel a job; its finished images stay."""
         job = await owned_job(request, job_id)
         if job.status in OPEN_STATUSES:
             await asyncio.to_thread(runner.cancel, job.id)
@@ -118,7 +120,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
     @router.get("/{job_id}/events", response_class=StreamingResponse,
                 responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
     async def events(job_id: str, request: Request) -> StreamingResponse:
-        """Stream what happens: job.queued, job.step, job.preview; at last job.done, .failed or .cancelled."""
+        """Stream the events job.queued, job.step, job.preview, then job.done, job.failed or job.cancelled."""
         job = await owned_job(request, job_id)
         stream = _job_event_stream(context, runner, request, job)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -128,7 +130,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
 
 
 def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: Job) -> dict[str, Any]:
-    """Return a job as callers see it. Reads the database."""
+    """Return a job in the form of the API. Reads the database."""
     spec, progress = GenerationSpec.from_json(job.request), runner.progress(job.id)
     images = [
         {
@@ -208,7 +210,7 @@ async def _job_event_stream(
 
 
 def _preview_events(job: Job, progress: JobProgress | None, sent: dict[int, int]) -> list[bytes]:
-    """Return the previews that were not sent yet, as events; `seen` remembers them."""
+    """Return previews that were not sent yet, as events; `sent` remembers them."""
     if progress is None:
         return []
     events, spec = [], GenerationSpec.from_json(job.request)

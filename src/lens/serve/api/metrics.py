@@ -1,6 +1,6 @@
-"""Numbers of a server for Prometheus: what the engine tells of itself, jobs, and requests by their outcome.
+"""Prometheus metrics: the engine's counters, unfinished jobs, and HTTP requests by status.
 
-Read when somebody asks, so that nothing is counted twice.
+The engine's counters are read at each scrape, not copied.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ OUTCOMES = ("rejected", "finished", "failed", "cancelled")
 
 
 class ServerMetrics:
-    """The numbers of one server."""
+    """The metrics of one server."""
 
     def __init__(self, engine: EngineClient, jobs: JobStore):
         from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -21,15 +21,15 @@ class ServerMetrics:
         self.registry: CollectorRegistry = CollectorRegistry()
         self.registry.register(_Collector(engine, jobs))  # type: ignore[arg-type]
         self.requests = Counter(
-            "lens_http_requests", "Requests answered.", ["route", "status"], registry=self.registry
+            "lens_http_requests", "HTTP requests.", ["route", "status"], registry=self.registry
         )
         self.request_seconds = Histogram(
-            "lens_http_request_seconds", "Seconds to the end of the answer.", ["route"],
+            "lens_http_request_seconds", "Seconds until the end of the response.", ["route"],
             registry=self.registry, buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
         )  # fmt: skip
 
     def render(self) -> bytes:
-        """Return all numbers in Prometheus' own form."""
+        """Return all metrics in the Prometheus text format."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
@@ -47,27 +47,29 @@ class _Collector:
 
         state = self._engine.state()
         waiting = {"waiting": state.num_waiting, "running": state.num_running}
-        pictures = GaugeMetricFamily("lens_pictures", "Pictures in the engine.", labels=["state"])
+        pictures = GaugeMetricFamily("lens_pictures", "Images in the engine.", labels=["state"])
         for name, number in waiting.items():
             pictures.add_metric([name], number)
         yield pictures
-        yield GaugeMetricFamily("lens_queue_seconds", "Estimated work that waits.", value=state.queue_s)
-        ended = CounterMetricFamily("lens_pictures_ended", "Pictures by how they ended.", labels=["how"])
+        yield GaugeMetricFamily(
+            "lens_queue_seconds", "Estimated seconds of queued work.", value=state.queue_s
+        )
+        ended = CounterMetricFamily(
+            "lens_pictures_ended", "Finished, failed, cancelled and rejected images.", labels=["how"]
+        )
         for name in OUTCOMES:
             ended.add_metric([name], getattr(state, name))
         yield ended
-        yield CounterMetricFamily(
-            "lens_tokens", "Tokens times steps that were computed.", value=state.num_tokens
-        )
-        texts = CounterMetricFamily("lens_text_features", "Prompts by whether kept.", labels=["found"])
+        yield CounterMetricFamily("lens_tokens", "Tokens times denoiser evaluations.", value=state.num_tokens)
+        texts = CounterMetricFamily("lens_text_features", "Prompt cache hits and misses.", labels=["found"])
         texts.add_metric(["hit"], state.prompt_cache_hits)
         texts.add_metric(["miss"], state.prompt_cache_misses)
         yield texts
-        stages = CounterMetricFamily("lens_stage_seconds", "Seconds spent in each stage.", labels=["stage"])
+        stages = CounterMetricFamily("lens_stage_seconds", "Seconds in each stage.", labels=["stage"])
         for name, seconds in state.stage_seconds.items():
             stages.add_metric([name], seconds)
         yield stages
-        jobs = GaugeMetricFamily("lens_jobs", "Jobs that are not over.", labels=["state"])
+        jobs = GaugeMetricFamily("lens_jobs", "Unfinished jobs.", labels=["state"])
         for name in (QUEUED, RUNNING):
             number = _count_or_none(lambda name=name: self._jobs.num_unfinished(status=name))
             if number is not None:
@@ -78,5 +80,5 @@ class _Collector:
 def _count_or_none(read: Callable[[], int]) -> int | None:
     try:
         return read()
-    except Exception:  # a database that is away is no reason to hide the engine's numbers
+    except Exception:  # without the database, the engine's metrics remain
         return None

@@ -1,6 +1,6 @@
-"""What stands before every request: its size, its key, how often its caller asks.
+"""Security middleware: authentication, host check, rate limits and size limits of every request.
 
-Plain ASGI, so that streams pass through untouched. Knows nothing of pictures.
+Plain ASGI, so that streams pass unchanged. Knows nothing of images.
 """
 
 import asyncio
@@ -22,33 +22,33 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PROTECTED_PREFIXES = ("/v1/", "/metrics", "/docs", "/redoc", "/openapi.json")
 PUBLIC_IMAGE_PREFIX = "/v1/pictures/"
-"""Pictures' addresses are random and known to their owner: that is their key."""
+"""Image addresses are random and need no API key: only their owner knows them."""
 ANONYMOUS_OWNER = "local"
 KEY_CACHE_TTL_S = 5.0
-"""How long the server believes what it read of keys."""
+"""How long keys are cached."""
 
 
 class Caller(NamedTuple):
-    """Who asks."""
+    """The caller of a request."""
 
     owner: str
-    """Whose jobs these are."""
+    """Owner of the jobs of this caller."""
     key: ApiKey | None = None
 
     def fair_queue_key(self, user: str | None) -> str:
-        """Return whom the engine shares itself among: keys, or without any the users that requests name."""
+        """Return the caller for the fair queue: the key, or without keys the user that the request names."""
         return self.owner if self.key is not None else f"user:{user}" if user else self.owner
 
 
 class RequestTooLargeError(ApiError):
-    """A body past the limit."""
+    """A request body above the size limit."""
 
     def __init__(self, limit: int):
-        super().__init__(413, f"The request is larger than {limit} bytes.", "request_too_large")
+        super().__init__(413, f"The request body is larger than {limit} bytes.", "request_too_large")
 
 
 class Authenticator:
-    """Finds the caller of a request by its key."""
+    """Identifies the caller of a request by its API key."""
 
     def __init__(self, store: ServerState, settings: ServerSettings):
         self._keys, self._settings, self._rate_limiter = store.api_keys, settings, CallerRateLimiter()
@@ -58,46 +58,47 @@ class Authenticator:
         self._allowed_hosts = {"localhost", "127.0.0.1", "::1", settings.host, public_host}
 
     async def authenticate(self, authorization: str | None) -> Caller:
-        """Return who asks.
+        """Return the caller.
 
-        Raises: ApiError (401) without a key that is known, where one is needed; QueueFullError.
+        Raises: ApiError (401) for a missing or unknown key if one is required; QueueFullError.
         """
         now = time.monotonic()
         if not await self.is_key_required():
             return Caller(ANONYMOUS_OWNER)
         kind, _, text = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not text.strip():
-            raise ApiError(401, "Send a key: Authorization: Bearer KEY.", "missing_api_key")
+            raise ApiError(401, "Send an API key in the header Authorization: Bearer KEY.", "missing_api_key")
         key = await self._find_key(text.strip(), now)
         if key is None:
-            raise ApiError(401, "This key is not known here.", "invalid_api_key")
+            raise ApiError(401, "This API key is not valid.", "invalid_api_key")
         self._rate_limiter.acquire(
             key.id, key.requests_per_minute or self._settings.limits.requests_per_minute
         )
         return Caller(key.id, key)
 
     async def is_key_required(self) -> bool:
-        """Return whether callers have to show a key."""
+        """Return whether callers need an API key."""
         now = time.monotonic()
         if now - self._has_key_cache[0] > KEY_CACHE_TTL_S:
             self._has_key_cache = now, bool(await asyncio.to_thread(self._keys.list_keys))
         return self._settings.needs_key(self._has_key_cache[1])
 
     async def check_host(self, host: str) -> None:
-        """Raise ApiError where a server that asks for no key is called by another machine's name.
+        """Raise ApiError if a server without keys is called by an unknown host name.
 
-        Web pages can have their own name lead to this machine (DNS rebinding), and would be let in.
+        Otherwise web pages could reach it through a name of their own that resolves to this machine (DNS
+        rebinding).
         """
         name = urlsplit(f"//{host}").hostname
         if name not in self._allowed_hosts and not await self.is_key_required():
-            message = f"This server does not go by the name {name!r}. Its operator can set public_url."
+            message = f"{name!r} is not a host name of this server. The operator can set public_url."
             raise ApiError(421, message, "misdirected_request")
 
     async def _find_key(self, text: str, now: float) -> ApiKey | None:
         cached_at, key = self._key_cache.get(text, (-KEY_CACHE_TTL_S, None))
         if now - cached_at > KEY_CACHE_TTL_S:
             key = await asyncio.to_thread(self._keys.find, text)
-            if key is not None:  # wrong keys are not worth remembering
+            if key is not None:  # unknown keys are not cached
                 self._key_cache[text] = now, key
             else:
                 self._key_cache.pop(text, None)
@@ -105,7 +106,7 @@ class Authenticator:
 
 
 class SecurityMiddleware:
-    """Middleware: lets requests pass that may, with their caller in `scope["state"]["caller"]`."""
+    """Rejects requests without permission; puts the caller into `scope["state"]["caller"]`."""
 
     def __init__(self, app: AsgiApp, keys: Authenticator, body_bytes: int):
         self._app, self._authenticator, self._body_bytes = app, keys, body_bytes
@@ -129,7 +130,7 @@ class SecurityMiddleware:
         await self._forward(scope, receive, send, self._body_bytes if is_protected else None)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
-        """Pass a request on; count bytes of bodies that do not say how long they are, answer all errors."""
+        """Forward a request; count the bytes of its body, and turn all errors into responses."""
         num_bytes, is_too_large, has_started = 0, False, False
 
         async def receive_limited() -> MutableMapping[str, Any]:
@@ -143,7 +144,7 @@ class SecurityMiddleware:
 
         async def send_checked(message: MutableMapping[str, Any]) -> None:
             nonlocal has_started
-            if is_too_large and not has_started:  # whoever reads the body calls it unreadable
+            if is_too_large and not has_started:  # the reader of the body reports it as malformed
                 if message["type"] == "http.response.start":
                     await _send_error(error_response(RequestTooLargeError(self._body_bytes)), send)
                 return
@@ -153,7 +154,7 @@ class SecurityMiddleware:
         try:
             await self._app(scope, receive_limited, send_checked)
         except Exception as error:
-            response = error_response(error)  # which logs what nobody foresaw
+            response = error_response(error)  # logs unexpected errors
             if has_started:
                 raise
             await _send_error(response, send)

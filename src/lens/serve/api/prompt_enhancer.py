@@ -1,6 +1,6 @@
-"""A prompt written out by a language model before it is drawn. Spec: section 11.
+"""Prompt enhancement by a language model. Spec: section 11.
 
-Knows nothing of HTTP or of pictures.
+Knows nothing of HTTP or of images.
 """
 
 import logging
@@ -21,33 +21,33 @@ REFUSAL_WORD = "REFUSED"
 
 
 class PromptRefusedError(LensError):
-    """A request that is not drawn; the message gives the reason."""
+    """A prompt that the language model declines; the message gives the reason."""
 
 
 class EnhancerUnavailableError(LensError):
-    """A language model that could not be asked; the log says why, callers are not told where it is."""
+    """A language model that does not answer; only the log has the cause, as it names the address."""
 
 
 class PromptEnhancer:
-    """Writes prompts out; safe to share among threads."""
+    """Enhances prompts; safe to share among threads."""
 
     def __init__(self, endpoint: PromptEnhancerSettings):
         self._client = ChatClient(endpoint)
 
     def __call__(self, prompt: str) -> str:
-        """Return the prompt written out; as it was where the answer is empty or not whole.
+        """Return the enhanced prompt, or the prompt itself if the answer is empty or cut.
 
-        Raises: RefusedError where the model declines; UnansweredError where it cannot be asked.
+        Raises: PromptRefusedError if the model declines; EnhancerUnavailableError if it does not answer.
         """
         system = {"role": "system", "content": ENHANCER_SYSTEM_PROMPT}
         try:
             reply = self._client.complete([system, {"role": "user", "content": prompt}])
         except ChatError as error:
-            logger.warning("a prompt was not written out: %s", error)
+            logger.warning("a prompt was not enhanced: %s", error)
             raise EnhancerUnavailableError("The language model of this server did not answer.") from error
-        # Files and databases hold neither NUL nor half a surrogate pair, and JSON can bring both.
+        # JSON may contain NUL and lone surrogates, which files and databases reject.
         text = reply.text.replace("\0", " ").encode(errors="replace").decode().strip()
         if reply.is_refused or text.strip(".*\"'`") == REFUSAL_WORD:
-            reason = f" It says: {text}" if reply.is_refused and text else ""
-            raise PromptRefusedError(f"The language model declined to write this prompt out.{reason}")
+            reason = f" Its answer: {text}" if reply.is_refused and text else ""
+            raise PromptRefusedError(f"The language model declined to enhance this prompt.{reason}")
         return text if text and not reply.is_cut else prompt

@@ -1,7 +1,7 @@
-"""Pictures followed by a request: events of threads, as an asynchronous stream that ends with its reader.
+"""Server-sent events: the events of several images as one asynchronous stream.
 
-Each picture has a thread that waits for the engine, encodes and marks; the loop that answers requests only
-passes on. Whoever stops reading cancels what is not made yet.
+Each image has a thread that waits for the engine, encodes and marks; the event loop only forwards. When the
+reader disconnects, the unfinished images are cancelled.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from lens.serve.engine.request import Failed
 from lens.serve.engine.request_handle import RequestHandle
 
 DISCONNECT_POLL_S = 0.5
-"""How soon a caller that went away is noticed."""
+"""Interval of checks whether the caller has disconnected."""
 KEEP_ALIVE_INTERVAL_S = 15.0
 
 
 class ImageEvent(NamedTuple):
-    """What happened to one of several pictures."""
+    """An event of one of several images."""
 
     image_index: int
     event: GenerationEvent
@@ -35,9 +35,9 @@ async def stream_events(
     spec: GenerationSpec,
     is_disconnected: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[ImageEvent | None]:
-    """Yield what happens to pictures until all are made; None now and then where nothing does.
+    """Yield the events of images until all are finished; None at intervals without events.
 
-    Ends early where the caller is gone; cancels all that is left whenever it ends.
+    Stops early if the caller disconnects. When it stops, it cancels the unfinished images.
     """
     loop, queue = asyncio.get_running_loop(), asyncio.Queue()
 
@@ -45,7 +45,7 @@ async def stream_events(
         def publish(event: GenerationEvent) -> None:
             try:
                 loop.call_soon_threadsafe(queue.put_nowait, ImageEvent(number, event))
-            except RuntimeError:  # the loop has ended, so nobody listens
+            except RuntimeError:  # the loop has ended
                 handle.cancel()
 
         service.follow(handle, spec, publish)
@@ -78,7 +78,7 @@ async def wait_for_all(
     spec: GenerationSpec,
     is_disconnected: Callable[[], Awaitable[bool]],
 ) -> list[EncodedImage] | None:
-    """Return all pictures; None where the caller is gone. Raises: what stopped the first that failed."""
+    """Return all images; None if the caller disconnects. Raises: the error of the first that fails."""
     images: dict[int, EncodedImage] = {}
     stream = stream_events(handles, service, spec, is_disconnected)
     try:
@@ -98,7 +98,7 @@ def sse_event(name: str, data: dict[str, Any]) -> bytes:
 
 
 def sse_error(error: BaseException) -> bytes:
-    """Return an error as a server-sent event; clients of OpenAI's raise it."""
+    """Return an error as a server-sent event; OpenAI's clients raise it."""
     return sse_event("error", error_response(error).body)
 
 

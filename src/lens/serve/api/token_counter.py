@@ -1,4 +1,4 @@
-"""How many tokens a text has for a model, by the tokenizer in its folder. Loads no torch."""
+"""Token counts of prompts, by the tokenizer of each model. Loads no torch."""
 
 import threading
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ class TokenCounter:
     """Counts tokens; safe to share among threads."""
 
     def __init__(self, folders: Mapping[str, Path]):
-        """Take the folder of each model that is offered, by its name."""
+        """Take the folder of each model of the server, by name."""
         self._folders = folders
         self._tokenizers: dict[Path, Tokenizer] = {}
         self._lock = threading.Lock()
 
     def __call__(self, model: str, text: str) -> int:
-        """Return the tokens of a text, without those that every prompt has around it."""
+        """Return the number of tokens of a text, without those of the prompt template."""
         if not text:
             return 0
         path = component_folder(self._folders[model], "tokenizer").resolve() / "tokenizer.json"

@@ -1,4 +1,4 @@
-"""Pictures that callers send: untrusted bytes to files that the engine can start from.
+"""Uploaded images: checks untrusted bytes and stores them as PNG files for the engine.
 
 Knows nothing of HTTP; errors name the parameter.
 """
@@ -23,9 +23,9 @@ UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 def store_source_images(
     uploads: "UploadStore", image: bytes | None, mask: bytes | None, max_px: int, base_resolution: int
 ) -> UploadedImages:
-    """Check and store a picture to start from, and its mask.
+    """Check and store a source image and its mask.
 
-    Raises: SettingError that names what cannot be used; LensError where it cannot be stored.
+    Raises: SettingError that names the parameter; LensError if a file cannot be stored.
     """
     if image is None:
         if mask is not None:
@@ -58,25 +58,25 @@ def decode_base64(text: str, name: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise SettingError(name, f"{text[:20]}...", "a picture in base64") from error
+        raise SettingError(name, f"{text[:20]}...", "an image in base64") from error
 
 
 def _open_image(content: bytes, name: str, max_px: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit comes next
+            warnings.simplefilter("ignore")  # the limit below is stricter
             image = Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS)
         check_image_size(image.size, name, max_px)
         image.load()
         return ImageOps.exif_transpose(image)
     except SettingError:
         raise
-    except Exception as error:  # decoders raise whatever they like at broken files
-        raise SettingError(name, "what was sent", "a PNG, JPEG or WebP picture", f"({error})") from error
+    except Exception as error:  # decoders raise any exception for broken files
+        raise SettingError(name, "unreadable", "a PNG, JPEG or WebP image", f"({error})") from error
 
 
 def _inpaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return white where the picture is drawn anew: where a mask is transparent, else where it is white."""
+    """Return a mask that is white where the uploaded one is transparent or, if it is opaque, white."""
     if mask.size != size:
         needs = f"the size of the image, {size[0]}x{size[1]}"
         raise SettingError("mask", f"{mask.size[0]}x{mask.size[1]}", needs)

@@ -1,1 +1,1 @@
-"""The engine: requests of any threads, computed together."""
+"""The engine: requests from any thread, generated in shared batches."""

@@ -1,8 +1,8 @@
-"""What a picture costs: seconds from its tokens and steps, at rates measured while drawing.
+"""The cost model: estimates the seconds of a request from its tokens and steps, at measured rates.
 
-Rates are seconds a token: of a step of the denoiser, and of the decoder, for each model. A line through zero:
-attention's square and the fixed part of a step are inside the rate that recent packs had, so estimates follow
-the traffic there is. Knows nothing of models in memory.
+Rates are seconds per token of the denoiser and of the decoder, for each model. The estimate is proportional
+to tokens: the quadratic part of attention and the fixed part of a pass are in the rate of recent batches, so
+that estimates follow the traffic. Knows nothing of models in memory.
 """
 
 import threading
@@ -14,9 +14,9 @@ from lens.sampling.solvers import get_solver
 from lens.serve.engine.request import GenerationRequest
 
 DEFAULT_RATE_S = 1e-4
-"""Seconds a token, before anything was measured."""
+"""Seconds per token before the first measurement."""
 EMA_WEIGHT = 0.2
-"""Share of a new measurement in the rate."""
+"""Weight of a new measurement in the rate."""
 TEMPLATE_TOKENS = 20
 CHARACTERS_PER_TOKEN = 4
 MAX_PROMPT_TOKENS = 384
@@ -24,19 +24,19 @@ MAX_PROMPT_TOKENS = 384
 
 @dataclass(frozen=True)
 class RequestCost:
-    """What a request takes, counted before its prompt is read by a model."""
+    """The work of a request, estimated before its prompt is encoded."""
 
     tokens_per_evaluation: int
-    """Image and text tokens of one velocity, of both passes with guidance."""
+    """Image and text tokens of one velocity; with guidance, of both its inputs."""
     num_evaluations: int
     """Velocities of all steps: a solver may need several for a step."""
     num_image_tokens: int
     num_decodes: int
-    """Pictures to decode: the last one and the previews."""
+    """Images to decode: the final one and the previews."""
 
 
 def request_cost(request: GenerationRequest) -> RequestCost:
-    """Return what a request takes."""
+    """Return the work of a request."""
     image = (request.height // SIDE_STEP_PX) * (request.width // SIDE_STEP_PX)
     tokens = image + estimate_text_tokens(request.prompt)
     if request.guidance != 1:
@@ -48,28 +48,28 @@ def request_cost(request: GenerationRequest) -> RequestCost:
 
 
 def effective_strength(request: GenerationRequest) -> float:
-    """Return how much noise a picture starts from: all of it, but where another picture shows through."""
+    """Return the share of noise that an image starts from: 1 without a source image."""
     if request.strength is not None:
         return request.strength
     return 1.0 if request.image is None else default_strength(has_mask=request.mask is not None)
 
 
 def estimate_text_tokens(text: str) -> int:
-    """Return about how many tokens the denoiser reads of a text; none of no text at all."""
+    """Return an estimate of the tokens of a text; 0 for an empty one."""
     if not text.strip():
         return 0
     return TEMPLATE_TOKENS + min(MAX_PROMPT_TOKENS, len(text) // CHARACTERS_PER_TOKEN)
 
 
 class CostModel:
-    """Rates by model and stage, from the run at the start on kept up to date. Safe in any thread."""
+    """Rates by model and stage, updated by each measurement. Safe in any thread."""
 
     def __init__(self):
         self._rates: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
     def record(self, model: str, stage: str, tokens: int, seconds: float) -> None:
-        """Take in that a stage of a model took so long for so many tokens."""
+        """Add a measurement of a stage of a model."""
         if tokens <= 0:
             return
         with self._lock:
@@ -77,12 +77,12 @@ class CostModel:
             self._rates[model, stage] = new if old is None else old + EMA_WEIGHT * (new - old)
 
     def seconds_per_token(self, model: str, stage: str) -> float:
-        """Return the seconds that a stage of a model takes for a token."""
+        """Return the seconds per token of a stage of a model."""
         with self._lock:
             return self._rates.get((model, stage), DEFAULT_RATE_S)
 
     def estimate_seconds(self, request: GenerationRequest) -> float:
-        """Return about how long a request keeps the engine busy."""
+        """Return the estimated seconds of a request."""
         cost = request_cost(request)
         num_tokens = cost.tokens_per_evaluation * cost.num_evaluations
         denoising = num_tokens * self.seconds_per_token(request.model, "denoise")

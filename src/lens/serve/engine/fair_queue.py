@@ -1,8 +1,8 @@
-"""A queue in which callers take turns by what their work costs: deficit round robin.
+"""A fair queue: callers take turns by the cost of their work (deficit round robin).
 
-A caller's credit grows by a round's share each time its turn comes, and what it takes is paid from it: over
-time all callers get equal seconds, whoever asks for few large pictures or many small ones. Of one caller the
-higher priority goes first, then the older. Knows nothing of pictures or threads.
+A caller receives credit at each of its turns and pays for its items with it. Over time all callers get equal
+seconds, whether they request few large images or many small ones. Among the items of a caller, higher
+priority goes first, then age. Knows nothing of images or threads.
 Paper: Shreedhar and Varghese, Efficient Fair Queuing using Deficit Round Robin, 1995.
 """
 
@@ -17,7 +17,7 @@ from lens.errors import QueueFullError
 Item = TypeVar("Item")
 
 MIN_RETRY_AFTER_S = 1.0
-"""Nobody is asked to come back sooner."""
+"""Minimum delay before a retry."""
 
 
 @dataclass(order=True)
@@ -28,13 +28,13 @@ class _Entry(Generic[Item]):
 
 
 class FairQueue(Generic[Item]):
-    """Holds up to so many items and so many seconds of work; hands them out fairly."""
+    """A queue with a limited number of items and seconds of work."""
 
     def __init__(self, max_items: int, max_cost_s: float):
         self.max_items, self.max_cost_s = max_items, max_cost_s
         self._sequence_numbers = count()
         self._entries: dict[str, list[_Entry[Item]]] = {}
-        """A heap for each caller, in the order of their turns."""
+        """A heap per caller, in the order of their turns."""
         self._credits: dict[str, float] = {}
 
     def __len__(self) -> int:
@@ -42,34 +42,35 @@ class FairQueue(Generic[Item]):
 
     @property
     def total_cost_s(self) -> float:
-        """Estimated work that waits."""
+        """Estimated seconds of all items."""
         return sum(entry.cost_s for entries in self._entries.values() for entry in entries)
 
     def push(self, item: Item, caller: str, cost_s: float, priority: int = 0) -> None:
         """Add an item.
 
-        An item that costs more than the queue may hold still finds room in an empty one.
-        Raises: QueueFullError, which says when there will be room.
+        An empty queue accepts an item above the cost limit.
+        Raises: QueueFullError, which says when to retry.
         """
         waiting, seconds = len(self), self.total_cost_s
         if waiting >= self.max_items:
-            message = f"{waiting} pictures wait, and no more may."
+            message = f"The queue is full: it holds {waiting} images, which is its limit."
             raise QueueFullError(message, max(MIN_RETRY_AFTER_S, seconds / max(waiting, 1)))
         if waiting and seconds + cost_s > self.max_cost_s:
-            message = f"{seconds:.0f} s of work wait, and no more than {self.max_cost_s:.0f} s may."
+            limit = f"{self.max_cost_s:.0f} s"
+            message = f"The queue is full: it holds {seconds:.0f} s of work, and its limit is {limit}."
             raise QueueFullError(message, max(MIN_RETRY_AFTER_S, seconds + cost_s - self.max_cost_s))
         self._entries.setdefault(caller, [])
         self._credits.setdefault(caller, 0.0)
         heapq.heappush(self._entries[caller], _Entry((-priority, next(self._sequence_numbers)), cost_s, item))
 
     def peek(self) -> Item | None:
-        """Return what is next; None where nothing waits."""
+        """Return the next item; None if the queue is empty."""
         if not self._entries:
             return None
         return self._entries[self._next_caller()][0].item
 
     def pop(self) -> Item:
-        """Take out what is next."""
+        """Remove and return the next item."""
         caller = self._next_caller()
         entry = heapq.heappop(self._entries[caller])
         self._credits[caller] -= entry.cost_s
@@ -77,7 +78,7 @@ class FairQueue(Generic[Item]):
         return entry.item
 
     def remove(self, item: Item) -> bool:
-        """Take an item out of turn; return whether it was there."""
+        """Remove an item at any position; return whether it was there."""
         for caller, entries in self._entries.items():
             for index, entry in enumerate(entries):
                 if entry.item is item:
@@ -89,11 +90,11 @@ class FairQueue(Generic[Item]):
         return False
 
     def items(self) -> list[Item]:
-        """Return all items, in the order in which they would go if nothing came or left."""
+        """Return all items in the order in which `pop` would return them."""
         return list(self._iterate_in_order())
 
     def _next_caller(self) -> str:
-        """Return the caller whose turn it is, once its credit pays for what it wants."""
+        """Return the next caller whose credit pays for its first item."""
         share = max(entries[0].cost_s for entries in self._entries.values())
         while True:
             caller = next(iter(self._entries))
@@ -103,7 +104,7 @@ class FairQueue(Generic[Item]):
             self._entries[caller] = self._entries.pop(caller)  # to the end
 
     def _drop_idle(self, caller: str) -> None:
-        # Credit is for those who wait: an idle caller must not save it up.
+        # Only waiting callers have credit: an idle caller must not accumulate it.
         if not self._entries[caller]:
             del self._entries[caller], self._credits[caller]
 

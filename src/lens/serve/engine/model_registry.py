@@ -1,6 +1,6 @@
-"""The models and adapters that an operator offers, and the models once they are loaded.
+"""The registry of models and LoRAs that the server offers, and the loaded models.
 
-Models of one family share their autoencoder and text encoder, as their folders do: each is in memory once.
+Models whose folders share an autoencoder or a text encoder share it in memory.
 Knows nothing of requests or queues.
 """
 
@@ -23,11 +23,11 @@ LoraSet = tuple[LoraRequest, ...]
 
 
 class ModelEntry(NamedTuple):
-    """A model in its files."""
+    """A model of the server and its folder."""
 
     info: ModelInfo
     recorded_name: str
-    """What pictures say that drew them: the known name, or that under which a folder is offered."""
+    """Model name in the metadata of images: the known name, or the name given to a folder."""
     model: ResolvedModel
 
     @property
@@ -36,22 +36,22 @@ class ModelEntry(NamedTuple):
 
 
 class TextEncoderKey(NamedTuple):
-    """What text features come from: models that have it in common can use each other's."""
+    """The source of text features; models with equal keys can share features."""
 
     encoder: Path
     layers: tuple[int, ...]
 
 
 class ModelRegistry:
-    """The models and adapters that requests may name; the hash of a file is computed once."""
+    """The models and LoRAs that requests can name; each file is hashed once."""
 
     def __init__(self, models: Mapping[str, str | Path], loras: Mapping[str, str | Path] | None = None):
-        """Take names, each with a known name or folder, and names of adapters, each with its file.
+        """Take names of models, each with a known name or folder, and names of LoRAs, each with its file.
 
-        Raises: SettingError or CheckpointError for a model that is not there.
+        Raises: SettingError or CheckpointError for a model that does not exist.
         """
         if not models:
-            raise SettingError("models", dict(models), "at least one model to offer")
+            raise SettingError("models", dict(models), "at least one model")
         self.models = {name: _model_entry(name, source) for name, source in models.items()}
         self.loras = {name: Path(path) for name, path in (loras or {}).items()}
         self._hashes: dict[Path, str] = {}
@@ -60,11 +60,11 @@ class ModelRegistry:
     def from_names(
         cls, models: Sequence[str], loras: Mapping[str, str | Path] | None = None
     ) -> "ModelRegistry":
-        """Offer known models under their names, and folders under theirs."""
+        """Return a registry of known models and of folders, each under its own name."""
         return cls({Path(name).name if Path(name).is_dir() else name: name for name in models}, loras)
 
     def lora_hash(self, name: str) -> str:
-        """Return the hash of an adapter's file."""
+        """Return the hash of a LoRA file."""
         path = self.loras[name]
         if path not in self._hashes:
             self._hashes[path] = content_hash(path)
@@ -75,7 +75,7 @@ def _model_entry(name: str, source: str | Path) -> ModelEntry:
     model = ResolvedModel.of(source)
     if missing := missing_files(model.folder):
         raise CheckpointError(
-            f"{model.folder} lacks {', '.join(missing)}. Download it again, or offer another model."
+            f"{model.folder} lacks {', '.join(missing)}. Download it again, or serve another model."
         )
     info = ModelInfo(name, *model.defaults, model.variant)
     is_folder = Path(source).expanduser().is_dir()
@@ -83,7 +83,7 @@ def _model_entry(name: str, source: str | Path) -> ModelEntry:
 
 
 class LoadedModel:
-    """A pipeline in memory, and the adapters that its denoiser has."""
+    """A pipeline in memory and the LoRAs that are loaded into its denoiser."""
 
     def __init__(self, entry: ModelEntry, pipeline: "LensPipeline", loras: Mapping[str, Path]):
         self.entry, self.pipeline = entry, pipeline
@@ -93,7 +93,7 @@ class LoadedModel:
         )
         self._lora_files = loras
         self._adapter_names: dict[str, str] = {}
-        """Name on the denoiser of each adapter loaded so far."""
+        """Adapter name in the denoiser, by the name of the LoRA."""
         self._active: LoraSet = ()
 
     @property
@@ -101,16 +101,16 @@ class LoadedModel:
         return self.pipeline.transformer
 
     def load_adapters(self, adapters: LoraSet) -> None:
-        """Put adapters on the denoiser that are not there yet; those in use stay in use.
+        """Load the adapters that the denoiser lacks; the active ones stay active.
 
-        Raises: CheckpointError for a file that is no adapter of this model; the denoiser is then as before.
+        Raises: CheckpointError for a file that does not fit the model; the denoiser is then unchanged.
         """
         from lens.models.checkpoints.lora import load_loras, set_lora_weights
 
         for adapter in adapters:
             if adapter.name in self._adapter_names:
                 continue
-            name = f"offered_{len(self._adapter_names)}"  # operators' names may hold dots
+            name = f"offered_{len(self._adapter_names)}"  # LoRA names may contain dots, adapter names may not
             try:
                 load_loras(self.denoiser, [(self._lora_files[adapter.name], 1.0)], [name])
                 self._adapter_names[adapter.name] = name
@@ -118,7 +118,7 @@ class LoadedModel:
                 set_lora_weights(self.denoiser, self._weights(self._active))
 
     def set_adapters(self, adapters: LoraSet) -> None:
-        """Draw with exactly these adapters from now on."""
+        """Activate exactly these adapters."""
         if adapters == self._active:
             return
         from lens.models.checkpoints.lora import set_lora_weights
@@ -131,7 +131,7 @@ class LoadedModel:
 
 
 class LoadedModels:
-    """Pipelines by name, each loaded when it is first asked for."""
+    """Models by name, each loaded at its first use."""
 
     def __init__(self, registry: ModelRegistry, device: str, dtype: str):
         self.registry, self.device, self.dtype = registry, device, dtype
@@ -142,9 +142,9 @@ class LoadedModels:
         return name in self._loaded
 
     def __getitem__(self, name: str) -> LoadedModel:
-        """Return a model, loaded now unless it was before.
+        """Return a model; load it at its first use.
 
-        Raises: CheckpointError or MemoryNeedError that says what to do.
+        Raises: CheckpointError or MemoryNeedError.
         """
         if name not in self._loaded:
             self._loaded[name] = self._load(self.registry.models[name])

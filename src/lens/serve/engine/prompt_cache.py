@@ -1,4 +1,4 @@
-"""Text features of prompts that came before: least recently used, bounded in bytes.
+"""The prompt cache: text features of recent prompts, limited in bytes, least recently used first out.
 
 Knows nothing of tokenizers or encoders. Letters: T text tokens, E text feature width.
 """
@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable
 from torch import Tensor
 
 PromptFeatures = list[Tensor]
-"""One (T, E) a captured layer; of no text at all T is 0."""
+"""One (T, E) per captured layer; T is 0 for no text."""
 
 
 class PromptCache:
-    """Features by (what made them, the text)."""
+    """Text features by their source, which is the encoder and its layers, and the text."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
@@ -25,7 +25,7 @@ class PromptCache:
     def get_or_encode(
         self, source: Hashable, text: str, encode: Callable[[str], PromptFeatures]
     ) -> PromptFeatures:
-        """Return the features of a text, encoded now unless they are kept from before."""
+        """Return the features of a text; encode it if they are not in the cache."""
         key = (source, text)
         with self._lock:
             if key in self._entries:

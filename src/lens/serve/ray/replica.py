@@ -1,8 +1,8 @@
-"""The engine as a deployment of Ray Serve: what runs in each replica.
+"""The deployment of engines on Ray Serve: the code that runs in each replica.
 
-A replica is one engine in a process of its own, on any machine of the cluster. It tells what happens to a
-picture as a stream, for as long as somebody reads; pictures to start from arrive as bytes. Knows nothing of
-HTTP, of jobs or of the other replicas. Ray is imported inside functions: it is an extra.
+A replica is one engine in its own process, on any machine of the cluster. It streams the events of a request
+while the client reads them; source images arrive as bytes. Knows nothing of HTTP, jobs or other replicas. Ray
+is an extra, so functions import it.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from lens.serve.settings.ray import num_replicas_for_load
 from lens.serve.settings.server import ServerSettings
 
 APPLICATION_NAME = "lens"
-"""Of the application in Ray Serve, and of its one deployment."""
+"""Name of the application in Ray Serve and of its deployment."""
 MAX_START_ATTEMPTS = 3
-"""How often a replica may fail to start before the deployment does."""
+"""Failed starts of a replica after which the deployment fails."""
 READER_CHECK_INTERVAL_S = 0.5
-"""How often a thread that waits for an event looks whether its reader went away."""
+"""Interval at which a thread that waits for an event checks for a disconnected reader."""
 
 
 @dataclass(frozen=True)
 class ReplicaEvent:
-    """What happened to a picture, where, and how its engine is."""
+    """An event of a request, with the replica and the state of its engine."""
 
     replica: str
     """host/process id"""
@@ -38,7 +38,7 @@ class ReplicaEvent:
 
 
 class EngineReplica:
-    """One engine."""
+    """A replica: one engine."""
 
     def __init__(self, settings: ServerSettings):
         from lens.serve.engine.engine import Engine
@@ -52,7 +52,7 @@ class EngineReplica:
     async def generate(
         self, request: GenerationRequest, files: Mapping[str, bytes]
     ) -> AsyncIterator[ReplicaEvent]:
-        """Draw one picture and tell how it goes; whoever stops reading cancels it."""
+        """Generate one image and yield its events; a reader that stops cancels it."""
         with TemporaryDirectory(prefix="lens-") as folder:
             try:
                 if request.loras:
@@ -76,21 +76,21 @@ class EngineReplica:
                 handle.cancel()
 
     async def load_adapters(self, key: str) -> str:
-        """Have these adapters from now on: the engine loads them with the first request that names them."""
+        """Record a LoRA set for Ray's routing; the engine loads it with the first request that names it."""
         return key
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Tell Ray Serve what decides how many replicas there are."""
+        """Return the load of this replica, from which Ray Serve scales their number."""
         state = self.engine.state()
         return {"queue_seconds": state.queue_s, "busy": float(state.num_running > 0)}
 
     async def check_health(self) -> None:
-        """Raise where the engine cannot draw any more; Ray Serve then starts another replica."""
+        """Raise RuntimeError if the engine has stopped; Ray Serve then starts another replica."""
         if not self.engine.is_ready:
-            raise RuntimeError("The engine has ended.")
+            raise RuntimeError("The engine has stopped.")
 
     def __del__(self) -> None:
-        """Called by Ray Serve once a replica that leaves has finished what it had."""
+        """Called by Ray Serve after a replica that shuts down has finished its requests."""
         if hasattr(self, "engine"):
             self.engine.drain(timeout_s=0)
 
@@ -102,23 +102,23 @@ class EngineReplica:
 
 
 def lora_set_key(request: GenerationRequest) -> str:
-    """Return a name of the adapters that a request needs loaded, whatever their weights."""
+    """Return a key of the LoRAs of a request, without their weights."""
     return "+".join([request.model, *sorted(lora.name for lora in request.loras)])
 
 
 def gpus_per_replica(settings: ServerSettings) -> float:
-    """Return the GPUs that Ray sets aside for a replica; it hides all others from it."""
+    """Return the GPUs that Ray reserves for a replica; it hides all others."""
     given = settings.ray.gpus if settings.ray is not None else None
     return float(settings.engine.device.startswith("cuda")) if given is None else given
 
 
 def max_ongoing_requests(settings: ServerSettings) -> int:
-    """Return how many pictures one replica takes on; past its engine's own bounds, which say 429."""
+    """Return how many requests Ray sends to a replica: more than its engine accepts, which rejects them."""
     return settings.engine.max_running + settings.engine.max_waiting + 16
 
 
 class QueueScalingPolicy:
-    """The policy by which Ray Serve starts and ends replicas."""
+    """The autoscaling policy of the deployment."""
 
     def __init__(self, queue_s: float):
         self._queue_s = queue_s
@@ -126,13 +126,13 @@ class QueueScalingPolicy:
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         metrics = context.aggregated_metrics or {}
         if not metrics.get("busy"):
-            return context.target_num_replicas, {}  # nobody has told anything yet
+            return context.target_num_replicas, {}  # no replica has reported yet
         seconds, busy = metrics.get("queue_seconds", {}).values(), metrics["busy"].values()
         return num_replicas_for_load(seconds, busy, self._queue_s), {}
 
 
 def build_application(settings: ServerSettings) -> Any:
-    """Return what Ray Serve runs."""
+    """Return the application for Ray Serve."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
@@ -171,7 +171,7 @@ def build_application(settings: ServerSettings) -> Any:
 
 
 def read_input_files(request: GenerationRequest) -> dict[str, bytes]:
-    """Return the pictures that a request starts from, for a machine that does not have them."""
+    """Return the source image and the mask of a request, for another machine."""
     paths = {"image": request.image, "mask": request.mask}
     return {name: path.read_bytes() for name, path in paths.items() if path is not None}
 

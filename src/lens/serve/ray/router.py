@@ -1,7 +1,7 @@
-"""Engines on Ray Serve, asked as if they were one: a `Drawer` whose pictures are drawn by replicas.
+"""The client of engines on Ray Serve: sends each request to a replica and retries it if the replica dies.
 
-A picture depends on its request alone, so that of a replica that dies is asked of another, with the same
-result. Each picture is followed by a thread. Knows nothing of HTTP or of jobs.
+An image depends on its request alone, so a retry on another replica has the same result. Each request has a
+thread that reads its events. Knows nothing of HTTP or of jobs.
 """
 
 import logging
@@ -44,30 +44,30 @@ from lens.serve.settings.server import ServerSettings
 logger = logging.getLogger(__name__)
 
 MAX_REPLICA_DEATHS = 8
-"""Replicas that may die under one picture; then the picture may be what kills them."""
+"""Maximum number of replicas that die with one request; after that, the request may be the cause."""
 RETRY_PAUSE_S = 0.2
-"""Before a picture is asked for again; doubled each time."""
+"""Pause before the first retry of a request; doubled each time."""
 CONNECT_TIMEOUT_S = 5.0
 ADMISSION_TIMEOUT_S = 2.0
-"""How long a caller waits to hear that the queue of a replica is full; later it is asked again instead."""
+"""How long `submit` waits for a replica to reject a request; later rejections are retried."""
 
 
 class InFlightRequest:
-    """A picture on its way: how often a replica died under it, and who still waits for a first answer."""
+    """A submitted request: its handle, its replica, its retries, and whether it is admitted."""
 
     def __init__(self, handle: RequestHandle):
         self.handle = handle
         self.response: Any = None
         self.is_running = False
         self.replica = ""
-        """Who told of it last."""
+        """Replica that sent the last event."""
         self.num_previews = self.num_deaths = 0
         self.rejection: QueueFullError | None = None
         self._admission = threading.Event()
         self._lock = threading.Lock()
 
     def settle_admission(self, rejection: QueueFullError | None = None) -> bool:
-        """Tell the caller whether it is taken on; return whether it was still waiting to hear."""
+        """Set whether the request is admitted; return whether this was still open."""
         with self._lock:
             if self._admission.is_set():
                 return False
@@ -76,21 +76,21 @@ class InFlightRequest:
             return True
 
     def wait_for_admission(self, timeout_s: float) -> None:
-        """Wait to hear that it is taken on. Raises: QueueFullError where it is not."""
+        """Wait until the request is admitted. Raises: QueueFullError if it is rejected."""
         self._admission.wait(timeout_s)
         self.settle_admission()
         if self.rejection is not None:
             raise self.rejection
 
     def cancel(self) -> None:
-        """Stop reading, and with it the drawing."""
+        """Stop reading the events, which cancels the request on the replica."""
         if self.response is not None:
-            with suppress(Exception):  # a replica that is gone draws no more either
+            with suppress(Exception):  # the replica may be gone
                 self.response.cancel()
 
 
 class RayEngineClient:
-    """Draws by the replicas of a deployment, which it starts and ends."""
+    """Starts and stops the replicas of a deployment; implements `EngineClient`."""
 
     def __init__(self, settings: ServerSettings):
         self.settings, self.ray_settings = settings, settings.ray or RaySettings.of({})
@@ -100,9 +100,9 @@ class RayEngineClient:
         self._in_flight: dict[RequestHandle, InFlightRequest] = {}
         self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._states: dict[str, EngineState] = {}
-        """What each replica told last, those that are gone among them."""
+        """Last state of each replica, including those that are gone."""
         self.num_retries = 0
-        """How often a picture was asked of another replica."""
+        """Number of retries on another replica."""
         self._is_draining = self._is_disconnected = False
         self._deployment: Any = None
         self._start_error: Exception | None = None
@@ -111,13 +111,13 @@ class RayEngineClient:
 
     @property
     def is_ready(self) -> bool:
-        """Whether replicas were there once, and nothing ends."""
+        """Whether the deployment has started and accepts requests."""
         return self._deployment is not None and not self._is_draining
 
     def wait_until_ready(self, timeout_s: float | None = None) -> None:
-        """Wait for all replicas of the start. Raises: what kept them from it; TimeoutError."""
+        """Wait until the deployment has started. Raises: the error of the start; TimeoutError."""
         if not self._started.wait(timeout_s):
-            raise TimeoutError(f"The replicas are not there after {timeout_s} s.")
+            raise TimeoutError(f"The replicas did not start within {timeout_s} s.")
         if self._start_error is not None:
             raise self._start_error
 
@@ -128,7 +128,7 @@ class RayEngineClient:
         return list(self.registry.loras)
 
     def submit(self, request: GenerationRequest) -> RequestHandle:
-        """Take a request on. Raises: as `Drawer.submit` says."""
+        """Accept a request. Raises: as `EngineClient.submit`."""
         validate_request(request, self.registry.models, self.registry.loras, self.settings.engine.max_steps)
         handle = RequestHandle(request, self._on_cancel)
         in_flight = InFlightRequest(handle)
@@ -137,7 +137,7 @@ class RayEngineClient:
                 raise DrainingError()
             if len(self._in_flight) >= max_ongoing_requests(self.settings) * self.ray_settings.replica_limit:
                 self._num_ended["rejected"] += 1
-                raise QueueFullError("The queue is full. Ask again later.", retry_after_s=5.0)
+                raise QueueFullError("The queue is full. Try again later.", retry_after_s=5.0)
             self._in_flight[handle] = in_flight
         threading.Thread(target=self._run_request, args=(in_flight,), name="lens-follow", daemon=True).start()
         in_flight.wait_for_admission(ADMISSION_TIMEOUT_S if self.is_ready else 0.0)
@@ -164,7 +164,7 @@ class RayEngineClient:
             )
 
     def drain(self, timeout_s: float | None = None) -> None:
-        """Take nothing more on, finish what was taken on, end the replicas; and Ray, where it was ours."""
+        """Finish the accepted requests and stop the replicas, and Ray if this client started it."""
         with self._changed:
             self._is_draining = True
             self._changed.wait_for(lambda: not self._in_flight, timeout_s)
@@ -197,7 +197,7 @@ class RayEngineClient:
             self._finish(in_flight, handle.cancellation_event(), "cancelled")
             in_flight.cancel()
 
-    # ---- the thread of one picture
+    # ---- the thread of one request
 
     def _run_request(self, in_flight: InFlightRequest) -> None:
         try:
@@ -212,7 +212,7 @@ class RayEngineClient:
             in_flight.settle_admission()
 
     def _try_replica(self, in_flight: InFlightRequest, files: dict[str, bytes]) -> None:
-        """Ask one replica; tell on what it tells. Returns with the last event told, or to ask another."""
+        """Send the request to one replica and publish its events; return after the last, or to retry."""
         from ray import exceptions
 
         deaths = (
@@ -229,27 +229,27 @@ class RayEngineClient:
                     self._on_full(in_flight, event.error)
                     return
                 if isinstance(event, Failed) and isinstance(event.error, DrainingError):
-                    break  # it leaves; another one does not
+                    break  # it is shutting down; another replica may not be
                 in_flight.settle_admission()
                 self._handle_event(in_flight, event)
-            why = "it ended"
+            why = "the replica shut down"
         except deaths as error:
             why = first_line(error)
         if in_flight.handle.is_finished:
             return
         with self._changed:
             self.num_retries += 1
-            if (state := self._states.get(in_flight.replica)) is not None:  # nothing waits there any more
+            if (state := self._states.get(in_flight.replica)) is not None:  # its queue is gone
                 self._states[in_flight.replica] = replace(state, queue_s=0.0)
         in_flight.num_deaths += 1
         in_flight.is_running = False
         if in_flight.num_deaths >= MAX_REPLICA_DEATHS:
             message = (
-                f"{MAX_REPLICA_DEATHS} replicas died while they drew this picture; it is not asked for again."
+                f"{MAX_REPLICA_DEATHS} replicas died while they generated this image; it is not retried."
             )
             self._finish(in_flight, Failed(LensError(message)), "failed")
             return
-        logger.warning("a picture is asked of another replica: %s", why)
+        logger.warning("an image is retried on another replica: %s", why)
         time.sleep(RETRY_PAUSE_S * 2 ** (in_flight.num_deaths - 1))
 
     def _stream_events(self, in_flight: InFlightRequest, files: dict[str, bytes]) -> Iterator[ReplicaEvent]:
@@ -260,7 +260,7 @@ class RayEngineClient:
         key = lora_set_key(request) if request.loras else ""
         deployment = self._deployment.options(multiplexed_model_id=key) if key else self._deployment
         in_flight.response = deployment.remote(request, files)
-        if handle.is_finished:  # cancelled before there was anything to stop
+        if handle.is_finished:  # cancelled before there was a response to cancel
             in_flight.cancel()
         return iter(in_flight.response)
 
@@ -273,7 +273,7 @@ class RayEngineClient:
         elif isinstance(event, Failed):
             self._finish(in_flight, event, "failed")
         elif isinstance(event, Preview):
-            if event.number >= in_flight.num_previews:  # those before were shown by a replica that died
+            if event.number >= in_flight.num_previews:  # earlier ones came from a replica that died
                 in_flight.num_previews = event.number + 1
                 handle.publish(event)
         else:
@@ -282,7 +282,7 @@ class RayEngineClient:
     def _on_full(self, in_flight: InFlightRequest, error: QueueFullError) -> None:
         if in_flight.settle_admission(error):
             self._finish(in_flight, Failed(error), "rejected")
-        else:  # it was taken on, so it waits
+        else:  # it was admitted, so it waits
             time.sleep(min(error.retry_after_s, 5.0))
 
     def _finish(self, in_flight: InFlightRequest, event: Finished | Failed, outcome: str) -> None:
@@ -294,10 +294,10 @@ class RayEngineClient:
 
 
 def connect_ray(settings: RaySettings, replica_gpus: float = 0.0) -> bool:
-    """Connect to the cluster, or start Ray here; return whether it is ours to end.
+    """Connect to the cluster, or start Ray here; return whether Ray was started here.
 
     Raises: MissingExtraError without Ray Serve; LensError for a cluster that does not answer; SettingError
-    where Ray is started here and there are too few GPUs, for which it would wait for ever.
+    if Ray is started here with too few GPUs, as it would wait for them forever.
     """
     try:
         import ray
@@ -308,7 +308,7 @@ def connect_ray(settings: RaySettings, replica_gpus: float = 0.0) -> bool:
         return False
     options: dict[str, Any] = {"address": settings.address}
     if settings.address is None:
-        # What Ray takes for CPUs is bookkeeping: more engines than cores are slow, but they come.
+        # Ray's CPUs are bookkeeping: more engines than cores are slow, but they must start.
         num_cpus = max(os.cpu_count() or 1, math.ceil(settings.replica_limit * settings.cpus))
         options = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     where = settings.address or "on this machine"
@@ -321,18 +321,18 @@ def connect_ray(settings: RaySettings, replica_gpus: float = 0.0) -> bool:
     num_gpus_available = ray.cluster_resources().get("GPU", 0.0)
     if settings.address is None and num_gpus_available < replica_gpus * settings.replica_limit:
         ray.shutdown()
-        fix = "Have fewer replicas, or set ray.gpus to a share of one."
+        fix = "Set fewer replicas, or ray.gpus to a fraction."
         raise SettingError(
             "ray.replicas",
             settings.replica_limit,
-            f"{replica_gpus:g} GPUs each, of {num_gpus_available:g}",
+            f"{replica_gpus:g} GPUs each, and this machine has {num_gpus_available:g}",
             fix,
         )
     return settings.address is None
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise LensError where nothing listens at host:port: Ray itself would try for minutes."""
+    """Raise SettingError if nothing listens at host:port: Ray itself would retry for minutes."""
     host, colon, port = (address or "").rpartition(":")
     if not colon or "/" in host or not port.isdigit():
         return
@@ -344,20 +344,20 @@ def _check_reachable(address: str | None) -> None:
 
 
 def disconnect_ray(owns_ray: bool) -> None:
-    """End the replicas; Ray too, where it was started here."""
+    """Stop the replicas, and Ray if it was started here."""
     import ray
     from ray import serve
 
     try:
         serve.shutdown() if owns_ray else serve.delete(APPLICATION_NAME)
     except Exception as error:
-        logger.warning("the replicas did not end well: %s", first_line(error))
+        logger.warning("the replicas did not shut down cleanly: %s", first_line(error))
     if owns_ray:
         ray.shutdown()
 
 
 def _restore_file_names(metadata: ImageMetadata, request: GenerationRequest) -> ImageMetadata:
-    """Return a picture's settings with the files' names here instead of those in the replica."""
+    """Return an image's metadata with the file names of this machine instead of the replica's."""
     paths = {"init_image": request.image, "mask": request.mask}
     changes = {}
     for name, path in paths.items():
@@ -368,7 +368,7 @@ def _restore_file_names(metadata: ImageMetadata, request: GenerationRequest) -> 
 
 
 def _startup_failure_reason(error: Exception) -> str:
-    """Return why a replica did not start: the end of its trace, or what Ray Serve says."""
+    """Return why a replica did not start: the end of its traceback, or the error of Ray Serve."""
     from ray import serve
 
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""Settings of the engine: what it computes on, and how much it takes on at once."""
+"""Settings of the engine: device, precision, batch limits, queue limits, prompt cache."""
 
 from pydantic import Field
 
@@ -6,27 +6,27 @@ from lens.config import Settings
 
 
 class EngineSettings(Settings):
-    """How an engine draws, and where it says no."""
+    """Settings of an engine."""
 
     device: str = "cpu"
-    """Where torch computes."""
+    """Device of the models, as torch names it."""
     dtype: str = "float32"
-    """Precision of the weights. That pictures do not depend on their company is tested in float32."""
+    """Precision of the weights. Images are tested to be independent of their batch in float32."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the engine; torch's own number where it is open."""
+    """CPU threads of the engine; None is torch's default."""
     loads_at_start: bool = True
-    """Load and measure all models before the first request; otherwise each with its first request."""
+    """Load and measure all models at the start; otherwise each with its first request."""
     max_running: int = Field(default=16, ge=1)
-    """Pictures that are drawn at the same time."""
+    """Maximum number of images in progress."""
     max_tokens: int = Field(default=16384, ge=1)
-    """Image and text tokens, of both passes, that are in flight; a larger picture is drawn alone."""
+    """Maximum image and text tokens of the images in progress; a larger image runs alone."""
     pack_tokens: int = Field(default=16384, ge=1)
-    """Tokens of one pass of the denoiser; halved whenever memory runs out."""
+    """Maximum tokens of a forward pass of the denoiser; halved when memory runs out."""
     max_waiting: int = Field(default=256, ge=1)
-    """Pictures that may wait."""
+    """Maximum number of queued images."""
     max_waiting_s: float = Field(default=600.0, gt=0)
-    """Estimated seconds of work that may wait."""
+    """Maximum estimated seconds of queued work."""
     max_steps: int = Field(default=200, ge=1)
-    """Steps that one picture may ask for."""
+    """Maximum steps of an image."""
     text_cache_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Memory for text features of prompts: hundreds of nano's, some ten of the full model's."""
+    """Memory of the prompt cache: hundreds of prompts of nano models, about ten of the full model."""

@@ -1,7 +1,4 @@
-"""Settings of engines on Ray Serve, and how many of them the work that waits asks for.
-
-Plain values and arithmetic, free of Ray.
-"""
+"""Settings of engines on Ray Serve, and the number of replicas for a load. Imports no Ray."""
 
 import math
 from collections.abc import Iterable
@@ -14,41 +11,41 @@ from lens.errors import SettingError
 
 
 class RaySettings(Settings):
-    """Where engines run, and how many."""
+    """Settings of the engines on Ray Serve."""
 
     address: str | None = None
-    """A cluster that is there, such as auto or 10.0.0.1:6379; None starts Ray on this machine."""
+    """Address of a running cluster, such as auto or 10.0.0.1:6379; None starts Ray on this machine."""
     replicas: int = Field(1, ge=1)
-    """Engines that are always there."""
+    """Minimum number of engines."""
     max_replicas: int | None = None
-    """Engines at most, where much waits; None keeps their number."""
+    """Maximum number of engines under load; None disables autoscaling."""
     queue_s: float = Field(10.0, gt=0)
-    """Estimated seconds of work that may wait for each engine before another is started."""
+    """Estimated seconds of queued work per engine above which another one starts."""
     cpus: float = Field(1.0, ge=0)
-    """CPUs that Ray sets aside for an engine."""
+    """CPUs that Ray reserves for an engine."""
     gpus: float | None = Field(None, ge=0)
-    """GPUs of an engine; Ray hides all others. None is one where the engine's device is a GPU."""
+    """GPUs of an engine; Ray hides all others. None is one if the engine's device is a GPU."""
     loras_a_replica: int = Field(16, ge=1)
-    """Sets of LoRAs that an engine is known to hold: requests with them go there first."""
+    """LoRA sets that Ray remembers per engine, to route requests with them to it."""
     health_s: float = Field(5.0, gt=0)
-    """How often Ray asks an engine whether it is well."""
+    """Interval of Ray's health checks."""
 
     @model_validator(mode="after")
     def _check_max_replicas(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
-            needs = f"a number from replicas, {self.replicas}, on"
+            needs = f"at least replicas, which is {self.replicas}"
             raise SettingError("ray.max_replicas", self.max_replicas, needs)
         return self
 
     @property
     def replica_limit(self) -> int:
-        """Engines at most."""
+        """Maximum number of engines."""
         return self.max_replicas or self.replicas
 
 
 def num_replicas_for_load(queue_seconds: Iterable[float], busy: Iterable[float], queue_s: float) -> int:
-    """Return how many engines the work asks for: those that draw, and enough for what waits.
+    """Return the number of engines that a load needs: the busy ones, or enough for the queued work.
 
-    Takes the estimated seconds of work that wait at each engine, and the share of time in which it drew.
+    Takes the estimated seconds of queued work and the busy share of time of each engine.
     """
     return max(math.ceil(sum(queue_seconds) / queue_s), math.ceil(sum(busy) - 0.01))

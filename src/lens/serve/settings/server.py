@@ -1,6 +1,6 @@
-"""Settings of a server: where it listens, where its state lies, what it allows.
+"""Settings of a server: address, storage, models, limits, moderation, signing, prompt enhancement.
 
-From a YAML file, options of `lens serve` on top. Knows nothing of HTTP.
+They come from a YAML file and the options of `lens serve`. Knows nothing of HTTP.
 """
 
 import ipaddress
@@ -17,20 +17,20 @@ from lens.serve.settings.ray import RaySettings
 
 
 class RequestLimits(Settings):
-    """What one caller, and one request, may take."""
+    """Limits of a caller and of a request."""
 
     body_bytes: int = Field(64 * 2**20, ge=1024)
-    """Largest request, uploaded pictures included."""
+    """Maximum size of a request, uploaded images included."""
     upload_px: int = Field(64_000_000, ge=1)
-    """Most pixels of an uploaded picture."""
+    """Maximum pixels of an uploaded image."""
     picture_px: int | None = Field(None, ge=256)
-    """Most pixels of a picture that is drawn; None leaves the model's own limit, 1440 x 1440."""
+    """Maximum pixels of a generated image; None is the models' limit, 1440 x 1440."""
     prompt_characters: int = Field(32_000, ge=1)
-    """Longest prompt; models read its first 512 tokens or so."""
+    """Maximum length of a prompt; models read about the first 512 tokens."""
     requests_per_minute: int | None = Field(None, ge=1)
-    """Of a key that has no limit of its own; None does not hold callers back."""
+    """For keys without a limit of their own; None is no limit."""
     waiting_jobs: int = Field(1000, ge=1)
-    """Unfinished jobs of one caller."""
+    """Maximum number of unfinished jobs of a caller."""
 
 
 class SigningSettings(Settings):
@@ -66,44 +66,44 @@ class ServerSettings(Settings):
     """Settings of a server."""
 
     host: str = "127.0.0.1"
-    """Address to listen at. Any but this machine's own needs at least one key."""
+    """Address to listen on. One that other machines can reach needs at least one API key."""
     port: int = Field(8000, ge=0, le=65535)
-    """Port to listen at; 0 takes a free one."""
+    """Port to listen on; 0 picks a free one."""
     public_url: str | None = None
-    """How callers reach the server, for addresses of pictures; None takes it from each request."""
+    """URL at which callers reach the server, for image URLs; None takes it from each request."""
     state: Path = Path("lens-state")
-    """Folder of jobs, pictures and keys."""
+    """Folder of jobs, images and API keys."""
     database_url: str | None = None
     """SQLAlchemy URL, such as postgresql+psycopg://...; None is SQLite in the state folder."""
     pictures_url: str | None = None
-    """Where pictures lie, any URL of fsspec; None is a folder in the state folder."""
+    """URL of image storage, any that fsspec supports; None is a folder in the state folder."""
     name: str = "server"
-    """Of servers that share a database each needs its own; a server goes on with the jobs of its name."""
+    """Servers that share a database need different names; a server resumes the jobs of its name."""
     models: tuple[str, ...] = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
-    """Models that are offered, by name or folder; the first is that of requests that name none."""
+    """Models to serve, by name or folder; the first is the default."""
     loras: dict[str, Path] = Field(default_factory=dict)
-    """LoRA files that are offered, by the name that requests give."""
+    """LoRA files to serve, by the name that requests use."""
     require_key: bool | None = None
-    """Whether callers need a key; None asks for one as soon as one was made."""
+    """Whether callers need an API key; None requires one once a key exists."""
     cors_origins: tuple[str, ...] = ()
-    """Web origins whose pages may call the server."""
+    """Web origins whose pages may call the server (CORS)."""
     jobs_at_once: int = Field(16, ge=1)
-    """Jobs that are handed to the engine at a time; the others wait in the database."""
+    """Maximum number of running jobs; the others wait in the database."""
     keep_jobs_days: float | None = Field(None, gt=0)
-    """Finished jobs and their pictures are deleted after this; None keeps them."""
+    """Days until finished jobs and their images are deleted; None keeps them."""
     drain_s: float = Field(120.0, ge=0)
-    """How long a server that ends waits for what it took on."""
+    """Maximum time to finish the accepted requests at shutdown."""
     policy: Path | None = None
-    """YAML file of what is refused; None takes the package's own."""
+    """YAML file of the moderation policy; None is the default policy."""
     is_signing: bool = True
-    """Whether pictures leave with a signed manifest."""
+    """Whether images get a signed C2PA manifest."""
     signing: SigningSettings = SigningSettings()
     enhance: PromptEnhancerSettings | None = None
-    """Language model that writes prompts out; None switches `enhance` off."""
+    """Language model that enhances prompts; None disables `enhance`."""
     limits: RequestLimits = RequestLimits.of({})
     engine: EngineSettings = EngineSettings.of({})
     ray: RaySettings | None = None
-    """Engines on Ray Serve; None is one engine in the server's own process."""
+    """Engines on Ray Serve; None is one engine in the process of the server."""
 
     @property
     def effective_database_url(self) -> str:
@@ -112,12 +112,12 @@ class ServerSettings(Settings):
 
     @property
     def effective_images_url(self) -> str:
-        """URL of the pictures."""
+        """URL of image storage."""
         return self.pictures_url or str(self.state.absolute() / "pictures")
 
     @property
     def uploads_folder(self) -> Path:
-        """Folder of the pictures that callers sent."""
+        """Folder of uploaded images."""
         return self.state.absolute() / "uploads"
 
     @property
@@ -131,11 +131,11 @@ class ServerSettings(Settings):
             return False
 
     def needs_key(self, has_key: bool) -> bool:
-        """Return whether callers have to show a key."""
+        """Return whether callers need an API key."""
         return has_key or not self.is_local if self.require_key is None else self.require_key
 
     def check_exposure(self, has_key: bool) -> None:
-        """Raise SettingError where others could reach a server that asks for no key."""
+        """Raise SettingError if other machines could reach the server without an API key."""
         if not self.is_local and not (has_key and self.needs_key(has_key)):
-            fix = "Make one with `lens keys add NAME` (and leave require_key alone), or use 127.0.0.1."
-            raise SettingError("host", self.host, "a key, as other machines can reach it", fix)
+            fix = "Create one with `lens keys add NAME` without require_key: false, or use 127.0.0.1."
+            raise SettingError("host", self.host, "an API key, as other machines can reach it", fix)

@@ -1,7 +1,6 @@
-"""API keys: made once, shown once, kept as hashes; and how often each caller may ask.
+"""API keys, stored as hashes, and rate limits of callers.
 
-A key is 256 random bits, so that a plain SHA-256 keeps it: nobody guesses what it was made of.
-Knows nothing of HTTP.
+A key has 256 random bits, so that a plain SHA-256 protects it. Knows nothing of HTTP.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ KEY_PREFIX = "lens-"
 
 
 class ApiKey(NamedTuple):
-    """A key as it is stored."""
+    """A stored key."""
 
     id: str
     name: str
@@ -29,16 +28,16 @@ class ApiKey(NamedTuple):
 
 
 class ApiKeyStore:
-    """The keys of a server."""
+    """The API keys of a server."""
 
     def __init__(self, database: "Database"):
         self._engine = database.engine
         self._table = database.tables["keys"]
 
     def add(self, name: str, requests_per_minute: int | None = None) -> str:
-        """Make a key and return it; it cannot be read again later.
+        """Create a key and return it; it cannot be read later.
 
-        Raises: SettingError for an empty name, or one that is taken.
+        Raises: SettingError for an empty name or one in use.
         """
         from sqlalchemy.exc import IntegrityError
 
@@ -58,9 +57,9 @@ class ApiKeyStore:
         return key
 
     def remove(self, name: str) -> None:
-        """Take a key away; whoever holds it is turned away from now on.
+        """Delete a key: requests with it are rejected from now on.
 
-        Raises: SettingError where there is none of that name.
+        Raises: SettingError if no key has this name.
         """
         with self._engine.begin() as connection:
             done = connection.execute(self._table.delete().where(self._table.c.name == name))
@@ -75,7 +74,7 @@ class ApiKeyStore:
             return [ApiKey(*row) for row in rows]
 
     def find(self, key: str) -> ApiKey | None:
-        """Return the stored key that a caller shows; None where it is none of ours."""
+        """Return the stored key that a caller sent; None if it is not valid."""
         columns = [self._table.c[name] for name in ApiKey._fields]
         query = self._table.select().with_only_columns(*columns).where(self._table.c.sha256 == _hash(key))
         with self._engine.connect() as connection:
@@ -84,16 +83,16 @@ class ApiKeyStore:
 
 
 class CallerRateLimiter:
-    """How often each caller may ask: a bucket of a minute's requests that fills up again evenly."""
+    """Rate limits of callers: a token bucket of one minute's requests for each."""
 
     def __init__(self) -> None:
-        self._buckets: dict[str, tuple[float, float]] = {}  # caller -> (requests left, when that was so)
+        self._buckets: dict[str, tuple[float, float]] = {}  # caller -> (requests left, time of that count)
         self._lock = threading.Lock()
 
     def acquire(self, caller: str, per_minute: int | None) -> None:
         """Count a request.
 
-        Raises: QueueFullError where the caller asked too often; it says when to ask again.
+        Raises: QueueFullError above the limit; it says when to retry.
         """
         if per_minute is None:
             return
@@ -104,7 +103,7 @@ class CallerRateLimiter:
             is_allowed = left >= 1
             self._buckets[caller] = (left - is_allowed, now)
         if not is_allowed:
-            message = f"More than {per_minute} requests a minute were made with this key."
+            message = f"This key allows {per_minute} requests per minute."
             raise QueueFullError(message, (1 - left) * 60 / per_minute)
 
 

@@ -1,6 +1,6 @@
-"""Files of pictures by the hash of their content, in a folder or in any store that fsspec reaches.
+"""The blob store: image files by the hash of their content, in a folder or any storage of fsspec.
 
-Two pictures of the same bytes are one file. Knows nothing of who needs a file: whoever deletes one has asked.
+Equal contents are one file. Knows nothing of references: callers delete only files that nothing refers to.
 """
 
 import hashlib
@@ -11,12 +11,12 @@ from lens.files import write_bytes_atomic
 
 
 class BlobStore:
-    """A place for files."""
+    """A storage of files."""
 
     def __init__(self, url: str):
-        """Open a place by its URL or folder.
+        """Open a storage by its URL or folder.
 
-        Raises: SettingError for a URL that is not understood; MissingExtraError.
+        Raises: SettingError for an unknown kind of URL; MissingExtraError.
         """
         try:
             import fsspec
@@ -25,12 +25,12 @@ class BlobStore:
         try:
             self._filesystem, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            needs = "a folder or a URL that fsspec knows"
+            needs = "a folder or a URL that fsspec supports"
             raise SettingError("pictures_url", url, needs, f"{error}.") from error
         self._is_local = "file" in str(self._filesystem.protocol)
 
     def put(self, content: bytes, suffix: str) -> str:
-        """Store a file and return its name; complete or not at all. Raises: OSError."""
+        """Store a file, whole or not at all, and return its name. Raises: OSError."""
         digest = hashlib.sha256(content).hexdigest()
         name = f"{digest[:2]}/{digest}{suffix}"
         path = self._path(name)
@@ -48,7 +48,7 @@ class BlobStore:
         return self._filesystem.cat_file(self._path(name))
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is gone already is no error."""
+        """Delete a file if it exists."""
         try:
             self._filesystem.rm_file(self._path(name))
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The database of a server: its tables, and the way from any older layout to them.
+"""The database of a server: its tables, and the migrations from older layouts.
 
-SQLite in a file, or PostgreSQL by URL. The layout is what the migrations make of it; tables are read from the
-database, so that a column is named once. Knows nothing of jobs or keys.
+SQLite in a file, or PostgreSQL by URL. Migrations define the tables; the layout is read from the database,
+so that each column is named once. Knows nothing of jobs or keys.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ SQLITE_BUSY_TIMEOUT_S = 15.0
 
 
 class StorageError(LensError):
-    """State cannot be written or read: a full disk, a read-only database, one that is away."""
+    """Storage that fails: a full disk, a read-only database, an unreachable one."""
 
     def __init__(self, message: str, is_full: bool = False):
         super().__init__(message)
@@ -27,10 +27,10 @@ class StorageError(LensError):
 
 
 class Database:
-    """An open database with the current layout."""
+    """An open database with current tables."""
 
     def __init__(self, url: str):
-        """Open a database, bring its layout up to date.
+        """Open a database and run the migrations that it lacks.
 
         Raises: MissingExtraError; SettingError for a URL that cannot be used; StorageError.
         """
@@ -51,7 +51,7 @@ class Database:
         except exc.ArgumentError as error:
             raise SettingError("database_url", url, "a URL of SQLAlchemy", f"{error}.") from error
         except OSError as error:
-            raise StorageError(f"Cannot make the folder of {url}: {error.strerror}.") from error
+            raise StorageError(f"Cannot create the folder of {url}: {error.strerror}.") from error
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _prepare_sqlite)
         self.tables: dict[str, Table] = {}
@@ -66,7 +66,7 @@ class Database:
             raise StorageError(f"The database {where} cannot be opened: {_reason(error)}.") from error
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Close all connections."""
         self.engine.dispose()
 
     def _is_current(self, connection: "Connection") -> bool:
@@ -82,7 +82,7 @@ class Database:
         from alembic.runtime.environment import EnvironmentContext
 
         script = _migration_scripts()
-        if connection.dialect.name == "postgresql":  # of servers that start together one migrates
+        if connection.dialect.name == "postgresql":  # only one of several starting servers migrates
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305134)")
         context = EnvironmentContext(Config(), script, fn=lambda at, _: script._upgrade_revs("head", at))  # type: ignore[arg-type]
         with context:
@@ -91,7 +91,7 @@ class Database:
 
 
 def storage_error(error: Exception) -> StorageError | None:
-    """Return what a database's or a file system's error means for state; None where it is something else."""
+    """Return the StorageError of a database or file system error; None for any other error."""
     import errno
 
     if isinstance(error, StorageError):
@@ -100,14 +100,14 @@ def storage_error(error: Exception) -> StorageError | None:
         error = error.__cause__
     if isinstance(error, OSError):
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "The disk of the server is full" if is_full else "The server cannot store or read its files"
+        what = "The server's disk is full" if is_full else "The server cannot read or write its files"
         return StorageError(f"{what} ({error.strerror or error}).", is_full)
     from sqlalchemy import exc
 
     if isinstance(error, (exc.OperationalError, exc.InternalError, exc.TimeoutError)):
         reason = _reason(error)
         is_full = "full" in reason or "no space" in reason.lower()
-        return StorageError(f"The database of the server cannot be written or read ({reason}).", is_full)
+        return StorageError(f"The server's database cannot be read or written ({reason}).", is_full)
     return None
 
 
@@ -127,7 +127,7 @@ def _prepare_sqlite(connection, _record) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     try:
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")  # with this log a killed process loses nothing
-    except Exception:  # a read-only file: reading must go on
+        cursor.execute("PRAGMA synchronous=NORMAL")  # with a write-ahead log, a killed process loses nothing
+    except Exception:  # a read-only file can still be read
         pass
     cursor.close()

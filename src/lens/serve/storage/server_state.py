@@ -1,6 +1,6 @@
-"""All state of a server, opened together: jobs with their pictures, keys, what callers sent.
+"""The state of a server, opened as a whole: jobs with their images, API keys, uploads.
 
-One server holds a state folder at a time. Knows nothing of HTTP or of engines.
+Only one server at a time opens a state folder. Knows nothing of HTTP or of engines.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from lens.serve.storage.database import Database, storage_error
 from lens.serve.storage.jobs import JobStore
 
 UPLOAD_GRACE_S = 60.0
-"""How long an upload may take from being stored to being named by a job."""
+"""Maximum time between the storage of an upload and the job that refers to it."""
 UNUSED_UPLOAD_TTL_S = 3600.0
-"""How long an upload stays that no job names: a request that is answered at once may need it."""
+"""How long an upload without a job is kept: a synchronous request may need it."""
 
 
 class UploadStore:
-    """Pictures that callers sent, by the hash of their content."""
+    """Uploaded images, by the hash of their content."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def put(self, content: bytes, suffix: str = ".png") -> Path:
-        """Store what was sent and return where it lies."""
+        """Store an upload and return its path."""
         path = self._folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
         if path.is_file():
             os.utime(path)
@@ -44,7 +44,7 @@ class UploadStore:
         candidates: Iterable[Path] | None = None,
         older_than_s: float = UNUSED_UPLOAD_TTL_S,
     ) -> None:
-        """Delete what no job names any more and nobody sent lately: that may be on its way to a job."""
+        """Delete uploads that no job refers to; recent ones stay, as a job may be about to refer to them."""
         now = time.time()
         for path in self._folder.glob("*.*") if candidates is None else candidates:
             if str(path) not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
@@ -61,16 +61,16 @@ class ServerState(NamedTuple):
     lock: BinaryIO | None
 
     def close(self) -> None:
-        """Give the state back."""
+        """Close the database and release the folder."""
         self.database.close()
         if self.lock is not None:
             self.lock.close()
 
 
 def open_server_state(settings: ServerSettings, is_shared: bool = False) -> ServerState:
-    """Open a server's state, made where there is none; `is_shared` looks at it beside a server.
+    """Open the state of a server, and create it if needed; `is_shared` opens it beside a running server.
 
-    Raises: SettingError where another server holds the folder, or a URL cannot be used; StorageError.
+    Raises: SettingError if another server uses the folder or a URL cannot be used; StorageError.
     """
     try:
         settings.state.mkdir(parents=True, exist_ok=True)
@@ -85,11 +85,11 @@ def open_server_state(settings: ServerSettings, is_shared: bool = False) -> Serv
 def _acquire_lock(folder: Path) -> BinaryIO:
     import fcntl
 
-    file = open(folder / "lock", "wb")  # noqa: SIM115 (held as long as the server runs)
+    file = open(folder / "lock", "wb")  # noqa: SIM115 (open as long as the server runs)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        fix = "Stop that one, or give this one its own folder."
+        fix = "Stop the other server, or set another folder with --state."
         raise SettingError("state", str(folder), "a folder that no other server uses", fix) from error
     return file
