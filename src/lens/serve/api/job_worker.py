@@ -201,7 +201,7 @@ class JobWorker:
             if progress.is_cancelled:
                 handle.cancel()
             self._service.follow(
-                handle, spec, lambda told: self._handle_event(job, spec, number, progress, told)
+                handle, spec, lambda event: self._handle_event(job, spec, number, progress, event)
             )
         except Exception as error:
             self._fail(progress, number, error)

@@ -43,7 +43,7 @@ class RequestHandle:
         with self._changed:
             if self._final_event is not None:
                 return False
-            # An older queue position that nobody has read is obsolete.
+            # An older queue position that has not been read is obsolete.
             if isinstance(event, Queued) and self._events and isinstance(self._events[-1], Queued):
                 self._events.pop()
             if isinstance(event, Finished | Failed):

@@ -1,7 +1,7 @@
-"""What a picture says of itself, and whether it holds: settings, XMP, and C2PA by the library's own reader.
+"""Verification of provenance: checks the metadata, XMP and C2PA manifest of an image file.
 
-Files come from anywhere: nothing in them is trusted, and nothing that they name is fetched.
-Knows nothing of how pictures are marked beyond what is in them; `provenance.py` writes it.
+Signatures are checked by the C2PA library, offline. Knows only what the file contains; `provenance.py` writes
+these marks.
 """
 
 import io
