@@ -96,7 +96,7 @@ def literal_pixels(pipeline, tokens, h, w):
 @pytest.mark.parametrize(
     ("negative", "num_steps", "scale"), [("", 4, 1.0), ("", 5, 5.0), ("a blurry fox, cut off", 3, 4.0)]
 )
-def test_pictures_equal_those_of_the_literal_pipeline(pipeline, negative, num_steps, scale):
+def test_images_equal_those_of_the_literal_pipeline(pipeline, negative, num_steps, scale):
     height, width, prompt = 64, 96, "two red apples to the left of a fox"
     h, w = height // 16, width // 16
     noise = torch.randn(1, h * w, 4 * LATENT_CHANNELS, generator=torch.Generator().manual_seed(3))

@@ -137,7 +137,7 @@ def test_a_file_in_the_way_of_the_out_folder_is_named(tmp_path):
         check_writable(tmp_path / "out" / "deep")
 
 
-def test_a_missing_folder_is_made_with_the_first_picture_only(tmp_path):
+def test_a_missing_folder_is_made_with_the_first_file_only(tmp_path):
     check_writable(tmp_path / "new" / "deep")
     assert not (tmp_path / "new").exists()
     path = write_unique(tmp_path / "new" / "deep", "fox", ".png", lambda file: file.write(b"1"))

@@ -9,7 +9,7 @@ from lens.errors import SettingError
 
 
 def test_the_same_four_values_give_the_same_numbers_in_any_process():
-    # Fixed numbers: a change here changes every picture and every resumed run.
+    # Fixed numbers: a change here changes every image and every resumed run.
     assert generator_for(7, "noise", step=3, item=2).initial_seed() == 7406212620289231476
 
 

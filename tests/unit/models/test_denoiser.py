@@ -48,7 +48,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def call(denoiser, num_text: int = 7, **changes):
-    """Return the velocity of a batch of two pictures of 3 x 5 tokens, arguments changed at will."""
+    """Return the velocity of a batch of two images of 3 x 5 tokens, arguments changed at will."""
     dtype = denoiser.dtype
     arguments = {
         "hidden_states": normal(2, 15, TOKEN_CHANNELS, seed=1).to(dtype),

@@ -1,4 +1,4 @@
-"""A packed sequence of pictures equals each of them alone: velocities, gradients, and nothing leaks."""
+"""A packed sequence of images equals each of them alone: velocities, gradients, and nothing leaks."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from tiny_models import TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser
 
 CELLS = [(3, 5), (2, 2), (6, 1), (4, 4)]
 TEXTS = [7, 4, 0, 9]
-"""Text tokens of each picture; one has no text at all."""
+"""Text tokens of each image; one has no text at all."""
 TIMES = torch.tensor([0.3, 0.9, 0.05, 1.0])
 
 
@@ -22,8 +22,8 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def pictures(dtype: torch.dtype = torch.float32):
-    """Return tokens and features of pictures whose sizes and texts all differ."""
+def image_inputs(dtype: torch.dtype = torch.float32):
+    """Return tokens and features of images whose sizes and texts all differ."""
     tokens = [normal(h * w, TOKEN_CHANNELS, seed=n).to(dtype) for n, (h, w) in enumerate(CELLS)]
     features = [
         [normal(count, TEXT_WIDTH, seed=10 * n + layer + 5).to(dtype) for layer in range(4)]
@@ -38,7 +38,7 @@ def packed(denoiser, tokens, features, times=TIMES, cells=CELLS):
 
 
 def one_by_one(denoiser, tokens, features):
-    """The same pictures, each a batch of its own."""
+    """The same images, each a batch of its own."""
     return [
         denoiser(
             one[None], [layer[None] for layer in layers], timestep=t[None], img_shapes=[(1, h, w)],
@@ -48,9 +48,9 @@ def one_by_one(denoiser, tokens, features):
     ]  # fmt: skip
 
 
-def test_packed_velocities_are_those_of_each_picture_alone():
+def test_packed_velocities_are_those_of_each_image_alone():
     denoiser = tiny_denoiser()
-    tokens, features = pictures()
+    tokens, features = image_inputs()
     with torch.no_grad():
         found, expected = packed(denoiser, tokens, features), one_by_one(denoiser, tokens, features)
     assert [len(one) for one in found] == [15, 4, 6, 16]
@@ -59,11 +59,11 @@ def test_packed_velocities_are_those_of_each_picture_alone():
 
 
 @pytest.mark.parametrize("is_checkpointed", [False, True])
-def test_packed_gradients_are_the_sums_of_those_of_each_picture_alone(is_checkpointed):
+def test_packed_gradients_are_the_sums_of_those_of_each_image_alone(is_checkpointed):
     denoiser = tiny_denoiser().train()
     if is_checkpointed:
         denoiser.enable_gradient_checkpointing()
-    tokens, features = pictures()
+    tokens, features = image_inputs()
 
     def gradients(velocity):
         denoiser.zero_grad()
@@ -78,9 +78,9 @@ def test_packed_gradients_are_the_sums_of_those_of_each_picture_alone(is_checkpo
         assert (found[name] - expected[name]).abs().max() <= 2e-5 * scale, name
 
 
-def test_what_one_picture_shows_changes_no_other():
+def test_what_one_image_shows_changes_no_other():
     denoiser = tiny_denoiser()
-    tokens, features = pictures()
+    tokens, features = image_inputs()
     with torch.no_grad():
         before = packed(denoiser, tokens, features)
         tokens[1] += 1
@@ -93,11 +93,11 @@ def test_what_one_picture_shows_changes_no_other():
 
 def test_packed_bfloat16_is_as_close_to_float32_as_a_batch_is():
     denoiser = tiny_denoiser()
-    exact = one_by_one(denoiser, *pictures())
+    exact = one_by_one(denoiser, *image_inputs())
     rounded = tiny_denoiser().to(torch.bfloat16)
     with torch.no_grad():
-        found = packed(rounded, *pictures(torch.bfloat16))
-        alone = one_by_one(rounded, *pictures(torch.bfloat16))
+        found = packed(rounded, *image_inputs(torch.bfloat16))
+        alone = one_by_one(rounded, *image_inputs(torch.bfloat16))
     for one, other, true in zip(found, alone, exact, strict=True):
         assert one.dtype == torch.bfloat16
         assert (one - true).abs().mean() <= 1.3 * (other - true).abs().mean()
@@ -117,7 +117,7 @@ def test_a_packing_says_who_owns_which_token():
 
 
 def test_a_mask_beside_a_list_is_refused_not_ignored():
-    tokens, features = pictures()
+    tokens, features = image_inputs()
     with pytest.raises(ShapeError, match="needs None with a list of images"):
         tiny_denoiser()(tokens, features, torch.ones(4, 9, dtype=torch.bool), timestep=TIMES)
 
@@ -125,7 +125,7 @@ def test_a_mask_beside_a_list_is_refused_not_ignored():
 def test_under_autocast_times_stay_as_exact_as_in_a_batch():
     denoiser = tiny_denoiser()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found, alone = packed(denoiser, *pictures()), one_by_one(denoiser, *pictures())
+        found, alone = packed(denoiser, *image_inputs()), one_by_one(denoiser, *image_inputs())
     for one, other in zip(found, alone, strict=True):
         assert (one.float() - other.float()).abs().max() <= 0.03 * other.float().abs().max()
 
@@ -142,7 +142,7 @@ def test_under_autocast_times_stay_as_exact_as_in_a_batch():
     ids=["a text missing", "a time missing", "another size", "a layer missing", "other channels"],
 )
 def test_what_does_not_fit_is_named(change, says):
-    tokens, features = pictures()
+    tokens, features = image_inputs()
     call = {"tokens": tokens, "features": features}
     change(call)
     with pytest.raises(ShapeError, match=says):

@@ -29,7 +29,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def smooth_latents(vae, height: int, width: int) -> torch.Tensor:
-    """Return the latents of a picture of soft colour ramps, as pictures mostly are."""
+    """Return the latents of an image of soft colour ramps, as images mostly are."""
     rows, columns = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 5, width), indexing="ij")
     return encode_pixels(vae, torch.stack([rows.sin(), columns.cos(), (rows + columns).sin()])[None])
 
@@ -89,7 +89,7 @@ def test_without_a_generator_the_posteriors_mean_is_taken_with_one_a_sample_that
     assert not torch.equal(draws[0], encode_pixels(vae, pixels))
 
 
-def test_a_picture_does_not_depend_on_its_batch_to_the_bit():
+def test_an_image_does_not_depend_on_its_batch_to_the_bit():
     vae, latents = tiny_vae(), normal(3, TOKEN_CHANNELS, 2, 3)
     assert torch.equal(decode_latents(vae, latents)[2:], decode_latents(vae, latents[2:]))
 
@@ -122,7 +122,7 @@ def test_a_constant_decoder_stays_constant_under_blending():
 
 
 def test_tiles_differ_from_the_whole_by_less_than_a_tenth():
-    # Group norms and attention see one tile instead of the picture; this much of it is left after blending.
+    # Group norms and attention see one tile instead of the image; this much of it is left after blending.
     vae, latents = tiny_vae(), normal(1, TOKEN_CHANNELS, 24, 40)
     whole, tiled = decode_latents(vae, latents), decode_latents(vae, latents, tile_px=512)
     assert (tiled - whole).abs().max() < 0.12
@@ -130,12 +130,12 @@ def test_tiles_differ_from_the_whole_by_less_than_a_tenth():
     assert whole.std() > 0.5
 
 
-def test_a_picture_that_fits_one_tile_is_decoded_whole():
+def test_an_image_that_fits_one_tile_is_decoded_whole():
     vae, latents = tiny_vae(), normal(1, TOKEN_CHANNELS, 4, 7)
     assert torch.equal(decode_latents(vae, latents, tile_px=112), decode_latents(vae, latents))
 
 
-def test_progress_counts_tiles_over_all_pictures_and_can_stop_the_work():
+def test_progress_counts_tiles_over_all_images_and_can_stop_the_work():
     vae, told = tiny_vae(), []
     latents = normal(2, TOKEN_CHANNELS, 4, 7)
     decode_latents(vae, latents, on_progress=lambda *done: told.append(done))
