@@ -40,8 +40,9 @@ class SettingError(LensError, ValueError):
 class MissingExtraError(LensError):
     """An optional package that is not installed: what needs it, its name, and the extra that installs it."""
 
-    def __init__(self, purpose: str, package: str, extra: str):
-        install = f'.venv/bin/pip install -c constraints.txt ".[{extra}]"'
+    def __init__(self, purpose: str, package: str, extra: str, is_pinned: bool = True):
+        pins = "-c constraints.txt " if is_pinned else ""
+        install = f'.venv/bin/pip install {pins}".[{extra}]"'
         super().__init__(f"{purpose} needs the package {package}. In a clone of Lens, run: {install}")
         self.package = package
 

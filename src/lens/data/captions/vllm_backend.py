@@ -86,7 +86,7 @@ def create_vllm_processor(
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
-        raise MissingExtraError("The captioner vllm", "ray[llm]", "data,vllm") from error
+        raise MissingExtraError("The captioner vllm", "ray[llm]", "data,vllm", is_pinned=False) from error
     config = vLLMEngineProcessorConfig(
         model_source=settings.model,
         engine_kwargs={"limit_mm_per_prompt": {"image": 1}, **settings.engine},
