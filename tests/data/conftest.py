@@ -1,4 +1,4 @@
-"""One Ray for all that tests of the data engine do in their own process: to start it takes seconds."""
+"""One Ray for all tests of the data engine in this process, as its start takes seconds."""
 
 import logging
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def two_gpus():
-    """A Ray of this machine that is told of two GPUs; nothing here computes on them."""
+    """A Ray of this machine with two pretended GPUs; nothing here computes on them."""
     import ray
 
     here = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": False}

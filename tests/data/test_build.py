@@ -1,4 +1,4 @@
-"""Whole builds, some as processes: every picture is accounted for once, whatever kills a build on its way."""
+"""Whole builds, some as processes: every image is accounted for once, even if a build is killed."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ NUM_GOOD, NUM_SMALL, NUM_COPIES = 40, 6, 3
 
 
 def textured(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """Squares of random colours: no two pictures are alike, none is blurred."""
+    """Squares of random colours: no two images are alike, none is blurred."""
     coarse = rng.integers(0, 256, (-(-height // 20), -(-width // 20), 3), dtype=np.uint8)
     return Image.fromarray(np.kron(coarse, np.ones((20, 20, 1), np.uint8))[:height, :width])
 

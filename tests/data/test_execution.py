@@ -1,4 +1,4 @@
-"""Work through Ray sees a GPU when it asks for one, and none otherwise."""
+"""Work through Ray sees a GPU only if it asks for one."""
 
 import os
 

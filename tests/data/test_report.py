@@ -1,4 +1,4 @@
-"""The report of a small build: every number that it shows, what it escapes, what it never asks for."""
+"""The report of a small build: its numbers, its escaping, and that it loads nothing."""
 
 import base64
 import io

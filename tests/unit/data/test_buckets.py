@@ -1,4 +1,4 @@
-"""Pictures fill the bucket of the nearest ratio without being enlarged; what is cut off is told."""
+"""Images fill the bucket of the nearest ratio without being enlarged, and the crop is measured."""
 
 import numpy as np
 import pytest

@@ -16,7 +16,8 @@ from lens.data.scorers.registry import AnyScorerSettings
 from lens.data.sources.registry import AnySource
 from lens.errors import SettingError
 
-PIXEL_SCORES = {"area_px", "clarity", "entropy", "luminance"}
+PIXEL_SCORES = {"area_px", *pixel_stats.PixelScores._fields}
+"""Scores that every build computes."""
 NO_MODEL_THRESHOLDS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
 
 

@@ -1,4 +1,4 @@
-"""Near duplicates: every near pair and no other, groups through intermediates, the best one stays."""
+"""Near duplicates: every near pair and no other, groups through intermediates, the best one is kept."""
 
 import numpy as np
 import pytest

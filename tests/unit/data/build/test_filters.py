@@ -1,4 +1,4 @@
-"""A sample falls for the first threshold that it does not keep, in the order of the paper's stages."""
+"""A sample is dropped for the first threshold that it fails, in the order of the stages of the paper."""
 
 import numpy as np
 import pytest

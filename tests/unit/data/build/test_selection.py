@@ -1,4 +1,4 @@
-"""What stays: scores of models beside those that need none, near copies, what is withdrawn or held out."""
+"""Selection: scores of models and of pixels, near duplicates, withdrawn and held-out samples."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def textured(seed: int, height: int = 540, width: int = 560) -> Image.Image:
 
 
 def save(root: Path, name: str, image: Image.Image, quality: int = 90, licence: str = "") -> str:
-    """Save a picture with its licence beside it; return its id."""
+    """Save an image with its licence beside it; return its id."""
     path = root / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, quality=quality)

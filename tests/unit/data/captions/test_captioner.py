@@ -1,4 +1,4 @@
-"""Captions: every answer asked for once, bad ones asked for again, dead endpoints lose nothing."""
+"""Captions: every response is requested once, bad ones again, and a dead endpoint loses nothing."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def settings_with(url: str = "http://127.0.0.1:9/v1", **changes) -> EndpointCapt
 
 
 class Script:
-    """An asker that says what it is told: the n-th answer about a picture, the last one for ever."""
+    """A backend with given answers: the n-th about an image, then the last one."""
 
     name = "script"
 

@@ -1,4 +1,4 @@
-"""A vision-language model of the transformers library, tiny and random, captions pictures."""
+"""A tiny random vision-language model of the transformers library captions images."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Captions that nobody should train on are found, good ones pass."""
+"""Captions that are unfit for training have an error, good ones pass."""
 
 import pytest
 

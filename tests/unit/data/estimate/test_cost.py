@@ -1,4 +1,4 @@
-"""Plans of builds: the arithmetic by hand, what follows the recipe, and where every number is from."""
+"""Cost estimates: the arithmetic by hand, the stages of the recipe, and the source of every rate."""
 
 from pathlib import Path
 

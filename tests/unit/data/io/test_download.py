@@ -1,4 +1,4 @@
-"""Addresses are fetched once, owners' wishes count, and every failure has a reason that is remembered."""
+"""URLs are downloaded once, opt-outs are respected, and the reason of every failure is remembered."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Bytes become pictures, or are refused with the reason; whatever is done to a picture is noted."""
+"""Bytes are decoded to images or rejected with the reason; every conversion is noted."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Shards: the same samples give the same bytes, complete or not there, read back as they were."""
+"""Shards: the same samples give the same bytes, written atomically and read back unchanged."""
 
 import tarfile
 

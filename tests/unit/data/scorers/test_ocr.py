@@ -1,4 +1,4 @@
-"""What is read in pictures that were written on here, and what of it counts as a watermark."""
+"""OCR of images with known text, and which of it counts as a watermark."""
 
 import time
 

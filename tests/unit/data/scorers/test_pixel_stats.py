@@ -1,4 +1,4 @@
-"""Scores of pictures that were made to have a known answer."""
+"""Pixel scores of images with known answers."""
 
 import io
 

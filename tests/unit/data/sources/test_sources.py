@@ -1,4 +1,4 @@
-"""Sources list every picture once, in an order that does not change, and read what they listed."""
+"""Sources list every image once, in an order that does not change, and read what they list."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Pictures of text are legible, whole, the same every time, and their captions quote what is drawn."""
+"""Images of text are legible, complete and reproducible, and their captions quote the text."""
 
 import hashlib
 import io
