@@ -1,17 +1,55 @@
-"""Tests run in two processes (see addopts in pyproject.toml), each with one thread unless told otherwise.
+"""Tests run in three processes (see addopts in pyproject.toml), each with one thread unless told otherwise.
 
-A process takes a file at a time, in the order of their names: whole runs, builds and commands, which take
-longest, come before the many small files of `unit`, so that neither process waits long for the other.
+Two cores are enough: tests that start processes of their own mostly wait. A process takes a file at a time,
+the longest first, so that no process waits long for another. Files that use Ray go to one process, which
+starts it once.
 """
 
 import os
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 from local_server import Server
 
+TESTS = Path(__file__).parent
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+LONGEST_FIRST = (
+    "serve/test_studio_browser",
+    "ray",
+    "train/test_ranks",
+    "train/test_nano_post_training",
+    "train/test_distill",
+    "train/test_rl",
+    "train/test_runs",
+    "unit/test_registration",
+    "train",
+    "serve",
+    "data",
+    "cli",
+)
+USE_RAY = ("serve/test_ray", "data/test_build", "data/test_execution", "data/test_report")
+
+
+def group_of(item: pytest.Item) -> str:
+    name = item.path.relative_to(TESTS).with_suffix("").as_posix()
+    return "ray" if name in USE_RAY else name
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    last = len(LONGEST_FIRST)
+
+    def rank(item: pytest.Item) -> int:
+        group = group_of(item)
+        return ranks.get(group, ranks.get(group.partition("/")[0], last))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture

@@ -54,9 +54,13 @@ DISTRIBUTION_OF = {
 
 def imported_modules(path: Path) -> set[str]:
     """Return the modules of the package that a file imports, late imports too, in full names."""
-    known = {dotted(one) for one in modules()}
     names = (name for name in imported_names(path) if name == "lens" or name.startswith("lens."))
-    return {name if name in known else name.rpartition(".")[0] for name in names}
+    return {name if is_module(name) else name.rpartition(".")[0] for name in names}
+
+
+def is_module(name: str) -> bool:
+    path = LENS.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def rooms(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -15,9 +15,9 @@ SMALL = {
     "compile": False, "device": "cpu",
 }  # fmt: skip
 TOLERANCE = 1e-4
-"""Relative. All four curves together differ by at most 1.1e-6 between AMX, AVX-512, AVX2 and SSE 4 (emulated with
-ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY and MKL_ENABLE_INSTRUCTIONS, see docs/log.md); a learning rate of 1.23e-3
-in place of 1.2e-3 changes this curve by 1.4e-2."""
+"""Relative. All four curves together differ by at most 1.1e-6 between AMX, AVX-512, AVX2 and SSE 4, emulated
+with ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY and MKL_ENABLE_INSTRUCTIONS (docs/log.md). A learning rate of
+1.23e-3 in place of 1.2e-3 changes this curve by 1.4e-2."""
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 SHORT = {
     "rl": [
         "prompts_per_step=2", "images_per_prompt=2", "rollout_steps=5", "times_per_image=1",
-        "probe_prompts=0", 'ratios=["1:1"]', "nano_prompts.count=12",
+        "probe_prompts=0", 'ratios=["1:1"]', "bases=[64]", "nano_prompts.count=6",
     ],
     "turbo": [
         "nano.examples=256", 'nano.ratios=["1:1"]', 'nano.probe_ratios=["1:1"]', "nano.batch_size=2",
