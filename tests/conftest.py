@@ -1,8 +1,7 @@
-"""Tests run in three processes (see addopts in pyproject.toml), each with one thread unless told otherwise.
+"""Tests run in two processes (see addopts in pyproject.toml), each with one thread unless told otherwise.
 
-Two cores are enough: tests that start processes of their own mostly wait. A process takes a file at a time,
-the longest first, so that no process waits long for another. Files that use Ray go to one process, which
-starts it once.
+A process takes a file at a time, the longest first, so that no process waits long for another. Files that use
+Ray go to one process, which starts it once.
 """
 
 import os
@@ -39,6 +38,7 @@ def group_of(item: pytest.Item) -> str:
     return "ray" if name in USE_RAY else name
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))

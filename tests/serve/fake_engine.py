@@ -42,14 +42,7 @@ def image_metadata(request: GenerationRequest) -> ImageMetadata:
         for path in (request.image, request.mask)
     )
     return ImageMetadata(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        seed=request.seed,
-        width=request.width,
-        height=request.height,
-        steps=request.steps,
-        guidance=request.guidance,
-        solver=request.solver,
+        **request.metadata_fields(),
         model=request.model,
         model_hash="0" * 64,
         dtype="float32",

@@ -6,7 +6,7 @@ A request is one image. Plain values, free of torch and HTTP.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from PIL import Image
 
@@ -79,6 +79,11 @@ class GenerationRequest:
     """Seconds from now. A request fails if it cannot finish by then."""
     previews: Annotated[int, Bounds(0, MAX_PREVIEWS)] = 0
     """Number of preview images."""
+
+    def metadata_fields(self) -> dict[str, Any]:
+        """Return the values that the metadata of the image has under the same names."""
+        names = ("prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance", "solver")
+        return {name: getattr(self, name) for name in names}
 
 
 def field_bounds(request_type: type) -> dict[str, tuple[type, Bounds]]:

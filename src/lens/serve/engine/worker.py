@@ -123,14 +123,7 @@ class ModelWorker:
         entry = self.registry.models[request.model]
         device = str(self._models[request.model].pipeline._execution_device)
         return ImageMetadata(
-            prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            seed=request.seed,
-            width=request.width,
-            height=request.height,
-            steps=request.steps,
-            guidance=request.guidance,
-            solver=request.solver,
+            **request.metadata_fields(),
             model=entry.recorded_name,
             model_hash=entry.model.content_hash,
             loras=tuple(self._lora_record(lora.name, lora.weight) for lora in request.loras),

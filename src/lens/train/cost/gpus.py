@@ -3,7 +3,8 @@
 Knows nothing of torch, so that plans are quick.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from lens.errors import SettingError
 
@@ -46,6 +47,42 @@ def find_gpu_name(device_name: str) -> str | None:
     """Return the name of a GPU in `GPU_SPECS`, from its driver's (NVIDIA H100 80GB HBM3), or None."""
     compact = device_name.lower().replace(" ", "")
     return next((name for name in GPU_SPECS if name in compact), None)
+
+
+@dataclass(frozen=True)
+class GpuEstimate:
+    """The GPUs of an estimate; a subclass says what runs on them."""
+
+    gpu: GpuSpec
+    num_gpus: int
+    mfu: float
+    dollars_per_hour: float
+    memory_gib: dict[str, float]
+    """GiB per GPU, by part."""
+
+    @property
+    def flops(self) -> float:
+        """Return the useful operations of everything that runs."""
+        raise NotImplementedError
+
+    @property
+    def gpu_hours(self) -> float:
+        """Return the hours that one GPU would take."""
+        return gpu_hours(self.flops, self.gpu, self.mfu)
+
+    def resources(self) -> dict[str, Any]:
+        """Return operations, time, money and memory as plain values, for JSON."""
+        return {
+            "flops": self.flops,
+            "mfu": self.mfu,
+            "gpus": self.num_gpus,
+            "gpu_hours": self.gpu_hours,
+            "days": self.gpu_hours / self.num_gpus / 24,
+            "dollars": self.gpu_hours * self.dollars_per_hour,
+            "memory_gib": self.memory_gib,
+            "memory_gib_in_all": sum(self.memory_gib.values()),
+            "memory_gib_of_the_card": self.gpu.memory_gib,
+        }
 
 
 def gpu_hours(flops: float, gpu: GpuSpec, mfu: float) -> float:

@@ -5,10 +5,11 @@ Spec: sections 9 and 10.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lens.train.cost.flops import TRAINING_FACTOR, forward_flops
-from lens.train.cost.gpus import ASSUMED_MFU, MFU_ASSUMED, MFU_FROM_OPTION, GpuSpec, gpu_hours, gpu_spec
+from lens.train.cost.gpus import ASSUMED_MFU, MFU_ASSUMED, MFU_FROM_OPTION, GpuEstimate, gpu_spec
 from lens.train.cost.memory import GIB, activation_bytes_per_token, memory_gib_per_gpu, training_state_bytes
 from lens.train.cost.training import cost_lines, memory_lines, num_image_tokens
 
@@ -99,20 +100,15 @@ class PostTrainingSpec(NamedTuple):
         return next(size for size in range(num_gpus, 0, -1) if self.sharded_setting[1] % size == 0)
 
 
-class PostTrainingEstimate(NamedTuple):
+@dataclass(frozen=True)
+class PostTrainingEstimate(GpuEstimate):
     """The cost of a run."""
 
     run: PostTrainingSpec
-    gpu: GpuSpec
-    num_gpus: int
-    mfu: float
-    dollars_per_hour: float
-    memory_gib: dict[str, float]
-    """GiB per GPU, by part."""
 
     @property
-    def gpu_hours(self) -> float:
-        return gpu_hours(self.run.flops, self.gpu, self.mfu)
+    def flops(self) -> float:
+        return self.run.flops
 
 
 def estimate_post_training(
@@ -124,9 +120,8 @@ def estimate_post_training(
     """
     spec = gpu_spec(gpu, num_gpus, mfu)
     cost = spec.dollars_per_hour if price is None else price
-    return PostTrainingEstimate(
-        run, spec, num_gpus, mfu or ASSUMED_MFU, cost, estimate_post_training_memory_gib(run, num_gpus)
-    )
+    memory_gib = estimate_post_training_memory_gib(run, num_gpus)
+    return PostTrainingEstimate(spec, num_gpus, mfu or ASSUMED_MFU, cost, memory_gib, run)
 
 
 def estimate_post_training_memory_gib(run: PostTrainingSpec, num_gpus: int) -> dict[str, float]:
@@ -164,16 +159,8 @@ def post_training_to_dict(estimate: PostTrainingEstimate) -> dict[str, Any]:
             for name, one in run.passes.items()
         },
         "text_tokens": run.num_text_tokens,
-        "flops": run.flops,
-        "mfu": estimate.mfu,
-        "gpus": estimate.num_gpus,
         "gpus_that_share_it_out": run.num_usable_gpus(estimate.num_gpus),
-        "gpu_hours": hours,
-        "days": hours / estimate.num_gpus / 24,
-        "dollars": hours * estimate.dollars_per_hour,
-        "memory_gib": estimate.memory_gib,
-        "memory_gib_in_all": sum(estimate.memory_gib.values()),
-        "memory_gib_of_the_card": estimate.gpu.memory_gib,
+        **estimate.resources(),
     }
 
 

@@ -5,12 +5,13 @@ estimate assumes one and says so. Spec: section 8.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lens.core.resolution import buckets_for
+from lens.core.resolution import SIDE_STEP_PX, buckets_for
 from lens.errors import MemoryNeedError
 from lens.train.cost.flops import training_flops
-from lens.train.cost.gpus import ASSUMED_MFU, GpuSpec, gpu_hours, gpu_spec
+from lens.train.cost.gpus import ASSUMED_MFU, GpuEstimate, GpuSpec, gpu_hours, gpu_spec
 from lens.train.cost.memory import activation_bytes_per_token, memory_gib_per_gpu, training_state_bytes
 
 
@@ -54,30 +55,21 @@ class RunSpec(NamedTuple):
         return self.steps * self.micro_batches * sum(packs) / len(packs)
 
 
-class CostEstimate(NamedTuple):
-    """The cost of a run, or of several that continue each other."""
+@dataclass(frozen=True)
+class CostEstimate(GpuEstimate):
+    """The cost of a run, or of several that continue each other; the memory is that of the last."""
 
     runs: tuple[RunSpec, ...]
-    gpu: GpuSpec
-    num_gpus: int
-    mfu: float
-    dollars_per_hour: float
-    memory_gib: dict[str, float]
-    """GiB per GPU, by part, in the last run."""
 
     @property
     def flops(self) -> float:
         return sum(run.flops for run in self.runs)
 
-    @property
-    def gpu_hours(self) -> float:
-        return gpu_hours(self.flops, self.gpu, self.mfu)
-
 
 def num_image_tokens(base: int) -> int:
     """Return the tokens of a square image of a base; the other ratios have nearly as many."""
     height, width = buckets_for(base)["1:1"]
-    return height * width // 256
+    return height * width // SIDE_STEP_PX**2
 
 
 def estimate_cost(
@@ -89,9 +81,8 @@ def estimate_cost(
     """
     spec = gpu_spec(gpu, num_gpus, mfu)
     cost = spec.dollars_per_hour if price is None else price
-    return CostEstimate(
-        runs, spec, num_gpus, mfu or ASSUMED_MFU, cost, estimate_memory_gib(runs[-1], num_gpus)
-    )
+    memory_gib = estimate_memory_gib(runs[-1], num_gpus)
+    return CostEstimate(spec, num_gpus, mfu or ASSUMED_MFU, cost, memory_gib, runs)
 
 
 def estimate_memory_gib(run: RunSpec, num_gpus: int) -> dict[str, float]:
@@ -127,20 +118,11 @@ def check_memory(run: RunSpec, num_gpus: int, free_gib: float) -> None:
 
 def estimate_to_dict(estimate: CostEstimate) -> dict[str, Any]:
     """Return an estimate as plain values, for JSON."""
-    hours = estimate.gpu_hours
     return {
         "parameters": estimate.runs[-1].num_parameters,
         "trained_parameters": estimate.runs[-1].num_trainable_parameters,
         "pictures": sum(run.num_images for run in estimate.runs),
-        "flops": estimate.flops,
-        "mfu": estimate.mfu,
-        "gpus": estimate.num_gpus,
-        "gpu_hours": hours,
-        "days": hours / estimate.num_gpus / 24,
-        "dollars": hours * estimate.dollars_per_hour,
-        "memory_gib": estimate.memory_gib,
-        "memory_gib_in_all": sum(estimate.memory_gib.values()),
-        "memory_gib_of_the_card": estimate.gpu.memory_gib,
+        **estimate.resources(),
         "gpu_hours_by_run": [gpu_hours(run.flops, estimate.gpu, estimate.mfu) for run in estimate.runs],
     }
 

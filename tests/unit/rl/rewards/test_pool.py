@@ -113,15 +113,6 @@ def test_a_time_out_of_the_reward_itself_is_a_failure_too():
     assert scores == [Score(None, {}, "socket")]
 
 
-@pytest.mark.parametrize("mistake", [KeyError("typo"), AssertionError("wrong")])
-def test_a_mistake_of_ours_is_raised_and_not_taken_for_a_failure(mistake):
-    with RewardExecutor(Brightness(at_1=raising(mistake))) as pool:
-        futures = pool.submit(pictures(1, 255), prompts(2))
-        with pytest.raises(type(mistake)):
-            gather_scores(futures)
-        assert futures[1].result().value == 1.0
-
-
 def test_a_value_that_is_no_number_is_a_mistake():
     with pytest.raises(AssertionError):
         scored(Brightness(at_1=lambda: Score(float("nan"), {})), pictures(1))
@@ -212,9 +203,10 @@ def test_a_worker_that_takes_too_long_is_left_and_its_late_score_is_kept():
     assert [score.value for score in scores] == [pytest.approx(1 / 255), 1.0]
 
 
+@pytest.mark.parametrize("reward", [Brightness, BrightnessOfWorkers])
 @pytest.mark.parametrize("mistake", [KeyError("typo"), AssertionError("wrong")])
-def test_a_mistake_in_a_worker_is_raised_too(mistake):
-    with RewardExecutor(BrightnessOfWorkers(at_1=raising(mistake))) as pool:
+def test_a_mistake_of_ours_is_raised_and_not_taken_for_a_failure(mistake, reward):
+    with RewardExecutor(reward(at_1=raising(mistake))) as pool:
         futures = pool.submit(pictures(1, 255), prompts(2))
         with pytest.raises(type(mistake)):
             gather_scores(futures)
