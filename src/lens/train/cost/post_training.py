@@ -143,7 +143,7 @@ def estimate_post_training_memory_gib(run: PostTrainingSpec, num_gpus: int) -> d
 
 def post_training_to_dict(estimate: PostTrainingEstimate) -> dict[str, Any]:
     """Return an estimate as plain values, for JSON."""
-    run, hours, judging = estimate.run, estimate.gpu_hours, estimate.run.judge_calls
+    run, judging = estimate.run, estimate.run.judge_calls
     return {
         "stage": run.stage,
         "parameters": run.num_parameters,
