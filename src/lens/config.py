@@ -5,7 +5,7 @@ Knows nothing of torch or of what the settings mean.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,10 +48,27 @@ class Settings(BaseModel):
                 if new := RENAMED_KEYS.get(str(first["loc"][-1])):
                     fix = f"Rename the key in {source}."
                     raise SettingError(name, first["input"], f"its new name, {new}", fix) from error
-                known = ", ".join(sorted(cls.model_fields))
-                fix = f"Known in {source}: {known}."
+                place = ".".join(str(part) for part in first["loc"][:-1])
+                known = ", ".join(sorted(_settings_at(cls, first["loc"][:-1]).model_fields))
+                fix = f"Known in {f'{place} of {source}' if place else source}: {known}."
                 raise SettingError(name, first["input"], "a known name", fix) from error
             raise SettingError(name, first["input"], first["msg"], f"Fix it in {source}.") from error
+
+
+def _settings_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the class of the settings at a place, whose parts are fields, indices and kinds of a union."""
+    for part in place:
+        field = cls.model_fields.get(str(part))
+        pending = [field.annotation] if field else [cls]
+        while pending:
+            annotation = pending.pop(0)
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                tag = annotation.model_fields.get("kind")
+                if annotation is cls or tag is None or str(place[-1]) in get_args(tag.annotation):
+                    cls = annotation
+                    break
+            pending += get_args(annotation)
+    return cls
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:

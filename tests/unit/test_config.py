@@ -43,6 +43,14 @@ def test_values_are_typed_and_defaults_fill_the_rest():
     ("values", "says"),
     [
         ({"steps": 3, "step": 4}, "step is 4, but it needs a known name. Known in r.yaml: inner, steps."),
+        (
+            {"steps": 3, "inner": {"rate": 4}},
+            "inner.rate is 4, but it needs a known name. Known in inner of r.yaml: betas, lr.",
+        ),
+        (
+            {"steps": 3, "times_per_picture": 2},
+            "times_per_picture is 2, but it needs its new name, times_per_image",
+        ),
         ({"steps": 0}, "steps is 0, but it needs Input should be greater than 0. Fix it in r.yaml."),
         (
             {"steps": 3, "inner": {"lr": "fast"}},
