@@ -30,7 +30,7 @@ from lens.data.io.webdataset import read_shard
 from lens.data.pipeline import build_dataset
 from lens.errors import LensError
 
-NUM_KILLS = int(os.environ.get("LENS_KILLS", "1"))
+NUM_KILLS = int(os.environ.get("LENS_KILLS", "2"))
 """The long test: LENS_KILLS=10 python -m pytest tests/data -k kill"""
 NUM_GOOD, NUM_SMALL, NUM_COPIES = 40, 6, 3
 
