@@ -9,8 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_denoiser
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.convert import convert
-from lens.models.checkpoints.lora import (
+from lens.models.checkpoints.adapters.lora import (
     adapter_of,
     fuse_loras,
     load_lora,
@@ -20,7 +19,8 @@ from lens.models.checkpoints.lora import (
     unfuse_loras,
     unload_loras,
 )
-from lens.models.checkpoints.lora_formats import STYLES, LoKrWeights, LoraWeights, write_adapter
+from lens.models.checkpoints.adapters.lora_formats import STYLES, LoKrWeights, LoraWeights, write_adapter
+from lens.models.checkpoints.convert import convert
 
 QKV, OUT, MLP, TEXT = (
     "transformer_blocks.1.attn.img_qkv",

@@ -9,8 +9,8 @@ from heun_solver import HEUN
 from PIL import Image
 
 from lens.errors import CheckpointError, GenerationCancelledError, NonFiniteError
+from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_adapter
 from lens.models.checkpoints.hashing import content_hash
-from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.solvers import SOLVERS

@@ -16,7 +16,7 @@ from PIL import Image
 from running import serving, until
 
 from lens.errors import CheckpointError, GenerationCancelledError, LensError, QueueFullError, SettingError
-from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
+from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_adapter
 from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine.engine import Engine
 from lens.serve.engine.model_registry import ModelRegistry

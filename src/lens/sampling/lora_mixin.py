@@ -19,7 +19,7 @@ class LoraMixin:
 
         Raises: CheckpointError for a file that is not a LoRA of this denoiser; it lists the unmatched keys.
         """
-        from lens.models.checkpoints.lora import load_lora
+        from lens.models.checkpoints.adapters.lora import load_lora
 
         return load_lora(self.transformer, source, adapter_name, weight)
 
@@ -30,7 +30,7 @@ class LoraMixin:
 
         Raises: SettingError for a name that is not loaded, or for weights that do not match the names.
         """
-        from lens.models.checkpoints.lora import set_lora_weights
+        from lens.models.checkpoints.adapters.lora import set_lora_weights
 
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         if adapter_weights is None or isinstance(adapter_weights, (int, float)):
@@ -48,7 +48,7 @@ class LoraMixin:
 
         Raises: SettingError for quantized weights.
         """
-        from lens.models.checkpoints.lora import fuse_loras
+        from lens.models.checkpoints.adapters.lora import fuse_loras
         from lens.models.denoiser import apply_lora_scale
 
         with apply_lora_scale(self.transformer, lora_scale):
@@ -56,7 +56,7 @@ class LoraMixin:
 
     def unfuse_lora(self) -> None:
         """Remove fused adapters from the weights, up to rounding."""
-        from lens.models.checkpoints.lora import unfuse_loras
+        from lens.models.checkpoints.adapters.lora import unfuse_loras
 
         unfuse_loras(self.transformer)
 
@@ -68,14 +68,14 @@ class LoraMixin:
         The adapter's name is optional if only one is loaded.
         Raises: SettingError for a name that is not loaded; CheckpointError for a DoRA.
         """
-        from lens.models.checkpoints.lora import save_lora
-        from lens.models.checkpoints.lora_formats import DIFFUSERS_LORA_FILE
+        from lens.models.checkpoints.adapters.lora import save_lora
+        from lens.models.checkpoints.adapters.lora_formats import DIFFUSERS_LORA_FILE
 
         path = Path(save_directory) / (weight_name or DIFFUSERS_LORA_FILE)
         return save_lora(self.transformer, path, "transformer", adapter_name)
 
     def unload_lora_weights(self) -> None:
         """Unload all adapters; the denoiser is as before."""
-        from lens.models.checkpoints.lora import unload_loras
+        from lens.models.checkpoints.adapters.lora import unload_loras
 
         unload_loras(self.transformer)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lens.errors import SettingError
-from lens.models.checkpoints.lora_formats import Adapter, LoraWeights, write_adapter
+from lens.models.checkpoints.adapters.lora_formats import Adapter, LoraWeights, write_adapter
 from lens.train.settings.run import LoraSettings
 
 

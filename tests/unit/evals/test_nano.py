@@ -22,7 +22,7 @@ from lens.evals.nano_report import (
     tally_by_task,
     total_tally,
 )
-from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
+from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_adapter
 from lens.nano.scoring.scorer import SceneScore
 from lens.nano.tasks import TASKS, task_prompts
 

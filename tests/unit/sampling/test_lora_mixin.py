@@ -5,7 +5,7 @@ import torch
 from tiny_models import tiny_pipeline
 
 from lens.errors import SettingError
-from lens.models.checkpoints.lora_formats import LoraWeights, write_adapter
+from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_adapter
 
 
 @pytest.fixture(scope="module")

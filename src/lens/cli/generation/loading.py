@@ -43,7 +43,7 @@ def prepare_pipeline(model: "ResolvedModel", arguments: GenerateArguments) -> tu
         for part in (pipeline.transformer, pipeline.text_encoder):
             quantize_weights(part, arguments.quantization)
     if arguments.loras:
-        from lens.models.checkpoints.lora import load_loras
+        from lens.models.checkpoints.adapters.lora import load_loras
 
         load_loras(pipeline.transformer, arguments.loras)
     place_on_device(pipeline, device, arguments.offload)

@@ -76,7 +76,7 @@ def _stored_dtype(source: Path):
 
 
 def _convert_adapter(source: Path, target: Path, style: str) -> Path:
-    from lens.models.checkpoints.lora_formats import read_adapter, write_adapter
+    from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
     from lens.models.checkpoints.registry import LENS_DENOISER
     from lens.models.shapes import denoiser_shapes, linear_modules
 

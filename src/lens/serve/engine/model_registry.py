@@ -105,7 +105,7 @@ class LoadedModel:
 
         Raises: CheckpointError for a file that does not fit the model; the denoiser is then unchanged.
         """
-        from lens.models.checkpoints.lora import load_loras, set_lora_weights
+        from lens.models.checkpoints.adapters.lora import load_loras, set_lora_weights
 
         for adapter in adapters:
             if adapter.name in self._adapter_names:
@@ -121,7 +121,7 @@ class LoadedModel:
         """Activate exactly these adapters."""
         if adapters == self._active:
             return
-        from lens.models.checkpoints.lora import set_lora_weights
+        from lens.models.checkpoints.adapters.lora import set_lora_weights
 
         set_lora_weights(self.denoiser, self._weights(adapters))
         self._active = adapters

@@ -8,8 +8,8 @@ from comparisons import velocity
 from tiny_models import tiny_denoiser, tiny_encoder
 
 from lens.errors import MissingExtraError, SettingError
-from lens.models.checkpoints.lora import add_adapter, unload_loras
-from lens.models.checkpoints.lora_formats import LoKrWeights, LoraWeights
+from lens.models.checkpoints.adapters.lora import add_adapter, unload_loras
+from lens.models.checkpoints.adapters.lora_formats import LoKrWeights, LoraWeights
 from lens.models.quantized.torchao import is_quantizable, quantize_weights
 
 WIDE = {"num_attention_heads": 6, "inner_dim": 96}

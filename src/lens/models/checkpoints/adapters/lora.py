@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.lora_formats import (
+from lens.models.checkpoints.adapters.lora_formats import (
     Adapter,
     LoKrWeights,
     LoraWeights,
