@@ -15,11 +15,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lens.errors import CheckpointError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from lens.models.mapped_memory import MappedFile
+    from lens.models.quantized.packed_weight import PackedSource
 
 PICKLED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LFS_POINTER = b"version https://git-lfs"
 MAX_LISTED_NAMES = 10
+
+
+TORCH_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "C64": "complex64",
+}  # fmt: skip
+"""The name of each dtype of safetensors in torch."""
 
 
 class LazyTensor(NamedTuple):
@@ -28,6 +41,8 @@ class LazyTensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], "Tensor"]
+    packed: "PackedSource | None" = None
+    """The stored bytes of a quantized weight, for modules that keep it packed; `read` dequantizes it."""
 
     @property
     def num_bytes(self) -> int:
@@ -78,8 +93,22 @@ def _is_pickled(head: bytes) -> bool:
     )
 
 
+class StoredEntry(NamedTuple):
+    """Where a safetensors file has a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    """In bytes from the start of the file."""
+
+
 def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
     """Return ({name: (dtype, shape)}, metadata) of a safetensors file that is complete."""
+    entries, metadata = _read_entries(path)
+    return {name: (entry.dtype, entry.shape) for name, entry in entries.items()}, metadata
+
+
+def _read_entries(path: Path) -> tuple[dict[str, StoredEntry], dict[str, str]]:
     validate_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -93,7 +122,12 @@ def read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dic
         try:
             entries = json.loads(file.read(length))
             metadata = entries.pop("__metadata__", {})
-            header = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
+            header = {
+                name: StoredEntry(
+                    entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
+                )
+                for name, entry in entries.items()
+            }
             end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read.") from error
@@ -110,20 +144,31 @@ def _truncated_error(path: Path, size: int, needed: int) -> CheckpointError:
 
 
 def open_safetensors(path: Path) -> LazyStateDict:
-    """Return the tensors of a safetensors file, each read from disk when it is used."""
-    header, metadata = read_header(path)
+    """Return the tensors of a safetensors file: views of its memory map, which is made at the first read."""
+    header, metadata = _read_entries(path)
 
     @cache
-    def open_handle() -> Any:
-        from safetensors import safe_open
+    def open_map() -> "MappedFile":
+        from lens.models.mapped_memory import MappedFile
 
-        return safe_open(path, framework="pt")
+        return MappedFile(path)
 
     def lazy_tensor(name: str) -> LazyTensor:
-        dtype, shape = header[name]
-        return LazyTensor(shape, dtype, lambda: open_handle().get_tensor(name))
+        dtype, shape, offset = header[name]
+        return LazyTensor(shape, dtype, lambda: open_map().tensor(offset, shape, torch_dtype(dtype, path)))
 
     return LazyStateDict({name: lazy_tensor(name) for name in header}, metadata)
+
+
+def torch_dtype(dtype: str, source: object) -> "torch.dtype":
+    """Return torch's dtype for one of safetensors. Raises: CheckpointError for one that torch lacks."""
+    import torch
+
+    if dtype not in TORCH_DTYPES:
+        raise CheckpointError(
+            f"{source} has tensors of dtype {dtype}, which cannot be read. Convert them to BF16 or F32."
+        )
+    return getattr(torch, TORCH_DTYPES[dtype])
 
 
 def check_names_and_shapes(
