@@ -10,21 +10,16 @@ from torch import Tensor
 
 from lens.errors import CheckpointError
 from lens.models.quantized.block_scales import E4M3_MAX, from_blocked, to_blocked
+from lens.models.quantized.lookup import (
+    E2M1,
+    E2M1_MAX,
+    dequantize_by_rows,
+    scale_groups,
+    unpack_e2m1,
+    unpack_e4m3,
+)
 
 BLOCK_SIZE = 16
-
-# Indexed by the four bits: one of sign, two of exponent, one of mantissa.
-E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-E2M1_MAX = max(E2M1)
-
-
-def unpack(packed: Tensor) -> Tensor:
-    """Return the numbers of bytes that hold two each, high half first.
-
-    Shapes: (..., I/2) uint8 -> (..., I) float32.
-    """
-    bits = torch.stack([packed >> 4, packed & 0x0F], dim=-1)                      # (..., I/2, 2)
-    return torch.tensor(E2M1, device=packed.device)[bits.int()].flatten(-2)       # (..., I)
 
 
 def dequantize(
@@ -37,26 +32,32 @@ def dequantize(
     Raises: CheckpointError for scales that do not fit.
     """
     if packed.ndim == 2:
-        return _dequantize_matrix(packed, blocked_scale, matrix_scale.reshape(())).to(dtype)
+        return _dequantize_matrix(packed, blocked_scale, matrix_scale.reshape(()), dtype)
     experts, outputs, half = packed.shape
-    scales = blocked_scale.reshape(experts, -1)                                   # (E, padded)
-    matrix_scales = matrix_scale.reshape(-1)                                      # (E,) or (1,)
+    scales = blocked_scale.reshape(experts, -1)  # (E, padded)
+    matrix_scales = matrix_scale.reshape(-1)  # (E,) or (1,)
     matrix_scales = matrix_scales.expand(experts) if len(matrix_scales) == 1 else matrix_scales
     if len(matrix_scales) != experts:
         raise CheckpointError(f"{len(matrix_scales)} matrix scales do not fit {experts} experts.")
-    values = torch.empty(experts, outputs, 2 * half, dtype=dtype)
+    values = torch.empty(experts, outputs, 2 * half, dtype=dtype, device=packed.device)
     for expert in range(experts):
-        values[expert] = _dequantize_matrix(packed[expert], scales[expert], matrix_scales[expert]).to(dtype)
+        values[expert] = _dequantize_matrix(packed[expert], scales[expert], matrix_scales[expert], dtype)
     return values
 
 
-def _dequantize_matrix(packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor) -> Tensor:
+def _dequantize_matrix(
+    packed: Tensor, blocked_scale: Tensor, matrix_scale: Tensor, dtype: torch.dtype
+) -> Tensor:
     outputs, inputs = packed.shape[0], 2 * packed.shape[1]
     if inputs % BLOCK_SIZE:
         raise CheckpointError(f"NVFP4 needs a multiple of {BLOCK_SIZE} inputs, not ({outputs}, {inputs}).")
-    scale = from_blocked(blocked_scale.float(), outputs, inputs // BLOCK_SIZE)         # (O, I/16)
-    scale = scale * matrix_scale.float()
-    return (unpack(packed).unflatten(1, (-1, BLOCK_SIZE)) * scale[..., None]).flatten(1)  # (O, I)
+    scale = from_blocked(blocked_scale.view(torch.uint8), outputs, inputs // BLOCK_SIZE)  # (O, I/16)
+    scale = unpack_e4m3(scale) * matrix_scale.float()
+    return dequantize_by_rows((packed, scale), _dequantize_rows, (outputs, inputs), dtype)  # (O, I)
+
+
+def _dequantize_rows(packed: Tensor, scale: Tensor) -> Tensor:
+    return scale_groups(unpack_e2m1(packed, is_high_first=True), scale)
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,14 +65,14 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Shapes: (O, I) -> (O, I/2) uint8, float8 of the padded (O, I/16), one float32.
     """
-    groups = values.float().unflatten(1, (-1, BLOCK_SIZE))                             # (O, I/16, 16)
-    largest = groups.abs().amax(dim=2)                                            # (O, I/16)
+    groups = values.float().unflatten(1, (-1, BLOCK_SIZE))  # (O, I/16, 16)
+    largest = groups.abs().amax(dim=2)  # (O, I/16)
     matrix_scale = (largest.max() / (E2M1_MAX * E4M3_MAX)).clamp(min=torch.finfo(torch.float32).tiny)
     scale = (largest / E2M1_MAX / matrix_scale).clamp(max=E4M3_MAX).to(torch.float8_e4m3fn)
-    divisor = (scale.float() * matrix_scale)[..., None]                           # (O, I/16, 1)
-    scaled = torch.where(divisor > 0, groups / divisor, 0).flatten(1)             # (O, I)
+    divisor = (scale.float() * matrix_scale)[..., None]  # (O, I/16, 1)
+    scaled = torch.where(divisor > 0, groups / divisor, 0).flatten(1)  # (O, I)
     nearest = (scaled.abs()[..., None] - torch.tensor(E2M1[:8])).abs().argmin(-1)  # (O, I)
-    bits = (nearest + 8 * (scaled < 0)).to(torch.uint8).unflatten(1, (-1, 2))     # (O, I/2, 2)
+    bits = (nearest + 8 * (scaled < 0)).to(torch.uint8).unflatten(1, (-1, 2))  # (O, I/2, 2)
     # float8 is moved about as bytes: padding is not implemented for it everywhere.
     blocked = to_blocked(scale.view(torch.uint8)).view(torch.float8_e4m3fn)
     return bits[..., 0] << 4 | bits[..., 1], blocked, matrix_scale

@@ -7,7 +7,8 @@ import torch
 
 from lens.errors import CheckpointError
 from lens.models.quantized.block_scales import padded_size, to_blocked
-from lens.models.quantized.nvfp4 import dequantize, quantize, unpack
+from lens.models.quantized.lookup import unpack_e2m1
+from lens.models.quantized.nvfp4 import dequantize, quantize
 
 EVERY_CODE = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
 
@@ -19,12 +20,12 @@ def blocked_float8(values):
 
 
 def test_the_high_half_of_a_byte_comes_first():
-    assert unpack(torch.tensor([0x27, 0xF1], dtype=torch.uint8)).tolist() == [1.0, 6.0, -6.0, 0.5]
+    assert unpack_e2m1(torch.tensor([0x27, 0xF1], dtype=torch.uint8), is_high_first=True).tolist() == [1.0, 6.0, -6.0, 0.5]
 
 
 def test_the_sixteen_codes_are_those_of_e2m1():
     packed = torch.tensor([16 * code + (code + 1) for code in range(0, 16, 2)], dtype=torch.uint8)
-    assert unpack(packed).tolist() == EVERY_CODE
+    assert unpack_e2m1(packed, is_high_first=True).tolist() == EVERY_CODE
 
 
 def test_values_are_the_hand_computed_ones():
