@@ -33,18 +33,19 @@ def round_to_e2m1(values: Tensor) -> Tensor:
     """
     # Midpoints have zeros in their lower 16 bits. Minus one, the upper 16 bits decide alone.
     upper = ((values.contiguous().view(torch.int32) - 1) >> 16).bitwise_and_(0xFFFF)
-    return _e2m1_table()[upper]
+    # index_select takes a quarter of the time of indexing
+    return torch.index_select(_e2m1_table(values.device), 0, upper.flatten()).reshape(values.shape)
 
 
 @cache
-def _e2m1_table() -> Tensor:
+def _e2m1_table(device: torch.device) -> Tensor:
     """Return the E2M1 bits for the upper half of (the bits of a float32, minus one)."""
     bits = (torch.arange(2**16, dtype=torch.int64) << 16) + 2**15
     values = bits.to(torch.int32).view(torch.float32)  # one for each half, none a midpoint
     magnitude = (values.abs()[:, None] > torch.tensor(MIDPOINTS)).sum(1)
     codes = magnitude + 8 * (values < 0)
     codes[values.isnan()] = 0  # zero, less one, has the bits of NaN
-    return codes.to(torch.uint8)
+    return codes.to(torch.uint8).to(device)
 
 
 def quantize_mxfp4(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lens.errors import CheckpointError
 from lens.models.quantized.block_scales import E4M3_MAX, from_blocked, to_blocked
+from lens.models.quantized.fp4 import round_to_e2m1
 from lens.models.quantized.lookup import (
-    E2M1,
+    BLOCK_VALUES,
     E2M1_MAX,
     dequantize_by_rows,
     scale_groups,
@@ -69,10 +70,14 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     largest = groups.abs().amax(dim=2)  # (O, I/16)
     matrix_scale = (largest.max() / (E2M1_MAX * E4M3_MAX)).clamp(min=torch.finfo(torch.float32).tiny)
     scale = (largest / E2M1_MAX / matrix_scale).clamp(max=E4M3_MAX).to(torch.float8_e4m3fn)
-    divisor = (scale.float() * matrix_scale)[..., None]  # (O, I/16, 1)
-    scaled = torch.where(divisor > 0, groups / divisor, 0).flatten(1)  # (O, I)
-    nearest = (scaled.abs()[..., None] - torch.tensor(E2M1[:8])).abs().argmin(-1)  # (O, I)
-    bits = (nearest + 8 * (scaled < 0)).to(torch.uint8).unflatten(1, (-1, 2))  # (O, I/2, 2)
+    divisor = scale.float() * matrix_scale  # (O, I/16)
+    divisor.masked_fill_(divisor == 0, torch.inf)  # a group too small for a scale becomes zero
+    packed = torch.empty(len(values), values.shape[1] // 2, dtype=torch.uint8, device=values.device)
+    rows = max(1, BLOCK_VALUES // values.shape[1])
+    for start in range(0, len(values), rows):
+        block = slice(start, start + rows)
+        codes = round_to_e2m1(groups[block] / divisor[block, :, None]).flatten(1)  # (rows, I)
+        packed[block] = codes[:, 0::2] << 4 | codes[:, 1::2]
     # float8 is moved about as bytes: padding is not implemented for it everywhere.
     blocked = to_blocked(scale.view(torch.uint8)).view(torch.float8_e4m3fn)
-    return bits[..., 0] << 4 | bits[..., 1], blocked, matrix_scale
+    return packed, blocked, matrix_scale
