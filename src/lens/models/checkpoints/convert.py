@@ -62,7 +62,7 @@ def _stored_dtype(source: Path):
     import torch
 
     from lens.models.checkpoints.diffusers_folder import open_component, resolve_component_folder
-    from lens.models.checkpoints.gguf import GGUF_SUFFIX
+    from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
     from lens.models.checkpoints.reader import open_safetensors
 
     if source.is_dir():

@@ -1,20 +1,22 @@
-"""GGUF files: their tensors, in any number format of llama.cpp, dequantized when read.
+"""GGUF files: their tensors, in any number type of llama.cpp, dequantized when read.
 
-The `gguf` package dequantizes. Knows nothing of what the tensors mean. Spec: section 6.
+The tensors are views of the file's memory map. Knows nothing of what they mean. Spec: section 6.
 """
 
-from collections.abc import Callable
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lens.errors import CheckpointError, MissingExtraError
-from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, validate_file
+from lens.errors import CheckpointError
+from lens.models.checkpoints.gguf_header import GgufTensor, read_gguf_header
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_map, torch_dtype
+from lens.models.quantized import gguf_values
+from lens.models.quantized.packed_weight import PackedSource, gguf_format
 
-GGUF_MAGIC = b"GGUF"
-GGUF_SUFFIX = ".gguf"
+PLAIN_FORMATS = ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")
+"""The formats of plain numbers, which safetensors names alike."""
 
 
 def open_gguf(path: Path) -> LazyStateDict:
@@ -22,47 +24,26 @@ def open_gguf(path: Path) -> LazyStateDict:
 
     Raises: CheckpointError for a file that is missing, not GGUF, truncated, or in an unknown number format.
     """
-    validate_file(path)
-    with path.open("rb") as file:
-        if file.read(4) != GGUF_MAGIC:
-            raise CheckpointError(f"{path} is not a GGUF file, despite its name. Download it again.")
-    gguf = _gguf()
-    try:
-        reader = gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or damaged: its tables do not fit its {path.stat().st_size} bytes. "
-            "Run the download again (`hf download` resumes)."
-        ) from error
-    tensors = {
-        tensor.name: LazyTensor(_shape(tensor), "F32", _lazy_reader(tensor, path))
-        for tensor in reader.tensors
-    }
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    return LazyStateDict(tensors, {name: value for name, value in metadata.items() if isinstance(value, str)})
+    header = read_gguf_header(path)
+    tensors = {name: _lazy_tensor(name, tensor, path) for name, tensor in header.tensors.items()}
+    strings = {name: value for name, value in header.settings.items() if isinstance(value, str)}
+    return LazyStateDict(tensors, strings)
 
 
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError as error:
-        raise MissingExtraError("A GGUF file", "gguf", "quantize") from error
-    return gguf
+def _lazy_tensor(name: str, tensor: GgufTensor, path: Path) -> LazyTensor:
+    """Return a tensor of the file; a quantized one keeps its bytes, and is dequantized when read."""
+    shape, offset, kind = tensor.shape, tensor.offset, tensor.format
+    if kind in PLAIN_FORMATS:
+        dtype = torch_dtype(kind, path)
+        return LazyTensor(shape, kind, lambda: open_map(path).tensor(offset, shape, dtype))
+    rows = (*shape[:-1], tensor.num_bytes // max(1, prod(shape[:-1])))
+    stored = LazyTensor(rows, "U8", lambda: open_map(path).tensor(offset, rows, torch.uint8))
 
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    # GGUF lists the innermost axis first.
-    return tuple(int(side) for side in reversed(tensor.shape))
-
-
-def _lazy_reader(tensor: Any, path: Path) -> Callable[[], Tensor]:
     def read() -> Tensor:
         try:
-            values = _gguf().dequantize(tensor.data, tensor.tensor_type)
-        except (NotImplementedError, ValueError) as error:
-            kind = tensor.tensor_type.name
-            raise CheckpointError(f"{tensor.name} in {path} is {kind}, which gguf cannot read.") from error
-        # A copy, as the array is a view of the file.
-        return torch.from_numpy(values.copy()).float().reshape(_shape(tensor))
+            values = gguf_values.dequantize(stored.read().reshape(-1, rows[-1]), kind)
+        except CheckpointError as error:
+            raise CheckpointError(f"{name} in {path}: {error}") from error
+        return values.reshape(shape)
 
-    return read
+    return LazyTensor(shape, "F32", read, PackedSource(gguf_format(kind), (stored,), shape))

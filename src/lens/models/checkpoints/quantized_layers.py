@@ -7,7 +7,8 @@ Letters: E experts, O outputs, I inputs.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +16,18 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.gguf import GGUF_SUFFIX, open_gguf
+from lens.models.checkpoints.gguf import open_gguf
+from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors
-from lens.models.quantized import mxfp8, nvfp4
+from lens.models.quantized import packed_weight
+from lens.models.quantized.packed_weight import PackedFormat, PackedSource
 
 
 class QuantizedFormat(NamedTuple):
     """A number format of linear layers, as a safetensors file stores it."""
 
-    name: str
-    """As messages write it; `comfy_quant` has it in lower case."""
+    packed: PackedFormat
+    """Its name is as messages write it; `comfy_quant` has it in lower case."""
     parts: dict[str, tuple[str, ...]]
     """The tensors of a layer by suffix, each with its possible safetensors dtypes; the weight is first."""
     marker: str
@@ -33,30 +36,30 @@ class QuantizedFormat(NamedTuple):
     """2 for a matrix (O, I), 3 for a stack of experts (E, O, I)."""
     values_per_element: int
     """How many inputs one element of the stored weight holds."""
-    dequantize: Callable[..., Tensor]
-    """Returns the values of the parts, in their order, as `dtype`."""
     ignored: tuple[str, ...] = ()
     """Suffixes of tensors that a layer may have and that its values do not depend on."""
+
+    @property
+    def name(self) -> str:
+        return self.packed.name
 
 
 QUANTIZED_FORMATS = (
     QuantizedFormat(
-        "NVFP4",
+        packed_weight.NVFP4,
         {"weight": ("U8",), "weight_scale": ("F8_E4M3",), "weight_scale_2": ("F32", "F16", "BF16")},
         marker="weight_scale_2",
         ranks=(2, 3),
         values_per_element=2,
-        dequantize=nvfp4.dequantize,
         # The scale of activations is for products in 4 bits; here activations keep their precision.
         ignored=("input_scale",),
     ),
     QuantizedFormat(
-        "MXFP8",
+        packed_weight.MXFP8,
         {"weight": ("F8_E4M3",), "weight_scale": ("U8", "F8_E8M0")},
         marker="weight_scale",
         ranks=(2,),
         values_per_element=1,
-        dequantize=mxfp8.dequantize,
     ),
 )
 """The formats that can be read, the ones whose markers are more particular first."""
@@ -127,9 +130,26 @@ def _pop_layer(
     shape = (*weight.shape[:-1], weight.shape[-1] * stored_format.values_per_element)
 
     def read() -> Tensor:
-        return stored_format.dequantize(*(part.read() for part in parts), dtype=dtype)
+        return stored_format.packed.dequantize(*(part.read() for part in parts), dtype=dtype)
 
-    return layer if len(shape) == 3 else f"{layer}.weight", LazyTensor(shape, "F32", read)
+    if len(shape) == 2:
+        packed = PackedSource(stored_format.packed, tuple(parts), shape)
+        return f"{layer}.weight", LazyTensor(shape, "F32", read, packed)
+    # Parts other than the matrices have one row for each expert, so that they can be indexed by expert.
+    rows = tuple(part if part is weight else _rows_by_expert(part, shape[0]) for part in parts)
+    return layer, LazyTensor(shape, "F32", read, PackedSource(stored_format.packed, rows, shape))
+
+
+def _rows_by_expert(part: LazyTensor, num_experts: int) -> LazyTensor:
+    """Return a part as (E, numbers of an expert); one number for all experts is repeated."""
+    count = math.prod(part.shape)
+    shape = (num_experts, max(1, count // num_experts))
+
+    def read() -> Tensor:
+        value = part.read()
+        return value.reshape(1, 1).expand(shape) if count == 1 else value.reshape(shape)
+
+    return LazyTensor(shape, part.dtype, read)
 
 
 def _describe(tensor: LazyTensor | None) -> str:

@@ -21,7 +21,7 @@ from lens.models.checkpoints.diffusers_folder import (
     check_component,
     resolve_component_folder,
 )
-from lens.models.checkpoints.gguf import GGUF_SUFFIX
+from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
 from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file, quantized_layers
 from lens.models.checkpoints.reader import (

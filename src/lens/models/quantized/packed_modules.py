@@ -44,10 +44,12 @@ class PackedLinear(nn.Linear):
         destination[f"{prefix}weight"] = self.weight
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        raise CheckpointError(
-            f"{prefix}weight is kept in {self.packed.format.name}, so other weights cannot be loaded into it. "
-            "Load the model with keep_packed=False."
-        )
+        if f"{prefix}weight" in state_dict:
+            raise CheckpointError(
+                f"{prefix}weight is kept in {self.packed.format.name}, so no other weight can be loaded into "
+                "it. Load the model with keep_packed=False."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class PackedEmbedding(nn.Module):
@@ -61,7 +63,7 @@ class PackedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Shapes: (...) -> (..., H)."""
-        rows = self.packed.dequantize_rows(ids.flatten(), self.compute_dtype)            # (N, H)
+        rows = self.packed.dequantize_rows(ids.flatten(), self.compute_dtype)  # (N, H)
         return rows.reshape(*ids.shape, -1)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -96,16 +98,16 @@ class PackedExperts(nn.Module):
             dtype = sequences[0][0].dtype
             gate_up, down = self.gate_up.dequantize(dtype, expert), self.down.dequantize(dtype, expert)
             for total, (hidden, indices, weights) in zip(totals, sequences, strict=True):
-                token, choice = torch.where(indices == expert)                           # (n,) each
+                token, choice = torch.where(indices == expert)  # (n,) each
                 if not len(token):
                     continue
-                inner = linear(hidden[token], gate_up, self.gate_up_proj_bias[expert])   # (n, 2 M)
+                inner = linear(hidden[token], gate_up, self.gate_up_proj_bias[expert])  # (n, 2 M)
                 out = linear(self._apply_gate(inner), down, self.down_proj_bias[expert])  # (n, H)
                 total.index_add_(0, token, (out * weights[token, choice, None]).to(total.dtype))
         return totals
 
     def _apply_gate(self, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up[:, 0::2], gate_up[:, 1::2]                               # (n, M) each
+        gate, up = gate_up[:, 0::2], gate_up[:, 1::2]  # (n, M) each
         gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         return (up + 1) * gate * torch.sigmoid(self.alpha * gate)
 
@@ -113,7 +115,7 @@ class PackedExperts(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, packed in (("gate_up_proj", self.gate_up), ("down_proj", self.down)):
             matrices = [packed.dequantize(self.compute_dtype, expert).T for expert in range(packed.shape[0])]
-            destination[f"{prefix}{name}"] = torch.stack(matrices)                  # (E, I, O)
+            destination[f"{prefix}{name}"] = torch.stack(matrices)  # (E, I, O)
 
 
 def packed_formats(module: nn.Module) -> list[str]:

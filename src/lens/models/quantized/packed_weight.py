@@ -21,6 +21,8 @@ class PackedFormat(NamedTuple):
     """As messages write it."""
     dequantize: Callable[..., Tensor]
     """Returns the values (O, I) of the stored parts of one matrix in a dtype: (*parts, dtype=...)."""
+    is_by_rows: bool = False
+    """Whether every part has one row for each output, so that some rows can be dequantized alone."""
 
 
 def cast(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,17 +32,17 @@ def cast(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 NVFP4 = PackedFormat("NVFP4", nvfp4.dequantize)
 MXFP8 = PackedFormat("MXFP8", mxfp8.dequantize)
-MXFP4 = PackedFormat("MXFP4", mxfp4_values.dequantize)
+MXFP4 = PackedFormat("MXFP4", mxfp4_values.dequantize, is_by_rows=True)
 
 
 def gguf_format(kind: str) -> PackedFormat:
     """Return the format of one of llama.cpp's number types, such as Q4_0."""
-    return PackedFormat(f"GGUF {kind}", partial(gguf_values.dequantize, kind=kind))
+    return PackedFormat(f"GGUF {kind}", partial(gguf_values.dequantize, kind=kind), is_by_rows=True)
 
 
 def plain_format(dtype: str) -> PackedFormat:
     """Return the format of values in a floating-point dtype, which are cast at use."""
-    return PackedFormat(dtype, cast)
+    return PackedFormat(dtype, cast, is_by_rows=True)
 
 
 class PackedSource(NamedTuple):
@@ -86,7 +88,7 @@ class PackedWeight(nn.Module):
         if self.interleaved is None:
             return values
         other = self.interleaved.dequantize(dtype, expert)
-        return torch.stack([values, other], dim=1).flatten(0, 1)                     # (2 O, I)
+        return torch.stack([values, other], dim=1).flatten(0, 1)  # (2 O, I)
 
     def dequantize_rows(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """Return some rows of a matrix whose format stores each row by itself. Shapes: (N,) -> (N, I)."""
