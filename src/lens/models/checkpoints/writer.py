@@ -7,6 +7,7 @@ tensor, or one piece of it. Permissions are those of any new file: 0o666 less th
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -68,8 +69,9 @@ def write_safetensors_streamed(
 ) -> None:
     """Write tensors one at a time, each read when its turn comes; the file appears complete or not at all.
 
-    Tensors of wider numbers come first, as the format has no gaps and each must start at a multiple of its
-    number's width; otherwise the order is kept, so parts of one weight that are read together stay together.
+    Tensors are read in the given order, so parts of one weight that are computed together stay together. In
+    the file those of wider numbers come first, as it has no gaps and each must start at a multiple of its
+    number's width.
     Raises: CheckpointError for another suffix, or a tensor that is not as declared; FileWriteError;
     DiskFullError.
     """
@@ -80,8 +82,12 @@ def write_safetensors_streamed(
     ordered = dict(sorted(tensors.items(), key=lambda item: -_item_bytes(item[0], item[1])))
 
     def write(file: BinaryIO) -> None:
-        file.write(_header(ordered, metadata))
-        for name, tensor in ordered.items():
+        header = _header(ordered, metadata)
+        file.write(header)
+        sizes = [num_bytes(name, tensor) for name, tensor in ordered.items()]
+        starts = dict(zip(ordered, accumulate(sizes, initial=len(header)), strict=False))
+        for name, tensor in tensors.items():
+            file.seek(starts[name])
             _write_values(file, name, tensor)
 
     write_atomic(path, write)

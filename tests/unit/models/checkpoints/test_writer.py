@@ -88,6 +88,20 @@ def test_no_more_than_one_tensor_is_read_before_it_is_written(tmp_path):
     assert load_file(path)["2"].unique().tolist() == [2.0]
 
 
+def test_tensors_are_read_in_the_given_order_wherever_they_are_in_the_file(tmp_path):
+    seen = []
+
+    def read(name: str) -> torch.Tensor:
+        seen.append(name)
+        return SAVED[name]
+
+    declared = {name: streamed(value) for name, value in SAVED.items()}
+    lazy = {name: one._replace(read=lambda n=name: read(n)) for name, one in declared.items()}
+    write_safetensors_streamed(tmp_path / "a.safetensors", lazy)
+    assert seen == list(SAVED)
+    assert torch.equal(load_file(tmp_path / "a.safetensors")["wide"], SAVED["wide"])
+
+
 def test_a_tensor_may_come_in_pieces_of_rows(tmp_path):
     whole = torch.arange(7 * 3.0).reshape(7, 3)
     write_safetensors_streamed(
