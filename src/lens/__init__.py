@@ -12,7 +12,7 @@ from lens.registration import register
 if TYPE_CHECKING:
     from lens.core.resolution import RESOLUTION_BUCKETS, resolve_resolution
     from lens.models.denoiser import LensTransformer2DModel
-    from lens.models.text_encoder import LensGptOssEncoder
+    from lens.models.checkpoints.text_encoder import LensGptOssEncoder
     from lens.sampling.pipeline import LensPipeline
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _MODULE_OF = {
     "RESOLUTION_BUCKETS": "lens.core.resolution",
     "resolve_resolution": "lens.core.resolution",
     "LensTransformer2DModel": "lens.models.denoiser",
-    "LensGptOssEncoder": "lens.models.text_encoder",
+    "LensGptOssEncoder": "lens.models.checkpoints.text_encoder",
     "LensPipeline": "lens.sampling.pipeline",
 }
 

@@ -17,6 +17,7 @@ from lens.errors import CheckpointError, LensError
 from lens.models.checkpoints.single_file import load_denoiser
 from lens.models.checkpoints.text_encoder import load_text_encoder
 from lens.models.quantized import mxfp8, nvfp4
+from lens.models.quantized.packed_modules import PackedExperts, packed_formats
 
 # Width 96 and MLP width 256 divide by 32; no side divides by 128, so every scale matrix is padded.
 WIDE = {
@@ -250,15 +251,18 @@ def test_experts_kept_packed_give_the_features_of_the_unpacked_ones(tmp_path):
     tensors, _ = nvfp4_tensors(encoder)
     path, config = tmp_path / "e.safetensors", encoder.config.to_dict()
     save_file(tensors, path)
-    packed = load_text_encoder(path, torch.float32, config, keep_packed=True)
-    assert not any(name.endswith(("gate_up_proj", "down_proj")) for name in packed.state_dict())
-    wanted = features_of(load_text_encoder(path, torch.float32, config))
+    packed = load_text_encoder(path, torch.float32, config)
+    assert packed_formats(packed) == ["NVFP4"]
+    assert all(isinstance(layer.mlp.experts, PackedExperts) for layer in packed.model.layers)
+    plain = load_text_encoder(path, torch.float32, config, keep_packed=False)
+    assert packed_formats(plain) == []
+    wanted = features_of(plain)
     torch.testing.assert_close(features_of(packed), wanted, rtol=1e-5, atol=1e-5)
     assert relative_error(features_of(packed.to(torch.bfloat16)).float(), wanted) < 0.05
     del tensors["layers.1.mlp.experts.down_proj.weight_scale_2"]
     save_file(tensors, path)
     with pytest.raises(CheckpointError):
-        load_text_encoder(path, torch.float32, config, keep_packed=True)
+        load_text_encoder(path, torch.float32, config)
 
 
 GGUF_NAMES = {
@@ -326,5 +330,5 @@ def test_a_gguf_text_encoder_without_its_up_matrices_is_refused(tmp_path):
 
 def test_a_denoiser_given_as_text_encoder_is_named(tmp_path):
     save_file(tiny_denoiser().state_dict(), tmp_path / "d.safetensors")
-    with pytest.raises(CheckpointError, match=r"not a quantized text encoder.*probably a Lens denoiser"):
+    with pytest.raises(CheckpointError, match=r"not a GPT-OSS text encoder.*probably a Lens denoiser"):
         load_text_encoder(tmp_path / "d.safetensors")

@@ -5,7 +5,7 @@ import torch
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
 
-from lens.models.text_encoder import LensGptOssEncoder
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 MODELS = {

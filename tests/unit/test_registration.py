@@ -78,7 +78,7 @@ def told() -> list[str]:
 
 def test_what_lens_exports_is_imported_when_it_is_used(told):
     assert told[:2] == [
-        "lens.models.denoiser lens.models.text_encoder lens.sampling.pipeline",
+        "lens.models.denoiser lens.models.checkpoints.text_encoder lens.sampling.pipeline",
         "module 'lens' has no attribute 'Nothing'",
     ]
 
@@ -126,7 +126,7 @@ def loaded_in_each_order(folder) -> list[str]:
 @pytest.mark.parametrize("order", ORDERS)
 def test_plain_diffusers_loads_a_lens_folder_whatever_was_imported_first(order, loaded_in_each_order):
     assert loaded_in_each_order[loaded_in_each_order.index(order) + 1] == (
-        "lens.sampling.pipeline lens.models.text_encoder lens.models.denoiser"
+        "lens.sampling.pipeline lens.models.checkpoints.text_encoder lens.models.denoiser"
     )
 
 

@@ -93,7 +93,7 @@ def tiny_encoder(vocab_size: int | None = None, seed: int = 2, **changes: Any):
     """Return a LensGptOssEncoder of 6 layers and width 24, in evaluation mode."""
     from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
-    from lens.models.text_encoder import LensGptOssEncoder
+    from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 
     tokenizer = tiny_tokenizer()
     config: dict[str, Any] = {

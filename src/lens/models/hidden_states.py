@@ -6,8 +6,9 @@ Letters: B batch, T tokens, hidden the width of the language model.
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from lens.errors import SettingError
+from lens.models.mapped_memory import prefetch, release
+from lens.models.quantized.packed_modules import PackedExperts
 
 MASK_FUNCTIONS = {
     "full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask,
@@ -26,6 +29,8 @@ class HiddenStateExtractor:
 
     model: Any
     """The language model without its head."""
+    releases_blocks: bool = False
+    """Whether `text_features_of_sequences` releases the mapped weights of a block after its use."""
 
     @torch.no_grad()
     def text_features(
@@ -43,14 +48,47 @@ class HiddenStateExtractor:
         Shapes: ids and mask (B, T) -> one (B, T, hidden) a layer.
         Raises: SettingError for a layer that the model does not have.
         """
-        num_layers = len(self.model.layers)
-        if not layers or not all(0 <= layer < num_layers for layer in layers):
-            raise SettingError("layers", tuple(layers), f"blocks between 0 and {num_layers - 1}")
+        self._check_layers(layers)
         device = self._onload()
         mask = None if attention_mask is None or attention_mask.bool().all() else attention_mask.to(device)
         past = copy.deepcopy(past_key_values)  # blocks write into it
         features = self._run_blocks(input_ids.to(device), mask, max(layers), set(layers), past)
         return [features[layer] for layer in layers]
+
+    @torch.no_grad()
+    def text_features_of_sequences(
+        self,
+        sequences: Sequence[Tensor],
+        layers: Sequence[int] = (5, 11, 17, 23),
+        on_block: Callable[[int, int], None] | None = None,
+    ) -> list[list[Tensor]]:
+        """Return the text features of several sequences, which go through the model block by block together.
+
+        Each block is used once, and each packed expert is dequantized once for all of them. A sequence's
+        features do not depend on the others, to the bit. `on_block` is called with (blocks done, in all).
+
+        Shapes: ids (T,) each -> for each sequence, one (T, hidden) a layer.
+        Raises: SettingError for a layer that the model does not have.
+        """
+        self._check_layers(layers)
+        device, blocks = self._onload(), self.model.layers[: max(layers) + 1]
+        states = [self.model.embed_tokens(ids[None].to(device)) for ids in sequences]  # (1, T, hidden) each
+        inputs = [self._block_inputs(hidden_states, None, None) for hidden_states in states]
+        features: list[list[Tensor]] = [[] for _ in sequences]
+        captured: dict[int, list[Tensor]] = {}
+        for index, block in enumerate(blocks):
+            if self.releases_blocks and index + 1 < len(blocks):
+                prefetch(blocks[index + 1])
+            states = self._run_block(block, index, states, inputs)
+            if self.releases_blocks:
+                release(block)
+            if index in layers:
+                captured[index] = states
+            if on_block is not None:
+                on_block(index + 1, len(blocks))
+        for row, of_sequence in enumerate(features):
+            of_sequence += [captured[layer][row][0] for layer in layers]
+        return features
 
     @torch.no_grad()
     def prefill(self, input_ids: Tensor, layers: Sequence[int] = (5, 11, 17, 23)) -> DynamicCache:
@@ -72,8 +110,38 @@ class HiddenStateExtractor:
     ) -> dict[int, Tensor]:
         # The blocks are called one by one: the library's own forward cannot stop early, and the last of its
         # hidden_states has the final norm applied, while Lens reads before it.
+        hidden_states = self.model.embed_tokens(input_ids)  # (B, T, hidden)
+        inputs = self._block_inputs(hidden_states, mask, past)
+        features: dict[int, Tensor] = {}
+        for index in range(last_layer + 1):
+            hidden_states = self.model.layers[index](hidden_states, **inputs.of_block(index))
+            if index in output_layers:
+                features[index] = hidden_states
+        return features
+
+    def _run_block(
+        self, block: Any, index: int, states: Sequence[Tensor], inputs: Sequence["BlockInputs"]
+    ) -> list[Tensor]:
+        """Return the outputs of one block for several sequences. Shapes: (1, T, hidden) each -> the same."""
+        experts = getattr(block.mlp, "experts", None)
+        if not isinstance(experts, PackedExperts):
+            pairs = zip(states, inputs, strict=True)
+            return [block(state, **one.of_block(index)) for state, one in pairs]
+        # The library's block, with the experts of all sequences at once.
+        attended, routed = [], []
+        for state, one in zip(states, inputs, strict=True):
+            out, _ = block.self_attn(hidden_states=block.input_layernorm(state), **one.of_block(index))
+            attended.append(state + out)
+            tokens = block.post_attention_layernorm(attended[-1])[0]  # (T, hidden)
+            _, weights, indices = block.mlp.router(tokens)
+            routed.append((tokens, indices, weights))
+        outputs = experts.forward_sequences(routed)
+        return [state + out[None] for state, out in zip(attended, outputs, strict=True)]
+
+    def _block_inputs(
+        self, hidden_states: Tensor, mask: Tensor | None, past: DynamicCache | None
+    ) -> "BlockInputs":
         model = self.model
-        hidden_states = model.embed_tokens(input_ids)  # (B, T, hidden)
         start = 0 if past is None else past.get_seq_length()
         stop = start + hidden_states.shape[1]
         positions = torch.arange(start, stop, device=hidden_states.device)[None]  # (1, T)
@@ -85,20 +153,12 @@ class HiddenStateExtractor:
         }
         layer_types = model.config.layer_types or []
         masks = {kind: MASK_FUNCTIONS[kind](**mask_inputs) for kind in set(layer_types)}
-        rotary = model.rotary_emb(hidden_states, positions)
-        features: dict[int, Tensor] = {}
-        for index in range(last_layer + 1):
-            hidden_states = model.layers[index](
-                hidden_states,
-                attention_mask=masks[layer_types[index]],
-                position_embeddings=rotary,
-                position_ids=positions,
-                past_key_values=past,
-                use_cache=past is not None,
-            )
-            if index in output_layers:
-                features[index] = hidden_states
-        return features
+        return BlockInputs(layer_types, masks, model.rotary_emb(hidden_states, positions), positions, past)
+
+    def _check_layers(self, layers: Sequence[int]) -> None:
+        num_layers = len(self.model.layers)
+        if not layers or not all(0 <= layer < num_layers for layer in layers):
+            raise SettingError("layers", tuple(layers), f"blocks between 0 and {num_layers - 1}")
 
     def _onload(self) -> torch.device:
         # Offloading hooks `forward`, which text features bypass: move the weights as the hook would.
@@ -109,5 +169,30 @@ class HiddenStateExtractor:
         return (
             torch.device(execution_device)
             if execution_device is not None
-            else self.model.embed_tokens.weight.device
+            else _device_of(self.model.embed_tokens)
         )
+
+
+class BlockInputs(NamedTuple):
+    """What all blocks read beside the hidden states."""
+
+    layer_types: Sequence[str]
+    masks: dict[str, Tensor | None]
+    """By kind of layer."""
+    rotary: tuple[Tensor, Tensor]
+    positions: Tensor
+    past: DynamicCache | None
+
+    def of_block(self, index: int) -> dict[str, Any]:
+        """Return the arguments of a block by name."""
+        return {
+            "attention_mask": self.masks[self.layer_types[index]],
+            "position_embeddings": self.rotary,
+            "position_ids": self.positions,
+            "past_key_values": self.past,
+            "use_cache": self.past is not None,
+        }
+
+
+def _device_of(module: torch.nn.Module) -> torch.device:
+    return next(chain(module.parameters(), module.buffers())).device

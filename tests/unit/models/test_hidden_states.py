@@ -5,7 +5,7 @@ import torch
 from tiny_models import TEXT_WIDTH, tiny_encoder
 
 from lens.errors import SettingError
-from lens.models.text_encoder import LensGptOssEncoder
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 
 
 def ids(length: int, rows: int = 2) -> torch.Tensor:

@@ -14,7 +14,7 @@ from lens.models.shapes import (
     text_encoder_shapes,
     vae_shapes,
 )
-from lens.models.text_encoder import LensGptOssEncoder
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 
 
 def on_meta(build):

@@ -1,16 +1,16 @@
 """Text encoders in folders: their class, their YaRN factor, experts in MXFP4."""
 
 import json
-import logging
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_encoder
 
-from lens.errors import MemoryNeedError
 from lens.models import memory
-from lens.models.text_encoder import load_text_encoder_folder
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder, load_text_encoder_folder
+from lens.models.mapped_memory import is_mapped
+from lens.models.quantized.packed_modules import packed_formats
 
 
 def ids(length: int, rows: int = 2) -> torch.Tensor:
@@ -84,14 +84,48 @@ def mxfp4_folder(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_mxfp4_experts_are_dequantised_to_their_values_and_the_memory_is_said(mxfp4_folder, dtype, caplog):
+def test_mxfp4_experts_stay_packed_and_have_the_values_of_their_bytes(mxfp4_folder, dtype):
     folder, truth = mxfp4_folder
-    with caplog.at_level(logging.WARNING):
-        weights = load_text_encoder_folder(folder, dtype, device="cpu").state_dict()
+    encoder = load_text_encoder_folder(folder, dtype, device="cpu")
+    assert packed_formats(encoder) == ["MXFP4"]
+    weights = encoder.state_dict()
     for name, values in truth.items():
         assert weights[name].dtype == dtype
         assert torch.equal(weights[name].float(), values)
-    assert f"GB dequantized to {8 * dtype.itemsize} bits, as the kernels need a CUDA device" in caplog.text
+
+
+def test_packed_experts_give_the_features_of_dequantised_ones(mxfp4_folder):
+    folder, _ = mxfp4_folder
+    packed = load_text_encoder_folder(folder, torch.float32)
+    plain = load_text_encoder_folder(folder, torch.float32, keep_packed=False)
+    assert packed_formats(plain) == []
+    features = [encoder.text_features(ids(7), None, (0, 1)) for encoder in (packed, plain)]
+    for one, other in zip(*features, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_the_library_loads_a_published_folder_packed(mxfp4_folder):
+    folder, truth = mxfp4_folder
+    encoder = LensGptOssEncoder.from_pretrained(folder.parent, subfolder=folder.name, dtype=torch.bfloat16)
+    assert packed_formats(encoder) == ["MXFP4"]
+    name = "model.layers.1.mlp.experts.down_proj"
+    assert torch.equal(encoder.state_dict()[name].float(), truth[name])
+
+
+def test_sequences_go_through_the_blocks_together_and_do_not_depend_on_each_other(mxfp4_folder):
+    folder, _ = mxfp4_folder
+    encoder = load_text_encoder_folder(folder, torch.bfloat16)
+    sequences = [ids(7, 1)[0], ids(11, 1)[0], ids(1, 1)[0]]
+    done = []
+    together = encoder.text_features_of_sequences(sequences, (1, 0), lambda *at: done.append(at))
+    assert done == [(1, 2), (2, 2)]
+    encoder.releases_blocks = True
+    for sequence, rows in zip(sequences, together, strict=True):
+        (alone,) = encoder.text_features_of_sequences([sequence], (1, 0))
+        by_batch = encoder.text_features(sequence[None], None, (1, 0))
+        for one, other, third in zip(rows, alone, by_batch, strict=True):
+            assert one.shape == (len(sequence), 32)
+            assert torch.equal(one, other) and torch.equal(one, third[0])
 
 
 def test_a_dequantised_encoder_is_saved_as_what_it_is(mxfp4_folder, tmp_path):
@@ -104,7 +138,10 @@ def test_a_dequantised_encoder_is_saved_as_what_it_is(mxfp4_folder, tmp_path):
         assert torch.equal(weights[name], values)
 
 
-def test_a_machine_without_the_memory_is_told_before_anything_is_loaded(mxfp4_folder, monkeypatch):
+def test_an_encoder_that_is_larger_than_the_free_memory_is_loaded_as_views_of_its_file(
+    mxfp4_folder, monkeypatch
+):
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
-    with pytest.raises(MemoryNeedError, match=r"takes 0\.0 GB dequantized .* cpu has 0\.0 GB free"):
-        load_text_encoder_folder(mxfp4_folder[0], torch.float32, device="cpu")
+    encoder = load_text_encoder_folder(mxfp4_folder[0], torch.float32, device="cpu")
+    experts = encoder.model.layers[0].mlp.experts
+    assert is_mapped(experts.gate_up.part_0) and is_mapped(encoder.model.embed_tokens.weight)

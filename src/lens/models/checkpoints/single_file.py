@@ -34,11 +34,15 @@ def load_denoiser(
     path: str | Path,
     torch_dtype: torch.dtype | None = torch.bfloat16,
     config: Mapping[str, Any] | None = None,
+    *,
+    keep_packed: bool = True,
+    keep_stored: bool = False,
 ) -> LensTransformer2DModel:
     """Return the denoiser of a folder, a .safetensors file or a .gguf file, in eval mode.
 
     The released weights are float32 (16.4 GB), so the dtype is explicit; None is the stored one (float32 for
-    quantized weights).
+    quantized weights). Weights in 4 and 8 bits stay packed, and are dequantized when they are used; training
+    of all weights needs `keep_packed=False`. `keep_stored` keeps matrices in another dtype as stored too.
     Raises: CheckpointError that names what does not fit, and what the file probably is.
     """
     path = Path(path)
@@ -55,7 +59,13 @@ def load_denoiser(
         config = dict(config or denoiser_config(stored, source=path))
     model = init_empty(lambda: LensTransformer2DModel(**config))
     load_state_dict_strict(
-        model, stored.tensors, torch_dtype, source=path, what=COMPONENT_LABELS["transformer"]
+        model,
+        stored.tensors,
+        torch_dtype,
+        source=path,
+        what=COMPONENT_LABELS["transformer"],
+        keep_packed=keep_packed,
+        keep_stored=keep_stored,
     )
     model.register_to_config(_name_or_path=str(path))
     return model

@@ -1,118 +1,190 @@
-"""Loading of GPT-OSS text encoders: folders, quantized files (NVFP4) and GGUF.
+"""GPT-OSS as the text encoder, and the loading of text encoders from folders and single files.
 
-Names and axes are converted to transformers' layout, where experts are (E, inputs, outputs) and the outputs
-of gate and up alternate. Text features need no LM head; without one, `generate` raises an error.
-Spec: section 6.
-Letters: E experts, O outputs, I inputs.
+Published checkpoints name the class. Experts in 4 bits stay packed unless the device has kernels for them.
+Knows nothing of prompt templates or of what reads the features. Spec: sections 4 and 6.
 """
 
-import re
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
 
-from lens.errors import CheckpointError, LensError, SettingError
-from lens.models.checkpoints.detect import detect_kind
+from lens.errors import LensError, SettingError
 from lens.models.checkpoints.diffusers_folder import (
     COMPONENT_LABELS,
     check_component,
+    open_component,
     resolve_component_folder,
 )
-from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
-from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
-from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file, quantized_layers
-from lens.models.checkpoints.reader import (
-    LazyStateDict,
-    LazyTensor,
-    check_names_and_shapes,
-    open_safetensors,
-    shapes_of,
+from lens.models.checkpoints.gpt_oss_layouts import (
+    infer_text_encoder_config,
+    join_mxfp4_experts,
+    open_text_encoder_file,
 )
-from lens.models.checkpoints.registry import GPT_OSS_20B
-from lens.models.text_encoder import LensGptOssEncoder
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.reader import TORCH_DTYPES, LazyTensor, read_json, shapes_of
+from lens.models.hidden_states import HiddenStateExtractor
 
-TOKENIZER_KEY = "tokenizer_json"
+logger = logging.getLogger(__name__)
+
 LM_HEAD_NAME = "lm_head.weight"
+EMBEDDING_NAME = "model.embed_tokens.weight"
+MAPPED_ABOVE_BYTES = 2_000_000_000
+"""Size of a folder's weights above which they stay views of their files."""
 
-_GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_GGUF_BLOCK = {
-    "attn_norm": "input_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate_inp": "mlp.router",
-}
+
+class LensGptOssEncoder(HiddenStateExtractor, GptOssForCausalLM):
+    """GPT-OSS with the outputs of its blocks as text features; published checkpoints name this class."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a folder or a hub id; experts in MXFP4 stay packed, whatever the device.
+
+        Kernels compute with them where the machine has some; elsewhere each expert is dequantized at use.
+        """
+        if kwargs.get("quantization_config") is not None or not _is_mxfp4(
+            pretrained_model_name_or_path, kwargs
+        ):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        device_map = kwargs.get("device_map")
+        device = device_map.get("") if isinstance(device_map, dict) else device_map
+        device = None if device == "auto" else device
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        if _plan(_config(pretrained_model_name_or_path, kwargs), device, dtype).how == "native":
+            # Weights of the kernels cannot be moved later, so they are loaded on their device.
+            on_device = {} if device_map is not None else {"device_map": {"": "cuda"}}
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs, **on_device)
+        model = _load_mapped(_local_folder(pretrained_model_name_or_path, kwargs), dtype)
+        return model if device is None else model.to(device)
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        # The library searches for its decorator in the source of a class's module, and this is another.
+        return GptOssForCausalLM._can_set_experts_implementation()
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        # Grouped products need rows of a multiple of 16 bytes; the library does not check that.
+        sizes = self.config.hidden_size, self.config.intermediate_size
+        if requested_experts is None and any(size % 8 for size in sizes):
+            return "eager"
+        return super().get_correct_experts_implementation(requested_experts)
 
 
 def load_text_encoder(
     path: str | Path,
-    torch_dtype: torch.dtype = torch.bfloat16,
+    torch_dtype: torch.dtype | str | None = torch.bfloat16,
     config: Mapping[str, Any] | None = None,
     *,
-    keep_packed: bool = False,
-) -> LensGptOssEncoder:
-    """Return the text encoder of a folder, an NVFP4 .safetensors file or a .gguf file, in eval mode.
+    keep_packed: bool = True,
+    keep_stored: bool = False,
+) -> Any:
+    """Return the text encoder of a folder, a .safetensors file or a .gguf file, in eval mode.
 
-    Single files are dequantized: GPT-OSS-20B takes about 42 GB in bfloat16. With `keep_packed` the experts of
-    an NVFP4 file stay in NVFP4 (about 13 GB in all) and each is dequantized when tokens reach it, which is
-    slower.
+    Weights in 4 and 8 bits stay packed, and are dequantized when they are used: GPT-OSS-20B then takes
+    about 13 GB of mapped memory, not 42. `keep_stored` keeps matrices in another dtype as stored too.
     Raises: CheckpointError that names what does not fit, and what the file probably is.
     """
     path = Path(path)
     if path.is_dir():
         folder = resolve_component_folder(path, "text_encoder")
         check_component(folder, "text_encoder")
-        return LensGptOssEncoder.from_pretrained(folder, dtype=torch_dtype).eval()
-    if keep_packed and path.suffix.lower() != ".safetensors":
-        raise SettingError("keep_packed", str(path), "an NVFP4 .safetensors file")
-    stored = open_text_encoder_file(path, torch_dtype)
+        return load_text_encoder_folder(folder, torch_dtype, keep_packed=keep_packed, keep_stored=keep_stored)
+    dtype = torch_dtype if isinstance(torch_dtype, torch.dtype) else torch.bfloat16
+    stored = open_text_encoder_file(path, dtype)
     settings = dict(config or infer_text_encoder_config(shapes_of(stored.tensors), source=path))
-    model = init_empty(lambda: _build_encoder(settings))
-    if LM_HEAD_NAME not in stored.tensors:
-        model.lm_head = MissingLMHead(path)  # type: ignore[assignment]
-    tensors = _pack_experts(model, stored.tensors, path) if keep_packed else stored.tensors
-    load_state_dict_strict(model, tensors, torch_dtype, source=path, what=COMPONENT_LABELS["text_encoder"])
+    return _load_tensors(GptOssConfig(**settings), stored.tensors, dtype, path, keep_packed, keep_stored)
+
+
+def load_text_encoder_folder(
+    folder: Path | str,
+    torch_dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    *,
+    keep_packed: bool = True,
+    keep_stored: bool = False,
+) -> Any:
+    """Return the text encoder of a folder, in evaluation mode, on a device (main memory where None).
+
+    Raises: MemoryNeedError where it does not fit; SettingError for another kind of language model.
+    """
+    folder = Path(folder)
+    encoder_class = _encoder_class(folder)
+    if encoder_class is LensGptOssEncoder and _is_mapped(folder, keep_packed):
+        is_packed = _is_mxfp4(folder, {}) and keep_packed
+        if not is_packed or device is None or _plan(_config(folder, {}), device, torch_dtype).how != "native":
+            model = _load_mapped(folder, torch_dtype, keep_packed, keep_stored)
+            return model if device is None else model.to(device)
+    device_kwargs = {} if device is None else {"device_map": {"": torch.device(device)}}
+    return encoder_class.from_pretrained(folder, dtype=torch_dtype or "auto", **device_kwargs).eval()
+
+
+def _is_mapped(folder: Path, keep_packed: bool) -> bool:
+    """Return whether a GPT-OSS is loaded as views of its files: one in MXFP4, or one that is large."""
+    if _is_mxfp4(folder, {}):
+        return True
+    files = folder.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) > MAPPED_ABOVE_BYTES
+
+
+def _load_mapped(
+    folder: Path,
+    torch_dtype: torch.dtype | str | None,
+    keep_packed: bool = True,
+    keep_stored: bool = False,
+) -> LensGptOssEncoder:
+    """Return the encoder of a folder as views of its files."""
+    from transformers import GenerationConfig
+
+    tensors = open_component(folder, "text_encoder").tensors
+    dtype = torch_dtype
+    if not isinstance(dtype, torch.dtype):
+        dtype = getattr(torch, TORCH_DTYPES[tensors[EMBEDDING_NAME].dtype])
+    config = GptOssConfig.from_pretrained(folder)
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config  # saved again, the weights are plain
+    joined = join_mxfp4_experts(tensors, dtype)
+    model = _load_tensors(config, joined, dtype, folder, keep_packed, keep_stored)
+    model.name_or_path = str(folder)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
 
 
-def _pack_experts(
-    model: LensGptOssEncoder, tensors: Mapping[str, LazyTensor], path: Path
-) -> dict[str, LazyTensor]:
-    """Replace the experts of every layer by packed ones; return the tensors that remain to be read."""
-    from lens.models.quantized.nvfp4_experts import Nvfp4Experts
-
-    raw = open_safetensors(path).tensors
-    if not _has_outputs_first(raw):
-        raise SettingError("keep_packed", str(path), "a file whose experts have their outputs first")
-    left = dict(tensors)
-    layers: Any = model.model.layers
-    for index, layer in enumerate(layers):
-        front = f"layers.{index}.mlp.experts"
-        experts = Nvfp4Experts(layer.mlp.experts)
-        for name in ("gate_up_proj", "down_proj"):
-            stored = f"{front}.{name}" if f"{front}.{name}.weight_scale_2" in raw else f"model.{front}.{name}"
-            parts = [raw.get(f"{stored}.{part}") for part in ("weight", "weight_scale", "weight_scale_2")]
-            expected = left.pop(f"model.{front}.{name}", None)
-            if expected is None or None in parts:
-                raise CheckpointError(f"{path} does not have {stored} in NVFP4. Load it without keep_packed.")
-            check_names_and_shapes(
-                {name: tuple(getattr(layer.mlp.experts, name).shape)}, {name: expected.shape}, source=path,
-                what=f"{stored} of the text encoder",
-            )  # fmt: skip
-            experts.set_packed(name, *(part.read() for part in parts if part is not None))
-        layer.mlp.experts = experts
-    return left
-
-
-def _build_encoder(settings: Mapping[str, Any]) -> LensGptOssEncoder:
-    from transformers import GptOssConfig
-
-    return LensGptOssEncoder(GptOssConfig(**settings))
+def _load_tensors(
+    config: GptOssConfig,
+    tensors: Mapping[str, LazyTensor],
+    dtype: torch.dtype,
+    source: Path,
+    keep_packed: bool,
+    keep_stored: bool,
+) -> LensGptOssEncoder:
+    """Return an encoder with these tensors; one without an LM head encodes, but does not generate."""
+    model = init_empty(lambda: LensGptOssEncoder(config))
+    if config.tie_word_embeddings:
+        tensors = {name: tensor for name, tensor in tensors.items() if name != LM_HEAD_NAME}
+    if LM_HEAD_NAME not in tensors:
+        model.lm_head = MissingLMHead(source)  # type: ignore[assignment]
+    load_state_dict_strict(
+        model,
+        tensors,
+        dtype,
+        source=source,
+        what=COMPONENT_LABELS["text_encoder"],
+        keep_packed=keep_packed,
+        keep_stored=keep_stored,
+    )
+    if config.tie_word_embeddings:
+        embedding = model.model.embed_tokens
+        model.lm_head = nn.Linear(
+            embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta"
+        )
+        model.lm_head.weight = embedding.weight
+    return model
 
 
 class MissingLMHead(nn.Module):
@@ -127,129 +199,55 @@ class MissingLMHead(nn.Module):
                         "For that, load the text encoder of a model folder.")  # fmt: skip
 
 
-def open_text_encoder_file(path: Path, dtype: torch.dtype = torch.float32) -> LazyStateDict:
-    """Return the tensors of a single-file text encoder in transformers' layout."""
-    stored = open_weights_file(path)
-    is_gguf = path.suffix.lower() == GGUF_SUFFIX
-    tensors = (
-        from_llama_cpp(stored.tensors, source=path)
-        if is_gguf
-        else from_quantized(stored.tensors, source=path, dtype=dtype)
-    )
-    return LazyStateDict(tensors, stored.metadata)
+_LOCATION_KWARGS = ("subfolder", "revision", "cache_dir", "local_files_only", "token")
+"""The arguments of `from_pretrained` that say where the files are."""
 
 
-def from_quantized(
-    tensors: Mapping[str, LazyTensor], *, source: object, dtype: torch.dtype = torch.float32
-) -> dict[str, LazyTensor]:
-    """Return the tensors of a quantized file in transformers' layout, each dequantized when read."""
-    layers = quantized_layers(tensors)
-    if not layers:
-        kind = detect_kind(tensors) or "no kind of file known here"
-        raise CheckpointError(f"{source} is not a quantized text encoder. It is probably {kind}.")
-    plain = dequantize_layers(tensors, source=source, dtype=dtype)
-    plain.pop(TOKENIZER_KEY, None)
-    if _has_outputs_first(tensors):
-        plain |= {layer: _transpose(plain[layer]) for layer in layers if layer in plain}
-    return {_transformers_name(name): tensor for name, tensor in plain.items()}
+def _config(source: Any, settings: Mapping[str, Any]) -> GptOssConfig:
+    location = {key: settings[key] for key in _LOCATION_KWARGS if key in settings}
+    return settings.get("config") or GptOssConfig.from_pretrained(source, **location)
 
 
-def _transformers_name(name: str) -> str:
-    name = re.sub(r"(experts\.\w+_proj)\.bias$", r"\1_bias", name)
-    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+def _is_mxfp4(source: Any, settings: Mapping[str, Any]) -> bool:
+    """Return whether the experts of a folder or a hub id are stored in MXFP4."""
+    stored = getattr(_config(source, settings), "quantization_config", None) or {}
+    return isinstance(stored, dict) and stored.get("quant_method") == "mxfp4"
 
 
-def _has_outputs_first(tensors: Mapping[str, LazyTensor]) -> bool:
-    """Return whether stacks of experts are (E, O, I), from their biases, which have one number per output.
+def _plan(config: GptOssConfig, device: Any, dtype: Any) -> Any:
+    from lens.models.memory import mxfp4_plan_for_device
 
-    A single stack that is not decides for the file, as both orders fit where inputs equal outputs.
-    """
-    for name, bias in tensors.items():
-        layer = re.sub(r"[._]bias$", "", name)
-        packed = tensors.get(f"{layer}.weight") or tensors.get(layer)
-        if layer == name or packed is None or len(packed.shape) != 3:
-            continue
-        if packed.shape[1] != bias.shape[-1]:
-            return False
-    return True
+    bytes_per_value = dtype.itemsize if isinstance(dtype, torch.dtype) else 2
+    plan = mxfp4_plan_for_device(config.to_dict(), device, bytes_per_value)
+    logger.info(plan.message)
+    return plan
 
 
-def from_llama_cpp(tensors: Mapping[str, LazyTensor], *, source: object) -> dict[str, LazyTensor]:
-    """Return tensors in llama.cpp's gpt-oss naming in transformers' layout; unknown names are kept."""
-    if "blk.0.ffn_gate_exps.weight" not in tensors:
-        kind = detect_kind(tensors) or "no kind of file known here"
-        raise CheckpointError(f"{source} is not a GPT-OSS text encoder. It is probably {kind}.")
-    plain: dict[str, LazyTensor] = {}
-    for name in tensors:
-        block = re.match(r"blk\.(\d+)\.(\w+?)(?:\.(weight|bias))?$", name)
-        if block is None:
-            top, _, leaf = name.rpartition(".")
-            plain[f"{_GGUF_TOP[top]}.{leaf}" if top in _GGUF_TOP else name] = tensors[name]
-            continue
-        index, kind, leaf = block[1], block[2], block[3]
-        layer = f"model.layers.{index}"
-        if kind in _GGUF_BLOCK:
-            plain[f"{layer}.{_GGUF_BLOCK[kind]}.{leaf}"] = tensors[name]
-        elif kind == "attn_sinks":
-            plain[f"{layer}.self_attn.sinks"] = tensors[name]
-        elif kind == "ffn_down_exps":
-            down = _transpose(tensors[name]) if leaf == "weight" else tensors[name]
-            plain[_expert_name(layer, "down_proj", leaf)] = down
-        elif kind == "ffn_gate_exps" and (up := tensors.get(f"blk.{index}.ffn_up_exps.{leaf}")):
-            plain[_expert_name(layer, "gate_up_proj", leaf)] = _interleave_gate_up(tensors[name], up)
-        elif kind != "ffn_up_exps" or f"blk.{index}.ffn_gate_exps.{leaf}" not in tensors:
-            plain[name] = tensors[name]
-    return plain
+def _local_folder(source: Any, settings: Mapping[str, Any]) -> Path:
+    """Return the folder of a source on this machine; files of a hub id are downloaded."""
+    inside = settings.get("subfolder") or ""
+    if Path(source).is_dir():
+        return Path(source) / inside
+    from huggingface_hub import snapshot_download
 
-
-def _expert_name(layer: str, name: str, leaf: str) -> str:
-    return f"{layer}.mlp.experts.{name}" + ("_bias" if leaf == "bias" else "")
-
-
-def _transpose(stored: LazyTensor) -> LazyTensor:
-    experts, outputs, inputs = stored.shape
-    shape = (experts, inputs, outputs)
-    return LazyTensor(shape, stored.dtype, lambda: stored.read().transpose(1, 2).contiguous())
-
-
-def _interleave_gate_up(gate: LazyTensor, up: LazyTensor) -> LazyTensor:
-    """Return gate and up as one tensor whose outputs alternate, gate first.
-
-    Shapes: two (E, O, I) -> (E, I, 2 O); two biases (E, O) -> (E, 2 O).
-    """
-    experts, outputs = gate.shape[:2]
-
-    def read() -> Tensor:
-        both = torch.stack([gate.read(), up.read()], dim=2)                       # (E, O, 2, I) or (E, O, 2)
-        both = both.flatten(1, 2)                                                 # (E, 2 O, I) or (E, 2 O)
-        return both.transpose(1, 2).contiguous() if both.ndim == 3 else both
-
-    return LazyTensor((experts, *gate.shape[2:], 2 * outputs), gate.dtype, read)
-
-
-def infer_text_encoder_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:
-    """Return the configuration of a GPT-OSS of these shapes; the rest is as in the released model."""
-    layer = "model.layers.0"
-    try:
-        vocab, hidden = shapes["model.embed_tokens.weight"]
-        (heads,) = shapes[f"{layer}.self_attn.sinks"]
-        head_dim = shapes[f"{layer}.self_attn.q_proj.weight"][0] // heads
-        kv_heads = shapes[f"{layer}.self_attn.k_proj.weight"][0] // head_dim
-        experts, inner, _ = shapes[f"{layer}.mlp.experts.down_proj"]
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{source} is incomplete: {error} is missing or mis-shaped.") from error
-    layers = {int(name.split(".")[2]) for name in shapes if name.startswith("model.layers.")}
-    return GPT_OSS_20B | {
-        "num_hidden_layers": max(layers) + 1,
-        "num_local_experts": experts,
-        "num_experts_per_tok": min(experts, GPT_OSS_20B["num_experts_per_tok"]),
-        "vocab_size": vocab,
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "head_dim": head_dim,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        # Ids of the released vocabulary are not valid in a smaller one.
-        "pad_token_id": GPT_OSS_20B["pad_token_id"] if vocab > GPT_OSS_20B["pad_token_id"] else None,
-        "eos_token_id": GPT_OSS_20B["eos_token_id"] if vocab > GPT_OSS_20B["eos_token_id"] else None,
+    location = {
+        key: settings[key]
+        for key in ("revision", "cache_dir", "local_files_only", "token")
+        if key in settings
     }
+    front = f"{inside}/" if inside else ""
+    patterns = [f"{front}*.json", f"{front}*.safetensors"]
+    return Path(snapshot_download(str(source), allow_patterns=patterns, **location)) / inside
+
+
+def _encoder_class(folder: Path) -> Any:
+    """Return the class of the language model in a folder."""
+    path = folder / "config.json"
+    kind = read_json(path).get("model_type") if path.is_file() else "gpt_oss"
+    if kind == "gpt_oss":
+        return LensGptOssEncoder
+    if kind == "qwen3":
+        from lens.models.qwen3 import LensQwen3Encoder
+
+        return LensQwen3Encoder
+    raise SettingError("text_encoder", kind, "gpt_oss or qwen3 as model_type", f"It is in {path}.")

@@ -34,7 +34,7 @@ def load_encoders(
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
     from transformers import PreTrainedTokenizerFast
 
-    from lens.models.text_encoder import load_text_encoder_folder
+    from lens.models.checkpoints.text_encoder import load_text_encoder_folder
 
     loaded_vae: Any = AutoencoderKLFlux2.from_pretrained(vae, torch_dtype=dtype)
     clear_name_or_path(loaded_vae)
