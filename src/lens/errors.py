@@ -60,7 +60,7 @@ class MemoryNeedError(LensError, MemoryError):
 
 
 class NonFiniteError(LensError, ArithmeticError):
-    """A loss or gradient that is not finite; the weights are unchanged."""
+    """A loss or gradient that is not finite (the weights are unchanged), or an image (none is written)."""
 
 
 class GenerationCancelledError(LensError):

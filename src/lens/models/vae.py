@@ -1,19 +1,23 @@
 """VAE encoding and decoding: pixels to normalized FLUX.2 latents and back, through AutoencoderKLFlux2.
 
 The autoencoder has c channels at 1/8 of the size. The denoiser sees 2x2 patches of them, normalized by the
-statistics of the autoencoder's BatchNorm. Knows nothing of prompts, sampling or files.
+statistics of the autoencoder's BatchNorm. An autoencoder in float16 computes in float32, as its activations
+overflow float16. Knows nothing of prompts, sampling or files.
 Letters: B batch, c latent channels, 4c patched channels, h and w the size in patches (1/16 of the pixels).
 Order: patched channels run (c, row, column). Spec: sections 5 and 6 (latents).
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lens.core.latents import patchify, unpatchify
-from lens.errors import SettingError, ShapeError
+from lens.errors import NonFiniteError, SettingError, ShapeError
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
@@ -24,23 +28,41 @@ TILE_OVERLAP = 0.25
 MIN_BLEND_WEIGHT = 1e-4
 """Lower bound of a tile's weight, which keeps the sum of weights of every pixel above zero."""
 
+NON_FINITE_LATENTS = (
+    "{share} of the latents are not finite, so there is no image. The denoiser overflowed, or its weights or "
+    "those of a LoRA are damaged: compute in bfloat16 or float32, lower the weight of the LoRA, or check the "
+    "files."
+)
+NON_FINITE_ENCODED = (
+    "{share} of the latents of an image are not finite. The autoencoder overflowed in {dtype}, or its "
+    "weights are damaged: compute in bfloat16 or float32, or check its files."
+)
+NON_FINITE_PIXELS = (
+    "{share} of the pixels are not finite, so there is no image. The autoencoder overflowed in {dtype}, or "
+    "its weights are damaged: compute in bfloat16 or float32, or check its files."
+)
+
 
 def encode_pixels(
     vae: "AutoencoderKLFlux2", pixels: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
     """Return normalized latents: the mean of the posterior, or a sample of it with a generator.
 
+    They have the dtype of the autoencoder, or float32 if that is float16.
+
     Shapes: pixels (B, 3, H, W) -> (B, 4c, H/16, W/16).
     Units: pixels in [-1, 1].
-    Raises: ShapeError unless both sides are multiples of a latent cell's side in pixels.
+    Raises: ShapeError unless both sides are multiples of a latent cell's side in pixels; NonFiniteError.
     """
     cell_px = spatial_compression_ratio(vae)
     if pixels.ndim != 4 or pixels.shape[-2] % cell_px or pixels.shape[-1] % cell_px:
         raise ShapeError(
             f"Pixels are {tuple(pixels.shape)}, but need (B, 3, H, W) with sides divisible by {cell_px}."
         )
-    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist  # type: ignore[union-attr]
+    with _computing_wide_enough(vae):
+        posterior = vae.encode(pixels.to(_compute_dtype(vae))).latent_dist  # type: ignore[union-attr]
     latents = posterior.mode() if generator is None else posterior.sample(generator=generator)
+    _check_finite(latents, NON_FINITE_ENCODED)
     return normalize_latents(vae, patchify(latents))  # (B, 4c, h, w)
 
 
@@ -52,15 +74,18 @@ def decode_latents(
 ) -> Tensor:
     """Return the pixels of normalized latents, decoded one image at a time so that none depends on its batch.
 
-    `on_progress` is called with (tiles done, tiles in all); an exception of it stops the work.
+    They have the dtype of the autoencoder, or float32 if that is float16. `on_progress` is called with (tiles
+    done, tiles in all); an exception of it stops the work.
 
     Shapes: latents (B, 4c, h, w) -> (B, 3, 16h, 16w).
     Units: pixels in [-1, 1], clamped; tile_px is the side of a square tile, None decodes in one piece.
-    Raises: SettingError for a tile that is not a multiple of a latent cell, or too small to overlap.
+    Raises: SettingError for a tile that is not a multiple of a latent cell, or too small to overlap;
+    NonFiniteError for latents or pixels that are not finite, which a clamp and an image file would hide.
     """
     cell_px = spatial_compression_ratio(vae)
     tiles = _tiles(latents.shape[-2], latents.shape[-1], _tile_cells(tile_px, cell_px))
-    grid = unpatchify(denormalize_latents(vae, latents)).to(vae.dtype)  # (B, c, 2h, 2w)
+    _check_finite(latents, NON_FINITE_LATENTS)
+    grid = unpatchify(denormalize_latents(vae, latents)).to(_compute_dtype(vae))  # (B, c, 2h, 2w)
     images = []
     for index, one in enumerate(grid.split(1)):
         done = index * len(tiles)
@@ -69,7 +94,10 @@ def decode_latents(
             if on_progress is not None:
                 on_progress(done + tiles_done, len(grid) * len(tiles))
 
-        images.append(_decode_image(vae, one, tiles, cell_px, report))
+        with _computing_wide_enough(vae):
+            image = _decode_image(vae, one, tiles, cell_px, report)
+        _check_finite(image, NON_FINITE_PIXELS)
+        images.append(image)
     return torch.cat(images).clamp(-1, 1)  # (B, 3, 16h, 16w)
 
 
@@ -106,6 +134,47 @@ def _statistics(vae: "AutoencoderKLFlux2", like: Tensor) -> tuple[Tensor, Tensor
         )
     std = (var.float() + vae.config.batch_norm_eps).sqrt()  # type: ignore[attr-defined]
     return tuple(stat.to(like.device, like.dtype).view(1, -1, 1, 1) for stat in (mean.float(), std))  # type: ignore
+
+
+class _Float16AsFloat32(TorchFunctionMode):
+    """Widens float16 weights to float32 where they meet float32 activations, one layer at a time.
+
+    The weights themselves stay as they are, wherever offloading keeps and moves them.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        dtypes = {leaf.dtype for leaf in leaves if isinstance(leaf, Tensor)}
+        is_float32 = dtypes == {torch.float32}
+        if func == Tensor.to and is_float32 and any(leaf is torch.float16 for leaf in leaves):
+            return args[0]  # the decoder would cast its activations to the dtype of its weights
+        if {torch.float16, torch.float32} <= dtypes:
+            args, kwargs = tree_map(_widen, args), tree_map(_widen, kwargs)
+        return func(*args, **kwargs)
+
+
+def _widen(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
+
+
+def _compute_dtype(vae: "AutoencoderKLFlux2") -> torch.dtype:
+    return torch.float32 if vae.dtype == torch.float16 else vae.dtype
+
+
+def _computing_wide_enough(vae: "AutoencoderKLFlux2") -> AbstractContextManager[Any]:
+    return _Float16AsFloat32() if vae.dtype == torch.float16 else nullcontext()
+
+
+def _check_finite(values: Tensor, message: str) -> None:
+    """Raise NonFiniteError unless all values (B, C, ...) are finite; the message may use share and dtype."""
+    num_bad = int((~torch.isfinite(values).all(dim=1)).sum())
+    if num_bad:
+        share = 100 * num_bad * values.shape[1] / values.numel()
+        dtype = str(values.dtype).removeprefix("torch.")
+        raise NonFiniteError(message.format(share=f"{share:.3g}%", dtype=dtype))
 
 
 class _Tile(NamedTuple):

@@ -1,12 +1,17 @@
-"""Latents: their order and statistics, both ways, and decoding in tiles."""
+"""Latents: their order and statistics, both ways, decoding in tiles, float16, values that are not finite."""
 
+import copy
+
+import accelerate
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks.group_offloading import apply_group_offloading
 from tiny_models import LATENT_CHANNELS, TOKEN_CHANNELS, tiny_vae
 from torch import nn
 
-from lens.errors import GenerationCancelledError, SettingError, ShapeError
+from lens.core.latents import unpatchify
+from lens.errors import GenerationCancelledError, NonFiniteError, SettingError, ShapeError
 from lens.models.vae import (
     decode_latents,
     denormalize_latents,
@@ -162,3 +167,74 @@ def test_a_bfloat16_vae_takes_float32_pixels_and_latents():
     latents = encode_pixels(vae, normal(1, 3, 32, 48))
     assert latents.dtype == torch.bfloat16
     assert decode_latents(vae, latents.float()).dtype == torch.bfloat16
+
+
+# ---- float16 and values that are not finite
+
+
+def overflowing_vae():
+    """Return an autoencoder of weights that float16 holds and activations that it does not."""
+    vae = tiny_vae()
+    for convolution in (vae.decoder.conv_in, vae.encoder.conv_in):
+        convolution.weight.mul_(6e4)  # a group norm follows, which makes the activations small again
+    return vae.half()
+
+
+def widened(vae):
+    return copy.deepcopy(vae).float()
+
+
+@pytest.mark.parametrize("tile_px", [None, 64])
+def test_an_autoencoder_in_float16_decodes_as_in_float32_where_float16_overflows(tile_px):
+    vae, latents = overflowing_vae(), normal(2, TOKEN_CHANNELS, 3, 5)
+    assert not torch.isfinite(vae.decode(normal(1, LATENT_CHANNELS, 6, 10).half()).sample).all()
+    decoded = decode_latents(vae, latents, tile_px)
+    assert decoded.dtype == torch.float32 and torch.equal(
+        decoded, decode_latents(widened(vae), latents, tile_px)
+    )
+    assert {parameter.dtype for parameter in vae.parameters()} == {torch.float16}
+
+
+def test_an_autoencoder_in_float16_encodes_as_in_float32_where_float16_overflows():
+    vae, pixels = overflowing_vae(), normal(2, 3, 48, 80).clamp(-1, 1)
+    assert not torch.isfinite(vae.encode(pixels.half()).latent_dist.mean).all()
+    assert torch.equal(encode_pixels(vae, pixels), encode_pixels(widened(vae), pixels))
+    draws = (encode_pixels(one, pixels, torch.Generator().manual_seed(4)) for one in (vae, widened(vae)))
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("offload", ["sequential", "group"])
+def test_an_offloaded_autoencoder_in_float16_decodes_as_in_float32(offload):
+    vae, latents = overflowing_vae(), normal(1, TOKEN_CHANNELS, 3, 5)
+    expected, cpu = decode_latents(widened(vae), latents), torch.device("cpu")
+    if offload == "sequential":
+        accelerate.cpu_offload(vae, cpu)
+        assert vae.decoder.conv_in.weight.is_meta
+    else:
+        apply_group_offloading(vae, cpu, cpu, offload_type="leaf_level")
+    assert torch.equal(decode_latents(vae, latents), expected)
+
+
+def test_bfloat16_stays_bfloat16():
+    vae, latents = tiny_vae().bfloat16(), normal(1, TOKEN_CHANNELS, 3, 5)
+    decoded = decode_latents(vae, latents)
+    grid = unpatchify(denormalize_latents(vae, latents)).bfloat16()
+    assert decoded.dtype == torch.bfloat16 and torch.equal(decoded, vae.decode(grid).sample.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("tile_px", [None, 64])
+def test_pixels_that_are_not_finite_are_an_error_with_their_share(value, tile_px):
+    vae = tiny_vae()
+    nn.init.constant_(vae.decoder.conv_out.bias[1:2], value)
+    with pytest.raises(
+        NonFiniteError, match=r"^100% of the pixels .* in float32, .*compute in bfloat16 or float32"
+    ):
+        decode_latents(vae, normal(2, TOKEN_CHANNELS, 3, 5), tile_px)
+
+
+def test_latents_that_are_not_finite_are_an_error_before_anything_is_decoded():
+    latents = normal(2, TOKEN_CHANNELS, 3, 5)
+    latents[1, 4, 2, 3] = latents[1, 5, 2, 3] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"^3\.33% of the latents .* LoRA"):
+        decode_latents(tiny_vae(), latents, on_progress=lambda *done: pytest.fail("decoded"))

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from lens.core.resolution import SIDE_STEP_PX
-from lens.errors import NonFiniteError
 from lens.models.checkpoints.hashing import file_hash
 from lens.models.prompt_template import PromptEncoder
 from lens.models.vae import spatial_compression_ratio
@@ -109,10 +108,8 @@ class ModelWorker:
     def decode(self, model_name: str, state: DenoisingState, x: Tensor) -> Image.Image:
         """Return latents as an image.
 
-        Raises: NonFiniteError for latents that are not finite.
+        Raises: NonFiniteError for latents or pixels that are not finite.
         """
-        if not bool(torch.isfinite(x).all()):
-            raise NonFiniteError("The latents are not finite; a LoRA or its weight may be the cause.")
         with self._time_stage("decode") as timer:
             image = self._models[model_name].pipeline.postprocess(x, state.source, "pil")[0]
         self.cost_model.record(model_name, "decode", state.latent_size[0] * state.latent_size[1], timer())
