@@ -22,6 +22,7 @@ from lens.rl.rewards.base import AsyncReward, ImageArray, Reward, Score
 SCORED_FIELDS = {"prompt", "rubric", "expected", "text"}
 """Fields of a prompt that a score may depend on."""
 
+NO_IMAGE_SCORE = Score(None, {}, "the image is not finite")
 STOPPED_SCORE = Score(None, {}, "the run stopped before there was a score")
 
 
@@ -52,16 +53,19 @@ class RewardExecutor:
         if self._disk_cache is not None:
             self._disk_cache.close()
 
-    def submit(self, images: Sequence[ImageArray], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
-        """Return at once a future for each image and its prompt, in order.
+    def submit(self, images: Sequence[ImageArray | None], prompts: Sequence[RLPrompt]) -> list[Future[Score]]:
+        """Return at once a future for each image and its prompt, in order; None, no image, is a failure.
 
         An image must not change before its future is done. A reward with its own workers gets all images that
         the cache does not know; the threads wait for its scores.
         """
-        pairs = list(zip(images, prompts, strict=True))
+        pairs = [(image, prompt) for image, prompt in zip(images, prompts, strict=True) if image is not None]
         if isinstance(self.reward, AsyncReward):
-            return self._submit_to_workers(self.reward, pairs)
-        return [self._executor.submit(self._score, image, prompt) for image, prompt in pairs]
+            futures = iter(self._submit_to_workers(self.reward, pairs))
+        else:
+            futures = iter([self._executor.submit(self._score, image, prompt) for image, prompt in pairs])
+        self._count("failures", len(images) - len(pairs))
+        return [_done(NO_IMAGE_SCORE) if image is None else next(futures) for image in images]
 
     @property
     def counts(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ layers, T text tokens, E their width.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from lens.core.latents import pack_latents, unpack_latents
 from lens.core.noise import generator_for
 from lens.core.resolution import SIDE_STEP_PX
 from lens.core.schedule import sampling_sigmas
+from lens.errors import NonFiniteError
 from lens.models.prompt_template import pad_features
 from lens.models.vae import decode_latents
 from lens.rl.prompts.dataset import RLPrompt
@@ -30,6 +32,8 @@ from lens.train.data.encode import Encoders
 from lens.train.devices import autocast
 from lens.train.distributed import all_gather_object, rank_and_world_size
 from lens.train.post_training.policies import PolicySet
+
+logger = logging.getLogger(__name__)
 
 
 class RolloutSampler:
@@ -103,11 +107,20 @@ class RolloutSampler:
         return PromptEmbeds(repeated, mask.to(self._device).repeat_interleave(num_images_per_prompt, dim=0))
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> list[ImageArray]:
-        with autocast(self._device, self._precision):
-            pixels = decode_latents(self._vae, latents)                                         # (K, 3, H, W)
-        uint8_images = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        return list(uint8_images.cpu().numpy())
+    def decode(self, latents: Tensor) -> list[ImageArray | None]:
+        """Return images; None for one that is not finite, so that it fails alone and the run goes on."""
+        images: list[ImageArray | None] = []
+        for one in latents.split(1):
+            try:
+                with autocast(self._device, self._precision):
+                    (pixels,) = decode_latents(self._vae, one).float()                             # (3, H, W)
+            except NonFiniteError as error:
+                logger.warning("A sampled image has no score. %s", error)
+                images.append(None)
+                continue
+            uint8_image = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)     # (H, W, 3)
+            images.append(uint8_image.cpu().numpy())
+        return images
 
 
 def filter_solved_prompts(
@@ -178,7 +191,7 @@ def evaluate_prompts(
         if is_own:
             (image,) = sampler.decode(latents)
             pending += executor.submit([image], [prompts[number]])
-            images += [image] if number % sampler.num_sizes == 0 else []
+            images += [image] if image is not None and number % sampler.num_sizes == 0 else []
     scores = [one for part in all_gather_object(gather_scores(pending)) for one in part]
     values = [one.value for one in scores if one.value is not None]
     parts = {f"held_out/{name}": value for name, value in mean_score_parts(scores).items()}

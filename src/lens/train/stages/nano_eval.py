@@ -3,6 +3,7 @@
 Knows nothing of training. Letters: N images.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,11 +12,14 @@ import torch
 from PIL import Image
 
 from lens.core.noise import generator_for
+from lens.errors import NonFiniteError
 from lens.nano.scoring.scorer import score_detections
 from lens.nano.scoring.scorer_pool import detect_all
 from lens.nano.tasks import FULL_WORLD, TASKS, WorldConfig, task_prompts
 from lens.train.devices import autocast
 from lens.train.sample_grid import image_grid
+
+logger = logging.getLogger(__name__)
 
 CaptionStyle = Literal["brief", "dense"]
 
@@ -70,6 +74,9 @@ class NanoEval:
             texts = [prompt.prompt for prompt in size_prompts]
             images = self._generate(pipeline, texts, *size, **pipeline_kwargs) if size_prompts else []
             self._grid_images += list(images[:4]) if turn == 0 else []
+            if not np.isfinite(images).all():
+                results += [False] * len(size_prompts)
+                continue
             uint8_images = [(image * 255).round().astype(np.uint8) for image in images]
             for objects, prompt in zip(
                 detect_all(uint8_images, self._num_processes), size_prompts, strict=True
@@ -80,16 +87,20 @@ class NanoEval:
     def _generate(
         self, pipeline: Any, prompts: list[str], height_px: int, width_px: int, **pipeline_kwargs: Any
     ) -> np.ndarray:
-        """Return images (N, H, W, 3) in [0, 1]."""
+        """Return images (N, H, W, 3) in [0, 1]; all NaN if one is not finite, as a run must go on."""
         generators = [generator_for(1, "pretrain/probe", 0, item) for item in range(len(prompts))]
         pipeline.set_progress_bar_config(disable=True)
-        with autocast(self._device, self._precision):
-            output = pipeline(
-                prompts,
-                height=height_px,
-                width=width_px,
-                generator=generators,
-                output_type="np",
-                **pipeline_kwargs,
-            )
+        try:
+            with autocast(self._device, self._precision):
+                output = pipeline(
+                    prompts,
+                    height=height_px,
+                    width=width_px,
+                    generator=generators,
+                    output_type="np",
+                    **pipeline_kwargs,
+                )
+        except NonFiniteError as error:
+            logger.warning("%d samples count as failed. %s", len(prompts), error)
+            return np.full((len(prompts), height_px, width_px, 3), np.nan, np.float32)
         return output.images

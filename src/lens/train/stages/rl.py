@@ -267,6 +267,8 @@ class RlStage:
         for batch_index in self._local_batches:
             batches[batch_index] = one = self._sample_rollout_batch(step, batch_index)
             images = self._sampler.decode(one.latents)
+            # Images without a score have no weight, but zero times a latent that is not finite is not zero.
+            one.latents[[image is None for image in images]] = 0
             image_prompts = [prompt for prompt in one.prompts for _ in range(num_images)]
             pending[batch_index] = self._reward_executor.submit(images, image_prompts)
         for batch_index, futures in pending.items():
