@@ -283,16 +283,12 @@ def test_keys_that_match_nothing_are_listed_and_the_denoiser_stays_untouched(tmp
             "1 keys without a layer .lora_te1",
         ),
         (
-            {
-                f"{QKV}.lora_A.weight": torch.ones(2, 32),
-                f"{QKV}.lora_B.weight": torch.ones(96, 2),
-                f"{QKV}.dora_scale": torch.ones(96),
-            },
-            "dora_scale",
+            {f"{QKV}.oft_blocks": torch.ones(4, 8, 8), f"{QKV}.alpha": torch.ones(())},
+            r"1 of the kind OFT, which is not supported \(.*oft_blocks\).* Supported are LoRA, DoRA, LoHa",
         ),
         ({"double_blocks.0.img_attn.qkv.lora_A.weight": torch.ones(2, 2)}, "probably a LoRA for FLUX.1"),
     ],
-    ids=["half", "other width", "text encoder", "DoRA", "FLUX"],
+    ids=["half", "other width", "text encoder", "OFT", "FLUX"],
 )
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "a.safetensors")

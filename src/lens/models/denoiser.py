@@ -354,6 +354,8 @@ def apply_lora_scale(model: nn.Module, scale: float) -> Iterator[None]:
     finally:
         for layer, scaling in zip(layers, before, strict=True):
             layer.scaling.update(scaling)
+            if hasattr(layer, "refresh"):  # the adapter of a norm or a bias, which changes its values
+                layer.refresh()
 
 
 def _check_config(config: Any) -> None:

@@ -76,13 +76,14 @@ def _stored_dtype(source: Path):
 
 
 def _convert_adapter(source: Path, target: Path, style: str) -> Path:
+    from lens.models.checkpoints.adapters.keys import adapter_layers_of
     from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
     from lens.models.checkpoints.registry import LENS_DENOISER
-    from lens.models.shapes import denoiser_shapes, linear_modules
+    from lens.models.shapes import denoiser_shapes
 
     # Only names matter here, and those of a smaller Lens are a part of the released model's.
-    linears = linear_modules(denoiser_shapes(LENS_DENOISER))
-    return write_adapter(read_adapter(source, linears, check_shapes=False), target, style)
+    layers = adapter_layers_of(denoiser_shapes(LENS_DENOISER))
+    return write_adapter(read_adapter(source, layers, check_shapes=False), target, style)
 
 
 def _convert_vae(source: Path, target: Path, format: str) -> Path:

@@ -11,6 +11,11 @@ LENS_SIGNATURE_NAMES = (
     "transformer_blocks.0.img_mlp.w1.weight",
 )
 
+TOKENIZER_KEY = "tokenizer_json"
+"""The tensor of a text encoder's file that holds the JSON of its tokenizer, as bytes."""
+DENOISER_CONFIG_KEY = "lens_config"
+"""The entry of a file's metadata that holds the configuration of its denoiser, as JSON."""
+
 DENOISER_PREFIXES = (
     "model.diffusion_model.",
     "diffusion_model.",
@@ -21,13 +26,30 @@ DENOISER_PREFIXES = (
     "_orig_mod.",
 )
 
+# Kinds of adapters by parts of their names.
+_FOREIGN_ADAPTERS = (
+    ("BOFT", (".boft_",)),
+    ("OFT", (".oft_",)),
+    ("GLoRA", (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")),
+    ("IA3", (".ia3_l",)),
+    ("IA3", (".on_input",)),
+    ("VeRA", (".vera_lambda_",)),
+    ("AdaLoRA", (".lora_E",)),
+)
+
 # (description, parts that must each occur in some name), the most particular first.
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    *(
+        (f"an adapter of the kind {kind}, which is not supported", pieces)
+        for kind, pieces in _FOREIGN_ADAPTERS
+    ),
     ("a LoKr adapter", ("lokr_w",)),
-    ("a LoHa adapter, which is not supported", ("hada_w1",)),
+    ("a LoHa adapter", ("hada_w1",)),
     ("a LoRA for a UNet (Stable Diffusion)", ("lora_unet_down_blocks",)),
     ("a LoRA for FLUX.1", ("double_blocks", "lora_")),
     ("a LoRA for a model with single-stream blocks, such as FLUX", ("single_transformer_blocks", "lora_")),
+    ("a DoRA for Lens", ("img_qkv", "dora_scale")),
+    ("a DoRA for Lens", ("img_qkv", "lora_magnitude_vector")),
     ("a LoRA for Lens", ("img_qkv", "lora_")),
     ("a LoRA of another model", ("lora_",)),
     ("an NVFP4 GPT-OSS text encoder", ("mlp.experts.", "weight_scale_2")),
@@ -60,6 +82,8 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def detect_kind(names: Iterable[str]) -> str | None:
     """Return a description of a file with these tensor names, for a message; None if it is unknown."""
     names = list(names)
+    if any(name.endswith((".diff", ".diff_b", ".set_weight")) for name in names):
+        return "an adapter with differences of whole weights"
     for kind, pieces in _KINDS:
         if all(any(piece in name for name in names) for piece in pieces):
             return kind

@@ -1,8 +1,7 @@
-"""LoRA and LoKr adapters on a denoiser: load several with weights, change the weights, fuse, unload, save.
+"""Adapters on a denoiser: load several with weights, change the weights, fuse, unload, save.
 
-LoRA uses PEFT. A LoKr adds its Kronecker product to the layer's output, without computing the full matrix,
-and has the methods of PEFT's layers. Key styles are those of `lora_formats`.
-Letters: B batch, O outputs, I inputs, R rank.
+LoRA uses PEFT, every other kind `layers`. Files and key styles are those of `lora_formats`.
+Letters: O outputs, I inputs, R rank.
 """
 
 import re
@@ -14,32 +13,52 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
 
-from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.adapters.lora_formats import (
-    Adapter,
-    LoKrWeights,
-    LoraWeights,
-    read_adapter,
-    write_adapter,
+from lens.errors import SettingError
+from lens.models.checkpoints.adapters.layers import (
+    AdapterLayer,
+    MatrixAdapter,
+    VectorAdapter,
+    adapter_layers,
+    remove_adapter_layers,
 )
+from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
+from lens.models.checkpoints.adapters.weights import Adapter, AdapterWeights, DifferenceWeights, LoraWeights
+from lens.models.mapped_memory import is_mapped
 
 if TYPE_CHECKING:
     from lens.models.denoiser import LensTransformer2DModel
 
-_LOKR_CHILD_PREFIX = "kronecker_"
+_INSIDE_PEFT = (".base_layer", ".lora_A", ".lora_B", ".lora_magnitude_vector")
 
 
 def linear_layers(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
     """Return (O, I) of each linear layer by module name, with or without adapters."""
     layers: dict[str, tuple[int, int]] = {}
     for name, module in denoiser.named_modules():
-        inside_adapter = any(piece in name for piece in (".base_layer", ".lora_A", ".lora_B"))
+        inside_adapter = any(piece in name for piece in _INSIDE_PEFT)
         if not inside_adapter and isinstance(module, (nn.Linear, LoraLayer)):
             layers[name] = (int(module.out_features), int(module.in_features))  # type: ignore[arg-type]
     return layers
+
+
+def adaptable_weights(denoiser: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights that an adapter can change, named as `read_adapter` needs them."""
+    shapes: dict[str, tuple[int, ...]] = {**linear_layers(denoiser)}
+    for name in list(shapes):
+        if getattr(_own_layer(denoiser.get_submodule(name)), "bias", None) is not None:
+            shapes[f"{name}.bias"] = (shapes[name][0],)
+    for name, module in denoiser.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and weight.ndim == 1 and not any(piece in name for piece in _INSIDE_PEFT):
+            shapes[name] = tuple(weight.shape)
+    return shapes
+
+
+def _own_layer(layer: nn.Module) -> nn.Module:
+    """Return the layer of the denoiser itself, which PEFT may have wrapped."""
+    return layer.base_layer if isinstance(layer, LoraLayer) else layer  # type: ignore[return-value]
 
 
 def load_lora(
@@ -62,13 +81,13 @@ def load_loras(
     Adapters that are loaded already do not change. All files are checked before the denoiser is changed.
     Raises: CheckpointError that lists keys without a layer; SettingError for a name that is taken.
     """
-    linears = linear_layers(denoiser)
-    adapters = [read_adapter(path, linears) for path, _ in files]
+    layers = adaptable_weights(denoiser)
+    adapters = [read_adapter(path, layers) for path, _ in files]
     names = _names_for(files, names, set(adapter_names(denoiser)))
     active = _active_adapters(denoiser)
     for name, adapter in zip(names, adapters, strict=True):
         add_adapter(denoiser, adapter, name)
-    for module in _adapter_layers(denoiser):
+    for module in _controlled_layers(denoiser):
         module.set_adapter([*active, *names])
         for name, (_, weight) in zip(names, files, strict=True):
             module.set_scale(name, weight)
@@ -88,33 +107,53 @@ def _names_for(
 
 
 def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str) -> None:
-    """Add one adapter to a denoiser under a name, active with weight 1."""
-    low_rank = {module: part for module, part in adapter.items() if isinstance(part, LoraWeights)}
+    """Add one adapter to a denoiser under a name, active with weight 1.
+
+    Raises: SettingError for a DoRA while adapters are fused, as it depends on the weights.
+    """
+    low_rank = {
+        module: part for module, part in adapter.items()
+        if isinstance(part, LoraWeights) and part.magnitude is None
+    }  # fmt: skip
+    others = {target: part for target, part in adapter.items() if target not in low_rank}
+    depends = any(part.magnitude is not None or getattr(part, "replaces", False) for part in others.values())
+    if depends and any(layer.merged for layer in _controlled_layers(denoiser)):
+        needs = "a denoiser without fused adapters, as it depends on the weights"
+        raise SettingError("adapter_name", name, needs, "Unfuse them, load it, then fuse again.")
     if low_rank:
-        ranks = {module: len(part.down) for module, part in low_rank.items()}
-        alphas = {module: part.alpha for module, part in low_rank.items()}
-        first = next(iter(low_rank))
-        settings: dict[str, Any] = {
-            "r": ranks[first],
-            "lora_alpha": alphas[first],
-            "target_modules": list(low_rank),
-            "rank_pattern": _pattern_overrides(ranks, ranks[first]),
-            "alpha_pattern": _pattern_overrides(alphas, alphas[first]),
-            "init_lora_weights": False,
-        }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
-            denoiser.add_adapter(LoraConfig(**settings), adapter_name=name)
-    for module, part in adapter.items():
-        layer = denoiser.get_submodule(module)
-        if isinstance(part, LoraWeights):
-            _copy_lora_weights(layer, part, name)
-        else:
-            child = LoKrLayer(part, name, like=next(layer.parameters()))
-            layer.add_module(_LOKR_CHILD_PREFIX + name, child)
-            child.attach(layer)
+        _add_peft_layers(denoiser, low_rank, name)
+    for target, part in others.items():
+        layer = _add_layer(denoiser, target, part, name)
+        layer.attach()
     denoiser.eval()
+
+
+def _add_peft_layers(denoiser: "LensTransformer2DModel", parts: dict[str, LoraWeights], name: str) -> None:
+    ranks = {module: len(part.down) for module, part in parts.items()}
+    alphas = {module: part.alpha for module, part in parts.items()}
+    first = next(iter(parts))
+    settings: dict[str, Any] = {
+        "r": ranks[first],
+        "lora_alpha": alphas[first],
+        "target_modules": list(parts),
+        "rank_pattern": _pattern_overrides(ranks, ranks[first]),
+        "alpha_pattern": _pattern_overrides(alphas, alphas[first]),
+        "init_lora_weights": False,
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
+        denoiser.add_adapter(LoraConfig(**settings), adapter_name=name)
+    for module, part in parts.items():
+        _copy_lora_weights(denoiser.get_submodule(module), part, name)
+
+
+def _add_layer(denoiser: nn.Module, target: str, part: AdapterWeights, name: str) -> AdapterLayer:
+    is_bias = target.endswith(".bias")
+    owner = _own_layer(denoiser.get_submodule(target.removesuffix(".bias")))
+    if isinstance(part, DifferenceWeights) and part.value.ndim == 1:
+        return VectorAdapter(part, name, owner, "bias" if is_bias else "weight")
+    return MatrixAdapter(part, name, owner)
 
 
 def _pattern_overrides(values: Mapping[str, float], usual: float) -> dict[str, float]:
@@ -129,92 +168,21 @@ def _copy_lora_weights(layer: nn.Module, part: LoraWeights, name: str) -> None:
         branch.requires_grad_(False)
 
 
-class LoKrLayer(nn.Module, BaseTunerLayer):
-    """Adds scale * kron(w1, w2) @ x to the output of a linear layer.
-
-    It is a child of the layer and moves with it; its factors are not in the state dict.
-    """
-
-    adapter_layer_names = ()
-    w1: Tensor
-    w2: Tensor
-
-    def __init__(self, part: LoKrWeights, name: str, like: Tensor):
-        super().__init__()
-        dtype = like.dtype if like.is_floating_point() else part.w1.dtype
-        self.register_buffer("w1", part.w1.to(like.device, dtype), persistent=False)
-        self.register_buffer("w2", part.w2.to(like.device, dtype), persistent=False)
-        self.adapter_name, self.scale, self.is_active = name, part.scale, True
-        self._fused_scale: float | None = None
-        self.scaling = {name: part.scale}
-        self._active_adapter = name
-
-    def attach(self, layer: nn.Module) -> None:
-        """Add to a layer's output from now on."""
-        self.handle = layer.register_forward_hook(lambda _, inputs, output: output + self(inputs[0], output))
-        self._layer = [layer]  # in a list, as a module attribute would become a child
-
-    def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """Return the term that is added to the output.
-
-        Shapes: x (..., I) -> (..., O).
-        """
-        weight = self.scaling[self.adapter_name]
-        if not self.is_active or weight == 0 or self._fused_scale is not None:
-            return torch.zeros((), dtype=output.dtype, device=output.device)
-        inputs = x.to(self.w1.dtype).unflatten(-1, (self.w1.shape[1], self.w2.shape[1]))  # (..., I1, I2)
-        outputs = self.w1 @ (inputs @ self.w2.mT)                                         # (..., O1, O2)
-        return (weight * outputs.flatten(-2)).to(output.dtype)                            # (..., O)
-
-    # Names and methods by which diffusers, PEFT and the denoiser control adapter layers.
-    def merge(self) -> None:
-        if self.is_active and self._fused_scale is None:
-            self._fused_scale = self.scaling[self.adapter_name]
-            self._add(self._fused_scale)
-
-    def unmerge(self) -> None:
-        if self._fused_scale is not None:
-            self._add(-self._fused_scale)
-            self._fused_scale = None
-
-    @torch.no_grad()
-    def _add(self, weight: float) -> None:
-        weights: Any = getattr(self._layer[0], "base_layer", self._layer[0]).weight
-        weights += (weight * torch.kron(self.w1.float(), self.w2.float())).to(weights)
-
-    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
-        self.is_active = self.adapter_name in names
-
-    def set_scale(self, adapter: str, scale: float) -> None:
-        if adapter == self.adapter_name:
-            self.scaling[adapter] = self.scale * scale
-
-    def scale_layer(self, scale: float) -> None:
-        self.scaling[self.adapter_name] *= scale
-
-    def unscale_layer(self, scale: float | None = None) -> None:
-        name = self.adapter_name
-        self.scaling[name] = self.scale if scale is None else self.scaling[name] / scale
-
-    def enable_adapters(self, enabled: bool) -> None:
-        self.is_active = enabled
-
-
 def adapter_names(denoiser: nn.Module) -> list[str]:
     """Return the names of all adapters on a denoiser, in the order of loading."""
     names = dict.fromkeys(getattr(denoiser, "peft_config", {}) or {})
-    return list(names | dict.fromkeys(m.adapter_name for m in denoiser.modules() if isinstance(m, LoKrLayer)))
+    return list(names | dict.fromkeys(layer.adapter_name for layer in adapter_layers(denoiser)))
 
 
-def _adapter_layers(denoiser: nn.Module) -> list[Any]:
-    return [module for module in denoiser.modules() if isinstance(module, (LoraLayer, LoKrLayer))]
+def _controlled_layers(denoiser: nn.Module) -> list[Any]:
+    """Return all layers of adapters, those of PEFT included."""
+    return [module for module in denoiser.modules() if isinstance(module, (LoraLayer, AdapterLayer))]
 
 
 def _active_adapters(denoiser: nn.Module) -> list[str]:
     names: dict[str, None] = {}
-    for module in _adapter_layers(denoiser):
-        if not isinstance(module, LoKrLayer):
+    for module in _controlled_layers(denoiser):
+        if not isinstance(module, AdapterLayer):
             names |= dict.fromkeys(module.active_adapters)
         elif module.is_active:
             names[module.adapter_name] = None
@@ -230,7 +198,7 @@ def set_lora_weights(denoiser: nn.Module, weights: Mapping[str, float]) -> None:
     for name in weights:
         if name not in known:
             raise SettingError("lora", name, f"the name of a loaded adapter ({', '.join(known) or 'none'})")
-    for module in _adapter_layers(denoiser):
+    for module in _controlled_layers(denoiser):
         module.set_adapter(list(weights))
         for name, weight in weights.items():
             module.set_scale(name, weight)
@@ -241,22 +209,34 @@ def fuse_loras(denoiser: nn.Module) -> None:
 
     Raises: SettingError for quantized weights, to which nothing can be added.
     """
-    layers = _adapter_layers(denoiser)
+    layers = _controlled_layers(denoiser)
     for layer in layers:
-        owner = layer._layer[0] if isinstance(layer, LoKrLayer) else layer
-        weight: Any = getattr(owner, "base_layer", owner).weight
-        if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
-            fix = "Load the model without quantization, fuse the adapters, then quantize."
-            raise SettingError("fuse_lora", type(weight).__name__, "weights that are not quantized", fix)
-    for layer in layers:
-        if not isinstance(layer, LoKrLayer) and not layer.merged:
-            layer.fused_scales = dict(layer.scaling)
+        if not isinstance(layer, VectorAdapter):
+            _check_can_be_fused(layer.owner if isinstance(layer, MatrixAdapter) else layer.base_layer)
+    # PEFT's come last: a DoRA is computed from the layer's own weight.
+    for layer in sorted(layers, key=lambda layer: isinstance(layer, LoraLayer)):
+        if isinstance(layer, LoraLayer):
+            if layer.merged:
+                continue
+            layer.fused_scales = dict(layer.scaling)  # type: ignore[assignment]
+            weight: Any = layer.base_layer.weight
+            if is_mapped(weight):  # the pages of a file may be dropped, with what was added to them
+                weight.data = weight.data.clone()
         layer.merge()
+
+
+def _check_can_be_fused(layer: nn.Module) -> None:
+    weight = layer._parameters.get("weight")
+    if weight is not None and type(weight) is nn.Parameter and weight.is_floating_point():
+        return
+    kind = type(layer if weight is None else weight).__name__
+    fix = "Load the model without quantization, fuse the adapters, then quantize; or use them without fusing."
+    raise SettingError("fuse_lora", kind, "weights that are not quantized", fix)
 
 
 def unfuse_loras(denoiser: nn.Module) -> None:
     """Subtract fused adapters from the layers again, up to rounding; they stay active."""
-    for layer in _adapter_layers(denoiser):
+    for layer in _controlled_layers(denoiser):
         scaling = dict(layer.scaling)
         layer.scaling.update(getattr(layer, "fused_scales", {}))  # PEFT subtracts at the current scale
         layer.unmerge()
@@ -264,12 +244,8 @@ def unfuse_loras(denoiser: nn.Module) -> None:
 
 
 def unload_loras(denoiser: "LensTransformer2DModel") -> None:
-    """Remove all adapters; the denoiser is then as before, bit for bit."""
-    for layer in list(denoiser.modules()):
-        for child_name, child in list(layer.named_children()):
-            if isinstance(child, LoKrLayer):
-                child.handle.remove()
-                delattr(layer, child_name)
+    """Remove all adapters; the denoiser is then as before, bit for bit unless they were fused."""
+    remove_adapter_layers(denoiser)
     if getattr(denoiser, "peft_config", None):
         denoiser.unload_lora()
 
@@ -285,18 +261,20 @@ def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
     for module_name, module in denoiser.named_modules():
         if isinstance(module, LoraLayer) and name in module.lora_A:
             adapter[module_name] = _lora_weights_of(module, name)
-        elif isinstance(module, LoKrLayer) and module.adapter_name == name:
-            adapter[module_name.rpartition(".")[0]] = LoKrWeights(module.w1, module.w2, module.scale)
+        elif isinstance(module, AdapterLayer) and module.adapter_name == name:
+            owner = module_name.rpartition(".")[0].removesuffix(".base_layer")
+            adapter[f"{owner}.bias" if module.parameter == "bias" else owner] = module.part
     return adapter
 
 
 def _lora_weights_of(layer: LoraLayer, name: str) -> LoraWeights:
-    if layer.use_dora.get(name):
-        raise CheckpointError(f"Adapter {name} is a DoRA, which no key style here has. Save it with PEFT.")
     rank = layer.r[name]
     root = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else 1.0
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # type: ignore[union-attr]
-    return LoraWeights(down.detach(), up.detach(), layer.lora_alpha[name] * root)  # type: ignore[arg-type]
+    magnitude: Any = None
+    if name in layer.lora_magnitude_vector:
+        magnitude = layer.lora_magnitude_vector[name].weight.detach()[:, None]  # type: ignore[index]
+    return LoraWeights(down.detach(), up.detach(), layer.lora_alpha[name] * root, magnitude)  # type: ignore[arg-type]
 
 
 def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: str | None = None) -> Path:

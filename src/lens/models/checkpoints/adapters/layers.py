@@ -1,0 +1,308 @@
+"""Layers of adapters that PEFT's LoRA does not cover: they add to a linear layer's output, a bias or a norm.
+
+Each is a child of the layer, moves with it, stays out of the state dict, and has the names and methods by
+which diffusers, PEFT and the denoiser control adapters.
+Letters: O outputs, I inputs.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from lens.errors import SettingError
+from lens.models.checkpoints.adapters.weights import (
+    AdapterWeights,
+    DifferenceWeights,
+    gain,
+    total_delta,
+)
+from lens.models.mapped_memory import is_mapped
+
+_HOOK, _UNADAPTED = "_adapter_hook", "_unadapted_"
+
+
+class AdapterLayer(nn.Module, BaseTunerLayer):
+    """The part of one adapter on one parameter of a layer, `weight` or `bias`."""
+
+    adapter_layer_names = ()
+
+    def __init__(self, part: AdapterWeights, name: str, owner: nn.Module, parameter: str, dtype: torch.dtype):
+        super().__init__()
+        device = _device_of(owner)
+        if device.type == "meta":
+            fix = "Load adapters before the model is offloaded."
+            raise SettingError("adapter_name", name, "a model whose weights are in memory", fix)
+        self._part = part
+        self._fields = [field for field, value in part._asdict().items() if isinstance(value, Tensor)]
+        for field in self._fields:
+            stored = getattr(part, field)
+            value = stored.to(device, torch.float32 if field == "magnitude" else dtype)
+            self.register_buffer(field, value, persistent=False)
+        self.adapter_name, self.parameter = name, parameter
+        self.scaling = {name: 1.0}
+        self.merged_adapters = []
+        self._active_adapter = [name]
+        self._owner = [owner]  # in a list, as a module attribute would become a child
+
+    @property
+    def owner(self) -> nn.Module:
+        return self._owner[0]
+
+    @property
+    def child_name(self) -> str:
+        return f"adapter_{self.parameter}_{self.adapter_name}"
+
+    @property
+    def part(self) -> AdapterWeights:
+        """The weights on the device of the layer, in its dtype."""
+        values: dict[str, Any] = {field: getattr(self, field) for field in self._fields}
+        return self._part._replace(**values)
+
+    @property
+    def is_active(self) -> bool:
+        return self.adapter_name in self._active_adapter
+
+    @property
+    def strength(self) -> float:
+        """The weight at which the adapter acts now; 0 if it is off."""
+        return self.scaling[self.adapter_name] if self.is_active and not self._disable_adapters else 0.0
+
+    def _is_merged_by(self, adapter_names: list[str] | None) -> bool:
+        is_wanted = adapter_names is None or self.adapter_name in adapter_names
+        return is_wanted and self.is_active and not self._disable_adapters and not self.merged_adapters
+
+    def attach(self) -> None:
+        """Become a child of the layer and act from now on."""
+        self.owner.add_module(self.child_name, self)
+
+    def detach(self) -> None:
+        """Act no more, and leave the layer as it was; the caller removes the child."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Apply a strength that has changed."""
+
+    # Names and methods by which diffusers, PEFT and the denoiser control adapter layers.
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        self._active_adapter = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        self.refresh()
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        if adapter == self.adapter_name:
+            self.scaling[adapter] = scale
+            self.refresh()
+
+    def scale_layer(self, scale: float) -> None:
+        self.scaling[self.adapter_name] *= scale
+        self.refresh()
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        name = self.adapter_name
+        self.scaling[name] = 1.0 if scale is None else self.scaling[name] / scale
+        self.refresh()
+
+    def enable_adapters(self, enabled: bool) -> None:
+        if not enabled:
+            self.unmerge()
+        self._disable_adapters = not enabled
+        self.refresh()
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        if adapter_name == self.adapter_name:
+            self.unmerge()
+            self.detach()
+            # PEFT calls this for all modules in turn, so the dictionary of children keeps its size.
+            self.owner._modules[self.child_name] = None
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        raise NotImplementedError
+
+    def unmerge(self) -> None:
+        raise NotImplementedError
+
+
+class MatrixAdapter(AdapterLayer):
+    """Adds strength * delta @ x to the output of a linear layer, for any kind of weights."""
+
+    gain: Tensor | None
+
+    def __init__(self, part: AdapterWeights, name: str, owner: nn.Module):
+        super().__init__(part, name, owner, "weight", _compute_dtype(owner))
+        factor = gain(self.part, _weight_of(owner)) if part.magnitude is not None else None
+        self.register_buffer("gain", factor, persistent=False)
+        self._fused: Callable[[], Tensor] | None = None
+
+    def attach(self) -> None:
+        super().attach()
+        if not hasattr(self.owner, _HOOK):
+            # One hook for all adapters of the layer, as each needs the layer's own output.
+            setattr(self.owner, _HOOK, self.owner.register_forward_hook(_add_adapters))
+
+    def detach(self) -> None:
+        others = [child for child in _adapters_on(self.owner, "weight") if child is not self]
+        if not others and hasattr(self.owner, _HOOK):
+            getattr(self.owner, _HOOK).remove()
+            delattr(self.owner, _HOOK)
+
+    def forward(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return what is added to the layer's own output.
+
+        Shapes: x (..., I), output (..., O) -> (..., O).
+        """
+        part = self.part
+        inputs = x.to(getattr(part, self._fields[0]).dtype)
+        if self.gain is not None:
+            change = self._scaled_change(inputs, output)
+        else:
+            change = part.apply(inputs)
+            if isinstance(part, DifferenceWeights) and part.replaces:
+                change = change - self._without_bias(output)
+        return (self.strength * change).to(output.dtype)
+
+    def _scaled_change(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return gain * (weight + delta) @ x - weight @ x of a DoRA."""
+        assert self.gain is not None
+        rest, factor = (self.gain - 1).to(x.dtype), self.gain.to(x.dtype)
+        if self.gain.shape[1] == 1:  # a gain for each output
+            return rest.mT * self._without_bias(output) + factor.mT * self.part.apply(x)
+        own = self.owner.forward(x * rest)  # type: ignore[operator]  # without the hook, which leads here
+        return self._without_bias(own) + self.part.apply(x * factor)
+
+    def _without_bias(self, output: Tensor) -> Tensor:
+        bias: Any = self.owner.bias
+        return output if bias is None else output - bias.to(output.dtype)
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        if not self._is_merged_by(adapter_names):
+            return
+        strength, part = self.strength, self.part
+        if self.gain is None and not getattr(part, "replaces", False):
+            fused: Callable[[], Tensor] = lambda: strength * self.part.delta()  # noqa: E731
+        else:
+            # It depends on the layer's own weight, so it could not be computed again from the fused one.
+            own = _weight_of(self.owner).float()
+            for child in _adapters_on(self.owner, "weight"):
+                if isinstance(child, MatrixAdapter) and child._fused is not None:
+                    own = own - child._fused()
+            fused = (strength * total_delta(part, own)).to(_weight_of(self.owner).dtype).float
+        add_to_weight(self.owner, fused())
+        self._fused, self.merged_adapters = fused, [self.adapter_name]
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        if self._fused is not None:
+            add_to_weight(self.owner, -self._fused())
+            self._fused, self.merged_adapters = None, []
+
+
+class VectorAdapter(AdapterLayer):
+    """Adds strength * value to a bias or the weight of a norm, in place; the layer keeps the old values."""
+
+    def __init__(self, part: DifferenceWeights, name: str, owner: nn.Module, parameter: str):
+        super().__init__(part, name, owner, parameter, torch.float32)
+        self._fused_strength: float | None = None
+
+    def attach(self) -> None:
+        super().attach()
+        if not hasattr(self.owner, _UNADAPTED + self.parameter):
+            self.owner.register_buffer(_UNADAPTED + self.parameter, self._vector.data, persistent=False)
+        self.refresh()
+
+    def detach(self) -> None:
+        self._active_adapter = []
+        others = [child for child in _adapters_on(self.owner, self.parameter) if child is not self]
+        if others:
+            self.refresh()
+        elif hasattr(self.owner, _UNADAPTED + self.parameter):
+            self._vector.data = getattr(self.owner, _UNADAPTED + self.parameter)
+            delattr(self.owner, _UNADAPTED + self.parameter)
+
+    @property
+    def _vector(self) -> Any:
+        return getattr(self.owner, self.parameter)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        old: Any = getattr(self.owner, _UNADAPTED + self.parameter, None)
+        if old is None:
+            return
+        value = old.float()
+        for child in _adapters_on(self.owner, self.parameter):
+            assert isinstance(child, VectorAdapter)
+            strength = child.strength if child._fused_strength is None else child._fused_strength
+            if strength:
+                value = value + strength * total_delta(child.part, old)
+        self._vector.data = value.to(old.dtype)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        if self._is_merged_by(adapter_names):
+            self._fused_strength, self.merged_adapters = self.strength, [self.adapter_name]
+
+    def unmerge(self) -> None:
+        self._fused_strength, self.merged_adapters = None, []
+        self.refresh()
+
+
+def adapter_layers(model: nn.Module) -> list[AdapterLayer]:
+    """Return the layers of this module on a model, in its order."""
+    return [module for module in model.modules() if isinstance(module, AdapterLayer)]
+
+
+def remove_adapter_layers(model: nn.Module) -> None:
+    """Remove all layers of this module; fused ones are subtracted first."""
+    for layer in adapter_layers(model):
+        layer.unmerge()
+    for layer in adapter_layers(model):
+        layer.detach()
+        delattr(layer.owner, layer.child_name)
+
+
+@torch.no_grad()
+def add_to_weight(layer: nn.Module, change: Tensor) -> None:
+    """Add to a layer's weight, to a copy if it is mapped: pages of a file may be dropped and read again."""
+    weight: Any = layer.weight
+    if is_mapped(weight):
+        weight.data = weight.data.clone()
+    weight += change.to(weight)
+
+
+def _add_adapters(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    total = output
+    for child in _adapters_on(layer, "weight"):
+        if child.strength and not child.merged_adapters:
+            total = total + child(inputs[0], output)
+    return total
+
+
+def _adapters_on(layer: nn.Module, parameter: str) -> Iterator[AdapterLayer]:
+    return (m for m in layer.children() if isinstance(m, AdapterLayer) and m.parameter == parameter)
+
+
+def _tensors_of(layer: nn.Module) -> Iterator[Tensor]:
+    yield from layer.parameters(recurse=False)
+    yield from layer.buffers(recurse=False)
+
+
+def _device_of(layer: nn.Module) -> torch.device:
+    return next(_tensors_of(layer)).device
+
+
+def _compute_dtype(layer: nn.Module) -> torch.dtype:
+    """Return the dtype of a layer's results, as far as its weights tell it."""
+    dtypes = [
+        tensor.dtype for tensor in _tensors_of(layer) if tensor.is_floating_point() and tensor.itemsize > 1
+    ]
+    return dtypes[0] if dtypes else torch.float32
+
+
+def _weight_of(layer: nn.Module) -> Tensor:
+    weight: Any = layer.weight
+    return (
+        weight.dequantize()
+        if hasattr(weight, "dequantize") and type(weight) not in (nn.Parameter, Tensor)
+        else weight
+    )

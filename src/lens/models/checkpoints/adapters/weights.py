@@ -1,0 +1,142 @@
+"""What an adapter file holds for one layer, by kind, and the matrix that it adds there.
+
+Knows nothing of files and modules. A magnitude makes a LoRA, LoHa or LoKr a DoRA (arXiv:2402.09353).
+Letters: O outputs, I inputs, R rank; a Kronecker product of (O1, I1) and (O2, I2) has O = O1 O2, I = I1 I2.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LoraWeights(NamedTuple):
+    """The weights of a LoRA for one layer, which add alpha / R * up @ down to it."""
+
+    down: Tensor
+    """(R, I)"""
+    up: Tensor
+    """(O, R)"""
+    alpha: float
+    magnitude: Tensor | None = None
+    """Of a DoRA: the norm of every row, (O, 1), or of every column, (1, I), of the adapted weight."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / len(self.down)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.up.shape[0], self.down.shape[1]
+
+    def delta(self) -> Tensor:
+        """Return the matrix that is added to the weight, without the magnitude, (O, I)."""
+        return self.scale * self.up.float() @ self.down.float()
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the matrix times x. Shapes: x (..., I) -> (..., O)."""
+        return F.linear(self.scale * F.linear(x, self.down), self.up)
+
+
+class LoHaWeights(NamedTuple):
+    """The weights of a LoHa for one layer, which add scale * (w1_a @ w1_b) * (w2_a @ w2_b) to it."""
+
+    w1_a: Tensor
+    """(O, R1)"""
+    w1_b: Tensor
+    """(R1, I)"""
+    w2_a: Tensor
+    """(O, R2)"""
+    w2_b: Tensor
+    """(R2, I)"""
+    scale: float
+    magnitude: Tensor | None = None
+    """As in LoraWeights."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.w1_a.shape[0], self.w1_b.shape[1]
+
+    def delta(self) -> Tensor:
+        """Return the matrix that is added to the weight, without the magnitude, (O, I)."""
+        first, second = self.w1_a.float() @ self.w1_b.float(), self.w2_a.float() @ self.w2_b.float()
+        return self.scale * first * second
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the matrix times x; the matrix is built for it. Shapes: x (..., I) -> (..., O)."""
+        return F.linear(x, (self.w1_a @ self.w1_b).mul_(self.scale).mul_(self.w2_a @ self.w2_b))
+
+
+class LoKrWeights(NamedTuple):
+    """The weights of a LoKr for one layer, which add scale * kron(w1, w2) to it."""
+
+    w1: Tensor
+    """(O1, I1)"""
+    w2: Tensor
+    """(O2, I2)"""
+    scale: float
+    magnitude: Tensor | None = None
+    """As in LoraWeights."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.w1.shape[0] * self.w2.shape[0], self.w1.shape[1] * self.w2.shape[1]
+
+    def delta(self) -> Tensor:
+        """Return the matrix that is added to the weight, without the magnitude, (O, I)."""
+        return self.scale * torch.kron(self.w1.float(), self.w2.float())
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the matrix times x, without building the matrix. Shapes: x (..., I) -> (..., O)."""
+        inputs = x.unflatten(-1, (self.w1.shape[1], self.w2.shape[1]))  # (..., I1, I2)
+        outputs = (self.scale * self.w1) @ (inputs @ self.w2.mT)  # (..., O1, O2)
+        return outputs.flatten(-2)  # (..., O)
+
+
+class DifferenceWeights(NamedTuple):
+    """A difference of a whole weight or bias, or a value that takes its place."""
+
+    value: Tensor
+    """(O, I) of a linear layer, (O,) of a bias or of a norm's weight."""
+    replaces: bool = False
+    """The value takes the place of the weight; at strength s the weight moves the part s of the way."""
+    magnitude: None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    def delta(self) -> Tensor:
+        """Return the value."""
+        return self.value.float()
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the value times x. Shapes: x (..., I) -> (..., O)."""
+        return F.linear(x, self.value)
+
+
+AdapterWeights = LoraWeights | LoHaWeights | LoKrWeights | DifferenceWeights
+Adapter = dict[str, AdapterWeights]
+"""Weights by layer; a bias is under the name of its parameter, such as `proj_out.bias`."""
+
+
+def gain(part: AdapterWeights, weight: Tensor) -> Tensor | None:
+    """Return what a DoRA multiplies weight + delta by: magnitude / norm, (O, 1) or (1, I).
+
+    It is 0 where there is nothing to scale; None without a magnitude.
+    """
+    if part.magnitude is None:
+        return None
+    magnitude = part.magnitude.float()
+    adapted = weight.float() + part.delta()  # (O, I)
+    norm = adapted.norm(dim=1 if magnitude.shape[1] == 1 else 0, keepdim=True)  # (O, 1) or (1, I)
+    return torch.where(norm > 0, magnitude / norm, 0.0)
+
+
+def total_delta(part: AdapterWeights, weight: Tensor) -> Tensor:
+    """Return what a part adds to a weight at strength 1, (O, I) in float32: for every kind, DoRA included."""
+    if isinstance(part, DifferenceWeights):
+        return part.delta() - weight.float() if part.replaces else part.delta()
+    factor = gain(part, weight)
+    return part.delta() if factor is None else factor * (weight.float() + part.delta()) - weight.float()
