@@ -46,18 +46,8 @@ def load_denoiser(
     Raises: CheckpointError that names what does not fit, and what the file probably is.
     """
     path = Path(path)
-    if path.is_dir():
-        folder = resolve_component_folder(path, "transformer")
-        stored = open_component(folder, "transformer")
-        config = dict(config or component_config(folder))
-        unknown = sorted(set(config) - set(LENS_DENOISER))
-        if unknown:
-            names = ", ".join(unknown)
-            raise CheckpointError(f"{folder / 'config.json'} has settings that Lens does not have: {names}.")
-    else:
-        stored = open_denoiser_file(path)
-        config = dict(config or denoiser_config(stored, source=path))
-    model = init_empty(lambda: LensTransformer2DModel(**config))
+    stored, settings = open_denoiser(path, config)
+    model = init_empty(lambda: LensTransformer2DModel(**settings))
     load_state_dict_strict(
         model,
         stored.tensors,
@@ -69,6 +59,26 @@ def load_denoiser(
     )
     model.register_to_config(_name_or_path=str(path))
     return model
+
+
+def open_denoiser(
+    path: Path, config: Mapping[str, Any] | None = None
+) -> tuple[LazyStateDict, dict[str, Any]]:
+    """Return a denoiser's tensors under the module's names, and its given, stored or inferred configuration.
+
+    Raises: CheckpointError for another model's configuration or file.
+    """
+    if not path.is_dir():
+        stored = open_denoiser_file(path)
+        return stored, dict(config or denoiser_config(stored, source=path))
+    folder = resolve_component_folder(path, "transformer")
+    stored = open_component(folder, "transformer")
+    settings = dict(config or component_config(folder))
+    unknown = sorted(set(settings) - set(LENS_DENOISER))
+    if unknown:
+        names = ", ".join(unknown)
+        raise CheckpointError(f"{folder / 'config.json'} has settings that Lens does not have: {names}.")
+    return stored, settings
 
 
 def open_denoiser_file(path: Path) -> LazyStateDict:
