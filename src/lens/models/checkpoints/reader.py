@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PICKLED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LFS_POINTER = b"version https://git-lfs"
 MAX_LISTED_NAMES = 10
+MAX_AXES = 16
+"""Axes of a tensor in a file; those of models have up to five."""
 
 
 TORCH_DTYPES = {
@@ -119,21 +121,67 @@ def _read_entries(path: Path) -> tuple[dict[str, StoredEntry], dict[str, str]]:
                     f"{path} is not a safetensors file, or only its first {size} bytes. Download it again."
                 )
             raise _truncated_error(path, size, length + 8)
-        try:
-            entries = json.loads(file.read(length))
-            metadata = entries.pop("__metadata__", {})
-            header = {
-                name: StoredEntry(
-                    entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
-                )
-                for name, entry in entries.items()
-            }
-            end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read.") from error
+        header, metadata, data_bytes = _parse_header(path, file.read(length))
+    end = 8 + length + data_bytes
     if size < end:
         raise _truncated_error(path, size, end)
-    return header, metadata
+    if size > end:
+        raise _damaged_error(path, f"it has {size - end} bytes behind its last tensor")
+    return {
+        name: entry._replace(offset=8 + length + entry.offset) for name, entry in header.items()
+    }, metadata
+
+
+def _parse_header(path: Path, text: bytes) -> tuple[dict[str, StoredEntry], dict[str, str], int]:
+    """Return the tensors with offsets from the end of the header, the metadata and the bytes of all tensors.
+
+    Raises: CheckpointError unless the tensors lie one behind the other, each as long as its shape needs.
+    """
+
+    def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            raise _damaged_error(path, "a name is twice in its header")
+        return values
+
+    try:
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique_names)
+        metadata = entries.pop("__metadata__", {})
+        spans = {name: tuple(entry["data_offsets"]) for name, entry in entries.items()}
+        header = {
+            name: StoredEntry(str(entry["dtype"]), tuple(entry["shape"]), spans[name][0])
+            for name, entry in entries.items()
+        }
+        ordered = sorted((start, stop, name) for name, (start, stop) in spans.items())
+    except CheckpointError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read.") from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged_error(path, "its metadata are no strings by name")
+    end = 0
+    for start, stop, name in ordered:
+        dtype, shape, _ = header[name]
+        numbers = (start, stop, *shape)
+        if len(shape) > MAX_AXES or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
+            raise _damaged_error(path, f"{name} has no valid shape or place")
+        if start != end:
+            raise _damaged_error(path, f"{name} does not begin where the tensor before it ends")
+        if math.prod(shape) * _bits_of(dtype, path) != 8 * (stop - start):
+            raise _damaged_error(path, f"{name} takes {stop - start} bytes, which are not those of its shape")
+        end = stop
+    return header, metadata, end
+
+
+def _bits_of(dtype: str, path: Path) -> int:
+    match = re.fullmatch(r"BOOL|(?:F|BF|I|U|C)(\d{1,3})(?:_E\dM\d(?:FNUZ)?)?", dtype)
+    if match is None:
+        raise _damaged_error(path, f"it has tensors of dtype {dtype}, which does not exist")
+    return int(match[1] or 8)
+
+
+def _damaged_error(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {what}. Download it again.")
 
 
 def _truncated_error(path: Path, size: int, needed: int) -> CheckpointError:

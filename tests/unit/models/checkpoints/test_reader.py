@@ -1,9 +1,12 @@
 """Each way in which a file of weights can be wrong has its own message."""
 
+import json
 import struct
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lens.errors import CheckpointError
@@ -70,6 +73,93 @@ def test_a_file_that_lost_its_end_is_truncated(whole, lost):
     whole.write_bytes(content[:-lost])
     with pytest.raises(CheckpointError, match=rf"is truncated: it has {len(content) - lost} of \d+ bytes"):
         read_header(whole)
+
+
+def header_file(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def entry(shape, start, stop, dtype="U8"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"a": entry([3], 0, 3)}, "is damaged: it has 2 bytes behind its last tensor"),
+        ({"a": entry([3], 0, 3), "b": entry([3], 2, 5)}, "b does not begin where the tensor before it ends"),
+        ({"a": entry([2], 0, 2), "b": entry([2], 3, 5)}, "b does not begin where the tensor before it ends"),
+        ({"a": entry([4], 1, 5)}, "a does not begin where"),
+        ({"a": entry([3], 0, 5)}, "a takes 5 bytes, which are not those of its shape"),
+        ({"a": entry([5], 0, 5, "F32")}, "a takes 5 bytes, which are not those of its shape"),
+        ({"a": entry([-5], 0, 5)}, "a has no valid shape or place"),
+        ({"a": entry([5], -5, 0)}, "a has no valid shape or place"),
+        ({"a": entry([True, 5], 0, 5)}, "a has no valid shape or place"),
+        ({"a": entry([5.0], 0, 5)}, "a has no valid shape or place"),
+        ({"a": entry([2**64, 0], 0, 0)}, "a has no valid shape or place"),
+        ({"a": entry([1] * 100, 0, 1)}, "a has no valid shape or place"),
+        ({"a": entry([5], 0, 5, "Q7")}, "tensors of dtype Q7, which does not exist"),
+        ({"a": {"dtype": "U8", "shape": [5], "data_offsets": []}}, "its header cannot be read"),
+        ({"a": {"dtype": "U8", "shape": [5], "data_offsets": [0, 1, 5]}}, "its header cannot be read"),
+        ({"a": {"dtype": "U8", "shape": [5]}}, "its header cannot be read"),
+        ({"a": [5]}, "its header cannot be read"),
+        ({"__metadata__": {"epoch": 3}, "a": entry([5], 0, 5)}, "its metadata are no strings by name"),
+        (b'{"a": {}, "a": {}}', "a name is twice in its header"),
+        (b"[" * 100_000, "its header cannot be read"),
+        (b"\xff\xfe{}", "its header cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_damaged_header_says_what_is_wrong(tmp_path, header, message):
+    with pytest.raises(CheckpointError, match=message):
+        read_header(header_file(tmp_path / "x.safetensors", header, b"12345"))
+
+
+def test_tensors_may_be_empty_and_lie_in_any_order(tmp_path):
+    header = {"b": entry([3], 2, 5), "none": entry([0, 4], 2, 2), "a": entry([2], 0, 2)}
+    stored = open_safetensors(header_file(tmp_path / "x.safetensors", header, b"12345")).tensors
+    assert {name: value.read().tolist() for name, value in stored.items()} == {
+        "b": [51, 52, 53],
+        "none": [],
+        "a": [49, 50],
+    }
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_file_with_random_damage_is_refused_or_reads_as_it_says(tmp_path_factory, data):
+    content = bytearray(random_file(tmp_path_factory).read_bytes())
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, min(len(content), header_end + 4) - 1))
+        kind = data.draw(st.sampled_from(["change", "insert", "delete", "cut"]))
+        if kind == "change":
+            content[place] = data.draw(st.integers(0, 255))
+        elif kind == "insert":
+            content[place:place] = data.draw(st.sampled_from([b"0", b"9", b"-", b",", b"[", b'"', b"\0"]))
+        elif kind == "delete":
+            del content[place]
+        else:
+            del content[max(place, 1) :]
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    path.write_bytes(content)
+    try:
+        tensors = open_safetensors(path).tensors
+        values = {name: stored.read() for name, stored in tensors.items()}
+    except CheckpointError:
+        return
+    assert {name: tuple(value.shape) for name, value in values.items()} == {
+        name: stored.shape for name, stored in tensors.items()
+    }
+
+
+def random_file(tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "random.safetensors"
+    if not path.exists():
+        tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([7, 9], dtype=torch.uint8)}
+        save_file(tensors, path, {"by": "me"})
+    return path
 
 
 def test_a_match_is_silent_and_a_mismatch_counts_each_kind():
