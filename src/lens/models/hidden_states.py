@@ -6,7 +6,7 @@ Letters: B batch, T tokens, hidden the width of the language model.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -30,7 +30,12 @@ class HiddenStateExtractor:
     model: Any
     """The language model without its head."""
     releases_blocks: bool = False
-    """Whether `text_features_of_sequences` releases the mapped weights of a block after its use."""
+    """Whether the mapped weights of a block leave the memory after its use, for encoding once in a while."""
+
+    @property
+    def shares_blocks(self) -> bool:
+        """Whether using a block is costly, so that sequences should go through the blocks together."""
+        return self.releases_blocks or any(isinstance(part, PackedExperts) for part in self.model.modules())
 
     @torch.no_grad()
     def text_features(
@@ -71,21 +76,17 @@ class HiddenStateExtractor:
         Raises: SettingError for a layer that the model does not have.
         """
         self._check_layers(layers)
-        device, blocks = self._onload(), self.model.layers[: max(layers) + 1]
+        device, num_blocks = self._onload(), max(layers) + 1
         states = [self.model.embed_tokens(ids[None].to(device)) for ids in sequences]  # (1, T, hidden) each
         inputs = [self._block_inputs(hidden_states, None, None) for hidden_states in states]
         features: list[list[Tensor]] = [[] for _ in sequences]
         captured: dict[int, list[Tensor]] = {}
-        for index, block in enumerate(blocks):
-            if self.releases_blocks and index + 1 < len(blocks):
-                prefetch(blocks[index + 1])
+        for index, block in enumerate(self._blocks(num_blocks - 1)):
             states = self._run_block(block, index, states, inputs)
-            if self.releases_blocks:
-                release(block)
             if index in layers:
                 captured[index] = states
             if on_block is not None:
-                on_block(index + 1, len(blocks))
+                on_block(index + 1, num_blocks)
         for row, of_sequence in enumerate(features):
             of_sequence += [captured[layer][row][0] for layer in layers]
         return features
@@ -113,11 +114,21 @@ class HiddenStateExtractor:
         hidden_states = self.model.embed_tokens(input_ids)  # (B, T, hidden)
         inputs = self._block_inputs(hidden_states, mask, past)
         features: dict[int, Tensor] = {}
-        for index in range(last_layer + 1):
-            hidden_states = self.model.layers[index](hidden_states, **inputs.of_block(index))
+        for index, block in enumerate(self._blocks(last_layer)):
+            hidden_states = block(hidden_states, **inputs.of_block(index))
             if index in output_layers:
                 features[index] = hidden_states
         return features
+
+    def _blocks(self, last_layer: int) -> Iterator[Any]:
+        """Yield the blocks in order; `releases_blocks` keeps one in memory while the next is read ahead."""
+        blocks = self.model.layers[: last_layer + 1]
+        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+            if self.releases_blocks and following is not None:
+                prefetch(following)
+            yield block
+            if self.releases_blocks:
+                release(block)
 
     def _run_block(
         self, block: Any, index: int, states: Sequence[Tensor], inputs: Sequence["BlockInputs"]
