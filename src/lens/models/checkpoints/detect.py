@@ -15,6 +15,8 @@ TOKENIZER_KEY = "tokenizer_json"
 """The tensor of a text encoder's file that holds the JSON of its tokenizer, as bytes."""
 DENOISER_CONFIG_KEY = "lens_config"
 """The entry of a file's metadata that holds the configuration of its denoiser, as JSON."""
+TEXT_ENCODER_CONFIG_KEY = "lens_text_encoder_config"
+"""The entry of a file's metadata that holds the configuration of its text encoder, as JSON."""
 
 DENOISER_PREFIXES = (
     "model.diffusion_model.",

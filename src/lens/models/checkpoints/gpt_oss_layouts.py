@@ -5,6 +5,7 @@ of gate and up alternate. Spec: section 6.
 Letters: E experts, O outputs, I inputs.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.detect import detect_kind
+from lens.models.checkpoints.detect import TEXT_ENCODER_CONFIG_KEY, detect_kind
 from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file, quantized_layers
-from lens.models.checkpoints.reader import LazyStateDict, LazyTensor
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of
 from lens.models.checkpoints.registry import GPT_OSS_20B
 from lens.models.quantized.mxfp4_values import BLOCK_SIZE, dequantize
 from lens.models.quantized.packed_weight import MXFP4, PackedSource
@@ -172,6 +173,33 @@ def _interleave_gate_up(gate: LazyTensor, up: LazyTensor) -> LazyTensor:
     if gate.packed is not None and up.packed is not None:
         packed = gate.packed._replace(interleaved=up.packed)
     return LazyTensor((experts, *gate.shape[2:], 2 * outputs), gate.dtype, read, packed)
+
+
+def llama_cpp_name(name: str, half: str = "") -> str:
+    """Return llama.cpp's name of a tensor in transformers' naming; `half` is gate or up of a gate_up_proj."""
+    experts = re.match(r"model\.layers\.(\d+)\.mlp\.experts\.(?:gate_up|down)_proj(_bias)?$", name)
+    if experts:
+        leaf = "bias" if experts[2] else "weight"
+        return f"blk.{experts[1]}.ffn_{half or 'down'}_exps.{leaf}"
+    block = re.match(r"model\.layers\.(\d+)\.(.+)", name)
+    if block is None:
+        module, _, leaf = name.rpartition(".")
+        own = {theirs: name for name, theirs in _GGUF_TOP.items()}
+        return f"{own[module]}.{leaf}"
+    if block[2] == "self_attn.sinks":
+        return f"blk.{block[1]}.attn_sinks.weight"
+    module, _, leaf = block[2].rpartition(".")
+    own = {theirs: name for name, theirs in _GGUF_BLOCK.items()}
+    return f"blk.{block[1]}.{own[module]}.{leaf}"
+
+
+def text_encoder_config(
+    tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], *, source: object
+) -> dict[str, Any]:
+    """Return the configuration of a single file, from its metadata or else from its shapes."""
+    if TEXT_ENCODER_CONFIG_KEY in metadata:
+        return json.loads(metadata[TEXT_ENCODER_CONFIG_KEY])
+    return infer_text_encoder_config(shapes_of(tensors), source=source)
 
 
 def infer_text_encoder_config(shapes: Mapping[str, tuple[int, ...]], *, source: object) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from lens.models.checkpoints.diffusers_folder import (
     resolve_component_folder,
 )
 from lens.models.checkpoints.gpt_oss_layouts import (
-    infer_text_encoder_config,
     join_mxfp4_experts,
     open_text_encoder_file,
+    text_encoder_config,
 )
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
-from lens.models.checkpoints.reader import TORCH_DTYPES, LazyTensor, read_json, shapes_of
+from lens.models.checkpoints.reader import TORCH_DTYPES, LazyTensor, read_json
 from lens.models.hidden_states import HiddenStateExtractor
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def load_text_encoder(
         return load_text_encoder_folder(folder, torch_dtype, keep_packed=keep_packed, keep_stored=keep_stored)
     dtype = torch_dtype if isinstance(torch_dtype, torch.dtype) else torch.bfloat16
     stored = open_text_encoder_file(path, dtype)
-    settings = dict(config or infer_text_encoder_config(shapes_of(stored.tensors), source=path))
+    settings = dict(config or text_encoder_config(stored.tensors, stored.metadata, source=path))
     return _load_tensors(GptOssConfig(**settings), stored.tensors, dtype, path, keep_packed, keep_stored)
 
 
