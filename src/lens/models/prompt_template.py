@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lens.errors import SettingError
+from lens.models.prompt_date import PINNED_DATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from lens.models.hidden_states import HiddenStateExtractor
 
 logger = logging.getLogger(__name__)
-
-PINNED_DATE = "2026-05-01"
-"""The date in the conversation. Tokens attend to it: with another date, a seed gives another image."""
 
 DEVELOPER_INSTRUCTIONS = (
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships "

@@ -1,17 +1,18 @@
-"""Training of a byte-level BPE tokenizer with the control tokens of the harmony conversation.
+"""Byte-level BPE tokenizers with harmony's control tokens: trained, or built from a vocabulary and merges.
 
-The result loads and behaves like the released GPT-OSS tokenizer, but is smaller: text is split as in o200k,
-tokens are byte-level, control tokens lie outside the learned vocabulary. Knows nothing of models.
+A trained one loads and behaves like the released GPT-OSS tokenizer, but is smaller: text is split as in
+o200k, tokens are byte-level, control tokens lie outside the learned vocabulary. Knows nothing of models.
 Spec: sections 4 and 6.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lens.errors import SettingError
 from lens.models.prompt_template import chat_template
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 CONTROL_TOKENS = (
@@ -49,39 +50,20 @@ def train_tokenizer(
 
     Raises: SettingError for a vocabulary too small for the bytes and the control tokens.
     """
-    from tokenizers import (
-        AddedToken,
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
+    from tokenizers import pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     num_learned = vocab_size - len(CONTROL_TOKENS)
     if num_learned < NUM_BYTES:
         raise SettingError("vocab_size", vocab_size, f"at least {NUM_BYTES + len(CONTROL_TOKENS)} entries")
-    backend = Tokenizer(models.BPE(ignore_merges=True))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    backend = byte_level_bpe()
     trainer = trainers.BpeTrainer(
         vocab_size=num_learned,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    backend.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in CONTROL_TOKENS]
-    )
+    _add_control_tokens(backend, CONTROL_TOKENS)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=BOS_TOKEN,
@@ -93,3 +75,34 @@ def train_tokenizer(
     )
     tokenizer.chat_template = chat_template()
     return tokenizer
+
+
+def byte_level_bpe(
+    ids: Mapping[str, int] | None = None,
+    merges: Sequence[tuple[str, str]] = (),
+    control_tokens: Sequence[str] = (),
+) -> "Tokenizer":
+    """Return a byte-level BPE with the split of o200k, empty or with a vocabulary and its merges.
+
+    Control tokens that the vocabulary has keep their ids; the others get the next ones.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocabulary = {} if ids is None else {"vocab": dict(ids), "merges": list(merges)}
+    backend = Tokenizer(models.BPE(**vocabulary, ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    _add_control_tokens(backend, control_tokens)
+    return backend
+
+
+def _add_control_tokens(backend: "Tokenizer", tokens: Sequence[str]) -> None:
+    from tokenizers import AddedToken
+
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])

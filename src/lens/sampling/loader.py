@@ -1,4 +1,4 @@
-"""Loader of pipelines: from a model's name or folder to a `LensPipeline`, with strict checks.
+"""Loader of pipelines: from a model's name, folder or files to a `LensPipeline`, with strict checks.
 
 Loads the five components directly, which takes a fraction of the time of diffusers' generic loader. Arguments
 that only diffusers supports (device maps, its quantisation) go to its loader, after the same strict checks.
@@ -7,11 +7,11 @@ that only diffusers supports (device maps, its quantisation) go to its loader, a
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from lens.errors import SettingError
+from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
 from lens.sampling.resolved_model import ResolvedModel
 
@@ -23,32 +23,96 @@ RELEASED_SCHEDULER = {
 }  # fmt: skip
 
 
-def load_pipeline(
-    pipeline_class: type, model: ResolvedModel | str | Path, torch_dtype: Dtypes, settings: Mapping[str, Any]
-) -> Any:
-    """Return a pipeline of this class for a resolved model, a known name, a folder or a hub id.
+class LoaderMixin:
+    """Class methods of the pipeline that load one, under diffusers' names."""
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: ResolvedModel | str | Path, torch_dtype: Any = None, **kwargs: Any
+    ) -> Self:
+        """Return the pipeline of a known model's name, a folder in diffusers layout, or a hub id.
+
+        Weights load strictly. `torch_dtype` is one dtype, or a dtype by component name with a "default";
+        without it, weights keep their stored dtype. Components may be passed (`vae=...`), loaded or as paths.
+        Other arguments go to diffusers' loader.
+        Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
+        """
+        return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | Path,
+        *,
+        text_encoder: Any = None,
+        vae: Any = None,
+        tokenizer: Any = None,
+        scheduler: Any = None,
+        torch_dtype: Dtypes = torch.bfloat16,
+        prompt_date: str | None = None,
+        **unsupported: Any,
+    ) -> Self:
+        """Return the pipeline of a denoiser's file (.safetensors or .gguf), or of a ComfyUI folder.
+
+        Each component is a path or a loaded object. Those that are left out are searched for in the ComfyUI
+        folder around the file, or else in the file's own folder.
+        Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
+        """
+        if unsupported:
+            name, value = next(iter(unsupported.items()))
+            fix = "A file's configuration is in its metadata or its shapes, and nothing is downloaded."
+            raise SettingError(name, value, "to be left out of from_single_file", fix)
+        given = {"text_encoder": text_encoder, "vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
+        if str(path).startswith(("http://", "https://")):
+            raise SettingError("path", str(path), "a file on this machine", "Run `hf download` first.")
+        if (Path(path).expanduser() / "model_index.json").is_file():
+            raise SettingError(
+                "path", str(path), "a denoiser's file or a ComfyUI folder", "Use from_pretrained."
+            )
+        components = {name: value for name, value in given.items() if value is not None}
+        return load_pipeline(cls, path, torch_dtype, components | {"prompt_date": prompt_date})
+
+
+def load_pipeline(
+    pipeline_class: type, model: ResolvedModel | str | Path, torch_dtype: Dtypes, kwargs: Mapping[str, Any]
+) -> Any:
+    """Return a pipeline of this class for a resolved model, or for anything that `ResolvedModel.of` takes.
+
+    `kwargs` has components that are loaded, paths of components that replace the model's own, and others.
     Raises: SettingError, CheckpointError or MemoryNeedError that says what to do.
     """
-    remaining = dict(settings)
+    remaining = dict(kwargs)
     dtypes = torch_dtype if torch_dtype is not None else remaining.pop("dtype", None)
     revision, offline = remaining.pop("revision", None), remaining.pop("local_files_only", None)
+    date = remaining.pop("prompt_date", None)
+    components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
+    named = {name: value for name, value in components.items() if isinstance(value, (str, Path))}
+    passed = {name: value for name, value in components.items() if name not in named}
     if isinstance(model, ResolvedModel):
-        name = str(model.folder or model.component_path("transformer"))
+        if named or date is not None:
+            name, value = next(iter((named | {"prompt_date": date}).items()))
+            raise SettingError(
+                name, value, "to be given to ResolvedModel.of, as the model is resolved already"
+            )
+        source = str(model.folder or model.component_path("transformer"))
     else:
-        name = str(model)
-        model = ResolvedModel.of(model, revision=revision, offline=offline)
-    passed_components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
+        source = str(model)
+        model = ResolvedModel.of(
+            model, **named, prompt_date=date, passed=tuple(passed), revision=revision, offline=offline
+        )
+        model.log_summary()
     if remaining and (model.folder is None or model.parts):
         name, value = next(iter(remaining.items()))
         raise SettingError(name, value, "to be left out for a model of several files")
     if remaining and model.folder is not None:
-        pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed_components | remaining)
+        settings = remaining if date is None else remaining | {"prompt_date": model.prompt_date}
+        pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed | settings)
     else:
-        pipeline = pipeline_class(
-            **_load_components(model, dtypes, passed_components), **_init_kwargs(pipeline_class, model)
-        )
-    pipeline.register_to_config(_name_or_path=name)
+        loaded = _load_components(model, dtypes, passed)
+        if model.parts:
+            _check_vocabulary(loaded["tokenizer"], loaded["text_encoder"])
+        pipeline = pipeline_class(**loaded, **_init_kwargs(pipeline_class, model))
+    pipeline.register_to_config(_name_or_path=source)
     return pipeline
 
 
@@ -76,7 +140,22 @@ def _load_components(
 
 def _init_kwargs(pipeline_class: type, model: ResolvedModel) -> dict[str, Any]:
     known = set(inspect.signature(pipeline_class).parameters) - set(COMPONENT_LOADERS)
-    return {name: value for name, value in model.index.items() if name in known}
+    settings = model.index | {"prompt_date": model.prompt_date}
+    if model.folder is None:
+        settings["lens_variant"] = model.variant  # the pipeline cannot tell it from a file's name
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def _check_vocabulary(tokenizer: Any, text_encoder: Any) -> None:
+    """Raise a CheckpointError for a tokenizer with ids that the text encoder does not have."""
+    if tokenizer is None or text_encoder is None:
+        return
+    largest, size = max(tokenizer.get_vocab().values()), text_encoder.config.vocab_size
+    if largest >= size:
+        raise CheckpointError(
+            f"The tokenizer is another model's: its largest id is {largest}, and the text encoder has {size} "
+            "tokens. Name the text encoder's own with --tokenizer (tokenizer= in Python)."
+        )
 
 
 def _load_with_diffusers(pipeline_class: Any, folder: Path, dtypes: Dtypes, settings: dict[str, Any]) -> Any:
@@ -114,9 +193,9 @@ def load_text_encoder_of(model: ResolvedModel, dtype: torch.dtype | None = None)
 
 def load_tokenizer_of(model: ResolvedModel) -> Any:
     """Return a model's tokenizer."""
-    from transformers import PreTrainedTokenizerFast
+    from lens.models.checkpoints.components.tokenizer import load_tokenizer
 
-    return PreTrainedTokenizerFast.from_pretrained(model.component_path("tokenizer"))
+    return load_tokenizer(model.component_path("tokenizer"))
 
 
 def load_denoiser_of(model: ResolvedModel, dtype: torch.dtype | None = None) -> Any:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,16 @@ from torch import Generator, Tensor
 from lens.core.flow import interpolate
 from lens.core.latents import pack_latents, unpack_latents
 from lens.errors import GenerationCancelledError, SettingError
+from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, spatial_compression_ratio
 from lens.sampling import image_processor, inputs
 from lens.sampling.defaults import SamplingDefaults, default_strength, sampling_defaults, variant_from_name
 from lens.sampling.guided_denoiser import InitialState, InpaintContext, execution_device, predict_velocity_cfg
 from lens.sampling.image_processor import ImageInput
-from lens.sampling.loader import load_pipeline
+from lens.sampling.loader import LoaderMixin
 from lens.sampling.lora_mixin import LoraMixin
 from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
-from lens.sampling.resolved_model import ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER, Solver, get_solver
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -61,7 +60,7 @@ class LensPipelineOutput(BaseOutput):
     """PIL images, floats in [0, 1], or latents (B, I, C), by the output type."""
 
 
-class LensPipeline(LoraMixin, DiffusionPipeline):
+class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
     """Generates images from prompts, source images (`image`) and inpainting masks (`mask_image`)."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -78,6 +77,7 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         default_steps: int | None = None,
         default_guidance: float | None = None,
         default_base_resolution: int | None = None,
+        prompt_date: str | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -92,25 +92,13 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
             default_steps=default_steps,
             default_guidance=default_guidance,
             default_base_resolution=default_base_resolution,
+            prompt_date=parse_prompt_date(prompt_date or PINNED_DATE),
         )
         self.tile_px: int | None = None
         self._interrupt = False
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._on_progress: ProgressCallback | None = None
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: ResolvedModel | str | Path, torch_dtype: Any = None, **kwargs: Any
-    ) -> "LensPipeline":
-        """Return the pipeline of a known model's name, a folder in diffusers layout, or a hub id.
-
-        Weights load strictly. `torch_dtype` is one dtype, or a dtype by component name with a "default";
-        without it, weights keep their stored dtype. Loaded components may be passed (`vae=...`). Other
-        arguments go to diffusers' loader.
-        Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
-        """
-        return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
 
     def register_to_config(self, **entries: Any) -> None:
         """Record settings for `model_index.json`, classes under the library that published folders name."""
@@ -304,9 +292,10 @@ class LensPipeline(LoraMixin, DiffusionPipeline):
         if self.text_encoder is None or self.tokenizer is None:
             raise SettingError("prompt", texts[0], "a text encoder and tokenizer", "Or pass prompt_embeds.")
         layers = self.transformer.config.selected_layer_index
+        config: Any = self.config
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,
-            on_progress=partial(self._report_progress, "encoding"),
+            date=config.prompt_date, on_progress=partial(self._report_progress, "encoding"),
         )  # fmt: skip
         return PromptEmbeds(features, mask)
 
