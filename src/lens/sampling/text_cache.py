@@ -1,7 +1,8 @@
 """Text features of prompts on disk, so that a prompt is encoded once for all of its images and seeds.
 
 The key of an entry holds everything that decides the features, down to the token ids of the conversation. No
-text is stored. Processes may share the folder. Letters: T text tokens, E text feature width.
+text is stored. Processes may share the folder. Free of torch until features are read or written.
+Letters: T text tokens, E text feature width.
 """
 
 import hashlib
@@ -13,16 +14,18 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from lens.files import write_bytes_atomic
 from lens.models.checkpoints.hashing import cache_folder
-from lens.models.prompt_template import PromptTemplate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lens.models.prompt_template import PromptTemplate
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class TextFeatureSource(NamedTuple):
     encoder_hash: str
     layers: tuple[int, ...]
     computation: str
-    template: PromptTemplate
+    template: "PromptTemplate"
     max_sequence_length: int = 512
 
     def key(self, prompt: str) -> TextFeatureKey:
@@ -94,7 +97,7 @@ class TextFeatureCache:
         self.hits = self.misses = 0
         self._is_writable = True
 
-    def get(self, key: TextFeatureKey) -> list[Tensor] | None:
+    def get(self, key: TextFeatureKey) -> "list[Tensor] | None":
         """Return the features of a key in main memory, or None.
 
         Shapes: one (T, E) a layer.
@@ -112,11 +115,14 @@ class TextFeatureCache:
             os.utime(path)
         return features
 
-    def put(self, key: TextFeatureKey, features: Sequence[Tensor]) -> None:
+    def put(self, key: TextFeatureKey, features: "Sequence[Tensor]") -> None:
         """Store features; those that are not finite, or larger than the cache, are not stored.
 
         Shapes: one (T, E) a layer, real tokens only.
         """
+        import torch
+        from safetensors.torch import save
+
         rows = [layer.detach().contiguous().cpu() for layer in features]
         if not self._is_writable or not all(bool(torch.isfinite(layer).all()) for layer in rows):
             return
@@ -183,8 +189,8 @@ def encode_with_cache(
     texts: Sequence[str],
     cache: TextFeatureCache | None,
     key_of: Callable[[str], TextFeatureKey],
-    encode_missing: Callable[[list[str]], Iterable[Sequence[Tensor]]],
-) -> list[list[Tensor]]:
+    encode_missing: "Callable[[list[str]], Iterable[Sequence[Tensor]]]",
+) -> "list[list[Tensor]]":
     """Return the features of texts in their order, in main memory; encode those that the cache lacks.
 
     `encode_missing` takes distinct texts and yields the features of each, which are stored one by one. It is
@@ -192,7 +198,7 @@ def encode_with_cache(
 
     Shapes: one (T, E) a layer for each text, real tokens only.
     """
-    features_of: dict[str, list[Tensor]] = {}
+    features_of = dict[str, "list[Tensor]"]()
     keys = {text: key_of(text) for text in texts} if cache is not None else {}
     for text, key in keys.items():
         if cache is not None and (features := cache.get(key)) is not None:
@@ -206,12 +212,14 @@ def encode_with_cache(
     return [features_of[text] for text in texts]
 
 
-def computation_name(device: torch.device | str, dtype: str, quantization: str | None = None) -> str:
+def computation_name(device: "torch.device | str", dtype: str, quantization: str | None = None) -> str:
     """Return a name of what decides the rounding of features: device, precision, libraries, CPU threads.
 
     `quantization` names a precision of the weights other than the stored one, or kernels that round
     differently.
     """
+    import torch
+
     kind = torch.device(device).type
     parts = [kind, dtype, quantization or "as stored"]
     parts += [f"{package} {version(package)}" for package in ("torch", "transformers")]
@@ -222,7 +230,7 @@ def computation_name(device: torch.device | str, dtype: str, quantization: str |
     return ", ".join(parts)
 
 
-def _read_entry(path: Path, key: TextFeatureKey) -> list[Tensor]:
+def _read_entry(path: Path, key: TextFeatureKey) -> "list[Tensor]":
     """Return the features of a file.
 
     Raises: OSError, SafetensorError or ValueError for a file that is missing, damaged or of another key.
@@ -236,7 +244,9 @@ def _read_entry(path: Path, key: TextFeatureKey) -> list[Tensor]:
     return features
 
 
-def _checksum(features: Sequence[Tensor]) -> str:
+def _checksum(features: "Sequence[Tensor]") -> str:
+    import torch
+
     checksum = hashlib.sha256()
     for layer in features:
         checksum.update(f"{layer.dtype} {tuple(layer.shape)}".encode())

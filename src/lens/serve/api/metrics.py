@@ -61,9 +61,12 @@ class _Collector:
             ended.add_metric([name], getattr(state, name))
         yield ended
         yield CounterMetricFamily("lens_tokens", "Tokens times denoiser evaluations.", value=state.num_tokens)
-        texts = CounterMetricFamily("lens_text_features", "Prompt cache hits and misses.", labels=["found"])
+        texts = CounterMetricFamily(
+            "lens_text_features", "Prompts in memory, on disk, or encoded.", labels=["found"]
+        )
         texts.add_metric(["hit"], state.prompt_cache_hits)
-        texts.add_metric(["miss"], state.prompt_cache_misses)
+        texts.add_metric(["disk"], state.prompt_cache_disk_hits)
+        texts.add_metric(["miss"], state.prompt_cache_misses - state.prompt_cache_disk_hits)
         yield texts
         stages = CounterMetricFamily("lens_stage_seconds", "Seconds in each stage.", labels=["stage"])
         for name, seconds in state.stage_seconds.items():

@@ -138,6 +138,7 @@ class Engine:
                 num_tokens=self._worker.num_tokens,
                 prompt_cache_hits=self._worker.prompt_cache.hits,
                 prompt_cache_misses=self._worker.prompt_cache.misses,
+                prompt_cache_disk_hits=self._worker.num_disk_hits,
                 stage_seconds=dict(self._worker.stage_seconds),
                 **self._num_ended,
             )

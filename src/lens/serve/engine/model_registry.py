@@ -40,6 +40,8 @@ class TextEncoderKey(NamedTuple):
 
     encoder: Path
     layers: tuple[int, ...]
+    date: str
+    """The date in the conversation around a prompt."""
 
 
 class ModelRegistry:
@@ -89,7 +91,9 @@ class LoadedModel:
         self.entry, self.pipeline = entry, pipeline
         layers = tuple(pipeline.transformer.config.selected_layer_index)
         self.text_encoder_key = TextEncoderKey(
-            component_folder(entry.folder, "text_encoder").resolve(), layers
+            component_folder(entry.folder, "text_encoder").resolve(),
+            layers,
+            pipeline.config.prompt_date,  # type: ignore[attr-defined]
         )
         self._lora_files = loras
         self._adapter_names: dict[str, str] = {}

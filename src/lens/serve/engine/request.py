@@ -177,3 +177,5 @@ class EngineState:
     prompt_cache_misses: int
     stage_seconds: dict[str, float]
     """Since the start, by stage: text, denoise, decode."""
+    prompt_cache_disk_hits: int = 0
+    """Those of the misses whose text features were on disk."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lens.core.resolution import SIDE_STEP_PX
 from lens.models.checkpoints.hashing import file_hash
-from lens.models.prompt_template import PromptEncoder
 from lens.models.vae import spatial_compression_ratio
 from lens.sampling import inputs as sampling
 from lens.sampling.guided_denoiser import execution_device
@@ -25,6 +24,7 @@ from lens.serve.engine.batching import BatchExecutor, DenoisingState, ForwardInp
 from lens.serve.engine.cost_model import CostModel, effective_strength
 from lens.serve.engine.model_registry import LoadedModel, LoadedModels, LoraSet, ModelRegistry, TextEncoderKey
 from lens.serve.engine.prompt_cache import PromptCache, PromptFeatures
+from lens.serve.engine.prompt_encoding import CachedPromptEncoder
 from lens.serve.engine.request import GenerationRequest
 from lens.serve.settings.engine import EngineSettings
 
@@ -41,7 +41,7 @@ class ModelWorker:
         self.stage_seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
         self.num_tokens = 0
         self._models = LoadedModels(registry, settings.device, settings.dtype)
-        self._encoders: dict[TextEncoderKey, PromptEncoder] = {}
+        self._encoders: dict[TextEncoderKey, CachedPromptEncoder] = {}
         self._executor = BatchExecutor(settings.pack_tokens)
         self._versions = library_versions()
 
@@ -115,6 +115,12 @@ class ModelWorker:
         self.cost_model.record(model_name, "decode", state.latent_size[0] * state.latent_size[1], timer())
         return image
 
+    @property
+    def num_disk_hits(self) -> int:
+        """Number of prompts whose text features were read from disk."""
+        caches = (encoder.disk_cache for encoder in self._encoders.values())
+        return sum(cache.hits for cache in caches if cache is not None)
+
     def image_metadata(self, request: GenerationRequest) -> ImageMetadata:
         """Return the metadata that reproduces an image."""
         entry = self.registry.models[request.model]
@@ -143,9 +149,7 @@ class ModelWorker:
     def _encode_text(self, model: LoadedModel, text: str) -> PromptFeatures:
         def encode(text: str) -> PromptFeatures:
             if model.text_encoder_key not in self._encoders:
-                pipeline, layers = model.pipeline, model.text_encoder_key.layers
-                encoder = PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, layers)
-                self._encoders[model.text_encoder_key] = encoder
+                self._encoders[model.text_encoder_key] = CachedPromptEncoder(model, self.settings)
             device = execution_device(model.denoiser)
             return [layer.to(device) for layer in self._encoders[model.text_encoder_key].encode(text)]
 

@@ -159,6 +159,7 @@ class RayEngineClient:
                 num_tokens=sum(state.num_tokens for state in states),
                 prompt_cache_hits=sum(state.prompt_cache_hits for state in states),
                 prompt_cache_misses=sum(state.prompt_cache_misses for state in states),
+                prompt_cache_disk_hits=sum(state.prompt_cache_disk_hits for state in states),
                 stage_seconds=stages,
                 **self._num_ended,
             )

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from lens.config import Settings
+from lens.sampling.text_cache import DEFAULT_MAX_BYTES, TextCacheMode
 
 
 class EngineSettings(Settings):
@@ -30,3 +31,8 @@ class EngineSettings(Settings):
     """Maximum steps of an image."""
     text_cache_bytes: int = Field(default=64 * 2**20, ge=0)
     """Memory of the prompt cache: hundreds of prompts of nano models, about ten of the full model."""
+    text_cache_disk: TextCacheMode = "auto"
+    """Whether text features are also cached on disk, for later starts and the command; "auto" caches those of
+    text encoders above 1 GB."""
+    text_cache_disk_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
+    """Disk space of these; the least recently used ones are removed first."""
