@@ -65,6 +65,10 @@ class ImageMetadata(Settings):
     """Known name, hub id or absolute folder."""
     model_hash: str
     """SHA-256 over all files of the model; see `content_hash`."""
+    parts: dict[str, FileRecord] | None = None
+    """The file or folder of each component, for a model that consists of several."""
+    prompt_date: str | None = None
+    """The date in the conversation around the prompt; images of older versions have the pinned one."""
     loras: tuple[LoraRecord, ...] = ()
     init_image: FileRecord | None = None
     mask: FileRecord | None = None

@@ -5,6 +5,7 @@ Loads no torch until files are read.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,9 @@ from lens.cli.arguments import (
 )
 from lens.core.noise import MAX_SEED
 from lens.errors import LensError, SettingError
+from lens.models.checkpoints.components.component_file import COMPONENT_OPTIONS
 from lens.models.checkpoints.registry import KNOWN_MODELS
+from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.sampling.defaults import default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STRENGTHS = f"{default_strength(has_mask=False):g}; with --mask {default_strength(has_mask=True):g}"
+PART_OPTIONS = ("text_encoder", "vae", "tokenizer")
+"""Options that name a component of the model."""
 PROMPT, SAMPLING, MODEL, OUTPUT = "Prompts and seeds", "Sampling", "Model", "Output"
 
 
@@ -94,7 +99,28 @@ class GenerateArguments:
 
     model: Annotated[
         str | None,
-        _option(MODEL, f"One of {', '.join(KNOWN_MODELS)}, a folder or a hub id ({DEFAULT_MODEL})."),
+        _option(
+            MODEL,
+            f"One of {', '.join(KNOWN_MODELS)}, a folder, a hub id, a denoiser's file or a ComfyUI folder "
+            f"({DEFAULT_MODEL}).",
+        ),
+    ] = None
+    text_encoder: Annotated[
+        Path | None,
+        _option(MODEL, "File or folder of the text encoder (the model's; for a file, searched around it)."),
+    ] = None
+    vae: Annotated[Path | None, _option(MODEL, "File or folder of the VAE (likewise).")] = None
+    tokenizer: Annotated[
+        Path | None,
+        _option(MODEL, "Folder, tokenizer.json, or text encoder's file with a tokenizer (likewise)."),
+    ] = None
+    prompt_date: Annotated[
+        str | None,
+        _option(
+            MODEL,
+            "Date that the text encoder reads before the prompt, or today (the model's).",
+            metavar="YYYY-MM-DD",
+        ),
     ] = None
     lora: Annotated[
         list[str] | None,
@@ -173,6 +199,8 @@ class GenerateArguments:
             raise SettingError(name, got, "a source image", "Add --init-image IMAGE.")
         if self.strength is not None:
             check_number("--strength", self.strength, 1e-6, 1, "1 redraws everything, 0.3 changes little.")
+        if self.prompt_date is not None:
+            return replace(self, prompt_date=parse_prompt_date(self.prompt_date, "--prompt-date"))
         return self
 
     def fill_from_image(self, path: Path, metadata: "ImageMetadata") -> Self:
@@ -194,10 +222,13 @@ class GenerateArguments:
             "device": metadata.device,
             "quantize": metadata.quantize,
             "threads": metadata.threads,
+            "prompt_date": metadata.prompt_date or PINNED_DATE,
         }
         if not self.has_size:
             recorded["size"] = f"{metadata.width}x{metadata.height}"
-        if self.model is None:
+        if metadata.parts:
+            recorded |= self._recorded_parts(path, metadata.parts)
+        elif self.model is None:
             recorded["model_hash"] = metadata.model_hash
         if not self.lora:
             recorded["lora"] = [
@@ -212,6 +243,23 @@ class GenerateArguments:
         values = {name: recorded[name] for name in missing if name in recorded}
         # An image of an extreme size was accepted once; reproducing it needs no second confirmation.
         return replace(self, **values, allow_extreme=True)
+
+    def _recorded_parts(self, path: Path, parts: Mapping[str, "FileRecord"]) -> dict[str, Any]:
+        """Return the parts of the model of --like that no option replaces, each with its content checked.
+
+        A --model of another kind, such as a known name instead of a file, replaces all of them.
+        """
+        is_file = "transformer" in parts and Path(parts["transformer"].path).is_file()
+        if self.model is not None and Path(self.model).expanduser().is_file() != is_file:
+            return {}
+        given = {"transformer": self.model, **{part: getattr(self, part) for part in PART_OPTIONS}}
+        verified: dict[str, Any] = {
+            part: _verified_path(parts[part], path, COMPONENT_OPTIONS[part])
+            for part, value in given.items()
+            if value is None and part in parts
+        }
+        denoiser = verified.pop("transformer", None)
+        return verified | {"model": str(denoiser)} if denoiser is not None and is_file else verified
 
 
 def _warn_of_other_versions(path: Path, metadata: "ImageMetadata") -> None:

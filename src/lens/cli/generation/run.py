@@ -18,7 +18,7 @@ from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions, open_image
-from lens.sampling.resolved_model import ResolvedModel
+from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
@@ -77,7 +77,14 @@ def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
     source, mask = (
         None if path is None else open_image(path) for path in (arguments.init_image, arguments.mask)
     )
-    model = ResolvedModel.of(arguments.model or DEFAULT_MODEL)
+    model = ResolvedModel.of(
+        arguments.model or DEFAULT_MODEL,
+        text_encoder=arguments.text_encoder,
+        vae=arguments.vae,
+        tokenizer=arguments.tokenizer,
+        prompt_date=arguments.prompt_date,
+    )
+    model.log_summary()
     size = _resolve_size(arguments, model)
     _check_hash(arguments, model)
     guidance, strength = arguments.guidance, arguments.strength
@@ -90,6 +97,8 @@ def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
         "solver": arguments.solver or DEFAULT_SOLVER,
         "model": model.recorded_name,
         "model_hash": model.content_hash,
+        "parts": _part_records(model),
+        "prompt_date": model.prompt_date,
         "loras": tuple(LoraRecord(**_file_fields(path), weight=weight) for path, weight in arguments.loras),
         "init_image": FileRecord(**_file_fields(arguments.init_image)) if arguments.init_image else None,
         "mask": FileRecord(**_file_fields(arguments.mask)) if arguments.mask else None,
@@ -113,11 +122,25 @@ def _resolve_size(arguments: GenerateArguments, model: ResolvedModel) -> tuple[i
     )
 
 
+def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:
+    """Return the file or folder of each component of a model of several files; None for a plain folder."""
+    if not model.parts:
+        return None
+    return {
+        part: FileRecord(path=str(model.component_path(part).resolve()), sha256=model.part_hash(part))
+        for part in COMPONENTS_WITH_FILES
+    }
+
+
 def _check_hash(arguments: GenerateArguments, model: ResolvedModel) -> None:
-    if arguments.model_hash not in (None, model.content_hash):
+    """Check the weights against those of the image of --like, whose model is a plain folder."""
+    if arguments.model_hash is None:
+        return
+    here = model.content_hash if model.folder is None or not model.parts else content_hash(model.folder)
+    if arguments.model_hash != here:
         raise LensError(
             f"{arguments.like} was generated with other weights of {model.name} "
-            f"({arguments.model_hash[:10]}; the weights here are {model.content_hash[:10]}). "
+            f"({arguments.model_hash[:10]}; the weights here are {here[:10]}). "
             f"Restore those weights, or add --model {model.name} to use the weights here."
         )
 
