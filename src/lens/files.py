@@ -93,13 +93,15 @@ def remove_partials(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, setting: str = "--out") -> None:
     """Raise a SettingError where a folder can be neither written to nor created; create nothing yet."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise SettingError("--out", str(folder), "a folder", f"The file {existing} is in the way.")
+        raise SettingError(setting, str(folder), "a folder", f"The file {existing} is in the way.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingError("--out", str(folder), "a folder you may write to", "Choose another with --out.")
+        raise SettingError(
+            setting, str(folder), "a folder you may write to", f"Choose another with {setting}."
+        )
 
 
 @contextmanager

@@ -1,81 +1,113 @@
-"""Conversion of denoisers, adapters and VAEs from one published layout to another.
+"""Conversion of the parts of a model from one published layout to another, one tensor at a time.
 
-The layout of a source is detected; the target's is given by the name of a format.
+The layout of a source is detected; the target's is given by the name of a format. Everything that can be
+checked from names and headers is checked before libraries load.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-from lens.errors import CheckpointError, SettingError
+from lens.errors import SettingError
+from lens.files import check_writable
+from lens.models.checkpoints.conversion.formats import (
+    ADAPTER,
+    COMPONENT_OF_PART,
+    DENOISER,
+    FORMATS,
+    VAE,
+    Format,
+    require_format,
+)
+from lens.models.checkpoints.conversion.sources import (
+    Source,
+    check_space,
+    estimated_bytes,
+    find_source,
+    stored_shapes,
+)
+from lens.models.checkpoints.conversion.staging import staged
+from lens.models.checkpoints.diffusers_folder import WEIGHTS_STEMS
 
-FORMATS = {
-    "folder": "denoiser as a diffusers folder, in its stored dtype (bfloat16 if quantized)",
-    "single-bf16": "denoiser as one .safetensors file in bfloat16",
-    "single-f32": "denoiser as one .safetensors file in float32",
-    "lora-peft": "adapter under PEFT names without a prefix",
-    "lora-diffusion-model": "adapter under `diffusion_model.` names with alphas",
-    "lora-kohya": "adapter under kohya names with alphas",
-    "vae-diffusers": "VAE as a diffusers folder",
-    "vae-flux2": "VAE as one .safetensors file under FLUX.2 names",
-}
+__all__ = ["FORMATS", "convert", "find_convertible"]
+
+Progress = Callable[[str, int, int], None]
 
 
-def convert(source: str | Path, target: str | Path, format: str) -> Path:
-    """Write `source` to `target` in a format of FORMATS and return the target's path.
+def find_convertible(source: str | Path, target: str | Path, format: str, part: str | None = None) -> Source:
+    """Return what is to be converted, once format, target, source and free space are checked.
 
-    Where the source does not fit, nothing is written.
-    Raises: SettingError for an unknown format or a target that exists; CheckpointError for the source.
+    Free of torch; nothing is written.
+    Raises: SettingError for a format, part or target that does not fit; CheckpointError for the source;
+    DiskFullError.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
-    if format not in FORMATS:
-        raise SettingError("format", format, f"one of {', '.join(FORMATS)}")
+    layout = require_format(format)
+    _check_target(target, format, layout)
+    found = find_source(source, format, layout, part)
+    if found.part != ADAPTER:
+        check_space(target, estimated_bytes(stored_shapes(found), format, layout, found.part))
+    return found
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    format: str,
+    part: str | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Write a part of `source` to `target` in a format of FORMATS and return the target's path.
+
+    Memory holds a piece of one tensor. The target appears when it is complete; where the source does not
+    fit, nothing is written. `tokenizer` is a tokenizer.json, or what has one, for a format with one inside.
+    Raises: as find_convertible.
+    """
+    found = find_convertible(source, target, format, part)
+    target = Path(target).expanduser()
+    with staged(target) as path:
+        if found.part == ADAPTER:
+            _write_adapter(found.path, path, format.removeprefix("lora-").replace("-", "_"))
+        elif found.part == VAE:
+            _write_vae(found.path, path, format)
+        else:
+            _write_model(found, path, format, tokenizer, on_progress)
+    return target
+
+
+def _check_target(target: Path, name: str, layout: Format) -> None:
     if target.exists():
         raise SettingError("target", str(target), "a path that does not exist yet", "Choose another.")
-    if not source.exists():
-        raise CheckpointError(f"{source} does not exist. Check the path.")
-    is_folder = format in ("folder", "vae-diffusers")
-    if not is_folder and target.suffix != ".safetensors":
+    if layout.suffix and target.suffix != layout.suffix:
         raise SettingError(
-            "target", str(target), "a name that ends in .safetensors", f"{format} is one file."
+            "target", str(target), f"a name that ends in {layout.suffix}", f"{name} is one file."
         )
-    if format.startswith("lora-"):
-        return _convert_adapter(source, target, format.removeprefix("lora-").replace("-", "_"))
-    if format.startswith("vae-"):
-        return _convert_vae(source, target, format)
-    return _convert_denoiser(source, target, format)
+    if not layout.suffix and target.suffix in (".safetensors", ".gguf"):
+        raise SettingError("target", str(target), "the name of a folder", f"{name} is a folder.")
+    check_writable(target.parent, "target")
 
 
-def _convert_denoiser(source: Path, target: Path, format: str) -> Path:
-    import torch
+def _write_model(
+    found: Source, path: Path, name: str, tokenizer: str | Path | None, on_progress: Progress | None
+) -> None:
+    from lens.models.checkpoints.conversion.targets import write_target
 
-    from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
-    from lens.models.checkpoints.writer import clear_name_or_path
+    layout = FORMATS[name]
+    if found.part == DENOISER:
+        from lens.models.checkpoints.conversion.denoiser import denoiser_target
 
-    dtypes = {"single-bf16": torch.bfloat16, "single-f32": torch.float32}
-    dtype = dtypes.get(format) or _stored_dtype(source)
-    denoiser = load_denoiser(source, dtype)
-    clear_name_or_path(denoiser)
-    return save_denoiser(denoiser, target)
-
-
-def _stored_dtype(source: Path):
-    """Return the dtype of a plain denoiser's weights; bfloat16 for a quantized one."""
-    import torch
-
-    from lens.models.checkpoints.diffusers_folder import open_component, resolve_component_folder
-    from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
-    from lens.models.checkpoints.reader import open_safetensors
-
-    if source.is_dir():
-        tensors = open_component(resolve_component_folder(source, "transformer"), "transformer").tensors
-    elif source.suffix.lower() == GGUF_SUFFIX:
-        return torch.bfloat16
+        target = denoiser_target(found.path, name, layout)
     else:
-        tensors = open_safetensors(source).tensors
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    return torch.float32 if dtypes == {"F32"} else torch.bfloat16
+        from lens.models.checkpoints.conversion.text_encoder import text_encoder_target
+        from lens.models.checkpoints.conversion.tokenizer import find_tokenizer_json
+
+        inside = find_tokenizer_json(found.path, None if tokenizer is None else Path(tokenizer).expanduser())
+        target = text_encoder_target(found.path, name, layout, inside)
+    write_target(path, target, WEIGHTS_STEMS[COMPONENT_OF_PART[found.part]], on_progress)
 
 
-def _convert_adapter(source: Path, target: Path, style: str) -> Path:
+def _write_adapter(source: Path, path: Path, style: str) -> None:
     from lens.models.checkpoints.adapters.keys import adapter_layers_of
     from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
     from lens.models.checkpoints.registry import LENS_DENOISER
@@ -83,16 +115,18 @@ def _convert_adapter(source: Path, target: Path, style: str) -> Path:
 
     # Only names matter here, and those of a smaller Lens are a part of the released model's.
     layers = adapter_layers_of(denoiser_shapes(LENS_DENOISER))
-    return write_adapter(read_adapter(source, layers, check_shapes=False), target, style)
+    write_adapter(read_adapter(source, layers, check_shapes=False), path, style)
 
 
-def _convert_vae(source: Path, target: Path, format: str) -> Path:
+def _write_vae(source: Path, path: Path, format: str) -> None:
+    from lens.models.checkpoints.conversion.targets import Target, diffusers_config, write_target
     from lens.models.checkpoints.vae import load_vae, save_vae_single_file
-    from lens.models.checkpoints.writer import clear_name_or_path
+    from lens.models.checkpoints.writer import streamed
 
     vae = load_vae(source)
     if format == "vae-flux2":
-        return save_vae_single_file(vae, target)
-    clear_name_or_path(vae)
-    vae.save_pretrained(target, safe_serialization=True)
-    return target
+        save_vae_single_file(vae, path)
+        return
+    tensors = {name: streamed(value) for name, value in vae.state_dict().items()}
+    config = diffusers_config("AutoencoderKLFlux2", vae.config)
+    write_target(path, Target(tensors, config=config), WEIGHTS_STEMS["vae"])

@@ -1,0 +1,1 @@
+"""Conversion of weights between published layouts, one tensor at a time."""
