@@ -37,7 +37,7 @@ def assemble(
     """
     values = {name: _without_kernel_axes(value) for name, value in parts.items() if name != "alpha"}
     alpha = _number(parts["alpha"]) if "alpha" in parts else None
-    kinds = list(dict.fromkeys(KIND_OF_PART[name] for name in values if name in KIND_OF_PART))
+    kinds = sorted({KIND_OF_PART[name] for name in values if name in KIND_OF_PART})
     if len(kinds) > 1:
         raise IncompleteError(f"{module} has parts of two kinds, {' and '.join(kinds)}")
     adapter: Adapter = {}
@@ -149,7 +149,7 @@ def _with_magnitude(module: str, part: AdapterWeights | None, magnitude: Tensor)
     PEFT and LyCORIS have a norm for each output, older files of kohya's one for each input.
     """
     if not isinstance(part, LoraWeights | LoHaWeights | LoKrWeights):
-        raise IncompleteError(f"{module} has only a magnitude")
+        raise IncompleteError(f"{module} has a magnitude beside what is no LoRA, LoHa or LoKr")
     outputs, inputs = part.shape
     if tuple(magnitude.shape) in ((outputs,), (outputs, 1)):
         return part._replace(magnitude=magnitude.reshape(outputs, 1))
