@@ -1,5 +1,6 @@
 """Every mistake gets one line that says what to do, exit status 2, and leaves no file."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,18 @@ def test_running_out_of_memory_during_generation_is_an_error_with_the_remedy(ref
 def test_a_folder_that_cannot_be_written_is_refused_before_loading(refuses, tmp_path):
     (tmp_path / "taken").write_text("")
     assert "in the way" in refuses("a fox", "--out", tmp_path / "taken" / "deep")
+
+
+@pytest.mark.parametrize("part", ["latents", "pixels"])
+def test_an_image_that_is_not_finite_is_no_file(refuses, tiny_model, tmp_path_factory, part):
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path_factory.mktemp("broken") / "tiny"
+    shutil.copytree(tiny_model, model)
+    folder, name = ("transformer", "proj_out") if part == "latents" else ("vae", "decoder.conv_out")
+    (path,) = (model / folder).glob("*.safetensors")
+    weights = load_file(path)
+    weights[f"{name}.bias"].fill_(float("nan"))
+    save_file(weights, path, {"format": "pt"})
+    line = refuses("a fox", "--size", "64x64", "--steps", "1", "--out", "new/x.png", model=model)
+    assert f"100% of the {part} are not finite" in line and "float32" in line

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, TOKEN_CHANNELS, tiny_pipeline
 
-from lens.errors import GenerationCancelledError, SettingError, ShapeError
+from lens.errors import GenerationCancelledError, NonFiniteError, SettingError, ShapeError
 
 PROMPTS = [
     "a fox",
@@ -400,3 +400,34 @@ def test_half_precision_gives_about_the_same_image(pipeline, dtype):
     assert drawn.dtype == torch.float32
     exact = draw(pipeline, guidance_scale=1.0, output_type="latent")
     assert (drawn - exact).abs().max() < 0.1 < exact.abs().max()
+
+
+# ---- numbers that are not finite
+
+
+def broken_pipeline(part):
+    broken = tiny_pipeline()
+    last = broken.transformer.proj_out if part == "latents" else broken.vae.decoder.conv_out
+    torch.nn.init.constant_(last.bias[:1], torch.nan)
+    return broken
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+@pytest.mark.parametrize("part", ["latents", "pixels"])
+def test_no_output_hides_values_that_are_not_finite(part, output_type):
+    with pytest.raises(NonFiniteError, match=rf"^100% of the {part} are not finite"):
+        draw(broken_pipeline(part), output_type=output_type)
+
+
+def test_a_kept_area_does_not_hide_values_that_are_not_finite():
+    with pytest.raises(NonFiniteError):
+        draw(broken_pipeline("pixels"), image=speckled(), mask_image=Image.new("L", (64, 64), 0))
+
+
+def test_a_whole_pipeline_in_float16_draws_about_the_same_image_where_the_autoencoder_overflows_it():
+    images = []
+    for dtype in (torch.float32, torch.float16):
+        loud = tiny_pipeline()
+        loud.vae.decoder.conv_in.weight.data *= 6e4  # a group norm follows, which takes the factor out again
+        images.append(draw(loud.to(dtype)))
+    assert (images[0] - images[1]).abs().mean() < 0.02 < images[0].std()
