@@ -157,6 +157,27 @@ def test_pictures_without_a_score_are_not_learned_from_and_stop_the_run_where_th
     assert (line["failed"], line["loss"], line["grad_norm"]) == (1, 0, 0)
 
 
+def test_an_image_that_is_not_finite_fails_alone(assembled):
+    _, stage = assembled()
+    sampler, size = stage._sampler, stage._sampler.latent_size(0)
+    latents = torch.randn(3, stage._config.in_channels, *size, generator=torch.Generator().manual_seed(0))
+    whole = sampler.decode(latents)
+    latents[1, 2, 0, 1] = torch.inf
+    images = sampler.decode(latents)
+    assert images[1] is None and all((images[row] == whole[row]).all() for row in (0, 2))
+
+
+def test_images_that_are_not_finite_have_no_score_and_are_not_learned_from(assembled, tmp_path):
+    from lens.train.trainer import fit
+
+    settings, stage = assembled()
+    torch.nn.init.constant_(stage._encoders.vae.decoder.conv_out.bias, torch.nan)
+    run = fit(stage, settings)
+    assert run.step == 1 and "got no score (the image is not finite)" in run.stop_reason
+    (line,) = lines_of(tmp_path / "run")
+    assert (line["failed"], line["loss"], line["grad_norm"]) == (1, 0, 0)
+
+
 def test_a_run_whose_pictures_become_alike_ends(assembled):
     _, stage = assembled()
     stage.objective(0, 0)

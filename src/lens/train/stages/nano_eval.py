@@ -101,6 +101,6 @@ class NanoEval:
                     **pipeline_kwargs,
                 )
         except NonFiniteError as error:
-            logger.warning("%d samples count as failed. %s", len(prompts), error)
+            logger.warning("The images of %d prompts count as failed. %s", len(prompts), error)
             return np.full((len(prompts), height_px, width_px, 3), np.nan, np.float32)
         return output.images

@@ -79,6 +79,16 @@ def test_scores_come_in_the_order_of_the_images_whoever_is_done_first():
     assert counts == {"calls": 4, "cache_hits": 0, "failures": 0}
 
 
+@pytest.mark.parametrize("judge", [Brightness, BrightnessOfWorkers])
+def test_none_for_an_image_is_a_failure_in_its_place(judge):
+    reward = judge()
+    first, second = pictures(51, 255)
+    scores, counts = scored(reward, [None, first, None, second])
+    assert [score.value for score in scores] == [None, pytest.approx(0.2), None, 1]
+    assert scores[0].failure == "the image is not finite" and reward.num_calls == 2
+    assert counts == {"calls": 2, "cache_hits": 0, "failures": 2}
+
+
 def test_whoever_hands_images_in_goes_on_while_they_are_scored():
     gate = threading.Event()
     with RewardExecutor(Brightness(at_1=lambda: gate.wait(5) and None), 2) as pool:
