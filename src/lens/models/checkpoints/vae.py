@@ -4,6 +4,7 @@ FLUX.2 counts decoder levels from the finest, stores attention as 1x1 convolutio
 convolutions inside encoder and decoder. Values are the same. Spec: section 6.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from lens.models.checkpoints.registry import FLUX2_VAE
 from lens.models.shapes import Shapes, vae_shapes
 
 VAE_CONFIG_KEY = "lens_vae_config"
+UPCAST_KEY = "force_upcast"
+"""A setting of the published configuration that diffusers' class does not take."""
 _ATTENTION = r"mid_block\.attentions\.0\.(to_[qkv]|to_out\.0)\.weight$"
 
 
@@ -144,16 +147,28 @@ def load_vae(
         stored, found = open_component(folder, "vae"), dict(config or component_config(folder))
     else:
         stored, found = open_vae_file(path, config)
-    settings = _with_block_types(found)
+    settings = _known_settings(found, source=path)
     model = init_empty(lambda: AutoencoderKLFlux2(**settings))
     load_state_dict_strict(model, stored.tensors, torch_dtype, source=path, what=COMPONENT_LABELS["vae"])
     return model
 
 
-def _with_block_types(config: Mapping[str, Any]) -> dict[str, Any]:
+def _known_settings(config: Mapping[str, Any], *, source: object) -> dict[str, Any]:
+    """Return the settings of a configuration that diffusers' class takes, with the types of its blocks.
+
+    Raises: CheckpointError for settings of another model.
+    """
     num_levels = len(config["block_out_channels"])
     types = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
-    return {key: value * num_levels for key, value in types.items()} | dict(config)
+    settings = {key: value * num_levels for key, value in types.items()} | dict(config)
+    settings.pop(UPCAST_KEY, None)
+    unknown = sorted(set(settings) - set(inspect.signature(AutoencoderKLFlux2).parameters))
+    if unknown:
+        raise CheckpointError(
+            f"The configuration of {source} has settings that the FLUX.2 VAE does not have: "
+            f"{', '.join(unknown)}."
+        )
+    return settings
 
 
 def save_vae_single_file(vae: AutoencoderKLFlux2, path: str | Path) -> Path:
