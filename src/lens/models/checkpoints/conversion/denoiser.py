@@ -5,7 +5,7 @@ quantizing them causes grid patterns and broken text. Spec: sections 6 and 14.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -37,11 +37,11 @@ def denoiser_target(source: Path, name: str, layout: Format) -> Target:
     check_names_and_shapes(
         denoiser_shapes(config), shapes_of(tensors), source=source, what=COMPONENT_LABELS["transformer"]
     )
-    blocks = {
+    blocks = [
         key
         for key, tensor in tensors.items()
         if layout.bits < 16 and is_in_blocks(key, len(tensor.shape), name, DENOISER)
-    }
+    ]
     for key in blocks:
         require_inputs(key, tensors[key].shape[1], layout.inputs, name)
     settings = json.dumps(config)
@@ -70,7 +70,7 @@ def _dtype(name: str, tensors: Mapping[str, LazyTensor]) -> str:
     return "F32" if name == "single-f32" or (name == "folder" and is_float32) else "BF16"
 
 
-def _mxfp8(tensors: Mapping[str, LazyTensor], blocks: set[str]) -> dict[str, StreamedTensor]:
+def _mxfp8(tensors: Mapping[str, LazyTensor], blocks: Collection[str]) -> dict[str, StreamedTensor]:
     target = {}
     for key, tensor in tensors.items():
         if key not in blocks:
@@ -82,7 +82,7 @@ def _mxfp8(tensors: Mapping[str, LazyTensor], blocks: set[str]) -> dict[str, Str
     return target
 
 
-def gguf_kinds(tensors: Mapping[str, LazyTensor], blocks: set[str], kind: str) -> dict[str, str]:
+def gguf_kinds(tensors: Mapping[str, LazyTensor], blocks: Collection[str], kind: str) -> dict[str, str]:
     """Return the number type of each tensor in GGUF: vectors are F32, as llama.cpp's are."""
     matrix = kind if kind in ("F16", "BF16") else "BF16"
     return {

@@ -187,9 +187,9 @@ def _nvfp4_tensors(tensors: Tensors) -> dict[str, StreamedTensor]:
 def _gguf_tensors(tensors: Tensors, name: str) -> dict[str, StreamedTensor]:
     """Return the tensors under llama.cpp's names, experts as (E, O, I), gate and up apart."""
     kind = name.removeprefix("gguf-").upper()
-    blocks = {
+    blocks = [
         key for key, tensor in tensors.items() if is_in_blocks(key, len(tensor.shape), name, TEXT_ENCODER)
-    }
+    ]
     kinds = gguf_kinds(tensors, blocks, kind)
     target: dict[str, StreamedTensor] = {}
     for key, tensor in tensors.items():
