@@ -3,6 +3,7 @@
 import logging
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import pytest
@@ -209,3 +210,43 @@ def test_auto_caches_for_a_large_encoder(monkeypatch, tmp_path):
     for cache in (open_text_cache("on", 1), open_text_cache("auto", 10**9 + 1)):
         assert cache is not None and cache.folder == tmp_path / "text_features"
     assert os.listdir(tmp_path) == []
+
+
+def test_several_writers_of_one_folder_never_read_something_else_and_keep_to_the_limit(tmp_path):
+    keys = [source().key(prompt) for prompt in ("a fox", "a box", "two apples", "a blue fox", "a red box")]
+    whole = TextFeatureCache(tmp_path / "shared", 10**6)
+    whole.put(keys[0], features(0))
+    limit = 3 * whole.num_bytes
+
+    def work(worker):
+        own = TextFeatureCache(whole.folder, limit)  # as in another process
+        for turn in range(30):
+            place = (worker * 7 + turn * 3) % len(keys)
+            got = own.get(keys[place])
+            if got is None:
+                own.put(keys[place], features(place))
+            else:
+                assert_same(got, features(place))
+        return own._is_writable
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(4)))
+    whole.put(keys[0], features(0))
+    TextFeatureCache(whole.folder, limit).put(keys[1], features(1))
+    assert 0 < whole.num_bytes <= limit
+
+
+def test_a_prompt_that_is_truncated_is_named_once_whether_it_is_cached_or_encoded(cache, caplog):
+    template = PromptTemplate(tiny_tokenizer())
+    length = len(template.preamble_ids) + len(template.scaffold_ids) + 3
+    prompt, own = "a blue fox on a red background to the left of apples", source(length=length)
+
+    def encode(texts):
+        batch, _ = encode_prompts(tiny_encoder(), tiny_tokenizer(), texts, (0, 3), length)
+        return [[layer[0] for layer in batch]]
+
+    with caplog.at_level(logging.WARNING, "lens"):
+        for _ in range(2):
+            encode_with_cache([prompt], cache, own.key, encode)
+    assert [("are dropped" in record.message) for record in caplog.records] == [True]
+    assert cache.hits == 1
