@@ -1,6 +1,7 @@
 """Every kind of adapter, in every key style, on a tiny real denoiser against its formula in float64."""
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -21,6 +22,9 @@ from lens.models.checkpoints.adapters.lora import (
 )
 from lens.models.checkpoints.adapters.lora_formats import STYLES
 from lens.models.checkpoints.convert import convert
+from lens.models.checkpoints.single_file import load_denoiser
+from lens.models.mapped_memory import is_mapped, release
+from lens.models.quantized import mxfp8
 
 QKV, MLP, OUT = (
     "transformer_blocks.1.attn.img_qkv",  # (96, 32), with a bias
@@ -155,9 +159,15 @@ def adapter_file(path, layers, style="ComfyUI"):
     tensors = {}
     for layer, parts in layers.items():
         front = PREFIXES[style].format(layer.replace(".", "_") if "_{}" in PREFIXES[style] else layer)
-        tensors |= {f"{front}.{name}": value.contiguous() for name, value in parts.items()}
+        tensors |= {f"{front}.{name}": value.contiguous().clone() for name, value in parts.items()}
     save_file(tensors, path)
     return path
+
+
+@cache
+def velocity_with(*kinds_and_strengths):
+    """The velocity of the denoiser that `with_values` returns."""
+    return velocity(with_values(*kinds_and_strengths))
 
 
 def with_values(*kinds_and_strengths):
@@ -174,8 +184,9 @@ def with_values(*kinds_and_strengths):
     return model
 
 
-def assert_same_velocity(model, wanted, tolerance=1e-4):
-    torch.testing.assert_close(velocity(model), velocity(wanted), rtol=tolerance, atol=tolerance)
+def assert_same_velocity(model, *kinds_and_strengths, tolerance=1e-4):
+    wanted = velocity_with(*kinds_and_strengths)
+    torch.testing.assert_close(velocity(model), wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("style", PREFIXES)
@@ -183,16 +194,15 @@ def assert_same_velocity(model, wanted, tolerance=1e-4):
 def test_a_kind_in_a_style_adds_its_formula(tmp_path, kind, style):
     model = tiny_denoiser()
     load_lora(model, adapter_file(tmp_path / "a.safetensors", KINDS[kind][0], style), weight=0.7)
-    wanted = with_values((kind, 0.7))
-    assert_same_velocity(model, wanted)
-    assert (velocity(tiny_denoiser()) - velocity(wanted)).abs().max() > 0.01
+    assert_same_velocity(model, (kind, 0.7))
+    assert (velocity_with() - velocity_with((kind, 0.7))).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_weighed_switched_fused_and_unloaded(tmp_path, kind):
-    model, plain = tiny_denoiser(), velocity(tiny_denoiser())
+    model, plain = tiny_denoiser(), velocity_with()
     name = load_lora(model, adapter_file(tmp_path / "a.safetensors", KINDS[kind][0]), weight=0.5)
-    half, whole = with_values((kind, 0.5)), with_values((kind, 1.0))
+    half, whole = (kind, 0.5), (kind, 1.0)
     assert_same_velocity(model, half)
     set_lora_weights(model, {name: 1.0})
     assert_same_velocity(model, whole)
@@ -206,13 +216,10 @@ def test_a_kind_is_weighed_switched_fused_and_unloaded(tmp_path, kind):
     fuse_loras(model)
     fuse_loras(model)  # a second time changes nothing
     assert_same_velocity(model, half)
-    values = {parameter.shape: parameter for parameter in model.parameters()}
-    for changed in KINDS[kind][1]:
-        wanted = half.get_parameter(changed)
-        assert any(
-            torch.allclose(parameter, wanted, rtol=1e-4, atol=1e-4)
-            for parameter in model.parameters() if parameter.shape == wanted.shape
-        ), (changed, values.keys())  # fmt: skip
+    fused = {name.replace(".base_layer", ""): value for name, value in model.named_parameters()}
+    for weight in KINDS[kind][1]:
+        wanted = with_values(half).get_parameter(weight)
+        torch.testing.assert_close(fused[weight], wanted, rtol=1e-4, atol=1e-4)
     set_lora_weights(model, {name: 1.0})
     assert_same_velocity(model, half)
     unfuse_loras(model)
@@ -251,18 +258,17 @@ def test_adapters_of_all_kinds_add_up_in_any_order_and_fuse_together(tmp_path):
         kind: adapter_file(tmp_path / f"{i}.safetensors", KINDS[kind][0]) for i, kind in enumerate(KINDS)
     }
     weights = {kind: (-1) ** i * (0.1 + 0.02 * i) for i, kind in enumerate(KINDS)}
-    wanted = with_values(*weights.items())
     for order in (list(KINDS), list(KINDS)[::-1]):
         model = tiny_denoiser()
         names = load_loras(model, [(files[kind], weights[kind]) for kind in order])
-        assert_same_velocity(model, wanted)
+        assert_same_velocity(model, *weights.items())
         fuse_loras(model)
-        assert_same_velocity(model, wanted)
+        assert_same_velocity(model, *weights.items())
         unfuse_loras(model)
         set_lora_weights(model, {names[order.index("LoHa")]: 0.7})
-        assert_same_velocity(model, with_values(("LoHa", 0.7)))
+        assert_same_velocity(model, ("LoHa", 0.7))
         unload_loras(model)
-        torch.testing.assert_close(velocity(model), velocity(tiny_denoiser()), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(velocity(model), velocity_with(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -289,7 +295,7 @@ def test_a_kind_is_converted_to_kohyas_names(tmp_path, kind):
     assert all(name.startswith(("lora_unet_", "lycoris_")) for name in load_file(tmp_path / "b.safetensors"))
     model = tiny_denoiser()
     load_lora(model, tmp_path / "b.safetensors", weight=0.7)
-    assert_same_velocity(model, with_values((kind, 0.7)))
+    assert_same_velocity(model, (kind, 0.7))
 
 
 def test_a_dora_agrees_with_pefts_in_both_directions(tmp_path):
@@ -318,13 +324,10 @@ def test_pefts_loha_and_dora_are_scaled_by_their_settings(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     model = tiny_denoiser()
     load_lora(model, tmp_path)
-    assert_same_velocity(model, with_values(("LoHa", 1.0)))
+    assert_same_velocity(model, ("LoHa", 1.0))
 
 
 def test_what_is_fused_into_a_mapped_weight_outlives_its_pages(tmp_path):
-    from lens.models.checkpoints.single_file import load_denoiser
-    from lens.models.mapped_memory import is_mapped, release
-
     save_file(
         {name: value.contiguous() for name, value in tiny_denoiser().state_dict().items()},
         tmp_path / "d.safetensors",
@@ -336,7 +339,51 @@ def test_what_is_fused_into_a_mapped_weight_outlives_its_pages(tmp_path):
         load_lora(model, adapter_file(tmp_path / f"{i}.safetensors", KINDS[kind][0]), weight=0.5)
     fuse_loras(model)
     release(model)
-    assert_same_velocity(model, with_values(*((kind, 0.5) for kind in kinds)))
+    assert_same_velocity(model, *((kind, 0.5) for kind in kinds))
+
+
+def test_adapters_go_on_packed_weights_and_cannot_be_fused_into_them(tmp_path):
+    wide = {
+        "attention_head_dim": 32,
+        "num_attention_heads": 3,
+        "inner_dim": 96,
+        "axes_dims_rope": (8, 12, 12),
+    }
+    tensors = {}
+    for name, value in tiny_denoiser(**wide).state_dict().items():
+        tensors[name] = value
+        if value.ndim == 2 and "transformer_blocks" in name:
+            layer = name.removesuffix(".weight")
+            tensors[name], tensors[f"{layer}.weight_scale"] = mxfp8.quantize(value)
+    save_file(tensors, tmp_path / "d.safetensors")
+    model = load_denoiser(tmp_path / "d.safetensors", torch.float32, DENOISER_CONFIG | wide)
+    plain = tiny_denoiser(**wide)
+    plain.load_state_dict(model.state_dict())
+    before = velocity(model)
+    up, down, rows, columns = (
+        normal(288, 3, seed=1),
+        normal(3, 96, seed=2),
+        ROWS.repeat(9, 1),
+        COLUMNS.repeat(1, 3),
+    )
+    first, second = normal(4, 8, seed=4), normal(24, 32, seed=5)
+    low = {"lora_up.weight": up, "lora_down.weight": down, "alpha": ALPHA}
+    layers = [f"transformer_blocks.{block}.attn.{name}_qkv" for block in (0, 1) for name in ("img", "txt")]
+    file = adapter_file(tmp_path / "a.safetensors", {
+        layers[0]: low | {"diff_b": normal(288, seed=3)},
+        layers[1]: low | {"dora_scale": rows},
+        layers[2]: low | {"dora_scale": columns},
+        layers[3]: {"hada_w1_a": up, "hada_w1_b": down, "hada_w2_a": up, "hada_w2_b": down},
+        "transformer_blocks.2.img_mlp.w2": {"lokr_w1": first, "lokr_w2": second},
+    })  # fmt: skip
+    load_lora(model, file, weight=0.6)
+    load_lora(plain, file, weight=0.6)
+    torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-4, atol=1e-4)
+    with pytest.raises(SettingError, match="cannot be fused into weights kept in MXFP8"):
+        fuse_loras(model)
+    torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-4, atol=1e-4)
+    unload_loras(model)
+    assert torch.equal(velocity(model), before)
 
 
 LOW = {"lora_A.weight": QKV_DOWN, "lora_B.weight": QKV_UP}
@@ -439,5 +486,5 @@ def test_a_deleted_adapter_is_gone(tmp_path):
         model, [(adapter_file(tmp_path / f"{k}.safetensors", KINDS[k][0]), 0.5) for k in kinds]
     )
     model.delete_adapters(names[1:])
-    assert_same_velocity(model, with_values(("LoRA", 0.5)))
+    assert_same_velocity(model, ("LoRA", 0.5))
     assert issubclass(SettingError, LensError)

@@ -20,6 +20,7 @@ from lens.models.checkpoints.adapters.weights import (
     total_delta,
 )
 from lens.models.mapped_memory import is_mapped
+from lens.models.quantized.packed_modules import PackedLinear
 
 _HOOK, _UNADAPTED = "_adapter_hook", "_unadapted_"
 
@@ -283,8 +284,8 @@ def _adapters_on(layer: nn.Module, parameter: str) -> Iterator[AdapterLayer]:
 
 
 def _tensors_of(layer: nn.Module) -> Iterator[Tensor]:
-    yield from layer.parameters(recurse=False)
-    yield from layer.buffers(recurse=False)
+    yield from layer.parameters()
+    yield from layer.buffers()
 
 
 def _device_of(layer: nn.Module) -> torch.device:
@@ -292,11 +293,11 @@ def _device_of(layer: nn.Module) -> torch.device:
 
 
 def _compute_dtype(layer: nn.Module) -> torch.dtype:
-    """Return the dtype of a layer's results, as far as its weights tell it."""
-    dtypes = [
-        tensor.dtype for tensor in _tensors_of(layer) if tensor.is_floating_point() and tensor.itemsize > 1
-    ]
-    return dtypes[0] if dtypes else torch.float32
+    """Return the dtype that a layer computes in, as far as it can be told."""
+    if isinstance(layer, PackedLinear):
+        return layer.compute_dtype
+    floating = [t.dtype for t in _tensors_of(layer) if t.is_floating_point() and t.itemsize > 1]
+    return floating[0] if floating else torch.float32
 
 
 def _weight_of(layer: nn.Module) -> Tensor:

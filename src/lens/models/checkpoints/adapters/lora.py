@@ -26,6 +26,7 @@ from lens.models.checkpoints.adapters.layers import (
 from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
 from lens.models.checkpoints.adapters.weights import Adapter, AdapterWeights, DifferenceWeights, LoraWeights
 from lens.models.mapped_memory import is_mapped
+from lens.models.quantized.packed_modules import PackedLinear
 
 if TYPE_CHECKING:
     from lens.models.denoiser import LensTransformer2DModel
@@ -226,6 +227,11 @@ def fuse_loras(denoiser: nn.Module) -> None:
 
 
 def _check_can_be_fused(layer: nn.Module) -> None:
+    if isinstance(layer, PackedLinear):
+        kept = layer.packed.format.name
+        fix = "Use them without fusing, or load the model with keep_packed=False."
+        fix = f"Adapters cannot be fused into weights kept in {kept}. {fix}"
+        raise SettingError("fuse_lora", kept, "a model without packed weights", fix)
     weight = layer._parameters.get("weight")
     if weight is not None and type(weight) is nn.Parameter and weight.is_floating_point():
         return
