@@ -11,6 +11,7 @@ from PIL import Image
 from lens.errors import CheckpointError, GenerationCancelledError, NonFiniteError
 from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_adapter
 from lens.models.checkpoints.hashing import content_hash
+from lens.models.prompt_date import PINNED_DATE
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.solvers import SOLVERS

@@ -30,7 +30,10 @@ def serve(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model to serve; repeatable, the first is the default.", show_default=False),
+        typer.Option(
+            help="Model to serve: a name, folder or file; repeatable, the first is the default.",
+            show_default=False,
+        ),
     ] = None,
     lora: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ from lens.models.checkpoints.components.component_file import (
     misfit,
     read_component,
 )
-from lens.models.checkpoints.components.search import WEIGHT_SUFFIXES, ComponentSearch
+from lens.models.checkpoints.components.search import ComponentSearch, is_weight_file
 from lens.models.checkpoints.diffusers_folder import resolve_component_folder
 
 MAX_NAMED_OTHERS = 3
@@ -112,7 +112,7 @@ def _wrong_component(component: str, part: ComponentFile, setting: str | None = 
 def _check_tokenizer(path: Path) -> None:
     if path.is_dir():
         is_fit = (path / "tokenizer.json").is_file()
-    elif path.suffix.lower() in WEIGHT_SUFFIXES:
+    elif is_weight_file(path):
         is_fit = read_component(path).has_tokenizer
     else:
         is_fit = path.suffix.lower() == ".json"

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from lens.errors import CheckpointError
 from lens.models.checkpoints.components.component_file import read_component
-from lens.models.checkpoints.components.search import WEIGHT_SUFFIXES, is_component_tree
+from lens.models.checkpoints.components.search import is_component_tree, is_weight_file
 from lens.models.checkpoints.diffusers_folder import component_config, component_folder
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.reader import read_json, validate_file
@@ -80,7 +80,7 @@ class ResolvedModel:
         named = {part: Path(path) for part, path in given.items() if path is not None}
         date = None if prompt_date is None else parse_prompt_date(prompt_date)
         path = Path(model).expanduser()
-        if path.suffix.lower() in WEIGHT_SUFFIXES and not path.is_dir():
+        if is_weight_file(path) and not path.is_dir():
             validate_file(path)
         if path.is_file() or (path.is_dir() and is_component_tree(path)):
             found = resolve_parts(path, named, passed)

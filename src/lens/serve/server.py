@@ -89,7 +89,9 @@ def create_hooks(settings: "ServerSettings") -> "GenerationHooks":
         check_prompt=policy.check_prompt,
         check_image=policy.check_image if policy.checks_images else None,
         enhance_prompt=PromptEnhancer(settings.enhance) if settings.enhance else None,
-        count_tokens=TokenCounter({name: entry.folder for name, entry in registry.models.items()}),
+        count_tokens=TokenCounter(
+            {name: entry.model.component_path("tokenizer") for name, entry in registry.models.items()}
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lens.cli.generation.request import GenerateArguments
 from lens.cli.process import prepare_libraries
 from lens.errors import MemoryNeedError, SettingError, first_line
+from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 
 if TYPE_CHECKING:
     from lens.sampling.pipeline import LensPipeline
@@ -23,7 +24,7 @@ LOGGED_ABOVE_BYTES = 2_000_000_000
 
 def prepare_pipeline(model: "ResolvedModel", arguments: GenerateArguments) -> tuple["LensPipeline", str]:
     """Return the pipeline on its device with LoRAs, and the name of the dtype it computes in."""
-    prepare_libraries(needed=_required_packages(arguments))
+    prepare_libraries(needed=_required_packages(model, arguments))
     import torch
 
     from lens.sampling.pipeline import LensPipeline
@@ -154,6 +155,7 @@ def explain_out_of_memory() -> Iterator[None]:
         raise MemoryNeedError(f"Out of memory during generation ({first_line(error)}). {remedy}") from error
 
 
-def _required_packages(arguments: GenerateArguments) -> set[str]:
-    reasons = {"peft": arguments.loras, "torchao": arguments.quantization}
+def _required_packages(model: "ResolvedModel", arguments: GenerateArguments) -> set[str]:
+    has_gguf = any(path.suffix.lower() == GGUF_SUFFIX for path in model.parts.values())
+    reasons = {"peft": arguments.loras, "torchao": arguments.quantization, "gguf": has_gguf}
     return {package for package, reason in reasons.items() if reason}

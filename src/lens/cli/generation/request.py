@@ -30,6 +30,7 @@ from lens.cli.arguments import (
 from lens.core.noise import MAX_SEED
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.components.component_file import COMPONENT_OPTIONS
+from lens.models.checkpoints.components.search import is_weight_file
 from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.sampling.defaults import default_strength
@@ -249,8 +250,8 @@ class GenerateArguments:
 
         A --model of another kind, such as a known name instead of a file, replaces all of them.
         """
-        is_file = "transformer" in parts and Path(parts["transformer"].path).is_file()
-        if self.model is not None and Path(self.model).expanduser().is_file() != is_file:
+        is_file = "transformer" in parts and is_weight_file(parts["transformer"].path)
+        if self.model is not None and is_weight_file(self.model) != is_file:
             return {}
         given = {"transformer": self.model, **{part: getattr(self, part) for part in PART_OPTIONS}}
         verified: dict[str, Any] = {

@@ -1,11 +1,11 @@
-"""Token counts of prompts, by the tokenizer of each model. Loads no torch."""
+"""Token counts of prompts, by the tokenizer of each model."""
 
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lens.models.checkpoints.diffusers_folder import component_folder
+from lens.models.checkpoints.components.tokenizer import load_tokenizer_backend
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class TokenCounter:
     """Counts tokens; safe to share among threads."""
 
-    def __init__(self, folders: Mapping[str, Path]):
-        """Take the folder of each model of the server, by name."""
-        self._folders = folders
+    def __init__(self, paths: Mapping[str, Path]):
+        """Take the folder or file of each model's tokenizer, by the model's name."""
+        self._paths = paths
         self._tokenizers: dict[Path, Tokenizer] = {}
         self._lock = threading.Lock()
 
@@ -24,11 +24,9 @@ class TokenCounter:
         """Return the number of tokens of a text, without those of the prompt template."""
         if not text:
             return 0
-        path = component_folder(self._folders[model], "tokenizer").resolve() / "tokenizer.json"
+        path = self._paths[model].resolve()
         with self._lock:
             tokenizer = self._tokenizers.get(path)
             if tokenizer is None:
-                from tokenizers import Tokenizer
-
-                tokenizer = self._tokenizers[path] = Tokenizer.from_file(str(path))
+                tokenizer = self._tokenizers[path] = load_tokenizer_backend(path)
         return len(tokenizer.encode(text, add_special_tokens=False).ids)

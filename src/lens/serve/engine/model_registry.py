@@ -1,6 +1,6 @@
 """The registry of models and LoRAs that the server offers, and the loaded models.
 
-Models whose folders share an autoencoder or a text encoder share it in memory.
+Models whose files of a component are the same share it in memory.
 Knows nothing of requests or queues.
 """
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.diffusers_folder import component_folder, missing_files
+from lens.models.checkpoints.diffusers_folder import missing_files
 from lens.models.checkpoints.hashing import content_hash
 from lens.sampling.resolved_model import ResolvedModel
 from lens.serve.engine.request import LoraRequest, ModelInfo
+from lens.serve.settings.server import ServedModel
 
 if TYPE_CHECKING:
     from lens.sampling.pipeline import LensPipeline
@@ -23,22 +24,29 @@ LoraSet = tuple[LoraRequest, ...]
 
 
 class ModelEntry(NamedTuple):
-    """A model of the server and its folder."""
+    """A model of the server and its files."""
 
     info: ModelInfo
     recorded_name: str
-    """Model name in the metadata of images: the known name, or the name given to a folder."""
+    """Model name in the metadata of images: the known name, or the name given to a folder or file."""
     model: ResolvedModel
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Path | None:
+        """The model's folder; None for a model of single files."""
         return self.model.folder
+
+    def paths(self) -> dict[str, Path]:
+        """Return the file or folder of each component that models can share."""
+        parts = [part for part in SHARED_COMPONENTS if part in self.model.parts or self.model.folder]
+        return {part: self.model.component_path(part).resolve() for part in parts}
 
 
 class TextEncoderKey(NamedTuple):
     """The source of text features; models with equal keys can share features."""
 
     encoder: Path
+    tokenizer: Path
     layers: tuple[int, ...]
     date: str
     """The date in the conversation around a prompt."""
@@ -47,23 +55,37 @@ class TextEncoderKey(NamedTuple):
 class ModelRegistry:
     """The models and LoRAs that requests can name; each file is hashed once."""
 
-    def __init__(self, models: Mapping[str, str | Path], loras: Mapping[str, str | Path] | None = None):
-        """Take names of models, each with a known name or folder, and names of LoRAs, each with its file.
+    def __init__(
+        self,
+        models: Mapping[str, str | Path | ServedModel],
+        loras: Mapping[str, str | Path] | None = None,
+    ):
+        """Take names of models, each with where it is, and names of LoRAs, each with its file.
 
         Raises: SettingError or CheckpointError for a model that does not exist.
         """
         if not models:
             raise SettingError("models", dict(models), "at least one model")
-        self.models = {name: _model_entry(name, source) for name, source in models.items()}
+        self.models = {
+            name: _model_entry(name, ServedModel.model_validate(source)) for name, source in models.items()
+        }
         self.loras = {name: Path(path) for name, path in (loras or {}).items()}
         self._hashes: dict[Path, str] = {}
 
     @classmethod
     def from_names(
-        cls, models: Sequence[str], loras: Mapping[str, str | Path] | None = None
+        cls, models: Sequence[str | ServedModel], loras: Mapping[str, str | Path] | None = None
     ) -> "ModelRegistry":
-        """Return a registry of known models and of folders, each under its own name."""
-        return cls({Path(name).name if Path(name).is_dir() else name: name for name in models}, loras)
+        """Return a registry of models, each under its own name.
+
+        Raises: SettingError for two models with one name, and as the constructor.
+        """
+        served: dict[str, ServedModel] = {}
+        for entry in map(ServedModel.model_validate, models):
+            if served.setdefault(entry.served_name, entry) != entry:
+                fix = "Give one a name of its own: {model: ..., name: ...}."
+                raise SettingError("models", entry.served_name, "one model for each name", fix)
+        return cls(served, loras)
 
     def lora_hash(self, name: str) -> str:
         """Return the hash of a LoRA file."""
@@ -73,15 +95,22 @@ class ModelRegistry:
         return self._hashes[path]
 
 
-def _model_entry(name: str, source: str | Path) -> ModelEntry:
-    model = ResolvedModel.of(source)
-    if missing := missing_files(model.folder):
+def _model_entry(name: str, served: ServedModel) -> ModelEntry:
+    model = ResolvedModel.of(
+        served.model,
+        text_encoder=served.text_encoder,
+        vae=served.vae,
+        tokenizer=served.tokenizer,
+        prompt_date=served.prompt_date,
+    )
+    missing = [] if model.folder is None else missing_files(model.folder)
+    if missing := [file for file in missing if file.split("/")[0] not in model.parts]:
         raise CheckpointError(
             f"{model.folder} lacks {', '.join(missing)}. Download it again, or serve another model."
         )
     info = ModelInfo(name, *model.defaults, model.variant)
-    is_folder = Path(source).expanduser().is_dir()
-    return ModelEntry(info, name if is_folder else str(source), model)
+    is_path = Path(served.model).expanduser().exists()
+    return ModelEntry(info, name if is_path else served.model, model)
 
 
 class LoadedModel:
@@ -91,7 +120,8 @@ class LoadedModel:
         self.entry, self.pipeline = entry, pipeline
         layers = tuple(pipeline.transformer.config.selected_layer_index)
         self.text_encoder_key = TextEncoderKey(
-            component_folder(entry.folder, "text_encoder").resolve(),
+            entry.model.component_path("text_encoder").resolve(),
+            entry.model.component_path("tokenizer").resolve(),
             layers,
             pipeline.config.prompt_date,  # type: ignore[attr-defined]
         )
@@ -140,7 +170,8 @@ class LoadedModels:
     def __init__(self, registry: ModelRegistry, device: str, dtype: str):
         self.registry, self.device, self.dtype = registry, device, dtype
         self._loaded: dict[str, LoadedModel] = {}
-        self._components: dict[Path, Any] = {}
+        self._components: dict[tuple[str, Path], Any] = {}
+        """Loaded components by name and place; a tokenizer may be inside the text encoder's file."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._loaded
@@ -159,16 +190,17 @@ class LoadedModels:
 
         from lens.sampling.pipeline import LensPipeline
 
-        component_paths = {part: component_folder(entry.folder, part).resolve() for part in SHARED_COMPONENTS}
+        entry.model.log_summary()
+        paths = entry.paths()
         shared_components = {
-            part: self._components[place]
-            for part, place in component_paths.items()
-            if place in self._components
+            part: self._components[part, path]
+            for part, path in paths.items()
+            if (part, path) in self._components
         }
         pipeline = LensPipeline.from_pretrained(
             entry.model, torch_dtype=getattr(torch, self.dtype), **shared_components
         )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(self.device)
-        self._components |= {place: getattr(pipeline, part) for part, place in component_paths.items()}
+        self._components |= {(part, path): getattr(pipeline, part) for part, path in paths.items()}
         return LoadedModel(entry, pipeline, self.registry.loras)

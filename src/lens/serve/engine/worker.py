@@ -19,6 +19,7 @@ from lens.models.vae import spatial_compression_ratio
 from lens.sampling import inputs as sampling
 from lens.sampling.guided_denoiser import execution_device
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions
+from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import get_solver
 from lens.serve.engine.batching import BatchExecutor, DenoisingState, ForwardInput, preview_schedule
 from lens.serve.engine.cost_model import CostModel, effective_strength
@@ -129,6 +130,8 @@ class ModelWorker:
             **request.metadata_fields(),
             model=entry.recorded_name,
             model_hash=entry.model.content_hash,
+            parts=_part_records(entry.model),
+            prompt_date=entry.model.prompt_date,
             loras=tuple(self._lora_record(lora.name, lora.weight) for lora in request.loras),
             init_image=self._file_record(request.image),
             mask=self._file_record(request.mask),
@@ -194,6 +197,15 @@ class ModelWorker:
         finally:
             elapsed_s[0] = time.perf_counter() - started_at
             self.stage_seconds[stage] += elapsed_s[0]
+
+
+def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:
+    if not model.parts:
+        return None
+    return {
+        part: FileRecord(path=model.component_path(part).name, sha256=model.part_hash(part))
+        for part in COMPONENTS_WITH_FILES
+    }
 
 
 def _advance(state: DenoisingState, outputs: Sequence[Tensor | Exception]) -> Exception | None:

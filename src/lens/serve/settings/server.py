@@ -5,15 +5,18 @@ They come from a YAML file and the options of `lens serve`. Knows nothing of HTT
 
 import ipaddress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
 from lens.llm.client import Endpoint
+from lens.models.prompt_date import parse_prompt_date
 from lens.serve.settings.engine import EngineSettings
 from lens.serve.settings.ray import RaySettings
+
+DEFAULT_MODELS = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
 
 
 class RequestLimits(Settings):
@@ -62,6 +65,39 @@ class PromptEnhancerSettings(Endpoint):
     """Attempts per prompt, the first included."""
 
 
+class ServedModel(Settings):
+    """A model of the server: a name, a folder or a denoiser's file, and what replaces its parts."""
+
+    model: str
+    """Known name, folder, hub id, denoiser's file or ComfyUI folder."""
+    name: str | None = None
+    """Name in requests; None is the known name, or the name of the folder or file."""
+    text_encoder: Path | None = None
+    """File or folder of the text encoder; None is the model's own, or is searched for around a file."""
+    vae: Path | None = None
+    """File or folder of the VAE, likewise."""
+    tokenizer: Path | None = None
+    """Folder, tokenizer.json, or text encoder's file with the tokenizer, likewise."""
+    prompt_date: str | None = None
+    """Date in the conversation around a prompt, or today; None is the model's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_a_name(cls, value: Any) -> Any:
+        return {"model": str(value)} if isinstance(value, (str, Path)) else value
+
+    @field_validator("prompt_date", mode="before")
+    @classmethod
+    def _parse_date(cls, value: Any) -> str | None:
+        return None if value is None else parse_prompt_date(value, "models.prompt_date")
+
+    @property
+    def served_name(self) -> str:
+        """The name in requests."""
+        path = Path(self.model).expanduser()
+        return self.name or (path.name if path.is_dir() else path.stem if path.is_file() else self.model)
+
+
 class ServerSettings(Settings):
     """Settings of a server."""
 
@@ -79,8 +115,8 @@ class ServerSettings(Settings):
     """URL of image storage, any that fsspec supports; None is a folder in the state folder."""
     name: str = "server"
     """Servers that share a database need different names; a server resumes the jobs of its name."""
-    models: tuple[str, ...] = ("lens-nano-turbo", "lens-nano", "lens-nano-base")
-    """Models to serve, by name or folder; the first is the default."""
+    models: tuple[ServedModel, ...] = tuple(ServedModel(model=name) for name in DEFAULT_MODELS)
+    """Models to serve, each a name, folder or file, or a mapping with its parts; the first is the default."""
     loras: dict[str, Path] = Field(default_factory=dict)
     """LoRA files to serve, by the name that requests use."""
     require_key: bool | None = None

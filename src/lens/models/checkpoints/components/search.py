@@ -88,6 +88,11 @@ class ComponentSearch:
         )
 
 
+def is_weight_file(path: str | Path) -> bool:
+    """Return whether a path is that of a file of weights, by its suffix."""
+    return Path(path).suffix.lower() in WEIGHT_SUFFIXES
+
+
 def is_component_tree(folder: Path) -> bool:
     """Return whether a folder is a ComfyUI folder, its `models/`, or holds weight files without a config."""
     if any((folder / name).is_file() for name in ("model_index.json", "config.json")):
@@ -102,7 +107,7 @@ def _has_comfyui_folders(folder: Path) -> bool:
 
 
 def _has_weight_files(folder: Path) -> bool:
-    return any(path.suffix.lower() in WEIGHT_SUFFIXES for path in folder.iterdir() if path.is_file())
+    return any(is_weight_file(path) for path in folder.iterdir() if path.is_file())
 
 
 def _models_folder(start: Path) -> Path | None:
@@ -127,5 +132,5 @@ def _weight_files(root: Path, *, is_tree: bool) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if is_tree else []
         for name in sorted(names):
             path = folder / name
-            if path.suffix.lower() in WEIGHT_SUFFIXES and not name.startswith("."):
+            if is_weight_file(path) and not name.startswith("."):
                 yield path
