@@ -210,6 +210,7 @@ def test_a_picture_says_everything_that_decided_it(engine):
         "prompt": "a red apple", "negative_prompt": "blue", "seed": 3, "width": 176, "height": 96, "steps": 4,
         "guidance": 2.0, "solver": "euler", "model": "lens-nano-turbo", "model_hash": content_hash(packaged),
         "loras": (), "dtype": "float32", "device": "cpu", "threads": torch.get_num_threads(),
+        "prompt_date": PINNED_DATE,
     }  # fmt: skip
     assert set(metadata.versions) == {"lens", "torch", "diffusers", "transformers"}
 
