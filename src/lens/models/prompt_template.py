@@ -9,13 +9,14 @@ Letters: B prompts, T tokens from the prompt's first one on, P tokens of the pre
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lens.errors import SettingError
+from lens.errors import NonFiniteError, SettingError
 from lens.models.prompt_date import PINNED_DATE
 
 if TYPE_CHECKING:
@@ -119,10 +120,7 @@ class PromptTemplate:
     def _prompt_ids(self, prompt: str, room: int) -> list[int]:
         ids = self._ids(prompt, control_tokens=False)
         if len(ids) > room:
-            logger.warning(
-                "The prompt has %d tokens, of which %d fit: the last %d are dropped, from %r on.",
-                len(ids), room, len(ids) - room, self.tokenizer.decode(ids[room:])[:60],
-            )  # fmt: skip
+            _log_truncation(len(ids), room, self.tokenizer.decode(ids[room:])[:60])
         return ids[:room]
 
     def _is_control(self, token: str) -> bool:
@@ -136,6 +134,14 @@ class PromptTemplate:
             split_special_tokens=not control_tokens,
             return_attention_mask=False,
         )["input_ids"]
+
+
+@lru_cache(maxsize=1024)  # a prompt is tokenized for its cache key, and to be encoded, but named once
+def _log_truncation(num_tokens: int, room: int, dropped: str) -> None:
+    logger.warning(
+        "The prompt has %d tokens, of which %d fit: the last %d are dropped, from %r on.",
+        num_tokens, room, num_tokens - room, dropped,
+    )  # fmt: skip
 
 
 def encode_prompts(
@@ -157,21 +163,54 @@ def encode_prompts(
 
     Shapes: one (B, T, hidden) a layer, and a bool mask (B, T), True = real token.
     """
-    template = PromptTemplate(tokenizer, date)
     distinct = list(dict.fromkeys(prompts))
-    features_of: dict[str, list[Tensor]] = {}
-    for start in range(0, len(distinct), batch_size):
-        some = distinct[start : start + batch_size]
+    rows = encode_rows(
+        encoder, tokenizer, distinct, layers, max_sequence_length,
+        batch_size=batch_size, date=date, on_progress=on_progress,
+    )  # fmt: skip
+    features_of = dict(zip(distinct, rows, strict=True))
+    return pad_features([features_of[prompt] for prompt in prompts])
+
+
+def encode_rows(
+    encoder: "HiddenStateExtractor",
+    tokenizer: "PreTrainedTokenizerFast",
+    prompts: Sequence[str],
+    layers: Sequence[int],
+    max_sequence_length: int = 512,
+    *,
+    batch_size: int = 1,
+    date: str = PINNED_DATE,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[list[Tensor]]:
+    """Return the text features of each prompt by itself, as `encode_prompts` without padding.
+
+    Through an encoder whose blocks are streamed or packed, the prompts go block by block together, and
+    `on_progress` counts blocks instead of prompts.
+
+    Shapes: for each prompt, one (T, hidden) a layer.
+    Raises: NonFiniteError where the encoder overflows.
+    """
+    template = PromptTemplate(tokenizer, date)
+    if batch_size == 1 and encoder.shares_blocks:
+        tokens = [template.tokenize([prompt], max_sequence_length) for prompt in prompts]
+        rows = encoder.text_features_of_sequences([one.input_ids[0] for one in tokens], layers, on_progress)
+        start = len(template.preamble_ids)
+        return [_check_finite([layer[start:] for layer in row]) for row in rows]
+    encoded: list[list[Tensor]] = []
+    for start in range(0, len(prompts), batch_size):
+        some = prompts[start : start + batch_size]
         batch = template.tokenize(some, max_sequence_length)
         captured = encoder.text_features(
             batch.input_ids, batch.attention_mask, layers
         )  # each (b, P+T, hidden)
-        for row, prompt in enumerate(some):
+        for row in range(len(some)):
             stop = int(batch.attention_mask[row].sum())
-            features_of[prompt] = [feature[row, batch.num_preamble_tokens : stop] for feature in captured]
+            features = [feature[row, batch.num_preamble_tokens : stop] for feature in captured]
+            encoded.append(_check_finite(features))
         if on_progress is not None:
-            on_progress(len(features_of), len(distinct))
-    return pad_features([features_of[prompt] for prompt in prompts])
+            on_progress(len(encoded), len(prompts))
+    return encoded
 
 
 class PromptEncoder:
@@ -196,12 +235,23 @@ class PromptEncoder:
         """Return the text features of a prompt, from its first token on.
 
         Shapes: one (T, hidden) a layer.
+        Raises: NonFiniteError where the encoder overflows.
         """
         tokens = self._template.tokenize([prompt], self._max_length)
         ids = tokens.input_ids[:, tokens.num_preamble_tokens :]  # (1, T)
-        return [
-            layer[0] for layer in self._encoder.text_features(ids, None, self._layers, self._preamble_cache)
-        ]
+        features = self._encoder.text_features(ids, None, self._layers, self._preamble_cache)
+        return _check_finite([layer[0] for layer in features])
+
+
+def _check_finite(features: list[Tensor]) -> list[Tensor]:
+    for layer in features:
+        if not bool(torch.isfinite(layer).all()):
+            dtype = str(layer.dtype).removeprefix("torch.")
+            raise NonFiniteError(
+                f"The text features of the prompt are not finite. The text encoder overflowed in {dtype}, or "
+                "its weights are damaged: compute in bfloat16 or float32, or check its files."
+            )
+    return features
 
 
 def pad_features(rows: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:

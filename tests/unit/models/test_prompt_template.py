@@ -12,7 +12,7 @@ from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, tiny_encoder, tiny_tokenize
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lens.errors import SettingError
+from lens.errors import NonFiniteError, SettingError
 from lens.models.prompt_template import (
     PINNED_DATE,
     PromptEncoder,
@@ -252,6 +252,16 @@ def test_a_reader_reads_the_preamble_once_and_finds_the_same_features():
     for row, prompt in enumerate(PROMPTS):
         for ours, theirs in zip(found[prompt], features, strict=True):
             torch.testing.assert_close(ours, theirs[row][mask[row]], atol=2e-6, rtol=1e-5)
+
+
+def test_features_that_are_not_finite_are_an_error():
+    encoder, tokenizer = tiny_encoder(), tiny_tokenizer()
+    encoder.model.layers[3].mlp.experts.down_proj_bias.data.fill_(torch.inf)
+    assert len(encode_prompts(encoder, tokenizer, ["a fox"], (0, 1))[0]) == 2  # the blocks before it
+    with pytest.raises(NonFiniteError, match=r"text encoder overflowed in float32, .*compute in bfloat16 or"):
+        encode_prompts(encoder, tokenizer, ["a fox"], CAPTURED_LAYERS)
+    with pytest.raises(NonFiniteError):
+        PromptEncoder(encoder, tokenizer, CAPTURED_LAYERS).encode("a fox")
 
 
 def test_another_date_gives_other_features_and_the_pinned_one_is_the_default():
