@@ -55,9 +55,10 @@ def describe_model(name: str) -> dict[str, Any]:
     components = {
         COMPONENT_NAMES[part]: _describe_component(part, config) for part, config in configs.items()
     }
+    place = model.component_path("transformer") if model and folder is None else folder
     return {
         "model": name,
-        "folder": str(folder) if folder else None,
+        "folder": str(place) if place else None,
         "variant": known.variant if known else None,
         "components": components,
         "shared": {part: str(at) for part, at in shared_components(folder).items()} if folder else {},
@@ -66,22 +67,29 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return the probable kind of a safetensors file, its number of parameters and bytes by stored dtype."""
-    from lens.models.checkpoints.detect import denoiser_prefix, detect_kind
+    """Return the probable kind of a file of weights, its number of parameters and bytes by stored dtype."""
+    from lens.models.checkpoints.components.component_file import read_component
+    from lens.models.checkpoints.gguf_header import GGUF_SUFFIX, read_gguf_header
     from lens.models.checkpoints.reader import open_safetensors
 
-    tensors = open_safetensors(path).tensors
-    kind = "a Lens denoiser" if denoiser_prefix(tensors) == "" else detect_kind(tensors)
+    if path.suffix.lower() == GGUF_SUFFIX:
+        packed = read_gguf_header(path).tensors.values()
+        entries = [(tensor.format, prod(tensor.shape), tensor.num_bytes) for tensor in packed]
+    else:
+        tensors = open_safetensors(path).tensors.values()
+        entries = [(tensor.dtype, prod(tensor.shape), tensor.num_bytes) for tensor in tensors]
     stored: dict[str, int] = {}
-    for tensor in tensors.values():
-        stored[tensor.dtype] = stored.get(tensor.dtype, 0) + tensor.num_bytes
-    numbers = sum(prod(tensor.shape) for tensor in tensors.values())
+    for dtype, _, num_bytes in entries:
+        stored[dtype] = stored.get(dtype, 0) + num_bytes
+    file = read_component(path)
+    is_plain = file.component == "transformer" and not (file.kind or "").startswith("an MXFP8")
     return {
         "file": str(path),
-        "kind": kind,
-        "tensors": len(tensors),
-        "numbers": numbers,
+        "kind": file.title if is_plain else file.kind,
+        "tensors": len(entries),
+        "numbers": sum(count for _, count, _ in entries),
         "stored_bytes": stored,
+        "has_tokenizer": file.has_tokenizer,
     }
 
 
