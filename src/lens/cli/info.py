@@ -1,6 +1,7 @@
 """`lens info MODEL`: components, parameters and memory of a model, from configs and file headers alone.
 
-Counts come from the configs, so that a known model need not be on this machine. Loads no torch.
+Counts come from the configs, so that a known model need not be on this machine. Only models of several files
+load torch.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lens.cli.arguments import AsJson
+from lens.cli.process import prepare_libraries
 from lens.errors import CheckpointError
 
 LISTED_DTYPES = ("float32", "bfloat16", "float8")
@@ -49,6 +51,8 @@ def describe_model(name: str) -> dict[str, Any]:
     model = ResolvedModel.find_local(name) if known else ResolvedModel.of(name, offline=True)
     if known and known.folder and model is None:
         model = ResolvedModel.of(name)  # a packaged model whose folder is missing: raises with the remedy
+    if model and model.parts:
+        prepare_libraries()  # the configurations of single files need torch
     folder, configs = (model.folder, model.configs) if model else (None, {})
     if known and not configs:
         configs = {"transformer": known.denoiser, "text_encoder": known.text_encoder, "vae": known.vae}
