@@ -6,12 +6,15 @@ from functools import cache
 import pytest
 import torch
 from comparisons import normal, same_state, velocity
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tiny_models import DENOISER_CONFIG, tiny_denoiser
 
 from lens.errors import CheckpointError, LensError, SettingError
 from lens.models.checkpoints.adapters.lora import (
+    adaptable_weights,
     fuse_loras,
     load_lora,
     load_loras,
@@ -20,7 +23,8 @@ from lens.models.checkpoints.adapters.lora import (
     unfuse_loras,
     unload_loras,
 )
-from lens.models.checkpoints.adapters.lora_formats import STYLES
+from lens.models.checkpoints.adapters.lora_formats import STYLES, read_adapter
+from lens.models.checkpoints.adapters.weights import total_delta
 from lens.models.checkpoints.convert import convert
 from lens.models.checkpoints.single_file import load_denoiser
 from lens.models.mapped_memory import is_mapped, release
@@ -320,8 +324,8 @@ def test_pefts_loha_and_dora_are_scaled_by_their_settings(tmp_path):
     parts = KINDS["LoHa"][0][MLP]
     save_file({f"base_model.model.{MLP}.{name}": v for name, v in parts.items() if name != "alpha"},
               tmp_path / "adapter_model.safetensors")  # fmt: skip
-    settings = {"r": 3, "alpha": 1.5, "peft_type": "LOHA"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    config = {"r": 3, "alpha": 1.5, "peft_type": "LOHA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     model = tiny_denoiser()
     load_lora(model, tmp_path)
     assert_same_velocity(model, ("LoHa", 1.0))
@@ -445,7 +449,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path, tensors, message):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("content", "message"),
     [
         ('{"peft_type": "OFT"}', "an adapter of the kind OFT, which is not supported"),
         ('{"use_dora": true}', "is a DoRA by its settings, but it has no magnitudes"),
@@ -457,9 +461,9 @@ def test_what_cannot_be_loaded_is_named(tmp_path, tensors, message):
         ('{"r": ', "is not valid JSON"),
     ],
 )
-def test_damaged_settings_are_named(tmp_path, settings, message):
+def test_damaged_settings_are_named(tmp_path, content, message):
     save_file({f"{QKV}.{name}": value for name, value in LOW.items()}, tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text(settings)
+    (tmp_path / "adapter_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=message):
         load_lora(tiny_denoiser(), tmp_path)
 
@@ -488,3 +492,56 @@ def test_a_deleted_adapter_is_gone(tmp_path):
     model.delete_adapters(names[1:])
     assert_same_velocity(model, ("LoRA", 0.5))
     assert issubclass(SettingError, LensError)
+
+
+PARTS = sorted({part for layers, _ in KINDS.values() for parts in layers.values() for part in parts})
+STRANGE = [
+    torch.tensor(3), torch.tensor(torch.nan), torch.ones(0), torch.ones(3, 0), torch.ones(0, 3),
+    torch.ones(3, 3, 3), torch.ones(2, 3, dtype=torch.int8), torch.ones(3, 85, dtype=torch.bool),
+    torch.ones(32, 3, dtype=torch.float8_e4m3fn), torch.ones(3, 32, dtype=torch.complex64), torch.ones(1, 1),
+]  # fmt: skip
+METADATA = [
+    "{}",
+    "[]",
+    "{",
+    "3",
+    '{"r": 0, "lora_alpha": 1}',
+    '{"r": -2, "alpha": 4}',
+    "[" * 2000,
+    '{"r": "x"}',
+]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_file_of_random_parts_is_refused_or_fits_its_layers(tmp_path_factory, data):
+    parts = dict(
+        data.draw(st.sampled_from([parts for layers, _ in KINDS.values() for parts in layers.values()]))
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(sorted(parts) or PARTS))
+        action = data.draw(st.sampled_from(["drop", "rename", "replace", "add"]))
+        if action == "add":
+            parts[data.draw(st.sampled_from(PARTS))] = data.draw(st.sampled_from(STRANGE))
+        elif name in parts:
+            value = parts.pop(name)
+            if action == "rename":
+                parts[data.draw(st.sampled_from(PARTS))] = value
+            elif action == "replace":
+                parts[name] = data.draw(st.sampled_from(STRANGE))
+    layer = data.draw(st.sampled_from([QKV, MLP, QK_NORM, "proj_out", "txt_norm.9"]))
+    metadata = {key: data.draw(st.sampled_from(METADATA)) for key in ("lora_adapter_metadata", "alpha")}
+    path = tmp_path_factory.getbasetemp() / "random.safetensors"
+    save_file(
+        {f"{layer}.{name}": value.contiguous().clone() for name, value in parts.items()}, path, metadata
+    )
+    shapes = adaptable_weights(one_denoiser())
+    try:
+        adapter = read_adapter(path, shapes)
+    except CheckpointError:
+        return
+    for target, weights in adapter.items():
+        assert tuple(total_delta(weights, torch.ones(shapes[target])).shape) == shapes[target]
+
+
+one_denoiser = cache(tiny_denoiser)

@@ -41,6 +41,9 @@ def assemble(
     if len(kinds) > 1:
         raise IncompleteError(f"{module} has parts of two kinds, {' and '.join(kinds)}")
     adapter: Adapter = {}
+    for name, value in values.items():
+        if KIND_OF_PART.get(name) in ("LoRA", "LoHa", "LoKr") and value.ndim != 2:
+            raise IncompleteError(f"{module} has a {name} of the shape {tuple(value.shape)}")
     bias, low_rank_bias = values.pop("diff_b", None), values.pop("up_bias", None)
     magnitude = values.pop("magnitude", None)
     rest = dict(values)
@@ -134,8 +137,6 @@ def _lokr(
 def _pop_factor(module: str, values: dict[str, Tensor], name: str) -> tuple[Tensor, int | None] | None:
     """Remove one factor of a LoKr from `values`; return it and its rank, None if it is a whole matrix."""
     if name in values:
-        if values[name].ndim != 2:
-            raise IncompleteError(f"{module}.{name} is no matrix")
         return values.pop(name), None
     if f"{name}_a" in values and f"{name}_b" in values:
         a, b = values.pop(f"{name}_a"), values.pop(f"{name}_b")
@@ -166,7 +167,7 @@ def _without_kernel_axes(value: Tensor) -> Tensor:
 
 
 def _check_product(module: str, a: Tensor, b: Tensor) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b) or not len(b):
+    if a.shape[1] != len(b) or not len(b):
         shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise IncompleteError(f"{module} has factors of the shapes {shapes}, which have no product")
 
