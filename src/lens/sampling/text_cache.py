@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -222,12 +222,23 @@ def computation_name(device: "torch.device | str", dtype: str, quantization: str
 
     kind = torch.device(device).type
     parts = [kind, dtype, quantization or "as stored"]
-    parts += [f"{package} {version(package)}" for package in ("torch", "transformers")]
-    if kind == "cuda":
+    packages = ["torch", "transformers"]
+    if quantization is not None:
+        packages.append("torchao")
+    if kind == "cuda":  # MXFP4 experts are computed by kernels where these packages are there
+        packages += ["triton", "kernels"]
         parts.append(torch.cuda.get_device_name(device))
+    parts += [f"{package} {_installed_version(package)}" for package in packages]
     if kind == "cpu":
         parts.append(f"{torch.get_num_threads()} threads")
     return ", ".join(parts)
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _read_entry(path: Path, key: TextFeatureKey) -> "list[Tensor]":
