@@ -22,9 +22,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lens.core.products import cpu_compute_dtype
 from lens.core.rope import image_positions, rope_angles, text_positions
 from lens.errors import SettingError, ShapeError
-from lens.models.layers import AdaLayerNormOut, LensTransformerBlock, RMSNorm, TimeEmbedding
+from lens.models.layers import AdaLayerNormOut, LensTransformerBlock, Linear, RMSNorm, TimeEmbedding
 from lens.models.sequence_packing import PackedSequence
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,9 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         super().__init__()
         _check_config(self.config)
         num_features = len(selected_layer_index)
-        self.img_in = nn.Linear(in_channels, inner_dim)
+        self.img_in = Linear(in_channels, inner_dim)
         self.txt_norm = nn.ModuleList(RMSNorm(enc_hidden_dim, 1e-5) for _ in range(num_features))
-        self.txt_in = nn.Linear(num_features * enc_hidden_dim, inner_dim)
+        self.txt_in = Linear(num_features * enc_hidden_dim, inner_dim)
         self.time_text_embed = TimeEmbedding(inner_dim)
         self.transformer_blocks = nn.ModuleList(
             LensTransformerBlock(
@@ -75,7 +76,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             for index in range(num_layers)
         )
         self.norm_out = AdaLayerNormOut(inner_dim)
-        self.proj_out = nn.Linear(inner_dim, patch_size**2 * out_channels)
+        self.proj_out = Linear(inner_dim, patch_size**2 * out_channels)
         self.in_channels, self.enc_hidden_dim = in_channels, enc_hidden_dim
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Callable[..., Any] = checkpoint
@@ -155,6 +156,8 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         h: int,
         w: int,
     ) -> Tensor:
+        dtype = packed_latents.dtype
+        packed_latents = packed_latents.to(cpu_compute_dtype(packed_latents))                      # (B, I, C)
         num_text, is_padded = self._mask_cache.get(mask, features[0])
         key_mask = None  # without padding, and so without a mask, the fast attention kernels apply
         if mask is not None and is_padded:
@@ -167,7 +170,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         cond = self.time_text_embed(t, packed_latents.dtype)                                       # (B, D)
         rotary = self._rotary_cache.get(h, w, num_text, packed_latents.device)                 # (I+T, K/2, 2)
         image_tokens = self._run_blocks(image_tokens, text_tokens, cond, rotary, key_mask, None)   # (B, I, D)
-        return self.proj_out(self.norm_out(image_tokens, cond))  # (B, I, C)
+        return self.proj_out(self.norm_out(image_tokens, cond)).to(dtype)                          # (B, I, C)
 
     def _packed_velocity(
         self,
@@ -176,10 +179,10 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         t: Any,
         latent_sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        device, dtype = images[0].device, images[0].dtype
+        device, dtype = images[0].device, cpu_compute_dtype(images[0])
         num_text = [layers[0].shape[0] for layers in features]
         packing = PackedSequence.of([len(tokens) for tokens in images], num_text, device)
-        image_tokens = self.img_in(torch.cat(list(images))[None])                               # (1, I, D)
+        image_tokens = self.img_in(torch.cat(list(images))[None].to(dtype))                     # (1, I, D)
         joined_features = [torch.cat(layer)[None] for layer in zip(*features, strict=True)]   # L of (1, T, E)
         text_tokens = self._embed_text(joined_features, dtype)                                     # (1, T, D)
         cond = self.time_text_embed(t, dtype)                                              # (P, D)
@@ -189,7 +192,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         )  # (I+T, K/2, 2)
         image_tokens = self._run_blocks(image_tokens, text_tokens, cond, rotary, None, packing)    # (1, I, D)
         velocity = self.proj_out(self.norm_out(image_tokens, cond, packing.image_sequence_ids))    # (1, I, C)
-        return list(velocity[0].split(packing.image_lengths))
+        return list(velocity[0].to(images[0].dtype).split(packing.image_lengths))
 
     def _run_blocks(self, image_tokens: Tensor, text_tokens: Tensor, *block_args: Any) -> Tensor:
         # Both are views, for which torch.compile would compile the first block separately.

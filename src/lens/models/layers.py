@@ -9,9 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lens.core.products import is_cpu_inference, linear
+from lens.core.token_blocks import modulated_rms_norm, rotated_rms_norm
 from lens.models.attention import apply_rotary, attention, packed_attention
 from lens.models.sequence_packing import PackedSequence, broadcast_modulation
 from lens.models.shapes import TIME_CHANNELS, mlp_width
+
+
+class Linear(nn.Linear):
+    """A linear layer which, for inference on a CPU, takes inputs in float32 to weights of 16 bits as well."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -35,6 +44,8 @@ class AdaRMSNorm(RMSNorm):
 
         Shapes: x (B, N, D), shift and scale (B, 1, D) or, packed, (1, N, D) -> (B, N, D).
         """
+        if is_cpu_inference(x):
+            return modulated_rms_norm(x, shift, self.weight * (1 + scale), self.eps)
         normed = F.rms_norm(x, self.weight.shape, None, self.eps).to(x.dtype)
         return torch.addcmul(shift.to(x.dtype), normed, (self.weight * (1 + scale)).to(x.dtype))
 
@@ -44,12 +55,13 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
-        self.w1 = nn.Linear(dim, hidden_dim, bias=False)
-        self.w2 = nn.Linear(hidden_dim, dim, bias=False)
-        self.w3 = nn.Linear(dim, hidden_dim, bias=False)
+        self.w1 = Linear(dim, hidden_dim, bias=False)
+        self.w2 = Linear(hidden_dim, dim, bias=False)
+        self.w3 = Linear(dim, hidden_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        gate, up = self.w1(x), self.w3(x)
+        return self.w2(F.silu(gate, inplace=True).mul_(up) if is_cpu_inference(x) else F.silu(gate) * up)
 
 
 class JointAttention(nn.Module):
@@ -58,12 +70,12 @@ class JointAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, head_dim: int):
         super().__init__()
         self.num_heads = num_heads
-        self.img_qkv = nn.Linear(dim, 3 * dim)
-        self.txt_qkv = nn.Linear(dim, 3 * dim)
+        self.img_qkv = Linear(dim, 3 * dim)
+        self.txt_qkv = Linear(dim, 3 * dim)
         self.norm_q, self.norm_k = RMSNorm(head_dim, 1e-6), RMSNorm(head_dim, 1e-6)
         self.norm_added_q, self.norm_added_k = RMSNorm(head_dim, 1e-6), RMSNorm(head_dim, 1e-6)
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.to_add_out = nn.Linear(dim, dim)
+        self.to_out = nn.ModuleList([Linear(dim, dim)])
+        self.to_add_out = Linear(dim, dim)
 
     def forward(
         self, image_tokens: Tensor, text_tokens: Tensor, rotary: Tensor, key_mask: Tensor | None,
@@ -75,8 +87,15 @@ class JointAttention(nn.Module):
             (B, 1, 1, I+T) -> (B, I, D), (B, T, D). With a packing B is 1, and rotary is in its joint order.
         """
         num_image = image_tokens.shape[1]
-        image_q, image_k, image_v = self._heads(self.img_qkv(image_tokens))            # (B, I, H, K) each
-        text_q, text_k, text_v = self._heads(self.txt_qkv(text_tokens))                # (B, T, H, K) each
+        image_heads = self.img_qkv(image_tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, I, 3, H, K)
+        text_heads = self.txt_qkv(text_tokens).unflatten(-1, (3, self.num_heads, -1))    # (B, T, 3, H, K)
+        if packing is None and is_cpu_inference(image_tokens):
+            q, k, v = self._joint_heads(image_heads, text_heads, rotary)        # (B, H, N, K) each
+            q = q if updates_text else q[:, :, :num_image]                      # (B, H, I, K)
+            joint = attention(q, k, v, key_mask).transpose(1, 2).flatten(2)     # (B, N, D)
+            return self._project(joint, num_image, updates_text)
+        image_q, image_k, image_v = image_heads.unbind(2)                       # (B, I, H, K) each
+        text_q, text_k, text_v = text_heads.unbind(2)                           # (B, T, H, K) each
         q = self.norm_q(image_q)                                                # (B, I, H, K)
         if updates_text:
             q = torch.cat([q, self.norm_added_q(text_q)], dim=1)                # (B, I+T, H, K)
@@ -89,11 +108,30 @@ class JointAttention(nn.Module):
             q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)   # (B, H, N, K) each
             joint = attention(q, k, v, key_mask)                                # (B, H, N, K)
             joint = joint.transpose(1, 2).flatten(2)                            # (B, N, D)
+        return self._project(joint, num_image, updates_text)
+
+    def _project(self, joint: Tensor, num_image: int, updates_text: bool) -> tuple[Tensor, Tensor | None]:
         image_tokens = self.to_out[0](joint[:, :num_image])
         return image_tokens, self.to_add_out(joint[:, num_image:]) if updates_text else None
 
-    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        return qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2)             # (B, N, H, K) each
+    def _joint_heads(self, image_heads: Tensor, text_heads: Tensor, rotary: Tensor) -> Tensor:
+        """Return queries, keys and values of both streams for inference on a CPU, each token written once.
+
+        Shapes: image_heads (B, I, 3, H, K), text_heads (B, T, 3, H, K) -> (3, B, H, I+T, K).
+        """
+        batch, num_image, _, num_heads, head_dim = image_heads.shape
+        num_tokens = num_image + text_heads.shape[1]
+        joint = image_heads.new_empty(3, batch, num_heads, num_tokens, head_dim)
+        by_token = joint.permute(1, 3, 0, 2, 4)                                 # (B, I+T, 3, H, K)
+        for heads, norms, tokens in (
+            (image_heads, (self.norm_q, self.norm_k), slice(num_image)),
+            (text_heads, (self.norm_added_q, self.norm_added_k), slice(num_image, num_tokens)),
+        ):
+            out = by_token[:, tokens]                                           # (B, I or T, 3, H, K)
+            for part, norm in enumerate(norms):
+                rotated_rms_norm(heads[:, :, part], norm.weight, rotary[tokens], norm.eps, out[:, :, part])
+            out[:, :, 2] = heads[:, :, 2]
+        return joint
 
 
 class LensTransformerBlock(nn.Module):
@@ -103,10 +141,10 @@ class LensTransformerBlock(nn.Module):
         super().__init__()
         hidden_dim = mlp_width(dim)
         self.updates_text = updates_text
-        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.img_mod = nn.Sequential(nn.SiLU(), Linear(dim, 6 * dim))
         self.img_norm1, self.img_norm2 = AdaRMSNorm(dim, 1e-6), AdaRMSNorm(dim, 1e-6)
         self.img_mlp = SwiGLU(dim, hidden_dim)
-        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.txt_mod = nn.Sequential(nn.SiLU(), Linear(dim, 6 * dim))
         self.txt_norm1, self.txt_norm2 = AdaRMSNorm(dim, 1e-6), AdaRMSNorm(dim, 1e-6)
         self.txt_mlp = SwiGLU(dim, hidden_dim)
         self.attn = JointAttention(dim, num_heads, head_dim)
@@ -139,16 +177,21 @@ class LensTransformerBlock(nn.Module):
         image_out, text_out = self.attn(
             image_normed, text_normed, rotary, key_mask, packing, self.updates_text
         )  # fmt: skip
-        image_tokens = torch.addcmul(image_tokens, image_mod[2], image_out)
-        image_tokens = torch.addcmul(
+        image_tokens = _add_gated(image_tokens, image_mod[2], image_out)
+        image_tokens = _add_gated(
             image_tokens, image_mod[5], self.img_mlp(self.img_norm2(image_tokens, *image_mod[3:5]))
         )
         if text_out is not None:
-            text_tokens = torch.addcmul(text_tokens, text_mod[2], text_out)
-            text_tokens = torch.addcmul(
+            text_tokens = _add_gated(text_tokens, text_mod[2], text_out)
+            text_tokens = _add_gated(
                 text_tokens, text_mod[5], self.txt_mlp(self.txt_norm2(text_tokens, *text_mod[3:5]))
             )
         return image_tokens, text_tokens
+
+
+def _add_gated(tokens: Tensor, gate: Tensor, update: Tensor) -> Tensor:
+    """Return tokens + gate * update, for inference on a CPU in the memory of update."""
+    return torch.addcmul(tokens, gate, update, out=update if is_cpu_inference(tokens) else None)
 
 
 class TimeEmbedding(nn.Module):
@@ -157,7 +200,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.timestep_embedder = nn.ModuleDict(
-            {"linear_1": nn.Linear(TIME_CHANNELS, dim), "linear_2": nn.Linear(dim, dim)}
+            {"linear_1": Linear(TIME_CHANNELS, dim), "linear_2": Linear(dim, dim)}
         )
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -185,7 +228,7 @@ class AdaLayerNormOut(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.linear = nn.Linear(dim, 2 * dim)
+        self.linear = Linear(dim, 2 * dim)
 
     def forward(self, x: Tensor, cond: Tensor, sequence_ids: Tensor | None = None) -> Tensor:
         """Return norm(x) * (1 + scale) + shift.

@@ -90,7 +90,7 @@ def _packed_layer(parent: nn.Module, leaf: str, packed: PackedSource, dtype: tor
     """Return the layer that keeps a packed weight, or None if there is none for this kind of layer."""
     if leaf != "weight" or len(packed.shape) != 2:
         return None
-    if type(parent) is nn.Linear:
+    if isinstance(parent, nn.Linear):
         return PackedLinear(packed.read(), parent.bias, dtype)
     if type(parent) is nn.Embedding and packed.format.is_by_rows:
         return PackedEmbedding(packed.read(), dtype)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from lens.core.products import is_mixed, linear
 from lens.errors import CheckpointError
 from lens.models.quantized.packed_weight import PackedWeight
 
@@ -33,6 +33,9 @@ class PackedLinear(nn.Linear):
         return self.packed.dequantize(self.compute_dtype)
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_mixed(input, self.compute_dtype):
+            # The values of the plain layer, which are rounded to its dtype, and its product.
+            return linear(input, self.packed.dequantize(self.compute_dtype), self.bias)
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return linear(input, self.packed.dequantize(input.dtype), bias)
 
