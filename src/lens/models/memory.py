@@ -6,10 +6,10 @@ Free of torch until a device is asked. Knows nothing of files. Spec: section 14.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lens.errors import MemoryNeedError, SettingError
-from lens.models.quantized.mxfp4 import dequantization_reason, is_capable, missing_kernels
+from lens.models.quantized.mxfp4 import is_capable, kernel_obstacle, missing_kernels
 from lens.models.quantized.torchao import is_quantizable
 from lens.models.shapes import component_shapes, text_encoder_shapes
 
@@ -28,10 +28,12 @@ MEMORY_OVERHEAD_RATIO = 0.15
 class Mxfp4Plan(NamedTuple):
     """How a GPT-OSS with experts in MXFP4 is loaded."""
 
-    is_native: bool
-    """The experts stay in MXFP4; otherwise they are dequantized."""
+    how: Literal["native", "packed", "dequantized"]
+    """Experts in MXFP4 with kernels for it; in MXFP4, widened one at a time; all of them widened at load."""
+    needed_bytes: int
+    """The memory that the weights take."""
     message: str
-    """One sentence with the memory that the weights take, and the reason."""
+    """One sentence with that memory, and the reason."""
 
 
 def expected_memory(
@@ -77,8 +79,8 @@ def available_memory(device: "torch.device | str" = "cpu") -> int:
     import torch
 
     device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type in ("cuda", "xpu"):
+        return getattr(torch, device.type).mem_get_info(device)[0]
     import psutil
 
     return int(min(psutil.virtual_memory().available, _free_cgroup_bytes()))
@@ -134,42 +136,56 @@ def mxfp4_plan(
     missing: Sequence[str],
     free_bytes: int | None,
     bytes_per_value: int = 2,
+    is_dequantized: bool = False,
 ) -> Mxfp4Plan:
     """Return how to load a GPT-OSS with experts in MXFP4 on a device.
 
+    Experts are dequantized only if asked. Otherwise they stay packed, and nothing is refused here: without
+    kernels, or without the memory on the device, the weights are mapped from their file and used by layers.
     `missing` names what the kernels lack on this machine; `free_bytes` is None where it is unknown.
 
     Units: bytes_per_value is the size of a dequantized value.
-    Raises: MemoryNeedError where the weights do not fit, with the reason for their size and what to do.
+    Raises: MemoryNeedError where dequantized weights do not fit, with both sizes and what to do.
     """
-    reason = dequantization_reason(device_type, capability, missing)
-    needed_bytes = text_encoder_bytes(config, bytes_per_value, is_mxfp4=not reason)
-    how = f"dequantized to {8 * bytes_per_value} bits, as {reason}" if reason else "in MXFP4"
-    message = f"The text encoder takes {needed_bytes / GB:.1f} GB {how}."
-    if free_bytes is not None and needed_bytes > free_bytes:
-        raise MemoryNeedError(
-            f"{message} {device_type} has {free_bytes / GB:.1f} GB free. Load a smaller file of it (NVFP4 or "
-            "GGUF), use a machine with more memory, or pass text features encoded elsewhere (prompt_embeds)."
-        )
-    return Mxfp4Plan(not reason, message)
+    needed_bytes = text_encoder_bytes(config, bytes_per_value, is_mxfp4=not is_dequantized)
+    takes = f"The text encoder takes {needed_bytes / GB:.1f} GB"
+    is_too_large = free_bytes is not None and needed_bytes > free_bytes
+    free = "" if free_bytes is None else f"{device_type} has {free_bytes / GB:.1f} GB free"
+    if is_dequantized:
+        message = f"{takes} dequantized to {8 * bytes_per_value} bits, as asked."
+        if is_too_large:
+            raise MemoryNeedError(
+                f"{message} {free}. Keep its experts packed, which is the default, or pass text features "
+                "encoded elsewhere (prompt_embeds)."
+            )
+        return Mxfp4Plan("dequantized", needed_bytes, message)
+    obstacle = kernel_obstacle(device_type, capability, missing, bytes_per_value)
+    if not obstacle and not is_too_large:
+        return Mxfp4Plan("native", needed_bytes, f"{takes} in MXFP4.")
+    message = f"{takes}, with experts in MXFP4 that are widened when used, as {obstacle or free}."
+    return Mxfp4Plan("packed", needed_bytes, message)
 
 
 def mxfp4_plan_for_device(
-    config: Mapping[str, Any], device: "torch.device | str | None" = None, bytes_per_value: int = 2
+    config: Mapping[str, Any],
+    device: "torch.device | str | None" = None,
+    bytes_per_value: int = 2,
+    *,
+    is_dequantized: bool = False,
 ) -> Mxfp4Plan:
     """Return the plan for a device; None is the GPU for MXFP4, and main memory for dequantized experts."""
     import torch
 
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    target = torch.device(device or ("cpu" if is_dequantized else accelerator or "cpu"))
     capability = torch.cuda.get_device_capability(target) if target.type == "cuda" else None
-    missing = missing_kernels() if is_capable(capability) else []
-    if device is None and dequantization_reason(target.type, capability, missing):
-        target = torch.device("cpu")
+    can_have_kernels = not is_dequantized and is_capable(target.type, capability)
     return mxfp4_plan(
         config,
         device_type=target.type,
         capability=capability,
-        missing=missing,
+        missing=missing_kernels(target.type) if can_have_kernels else [],
         free_bytes=available_memory(target),
         bytes_per_value=bytes_per_value,
+        is_dequantized=is_dequantized,
     )

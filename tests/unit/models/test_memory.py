@@ -1,11 +1,30 @@
 """The memory that weights take, the memory that is free, and where MXFP4 can be used."""
 
+import importlib.util
+import inspect
+import re
+
 import pytest
 import torch
+from transformers.integrations.mxfp4 import replace_with_mxfp4_linear
+from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer
 
 from lens.errors import MemoryNeedError
 from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
-from lens.models.memory import check_memory, expected_memory, is_out_of_memory, mxfp4_plan, text_encoder_bytes
+from lens.models.memory import (
+    check_memory,
+    expected_memory,
+    is_out_of_memory,
+    mxfp4_plan,
+    mxfp4_plan_for_device,
+    text_encoder_bytes,
+)
+from lens.models.quantized.mxfp4 import (
+    KERNELS_REPOSITORY,
+    MIN_CUDA_CAPABILITY,
+    MIN_TRITON_VERSIONS,
+    missing_kernels,
+)
 
 CONFIGS = {"transformer": LENS_DENOISER, "text_encoder": GPT_OSS_20B, "vae": FLUX2_VAE}
 
@@ -41,46 +60,64 @@ def test_the_released_encoder_takes_13_gb_in_mxfp4_and_42_dequantised():
 def plan(**changes):
     settings = {
         "device_type": "cuda",
-        "capability": (9, 0),
+        "capability": (8, 9),
         "missing": [],
-        "free_bytes": 80 * 10**9,
+        "free_bytes": 24 * 10**9,
     } | changes
     return mxfp4_plan(GPT_OSS_20B, **settings)
 
 
-def test_mxfp4_stays_where_the_kernels_are():
-    here = plan()
-    assert here.is_native
+@pytest.mark.parametrize(
+    "changes", [{"capability": (7, 5)}, {"capability": (10, 0)}, {"device_type": "xpu", "capability": None}]
+)
+def test_mxfp4_is_computed_natively_where_the_kernels_are(changes):
+    here = plan(**changes)
+    assert here.how == "native"
+    assert here.needed_bytes == text_encoder_bytes(GPT_OSS_20B, 2, is_mxfp4=True)
     assert here.message == "The text encoder takes 13.8 GB in MXFP4."
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "gigabytes", "reason"),
     [
-        ({"device_type": "cpu", "capability": None}, "the kernels need a CUDA device and this is cpu"),
-        ({"capability": (8, 6)}, "the kernels need compute capability 9.0 and this device has 8.6"),
-        ({"missing": ["the package kernels"]}, "the kernels lack the package kernels"),
+        ({"device_type": "cpu", "capability": None}, 13.8, "a CUDA or XPU device and this is cpu"),
+        ({"capability": (7, 0)}, 13.8, "compute capability 7.5 and this device has 7.0"),
+        ({"bytes_per_value": 4}, 17.4, "compute in 16 bits and not in 32"),
+        ({"missing": ["the package triton", "the package kernels"]}, 13.8, "lack the package triton and the"),
+        ({"free_bytes": 12 * 10**9}, 13.8, "cuda has 12.0 GB free"),
     ],
 )
-def test_elsewhere_it_is_dequantised_and_the_reason_is_named(changes, reason):
+def test_elsewhere_experts_stay_packed_in_any_memory_and_the_reason_is_named(changes, gigabytes, reason):
     here = plan(**changes)
-    assert not here.is_native
-    assert here.message == f"The text encoder takes 41.8 GB dequantized to 16 bits, as {reason}."
+    assert here.how == "packed"
+    assert here.message.startswith(f"The text encoder takes {gigabytes} GB, with experts in MXFP4 that are")
+    assert reason in here.message
+    assert plan(**{"free_bytes": 10**9, **changes}).how == "packed"
 
 
-def test_too_little_memory_is_refused_with_the_need_the_reason_and_what_to_do():
-    with pytest.raises(MemoryNeedError) as refusal:
-        plan(capability=(8, 6), free_bytes=24 * 10**9)
-    for part in (
-        "takes 41.8 GB",
-        "this device has 8.6",
-        "cuda has 24.0 GB free",
-        "NVFP4 or GGUF",
-        "prompt_embeds",
-    ):
-        assert part in str(refusal.value)
-    assert plan(free_bytes=24 * 10**9).is_native
-    assert "takes 41.8 GB" in plan(free_bytes=None, capability=(8, 6)).message
+def test_experts_are_dequantized_only_if_asked():
+    here = plan(is_dequantized=True, free_bytes=None)
+    assert here.how == "dequantized" and here.needed_bytes == 2 * 20_914_757_184
+    assert here.message == "The text encoder takes 41.8 GB dequantized to 16 bits, as asked."
+    with pytest.raises(MemoryNeedError, match=r"41\.8 GB .* cuda has 24\.0 GB free.*packed.*prompt_embeds"):
+        plan(is_dequantized=True)
+
+
+def test_a_machine_names_all_that_its_kernels_lack():
+    missing = missing_kernels("xpu")
+    for package in ("triton", "kernels"):
+        if importlib.util.find_spec(package) is None:
+            assert any(f"package {package} (at least" in one for one in missing)
+    assert mxfp4_plan_for_device(GPT_OSS_20B, "cpu").how == "packed"
+
+
+def test_the_requirements_of_the_kernels_are_those_of_transformers():
+    checked = inspect.getsource(Mxfp4HfQuantizer.validate_environment)
+    capabilities = re.findall(r"compute_capability >= \((\d+), (\d+)\)", checked)
+    assert [tuple(map(int, pair)) for pair in capabilities] == [MIN_CUDA_CAPABILITY]
+    xpu, cuda, _cpu = re.findall(r'is_triton_available\("([\d.]+)"\)', checked)
+    assert {"cuda": cuda, "xpu": xpu} == MIN_TRITON_VERSIONS
+    assert KERNELS_REPOSITORY in inspect.getsource(replace_with_mxfp4_linear)
 
 
 @pytest.mark.parametrize(
