@@ -162,7 +162,8 @@ def _known_settings(config: Mapping[str, Any], *, source: object) -> dict[str, A
     types = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
     settings = {key: value * num_levels for key, value in types.items()} | dict(config)
     settings.pop(UPCAST_KEY, None)
-    unknown = sorted(set(settings) - set(inspect.signature(AutoencoderKLFlux2).parameters))
+    known = inspect.signature(AutoencoderKLFlux2).parameters
+    unknown = sorted(key for key in settings if key not in known and not key.startswith("_"))
     if unknown:
         raise CheckpointError(
             f"The configuration of {source} has settings that the FLUX.2 VAE does not have: "
