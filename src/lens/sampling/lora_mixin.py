@@ -15,9 +15,9 @@ class LoraMixin:
     def load_lora_weights(
         self, source: str | Path, adapter_name: str | None = None, weight: float = 1.0
     ) -> str:
-        """Load one more LoRA file or folder, in any published key format; return its adapter name.
+        """Load one more file or folder of a LoRA, DoRA, LoHa, LoKr or of differences; return its adapter name.
 
-        Raises: CheckpointError for a file that is not a LoRA of this denoiser; it lists the unmatched keys.
+        Raises: CheckpointError for a file that does not fit this denoiser; it lists the unmatched keys.
         """
         from lens.models.checkpoints.adapters.lora import load_lora
 
@@ -66,7 +66,8 @@ class LoraMixin:
         """Write a loaded adapter to a file that diffusers' pipelines and Lens load; return its path.
 
         The adapter's name is optional if only one is loaded.
-        Raises: SettingError for a name that is not loaded; CheckpointError for a DoRA.
+        Raises: SettingError for a name that is not loaded, or for a DoRA by columns, which only kohya's names
+            hold.
         """
         from lens.models.checkpoints.adapters.lora import save_lora
         from lens.models.checkpoints.adapters.lora_formats import DIFFUSERS_LORA_FILE
