@@ -127,10 +127,11 @@ def _denoiser_sizes(
 
 
 def _text_encoder_sizes(shapes: Mapping[str, tuple[int, ...]], _: Mapping[str, str]) -> dict[str, int] | None:
-    for sinks, norm, embedding in _ENCODER_NAMES:
+    for sinks, norm, *others in _ENCODER_NAMES:
         found = [int(match[1]) for name in shapes if (match := re.match(sinks, name))]
         width = next((shape for name, shape in shapes.items() if re.match(norm, name)), None)
-        if width and any(re.match(embedding, name) for name in shapes) and _is_contiguous(shapes, sinks):
+        has_ends = all(any(re.match(other, name) for name in shapes) for other in others)
+        if width and has_ends and _is_contiguous(shapes, sinks):
             return {"text_width": width[0], "num_layers": len(found)}
     return None
 
@@ -140,10 +141,16 @@ _ENCODER_NAMES = (
         r"(?:model\.)?layers\.(\d+)\.self_attn\.sinks$",
         r"(?:model\.)?layers\.0\.input_layernorm\.weight$",
         r"(?:model\.)?embed_tokens\.weight$",
+        r"(?:model\.)?norm\.weight$",
     ),
-    (r"blk\.(\d+)\.attn_sinks(?:\.weight)?$", r"blk\.0\.attn_norm\.weight$", r"token_embd\.weight$"),
+    (
+        r"blk\.(\d+)\.attn_sinks(?:\.weight)?$",
+        r"blk\.0\.attn_norm\.weight$",
+        r"token_embd\.weight$",
+        r"output_norm\.weight$",
+    ),
 )
-"""The names of sinks, a norm and the embedding, in transformers' naming and in llama.cpp's."""
+"""The names of sinks, a norm, the embedding and the last norm, in transformers' naming and in llama.cpp's."""
 
 
 def _vae_sizes(shapes: Mapping[str, tuple[int, ...]], _: Mapping[str, str]) -> dict[str, int] | None:
