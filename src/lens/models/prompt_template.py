@@ -120,7 +120,7 @@ class PromptTemplate:
     def _prompt_ids(self, prompt: str, room: int) -> list[int]:
         ids = self._ids(prompt, control_tokens=False)
         if len(ids) > room:
-            _log_truncation(len(ids), room, self.tokenizer.decode(ids[room:])[:60])
+            _log_truncation(len(ids), room, str(self.tokenizer.decode(ids[room:]))[:60])
         return ids[:room]
 
     def _is_control(self, token: str) -> bool:

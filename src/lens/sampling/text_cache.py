@@ -213,7 +213,7 @@ def encode_with_cache(
 
 
 def computation_name(device: "torch.device | str", dtype: str, quantization: str | None = None) -> str:
-    """Return a name of what decides the rounding of features: device, precision, libraries, CPU threads.
+    """Return a name of what decides the rounding of features: device, precision, libraries, threads.
 
     `quantization` names a precision of the weights other than the stored one, or kernels that round
     differently.
@@ -230,7 +230,7 @@ def computation_name(device: "torch.device | str", dtype: str, quantization: str
         parts.append(torch.cuda.get_device_name(device))
     parts += [f"{package} {_installed_version(package)}" for package in packages]
     if kind == "cpu":
-        parts.append(f"{torch.get_num_threads()} threads")
+        parts += [torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"]
     return ", ".join(parts)
 
 
