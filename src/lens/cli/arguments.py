@@ -22,6 +22,7 @@ DEFAULT_MODEL = "lens-nano"
 ImageFormat = Literal["png", "jpg", "webp"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 OffloadMode = Literal["none", "model", "group"]
+TextCacheOption = Literal["auto", "on", "off"]
 QuantizeFormat = Literal["none", "int8", "float8"]
 if TYPE_CHECKING:
     SolverName = str

@@ -110,7 +110,7 @@ def load_pipeline(
     else:
         loaded = _load_components(model, dtypes, passed)
         if model.parts:
-            _check_vocabulary(loaded["tokenizer"], loaded["text_encoder"])
+            check_vocabulary(loaded["tokenizer"], loaded["text_encoder"])
         pipeline = pipeline_class(**loaded, **_init_kwargs(pipeline_class, model))
     pipeline.register_to_config(_name_or_path=source)
     return pipeline
@@ -146,7 +146,7 @@ def _init_kwargs(pipeline_class: type, model: ResolvedModel) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in known}
 
 
-def _check_vocabulary(tokenizer: Any, text_encoder: Any) -> None:
+def check_vocabulary(tokenizer: Any, text_encoder: Any) -> None:
     """Raise a CheckpointError for a tokenizer with ids that the text encoder does not have."""
     if tokenizer is None or text_encoder is None:
         return
@@ -182,13 +182,15 @@ def load_vae_of(model: ResolvedModel, dtype: torch.dtype | None = None) -> Any:
     return load_vae(_source(model, "vae"), dtype)
 
 
-def load_text_encoder_of(model: ResolvedModel, dtype: torch.dtype | None = None) -> Any:
+def load_text_encoder_of(
+    model: ResolvedModel, dtype: torch.dtype | None = None, *, keep_stored: bool = False
+) -> Any:
     """Return a model's text encoder; None is the stored dtype of a folder, and bfloat16 for a file."""
     from lens.models.checkpoints.text_encoder import load_text_encoder
 
     path = _source(model, "text_encoder")
     stored: Any = torch.bfloat16 if path.is_file() else "auto"
-    return load_text_encoder(path, dtype or stored)
+    return load_text_encoder(path, dtype or stored, keep_stored=keep_stored)
 
 
 def load_tokenizer_of(model: ResolvedModel) -> Any:
@@ -198,11 +200,13 @@ def load_tokenizer_of(model: ResolvedModel) -> Any:
     return load_tokenizer(model.component_path("tokenizer"))
 
 
-def load_denoiser_of(model: ResolvedModel, dtype: torch.dtype | None = None) -> Any:
+def load_denoiser_of(
+    model: ResolvedModel, dtype: torch.dtype | None = None, *, keep_stored: bool = False
+) -> Any:
     """Return a model's denoiser; None keeps the stored dtype, which is float32 for quantized weights."""
     from lens.models.checkpoints.single_file import load_denoiser
 
-    return load_denoiser(_source(model, "transformer"), dtype)
+    return load_denoiser(_source(model, "transformer"), dtype, keep_stored=keep_stored)
 
 
 def _source(model: ResolvedModel, component: str) -> Path:

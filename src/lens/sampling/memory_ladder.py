@@ -29,7 +29,7 @@ STREAMED_TILE_PX = 512
 
 PROCESS_BYTES = 800_000_000
 """Python and its libraries; measured with torch 2.13, transformers 5.23 and diffusers 0.42."""
-ENCODING_BYTES = 300_000_000
+ENCODING_BYTES = 100_000_000
 """A dequantized expert, and the activations of a few prompts."""
 TEXT_TOKENS = 415
 """Text tokens of the longest prompt, which activations are estimated for."""
@@ -157,14 +157,14 @@ def apply_rung(pipeline: Any, name: RungName) -> None:
 
 
 def _open_part(model: ResolvedModel, part: str) -> "Mapping[str, LazyTensor]":
-    from lens.models.checkpoints.diffusers_folder import open_component
+    from lens.models.checkpoints.diffusers_folder import open_component, resolve_component_folder
     from lens.models.checkpoints.gpt_oss_layouts import join_mxfp4_experts, open_text_encoder_file
     from lens.models.checkpoints.single_file import open_denoiser_file
     from lens.models.checkpoints.vae import open_vae_file
 
     path = model.component_path(part)
     if path.is_dir():
-        return join_mxfp4_experts(open_component(path, part).tensors)
+        return join_mxfp4_experts(open_component(resolve_component_folder(path, part), part).tensors)
     if part == "vae":
         return open_vae_file(path)[0].tensors
     return (open_denoiser_file if part == "transformer" else open_text_encoder_file)(path).tensors

@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from lens.core.flow import interpolate
 from lens.core.latents import pack_latents, unpack_latents
 from lens.errors import GenerationCancelledError, SettingError
+from lens.models.mapped_memory import release
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels, spatial_compression_ratio
@@ -95,6 +96,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
             prompt_date=parse_prompt_date(prompt_date or PINNED_DATE),
         )
         self.tile_px: int | None = None
+        self.memory_rung = "resident"
         self._interrupt = False
         self._guidance_scale = 1.0
         self._num_timesteps = 0
@@ -207,6 +209,8 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         Shapes: (B, I, C) -> (B, 3, H, W).
         Units: pixels in [-1, 1].
         """
+        if self.memory_rung != "resident":
+            release(self.transformer)
         cell_px = spatial_compression_ratio(self.vae)
         grid = unpack_latents(latents, height // cell_px, width // cell_px)  # (B, C, h, w)
         tile_px = self.tile_px or (TILE_PX if height * width > TILE_ABOVE_PX else None)

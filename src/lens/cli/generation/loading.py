@@ -1,9 +1,14 @@
-"""Loading of a model for `lens generate`: device, dtype, memory check, quantisation, LoRAs, offloading."""
+"""Loading of a model for `lens generate`: device, dtype, memory, quantization, LoRAs, offloading.
+
+The command needs one part of a model at a time: it encodes all prompts, then drops the text encoder, then
+loads the denoiser. Text features that are cached need no encoder at all.
+"""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from lens.cli.generation.request import GenerateArguments
 from lens.cli.process import prepare_libraries
@@ -11,6 +16,9 @@ from lens.errors import MemoryNeedError, SettingError, first_line
 from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lens.sampling.memory_ladder import ComponentSize, Rung
     from lens.sampling.pipeline import LensPipeline
     from lens.sampling.resolved_model import ResolvedModel
 
@@ -19,72 +27,155 @@ logger = logging.getLogger(__name__)
 MAX_FLOAT32_BYTES = 4_000_000_000
 """Size of the weights up to which float32 is the default on a CPU."""
 LOGGED_ABOVE_BYTES = 2_000_000_000
-"""Size of the weights above which their memory is logged before they are loaded."""
+"""Size of the weights above which the way to run them is logged before they are loaded."""
+
+ProgressCallback = Callable[[int, int], None]
 
 
-def prepare_pipeline(model: "ResolvedModel", arguments: GenerateArguments) -> tuple["LensPipeline", str]:
-    """Return the pipeline on its device with LoRAs, and the name of the dtype it computes in."""
-    prepare_libraries(needed=_required_packages(model, arguments))
-    import torch
+class GenerationSession:
+    """A model in the course of one command: first its text encoder, then everything else."""
 
-    from lens.sampling.pipeline import LensPipeline
+    def __init__(self, model: "ResolvedModel", arguments: GenerateArguments, size: tuple[int, int]):
+        """Decide device, dtype and rung for images of a (height, width).
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    device = pick_device(arguments.device)
-    if arguments.offload != "none" and not device.startswith("cuda"):
-        raise SettingError("--offload", arguments.offload, "a CUDA device", f"Omit it on {device}.")
-    dtype = pick_dtype(arguments.dtype, device, model)
-    check_memory_fit(model, device, dtype, arguments.quantization, arguments.offload)
-    pipeline = LensPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype))
-    pipeline.set_progress_bar_config(disable=True)
-    if arguments.quantization is not None:
+        Raises: SettingError for options that do not fit; MemoryNeedError if no rung fits.
+        """
+        prepare_libraries(needed=_required_packages(model, arguments))
+        import torch
+
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        self.model, self.arguments = model, arguments
+        self.device = pick_device(arguments.device)
+        self.is_on_cpu = not self.device.startswith(("cuda", "mps"))
+        if arguments.offload != "none" and not self.device.startswith("cuda"):
+            raise SettingError(
+                "--offload", arguments.offload, "a CUDA device", f"Omit it on {self.device}; see --memory."
+            )
+        self.dtype = pick_dtype(arguments.dtype, self.device, model)
+        self._torch_dtype = getattr(torch, self.dtype)
+        self.rung = self._choose_rung(size)
+
+    @cached_property
+    def sizes(self) -> "dict[str, ComponentSize]":
+        from lens.sampling.memory_ladder import component_sizes
+
+        return component_sizes(self.model, self._torch_dtype)
+
+    def _choose_rung(self, size: tuple[int, int]) -> "Rung":
+        from lens.models.memory import GB, available_memory
+        from lens.sampling.memory_ladder import choose_rung, memory_ladder, parse_memory
+
+        asked = parse_memory(self.arguments.memory or "auto")
+        free = available_memory(self.device if self.device.startswith("cuda") else "cpu")
+        config = self.model.configs["transformer"]
+        ladder = memory_ladder(self.sizes, config, size, self._torch_dtype.itemsize)
+        if self.arguments.quantization is not None:
+            ladder = ladder[:-1]  # quantized weights are made in memory, and are no views of files
+        if self.arguments.offload != "none":
+            return ladder[0]
+        rung = choose_rung(ladder, free if asked is None else asked, is_one_shot=True)
+        if asked is not None or sum(one.loaded for one in self.sizes.values()) > LOGGED_ABOVE_BYTES:
+            budget = f"{free / GB:.1f} GB is free" if asked is None else f"{asked / GB:.1f} GB may be used"
+            logger.info("%s: about %.1f GB; %s.", rung.description, rung.peak_bytes / GB, budget)
+        return rung
+
+    def encode(self, texts: Sequence[str], on_progress: ProgressCallback) -> "dict[str, list[Tensor]]":
+        """Return the text features of each text, one (T, E) a layer; the encoder is dropped at the end."""
+        from lens.models.prompt_template import PromptTemplate, encode_rows
+        from lens.sampling.loader import check_vocabulary, load_tokenizer_of
+        from lens.sampling.text_cache import (
+            TextFeatureSource,
+            computation_name,
+            encode_with_cache,
+            open_text_cache,
+        )
+
+        tokenizer, layers = load_tokenizer_of(self.model), self._layers
+        cache = open_text_cache(self.arguments.text_cache or "auto", self.sizes["text_encoder"].loaded)
+
+        def encode_missing(missing: list[str]) -> "list[list[Tensor]]":
+            encoder = self._load_text_encoder()
+            check_vocabulary(tokenizer, encoder)
+            date = self.model.prompt_date
+            return encode_rows(encoder, tokenizer, missing, layers, date=date, on_progress=on_progress)
+
+        if cache is None:
+            rows = encode_missing(list(texts))
+        else:
+            source = TextFeatureSource(
+                self.model.part_hash("text_encoder"),
+                layers,
+                computation_name(self._encoder_device, self.dtype, self.arguments.quantization),
+                PromptTemplate(tokenizer, self.model.prompt_date),
+            )
+            rows = encode_with_cache(texts, cache, source.key, encode_missing)
+        return dict(zip(texts, rows, strict=True))
+
+    @property
+    def _layers(self) -> tuple[int, ...]:
+        return tuple(self.model.configs["transformer"]["selected_layer_index"])
+
+    @property
+    def _encoder_device(self) -> str:
+        """The device of encoding: main memory where the encoder goes block by block."""
+        return "cpu" if self.rung.name == "streamed" or self.arguments.offload == "group" else self.device
+
+    def _load_text_encoder(self) -> Any:
+        from lens.models.hidden_states import HiddenStateExtractor
+        from lens.sampling.loader import load_text_encoder_of
+
+        is_streamed = self._encoder_device == "cpu" and self.rung.name != "resident"
+        encoder = load_text_encoder_of(self.model, self._torch_dtype, keep_stored=is_streamed)
+        if self.arguments.quantization is not None:
+            self._quantize(encoder)
+        if is_streamed and isinstance(encoder, HiddenStateExtractor):
+            encoder.releases_blocks = True
+        return encoder.to(self._encoder_device)
+
+    def load_pipeline(self) -> "LensPipeline":
+        """Return the pipeline on its device with LoRAs, without its text encoder."""
+        from lens.sampling.loader import load_denoiser_of
+        from lens.sampling.memory_ladder import apply_rung
+        from lens.sampling.pipeline import LensPipeline
+
+        denoiser = load_denoiser_of(
+            self.model, self._torch_dtype, keep_stored=self.is_on_cpu and self.rung.name == "streamed"
+        )
+        if self.arguments.quantization is not None:
+            self._quantize(denoiser)
+        if self.arguments.loras:
+            from lens.models.checkpoints.adapters.lora import load_loras
+
+            load_loras(denoiser, self.arguments.loras)
+        pipeline = LensPipeline.from_pretrained(
+            self.model,
+            torch_dtype=self._torch_dtype,
+            transformer=denoiser,
+            text_encoder=None,
+            tokenizer=None,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        if self.is_on_cpu:
+            apply_rung(pipeline, self.rung.name)
+        else:
+            offload = self.arguments.offload
+            if offload == "none":
+                offload = {"resident": "none", "parts": "none", "streamed": "group"}[self.rung.name]
+            place_on_device(pipeline, self.device, offload)
+        return pipeline
+
+    def _quantize(self, part: Any) -> None:
         from lens.models.quantized.torchao import quantize_weights
 
-        for part in (pipeline.transformer, pipeline.text_encoder):
-            quantize_weights(part, arguments.quantization)
-    if arguments.loras:
-        from lens.models.checkpoints.adapters.lora import load_loras
-
-        load_loras(pipeline.transformer, arguments.loras)
-    place_on_device(pipeline, device, arguments.offload)
-    return pipeline, dtype
-
-
-def check_memory_fit(
-    model: "ResolvedModel", device: str, dtype: str, quantization: str | None, offload: str
-) -> None:
-    """Raise MemoryNeedError if the weights do not fit; log the memory of large or quantised weights.
-
-    All weights are loaded into main memory first, and quantised there.
-    """
-    from lens.models.memory import GB, check_memory, expected_memory
-
-    configs = dict(model.configs)
-    if "quantization_config" in configs.get("text_encoder", {}):
-        del configs["text_encoder"]  # the loader of packed weights checks their memory itself
-    loading_bytes = expected_memory(configs, dtype)
-    resident_bytes = expected_memory(configs, dtype, quantization)
-    lines = [check_memory(loading_bytes, "cpu")]
-    if device.startswith("cuda"):
-        device_bytes = resident_bytes
-        if offload == "model":
-            device_bytes = dict([max(resident_bytes.items(), key=lambda part: part[1])])
-        elif offload == "group":
-            device_bytes = {part: size for part, size in resident_bytes.items() if part != "transformer"}
-        lines.append(check_memory(device_bytes, device))
-    if quantization is not None:
-        lines.append(
-            f"Quantized to {quantization} the weights take {sum(resident_bytes.values()) / GB:.1f} GB."
-        )
-    if quantization is not None or sum(loading_bytes.values()) > LOGGED_ABOVE_BYTES:
-        for line in lines:
-            logger.info(line)
+        quantize_weights(part, self.arguments.quantization or "")
 
 
 def place_on_device(pipeline: "LensPipeline", device: str, offload: str) -> None:
-    """Move the pipeline to its device: all of it, one component at a time ("model"), or the denoiser by
-    blocks ("group")."""
+    """Move a pipeline without its text encoder to its device.
+
+    `offload` is "none", "model" for one component at a time, or "group" for the denoiser block by block.
+    """
     if offload == "none":
         pipeline.to(device)
         return
@@ -93,8 +184,7 @@ def place_on_device(pipeline: "LensPipeline", device: str, offload: str) -> None
         return
     import torch
 
-    for part in (pipeline.text_encoder, pipeline.vae):
-        part.to(device)
+    pipeline.vae.to(device)
     # Block by block, not layer by layer: layers of the last block that never run would break the order in
     # which the stream fetches ahead.
     pipeline.transformer.enable_group_offload(
@@ -140,7 +230,7 @@ def pick_dtype(requested: str | None, device: str, model: "ResolvedModel") -> st
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
     """Turn an out-of-memory error into a MemoryNeedError with a remedy."""
-    remedy = "Try --offload model, --quantize int8, --dtype bfloat16, or a smaller --size."
+    remedy = "Try a lower --memory, such as 8GB, --dtype bfloat16, or a smaller --size."
     try:
         yield
     except MemoryNeedError:

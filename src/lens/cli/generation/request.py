@@ -22,6 +22,7 @@ from lens.cli.arguments import (
     OffloadMode,
     QuantizeFormat,
     SolverName,
+    TextCacheOption,
     check_number,
     gather_prompts,
     parse_lora,
@@ -34,6 +35,7 @@ from lens.models.checkpoints.components.search import is_weight_file
 from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.sampling.defaults import default_strength
+from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
@@ -131,6 +133,14 @@ class GenerateArguments:
     device: Annotated[
         str | None, _option(MODEL, "cpu, cuda, cuda:1 or mps (the fastest available).", metavar="NAME")
     ] = None
+    memory: Annotated[
+        str | None,
+        _option(MODEL, "Memory to run in, such as 8GB; auto is what is free (auto).", metavar="SIZE"),
+    ] = None
+    text_cache: Annotated[
+        TextCacheOption | None,
+        _option(MODEL, "Keep text features on disk; auto does for large text encoders (auto)."),
+    ] = None
     offload: Annotated[
         OffloadMode, _option(MODEL, "Keep unused components, or blocks of the denoiser, in main memory.")
     ] = "none"
@@ -189,6 +199,10 @@ class GenerateArguments:
         if self.size is not None and (self.aspect_ratio is not None or self.base_resolution is not None):
             other = "--aspect-ratio" if self.aspect_ratio is not None else "--base-resolution"
             raise SettingError("--size", self.size, f"to be given without {other}", "Give one.")
+        if self.memory is not None:
+            if self.offload != "none":
+                raise SettingError("--memory", self.memory, "to be given without --offload", "Give one.")
+            parse_memory(self.memory)
         if self.steps is not None:
             check_number("--steps", self.steps, 1, 1000)
         if self.guidance is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from lens.cli.arguments import DEFAULT_MODEL
-from lens.cli.generation.loading import explain_out_of_memory, prepare_pipeline
+from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
 from lens.cli.generation.request import GenerateArguments
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
@@ -22,6 +22,8 @@ from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lens.cli.progress import ProgressBar
     from lens.sampling.pipeline import LensPipeline
 
@@ -53,12 +55,16 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
     """
     resolved = resolve_arguments(arguments)
     with explain_out_of_memory():
-        pipeline, dtype = prepare_pipeline(resolved.model, arguments)
-        recorded = resolved.recorded | _environment(pipeline, dtype)
+        session = GenerationSession(resolved.model, arguments, _image_size(resolved))
+        prompts, negative = arguments.prompts or [], _negative_text(resolved.recorded)
+        texts = list(dict.fromkeys([*prompts, *([negative] if negative else [])]))
+        progress("encoding", 0, 1)
+        features = session.encode(texts, lambda done, total: progress("encoding", done, total))
+        pipeline = session.load_pipeline()
+        recorded = resolved.recorded | _environment(session)
         image_number, first_seed = 0, arguments.seed or 0
-        for prompt in arguments.prompts or ():
-            progress("encoding", 0, 1)
-            prompt_embeds = pipeline.encode_prompt(prompt, recorded["negative_prompt"])
+        for prompt in prompts:
+            prompt_embeds = _prompt_embeds(pipeline, features[prompt], features.get(negative))
             for seed in range(first_seed, first_seed + arguments.num_images_per_prompt):
                 image_number += 1
                 progress.start_image(image_number)
@@ -67,6 +73,34 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
                     prompt=prompt, seed=seed, width=image.width, height=image.height, **recorded
                 )
                 yield GeneratedImage(image, metadata)
+
+
+def _negative_text(recorded: dict[str, Any]) -> str:
+    """Return the negative prompt if it has an effect, else an empty text."""
+    text = recorded["negative_prompt"]
+    return "" if recorded["guidance"] == 1 or not text.strip() else text
+
+
+def _prompt_embeds(
+    pipeline: "LensPipeline", positive: "list[Tensor]", negative: "list[Tensor] | None"
+) -> Any:
+    """Return what `LensPipeline.encode_prompt` returns, of text features that are there already."""
+    embeds = {"prompt_embeds": [layer[None] for layer in positive]}
+    if negative is not None:
+        embeds["negative_prompt_embeds"] = [layer[None] for layer in negative]
+    return pipeline.encode_prompt(**embeds)
+
+
+def _image_size(resolved: ResolvedRequest) -> tuple[int, int]:
+    """Return the (height, width) that memory is estimated for."""
+    height, width = resolved.size
+    if height is None or width is None:
+        if resolved.source is not None:
+            from lens.sampling.image_processor import size_from_image
+
+            return size_from_image(resolved.source, resolved.model.defaults.base_resolution)
+        return (resolved.model.defaults.base_resolution,) * 2
+    return height, width
 
 
 def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
@@ -145,13 +179,13 @@ def _check_hash(arguments: GenerateArguments, model: ResolvedModel) -> None:
         )
 
 
-def _environment(pipeline: "LensPipeline", dtype: str) -> dict[str, Any]:
+def _environment(session: GenerationSession) -> dict[str, Any]:
     """Return the fields of the metadata that say where and with what an image is computed."""
     import torch
 
-    device = str(pipeline._execution_device)
-    threads = torch.get_num_threads() if device == "cpu" else None
-    return {"dtype": dtype, "device": device, "threads": threads, "versions": library_versions()}
+    threads = torch.get_num_threads() if session.device == "cpu" else None
+    fields = {"dtype": session.dtype, "device": session.device, "threads": threads}
+    return fields | {"versions": library_versions()}
 
 
 def _generate_one(

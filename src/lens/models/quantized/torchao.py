@@ -31,11 +31,21 @@ def quantize_weights(module: "nn.Module", quantization: str) -> "nn.Module":
     """
     config = _torchao_config(quantization)
     from torch import nn
+
+    from lens.models.quantized.packed_modules import PackedLinear
+
+    linears = {
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and is_quantizable(name)
+    }
+    formats = sorted({layer.packed.format.name for layer in linears if isinstance(layer, PackedLinear)})
+    if formats:
+        needs = f"plain weights, but these are kept in {' and '.join(formats)}"
+        raise SettingError("quantize", quantization, needs, "Omit it, or load a file in bfloat16.")
     from torchao.quantization import quantize_
 
-    quantize_(
-        module, config, filter_fn=lambda layer, name: isinstance(layer, nn.Linear) and is_quantizable(name)
-    )
+    quantize_(module, config, filter_fn=lambda layer, _: layer in linears)
     return module
 
 
