@@ -93,6 +93,19 @@ def remove_partials(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def apply_umask(folder: Path) -> None:
+    """Give the files in a folder and below it the permissions that a new file has.
+
+    For libraries that write files for their owner alone, as safetensors does.
+    """
+    with _partial_file(folder / "any") as probe:
+        probe.touch()  # reading the umask itself would change it for other threads for a moment
+        mode = probe.stat().st_mode
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                path.chmod(mode)
+
+
 def check_writable(folder: Path, setting: str = "--out") -> None:
     """Raise a SettingError where a folder can be neither written to nor created; create nothing yet."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

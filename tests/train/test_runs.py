@@ -125,6 +125,14 @@ def test_the_export_does_not_tell_where_its_parts_were_loaded_from(finished):
     assert [path for path in files if str(finished("language").out) in path.read_text()] == []
 
 
+def test_the_weights_of_an_export_can_be_read_by_others_as_its_configuration_can(finished):
+    for stage in ("vae", "language", "pretrain"):
+        modes = {
+            path.stat().st_mode for path in (finished(stage).out / "export").rglob("*") if path.is_file()
+        }
+        assert len(modes) == 1
+
+
 def test_the_export_holds_the_averaged_weights(finished):
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 

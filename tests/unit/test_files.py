@@ -1,5 +1,7 @@
 """A file is complete or not there, also where a disk is full, and a taken name is never replaced."""
 
+import os
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import pytest
 from lens.errors import SettingError
 from lens.files import (
     DiskFullError,
+    apply_umask,
     check_writable,
     remove_partials,
     write_atomic,
@@ -143,3 +146,17 @@ def test_a_missing_folder_is_made_with_the_first_file_only(tmp_path):
     path = write_unique(tmp_path / "new" / "deep", "fox", ".png", lambda file: file.write(b"1"))
     assert path == tmp_path / "new" / "deep" / "fox.png"
     assert path.read_bytes() == b"1"
+
+
+def test_private_files_of_a_folder_get_the_permissions_of_new_ones(tmp_path):
+    inside = tmp_path / "model" / "transformer"
+    inside.mkdir(parents=True)
+    for path in (tmp_path / "model" / "index.json", inside / "weights"):
+        path.touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        apply_umask(tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {"index.json": 0o640, "weights": 0o640}

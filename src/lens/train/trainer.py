@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from lens.errors import NonFiniteError, SettingError
+from lens.files import apply_umask
 from lens.train import checkpoint
 from lens.train.cost.flops import model_flops_utilization
 from lens.train.cost.gpus import GPU_SPECS, find_gpu_name
@@ -125,6 +126,7 @@ def export(stage: Stage, run: TrainState, folder: Path) -> None:
         ema_state = full_state_dict(run.model)
         if run.distributed.is_main:
             stage.export(folder, ema_state)
+            apply_umask(folder)
 
 
 def evaluate(stage: Stage, run: TrainState, metrics: MetricsLogger) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
+from lens.files import apply_umask
 from lens.models.checkpoints.detect import LENS_SIGNATURE_NAMES, denoiser_prefix, detect_kind
 from lens.models.checkpoints.diffusers_folder import (
     COMPONENT_LABELS,
@@ -152,6 +153,7 @@ def save_denoiser(
         convert = f"denoiser.to({dtype})"
         raise CheckpointError(f"A folder keeps the dtype {denoiser.dtype}. Convert first: {convert}.")
     denoiser.save_pretrained(path, safe_serialization=True)
+    apply_umask(path)
     return path
 
 

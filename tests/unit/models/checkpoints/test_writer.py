@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_models import tiny_denoiser
 
 from lens.errors import CheckpointError
 from lens.models.checkpoints.diffusers_folder import open_component
 from lens.models.checkpoints.reader import open_safetensors
+from lens.models.checkpoints.single_file import save_denoiser
 from lens.models.checkpoints.writer import (
     StreamedTensor,
     streamed,
@@ -159,3 +161,10 @@ def test_one_shard_is_a_plain_file(tmp_path):
     files = write_sharded_safetensors(tmp_path, {"w": streamed(torch.ones(3))}, "diffusion_pytorch_model")
     assert [file.name for file in files] == ["diffusion_pytorch_model.safetensors"]
     assert [file.name for file in tmp_path.iterdir()] == ["diffusion_pytorch_model.safetensors"]
+
+
+def test_an_exported_denoiser_can_be_read_by_others(tmp_path):
+    save_denoiser(tiny_denoiser(num_layers=1), tmp_path / "denoiser")
+    (weights,) = (tmp_path / "denoiser").glob("*.safetensors")
+    config = tmp_path / "denoiser" / "config.json"
+    assert weights.stat().st_mode == config.stat().st_mode
