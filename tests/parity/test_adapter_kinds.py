@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import DENOISER_CONFIG, tiny_denoiser
 
 from lens.errors import CheckpointError, LensError, SettingError
+from lens.models.block_streaming import stream_blocks
 from lens.models.checkpoints.adapters.lora import (
     adaptable_weights,
     fuse_loras,
@@ -383,6 +384,9 @@ def test_adapters_go_on_packed_weights_and_cannot_be_fused_into_them(tmp_path):
     load_lora(model, file, weight=0.6)
     load_lora(plain, file, weight=0.6)
     torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-4, atol=1e-4)
+    resident = velocity(model)
+    stream_blocks(model.transformer_blocks)
+    assert torch.equal(velocity(model), resident) and torch.equal(velocity(model), resident)
     with pytest.raises(SettingError, match="cannot be fused into weights kept in MXFP8"):
         fuse_loras(model)
     torch.testing.assert_close(velocity(model), velocity(plain), rtol=1e-4, atol=1e-4)

@@ -54,7 +54,20 @@ class GenerationSession:
             )
         self.dtype = pick_dtype(arguments.dtype, self.device, model)
         self._torch_dtype = getattr(torch, self.dtype)
+        self._check_loras()
         self.rung = self._choose_rung(size)
+
+    def _check_loras(self) -> None:
+        """Raise a CheckpointError for a LoRA that does not fit, before anything is loaded or encoded."""
+        if not self.arguments.loras:
+            return
+        from lens.models.checkpoints.adapters.keys import adapter_layers_of
+        from lens.models.checkpoints.adapters.lora_formats import read_adapter
+        from lens.models.shapes import denoiser_shapes
+
+        layers = adapter_layers_of(denoiser_shapes(self.model.configs["transformer"]))
+        for path, _ in self.arguments.loras:
+            read_adapter(path, layers)
 
     @cached_property
     def sizes(self) -> "dict[str, ComponentSize]":

@@ -237,7 +237,10 @@ class VectorAdapter(AdapterLayer):
             strength = child.strength if child._fused_strength is None else child._fused_strength
             if strength:
                 value = value + strength * total_delta(child.part, old)
-        self._vector.data = value.to(old.dtype)
+        if self._vector.data_ptr() == old.data_ptr():
+            self._vector.data = value.to(old.dtype)
+        else:  # in place, as offloading keeps its own reference to the values
+            self._vector.data.copy_(value)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         if self._is_merged_by(adapter_names):

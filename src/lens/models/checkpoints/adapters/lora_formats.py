@@ -105,7 +105,8 @@ def read_adapter(
     if any(problems):
         kind = detect_kind(stored.tensors)
         guess = f" It is probably {kind}." if kind else ""
-        guess += f" Supported are {SUPPORTED_KINDS}." if found.unsupported else ""
+        if found.unsupported:
+            guess = f" Supported are {SUPPORTED_KINDS}."
         raise CheckpointError(
             f"{path} does not fit this denoiser: {'; '.join(filter(None, problems))}.{guess}"
         )
