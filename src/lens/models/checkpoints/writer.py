@@ -114,21 +114,22 @@ def write_sharded_safetensors(
             filled = 0
         shards[-1][name] = tensor
         filled += size
-    if len(shards) == 1:
-        write_safetensors_streamed(folder / f"{stem}.safetensors", shards[0], metadata)
-        return [folder / f"{stem}.safetensors"]
-    files = [
-        folder / f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        for number in range(1, len(shards) + 1)
-    ]
+    whole, index_file = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    files = [folder / f"{stem}-{at:05d}-of-{len(shards):05d}.safetensors" for at in range(1, len(shards) + 1)]
+    files = files if len(shards) > 1 else [whole]
     for file, shard in zip(files, shards, strict=True):
         write_safetensors_streamed(file, shard, metadata)
-    index = {
-        "metadata": {"total_size": sum(num_bytes(name, tensor) for name, tensor in tensors.items())},
-        "weight_map": {name: file.name for file, shard in zip(files, shards, strict=True) for name in shard},
-    }
-    content = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    return [*files, write_bytes_atomic(folder / f"{stem}.safetensors.index.json", content.encode())]
+    if len(shards) > 1:
+        shard_of = {name: file.name for file, shard in zip(files, shards, strict=True) for name in shard}
+        total = sum(num_bytes(name, tensor) for name, tensor in tensors.items())
+        index = {"metadata": {"total_size": total}, "weight_map": shard_of}
+        content = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        files.append(write_bytes_atomic(index_file, content.encode()))
+    # Readers would prefer what an earlier write of other sizes left.
+    for old in (whole, index_file, *folder.glob(f"{stem}-*-of-*.safetensors")):
+        if old not in files:
+            old.unlink(missing_ok=True)
+    return files
 
 
 def num_bytes(name: str, tensor: WritableTensor) -> int:

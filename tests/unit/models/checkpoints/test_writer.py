@@ -163,6 +163,14 @@ def test_one_shard_is_a_plain_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["diffusion_pytorch_model.safetensors"]
 
 
+def test_a_folder_that_is_written_again_keeps_no_files_of_other_sizes(tmp_path):
+    tensors = {name: streamed(torch.full((5,), float(number))) for number, name in enumerate("abc")}
+    for shard_bytes, num_files in ((20, 4), (40, 3), (60, 1), (20, 4)):
+        files = write_sharded_safetensors(tmp_path, tensors, shard_bytes=shard_bytes)
+        assert sorted(files) == sorted(tmp_path.iterdir()) and len(files) == num_files
+        assert open_component(tmp_path, "text_encoder").tensors["c"].read()[0] == 2.0
+
+
 def test_an_exported_denoiser_can_be_read_by_others(tmp_path):
     save_denoiser(tiny_denoiser(num_layers=1), tmp_path / "denoiser")
     (weights,) = (tmp_path / "denoiser").glob("*.safetensors")
