@@ -268,6 +268,8 @@ class GenerateArguments:
         if self.model is not None and is_weight_file(self.model) != is_file:
             return {}
         given = {"transformer": self.model, **{part: getattr(self, part) for part in PART_OPTIONS}}
+        if self.text_encoder is not None and parts.get("tokenizer") == parts.get("text_encoder"):
+            del given["tokenizer"]  # it was inside the file that is replaced
         verified: dict[str, Any] = {
             part: _verified_path(parts[part], path, COMPONENT_OPTIONS[part])
             for part, value in given.items()
