@@ -127,6 +127,22 @@ def test_a_file_that_is_no_lora_is_refused(refuses, tmp_path):
     assert "words.safetensors" in refuses("a fox", "--lora", "words.safetensors")
 
 
+def test_a_damaged_adapter_and_one_of_another_kind_are_refused_before_loading(refuses, tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    from lens.cli.generation.loading import GenerationSession
+
+    monkeypatch.setattr(GenerationSession, "encode", lambda *_: pytest.fail("a prompt was encoded"))
+    layer = "transformer_blocks.0.attn.img_qkv"
+    save_file({f"{layer}.oft_R": torch.ones(4, 8)}, tmp_path / "oft.safetensors")
+    line = refuses("a fox", "--lora", "oft.safetensors")
+    assert "of the kind OFT, which is not supported" in line and "Supported are LoRA" in line
+    save_file({f"{layer}.diff": torch.ones(96, 32)}, tmp_path / "full.safetensors")
+    (tmp_path / "long.safetensors").write_bytes((tmp_path / "full.safetensors").read_bytes() + b"abc")
+    assert "it has 3 bytes behind its last tensor" in refuses("a fox", "--lora", "long.safetensors")
+
+
 def test_an_image_without_metadata_cannot_be_reproduced(refuses, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
     assert "plain.png has no metadata" in refuses("--like", "plain.png")
