@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError
-from lens.models.checkpoints.gguf_header import GGUF_FORMATS
 from lens.models.checkpoints.reader import LazyTensor, torch_dtype
 from lens.models.checkpoints.writer import StreamedTensor
 from lens.models.mapped_memory import release
-from lens.models.quantized import mxfp8, nvfp4
+from lens.models.quantized import gguf_quantize, mxfp8, nvfp4
 from lens.models.quantized.block_scales import TILE_ROWS, padded_size
 from lens.models.quantized.fp4 import (
     mxfp4_from_gguf,
@@ -273,22 +272,4 @@ def gguf_rows(name: str, stored: LazyTensor, kind: str) -> Iterator[Tensor]:
             yield mxfp4_to_gguf(blocks, scales).flatten(1)
     else:
         for matrix in matrices(stored):
-            yield _quantize_gguf(require_finite(name, matrix, kind), kind)
-
-
-def _quantize_gguf(matrix: Tensor, kind: str) -> Tensor:
-    import gguf
-
-    quantization = gguf.GGMLQuantizationType[kind]
-    rows = torch.empty(len(matrix), row_bytes(kind, matrix.shape[1]), dtype=torch.uint8)  # (O, bytes)
-    step = max(1, BLOCK_VALUES // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        quantized = gguf.quantize(matrix[start : start + step].contiguous().numpy(), quantization)
-        rows[start : start + step] = torch.from_numpy(quantized)
-    return rows
-
-
-def row_bytes(kind: str, num_inputs: int) -> int:
-    """Return the bytes of a row in one of llama.cpp's types."""
-    block_values, block_bytes = next(sizes for name, *sizes in GGUF_FORMATS.values() if name == kind)
-    return num_inputs // block_values * block_bytes
+            yield gguf_quantize.quantize(require_finite(name, matrix, kind), kind)
