@@ -45,6 +45,7 @@ QK_NORM, TEXT_NORM, BLOCK_NORM = (
 W1_A, W1_B, W2_A, W2_B = (
     normal(32, 3, seed=1), normal(3, 85, seed=2), normal(32, 5, seed=3), normal(5, 85, seed=4),
 )  # fmt: skip
+W3_A, W3_B = normal(32, 6, seed=27), normal(6, 85, seed=28)
 T1, T2 = normal(3, 3, seed=5), normal(5, 5, seed=6)
 K1_A, K1_B, K2_A, K2_B = (
     normal(4, 3, seed=7), normal(3, 5, seed=8), normal(8, 3, seed=9), normal(3, 17, seed=10),
@@ -106,6 +107,10 @@ KINDS = {
     "LoHa": (
         {MLP: {"hada_w1_a": W1_A, "hada_w1_b": W1_B, "hada_w2_a": W2_A, "hada_w2_b": W2_B, "alpha": ALPHA}},
         {f"{MLP}.weight": lambda w: w + 0.5 * (W1_A @ W1_B) * (W2_A @ W2_B)},
+    ),
+    "LoHa of a high rank": (
+        {MLP: {"hada_w1_a": W3_A, "hada_w1_b": W3_B, "hada_w2_a": W2_A, "hada_w2_b": W2_B, "alpha": ALPHA}},
+        {f"{MLP}.weight": lambda w: w + 0.25 * (W3_A @ W3_B) * (W2_A @ W2_B)},
     ),
     "LoHa with Tucker factors": (
         {MLP: {"hada_w1_a": W1_A.mT, "hada_w1_b": W1_B, "hada_t1": T1[..., None, None],

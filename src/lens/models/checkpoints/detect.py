@@ -84,11 +84,11 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def detect_kind(names: Iterable[str]) -> str | None:
     """Return a description of a file with these tensor names, for a message; None if it is unknown."""
     names = list(names)
-    if any(name.endswith((".diff", ".diff_b", ".set_weight")) for name in names):
-        return "an adapter with differences of whole weights"
     for kind, pieces in _KINDS:
         if all(any(piece in name for name in names) for piece in pieces):
             return kind
+    if any(name.endswith((".diff", ".diff_b", ".set_weight")) for name in names):
+        return "an adapter with differences of whole weights"
     return None
 
 

@@ -180,3 +180,22 @@ def test_a_lens_denoiser_is_known_by_both_marks_and_under_stacked_prefixes():
     assert denoiser_prefix([f"elsewhere.{mark}" for mark in marks]) is None
     assert denoiser_prefix(marks[:1]) is None
     assert detect_kind(["something.else"]) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["transformer.x.img_qkv.lora_A.weight"], "a LoRA for Lens"),
+        (["x_img_qkv.lora_down.weight", "x_img_qkv.dora_scale"], "a DoRA for Lens"),
+        (["x.img_qkv.lora_A.weight", "x.img_qkv.lora_magnitude_vector"], "a DoRA for Lens"),
+        (["x.hada_w1_a", "x.hada_w1_b"], "a LoHa adapter"),
+        (["x.lokr_w1"], "a LoKr adapter"),
+        (["x.diff", "x.diff_b"], "an adapter with differences of whole weights"),
+        (["model.diffusion_model.x.weight"], None),
+        (["x.oft_blocks", "x.alpha"], "an adapter of the kind OFT, which is not supported"),
+        (["x.a1.weight", "x.a2.weight", "x.b1.weight", "x.b2.weight"],
+         "an adapter of the kind GLoRA, which is not supported"),
+    ],
+)  # fmt: skip
+def test_kinds_of_adapters_are_told_apart_by_their_keys(names, kind):
+    assert detect_kind(names) == kind

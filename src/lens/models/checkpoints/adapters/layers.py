@@ -19,7 +19,7 @@ from lens.models.checkpoints.adapters.weights import (
     gain,
     total_delta,
 )
-from lens.models.mapped_memory import is_mapped
+from lens.models.mapped_memory import is_mapped, release
 from lens.models.quantized.packed_modules import PackedLinear
 
 _HOOK, _UNADAPTED = "_adapter_hook", "_unadapted_"
@@ -132,7 +132,10 @@ class MatrixAdapter(AdapterLayer):
 
     def __init__(self, part: AdapterWeights, name: str, owner: nn.Module):
         super().__init__(part, name, owner, "weight", _compute_dtype(owner))
-        factor = gain(self.part, _weight_of(owner)) if part.magnitude is not None else None
+        factor = None
+        if part.magnitude is not None:
+            factor = gain(self.part, _weight_of(owner))
+            release(owner)  # or the pages of all weights of a mapped model would stay in memory
         self.register_buffer("gain", factor, persistent=False)
         self._fused: Callable[[], Tensor] | None = None
 

@@ -64,7 +64,13 @@ class LoHaWeights(NamedTuple):
         return self.scale * first * second
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return the matrix times x; the matrix is built for it. Shapes: x (..., I) -> (..., O)."""
+        """Return the matrix times x; a high rank builds the matrix. Shapes: x (..., I) -> (..., O)."""
+        outputs, inputs = self.shape
+        if self.w1_b.shape[0] * self.w2_b.shape[0] * (outputs + inputs) < outputs * inputs:
+            # The product of two sums over ranks is one sum over all pairs of ranks.
+            up = (self.w1_a[:, :, None] * self.w2_a[:, None]).flatten(1)  # (O, R1 R2)
+            down = (self.w1_b[:, None] * self.w2_b).flatten(0, 1)  # (R1 R2, I)
+            return F.linear(self.scale * F.linear(x, down), up)
         return F.linear(x, (self.w1_a @ self.w1_b).mul_(self.scale).mul_(self.w2_a @ self.w2_b))
 
 
