@@ -17,8 +17,10 @@ from torch import Tensor
 from lens.data.image_text_dataset import ImageTextSample
 from lens.models.checkpoints.diffusers_folder import component_folder
 from lens.models.checkpoints.writer import clear_name_or_path
+from lens.models.prompt_date import PINNED_DATE
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import encode_pixels
+from lens.sampling.resolved_model import ResolvedModel
 from lens.train.data.latent_cache import EncodedSample, LatentCache
 
 SAMPLES_PER_SHARD = 256
@@ -55,7 +57,10 @@ class Encoders:
             vae, text_encoder, tokenizer, device, dtype
         )
         self.layers, self._device = tuple(layers), device
-        self.revision = _encoder_revision(folder, (*map(str, self.layers), str(dtype)))
+        self.prompt_date = ResolvedModel(str(folder), folder).prompt_date
+        # Features of the pinned date have no mark of it, so that caches of older versions are read.
+        date = [self.prompt_date] if self.prompt_date != PINNED_DATE else []
+        self.revision = _encoder_revision(folder, (*map(str, self.layers), str(dtype), *date))
 
     @torch.no_grad()
     def encode(self, image: Image.Image, caption: str) -> EncodedSample:
@@ -73,8 +78,9 @@ class Encoders:
     def encode_captions(self, captions: Sequence[str]) -> list[Tensor]:
         """Return the text features of captions, encoded as one batch, each (L, T, E)."""
         features, mask = encode_prompts(
-            self.text_encoder, self.tokenizer, captions, self.layers, batch_size=len(captions)
-        )
+            self.text_encoder, self.tokenizer, captions, self.layers,
+            batch_size=len(captions), date=self.prompt_date,
+        )  # fmt: skip
         stacked = torch.stack(features).to(torch.bfloat16).cpu()                                # (L, N, T, E)
         return [stacked[:, row, :length] for row, length in enumerate(mask.sum(1).tolist())]
 
