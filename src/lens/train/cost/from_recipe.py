@@ -56,6 +56,8 @@ def resolve_mfu(recipe: Path, gpu: str, mfu: float | None) -> tuple[float | None
     if gpu not in GPU_SPECS or not path.is_file():
         return None, MFU_ASSUMED
     measured = read_recipe(path)
+    if "mfu" not in measured:  # benchmarks/gpu_inference.py alone has run
+        return None, MFU_ASSUMED
     return measured["mfu"], f"measured {measured['date']}, {path}; replace it with --mfu"
 
 

@@ -52,6 +52,8 @@ def test_a_share_that_was_measured_goes_before_the_assumed_one_and_after_the_ask
     assert share == 0.25 and source.startswith("measured 2026-01-02") and str(card) in source
     assert resolve_mfu(recipe, "h100", 0.3) == (0.3, "from --mfu")
     assert resolve_mfu(recipe, "a100", None)[0] is None
+    card.write_text("card: NVIDIA H100\ninference: {date: '2026-01-02'}\n")
+    assert resolve_mfu(recipe, "h100", None)[0] is None
 
 
 def test_plans_read_what_the_benchmark_stores_of_a_card_and_take_the_lower_of_both_streams(tmp_path):
@@ -71,9 +73,12 @@ def test_plans_read_what_the_benchmark_stores_of_a_card_and_take_the_lower_of_bo
     ]  # fmt: skip
     failed = {"stream": "square", "compile": True, "padded": False, "failed": "out of memory"}
     assert "nothing stored" in train_gpu.store_best(report | {"settings": [failed]}, tmp_path / "cards")
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "h100.yaml").write_text("mfu: 0.9\ninference: {date: '2026-01-01'}\n")
     train_gpu.store_best(report | {"settings": [failed, *rows]}, tmp_path / "cards")
     assert resolve_mfu(tmp_path / "recipe.yaml", "h100", None)[0] == 0.2
-    assert "gradient_checkpointing: selective" in (tmp_path / "cards" / "h100.yaml").read_text()
+    text = (tmp_path / "cards" / "h100.yaml").read_text()
+    assert "gradient_checkpointing: selective" in text and "date: '2026-01-01'" in text
 
 
 def test_a_pack_holds_the_papers_pictures_by_base():
