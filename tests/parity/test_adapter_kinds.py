@@ -399,6 +399,18 @@ def test_adapters_go_on_packed_weights_and_cannot_be_fused_into_them(tmp_path):
     assert torch.equal(velocity(model), before)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if MLP in KINDS[kind][0]])
+def test_inputs_in_float32_meet_weights_of_16_bits_without_rounding(tmp_path, kind):
+    adapter = read_adapter(
+        adapter_file(tmp_path / "a.safetensors", KINDS[kind][0]), adaptable_weights(one_denoiser())
+    )
+    part, x = adapter[MLP], normal(7, 85, seed=30)
+    halves = {name: value.bfloat16() for name, value in part._asdict().items() if torch.is_tensor(value)}
+    part = part._replace(**halves)
+    with torch.no_grad():
+        torch.testing.assert_close(part.apply(x), x @ part.delta().mT, rtol=1e-4, atol=1e-4)
+
+
 LOW = {"lora_A.weight": QKV_DOWN, "lora_B.weight": QKV_UP}
 
 

@@ -12,6 +12,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from lens.core.products import is_mixed
 from lens.errors import SettingError
 from lens.models.checkpoints.adapters.weights import (
     AdapterWeights,
@@ -157,7 +158,8 @@ class MatrixAdapter(AdapterLayer):
         Shapes: x (..., I), output (..., O) -> (..., O).
         """
         part = self.part
-        inputs = x.to(getattr(part, self._fields[0]).dtype)
+        dtype = getattr(part, self._fields[0]).dtype
+        inputs = x if is_mixed(x, dtype) else x.to(dtype)
         if self.gain is not None:
             change = self._scaled_change(inputs, output)
         else:

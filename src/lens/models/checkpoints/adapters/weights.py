@@ -7,8 +7,9 @@ Letters: O outputs, I inputs, R rank; a Kronecker product of (O1, I1) and (O2, I
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from lens.core.products import linear
 
 
 class LoraWeights(NamedTuple):
@@ -36,7 +37,7 @@ class LoraWeights(NamedTuple):
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the matrix times x. Shapes: x (..., I) -> (..., O)."""
-        return F.linear(self.scale * F.linear(x, self.down), self.up)
+        return linear(self.scale * linear(x, self.down), self.up)
 
 
 class LoHaWeights(NamedTuple):
@@ -65,13 +66,14 @@ class LoHaWeights(NamedTuple):
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the matrix times x; a high rank builds the matrix. Shapes: x (..., I) -> (..., O)."""
+        w1_a, w1_b, w2_a, w2_b = (w.to(x.dtype) for w in (self.w1_a, self.w1_b, self.w2_a, self.w2_b))
         outputs, inputs = self.shape
-        if self.w1_b.shape[0] * self.w2_b.shape[0] * (outputs + inputs) < outputs * inputs:
+        if len(w1_b) * len(w2_b) * (outputs + inputs) < outputs * inputs:
             # The product of two sums over ranks is one sum over all pairs of ranks.
-            up = (self.w1_a[:, :, None] * self.w2_a[:, None]).flatten(1)  # (O, R1 R2)
-            down = (self.w1_b[:, None] * self.w2_b).flatten(0, 1)  # (R1 R2, I)
-            return F.linear(self.scale * F.linear(x, down), up)
-        return F.linear(x, (self.w1_a @ self.w1_b).mul_(self.scale).mul_(self.w2_a @ self.w2_b))
+            up = (w1_a[:, :, None] * w2_a[:, None]).flatten(1)  # (O, R1 R2)
+            down = (w1_b[:, None] * w2_b).flatten(0, 1)  # (R1 R2, I)
+            return linear(self.scale * linear(x, down), up)
+        return linear(x, (w1_a @ w1_b).mul_(self.scale).mul_(w2_a @ w2_b))
 
 
 class LoKrWeights(NamedTuple):
@@ -95,8 +97,9 @@ class LoKrWeights(NamedTuple):
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the matrix times x, without building the matrix. Shapes: x (..., I) -> (..., O)."""
-        inputs = x.unflatten(-1, (self.w1.shape[1], self.w2.shape[1]))  # (..., I1, I2)
-        outputs = (self.scale * self.w1) @ (inputs @ self.w2.mT)  # (..., O1, O2)
+        w1, w2 = self.w1.to(x.dtype), self.w2.to(x.dtype)
+        inputs = x.unflatten(-1, (w1.shape[1], w2.shape[1]))  # (..., I1, I2)
+        outputs = (self.scale * w1) @ (inputs @ w2.mT)  # (..., O1, O2)
         return outputs.flatten(-2)  # (..., O)
 
 
@@ -119,7 +122,7 @@ class DifferenceWeights(NamedTuple):
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the value times x. Shapes: x (..., I) -> (..., O)."""
-        return F.linear(x, self.value)
+        return linear(x, self.value)
 
 
 AdapterWeights = LoraWeights | LoHaWeights | LoKrWeights | DifferenceWeights
