@@ -112,10 +112,8 @@ def main() -> int:
         "card": card, "torch": str(torch.__version__), "date": str(date.today()), "model_s": bench.made_s,
         "state": "bfloat16 weights, gradients and AdamW, no averages", "settings": [],
     }  # fmt: skip
-    say(
-        f"{card}, torch {torch.__version__}; {bench.num_parameters:,} parameters, {report['state']}; "
-        f"ready after {time.monotonic() - started_at:.0f} s"
-    )
+    say(f"{card}, torch {torch.__version__}; {bench.num_parameters:,} parameters, {report['state']}; "
+        f"ready after {time.monotonic() - started_at:.0f} s")
     say(f"{'':<52}{'MFU':>7}{'tokens/s':>10}{'s/step':>8}{'GiB':>7}  notes")
     compile_s = 0.0
     for setting in settings_to_measure(budget):
@@ -310,14 +308,14 @@ def padded_errors(
     clean = torch.stack([_filled(one.latents.float(), h, w) for one in samples]).to(device)  # (P, C, h, w)
     real = torch.stack([_filled(torch.ones_like(one.latents[:1]), h, w) for one in samples]).to(device)
     rows = [F.pad(one.features, (0, 0, 0, longest - one.features.shape[1])) for one in samples]
-    features = list(torch.stack(rows).to(device).unbind(1))  # L of (P, T, E)
+    features = list(torch.stack(rows).to(device).unbind(1))                                # L of (P, T, E)
     mask = torch.tensor([[place < one.features.shape[1] for place in range(longest)] for one in samples])
     eps = torch.randn(clean.shape, generator=noise).to(device)
     t = t.to(device)
-    noisy = torch.lerp(clean, eps, t[:, None, None, None])  # (P, C, h, w)
+    noisy = torch.lerp(clean, eps, t[:, None, None, None])                                   # (P, C, h, w)
     with autocast(device, precision):
-        velocity = predict_velocity(denoiser, noisy, t, features, mask.to(device))  # (P, C, h, w)
-    error = (velocity - (eps - clean)).square().mean(1).flatten(1)  # (P, h*w)
+        velocity = predict_velocity(denoiser, noisy, t, features, mask.to(device))            # (P, C, h, w)
+    error = (velocity - (eps - clean)).square().mean(1).flatten(1)                           # (P, h*w)
     weight = real.flatten(1).float()
     return (error * weight).sum(1) / weight.sum(1)
 
@@ -388,11 +386,7 @@ def store_best(report: dict[str, Any], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}.yaml"
     # benchmarks/gpu_inference.py adds a section of its own to the card.
-    inference = {
-        key: value
-        for key, value in (read_recipe(path) if path.is_file() else {}).items()
-        if key == "inference"
-    }
+    before = read_recipe(path) if path.is_file() else {}
     write_yaml(
         {
             "card": report["card"], "date": report["date"], "torch": report["torch"],
@@ -401,8 +395,7 @@ def store_best(report: dict[str, Any], folder: Path) -> str:
             "gradient_checkpointing": best["checkpointing"], "compile": best["compile"],
             "pack_tokens": best["pack_tokens"], "tokens_per_s": round(best["tokens_per_s"]),
             "peak_memory_gib": round(best["peak_memory_gib"], 1),
-            **inference,
-        },
+        } | {key: before[key] for key in ("inference",) if key in before},
         path,
     )  # fmt: skip
     return f"stored {path}"
