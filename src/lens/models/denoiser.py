@@ -306,10 +306,15 @@ class RotaryCache:
 
 
 class MaskCache:
-    """The used length of a text mask, read from the device once per mask instead of once per step."""
+    """The used length of a text mask, read from the device once per mask instead of once per step.
+
+    A guided step has two masks, so more than the last one is kept: each read waits for the device.
+    """
+
+    MAX_ENTRIES = 4
 
     def __init__(self):
-        self._last: tuple[weakref.ref[Tensor], int, tuple[int, bool]] | None = None
+        self._entries: OrderedDict[int, tuple[weakref.ref[Tensor], int, tuple[int, bool]]] = OrderedDict()
 
     def get(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
         """Return the number of text tokens to keep, and whether any of those is padding.
@@ -323,11 +328,13 @@ class MaskCache:
             return num_text, True
         if mask.is_inference():
             return self._measure(mask)
-        if self._last is not None and self._last[0]() is mask and self._last[1] == mask._version:
-            return self._last[2]
-        extent = self._measure(mask)
-        self._last = (weakref.ref(mask), mask._version, extent)
-        return extent
+        known = self._entries.pop(id(mask), None)
+        if known is None or known[0]() is not mask or known[1] != mask._version:
+            known = weakref.ref(mask), mask._version, self._measure(mask)
+        self._entries[id(mask)] = known
+        if len(self._entries) > self.MAX_ENTRIES:
+            self._entries.popitem(last=False)
+        return known[2]
 
     @staticmethod
     def _measure(mask: Tensor) -> tuple[int, bool]:
@@ -337,7 +344,7 @@ class MaskCache:
         return num_text, not bool(in_use[:, :num_text].all())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_last": None}  # weak references are neither copied nor pickled
+        return {"_entries": OrderedDict()}  # weak references are neither copied nor pickled
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from lens.errors import SettingError, ShapeError
 from lens.models import denoiser as module
 from lens.models.attention import SHORT_SEQUENCE_TOKENS, attention
-from lens.models.denoiser import LensTransformer2DModel
+from lens.models.denoiser import LensTransformer2DModel, MaskCache
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser
@@ -114,6 +114,20 @@ def test_a_mask_changed_in_place_is_read_again():
     assert not torch.allclose(cut, full)
     features = [normal(2, 7, TEXT_WIDTH, seed=2 + n)[:, :3] for n in range(4)]
     torch.testing.assert_close(cut, call(denoiser, encoder_hidden_states=features))
+
+
+def test_two_masks_by_turns_are_read_once_each(monkeypatch):
+    reads, real = [], MaskCache._measure
+    monkeypatch.setattr(MaskCache, "_measure", staticmethod(lambda mask: reads.append(mask) or real(mask)))
+    cache, features = MaskCache(), torch.zeros(2, 7, TEXT_WIDTH)
+    cond, uncond = torch.ones(2, 7, dtype=torch.bool), torch.zeros(2, 7, dtype=torch.bool)
+    for _ in range(3):
+        assert cache.get(cond, features) == (7, False)
+        assert cache.get(uncond, features) == (0, False)
+    assert len(reads) == 2
+    for _ in range(9):
+        cache.get(torch.ones(2, 7, dtype=torch.bool), features)
+    assert len(cache._entries) <= MaskCache.MAX_ENTRIES
 
 
 @torch.no_grad()
