@@ -37,8 +37,9 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         if device.type == "meta":
             fix = "Load adapters before the model is offloaded."
             raise SettingError("adapter_name", name, "a model whose weights are in memory", fix)
-        self._part = part
         self._fields = [field for field, value in part._asdict().items() if isinstance(value, Tensor)]
+        numbers: Any = part._replace(**dict.fromkeys(self._fields))
+        self._numbers: AdapterWeights = numbers  # what is no tensor, such as alpha
         for field in self._fields:
             stored = getattr(part, field)
             value = stored.to(device, torch.float32 if field == "magnitude" else dtype)
@@ -61,7 +62,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def part(self) -> AdapterWeights:
         """The weights on the device of the layer, in its dtype."""
         values: dict[str, Any] = {field: getattr(self, field) for field in self._fields}
-        return self._part._replace(**values)
+        return self._numbers._replace(**values)
 
     @property
     def is_active(self) -> bool:

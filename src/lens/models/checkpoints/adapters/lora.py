@@ -87,6 +87,8 @@ def load_loras(
     names = _names_for(files, names, set(adapter_names(denoiser)))
     active = _active_adapters(denoiser)
     for name, adapter in zip(names, adapters, strict=True):
+        _check_can_be_added(denoiser, adapter, name)
+    for name, adapter in zip(names, adapters, strict=True):
         add_adapter(denoiser, adapter, name)
     for module in _controlled_layers(denoiser):
         module.set_adapter([*active, *names])
@@ -112,21 +114,25 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
 
     Raises: SettingError for a DoRA while adapters are fused, as it depends on the weights.
     """
+    _check_can_be_added(denoiser, adapter, name)
     low_rank = {
         module: part for module, part in adapter.items()
         if isinstance(part, LoraWeights) and part.magnitude is None
     }  # fmt: skip
     others = {target: part for target, part in adapter.items() if target not in low_rank}
-    depends = any(part.magnitude is not None or getattr(part, "replaces", False) for part in others.values())
-    if depends and any(layer.merged for layer in _controlled_layers(denoiser)):
-        needs = "a denoiser without fused adapters, as it depends on the weights"
-        raise SettingError("adapter_name", name, needs, "Unfuse them, load it, then fuse again.")
     if low_rank:
         _add_peft_layers(denoiser, low_rank, name)
     for target, part in others.items():
         layer = _add_layer(denoiser, target, part, name)
         layer.attach()
     denoiser.eval()
+
+
+def _check_can_be_added(denoiser: nn.Module, adapter: Adapter, name: str) -> None:
+    depends = any(part.magnitude is not None or getattr(part, "replaces", False) for part in adapter.values())
+    if depends and any(layer.merged for layer in _controlled_layers(denoiser)):
+        needs = "a denoiser without fused adapters, as it depends on the weights"
+        raise SettingError("adapter_name", name, needs, "Unfuse them, load it, then fuse again.")
 
 
 def _add_peft_layers(denoiser: "LensTransformer2DModel", parts: dict[str, LoraWeights], name: str) -> None:
