@@ -75,12 +75,28 @@ def test_a_vae_of_other_latents_says_so(tree, tmp_path):
     assert reason == "its latents have 12 channels, and the denoiser's have 16"
 
 
-def test_a_shard_is_no_component(tree, tmp_path):
-    for number, path in enumerate(tree[1:]):
-        state = load_file(path)
-        half = dict(list(state.items())[: len(state) // 2])
-        save_file(half, tmp_path / f"{number}.safetensors")
-        assert read_component(tmp_path / f"{number}.safetensors").component is None
+@pytest.mark.parametrize("file", ["denoiser", "text_encoder", "vae"])
+def test_half_of_the_tensors_are_no_component(tree, tmp_path, file):
+    state = load_file(getattr(tree, file))
+    save_file(dict(list(state.items())[: len(state) // 2]), tmp_path / "half.safetensors")
+    assert read_component(tmp_path / "half.safetensors").component is None
+
+
+def test_an_encoder_without_its_experts_is_no_component(tree, tmp_path):
+    """As the first of three files is that a published folder has."""
+    state = {name: value for name, value in load_file(tree.text_encoder).items() if "experts" not in name}
+    save_file(state, tmp_path / "rest.safetensors")
+    assert read_component(tmp_path / "rest.safetensors").component is None
+
+
+def test_a_file_that_an_index_lists_with_others_is_no_component(tree, tmp_path):
+    tiny_denoiser().save_pretrained(tmp_path, max_shard_size="300KB")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert {read_component(path).component for path in shards} == {None}
+    assert read_component(shards[0]).title == "one of several files that belong together; give their folder"
+    shutil.copy(tree.vae, tmp_path)
+    assert read_component(tmp_path / tree.vae.name).component == "vae"
 
 
 # The search.

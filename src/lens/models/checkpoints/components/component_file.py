@@ -85,6 +85,8 @@ def read_component(path: Path) -> ComponentFile:
         entries, metadata = read_header(path)
         shapes = {name: shape for name, (_, shape) in entries.items()}
     kind, num_bytes = detect_kind(shapes), path.stat().st_size
+    if _is_shard(path):
+        return ComponentFile(path, None, "one of several files that belong together; give their folder")
     has_tokenizer = TOKENIZER_KEY in shapes or GGUF_TOKENIZER in metadata
     for component, sizes_of in _SIZES.items():
         try:
@@ -127,11 +129,12 @@ def _denoiser_sizes(
 
 
 def _text_encoder_sizes(shapes: Mapping[str, tuple[int, ...]], _: Mapping[str, str]) -> dict[str, int] | None:
-    for sinks, norm, *others in _ENCODER_NAMES:
+    for sinks, down, norm, *others in _ENCODER_NAMES:
         found = [int(match[1]) for name in shapes if (match := re.match(sinks, name))]
         width = next((shape for name, shape in shapes.items() if re.match(norm, name)), None)
         has_ends = all(any(re.match(other, name) for name in shapes) for other in others)
-        if width and has_ends and _is_contiguous(shapes, sinks):
+        with_experts = {int(match[1]) for name in shapes if (match := re.match(down, name))}
+        if width and has_ends and set(found) == with_experts == set(range(len(found))):
             return {"text_width": width[0], "num_layers": len(found)}
     return None
 
@@ -139,18 +142,20 @@ def _text_encoder_sizes(shapes: Mapping[str, tuple[int, ...]], _: Mapping[str, s
 _ENCODER_NAMES = (
     (
         r"(?:model\.)?layers\.(\d+)\.self_attn\.sinks$",
+        r"(?:model\.)?layers\.(\d+)\.mlp\.experts\.down_proj",
         r"(?:model\.)?layers\.0\.input_layernorm\.weight$",
         r"(?:model\.)?embed_tokens\.weight$",
         r"(?:model\.)?norm\.weight$",
     ),
     (
         r"blk\.(\d+)\.attn_sinks(?:\.weight)?$",
+        r"blk\.(\d+)\.ffn_down_exps\.",
         r"blk\.0\.attn_norm\.weight$",
         r"token_embd\.weight$",
         r"output_norm\.weight$",
     ),
 )
-"""The names of sinks, a norm, the embedding and the last norm, in transformers' naming and in llama.cpp's."""
+"""Names in transformers' naming and in llama.cpp's: sinks, experts, a norm, the embedding, the last norm."""
 
 
 def _vae_sizes(shapes: Mapping[str, tuple[int, ...]], _: Mapping[str, str]) -> dict[str, int] | None:
@@ -162,6 +167,18 @@ def _vae_sizes(shapes: Mapping[str, tuple[int, ...]], _: Mapping[str, str]) -> d
 
 _SIZES = {"transformer": _denoiser_sizes, "text_encoder": _text_encoder_sizes, "vae": _vae_sizes}
 """The sizes of each component; None for a file that is not a whole one."""
+
+
+def _is_shard(path: Path) -> bool:
+    """Return whether an index beside a file lists it with others."""
+    for index in path.parent.glob("*.safetensors.index.json"):
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            continue
+        if path.name in files and len(files) > 1:
+            return True
+    return False
 
 
 def _is_contiguous(names: Collection[str], pattern: str) -> bool:
