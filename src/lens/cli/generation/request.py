@@ -110,7 +110,7 @@ class GenerateArguments:
     ] = None
     text_encoder: Annotated[
         Path | None,
-        _option(MODEL, "File or folder of the text encoder (the model's; for a file, searched around it)."),
+        _option(MODEL, "File or folder of the text encoder (the model's own, or found around its file)."),
     ] = None
     vae: Annotated[Path | None, _option(MODEL, "File or folder of the VAE (likewise).")] = None
     tokenizer: Annotated[
