@@ -248,6 +248,17 @@ class scaled:
         return self.model(*arguments, attention_kwargs={"scale": self.scale})
 
 
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "DoRA by rows", "LoKr as DoRA"])
+def test_a_file_that_changes_after_loading_changes_nothing(tmp_path, kind):
+    path = adapter_file(tmp_path / "a.safetensors", KINDS[kind][0])
+    model = tiny_denoiser()
+    load_lora(model, path, weight=0.7)
+    with path.open("r+b") as file:
+        file.seek(-2000, 2)
+        file.write(bytes(2000))
+    assert_same_velocity(model, (kind, 0.7))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unloaded_kind_leaves_no_trace(tmp_path, kind):
     model = tiny_denoiser()

@@ -175,7 +175,8 @@ def _read_part(module: str, name: str, tensor: LazyTensor) -> Tensor:
     value = tensor.read()
     if name != "alpha" and not value.is_floating_point():
         raise IncompleteError(f"{module} has a {name} of dtype {tensor.dtype}")
-    return value
+    # Factors are small: a copy does not change if the file is written anew while the model is in use.
+    return value if name in ("diff", "set_weight") else value.clone()
 
 
 def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
