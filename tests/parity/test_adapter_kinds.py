@@ -254,8 +254,8 @@ def test_a_file_that_changes_after_loading_changes_nothing(tmp_path, kind):
     model = tiny_denoiser()
     load_lora(model, path, weight=0.7)
     with path.open("r+b") as file:
-        file.seek(-2000, 2)
-        file.write(bytes(2000))
+        file.seek(-500, 2)
+        file.write(bytes(500))
     assert_same_velocity(model, (kind, 0.7))
 
 
