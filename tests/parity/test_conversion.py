@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from comparisons import relative_error, velocity
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from test_quantized_formats import nvfp4_tensors
 from tiny_models import tiny_denoiser, tiny_encoder, tiny_tokenizer
 
-from lens.errors import CheckpointError, SettingError
+from lens.errors import CheckpointError, LensError, SettingError
 from lens.models.checkpoints.components.tokenizer import load_tokenizer_backend
 from lens.models.checkpoints.conversion.formats import FORMATS, formats_of
 from lens.models.checkpoints.convert import convert
@@ -321,6 +322,27 @@ def test_a_folder_names_its_class_and_its_quantization(model):
     assert config["quantization_config"]["quant_method"] == "mxfp4"
     config = json.loads((model / place("folder", "text-encoder") / "config.json").read_text())
     assert "quantization_config" not in config and config["dtype"] == "float32"
+
+
+def test_a_folder_that_comes_from_a_file_without_an_lm_head_encodes_and_refuses_to_generate(model, tmp_path):
+    convert(model / place("nvfp4", "text-encoder"), tmp_path / "folder", "folder")
+    loaded = load_text_encoder(tmp_path / "folder", torch.float32)
+    with pytest.raises(LensError, match="no LM head"):
+        loaded.generate(torch.tensor([[7, 8]]), max_new_tokens=1)
+
+
+def test_a_quantized_file_with_inputs_first_becomes_a_folder_in_bfloat16(tmp_path):
+    encoder = tiny_encoder(**ENCODER)
+    tensors, values = nvfp4_tensors(encoder, separator="_", outputs_first=False)
+    plain = {name: tensor.float() if tensor.ndim < 3 and tensor.is_floating_point() else tensor
+             for name, tensor in tensors.items()}  # fmt: skip
+    save_file(plain, tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "folder", "folder")
+    stored = load_file(tmp_path / "folder" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    for name in ("gate_up_proj", "down_proj"):
+        name = f"model.layers.1.mlp.experts.{name}"
+        assert torch.equal(stored[name], values[name].bfloat16())
 
 
 # Widths that blocks do not divide.

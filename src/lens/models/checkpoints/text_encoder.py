@@ -124,9 +124,16 @@ def load_text_encoder_folder(
 
 
 def _is_mapped(folder: Path, keep_packed: bool) -> bool:
-    """Return whether a GPT-OSS is loaded as views of its files: one in MXFP4, or one that is large."""
+    """Return whether a GPT-OSS is loaded as views of its files: in MXFP4, large, or without an LM head.
+
+    The library would draw a missing LM head at random.
+    """
     if _is_mxfp4(folder, {}):
         return True
+    if not _config(folder, {}).tie_word_embeddings:
+        stored = open_component(folder, "text_encoder").tensors if any(folder.glob("*.safetensors")) else {}
+        if stored and LM_HEAD_NAME not in stored:
+            return True
     files = folder.glob("*.safetensors")
     return sum(file.stat().st_size for file in files) > MAPPED_ABOVE_BYTES
 

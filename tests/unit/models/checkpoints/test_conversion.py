@@ -100,6 +100,18 @@ def test_a_format_that_does_not_fit_lists_those_that_do(model, tmp_path, source,
         find_convertible(model / source, tmp_path / "a.safetensors", name, part)
 
 
+def test_an_adapter_fits_the_formats_of_adapters_alone(tmp_path):
+    factors = {"lora_A": torch.zeros(2, 96), "lora_B": torch.zeros(288, 2)}
+    layer = "transformer_blocks.0.attn.img_qkv"
+    saved({f"{layer}.{name}.weight": value for name, value in factors.items()}, tmp_path / "l.safetensors")
+    with pytest.raises(
+        SettingError, match=r"one of lora-peft, lora-diffusion-model, lora-kohya for an adapter"
+    ):
+        find_convertible(tmp_path / "l.safetensors", tmp_path / "a.safetensors", "mxfp8")
+    found = find_convertible(tmp_path / "l.safetensors", tmp_path / "a.safetensors", "lora-kohya")
+    assert found.part == "adapter"
+
+
 def test_a_model_without_the_part_and_a_file_of_something_else_are_named(model, tmp_path):
     (tmp_path / "half" / "vae").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"half has no denoiser, which the format mxfp8 is for"):

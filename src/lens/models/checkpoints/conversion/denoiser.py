@@ -11,7 +11,12 @@ from pathlib import Path
 import torch
 
 from lens.models.checkpoints.conversion.formats import DENOISER, Format
-from lens.models.checkpoints.conversion.sources import is_in_blocks
+from lens.models.checkpoints.conversion.sources import (
+    Source,
+    is_in_blocks,
+    plain_dtype,
+    stored_shapes,
+)
 from lens.models.checkpoints.conversion.targets import Target, diffusers_config, json_tensor
 from lens.models.checkpoints.conversion.weights import (
     cast_pieces,
@@ -55,7 +60,8 @@ def denoiser_target(source: Path, name: str, layout: Format) -> Target:
     if name == "mxfp8":
         target = _mxfp8(tensors, blocks)
     else:
-        target = {key: plain_tensor(key, tensor, _dtype(name, tensors)) for key, tensor in tensors.items()}
+        dtype = plain_dtype(name, stored_shapes(Source(DENOISER, source)))
+        target = {key: plain_tensor(key, tensor, dtype) for key, tensor in tensors.items()}
     if not layout.suffix:
         return Target(
             target,
@@ -63,11 +69,6 @@ def denoiser_target(source: Path, name: str, layout: Format) -> Target:
             shard_bytes=DIFFUSERS_SHARD_BYTES,
         )
     return Target(target, settings={"format": "pt", DENOISER_CONFIG_KEY: settings})
-
-
-def _dtype(name: str, tensors: Mapping[str, LazyTensor]) -> str:
-    is_float32 = all(tensor.packed is None and tensor.dtype == "F32" for tensor in tensors.values())
-    return "F32" if name == "single-f32" or (name == "folder" and is_float32) else "BF16"
 
 
 def _mxfp8(tensors: Mapping[str, LazyTensor], blocks: Collection[str]) -> dict[str, StreamedTensor]:

@@ -151,14 +151,15 @@ def _dequantized(name: str, stored: Mapping[str, StoredShape]) -> StoredShape | 
     return stored[name]
 
 
-def is_float32(shapes: Mapping[str, StoredShape]) -> bool:
-    """Return whether every weight is stored in float32."""
-    return {stored.dtype for stored in shapes.values()} == {"F32"}
+def plain_dtype(name: str, shapes: Mapping[str, StoredShape]) -> str:
+    """Return the dtype of weights that are not quantized in a format: F32 or BF16."""
+    is_float32 = {stored.dtype for stored in shapes.values()} == {"F32"}
+    return "F32" if name == "single-f32" or (name == "folder" and is_float32) else "BF16"
 
 
 def estimated_bytes(shapes: Mapping[str, StoredShape], name: str, layout: Format, part: str) -> int:
     """Return about how much space weights of these shapes take in a format."""
-    plain = 32.0 if name == "single-f32" or (name == "folder" and is_float32(shapes)) else 16.0
+    plain = 32.0 if plain_dtype(name, shapes) == "F32" else 16.0
     is_quantized = layout.bits < 16
     bits = 0.0
     for weight, (shape, dtype) in shapes.items():

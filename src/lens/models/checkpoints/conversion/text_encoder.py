@@ -22,7 +22,12 @@ from lens.models.checkpoints.conversion.gguf_settings import (
     gpt_oss_settings,
     tokenizer_settings,
 )
-from lens.models.checkpoints.conversion.sources import is_in_blocks
+from lens.models.checkpoints.conversion.sources import (
+    Source,
+    is_in_blocks,
+    plain_dtype,
+    stored_shapes,
+)
 from lens.models.checkpoints.conversion.targets import Target, bytes_tensor, json_tensor
 from lens.models.checkpoints.conversion.weights import (
     JointTensors,
@@ -45,7 +50,12 @@ from lens.models.checkpoints.gpt_oss_layouts import (
     text_encoder_config,
 )
 from lens.models.checkpoints.quantized_layers import open_weights_file
-from lens.models.checkpoints.reader import LazyTensor, check_names_and_shapes, shapes_of
+from lens.models.checkpoints.reader import (
+    TORCH_DTYPES,
+    LazyTensor,
+    check_names_and_shapes,
+    shapes_of,
+)
 from lens.models.checkpoints.writer import StreamedTensor
 from lens.models.quantized.packed_weight import PackedSource, plain_format
 from lens.models.shapes import text_encoder_shapes
@@ -90,7 +100,8 @@ def text_encoder_target(source: Path, name: str, layout: Format, tokenizer: byte
     if not layout.suffix:
         files = {} if tokenizer is None or source.is_dir() else {"tokenizer.json": tokenizer}
         files |= _generation_config(source)
-        return Target(_folder_tensors(tensors, name), config=_config(config, name, tensors), files=files)
+        dtype = plain_dtype(name, stored_shapes(Source(TEXT_ENCODER, source)))
+        return Target(_folder_tensors(tensors, name, dtype), config=_config(config, name, dtype), files=files)
     if name == "nvfp4":
         if tokenizer is None:
             raise SettingError(
@@ -138,8 +149,7 @@ def _expert_shape(stored: LazyTensor) -> tuple[int, int, int]:
     return experts, outputs, inputs
 
 
-def _folder_tensors(tensors: Tensors, name: str) -> dict[str, StreamedTensor]:
-    dtype = "F32" if name == "folder" and _is_float32(tensors) else "BF16"
+def _folder_tensors(tensors: Tensors, name: str, dtype: str) -> dict[str, StreamedTensor]:
     target = {}
     for key, tensor in tensors.items():
         if name == "mxfp4" and len(tensor.shape) == 3:
@@ -150,16 +160,11 @@ def _folder_tensors(tensors: Tensors, name: str) -> dict[str, StreamedTensor]:
     return target
 
 
-def _is_float32(tensors: Tensors) -> bool:
-    return all(tensor.packed is None and tensor.dtype == "F32" for tensor in tensors.values())
-
-
-def _config(config: Mapping[str, Any], name: str, tensors: Tensors) -> dict[str, Any]:
-    is_float32 = name == "folder" and _is_float32(tensors)
+def _config(config: Mapping[str, Any], name: str, dtype: str) -> dict[str, Any]:
     published = {
         "architectures": ["LensGptOssEncoder"],
         "model_type": "gpt_oss",
-        "dtype": "float32" if is_float32 else "bfloat16",
+        "dtype": TORCH_DTYPES[dtype],
     }
     quantization = {"quantization_config": MXFP4_CONFIG} if name == "mxfp4" else {}
     return published | dict(config) | quantization
