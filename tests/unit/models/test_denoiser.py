@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from lens.core import products
 from lens.errors import SettingError, ShapeError
 from lens.models import denoiser as module
 from lens.models.attention import SHORT_SEQUENCE_TOKENS, attention
@@ -114,6 +115,13 @@ def test_a_mask_changed_in_place_is_read_again():
     assert not torch.allclose(cut, full)
     features = [normal(2, 7, TEXT_WIDTH, seed=2 + n)[:, :3] for n in range(4)]
     torch.testing.assert_close(cut, call(denoiser, encoder_hidden_states=features))
+
+
+@torch.no_grad()
+def test_a_compiled_layer_of_16_bits_takes_the_float32_of_the_denoiser_around_it():
+    x, weight, bias = normal(2, 3, 5, seed=0), normal(7, 5, seed=1).bfloat16(), normal(7, seed=2).bfloat16()
+    compiled = torch.compile(products.linear, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, weight, bias), x @ weight.float().T + bias.float())
 
 
 def test_two_masks_by_turns_are_read_once_each(monkeypatch):
