@@ -240,7 +240,7 @@ def killed(target: Path, how: signal.Signals) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path, how):
-    killed(tmp_path / "a.safetensors", how)
+    killed(tmp_path / "new" / "deep" / "a.safetensors", how)
     assert not list(tmp_path.iterdir())
 
 

@@ -25,6 +25,7 @@ def staged(target: Path) -> Iterator[Path]:
     """
     _remove_abandoned(target.parent)
     folder = target.parent / f".lens-{uuid4().hex}.partial"
+    missing = [parent for parent in target.absolute().parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -36,6 +37,9 @@ def staged(target: Path) -> Iterator[Path]:
             _move(folder / target.name, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in missing if not target.exists() else ():
+            with suppress(OSError):  # something else may be in it by now
+                parent.rmdir()
 
 
 def _move(path: Path, target: Path) -> None:
