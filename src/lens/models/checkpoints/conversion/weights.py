@@ -67,13 +67,19 @@ def plain_tensor(name: str, stored: LazyTensor, dtype: str) -> StreamedTensor:
 
 def cast_pieces(name: str, stored: LazyTensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """Yield the values of a tensor in row-major order. Raises: CheckpointError where they overflow dtype."""
-    for piece in _transposed_experts(stored, dtype) if len(stored.shape) == 3 else _rows(stored, dtype):
+    for piece in _experts_in_order(stored, dtype) if len(stored.shape) == 3 else _rows(stored, dtype):
         yield require_finite(name, piece, dtype)
 
 
-def _transposed_experts(stored: LazyTensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    for matrix in matrices(stored, dtype):  # (O, I)
-        yield matrix.T.to(dtype)  # (I, O)
+def _experts_in_order(stored: LazyTensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Yield the matrix (I, O) of each expert of a stack (E, I, O)."""
+    if stored.packed is not None:
+        for matrix in matrices(stored, dtype):  # (O, I)
+            yield matrix.T
+        return
+    for matrix in stored.read():
+        yield matrix.to(dtype)
+        release(matrix)
 
 
 def _rows(stored: LazyTensor, dtype: torch.dtype) -> Iterator[Tensor]:
@@ -99,7 +105,7 @@ def matrices(stored: LazyTensor, dtype: torch.dtype = torch.float32) -> Iterator
     if stored.packed is None:
         whole = stored.read()  # (O, I), or (E, I, O) as in transformers
         for matrix in whole if whole.ndim == 3 else [whole]:
-            yield (matrix.T if whole.ndim == 3 else matrix).to(dtype)
+            yield (matrix.T.contiguous() if whole.ndim == 3 else matrix).to(dtype)
             release(matrix)
         return
     weight = stored.packed.read()
