@@ -52,7 +52,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Shapes: x (..., I), weight (O, I), bias (O,) -> (..., O).
     """
-    if torch.compiler.is_compiling() and weight.dtype in HALF and x.dtype == torch.float32:
+    is_compiled_on_cpu = torch.compiler.is_compiling() and x.device.type == "cpu"
+    if is_compiled_on_cpu and weight.dtype in HALF and x.dtype == torch.float32:
         # A block compiled by itself, in a denoiser that has chosen float32 outside.
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
     if not is_mixed(x, weight.dtype):

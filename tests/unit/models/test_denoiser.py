@@ -15,6 +15,7 @@ from lens.errors import SettingError, ShapeError
 from lens.models import denoiser as module
 from lens.models.attention import SHORT_SEQUENCE_TOKENS, attention
 from lens.models.denoiser import LensTransformer2DModel, MaskCache
+from lens.models.quantized.torchao import quantize_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser
@@ -327,3 +328,47 @@ def test_the_weights_called_unread_are_those_that_get_no_gradient():
     unread = {id(parameter) for parameter in denoiser.unused_parameters()}
     assert unread == {id(parameter) for parameter in denoiser.parameters() if parameter.grad is None}
     assert len(unread) == 7
+
+
+def packed_call(denoiser):
+    """Return the velocities of two images as one packed sequence, joined."""
+    dtype = denoiser.dtype
+    images = [normal(15, TOKEN_CHANNELS, seed=1).to(dtype), normal(6, TOKEN_CHANNELS, seed=2).to(dtype)]
+    texts = [[normal(count, TEXT_WIDTH, seed=n).to(dtype) for n in range(4)] for count in (7, 5)]
+    sizes = [(1, 3, 5), (1, 2, 3)]
+    return torch.cat(denoiser(images, texts, None, torch.tensor([0.3, 0.9]), sizes, return_dict=False)[0])
+
+
+@pytest.mark.parametrize("prefers_float32", [False, True])
+@pytest.mark.parametrize("velocity", [call, packed_call])
+def test_bfloat16_on_the_cpu_is_no_further_from_float32_in_inference_than_in_training(
+    monkeypatch, prefers_float32, velocity
+):
+    monkeypatch.setattr(products, "_prefers_float32", lambda dtype: prefers_float32)
+    denoiser = tiny_denoiser().bfloat16()
+    trained = velocity(denoiser).detach()
+    with torch.no_grad():
+        drawn, exact = velocity(denoiser), velocity(denoiser.float())
+    assert drawn.dtype == trained.dtype == torch.bfloat16
+    error, error_in_training = ((one.float() - exact).norm() for one in (drawn, trained))
+    assert error < (0.7 if prefers_float32 else 1.2) * error_in_training
+
+
+@torch.no_grad()
+def test_adapters_act_the_same_where_the_cpu_computes_in_float32(monkeypatch):
+    adapted, plain = with_adapter("default", seed=3), tiny_denoiser()
+    change = call(adapted) - call(plain)
+    monkeypatch.setattr(products, "_prefers_float32", lambda dtype: True)
+    change_in_half = (call(adapted.bfloat16()) - call(plain.bfloat16())).float()
+    assert (change_in_half - change).norm() < 0.05 * change.norm()
+
+
+@torch.no_grad()
+def test_quantized_weights_keep_their_products_where_the_cpu_computes_in_float32(monkeypatch):
+    denoiser = tiny_denoiser(inner_dim=64, attention_head_dim=32, axes_dims_rope=(8, 12, 12)).bfloat16()
+    quantize_weights(denoiser, "int8")
+    drawn = []
+    for prefers_float32 in (False, True):
+        monkeypatch.setattr(products, "_prefers_float32", lambda dtype, choice=prefers_float32: choice)
+        drawn.append(call(denoiser).float())
+    assert (drawn[0] - drawn[1]).norm() < 0.03 * drawn[0].norm()
