@@ -14,7 +14,7 @@ from torch import Tensor
 from lens.errors import CheckpointError
 from lens.models.checkpoints.reader import LazyTensor, torch_dtype
 from lens.models.checkpoints.writer import StreamedTensor
-from lens.models.mapped_memory import release
+from lens.models.mapped_memory import prefetch, release
 from lens.models.quantized import gguf_quantize, mxfp8, nvfp4
 from lens.models.quantized.block_scales import TILE_ROWS, padded_size
 from lens.models.quantized.fp4 import (
@@ -77,7 +77,9 @@ def _experts_in_order(stored: LazyTensor, dtype: torch.dtype) -> Iterator[Tensor
         for matrix in matrices(stored, dtype):  # (O, I)
             yield matrix.T
         return
-    for matrix in stored.read():
+    whole = stored.read()
+    prefetch(whole)
+    for matrix in whole:
         yield matrix.to(dtype)
         release(matrix)
 
@@ -89,6 +91,7 @@ def _rows(stored: LazyTensor, dtype: torch.dtype) -> Iterator[Tensor]:
         yield from matrices(stored, dtype)
         return
     parts = [stored.read()] if packed is None else [part.read() for part in packed.parts]
+    prefetch(*parts)
     if len(stored.shape) < 2:
         yield parts[0].to(dtype) if packed is None else packed.format.dequantize(*parts, dtype=dtype)
         release(*parts)
@@ -104,6 +107,7 @@ def matrices(stored: LazyTensor, dtype: torch.dtype = torch.float32) -> Iterator
     """Yield the matrix (O, I) of a weight, or of each expert of a stack."""
     if stored.packed is None:
         whole = stored.read()  # (O, I), or (E, I, O) as in transformers
+        prefetch(whole)
         for matrix in whole if whole.ndim == 3 else [whole]:
             yield (matrix.T.contiguous() if whole.ndim == 3 else matrix).to(dtype)
             release(matrix)
@@ -114,8 +118,19 @@ def matrices(stored: LazyTensor, dtype: torch.dtype = torch.float32) -> Iterator
         release_expert(stored.packed, expert)
 
 
-def _experts(packed: PackedSource) -> Sequence[int | None]:
-    return range(packed.shape[0]) if len(packed.shape) == 3 else [None]
+def _experts(packed: PackedSource) -> Iterator[int | None]:
+    """Yield the experts of a stack, or None for a matrix, while the file's pages of the next are read."""
+    experts = range(packed.shape[0]) if len(packed.shape) == 3 else [None]
+    for index, expert in enumerate(experts):
+        for coming in experts[index : index + 2]:
+            _prefetch_expert(packed, coming)
+        yield expert
+
+
+def _prefetch_expert(packed: PackedSource, expert: int | None) -> None:
+    prefetch(*parts_of(packed, expert))
+    if packed.interleaved is not None:
+        _prefetch_expert(packed.interleaved, expert)
 
 
 def parts_of(packed: PackedSource, expert: int | None) -> list[Tensor]:
