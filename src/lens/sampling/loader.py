@@ -13,6 +13,7 @@ import torch
 
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
+from lens.models.checkpoints.reader import validate_file
 from lens.sampling.resolved_model import ResolvedModel
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
@@ -58,6 +59,7 @@ class LoaderMixin:
         folder around the file, or else in the file's own folder.
         Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
         """
+        dtypes = unsupported.pop("dtype", torch_dtype)
         if unsupported:
             name, value = next(iter(unsupported.items()))
             fix = "A file's configuration is in its metadata or its shapes, and nothing is downloaded."
@@ -65,12 +67,14 @@ class LoaderMixin:
         given = {"text_encoder": text_encoder, "vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
         if str(path).startswith(("http://", "https://")):
             raise SettingError("path", str(path), "a file on this machine", "Run `hf download` first.")
+        if not Path(path).expanduser().is_dir():
+            validate_file(Path(path).expanduser())
         if (Path(path).expanduser() / "model_index.json").is_file():
             raise SettingError(
                 "path", str(path), "a denoiser's file or a ComfyUI folder", "Use from_pretrained."
             )
         components = {name: value for name, value in given.items() if value is not None}
-        return load_pipeline(cls, path, torch_dtype, components | {"prompt_date": prompt_date})
+        return load_pipeline(cls, path, dtypes, components | {"prompt_date": prompt_date})
 
 
 def load_pipeline(
@@ -88,6 +92,9 @@ def load_pipeline(
     components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
     named = {name: value for name, value in components.items() if isinstance(value, (str, Path))}
     passed = {name: value for name, value in components.items() if name not in named}
+    for name in {"scheduler", "transformer"} & set(named):
+        fix = "A denoiser's file is given as the model itself." if name == "transformer" else ""
+        raise SettingError(name, str(named[name]), "a loaded component", fix)
     if isinstance(model, ResolvedModel):
         if named or date is not None:
             name, value = next(iter((named | {"prompt_date": date}).items()))

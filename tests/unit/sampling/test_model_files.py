@@ -274,6 +274,10 @@ def test_a_gguf_encoder_and_its_vocabulary_give_the_image_of_the_plain_one(tree,
 def test_bfloat16_is_the_dtype_of_a_single_file_unless_another_is_given(tree):
     loaded = LensPipeline.from_single_file(tree.denoiser)
     assert {loaded.transformer.dtype, loaded.text_encoder.dtype, loaded.vae.dtype} == {torch.bfloat16}
+    other = LensPipeline.from_single_file(
+        tree.denoiser, dtype={"vae": torch.float32, "default": torch.float16}
+    )
+    assert (other.transformer.dtype, other.vae.dtype) == (torch.float16, torch.float32)
 
 
 def test_loaded_parts_need_no_files(copied):
@@ -299,6 +303,12 @@ def test_what_is_no_file_is_refused_with_the_method_to_use(folder):
         LensPipeline.from_single_file(folder)
     with pytest.raises(SettingError, match="hf download"):
         LensPipeline.from_single_file("https://some.where/lens.safetensors")
+    with pytest.raises(CheckpointError, match="lens-nano does not exist"):
+        LensPipeline.from_single_file("lens-nano")
+    with pytest.raises(
+        SettingError, match=r"transformer is 'x\.gguf'.*a loaded component.*as the model itself"
+    ):
+        LensPipeline.from_pretrained(folder, transformer="x.gguf")
 
 
 def test_a_part_of_a_folder_is_replaced_by_a_file(folder, tmp_path):
@@ -310,8 +320,8 @@ def test_a_part_of_a_folder_is_replaced_by_a_file(folder, tmp_path):
     assert model.summary == "lens-tiny: Lens, 20 steps, guidance 5; VAE v.safetensors"
     assert model.content_hash != content_hash(folder)
     replaced = LensPipeline.from_pretrained(model)
-    other = LensPipeline.from_pretrained(folder, vae=tiny_vae(seed=9))
-    assert same_image(replaced, other)
+    for other in (tiny_vae(seed=9), tmp_path / "v.safetensors", str(tmp_path / "v.safetensors")):
+        assert same_image(replaced, LensPipeline.from_pretrained(folder, vae=other))
     assert not same_image(replaced, LensPipeline.from_pretrained(folder))
 
 
