@@ -190,14 +190,18 @@ def load_vae_of(model: ResolvedModel, dtype: torch.dtype | None = None) -> Any:
 
 
 def load_text_encoder_of(
-    model: ResolvedModel, dtype: torch.dtype | None = None, *, keep_stored: bool = False
+    model: ResolvedModel,
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | str | None = None,
+    keep_stored: bool = False,
 ) -> Any:
     """Return a model's text encoder; None is the stored dtype of a folder, and bfloat16 for a file."""
     from lens.models.checkpoints.text_encoder import load_text_encoder
 
     path = _source(model, "text_encoder")
     stored: Any = torch.bfloat16 if path.is_file() else "auto"
-    return load_text_encoder(path, dtype or stored, keep_stored=keep_stored)
+    return load_text_encoder(path, dtype or stored, device=device, keep_stored=keep_stored)
 
 
 def load_tokenizer_of(model: ResolvedModel) -> Any:

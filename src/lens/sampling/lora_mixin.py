@@ -15,7 +15,7 @@ class LoraMixin:
     def load_lora_weights(
         self, source: str | Path, adapter_name: str | None = None, weight: float = 1.0
     ) -> str:
-        """Load one more file or folder of a LoRA, DoRA, LoHa, LoKr or of differences; return its adapter name.
+        """Load one more file or folder of a LoRA, DoRA, LoHa, LoKr or of differences; return its name.
 
         Raises: CheckpointError for a file that does not fit this denoiser; it lists the unmatched keys.
         """

@@ -75,11 +75,17 @@ def component_sizes(model: ResolvedModel, dtype: "torch.dtype") -> dict[str, Com
 
 
 def memory_ladder(
-    sizes: Mapping[str, ComponentSize], config: Mapping[str, Any], size: tuple[int, int], itemsize: int
+    sizes: Mapping[str, ComponentSize],
+    config: Mapping[str, Any],
+    size: tuple[int, int],
+    itemsize: int,
+    *,
+    is_on_gpu: bool = False,
 ) -> list[Rung]:
     """Return the rungs from the most memory to the least, for images of a (height, width).
 
-    `config` is that of the denoiser. Units: itemsize is the bytes of a value of the computation.
+    `config` is that of the denoiser. A GPU holds a whole encoder, or none in `streamed`.
+    Units: itemsize is the bytes of a value of the computation.
     """
     none = ComponentSize(0, 0, 0)
     encoder, denoiser, vae = (sizes.get(part, none) for part in ("text_encoder", "transformer", "vae"))
@@ -91,17 +97,17 @@ def memory_ladder(
     tile = min(height * width, STREAMED_TILE_PX**2) * DECODER_VALUES_PER_PIXEL * itemsize
     encoder_bytes = encoder.loaded - encoder.tables
     held = encoder_bytes + denoiser.loaded + vae.loaded
-    encoding = ENCODING_BYTES + 2 * encoder.streamed_block if encoder.loaded else 0
+    encoding = ENCODING_BYTES + (encoder.loaded if is_on_gpu else 2 * encoder.streamed_block)
     stages: dict[RungName, tuple[int, int, int]] = {
         "resident": (held + ENCODING_BYTES, held + drawing, held + decoding),
         "parts": (encoding, denoiser.loaded + drawing, vae.loaded + decoding),
-        "streamed": (encoding, 2 * denoiser.streamed_block + drawing, vae.loaded + tile),
+        "streamed": (0 if is_on_gpu else encoding, 2 * denoiser.streamed_block + drawing, vae.loaded + tile),
     }
     return [_rung(name, stages[name]) for name in RUNGS]
 
 
 def _rung(name: RungName, stages: tuple[int, int, int]) -> Rung:
-    by_stage = dict(
+    by_stage: dict[str, int] = dict(
         zip(("encoding", "denoising", "decoding"), (PROCESS_BYTES + s for s in stages), strict=True)
     )
     return Rung(name, max(by_stage.values()), by_stage)

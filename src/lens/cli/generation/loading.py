@@ -18,7 +18,7 @@ from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lens.sampling.memory_ladder import ComponentSize, Rung
+    from lens.sampling.memory_ladder import ComponentSize, Rung, RungName
     from lens.sampling.pipeline import LensPipeline
     from lens.sampling.resolved_model import ResolvedModel
 
@@ -28,6 +28,9 @@ MAX_FLOAT32_BYTES = 4_000_000_000
 """Size of the weights up to which float32 is the default on a CPU."""
 LOGGED_ABOVE_BYTES = 2_000_000_000
 """Size of the weights above which the way to run them is logged before they are loaded."""
+
+OFFLOAD_RUNGS: "dict[str, RungName]" = {"model": "parts", "group": "streamed"}
+"""The rung of each kind of --offload."""
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -47,7 +50,6 @@ class GenerationSession:
             torch.set_num_threads(arguments.threads)
         self.model, self.arguments = model, arguments
         self.device = pick_device(arguments.device)
-        self.is_on_cpu = not self.device.startswith(("cuda", "mps"))
         if arguments.offload != "none" and not self.device.startswith("cuda"):
             raise SettingError(
                 "--offload", arguments.offload, "a CUDA device", f"Omit it on {self.device}; see --memory."
@@ -82,7 +84,9 @@ class GenerationSession:
         asked = parse_memory(self.arguments.memory or "auto")
         free = available_memory(self.device if self.device.startswith("cuda") else "cpu")
         config = self.model.configs["transformer"]
-        ladder = memory_ladder(self.sizes, config, size, self._torch_dtype.itemsize)
+        ladder = memory_ladder(
+            self.sizes, config, size, self._torch_dtype.itemsize, is_on_gpu=self.device != "cpu"
+        )
         if self.arguments.quantization is not None:
             ladder = ladder[:-1]  # quantized weights are made in memory, and are no views of files
         if self.arguments.offload != "none":
@@ -139,21 +143,24 @@ class GenerationSession:
         from lens.sampling.loader import load_text_encoder_of
 
         is_streamed = self._encoder_device == "cpu" and self.rung.name != "resident"
-        encoder = load_text_encoder_of(self.model, self._torch_dtype, keep_stored=is_streamed)
+        device = self._encoder_device if self.arguments.quantization is None else "cpu"
+        encoder = load_text_encoder_of(self.model, self._torch_dtype, device=device, keep_stored=is_streamed)
         if self.arguments.quantization is not None:
             self._quantize(encoder)
+            encoder.to(self._encoder_device)
         if is_streamed and isinstance(encoder, HiddenStateExtractor):
             encoder.releases_blocks = True
-        return encoder.to(self._encoder_device)
+        return encoder
 
     def load_pipeline(self) -> "LensPipeline":
         """Return the pipeline on its device with LoRAs, without its text encoder."""
         from lens.sampling.loader import load_denoiser_of
         from lens.sampling.memory_ladder import apply_rung
         from lens.sampling.pipeline import LensPipeline
+        from lens.sampling.placement import place
 
         denoiser = load_denoiser_of(
-            self.model, self._torch_dtype, keep_stored=self.is_on_cpu and self.rung.name == "streamed"
+            self.model, self._torch_dtype, keep_stored=self.device == "cpu" and self.rung.name == "streamed"
         )
         if self.arguments.quantization is not None:
             self._quantize(denoiser)
@@ -169,40 +176,23 @@ class GenerationSession:
             tokenizer=None,
         )
         pipeline.set_progress_bar_config(disable=True)
-        if self.is_on_cpu:
+        if self.device == "cpu":
             apply_rung(pipeline, self.rung.name)
         else:
-            offload = self.arguments.offload
-            if offload == "none":
-                offload = {"resident": "none", "parts": "none", "streamed": "group"}[self.rung.name]
-            place_on_device(pipeline, self.device, offload)
+            place(pipeline, self.device, self._placement)
         return pipeline
+
+    @property
+    def _placement(self) -> "RungName":
+        """How the denoiser and the VAE are placed on a GPU; without the encoder, both fit where one does."""
+        if self.arguments.offload != "none":
+            return OFFLOAD_RUNGS[self.arguments.offload]
+        return "streamed" if self.rung.name == "streamed" else "resident"
 
     def _quantize(self, part: Any) -> None:
         from lens.models.quantized.torchao import quantize_weights
 
         quantize_weights(part, self.arguments.quantization or "")
-
-
-def place_on_device(pipeline: "LensPipeline", device: str, offload: str) -> None:
-    """Move a pipeline without its text encoder to its device.
-
-    `offload` is "none", "model" for one component at a time, or "group" for the denoiser block by block.
-    """
-    if offload == "none":
-        pipeline.to(device)
-        return
-    if offload == "model":
-        pipeline.enable_model_cpu_offload(device=device)
-        return
-    import torch
-
-    pipeline.vae.to(device)
-    # Block by block, not layer by layer: layers of the last block that never run would break the order in
-    # which the stream fetches ahead.
-    pipeline.transformer.enable_group_offload(
-        torch.device(device), offload_type="block_level", num_blocks_per_group=1, use_stream=True
-    )
 
 
 def pick_device(requested: str | None) -> str:

@@ -57,7 +57,7 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
     with explain_out_of_memory():
         session = GenerationSession(resolved.model, arguments, _image_size(resolved))
         prompts, negative = arguments.prompts or [], _negative_text(resolved.recorded)
-        texts = list(dict.fromkeys([*prompts, *([negative] if negative else [])]))
+        texts: list[str] = list(dict.fromkeys([*prompts, *([negative] if negative else [])]))
         progress("encoding", 0, 1)
         features = session.encode(texts, lambda done, total: progress("encoding", done, total))
         pipeline = session.load_pipeline()
@@ -85,10 +85,10 @@ def _prompt_embeds(
     pipeline: "LensPipeline", positive: "list[Tensor]", negative: "list[Tensor] | None"
 ) -> Any:
     """Return what `LensPipeline.encode_prompt` returns, of text features that are there already."""
-    embeds = {"prompt_embeds": [layer[None] for layer in positive]}
-    if negative is not None:
-        embeds["negative_prompt_embeds"] = [layer[None] for layer in negative]
-    return pipeline.encode_prompt(**embeds)
+    return pipeline.encode_prompt(
+        prompt_embeds=[layer[None] for layer in positive],
+        negative_prompt_embeds=None if negative is None else [layer[None] for layer in negative],
+    )
 
 
 def _image_size(resolved: ResolvedRequest) -> tuple[int, int]:
@@ -99,7 +99,8 @@ def _image_size(resolved: ResolvedRequest) -> tuple[int, int]:
             from lens.sampling.image_processor import size_from_image
 
             return size_from_image(resolved.source, resolved.model.defaults.base_resolution)
-        return (resolved.model.defaults.base_resolution,) * 2
+        base = resolved.model.defaults.base_resolution
+        return base, base
     return height, width
 
 

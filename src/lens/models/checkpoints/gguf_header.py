@@ -95,7 +95,7 @@ class _Reader:
         entries = [self.entry() for _ in range(num_tensors)]
         alignment = settings.get("general.alignment", 32)
         start = -(-self.at // alignment) * alignment
-        tensors = {name: self.tensor(name, start, *entry) for name, *entry in entries}
+        tensors = {name: self.tensor(name, start, *entry) for name, *entry in entries}  # type: ignore[arg-type]
         if any(one.offset + one.num_bytes > len(self.data) for one in tensors.values()):
             raise _truncated_error(self.path)
         return GgufHeader(settings, tensors)

@@ -57,7 +57,7 @@ class LensGptOssEncoder(HiddenStateExtractor, GptOssForCausalLM):
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if _plan(_config(pretrained_model_name_or_path, kwargs), device, dtype).how == "native":
             # Weights of the kernels cannot be moved later, so they are loaded on their device.
-            on_device = {} if device_map is not None else {"device_map": {"": "cuda"}}
+            on_device: Any = {} if device_map is not None else {"device_map": {"": "cuda"}}
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs, **on_device)
         model = _load_mapped(_local_folder(pretrained_model_name_or_path, kwargs), dtype)
         return model if device is None else model.to(device)
@@ -80,6 +80,7 @@ def load_text_encoder(
     torch_dtype: torch.dtype | str | None = torch.bfloat16,
     config: Mapping[str, Any] | None = None,
     *,
+    device: torch.device | str | None = None,
     keep_packed: bool = True,
     keep_stored: bool = False,
 ) -> Any:
@@ -93,11 +94,14 @@ def load_text_encoder(
     if path.is_dir():
         folder = resolve_component_folder(path, "text_encoder")
         check_component(folder, "text_encoder")
-        return load_text_encoder_folder(folder, torch_dtype, keep_packed=keep_packed, keep_stored=keep_stored)
+        return load_text_encoder_folder(
+            folder, torch_dtype, device, keep_packed=keep_packed, keep_stored=keep_stored
+        )
     dtype = torch_dtype if isinstance(torch_dtype, torch.dtype) else torch.bfloat16
     stored = open_text_encoder_file(path, dtype)
     settings = dict(config or text_encoder_config(stored.tensors, stored.metadata, source=path))
-    return _load_tensors(GptOssConfig(**settings), stored.tensors, dtype, path, keep_packed, keep_stored)
+    model = _load_tensors(GptOssConfig(**settings), stored.tensors, dtype, path, keep_packed, keep_stored)
+    return model if device is None else model.to(device)
 
 
 def load_text_encoder_folder(
@@ -143,7 +147,7 @@ def _load_mapped(
     torch_dtype: torch.dtype | str | None,
     keep_packed: bool = True,
     keep_stored: bool = False,
-) -> LensGptOssEncoder:
+) -> Any:
     """Return the encoder of a folder as views of its files."""
     from transformers import GenerationConfig
 
@@ -151,7 +155,7 @@ def _load_mapped(
     dtype = torch_dtype
     if not isinstance(dtype, torch.dtype):
         dtype = getattr(torch, TORCH_DTYPES[tensors[EMBEDDING_NAME].dtype])
-    config = GptOssConfig.from_pretrained(folder)
+    config: Any = GptOssConfig.from_pretrained(folder)
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config  # saved again, the weights are plain
     joined = join_mxfp4_experts(tensors, dtype)
@@ -169,7 +173,7 @@ def _load_tensors(
     source: Path,
     keep_packed: bool,
     keep_stored: bool,
-) -> LensGptOssEncoder:
+) -> Any:
     """Return an encoder with these tensors; one without an LM head encodes, but does not generate."""
     model = init_empty(lambda: LensGptOssEncoder(config))
     if config.tie_word_embeddings:
