@@ -17,6 +17,7 @@ from typing import Any, Self
 from lens.errors import CheckpointError
 from lens.models.checkpoints.components.component_file import read_component
 from lens.models.checkpoints.components.search import is_component_tree, is_weight_file
+from lens.models.checkpoints.detect import STATED_SETTINGS
 from lens.models.checkpoints.diffusers_folder import component_config, component_folder
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.reader import read_json, validate_file
@@ -29,10 +30,6 @@ logger = logging.getLogger(__name__)
 
 COMPONENTS_WITH_WEIGHTS = ("transformer", "text_encoder", "vae")
 COMPONENTS_WITH_FILES = (*COMPONENTS_WITH_WEIGHTS, "tokenizer")
-STATED_SETTINGS = (
-    "lens_variant", "default_steps", "default_guidance", "default_base_resolution", "prompt_date",
-)  # fmt: skip
-"""Settings that a model_index.json or the metadata of a denoiser's file may state."""
 VARIANT_TITLES = {"lens": "Lens", "turbo": "Turbo", "base": "Base"}
 
 PathOrName = str | Path

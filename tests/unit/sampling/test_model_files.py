@@ -368,3 +368,21 @@ def test_a_pipeline_encodes_with_its_date(folder):
         expected, _ = encode_prompts(pipeline.text_encoder, pipeline.tokenizer, ["a fox"], layers, date=day)
         assert torch.equal(found, expected[-1])
     assert not torch.equal(*features.values())
+
+
+@pytest.mark.parametrize("layout", ["single-f32", "gguf-bf16"])
+def test_a_converted_file_keeps_what_its_model_states(tree, tmp_path, layout):
+    from lens.models.checkpoints.convert import convert
+
+    folder = tmp_path / "model"
+    wide = {"enc_hidden_dim": TEXT_WIDTH, "inner_dim": 64, "num_attention_heads": 4}
+    components = tiny_pipeline().components | {"transformer": tiny_denoiser(**wide)}
+    LensPipeline(
+        **components, lens_variant="base", default_guidance=3.5, prompt_date="2026-04-02"
+    ).save_pretrained(folder)
+    suffix = "gguf" if layout.startswith("gguf") else "safetensors"
+    path = convert(folder, tmp_path / f"turbo.{suffix}", layout, part="denoiser")
+    model = ResolvedModel.of(path, text_encoder=tree.text_encoder, vae=tree.vae)
+    assert (model.variant, model.defaults, model.prompt_date) == ("base", (50, 3.5, 1024), "2026-04-02")
+    again = convert(path, tmp_path / "again.safetensors", "single-bf16")
+    assert ResolvedModel.of(again, text_encoder=tree.text_encoder, vae=tree.vae).defaults == (50, 3.5, 1024)

@@ -15,6 +15,10 @@ TOKENIZER_KEY = "tokenizer_json"
 """The tensor of a text encoder's file that holds the JSON of its tokenizer, as bytes."""
 DENOISER_CONFIG_KEY = "lens_config"
 """The entry of a file's metadata that holds the configuration of its denoiser, as JSON."""
+STATED_SETTINGS = (
+    "lens_variant", "default_steps", "default_guidance", "default_base_resolution", "prompt_date",
+)  # fmt: skip
+"""Settings of a model that its model_index.json or the metadata of its denoiser's file may state."""
 TEXT_ENCODER_CONFIG_KEY = "lens_text_encoder_config"
 """The entry of a file's metadata that holds the configuration of its text encoder, as JSON."""
 

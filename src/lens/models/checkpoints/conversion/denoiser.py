@@ -25,8 +25,9 @@ from lens.models.checkpoints.conversion.weights import (
     plain_tensor,
     require_inputs,
 )
+from lens.models.checkpoints.detect import STATED_SETTINGS
 from lens.models.checkpoints.diffusers_folder import COMPONENT_LABELS
-from lens.models.checkpoints.reader import LazyTensor, check_names_and_shapes, shapes_of
+from lens.models.checkpoints.reader import LazyTensor, check_names_and_shapes, read_json, shapes_of
 from lens.models.checkpoints.single_file import DENOISER_CONFIG_KEY, open_denoiser
 from lens.models.checkpoints.writer import StreamedTensor
 from lens.models.shapes import denoiser_shapes
@@ -49,12 +50,12 @@ def denoiser_target(source: Path, name: str, layout: Format) -> Target:
     ]
     for key in blocks:
         require_inputs(key, tensors[key].shape[1], layout.inputs, name)
-    settings = json.dumps(config)
+    settings = {DENOISER_CONFIG_KEY: json.dumps(config)} | stated_settings(source, stored.metadata)
     if name.startswith("gguf-"):
         kinds = gguf_kinds(tensors, blocks, name.removeprefix("gguf-").upper())
         return Target(
             {key: gguf_tensor(key, tensors[key], kind) for key, kind in kinds.items()},
-            settings={"general.quantization_version": 2, DENOISER_CONFIG_KEY: settings},
+            settings={"general.quantization_version": 2} | settings,
             architecture="lens",
         )
     if name == "mxfp8":
@@ -68,7 +69,15 @@ def denoiser_target(source: Path, name: str, layout: Format) -> Target:
             config=diffusers_config("LensTransformer2DModel", config),
             shard_bytes=DIFFUSERS_SHARD_BYTES,
         )
-    return Target(target, settings={"format": "pt", DENOISER_CONFIG_KEY: settings})
+    return Target(target, settings={"format": "pt"} | settings)
+
+
+def stated_settings(source: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what a denoiser's model states, such as its variant, as text for the metadata of a file."""
+    index = source.parent / "model_index.json"
+    stated = read_json(index) if source.is_dir() and index.is_file() else metadata
+    found = {key: stated[key] for key in STATED_SETTINGS if stated.get(key) is not None}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}
 
 
 def _mxfp8(tensors: Mapping[str, LazyTensor], blocks: Collection[str]) -> dict[str, StreamedTensor]:
