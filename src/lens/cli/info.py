@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lens.cli.arguments import AsJson
+from lens.cli.arguments import AsJson, parse_size
 from lens.cli.process import prepare_libraries
 from lens.errors import CheckpointError
 
@@ -30,8 +30,25 @@ ModelArgument = Annotated[
 ]
 
 
-def info(model: ModelArgument, as_json: AsJson = False) -> None:
+WithMemory = Annotated[
+    bool,
+    typer.Option("--memory", help="Show the ways to run it on a CPU, with the memory of each at its peak."),
+]
+LadderSize = Annotated[
+    str, typer.Option("--size", help="Image size that --memory is shown for.", metavar="WxH")
+]
+
+
+def info(
+    model: ModelArgument,
+    as_json: AsJson = False,
+    with_memory: WithMemory = False,
+    size: LadderSize = "1024x1024",
+) -> None:
     """Show the components, parameters and memory of a model; downloads nothing."""
+    if with_memory:
+        print_ladder(model, parse_size(size), as_json)
+        return
     description = describe_file(Path(model)) if Path(model).is_file() else describe_model(model)
     if as_json:
         print(json.dumps(description))
@@ -39,6 +56,34 @@ def info(model: ModelArgument, as_json: AsJson = False) -> None:
         _print_model(description)
     else:
         _print_file(description)
+
+
+def print_ladder(name: str, size: tuple[int, int], as_json: bool) -> None:
+    """Print each rung of a model's memory ladder in bfloat16, and which one the command takes."""
+    prepare_libraries()
+    import torch
+
+    from lens.models.memory import GB, available_memory
+    from lens.sampling.memory_ladder import choose_rung, component_sizes, memory_ladder
+    from lens.sampling.resolved_model import ResolvedModel
+
+    model = ResolvedModel.of(name, offline=True)
+    sizes = component_sizes(model, torch.bfloat16)
+    ladder = memory_ladder(sizes, model.configs["transformer"], (size[1], size[0]), torch.bfloat16.itemsize)
+    free = available_memory("cpu")
+    fits = any(rung.peak_bytes <= free for rung in ladder)
+    taken = choose_rung(ladder, free, is_one_shot=True).name if fits else None
+    if as_json:
+        for rung in ladder:
+            print(json.dumps({"rung": rung.name, "peak_bytes": rung.peak_bytes, "stages": rung.stages}))
+        return
+    print(f"{name} at {size[0]}x{size[1]} in bfloat16; {free / GB:.1f} GB is free:")
+    for rung in ladder:
+        stages = ", ".join(f"{stage} {num_bytes / GB:.1f}" for stage, num_bytes in rung.stages.items())
+        mark = "  <- lens generate takes this" if rung.name == taken else ""
+        print(f"  {rung.name}: {rung.peak_bytes / GB:.1f} GB ({stages}); {rung.description}{mark}")
+    if not fits:
+        print("  None of them fits into the memory that is free.")
 
 
 def describe_model(name: str) -> dict[str, Any]:

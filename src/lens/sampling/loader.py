@@ -14,6 +14,7 @@ import torch
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
 from lens.models.checkpoints.reader import validate_file
+from lens.sampling.memory_ladder import RungName, apply_rung, resolve_rung
 from lens.sampling.resolved_model import ResolvedModel
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
@@ -35,7 +36,8 @@ class LoaderMixin:
 
         Weights load strictly. `torch_dtype` is one dtype, or a dtype by component name with a "default";
         without it, weights keep their stored dtype. Components may be passed (`vae=...`), loaded or as paths.
-        Other arguments go to diffusers' loader.
+        `memory` ("8GB", or "auto" for what is free) runs the model in main memory on a rung of the memory
+        ladder. Other arguments go to diffusers' loader.
         Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
         """
         return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
@@ -51,6 +53,7 @@ class LoaderMixin:
         scheduler: Any = None,
         torch_dtype: Dtypes = torch.bfloat16,
         prompt_date: str | None = None,
+        memory: str | None = None,
         **unsupported: Any,
     ) -> Self:
         """Return the pipeline of a denoiser's file (.safetensors or .gguf), or of a ComfyUI folder.
@@ -74,7 +77,7 @@ class LoaderMixin:
                 "path", str(path), "a denoiser's file or a ComfyUI folder", "Use from_pretrained."
             )
         components = {name: value for name, value in given.items() if value is not None}
-        return load_pipeline(cls, path, dtypes, components | {"prompt_date": prompt_date})
+        return load_pipeline(cls, path, dtypes, components | {"prompt_date": prompt_date, "memory": memory})
 
 
 def load_pipeline(
@@ -88,7 +91,7 @@ def load_pipeline(
     remaining = dict(kwargs)
     dtypes = torch_dtype if torch_dtype is not None else remaining.pop("dtype", None)
     revision, offline = remaining.pop("revision", None), remaining.pop("local_files_only", None)
-    date = remaining.pop("prompt_date", None)
+    date, memory = remaining.pop("prompt_date", None), remaining.pop("memory", None)
     components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
     named = {name: value for name, value in components.items() if isinstance(value, (str, Path))}
     passed = {name: value for name, value in components.items() if name not in named}
@@ -111,14 +114,19 @@ def load_pipeline(
     if remaining and (model.folder is None or model.parts):
         name, value = next(iter(remaining.items()))
         raise SettingError(name, value, "to be left out for a model of several files")
+    if remaining and memory is not None:
+        name, value = next(iter(remaining.items()))
+        raise SettingError(name, value, "to be left out beside memory=")
     if remaining and model.folder is not None:
         settings = remaining if date is None else remaining | {"prompt_date": model.prompt_date}
         pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed | settings)
     else:
-        loaded = _load_components(model, dtypes, passed)
+        rung = _choose_rung(model, dtypes, memory)
+        loaded = _load_components(model, dtypes, passed, rung)
         if model.parts:
             check_vocabulary(loaded["tokenizer"], loaded["text_encoder"])
         pipeline = pipeline_class(**loaded, **_init_kwargs(pipeline_class, model))
+        apply_rung(pipeline, rung)
     pipeline.register_to_config(_name_or_path=source)
     return pipeline
 
@@ -134,13 +142,25 @@ def component_dtype(component: str, dtypes: Dtypes) -> torch.dtype | None:
     return chosen
 
 
+def _choose_rung(model: ResolvedModel, dtypes: Dtypes, memory: str | None) -> RungName:
+    if memory is None:
+        return "resident"
+    dtype = component_dtype("transformer", dtypes) or torch.bfloat16
+    return resolve_rung(model, dtype, memory).name
+
+
 def _load_components(
-    model: ResolvedModel, dtypes: Dtypes, passed_components: Mapping[str, Any]
+    model: ResolvedModel, dtypes: Dtypes, passed_components: Mapping[str, Any], rung: RungName = "resident"
 ) -> dict[str, Any]:
+    # What is read block by block stays as it is stored: a cast copy would be in memory as a whole.
+    kept: dict[str, dict[str, bool]] = {
+        "transformer": {"keep_stored": True} if rung == "streamed" else {},
+        "text_encoder": {"keep_stored": True} if rung != "resident" else {},
+    }
     return {
         name: passed_components[name]
         if name in passed_components
-        else load(model, component_dtype(name, dtypes))
+        else load(model, component_dtype(name, dtypes), **kept.get(name, {}))
         for name, load in COMPONENT_LOADERS.items()
     }
 
@@ -227,7 +247,7 @@ def _source(model: ResolvedModel, component: str) -> Path:
     return model.component_path(component)
 
 
-COMPONENT_LOADERS: dict[str, Callable[[ResolvedModel, torch.dtype | None], Any]] = {
+COMPONENT_LOADERS: dict[str, Callable[..., Any]] = {
     "scheduler": lambda model, _: load_scheduler_of(model),
     "vae": load_vae_of,
     "text_encoder": load_text_encoder_of,

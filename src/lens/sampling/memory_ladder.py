@@ -6,6 +6,7 @@ Only weights that are views of files can be released. Spec: section 14.
 Letters: I image tokens, T text tokens.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from lens.models.checkpoints.reader import LazyTensor
+
+logger = logging.getLogger(__name__)
 
 RungName = Literal["resident", "parts", "streamed"]
 RUNGS: dict[RungName, str] = {
@@ -131,6 +134,36 @@ def choose_rung(ladder: Sequence[Rung], budget_bytes: float, *, is_one_shot: boo
         f"{budget_bytes / GB:.1f} GB may be used. Close other programs, choose a smaller size, or raise "
         "--memory; lens-nano needs under 1 GB."
     )
+
+
+def resolve_rung(
+    model: ResolvedModel,
+    dtype: "torch.dtype",
+    memory: str = "auto",
+    *,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    is_one_shot: bool = False,
+) -> Rung:
+    """Return the rung for images of a (height, width) in some memory; "auto" is what the device has free.
+
+    Without a size it is the model's default. The choice is logged for a large model, or if memory is given.
+    Raises: SettingError for a memory that is no size; MemoryNeedError below the lowest rung.
+    """
+    from lens.models.memory import available_memory
+
+    asked = parse_memory(memory)
+    free = available_memory(device if device.startswith(("cuda", "xpu")) else "cpu")
+    sizes = component_sizes(model, dtype)
+    base = model.defaults.base_resolution
+    ladder = memory_ladder(
+        sizes, model.configs["transformer"], size or (base, base), dtype.itemsize, is_on_gpu=device != "cpu"
+    )
+    rung = choose_rung(ladder, free if asked is None else asked, is_one_shot=is_one_shot)
+    if asked is not None or sum(one.loaded for one in sizes.values()) > SMALL_MODEL_BYTES:
+        budget = f"{free / GB:.1f} GB is free" if asked is None else f"{asked / GB:.1f} GB may be used"
+        logger.info("%s: about %.1f GB; %s.", rung.description.capitalize(), rung.peak_bytes / GB, budget)
+    return rung
 
 
 def parse_memory(text: str, setting: str = "--memory") -> int | None:

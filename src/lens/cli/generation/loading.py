@@ -7,7 +7,6 @@ loads the denoiser. Text features that are cached need no encoder at all.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lens.cli.generation.request import GenerateArguments
@@ -18,7 +17,7 @@ from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lens.sampling.memory_ladder import ComponentSize, Rung, RungName
+    from lens.sampling.memory_ladder import Rung, RungName
     from lens.sampling.pipeline import LensPipeline
     from lens.sampling.resolved_model import ResolvedModel
 
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FLOAT32_BYTES = 4_000_000_000
 """Size of the weights up to which float32 is the default on a CPU."""
-LOGGED_ABOVE_BYTES = 2_000_000_000
-"""Size of the weights above which the way to run them is logged before they are loaded."""
 
 OFFLOAD_RUNGS: "dict[str, RungName]" = {"model": "parts", "group": "streamed"}
 """The rung of each kind of --offload."""
@@ -71,36 +68,27 @@ class GenerationSession:
         for path, _ in self.arguments.loras:
             read_adapter(path, layers)
 
-    @cached_property
-    def sizes(self) -> "dict[str, ComponentSize]":
-        from lens.sampling.memory_ladder import component_sizes
-
-        return component_sizes(self.model, self._torch_dtype)
-
     def _choose_rung(self, size: tuple[int, int]) -> "Rung":
-        from lens.models.memory import GB, available_memory
-        from lens.sampling.memory_ladder import choose_rung, memory_ladder, parse_memory
+        from lens.sampling.memory_ladder import resolve_rung
 
-        asked = parse_memory(self.arguments.memory or "auto")
-        free = available_memory(self.device if self.device.startswith("cuda") else "cpu")
-        config = self.model.configs["transformer"]
-        ladder = memory_ladder(
-            self.sizes, config, size, self._torch_dtype.itemsize, is_on_gpu=self.device != "cpu"
+        rung = resolve_rung(
+            self.model,
+            self._torch_dtype,
+            self.arguments.memory or "auto",
+            size=size,
+            device=self.device,
+            is_one_shot=True,
         )
-        if self.arguments.quantization is not None:
-            ladder = ladder[:-1]  # quantized weights are made in memory, and are no views of files
-        if self.arguments.offload != "none":
-            return ladder[0]
-        rung = choose_rung(ladder, free if asked is None else asked, is_one_shot=True)
-        if asked is not None or sum(one.loaded for one in self.sizes.values()) > LOGGED_ABOVE_BYTES:
-            budget = f"{free / GB:.1f} GB is free" if asked is None else f"{asked / GB:.1f} GB may be used"
-            logger.info("%s: about %.1f GB; %s.", rung.description, rung.peak_bytes / GB, budget)
+        if rung.name == "streamed" and self.arguments.quantization is not None:
+            needs = f"more memory than {self.arguments.memory or 'is free'}, as it makes its weights there"
+            raise SettingError("--quantize", self.arguments.quantization, needs, "Omit it.")
         return rung
 
     def encode(self, texts: Sequence[str], on_progress: ProgressCallback) -> "dict[str, list[Tensor]]":
         """Return the text features of each text, one (T, E) a layer; the encoder is dropped at the end."""
         from lens.models.prompt_template import PromptTemplate, encode_rows
         from lens.sampling.loader import check_vocabulary, load_tokenizer_of
+        from lens.sampling.memory_ladder import component_sizes
         from lens.sampling.text_cache import (
             TextFeatureSource,
             computation_name,
@@ -109,7 +97,8 @@ class GenerationSession:
         )
 
         tokenizer, layers = load_tokenizer_of(self.model), self._layers
-        cache = open_text_cache(self.arguments.text_cache or "auto", self.sizes["text_encoder"].loaded)
+        encoder_bytes = component_sizes(self.model, self._torch_dtype)["text_encoder"].loaded
+        cache = open_text_cache(self.arguments.text_cache or "auto", encoder_bytes)
 
         def encode_missing(missing: list[str]) -> "list[list[Tensor]]":
             encoder = self._load_text_encoder()

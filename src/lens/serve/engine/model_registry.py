@@ -167,8 +167,8 @@ class LoadedModel:
 class LoadedModels:
     """Models by name, each loaded at its first use."""
 
-    def __init__(self, registry: ModelRegistry, device: str, dtype: str):
-        self.registry, self.device, self.dtype = registry, device, dtype
+    def __init__(self, registry: ModelRegistry, device: str, dtype: str, memory: str = "auto"):
+        self.registry, self.device, self.dtype, self.memory = registry, device, dtype, memory
         self._loaded: dict[str, LoadedModel] = {}
         self._components: dict[tuple[str, Path], Any] = {}
         """Loaded components by name and place; a tokenizer may be inside the text encoder's file."""
@@ -197,8 +197,9 @@ class LoadedModels:
             for part, path in paths.items()
             if (part, path) in self._components
         }
+        on_cpu = {"memory": self.memory} if self.device == "cpu" else {}
         pipeline = LensPipeline.from_pretrained(
-            entry.model, torch_dtype=getattr(torch, self.dtype), **shared_components
+            entry.model, torch_dtype=getattr(torch, self.dtype), **shared_components, **on_cpu
         )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(self.device)

@@ -41,7 +41,7 @@ class ModelWorker:
         self.prompt_cache = PromptCache(settings.text_cache_bytes)
         self.stage_seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
         self.num_tokens = 0
-        self._models = LoadedModels(registry, settings.device, settings.dtype)
+        self._models = LoadedModels(registry, settings.device, settings.dtype, settings.memory)
         self._encoders: dict[TextEncoderKey, CachedPromptEncoder] = {}
         self._executor = BatchExecutor(settings.pack_tokens)
         self._versions = library_versions()

@@ -1,8 +1,11 @@
 """Settings of the engine: device, precision, batch limits, queue limits, prompt cache."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from lens.config import Settings
+from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.text_cache import DEFAULT_MAX_BYTES, TextCacheMode
 
 
@@ -13,6 +16,8 @@ class EngineSettings(Settings):
     """Device of the models, as torch names it."""
     dtype: str = "float32"
     """Precision of the weights. Images are tested to be independent of their batch in float32."""
+    memory: str = "auto"
+    """Main memory of each model on a CPU, such as 8GB; "auto" is what is free when it is loaded."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the engine; None is torch's default."""
     loads_at_start: bool = True
@@ -36,3 +41,8 @@ class EngineSettings(Settings):
     text encoders above 1 GB."""
     text_cache_disk_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
     """Disk space of these; the least recently used ones are removed first."""
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        parse_memory(self.memory, "engine.memory")
+        return self
