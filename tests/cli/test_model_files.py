@@ -137,3 +137,17 @@ def test_info_describes_quantized_files_and_trees(lens, tree, tmp_path):
     facts = json.loads(lens("info", tree.root, "--json").out)
     assert facts["folder"] == str(tree.denoiser)
     assert set(facts["components"]) == {"denoiser", "text_encoder", "vae"}
+
+
+def test_links_to_files_without_a_suffix_are_kept(lens, tree, tmp_path):
+    """As the hub's cache has them: a name with a suffix that links to a file named by its hash."""
+    encoder = write_gguf_encoder(tree.text_encoder.with_suffix(".gguf"))
+    for path in (tree.denoiser, encoder):
+        path.symlink_to(path.rename(tmp_path / file_hash(path)))
+    files = ("--model", tree.denoiser, "--text-encoder", encoder)
+    assert lens("generate", "a fox", *files, *SMALL, "--out", "x.png").status == 0
+    metadata = read_image_metadata(tmp_path / "x.png")
+    assert metadata.model == str(tree.denoiser)
+    assert metadata.parts is not None and metadata.parts["text_encoder"].path == str(encoder)
+    assert lens("generate", "--like", "x.png", "--out", "y.png").status == 0
+    assert pixels("y.png") == pixels("x.png")

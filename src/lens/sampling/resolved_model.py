@@ -104,7 +104,7 @@ class ResolvedModel:
     def recorded_name(self) -> str:
         """The name that image metadata records: an absolute path for a folder or file, else the name."""
         if self.folder is None:
-            return str(self.component_path("transformer").resolve())
+            return str(self.component_path("transformer").absolute())
         return str(self.folder.resolve()) if Path(self.name).expanduser().is_dir() else self.name
 
     def has(self, component: str) -> bool:

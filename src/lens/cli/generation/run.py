@@ -162,7 +162,8 @@ def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:
     if not model.parts:
         return None
     return {
-        part: FileRecord(path=str(model.component_path(part).resolve()), sha256=model.part_hash(part))
+        # Links stay, as the hub's cache links to files whose names have no suffix.
+        part: FileRecord(path=str(model.component_path(part).absolute()), sha256=model.part_hash(part))
         for part in COMPONENTS_WITH_FILES
     }
 

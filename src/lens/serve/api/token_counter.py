@@ -24,7 +24,7 @@ class TokenCounter:
         """Return the number of tokens of a text, without those of the prompt template."""
         if not text:
             return 0
-        path = self._paths[model].resolve()
+        path = self._paths[model]
         with self._lock:
             tokenizer = self._tokenizers.get(path)
             if tokenizer is None:
