@@ -178,7 +178,7 @@ def resolve_model(
     if folder.is_file():
         raise SettingError(
             "model", str(name_or_folder), "a folder in diffusers layout or a known name",
-            "A single weight file can be converted with `lens convert` or loaded with load_denoiser.",
+            "lens generate and lens serve take single files; for this, convert it with `lens convert`.",
         )  # fmt: skip
     model = known_model(name_or_folder)
     if model is not None and model.folder is not None:
