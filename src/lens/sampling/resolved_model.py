@@ -192,9 +192,7 @@ class ResolvedModel:
         source = self.folder if self.folder is not None else self.component_path("transformer")
         steps, guidance, _ = self.defaults
         titles = {"text_encoder": "text encoder", "vae": "VAE", "tokenizer": "tokenizer"}
-        named = [
-            f"{title} {self.parts[part].name}" for part, title in titles.items() if self._is_listed(part)
-        ]
+        named = [f"{titles[part]} {_label(self.parts[part])}" for part in titles if self._is_listed(part)]
         variant = VARIANT_TITLES.get(self.variant, self.variant)
         return f"{source.name}: {variant}, {steps} steps, guidance {guidance:g}; {', '.join(named)}"
 
@@ -207,6 +205,11 @@ class ResolvedModel:
     def _is_listed(self, part: str) -> bool:
         is_inside = part == "tokenizer" and self.parts.get(part) == self.parts.get("text_encoder")
         return part in self.parts and not is_inside
+
+
+def _label(path: Path) -> str:
+    """Return the name of a file; that of a folder with the one above it, as components' folders are alike."""
+    return f"{path.absolute().parent.name}/{path.name}" if path.is_dir() else path.name
 
 
 def _parse(text: str) -> Any:

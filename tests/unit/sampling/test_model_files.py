@@ -202,6 +202,7 @@ def test_a_plain_folder_of_gpt_oss_brings_its_tokenizer(tree, tmp_path):
     model = ResolvedModel.of(tree.denoiser, text_encoder=tmp_path / "gpt-oss-20b")
     assert model.parts["text_encoder"] == model.parts["tokenizer"] == tmp_path / "gpt-oss-20b"
     assert model.configs["text_encoder"]["hidden_size"] == TEXT_WIDTH
+    assert model.summary is not None and f"text encoder {tmp_path.name}/gpt-oss-20b, VAE" in model.summary
     assert draw(LensPipeline.from_pretrained(model)).shape == (1, 3, 64, 64)
 
 
