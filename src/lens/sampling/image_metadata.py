@@ -76,6 +76,8 @@ class ImageMetadata(Settings):
     dtype: str
     device: str
     quantize: str | None = None
+    tile_px: int | None = None
+    """Side of the tiles that the image was decoded in for lack of memory; None is the pipeline's own rule."""
     threads: int | None = None
     """CPU threads; sums split among another number of threads may round differently."""
     versions: dict[str, str] = Field(default_factory=dict)

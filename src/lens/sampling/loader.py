@@ -14,7 +14,7 @@ import torch
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
 from lens.models.checkpoints.reader import validate_file
-from lens.sampling.memory_ladder import RungName, apply_rung, resolve_rung
+from lens.sampling.memory_ladder import STREAMED_RUNGS, RungName, apply_rung, resolve_rung
 from lens.sampling.resolved_model import ResolvedModel
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
@@ -154,7 +154,7 @@ def _load_components(
 ) -> dict[str, Any]:
     # What is read block by block stays as it is stored: a cast copy would be in memory as a whole.
     kept: dict[str, dict[str, bool]] = {
-        "transformer": {"keep_stored": True} if rung == "streamed" else {},
+        "transformer": {"keep_stored": True} if rung in STREAMED_RUNGS else {},
         "text_encoder": {"keep_stored": True} if rung != "resident" else {},
     }
     return {

@@ -1,7 +1,8 @@
-"""The memory ladder: three ways to run a model, from the most memory to the least, and the choice of one.
+"""The memory ladder: four ways to run a model, from the most memory to the least, and the choice of one.
 
 `resident` holds everything. `parts` holds one component at a time: the encoder goes block by block, and what
-a stage no longer needs is released. `streamed` also reads the denoiser block by block, and decodes in tiles.
+a stage no longer needs is released. `streamed` also reads the denoiser block by block. These three give the
+same images, to the bit. `tiled` decodes in tiles too, whose seams are blended, so its pixels differ a little.
 Only weights that are views of files can be released. Spec: section 14.
 Letters: I image tokens, T text tokens.
 """
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RungName = Literal["resident", "parts", "streamed"]
+RungName = Literal["resident", "parts", "streamed", "tiled"]
 RUNGS: dict[RungName, str] = {
     "resident": "all weights are resident",
     "parts": "one part at a time, the text encoder block by block",
-    "streamed": "encoder and denoiser block by block from disk, decoding in tiles",
+    "streamed": "text encoder and denoiser block by block from disk",
+    "tiled": "text encoder and denoiser block by block from disk, decoding in tiles",
 }
-STREAMED_TILE_PX = 512
+STREAMED_RUNGS: tuple[RungName, ...] = ("streamed", "tiled")
+LOW_MEMORY_TILE_PX = 512
 
-PROCESS_BYTES = 800_000_000
+PROCESS_BYTES = 650_000_000
 """Python and its libraries; measured with torch 2.13, transformers 5.23 and diffusers 0.42."""
 ENCODING_BYTES = 100_000_000
 """A dequantized expert, and the activations of a few prompts."""
@@ -38,7 +41,7 @@ TEXT_TOKENS = 415
 """Text tokens of the longest prompt, which activations are estimated for."""
 DENOISER_VALUES_PER_TOKEN = 32
 """Values of a token in a block at its peak, in widths of the model."""
-DECODER_VALUES_PER_PIXEL = 1000
+DECODER_VALUES_PER_PIXEL = 1100
 """Values of a pixel at the peak of decoding, with the released widths."""
 SMALL_MODEL_BYTES = 2_000_000_000
 """Weights up to which a command holds a model as a whole: parts would save little."""
@@ -97,14 +100,16 @@ def memory_ladder(
     width_of_model = config["num_attention_heads"] * config["attention_head_dim"]
     drawing = tokens * width_of_model * DENOISER_VALUES_PER_TOKEN * itemsize
     decoding = height * width * DECODER_VALUES_PER_PIXEL * itemsize
-    tile = min(height * width, STREAMED_TILE_PX**2) * DECODER_VALUES_PER_PIXEL * itemsize
+    tile = min(height * width, LOW_MEMORY_TILE_PX**2) * DECODER_VALUES_PER_PIXEL * itemsize
     encoder_bytes = encoder.loaded - encoder.tables
     held = encoder_bytes + denoiser.loaded + vae.loaded
     encoding = ENCODING_BYTES + (encoder.loaded if is_on_gpu else 2 * encoder.streamed_block)
+    streamed_encoding = 0 if is_on_gpu else encoding
     stages: dict[RungName, tuple[int, int, int]] = {
         "resident": (held + ENCODING_BYTES, held + drawing, held + decoding),
         "parts": (encoding, denoiser.loaded + drawing, vae.loaded + decoding),
-        "streamed": (0 if is_on_gpu else encoding, 2 * denoiser.streamed_block + drawing, vae.loaded + tile),
+        "streamed": (streamed_encoding, 2 * denoiser.streamed_block + drawing, vae.loaded + decoding),
+        "tiled": (streamed_encoding, 2 * denoiser.streamed_block + drawing, vae.loaded + tile),
     }
     return [_rung(name, stages[name]) for name in RUNGS]
 
@@ -190,9 +195,10 @@ def apply_rung(pipeline: Any, name: RungName) -> None:
         return
     if isinstance(pipeline.text_encoder, HiddenStateExtractor):
         pipeline.text_encoder.releases_blocks = True
-    if name == "streamed":
+    if name in STREAMED_RUNGS:
         stream_blocks(pipeline.transformer.transformer_blocks)
-        pipeline.enable_vae_tiling(STREAMED_TILE_PX)
+    if name == "tiled":
+        pipeline.enable_vae_tiling(LOW_MEMORY_TILE_PX)
 
 
 def _open_part(model: ResolvedModel, part: str) -> "Mapping[str, LazyTensor]":

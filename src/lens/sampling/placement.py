@@ -1,7 +1,7 @@
 """Placement of a pipeline on a GPU, by the rungs of the memory ladder.
 
 `resident` keeps everything on the GPU. `parts` moves one component at a time there. `streamed` holds two
-blocks of the denoiser there, decodes in tiles, and encodes in main memory. Spec: section 14.
+blocks of the denoiser there, and encodes in main memory; `tiled` decodes in tiles too. Spec: section 14.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lens.models.hidden_states import HiddenStateExtractor
 from lens.models.memory import available_memory
-from lens.sampling.memory_ladder import STREAMED_TILE_PX, RungName
+from lens.sampling.memory_ladder import LOW_MEMORY_TILE_PX, RungName
 
 PINNED_SHARE = 0.5
 """Share of the free main memory that pinned weights may take: no other program can use that memory."""
@@ -32,7 +32,8 @@ def place(pipeline: Any, device: torch.device | str, rung: RungName) -> None:
         if isinstance(pipeline.text_encoder, HiddenStateExtractor):
             pipeline.text_encoder.releases_blocks = True
         pipeline.vae.to(device)
-        pipeline.enable_vae_tiling(STREAMED_TILE_PX)
+        if rung == "tiled":
+            pipeline.enable_vae_tiling(LOW_MEMORY_TILE_PX)
         stream_denoiser(pipeline.transformer, device)
 
 

@@ -7,9 +7,9 @@ import torch
 from tiny_models import tiny_encoder, tiny_qwen3, tiny_qwen3_tokenizer
 
 from lens.errors import SettingError
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder, load_text_encoder_folder
 from lens.models.prompt_template import PromptTemplate, encode_prompts
 from lens.models.qwen3 import LensQwen3Encoder
-from lens.models.checkpoints.text_encoder import LensGptOssEncoder, load_text_encoder_folder
 
 # Written out as Qwen3's own chat template renders system, user, and an answer that was only thought about.
 RENDERED = (

@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderKLFlux2
 
 from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.shapes import (
     denoiser_shapes,
@@ -14,7 +15,6 @@ from lens.models.shapes import (
     text_encoder_shapes,
     vae_shapes,
 )
-from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 
 
 def on_meta(build):

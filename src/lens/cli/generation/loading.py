@@ -69,7 +69,7 @@ class GenerationSession:
             read_adapter(path, layers)
 
     def _choose_rung(self, size: tuple[int, int]) -> "Rung":
-        from lens.sampling.memory_ladder import resolve_rung
+        from lens.sampling.memory_ladder import STREAMED_RUNGS, resolve_rung
 
         rung = resolve_rung(
             self.model,
@@ -79,10 +79,22 @@ class GenerationSession:
             device=self.device,
             is_one_shot=True,
         )
-        if rung.name == "streamed" and self.arguments.quantization is not None:
+        if rung.name in STREAMED_RUNGS and self.arguments.quantization is not None:
             needs = f"more memory than {self.arguments.memory or 'is free'}, as it makes its weights there"
             raise SettingError("--quantize", self.arguments.quantization, needs, "Omit it.")
+        if self.arguments.quantization is not None:
+            self._log_quantized_memory(self.arguments.quantization)
         return rung
+
+    def _log_quantized_memory(self, quantization: str) -> None:
+        from lens.models.memory import GB, expected_memory
+
+        plain, quantized = (
+            sum(expected_memory(self.model.configs, self.dtype, kind).values()) / GB
+            for kind in (None, quantization)
+        )
+        logger.info("Loading takes about %.1f GB in %s.", plain, self.dtype)
+        logger.info("Quantized to %s the weights take %.1f GB.", quantization, quantized)
 
     def encode(self, texts: Sequence[str], on_progress: ProgressCallback) -> "dict[str, list[Tensor]]":
         """Return the text features of each text, one (T, E) a layer; the encoder is dropped at the end."""
@@ -125,7 +137,13 @@ class GenerationSession:
     @property
     def _encoder_device(self) -> str:
         """The device of encoding: main memory where the encoder goes block by block."""
-        return "cpu" if self.rung.name == "streamed" or self.arguments.offload == "group" else self.device
+        return "cpu" if self._is_streamed or self.arguments.offload == "group" else self.device
+
+    @property
+    def _is_streamed(self) -> bool:
+        from lens.sampling.memory_ladder import STREAMED_RUNGS
+
+        return self.rung.name in STREAMED_RUNGS
 
     def _load_text_encoder(self) -> Any:
         from lens.models.hidden_states import HiddenStateExtractor
@@ -149,7 +167,7 @@ class GenerationSession:
         from lens.sampling.placement import place
 
         denoiser = load_denoiser_of(
-            self.model, self._torch_dtype, keep_stored=self.device == "cpu" and self.rung.name == "streamed"
+            self.model, self._torch_dtype, keep_stored=self.device == "cpu" and self._is_streamed
         )
         if self.arguments.quantization is not None:
             self._quantize(denoiser)
@@ -169,6 +187,8 @@ class GenerationSession:
             apply_rung(pipeline, self.rung.name)
         else:
             place(pipeline, self.device, self._placement)
+        if self.arguments.tile_px is not None:
+            pipeline.enable_vae_tiling(self.arguments.tile_px)
         return pipeline
 
     @property
@@ -176,7 +196,7 @@ class GenerationSession:
         """How the denoiser and the VAE are placed on a GPU; without the encoder, both fit where one does."""
         if self.arguments.offload != "none":
             return OFFLOAD_RUNGS[self.arguments.offload]
-        return "streamed" if self.rung.name == "streamed" else "resident"
+        return self.rung.name if self._is_streamed else "resident"
 
     def _quantize(self, part: Any) -> None:
         from lens.models.quantized.torchao import quantize_weights

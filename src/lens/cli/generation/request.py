@@ -156,6 +156,8 @@ class GenerateArguments:
 
     model_hash: str | None = None
     """Only from --like: the content hash that the model must have."""
+    tile_px: int | None = None
+    """Only from --like: the side of tiles to decode in."""
     threads: int | None = None
     """Only from --like: CPU threads to compute with."""
 
@@ -236,6 +238,7 @@ class GenerateArguments:
             "dtype": metadata.dtype,
             "device": metadata.device,
             "quantize": metadata.quantize,
+            "tile_px": metadata.tile_px,
             "threads": metadata.threads,
             "prompt_date": metadata.prompt_date or PINNED_DATE,
         }

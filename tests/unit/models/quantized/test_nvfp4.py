@@ -20,7 +20,9 @@ def blocked_float8(values):
 
 
 def test_the_high_half_of_a_byte_comes_first():
-    assert unpack_e2m1(torch.tensor([0x27, 0xF1], dtype=torch.uint8), is_high_first=True).tolist() == [1.0, 6.0, -6.0, 0.5]
+    packed = torch.tensor([0x27, 0xF1], dtype=torch.uint8)
+    assert unpack_e2m1(packed, is_high_first=True).tolist() == [1.0, 6.0, -6.0, 0.5]
+    assert unpack_e2m1(packed, is_high_first=False).tolist() == [6.0, 1.0, 0.5, -6.0]
 
 
 def test_the_sixteen_codes_are_those_of_e2m1():
