@@ -11,8 +11,8 @@ from lens.registration import register
 
 if TYPE_CHECKING:
     from lens.core.resolution import RESOLUTION_BUCKETS, resolve_resolution
-    from lens.models.denoiser import LensTransformer2DModel
     from lens.models.checkpoints.text_encoder import LensGptOssEncoder
+    from lens.models.denoiser import LensTransformer2DModel
     from lens.sampling.pipeline import LensPipeline
 
 __version__ = "0.1.0"

@@ -14,8 +14,8 @@ from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.losses.base import LossOutput, StepStats
 from lens.losses.next_token import next_token_loss
-from lens.models.prompt_template import PromptTemplate
 from lens.models.checkpoints.text_encoder import LensGptOssEncoder
+from lens.models.prompt_template import PromptTemplate
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.tasks import training_example
 from lens.train.devices import autocast, resolve_device
