@@ -64,12 +64,14 @@ def print_ladder(name: str, size: tuple[int, int], as_json: bool) -> None:
     import torch
 
     from lens.models.memory import GB, available_memory
-    from lens.sampling.memory_ladder import choose_rung, component_sizes, memory_ladder
+    from lens.sampling.memory_ladder import choose_rung, component_sizes, compute_itemsize, memory_ladder
     from lens.sampling.resolved_model import ResolvedModel
 
     model = ResolvedModel.of(name, offline=True)
     sizes = component_sizes(model, torch.bfloat16)
-    ladder = memory_ladder(sizes, model.configs["transformer"], (size[1], size[0]), torch.bfloat16.itemsize)
+    ladder = memory_ladder(
+        sizes, model.configs["transformer"], (size[1], size[0]), compute_itemsize(torch.bfloat16, "cpu")
+    )
     free = available_memory("cpu")
     fits = any(rung.peak_bytes <= free for rung in ladder)
     taken = choose_rung(ladder, free, is_one_shot=True).name if fits else None

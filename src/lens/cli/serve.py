@@ -69,7 +69,7 @@ def serve(
     if not ray and (replicas is not None or ray_address is not None):
         raise SettingError("--ray", False, "to be set for --replicas and --ray-address", "Add --ray.")
     settings = _read_settings(config, overrides, options, device, lora, ray_options)
-    prepare_libraries(needed={"peft"})
+    prepare_libraries(needed={"peft", "gguf"})
     run(settings, has_studio=studio)
 
 

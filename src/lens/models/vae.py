@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lens.core.latents import patchify, unpatchify
+from lens.core.products import HALF, cpu_compute_dtype
 from lens.errors import NonFiniteError, SettingError, ShapeError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def encode_pixels(
 ) -> Tensor:
     """Return normalized latents: the mean of the posterior, or a sample of it with a generator.
 
-    They have the dtype of the autoencoder, or float32 if that is float16.
+    They have the dtype of computation: the autoencoder's, or float32 if that is float16 or slow on this CPU.
 
     Shapes: pixels (B, 3, H, W) -> (B, 4c, H/16, W/16).
     Units: pixels in [-1, 1].
@@ -74,8 +75,8 @@ def decode_latents(
 ) -> Tensor:
     """Return the pixels of normalized latents, decoded one image at a time so that none depends on its batch.
 
-    They have the dtype of the autoencoder, or float32 if that is float16. `on_progress` is called with (tiles
-    done, tiles in all); an exception of it stops the work.
+    They have the dtype of computation: the autoencoder's, or float32 if that is float16 or slow on this CPU.
+    `on_progress` is called with (tiles done, tiles in all); an exception of it stops the work.
 
     Shapes: latents (B, 4c, h, w) -> (B, 3, 16h, 16w).
     Units: pixels in [-1, 1], clamped; tile_px is the side of a square tile, None decodes in one piece.
@@ -136,8 +137,8 @@ def _statistics(vae: "AutoencoderKLFlux2", like: Tensor) -> tuple[Tensor, Tensor
     return tuple(stat.to(like.device, like.dtype).view(1, -1, 1, 1) for stat in (mean.float(), std))  # type: ignore
 
 
-class _Float16AsFloat32(TorchFunctionMode):
-    """Widens float16 weights to float32 where they meet float32 activations, one layer at a time.
+class _HalfAsFloat32(TorchFunctionMode):
+    """Widens weights of 16 bits to float32 where they meet float32 activations, one layer at a time.
 
     The weights themselves stay as they are, wherever offloading keeps and moves them.
     """
@@ -149,23 +150,30 @@ class _Float16AsFloat32(TorchFunctionMode):
         leaves = tree_leaves((args, kwargs))
         dtypes = {leaf.dtype for leaf in leaves if isinstance(leaf, Tensor)}
         is_float32 = dtypes == {torch.float32}
-        if func == Tensor.to and is_float32 and any(leaf is torch.float16 for leaf in leaves):
+        if (
+            func == Tensor.to
+            and is_float32
+            and any(leaf in HALF for leaf in leaves if isinstance(leaf, torch.dtype))
+        ):
             return args[0]  # the decoder would cast its activations to the dtype of its weights
-        if {torch.float16, torch.float32} <= dtypes:
+        if torch.float32 in dtypes and not dtypes.isdisjoint(HALF):
             args, kwargs = tree_map(_widen, args), tree_map(_widen, kwargs)
         return func(*args, **kwargs)
 
 
 def _widen(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
 def _compute_dtype(vae: "AutoencoderKLFlux2") -> torch.dtype:
-    return torch.float32 if vae.dtype == torch.float16 else vae.dtype
+    """Return the dtype of computation; convolutions in bfloat16 are slow where products in it are."""
+    if vae.dtype == torch.float16:
+        return torch.float32
+    return cpu_compute_dtype(next(vae.parameters()))
 
 
 def _computing_wide_enough(vae: "AutoencoderKLFlux2") -> AbstractContextManager[Any]:
-    return _Float16AsFloat32() if vae.dtype == torch.float16 else nullcontext()
+    return nullcontext() if _compute_dtype(vae) == vae.dtype else _HalfAsFloat32()
 
 
 def _check_finite(values: Tensor, message: str) -> None:

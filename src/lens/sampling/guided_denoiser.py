@@ -32,7 +32,7 @@ def predict_velocity_cfg(
 
     Shapes: x (B, I, C) -> (B, I, C), float32.
     """
-    t = torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)                            # (B,)
+    t = torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)  # (B,)
 
     def predict(prompt_embeds: PromptEmbeds) -> Tensor:
         return predict_token_velocity(

@@ -45,8 +45,8 @@ DECODER_VALUES_PER_PIXEL = 1100
 """Values of a pixel at the peak of decoding, with the released widths."""
 SMALL_MODEL_BYTES = 2_000_000_000
 """Weights up to which a command holds a model as a whole: parts would save little."""
-MARGIN = 0.95
-"""Share of the free memory that a rung may take."""
+MARGIN = 0.8
+"""Share of the memory that a rung may take by its estimate, which can miss by a tenth."""
 
 
 class Rung(NamedTuple):
@@ -130,10 +130,10 @@ def choose_rung(ladder: Sequence[Rung], budget_bytes: float, *, is_one_shot: boo
     rungs = list(ladder)
     if is_one_shot and rungs[0].peak_bytes - PROCESS_BYTES > SMALL_MODEL_BYTES:
         rungs = rungs[1:]
-    for rung in rungs:
-        if rung.peak_bytes <= budget_bytes:
-            return rung
     lowest = rungs[-1]
+    for rung in rungs:
+        if rung.peak_bytes <= budget_bytes * (1 if rung is lowest else MARGIN):
+            return rung
     raise MemoryNeedError(
         f"This model takes at least {lowest.peak_bytes / GB:.1f} GB ({lowest.description}), but "
         f"{budget_bytes / GB:.1f} GB may be used. Close other programs, choose a smaller size, or raise "
@@ -162,13 +162,27 @@ def resolve_rung(
     sizes = component_sizes(model, dtype)
     base = model.defaults.base_resolution
     ladder = memory_ladder(
-        sizes, model.configs["transformer"], size or (base, base), dtype.itemsize, is_on_gpu=device != "cpu"
+        sizes,
+        model.configs["transformer"],
+        size or (base, base),
+        compute_itemsize(dtype, device),
+        is_on_gpu=device != "cpu",
     )
     rung = choose_rung(ladder, free if asked is None else asked, is_one_shot=is_one_shot)
     if asked is not None or sum(one.loaded for one in sizes.values()) > SMALL_MODEL_BYTES:
         budget = f"{free / GB:.1f} GB is free" if asked is None else f"{asked / GB:.1f} GB may be used"
         logger.info("%s: about %.1f GB; %s.", rung.description.capitalize(), rung.peak_bytes / GB, budget)
     return rung
+
+
+def compute_itemsize(dtype: "torch.dtype", device: str) -> int:
+    """Return the bytes of an activation, which is in float32 on a CPU that computes faster in it."""
+    import torch
+
+    from lens.core.products import cpu_compute_dtype
+
+    with torch.no_grad():
+        return cpu_compute_dtype(torch.empty(0, dtype=dtype)).itemsize if device == "cpu" else dtype.itemsize
 
 
 def parse_memory(text: str, setting: str = "--memory") -> int | None:

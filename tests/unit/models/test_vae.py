@@ -10,6 +10,7 @@ from diffusers.hooks.group_offloading import apply_group_offloading
 from tiny_models import LATENT_CHANNELS, TOKEN_CHANNELS, tiny_vae
 from torch import nn
 
+from lens.core import products
 from lens.core.latents import unpatchify
 from lens.errors import GenerationCancelledError, NonFiniteError, SettingError, ShapeError
 from lens.models.vae import (
@@ -162,11 +163,19 @@ def test_a_tile_that_does_not_fit_the_cells_is_refused(tile_px):
         decode_latents(tiny_vae(), normal(1, TOKEN_CHANNELS, 2, 2), tile_px=tile_px)
 
 
-def test_a_bfloat16_vae_takes_float32_pixels_and_latents():
+@pytest.fixture(params=[False, True], ids=["bfloat16 is fast", "float32 is faster"])
+def prefers_float32(request, monkeypatch):
+    """Let this CPU be one that computes faster in bfloat16, or one that does in float32."""
+    monkeypatch.setattr(products, "_prefers_float32", lambda dtype: request.param)
+    return request.param
+
+
+def test_a_bfloat16_vae_takes_float32_pixels_and_latents(prefers_float32):
     vae = tiny_vae().to(torch.bfloat16)
     latents = encode_pixels(vae, normal(1, 3, 32, 48))
-    assert latents.dtype == torch.bfloat16
-    assert decode_latents(vae, latents.float()).dtype == torch.bfloat16
+    expected = torch.float32 if prefers_float32 else torch.bfloat16
+    assert latents.dtype == expected
+    assert decode_latents(vae, latents.float()).dtype == expected
 
 
 # ---- float16 and values that are not finite
@@ -215,11 +224,13 @@ def test_an_offloaded_autoencoder_in_float16_decodes_as_in_float32(offload):
     assert torch.equal(decode_latents(vae, latents), expected)
 
 
-def test_bfloat16_stays_bfloat16():
+def test_bfloat16_is_decoded_in_the_dtype_that_the_cpu_computes_faster_in(prefers_float32):
     vae, latents = tiny_vae().bfloat16(), normal(1, TOKEN_CHANNELS, 3, 5)
     decoded = decode_latents(vae, latents)
-    grid = unpatchify(denormalize_latents(vae, latents)).bfloat16()
-    assert decoded.dtype == torch.bfloat16 and torch.equal(decoded, vae.decode(grid).sample.clamp(-1, 1))
+    same = copy.deepcopy(vae).float() if prefers_float32 else vae
+    grid = unpatchify(denormalize_latents(same, latents)).to(same.dtype)
+    assert decoded.dtype == same.dtype and torch.equal(decoded, same.decode(grid).sample.clamp(-1, 1))
+    assert vae.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
