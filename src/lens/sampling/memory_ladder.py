@@ -33,7 +33,7 @@ RUNGS: dict[RungName, str] = {
 STREAMED_RUNGS: tuple[RungName, ...] = ("streamed", "tiled")
 LOW_MEMORY_TILE_PX = 512
 
-PROCESS_BYTES = 650_000_000
+PROCESS_BYTES = 800_000_000
 """Python and its libraries; measured with torch 2.13, transformers 5.23 and diffusers 0.42."""
 ENCODING_BYTES = 100_000_000
 """A dequantized expert, and the activations of a few prompts."""
@@ -45,7 +45,7 @@ DECODER_VALUES_PER_PIXEL = 1100
 """Values of a pixel at the peak of decoding, with the released widths."""
 SMALL_MODEL_BYTES = 2_000_000_000
 """Weights up to which a command holds a model as a whole: parts would save little."""
-MARGIN = 0.8
+MARGIN = 0.85
 """Share of the memory that a rung may take by its estimate, which can miss by a tenth."""
 
 

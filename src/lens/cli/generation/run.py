@@ -61,7 +61,8 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
         progress("encoding", 0, 1)
         features = session.encode(texts, lambda done, total: progress("encoding", done, total))
         pipeline = session.load_pipeline()
-        recorded = resolved.recorded | _environment(session) | {"tile_px": pipeline.tile_px}
+        tile: dict[str, Any] = {"tile_px": pipeline.tile_px}
+        recorded = resolved.recorded | _environment(session) | tile
         image_number, first_seed = 0, arguments.seed or 0
         for prompt in prompts:
             prompt_embeds = _prompt_embeds(pipeline, features[prompt], features.get(negative))
