@@ -121,12 +121,12 @@ def load_pipeline(
         settings = remaining if date is None else remaining | {"prompt_date": model.prompt_date}
         pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed | settings)
     else:
-        rung = _choose_rung(model, dtypes, memory)
+        rung = None if memory is None else _choose_rung(model, dtypes, memory)
         loaded = _load_components(model, dtypes, passed, rung)
         if model.parts:
             check_vocabulary(loaded["tokenizer"], loaded["text_encoder"])
         pipeline = pipeline_class(**loaded, **_init_kwargs(pipeline_class, model))
-        apply_rung(pipeline, rung)
+        apply_rung(pipeline, rung or "resident")
     pipeline.register_to_config(_name_or_path=source)
     return pipeline
 
@@ -142,21 +142,19 @@ def component_dtype(component: str, dtypes: Dtypes) -> torch.dtype | None:
     return chosen
 
 
-def _choose_rung(model: ResolvedModel, dtypes: Dtypes, memory: str | None) -> RungName:
-    if memory is None:
-        return "resident"
+def _choose_rung(model: ResolvedModel, dtypes: Dtypes, memory: str) -> RungName:
     dtype = component_dtype("transformer", dtypes) or torch.bfloat16
     return resolve_rung(model, dtype, memory).name
 
 
 def _load_components(
-    model: ResolvedModel, dtypes: Dtypes, passed_components: Mapping[str, Any], rung: RungName = "resident"
+    model: ResolvedModel, dtypes: Dtypes, passed_components: Mapping[str, Any], rung: RungName | None
 ) -> dict[str, Any]:
-    # What is read block by block stays as it is stored: a cast copy would be in memory as a whole.
-    kept: dict[str, dict[str, bool]] = {
-        "transformer": {"keep_stored": True} if rung in STREAMED_RUNGS else {},
-        "text_encoder": {"keep_stored": True} if rung != "resident" else {},
-    }
+    kept: dict[str, dict[str, Any]] = {}
+    if rung is not None:
+        # What is read block by block stays as it is stored: a cast copy would be in memory as a whole.
+        kept["transformer"] = {"keep_stored": rung in STREAMED_RUNGS}
+        kept["text_encoder"] = {"keep_stored": rung != "resident", "device": "cpu"}
     return {
         name: passed_components[name]
         if name in passed_components

@@ -112,18 +112,19 @@ def load_text_encoder_folder(
     keep_packed: bool = True,
     keep_stored: bool = False,
 ) -> Any:
-    """Return the text encoder of a folder, in evaluation mode, on a device (main memory where None).
+    """Return the text encoder of a folder, in evaluation mode, on a device.
 
+    None is main memory, or the GPU for experts in MXFP4 where it has kernels for them, as those cannot move.
     Raises: MemoryNeedError where it does not fit; SettingError for another kind of language model.
     """
     folder = Path(folder)
     encoder_class = _encoder_class(folder)
     if encoder_class is LensGptOssEncoder and _is_mapped(folder, keep_packed):
         is_packed = _is_mxfp4(folder, {}) and keep_packed
-        if not is_packed or device is None or _plan(_config(folder, {}), device, torch_dtype).how != "native":
+        if not is_packed or _plan(_config(folder, {}), device, torch_dtype).how != "native":
             model = _load_mapped(folder, torch_dtype, keep_packed, keep_stored)
             return model if device is None else model.to(device)
-    device_kwargs = {} if device is None else {"device_map": {"": torch.device(device)}}
+    device_kwargs: dict[str, Any] = {} if device is None else {"device_map": {"": torch.device(device)}}
     return encoder_class.from_pretrained(folder, dtype=torch_dtype or "auto", **device_kwargs).eval()
 
 
