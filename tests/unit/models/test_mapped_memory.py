@@ -4,9 +4,11 @@ import sys
 
 import pytest
 import torch
+from tiny_models import tiny_denoiser
 from torch import nn
 
 from lens.models.block_streaming import stream_blocks
+from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
 from lens.models.mapped_memory import MappedFile, is_mapped, mapped_bytes, prefetch, release
 
 SIDES = (1100, 3000)
@@ -72,3 +74,16 @@ def test_streamed_blocks_release_what_they_used_and_compute_the_same(mapped):
     assert mapped_bytes(blocks[0]) == values.nbytes
     for handle in handles:
         handle.remove()
+
+
+def test_what_one_model_writes_to_its_weights_reaches_no_other_model_of_the_same_file(tmp_path):
+    path = tmp_path / "denoiser.safetensors"
+    save_denoiser(tiny_denoiser(), path)
+    first, second = load_denoiser(path, torch.float32), load_denoiser(path, torch.float32)
+    name = "transformer_blocks.1.attn.img_qkv.weight"
+    before = second.state_dict()[name].clone()
+    assert is_mapped(first.get_parameter(name))
+    with torch.no_grad():
+        first.get_parameter(name).add_(1.0)
+    assert torch.equal(second.state_dict()[name], before)
+    assert torch.equal(load_denoiser(path, torch.float32).state_dict()[name], before)

@@ -8,9 +8,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
 
 from lens.errors import CheckpointError
 
@@ -195,28 +195,28 @@ def open_safetensors(path: Path) -> LazyStateDict:
     """Return the tensors of a safetensors file: views of its memory map, which is made at the first read."""
     header, metadata = _read_entries(path)
 
+    open_map = map_of(path)
+
     def lazy_tensor(name: str) -> LazyTensor:
         dtype, shape, offset = header[name]
-        return LazyTensor(
-            shape, dtype, lambda: open_map(path).tensor(offset, shape, torch_dtype(dtype, path))
-        )
+        return LazyTensor(shape, dtype, lambda: open_map().tensor(offset, shape, torch_dtype(dtype, path)))
 
     return LazyStateDict({name: lazy_tensor(name) for name in header}, metadata)
 
 
-_open_maps: "WeakValueDictionary[tuple[Any, ...], MappedFile]" = WeakValueDictionary()
+def map_of(path: Path) -> Callable[[], "MappedFile"]:
+    """Return a function that maps a file at its first call, and returns that map at every call.
 
+    Each opening of a file has a map of its own: models may write to their weights, which are views of it.
+    """
 
-def open_map(path: Path) -> "MappedFile":
-    """Return the memory map of a file; tensors of one file share it as long as one of them exists."""
-    from lens.models.mapped_memory import MappedFile
+    @cache
+    def open_map() -> "MappedFile":
+        from lens.models.mapped_memory import MappedFile
 
-    stat = path.stat()
-    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    mapped = _open_maps.get(key)
-    if mapped is None:
-        mapped = _open_maps[key] = MappedFile(path)
-    return mapped
+        return MappedFile(path)
+
+    return open_map
 
 
 def torch_dtype(dtype: str, source: object) -> "torch.dtype":
