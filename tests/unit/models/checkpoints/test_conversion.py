@@ -217,8 +217,9 @@ def test_a_large_matrix_is_read_by_rows(tmp_path, monkeypatch):
 # Kills.
 
 STAGE = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 from lens.cli.process import command_session
 from lens.models.checkpoints.conversion.staging import staged
 with command_session(is_own=True), staged(Path(sys.argv[1])) as path:
