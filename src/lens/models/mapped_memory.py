@@ -97,11 +97,6 @@ def is_mapped(tensor: Tensor) -> bool:
     return next(_spans([tensor]), None) is not None
 
 
-def mapped_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's weights that are views of files."""
-    return sum(span.stop - span.start for span in _spans([module]))
-
-
 def _spans(sources: Iterable[nn.Module | Tensor]) -> Iterator[_Span]:
     maps = sorted(_maps.items())
     for tensor in chain.from_iterable(_tensors(source) for source in sources):

@@ -21,9 +21,6 @@ DTYPE_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int8": 1.0, "fl
 MXFP4_BYTES_PER_VALUE = 17 / 32
 """32 values of 4 bits and one scale of 8."""
 
-# Besides the weights: activations, the allocator's slack, and the workspace of kernels.
-MEMORY_OVERHEAD_RATIO = 0.15
-
 
 class Mxfp4Plan(NamedTuple):
     """How a GPT-OSS with experts in MXFP4 is loaded."""
@@ -95,27 +92,6 @@ def _free_cgroup_bytes() -> float:
         return math.inf if limit == "max" else int(limit) - int(used) + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return math.inf
-
-
-def check_memory(
-    needed: Mapping[str, int], device: "torch.device | str" = "cpu", available: float | None = None
-) -> str:
-    """Return one line with the memory that a load takes and the memory that is free.
-
-    `needed` is bytes by component, as from `expected_memory`.
-    Raises: MemoryNeedError where the load cannot fit, with both numbers and what to do.
-    """
-    free_bytes = available_memory(device) if available is None else available
-    needed_bytes = sum(needed.values()) * (1 + MEMORY_OVERHEAD_RATIO)
-    parts = ", ".join(f"{component} {size / GB:.1f}" for component, size in needed.items())
-    takes = f"Loading takes about {needed_bytes / GB:.1f} GB on {device} ({parts} GB and working memory)"
-    line = f"{takes}; {free_bytes / GB:.1f} GB is free."
-    if needed_bytes > free_bytes:
-        raise MemoryNeedError(
-            f"{line} Try --quantize int8, --dtype bfloat16 or --offload, or close other programs; "
-            "lens-nano needs under 1 GB."
-        )
-    return line
 
 
 def is_out_of_memory(error: BaseException) -> bool:

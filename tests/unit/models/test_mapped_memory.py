@@ -9,7 +9,7 @@ from torch import nn
 
 from lens.models.block_streaming import stream_blocks
 from lens.models.checkpoints.single_file import load_denoiser, save_denoiser
-from lens.models.mapped_memory import MappedFile, is_mapped, mapped_bytes, prefetch, release
+from lens.models.mapped_memory import MappedFile, is_mapped, prefetch, release
 
 SIDES = (1100, 3000)
 
@@ -71,7 +71,6 @@ def test_streamed_blocks_release_what_they_used_and_compute_the_same(mapped):
             tensor.sum()
             assert resident_kb() - used > 0.9 * values.nbytes / 1024, "the block's pages were not released"
         assert all(torch.equal(one, nn.functional.linear(x, values)) for one in outputs)
-    assert mapped_bytes(blocks[0]) == values.nbytes
     for handle in handles:
         handle.remove()
 

@@ -12,7 +12,6 @@ from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer
 from lens.errors import MemoryNeedError
 from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
 from lens.models.memory import (
-    check_memory,
     expected_memory,
     is_out_of_memory,
     mxfp4_plan,
@@ -40,15 +39,6 @@ def test_memory_is_that_of_the_weights():
     wanted = quantised + 2 * (4_104_225_152 - quantised) + 2 * scales
     assert expected_memory(CONFIGS, quantization="int8")["transformer"] == wanted
     assert expected_memory(CONFIGS, quantization="int8")["vae"] == plain["vae"]
-
-
-def test_too_little_memory_says_what_it_takes_what_is_there_and_what_to_do():
-    needed = {"transformer": 8_000_000_000, "vae": 200_000_000}
-    assert "takes about 9.4 GB on cpu (transformer 8.0, vae 0.2 GB" in check_memory(needed, available=10e9)
-    with pytest.raises(
-        MemoryNeedError, match=r"about 9.4 GB.*5.0 GB is free. Try --quantize int8.*--offload"
-    ):
-        check_memory(needed, available=5e9)
 
 
 def test_the_released_encoder_takes_13_gb_in_mxfp4_and_42_dequantised():

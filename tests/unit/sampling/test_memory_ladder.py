@@ -64,7 +64,8 @@ def test_the_highest_rung_that_fits_is_chosen_and_a_command_goes_by_parts():
     assert choose_rung(ladder(), 24 * GB, is_one_shot=False).name == "parts"
     assert choose_rung(ladder(), 8 * GB, is_one_shot=True).name == "streamed"
     assert choose_rung(ladder(1024), 2 * GB, is_one_shot=False).name == "tiled"
-    with pytest.raises(MemoryNeedError, match=r"at least 1\.\d GB .*decoding in tiles.* 1\.0 GB may be used"):
+    said = r"at least 1\.\d GB .*decoding in tiles.* 1\.0 GB may be used.*smaller size, or raise --memory"
+    with pytest.raises(MemoryNeedError, match=said):
         choose_rung(ladder(1024), 1 * GB, is_one_shot=False)
 
 
