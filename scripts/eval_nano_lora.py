@@ -42,7 +42,8 @@ from lens.evals.nano_report import (
 )
 from lens.nano.tasks import TaskPrompt
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scenes import RELATIONS, SceneSpec, arrange_scene
 
 IMAGES_PER_ROW = 6

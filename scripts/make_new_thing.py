@@ -19,8 +19,9 @@ from PIL import Image
 from lens.core.resolution import buckets_for
 from lens.nano.tasks import training_example
 from lens.nano.world import sprites
+from lens.nano.world.colours import COLOURS
 from lens.nano.world.english import with_article
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES, ObjectClass
+from lens.nano.world.objects import OBJECT_CLASSES, ObjectClass
 from lens.nano.world.scenes import arrange_scene, draw_scene
 
 RELATIONS = {

@@ -20,7 +20,8 @@ from lens.models.checkpoints.diffusers_folder import SHARED_KEY, check_component
 from lens.models.checkpoints.hashing import content_hash, file_hash
 from lens.models.checkpoints.registry import KNOWN_MODELS, PACKAGED_WEIGHTS
 from lens.nano.tasks import TASKS
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 
 HOLDER = "lens-nano"
 """The model whose folder holds the shared parts."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from lens.errors import SettingError
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scenes import (
     RELATIONS,
     ObjectGroup,

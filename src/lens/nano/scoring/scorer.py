@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lens.errors import ShapeError
 from lens.nano.scoring.segmentation import Foreground, Segment, estimate_background, segment_objects, smooth
 from lens.nano.scoring.template_matching import UNKNOWN, build_template_bank
-from lens.nano.world.objects import COLOURS
+from lens.nano.world.colours import COLOURS
 from lens.nano.world.scenes import SceneSpec, base_px
 
 ImageArray = NDArray[np.uint8]

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lens.nano.world.colours import COLOUR_SYNONYMS
 from lens.nano.world.english import article, be_verb, capitalize_sentences, join_phrases, with_article
-from lens.nano.world.objects import COLOUR_SYNONYMS, OBJECT_CLASSES
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.phrases import (
     CODAS,
     CONNECTIVES,

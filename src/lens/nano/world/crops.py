@@ -6,7 +6,8 @@ A crop shows more of an object than a whole scene, most of which is background.
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.sprites import opaque_box, sprite
 
 CLASS_NAMES = tuple(OBJECT_CLASSES)

@@ -1,4 +1,4 @@
-"""Object classes and background colours of the nano world, with their names.
+"""Object classes of the nano world, with their English names.
 
 Knows nothing of images, scenes or sentences. Icons are names in the Noto emoji set (npm
 `@iconify-json/noto`, Apache 2.0); sprites.py renders them.
@@ -135,28 +135,112 @@ _OBJECTS = (
     _object("trophy/trophies"),
 )
 
+_FIRST_CLASSES = (*_ANIMALS, *_FOOD, *_NATURE, *_OBJECTS)
+
+_MORE_ANIMALS = (
+    _object("horse", "horse-face"),
+    _object("sheep/sheep|ewe", "ewe"),
+    _object("goat"),
+    _object("rooster|cockerel"),
+    _object("eagle"),
+    _object("parrot"),
+    _object("flamingo/flamingos"),
+    _object("swan"),
+    _object("peacock"),
+    _object("dolphin"),
+    _object("shark"),
+    _object("lobster"),
+    _object("spider"),
+    _object("bat"),
+    _object("wolf/wolves"),
+    _object("giraffe"),
+    _object("zebra"),
+    _object("rhinoceros/rhinoceroses|rhino"),
+    _object("camel"),
+    _object("squirrel|chipmunk", "chipmunk"),
+    _object("dinosaur|dino", "sauropod"),
+    _object("dragon", "dragon-face"),
+    _object("crocodile|alligator"),
+    _object("snake"),
+    _object("gorilla"),
+    _object("deer/deer"),
+    _object("jellyfish/jellyfish"),
+)
+_MORE_FOOD = (
+    _object("grapes/bunches of grapes|bunch of grapes/bunches of grapes", "grapes"),
+    _object("melon"),
+    _object("mango/mangoes"),
+    _object("kiwi|kiwi fruit/kiwi fruits", "kiwi-fruit"),
+    _object("tomato/tomatoes"),
+    _object("coconut"),
+    _object("potato/potatoes"),
+    _object("cucumber"),
+    _object("onion"),
+    _object("bread/loaves of bread|loaf of bread/loaves of bread", "bread"),
+    _object("pretzel"),
+    _object("pancakes/stacks of pancakes|stack of pancakes/stacks of pancakes", "pancakes"),
+    _object("french fries/portions of french fries|fries/portions of fries", "french-fries"),
+    _object("hot dog|hotdog", "hot-dog"),
+    _object("taco"),
+    _object("egg|fried egg", "cooking"),
+    _object("popcorn/boxes of popcorn|box of popcorn/boxes of popcorn", "popcorn"),
+    _object("sandwich/sandwiches"),
+    _object("coffee/cups of coffee|cup of coffee/cups of coffee", "hot-beverage"),
+    _object("candy/candies|sweet", "candy"),
+)
+_MORE_NATURE = (
+    _object("tree", "deciduous-tree"),
+    _object("mountain", "snow-capped-mountain"),
+    _object("volcano/volcanoes"),
+    _object("lightning bolt", "high-voltage"),
+    _object("planet", "ringed-planet"),
+    _object("shell|seashell", "spiral-shell"),
+)
+_MORE_OBJECTS = (
+    _object("bicycle|bike"),
+    _object("motorcycle|motorbike"),
+    _object("train", "locomotive"),
+    _object("truck|lorry/lorries", "delivery-truck"),
+    _object("ambulance"),
+    _object("ship", "passenger-ship"),
+    _object("anchor"),
+    _object("parachute"),
+    _object("flying saucer|UFO", "flying-saucer"),
+    _object("lighthouse"),
+    _object("church/churches"),
+    _object("bed"),
+    _object("chair"),
+    _object("door"),
+    _object("hammer"),
+    _object("scissors/pairs of scissors|pair of scissors/pairs of scissors", "scissors"),
+    _object("pencil"),
+    _object("lock|padlock", "locked"),
+    _object("bucket"),
+    _object("phone|mobile phone", "mobile-phone"),
+    _object("laptop"),
+    _object("microphone", "microphone"),
+    _object("violin"),
+    _object("saxophone"),
+    _object("die/dice", "game-die"),
+    _object("kite"),
+    _object("ring"),
+    _object("glasses/pairs of glasses|pair of glasses/pairs of glasses", "glasses"),
+    _object("shirt|T-shirt", "t-shirt"),
+    _object("dress/dresses"),
+    _object("shoe|sneaker", "running-shoe"),
+    _object("suitcase", "luggage"),
+    _object("ghost"),
+    _object("alien"),
+    _object("skull"),
+    _object("teapot"),
+    _object("envelope|letter", "envelope"),
+)
+
+FIRST_CLASSES = tuple(thing.name for thing in _FIRST_CLASSES)
+"""Names of the classes of the six tasks, which stay as they are while the world grows."""
+
 OBJECT_CLASSES: dict[str, ObjectClass] = {
-    thing.name: thing for thing in (*_ANIMALS, *_FOOD, *_NATURE, *_OBJECTS)
+    thing.name: thing
+    for thing in (*_FIRST_CLASSES, *_MORE_ANIMALS, *_MORE_FOOD, *_MORE_NATURE, *_MORE_OBJECTS)
 }
 """Every class by name, in a fixed order."""
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "white": (248, 248, 248),
-    "grey": (140, 140, 145),
-    "black": (22, 22, 26),
-    "red": (214, 48, 42),
-    "orange": (246, 146, 36),
-    "yellow": (250, 218, 66),
-    "green": (66, 160, 74),
-    "blue": (48, 98, 208),
-    "light blue": (142, 202, 240),
-    "purple": (132, 66, 168),
-    "pink": (246, 150, 188),
-    "brown": (126, 82, 52),
-}
-"""Background colours by name: 8-bit RGB of the middle shade."""
-
-COLOUR_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "grey": ("gray",), "light blue": ("sky blue", "pale blue"), "purple": ("violet",),
-}  # fmt: skip
-"""Other words for a colour."""

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from lens.nano.world.objects import COLOUR_SYNONYMS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOUR_SYNONYMS
+from lens.nano.world.objects import OBJECT_CLASSES
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six")
 

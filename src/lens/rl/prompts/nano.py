@@ -12,7 +12,8 @@ import numpy as np
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.phrases import NUMERALS
 from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_scene, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt

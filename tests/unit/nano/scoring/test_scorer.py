@@ -16,7 +16,8 @@ from lens.nano.scoring.scorer_pool import detect_all
 from lens.nano.scoring.segmentation import mask_components
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scenes import OPPOSITE, Scene, SceneObject, SceneSpec, draw_scene
 
 SIZES = list(buckets_for(128).values())

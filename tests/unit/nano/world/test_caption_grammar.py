@@ -11,8 +11,9 @@ from lens.nano.world.caption_grammar import (
     brief_caption,
     dense_caption,
 )
+from lens.nano.world.colours import COLOUR_SYNONYMS, COLOURS
 from lens.nano.world.english import article, capitalize_sentences, with_article
-from lens.nano.world.objects import COLOUR_SYNONYMS, COLOURS, OBJECT_CLASSES
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.phrases import (
     CONNECTIVES,
     FUNCTION_WORDS,

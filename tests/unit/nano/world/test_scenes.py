@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lens.core.resolution import buckets_for
-from lens.nano.world.objects import COLOURS, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.placement import GRID_PX
 from lens.nano.world.scenes import (
     OPPOSITE,

@@ -9,7 +9,7 @@ from lens.errors import LensError
 from lens.nano.scoring.scorer import DetectedObject, Detections
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS
-from lens.nano.world.objects import COLOURS
+from lens.nano.world.colours import COLOURS
 from lens.nano.world.scenes import SceneSpec, arrange_scene, draw_scene
 from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.prompts.nano import nano_prompts, nano_rubric, scene_spec_of, scene_spec_to_dict
