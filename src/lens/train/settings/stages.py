@@ -28,6 +28,12 @@ class VaeSettings(BatchSettings):
     """Configuration of AutoencoderKLFlux2."""
     side_px: int = Field(64, ge=32)
     """Side of the square crops."""
+    frozen_encoder: bool = False
+    """Train the decoder alone: latents stay as they are, so that denoisers of them keep working."""
+    scene_share: float = Field(0.0, ge=0, le=1)
+    """Share of updates on whole scenes, of the sides `scene_sides_px`, instead of crops."""
+    scene_sides_px: tuple[int, ...] = (128, 256)
+    """Sides of the square scenes; a batch has as many pixels as one of crops."""
     edge_weight: float = 0.5
     """Weight of the error of differences between neighbouring pixels, which keeps outlines sharp."""
     kl_weight: float = 1e-3

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from lens.core.noise import generator_for
 from lens.losses.autoencoder import reconstruction_loss
 from lens.losses.base import LossOutput, StepStats
+from lens.nano.tasks import training_example
 from lens.nano.world.crops import random_crop
+from lens.nano.world.scenes import draw_scene
 from lens.train.devices import autocast, resolve_device
 from lens.train.sample_grid import image_grid
 from lens.train.settings.stages import VaeSettings
@@ -34,13 +36,16 @@ class VaeStage:
             self.model = AutoencoderKLFlux2.from_pretrained(settings.start_from)
         else:
             zero_init_residual_branches(self.model)
-        self.model.to(self.device)
+        if settings.frozen_encoder:
+            for part in (self.model.encoder, self.model.quant_conv):
+                part.requires_grad_(False)
+        self.model.to(self.device, memory_format=torch.channels_last)
 
     def objective(self, step: int, index: int) -> LossOutput:
         settings = self.settings
         count = settings.batch_size // settings.micro_batches
         first = step * settings.batch_size + index * count
-        pixels = self._crops(first, count)
+        pixels = self._training_pixels(first, count)
         generator = generator_for(settings.seed, "vae/posterior", step, index)
         with autocast(self.device, settings.precision):
             posterior = self.model.encode(pixels).latent_dist
@@ -50,14 +55,13 @@ class VaeStage:
             pixels, decoded, posterior.mean, posterior.logvar,
             edge_weight=settings.edge_weight, kl_weight=settings.kl_weight,
         )  # fmt: skip
-        return loss_output._replace(stats=StepStats(num_samples=count))
+        return loss_output._replace(stats=StepStats(num_samples=len(pixels)))
 
     def evaluate(self) -> dict[str, float]:
-        pixels = self._crops(FIRST_HELD_OUT_CROP, 96)
-        with autocast(self.device, self.settings.precision):
-            decoded = self.model.decode(self.model.encode(pixels).latent_dist.mode()).sample.float()
-        error = (decoded.clamp(-1, 1) - pixels).square().flatten(1).mean(1)
-        return {"psnr_db": float(-10 * (error / 4).log10().mean())}
+        metrics = {"psnr_db": self._psnr_db(self._crops(FIRST_HELD_OUT_CROP, 96))}
+        for side_px in self.settings.scene_sides_px if self.settings.scene_share else ():
+            metrics[f"psnr_db/{side_px}px"] = self._psnr_db(self._scenes(FIRST_HELD_OUT_CROP, 24, side_px))
+        return metrics
 
     def sample_grid(self):
         pixels = self._crops(FIRST_HELD_OUT_CROP, 16)
@@ -65,14 +69,40 @@ class VaeStage:
             decoded = self.model.decode(self.model.encode(pixels).latent_dist.mode()).sample.float()
         return image_grid(torch.stack((pixels, decoded), dim=1).flatten(0, 1), columns=8)
 
+    def _psnr_db(self, pixels: Tensor) -> float:
+        """Return the mean peak signal-to-noise ratio of images after encoding and decoding."""
+        with autocast(self.device, self.settings.precision):
+            decoded = [
+                self.model.decode(self.model.encode(part).latent_dist.mode()).sample for part in pixels.split(8)
+            ]
+        error = (torch.cat(decoded).float().clamp(-1, 1) - pixels).square().flatten(1).mean(1)
+        return float(-10 * (error / 4).log10().mean())
+
     @torch.no_grad()
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        pixels = self._crops(FIRST_HELD_OUT_CROP + 1000, 512)
         copy: Any = AutoencoderKLFlux2.from_config(self.model.config)
         copy.load_state_dict(state)
+        if self.settings.frozen_encoder:  # its channels and statistics are those of the latents in use
+            copy.save_pretrained(folder / "vae")
+            return
+        pixels = self._crops(FIRST_HELD_OUT_CROP + 1000, 512)
         pruned = prune_unused_channels(copy.to(self.device).eval(), pixels[:64])
         measure_latent_statistics(pruned, pixels)
         pruned.save_pretrained(folder / "vae")
+
+    def _training_pixels(self, first: int, count: int) -> Tensor:
+        """Return crops, or scenes of one side with about as many pixels, by the number of the first."""
+        rng = np.random.default_rng((self.settings.seed, first, 1))
+        if rng.random() >= self.settings.scene_share:
+            return self._crops(first, count)
+        side_px = int(rng.choice(self.settings.scene_sides_px))
+        return self._scenes(first, max(1, count * self.settings.side_px**2 // side_px**2), side_px)
+
+    def _scenes(self, first: int, count: int, side_px: int) -> Tensor:
+        scenes = [
+            training_example(self.settings.seed, first + item, side_px, side_px)[0] for item in range(count)
+        ]
+        return torch.from_numpy(np.stack([draw_scene(scene) for scene in scenes])).to(self.device)
 
     def _crops(self, first: int, count: int) -> Tensor:
         crops = [
