@@ -1,0 +1,19 @@
+"""The languages of captions, each imported when it is first asked for."""
+
+from functools import cache
+from importlib import import_module
+
+from lens.nano.world.languages.base import Language
+
+LANGUAGES: dict[str, str] = {
+    "ja": "japanese:Japanese",
+    "ko": "korean:Korean",
+}
+"""Module and class by ISO 639-1 code."""
+
+
+@cache
+def language(code: str) -> Language:
+    """Return a language by its code."""
+    module, _, name = LANGUAGES[code].partition(":")
+    return getattr(import_module(f"lens.nano.world.languages.{module}"), name)()
