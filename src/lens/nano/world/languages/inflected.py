@@ -1,0 +1,99 @@
+"""Languages whose nouns lie in a table by class, and captions of two relations, which name a thing twice.
+
+A table is {"nouns": {class: [entry, ...]}}, the commonest noun first. An entry is "kind:form/form". A mark before
+it says when it fits: "!" not with a colour (the noun has its own), "?" only with a colour. Knows nothing of what
+kinds and forms a language has.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lens.nano.world.languages.base import Language, mark
+from lens.nano.world.languages.tables import pick, read_table
+from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
+
+
+class TableNoun(NamedTuple):
+    """An entry of a table."""
+
+    kind: str
+    """Gender and whatever else inflects the words around it."""
+    forms: tuple[str, ...]
+    when: str
+    """ "!" only without a colour, "?" only with one, "" always."""
+
+
+@cache
+def read_nouns(code: str) -> dict[str, tuple[TableNoun, ...]]:
+    """Return the nouns of a language by class."""
+    return {name: tuple(map(_noun, entries)) for name, entries in read_table(code)["nouns"].items()}
+
+
+def _noun(entry: str) -> TableNoun:
+    when = entry[0] if entry[0] in "!?" else ""
+    kind, _, forms = entry.removeprefix(when).partition(":")
+    return TableNoun(kind, tuple(forms.split("/")), when)
+
+
+class TableLanguage(Language):
+    """A language with a table of nouns. In the form "the" a thing is known already."""
+
+    one_kinds: tuple[str, ...] = ()
+    """Kinds of nouns that name one thing only, such as plural words for a single thing."""
+    relative_forms: tuple[str, ...]
+    """Forms after a preposition. Frames without them, "a on the left, b on the right", contradict each other."""
+
+    def noun(self, group: ObjectGroup, rng: np.random.Generator) -> TableNoun:
+        """Return a noun that fits a group; every second time the commonest."""
+        draw = rng.random()
+        nouns = [
+            noun
+            for noun in read_nouns(self.code)[group.class_name]
+            if (group.count == 1 or noun.kind not in self.one_kinds)
+            and noun.when != ("?" if group.colour is None else "!")
+        ]
+        return nouns[0] if draw < 0.5 else nouns[int((draw - 0.5) * 2 * len(nouns))]
+
+    def _groups(self, spec: SceneSpec, names: list[Any], rng: np.random.Generator) -> str:
+        if len(spec.relations) != 2:
+            return super()._groups(spec, names, rng)
+        seeds = rng.integers(2**32, size=len(spec.groups))
+        texts, known = [], set()
+        for first, relation, second in spec.relations:
+            a, b = (
+                _Mention(self, index, _short(spec, index, index in known), int(seeds[index]), index in known)
+                for index in (first, second)
+            )
+            texts.append(pick(rng, self._relative_frames(relation)).format(a=a, b=b))
+            known |= {first, second}
+        return pick(rng, self.frames.and_then).format(x=texts[0], y=texts[1])
+
+    def _relative_frames(self, relation: str) -> list[str]:
+        frames = self.frames.relations[relation]
+        return [frame for frame in frames if any(f":{form}" in frame for form in self.relative_forms)]
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """A group in a format string. The seed chooses the noun, so that each mention has the same."""
+
+    language: Language
+    index: int
+    group: ObjectGroup
+    seed: int
+    is_known: bool
+
+    def __format__(self, form: str) -> str:
+        rng = np.random.default_rng(self.seed)
+        form = f"{form} the" if self.is_known else form
+        return mark(self.index, self.language.noun_phrase(self.group, form, rng))
+
+
+def _short(spec: SceneSpec, index: int, is_known: bool) -> ObjectGroup:
+    """Return a group without its size if it is known already and of a class of its own."""
+    group = spec.groups[index]
+    is_only = sum(group.class_name == other.class_name for other in spec.groups) == 1
+    return group._replace(size=None) if is_known and is_only else group
