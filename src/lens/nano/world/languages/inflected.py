@@ -5,6 +5,7 @@ it says when it fits: "!" not with a colour (the noun has its own), "?" only wit
 kinds and forms a language has.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -97,3 +98,24 @@ def _short(spec: SceneSpec, index: int, is_known: bool) -> ObjectGroup:
     group = spec.groups[index]
     is_only = sum(group.class_name == other.class_name for other in spec.groups) == 1
     return group._replace(size=None) if is_known and is_only else group
+
+
+def agree(form: str, is_plural: bool, phrase: Callable[[str, bool], str]) -> str:
+    """Return a form such as "n ist/sind": a noun phrase beside a verb that agrees with it.
+
+    A word with a slash is a singular and a plural; any other but "the" goes to `phrase`, with whether the form
+    has "the".
+    """
+    words, texts = form.split(), []
+    for word in words:
+        one, slash, many = word.partition("/")
+        if slash:
+            texts.append(many if is_plural else one)
+        elif word != "the":
+            texts.append(phrase(word, "the" in words))
+    return " ".join(texts)
+
+
+def pick_usual(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """Return one of the words, every second time the first."""
+    return words[0] if rng.random() < 0.5 else pick(rng, words)

@@ -6,6 +6,7 @@ from importlib import import_module
 from lens.nano.world.languages.base import Language
 
 LANGUAGES: dict[str, str] = {
+    "de": "german:German",
     "es": "spanish:Spanish",
     "ja": "japanese:Japanese",
     "ko": "korean:Korean",
