@@ -44,7 +44,7 @@ from lens.nano.tasks import TaskPrompt
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption
 from lens.nano.world.colours import COLOURS
 from lens.nano.world.objects import OBJECT_CLASSES
-from lens.nano.world.scenes import RELATIONS, SceneSpec, arrange_scene
+from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_scene
 
 IMAGES_PER_ROW = 6
 """Images of the new object, and of the six tasks, in each row of the sheet."""
@@ -109,7 +109,7 @@ def new_object_items(thing: str, known: tuple[str, ...], num_prompts: int, seed:
         kind = index % 3
         background = str(rng.choice(list(COLOURS))) if kind else None
         other = str(rng.choice(known))
-        groups = ((thing, 1), (other, 1)) if kind == 2 else ((thing, 1),)
+        groups = tuple(map(ObjectGroup, (thing, other) if kind == 2 else (thing,)))
         relation = RELATIONS[int(rng.integers(4))] if kind == 2 else None
         spec = SceneSpec(groups, background, ((0, relation, 1),) if relation else ())
         scene = arrange_scene(rng, groups, background or "white", relation, BASE, BASE)

@@ -14,8 +14,8 @@ import numpy as np
 
 from lens.errors import SettingError
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
-from lens.nano.world.colours import COLOURS
-from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.colours import FIRST_COLOURS
+from lens.nano.world.objects import FIRST_CLASSES
 from lens.nano.world.scenes import (
     RELATIONS,
     ObjectGroup,
@@ -34,9 +34,9 @@ DENSE_SHARE = 0.3
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Objects and captions of the world; smaller worlds and other captions are for experiments."""
+    """Objects and captions of the six tasks; smaller worlds and other captions are for experiments."""
 
-    class_names: tuple[str, ...] = tuple(OBJECT_CLASSES)
+    class_names: tuple[str, ...] = FIRST_CLASSES
     dense_share: float = DENSE_SHARE
 
     @classmethod
@@ -45,14 +45,14 @@ class WorldConfig:
 
         Raises: SettingError for more objects than there are, or too few to compose three in an image.
         """
-        if num_things and not 4 <= num_things <= len(OBJECT_CLASSES):
+        if num_things and not 4 <= num_things <= len(FIRST_CLASSES):
             raise SettingError(
-                "num_things", num_things, f"0, for all, or a number from 4 to {len(OBJECT_CLASSES)}"
+                "num_things", num_things, f"0, for all, or a number from 4 to {len(FIRST_CLASSES)}"
             )
         places = (
-            np.linspace(0, len(OBJECT_CLASSES) - 1, num_things or len(OBJECT_CLASSES)).round().astype(int)
+            np.linspace(0, len(FIRST_CLASSES) - 1, num_things or len(FIRST_CLASSES)).round().astype(int)
         )
-        return cls(tuple(tuple(OBJECT_CLASSES)[place] for place in places), dense_share)
+        return cls(tuple(FIRST_CLASSES[place] for place in places), dense_share)
 
 
 FULL_WORLD = WorldConfig()
@@ -103,7 +103,7 @@ def task_prompts(
 def task_scene(task_prompt: TaskPrompt, rng: np.random.Generator, height_px: int, width_px: int) -> Scene:
     """Return a scene that a prompt describes."""
     spec = task_prompt.spec
-    background = spec.background or str(rng.choice(list(COLOURS)))
+    background = spec.background or str(rng.choice(FIRST_COLOURS))
     relation = spec.relations[0][1] if spec.relations else None
     return arrange_scene(rng, spec.groups, background, relation, height_px, width_px)
 
@@ -135,7 +135,7 @@ def _held_out_contents(
             counts = list(((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))[int(rng.integers(5))])
         has_relation = num_things == 2 and task != "two"
         relation = RELATIONS[int(rng.integers(4))] if has_relation else None
-        background = str(rng.choice(list(COLOURS))) if task in ("colour", "combined") else None
-        groups = tuple(zip(things, counts, strict=True))
+        background = str(rng.choice(FIRST_COLOURS)) if task in ("colour", "combined") else None
+        groups = tuple(ObjectGroup(*pair) for pair in zip(things, counts, strict=True))
         if task == "single" or held_out_combinations(groups, background):
             yield groups, relation, background

@@ -14,7 +14,7 @@ import numpy as np
 
 from lens.nano.world.colours import COLOUR_SYNONYMS
 from lens.nano.world.english import article, be_verb, capitalize_sentences, join_phrases, with_article
-from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.objects import FIRST_CLASSES, OBJECT_CLASSES
 from lens.nano.world.phrases import (
     CODAS,
     CONNECTIVES,
@@ -116,7 +116,7 @@ class _CaptionGenerator:
 
     def __post_init__(self) -> None:
         self.phrases = PHRASE_SETS[self.split]
-        self.nouns = [self._choose_noun(thing) for thing, _ in self.scene.groups]
+        self.nouns = [self._choose_noun(thing) for thing, *_ in self.scene.groups]
         self.colour_word = self.scene.background
         if self.rng.random() < 0.3:
             self.colour_word = self.pick(COLOUR_SYNONYMS.get(self.colour_word, (self.colour_word,)))
@@ -124,6 +124,10 @@ class _CaptionGenerator:
     def pick(self, choices: Sequence):
         """Return a random choice."""
         return choices[int(self.rng.integers(len(choices)))]
+
+    def is_plural(self, group: int) -> bool:
+        """Return whether a group has several objects."""
+        return (self.scene.groups[group].count or 1) > 1
 
     def _choose_noun(self, thing: str) -> tuple[str, str]:
         named = OBJECT_CLASSES[thing]
@@ -164,7 +168,7 @@ class _CaptionGenerator:
         """Return an invented word, or the name of an object with one letter changed; never a known word."""
         while True:
             if self.rng.random() < 0.15:
-                name = self.pick(self.pick(tuple(OBJECT_CLASSES)).split())
+                name = self.pick(self.pick(FIRST_CLASSES).split())
                 at = int(self.rng.integers(len(name)))
                 word = name[:at] + self.pick(ascii_lowercase) + name[at + 1 :]
             else:
@@ -213,7 +217,7 @@ class _CaptionGenerator:
                     *self._beside_conjunctions(),
                 )
             )
-        return NounPhrase(join_phrases(phrases, last), scene.groups[0][1] > 1)
+        return NounPhrase(join_phrases(phrases, last), self.is_plural(0))
 
     def _beside_conjunctions(self) -> tuple[str, ...]:
         """Return conjunctions for two groups side by side; none for tests, which state no relation here."""
@@ -224,7 +228,7 @@ class _CaptionGenerator:
 
     def group_phrase(self, group: int, adjective: str = "") -> str:
         """Return a group as a noun phrase with its number."""
-        count = self.scene.groups[group][1]
+        count = self.scene.groups[group].count or 1
         noun = self.nouns[group][count > 1]
         if self.rng.random() < 0.07:
             noun = f"{self.pick(NEUTRAL_ADJECTIVES)} {noun}"
@@ -244,18 +248,18 @@ class _CaptionGenerator:
         is_known = self.split != "train" and self.rng.random() < 0.6
         phrases = TRAIN_PHRASES if is_known else self.phrases
         frame = self.pick(phrases.relation_clauses if is_clause else phrases.relations)
-        has_single = all(count == 1 for _, count in self.scene.groups)
+        has_single = not any(self.is_plural(group) for group in range(len(self.scene.groups)))
         name = (
             self.definite_phrase
             if is_clause and has_single and self.rng.random() < 0.2
             else self.group_phrase
         )
         text = self._fill_relation(frame, self.scene.relation or "", name(0), name(1))
-        return NounPhrase(text, self.scene.groups[frame.startswith("{b}")][1] > 1)
+        return NounPhrase(text, self.is_plural(frame.startswith("{b}")))
 
     def definite_phrase(self, group: int) -> str:
         """Return a group with a definite article."""
-        return f"the {self.nouns[group][self.scene.groups[group][1] > 1]}"
+        return f"the {self.nouns[group][self.is_plural(group)]}"
 
     def place_phrase(self, place: str) -> str:
         """Return a prepositional phrase for a place of the image."""
@@ -273,7 +277,7 @@ class _CaptionGenerator:
     def tags(self, content: CaptionContent) -> str:
         """Return tags, separated by commas."""
         scene = self.scene
-        counts = [count for _, count in scene.groups]
+        counts = [group.count or 1 for group in scene.groups]
         names = [
             nouns[0] if count == 1 else f"{self.pick((NUMERALS[count], count))} {nouns[1]}"
             for nouns, count in zip(self.nouns, counts, strict=True)
@@ -301,7 +305,7 @@ class _CaptionGenerator:
         self, frame: str, relation: str, a: str, b: str, first: int = 0, second: int = 1
     ) -> str:
         """Fill a frame with two groups; `relation` is that of a to b."""
-        is_plural = [self.scene.groups[group][1] > 1 for group in (first, second)]
+        is_plural = [self.is_plural(group) for group in (first, second)]
         spot_a, spot_b = self.pick(SIDE_PHRASES[relation])
         pronouns = {"its": "their", "it": "them"} if is_plural[1] else {"its": "its", "it": "it"}
         return frame.format(
@@ -321,7 +325,7 @@ class _CaptionGenerator:
         if scene.kind == "counting":
             return [self._distribution_sentence()]
         sentences = []
-        if all(count == 1 for _, count in scene.groups) and (not scene.relation or self.rng.random() < 0.5):
+        if not any(self.is_plural(group) for group in range(len(scene.groups))) and (not scene.relation or self.rng.random() < 0.5):
             spots = [self.place_phrase(scene.place(group)) for group in range(len(scene.groups))]
             parts = [f"{self.definite_phrase(group)} is {spot}" for group, spot in enumerate(spots)]
             sentences.append(join_phrases(parts))
@@ -343,7 +347,7 @@ class _CaptionGenerator:
         larger, smaller = (0, 1) if sides[0] > sides[1] else (1, 0)
         if sides[larger] < 1.25 * sides[smaller] or self.rng.random() < 0.5:
             return []
-        verb = be_verb(scene.groups[larger][1] > 1)
+        verb = be_verb(self.is_plural(larger))
         return [
             f"{self.definite_phrase(larger)} {verb} {self.pick(('larger', 'bigger'))} than "
             f"{self.definite_phrase(smaller)}"

@@ -14,39 +14,29 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.world.colours import COLOURS
-from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS, FIRST_COLOURS
+from lens.nano.world.objects import FIRST_CLASSES
 from lens.nano.world.placement import place_objects
+from lens.nano.world.scene_spec import OPPOSITE, PLACES, RELATIONS, ObjectGroup, SceneSpec, Size
+from lens.nano.world.signs import Sign, draw_sign
 from lens.nano.world.sprites import opaque_box, sprite
+
+__all__ = [
+    "OPPOSITE", "PLACES", "RELATIONS", "Box", "ObjectGroup", "Scene", "SceneObject", "SceneSpec", "Size",
+    "arrange_scene", "base_px", "blend_object", "clear_relation", "draw_scene", "held_out_combinations",
+    "is_held_out", "random_scene", "scene_kind", "shade_of",
+]  # fmt: skip
 
 SCENE_KINDS: dict[str, float] = {
     "single": 0.22, "counting": 0.22, "position": 0.18, "position_counted": 0.14, "two": 0.11, "three": 0.13,
 }  # fmt: skip
-"""Kinds of scene, and their shares in training."""
-
-RELATIONS = ("left of", "right of", "above", "below")
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-
-PLACES = (
-    "centre", "left", "right", "top", "top left", "top right", "bottom", "bottom left", "bottom right",
-)  # fmt: skip
-"""The places of an image: combinations of its thirds."""
+"""Kinds of scene of the six tasks, and their shares in training on these alone."""
 
 HELD_OUT_SHARE = 0.1
 
 Box = tuple[float, float, float, float]
-ObjectGroup = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class SceneSpec:
-    """What an image must show; None and () stand for no requirement."""
-
-    groups: tuple[ObjectGroup, ...]
-    """Class names with counts."""
-    background: str | None
-    relations: tuple[tuple[int, str, int], ...]
-    """(index of a group, relation, index of the group it is related to)."""
+CountedClass = ObjectGroup | tuple[str, int]
+"""A group, or its class and number alone."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,8 @@ class SceneObject:
     x_px: int
     y_px: int
     size_px: int
+    colour: str | None = None
+    """One of OBJECT_COLOURS; None for the colours of the drawing."""
 
     @property
     def box(self) -> Box:
@@ -82,20 +74,25 @@ class Scene:
     """Objects in the order of `groups`."""
     width_px: int
     height_px: int
-    relation: str | None
-    """Relation of the first group to the second."""
-    groups: tuple[ObjectGroup, ...]
+    spec: SceneSpec
+    """What an image of this scene must show."""
+    sign: Sign | None = None
 
     @property
-    def spec(self) -> SceneSpec:
-        """Return what an image of this scene must show."""
-        relations = ((0, self.relation, 1),) if self.relation else ()
-        return SceneSpec(self.groups, self.background, relations)
+    def groups(self) -> tuple[ObjectGroup, ...]:
+        """Return the groups of objects; their numbers are known."""
+        return self.spec.groups
+
+    @property
+    def relation(self) -> str | None:
+        """Return the relation of the first group to the second."""
+        return next((relation for a, relation, b in self.spec.relations if (a, b) == (0, 1)), None)
 
     def group_objects(self, group: int) -> tuple[SceneObject, ...]:
         """Return the objects of a group."""
-        start = sum(count for _, count in self.groups[:group])
-        return self.objects[start : start + self.groups[group][1]]
+        counts = [one.count or 0 for one in self.groups]
+        start = sum(counts[:group])
+        return self.objects[start : start + counts[group]]
 
     def place(self, index: int = 0) -> str:
         """Return the place of the centre of an object, one of PLACES."""
@@ -104,7 +101,7 @@ class Scene:
         row = ("top", "", "bottom")[min(2, 3 * thing.y_px // self.height_px)]
         return " ".join(filter(None, (row, column))) or "centre"
 
-    def size(self, index: int = 0) -> str:
+    def size(self, index: int = 0) -> Size:
         """Return small or large."""
         limit_px = 0.36 * base_px(self.height_px, self.width_px)
         return "small" if self.objects[index].size_px <= limit_px else "large"
@@ -132,19 +129,19 @@ def is_held_out(*combination: str | int) -> bool:
 
 
 def held_out_combinations(
-    groups: Sequence[ObjectGroup], background: str | None
+    groups: Sequence[CountedClass], background: str | None
 ) -> list[tuple[str | int, ...]]:
     """List the held-out combinations among objects, counts from two up, and the background."""
-    things = [thing for thing, _ in groups]
+    things = [group[0] for group in groups]
     found: list[tuple[str | int, ...]] = list(combinations(things, 2))
-    found += [(thing, count) for thing, count in groups if count > 1]
+    found += [(group[0], group[1]) for group in groups if group[1] and group[1] > 1]
     found += [(thing, f"on {background}") for thing in things if background]
     return [combination for combination in found if is_held_out(*combination)]
 
 
-def scene_kind(groups: Sequence[ObjectGroup], relation: str | None) -> str:
+def scene_kind(groups: Sequence[CountedClass], relation: str | None) -> str:
     """Return the kind of a scene with these groups."""
-    counted = any(count > 1 for _, count in groups)
+    counted = any(group[1] != 1 for group in groups)
     if len(groups) == 1:
         return "counting" if counted else "single"
     if relation:
@@ -154,36 +151,42 @@ def scene_kind(groups: Sequence[ObjectGroup], relation: str | None) -> str:
 
 def random_scene(
     rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None,
-    class_names: tuple[str, ...] = tuple(OBJECT_CLASSES),
+    class_names: tuple[str, ...] = FIRST_CLASSES,
 ) -> Scene:  # fmt: skip
-    """Return a training scene of random objects, without held-out combinations."""
+    """Return a scene of the kinds of the six tasks, without held-out combinations."""
     kind = kind or str(rng.choice(list(SCENE_KINDS), p=list(SCENE_KINDS.values())))
     assert kind in SCENE_KINDS, kind
     while True:
         groups, relation = _random_content(rng, kind, class_names)
-        background = _pick(rng, tuple(COLOURS))
+        background = _pick(rng, FIRST_COLOURS)
         if not held_out_combinations(groups, background):
             return arrange_scene(rng, groups, background, relation, height_px, width_px)
 
 
 def arrange_scene(
     rng: np.random.Generator,
-    groups: Sequence[ObjectGroup],
+    groups: Sequence[CountedClass],
     background: str,
     relation: str | None,
     height_px: int,
     width_px: int,
 ) -> Scene:
     """Return a scene of given content, with the layout of `placement.place_objects`."""
-    placements = place_objects(rng, [count for _, count in groups], relation, height_px, width_px)
-    things = [thing for thing, count in groups for _ in range(count)]
-    objects = tuple(SceneObject(thing, *spot) for thing, spot in zip(things, placements, strict=True))
+    content = tuple(ObjectGroup(*group) for group in groups)
+    counts = [group.count or 1 for group in content]
+    placements = place_objects(rng, counts, relation, height_px, width_px)
+    names = [group.class_name for group, count in zip(content, counts, strict=True) for _ in range(count)]
+    objects = tuple(SceneObject(name, *spot) for name, spot in zip(names, placements, strict=True))
+    spec = SceneSpec(content, background, ((0, relation, 1),) if relation else ())
+    kind = scene_kind(content, relation)
+    return Scene(kind, background, shade_of(rng, background), objects, width_px, height_px, spec)
+
+
+def shade_of(rng: np.random.Generator, background: str) -> tuple[int, int, int]:
+    """Return a random shade of a background colour."""
     shade = np.array(COLOURS[background]) + rng.integers(-6, 7) + rng.integers(-2, 3, size=3)
     red, green, blue = (int(channel) for channel in shade.clip(0, 255))
-    return Scene(
-        scene_kind(groups, relation), background, (red, green, blue), objects, width_px, height_px, relation,
-        tuple(groups),
-    )  # fmt: skip
+    return red, green, blue
 
 
 def clear_relation(first: Sequence[SceneObject], second: Sequence[SceneObject]) -> str | None:
@@ -205,6 +208,8 @@ def draw_scene(scene: Scene) -> NDArray[np.float32]:
     canvas[:] = np.array(scene.background_rgb, dtype=np.float32) / 255
     for thing in scene.objects:
         blend_object(canvas, thing)
+    if scene.sign:
+        draw_sign(canvas, scene.sign)
     return np.ascontiguousarray(canvas.transpose(2, 0, 1)) * 2 - 1  # (3, H, W)
 
 
@@ -214,7 +219,7 @@ def blend_object(canvas: NDArray[np.float32], thing: SceneObject) -> None:
     height, width = canvas.shape[:2]
     rows = slice(max(0, top), min(height, top + thing.size_px))
     columns = slice(max(0, left), min(width, left + thing.size_px))
-    art = sprite(thing.class_name, thing.size_px)[
+    art = sprite(thing.class_name, thing.size_px, thing.colour)[
         rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
     ]
     behind = canvas[rows, columns]
@@ -223,7 +228,7 @@ def blend_object(canvas: NDArray[np.float32], thing: SceneObject) -> None:
 
 def _random_content(
     rng: np.random.Generator, kind: str, names: tuple[str, ...]
-) -> tuple[list[ObjectGroup], str | None]:
+) -> tuple[list[tuple[str, int]], str | None]:
     num_groups = {"single": 1, "counting": 1, "three": 3}.get(kind, 2)
     things = [names[index] for index in rng.choice(len(names), num_groups, replace=False)]
     counts = [1] * num_groups

@@ -18,7 +18,7 @@ from lens.nano.world.objects import OBJECT_CLASSES
 
 
 @functools.cache
-def sprite(class_name: str, size_px: int) -> NDArray[np.float32]:
+def sprite(class_name: str, size_px: int, colour: str | None = None) -> NDArray[np.float32]:
     """Return a sprite, (size_px, size_px, 4): red, green, blue and straight alpha in [0, 1]; read-only.
 
     Raises: KeyError for an object that is not in the world.

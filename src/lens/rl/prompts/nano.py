@@ -12,8 +12,8 @@ import numpy as np
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
-from lens.nano.world.colours import COLOURS
-from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS, FIRST_COLOURS
+from lens.nano.world.objects import FIRST_CLASSES, OBJECT_CLASSES
 from lens.nano.world.phrases import NUMERALS
 from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_scene, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
@@ -63,10 +63,10 @@ def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
         needs = "what an image must show, as in prompts of the nano world"
         raise SettingError("expected", f"None (prompt {prompt.prompt!r})", needs)
     try:
-        groups = tuple((str(thing), int(count)) for thing, count in fields["groups"])
+        groups = tuple(ObjectGroup(str(thing), int(count)) for thing, count in fields["groups"])
         relations = tuple((int(a), str(relation), int(b)) for a, relation, b in fields["relations"])
         background = fields["background"]
-        is_known = all(thing in OBJECT_CLASSES and count > 0 for thing, count in groups) and bool(groups)
+        is_known = all(thing in OBJECT_CLASSES and count > 0 for thing, count, *_ in groups) and bool(groups)
         is_known &= background is None or background in COLOURS
         is_known &= all(relation in RELATIONS for _, relation, _ in relations)
         is_known &= all(0 <= end < len(groups) for a, _, b in relations for end in (a, b))
@@ -80,7 +80,7 @@ def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
 def scene_spec_to_dict(spec: SceneSpec) -> dict[str, Any]:
     """Return the JSON values that `scene_spec_of` reads."""
     return {
-        "groups": [list(group) for group in spec.groups],
+        "groups": [[group.class_name, group.count] for group in spec.groups],
         "background": spec.background,
         "relations": [list(relation) for relation in spec.relations],
     }
@@ -92,18 +92,18 @@ def nano_rubric(spec: SceneSpec) -> dict[str, str]:
     They are numbered as in `spec.groups` and `spec.relations`.
     """
     rubric = {}
-    for number, (thing, count) in enumerate(spec.groups):
+    for number, (thing, count, *_) in enumerate(spec.groups):
         rubric[f"count_{number}"] = (
             f"There {'is' if count == 1 else 'are'} exactly {_count_phrase(thing, count)}."
         )
     if spec.background is not None:
         rubric[BACKGROUND] = f"The background is {spec.background}."
     for number, (first, relation, second) in enumerate(spec.relations):
-        subject, other = (_definite_phrase(*spec.groups[end]) for end in (first, second))
+        subject, other = (_definite_phrase(*spec.groups[end][:2]) for end in (first, second))
         verb = "is" if spec.groups[first][1] == 1 else "are"
         way = f"to the {relation}" if relation.endswith(" of") else relation
         rubric[f"relation_{number}"] = f"{subject.capitalize()} {verb} {way} {other}."
-    names = " and ".join(OBJECT_CLASSES[thing].plural for thing, _ in spec.groups)
+    names = " and ".join(OBJECT_CLASSES[thing].plural for thing, *_ in spec.groups)
     rubric[NOTHING_ELSE] = f"There is nothing on the plain background but {names}."
     return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
@@ -127,7 +127,7 @@ def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float
         yield RLPrompt(
             prompt=text,
             category=kind,
-            item=" and ".join(thing for thing, _ in groups),
+            item=" and ".join(thing for thing, *_ in groups),
             dimensions=TASK_DIMENSIONS[kind],
             rubric=nano_rubric(spec),
             expected=scene_spec_to_dict(spec),
@@ -138,7 +138,7 @@ def _sample_contents(
     kind: str, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[ObjectGroup, ...], str | None, str]]:
     """Yield groups, relation and background of combinations that are not held out."""
-    names, colours = tuple(OBJECT_CLASSES), tuple(COLOURS)
+    names, colours = FIRST_CLASSES, FIRST_COLOURS
     order: list[int] = []
     num_yielded = 0
     while True:
@@ -157,15 +157,15 @@ def _sample_contents(
         has_relation = num_things == 2 and kind != "two"
         relation = RELATIONS[int(rng.integers(len(RELATIONS)))] if has_relation else None
         background = colours[int(rng.integers(len(colours)))]
-        groups = tuple(zip(things, counts, strict=True))
+        groups = tuple(ObjectGroup(*pair) for pair in zip(things, counts, strict=True))
         if not held_out_combinations(groups, background):
             yield groups, relation, background
             num_yielded += 1
 
 
-def _count_phrase(thing: str, count: int) -> str:
-    return f"one {thing}" if count == 1 else f"{NUMERALS[count]} {OBJECT_CLASSES[thing].plural}"
+def _count_phrase(thing: str, count: int | None) -> str:
+    return f"one {thing}" if count == 1 else f"{NUMERALS[count or 0]} {OBJECT_CLASSES[thing].plural}"
 
 
-def _definite_phrase(thing: str, count: int) -> str:
+def _definite_phrase(thing: str, count: int | None) -> str:
     return f"the {thing if count == 1 else OBJECT_CLASSES[thing].plural}"

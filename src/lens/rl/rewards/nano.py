@@ -85,8 +85,8 @@ def _score_or_failure(exact_weight: float, image: ImageArray, prompt: RLPrompt) 
 def criterion_results(detections: Detections, spec: SceneSpec) -> dict[str, bool]:
     """Return every criterion that can be checked exactly, by its name in rubrics."""
     counts = Counter(found.class_name for found in detections.objects)
-    asked_for = [thing for thing, _ in spec.groups]
-    results = {f"count_{i}": counts[thing] == count for i, (thing, count) in enumerate(spec.groups)}
+    asked_for = [thing for thing, *_ in spec.groups]
+    results = {f"count_{i}": counts[thing] == count for i, (thing, count, *_) in enumerate(spec.groups)}
     if spec.background is not None:
         results[BACKGROUND] = detections.background == spec.background
     for i, (first, relation, second) in enumerate(spec.relations):
