@@ -1,9 +1,9 @@
 """What Spanish and Portuguese share: noun phrases of article, number, noun, colour, size and place.
 
-Forms of a noun phrase are words, several of which go together: "" has an indefinite article, "the" a definite
-one, "bare" none; "of" is the phrase after the preposition "de", "is" the subject of the verb "to be", "there" the
-subject after that verb. Kinds of nouns are m and f; fe is feminine with masculine articles; mp and fp are plural
-words for a single thing.
+Forms of a noun phrase are words that go together: "" has an indefinite article, "the" a definite one, "bare"
+none; "of" is the phrase after the preposition "de", "is" the subject of the verb "to be", "there" the subject
+after that verb. Kinds of nouns are m and f; fe is feminine with masculine articles; mp and fp are plural
+words for one thing.
 """
 
 from abc import ABC
@@ -132,3 +132,11 @@ def inflect(adjective: str, row: int) -> str:
         return adjective[:-1] + ("o", "a", "os", "as")[row]
     plural = adjective + "s" if adjective[-1] in "aeiou" else adjective + "es"
     return plural if row >= 2 else adjective
+
+
+def beside(frames: Sequence[str], side: str, other: str) -> tuple[str, ...]:
+    """Return frames of a thing beside another: SIDE and OTHER are nouns, SIDO and OTHO adjectives."""
+    words = {"SIDE": side, "SIDO": f"{side[:-1]}o", "OTHER": other, "OTHO": f"{other[:-1]}o"}
+    for slot, word in words.items():
+        frames = [frame.replace(slot, word) for frame in frames]
+    return tuple(frames)

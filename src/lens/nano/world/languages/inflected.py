@@ -1,8 +1,8 @@
 """Languages whose nouns lie in a table by class, and captions of two relations, which name a thing twice.
 
-A table is {"nouns": {class: [entry, ...]}}, the commonest noun first. An entry is "kind:form/form". A mark before
-it says when it fits: "!" not with a colour (the noun has its own), "?" only with a colour. Knows nothing of what
-kinds and forms a language has.
+A table is {"nouns": {class: [entry, ...]}}, the commonest noun first. An entry is "kind:form/form". A mark
+before it says when it fits: "!" not with a colour (the noun has its own), "?" only with one. Knows nothing of
+what kinds and forms a language has.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class TableLanguage(Language):
     one_kinds: tuple[str, ...] = ()
     """Kinds of nouns that name one thing only, such as plural words for a single thing."""
     relative_forms: tuple[str, ...]
-    """Forms after a preposition. Frames without them, "a on the left, b on the right", contradict each other."""
+    """Forms after a preposition. Two frames without them, "a left, b right", would contradict each other."""
 
     def noun(self, group: ObjectGroup, rng: np.random.Generator) -> TableNoun:
         """Return a noun that fits a group; every second time the commonest."""

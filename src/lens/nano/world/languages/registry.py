@@ -8,8 +8,10 @@ from lens.nano.world.languages.base import Language
 LANGUAGES: dict[str, str] = {
     "de": "german:German",
     "es": "spanish:Spanish",
+    "pt": "portuguese:Portuguese",
     "ja": "japanese:Japanese",
     "ko": "korean:Korean",
+    "zh": "chinese:Chinese",
 }
 """Module and class by ISO 639-1 code."""
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from lens.nano.world.languages.base import Caption, Frames
-from lens.nano.world.languages.iberian import Iberian, Words
+from lens.nano.world.languages.iberian import Iberian, Words, beside
 from lens.nano.world.scene_spec import SceneSpec
 
 WORDS = Words(
@@ -102,7 +102,7 @@ WORDS = Words(
     accents=str.maketrans("áéíóúü", "aeiouu"),
 )  # fmt: skip
 
-_ASIDE = (
+_BESIDE = (
     "{a} a la SIDE {b:of}",
     "{a} a la SIDE {b:of}",
     "{a:bare} a la SIDE {b:of}",
@@ -184,15 +184,6 @@ _BELOW = (
 )
 
 
-def _aside(side: str, other: str) -> tuple[str, ...]:
-    """Return frames of a thing beside another."""
-    words = {"SIDE": side, "SIDO": f"{side[:-1]}o", "OTHER": other, "OTHO": f"{other[:-1]}o"}
-    frames = _ASIDE
-    for slot, word in words.items():
-        frames = tuple(frame.replace(slot, word) for frame in frames)
-    return frames
-
-
 class Spanish(Iberian):
     """Spanish."""
 
@@ -228,8 +219,8 @@ class Spanish(Iberian):
             "por favor, dibuja {a}, {b} y {c}", "un dibujo de {a}, {b} y {c}", "{a} y {b} junto a {c}",
         ),
         relations={
-            "left of": _aside("izquierda", "derecha"),
-            "right of": _aside("derecha", "izquierda"),
+            "left of": beside(_BESIDE, "izquierda", "derecha"),
+            "right of": beside(_BESIDE, "derecha", "izquierda"),
             "above": _ABOVE,
             "below": _BELOW,
         },
