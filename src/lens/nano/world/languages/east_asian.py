@@ -1,7 +1,7 @@
 """Languages that count with classifiers: nouns without number, and verbs at the end of a request.
 
-A frame that ends with a full stop is a sentence; one without is a phrase. A group that is mentioned twice keeps
-its noun and loses its number. Knows nothing of a single language.
+A frame that ends with a full stop is a sentence; one without is a phrase. A group that is mentioned twice
+keeps its noun and loses its number. Knows nothing of a single language.
 """
 
 import json
@@ -23,6 +23,8 @@ _Choice = TypeVar("_Choice")
 STOP = "\u3002"
 """The full stop of Chinese and Japanese."""
 _FULL_WIDTH = {ord("0") + digit: 0xFF10 + digit for digit in range(10)}
+_MARKS = "\uff01!"
+"""Marks that end a caption without a full stop."""
 _DOUBLE_STOP = re.compile("\u3002+(?=[\u3002\u3001\uff0c\uff1b,;\uff08\uff09 ])")
 """A full stop before another mark."""
 
@@ -41,7 +43,9 @@ class NounEntry(NamedTuple):
     coloured_nouns: tuple[str, ...]
     """Nouns that take a colour."""
     regional_nouns: tuple[str, ...]
-    """Nouns of the second script."""
+    """Nouns of a second script; the same ones where the data have no others."""
+    coloured_regional_nouns: tuple[str, ...]
+    """Those of them that take a colour."""
     classifiers: tuple[str, ...]
 
 
@@ -63,8 +67,8 @@ class EastAsianLanguage(Language):
     ) -> str:
         """Return the noun phrase of a group with a noun; a repeated one has no number and no place."""
 
-    def verb(self, noun: Noun, form: str) -> str | None:
-        """Return the verb that a form stands for, or None where the form is one of a noun phrase."""
+    def word(self, group: ObjectGroup, noun: Noun, form: str) -> str | None:
+        """Return the verb or pronoun that a form stands for, or None where it is a form of a noun phrase."""
         return None
 
     def nouns(self) -> Mapping[str, NounEntry]:
@@ -89,15 +93,18 @@ class EastAsianLanguage(Language):
         ]
         frames = self.frames
         text = self._body(spec, mentions, rng) if mentions else ""
+        is_phrase = not text.endswith(STOP)
         if spec.text is not None:
-            extra = () if text.endswith(STOP) else self.phrase_signs
+            extra = self.phrase_signs if is_phrase else ()
             frame = pick(rng, (*frames.with_sign, *extra) if text else frames.signs)
+            is_phrase = is_phrase and (not text or frame in extra) and not frame.endswith(STOP)
             text = frame.replace("{x}", text).replace("{t}", spec.text)
         if spec.background is not None:
-            extra = () if text.endswith(STOP) else self.phrase_backgrounds
+            extra = self.phrase_backgrounds if is_phrase else ()
             frame = pick(rng, (*frames.backgrounds, *extra) if text else frames.only_background)
             text = frame.format(x=text, bg=_Background(self, spec.background, rng))
-        text = _DOUBLE_STOP.sub("", text).removesuffix(STOP) + pick(rng, self.endings)
+        text = _DOUBLE_STOP.sub("", text).removesuffix(STOP)
+        text += pick(rng, self.endings) if text[-1] not in _MARKS else ""
         return read_markers(self.finish(text, rng), len(mentions))
 
     def finish(self, text: str, rng: np.random.Generator) -> str:
@@ -129,9 +136,9 @@ class _Mention:
     num_mentions: int = 0
 
     def __format__(self, form: str) -> str:
-        verb = self.language.verb(self.noun, form)
-        if verb is not None:
-            return verb
+        word = self.language.word(self.group, self.noun, form)
+        if word is not None:
+            return word
         self.num_mentions += 1
         is_repeated = self.num_mentions > 1
         return mark(
@@ -169,11 +176,24 @@ def _pick_early(rng: np.random.Generator, choices: Sequence[str]) -> str:
 def _read_nouns(code: str, colour_prefixes: str) -> dict[str, NounEntry]:
     """Read `classifier/classifier noun noun ~noun | noun`: a tilde is a noun of coloured things alone."""
     text = (files("lens.nano.world.languages") / f"{code}.json").read_text(encoding="utf-8")
-    entries = {}
+    entries: dict[str, NounEntry] = {}
     for name, line in json.loads(text).items():
         words, _, regional = line.partition(" | ")
         classifiers, *nouns = words.split()
-        plain = tuple(noun for noun in nouns if not noun.startswith("~"))
-        coloured = tuple(noun.lstrip("~") for noun in nouns if noun[0] not in colour_prefixes)
-        entries[name] = NounEntry(plain, coloured, tuple(regional.split()), tuple(classifiers.split("/")))
+        kinds = tuple(classifiers.split("/"))
+        regional_nouns = tuple(regional.split()) or tuple(nouns)
+        entries[name] = NounEntry(
+            *_plain_and_coloured(nouns, colour_prefixes),
+            *_plain_and_coloured(regional_nouns, colour_prefixes),
+            kinds,
+        )
     return entries
+
+
+def _plain_and_coloured(
+    nouns: Sequence[str], colour_prefixes: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the nouns that stand alone, and those that take a colour."""
+    plain = tuple(noun for noun in nouns if not noun.startswith("~"))
+    coloured = tuple(noun.lstrip("~") for noun in nouns if noun[0] not in colour_prefixes)
+    return plain, coloured or plain

@@ -183,7 +183,7 @@ class Japanese(EastAsianLanguage):
         "{x}、それに「{t}」という看板を描いて。",
     )  # fmt: skip
 
-    def verb(self, noun: Noun, form: str) -> str | None:
+    def word(self, group: ObjectGroup, noun: Noun, form: str) -> str | None:
         """Return a verb of being somewhere."""
         if form not in _VERBS:
             return None
@@ -212,13 +212,15 @@ class Japanese(EastAsianLanguage):
         number = self._number(group, noun, rng)
         if not number:
             text = named + particle
+        elif not form and group.count is not None and rng.random() < 0.05:
+            text = named + pick(rng, ("×", " x", "")) + str(group.count)
         elif rng.random() < 0.5:
             text = f"{number}の{named}{particle}"
         elif particle and rng.random() < 0.7:
             text = f"{named}{particle}{number}"
         else:
             text = f"{named}{number}{particle}"
-        return text if group.place is None else self._place(group.place, noun, form, rng) + text
+        return text if group.place is None else self._place(group, noun, form, rng) + text
 
     def _number(self, group: ObjectGroup, noun: Noun, rng: np.random.Generator) -> str:
         """Return the number with its classifier; one is mostly not said."""
@@ -234,9 +236,9 @@ class Japanese(EastAsianLanguage):
         numerals = (_NUMERALS[group.count - 1], str(group.count), str(group.count), full_width(group.count))
         return f"{pick(rng, numerals)}{classifier}"
 
-    def _place(self, place: str, noun: Noun, form: str, rng: np.random.Generator) -> str:
+    def _place(self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator) -> str:
         """Return a place before a noun phrase."""
-        where = pick(rng, ("", "", "", "画面の", "画像の", "絵の", "画面")) + pick(rng, _PLACES[place])
+        where = pick(rng, ("", "", "", "画面の", "画像の", "絵の", "画面")) + pick(rng, _PLACES[group.place or "centre"])
         if form in ("が", "を", "に"):
             return f"{where}に"
-        return where + pick(rng, ("の", "の", f"に{self.verb(noun, 'いる')}"))
+        return where + pick(rng, ("の", "の", f"に{self.word(group, noun, 'いる')}"))
