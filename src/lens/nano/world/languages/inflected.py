@@ -103,14 +103,14 @@ def _short(spec: SceneSpec, index: int, is_known: bool) -> ObjectGroup:
 def agree(form: str, is_plural: bool, phrase: Callable[[str, bool], str]) -> str:
     """Return a form such as "n ist/sind": a noun phrase beside a verb that agrees with it.
 
-    A word with a slash is a singular and a plural; any other but "the" goes to `phrase`, with whether the form
-    has "the".
+    A word with a slash is a singular and a plural, with "_" for a space; any other but "the" goes to
+    `phrase`, with whether the form has "the".
     """
     words, texts = form.split(), []
     for word in words:
         one, slash, many = word.partition("/")
         if slash:
-            texts.append(many if is_plural else one)
+            texts.append((many if is_plural else one).replace("_", " "))
         elif word != "the":
             texts.append(phrase(word, "the" in words))
     return " ".join(texts)

@@ -7,10 +7,12 @@ from lens.nano.world.languages.base import Language
 
 LANGUAGES: dict[str, str] = {
     "de": "german:German",
+    "fr": "french:French",
     "es": "spanish:Spanish",
     "pt": "portuguese:Portuguese",
     "ja": "japanese:Japanese",
     "ko": "korean:Korean",
+    "hi": "hindi:Hindi",
     "zh": "chinese:Chinese",
 }
 """Module and class by ISO 639-1 code."""

@@ -1,13 +1,12 @@
-"""German captions: cases, contractions, words without endings; nothing of a scene is left out."""
+"""German captions: cases, contractions, words without endings."""
 
 import numpy as np
 import pytest
 
-from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
 from lens.nano.world.languages.german import German
 from lens.nano.world.languages.inflected import read_nouns
 from lens.nano.world.objects import OBJECT_CLASSES
-from lens.nano.world.scene_spec import PLACES, RELATIONS, ObjectGroup, SceneSpec
+from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 GERMAN = German()
 
@@ -92,33 +91,3 @@ def test_a_second_mention_is_definite():
         relations=((0, "left of", 1), (1, "above", 2)),
     )
     assert "ein Fuchs links von einer Ente, die Ente über einem Pferd" in captions(spec)
-
-
-def random_spec(rng):
-    num_groups = int(rng.integers(4))
-    kinds = rng.choice(len(OBJECT_CLASSES), num_groups, replace=False)
-    groups = [
-        ObjectGroup(
-            list(OBJECT_CLASSES)[kind],
-            (1, 1, 2, 8, None)[rng.integers(5)],
-            (None, *OBJECT_COLOURS)[rng.integers(9)],
-            (None, "small", "large")[rng.integers(3)],
-        )
-        for kind in kinds
-    ]
-    if num_groups == 1:
-        groups = [groups[0]._replace(count=1, place=(None, *PLACES)[rng.integers(10)])]
-    relations = [(k, RELATIONS[rng.integers(4)], k + 1) for k in range(num_groups - 1)]
-    background = None if num_groups and rng.random() < 0.5 else list(COLOURS)[rng.integers(16)]
-    text = "LENS8" if rng.random() < 0.3 else None
-    return SceneSpec(tuple(groups), background, tuple(relations if rng.random() < 0.5 else ()), text)
-
-
-def test_every_caption_mentions_all_groups_and_the_sign():
-    rng = np.random.default_rng(5)
-    for _ in range(300):
-        spec = random_spec(rng)
-        caption = GERMAN.caption(spec, rng)
-        assert sorted(caption.order) == list(range(len(spec.groups)))
-        assert spec.text is None or spec.text in caption.text
-        assert not set("{}!~/") & set(caption.text) and "  " not in caption.text, caption.text
