@@ -8,9 +8,9 @@ from functools import cache
 
 import numpy as np
 
-from lens.nano.world.languages.base import Language
-from lens.nano.world.languages.tables import frames, pick, read_table
-from lens.nano.world.scene_spec import ObjectGroup
+from lens.nano.world.languages.base import Caption
+from lens.nano.world.languages.tables import ReferringLanguage, frames, pick, read_table
+from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 _AFTER_VOWEL = {
     "이": "가", "을": "를", "과": "와", "은": "는", "이랑": "랑", "의": "의", "하고": "하고", "으로": "로",
@@ -18,8 +18,8 @@ _AFTER_VOWEL = {
 _TABLE = read_table("ko")
 _BEFORE_COUNTER = ("한", "두", "세", "네", "다섯", "여섯", "일곱", "여덟")
 _ALONE = ("하나", "둘", "셋", "넷", "다섯", "여섯", "일곱", "여덟")
-_OWN_COLOURS = {"red apple": "사과", "green apple": "사과", "red heart": "하트"}
-"""Classes named with a colour, and their names without it."""
+_PLAIN_NAMES = {"red apple": "사과", "green apple": "사과", "red heart": "하트"}
+"""Names without their colour of the classes that are named with one."""
 
 
 def with_particle(phrase: str, particle: str) -> str:
@@ -30,12 +30,19 @@ def with_particle(phrase: str, particle: str) -> str:
     return phrase + (particle if ends_in_consonant else _AFTER_VOWEL[particle])
 
 
-class Korean(Language):
+class Korean(ReferringLanguage):
     """Korean."""
 
     code = "ko"
     name = "한국어"
     frames = frames("ko")
+
+    def caption(self, spec: SceneSpec, rng: np.random.Generator) -> Caption:
+        """Return a caption, now and then without some of its spaces, as people type."""
+        text, order = super().caption(spec, rng)
+        if rng.random() < 0.1:
+            text = "".join("" if letter == " " and rng.random() < 0.4 else letter for letter in text)
+        return Caption(text, order)
 
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
         """Return a group; a form is a particle, "" for none, or "홀로" for a group alone."""
@@ -53,11 +60,19 @@ class Korean(Language):
         phrase = pick(rng, (f"{place}에 있는 {phrase}", f"{place}의 {phrase}"))
         return with_particle(phrase, form) if form in _AFTER_VOWEL else phrase
 
+    def noun_phrase_again(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
+        """Return a group by the noun of its first mention, without number and size."""
+        noun = self._noun(group, rng)[0].rstrip("*")
+        words = [pick(rng, _TABLE["colours"][group.colour][0])] if group.colour else []
+        words = ["그", *words, noun] if rng.random() < 0.4 else [*words, noun]
+        phrase = " ".join(words) + ("" if group.count == 1 else "들")
+        return with_particle(phrase, form) if form in _AFTER_VOWEL else phrase
+
     def _noun(self, group: ObjectGroup, rng: np.random.Generator) -> tuple[str, str]:
-        """Return a noun and its counter; the counter is "" where a bare noun is clear."""
+        """Return a noun and its counter."""
         names, counters = nouns()[group.class_name]
-        if group.colour and group.class_name in _OWN_COLOURS:
-            return _OWN_COLOURS[group.class_name], counters[0]
+        if group.colour and group.class_name in _PLAIN_NAMES:
+            return _PLAIN_NAMES[group.class_name], counters[0]
         # The first name is the everyday one.
         noun = names[0] if rng.random() < 0.55 else pick(rng, names)
         return noun, pick(rng, counters)
