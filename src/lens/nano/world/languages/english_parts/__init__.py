@@ -1,0 +1,1 @@
+"""Tables and writers of the English captions."""
