@@ -42,7 +42,7 @@ _BACKGROUNDS = {
     "pink": ("粉色 粉红色", "粉红 粉"),
     "brown": ("棕色 棕色 褐色 咖啡色", "棕 褐"),
     "dark blue": ("深蓝色 深蓝色 藏青色 藏蓝色 海军蓝", "深蓝 藏青 海军蓝"),
-    "turquoise": ("青绿色 蓝绿色 青色 绿松石色 湖蓝色", "青绿 蓝绿 青"),
+    "turquoise": ("青绿色 蓝绿色 青色 绿松石色 湖蓝色", "青绿 蓝绿"),
     "light green": ("浅绿色 浅绿色 淡绿色 嫩绿色", "浅绿 淡绿 嫩绿"),
     "beige": ("米色 米色 米黄色 奶油色 沙色", "米黄 米白"),
 }
@@ -66,11 +66,14 @@ _SIDES = {
 _RELATIONS = (
     "{b}<的{a}",
     "{b}<有{a:数}",
+    "{b}<有{a:数}",
     "{b}的<有{a:数}。",
     "{b}的<是{a:数}。",
     "{a}在{b}<",
     "{a:数}在{b}的<。",
     "{a:数}在{b}的<",
+    "{a:数}在{b}的<",
+    "<是{a}，>是{b}",
     "{a}位于{b}的<。",
     "<是{a}，>是{b}",
     "<是{a:数}，>是{b:数}。",
@@ -212,8 +215,8 @@ class Chinese(EastAsianLanguage):
     ) -> str:
         """Return a noun phrase.
 
-        The form "shu" has its number; "you" says that there is the group; "zai" has the place after it; a verb
-        is said before the phrase.
+        The form "shu" has its number; "you" says that the group is there; "zai" has the place after it; a
+        verb is said before the phrase.
         """
         named = self._named(group, noun, rng)
         if is_repeated:

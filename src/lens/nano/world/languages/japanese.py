@@ -206,14 +206,16 @@ class Japanese(EastAsianLanguage):
         if rng.random() < 0.3:
             attributes.reverse()
         named = "".join(attributes) + noun.text
+        number = self._number(group, noun, rng)
+        if group.count is None and noun.classifier in _ANIMATE and rng.random() < 0.2:
+            named, number = named + "たち", ""
         particle = form if form in ("が", "を") else ""
         if is_repeated:
             return named + particle
-        number = self._number(group, noun, rng)
         if not number:
             text = named + particle
         elif not form and group.count is not None and rng.random() < 0.05:
-            text = named + pick(rng, ("×", " x", "")) + str(group.count)
+            text = named + pick(rng, ("×", " x", "x")) + str(group.count)
         elif rng.random() < 0.5:
             text = f"{number}の{named}{particle}"
         elif particle and rng.random() < 0.7:
@@ -238,7 +240,8 @@ class Japanese(EastAsianLanguage):
 
     def _place(self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator) -> str:
         """Return a place before a noun phrase."""
-        where = pick(rng, ("", "", "", "画面の", "画像の", "絵の", "画面")) + pick(rng, _PLACES[group.place or "centre"])
+        where = pick(rng, ("", "", "", "画面の", "画像の", "絵の", "画面"))
+        where += pick(rng, _PLACES[group.place or "centre"])
         if form in ("が", "を", "に"):
             return f"{where}に"
         return where + pick(rng, ("の", "の", f"に{self.word(group, noun, 'いる')}"))
