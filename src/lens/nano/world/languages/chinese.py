@@ -223,8 +223,8 @@ class Chinese(EastAsianLanguage):
             return named
         number = self._number(group, noun, rng)
         is_bare = group.count == 1 and not form and rng.random() < 0.55
-        if not form and not is_bare and rng.random() < 0.06:
-            phrase = named + pick(rng, (number, number, f"×{group.count}" if group.count else number))
+        if not form and not is_bare and group.count is not None and rng.random() < 0.06:
+            phrase = named + pick(rng, (number, number, f"×{group.count}"))
         else:
             phrase = named if is_bare else f"{number}{named}"
         where = "" if group.place is None else pick(rng, ("", "", "", "画面", "图片", "画面的")) + pick(
@@ -277,7 +277,7 @@ class TraditionalChinese(Chinese):
 
     def finish(self, text: str, rng: np.random.Generator) -> str:
         """Return a caption in traditional characters."""
-        return text.translate(_TO_TRADITIONAL)
+        return super().finish(text, rng).translate(_TO_TRADITIONAL)
 
     @cached_property
     def _regional_nouns(self) -> dict[str, NounEntry]:

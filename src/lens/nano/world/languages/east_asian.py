@@ -23,6 +23,8 @@ _Choice = TypeVar("_Choice")
 STOP = "\u3002"
 """The full stop of Chinese and Japanese."""
 _FULL_WIDTH = {ord("0") + digit: 0xFF10 + digit for digit in range(10)}
+_COMMA = re.compile("[\u3001\uff0c]")
+_LATIN_SHARE = 0.08
 _MARKS = "\uff01!"
 """Marks that end a caption without a full stop."""
 _DOUBLE_STOP = re.compile("\u3002+(?=[\u3002\u3001\uff0c\uff1b,;\uff08\uff09 ])")
@@ -108,7 +110,9 @@ class EastAsianLanguage(Language):
         return read_markers(self.finish(text, rng), len(mentions))
 
     def finish(self, text: str, rng: np.random.Generator) -> str:
-        """Return a caption as it is written in the end."""
+        """Return a caption as it is written in the end: now and then with the commas of a Latin keyboard."""
+        if rng.random() < _LATIN_SHARE:
+            return _COMMA.sub(pick(rng, (",", ", ", " ")), text)
         return text
 
     def _body(self, spec: SceneSpec, mentions: "list[_Mention]", rng: np.random.Generator) -> str:
