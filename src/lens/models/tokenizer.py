@@ -39,11 +39,17 @@ WORD_PATTERN = "|".join(
 )
 """The split of text before merging, as in o200k: words by case, up to three digits, marks, spaces."""
 
+_CLOSING_QUOTE = r"(?:[\"\u201c\u201d\u00ab\u00bb\u300d\u300f]|['\u2018\u2019](?![a-z]))"
+QUOTED_LETTERS_PATTERN = rf"[a-z0-9](?=[a-z0-9]{{0,7}}{_CLOSING_QUOTE})"
+"""Single letters of a short word before a closing quotation mark, so that a model can spell it."""
+
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, max_length: int = 4096
+    texts: Iterable[str], vocab_size: int, max_length: int = 4096, *, ignores_case: bool = False
 ) -> "PreTrainedTokenizerFast":
     """Return a tokenizer of vocab_size entries, or fewer where the texts have too few pairs to merge.
+
+    One that ignores case normalizes text (Unicode NFKC, lower case) and splits quoted words into letters.
 
     The same texts in the same order give the same tokenizer. Control tokens have the last ids. The texts
     should contain whole conversations (`PromptTemplate.render`), so that the fixed strings take few tokens.
@@ -57,6 +63,8 @@ def train_tokenizer(
     if num_learned < NUM_BYTES:
         raise SettingError("vocab_size", vocab_size, f"at least {NUM_BYTES + len(CONTROL_TOKENS)} entries")
     backend = byte_level_bpe()
+    if ignores_case:
+        _ignore_case(backend)
     trainer = trainers.BpeTrainer(
         vocab_size=num_learned,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -100,6 +108,19 @@ def byte_level_bpe(
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     _add_control_tokens(backend, control_tokens)
     return backend
+
+
+def _ignore_case(backend: "Tokenizer") -> None:
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    pattern = f"{QUOTED_LETTERS_PATTERN}|{WORD_PATTERN}"
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def _add_control_tokens(backend: "Tokenizer", tokens: Sequence[str]) -> None:

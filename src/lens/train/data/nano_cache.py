@@ -5,13 +5,14 @@ encoders do not read it. An interrupted encoding resumes at the next shard.
 Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width.
 """
 
+import copy
 import hashlib
 import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +22,10 @@ from torch import Tensor
 
 from lens.errors import SettingError
 from lens.models.checkpoints.writer import write_safetensors
-from lens.models.prompt_template import encode_prompts, pad_features
+from lens.models.prompt_template import PromptTemplate, pad_features
 from lens.models.vae import encode_pixels
-from lens.nano.tasks import FULL_WORLD, WorldConfig, training_example
-from lens.nano.world.scenes import draw_scene
+from lens.nano.tasks import FULL_WORLD
+from lens.nano.world.scenes import Scene, draw_scene
 from lens.train.devices import autocast
 from lens.train.settings.stages import NANO_EXAMPLES_PER_SHARD
 
@@ -32,6 +33,16 @@ VAE_PRECISION = "bf16"
 """Autocast precision of the autoencoder."""
 STORED_DTYPE = torch.bfloat16
 """Dtype of latents and text features on disk."""
+ENCODED_TOGETHER = 32
+"""Captions in a batch of the text encoder."""
+
+
+class World(Protocol):
+    """Scenes with captions: WorldConfig, the world of the six tasks, or CaptionMix, the whole one."""
+
+    def example(self, seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
+        """Return one scene and its caption, which depend on the arguments only."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,13 +52,15 @@ class NanoExampleSource:
     vae: Any
     text_encoder: Any
     tokenizer: Any
-    world: WorldConfig = FULL_WORLD
+    world: World = FULL_WORLD
     seed: int = 0
+    layers: tuple[int, ...] | None = None
+    """Layers whose features are kept; None for all, so that runs with other layers can share them."""
 
     def fingerprint(self) -> str:
         """Return a short hash of all encoder weights, and of the images and captions of a few examples."""
-        digest = hashlib.blake2b(repr(self.world).encode(), digest_size=6)
-        for scene, caption in (training_example(0, item, 128, 128, self.world) for item in range(16)):
+        digest = hashlib.blake2b(f"{self.world!r} {self.layers}".encode(), digest_size=6)
+        for scene, caption in (self.world.example(0, item, 128, 128) for item in range(16)):
             digest.update(draw_scene(scene).tobytes() + caption.encode())
         for module in (self.vae, self.text_encoder):
             for tensor in module.state_dict().values():
@@ -71,8 +84,9 @@ class NanoBatch(NamedTuple):
 class CachedBucket:
     """All cached examples of one image size, sorted by the length of their captions."""
 
-    def __init__(self, shards: list[dict[str, Tensor]], layers: Sequence[int], first_shard: int = 0):
-        shards = [shard | {"features": shard["features"][list(layers)]} for shard in shards]
+    def __init__(self, shards: list[dict[str, Tensor]], layers: Sequence[int] | None, first_shard: int = 0):
+        if layers is not None:
+            shards = [shard | {"features": shard["features"][list(layers)]} for shard in shards]
         latents = torch.cat([shard["latents"] for shard in shards])                       # (N, C, h, w)
         features = [
             caption
@@ -86,13 +100,17 @@ class CachedBucket:
     def __len__(self) -> int:
         return len(self._order)
 
-    def sample(self, rng: np.random.Generator, batch_size: int) -> NanoBatch:
-        """Return a random batch of examples with captions of similar length, which need little padding."""
+    def sample(self, rng: np.random.Generator, batch_size: int, last_tokens: int = 0) -> NanoBatch:
+        """Return a random batch of examples with captions of similar length, which need little padding.
+
+        With `last_tokens`, the features are those of the last tokens of each caption alone.
+        """
         window = max(batch_size, len(self) // 8)
         start = rng.integers(0, max(1, len(self) - window + 1))
         positions = start + rng.choice(min(window, len(self)), batch_size, replace=len(self) < batch_size)
         item_indices = [self._order[place] for place in positions]
-        features, mask = pad_features([self._features[item].unbind(0) for item in item_indices])
+        rows = [self._features[item][:, -last_tokens:] for item in item_indices]
+        features, mask = pad_features([row.unbind(0) for row in rows])
         example_indices = [self._first_example + item for item in item_indices]
         return NanoBatch(self._latents[item_indices].float(), features, mask, example_indices)
 
@@ -122,29 +140,42 @@ def load_bucket(
         if path.is_file():
             continue
         write_safetensors(path, _encode_shard(source, size_px, int(path.stem[-5:])))
-    return CachedBucket([load_file(path) for path in paths], layers, first_shard)
+    kept = layers if source.layers is None else [source.layers.index(layer) for layer in layers]
+    return CachedBucket([load_file(path) for path in paths], kept, first_shard)
 
 
 @torch.no_grad()
 def _encode_shard(source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> dict[str, Tensor]:
     numbers = range(shard * NANO_EXAMPLES_PER_SHARD, (shard + 1) * NANO_EXAMPLES_PER_SHARD)
-    examples = [training_example(source.seed, number, *size_px, source.world) for number in numbers]
-    layers = range(source.text_encoder.config.num_hidden_layers)
+    examples = [source.world.example(source.seed, number, *size_px) for number in numbers]
     pixels = torch.from_numpy(np.stack([draw_scene(scene) for scene, _ in examples]))           # (N, 3, H, W)
     latents = torch.cat([_encode_latents(source.vae, part) for part in pixels.split(32)])       # (N, C, h, w)
-    rows = []
-    for start in range(0, NANO_EXAMPLES_PER_SHARD, 64):
-        captions = [caption for _, caption in examples[start : start + 64]]
-        features, mask = encode_prompts(
-            source.text_encoder, source.tokenizer, captions, layers, batch_size=16
-        )
-        stacked = torch.stack(features).to(STORED_DTYPE)                                        # (L, n, T, E)
-        rows += [stacked[:, row, : int(mask[row].sum())] for row in range(len(captions))]
+    rows = _encode_captions(source, [caption for _, caption in examples])                       # (L, T, E) each
     return {
         "latents": latents.to(STORED_DTYPE).cpu(),
         "features": torch.cat(rows, dim=1).cpu(),                                           # (L, sum of T, E)
         "lengths": torch.tensor([row.shape[1] for row in rows]),
     }
+
+
+def _encode_captions(source: NanoExampleSource, captions: list[str]) -> list[Tensor]:
+    """Return the features of captions, (L, T, E) each: in batches of similar length, after one preamble."""
+    encoder, template = source.text_encoder, PromptTemplate(source.tokenizer)
+    layers = range(encoder.config.num_hidden_layers) if source.layers is None else source.layers
+    preamble = encoder.prefill(torch.tensor([template.preamble_ids]), layers)
+    order = sorted(range(len(captions)), key=lambda item: len(captions[item].encode()))
+    rows: dict[int, Tensor] = {}
+    for start in range(0, len(order), ENCODED_TOGETHER):
+        some = order[start : start + ENCODED_TOGETHER]
+        batch = template.tokenize([captions[item] for item in some])
+        past = copy.deepcopy(preamble)
+        past.batch_repeat_interleave(len(some))
+        ids = batch.input_ids[:, batch.num_preamble_tokens :]
+        features = torch.stack(encoder.text_features(ids, batch.attention_mask, layers, past))  # (L, n, T, E)
+        lengths = batch.attention_mask.sum(1) - batch.num_preamble_tokens
+        for place, item in enumerate(some):
+            rows[item] = features[:, place, : int(lengths[place])].to(STORED_DTYPE)
+    return [rows[item] for item in range(len(captions))]
 
 
 def _encode_latents(vae: torch.nn.Module, pixels: Tensor) -> Tensor:

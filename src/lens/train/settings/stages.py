@@ -50,6 +50,14 @@ class LanguageSettings(BatchSettings):
     key had a cosine of 0.99, too close for a denoiser to distinguish them."""
     tokenizer_captions: int = Field(20000, gt=0)
     """Captions that the BPE merges are learned from."""
+    captions: dict[str, Any] = Field(default_factory=dict)
+    """Shares of the kinds of captions and the languages; see `lens.nano.captions.CaptionMix`."""
+    next_token_share: float = Field(0.25, gt=0, le=1)
+    """Share of the captions of a batch whose next tokens are predicted."""
+    reading_weight: float = Field(1.0, ge=0)
+    """Weight of the reading loss: the facts of the scene, from the tokens after the caption."""
+    probe_prompt_files: tuple[Path, ...] = ()
+    """Files of prompts (`lens eval nano --prompts`) of which an evaluation counts those that are read rightly."""
 
 
 class NanoPretrainSettings(BatchSettings):
@@ -73,6 +81,14 @@ class NanoPretrainSettings(BatchSettings):
     """Object classes of the world that are trained and evaluated; 0 for all."""
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
     """Share of dense captions; the others are brief."""
+    captions: dict[str, Any] | None = None
+    """Train on the whole world, with shares of the kinds of captions as in `lens.nano.captions.CaptionMix`; without
+    them on the world of the six tasks."""
+    cache_all_layers: bool = False
+    """Cache the features of all layers of the text encoder, so that runs with other layers can share them."""
+    prompt_token_share: float = Field(1.0, gt=0, le=1)
+    """Share of batches that see the tokens of the prompt. The others see those of the scaffold alone, which has read
+    the prompt: a batch costs less, and wordings and languages that were never trained on disturb less."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of samples that are trained without text, for guidance."""
     timestep_mu: tuple[float, float] = (1.0, 1.3)
@@ -83,6 +99,9 @@ class NanoPretrainSettings(BatchSettings):
     """Weight of the layout loss, which classifies each patch from a hidden state; 0 turns it off."""
     layout_block: int = Field(3, ge=0)
     """Block whose output the layout loss reads, counted from 0."""
+    start_text_from: Path | None = None
+    """Folder of the text encoder and tokenizer that the weights of `start_from` were trained with. The first text
+    layer is then fitted to the new ones (stages/text_warm_start.py)."""
     probe_prompts: int = Field(4, ge=1)
     """Prompts per task in an evaluation."""
     probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)

@@ -1,75 +1,169 @@
-"""The language stage: trains the nano text encoder as a language model on captions of the nano world.
+"""The language stage: trains the nano text encoder on captions of the nano world, to continue and to read them.
 
-The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text
-encoder is trained on its later inputs.
+The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text encoder is
+trained on its later inputs. Two losses: the next token of the caption, and the facts of the scene at the tokens after
+it (nano/reading.py). Letters: B captions, P tokens of the preamble, T tokens from the caption on, S of the scaffold.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.losses.base import LossOutput, StepStats
 from lens.losses.next_token import next_token_loss
+from lens.losses.reading import ReadingHead, reading_loss
 from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 from lens.models.prompt_template import PromptTemplate
 from lens.models.tokenizer import train_tokenizer
-from lens.nano.tasks import training_example
+from lens.nano.captions import CaptionMix, NanoCaption, nano_caption
+from lens.nano.evaluation_prompts import EvalPrompt, is_stated, read_prompts
+from lens.nano.reading import LABELS, NUM_SCAFFOLD_TOKENS, reading_of, spec_of
 from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import LanguageSettings
 
 FIRST_HELD_OUT_CAPTION = 2**31
 """First held-out caption; training uses earlier captions only."""
+POOL_BATCHES = 16
+"""Batches that are sorted by length together, so that a batch needs little padding."""
 
 
 class LanguageStage:
     def __init__(self, settings: LanguageSettings):
         self.settings = settings
         self.device = resolve_device(settings.device)
-        texts = (self._caption(item) for item in range(settings.tokenizer_captions))
-        tokenizer = train_tokenizer(texts, settings.vocab_size)
-        self.template = PromptTemplate(tokenizer)
-        # With whole conversations among the captions, the fixed strings take few tokens.
-        conversations = (self.template.render(self._caption(item)) for item in range(200))
-        texts = (self._caption(item) for item in range(settings.tokenizer_captions))
-        tokenizer = train_tokenizer((*texts, *conversations), settings.vocab_size)
-        self.tokenizer, self.template = tokenizer, PromptTemplate(tokenizer)
-        torch.manual_seed(settings.seed)
-        tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
-        config = GptOssConfig(vocab_size=len(tokenizer), **tokens, **settings.config)
-        encoder = LensGptOssEncoder(config)
-        nn.init.normal_(encoder.model.embed_tokens.weight, std=settings.embedding_std)
-        self.model: Any = encoder
-        self.model.to(self.device)
+        self.mix = CaptionMix(**settings.captions)
+        if settings.start_from:
+            from lens.models.checkpoints.text_encoder import load_text_encoder_folder
+            from transformers import AutoTokenizer
+
+            self.tokenizer = AutoTokenizer.from_pretrained(settings.start_from / "tokenizer")
+            encoder: Any = load_text_encoder_folder(settings.start_from / "text_encoder", dtype=torch.float32)
+        else:
+            self.tokenizer = self._train_tokenizer()
+            torch.manual_seed(settings.seed)
+            names = ("pad_token_id", "eos_token_id", "bos_token_id")
+            tokens = {name: getattr(self.tokenizer, name) for name in names}
+            config = GptOssConfig(vocab_size=len(self.tokenizer), **tokens, **settings.config)
+            encoder = LensGptOssEncoder(config)
+            nn.init.normal_(encoder.model.embed_tokens.weight, std=settings.embedding_std)
+        self.template = PromptTemplate(self.tokenizer)
+        counts = [len(label.values) for label in LABELS]
+        head = ReadingHead(encoder.config.hidden_size, [label.token for label in LABELS], counts)
+        self.model: Any = nn.ModuleDict({"encoder": encoder, "head": head}).to(self.device)
+        self._probes = {path.stem: read_prompts(path) for path in settings.probe_prompt_files}
+        self._pool = lru_cache(maxsize=2)(self._make_pool)
 
     def objective(self, step: int, index: int) -> LossOutput:
         count = self.settings.batch_size // self.settings.micro_batches
-        loss_output = self._loss(step * self.settings.batch_size + index * count, count)
+        batch = step * self.settings.micro_batches + index
+        pool, place = divmod(batch, POOL_BATCHES)
+        loss_output = self._loss(self._pool(pool, count)[place])
         return loss_output._replace(stats=StepStats(num_samples=count))
 
     def evaluate(self) -> dict[str, float]:
-        return {"loss": float(self._loss(FIRST_HELD_OUT_CAPTION, 128).loss)}
+        captions = [self._caption(FIRST_HELD_OUT_CAPTION + item) for item in range(256)]
+        output = self._loss(captions[:128])
+        metrics = {"loss": float(output.loss)} | {name: float(term) for name, term in output.terms.items()}
+        readings = self.read([caption.text for caption in captions])
+        right = [(reading == reading_of(caption.spec)).all() for reading, caption in zip(readings, captions, strict=True)]
+        metrics["read/held_out"] = float(np.mean(right))
+        for name, prompts in self._probes.items():
+            metrics[f"read/{name}"] = float(np.mean([is_read for _, is_read in self.read_prompts(prompts)]))
+        return metrics
 
     def sample_grid(self) -> None:
         return None
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        self.model.save_pretrained(folder / "text_encoder", state_dict=state)
+        weights = {
+            name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")
+        }
+        self.model["encoder"].save_pretrained(folder / "text_encoder", state_dict=weights)
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
-    def _loss(self, first: int, count: int) -> LossOutput:
-        batch = self.template.tokenize([self._caption(first + item) for item in range(count)])
-        ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-        with autocast(self.device, self.settings.precision):
-            output = self.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        logits = output.logits                                                            # (B, T, vocabulary)
-        # The preamble is the same in every conversation, so only its last token has something to predict.
-        first_kept = batch.num_preamble_tokens - 1
-        return next_token_loss(logits[:, first_kept:], ids[:, first_kept:], mask[:, first_kept:])
+    @torch.no_grad()
+    def read(self, texts: list[str]) -> list[np.ndarray]:
+        """Return the labels that the model tells for each text: (len(LABELS),) each."""
+        readings = []
+        for start in range(0, len(texts), 64):
+            hidden, _, lengths = self._forward(texts[start : start + 64])
+            logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
+            readings += list(torch.stack([one.argmax(-1) for one in logits], dim=1).cpu().numpy())
+        return readings
 
-    def _caption(self, item: int) -> str:
-        height, width = ((128, 128), (176, 96), (96, 176))[np.random.default_rng(item).integers(3)]
-        return training_example(self.settings.seed, item, height, width)[1]
+    def read_prompts(self, prompts: list[EvalPrompt]) -> list[tuple[EvalPrompt, bool]]:
+        """Return each prompt with whether the model reads all that its line states."""
+        readings = self.read([prompt.prompt for prompt in prompts])
+        return [
+            (prompt, is_stated(prompt.spec, spec_of(reading)))
+            for prompt, reading in zip(prompts, readings, strict=True)
+        ]
+
+    def _loss(self, captions: list[NanoCaption]) -> LossOutput:
+        hidden, ids, lengths = self._forward([caption.text for caption in captions])
+        labels = np.stack([reading_of(caption.spec) for caption in captions])                    # (B, facts)
+        logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
+        reading = reading_loss(logits, torch.from_numpy(labels).to(self.device))
+        # The head over the vocabulary costs as much as the rest, so only a share of the captions has this loss.
+        few = slice(0, max(1, round(len(captions) * self.settings.next_token_share)))
+        mask = torch.arange(ids.shape[1], device=self.device) <= lengths[few, None]              # (b, T)
+        encoder = self.model["encoder"]
+        with autocast(self.device, self.settings.precision):
+            continued = encoder.lm_head(encoder.model.norm(hidden[few]))                         # (b, T, vocabulary)
+        text = next_token_loss(continued, ids[few], mask.long()).loss
+        loss = text + self.settings.reading_weight * reading
+        return LossOutput(loss, {"text": text.detach(), "reading": reading.detach()})
+
+    def _forward(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the last hidden states from the captions on, the token ids, and the lengths of the captions.
+
+        Shapes: (B, T, hidden), (B, T), (B,). The keys of the preamble are computed once, without gradients.
+        """
+        encoder = self.model["encoder"]
+        last = encoder.config.num_hidden_layers - 1
+        batch = self.template.tokenize(texts)
+        num_preamble = batch.num_preamble_tokens
+        ids = batch.input_ids[:, num_preamble:].to(self.device)
+        mask = batch.attention_mask.to(self.device)
+        with autocast(self.device, self.settings.precision):
+            past: DynamicCache = encoder.prefill(batch.input_ids[:1, :num_preamble], [last])
+            past.batch_repeat_interleave(len(texts))
+            hidden = encoder._run_blocks(ids, mask, last, {last}, past)[last]
+        lengths = mask.sum(1) - num_preamble - len(self.template.scaffold_ids)
+        return hidden, ids, lengths
+
+    def _make_pool(self, pool: int, count: int) -> list[list[NanoCaption]]:
+        """Return the captions of some batches, each of captions of similar length, in random order."""
+        first = pool * POOL_BATCHES * count
+        captions = sorted((self._caption(first + item) for item in range(POOL_BATCHES * count)), key=_length)
+        order = np.random.default_rng([self.settings.seed, pool]).permutation(POOL_BATCHES)
+        return [captions[place * count : (place + 1) * count] for place in order]
+
+    def _caption(self, item: int) -> NanoCaption:
+        return nano_caption(self.settings.seed, item, self.mix)
+
+    def _train_tokenizer(self) -> Any:
+        def texts() -> list[str]:
+            return [self._caption(item).text for item in range(self.settings.tokenizer_captions)]
+
+        vocab_size = self.settings.vocab_size
+        tokenizer = train_tokenizer(texts()[:100], vocab_size, ignores_case=True)
+        # With whole conversations among the captions, the fixed strings take few tokens.
+        conversations = [PromptTemplate(tokenizer).render(text) for text in texts()[:200]]
+        return train_tokenizer((*texts(), *conversations), vocab_size, ignores_case=True)
+
+
+def _length(caption: NanoCaption) -> int:
+    return len(caption.text.encode())
+
+
+def _rows_from(hidden: Tensor, starts: Tensor, count: int) -> Tensor:
+    """Return `count` hidden states of each row from its start on: (B, T, D), (B,) -> (B, count, D)."""
+    places = starts[:, None] + torch.arange(count, device=hidden.device)                         # (B, count)
+    return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))

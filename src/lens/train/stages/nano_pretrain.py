@@ -3,6 +3,7 @@
 Spec: section 8. Letters: B batch, C channels of an image token, h and w latent cells, I image tokens.
 """
 
+import logging
 import time
 from functools import cache
 from pathlib import Path
@@ -21,16 +22,27 @@ from lens.losses.flow_matching import flow_matching_loss
 from lens.losses.patch_classification import PatchClassificationHead, patch_classification_loss
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.velocity import predict_velocity
-from lens.nano.tasks import WorldConfig, training_example
+from lens.models.prompt_template import PromptTemplate
+from lens.nano.captions import CaptionMix
+from lens.nano.tasks import WorldConfig
 from lens.nano.world.patch_labels import NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
 from lens.sampling.pipeline import LensPipeline
 from lens.train.cost.flops import training_flops
 from lens.train.data.encode import load_encoders
-from lens.train.data.nano_cache import NANO_EXAMPLES_PER_SHARD, NanoBatch, NanoExampleSource, load_bucket
+from lens.train.data.nano_cache import (
+    NANO_EXAMPLES_PER_SHARD,
+    NanoBatch,
+    NanoExampleSource,
+    World,
+    load_bucket,
+)
 from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import NanoPretrainSettings, bucket_sizes, first_existing_folder
 from lens.train.stages.base import HELD_OUT_TIMES
 from lens.train.stages.nano_eval import NanoEval
+from lens.train.stages.text_warm_start import fit_text_input
+
+logger = logging.getLogger(__name__)
 
 FIRST_HELD_OUT_SHARD = 50_000
 """First shard of held-out examples; training uses earlier shards only."""
@@ -44,9 +56,12 @@ class NanoPretrainStage:
         self._vae.to(memory_format=torch.channels_last)
         self._denoiser: Any = _init_denoiser(settings, self._vae, self._text_encoder)
         if settings.start_from:
-            source: Any = LensTransformer2DModel.from_pretrained(settings.start_from)
-            weights = source.state_dict().items()
-            self._denoiser.load_state_dict({name: tensor.float() for name, tensor in weights})
+            _start_from(self._denoiser, settings.start_from)
+        if settings.start_from and settings.start_text_from:
+            fit = fit_text_input(
+                self._denoiser, self._text_encoder, self._tokenizer, settings.start_from, settings.start_text_from
+            )
+            logger.warning("The first text layer is fitted to the old text encoder: R^2 %.2f.", fit)
         for unused in self._denoiser.unused_parameters():
             unused.requires_grad_(False)
         self._patch_classifier = (
@@ -56,16 +71,19 @@ class NanoPretrainStage:
             {"layout": self._patch_classifier.head} if self._patch_classifier else {}
         )
         self.model = nn.ModuleDict(parts).to(self.device)
-        self._world = WorldConfig.of(settings.num_things, settings.dense_share)
-        source = NanoExampleSource(
-            self._vae, self._text_encoder, self._tokenizer, self._world, settings.world_seed
-        )
+        tasks_world = WorldConfig.of(settings.num_things, settings.dense_share)
+        self._world: World = CaptionMix(**settings.captions) if settings.captions is not None else tasks_world
         layers = self._denoiser.config.selected_layer_index
+        kept_layers = None if settings.cache_all_layers else tuple(layers)
+        source = NanoExampleSource(
+            self._vae, self._text_encoder, self._tokenizer, self._world, settings.world_seed, kept_layers
+        )
+        self._num_scaffold_tokens = len(PromptTemplate(self._tokenizer).scaffold_ids)
         sizes = [size for base in settings.bases for size in bucket_sizes("ratios", settings.ratios, base)]
         probe_sizes = bucket_sizes("probe_ratios", settings.probe_ratios, settings.bases[0])
         self._nano_eval = NanoEval(
             settings.probe_prompts, probe_sizes, self.device, settings.precision,
-            settings.probe_styles, self._world,
+            settings.probe_styles, tasks_world,
         )  # fmt: skip
         examples_per_size = settings.examples // len(sizes)
         self._buckets = [
@@ -88,7 +106,7 @@ class NanoPretrainStage:
         for style in settings.probe_styles if settings.probe_losses else ():
             world = WorldConfig.of(settings.num_things, float(style == "dense"))
             style_source = NanoExampleSource(
-                self._vae, self._text_encoder, self._tokenizer, world, settings.world_seed
+                self._vae, self._text_encoder, self._tokenizer, world, settings.world_seed, kept_layers
             )
             for ratio, size in zip(settings.probe_ratios, probe_sizes, strict=True):
                 bucket = load_bucket(settings.cache, style_source, size, layers, 1, FIRST_HELD_OUT_SHARD)
@@ -100,7 +118,8 @@ class NanoPretrainStage:
         rng = np.random.default_rng([settings.seed, step, index])
         bucket = self._buckets[rng.choice(len(self._buckets), p=self._bucket_probabilities)]
         started_at = time.perf_counter()
-        examples = bucket.sample(rng, count)
+        has_prompt = settings.prompt_token_share == 1 or rng.random() < settings.prompt_token_share
+        examples = bucket.sample(rng, count, 0 if has_prompt else self._num_scaffold_tokens)
         data_s = time.perf_counter() - started_at
         clean = examples.latents                                                                # (B, C, h, w)
         examples.mask[torch.from_numpy(rng.random(count) < settings.prompt_dropout)] = False
@@ -204,9 +223,9 @@ class _PatchClassifier:
 
 @cache
 def _patch_labels(
-    world: WorldConfig, seed: int, number: int, height_px: int, width_px: int
-) -> tuple[np.ndarray, np.ndarray]:
-    return patch_labels(training_example(seed, number, height_px, width_px, world)[0])
+    world: World, seed: int, number: int, height_px: int, width_px: int
+) -> tuple[np.ndarray, ...]:
+    return patch_labels(world.example(seed, number, height_px, width_px)[0])
 
 
 def _load_encoders(settings: NanoPretrainSettings, device: torch.device) -> tuple[Any, Any, Any]:
@@ -214,6 +233,17 @@ def _load_encoders(settings: NanoPretrainSettings, device: torch.device) -> tupl
     text = first_existing_folder("text", settings.text)
     vae = first_existing_folder("vae", settings.vae)
     return load_encoders(vae, text / "text_encoder", text / "tokenizer", device, torch.float32)
+
+
+def _start_from(denoiser: LensTransformer2DModel, folder: Path) -> None:
+    """Load the weights of another denoiser, without those that depend on the width of its text encoder."""
+    source: Any = LensTransformer2DModel.from_pretrained(folder)
+    own = denoiser.state_dict()
+    weights = {name: tensor.float() for name, tensor in source.state_dict().items()}
+    fitting = {name: tensor for name, tensor in weights.items() if tensor.shape == own[name].shape}
+    denoiser.load_state_dict(own | fitting)
+    if new := sorted(set(own) - set(fitting)):
+        logger.warning("Weights that begin anew, as the text encoder has another width: %s.", ", ".join(new))
 
 
 def _init_denoiser(settings: NanoPretrainSettings, vae: Any, text_encoder: Any) -> LensTransformer2DModel:

@@ -1,0 +1,113 @@
+"""Reading: what a prompt says about its scene, as labels of the tokens that close the prompt.
+
+The text encoder of lens-nano is trained to tell the scene at the scaffold, the fixed tokens after the prompt, which
+have seen all of it: the background at the first one, then the groups in the order of their mention, the relations of
+each pair, and the letters of a sign. A language model of billions of parameters learns to understand a prompt from
+its data; this one has too few, so it is taught. Knows nothing of pixels, sentences or models.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.scene_spec import (
+    MAX_COUNT,
+    MAX_GROUPS,
+    MAX_TEXT_LENGTH,
+    OPPOSITE,
+    PLACES,
+    RELATIONS,
+    SIGN_CHARACTERS,
+    ObjectGroup,
+    SceneSpec,
+)
+
+SEVERAL = MAX_COUNT + 1
+"""Label of a count that is not stated: a bare plural."""
+PAIRS = ((0, 1), (1, 2), (0, 2))
+"""Pairs of groups that can be related."""
+
+
+class Label(NamedTuple):
+    """One fact that is read: its name, the token of the scaffold that tells it, and its values; the first is none."""
+
+    name: str
+    token: int
+    values: tuple[str | int | None, ...]
+
+
+def _group_labels(group: int) -> tuple[Label, ...]:
+    token = 1 + group
+    return (
+        Label(f"class_{group}", token, (None, *OBJECT_CLASSES)),
+        Label(f"count_{group}", token, (None, *range(1, SEVERAL + 1))),
+        Label(f"colour_{group}", token, (None, *OBJECT_COLOURS)),
+        Label(f"size_{group}", token, (None, "small", "large")),
+        Label(f"place_{group}", token, (None, *PLACES)),
+    )
+
+
+LABELS: tuple[Label, ...] = (
+    Label("background", 0, (None, *COLOURS)),
+    *(label for group in range(MAX_GROUPS) for label in _group_labels(group)),
+    *(Label(f"relation_{a}{b}", 1 + MAX_GROUPS + pair, (None, *RELATIONS)) for pair, (a, b) in enumerate(PAIRS)),
+    *(
+        Label(f"letter_{place}", 1 + MAX_GROUPS + len(PAIRS) + place, (None, *SIGN_CHARACTERS))
+        for place in range(MAX_TEXT_LENGTH)
+    ),
+)
+"""All facts, in a fixed order."""
+
+NUM_SCAFFOLD_TOKENS = 1 + max(label.token for label in LABELS)
+"""Tokens after the prompt that tell something; the scaffold has more."""
+
+_INDEX = [{value: index for index, value in enumerate(label.values)} for label in LABELS]
+
+
+def reading_of(spec: SceneSpec) -> NDArray[np.int64]:
+    """Return the labels of a spec whose groups are in the order of their mention: (len(LABELS),)."""
+    values: list[str | int | None] = [spec.background]
+    for group in (*spec.groups, *[None] * (MAX_GROUPS - len(spec.groups))):
+        values += [None] * 5 if group is None else _group_values(group)
+    values += [_relation_of(spec, *pair) for pair in PAIRS]
+    values += [*(spec.text or ""), *[None] * (MAX_TEXT_LENGTH - len(spec.text or ""))]
+    return np.array([known[value] for known, value in zip(_INDEX, values, strict=True)])
+
+
+def spec_of(reading: Sequence[int] | NDArray[np.int64]) -> SceneSpec:
+    """Return the spec that labels tell: (len(LABELS),)."""
+    value = {label.name: label.values[int(index)] for label, index in zip(LABELS, reading, strict=True)}
+    groups, places = [], {}
+    for group in range(MAX_GROUPS):
+        if (name := value[f"class_{group}"]) is None:
+            continue
+        places[group] = len(groups)
+        facts = (value[f"{fact}_{group}"] for fact in ("count", "colour", "size", "place"))
+        count, colour, size, place = facts
+        groups.append(ObjectGroup(str(name), None if count == SEVERAL else int(count or 1), colour, size, place))  # type: ignore[arg-type]
+    relations = tuple(
+        (places[a], str(relation), places[b])
+        for a, b in PAIRS
+        if (relation := value[f"relation_{a}{b}"]) is not None and a in places and b in places
+    )
+    text = "".join(str(value[f"letter_{place}"] or "") for place in range(MAX_TEXT_LENGTH))
+    background = value["background"]
+    return SceneSpec(tuple(groups), None if background is None else str(background), relations, text or None)
+
+
+def _group_values(group: ObjectGroup) -> list[str | int | None]:
+    count = SEVERAL if group.count is None else group.count
+    return [group.class_name, count, group.colour, group.size, group.place]
+
+
+def _relation_of(spec: SceneSpec, first: int, second: int) -> str | None:
+    for a, relation, b in spec.relations:
+        if (a, b) == (first, second):
+            return relation
+        if (b, a) == (first, second):
+            return OPPOSITE[relation]
+    return None
