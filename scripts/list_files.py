@@ -19,7 +19,8 @@ One line for each file of the package.
 DATA_FILES = {
     "data/estimate/throughput.yaml": "Throughput numbers of cost estimates: measured, published or assumed",
     "data/text_rendering/corpus.json": "Built-in words in eight scripts",
-    "nano/NOTICE": "Copyright of the drawings: Noto Emoji, Apache 2.0",
+    "nano/NOTICE": "Copyright of the drawings and the letters: Noto Emoji, Apache 2.0; DejaVu",
+    "nano/world/letters.json": "Outlines of the letters on signs: DejaVu Sans Mono Bold",
     "nano/world/sprites.json": "The drawings of the nano world as SVG",
     "rl/prompts/taxonomy.yaml": "Ten categories of prompts, their kinds and thousands of subjects",
     "serve/safety/policy.yaml": "The default moderation policy",
