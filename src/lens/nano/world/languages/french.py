@@ -1,8 +1,8 @@
 """French captions of the nano world: articles, elisions, and adjectives before and after the noun.
 
 Forms of a noun phrase: n ("un renard"), de ("d'un renard"), du ("du renard" or "d'un renard"), r ("le renard"
-or "un renard") and bare ("renard"); a verb may stand beside one, as in "n est/sont". Forms of a background colour: m
-and f.
+or "un renard") and bare ("renard"); a verb may stand beside one, as in "n est/sont".
+Forms of a background colour: m and f.
 """
 
 import numpy as np

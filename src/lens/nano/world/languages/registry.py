@@ -8,6 +8,7 @@ from lens.nano.world.languages.base import Language
 LANGUAGES: dict[str, str] = {
     "de": "german:German",
     "fr": "french:French",
+    "it": "italian:Italian",
     "es": "spanish:Spanish",
     "pt": "portuguese:Portuguese",
     "ja": "japanese:Japanese",
