@@ -68,13 +68,15 @@ class TableLanguage(Language):
                 _Mention(self, index, _short(spec, index, index in known), int(seeds[index]), index in known)
                 for index in (first, second)
             )
-            texts.append(pick(rng, self._relative_frames(relation)).format(a=a, b=b))
+            texts.append(pick(rng, self._relative_frames(relation, bool(texts))).format(a=a, b=b))
             known |= {first, second}
         return pick(rng, self.frames.and_then).format(x=texts[0], y=texts[1])
 
-    def _relative_frames(self, relation: str) -> list[str]:
+    def _relative_frames(self, relation: str, is_second: bool) -> list[str]:
+        """Return frames of a relation after which another may follow; a second one makes no request."""
         frames = self.frames.relations[relation]
-        return [frame for frame in frames if any(f":{form}" in frame for form in self.relative_forms)]
+        relative = [frame for frame in frames if any(f":{form}" in frame for form in self.relative_forms)]
+        return [frame for frame in relative if frame.startswith("{")] if is_second else relative
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ LANGUAGES: dict[str, str] = {
     "it": "italian:Italian",
     "es": "spanish:Spanish",
     "pt": "portuguese:Portuguese",
+    "ru": "russian:Russian",
     "ja": "japanese:Japanese",
     "ko": "korean:Korean",
     "hi": "hindi:Hindi",
