@@ -15,6 +15,7 @@ LANGUAGES: dict[str, str] = {
     "ja": "japanese:Japanese",
     "ko": "korean:Korean",
     "hi": "hindi:Hindi",
+    "ar": "arabic:Arabic",
     "zh": "chinese:Chinese",
 }
 """Module and class by ISO 639-1 code."""
