@@ -122,7 +122,7 @@ def _share_inside(segment: Segment, thing: DetectedObject) -> float:
 
 def _count_errors(detections: Detections, spec: SceneSpec) -> list[str]:
     counts = Counter(thing.class_name for thing in detections.objects)
-    expected_counts = Counter(dict(spec.groups))
+    expected_counts = Counter({group.class_name: group.count or 0 for group in spec.groups})
     return [
         f"{counts[thing]} x {thing} found, {expected_counts[thing]} expected"
         for thing in sorted({*counts, *expected_counts})

@@ -325,7 +325,8 @@ class _CaptionGenerator:
         if scene.kind == "counting":
             return [self._distribution_sentence()]
         sentences = []
-        if not any(self.is_plural(group) for group in range(len(scene.groups))) and (not scene.relation or self.rng.random() < 0.5):
+        has_plural = any(self.is_plural(group) for group in range(len(scene.groups)))
+        if not has_plural and (not scene.relation or self.rng.random() < 0.5):
             spots = [self.place_phrase(scene.place(group)) for group in range(len(scene.groups))]
             parts = [f"{self.definite_phrase(group)} is {spot}" for group, spot in enumerate(spots)]
             sentences.append(join_phrases(parts))

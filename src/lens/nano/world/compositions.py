@@ -1,10 +1,10 @@
 """Compositions of the grown world: few arrangements for each number of objects, on a grid, drawn at random.
 
-A prompt leaves open what it does not state, and another seed then gives another composition. But there are few for
-each number, and corners lie on latent patches, so that a small model can learn them. A composition is lines of
-objects: lines lie "along" an axis, one after the other, and the objects of a line "across" it. Knows numbers and
-lengths in pixels, nothing of classes or sentences; placement.py has the layouts of the six tasks. Corners are upper
-left corners.
+A prompt leaves open what it does not state, and another seed then gives another composition. But there are
+few for each number, and corners lie on latent patches, so that a small model can learn them. A composition
+is lines of objects: lines lie "along" an axis, one after the other, and the objects of a line "across" it.
+Knows numbers and lengths in pixels, nothing of classes or sentences; placement.py has the layouts of the six
+tasks. Corners are upper left corners.
 """
 
 import math
@@ -58,11 +58,12 @@ def footprints(canvas: Canvas) -> tuple[Footprint, Footprint, Footprint]:
 
 
 def place_alone(rng: np.random.Generator, canvas: Canvas, size: Size | None, has_place: bool) -> Placement:
-    """Return the placement of a single object; without a stated size or place, the usual ones are frequent."""
+    """Place a single object; without a stated size and place, the usual ones are frequent."""
     if size is None and not has_place and rng.random() < LARGE_CENTRE_SHARE:
         side_px, is_central = canvas.large_px, True
     else:
-        side_px = {"small": canvas.small_px, "large": canvas.large_px}[size or ("small", "large")[rng.integers(2)]]
+        is_small = size == "small" if size else bool(rng.random() < 0.5)
+        side_px = canvas.small_px if is_small else canvas.large_px
         is_central = not has_place and bool(rng.random() < 0.3)
     centres = []
     for length_px in (canvas.width_px, canvas.height_px):
@@ -73,7 +74,7 @@ def place_alone(rng: np.random.Generator, canvas: Canvas, size: Size | None, has
 
 
 def place_unrelated(rng: np.random.Generator, canvas: Canvas, counts: Sequence[int]) -> list[Placement]:
-    """Return the placements of groups without a relation, group by group, in reading order of a random order."""
+    """Return the placements of groups without a relation; they come one after the other in reading order."""
     order = [int(index) for index in rng.permutation(len(counts))]
     total = sum(counts)
     if total == 2 and len(counts) == 2 and rng.random() < MIXED_SHARE:
@@ -104,8 +105,10 @@ def place_related(
     return _by_group(_place_lines(rng, canvas, lines, is_level, footprint), counts, order)
 
 
-def place_chain(rng: np.random.Generator, canvas: Canvas, order: Sequence[int], relation: str) -> list[Placement]:
-    """Return the placements of three objects in a line: `order[0]` has the relation to `order[1]`, and so on."""
+def place_chain(
+    rng: np.random.Generator, canvas: Canvas, order: Sequence[int], relation: str
+) -> list[Placement]:
+    """Return three objects in a line: `order[0]` has the relation to `order[1]`, and this to `order[2]`."""
     turned, is_level = _direction(relation)
     footprint = _largest(canvas, (1, 1, 1), is_level) or footprints(canvas)[2]
     placements = _place_lines(rng, canvas, (1, 1, 1), is_level, footprint)
@@ -115,7 +118,7 @@ def place_chain(rng: np.random.Generator, canvas: Canvas, order: Sequence[int], 
 def place_corner(
     rng: np.random.Generator, canvas: Canvas, relation: str, shared: int, third: str
 ) -> list[Placement]:
-    """Return three objects at a right angle: 0 has `relation` to 1, and `shared` has the relation `third` to 2."""
+    """Return three objects at a right angle: 0 has `relation` to 1, and `shared` has `third` to 2."""
     footprint = footprints(canvas)[1]
     xs, ys = (_line(rng, length_px, 2, footprint) for length_px in (canvas.width_px, canvas.height_px))
     (first, _), is_level = _direction(relation)
@@ -226,7 +229,9 @@ def _fits(length_px: int, count: int, footprint: Footprint) -> bool:
     return count * footprint.side_px + (count - 1) * footprint.gap_px <= length_px
 
 
-def _corner_in_third(rng: np.random.Generator, canvas: Canvas, length_px: int, side_px: int, third: int) -> int:
+def _corner_in_third(
+    rng: np.random.Generator, canvas: Canvas, length_px: int, side_px: int, third: int
+) -> int:
     """Return a corner on the grid whose centre is in a third: mostly the outermost one, or the middle."""
     usual = canvas.thirds(length_px, side_px)[third]
     if third == 1 or rng.random() < 0.6:
@@ -237,8 +242,8 @@ def _corner_in_third(rng: np.random.Generator, canvas: Canvas, length_px: int, s
 
 
 def _along_across(canvas: Canvas, is_level: bool) -> tuple[int, int]:
-    lengths_px = canvas.width_px, canvas.height_px
-    return lengths_px if is_level else lengths_px[::-1]
+    width_px, height_px = canvas.width_px, canvas.height_px
+    return (width_px, height_px) if is_level else (height_px, width_px)
 
 
 def _direction(relation: str) -> tuple[tuple[int, int], bool]:

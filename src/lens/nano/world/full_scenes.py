@@ -1,7 +1,8 @@
 """Random scenes of the grown world, and what captions state of them.
 
-What a caption will state is drawn first, and then a composition that agrees with it; what it leaves open varies.
-Held-out combinations of the six tasks never occur. Knows nothing of sentences or models.
+What a caption will state is drawn first, and then a composition that agrees with it; what it leaves open
+varies. Held-out combinations of the six tasks never occur. Knows nothing of
+sentences or models.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,12 +59,15 @@ WORD_SHARE = 0.4
 MIN_CONTRAST = 90
 """Smallest distance in RGB of a re-coloured object from the background."""
 
-WORDS = (
-    "HELLO OPEN CLOSED SALE STOP EXIT WELCOME CAFE BAKERY HOTEL TAXI BUS ZOO PARK FARM SHOP MENU PIZZA TEA MILK "
-    "BREAD BOOKS FREE NEW YES NO OK HI BYE LOVE PEACE HOME HAPPY PARTY MUSIC SUMMER WINTER SPRING AUTUMN SUN MOON "
-    "STAR LENS NANO ART CAKE FISH CAT DOG FOX KEEP OUT PUSH PULL DANGER SCHOOL BEACH TRAIN GATE ROOM EAST WEST "
-    "NORTH SOUTH LEFT RIGHT START FINISH WIN GO NOW FOOD DRINK WATER COFFEE LEMON FLOWERS TOYS GAMES GARAGE MUSEUM"
-).split()
+_WORD_LIST = (
+    "HELLO OPEN CLOSED SALE STOP EXIT WELCOME CAFE BAKERY HOTEL TAXI BUS ZOO PARK FARM SHOP MENU PIZZA "
+    "TEA MILK BREAD BOOKS FREE NEW YES NO OK HI BYE LOVE PEACE HOME HAPPY PARTY MUSIC SUMMER WINTER "
+    "SPRING AUTUMN SUN MOON STAR LENS NANO ART CAKE FISH CAT DOG FOX KEEP OUT PUSH PULL DANGER SCHOOL "
+    "BEACH TRAIN GATE ROOM EAST WEST NORTH SOUTH LEFT RIGHT START FINISH WIN GO NOW FOOD DRINK WATER "
+    "COFFEE LEMON FLOWERS TOYS GAMES GARAGE MUSEUM"
+)
+WORDS = tuple(_WORD_LIST.split())
+"""Words on signs."""
 
 
 class _Content(NamedTuple):
@@ -98,7 +102,7 @@ def random_full_scene(
 
 
 def stated_spec(scene: Scene, rng: np.random.Generator) -> SceneSpec:
-    """Return what a caption of a scene states: some leave out the background, and few the number of objects."""
+    """Return what a caption states: some leave out the background, and few the number of objects."""
     spec = scene.spec
     is_empty = not spec.groups and spec.text is None
     background = spec.background if is_empty or rng.random() < BACKGROUND_SHARE else None
@@ -123,11 +127,11 @@ class _Sampler:
     def single(self) -> _Content:
         """Draw one object, with or without its size and place."""
         size: Size | None = _pick(self.rng, ("small", "large")) if self.rng.random() < SIZE_SHARE else None
-        return self._alone(ObjectGroup(*self._classes(1), 1, None, size), bool(self.rng.random() < PLACE_SHARE))
+        return self._alone(ObjectGroup(self._class(), size=size), bool(self.rng.random() < PLACE_SHARE))
 
     def counting(self) -> _Content:
         """Draw two to eight objects of a class."""
-        return self._unrelated(ObjectGroup(*self._classes(1), int(self.rng.integers(2, 9))))
+        return self._unrelated(ObjectGroup(self._class(), int(self.rng.integers(2, 9))))
 
     def two(self) -> _Content:
         """Draw two groups without a relation; a third of them have numbers."""
@@ -165,7 +169,7 @@ class _Sampler:
         return _Content(SceneSpec(groups, relations=((0, first, 1), last)), place)
 
     def coloured(self) -> _Content:
-        """Draw re-coloured things: one group, two groups of which at least one is coloured, or two of a class."""
+        """Draw one group of a colour, or two of which at least one has a colour, some of one class."""
         draw = self.rng.random()
         colours = [str(colour) for colour in self.rng.permutation(list(OBJECT_COLOURS))[:2]]
         if draw < 0.45:
@@ -178,11 +182,11 @@ class _Sampler:
         elif self.rng.random() < 0.5:
             second = ObjectGroup(self._colourable(), 1, colours[1])
         else:
-            second = ObjectGroup(*self._classes(1))
+            second = ObjectGroup(self._class())
         groups = (first, second) if self.rng.random() < 0.5 else (second, first)
         if self.rng.random() < 0.3:
-            groups = tuple(map(ObjectGroup._replace, groups)), self._counts(2)
-            groups = tuple(group._replace(count=count) for group, count in zip(*groups, strict=True))
+            counts = self._counts(2)
+            groups = groups[0]._replace(count=counts[0]), groups[1]._replace(count=counts[1])
         return (self._related if self.rng.random() < 0.5 else self._unrelated)(*groups)
 
     def two_sizes(self) -> _Content:
@@ -232,11 +236,14 @@ class _Sampler:
         y_px = sign.height_px + gap_px if is_above else rest_px - gap_px - side_px
         placed = sign._replace(y_px=sign.height_px // 2 if is_above else height_px - sign.height_px // 2)
         thing = Placement(x_px + side_px // 2, y_px + side_px // 2, side_px)
-        return _Content(SceneSpec((ObjectGroup(*self._classes(1)),), text=text), lambda: [thing], placed)
+        return _Content(SceneSpec((ObjectGroup(self._class()),), text=text), lambda: [thing], placed)
 
     def empty(self) -> _Content:
         """Draw nothing but a background."""
         return _Content(SceneSpec(), list)
+
+    def _class(self) -> str:
+        return self._classes(1)[0]
 
     def _classes(self, count: int) -> tuple[str, ...]:
         chosen = self.rng.choice(len(self.classes), count, replace=False, p=self.shares)
@@ -284,7 +291,7 @@ def place_name(placement: Placement, canvas: Canvas) -> str:
 
 
 def _with_places(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Return a scene of few single objects whose spec has their places, if it is one of those that state them."""
+    """Return a scene whose spec has the places of single objects, for some of those without a relation."""
     groups, canvas = scene.spec.groups, Canvas(scene.height_px, scene.width_px)
     placements = [Placement(thing.x_px, thing.y_px, thing.size_px) for thing in scene.objects]
     has_places = scene.kind in ("two", "three") and len(placements) == len(groups)

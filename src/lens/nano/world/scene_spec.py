@@ -1,6 +1,6 @@
-"""What an image of the nano world must show, apart from any layout: groups of objects, relations, colours, a text.
+"""What an image of the nano world must show: groups of objects, relations, colours, a text.
 
-A caption states a spec, and the scorer compares an image with one. Knows nothing of pixels or sentences.
+A spec has no layout. A caption states a spec, and the scorer compares an image with one. Knows nothing of pixels or sentences.
 """
 
 from dataclasses import dataclass

@@ -134,7 +134,7 @@ def held_out_combinations(
     """List the held-out combinations among objects, counts from two up, and the background."""
     things = [group[0] for group in groups]
     found: list[tuple[str | int, ...]] = list(combinations(things, 2))
-    found += [(group[0], group[1]) for group in groups if group[1] and group[1] > 1]
+    found += [(group[0], count) for group in groups if (count := group[1] or 0) > 1]
     found += [(thing, f"on {background}") for thing in things if background]
     return [combination for combination in found if is_held_out(*combination)]
 
@@ -172,7 +172,9 @@ def arrange_scene(
     width_px: int,
 ) -> Scene:
     """Return a scene of given content, with the layout of `placement.place_objects`."""
-    content = tuple(ObjectGroup(*group) for group in groups)
+    content = tuple(
+        group if isinstance(group, ObjectGroup) else ObjectGroup(group[0], group[1]) for group in groups
+    )
     counts = [group.count or 1 for group in content]
     placements = place_objects(rng, counts, relation, height_px, width_px)
     names = [group.class_name for group, count in zip(content, counts, strict=True) for _ in range(count)]

@@ -1,7 +1,8 @@
 """Signs of the nano world: a light board with a dark border and dark capitals.
 
 Every letter has a cell of the same size, where possible a whole number of latent patches, so that a small
-model has few looks to learn. The outlines of the letters are in letters.json (NOTICE). Knows nothing of scenes.
+model has few looks to learn. The outlines of the letters are in letters.json (nano/NOTICE). Knows nothing of
+scenes.
 """
 
 import functools

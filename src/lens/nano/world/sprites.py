@@ -92,7 +92,8 @@ def rasterize_svg(body: str, view_box: str, width_px: int, height_px: int) -> ND
         raise MissingExtraError("Rendering the nano world", "resvg-py", "train") from error
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{width_px}" height="{height_px}" viewBox="{view_box}" preserveAspectRatio="none">{body}</svg>'
+        f'width="{width_px}" height="{height_px}" viewBox="{view_box}" preserveAspectRatio="none">'
+        f"{body}</svg>"
     )
     png = resvg_py.svg_to_bytes(svg_string=svg, width=width_px, height=height_px, skip_system_fonts=True)
     image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")

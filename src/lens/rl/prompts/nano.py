@@ -66,7 +66,8 @@ def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
         groups = tuple(ObjectGroup(str(thing), int(count)) for thing, count in fields["groups"])
         relations = tuple((int(a), str(relation), int(b)) for a, relation, b in fields["relations"])
         background = fields["background"]
-        is_known = all(thing in OBJECT_CLASSES and count > 0 for thing, count, *_ in groups) and bool(groups)
+        is_known = bool(groups)
+        is_known &= all(thing in OBJECT_CLASSES and (count or 0) > 0 for thing, count, *_ in groups)
         is_known &= background is None or background in COLOURS
         is_known &= all(relation in RELATIONS for _, relation, _ in relations)
         is_known &= all(0 <= end < len(groups) for a, _, b in relations for end in (a, b))

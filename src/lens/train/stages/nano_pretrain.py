@@ -25,7 +25,7 @@ from lens.models.velocity import predict_velocity
 from lens.models.prompt_template import PromptTemplate
 from lens.nano.captions import CaptionMix
 from lens.nano.tasks import WorldConfig
-from lens.nano.world.patch_labels import NUM_CLASS_LABELS, NUM_PART_LABELS, patch_labels
+from lens.nano.world.patch_labels import NUM_LABELS, PatchLabels, patch_labels
 from lens.sampling.pipeline import LensPipeline
 from lens.train.cost.flops import training_flops
 from lens.train.data.encode import load_encoders
@@ -205,11 +205,11 @@ class _PatchClassifier:
         blocks = denoiser.transformer_blocks
         if block >= len(blocks):
             raise SettingError("layout_block", block, f"below num_layers = {len(blocks)}")
-        self.head = PatchClassificationHead(denoiser.config.inner_dim, (NUM_CLASS_LABELS, NUM_PART_LABELS))
+        self.head = PatchClassificationHead(denoiser.config.inner_dim, NUM_LABELS)
         self.head.init_weights()
         blocks[block].register_forward_hook(self._save_hidden)
 
-    def loss(self, labels: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+    def loss(self, labels: list[PatchLabels]) -> Tensor:
         """Return the loss against the patch labels of the examples."""
         kinds = (torch.from_numpy(np.stack(kind)).flatten(1) for kind in zip(*labels, strict=True))
         hidden = self._hidden  # (B, I, D)
