@@ -7,9 +7,18 @@ Forms of a background colour: m and f.
 
 import numpy as np
 
-from lens.nano.world.languages.inflected import TableLanguage, TableNoun, agree, pick_usual, read_nouns
+from lens.nano.world.languages.base import Caption
+from lens.nano.world.languages.inflected import (
+    TableLanguage,
+    TableNoun,
+    agree,
+    as_typed,
+    is_definite_at_first,
+    pick_usual,
+    read_nouns,
+)
 from lens.nano.world.languages.tables import frames, pick
-from lens.nano.world.scene_spec import ObjectGroup
+from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 # Colours have a feminine after a slash; "!" marks one without endings.
 _BACKGROUNDS = {
@@ -46,6 +55,7 @@ _SIZES = {
     "large": ("<grand/grande", "<gros/grosse", "énorme", "<très grand/très grande"),
 }
 _NUMBERS = ("", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit")
+_PLAIN_LETTERS = {**dict(zip(map(ord, "àâçéèêîïôùûÉ"), "aaceeeiiouuE", strict=True)), ord("œ"): "oe"}
 _PLACES = {
     "centre": ("au centre", "au milieu", "en plein centre"),
     "left": ("à gauche", "sur la gauche", "du côté gauche"),
@@ -70,6 +80,10 @@ class French(TableLanguage):
     one_kinds = ("mp", "fp", "M", "F")
     relative_forms = ("du", "r")
 
+    def caption(self, spec: SceneSpec, rng: np.random.Generator) -> Caption:
+        """Return a caption, a few of them without accents."""
+        return as_typed(super().caption(spec, rng), rng, _PLAIN_LETTERS)
+
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
         """Return a noun phrase in a form: see the module."""
         noun = self.noun(group, rng)
@@ -91,13 +105,17 @@ def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng:
         words.append(_inflect(size.removeprefix("<"), is_feminine, is_plural))
     if group.colour is not None:
         after.insert(0, _inflect(pick_usual(rng, _COLOURS[group.colour]), is_feminine, is_plural))
+    can_be_alone = group.count == 1 and noun.kind in ("m", "f") and form in ("n", "de") and not is_known
+    if can_be_alone and rng.random() < 0.03:
+        before.insert(0, _inflect("seul/seule", is_feminine, is_plural))
     name = " ".join((*before, noun.forms[group.count != 1], *after))
 
     if form in ("du", "r"):
-        is_definite = is_known or rng.random() < 0.3
+        has_article = group.count is None or noun.kind not in ("m", "f")
+        is_definite = is_known or rng.random() < (0.7 if has_article else 0.3)
         form = {"du": "de", "r": "n"}[form]
     else:
-        is_definite = is_known and form != "bare"
+        is_definite = form != "bare" and (is_known or is_definite_at_first(group, rng))
     article = _definite if is_definite else _indefinite
     text = article(group, noun, name, form, bool(before), rng)
     if group.place is None or is_known:
@@ -139,7 +157,10 @@ def _indefinite(
             name = f"{'de' if has_adjective else 'des'} {name}"
             return name if not (has_adjective and _elides(name[3:])) else f"d'{name[3:]}"
     elif group.count > 1:
-        name = f"{_number(group.count, rng)} {name}"
+        number = _number(group.count, rng)
+        if rng.random() < 0.05:
+            number = f"{group.count}x" if form == "bare" else f"exactement {number}"
+        name = f"{number} {name}"
     elif form == "n":
         if noun.kind in ("mp", "fp"):
             return f"des {name}"

@@ -7,9 +7,18 @@ e ("einem blauen"), fem ("eine blaue") and noun ("in Blau").
 
 import numpy as np
 
-from lens.nano.world.languages.inflected import TableLanguage, TableNoun, agree, pick_usual, read_nouns
+from lens.nano.world.languages.base import Caption
+from lens.nano.world.languages.inflected import (
+    TableLanguage,
+    TableNoun,
+    agree,
+    as_typed,
+    is_definite_at_first,
+    pick_usual,
+    read_nouns,
+)
 from lens.nano.world.languages.tables import frames, pick
-from lens.nano.world.scene_spec import ObjectGroup
+from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 # "!" marks a colour without endings: "ein lila Auto".
 _BACKGROUNDS = {
@@ -42,6 +51,7 @@ _COLOURS = {
 }
 _SIZES = {"small": ("klein", "winzig", "klein"), "large": ("groß", "riesig", "groß")}
 _NUMBERS = ("", "ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht")
+_PLAIN_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 _SOME = ("einig", "mehrer", "ein paar!")
 _PLACES = {
     "centre": ("in der Mitte", "mittig", "im Zentrum", "genau in der Mitte"),
@@ -74,6 +84,10 @@ class German(TableLanguage):
     one_kinds = ("p", "M", "N")
     relative_forms = ("von", "d")
 
+    def caption(self, spec: SceneSpec, rng: np.random.Generator) -> Caption:
+        """Return a caption, a few of them with "ae" for "ä"."""
+        return as_typed(super().caption(spec, rng), rng, _PLAIN_LETTERS)
+
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
         """Return a noun phrase in a form: see the module."""
         noun = self.noun(group, rng)
@@ -92,9 +106,12 @@ def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng:
     """Return a noun phrase; a known thing has the definite article and no place."""
     case = {"bare": "n", "von": "d"}.get(form, form)
     column = 3 if group.count != 1 else "mfnp".index(noun.kind.lower().replace("w", "m"))
-    article, declension = _determiner(group, noun, form, column, is_known, rng)
+    is_definite = is_known or is_definite_at_first(group, rng)
+    article, declension = _determiner(group, noun, form, column, is_definite, rng)
     ending = _ENDINGS[declension][case].split()[column]
     adjectives, suffix = [], ""
+    if declension == "mixed" and rng.random() < 0.03:
+        adjectives.append(_inflect(pick(rng, ("einzeln", "einzig")), ending))
     if group.size is not None:
         adjectives.append(_inflect(pick_usual(rng, _SIZES[group.size]), ending))
     if group.colour is not None:
@@ -116,18 +133,21 @@ def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng:
 
 
 def _determiner(
-    group: ObjectGroup, noun: TableNoun, form: str, column: int, is_known: bool, rng: np.random.Generator
+    group: ObjectGroup, noun: TableNoun, form: str, column: int, is_definite: bool, rng: np.random.Generator
 ) -> tuple[str, str]:
     """Return an article or number, and the declension of the adjectives after it."""
     case = "d" if form == "von" else form
-    if is_known and form != "bare":
+    if is_definite and form != "bare":
         return _DEFINITE[case].split()[column], "weak"
     if group.count == 1:
         if form == "bare" or noun.kind in German.one_kinds:
             return "", "strong"
         return ("1" if rng.random() < 0.04 else _INDEFINITE[case].split()[column]), "mixed"
     if group.count is not None:
-        return (str(group.count) if rng.random() < 0.35 else _NUMBERS[group.count]), "strong"
+        number = str(group.count) if rng.random() < 0.35 else _NUMBERS[group.count]
+        if rng.random() < 0.05:
+            number = f"{group.count}x" if form == "bare" else f"genau {number}"
+        return number, "strong"
     # "Pommes" is one portion, so several portions are never bare.
     is_ambiguous = any(other.kind in German.one_kinds for other in read_nouns("de")[group.class_name])
     if not is_ambiguous and (form == "bare" or rng.random() < 0.5):

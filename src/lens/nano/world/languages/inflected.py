@@ -5,16 +5,20 @@ before it says when it fits: "!" not with a colour (the noun has its own), "?" o
 what kinds and forms a language has.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lens.nano.world.languages.base import Language, mark
+from lens.nano.world.languages.base import Caption, Language, mark
 from lens.nano.world.languages.tables import pick, read_table
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
+
+UNIQUE = ("sun", "moon")
+"""Classes of which there is one in the sky."""
 
 
 class TableNoun(NamedTuple):
@@ -116,6 +120,21 @@ def agree(form: str, is_plural: bool, phrase: Callable[[str, bool], str]) -> str
         elif word != "the":
             texts.append(phrase(word, "the" in words))
     return " ".join(texts)
+
+
+def is_definite_at_first(group: ObjectGroup, rng: np.random.Generator) -> bool:
+    """Return whether a thing that nobody mentioned yet is "the sun" or "the fox"."""
+    return group.count == 1 and rng.random() < (0.4 if group.class_name in UNIQUE else 0.03)
+
+
+def as_typed(caption: Caption, rng: np.random.Generator, plain_letters: Mapping[int, str]) -> Caption:
+    """Return a caption as keyboards and hasty people write it: curly apostrophes, letters without accents."""
+    text = caption.text
+    if rng.random() < 0.2:
+        text = re.sub(r"(?<=\w)'(?=\w)", "\u2019", text)
+    if rng.random() < 0.08:
+        text = text.translate(dict(plain_letters))
+    return caption._replace(text=text)
 
 
 def pick_usual(rng: np.random.Generator, words: Sequence[str]) -> str:

@@ -7,9 +7,18 @@ volpe" or "a una volpe"), r ("la volpe" or "una volpe") and bare ("volpe"); a ve
 
 import numpy as np
 
-from lens.nano.world.languages.inflected import TableLanguage, TableNoun, agree, pick_usual, read_nouns
+from lens.nano.world.languages.base import Caption
+from lens.nano.world.languages.inflected import (
+    TableLanguage,
+    TableNoun,
+    agree,
+    as_typed,
+    is_definite_at_first,
+    pick_usual,
+    read_nouns,
+)
 from lens.nano.world.languages.tables import frames, pick
-from lens.nano.world.scene_spec import ObjectGroup
+from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 # "!" marks a colour without endings.
 _BACKGROUNDS = {
@@ -46,6 +55,7 @@ _SIZES = {
     "large": ("<grande", "grande", "enorme", "<grandissimo"),
 }
 _NUMBERS = ("", "un", "due", "tre", "quattro", "cinque", "sei", "sette", "otto")
+_PLAIN_LETTERS = dict(zip(map(ord, "àèéìòùÈ"), "aeeiouE", strict=True))
 _SOME = (("alcuni", "alcune"), ("diversi", "diverse"), ("vari", "varie"))
 _PLACES = {
     "centre": ("al centro", "nel mezzo", "in mezzo", "proprio al centro"),
@@ -95,6 +105,10 @@ class Italian(TableLanguage):
     one_kinds = ("mp", "fp", "M", "F")
     relative_forms = ("del", "al", "r")
 
+    def caption(self, spec: SceneSpec, rng: np.random.Generator) -> Caption:
+        """Return a caption, a few of them without accents."""
+        return as_typed(super().caption(spec, rng), rng, _PLAIN_LETTERS)
+
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
         """Return a noun phrase in a form: see the module."""
         noun = self.noun(group, rng)
@@ -125,9 +139,14 @@ def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng:
         size = pick(rng, _SIZES[group.size])
         words = before if size.startswith("<") else after
         words.append(_inflect(size.removeprefix("<"), *endings))
+    can_be_alone = group.count == 1 and noun.kind in ("m", "f") and form in ("n", "di") and not is_known
+    if can_be_alone and rng.random() < 0.03:
+        before.insert(0, _inflect("solo", *endings))
     name = " ".join((*before, noun.forms[group.count != 1], *after))
 
-    is_definite = form != "bare" and (is_known or (form in ("del", "al", "r") and rng.random() < 0.4))
+    has_article = group.count is None or noun.kind in Italian.one_kinds
+    is_often_definite = form in ("del", "al", "r") and rng.random() < (0.7 if has_article else 0.3)
+    is_definite = form != "bare" and (is_known or is_often_definite or is_definite_at_first(group, rng))
     preposition = {"di": "di", "del": "di", "al": "a"}.get(form, "")
     text = (_definite if is_definite else _indefinite)(group, noun, name, preposition, form == "bare", rng)
     if group.place is None or is_known:
@@ -161,7 +180,10 @@ def _indefinite(
         elif not preposition and not is_bare and draw < 0.8:
             return _with_article(name, is_feminine, is_plural, "di")
     elif group.count > 1:
-        name = f"{_number(group.count, rng)} {name}"
+        number = _number(group.count, rng)
+        if rng.random() < 0.05:
+            number = f"{group.count}x" if is_bare else f"esattamente {number}"
+        name = f"{number} {name}"
     elif not is_bare and noun.kind in ("m", "f", "mf"):
         one = _one(name, is_feminine)
         name = f"1 {name}" if rng.random() < 0.04 else f"{one}{'' if one.endswith(chr(39)) else ' '}{name}"
