@@ -1,6 +1,6 @@
 """What typing does to a prompt: its case, punctuation, spacing and small typos.
 
-The meaning stays: a typo is never a word of the world, nor as near to another one, and protected spans such as
+The meaning stays: a typo is never a word of the world, nor as near to another one, and protected spans like
 the text of a sign are kept. The tokenizer of lens-nano folds case and width, so these cost the model
 nothing; models with other tokenizers see them. Knows nothing of scenes; typos are those of English.
 """
@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from lens.nano.world.colours import COLOURS, EVERYDAY_COLOUR_NAMES, OBJECT_COLOURS
-from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.languages.english_parts.noise import known_words
 from lens.nano.world.scene_spec import PLACES, RELATIONS
 
 TYPO_TEXTS = 0.15
@@ -219,11 +218,8 @@ def _neighbours() -> dict[str, str]:
 @functools.cache
 def world_words() -> frozenset[str]:
     """Return the words that name things, colours, numbers, sizes, places and relations."""
-    texts = [*COLOURS, *OBJECT_COLOURS, *RELATIONS, *PLACES, _ORDINARY_WORDS]
-    texts += [name for names in EVERYDAY_COLOUR_NAMES.values() for name in names]
-    for thing in OBJECT_CLASSES.values():
-        texts += [thing.name, thing.plural, *(name for pair in thing.synonyms for name in pair)]
-    return frozenset(re.findall(r"[a-z']+", " ".join(texts).lower()))
+    words = " ".join((*RELATIONS, *PLACES, _ORDINARY_WORDS)).split()
+    return known_words().union(words)
 
 
 def _is_near_another(typo: str, word: str) -> bool:
