@@ -1,6 +1,7 @@
 """What an image of the nano world must show: groups of objects, relations, colours, a text.
 
-A spec has no layout. A caption states a spec, and the scorer compares an image with one. Knows nothing of pixels or sentences.
+A spec has no layout. A caption states a spec, and the scorer compares an image with one. Knows nothing of
+pixels or sentences.
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lens.core.noise import generator_for
 from lens.losses.autoencoder import reconstruction_loss
 from lens.losses.base import LossOutput, StepStats
-from lens.nano.tasks import training_example
 from lens.nano.world.crops import random_crop
+from lens.nano.world.full_scenes import random_full_scene
 from lens.nano.world.scenes import draw_scene
 from lens.train.devices import autocast, resolve_device
 from lens.train.sample_grid import image_grid
@@ -100,7 +100,8 @@ class VaeStage:
 
     def _scenes(self, first: int, count: int, side_px: int) -> Tensor:
         scenes = [
-            training_example(self.settings.seed, first + item, side_px, side_px)[0] for item in range(count)
+            random_full_scene(np.random.default_rng([self.settings.seed, first + item]), side_px, side_px)
+            for item in range(count)
         ]
         return torch.from_numpy(np.stack([draw_scene(scene) for scene in scenes])).to(self.device)
 
