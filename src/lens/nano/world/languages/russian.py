@@ -1,11 +1,12 @@
 """Captions of the nano world in Russian: cases, gender, animacy and numbers of the noun phrases of `ru.json`.
 
-An entry of its nouns is "kind:singular/genitive/plural/genitive plural", with the instrumentals after them where
-they do not follow the rules. "adjective+" may stand before the first form, "~" and words that never change after
-the last. Kinds are m, f, n and p (a plural word); an a after it marks what is animate, a 1 what is one thing only.
+An entry of its nouns is "kind:singular/genitive/plural/genitive plural", and the instrumentals after them
+where they follow no rule. "adjective+" may stand before the first form, and "~" with words that never change
+after the last. Kinds are m, f, n and p (a plural word); an a after it marks what is animate, a 1 what is one
+thing only.
 """
 
-# ruff: noqa: RUF001, RUF003
+# ruff: noqa: RUF001
 
 import re
 from functools import cache
@@ -30,6 +31,11 @@ _ENDINGS = {
 }
 """Endings of adjectives; none in the masculine nominative."""
 _SOFT = {"о": "е", "ы": "и", "а": "я", "у": "ю"}
+_LADYBUG = {
+    "f": {"nom": "божья", "gen": "божьей", "acc": "божью", "ins": "божьей"},
+    "p": {"nom": "божьи", "gen": "божьих", "ins": "божьими"},
+}
+"""The possessive adjective of the ladybug."""
 
 _ONE = {
     "m": {"nom": "один", "acc": "один", "gen": "одного", "ins": "одним"},
@@ -84,16 +90,16 @@ def _read_noun(entry: TableNoun) -> _Noun:
     adjective, _, first = entry.forms[0].rpartition("+")
     last, tilde, tail = entry.forms[-1].partition("~")
     forms = (first, *entry.forms[1:-1], last)
-    plurals = forms if gender == "p" else forms[2:4]
-    plural = _with_accusative(*plurals, is_animate) | {
-        "ins": forms[5] if len(forms) == 6 else _plural_instrumental(*plurals)
-    }
+    many, of_many = forms if gender == "p" else forms[2:4]
+    plural = _with_accusative(many, of_many, is_animate)
+    plural["ins"] = forms[5] if len(forms) == 6 else _plural_instrumental(many, of_many)
     singular = plural
     if gender != "p":
-        singular = _with_accusative(*forms[:2], is_animate and gender == "m")
-        if forms[0][-1] in "ая" and gender != "n":
-            singular["acc"] = forms[0][:-1] + {"а": "у", "я": "ю"}[forms[0][-1]]
-        singular["ins"] = forms[4] if len(forms) > 4 else _singular_instrumental(*forms[:2], gender)
+        one, of_one = forms[:2]
+        singular = _with_accusative(one, of_one, is_animate and gender == "m")
+        if one[-1] in "ая" and gender != "n":
+            singular["acc"] = one[:-1] + {"а": "у", "я": "ю"}[one[-1]]
+        singular["ins"] = forms[4] if len(forms) > 4 else _singular_instrumental(one, of_one, gender)
     return _Noun(gender, is_animate, adjective, singular, plural, f" {tail}" if tilde else "")
 
 
@@ -125,13 +131,15 @@ def _plural_instrumental(nominative: str, genitive: str) -> str:
 
 
 def decline_adjective(word: str, gender: str, case: str, is_animate: bool = False) -> str:
-    """Return an adjective, or several words with adjectives among them, in a gender (p: plural) and a case."""
+    """Return an adjective, or words with adjectives among them, in a gender (p: plural) and a case."""
     if " " in word:
         return " ".join(decline_adjective(part, gender, case, is_animate) for part in word.split())
     if word[-2:] not in ("ый", "ий", "ой"):
         return word
     if case == "acc" and gender in "mp":
         case = "gen" if is_animate else "nom"
+    if word == "божий":
+        return _LADYBUG[gender][case]
     ending = _ENDINGS[gender].get(case, "")
     if not ending:
         return word
@@ -168,7 +176,7 @@ class Russian(TableLanguage):
         """Return a noun phrase in a case: see the class."""
         noun, words = _read_noun(self.noun(group, rng)), read_table("ru")
         case = next((case for case in _CASES if case in form), "nom")
-        number = _number(noun, group, case, "the" in form, rng)
+        number = _number(noun, group, case, "the" in form.split(), rng)
         adjectives, tail = [noun.adjective] if noun.adjective else [], noun.tail
         if group.colour:
             colour = pick(rng, words["colours"][group.colour])
