@@ -15,13 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lens.nano.scoring.template_bank import Floats, TemplateBank
 from lens.nano.scoring.template_matching import (
     VISIBLE_THRESHOLD,
-    Floats,
     Match,
     PixelBox,
     Region,
-    TemplateBank,
     best_match,
     coarse_similarity,
     extract_region,
@@ -30,7 +29,7 @@ from lens.nano.scoring.template_matching import (
 Mask = NDArray[np.bool_]
 
 _BORDER_PX = 3
-_MAX_PARTS = 12
+_MAX_PARTS = 20
 _MAX_JOINED_PARTS = 4
 _JOIN_REACH = 0.3
 """Parts join if their gap is at most this fraction of the longer side of the larger part."""

@@ -7,45 +7,42 @@ Letters: N objects, M side of the stored art, P side of a patch, H and W image.
 Units: colours are differences in [-1, 1]; positions and sizes are pixels of the image.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.nano.world.objects import OBJECT_CLASSES
-from lens.nano.world.sprites import sprite
+from lens.nano.scoring.template_bank import (
+    SPRITE_PX,
+    Floats,
+    Template,
+    TemplateBank,
+    extents_of,
+    normalize,
+    resampling_weights,
+    stretch_weights,
+)
 
-Floats = NDArray[np.floating]
 PixelBox = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, the last two exclusive."""
 
-SPRITE_PX = 48
-PATCH_PX = 18
 UNKNOWN = "unknown"
 """Class name of a region that shows no object of the world."""
 VISIBLE_THRESHOLD = 0.07
 """Differences from the background, in the largest channel, above this are visible."""
 _ASPECT_TOLERANCE = 0.22
 _NUM_CANDIDATES = 8
+_NUM_RECOLOURED = 4
+_RECOLOURED_MARGIN = 0.1
+"""Re-coloured art is compared in detail if its rough similarity is that near to the best."""
+_RECOLOURED_ENERGY = 1.1
+"""Re-coloured art must leave less than one over this of the energy that drawings leave."""
 _NUM_REFINED = 3
 _SCALES = (0.93, 1.0, 1.07)
 _SHIFT_PX = 1
-_REACH = 2.0
 _MAX_REFINE_STEPS = 4
 _SOFTNESS_PX = 1.9
 # Half-width of the triangle filter that blurs a sprite as much as the smoothed, antialiased image.
-
-
-class TemplateBank(NamedTuple):
-    """Sprites of all objects on one background colour."""
-
-    differences: Floats
-    """Sprite minus background, (N, M, M, 3)."""
-    extents: Floats
-    """Extent of the difference, in pixels of the sprite: centre x and y, reach x and y: (N, 4)."""
-    patches: Floats
-    """Extents stretched to squares of unit norm: (N, P * P * 3)."""
 
 
 class Match(NamedTuple):
@@ -59,6 +56,8 @@ class Match(NamedTuple):
     """1 for equal, 0 for unrelated: twice the inner product over the sum of both energies."""
     energy: float
     """Squared difference that the object leaves unexplained."""
+    colour: str | None = None
+    """Of re-coloured art; None for the colours of the drawing."""
 
 
 class Region(NamedTuple):
@@ -82,20 +81,7 @@ def extract_region(difference: Floats, mask: NDArray[np.bool_]) -> Region:
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     own = difference * mask[..., None]
     energy = np.square(own).sum(-1)  # (H, W)
-    return Region(box, mask, own, float(energy.sum()), _extents(energy[None])[0])
-
-
-def build_template_bank(background_rgb: tuple[float, float, float]) -> TemplateBank:
-    """Return the sprites of all objects on a background colour, channels in [0, 1]."""
-    background = np.asarray(background_rgb, dtype=np.float32)
-    premultiplied, alpha = _sprite_bank()
-    differences = premultiplied - alpha * background  # (N, M, M, 3)
-    extents = _extents(np.square(differences).sum(-1))  # (N, 4)
-    columns, rows = (_stretch_weights(extents[:, axis], extents[:, axis + 2], SPRITE_PX) for axis in (0, 1))
-    patches = rows @ differences.reshape(len(extents), SPRITE_PX, SPRITE_PX * 3)  # (N, P, M * 3)
-    patches = patches.reshape(len(extents), PATCH_PX, SPRITE_PX, 3).transpose(0, 1, 3, 2)
-    patches = patches @ columns.transpose(0, 2, 1)[:, None]  # (N, P, 3, P)
-    return TemplateBank(differences, extents, _normalize(patches.reshape(len(extents), -1)))
+    return Region(box, mask, own, float(energy.sum()), extents_of(energy[None])[0])
 
 
 def coarse_similarity(region: Region, templates: TemplateBank) -> Floats:
@@ -104,12 +90,12 @@ def coarse_similarity(region: Region, templates: TemplateBank) -> Floats:
     Shapes: -> (N,), 1 for equal.
     """
     extent = region.extent
-    rows = _stretch_weights(extent[1:2], extent[3:4], region.difference.shape[0])[0]  # (P, H)
-    columns = _stretch_weights(extent[:1], extent[2:3], region.difference.shape[1])[0]  # (P, W)
+    rows = stretch_weights(extent[1:2], extent[3:4], region.difference.shape[0])[0]  # (P, H)
+    columns = stretch_weights(extent[:1], extent[2:3], region.difference.shape[1])[0]  # (P, W)
     left, top, right, bottom = region.box
     inside = region.difference[top:bottom, left:right]
     patch = np.einsum("ph,hwc,qw->pcq", rows[:, top:bottom], inside, columns[:, left:right], optimize=True)
-    similarity = templates.patches @ _normalize(patch.reshape(1, -1))[0]  # (N,)
+    similarity = templates.patches @ normalize(patch.reshape(1, -1))[0]  # (N,)
     aspects = np.log(templates.extents[:, 2] / templates.extents[:, 3])  # (N,)
     stretch = np.log(extent[2] / extent[3]) - aspects
     return similarity * np.exp(-0.5 * np.square(stretch / _ASPECT_TOLERANCE)).astype(np.float32)
@@ -118,12 +104,9 @@ def coarse_similarity(region: Region, templates: TemplateBank) -> Floats:
 def best_match(region: Region, templates: TemplateBank, min_object_px: float) -> Match:
     """Return the object, scale and place that leave the least of a region unexplained.
 
-    A region that would need an object below smallest_px is explained by none: similarity 0.
+    A region that would need an object below `min_object_px` is explained by none: similarity 0.
     """
-    similarity = coarse_similarity(region, templates)
-    starts = [
-        _initial_match(region, templates, int(index)) for index in np.argsort(-similarity)[:_NUM_CANDIDATES]
-    ]
+    starts = [_initial_match(region, templates, index) for index in _candidates(region, templates)]
     placed = sorted((_match_nearby(region, templates, start, 1.0) for start in starts), key=_match_energy)
     fitted = [_refine(region, templates, start) for start in placed[:_NUM_REFINED]]
     candidates = [match for match in fitted if match.size_px >= min_object_px]
@@ -134,13 +117,27 @@ def best_match(region: Region, templates: TemplateBank, min_object_px: float) ->
     return Match(UNKNOWN, (left + right) / 2, (top + bottom) / 2, size, 0.0, region.energy)
 
 
+def _candidates(region: Region, templates: TemplateBank) -> list[int]:
+    """Return the templates that are roughly most similar: drawings, and re-coloured art that is about as near."""
+    similarity = coarse_similarity(region, templates)
+    num_drawings = len(templates.differences)
+    chosen = [int(index) for index in np.argsort(-similarity[:num_drawings])[:_NUM_CANDIDATES]]
+    rest = similarity[num_drawings:]
+    if not len(rest):
+        return chosen
+    near = similarity.max() - _RECOLOURED_MARGIN
+    best = np.argsort(-rest)[:_NUM_RECOLOURED]
+    return chosen + [num_drawings + int(index) for index in best if rest[index] >= near]
+
+
 def _initial_match(region: Region, templates: TemplateBank, index: int) -> Match:
     """Return one object at the scale and place where the extents agree, not yet compared."""
     seen, frame = region.extent, templates.extents[index]
     size = SPRITE_PX * float(np.sqrt(seen[2] * seen[3] / (frame[2] * frame[3])))
     x = float(seen[0]) + size * (0.5 - float(frame[0]) / SPRITE_PX)
     y = float(seen[1]) + size * (0.5 - float(frame[1]) / SPRITE_PX)
-    return Match(list(OBJECT_CLASSES)[index], x, y, size, 0.0, np.inf)
+    name, colour = templates.templates[index]
+    return Match(name, x, y, size, 0.0, np.inf, colour)
 
 
 def _refine(region: Region, templates: TemplateBank, best: Match) -> Match:
@@ -154,18 +151,18 @@ def _refine(region: Region, templates: TemplateBank, best: Match) -> Match:
 
 
 def _match_energy(match: Match) -> float:
-    return match.energy
+    return match.energy * (_RECOLOURED_ENERGY if match.colour else 1.0)
 
 
 def _match_nearby(region: Region, templates: TemplateBank, start: Match, scale: float) -> Match:
     """Return the best match within a pixel of another, at a multiple of its size."""
     size = start.size_px * scale
-    art = templates.differences[_class_index(start.class_name)]
+    art = templates.difference(Template(start.class_name, start.colour))
     drawn = _render_template(art, start.x_px, start.y_px, size, region.difference.shape)
     if drawn is None:
         return start
     energy, similarity, dx, dy = _best_shift(region, *drawn)
-    return Match(start.class_name, start.x_px + dx, start.y_px + dy, size, similarity, energy)
+    return Match(start.class_name, start.x_px + dx, start.y_px + dy, size, similarity, energy, start.colour)
 
 
 def _render_template(
@@ -179,10 +176,10 @@ def _render_template(
     left, top = max(left, 0), max(top, 0)
     if left_end <= left or top_end <= top:
         return None
-    columns = _resampling_weights(
+    columns = resampling_weights(
         (left - (x - size / 2)) * step, step, left_end - left, SPRITE_PX, _SOFTNESS_PX
     )
-    rows = _resampling_weights((top - (y - size / 2)) * step, step, top_end - top, SPRITE_PX, _SOFTNESS_PX)
+    rows = resampling_weights((top - (y - size / 2)) * step, step, top_end - top, SPRITE_PX, _SOFTNESS_PX)
     half = (rows @ art.reshape(SPRITE_PX, -1)).reshape(len(rows), SPRITE_PX, 3)  # (h, M, 3)
     return np.matmul(columns, half), left, top  # (h, w, 3)
 
@@ -209,45 +206,3 @@ def _best_shift(region: Region, drawn: Floats, left: int, top: int) -> tuple[flo
     return region.energy + own - 2 * best, 2 * best / (region.energy + own), dx, dy
 
 
-@functools.cache
-def _class_index(class_name: str) -> int:
-    return list(OBJECT_CLASSES).index(class_name)
-
-
-@functools.cache
-def _sprite_bank() -> tuple[Floats, Floats]:
-    """Return every object's colour times alpha, (N, M, M, 3), and alpha, (N, M, M, 1)."""
-    art = np.stack([sprite(name, SPRITE_PX) for name in OBJECT_CLASSES])
-    return art[..., :3] * art[..., 3:], art[..., 3:]
-
-
-def _extents(energy: Floats) -> Floats:
-    """Return the centres of energy and twice its spread around them, in pixels: (N, h, w) -> (N, 4)."""
-    total = energy.sum((1, 2)) + 1e-9
-    found = []
-    for axis in (2, 1):
-        profile = energy.sum(3 - axis) / total[:, None]  # (N, w or h)
-        at = np.arange(energy.shape[axis]) + 0.5
-        centre = profile @ at
-        spread = np.sqrt(np.maximum((profile * np.square(at - centre[:, None])).sum(1), 0.25))
-        found.append((centre, _REACH * spread))
-    (x, reach_x), (y, reach_y) = found
-    return np.stack([x, y, reach_x, reach_y], axis=1).astype(np.float32)
-
-
-def _resampling_weights(start: float, step: float, count: int, source: int, softness: float = 1.0) -> Floats:
-    """Return (count, source) weights that resample a line, output i centred at start + (i + 0.5) * step."""
-    centres = start + (np.arange(count) + 0.5) * step
-    width = softness * max(step, 1.0)
-    distance = np.abs(centres[:, None] - (np.arange(source) + 0.5))
-    return (np.maximum(0.0, 1 - distance / width) / width).astype(np.float32)
-
-
-def _stretch_weights(centre: Floats, reach: Floats, source: int) -> Floats:
-    """Return (N, P, source) weights that stretch what lies within reach of each centre to P pixels."""
-    lines = zip(centre - reach, 2 * reach / PATCH_PX, strict=True)
-    return np.stack([_resampling_weights(start, step, PATCH_PX, source) for start, step in lines])
-
-
-def _normalize(rows: Floats) -> Floats:
-    return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-6)
