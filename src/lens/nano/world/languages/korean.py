@@ -57,7 +57,9 @@ class Korean(ReferringLanguage):
         if form == "홀로":
             frames = ("{0}에 {1}", "{0}에 있는 {1}", "{1}, {0}에", "{1}, {0}", "{0}: {1}")
             return pick(rng, frames).format(place, phrase)
-        phrase = pick(rng, (f"{place}에 있는 {phrase}", f"{place}의 {phrase}"))
+        # The verb of a subject says already that it is there.
+        joints = ("에",) if form == "이" else ("에 있는", "의")
+        phrase = f"{place}{pick(rng, joints)} {phrase}"
         return with_particle(phrase, form) if form in _AFTER_VOWEL else phrase
 
     def noun_phrase_again(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
