@@ -97,6 +97,8 @@ class French(TableLanguage):
 
 def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng: np.random.Generator) -> str:
     """Return a noun phrase; a known thing has the definite article and no place."""
+    if is_known and form == "bare":
+        form = "n"
     is_feminine, is_plural = noun.kind[0] in "fF", group.count != 1 or noun.kind in ("mp", "fp")
     before, after = [], []
     if group.size is not None:

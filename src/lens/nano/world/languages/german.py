@@ -104,6 +104,8 @@ class German(TableLanguage):
 
 def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng: np.random.Generator) -> str:
     """Return a noun phrase; a known thing has the definite article and no place."""
+    if is_known and form == "bare":
+        form = "n"
     case = {"bare": "n", "von": "d"}.get(form, form)
     column = 3 if group.count != 1 else "mfnp".index(noun.kind.lower().replace("w", "m"))
     is_definite = is_known or is_definite_at_first(group, rng)

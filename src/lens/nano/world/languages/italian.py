@@ -131,6 +131,8 @@ def _is_feminine(group: ObjectGroup, noun: TableNoun) -> bool:
 
 def _phrase(group: ObjectGroup, noun: TableNoun, form: str, is_known: bool, rng: np.random.Generator) -> str:
     """Return a noun phrase; a known thing has the definite article and no place."""
+    if is_known and form == "bare":
+        form = "n"
     endings = _is_feminine(group, noun), _is_plural(group, noun)
     before, after = [], []
     if group.colour is not None:
