@@ -50,7 +50,9 @@ class _Writer:
 
     def __init__(self, spec: SceneSpec, choice: random.Random):
         self.spec, self.choice = spec, choice
-        self.groups = [DenseGroup(index, spec.groups, choice) for index in range(len(spec.groups))]
+        mentioned: list[str] = []
+        indices = range(len(spec.groups))
+        self.groups = [DenseGroup(index, spec.groups, choice, mentioned) for index in indices]
         self.is_many = len(self.groups) > 1 or any(group.is_plural for group in self.groups)
         names = background_names(spec.background) if spec.background else ("",)
         self.background = names[0] if choice.random() < 0.5 else choice.choice(names)

@@ -101,6 +101,25 @@ def test_captions_state_background_relations_and_sign():
             assert re.search(f"{SIDES[relation]}|{SIDES[OPPOSITE[relation]]}", text.lower()), text
 
 
+def test_relations_are_true_both_ways_round():
+    rng = np.random.default_rng(6)
+    spec = SceneSpec((ObjectGroup("fox", 3), ObjectGroup("owl", 2)), "blue", ((0, "left of", 1),))
+    # A clause that begins with the side, or with what to look from, names the other group first.
+    other_first = "to the|left of|right of|on the|looking|if you|relative to|seen from|compared|with respect"
+    ways = Counter()
+    for _ in range(300):
+        for clause in re.split(r"\. |; |, while |, and ", dense_caption(spec, rng).text):
+            words = words_of(clause).replace(" right away ", " ")
+            sides = {side for side in ("left", "right") if f" {side} " in words}
+            places = [[words.find(name) for name in names_of(thing)] for thing in ("fox", "owl")]
+            fox, owl = (min((place for place in found if place >= 0), default=-1) for found in places)
+            if sides and min(fox, owl) >= 0:
+                is_other_first = bool(re.match(f" ({other_first}) ", words))
+                assert sides == {"left" if (fox < owl) != is_other_first else "right"}, clause
+                ways[fox < owl, is_other_first] += 1
+    assert len(ways) == 4
+
+
 def test_the_order_is_that_of_first_mention():
     rng = np.random.default_rng(4)
     groups = (ObjectGroup("fox", 3), ObjectGroup("owl"), ObjectGroup("car", 2))

@@ -30,9 +30,15 @@ _COLOUR_AFTER = ("in {}", "coloured {}", "of {} colour", "painted {}", "drawn in
 
 
 class DenseGroup:
-    """A group of objects in a text: its facts, which of them are yet to state, and its names."""
+    """A group of objects in a text: its facts, which of them are yet to state, and its names.
 
-    def __init__(self, index: int, groups: Sequence[ObjectGroup], choice: random.Random):
+    `mentioned` collects the classes that the text has mentioned; its groups share it.
+    """
+
+    def __init__(
+        self, index: int, groups: Sequence[ObjectGroup], choice: random.Random, mentioned: list[str]
+    ):
+        self.mentioned, self.is_other = mentioned, False
         self.group, self.choice, self.index = groups[index], choice, index
         others = (*groups[:index], *groups[index + 1 :])
         self.names = class_names(self.group.class_name, self.group.colour is not None)
@@ -69,9 +75,9 @@ class DenseGroup:
 
     def _indefinite(self, deferred: frozenset[str]) -> str:
         self.is_mentioned = True
+        self.is_other = self.group.class_name in self.mentioned
+        self.mentioned.append(self.group.class_name)
         parts = [self.noun()]
-        if self.choice.random() < 0.1:
-            parts.insert(0, self.choice.choice(_ADJECTIVES))
         for fact, word in (("colour", self.colour), ("size", self.size)):
             if word and fact not in deferred:
                 if fact == "colour" and self.choice.random() < 0.12:
@@ -79,6 +85,8 @@ class DenseGroup:
                 else:
                     parts.insert(0, word)
                 self.unstated.discard(fact)
+            if fact == "colour" and self.choice.random() < 0.1:
+                parts.insert(0, self.choice.choice(_ADJECTIVES))
         noun = " ".join(parts)
         if "count" in deferred:
             return f"{self.choice.choice(('', 'some '))}{noun}"
@@ -95,7 +103,7 @@ class DenseGroup:
         if self.twins:
             count = self.number() if any(twin.count != group.count for twin in self.twins) else ""
             parts = [count if self.is_plural and group.count else "", self.size, self.colour]
-            if not parts[0] and any(_includes(twin, group) for twin in self.twins):
+            if self.is_other and not parts[0] and any(_includes(twin, group) for twin in self.twins):
                 parts.insert(0, "other")
         else:
             parts = [
