@@ -1,9 +1,9 @@
 """What Spanish and Portuguese share: noun phrases of article, number, noun, colour, size and place.
 
-Forms of a noun phrase are words that go together: "" has an indefinite article, "the" a definite one, "bare"
-none; "of" is the phrase after the preposition "de", "is" the subject of the verb "to be", "there" the subject
-after that verb. Kinds of nouns are m and f; fe is feminine with masculine articles; mp and fp are plural
-words for one thing.
+Forms of a noun phrase are words that go together: "" has an indefinite article, "the" a definite one,
+"bare" none, "listed" none and a number after the noun; "of" is the phrase after the preposition "de", "is"
+has the verb "to be" after it, "there" before it. Kinds of nouns are m and f; fe is feminine with masculine
+articles; mp and fp are plural words for one thing.
 """
 
 from abc import ABC
@@ -82,9 +82,9 @@ class Iberian(TableLanguage, ABC):
         text = self._with_determiner(text, group, form.split(), article_row, row, rng)
         if group.place:
             text += f"{pick(rng, (' ', ' ', ', '))}{pick(rng, words.places[group.place])}"
-        if "is" in form or "there" in form:
+        if {"is", "there"} & {*form.split()}:
             verb = pick(rng, words.verbs)[is_plural]
-            text = f"{text} {verb}" if "is" in form else f"{verb} {text}"
+            text = f"{verb} {text}" if "there" in form else f"{text} {verb}"
         return text
 
     def _with_determiner(
@@ -98,6 +98,9 @@ class Iberian(TableLanguage, ABC):
     ) -> str:
         """Return a noun after its article or number, and after "de" if the form says so."""
         words = self.words
+        if "listed" in form and group.count not in (None, 1):
+            count = group.count, self._number(group, row, rng).strip()
+            return pick(rng, ("{1}: {0[1]}", "{1} x{0[0]}", "{0[0]}x {1}", "{1}, {0[1]}")).format(count, noun)
         may_be_definite = "bare" not in form and bool({"of", "is"} & {*form})
         is_definite = "the" in form or (may_be_definite and rng.random() < 0.5)
         number = self._number(group, row, rng)

@@ -190,7 +190,7 @@ class Portuguese(Iberian):
     words = WORDS
     frames = Frames(
         one=(
-            "{a}", "{a}", "{a}", "{a:bare}", "{a:bare}", "{a:the}",
+            "{a}", "{a}", "{a}", "{a:bare}", "{a:bare}", "{a:bare listed}", "{a:the}",
             "uma imagem de {a}", "uma imagem com {a}", "imagem {a:of}", "um desenho de {a}",
             "desenho de {a:bare}", "uma ilustração de {a}", "uma foto de {a}", "emoji de {a:bare}",
             "um emoji com {a}", "desenhe {a}", "desenha {a}", "desenhe {a} por favor",

@@ -152,7 +152,10 @@ def decline_adjective(word: str, gender: str, case: str, is_animate: bool = Fals
 
 
 class Russian(TableLanguage):
-    """Russian. Forms are cases, nominative by default; "is" has the verb after a group, "there" before it."""
+    """Russian. Forms are cases, nominative by default; "is" has the verb after a group, "there" before it.
+
+    In the form "listed" the number or the colour may follow the noun.
+    """
 
     code = "ru"
     name = "Russian"
@@ -174,30 +177,48 @@ class Russian(TableLanguage):
 
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
         """Return a noun phrase in a case: see the class."""
-        noun, words = _read_noun(self.noun(group, rng)), read_table("ru")
-        case = next((case for case in _CASES if case in form), "nom")
-        number = _number(noun, group, case, "the" in form.split(), rng)
-        adjectives, tail = [noun.adjective] if noun.adjective else [], noun.tail
-        if group.colour:
-            colour = pick(rng, words["colours"][group.colour])
-            if rng.random() < 0.15:
-                tail += f" {decline_adjective(colour, 'm', 'gen')} цвета"
-            else:
-                adjectives.insert(0, colour)
-        if group.size:
-            adjectives.insert(0, pick(rng, words["sizes"][group.size]))
+        noun, words = _read_noun(self.noun(group, rng)), form.split()
+        case = next((case for case in _CASES if case in words), "nom")
+        number, after = _number(noun, group, case, "the" in words, rng), ""
+        is_listed = "listed" in words and rng.random() < 0.4
+        if is_listed and group.count not in (1, None) and noun.gender != "p":
+            number, after = _Number("", (True, "nom"), (True, "nom")), _number_after(group.count or 0, rng)
+        traits, tail = self._traits(group, rng)
         is_plural, adjective_case = number.adjectives
         gender = "p" if is_plural else noun.gender
-        texts = [decline_adjective(word, gender, adjective_case, noun.is_animate) for word in adjectives]
+        own, *traits = (
+            decline_adjective(word, gender, adjective_case, noun.is_animate)
+            for word in (noun.adjective, *traits)
+        )
         is_plural, noun_case = number.noun
-        text = " ".join([*texts, (noun.plural if is_plural else noun.singular)[noun_case]]) + tail
-        text = f"{number.word} {text}" if number.word else text
+        name = [own, (noun.plural if is_plural else noun.singular)[noun_case] + noun.tail]
+        ordered = [number.word, *name, *traits] if is_listed else [number.word, *traits, *name]
+        text = " ".join(word for word in [*ordered, tail] if word) + after
         if group.place:
-            text += f"{pick(rng, (' ', ' ', ', '))}{pick(rng, words['places'][group.place])}"
-        if "is" in form.split() or "there" in form.split():
+            text += f"{pick(rng, (' ', ' ', ', '))}{pick(rng, read_table('ru')['places'][group.place])}"
+        if "is" in words or "there" in words:
             verb = pick(rng, _VERBS)[group.count != 1 or noun.gender == "p"]
-            text = f"{text} {verb}" if "is" in form.split() else f"{verb} {text}"
+            text = f"{text} {verb}" if "is" in words else f"{verb} {text}"
         return text
+
+    def _traits(self, group: ObjectGroup, rng: np.random.Generator) -> tuple[list[str], str]:
+        """Return the adjectives of a group, and words after the noun."""
+        words = read_table("ru")
+        traits = [pick(rng, words["sizes"][group.size])] if group.size else []
+        if not group.colour:
+            return traits, ""
+        colour = pick(rng, words["colours"][group.colour])
+        if rng.random() < 0.15:
+            return traits, f"{decline_adjective(colour, 'm', 'gen')} цвета"
+        return [*traits, colour], ""
+
+
+def _number_after(count: int, rng: np.random.Generator) -> str:
+    """Return a number that follows its noun, as in a list."""
+    pieces = "штуки" if count < 5 else "штук"
+    word = "две" if count == 2 else _NUMBERS[count][0]
+    ways = (f": {count}", f" x{count}", f", {count} {pieces}", f", {word} {pieces}", f", {count} шт")
+    return pick(rng, ways)
 
 
 def _number(noun: _Noun, group: ObjectGroup, case: str, is_known: bool, rng: np.random.Generator) -> _Number:

@@ -192,7 +192,7 @@ class Spanish(Iberian):
     words = WORDS
     frames = Frames(
         one=(
-            "{a}", "{a}", "{a}", "{a:bare}", "{a:bare}", "{a:the}",
+            "{a}", "{a}", "{a}", "{a:bare}", "{a:bare}", "{a:bare listed}", "{a:the}",
             "una imagen de {a}", "una imagen con {a}", "imagen {a:of}", "un dibujo de {a}",
             "dibujo de {a:bare}",
             "una ilustración de {a}", "una foto de {a}", "emoji de {a:bare}", "un emoji con {a}",

@@ -60,6 +60,8 @@ def test_every_class_has_nouns():
         (ObjectGroup("owl", None), "", "совы"),
         (ObjectGroup("owl", None), "gen", "нескольких сов"),
         (ObjectGroup("owl", 2), "is", "две совы находятся"),
+        (ObjectGroup("owl", 4), "listed", "совы, 4 штуки"),
+        (ObjectGroup("car", 1, "red"), "listed", "машина красная"),
         (ObjectGroup("owl", 1, None, None, "bottom left"), "", "сова в левом нижнем углу"),
     ],
 )

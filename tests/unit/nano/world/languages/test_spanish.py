@@ -52,6 +52,7 @@ def test_every_class_has_nouns():
         (ObjectGroup("glasses", 4), "", "cuatro pares de gafas"),
         (ObjectGroup("chair", None), "", "unas sillas"),
         (ObjectGroup("chair", None), "bare", "sillas"),
+        (ObjectGroup("chair", 2), "listed", "sillas: dos"),
         (ObjectGroup("owl", 1, None, None, "top left"), "", "un búho arriba a la izquierda"),
     ],
 )
