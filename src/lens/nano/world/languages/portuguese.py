@@ -196,7 +196,7 @@ class Portuguese(Iberian):
             "um emoji com {a}", "desenhe {a}", "desenha {a}", "desenhe {a} por favor",
             "por favor, desenhe {a}",
             "me desenhe {a}", "desenha-me {a}", "quero {a}", "eu quero {a}", "quero ver {a}",
-            "gostaria de ver {a}", "queria uma imagem de {a}", "há {a}", "tem {a}", "vê-se {a}",
+            "gostaria de ver {a}", "queria uma imagem de {a}", "há {a}", "tem {a}", "veja {a}",
             "aqui há {a}", "faça um desenho de {a}", "faz {a}", "faça {a}", "gere {a}",
             "crie uma imagem de {a}",
             "gere uma imagem com {a}", "mostre {a}", "me mostra {a}", "você pode desenhar {a}?",

@@ -198,7 +198,7 @@ class Spanish(Iberian):
             "una ilustración de {a}", "una foto de {a}", "emoji de {a:bare}", "un emoji con {a}",
             "dibuja {a}", "dibuja {a} por favor", "por favor, dibuja {a}", "dibújame {a}", "píntame {a}",
             "quiero {a}", "quiero ver {a}", "quisiera una imagen de {a}", "me gustaría ver {a}",
-            "hay {a}", "se ve {a}", "aquí hay {a}", "hazme un dibujo de {a}", "haz {a}", "genera {a}",
+            "hay {a}", "dibujá {a}", "aquí hay {a}", "hazme un dibujo de {a}", "haz {a}", "genera {a}",
             "crea una imagen de {a}", "genera una imagen con {a}", "muéstrame {a}", "muestra {a}",
             "¿puedes dibujar {a}?", "¿me dibujas {a}?", "necesito {a}", "simplemente {a}", "solo {a}",
             "una imagen que muestra {a}", "{a} y nada más",
