@@ -4,7 +4,6 @@ A benchmark is one file in lens.evals and its command here. A command checks its
 the run, calls the benchmark with a progress callback, and prints a table.
 """
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,13 +28,20 @@ BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Images generated
 Lora = Annotated[Path | None, typer.Option(metavar="FILE", help="A LoRA to apply.")]
 LoraWeight = Annotated[float, typer.Option(help="Weight of the LoRA.")]
 JsonFile = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="Save numbers and reasons as JSON, one object a model."),
-]
+    str | None,
+    typer.Option(
+        "--json", metavar="[FILE]",
+        help="Save numbers and reasons as JSON, one object a model; without FILE, print that alone.",
+    ),
+]  # fmt: skip
 ContactSheet = Annotated[
     Path | None,
     typer.Option(metavar="FILE.png", help="Save all images with labels, one numbered sheet a model."),
 ]
+
+
+STDOUT = "-"
+"""A file that stands for stdout."""
 
 
 class ListOptionsCommand(TyperCommand):
@@ -44,7 +50,7 @@ class ListOptionsCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         ctx.meta["lens.command_line"] = shlex.join([*ctx.command_path.split(), *args])
         names = {name for one in self.get_params(ctx) if getattr(one, "multiple", False) for name in one.opts}
-        return super().parse_args(ctx, repeat_list_options(args, names))
+        return super().parse_args(ctx, complete_json_option(repeat_list_options(args, names)))
 
 
 def repeat_list_options(arguments: list[str], names: set[str]) -> list[str]:
@@ -62,6 +68,16 @@ def repeat_list_options(arguments: list[str], names: set[str]) -> list[str]:
     return repeated
 
 
+def complete_json_option(arguments: list[str]) -> list[str]:
+    """Return arguments in which `--json` without a file has STDOUT as its value."""
+    completed: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        completed.append(argument)
+        if argument == "--json" and following.startswith("-"):
+            completed.append(STDOUT)
+    return completed
+
+
 def command_line(ctx: typer.Context) -> str:
     """Return the command as it was typed, for the reader of its results."""
     return ctx.meta["lens.command_line"]
@@ -75,7 +91,17 @@ def nano(
         list[str] | None,
         typer.Option(metavar="MODEL:STEPS:GUIDANCE ...", help="Further models with steps and guidance."),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each task.")] = 100,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N | FILE.jsonl ...",
+            help="Prompts of each task, or files of prompts with what their images must show.",
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Images of each prompt of a file.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Size of images of a file, in place of the model's default.")
+    ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     solver: Solver = DEFAULT_SOLVER,
@@ -91,29 +117,21 @@ def nano(
     json_file: JsonFile = None,
     contact_sheet: ContactSheet = None,
 ) -> None:
-    """Score nano models on their six tasks, side by side; print a table.
+    """Score nano models on their six tasks, or on files of prompts; print a table.
 
-    Prompts are held out, and the scorer is exact. Each model uses its own steps and guidance.
+    Prompts of the tasks are held out, and the scorer is exact. Each model uses its own steps and guidance.
     """
     from lens.cli.process import prepare_libraries
 
     prepare_libraries(needed={"peft"})
-    from lens.cli.progress import ProgressBar, with_log_lines
+    from lens.cli.nano_evaluation import NanoCommand, evaluate_files, evaluate_tasks, prompt_source
     from lens.evals import nano as nano_eval
-    from lens.evals import nano_report
 
-    found = [] if truth else nano_eval.eval_models(models or [DEFAULT_MODEL], extra or [], steps, guidance)
+    source = prompt_source(prompts, seeds=seeds, size=size, diversity=diversity)
     options = nano_eval.NanoEvalOptions(solver, seed, batch, processes, lora, lora_weight)
-    info = nano_eval.run_info(command_line(ctx), has_models=bool(found))
-    for name, value in info.items():
-        print(f"{name:<8} {value}")
-    with ProgressBar(num_images=1) as progress:
-        report = with_log_lines(progress)
-        result = nano_eval.evaluate_nano(found, prompts, options, diversity, report)
-    print(f"\n{nano_report.nano_table(result)}")
-    if result.diversities:
-        print(f"\n{nano_report.diversity_table(result)}")
-    if contact_sheet:
-        nano_report.save_contact_sheets(result, contact_sheet)
-    if json_file:
-        json_file.write_text(json.dumps(nano_eval.result_to_json(result, info, options), indent=1))
+    found = [] if truth else nano_eval.eval_models(models or [DEFAULT_MODEL], extra or [], steps, guidance)
+    command = NanoCommand(found, options, command_line(ctx), json_file, contact_sheet)
+    if isinstance(source, int):
+        evaluate_tasks(command, source, diversity)
+    else:
+        evaluate_files(command, source)

@@ -18,6 +18,8 @@ from lens.nano.scoring.scorer import ImageArray, SceneScore
 from lens.nano.tasks import TASKS, TaskPrompt
 
 SHEET_CELL_PX = (200, 236)
+SHEET_MARGIN_PX = (12, 60)
+"""Smallest room beside and below an image on a sheet."""
 SHEET_COLUMNS = 9
 REFERENCE_MODEL = "lens-nano"
 """The model to whose denoiser the others' times are compared; the first model where it is absent."""
@@ -187,7 +189,11 @@ def images_to_json(results: list[ImageResult]) -> list[dict[str, object]]:
 
 def save_contact_sheets(result: NanoEvalResult, path: Path) -> None:
     """Save the images of each model on a sheet of its own; without models, those of the ground truth."""
-    sheets = result.scored or [result.truth]
+    save_numbered_sheets(result.scored or [result.truth], path)
+
+
+def save_numbered_sheets(sheets: Sequence[list[ImageResult]], path: Path) -> None:
+    """Save a contact sheet for each list of images; several have numbers in their names."""
     for number, results in enumerate(sheets, 1):
         numbered = path.with_stem(f"{path.stem}_{number}") if len(sheets) > 1 else path
         save_contact_sheet(results, numbered)
@@ -196,8 +202,13 @@ def save_contact_sheets(result: NanoEvalResult, path: Path) -> None:
 def save_contact_sheet(results: list[ImageResult], path: Path) -> None:
     """Save all images on one sheet with their prompts below, framed green for a pass and red for a fail."""
     order = {task: place for place, task in enumerate(TASKS)}
-    results = sorted(results, key=lambda result: (order[result.item.task], result.item.seed))
-    width, height = SHEET_CELL_PX
+    if all(result.item.task in order for result in results):
+        results = sorted(results, key=lambda result: (order[result.item.task], result.item.seed))
+    largest = [max(result.image.shape[axis] for result in results) for axis in (1, 0)]
+    width, height = (
+        max(cell_px, side_px + margin_px)
+        for cell_px, side_px, margin_px in zip(SHEET_CELL_PX, largest, SHEET_MARGIN_PX, strict=True)
+    )
     num_rows = math.ceil(len(results) / SHEET_COLUMNS)
     sheet = Image.new("RGB", (SHEET_COLUMNS * width, num_rows * height), "white")
     pen = ImageDraw.Draw(sheet)
