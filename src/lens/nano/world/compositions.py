@@ -22,11 +22,11 @@ COMPOSITIONS: dict[int, tuple[tuple[int, ...], ...]] = {
     3: ((3,), (1, 1, 1), (1, 2), (2, 1)),
     4: ((2, 2), (1, 2, 1), (1, 3), (3, 1)),
     5: ((2, 1, 2), (3, 2), (2, 3), (1, 3, 1)),
-    6: ((3, 3), (2, 2, 2), (1, 2, 3)),
+    6: ((3, 3), (2, 2, 2), (1, 2, 3), (3, 2, 1)),
     7: ((2, 3, 2), (3, 1, 3), (4, 3), (3, 4)),
     8: ((4, 4), (2, 2, 2, 2), (3, 2, 3)),
 }
-"""Numbers of objects in the rows of an image, by the number of all."""
+"""Numbers of objects in the rows or columns of an image, by the number of all."""
 LINES: dict[int, tuple[int, ...]] = {
     1: (1,), 2: (2,), 3: (3,), 4: (2, 2), 5: (3, 2), 6: (3, 3), 7: (4, 3), 8: (4, 4),
 }  # fmt: skip
@@ -36,6 +36,8 @@ LARGE_CENTRE_SHARE = 0.45
 """Share of single objects that are large and in the centre, where their captions state neither."""
 DIAGONAL_SHARE = 0.35
 """Share of pairs that are a diagonal."""
+DENSE_SHARE = 0.25
+"""Share of six to eight objects that are smaller than others although these would fit."""
 MIXED_SHARE = 0.2
 """Share of two single objects of which one is large, where their captions do not state the sizes."""
 _THIRD_MARGIN = 0.05
@@ -82,14 +84,19 @@ def place_unrelated(rng: np.random.Generator, canvas: Canvas, counts: Sequence[i
     if total == 2 and rng.random() < DIAGONAL_SHARE:
         placements = _diagonal(rng, canvas)
     else:
-        rows = list(COMPOSITIONS[total])
+        choices = list(COMPOSITIONS[total])
         if len(counts) > 1 and total > len(counts) and max(counts) <= 4:
-            # A row for each group is what most pictures of several kinds have.
-            rows += [tuple(counts[index] for index in order)] * 2
-        fitting = [(lines, footprint) for lines in rows if (footprint := _largest(canvas, lines, False))]
+            # A line for each group is what most pictures of several kinds have.
+            choices += [tuple(counts[index] for index in order)] * 2
+        is_level = total > 3 and bool(rng.random() < 0.5)
+        fitting = [
+            (lines, footprint) for lines in choices if (footprint := _largest(canvas, lines, is_level))
+        ]
         regular = [pair for pair in fitting if pair[1].side_px >= canvas.small_px]
-        lines, footprint = _pick(rng, regular if len(regular) > 1 or not fitting else fitting)
-        placements = _place_lines(rng, canvas, lines, False, footprint)
+        is_dense = total > 5 and rng.random() < DENSE_SHARE
+        lines, footprint = _pick(rng, regular if len(regular) > 1 and not is_dense else fitting)
+        footprint = footprints(canvas)[2] if is_dense else footprint
+        placements = _place_lines(rng, canvas, lines, is_level, footprint)
     return _by_group(placements, counts, order)
 
 
@@ -119,8 +126,8 @@ def place_corner(
     rng: np.random.Generator, canvas: Canvas, relation: str, shared: int, third: str
 ) -> list[Placement]:
     """Return three objects at a right angle: 0 has `relation` to 1, and `shared` has `third` to 2."""
-    footprint = footprints(canvas)[1]
-    xs, ys = (_line(rng, length_px, 2, footprint) for length_px in (canvas.width_px, canvas.height_px))
+    footprint, style = footprints(canvas)[1], float(rng.random())
+    xs, ys = (_line(length_px, 2, footprint, style) for length_px in (canvas.width_px, canvas.height_px))
     (first, _), is_level = _direction(relation)
     # Cells (column, row) of the three: the pair lies on the first axis, the third across it.
     axis = 0 if is_level else 1
@@ -159,7 +166,7 @@ def place_two_sizes(
     placements = [
         _placement(along, across, footprint.side_px, is_level)
         for index, along, footprint in zip(order, starts, sizes, strict=True)
-        for across in _line(rng, across_px, counts[index], footprint)
+        for across in _line(across_px, counts[index], footprint)
     ]
     return _by_group(placements, counts, order)
 
@@ -173,33 +180,48 @@ def is_clear_place(placement: Placement, canvas: Canvas) -> bool:
 def _place_lines(
     rng: np.random.Generator, canvas: Canvas, lines: Sequence[int], is_level: bool, footprint: Footprint
 ) -> list[Placement]:
+    """Return lines of objects, all pairs in one style; few single objects and lines leave the middle."""
     along_px, across_px = _along_across(canvas, is_level)
-    # Lines of one object leave the middle to one side only, which keeps relations along the axis clear.
+    style, total = float(rng.random()), sum(lines)
+    if total > 2:
+        style = 1.0 if total > 5 or style > 0.3 else 0.0
+    # All leave the middle to one side, which keeps relations along the axis clear.
     shift_px = canvas.grid_px * round(canvas.base_px / 128) * int(rng.choice((-1, 1)))
-    shift_px *= footprint.side_px >= canvas.small_px
+    has_shifts = total <= 3 and footprint.side_px >= canvas.small_px
+    shares = np.full(len(lines), 0.4 if has_shifts else 0.0)
+    shifts = shift_px * (rng.random(len(lines) if len(lines) == 2 else 1) < shares)
     placements = []
-    for along, count in zip(_line(rng, along_px, len(lines), footprint), lines, strict=True):
-        acrosses = _line(rng, across_px, count, footprint)
-        if count == 1 and rng.random() < 0.4 and 0 <= acrosses[0] + shift_px <= across_px - footprint.side_px:
-            acrosses = [acrosses[0] + shift_px]
-        for across in acrosses:
-            placements.append(_placement(along, across, footprint.side_px, is_level))
+    alongs = _line(along_px, len(lines), footprint, style)
+    if len(lines) == 1:
+        alongs = _shifted(alongs, int(shifts[0]), along_px, footprint)
+    for along, count, shift in zip(alongs, lines, shifts, strict=True):
+        acrosses = _line(across_px, count, footprint, style)
+        if count == 1 and len(lines) > 1:
+            acrosses = _shifted(acrosses, int(shift), across_px, footprint)
+        placements += [_placement(along, across, footprint.side_px, is_level) for across in acrosses]
     return placements
 
 
-def _line(rng: np.random.Generator, length_px: int, count: int, footprint: Footprint) -> list[int]:
-    """Return the corners of objects on an axis: in equal cells, or a pair at the ends or side by side."""
+def _shifted(corners: list[int], shift_px: int, length_px: int, footprint: Footprint) -> list[int]:
+    """Return corners with a shift, if the objects stay inside."""
+    moved = [corner + shift_px for corner in corners]
+    return moved if min(moved) >= 0 and max(moved) <= length_px - footprint.side_px else corners
+
+
+def _line(length_px: int, count: int, footprint: Footprint, style: float = 1.0) -> list[int]:
+    """Return the corners of objects on an axis: in equal cells, or a pair at the ends or side by side.
+
+    `style` is a random number in [0, 1]; a fifth of pairs are at the ends, and a fifth side by side.
+    """
     side_px, gap_px, grid_px = footprint
-    free_px = length_px - side_px
+    free_px, pair_px = length_px - side_px, side_px + gap_px
     if count == 1:
         return [grid_px * round(free_px / 2 / grid_px)]
-    if count == 2:
-        style, pair_px = rng.random(), side_px + gap_px
-        if style < 0.2:
-            return [0, free_px]
-        if style < 0.45:
-            near = grid_px * int((free_px - pair_px) // grid_px + rng.integers(2)) // 2 // grid_px * grid_px
-            return [near, near + pair_px]
+    if count == 2 and style < 0.2:
+        return [0, free_px]
+    if count == 2 and style < 0.4:
+        near = (free_px - pair_px) // 2 // grid_px * grid_px
+        return [near, near + pair_px]
     cell_px = length_px / count
     offsets = [cell_px * (index + 0.5) - side_px / 2 for index in range((count + 1) // 2)]
     before = [max(0, grid_px * math.floor(offset / grid_px)) for offset in offsets]
@@ -209,8 +231,8 @@ def _line(rng: np.random.Generator, length_px: int, count: int, footprint: Footp
 
 
 def _diagonal(rng: np.random.Generator, canvas: Canvas) -> list[Placement]:
-    footprint = footprints(canvas)[1]
-    xs, ys = (_line(rng, length_px, 2, footprint) for length_px in (canvas.width_px, canvas.height_px))
+    footprint, style = footprints(canvas)[1], float(rng.random())
+    xs, ys = (_line(length_px, 2, footprint, style) for length_px in (canvas.width_px, canvas.height_px))
     xs = xs if rng.random() < 0.5 else xs[::-1]
     return [_placement(x, y, footprint.side_px) for x, y in zip(xs, ys, strict=True)]
 
