@@ -14,6 +14,8 @@ from lens.errors import ShapeError
 from lens.nano.scoring.detections import DetectedObject, Detections, ImageArray
 from lens.nano.scoring.matching_groups import is_related, scene_errors
 from lens.nano.scoring.segmentation import Foreground, Segment, estimate_background, segment_objects, smooth
+from lens.nano.scoring.sign_finder import find_signs
+from lens.nano.scoring.sign_reader import read_board
 from lens.nano.scoring.template_bank import build_template_bank, frequent_colours
 from lens.nano.scoring.template_matching import UNKNOWN, VISIBLE_THRESHOLD
 from lens.nano.world.colours import COLOURS
@@ -56,14 +58,18 @@ def detect(image: ImageArray) -> Detections:
     height, width = image.shape[:2]
     min_object_px = _MIN_SIDE_SHARE * base_px(height, width)
     difference = smooth(pixels) - np.asarray(background, np.float32)
+    signs = find_signs(image, base_px(height, width))
+    for _, area in signs:
+        difference[area] = 0
     is_visible = np.abs(difference).max(-1) > VISIBLE_THRESHOLD
     colours = frequent_colours(pixels, is_visible, _MIN_COLOURED_SHARE * min_object_px**2)
     foreground = Foreground(difference, build_template_bank(background, colours), min_object_px)
     red, green, blue = (round(255 * channel) for channel in background)
     objects = tuple(_name_segments(segment_objects(foreground), min_object_px))
     return Detections(
-        colour_name((red, green, blue)), (red, green, blue), objects, (), base_px(height, width)
-    )
+        colour_name((red, green, blue)), (red, green, blue), objects, tuple(sign for sign, _ in signs),
+        base_px(height, width),
+    )  # fmt: skip
 
 
 def score_image(image: ImageArray, spec: SceneSpec) -> SceneScore:
@@ -73,10 +79,21 @@ def score_image(image: ImageArray, spec: SceneSpec) -> SceneScore:
 
 def score_detections(detections: Detections, spec: SceneSpec) -> SceneScore:
     """Compare what an image shows with what it must show: objects and exact counts, relations, background."""
-    reasons = scene_errors(detections, spec)
+    reasons = [*scene_errors(detections, spec), *_sign_errors(detections, spec.text)]
     if spec.background not in (None, detections.background):
         reasons.append(f"the background is {detections.background}, not {spec.background}")
     return SceneScore(not reasons, tuple(reasons), detections)
+
+
+def _sign_errors(detections: Detections, text: str | None) -> list[str]:
+    """Return what is wrong with signs: none where one is asked for, one too many, another text."""
+    num_signs = len(detections.signs)
+    if text is None:
+        return [f"{num_signs} x sign found, 0 expected"] if num_signs else []
+    if num_signs != 1:
+        return [f"{num_signs} x sign found, 1 expected"]
+    found = read_board(detections.signs[0].board)
+    return [] if found == text else [f"the sign says {found!r}, not {text!r}"]
 
 
 def colour_name(rgb: tuple[int, int, int]) -> str:

@@ -1,6 +1,6 @@
 """Text of signs, read by the recognition model of rapidocr, which is inside its package; nothing is downloaded.
 
-Only the characters of signs are told apart, as the model knows thousands that look alike. Loaded once a process.
+The reader guesses whether a circle is an O or a zero, so that the font decides it. Loaded once a process.
 """
 
 import functools
@@ -12,6 +12,8 @@ from PIL import Image
 
 from lens.errors import MissingExtraError
 from lens.nano.scoring.detections import ImageArray
+from lens.nano.world.scene_spec import MAX_TEXT_LENGTH, SIGN_CHARACTERS
+from lens.nano.world.signs import Sign, draw_sign
 
 RECOGNITION_MODEL = "PP-OCRv6_rec_small.onnx"
 _ENLARGEMENT = 4
@@ -32,7 +34,49 @@ def read_board(board: ImageArray) -> str:
     size = (_ENLARGEMENT * width, _ENLARGEMENT * height)
     large = np.asarray(Image.fromarray(board).resize(size, Image.Resampling.BICUBIC))
     read = _reader()(np.ascontiguousarray(large[:, :, ::-1]), use_det=False, use_cls=False)  # blue first
-    return "".join(read.txts or ()).strip()
+    text = "".join("".join(read.txts or ()).split())  # it sees wide gaps as spaces
+    return _settle_zeros(text, board) if 1 <= len(text) <= MAX_TEXT_LENGTH else text
+
+
+def _settle_zeros(text: str, board: ImageArray) -> str:
+    """Return a text in which each O or 0 is the one that the font draws more like the board.
+
+    The reader decides between these two by the characters beside them.
+    """
+    doubtful = [place for place, character in enumerate(text) if character in "O0"]
+    if not doubtful or not set(text) <= set(SIGN_CHARACTERS):
+        return text
+    drawn = {choice: _drawn_board("".join(choice if c in "O0" else c for c in text), board) for choice in "O0"}
+    cell_px = board.shape[1] / len(text)
+    settled = list(text)
+    for place in doubtful:
+        columns = slice(round(place * cell_px), round((place + 1) * cell_px))
+        settled[place] = min("O0", key=lambda choice: _difference(drawn[choice], board, columns))
+    return "".join(settled)
+
+
+def _drawn_board(text: str, board: ImageArray) -> ImageArray:
+    """Return a sign with a text as it is drawn, within its border, in the size of a board."""
+    height_px = round(board.shape[0] * 8 / 7)  # the border is a sixteenth on each side
+    cell_px = max(2, round((board.shape[1] + height_px / 8) / len(text)))
+    sign = Sign(text, cell_px * len(text) // 2, height_px // 2, cell_px * len(text), height_px)
+    canvas = np.zeros((height_px, sign.width_px, 3), np.float32)
+    draw_sign(canvas, sign)
+    border_px = max(1, height_px // 16)
+    inside = np.round(255 * canvas[border_px:-border_px, border_px:-border_px]).astype(np.uint8)
+    size = board.shape[1], board.shape[0]
+    return np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.BICUBIC))
+
+
+def _difference(drawn: ImageArray, board: ImageArray, columns: slice) -> float:
+    """Return the squared difference of some columns, the least over shifts by a pixel."""
+    found = board[1:-1, columns].astype(np.float32)
+    around = np.pad(drawn.astype(np.float32), ((0, 0), (1, 1), (0, 0)), mode="edge")
+    return min(
+        float(np.square(around[1 + dy : len(drawn) - 1 + dy, columns.start + 1 + dx : columns.stop + 1 + dx] - found).mean())
+        for dx in (-1, 0, 1)
+        for dy in (-1, 0, 1)
+    )
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from lens.nano.scoring.scorer import (
     score_detections,
 )
 from lens.nano.scoring.scorer_pool import detect_all
-from lens.nano.scoring.segmentation import mask_components
+from lens.nano.scoring.components import mask_components
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
 from lens.nano.world.colours import COLOURS
