@@ -1,5 +1,7 @@
 """Task prompts are fixed by their seed, held out from training, and drawn truly by their scenes."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_every_prompt_asks_for_a_held_out_combination(task):
 def test_each_task_asks_for_its_own_kind_of_object():
     def shapes(task: str) -> set[tuple[int, bool, bool, bool]]:
         return {
-            (len(groups), any(count > 1 for _, count in groups), background is not None, bool(relations))
+            (len(groups), any(count > 1 for _, count, *_ in groups), background is not None, bool(relations))
             for _, (groups, background, relations) in (
                 (prompt, (expected.groups, expected.background, expected.relations))
                 for prompt, expected in task_prompts(task, 60)
@@ -53,6 +55,16 @@ def test_the_scene_of_a_prompt_shows_what_is_expected(task):
         assert expected.background in (None, scene.background)
 
 
+def test_the_prompts_stay_as_they_were_before_the_world_grew():
+    prompts = [
+        prompt
+        for task in TASKS
+        for style in ("brief", "dense")
+        for prompt, _ in task_prompts(task, 100, style=style)
+    ]
+    assert hashlib.blake2b("\n".join(prompts).encode(), digest_size=8).hexdigest() == "0315ad668727a1e4"
+
+
 def test_no_test_prompt_is_a_training_caption():
     prompts = {prompt.lower().strip(".") for task in TASKS for prompt, _ in task_prompts(task, 100)}
     captions = {training_example(0, index, 128, 128)[1].lower().strip(".") for index in range(4000)}
@@ -71,10 +83,10 @@ def test_a_smaller_world_trains_and_asks_for_its_own_objects_alone():
     world = WorldConfig.of(9, dense_share=0.3)
     assert len(set(world.class_names)) == 9 and set(world.class_names) < set(OBJECT_CLASSES)
     scenes = [training_example(0, index, 128, 96, world)[0] for index in range(99)]
-    trained = {thing for scene in scenes for thing, _ in scene.groups}
+    trained = {thing for scene in scenes for thing, *_ in scene.groups}
     asked = {
         thing for task in TASKS
-        for _, expected in task_prompts(task, 20, world=world) for thing, _ in expected.groups
+        for _, expected in task_prompts(task, 20, world=world) for thing, *_ in expected.groups
     }  # fmt: skip
     assert trained == asked == set(world.class_names)
 

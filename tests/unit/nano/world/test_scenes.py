@@ -12,6 +12,7 @@ from lens.nano.world.scenes import (
     PLACES,
     RELATIONS,
     SCENE_KINDS,
+    ObjectGroup,
     Scene,
     SceneObject,
     SceneSpec,
@@ -56,9 +57,9 @@ def test_objects_lie_inside_the_image_and_apart_at_every_size(height_px, width_p
 def test_a_scene_of_a_kind_has_what_the_kind_says(kind):
     for scene in scenes(60, kind=kind):
         assert scene.kind == kind == scene_kind(scene.groups, scene.relation)
-        assert len({thing for thing, _ in scene.groups}) == len(scene.groups)
+        assert len({thing for thing, *_ in scene.groups}) == len(scene.groups)
         assert [thing.class_name for thing in scene.objects] == [
-            thing for thing, count in scene.groups for _ in range(count)
+            thing for thing, count, *_ in scene.groups for _ in range(count)
         ]
         assert len(scene.objects) <= 5
         assert (scene.relation is not None) == kind.startswith("position")
@@ -91,9 +92,8 @@ def test_a_relation_is_clear_only_when_one_axis_leads():
 
 def test_places_are_thirds_and_objects_alone_keep_clear_of_the_lines_between():
     def alone(x_px: int, y_px: int) -> Scene:
-        return Scene(
-            "single", "red", (255, 0, 0), (SceneObject("fox", x_px, y_px, 30),), 176, 96, None, (("fox", 1),)
-        )
+        spec = SceneSpec((ObjectGroup("fox"),), "red")
+        return Scene("single", "red", (255, 0, 0), (SceneObject("fox", x_px, y_px, 30),), 176, 96, spec)
 
     assert [alone(x, 48).place() for x in (20, 88, 150)] == ["left", "centre", "right"]
     assert [alone(20, y).place() for y in (20, 48, 80)] == ["top left", "left", "bottom left"]
@@ -148,4 +148,6 @@ def test_about_a_tenth_of_all_combinations_is_held_out_in_either_order():
 def test_a_scene_expects_its_groups_background_and_relation():
     scene = arrange_scene(np.random.default_rng(0), (("fox", 2), ("bee", 1)), "pink", "below", 128, 128)
     assert scene.kind == "position_counted"
-    assert scene.spec == SceneSpec((("fox", 2), ("bee", 1)), "pink", ((0, "below", 1),))
+    groups = ObjectGroup("fox", 2), ObjectGroup("bee", 1)
+    assert scene.spec == SceneSpec(groups, "pink", ((0, "below", 1),))
+    assert (scene.groups, scene.relation) == (groups, "below")

@@ -6,7 +6,7 @@ import pytest
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS, task_prompts
 from lens.nano.world.phrases import TEST_PHRASES
-from lens.nano.world.scenes import SceneSpec, held_out_combinations
+from lens.nano.world.scenes import ObjectGroup, SceneSpec, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
 from lens.rl.prompts.nano import nano_prompts, nano_rubric, scene_spec_of, scene_spec_to_dict
 
@@ -45,8 +45,9 @@ def test_no_test_prompt_and_no_test_opener_is_among_them():
 
 def test_kinds_ask_for_what_their_tasks_ask_for():
     for one in nano_prompts(240, dense_share=0.0):
-        groups, background, relations = vars(scene_spec_of(one)).values()
-        counts = [count for _, count in groups]
+        spec = scene_spec_of(one)
+        groups, background, relations = spec.groups, spec.background, spec.relations
+        counts = [group.count for group in groups]
         assert len(groups) in {"two": (2,), "position": (2,), "combined": (2, 3)}.get(one.category, (1,))
         assert (background is not None) == (one.category in ("colour", "combined"))
         is_combined_pair = one.category == "combined" and len(groups) == 2
@@ -71,7 +72,8 @@ def test_what_an_image_must_show_survives_a_file(tmp_path):
 
 
 def test_a_rubric_has_one_criterion_for_each_fact_and_the_two_of_all():
-    rubric = nano_rubric(SceneSpec((("fox", 1), ("lemon", 3)), "light blue", ((0, "left of", 1),)))
+    groups = ObjectGroup("fox", 1), ObjectGroup("lemon", 3)
+    rubric = nano_rubric(SceneSpec(groups, "light blue", ((0, "left of", 1),)))
     assert rubric == {
         "count_0": "There is exactly one fox.",
         "count_1": "There are exactly three lemons.",
@@ -93,8 +95,8 @@ def test_kinds_that_are_none_are_refused(kinds):
     [
         None,
         {"groups": [], "background": None, "relations": []},
-        {"groups": [["wolf", 1]], "background": None, "relations": []},
-        {"groups": [["fox", 1]], "background": "beige", "relations": []},
+        {"groups": [["mermaid", 1]], "background": None, "relations": []},
+        {"groups": [["fox", 1]], "background": "chartreuse", "relations": []},
         {"groups": [["fox", 1]], "background": None, "relations": [[0, "above", 1]]},
         {"groups": [["fox", "many"]], "background": None, "relations": []},
         {"groups": [["fox", 1]]},

@@ -10,13 +10,19 @@ from lens.nano.scoring.scorer import DetectedObject, Detections
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS
 from lens.nano.world.colours import COLOURS
-from lens.nano.world.scenes import SceneSpec, arrange_scene, draw_scene
+from lens.nano.world.scenes import ObjectGroup, SceneSpec, arrange_scene, draw_scene
 from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.prompts.nano import nano_prompts, nano_rubric, scene_spec_of, scene_spec_to_dict
 from lens.rl.rewards.nano import MultiprocessNanoReward, NanoReward, criterion_results
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
 
-COMBINED = SceneSpec((("lemon", 3), ("fox", 1)), "purple", ((0, "left of", 1),))
+
+
+def groups(**counts: int) -> tuple[ObjectGroup, ...]:
+    return tuple(ObjectGroup(name, count) for name, count in counts.items())
+
+
+COMBINED = SceneSpec(groups(lemon=3, fox=1), "purple", ((0, "left of", 1),))
 UNRELATED = dataclasses.replace(COMBINED, relations=())
 
 
@@ -43,13 +49,13 @@ def test_an_image_drawn_as_its_prompt_asks_gets_everything(task):
 
 
 FAULTS = {
-    "one of the first too few": (COMBINED, dict(groups=(("lemon", 2), ("fox", 1))), {"count_0"}),
-    "one of the second too many": (COMBINED, dict(groups=(("lemon", 3), ("fox", 2))), {"count_1"}),
+    "one of the first too few": (COMBINED, dict(groups=groups(lemon=2, fox=1)), {"count_0"}),
+    "one of the second too many": (COMBINED, dict(groups=groups(lemon=3, fox=2)), {"count_1"}),
     "another background": (COMBINED, dict(background="green"), {"background"}),
     "the other way round": (COMBINED, dict(relations=((0, "right of", 1),)), {"relation_0"}),
-    "one more thing": (UNRELATED, dict(groups=(*COMBINED.groups, ("palm tree", 1))), {"nothing_else"}),
+    "one more thing": (UNRELATED, dict(groups=groups(lemon=3, fox=1, star=1)), {"nothing_else"}),
     "another thing instead": (
-        COMBINED, dict(groups=(("lemon", 3), ("palm tree", 1))), {"count_1", "nothing_else", "relation_0"}
+        COMBINED, dict(groups=groups(lemon=3, star=1)), {"count_1", "nothing_else", "relation_0"}
     ),
 }  # fmt: skip
 
@@ -64,7 +70,7 @@ def test_each_fault_lowers_its_own_criterion_and_no_other(fault):
 
 
 def test_a_broken_object_is_something_else_and_not_coherent():
-    asked = SceneSpec((("lemon", 1),), None, ())
+    asked = SceneSpec((ObjectGroup("lemon", 1),), None, ())
     picture = np.full((96, 128, 3), COLOURS["blue"], np.uint8)
     picture[30:70:2, 70:120:3], picture[30:70:3, 70:120:2] = 255, 0
     score = NanoReward(exact_weight=0).score(picture, prompt_for(asked))
