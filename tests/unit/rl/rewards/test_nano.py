@@ -17,7 +17,6 @@ from lens.rl.rewards.nano import MultiprocessNanoReward, NanoReward, criterion_r
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
 
 
-
 def groups(**counts: int) -> tuple[ObjectGroup, ...]:
     return tuple(ObjectGroup(name, count) for name, count in counts.items())
 
