@@ -54,6 +54,10 @@ class WorldConfig:
         )
         return cls(tuple(FIRST_CLASSES[place] for place in places), dense_share)
 
+    def example(self, seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
+        """Return one scene and its caption, which depend on the arguments only."""
+        return training_example(seed, index, height_px, width_px, self)
+
 
 FULL_WORLD = WorldConfig()
 

@@ -115,6 +115,21 @@ def stated_spec(scene: Scene, rng: np.random.Generator) -> SceneSpec:
     return replace(spec, groups=groups, background=background)
 
 
+def complete_spec(scene: Scene) -> SceneSpec:
+    """Return what a caption can state at most: also all sizes, and clear places of single objects."""
+    canvas, groups = Canvas(scene.height_px, scene.width_px), []
+    sizes = [scene.size(index) for index in range(len(scene.objects))]
+    first = 0
+    for index, group in enumerate(scene.groups):
+        things = scene.group_objects(index)
+        placement = Placement(things[0].x_px, things[0].y_px, things[0].size_px)
+        has_place = len(things) == 1 and is_clear_place(placement, canvas)
+        place = place_name(placement, canvas) if has_place else None
+        groups.append(group._replace(size=sizes[first], place=group.place or place))
+        first += len(things)
+    return replace(scene.spec, groups=tuple(groups))
+
+
 class _Sampler:
     """Draws of what a scene shows, one method for each kind."""
 

@@ -9,7 +9,7 @@ import pytest
 from lens.core.resolution import buckets_for
 from lens.nano.world.colours import COLOURS, FIRST_COLOURS, OBJECT_COLOURS
 from lens.nano.world.compositions import COMPOSITIONS, LINES, place_alone, place_related, place_unrelated
-from lens.nano.world.full_scenes import FULL_SCENE_KINDS, random_full_scene, stated_spec
+from lens.nano.world.full_scenes import FULL_SCENE_KINDS, complete_spec, random_full_scene, stated_spec
 from lens.nano.world.objects import FIRST_CLASSES, OBJECT_CLASSES
 from lens.nano.world.placement import GRID_PX, Canvas
 from lens.nano.world.recolouring import COLOURABLE
@@ -163,6 +163,20 @@ def test_captions_state_three_quarters_of_the_backgrounds_and_most_numbers():
     ]
     assert open_counts and set(open_counts) <= {2, 3, 4, 5}
     assert all(spec.background for scene, spec in zip(found, specs, strict=True) if scene.kind == "empty")
+
+
+def test_a_complete_spec_has_every_size_and_the_clear_places_of_single_objects():
+    num_places = 0
+    for scene in scenes(500, None, 176, 96):
+        position = 0
+        for index, group in enumerate(complete_spec(scene).groups):
+            things = scene.group_objects(index)
+            assert {scene.size(position + item) for item in range(len(things))} == {group.size}
+            assert group.place is None or (len(things) == 1 and group.place == scene.place(position))
+            assert scene.groups[index].place in (None, group.place)
+            num_places += group.place is not None
+            position += len(things)
+    assert num_places > 250
 
 
 def test_eight_seeds_of_one_prompt_differ_in_place_size_and_arrangement():
