@@ -107,6 +107,11 @@ RELATION_TAGS = (
     "{Sa} {a}, {Sb} {b}", "{a} - {Sa}, {b} - {Sb}", "{a} ({Sa}), {b} ({Sb})", "{a} > {P} > {b}", "{b} + {a} {A}",
 )  # fmt: skip
 
+TERSE_RELATIONS = (
+    "{a} {P} {b}", "{a} {P} {b}", "{a} {P} {b}", "{a} {P} {b}", "{a} {Sa}, {b} {Sb}", "{b}, {a} {A}", "{Sa} {a}, {Sb} {b}",
+    "{a} {Sa} and {b} {Sb}", "{b} with {a} {A}", "{Sa}: {a}, {Sb}: {b}", "{b} and {a} {A}", "{b}, {A} {a}",
+)  # fmt: skip
+
 TWO_RELATIONS = (
     "{p} {Pp} {s} and {q} {Pq} {it_s}", "{p} {Pp} {s} and {q} {Pq} {the_s}", "{p} {Pp} {s}, {q} {Pq} {the_s}",
     "{p} {Pp} {s}, and {q} {Pq} {the_s}", "{s} with {p} {Ap} and {q} {Aq}", "{s} with {p} {Ap} and {q} {Aq}",
@@ -242,7 +247,7 @@ SIGN_PHRASES = (
     "{t} on a {n}", "{t} written on a {n}", "the {word} {t} written on a {n}", "a {n} spelling {t}", "a {n} showing {t}",
     "a {n} with {t} written on it", "a {n} with the inscription {t}", "a {n} with the writing {t}", "a {n} labelled {t}",
     "a {n} where {t} is written", "a {n}, on it the {word} {t}", "a {n} bearing the {word} {t}", "the text {t} on a {n}",
-    "a {n} on which it says {t}", "a {n} with {t} in capital letters", "a {n} that spells out {t}", "a {n} with text {t}",
+    "a {n} on which it says {t}", "a {n} with {t} in capitals", "a {n} that spells out {t}", "a {n} with text {t}",
     "a {n} on which you can read {t}", "a {n} displaying {t}", "a {n} with the message {t}", "one {n} saying {t}",
 )  # fmt: skip
 SIGN_TAGS = (
@@ -268,3 +273,14 @@ CONJUNCTIONS = (
     " along with ", " and also ", " + ", " accompanied by ", " and then ", ", also ", " alongside ", " and additionally ",
 )  # fmt: skip
 """Between two groups without a relation."""
+NEAR = (" next to ", " beside ", " near ", " close to ", " by the side of ")
+"""Between two groups that may lie anywhere near each other."""
+TERSE_BACKGROUNDS = (
+    " on {w}", " on {w}", ", {w} background", ", {w} background", " on {an} {w} background", " on {an} {w} background",
+    " {w} background", " against {w}", ", {w} bg", ", background {w}", " on a plain {w} background", ", {w}", " with {an} {w} "
+    "background", ". {w} background", " - {w} background", ", bg {w}", " on {w} bg", ", {w} backdrop", " ({w} background)",
+)  # fmt: skip
+TERSE_BACKGROUNDS_FIRST = (
+    "{w} background, ", "{w} background, ", "on {w}: ", "on {w}, ", "{w} bg, ", "background {w}, ", "{w} background with ",
+    "{w} background: ", "{w}, ", "{an} {w} background and ", "{w} backdrop, ", "{w} background. ",
+)  # fmt: skip

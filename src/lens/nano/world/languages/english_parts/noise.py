@@ -1,6 +1,6 @@
-"""What people write around and into a caption and that means nothing: openers, boilerplate, case and typos.
+"""What people write around and into a caption and that means nothing: invented words, purposes and boilerplate.
 
-Knows nothing of scenes.
+Knows nothing of scenes. Case and typos are no matter of a language (text_noise.py).
 """
 
 import re
@@ -14,12 +14,10 @@ from lens.nano.world.languages.english_parts.nouns import nouns_of
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.phrases import CODAS, FUNCTION_WORDS, ONSETS, VOWELS
 
-_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-
 
 @cache
 def known_words() -> frozenset[str]:
-    """Return every word that means something in the world: no invented word and no typo is one of them."""
+    """Return every word that means something in the world: no invented word is one of them."""
     names = [word for name in OBJECT_CLASSES for noun in nouns_of(name) for word in noun[:2]]
     tables = (
         names, COLOURS, EVERYDAY_COLOUR_NAMES, words.NUMBERS, words.SIZE_ADJECTIVES, words.COUNT_PHRASES,
@@ -51,9 +49,13 @@ def purpose(random: Random) -> str:
     """Return whom or what a picture is for."""
     text = _pick(random, words.PURPOSES)
     while "{name}" in text:
-        name = invented_word(random) if random.random() < 0.2 else _pick(random, words.PEOPLE)
-        text = text.replace("{name}", name, 1)
+        text = text.replace("{name}", person(random), 1)
     return text
+
+
+def person(random: Random) -> str:
+    """Return somebody's name, or a word that may be one."""
+    return invented_word(random) if random.random() < 0.2 else _pick(random, words.PEOPLE)
 
 
 def boilerplate(random: Random) -> str:
@@ -62,51 +64,12 @@ def boilerplate(random: Random) -> str:
     return ", ".join(_pick(random, words.BOILERPLATE) for _ in range(number))
 
 
-def change_case(text: str, random: Random) -> str:
-    """Return a text in small letters, with capitals where sentences or words begin, or all in capitals."""
-    draw = random.random()
-    if draw < 0.42:
-        return text
-    if draw < 0.86:
-        return _SENTENCE_START.sub(lambda match: match.group().upper(), text)
-    if draw < 0.92:
-        return text.upper()
-    if draw < 0.97:
-        return text.title().replace("'S ", "'s ")
-    return "".join(letter.upper() if random.random() < 0.2 else letter for letter in text)
+def capitalize_sentences(text: str) -> str:
+    """Return a text with capitals where sentences begin; a mark of a group may stand before a letter."""
+    return _SENTENCE_START.sub(lambda match: match.group().upper(), text)
 
 
-_SENTENCE_START = re.compile(r"(?:^|(?<=[.!?] ))[\ue000-\ue00f]?[a-z]")
-
-
-def misspell(text: str, random: Random) -> str:
-    """Return a text with one letter of one longer word left out, doubled, swapped or mistyped."""
-    matches = [match for match in _LONG_WORD.finditer(text)]
-    if not matches:
-        return text
-    match = matches[random.randrange(len(matches))]
-    for _ in range(5):
-        word = _misspell_word(match.group(), random)
-        if word.lower() not in known_words():
-            return text[: match.start()] + word + text[match.end() :]
-    return text
-
-
-_LONG_WORD = re.compile(r"[A-Za-z]{5,}")
-
-
-def _misspell_word(word: str, random: Random) -> str:
-    at = random.randrange(1, len(word) - 1)
-    kind = random.randrange(4)
-    if kind == 0:
-        return word[:at] + word[at + 1 :]
-    if kind == 1:
-        return word[:at] + word[at] + word[at:]
-    if kind == 2:
-        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    row = next((row for row in _KEYBOARD if word[at].lower() in row), _KEYBOARD[0])
-    near = row.find(word[at].lower()) + random.choice((-1, 1))
-    return word[:at] + row[max(near, 0) % len(row)] + word[at + 1 :]
+_SENTENCE_START = re.compile(r"(?:^|(?<=[.!?\n] )|(?<=\n))[\ue000-\ue00f]?[a-z]")
 
 
 def _pick(random: Random, choices: Sequence[str]) -> str:

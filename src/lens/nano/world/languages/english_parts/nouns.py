@@ -175,7 +175,7 @@ _EVERYDAY_NAMES = {
     "crocodile": "croc|gator|crocodilian|nile crocodile",
     "snake": "serpent|cobra|python|viper|slithering snake",
     "gorilla": "silverback|silverback gorilla",
-    "deer": "stag|reindeer/reindeer|buck|elk/elk|doe|fawn|deer/deers",
+    "deer": "stag|reindeer/reindeer|buck|elk/elk|fawn|deer/deers",
     "jellyfish": "sea jelly/sea jellies|jellyfish/jellyfishes",
     "grapes": "~grapes/bunches of grapes|bunch of purple grapes/bunches of purple grapes|"
     "cluster of grapes/clusters of grapes|grape bunch/grape bunches|~wine grapes/bunches of wine grapes",

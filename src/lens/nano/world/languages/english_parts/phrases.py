@@ -23,10 +23,16 @@ class Phrases:
         self.random = random
         self.noise = noise
         self.nouns = [self._choose_noun(group) for group in spec.groups]
+        for index, group in enumerate(spec.groups[1:], start=1):
+            self.nouns[index] = self._shared_noun(group.class_name, self.nouns[index], index)
 
     def pick(self, choices: Sequence[str]) -> str:
         """Return a random choice."""
         return choices[int(self.random.random() * len(choices))]
+
+    def usual(self, choices: Sequence[str]) -> str:
+        """Return a random choice that favours the first ones."""
+        return choices[int(self.random.random() ** 1.6 * len(choices))]
 
     def chance(self, share: float) -> bool:
         """Return True in a share of cases."""
@@ -56,6 +62,17 @@ class Phrases:
         if group.count in (1, None) or self.chance(0.35):
             return self.group(index, lead="")
         return self._counted(index, noun, group, words.COUNT_TAGS)
+
+    def terse(self, index: int) -> str:
+        """Return a group with little before it: "fox", "a fox", "3 foxes"."""
+        group, noun = self.spec.groups[index], self.nouns[index]
+        if group.count == 1:
+            lead = self.pick(words.TERSE_SINGLE) if noun.takes_article else ""
+            return self.group(index, lead=None if lead == "a" else lead)
+        if group.count is None:
+            return self.group(index, lead="" if noun.has_bare_plural else None)
+        number = str(group.count) if self.chance(0.5) else words.NUMBERS[group.count]
+        return self.group(index, lead=number)
 
     def number_last(self, index: int) -> str:
         """Return several objects with their number after them: "pizzas! four of them"."""
@@ -93,16 +110,26 @@ class Phrases:
         text = self.spec.text or ""
         word = "word" if text.isalpha() else "number" if text.isdigit() else "text"
         if self.chance(0.2):
-            word = self.pick(("text", "letters") if text.isalpha() else ("text", "characters"))
+            word = self.pick(("text", "name") if text.isalpha() else ("text", "characters"))
         return frame.format(n=self.pick(frames.SIGN_NOUNS), t=SIGN_TEXT, word=word)
 
     def _choose_noun(self, group: ObjectGroup) -> Noun:
-        nouns = nouns_of(group.class_name) if group.colour is None else colourless_nouns_of(group.class_name)
+        has_colour = any(
+            other.colour is not None for other in self.spec.groups if other.class_name == group.class_name
+        )
+        nouns = (colourless_nouns_of if has_colour else nouns_of)(group.class_name)
         apples = {other.class_name for other in self.spec.groups} >= {"red apple", "green apple"}
         if apples and group.class_name in ("red apple", "green apple") and group.colour is None:
             return nouns[-1]
-        at = 0 if self.chance(0.5) else int(self.random.random() * len(nouns))
-        return nouns[at]
+        noun = nouns[0 if self.chance(0.5) else int(self.random.random() * len(nouns))]
+        if self.noise and noun.has_bare_plural and not noun.plural.endswith(f"{noun.singular}s") and self.chance(0.03):
+            return noun._replace(plural=f"{noun.singular}s")
+        return noun
+
+    def _shared_noun(self, class_name: str, noun: Noun, index: int) -> Noun:
+        """Return the noun of an earlier group of the same class, which differs in colour or size."""
+        earlier = (old for group, old in zip(self.spec.groups[:index], self.nouns, strict=False) if group.class_name == class_name)
+        return next(earlier, noun)
 
     def _attributes(self, group: ObjectGroup) -> tuple[list[str], str]:
         """Return adjectives before the noun, and what follows it."""
@@ -111,7 +138,7 @@ class Phrases:
         is_are = "is" if group.count == 1 else "are"
         if group.size is not None:
             if self.chance(0.9) or group.colour is not None:
-                before.append(self.pick(words.SIZE_ADJECTIVES[group.size]))
+                before.append(self.usual(words.SIZE_ADJECTIVES[group.size]))
             else:
                 size = self.pick(words.SIZE_PREDICATES[group.size])
                 after = f" {self.pick(('that', 'which'))} {is_are} {size}"
@@ -139,12 +166,12 @@ class Phrases:
 
     def _several(self, phrase: str, noun: Noun, count: int | None, lead: str | None) -> str:
         if count is None:
-            if lead == "the":
-                return f"the {phrase}"
+            if lead is not None and (lead or noun.has_bare_plural):
+                return f"{lead} {phrase}".lstrip()
             if noun.has_bare_plural and self.chance(0.5):
                 return phrase
             return f"{self.pick(words.SEVERAL)} {phrase}"
-        number = self.number(count, noun)
+        number = lead or self.number(count, noun)
         if lead == "the":
             number = f"the {self.pick((words.NUMBERS[count], str(count)))}"
         return f"{number} {phrase}"

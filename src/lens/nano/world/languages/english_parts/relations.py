@@ -15,6 +15,7 @@ _ONE = {
     "order": frames.RELATION_ORDERS,
     "tags": frames.RELATION_TAGS,
 }
+_ONE["terse"] = frames.TERSE_RELATIONS
 _TWO = {
     "phrase": frames.TWO_RELATIONS,
     "clause": frames.TWO_RELATION_CLAUSES,
@@ -28,7 +29,7 @@ def relation_text(phrases: Phrases, relation: Relation, kind: str) -> tuple[str,
     a, name, b = relation
     if phrases.chance(0.5):
         a, name, b = b, OPPOSITE[name], a
-    frame = phrases.pick(_ONE[kind])
+    frame = phrases.usual(_ONE[kind])
     text = frame.format(**_slots(phrases, a, name, b, kind))
     return text, b if text.find(chr(0xE000 + b)) < text.find(chr(0xE000 + a)) else a
 
@@ -45,10 +46,10 @@ def two_relations_text(phrases: Phrases, kind: str) -> tuple[str, int]:
     for letter, index in (("p", p), ("q", q), ("s", s)):
         slots |= _group_slots(phrases, letter, index, kind)
     for letter, relation in (("p", to_s_p), ("q", to_s_q)):
-        slots[f"P{letter}"] = phrases.pick(frames.PREPOSITIONS[relation])
-        slots[f"O{letter}"] = phrases.pick(frames.PREPOSITIONS[OPPOSITE[relation]])
+        slots[f"P{letter}"] = phrases.usual(frames.PREPOSITIONS[relation])
+        slots[f"O{letter}"] = phrases.usual(frames.PREPOSITIONS[OPPOSITE[relation]])
         slots[f"A{letter}"] = _aside(phrases, relation, s)
-    text = phrases.pick(_TWO[kind]).format(**slots)
+    text = phrases.usual(_TWO[kind]).format(**slots)
     return text, min((p, q, s), key=lambda index: text.find(chr(0xE000 + index)))
 
 
@@ -66,7 +67,7 @@ def _slots(phrases: Phrases, a: int, relation: str, b: int, kind: str) -> dict[s
         side_b, side_a = table[phrases.random.randrange(len(table))]
     return {
         **_group_slots(phrases, "a", a, kind), **_group_slots(phrases, "b", b, kind),
-        "P": phrases.pick(frames.PREPOSITIONS[relation]), "A": _aside(phrases, relation, b),
+        "P": phrases.usual(frames.PREPOSITIONS[relation]), "A": _aside(phrases, relation, b),
         "Sa": side_a, "Sb": side_b, "placed": phrases.pick(frames.PLACED),
     }  # fmt: skip
 
@@ -74,6 +75,9 @@ def _slots(phrases: Phrases, a: int, relation: str, b: int, kind: str) -> dict[s
 def _group_slots(phrases: Phrases, letter: str, index: int, kind: str) -> dict[str, str]:
     is_plural = phrases.is_plural(index)
     lead = None
+    if kind == "terse":
+        text = phrases.terse(index)
+        return {letter: text, f"the_{letter}": text}
     if kind == "tags":
         lead = ""
     elif kind in ("order", "clause") and phrases.chance(0.5 if kind == "order" else 0.2):
@@ -91,4 +95,4 @@ def _group_slots(phrases: Phrases, letter: str, index: int, kind: str) -> dict[s
 
 def _aside(phrases: Phrases, relation: str, seen_from: int) -> str:
     pronouns = {"its": "their", "it": "them"} if phrases.is_plural(seen_from) else {"its": "its", "it": "it"}
-    return phrases.pick(frames.ASIDES[relation]).format(**pronouns)
+    return phrases.usual(frames.ASIDES[relation]).format(**pronouns)

@@ -152,9 +152,9 @@ MEDIA = (
     "avatar", "banner image", "mural", "greeting card", "thumbnail", "comic", "composition", "visual", "artwork",
 )  # fmt: skip
 CONNECTIVES = (
-    "of ", "of ", "of ", "of ", "showing ", "with ", "with ", "that shows ", "containing ", "featuring ",
-    "depicting ", "which has ", "that has ", "including ", "which shows ", "displaying ", "with nothing but ",
-    "consisting of ", "that contains ", "where you see ", "of exactly this: ", ": ",
+    " of ", " of ", " of ", " of ", " showing ", " with ", " with ", " that shows ", " containing ", " featuring ",
+    " depicting ", " which has ", " that has ", " including ", " which shows ", " displaying ", " with nothing but ",
+    " consisting of ", " that contains ", " where you see ", " of exactly this: ", ": ",
 )  # fmt: skip
 CLAUSE_OPENERS = (
     "in this picture, ", "a picture where ", "in the image, ", "an image in which ", "a picture in which ",
@@ -209,3 +209,32 @@ BOILERPLATE = (
     "logo style", "graphic design", "tumblr", "pinterest", "cel shading", "anime style", "pixar style", "ghibli",
 )  # fmt: skip
 """What prompts of other models end with; none of it means anything here."""
+
+WRAPPERS = (
+    "what does {x} look like?", "what would {x} look like?", "do you know what {x} looks like?", "show me what {x} "
+    "looks like", "i've never seen {x}. show me", "my sister loves {x}, please draw", "my son loves {x}", "{x} is what i "
+    "want", "{x} would be great", "{x} would be nice", "{x}, can you do that?", "i really like {x}", "i love {x}",
+    "have you ever seen {x}?", "{x} - is that possible?", "i can't draw {x}, can you?", "{x} is all i need", "my favourite "
+    "is {x}, draw that", "draw {x} for me", "paint {x} for my room", "make {x} for me, please", "let there be {x}", "all i "
+    "see is {x}", "i dreamt of {x}", "today i saw {x}", "once upon a time there was {x}", "yesterday i met {x}. draw that",
+    "think about {x} and draw what you see", "my kid asked for {x}", "a picture, please: {x}", "what about {x}, would that "
+    "work?", "i bet you can't draw {x}", "you get {x}", "close your eyes and imagine {x}", "go ahead and draw {x}", "{x}, no "
+    "other stuff", "{x}, no more and no less", "{x} and no more than that", "{x}, nothing besides", "{x}, that's all",
+    "{x} only", "only {x}, no other objects", "just {x}, nothing else please", "{x} (nothing else)", "{x} alone", "{x}, drawn "
+    "for {person}", "{person} wants {x}", "{person} asked me for {x}", "hello, {person} here. i'd like {x}", "{x} (for {person})",
+    "let me have {x}", "i was wondering if i could get {x}", "it would be lovely to have {x}", "we're after {x}", "no idea why, "
+    "but i need {x}", "a simple thing: {x}", "can you do {x}?", "is it hard to draw {x}?", "would {x} be ok?", "the image "
+    "contains {x}", "the picture contains {x}", "the scene has {x}", "in my dream there was {x}", "here you can see {x}",
+    "this drawing has {x}", "what you see: {x}", "it's {x}", "that's {x}", "look, {x}!", "behold: {x}", "wow, {x}",
+    "i'm thinking of {x}", "the whole picture is just {x}", "everything in the picture: {x}", "put {x} in the picture",
+    "please put {x} in it", "the drawing should contain {x}", "there has to be {x}", "it must show {x}", "it needs {x}",
+)  # fmt: skip
+"""Around a noun phrase {x}; {person} is somebody's name."""
+TERSE_SINGLE = ("", "", "", "", "a", "a", "a", "a", "one", "1", "the")
+TERSE_CONJUNCTIONS = (" and ", " and ", " and ", ", ", ", ", " & ", " + ", " with ", " plus ", "; ", " / ")
+THERE = (
+    "there {be} ", "there {be} ", "there {be} ", "in the picture there {be} ", "here {be} ", "in it there {be} ", "there "
+    "should be ", "there must be ", "in this image there {be} ", "on it there {be} ",
+    "what i see {be} ", "in here there {be} ",
+)  # fmt: skip
+"""Before a noun phrase, {be} agreeing with it."""
