@@ -6,9 +6,11 @@ text reads signs; no other judge is learned. Knows nothing of models.
 Units: positions and sizes are pixels, x right, y down; the place of an object is the centre of its sprite.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from lens.errors import ShapeError
 from lens.nano.scoring.detections import DetectedObject, Detections, ImageArray
@@ -28,6 +30,8 @@ __all__ = [
 
 _MIN_SIMILARITY = 0.6
 """Regions that are less similar to every object are unknown."""
+_BASE_PX, _LARGEST_PX = 128, 160
+"""Base that objects are found at in images of a larger base than the second."""
 _MIN_SIDE_SHARE = 0.16
 """Smallest side of an object as a fraction of base_px; the smallest in scenes is 0.205."""
 _MIN_UNKNOWN_SHARE = 0.35
@@ -53,23 +57,35 @@ def detect(image: ImageArray) -> Detections:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ShapeError(f"An image is uint8 (height, width, 3), not {image.dtype} {image.shape}.")
-    pixels = image.astype(np.float32) / 255
+    full_px = base_px(*image.shape[:2])
+    signs = find_signs(image, full_px)
+    # Larger images are no easier to name, only slower.
+    scale = full_px / _BASE_PX if full_px > _LARGEST_PX else 1.0
+    pixels = _resized(image, scale).astype(np.float32) / 255
     background = estimate_background(pixels)
-    height, width = image.shape[:2]
-    min_object_px = _MIN_SIDE_SHARE * base_px(height, width)
+    min_object_px = _MIN_SIDE_SHARE * base_px(*pixels.shape[:2])
     difference = smooth(pixels) - np.asarray(background, np.float32)
-    signs = find_signs(image, base_px(height, width))
-    for _, area in signs:
-        difference[area] = 0
+    for _, box in signs:
+        rows, columns = (slice(int(side.start / scale), math.ceil(side.stop / scale)) for side in box)
+        difference[rows, columns] = 0
     is_visible = np.abs(difference).max(-1) > VISIBLE_THRESHOLD
     colours = frequent_colours(pixels, is_visible, _MIN_COLOURED_SHARE * min_object_px**2)
     foreground = Foreground(difference, build_template_bank(background, colours), min_object_px)
     red, green, blue = (round(255 * channel) for channel in background)
-    objects = tuple(_name_segments(segment_objects(foreground), min_object_px))
-    return Detections(
-        colour_name((red, green, blue)), (red, green, blue), objects, tuple(sign for sign, _ in signs),
-        base_px(height, width),
-    )  # fmt: skip
+    objects = tuple(
+        thing._replace(x_px=scale * thing.x_px, y_px=scale * thing.y_px, size_px=scale * thing.size_px)
+        for thing in _name_segments(segment_objects(foreground), min_object_px)
+    )
+    name = colour_name((red, green, blue))
+    return Detections(name, (red, green, blue), objects, tuple(sign for sign, _ in signs), full_px)
+
+
+def _resized(image: ImageArray, scale: float) -> ImageArray:
+    """Return an image that is smaller by a factor."""
+    if scale == 1:
+        return image
+    size = round(image.shape[1] / scale), round(image.shape[0] / scale)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
 def score_image(image: ImageArray, spec: SceneSpec) -> SceneScore:

@@ -20,6 +20,8 @@ _MIN_WIDTH_SHARE, _MIN_HEIGHT_SHARE = 0.14, 0.16
 _EDGE_SHARE = 0.85
 """Share of each edge of a board that is light, and of its border that is dark."""
 _UPRIGHT_EDGE_SHARE = 0.3
+_INSET_SHARE, _MIN_INK_SHARE = 0.12, 0.025
+"""Letters cover at least this share of a board without so much of it at each side; an envelope has none."""
 _MARGIN_PX = 2
 
 
@@ -51,8 +53,12 @@ def _sign_of(
     height, width = bottom - top, right - left
     if height < _MIN_HEIGHT_SHARE * base_px or width < _MIN_WIDTH_SHARE * base_px:
         return None
-    border_px = _border_px(is_dark, top, bottom, left, right) if _has_edges(part[top:bottom, left:right]) else 0
-    if not border_px:
+    if not _has_edges(part[top:bottom, left:right]):
+        return None
+    inset_y, inset_x = round(_INSET_SHARE * height), round(_INSET_SHARE * width)
+    middle = is_dark[top + inset_y : bottom - inset_y, left + inset_x : right - inset_x]
+    border_px = _border_px(is_dark, top, bottom, left, right)
+    if not border_px or middle.mean() < _MIN_INK_SHARE:
         return None
     board = image[top:bottom, left:right].copy()
     reach = border_px + _MARGIN_PX

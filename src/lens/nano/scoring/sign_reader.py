@@ -4,6 +4,7 @@ The reader guesses whether a circle is an O or a zero, so that the font decides 
 """
 
 import functools
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lens.nano.world.signs import Sign, draw_sign
 
 RECOGNITION_MODEL = "PP-OCRv6_rec_small.onnx"
 _ENLARGEMENT = 4
+_CAPITALS = str.maketrans("cosvwxz", "COSVWXZ")
 
 
 def check_reader() -> None:
@@ -34,7 +36,8 @@ def read_board(board: ImageArray) -> str:
     size = (_ENLARGEMENT * width, _ENLARGEMENT * height)
     large = np.asarray(Image.fromarray(board).resize(size, Image.Resampling.BICUBIC))
     read = _reader()(np.ascontiguousarray(large[:, :, ::-1]), use_det=False, use_cls=False)  # blue first
-    text = "".join("".join(read.txts or ()).split())  # it sees wide gaps as spaces
+    # It sees wide gaps as spaces, and knows letters of full width and small ones of the same form.
+    text = "".join(unicodedata.normalize("NFKC", "".join(read.txts or ())).split()).translate(_CAPITALS)
     return _settle_zeros(text, board) if 1 <= len(text) <= MAX_TEXT_LENGTH else text
 
 
