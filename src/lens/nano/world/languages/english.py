@@ -1,8 +1,8 @@
 """English captions in people's own words, from bare nouns and tags to polite requests and questions.
 
-A caption is a body, which states the groups, their relations and a sign (english_parts/bodies.py), inside what
-people put around it: an opener, the background, and words that mean nothing. Knows nothing of pixels, and
-nothing of case and typos (text_noise.py); the grammar of the six tasks is elsewhere (caption_grammar.py).
+A caption is a body, which states the groups, their relations and a sign (english_parts/bodies.py), inside
+what people put around it: an opener, the background, and words that mean nothing. Knows nothing of pixels,
+of case and typos (text_noise.py); the grammar of the six tasks is elsewhere (caption_grammar.py).
 """
 
 from random import Random
@@ -20,7 +20,7 @@ _TERSE_SHARE = 0.33
 
 
 class English(Language):
-    """English. Without noise, captions have no invented words, boilerplate and other words that mean nothing."""
+    """English. Without noise, captions have no invented words, no boilerplate, nothing that means nothing."""
 
     code = "en"
     name = "English"
@@ -101,7 +101,8 @@ class _Writer(Bodies):
         text = body.text + (self.background(self.usual(frames.BACKGROUNDS)) if inside else "")
         text = frame.format(x=text, person=noise.person(self.random))
         if background and not inside:
-            text += (". " if text[-1] not in ".?!" else " ") + self.background(self.usual(frames.BACKGROUND_SENTENCES))
+            text += " " if text[-1] in ".?!" else ". "
+            text += self.background(self.usual(frames.BACKGROUND_SENTENCES))
         return text
 
     def _with_background(self, text: str) -> str:
@@ -175,7 +176,7 @@ class _Writer(Bodies):
         return self._with_noise(text) if self.noise and self.chance(0.4) else text
 
     def _finish(self, text: str) -> str:
-        """Return a text with its end, the capitals of its sentences in half of the cases, and the sign's text."""
+        """Return a text with its end, capitals of sentences in half of the cases, and the sign's text."""
         if text[-1] not in ".?!":
             text += self.pick(("", "", "", ".", ".", "!"))
         if self.chance(0.5):
@@ -184,4 +185,5 @@ class _Writer(Bodies):
             return text
         quotes = self.pick(frames.QUOTES)
         is_lower = quotes != "{}" and self.chance(0.12)
-        return text.replace(SIGN_TEXT, quotes.format(self.spec.text.lower() if is_lower else self.spec.text))
+        sign = self.spec.text.lower() if is_lower else self.spec.text
+        return text.replace(SIGN_TEXT, quotes.format(sign))

@@ -16,7 +16,10 @@ from lens.nano.world.scene_spec import PLACES, RELATIONS, SIGN_CHARACTERS, Objec
 
 _NAMES = tuple(OBJECT_CLASSES)
 _CLASS_OF = {word.lower(): name for name in _NAMES for noun in nouns_of(name) for word in noun[:2]}
-_NOT_NUMBERS = ("--ar 1:1", "--v 6", "--q 2", "f/1.8", "quick one:", "more than one of the", "one colour:", "a couple or more of")  # fmt: skip
+_NOT_NUMBERS = (
+    "--ar 1:1", "--v 6", "--q 2", "f/1.8", "quick one:",
+    "more than one of the", "one colour:", "a couple or more of",
+)  # fmt: skip
 _NUMBER_WORDS = {word: number for number, word in enumerate(words.NUMBERS) if number}
 _NUMBER_WORDS |= {"couple": 2, "pair": 2, "duo": 2, "trio": 3, "quartet": 4, "foursome": 4, "dozen": 6}
 
@@ -24,7 +27,8 @@ _NUMBER_WORDS |= {"couple": 2, "pair": 2, "duo": 2, "trio": 3, "quartet": 4, "fo
 def random_spec(rng: np.random.Generator) -> SceneSpec:
     """Return a spec of any kind."""
     num_groups = int(rng.choice((0, 1, 1, 1, 2, 2, 2, 3)))
-    groups = tuple(_random_group(rng, _NAMES[i], num_groups) for i in rng.choice(len(_NAMES), num_groups, False))
+    chosen = rng.choice(len(_NAMES), num_groups, False)
+    groups = tuple(_random_group(rng, _NAMES[i], num_groups) for i in chosen)
     pairs: tuple[tuple[int, int], ...] = ()
     if num_groups == 2 and rng.random() < 0.5:
         pairs = ((0, 1),)
@@ -96,7 +100,8 @@ def _check(spec: SceneSpec, caption: str, order: tuple[int, ...]) -> None:
         nouns = nouns_of(group.class_name) if group.colour is None else colourless_nouns_of(group.class_name)
         singular, plural = ([noun[i] for noun in nouns] for i in range(2))
         plural += [f"{word}s" for word in singular]
-        shorter = without(text, plural + (singular if group.count == 1 or re.search(r"x\s?\d|\dx|\d x|\d×", text) else []))
+        is_tag = re.search(r"x\s?\d|\dx|\d x|\d\u00d7", text)
+        shorter = without(text, plural + (singular if group.count == 1 or is_tag else []))
         assert shorter != text, (spec, caption)
         text = shorter
         if group.count not in (1, None):

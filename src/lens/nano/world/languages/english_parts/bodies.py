@@ -51,7 +51,8 @@ class Bodies(Phrases):
         parts = [self.terse(index) for index in order]
         last = self.usual(words.TERSE_CONJUNCTIONS)
         comma = last if last[0] != " " else ", "
-        return Body(comma.join(parts[:-1]) + last * (len(parts) > 1) + parts[-1], "phrase", self.is_plural(order[0]))
+        text = comma.join(parts[:-1]) + last * (len(parts) > 1) + parts[-1]
+        return Body(text, "phrase", self.is_plural(order[0]))
 
     def _with_sign(self, body: Body) -> Body:
         groups = self.spec.groups
@@ -76,7 +77,8 @@ class Bodies(Phrases):
         else:
             text, first = relation_text(self, relations[0], kind)
             for index in set(range(len(self.spec.groups))) - {relations[0][0], relations[0][2]}:
-                text += self.pick((", and ", ", plus ", "; also ", ", and also ", ". also ")) + self.group(index)
+                text += self.pick((", and ", ", plus ", "; also ", ", and also ", ". also "))
+                text += self.group(index)
         return Body(text, kind, self.is_plural(first))
 
     def _groups(self) -> Body:
@@ -112,10 +114,13 @@ class Bodies(Phrases):
         where, what = self.place(place), self.group(0, with_place=False)
         be = "are" if self.is_plural(0) else "is"
         if self.chance(0.35):
-            frame = self.pick(("{what}, {where}", "{what} placed {where}", "{what} ({where})", "{what} that {be} {where}"))
+            frame = self.pick(
+                ("{what}, {where}", "{what} placed {where}", "{what} ({where})", "{what} that {be} {where}")
+            )
             return Body(frame.format(where=where, what=what, be=be), "phrase")
         frame = self.pick(
-            ("{where}, {what}", "{where}: {what}", "{where} {be} {what}", "{where} there {be} {what}", "{what} {be} {where}")
+            ("{where}, {what}", "{where}: {what}", "{where} {be} {what}", "{where} there {be} {what}",
+             "{what} {be} {where}")  # fmt: skip
         )
         return Body(frame.format(where=where, what=what, be=be), "clause")
 
@@ -130,13 +135,18 @@ class Bodies(Phrases):
             return ""
         number_a, number_b = (words.NUMBERS[group.count or 0] for group in (a, b))
         if a.count == b.count == 1:
-            lead_a, lead_b = (article(manner) if self.chance(0.7) else "one" for manner in (manner_a, manner_b))
+            manners = (manner_a, manner_b)
+            lead_a, lead_b = (article(manner) if self.chance(0.7) else "one" for manner in manners)
             frame = self.pick(
                 (
-                    "{la} {ma} {one} and {lb} {mb} {one}", "{la} {ma} {one} and {lb} {mb} one", "{la} {ma} and {lb} {mb} {one}",
-                    "two {many}, one {ma} and one {mb}", "two {many}: one {ma}, one {mb}", "2 {many}, one {ma}, the other {mb}",
-                    "two {many}, one is {ma} and the other is {mb}", "a couple of {many}, {la} {ma} one and {lb} {mb} one",
-                    "two {many}, the first {ma}, the second {mb}", "two {many}: {la} {ma} one and {lb} {mb} one",
+                    "{la} {ma} {one} and {lb} {mb} {one}", "{la} {ma} {one} and {lb} {mb} one",
+                    "{la} {ma} and {lb} {mb} {one}",
+                    "two {many}, one {ma} and one {mb}", "two {many}: one {ma}, one {mb}",
+                    "2 {many}, one {ma}, the other {mb}",
+                    "two {many}, one is {ma} and the other is {mb}",
+                    "a couple of {many}, {la} {ma} one and {lb} {mb} one",
+                    "two {many}, the first {ma}, the second {mb}",
+                    "two {many}: {la} {ma} one and {lb} {mb} one",
                 )
             )  # fmt: skip
         else:
@@ -146,7 +156,8 @@ class Bodies(Phrases):
             )
             frame = "{la} {ma} {nouns_a} and {lb} {mb} " + self.pick(("{ones}", "{nouns_b}", "{nouns_b}"))
         return frame.format(
-            la=lead_a, lb=lead_b, ma=mark(0, manner_a), mb=mark(1, manner_b), one=noun.singular, many=noun.plural,
+            la=lead_a, lb=lead_b, ma=mark(0, manner_a), mb=mark(1, manner_b), one=noun.singular,
+            many=noun.plural,
             nouns_a=noun.singular if a.count == 1 else noun.plural, ones="one" if b.count == 1 else "ones",
             nouns_b=noun.singular if b.count == 1 else noun.plural,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What people write around and into a caption and that means nothing: invented words, purposes and boilerplate.
+"""What people write around a caption and that means nothing: invented words, purposes and boilerplate.
 
 Knows nothing of scenes. Case and typos are no matter of a language (text_noise.py).
 """

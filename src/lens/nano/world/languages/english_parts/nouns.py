@@ -311,7 +311,8 @@ def _has_colour(name: str) -> bool:
 
 _COLOUR_WORDS = {"gray", *(word for colour in COLOURS for word in colour.split() if word != "light")}
 _USUAL_NAMES = {
-    "red apple": ("apple", "apples"), "red heart": ("heart", "hearts"), "ear of corn": ("corn", "ears of corn"),
+    "red apple": ("apple", "apples"), "red heart": ("heart", "hearts"), "ear of corn": ("corn",
+    "ears of corn"),
 }  # fmt: skip
 
 

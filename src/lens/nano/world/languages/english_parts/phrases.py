@@ -44,7 +44,7 @@ class Phrases:
         return self.spec.groups[index].count != 1 or (not noun.takes_article and noun.singular.endswith("s"))
 
     def group(self, index: int, lead: str | None = None, with_place: bool = True) -> str:
-        """Return a group at its first mention; `lead` "the" makes it definite, "" leaves a single one bare."""
+        """Return a group at its first mention; `lead` "the" makes it definite, "" leaves one bare."""
         group, noun = self.spec.groups[index], self.nouns[index]
         adjectives, after = self._attributes(group)
         phrase = " ".join((*adjectives, noun.singular if group.count == 1 else noun.plural))
@@ -122,13 +122,16 @@ class Phrases:
         if apples and group.class_name in ("red apple", "green apple") and group.colour is None:
             return nouns[-1]
         noun = nouns[0 if self.chance(0.5) else int(self.random.random() * len(nouns))]
-        if self.noise and noun.has_bare_plural and not noun.plural.endswith(f"{noun.singular}s") and self.chance(0.03):
+        is_regular = noun.plural.endswith(f"{noun.singular}s")
+        if self.noise and noun.has_bare_plural and not is_regular and self.chance(0.03):
             return noun._replace(plural=f"{noun.singular}s")
         return noun
 
     def _shared_noun(self, class_name: str, noun: Noun, index: int) -> Noun:
         """Return the noun of an earlier group of the same class, which differs in colour or size."""
-        earlier = (old for group, old in zip(self.spec.groups[:index], self.nouns, strict=False) if group.class_name == class_name)
+        earlier = (
+            self.nouns[at] for at in range(index) if self.spec.groups[at].class_name == class_name
+        )
         return next(earlier, noun)
 
     def _attributes(self, group: ObjectGroup) -> tuple[list[str], str]:

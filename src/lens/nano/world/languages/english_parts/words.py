@@ -24,14 +24,17 @@ COUNT_PHRASES = {
 """Other words for a number."""
 COUNT_TAGS = (
     "{d} {many}", "{d} {many}", "{w} {many}", "{w} {many}", "{d}x {one}", "{one} x{d}", "{many} x{d}",
-    "{one} x {d}", "{d} x {many}", "{d} x {one}", "{many} ({d})", "{many}: {d}", "{d}x {many}", "{d}× {one}",
+    "{one} x {d}", "{d} x {many}", "{d} x {one}", "{many} ({d})", "{many}: {d}", "{d}x {many}",
+    "{d}\u00d7 {one}",
     "{many} (count: {d})", "{many} x {w}", "{many} - {d}", "({d}) {many}",
 )  # fmt: skip
 """A number of objects as a tag."""
 COUNT_LAST = (
-    "{many}! {w} of them", "{many}, {w} of them", "{many}: {w} of them", "{many}, {d} of them", "{many}! {d}!",
+    "{many}! {w} of them", "{many}, {w} of them", "{many}: {w} of them", "{many}, {d} of them",
+    "{many}! {d}!",
     "{many} - {w} of them", "{many}. {w} of them", "{many}, {w} in total", "{many}, exactly {w}",
-    "{many}, {w} in all", "{many}, there should be {w}", "{many}, and i want {w} of them", "{many}, {w} pieces",
+    "{many}, {w} in all", "{many}, there should be {w}", "{many}, and i want {w} of them",
+    "{many}, {w} pieces",
     "{many}, count of {d}", "{many}, number: {d}", "{many} ({w} of them)", "{many}, {w} please",
     "{many}. how many? {w}", "{many}! {d} of them", "{many}, quantity {d}", "{many} times {w}",
 )  # fmt: skip
@@ -41,7 +44,8 @@ SINGLE = (
     "a lone", "the", "the", "this", "my", "our", "your", "another", "a solitary", "one (1)", "that",
 )  # fmt: skip
 SEVERAL = (
-    "some", "some", "some", "several", "several", "many", "many", "a few", "lots of", "multiple", "a group of",
+    "some", "some", "some", "several", "several", "many", "many", "a few", "lots of", "multiple",
+    "a group of",
     "a number of", "a lot of", "plenty of", "a bunch of", "a handful of", "a crowd of", "various", "loads of",
     "a load of", "more than one of the", "quite a few", "a collection of", "a set of", "an assortment of",
     "tons of", "numerous", "any number of", "a pile of", "a couple or more of",
@@ -80,7 +84,8 @@ EVERYDAY_OBJECT_COLOURS = {
 COLOUR_FRAMES = (*["{c}"] * 20, "{c}-coloured", "{c} coloured", "{c}-colored", "{c} colored")
 """Before a noun."""
 COLOUR_AFTER = (
-    "in {c}", "that {is} {c}", "which {is} {c}", "of {c} colour", "painted {c}", "coloured {c}", "colored {c}",
+    "in {c}", "that {is} {c}", "which {is} {c}", "of {c} colour", "painted {c}", "coloured {c}",
+    "colored {c}",
     "({c})", "in {c} colour", "whose colour is {c}", "with a {c} colour", "all in {c}",
 )  # fmt: skip
 """After a noun."""
@@ -93,7 +98,8 @@ NEUTRAL_ADJECTIVES = (
     "joyful", "playful", "silly", "realistic", "detailed", "colourful", "colorful", "clean", "minimalist",
     "cartoonish", "clever", "brave", "gentle", "soft", "classic", "typical", "ordinary", "normal", "regular",
     "plain", "neat", "super cute", "very cute", "so cute", "really cute", "whimsical", "quirky", "majestic",
-    "proud", "grumpy", "sad", "angry", "tired", "hungry", "curious", "dreamy", "glossy", "well-drawn", "young",
+    "proud", "grumpy", "sad", "angry", "tired", "hungry", "curious", "dreamy", "glossy", "well-drawn",
+    "young",
     "old", "wild", "sparkling", "festive", "retro", "stylish", "fantastic", "pixel", "animated", "3d", "real",
     "brand new", "shiny new", "picture-perfect", "lonely", "excited", "lively", "random", "good-looking",
 )  # fmt: skip
@@ -107,12 +113,17 @@ GREETINGS = (
 )  # fmt: skip
 REQUESTS = (
     "draw ", "draw ", "draw me ", "draw me ", "paint ", "paint me ", "make ", "make me ", "please make ",
-    "please draw ", "please draw me ", "create ", "please create ", "generate ", "please generate ", "design ",
-    "render ", "show ", "show me ", "give me ", "i want ", "i want ", "i would like ", "i'd like ", "i'd love ",
+    "please draw ", "please draw me ", "create ", "please create ", "generate ", "please generate ",
+    "design ",
+    "render ", "show ", "show me ", "give me ", "i want ", "i want ", "i would like ", "i'd like ",
+    "i'd love ",
     "i need ", "i need ", "i'd love to see ", "i would love to see ", "i want to see ", "let me see ",
-    "imagine ", "this is ", "here is ", "here's ", "we need ", "we want ", "picture ", "sketch ", "sketch me ",
-    "produce ", "get me ", "illustrate ", "just ", "just draw ", "simply ", "try ", "try to draw ", "how about ",
-    "let's have ", "let's see ", "let's draw ", "please give me ", "please show me ", "i wish for ", "make it ",
+    "imagine ", "this is ", "here is ", "here's ", "we need ", "we want ", "picture ", "sketch ",
+    "sketch me ",
+    "produce ", "get me ", "illustrate ", "just ", "just draw ", "simply ", "try ", "try to draw ",
+    "how about ",
+    "let's have ", "let's see ", "let's draw ", "please give me ", "please show me ", "i wish for ",
+    "make it ",
     "my kid wants ", "my daughter wants ", "my son would like ", "i'm looking for ", "looking for ", "need ",
     "want ", "i am dreaming of ", "visualize ", "visualise ", "depict ", "do ", "do me ", "think of ", "add ",
     "put ", "compose ", "craft ", "bring me ", "i only want ", "it should show ", "it shows ", "i see ",
@@ -128,18 +139,21 @@ QUESTION_STARTS = (
     "is it possible to ", "do you think you could ", "could you possibly ", "might you ", "can somebody ",
 )  # fmt: skip
 QUESTION_VERBS = (
-    "draw ", "draw me ", "draw ", "make ", "make me ", "paint ", "paint me ", "create ", "generate ", "show me ",
+    "draw ", "draw me ", "draw ", "make ", "make me ", "paint ", "paint me ", "create ", "generate ",
+    "show me ",
     "design ", "give me ", "sketch ", "render ", "show ", "produce ", "draw for me ", "illustrate ",
 )  # fmt: skip
 QUESTIONS = (
     "can i get ", "can i have ", "could i get ", "could i have ", "may i get ", "can we have ", "how about ",
-    "what about ", "do you have ", "can i see ", "could we see ", "might i have ", "would it be possible to get ",
+    "what about ", "do you have ", "can i see ", "could we see ", "might i have ",
+    "would it be possible to get ",
     "how would you draw ", "what does it look like: ", "do you know how to draw ", "have you got ",
     "could we get ", "any chance of ", "is there a way to get ", "mind drawing ",
 )  # fmt: skip
 """Before a noun phrase; a question mark may end them."""
 STYLES = (
-    "", "", "", "", "", "", "simple ", "colourful ", "colorful ", "flat ", "cute ", "funny ", "minimal ", "clean ",
+    "", "", "", "", "", "", "simple ", "colourful ", "colorful ", "flat ", "cute ", "funny ", "minimal ",
+    "clean ",
     "modern ", "hand-drawn ", "vector ", "detailed ", "realistic ", "high quality ", "children's ", "plain ",
     "neat ", "nice ", "beautiful ", "cartoon ", "digital ", "minimalist ", "quick ", "pretty ", "square ",
     "lovely ", "cool ", "professional ", "high-resolution ", "cheerful ", "basic ", "emoji-style ", "2d ",
@@ -147,22 +161,29 @@ STYLES = (
 MEDIA = (
     "picture", "picture", "picture", "image", "image", "image", "drawing", "drawing", "illustration", "photo",
     "painting", "cartoon", "icon", "scene", "view", "card", "postcard", "design", "print", "rendering", "pic",
-    "pic", "emoji", "wallpaper", "logo", "watercolour", "watercolor", "sketch", "artwork", "graphic", "sticker",
-    "doodle", "poster", "photograph", "clip art picture", "clipart", "render", "portrait", "snapshot", "vector",
-    "avatar", "banner image", "mural", "greeting card", "thumbnail", "comic", "composition", "visual", "artwork",
+    "pic", "emoji", "wallpaper", "logo", "watercolour", "watercolor", "sketch", "artwork", "graphic",
+    "sticker",
+    "doodle", "poster", "photograph", "clip art picture", "clipart", "render", "portrait", "snapshot",
+    "vector",
+    "avatar", "banner image", "mural", "greeting card", "thumbnail", "comic", "composition", "visual",
+    "artwork",
 )  # fmt: skip
 CONNECTIVES = (
-    " of ", " of ", " of ", " of ", " showing ", " with ", " with ", " that shows ", " containing ", " featuring ",
-    " depicting ", " which has ", " that has ", " including ", " which shows ", " displaying ", " with nothing but ",
+    " of ", " of ", " of ", " of ", " showing ", " with ", " with ", " that shows ", " containing ",
+    " featuring ",
+    " depicting ", " which has ", " that has ", " including ", " which shows ", " displaying ",
+    " with nothing but ",
     " consisting of ", " that contains ", " where you see ", " of exactly this: ", ": ",
 )  # fmt: skip
 CLAUSE_OPENERS = (
     "in this picture, ", "a picture where ", "in the image, ", "an image in which ", "a picture in which ",
     "make a picture where ", "draw a scene where ", "i want a picture where ", "a scene where ", "in it, ",
-    "here, ", "in my picture, ", "make it so that ", "please make sure that ", "i imagine that ", "imagine that ",
+    "here, ", "in my picture, ", "make it so that ", "please make sure that ", "i imagine that ",
+    "imagine that ",
     "it should be like this: ", "like this: ", "the scene: ", "scene: ", "layout: ", "composition: ",
     "draw it like this: ", "a drawing where ", "an illustration in which ", "we see that ", "a photo where ",
-    "i need an image where ", "can you draw a picture where ", "could you make it so that ", "in the drawing ",
+    "i need an image where ", "can you draw a picture where ", "could you make it so that ",
+    "in the drawing ",
     "in the picture, ", "on the picture ", "as you can see, ", "i'd like a picture where ", "let's say ",
 )  # fmt: skip
 """Before a clause with a verb."""
@@ -180,11 +201,13 @@ PURPOSES = (
     "that i can print", "to colour in", "to hang in my office", "to show my boss", "right now please",
 )  # fmt: skip
 PEOPLE = (
-    "emma", "tom", "anna", "liam", "noah", "olivia", "maria", "lucas", "sophie", "ben", "mia", "jonas", "carla",
+    "emma", "tom", "anna", "liam", "noah", "olivia", "maria", "lucas", "sophie", "ben", "mia", "jonas",
+    "carla",
     "peter", "susan", "david", "nina", "paul", "julia", "omar", "priya", "kenji", "fatima", "ivan", "chloe",
 )  # fmt: skip
 THANKS = (
-    ", please", " please", ", thanks", " thanks", ", thank you", ". thanks!", ". thank you!", " pls", " thx", " :)",
+    ", please", " please", ", thanks", " thanks", ", thank you", ". thanks!", ". thank you!", " pls", " thx",
+    " :)",
     ", ok", " - thanks in advance", "! thanks", ". that's all", ". that is all", ", nothing else",
     ", and nothing else", ". nothing more", ". keep it simple", ". make it cute", ". make it look nice",
     ". make it pretty", ". surprise me", ". no people", ", that's it", ". be creative", ", quickly", " asap",
@@ -192,48 +215,74 @@ THANKS = (
 )  # fmt: skip
 BOILERPLATE = (
     "4k", "8k", "highly detailed", "masterpiece", "trending on artstation", "studio lighting", "vector art",
-    "minimalist", "sticker style", "trending", "--ar 1:1", "best quality", "cute", "beautiful", "cozy", "no text",
+    "minimalist", "sticker style", "trending", "--ar 1:1", "best quality", "cute", "beautiful", "cozy",
+    "no text",
     "high quality", "ultra hd", "hd", "uhd", "flat design", "flat style", "digital art", "emoji style",
     "cartoon style", "clip art", "clipart", "clean lines", "sharp focus", "high resolution", "hi-res",
     "professional", "award-winning", "octane render", "unreal engine", "photorealistic", "realistic",
     "soft lighting", "cinematic", "dslr", "bokeh", "hdr", "ultra detailed", "intricate", "simple shapes",
     "no watermark", "no shadows", "nice composition", "kawaii", "children's illustration", "pixel perfect",
     "artstation", "deviantart", "3d render", "isometric", "low poly", "line art", "icon", "icon design",
-    "trending on behance", "vibrant", "vivid", "detailed", "crisp", "sharp", "stunning", "gorgeous", "aesthetic",
-    "minimal", "modern", "stylized", "hand drawn", "watercolor style", "--v 6", "--style raw", "--q 2", "raw photo",
-    "noto emoji", "emoji art", "emoji", "svg", "png", "wallpaper", "pastel style", "cute style", "storybook style",
-    "for kids", "by a famous illustrator", "very detailed", "no people", "nothing else", "simple", "cheerful mood",
+    "trending on behance", "vibrant", "vivid", "detailed", "crisp", "sharp", "stunning", "gorgeous",
+    "aesthetic",
+    "minimal", "modern", "stylized", "hand drawn", "watercolor style", "--v 6", "--style raw", "--q 2",
+    "raw photo",
+    "noto emoji", "emoji art", "emoji", "svg", "png", "wallpaper", "pastel style", "cute style",
+    "storybook style",
+    "for kids", "by a famous illustrator", "very detailed", "no people", "nothing else", "simple",
+    "cheerful mood",
     "happy mood", "playful", "whimsical", "dramatic lighting", "volumetric lighting", "global illumination",
-    "ray tracing", "film grain", "35mm", "f/1.8", "macro shot", "close-up", "wide shot", "product shot", "studio",
-    "ultra realistic", "hyperdetailed", "absurdres", "perfect composition", "good composition", "square format",
-    "logo style", "graphic design", "tumblr", "pinterest", "cel shading", "anime style", "pixar style", "ghibli",
+    "ray tracing", "film grain", "35mm", "f/1.8", "macro shot", "close-up", "wide shot", "product shot",
+    "studio",
+    "ultra realistic", "hyperdetailed", "absurdres", "perfect composition", "good composition",
+    "square format",
+    "logo style", "graphic design", "tumblr", "pinterest", "cel shading", "anime style", "pixar style",
+    "ghibli",
 )  # fmt: skip
 """What prompts of other models end with; none of it means anything here."""
 
 WRAPPERS = (
-    "what does {x} look like?", "what would {x} look like?", "do you know what {x} looks like?", "show me what {x} "
-    "looks like", "i've never seen {x}. show me", "my sister loves {x}, please draw", "my son loves {x}", "{x} is what i "
-    "want", "{x} would be great", "{x} would be nice", "{x}, can you do that?", "i really like {x}", "i love {x}",
-    "have you ever seen {x}?", "{x} - is that possible?", "i can't draw {x}, can you?", "{x} is all i need", "my favourite "
-    "is {x}, draw that", "draw {x} for me", "paint {x} for my room", "make {x} for me, please", "let there be {x}", "all i "
-    "see is {x}", "i dreamt of {x}", "today i saw {x}", "once upon a time there was {x}", "yesterday i met {x}. draw that",
-    "think about {x} and draw what you see", "my kid asked for {x}", "a picture, please: {x}", "what about {x}, would that "
-    "work?", "i bet you can't draw {x}", "you get {x}", "close your eyes and imagine {x}", "go ahead and draw {x}", "{x}, no "
-    "other stuff", "{x}, no more and no less", "{x} and no more than that", "{x}, nothing besides", "{x}, that's all",
-    "{x} only", "only {x}, no other objects", "just {x}, nothing else please", "{x} (nothing else)", "{x} alone", "{x}, drawn "
-    "for {person}", "{person} wants {x}", "{person} asked me for {x}", "hello, {person} here. i'd like {x}", "{x} (for {person})",
-    "let me have {x}", "i was wondering if i could get {x}", "it would be lovely to have {x}", "we're after {x}", "no idea why, "
-    "but i need {x}", "a simple thing: {x}", "can you do {x}?", "is it hard to draw {x}?", "would {x} be ok?", "the image "
-    "contains {x}", "the picture contains {x}", "the scene has {x}", "in my dream there was {x}", "here you can see {x}",
-    "this drawing has {x}", "what you see: {x}", "it's {x}", "that's {x}", "look, {x}!", "behold: {x}", "wow, {x}",
-    "i'm thinking of {x}", "the whole picture is just {x}", "everything in the picture: {x}", "put {x} in the picture",
-    "please put {x} in it", "the drawing should contain {x}", "there has to be {x}", "it must show {x}", "it needs {x}",
+    "what does {x} look like?", "what would {x} look like?", "do you know what {x} looks like?",
+    "show me what {x} "
+    "looks like", "i've never seen {x}. show me", "my sister loves {x}, please draw", "my son loves {x}",
+    "{x} is what i "
+    "want", "{x} would be great", "{x} would be nice", "{x}, can you do that?", "i really like {x}",
+    "i love {x}",
+    "have you ever seen {x}?", "{x} - is that possible?", "i can't draw {x}, can you?", "{x} is all i need",
+    "my favourite "
+    "is {x}, draw that", "draw {x} for me", "paint {x} for my room", "make {x} for me, please",
+    "let there be {x}", "all i "
+    "see is {x}", "i dreamt of {x}", "today i saw {x}", "once upon a time there was {x}",
+    "yesterday i met {x}. draw that",
+    "think about {x} and draw what you see", "my kid asked for {x}", "a picture, please: {x}",
+    "what about {x}, would that "
+    "work?", "i bet you can't draw {x}", "you get {x}", "close your eyes and imagine {x}",
+    "go ahead and draw {x}", "{x}, no "
+    "other stuff", "{x}, no more and no less", "{x} and no more than that", "{x}, nothing besides",
+    "{x}, that's all",
+    "{x} only", "only {x}, no other objects", "just {x}, nothing else please", "{x} (nothing else)",
+    "{x} alone", "{x}, drawn "
+    "for {person}", "{person} wants {x}", "{person} asked me for {x}", "hello, {person} here. i'd like {x}",
+    "{x} (for {person})",
+    "let me have {x}", "i was wondering if i could get {x}", "it would be lovely to have {x}",
+    "we're after {x}", "no idea why, "
+    "but i need {x}", "a simple thing: {x}", "can you do {x}?", "is it hard to draw {x}?", "would {x} be ok?",
+    "the image "
+    "contains {x}", "the picture contains {x}", "the scene has {x}", "in my dream there was {x}",
+    "here you can see {x}",
+    "this drawing has {x}", "what you see: {x}", "it's {x}", "that's {x}", "look, {x}!", "behold: {x}",
+    "wow, {x}",
+    "i'm thinking of {x}", "the whole picture is just {x}", "everything in the picture: {x}",
+    "put {x} in the picture",
+    "please put {x} in it", "the drawing should contain {x}", "there has to be {x}", "it must show {x}",
+    "it needs {x}",
 )  # fmt: skip
 """Around a noun phrase {x}; {person} is somebody's name."""
 TERSE_SINGLE = ("", "", "", "", "a", "a", "a", "a", "one", "1", "the")
 TERSE_CONJUNCTIONS = (" and ", " and ", " and ", ", ", ", ", " & ", " + ", " with ", " plus ", "; ", " / ")
 THERE = (
-    "there {be} ", "there {be} ", "there {be} ", "in the picture there {be} ", "here {be} ", "in it there {be} ", "there "
+    "there {be} ", "there {be} ", "there {be} ", "in the picture there {be} ", "here {be} ",
+    "in it there {be} ", "there "
     "should be ", "there must be ", "in this image there {be} ", "on it there {be} ",
     "what i see {be} ", "in here there {be} ",
 )  # fmt: skip
