@@ -120,7 +120,7 @@ class Bodies(Phrases):
             return Body(frame.format(where=where, what=what, be=be), "phrase")
         frame = self.pick(
             ("{where}, {what}", "{where}: {what}", "{where} {be} {what}", "{where} there {be} {what}",
-             "{what} {be} {where}")  # fmt: skip
+             "{what} {be} {where}")
         )
         return Body(frame.format(where=where, what=what, be=be), "clause")
 

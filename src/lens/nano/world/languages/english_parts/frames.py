@@ -1,6 +1,6 @@
 """Sentence frames of English captions: relations, places, backgrounds and signs.
 
-Knows nothing of scenes. Slots of relations: {a} and {b} the groups, {P} the relation of a to b, a preposition,
+Knows nothing of scenes. Slots of relations: {a} and {b} the groups, {P} a's relation to b, a preposition,
 {A} the place of a as seen from b, {Sa} and {Sb} their sides of the image, {is_a} and {is_b} verbs that agree,
 {stand_a} and {placed} verbs of position, {the_a} and {the_b} second mentions. A frame that occurs twice is
 twice as frequent.
