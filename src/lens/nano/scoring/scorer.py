@@ -38,7 +38,7 @@ _MIN_UNKNOWN_SHARE = 0.35
 """Unknown parts below this fraction of the square of the smallest object are noise."""
 _LEFTOVER_OVERLAP = 0.6
 """An unknown part with this share inside the square of a known object belongs to that object."""
-_MIN_COLOURED_SHARE = 0.08
+_MIN_COLOURED_SHARE = 0.2
 """Colours of fewer pixels, as a fraction of the square of the smallest object, are on no re-coloured object."""
 
 

@@ -7,7 +7,7 @@ Letters: N templates, V templates of one colour, M side of art, P side of a patc
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,39 @@ class Template(NamedTuple):
     colour: str | None = None
 
 
+class Art(NamedTuple):
+    """Sprites, and what their energy on any background follows from."""
+
+    premultiplied: Floats
+    """Colour times alpha, (N, M, M, 3)."""
+    alpha: Floats
+    """(N, M, M, 1)."""
+    colour_squares: tuple[Floats, Floats]
+    """Sums of squared premultiplied colours over the columns and over the rows: (N, M) each."""
+    products: tuple[Floats, Floats]
+    """Sums of premultiplied colours times alpha: (N, M, 3) each."""
+    alpha_squares: tuple[Floats, Floats]
+    """Sums of squared alpha: (N, M) each."""
+
+    @classmethod
+    def of(cls, premultiplied: Floats, alpha: Floats) -> Self:
+        """Return art with its sums."""
+        squares, products = np.square(premultiplied).sum(-1), premultiplied * alpha
+        alpha_squares = np.square(alpha[..., 0])
+        sums = [(values.sum(1), values.sum(2)) for values in (squares, products, alpha_squares)]
+        return cls(premultiplied, alpha, *sums)
+
+    def difference(self, background: Floats) -> Floats:
+        """Return the art minus a background, (N, M, M, 3)."""
+        return self.premultiplied - self.alpha * background
+
+    def extents(self, background: Floats) -> Floats:
+        """Return the extents of the difference from a background: (N, 4)."""
+        square = float(background @ background)
+        sums = zip(self.colour_squares, self.products, self.alpha_squares, strict=True)
+        return _extents_of_profiles(*(a - 2 * (b @ background) + square * c for a, b, c in sums))
+
+
 class TemplateBank(NamedTuple):
     """Sprites of all objects on one background colour."""
 
@@ -60,7 +93,7 @@ class TemplateBank(NamedTuple):
             return self.differences[number]
         if template not in self.recoloured:
             names, art = _recoloured_art(template.colour)
-            alpha = _drawings()[1][number]
+            alpha = _drawings().alpha[number]
             self.recoloured[template] = art[names.index(template.class_name)] - alpha * self.background
         return self.recoloured[template]
 
@@ -70,12 +103,13 @@ def build_template_bank(
 ) -> TemplateBank:
     """Return the sprites of all objects, also in the given colours, on a background; channels in [0, 1]."""
     background = np.asarray(background_rgb, dtype=np.float32)
-    premultiplied, alpha = _drawings()
-    differences = premultiplied - alpha * background  # (drawings, M, M, 3)
+    differences = _drawings().difference(background)  # (drawings, M, M, 3)
     templates = [Template(name) for name in OBJECT_CLASSES]
-    extents, patches = zip(
-        _stretched(differences), *(_stretched(_small_art(colour, background)) for colour in colours), strict=True
-    )
+    banks = [_stretched(differences, _drawings().extents(background))]
+    for colour in colours:
+        art = _small_recoloured_art(colour)
+        banks.append(_stretched(art.difference(background), art.extents(background)))
+    extents, patches = zip(*banks, strict=True)
     for colour in colours:
         templates += [Template(name, colour) for name in _recoloured_art(colour)[0]]
     return TemplateBank(
@@ -95,11 +129,15 @@ def frequent_colours(pixels: Floats, is_visible: NDArray[np.bool_], min_pixels: 
 
 def extents_of(energy: Floats) -> Floats:
     """Return the centres of energy and twice its spread around them, in pixels: (N, h, w) -> (N, 4)."""
-    total = energy.sum((1, 2)) + 1e-9
+    return _extents_of_profiles(energy.sum(1), energy.sum(2))
+
+
+def _extents_of_profiles(level: Floats, upright: Floats) -> Floats:
+    """Return extents from the sums of energy over columns and over rows: (N, w), (N, h) -> (N, 4)."""
     found = []
-    for axis in (2, 1):
-        profile = energy.sum(3 - axis) / total[:, None]  # (N, w or h)
-        at = np.arange(energy.shape[axis]) + 0.5
+    for sums in (level, upright):
+        profile = sums / (sums.sum(1, keepdims=True) + 1e-9)
+        at = np.arange(sums.shape[1]) + 0.5
         centre = profile @ at
         spread = np.sqrt(np.maximum((profile * np.square(at - centre[:, None])).sum(1), 0.25))
         found.append((centre, _REACH * spread))
@@ -117,8 +155,12 @@ def resampling_weights(start: float, step: float, count: int, source: int, softn
 
 def stretch_weights(centre: Floats, reach: Floats, source: int) -> Floats:
     """Return (N, P, source) weights that stretch what lies within reach of each centre to P pixels."""
-    lines = zip(centre - reach, 2 * reach / PATCH_PX, strict=True)
-    return np.stack([resampling_weights(start, step, PATCH_PX, source) for start, step in lines])
+    step = (2 * reach / PATCH_PX)[:, None]  # (N, 1)
+    centres = (centre - reach)[:, None] + (np.arange(PATCH_PX, dtype=np.float32) + 0.5) * step  # (N, P)
+    width = np.maximum(step, 1.0)[..., None]  # (N, 1, 1)
+    weights = np.abs(centres[..., None] - (np.arange(source, dtype=np.float32) + 0.5))  # (N, P, source)
+    np.subtract(1, weights / width, out=weights)
+    return np.maximum(weights, 0, out=weights) / width
 
 
 def normalize(rows: Floats) -> Floats:
@@ -129,10 +171,9 @@ def normalize(rows: Floats) -> Floats:
 _REACH = 2.0
 
 
-def _stretched(differences: Floats) -> tuple[Floats, Floats]:
-    """Return extents in pixels of the sprite, and patches: (N, m, m, 3) -> (N, 4), (N, P * P * 3)."""
+def _stretched(differences: Floats, extents: Floats) -> tuple[Floats, Floats]:
+    """Return extents in pixels of the sprite, and patches: (N, m, m, 3), (N, 4) -> (N, 4), (N, P * P * 3)."""
     count, side_px = differences.shape[:2]
-    extents = extents_of(np.square(differences).sum(-1))  # (N, 4)
     columns, rows = (stretch_weights(extents[:, axis], extents[:, axis + 2], side_px) for axis in (0, 1))
     patches = rows @ differences.reshape(count, side_px, side_px * 3)  # (N, P, m * 3)
     patches = patches.reshape(count, PATCH_PX, side_px, 3).transpose(0, 1, 3, 2)
@@ -146,10 +187,10 @@ def _class_numbers() -> dict[str, int]:
 
 
 @functools.cache
-def _drawings() -> tuple[Floats, Floats]:
-    """Return every drawing's colour times alpha, (N, M, M, 3), and alpha, (N, M, M, 1)."""
+def _drawings() -> Art:
+    """Return every drawing."""
     art = np.stack([sprite(name, SPRITE_PX) for name in OBJECT_CLASSES])
-    return art[..., :3] * art[..., 3:], art[..., 3:]
+    return Art.of(art[..., :3] * art[..., 3:], art[..., 3:])
 
 
 @functools.cache
@@ -161,16 +202,11 @@ def _recoloured_art(colour: str) -> tuple[list[str], Floats]:
 
 
 @functools.cache
-def _small_recoloured_art(colour: str) -> tuple[Floats, Floats]:
-    """Return small art in a colour times alpha, (V, m, m, 3), and alpha, (V, m, m, 1)."""
+def _small_recoloured_art(colour: str) -> Art:
+    """Return small art in a colour."""
     names, art = _recoloured_art(colour)
     numbers = [_class_numbers()[name] for name in names]
-    return _shrink(art), _shrink(_drawings()[1][numbers])
-
-
-def _small_art(colour: str, background: Floats) -> Floats:
-    premultiplied, alpha = _small_recoloured_art(colour)
-    return premultiplied - alpha * background
+    return Art.of(_shrink(art), _shrink(_drawings().alpha[numbers]))
 
 
 def _shrink(art: Floats) -> Floats:
