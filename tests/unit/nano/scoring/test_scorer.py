@@ -1,5 +1,7 @@
 """The scorer: ground truth passes, as drawn and as a VAE would soften it; wrong images fail."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,18 +55,18 @@ def softened(picture: np.ndarray, seed: int) -> np.ndarray:
 
 def altered(expected: SceneSpec, how: str, rng: np.random.Generator) -> SceneSpec:
     """Return what a wrong image shows instead: another object, one off, mirrored, another colour."""
-    (thing, count), *rest = expected.groups
-    others = [name for name in OBJECT_CLASSES if name not in dict(expected.groups)]
+    first, *rest = expected.groups
+    others = [name for name in OBJECT_CLASSES if name not in [group.class_name for group in expected.groups]]
     if how == "thing":
-        return SceneSpec(((str(rng.choice(others)), count), *rest), expected.background, expected.relations)
+        return replace(expected, groups=(first._replace(class_name=str(rng.choice(others))), *rest))
     if how == "count":
-        off_by_one = (thing, count - 1 if count > 2 else count + 1)
-        return SceneSpec((off_by_one, *rest), expected.background, expected.relations)
+        count = first.count - 1 if first.count > 2 else first.count + 1
+        return replace(expected, groups=(first._replace(count=count), *rest))
     if how == "background":
         colours = [name for name in COLOURS if name != expected.background]
-        return SceneSpec(expected.groups, str(rng.choice(colours)), expected.relations)
+        return replace(expected, background=str(rng.choice(colours)))
     relations = tuple((first, OPPOSITE[relation], second) for first, relation, second in expected.relations)
-    return SceneSpec(expected.groups, expected.background, relations)
+    return replace(expected, relations=relations)
 
 
 def misses(is_soft: bool) -> list[tuple[str, tuple[str, ...]]]:
