@@ -277,7 +277,7 @@ class TraditionalChinese(Chinese):
 
     def finish(self, text: str, rng: np.random.Generator) -> str:
         """Return a caption in traditional characters."""
-        return super().finish(text, rng).translate(_TO_TRADITIONAL)
+        return super().finish(text, rng).translate(TO_TRADITIONAL)
 
     @cached_property
     def _regional_nouns(self) -> dict[str, NounEntry]:
@@ -289,5 +289,6 @@ class TraditionalChinese(Chinese):
         }
 
 
-_TO_TRADITIONAL = str.maketrans(_SIMPLIFIED, _TRADITIONAL)
+TO_TRADITIONAL = str.maketrans(_SIMPLIFIED, _TRADITIONAL)
+"""Characters of simplified captions to traditional ones, for `str.translate`."""
 _IN_TRADITIONAL = TraditionalChinese()
