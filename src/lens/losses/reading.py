@@ -1,7 +1,8 @@
-"""Reading loss: tells facts about a prompt's scene from the hidden states of the tokens after the prompt.
+"""Reading losses: facts about a prompt's scene, told by the tokens after the prompt and by its own tokens.
 
-Not part of the recipe of Lens, whose language model understands prompts already.
-Letters: B prompts, F facts, D width of the language model.
+Not part of the recipe of Lens, whose language model understands prompts already. Without the second loss, the first
+one stands still for thousands of captions, as no token means anything yet (docs/log.md).
+Letters: B prompts, F facts, V values of all facts, T tokens of a prompt, D width of the language model.
 """
 
 from collections.abc import Sequence
@@ -37,3 +38,29 @@ def reading_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """
     losses = [F.cross_entropy(one.float(), labels[:, fact]) for fact, one in enumerate(logits)]
     return torch.stack(losses).sum()
+
+
+class MentionHead(nn.Module):
+    """Tells for each token which values of facts it mentions; used in training only."""
+
+    def __init__(self, dim: int, num_values: int):
+        super().__init__()
+        self.norm = nn.RMSNorm(dim, elementwise_affine=False)
+        self.linear = nn.Linear(dim, num_values)
+        nn.init.constant_(self.linear.bias, -5.0)  # most tokens mention none
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the logits of each token. Shapes: (B, T, D) -> (B, T, V)."""
+        return self.linear(self.norm(hidden))
+
+
+def mention_loss(logits: Tensor, mask: Tensor, mentioned: Tensor) -> Tensor:
+    """Return the binary cross-entropy that some token mentions a value, summed over the values.
+
+    Which token it is remains open: the logits of a prompt are the log of the sum over its tokens.
+
+    Shapes: logits (B, T, V), bool mask (B, T), 0 or 1 (B, V) -> ().
+    """
+    pooled = logits.float().masked_fill(~mask[..., None], float("-inf")).logsumexp(1)              # (B, V)
+    loss = F.binary_cross_entropy_with_logits(pooled, mentioned.float(), reduction="none")
+    return loss.sum(1).mean()

@@ -78,6 +78,26 @@ def reading_of(spec: SceneSpec) -> NDArray[np.int64]:
     return np.array([known[value] for known, value in zip(_INDEX, values, strict=True)])
 
 
+_KINDS = tuple(dict.fromkeys(label.name.rpartition("_")[0] or label.name for label in LABELS))
+_MENTIONED = [kind for kind in _KINDS if kind != "letter"]
+_FIRST_VALUE: dict[str, int] = {}
+NUM_MENTIONS = 0
+"""Values of all facts but letters, of whichever group or pair."""
+for _kind in _MENTIONED:
+    _FIRST_VALUE[_kind] = NUM_MENTIONS
+    NUM_MENTIONS += next(len(label.values) for label in LABELS if label.name.startswith(_kind)) - 1
+
+
+def mentions_of(reading: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return which values a text mentions, without a count of one, which has no word: (NUM_MENTIONS,) of 0 and 1."""
+    mentioned = np.zeros(NUM_MENTIONS, np.float32)
+    for label, index in zip(LABELS, reading, strict=True):
+        kind = label.name.rpartition("_")[0] or label.name
+        if index and kind in _FIRST_VALUE and not (kind == "count" and label.values[index] in (1, SEVERAL)):
+            mentioned[_FIRST_VALUE[kind] + index - 1] = 1
+    return mentioned
+
+
 def spec_of(reading: Sequence[int] | NDArray[np.int64]) -> SceneSpec:
     """Return the spec that labels tell: (len(LABELS),)."""
     value = {label.name: label.values[int(index)] for label, index in zip(LABELS, reading, strict=True)}

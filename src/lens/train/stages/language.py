@@ -17,18 +17,20 @@ from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.losses.base import LossOutput, StepStats
 from lens.losses.next_token import next_token_loss
-from lens.losses.reading import ReadingHead, reading_loss
+from lens.losses.reading import MentionHead, ReadingHead, mention_loss, reading_loss
 from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 from lens.models.prompt_template import PromptTemplate
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.captions import CaptionMix, NanoCaption, nano_caption
 from lens.nano.evaluation_prompts import EvalPrompt, is_stated, read_prompts
-from lens.nano.reading import LABELS, NUM_SCAFFOLD_TOKENS, reading_of, spec_of
+from lens.nano.reading import LABELS, NUM_MENTIONS, NUM_SCAFFOLD_TOKENS, mentions_of, reading_of, spec_of
 from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import LanguageSettings
 
 FIRST_HELD_OUT_CAPTION = 2**31
 """First held-out caption; training uses earlier captions only."""
+MENTION_BLOCK = 1
+"""Block whose output tells what each token mentions: words first, sentences later."""
 POOL_BATCHES = 16
 """Batches that are sorted by length together, so that a batch needs little padding."""
 
@@ -55,7 +57,8 @@ class LanguageStage:
         self.template = PromptTemplate(self.tokenizer)
         counts = [len(label.values) for label in LABELS]
         head = ReadingHead(encoder.config.hidden_size, [label.token for label in LABELS], counts)
-        self.model: Any = nn.ModuleDict({"encoder": encoder, "head": head}).to(self.device)
+        parts = {"encoder": encoder, "head": head, "mentions": MentionHead(encoder.config.hidden_size, NUM_MENTIONS)}
+        self.model: Any = nn.ModuleDict(parts).to(self.device)
         self._probes = {path.stem: read_prompts(path) for path in settings.probe_prompt_files}
         self._pool = lru_cache(maxsize=2)(self._make_pool)
 
@@ -92,7 +95,7 @@ class LanguageStage:
         """Return the labels that the model tells for each text: (len(LABELS),) each."""
         readings = []
         for start in range(0, len(texts), 64):
-            hidden, _, lengths = self._forward(texts[start : start + 64])
+            _, hidden, _, lengths = self._forward(texts[start : start + 64])
             logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
             readings += list(torch.stack([one.argmax(-1) for one in logits], dim=1).cpu().numpy())
         return readings
@@ -106,10 +109,13 @@ class LanguageStage:
         ]
 
     def _loss(self, captions: list[NanoCaption]) -> LossOutput:
-        hidden, ids, lengths = self._forward([caption.text for caption in captions])
+        early, hidden, ids, lengths = self._forward([caption.text for caption in captions])
         labels = np.stack([reading_of(caption.spec) for caption in captions])                    # (B, facts)
         logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
         reading = reading_loss(logits, torch.from_numpy(labels).to(self.device))
+        mentioned = torch.from_numpy(np.stack([mentions_of(row) for row in labels])).to(self.device)
+        is_prompt = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]            # (B, T)
+        mentions = mention_loss(self.model["mentions"](early), is_prompt, mentioned)
         # The head over the vocabulary costs as much as the rest, so only a share of the captions has this loss.
         few = slice(0, max(1, round(len(captions) * self.settings.next_token_share)))
         mask = torch.arange(ids.shape[1], device=self.device) <= lengths[few, None]              # (b, T)
@@ -117,26 +123,29 @@ class LanguageStage:
         with autocast(self.device, self.settings.precision):
             continued = encoder.lm_head(encoder.model.norm(hidden[few]))                         # (b, T, vocabulary)
         text = next_token_loss(continued, ids[few], mask.long()).loss
-        loss = text + self.settings.reading_weight * reading
-        return LossOutput(loss, {"text": text.detach(), "reading": reading.detach()})
+        loss = text + self.settings.reading_weight * (reading + mentions)
+        terms = {"text": text.detach(), "reading": reading.detach(), "mentions": mentions.detach()}
+        return LossOutput(loss, terms)
 
-    def _forward(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the last hidden states from the captions on, the token ids, and the lengths of the captions.
+    def _forward(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return early and last hidden states from the captions on, token ids, and the lengths of the captions.
 
-        Shapes: (B, T, hidden), (B, T), (B,). The keys of the preamble are computed once, without gradients.
+        Shapes: twice (B, T, hidden), (B, T), (B,). The keys of the preamble are computed once, without gradients.
         """
         encoder = self.model["encoder"]
         last = encoder.config.num_hidden_layers - 1
         batch = self.template.tokenize(texts)
         num_preamble = batch.num_preamble_tokens
-        ids = batch.input_ids[:, num_preamble:].to(self.device)
-        mask = batch.attention_mask.to(self.device)
+        lengths = batch.attention_mask.sum(1) - num_preamble - len(self.template.scaffold_ids)
+        stop = num_preamble + int(lengths.max()) + NUM_SCAFFOLD_TOKENS  # the tokens after those tell nothing
+        ids = batch.input_ids[:, num_preamble:stop].to(self.device)
+        mask = batch.attention_mask[:, :stop].to(self.device)
         with autocast(self.device, self.settings.precision):
             past: DynamicCache = encoder.prefill(batch.input_ids[:1, :num_preamble], [last])
             past.batch_repeat_interleave(len(texts))
-            hidden = encoder._run_blocks(ids, mask, last, {last}, past)[last]
-        lengths = mask.sum(1) - num_preamble - len(self.template.scaffold_ids)
-        return hidden, ids, lengths
+            hidden = encoder._run_blocks(ids, mask, last, {MENTION_BLOCK, last}, past)
+        lengths = lengths.to(self.device)
+        return hidden[min(MENTION_BLOCK, last)], hidden[last], ids, lengths
 
     def _make_pool(self, pool: int, count: int) -> list[list[NanoCaption]]:
         """Return the captions of some batches, each of captions of similar length, in random order."""
