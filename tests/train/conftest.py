@@ -122,7 +122,7 @@ def _small_float32_runs():
         patch.setattr(vae.VaeStage, "_crops", lambda stage, first, count: crops(stage, first, min(count, 20)))
         loss = language.LanguageStage._loss
         patch.setattr(
-            language.LanguageStage, "_loss", lambda stage, first, count: loss(stage, first, min(count, 20))
+            language.LanguageStage, "_loss", lambda stage, captions: loss(stage, captions[:20])
         )
         yield
 

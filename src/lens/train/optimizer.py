@@ -33,8 +33,10 @@ class Optimizers:
     def lr(self) -> float:
         return self._lr
 
-    def step(self) -> None:
+    def step(self, skip: Tensor | None = None) -> None:
+        """Make an update; where `skip` is 1 on the device, AdamW changes nothing."""
         for part in self.optimizers:
+            vars(part)["found_inf"] = skip  # what fused AdamW reads, as torch.amp.GradScaler sets it
             part.step()
 
     def zero_grad(self) -> None:

@@ -3,6 +3,7 @@
 To add a stage, write its settings and its class, and add an entry to `STAGES`.
 """
 
+import time
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -68,6 +69,7 @@ def train_from_settings(settings: Any) -> Path:
     from lens.train.distributed import init_distributed
     from lens.train.trainer import fit
 
+    started_at = time.monotonic()
     stage_class = STAGES[settings.stage].stage_class
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -78,7 +80,7 @@ def train_from_settings(settings: Any) -> Path:
             write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
         with distributed.main_first():
             stage = stage_class(settings)
-        fit(stage, settings, distributed)
+        fit(stage, settings, distributed, started_at)
     return settings.out
 
 

@@ -74,8 +74,7 @@ def train_step(run: TrainState, log_block_norms: bool = False) -> dict[str, Tens
     _drop_inactive_gradients(run.model, parts)
     blocks = block_grad_norms(run.model) if log_block_norms else {}
     grad_norm = full_tensor(nn.utils.clip_grad_norm_(run.model.parameters(), optimizer.max_grad_norm))
-    if run.guard.accepts(grad_norm.item(), " ".join(parts)):
-        run.optimizer.step()
+    if _update_weights(run, grad_norm, " ".join(parts)):
         if not parts or not set(parts).isdisjoint(run.ema_parts or parts):
             run.ema.update(run.model)
         run.stop_reason = run.after_update(run.step)
@@ -87,6 +86,17 @@ def train_step(run: TrainState, log_block_norms: bool = False) -> dict[str, Tens
         | {"grad_norm": grad_norm}
         | blocks
     )
+
+
+def _update_weights(run: TrainState, grad_norm: Tensor, kind: str) -> bool:
+    """Make an update unless the guard rejects it; return whether it was made, or left to the device."""
+    if run.settings.guard.read_every > 1:
+        run.optimizer.step(run.guard.defer(grad_norm, kind))
+        return True
+    is_accepted = run.guard.accepts(grad_norm.item(), kind)
+    if is_accepted:
+        run.optimizer.step()
+    return is_accepted
 
 
 def _drop_inactive_gradients(module: nn.Module, parts: tuple[str, ...]) -> None:

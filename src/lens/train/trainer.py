@@ -1,9 +1,10 @@
 """The training loop of every stage: updates, evaluations, checkpoints, and a clean stop.
 
-Knows nothing of what a stage trains. On SIGTERM or Ctrl-C a run stops at the end of its step and writes a
-checkpoint. The same command then continues from it.
+Knows nothing of what a stage trains. On SIGTERM or Ctrl-C, or when its minutes are over, a run stops at the
+end of its step and writes a checkpoint. The same command then continues from it.
 """
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -31,8 +32,16 @@ from lens.train.step import TrainState, train_step
 console = Console(stderr=True)
 
 
-def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | None = None) -> TrainState:
-    """Train a stage to its last step, or until any rank gets a stop signal; return the state of the run."""
+def fit(
+    stage: Stage, settings: RunSettings, distributed: DistributedContext | None = None,
+    started_at: float | None = None,
+) -> TrainState:  # fmt: skip
+    """Train a stage to its last step, or until any rank gets a stop signal; return the state of the run.
+
+    `started_at` is when the `max_minutes` of the process began, by time.monotonic(); None for now.
+    """
+    started_at = time.monotonic() if started_at is None else started_at
+    ends_at = started_at + 60 * settings.max_minutes if settings.max_minutes else math.inf
     distributed = distributed or DistributedContext()
     model = stage.model.train()
     if settings.compile:
@@ -75,7 +84,8 @@ def fit(stage: Stage, settings: RunSettings, distributed: DistributedContext | N
             if run.step % settings.probe_every == 0 or run.step == settings.steps:
                 evaluate(stage, run, metrics)
             is_due = time.monotonic() - saved_at > settings.checkpoint.every_s
-            is_stopped, is_due = distributed.any_rank(bool(stop or run.stop_reason), is_due)
+            is_over = bool(stop or run.stop_reason) or time.monotonic() > ends_at
+            is_stopped, is_due = distributed.any_rank(is_over, is_due)
             # Not while updates are skipped: the weights themselves may be broken.
             if is_due and not run.guard.num_consecutive_skips:
                 checkpoints.save(run)

@@ -2,7 +2,8 @@
 
 A shard holds consecutive examples of one image size. Its name contains a hash of the encoders, so that other
 encoders do not read it. An interrupted encoding resumes at the next shard.
-Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width.
+Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width,
+K kinds of patch label.
 """
 
 import copy
@@ -11,8 +12,9 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +27,15 @@ from lens.models.checkpoints.writer import write_safetensors
 from lens.models.prompt_template import PromptTemplate, pad_features
 from lens.models.vae import encode_pixels
 from lens.nano.tasks import FULL_WORLD
-from lens.nano.world.scenes import Scene, draw_scene
+from lens.nano.world.scenes import draw_scene
+from lens.train.data.drawn_examples import (
+    DrawingTask,
+    DrawnExamples,
+    World,
+    draw_examples,
+    draw_in_processes,
+    draw_labels,
+)
 from lens.train.devices import autocast
 from lens.train.settings.stages import NANO_EXAMPLES_PER_SHARD
 
@@ -33,16 +43,8 @@ VAE_PRECISION = "bf16"
 """Autocast precision of the autoencoder."""
 STORED_DTYPE = torch.bfloat16
 """Dtype of latents and text features on disk."""
-ENCODED_TOGETHER = 32
-"""Captions in a batch of the text encoder."""
-
-
-class World(Protocol):
-    """Scenes with captions: WorldConfig, the world of the six tasks, or CaptionMix, the whole one."""
-
-    def example(self, seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
-        """Return one scene and its caption, which depend on the arguments only."""
-        ...
+ENCODED_TOGETHER = {"cpu": 32, "cuda": 256}
+"""Captions or images in a batch of an encoder, by its device."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,17 @@ class NanoExampleSource:
     layers: tuple[int, ...] | None = None
     """Layers whose features are kept; None for all, so that runs with other layers can share them."""
 
+    def kept_layers(self, layers: Sequence[int]) -> list[int]:
+        """Return where the features of some layers are in a shard."""
+        return list(layers) if self.layers is None else [self.layers.index(layer) for layer in layers]
+
     def fingerprint(self) -> str:
         """Return a short hash of all encoder weights, and of the images and captions of a few examples."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # The encoders are frozen, and one computation takes a second.
         digest = hashlib.blake2b(f"{self.world!r} {self.layers}".encode(), digest_size=6)
         for scene, caption in (self.world.example(0, item, 128, 128) for item in range(16)):
             digest.update(draw_scene(scene).tobytes() + caption.encode())
@@ -77,8 +88,10 @@ class NanoBatch(NamedTuple):
     """L of (B, T, E)."""
     mask: Tensor
     """(B, T), True for real tokens."""
+    labels: Tensor
+    """(B, K, h, w), uint8."""
     example_indices: list[int]
-    """Indices of the examples, as in `training_example`."""
+    """Indices of the examples, as in `World.example`."""
 
 
 class CachedBucket:
@@ -95,6 +108,7 @@ class CachedBucket:
         ]
         self._order = sorted(range(len(features)), key=lambda item: features[item].shape[1])
         self._latents, self._features = latents, features
+        self._labels = torch.cat([shard["labels"] for shard in shards])                   # (N, K, h, w)
         self._first_example = first_shard * NANO_EXAMPLES_PER_SHARD
 
     def __len__(self) -> int:
@@ -112,7 +126,22 @@ class CachedBucket:
         rows = [self._features[item][:, -last_tokens:] for item in item_indices]
         features, mask = pad_features([row.unbind(0) for row in rows])
         example_indices = [self._first_example + item for item in item_indices]
-        return NanoBatch(self._latents[item_indices].float(), features, mask, example_indices)
+        latents, labels = self._latents[item_indices].float(), self._labels[item_indices]
+        return NanoBatch(latents, features, mask, labels, example_indices)
+
+
+class ShardRange(NamedTuple):
+    """Consecutive shards of one image size."""
+
+    size_px: tuple[int, int]
+    num_shards: int
+    first_shard: int = 0
+
+    def check(self) -> None:
+        """Raises: SettingError for no shards at all."""
+        if self.num_shards < 1:
+            needs = f"at least {NANO_EXAMPLES_PER_SHARD} for every image size"
+            raise SettingError("examples", self.num_shards * NANO_EXAMPLES_PER_SHARD, needs)
 
 
 def load_bucket(
@@ -121,41 +150,87 @@ def load_bucket(
 ) -> CachedBucket:  # fmt: skip
     """Return a bucket of `num_shards` shards, with the features of some layers.
 
-    Missing shards are computed, with the features of all layers. Several processes can fill one folder
-    together.
+    Missing shards are computed. Several processes can fill one folder together.
     Raises: SettingError for no shards at all.
     """
-    if num_shards < 1:
-        raise SettingError(
-            "examples",
-            num_shards * NANO_EXAMPLES_PER_SHARD,
-            f"at least {NANO_EXAMPLES_PER_SHARD} for every image size",
-        )
-    name = f"{source.fingerprint()}_{source.seed}_{size_px[0]}x{size_px[1]}"
-    shards = range(first_shard, first_shard + num_shards)
-    paths = [folder / f"{name}_{shard:05d}.safetensors" for shard in shards]
-    missing = [path for path in paths if not path.is_file()]
+    shards = ShardRange(size_px, num_shards, first_shard)
+    return CachedBucket(load_shards(folder, source, shards), source.kept_layers(layers), first_shard)
+
+
+def load_shards(folder: Path, source: NanoExampleSource, shards: ShardRange) -> list[dict[str, Tensor]]:
+    """Return the tensors of some shards; missing ones are computed.
+
+    Raises: SettingError for no shards at all.
+    """
+    fill_cache(folder, source, [shards])
+    return [_read_shard(folder, source, shards.size_px, shard) for shard in _numbers(shards)]
+
+
+def fill_cache(
+    folder: Path, source: NanoExampleSource, ranges: Sequence[ShardRange], num_processes: int = 0
+) -> None:
+    """Compute the missing shards, all image sizes together.
+
+    With `num_processes`, so many processes draw the examples while this one encodes them.
+    Raises: SettingError for a range without shards.
+    """
+    for shards in ranges:
+        shards.check()
+    each = [(shards.size_px, shard) for shards in ranges for shard in _numbers(shards)]
+    paths = {pair: _shard_path(folder, source, *pair) for pair in each}
+    missing = [pair for pair, path in paths.items() if not path.is_file()]
+    if not missing:
+        return
     random.Random(os.getpid()).shuffle(missing)  # so that two processes seldom compute the same one
-    for path in track(missing, f"Encoding {size_px[0]} x {size_px[1]}", disable=not missing):
-        if path.is_file():
-            continue
-        write_safetensors(path, _encode_shard(source, size_px, int(path.stem[-5:])))
-    kept = layers if source.layers is None else [source.layers.index(layer) for layer in layers]
-    return CachedBucket([load_file(path) for path in paths], kept, first_shard)
+    tasks = [_drawing_task(source, *pair) for pair in missing]
+    drawn = draw_in_processes(tasks, num_processes) if num_processes else None
+    for pair, task in track(list(zip(missing, tasks, strict=True)), "Encoding the nano world"):
+        examples = next(drawn) if drawn else None
+        if not paths[pair].is_file():
+            write_safetensors(paths[pair], _encode_shard(source, examples or draw_examples(task)))
+
+
+def _numbers(shards: ShardRange) -> range:
+    return range(shards.first_shard, shards.first_shard + shards.num_shards)
+
+
+def _shard_path(folder: Path, source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> Path:
+    return folder / f"{source.fingerprint()}_{source.seed}_{size_px[0]}x{size_px[1]}_{shard:05d}.safetensors"
+
+
+def _drawing_task(source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> DrawingTask:
+    numbers = range(shard * NANO_EXAMPLES_PER_SHARD, (shard + 1) * NANO_EXAMPLES_PER_SHARD)
+    return DrawingTask(source.world, source.seed, numbers, size_px)
+
+
+def _read_shard(
+    folder: Path, source: NanoExampleSource, size_px: tuple[int, int], shard: int
+) -> dict[str, Tensor]:
+    """Return the tensors of a shard; one of an earlier version receives its patch labels."""
+    path = _shard_path(folder, source, size_px, shard)
+    tensors = load_file(path)
+    if "labels" not in tensors:
+        tensors["labels"] = torch.from_numpy(draw_labels(_drawing_task(source, size_px, shard)))
+        write_safetensors(path, tensors)
+    return tensors
 
 
 @torch.no_grad()
-def _encode_shard(source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> dict[str, Tensor]:
-    numbers = range(shard * NANO_EXAMPLES_PER_SHARD, (shard + 1) * NANO_EXAMPLES_PER_SHARD)
-    examples = [source.world.example(source.seed, number, *size_px) for number in numbers]
-    pixels = torch.from_numpy(np.stack([draw_scene(scene) for scene, _ in examples]))           # (N, 3, H, W)
-    latents = torch.cat([_encode_latents(source.vae, part) for part in pixels.split(32)])       # (N, C, h, w)
-    rows = _encode_captions(source, [caption for _, caption in examples])                       # (L, T, E) each
+def _encode_shard(source: NanoExampleSource, examples: DrawnExamples) -> dict[str, Tensor]:
+    pixels = torch.from_numpy(examples.pixels)                                                  # (N, 3, H, W)
+    parts = pixels.split(_batch_size(source.vae))
+    latents = torch.cat([_encode_latents(source.vae, part) for part in parts])                  # (N, C, h, w)
+    rows = _encode_captions(source, examples.captions)                                        # (L, T, E) each
     return {
         "latents": latents.to(STORED_DTYPE).cpu(),
         "features": torch.cat(rows, dim=1).cpu(),                                           # (L, sum of T, E)
         "lengths": torch.tensor([row.shape[1] for row in rows]),
+        "labels": torch.from_numpy(examples.labels),                                            # (N, K, h, w)
     }
+
+
+def _batch_size(encoder: torch.nn.Module) -> int:
+    return ENCODED_TOGETHER[next(encoder.parameters()).device.type]
 
 
 def _encode_captions(source: NanoExampleSource, captions: list[str]) -> list[Tensor]:
@@ -165,8 +240,9 @@ def _encode_captions(source: NanoExampleSource, captions: list[str]) -> list[Ten
     preamble = encoder.prefill(torch.tensor([template.preamble_ids]), layers)
     order = sorted(range(len(captions)), key=lambda item: len(captions[item].encode()))
     rows: dict[int, Tensor] = {}
-    for start in range(0, len(order), ENCODED_TOGETHER):
-        some = order[start : start + ENCODED_TOGETHER]
+    together = _batch_size(encoder)
+    for start in range(0, len(order), together):
+        some = order[start : start + together]
         batch = template.tokenize([captions[item] for item in some])
         past = copy.deepcopy(preamble)
         past.batch_repeat_interleave(len(some))

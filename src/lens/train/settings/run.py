@@ -45,6 +45,15 @@ class GuardSettings(Settings):
     """Norms in the median. No norm counts as too large before that many updates."""
     max_skips: int = Field(10, ge=1)
     """Consecutive skipped updates after which the run returns to its last checkpoint, and later stops."""
+    read_every: int = Field(1, ge=1)
+    """Updates between two readings of the gradient norms. With 1 the host waits for each. With more, the
+    device skips updates with non-finite gradients by itself, and `max_ratio` must be 0."""
+
+    @model_validator(mode="after")
+    def _spikes_are_seen_at_once(self) -> Self:
+        if self.read_every > 1 and self.max_ratio:
+            raise SettingError("guard.max_ratio", self.max_ratio, "0 with guard.read_every above 1")
+        return self
 
 
 class LoraSettings(Settings):
@@ -84,6 +93,9 @@ class RunSettings(Settings):
     """Folder of the run. It receives checkpoints, metrics, samples, and the trained model in `export`."""
     steps: int = Field(gt=0)
     """Total number of optimizer updates."""
+    max_minutes: float = Field(0.0, ge=0)
+    """Minutes after which the command stops with a checkpoint, as on SIGTERM, and continues if it is given
+    again; 0 for no limit. They include the preparation of the data."""
     seed: int = 0
     """Seed of all random draws of the run."""
     micro_batches: int = Field(1, gt=0)
@@ -112,6 +124,12 @@ class RunSettings(Settings):
     parallel: ParallelSettings = Field(default_factory=lambda: ParallelSettings.of({}))
     start_from: Path | None = None
     """Exported model that provides the initial weights of a new run (a warm start, not a resume)."""
+
+    @model_validator(mode="after")
+    def _device_can_skip_updates(self) -> Self:
+        if self.guard.read_every > 1 and self.optimizer.muon_lr:
+            raise SettingError("guard.read_every", self.guard.read_every, "1 with optimizer.muon_lr")
+        return self
 
     def check_inputs(self) -> None:
         """Check that the files and folders that the run reads exist.

@@ -4,9 +4,9 @@ Loads no torch, so that a wrong recipe is refused at once.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from lens.core.resolution import buckets_for
 from lens.data.image_text_dataset import ImageTextSettings, check_source
@@ -86,6 +86,13 @@ class NanoPretrainSettings(BatchSettings):
     them on the world of the six tasks."""
     cache_all_layers: bool = False
     """Cache the features of all layers of the text encoder, so that runs with other layers can share them."""
+    drawing_processes: int = Field(0, ge=0)
+    """Processes that draw missing examples of the cache, while this one encodes them; 0 to draw here."""
+    resident: bool = False
+    """Keep all training examples in the memory of the device, and draw times and noise there. A step then has
+    no work per sample on the host."""
+    capture: bool = False
+    """Replay the forward and backward pass as CUDA graphs, one pair for each shape; needs `resident`."""
     prompt_token_share: float = Field(1.0, gt=0, le=1)
     """Share of batches that see the tokens of the prompt. The others see those of the scaffold alone, which has read
     the prompt: a batch costs less, and wordings and languages that were never trained on disturb less."""
@@ -112,6 +119,15 @@ class NanoPretrainSettings(BatchSettings):
     """Whether to measure the held-out loss for each caption style and ratio, as `loss/brief/1:1`."""
     variant: str = "nano"
     """Variant whose steps and guidance are the defaults of the exported model."""
+
+    @model_validator(mode="after")
+    def _resident_steps_are_whole(self) -> Self:
+        if self.resident and self.micro_batches > 1:
+            # A graph writes its gradients to fixed addresses: a second micro-batch would replace the first.
+            raise SettingError("micro_batches", self.micro_batches, "1 with resident: true")
+        if self.capture and not self.resident:
+            raise SettingError("capture", True, "resident: true, so that there are few shapes")
+        return self
 
     def check_inputs(self) -> None:
         super().check_inputs()

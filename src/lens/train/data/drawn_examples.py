@@ -1,0 +1,70 @@
+"""Examples of the nano world before they are encoded: pictures, captions and patch labels.
+
+Free of torch, so that the processes that draw start quickly. Letters: N examples, H and W pixels, K kinds of
+label, h and w latent patches.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from multiprocessing import get_context
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens.nano.world.patch_labels import patch_labels
+from lens.nano.world.scenes import Scene, draw_scene
+
+
+class World(Protocol):
+    """Scenes with captions: WorldConfig, the world of the six tasks, or CaptionMix, the whole one."""
+
+    def example(self, seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
+        """Return one scene and its caption, which depend on the arguments only."""
+        ...
+
+
+class DrawingTask(NamedTuple):
+    """Consecutive examples of one image size."""
+
+    world: World
+    seed: int
+    numbers: range
+    size_px: tuple[int, int]
+
+
+class DrawnExamples(NamedTuple):
+    """Consecutive examples, drawn."""
+
+    pixels: NDArray[np.float32]
+    """(N, 3, H, W) in [-1, 1]."""
+    captions: list[str]
+    labels: NDArray[np.uint8]
+    """(N, K, h, w)."""
+
+
+def draw_examples(task: DrawingTask) -> DrawnExamples:
+    """Draw the examples of a task."""
+    examples = [task.world.example(task.seed, number, *task.size_px) for number in task.numbers]
+    pixels = np.stack([draw_scene(scene) for scene, _ in examples])                             # (N, 3, H, W)
+    captions = [caption for _, caption in examples]
+    return DrawnExamples(pixels, captions, _labels(scene for scene, _ in examples))
+
+
+def draw_labels(task: DrawingTask) -> NDArray[np.uint8]:
+    """Return the patch labels of the examples of a task, (N, K, h, w)."""
+    return _labels(task.world.example(task.seed, number, *task.size_px)[0] for number in task.numbers)
+
+
+def draw_in_processes(tasks: Iterable[DrawingTask], num_processes: int) -> Iterator[DrawnExamples]:
+    """Yield the examples of some tasks in their order, drawn by several processes at once."""
+    # Otherwise each process would start as many threads as there are cores.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # Spawned, not forked: a forked child cannot use the GPU of its parent.
+    with get_context("spawn").Pool(num_processes) as pool:
+        yield from pool.imap(draw_examples, tasks)
+
+
+def _labels(scenes: Iterable[Scene]) -> NDArray[np.uint8]:
+    return np.stack([np.stack(patch_labels(scene)) for scene in scenes]).astype(np.uint8)     # (N, K, h, w)
