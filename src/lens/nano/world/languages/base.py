@@ -5,6 +5,7 @@ noun phrases: {a}, {b} and {c} the groups, each with a form of the language's ow
 background colour, as in {bg:masculine}; {t} the text of a sign. Knows nothing of pixels.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,8 +88,19 @@ class Language(ABC):
             return _pick(rng, self.frames.and_then).format(x=relations[0], y=relations[1])
         if relations and len(names) == 2:
             return relations[0]
+        if relations:
+            return self.relation_and_third(spec, relations[0], names, rng)
         frame = _pick(rng, (self.frames.one, self.frames.two, self.frames.three)[len(names) - 1])
         return frame.format(**dict(zip("abc", names, strict=False)))
+
+    def relation_and_third(
+        self, spec: SceneSpec, relation: str, names: Sequence[object], rng: np.random.Generator
+    ) -> str:
+        """Return the text of the only relation of three groups, and the group that it leaves out."""
+        third = ({0, 1, 2} - {*spec.relations[0][::2]}).pop()
+        # Bare phrases only: a request, or "and nothing else", does not go on after a relation.
+        frames = [frame for frame in self.frames.one if _BARE_PHRASE.fullmatch(frame)]
+        return _pick(rng, self.frames.and_then).format(x=relation, y=_pick(rng, frames).format(a=names[third]))
 
     def _relation(
         self, names: "list[_Slot]", first: int, relation: str, second: int, rng: np.random.Generator
@@ -110,6 +122,7 @@ def read_markers(text: str, num_groups: int) -> Caption:
     return Caption(text.translate({ord(character): None for character in marks}), order)
 
 
+_BARE_PHRASE = re.compile(r"\{a(:[^}]*)?\}")
 _FIRST_MARK = 0xE000
 """First code point of the private use area: no text has it."""
 

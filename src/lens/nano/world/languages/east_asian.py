@@ -124,6 +124,8 @@ class EastAsianLanguage(Language):
             return pick(rng, self.frames.and_then).format(x=relations[0], y=relations[1])
         if relations and len(mentions) == 2:
             return relations[0]
+        if relations:
+            return self.relation_and_third(spec, relations[0], mentions, rng)
         frame = pick(rng, (self.frames.one, self.frames.two, self.frames.three)[len(mentions) - 1])
         return frame.format(**dict(zip("abc", mentions, strict=False)))
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
+from lens.nano.world.languages.english import English
+from lens.nano.world.languages.english_dense import EnglishDense
 from lens.nano.world.languages.registry import LANGUAGES, language
 from lens.nano.world.objects import OBJECT_CLASSES
-from lens.nano.world.scene_spec import PLACES, RELATIONS, ObjectGroup, SceneSpec
+from lens.nano.world.scene_spec import OPPOSITE, PLACES, RELATIONS, ObjectGroup, SceneSpec
 
 
 def random_spec(rng):
@@ -38,3 +40,20 @@ def test_every_caption_mentions_all_groups_and_the_sign(code):
         assert sorted(caption.order) == list(range(len(spec.groups)))
         assert spec.text is None or spec.text in caption.text.upper()
         assert not set("{}!~_") & set(caption.text) and "  " not in caption.text, caption.text
+
+
+@pytest.mark.parametrize("code", [*sorted(LANGUAGES), "en", "dense"])
+@pytest.mark.parametrize("pair", [(0, 1), (2, 0), (1, 2)])
+def test_a_single_relation_of_three_groups_is_stated(code, pair):
+    """The same draws give another text for the opposite relation, and every group has its mention."""
+    speaker = {"en": English, "dense": EnglishDense}.get(code, lambda: language(code))()
+    names = ("fox", "key", "teddy bear")
+    spec, opposite = (
+        SceneSpec(tuple(map(ObjectGroup, names)), relations=((pair[0], relation, pair[1]),))
+        for relation in ("left of", OPPOSITE["left of"])
+    )
+    for seed in range(30):
+        one, other = (speaker.caption(each, np.random.default_rng(seed)) for each in (spec, opposite))
+        assert sorted(one.order) == [0, 1, 2]
+        assert one.text != other.text, one.text
+        assert not set("{}!~_") & set(one.text) or code in ("en", "dense"), one.text
