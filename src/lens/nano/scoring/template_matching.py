@@ -31,13 +31,13 @@ UNKNOWN = "unknown"
 VISIBLE_THRESHOLD = 0.07
 """Differences from the background, in the largest channel, above this are visible."""
 _ASPECT_TOLERANCE = 0.22
-_NUM_CANDIDATES = 8
+_NUM_CANDIDATES = 14
 _NUM_RECOLOURED = 4
 _RECOLOURED_MARGIN = 0.1
 """Re-coloured art is compared in detail if its rough similarity is that near to the best."""
 _RECOLOURED_ENERGY = 1.1
 """Re-coloured art must leave less than one over this of the energy that drawings leave."""
-_NUM_REFINED = 3
+_NUM_REFINED = 4
 _SCALES = (0.93, 1.0, 1.07)
 _SHIFT_PX = 1
 _MAX_REFINE_STEPS = 4
