@@ -40,7 +40,13 @@ WORD_PATTERN = "|".join(
 """The split of text before merging, as in o200k: words by case, up to three digits, marks, spaces."""
 
 _CLOSING_QUOTE = r"(?:[\"\u201c\u201d\u00ab\u00bb\u300d\u300f]|['\u2018\u2019](?![a-z]))"
-QUOTED_LETTERS_PATTERN = rf"[a-z0-9](?=[a-z0-9]{{0,7}}{_CLOSING_QUOTE})"
+QUOTED_LETTERS_PATTERN = "|".join(
+    (
+        rf"[a-z0-9](?=[a-z0-9]{{0,7}}{_CLOSING_QUOTE})",
+        # WORD_PATTERN joins a mark to the word after it: without this, "FOX" at the start stays whole.
+        rf"[^\s\p{{L}}\p{{N}}](?=[a-z0-9]{{1,8}}{_CLOSING_QUOTE})",
+    )
+)
 """Single letters of a short word before a closing quotation mark, so that a model can spell it."""
 
 
@@ -111,6 +117,7 @@ def byte_level_bpe(
 
 
 def _ignore_case(backend: "Tokenizer") -> None:
+    """Set a normalizer of case and width, and a split of quoted words into letters."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lens.errors import SettingError
+from lens.models.prompt_template import PREAMBLE, SCAFFOLD, PromptTemplate
 from lens.models.tokenizer import CONTROL_TOKENS, train_tokenizer
 
 TEXTS = [
@@ -18,6 +19,18 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(TEXTS * 3, vocab_size=330)
+
+
+@pytest.fixture(scope="module")
+def caseless():
+    return train_tokenizer(TEXTS * 3, vocab_size=330, ignores_case=True)
+
+
+def words(tokenizer, text: str) -> list[str]:
+    """The normalized text of each piece before merging."""
+    backend = tokenizer.backend_tokenizer
+    normalized = backend.normalizer.normalize_str(text)
+    return [normalized[start:end] for _, (start, end) in backend.pre_tokenizer.pre_tokenize_str(normalized)]
 
 
 def pieces(tokenizer, text: str) -> list[str]:
@@ -82,3 +95,51 @@ def test_it_is_saved_in_the_published_layout_and_loads_the_same(tokenizer, tmp_p
 def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(SettingError, match="vocab_size is 200"):
         train_tokenizer(TEXTS, vocab_size=200)
+
+
+def test_one_that_ignores_case_reads_all_cases_and_widths_alike(caseless, tokenizer):
+    plain = caseless("two red apples")["input_ids"]
+    for text in ("TWO RED APPLES", "Two Red apples", "\uff34\uff57\uff4f red\u3000apples"):
+        assert caseless(text)["input_ids"] == plain
+        assert tokenizer(text)["input_ids"] != tokenizer("two red apples")["input_ids"]
+    upper, lower = "\u041b\u0418\u0421\u0410", "\u043b\u0438\u0441\u0430"
+    assert caseless(upper)["input_ids"] == caseless(lower)["input_ids"]
+
+
+def test_one_that_ignores_case_keeps_the_control_tokens_and_the_words_of_a_conversation(caseless, tmp_path):
+    template = PromptTemplate(caseless)
+    text = template.render("a fox")
+    ids = caseless(text, add_special_tokens=False)["input_ids"]
+    assert caseless.decode(ids) == (PREAMBLE.format(date=template.date) + "a fox" + SCAFFOLD).lower()
+    assert caseless.convert_tokens_to_ids("<|start|>") in ids
+    caseless.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == caseless(text)["input_ids"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ('says "FOX8" here', ["says", ' "', "f", "o", "x", "8", '"', " here"]),
+    ('"FOX"', ['"', "f", "o", "x", '"']),
+    ("\u300cFOX\u300d", ["\u300c", "f", "o", "x", "\u300d"]),
+    ("\u5199\u7740\u201cFOX\u201d", ["\u5199\u7740", "\u201c", "f", "o", "x", "\u201d"]),
+    ("\u00abFOX\u00bb", ["\u00ab", "f", "o", "x", "\u00bb"]),
+    ("'FOX'", ["'", "f", "o", "x", "'"]),
+    ('says "EXIT2DAY"', ["says", ' "', *"exit2day", '"']),
+])  # fmt: skip
+def test_short_quoted_words_are_split_into_letters_whatever_is_before_the_quotation_mark(
+    text, expected, caseless
+):
+    assert words(caseless, text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("a fox's nest", ["a", " fox's", " nest"]),
+    ("two foxes' nests", ["two", " foxes", "'", " nests"]),
+    ('"nightingale"', ['"nightingale', '"']),
+    ("sign: FOX", ["sign", ":", " fox"]),
+])  # fmt: skip
+def test_words_that_are_not_quoted_or_long_stay_whole(text, expected, caseless):
+    assert words(caseless, text) == expected
+
+
+def test_only_one_that_ignores_case_spells_quoted_words(tokenizer):
+    assert pieces(tokenizer, 'says "fox"') == ["says", '\u0120"', "fox", '"']
