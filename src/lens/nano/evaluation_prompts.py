@@ -1,14 +1,16 @@
 """Prompts with what their images must show, in files of one JSON object a line.
 
 `{"prompt": str, "background": str | null, "objects": [{"name", "count", "color", "size"}],
-"relations": [[i, "left of" | "right of" | "above" | "below", j]], "text": str | null}`; null stands for any value.
-Names and colours are those of `lens info lens-nano --json`. Further fields, such as a language, are kept.
+"relations": [[i, "left of" | "right of" | "above" | "below", j]], "text": str | null}`. Null stands for any
+value, and `"text": null` for no sign. Names and colours are those of `lens info lens-nano --json`. The labels
+`language`, `kind` and `id` are kept; other fields are refused.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from itertools import permutations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from lens.errors import SettingError
 from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
@@ -21,9 +23,13 @@ from lens.nano.world.scene_spec import (
     SIGN_CHARACTERS,
     ObjectGroup,
     SceneSpec,
+    Size,
 )
 
 OBJECT_FIELDS = ("name", "count", "color", "size")
+SPEC_FIELDS = ("background", "objects", "relations", "text")
+LABEL_FIELDS = ("language", "kind", "id")
+"""Fields that images are counted by, and that say nothing of the image."""
 
 
 class EvalPrompt(NamedTuple):
@@ -44,14 +50,19 @@ def read_prompts(path: Path) -> list[EvalPrompt]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError("--prompts", str(path), "a readable UTF-8 file of JSON lines") from error
-    prompts = [_read_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    prompts = [
+        _read_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not prompts:
         raise SettingError("--prompts", str(path), "at least one line with a prompt")
     return prompts
 
 
 def is_stated(required: SceneSpec, stated: SceneSpec) -> bool:
-    """Return whether a spec states all that another requires, with the same groups in any order."""
+    """Return whether a spec states all that another requires, with the same groups in any order.
+
+    It may state more: a background, colours, sizes, numbers and relations that are not required.
+    """
     if len(required.groups) != len(stated.groups) or required.text != stated.text:
         return False
     if required.background not in (None, stated.background):
@@ -72,40 +83,67 @@ def _agrees(required: SceneSpec, stated: SceneSpec) -> bool:
 
 
 def _read_line(where: str, line: str) -> EvalPrompt:
-    def check(ok: bool, field: str, value: object, needs: str) -> None:
-        if not ok:
-            raise SettingError(f"{field} ({where})", value, needs)
-
+    """Return the prompt of a line; `where` names the line in errors."""
     try:
         fields = json.loads(line)
     except ValueError as error:
         raise SettingError("--prompts", where, f"a JSON object on every line ({error})") from error
-    check(isinstance(fields, dict), "line", line[:60], "a JSON object")
+    read = _FieldReader(where)
+    read.check(isinstance(fields, dict), "line", line[:60], "a JSON object")
+    known = ("prompt", *SPEC_FIELDS, *LABEL_FIELDS)
+    unknown = ", ".join(sorted(set(fields) - set(known)))
+    read.check(not unknown, "fields", unknown, f"names among {', '.join(known)}")
     prompt = fields.get("prompt")
-    check(isinstance(prompt, str) and bool(prompt.strip()), "prompt", prompt, "a text")
-    background = fields.get("background")
-    check(background is None or background in COLOURS, "background", background, f"null or one of {', '.join(COLOURS)}")
-    objects = fields.get("objects", [])
-    check(isinstance(objects, list), "objects", objects, "a list")
-    groups = []
-    for entry in objects:
-        check(isinstance(entry, dict) and set(entry) <= set(OBJECT_FIELDS), "objects", entry, f"objects of {', '.join(OBJECT_FIELDS)}")
+    read.check(isinstance(prompt, str) and bool(prompt.strip()), "prompt", prompt, "a text")
+    groups = tuple(read.group(entry) for entry in read.entries(fields, "objects"))
+    relations = tuple(read.relation(entry, len(groups)) for entry in read.entries(fields, "relations"))
+    background = read.choice("background", fields.get("background"), COLOURS)
+    spec = SceneSpec(groups, background, relations, read.sign_text(fields.get("text")))
+    return EvalPrompt(prompt, spec, fields)
+
+
+class _FieldReader(NamedTuple):
+    """Reads the fields of one line. Every method raises a SettingError for a value that cannot be."""
+
+    where: str
+    """Name of the line in errors."""
+
+    def check(self, is_valid: bool, field: str, value: object, needs: str) -> None:
+        if not is_valid:
+            raise SettingError(f"{field} ({self.where})", value, needs)
+
+    def choice(self, field: str, value: Any, choices: Iterable[str]) -> Any:
+        names = tuple(choices)  # a value that cannot be hashed is none of them either
+        self.check(value is None or value in names, field, value, f"null or one of {', '.join(names)}")
+        return value
+
+    def entries(self, fields: Mapping[str, Any], field: str) -> list[Any]:
+        entries = fields.get(field, [])
+        self.check(isinstance(entries, list), field, entries, "a list")
+        return entries
+
+    def group(self, entry: Any) -> ObjectGroup:
+        is_object = isinstance(entry, dict) and set(entry) <= set(OBJECT_FIELDS)
+        self.check(is_object, "objects", entry, f"objects of {', '.join(OBJECT_FIELDS)}")
         name, count, colour, size = (entry.get(field) for field in OBJECT_FIELDS)
-        check(name in OBJECT_CLASSES, "name", name, "a name that `lens info lens-nano` lists")
-        is_count = count is None or (type(count) is int and 1 <= count <= MAX_COUNT)
-        check(is_count, "count", count, f"null or a number from 1 to {MAX_COUNT}")
-        check(colour is None or colour in OBJECT_COLOURS, "color", colour, f"null or one of {', '.join(OBJECT_COLOURS)}")
-        check(size in (None, "small", "large"), "size", size, 'null, "small" or "large"')
-        groups.append(ObjectGroup(name, count, colour, size))
-    relations = []
-    for entry in fields.get("relations", []):
+        self.check(name in tuple(OBJECT_CLASSES), "name", name, "a name that `lens info lens-nano` lists")
+        is_count = count is None or (type(count) is int and 1 <= count <= MAX_COUNT)  # true is no number
+        self.check(is_count, "count", count, f"null or a number from 1 to {MAX_COUNT}")
+        self.choice("color", colour, OBJECT_COLOURS)
+        return ObjectGroup(str(name), count, colour, self.choice("size", size, get_args(Size)))
+
+    def relation(self, entry: Any, num_groups: int) -> tuple[int, str, int]:
+        needs = f"[i, one of {', '.join(RELATIONS)}, j] with the numbers of two objects"
         is_relation = isinstance(entry, list) and len(entry) == 3 and entry[1] in RELATIONS
-        is_relation = is_relation and all(type(end) is int and 0 <= end < len(groups) for end in entry[::2])
-        check(is_relation and entry[0] != entry[2], "relations", entry, f"[i, one of {', '.join(RELATIONS)}, j] with two objects by number")
-        relations.append(tuple(entry))
-    text = fields.get("text")
-    is_text = text is None or (isinstance(text, str) and 1 <= len(text) <= MAX_TEXT_LENGTH and set(text) <= set(SIGN_CHARACTERS))
-    check(is_text, "text", text, f"null or 1 to {MAX_TEXT_LENGTH} capitals and digits")
-    unknown = set(fields) - {"prompt", "background", "objects", "relations", "text", "language", "kind", "id"}
-    check(not unknown, "fields", ", ".join(sorted(unknown)), "prompt, background, objects, relations, text")
-    return EvalPrompt(prompt, SceneSpec(tuple(groups), background, tuple(relations), text), fields)
+        self.check(is_relation, "relations", entry, needs)
+        first, relation, second = entry
+        are_objects = all(type(end) is int and 0 <= end < num_groups for end in (first, second))
+        self.check(are_objects and first != second, "relations", entry, needs)
+        return first, relation, second
+
+    def sign_text(self, text: Any) -> str | None:
+        is_sign = isinstance(text, str) and len(text) in range(1, MAX_TEXT_LENGTH + 1)
+        is_sign = is_sign and set(text) <= set(SIGN_CHARACTERS)
+        needs = f"null or 1 to {MAX_TEXT_LENGTH} capitals and digits"
+        self.check(text is None or is_sign, "text", text, needs)
+        return text
