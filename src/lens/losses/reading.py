@@ -1,7 +1,7 @@
 """Reading losses: facts about a prompt's scene, told by the tokens after the prompt and by its own tokens.
 
-Not part of the recipe of Lens, whose language model understands prompts already. Without the second loss, the first
-one stands still for thousands of captions, as no token means anything yet (docs/log.md).
+Not part of the recipe of Lens, whose language model understands prompts already. Without the second loss, the
+first one stands still for thousands of captions, as no token means anything yet (docs/log.md).
 Letters: B prompts, F facts, V values of all facts, T tokens of a prompt, D width of the language model.
 """
 
@@ -16,7 +16,7 @@ class ReadingHead(nn.Module):
     """One linear classifier for each fact, of the hidden state of one token; used in training only."""
 
     def __init__(self, dim: int, tokens: Sequence[int], num_classes: Sequence[int]):
-        """`tokens` are the tokens of the facts, counted from the end of the prompt; `num_classes` their values."""
+        """`tokens` are the tokens of the facts, counted from the end of the prompt."""
         super().__init__()
         self.tokens = list(tokens)
         self.norm = nn.RMSNorm(dim, elementwise_affine=False)
@@ -57,7 +57,8 @@ class MentionHead(nn.Module):
 def mention_loss(logits: Tensor, mask: Tensor, mentioned: Tensor) -> Tensor:
     """Return the binary cross-entropy that some token mentions a value, summed over the values.
 
-    Which token it is remains open: the logits of a prompt are the log of the sum over its tokens.
+    Which token it is remains open: the logits of a prompt are the logsumexp of those of its tokens. Every
+    prompt needs a token.
 
     Shapes: logits (B, T, V), bool mask (B, T), 0 or 1 (B, V) -> ().
     """
