@@ -1,14 +1,14 @@
 """Captions of the grown nano world for training: a scene, a text about it, and what the text states.
 
-Kinds: people's own words, dense captions, the grammar of the six tasks, and other languages. A caption depends on
-its seed and number only.
+Kinds: people's own words, dense captions, the grammar of the six tasks, and other languages. A caption
+depends on its seed, its number, the shares of the kinds and the image size only.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,11 +25,15 @@ from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 from lens.nano.world.scenes import Scene, random_scene
 
 NO_TYPO_SCRIPTS = ("zh", "ja", "ko", "ar", "hi")
+"""Codes of the languages in scripts that typos of Latin letters do not fit."""
 
 
 @dataclass(frozen=True)
 class CaptionMix:
-    """Shares of the kinds of captions; what is left over are people's own words in English."""
+    """Shares of the kinds of captions; what is left over are people's own words in English.
+
+    Raises: SettingError for an unknown language, or shares that cannot be.
+    """
 
     dense: float = 0.15
     tasks: float = 0.15
@@ -39,16 +43,30 @@ class CaptionMix:
     languages: Sequence[str] = tuple(LANGUAGES)
     """Codes of the other languages."""
 
+    def __post_init__(self) -> None:
+        if unknown := [code for code in self.languages if code not in LANGUAGES]:
+            raise SettingError("captions.languages", unknown, f"codes among {', '.join(LANGUAGES)}")
+        shares = self.dense, self.tasks, self.others
+        if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+            raise SettingError("captions", shares, "shares of at least 0 with a sum of at most 1")
+        if self.others and not self.languages:
+            raise SettingError("captions.languages", list(self.languages), "a code if `others` is not 0")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "CaptionMix":
+        """Return the mix of a recipe.
+
+        Raises: SettingError for an unknown name too.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            raise SettingError("captions", unknown, f"names among {', '.join(known)}")
+        return cls(**values)
+
     def example(self, seed: int, index: int, height_px: int, width_px: int) -> tuple[Scene, str]:
         """Return one scene and its caption, which depend on the arguments only."""
         caption = nano_caption(seed, index, self, height_px, width_px)
         return caption.scene, caption.text
-
-    def __post_init__(self) -> None:
-        if unknown := [code for code in self.languages if code not in LANGUAGES]:
-            raise SettingError("captions.languages", unknown, f"codes among {', '.join(LANGUAGES)}")
-        if not 0 <= self.dense + self.tasks + self.others <= 1:
-            raise SettingError("captions", self, "shares with a sum of at most 1")
 
 
 class NanoCaption(NamedTuple):
