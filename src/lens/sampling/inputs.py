@@ -6,7 +6,7 @@ Knows nothing of models. Letters: B images, R source images, I image tokens, C c
 import logging
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +15,7 @@ from lens.core.noise import draw_noise
 from lens.core.resolution import resolve_resolution
 from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 from lens.errors import SettingError, ShapeError
+from lens.nano.request_warnings import request_warnings
 from lens.sampling import image_processor
 from lens.sampling.image_processor import ImageInput
 
@@ -43,6 +44,18 @@ def normalize_prompts(prompt: str | Sequence[str] | None, setting: str = "prompt
     if not prompts or not all(one.strip() for one in prompts):
         raise SettingError(setting, prompt, "some text", "Describe the image.")
     return list(prompts)
+
+
+def log_warnings(
+    config: Any, default_base: int, prompt: str | Sequence[str] | None, source: SourceImages
+) -> None:
+    """Log what a model of a small world does not know of prompts or their size; nothing for prompt embeds."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt or []
+    bases = config.trained_base_resolutions or [default_base]
+    size = source.height, source.width
+    found = (request_warnings(config.lens_variant or "", bases, one, size) for one in dict.fromkeys(prompts))
+    for warning in dict.fromkeys(text for texts in found for text in texts):
+        logger.warning(warning)
 
 
 def normalize_negative_prompts(

@@ -78,6 +78,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         default_steps: int | None = None,
         default_guidance: float | None = None,
         default_base_resolution: int | None = None,
+        trained_base_resolutions: list[int] | None = None,
         prompt_date: str | None = None,
     ):
         super().__init__()
@@ -93,6 +94,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
             default_steps=default_steps,
             default_guidance=default_guidance,
             default_base_resolution=default_base_resolution,
+            trained_base_resolutions=trained_base_resolutions,
             prompt_date=parse_prompt_date(prompt_date or PINNED_DATE),
         )
         self.tile_px: int | None = None
@@ -279,6 +281,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
                 negative_prompt_embeds=negative_prompt_embeds, negative_prompt_mask=negative_prompt_mask,
                 max_sequence_length=max_sequence_length,
             )  # fmt: skip
+            inputs.log_warnings(self.config, defaults.base_resolution, prompt, source)
             cell_px = spatial_compression_ratio(self.vae)
             latent_size = source.height // cell_px, source.width // cell_px
             initial = self.prepare_latents(

@@ -176,6 +176,11 @@ class ResolvedModel:
         stated = (self.index.get(f"default_{key}") for key in ("steps", "guidance", "base_resolution"))
         return sampling_defaults(self.variant, *stated)
 
+    @property
+    def trained_bases(self) -> tuple[int, ...]:
+        """The base resolutions that the files say the model was trained at, else its default one."""
+        return tuple(self.index.get("trained_base_resolutions") or [self.defaults.base_resolution])
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over all files of the model."""

@@ -4,6 +4,7 @@ Images are never generated in a batch, whatever --count is: the pixels of an ima
 settings alone, so that --like reproduces them, and each file exists as soon as its image is done.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,10 +17,13 @@ from lens.cli.generation.request import GenerateArguments
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
+from lens.nano.request_warnings import is_nano, request_warnings
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions, open_image
 from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +59,8 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
     """
     resolved = resolve_arguments(arguments)
     with explain_out_of_memory():
-        session = GenerationSession(resolved.model, arguments, _image_size(resolved))
+        image_size = _image_size(resolved.size, resolved.source, resolved.model)
+        session = GenerationSession(resolved.model, arguments, image_size)
         prompts, negative = arguments.prompts or [], _negative_text(resolved.recorded)
         texts: list[str] = list(dict.fromkeys([*prompts, *([negative] if negative else [])]))
         progress("encoding", 0, 1)
@@ -92,15 +97,17 @@ def _prompt_embeds(
     )
 
 
-def _image_size(resolved: ResolvedRequest) -> tuple[int, int]:
-    """Return the (height, width) that memory is estimated for."""
-    height, width = resolved.size
+def _image_size(
+    size: tuple[int | None, int | None], source: Image.Image | None, model: ResolvedModel
+) -> tuple[int, int]:
+    """Return the (height, width) of the images."""
+    height, width = size
     if height is None or width is None:
-        if resolved.source is not None:
+        base = model.defaults.base_resolution
+        if source is not None:
             from lens.sampling.image_processor import size_from_image
 
-            return size_from_image(resolved.source, resolved.model.defaults.base_resolution)
-        base = resolved.model.defaults.base_resolution
+            return size_from_image(source, base)
         return base, base
     return height, width
 
@@ -122,6 +129,7 @@ def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
     )
     model.log_summary()
     size = _resolve_size(arguments, model)
+    _log_warnings(arguments.prompts or [], model, size, source)
     _check_hash(arguments, model)
     guidance, strength = arguments.guidance, arguments.strength
     if source is not None and strength is None:
@@ -156,6 +164,16 @@ def _resolve_size(arguments: GenerateArguments, model: ResolvedModel) -> tuple[i
         default_base=model.defaults.base_resolution,
         allow_extreme=arguments.allow_extreme,
     )
+
+
+def _log_warnings(
+    prompts: list[str], model: ResolvedModel, size: tuple[int | None, int | None], source: Image.Image | None
+) -> None:
+    """Log, once for each prompt, what a model of a small world does not know of it; of sizes, once."""
+    pixels = _image_size(size, source, model) if is_nano(model.variant) else None
+    found = (request_warnings(model.variant, model.trained_bases, prompt, pixels) for prompt in prompts)
+    for warning in dict.fromkeys(text for texts in found for text in texts):
+        logger.warning(warning)
 
 
 def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:

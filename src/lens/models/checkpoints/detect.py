@@ -16,7 +16,8 @@ TOKENIZER_KEY = "tokenizer_json"
 DENOISER_CONFIG_KEY = "lens_config"
 """The entry of a file's metadata that holds the configuration of its denoiser, as JSON."""
 STATED_SETTINGS = (
-    "lens_variant", "default_steps", "default_guidance", "default_base_resolution", "prompt_date",
+    "lens_variant", "default_steps", "default_guidance", "default_base_resolution",
+    "trained_base_resolutions", "prompt_date",
 )  # fmt: skip
 """Settings of a model that its model_index.json or the metadata of its denoiser's file may state."""
 TEXT_ENCODER_CONFIG_KEY = "lens_text_encoder_config"

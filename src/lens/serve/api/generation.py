@@ -13,6 +13,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
+from lens.nano.request_warnings import is_nano, request_warnings
 from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.api.schemas import (
     NO_ENHANCER,
@@ -100,6 +101,15 @@ class GenerationService:
             return spec
         prompt = self.enhance_prompt(original, caller)
         return replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
+
+    def request_warnings(self, spec: GenerationSpec) -> list[str] | None:
+        """Return what the model of a request does not know of it; None for a model without such a check."""
+        draw = spec.draw
+        model = next((one for one in self.engine.models() if one.name == draw.model), None)
+        if model is None or not is_nano(model.variant):
+            return None
+        bases = model.trained_bases or (model.base_resolution,)
+        return request_warnings(model.variant, bases, draw.prompt, (draw.height, draw.width))
 
     @property
     def can_enhance(self) -> bool:

@@ -20,6 +20,22 @@ from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.safety.provenance import MEDIA_TYPES
 from lens.serve.storage.jobs import DONE
 
+IMAGES_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "created": {"type": "integer"},
+        "data": {"type": "array", "items": {"type": "object"}},
+        "warnings": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "What the model does not know of the request: words that name nothing it draws, "
+            "sizes far from those it was trained at. Only models of the nano world have it.",
+        },
+    },
+    "required": ["created", "data"],
+}
+"""Schema of the answer that is no stream, without the fields of OpenAI's API that have no choice."""
+
 if TYPE_CHECKING:
     from fastapi import APIRouter, Request
     from fastapi.responses import Response
@@ -33,7 +49,8 @@ def images_router(context: ApiContext) -> "APIRouter":
 
     router = APIRouter(prefix="/v1", tags=["images"])
 
-    stream_responses: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+    body_schema = {"application/json": {"schema": IMAGES_SCHEMA}, "text/event-stream": {}}
+    stream_responses: dict[int | str, dict[str, Any]] = {200: {"content": body_schema}}
 
     @router.post("/images/generations", response_model=None, responses=stream_responses)
     async def generate(body: CreateImageRequest, request: Request) -> Response:
@@ -99,6 +116,12 @@ def token_usage(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:
     }
 
 
+def warning_fields(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:
+    """Return the field `warnings` of an answer; no field for models without such a check."""
+    warnings = context.service.request_warnings(spec)
+    return {} if warnings is None else {"warnings": warnings}
+
+
 async def _generate_response(
     context: ApiContext, request: "Request", body: CreateImageRequest, spec: GenerationSpec, kind: str
 ) -> "Response":
@@ -138,6 +161,7 @@ def _response_body(
         data = [one | {"revised_prompt": spec.draw.prompt} for one in data]
     fields = {"created": int(time.time()), "data": data, "background": "opaque", "model": spec.draw.model}
     fields |= {"output_format": spec.output_format, "quality": spec.quality, "size": spec.size}
+    fields |= warning_fields(context, spec)
     return json.dumps(fields | {"usage": token_usage(context, spec)}).encode()
 
 
@@ -163,6 +187,7 @@ async def _event_stream(
 ) -> AsyncIterator[bytes]:
     output_fields = {"size": spec.size, "quality": spec.quality, "background": "opaque"}
     output_fields |= {"output_format": spec.output_format}
+    warnings = warning_fields(context, spec)
     image_usage = token_usage(context, spec) | {"output_tokens": spec.tokens_per_image}
     image_usage["output_tokens_details"] = {"image_tokens": spec.tokens_per_image, "text_tokens": 0}
     image_usage["total_tokens"] = image_usage["input_tokens"] + spec.tokens_per_image
@@ -191,7 +216,11 @@ async def _event_stream(
                     "seed": output.metadata.seed,
                 }
                 yield sse_event(
-                    name, {"type": name, **image_fields, "usage": image_usage} | event_fields | output_fields
+                    name,
+                    {"type": name, **image_fields, "usage": image_usage}
+                    | event_fields
+                    | output_fields
+                    | warnings,
                 )
             elif isinstance(output, Failed):
                 yield sse_error(output.error)

@@ -108,7 +108,7 @@ def _model_entry(name: str, served: ServedModel) -> ModelEntry:
         raise CheckpointError(
             f"{model.folder} lacks {', '.join(missing)}. Download it again, or serve another model."
         )
-    info = ModelInfo(name, *model.defaults, model.variant)
+    info = ModelInfo(name, *model.defaults, model.variant, model.trained_bases)
     is_path = Path(served.model).expanduser().exists()
     return ModelEntry(info, name if is_path else served.model, model)
 

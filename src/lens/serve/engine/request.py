@@ -152,6 +152,8 @@ class ModelInfo:
     base_resolution: int
     """Of an image whose request states no size."""
     variant: str
+    trained_bases: tuple[int, ...] = ()
+    """Base resolutions that the model was trained at; empty for the default one."""
 
     @property
     def is_distilled(self) -> bool:
