@@ -84,6 +84,18 @@ def test_poisoned_batches_are_left_out_and_counted(tmp_path):
     assert torch.isfinite(run.model.weight).all()
 
 
+def test_a_guard_that_reads_seldom_leaves_out_the_same_batches(tmp_path):
+    seldom = {"guard": {"max_skips": 3, "read_every": 5}}
+    runs = [
+        fit(Breaking(bad_steps=range(4, 6)), settings_of(tmp_path / name, **changes))
+        for name, changes in (("always", {}), ("seldom", seldom))
+    ]
+    assert [run.guard.num_skipped for run in runs] == [2, 2], "a checkpoint reads what is left"
+    assert torch.equal(runs[0].model.weight, runs[1].model.weight)
+    steps = [next(iter(run.optimizer.optimizers[0].state.values()))["step"] for run in runs]
+    assert steps[0] == steps[1] == 10
+
+
 def test_broken_weights_are_replaced_by_those_of_the_last_checkpoint_and_no_batch_is_seen_twice(tmp_path):
     fit(Breaking(), settings_of(tmp_path, steps=4, checkpoint={"every_s": 1e9}))
     stage = Breaking(break_weights_at=6)

@@ -80,8 +80,8 @@ class PretrainLoss(nn.Module):
 class CapturedLoss:
     """A loss whose forward and backward pass are replayed as CUDA graphs, one pair for each shape.
 
-    A replay starts all kernels at once, where Python would start them one by one. Where a capture fails, the
-    loss is computed as usual, and the log says so.
+    A replay starts all kernels at once, where Python would start them one by one. Without a CUDA device, or
+    where a capture fails, the loss is computed as usual, and the log says so.
     """
 
     def __init__(self, loss: PretrainLoss):
@@ -89,8 +89,12 @@ class CapturedLoss:
         self._graphs: dict[tuple[torch.Size, ...], Callable[..., PretrainTerms]] = {}
         self._tables: list[Tensor] = []
         """What the graphs read at fixed addresses, beside their inputs and the weights."""
-        # One pool for all: a graph begins when the one before has ended, so they can use the same memory.
-        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+        self._pool: Any = None
+        if loss.denoiser.device.type == "cuda":
+            # One pool for all: a graph begins when the one before has ended, so they can share their memory.
+            self._pool = torch.cuda.graph_pool_handle()
+        else:
+            logger.warning("capture: there is no CUDA device, so the steps are not captured.")
 
     def __call__(
         self, clean: Tensor, t: Tensor, noise: Tensor, features: Sequence[Tensor], mask: Tensor,
@@ -106,8 +110,7 @@ class CapturedLoss:
         self, clean: Tensor, t: Tensor, noise: Tensor, features: tuple[Tensor, ...], mask: Tensor,
         labels: Tensor,
     ) -> Callable[..., PretrainTerms]:  # fmt: skip
-        if self._pool is None or clean.device.type != "cuda":
-            logger.warning("capture: there is no CUDA device, so the steps are not captured.")
+        if self._pool is None:
             return self._loss
         # The denoiser leaves out columns that are padding in the whole batch, and the mask of a batch without
         # padding. A graph must do neither.
