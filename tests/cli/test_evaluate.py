@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lens.cli.evaluate import repeat_list_options
+from lens.cli.evaluate import complete_json_option, repeat_list_options
 from lens.errors import CheckpointError
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.registry import resolve_model
@@ -52,3 +52,52 @@ def test_one_table_holds_all_models_and_the_file_an_object_each(lens, tmp_path):
     speed = nano["denoiser_seconds_a_picture"] / base["denoiser_seconds_a_picture"]
     assert rows["denoiser speed"].split()[2:] == [f"{speed:.2f}x", "1.00x"]
     assert len(list(tmp_path.glob("sheet_*.png"))) == 2
+
+
+FOX = '{"prompt": "a fox", "objects": [{"name": "fox", "count": 1}]}'
+TWO = '{"prompt": "two cats", "background": "blue", "objects": [{"name": "cat", "count": 2}]}'
+
+
+def test_files_of_prompts_are_scored_line_by_line_and_json_alone_goes_to_stdout(lens, tmp_path):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(FOX), two.write_text(TWO)
+    ran = lens("eval", "nano", "--prompts", one, two, "--model", "lens-nano", "--steps", 1, "--seeds", 2,
+               "--json", "--size", "96x128", "--contact-sheet", tmp_path / "sheet.png")  # fmt: skip
+    assert ran.status == 0, ran
+    told = json.loads(ran.out)
+    assert (told["model"], told["steps"], told["of"]) == ("lens-nano", 1, 4)
+    assert [(entry["prompt"], entry["of"]) for entry in told["lines"]] == [("a fox", 2), ("two cats", 2)]
+    assert set(told["groups"]["file"]) == {"one.jsonl", "two.jsonl"}
+    assert 0 <= told["interval"][0] <= told["share"] <= told["interval"][1] <= 1
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_truth_of_a_file_is_printed_as_a_table_and_saved(lens, tmp_path):
+    path, saved = tmp_path / "one.jsonl", tmp_path / "scores.json"
+    path.write_text(FOX)
+    ran = lens("eval", "nano", "--truth", "--json", saved, "--prompts", path)
+    assert ran.status == 0, ran
+    assert "1/1  a fox" in ran.out and "all      1/1     1.000 (0.21-1.00)" in ran.out
+    assert json.loads(saved.read_text())["share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prompts", 0], "--prompts is '0', but it needs one number from 1, or files of prompts"),
+        (["--prompts", "absent.jsonl"], "--prompts is 'absent.jsonl', but it needs a readable"),
+        (["--prompts", 1, "--seeds", 2], "--seeds is 2, but it needs files of prompts"),
+        (["--prompts", "one.jsonl", "--diversity", 2], "--diversity is 2, but it needs the six tasks"),
+        (["--prompts", "bad.jsonl"], "name (bad.jsonl, line 1) is 'mermaid', but it needs a name"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_prompts_are_refused(lens, tmp_path, options, message):
+    (tmp_path / "one.jsonl").write_text(FOX)
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a mermaid", "objects": [{"name": "mermaid"}]}')
+    assert lens("eval", "nano", *options).error_line.startswith(f"lens: {message}")
+
+
+def test_json_takes_a_file_or_nothing():
+    assert complete_json_option(["--json"]) == ["--json", "-"]
+    assert complete_json_option(["--json", "--truth"]) == ["--json", "-", "--truth"]
+    assert complete_json_option(["--json", "a.json", "--truth"]) == ["--json", "a.json", "--truth"]

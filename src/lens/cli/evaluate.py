@@ -100,7 +100,8 @@ def nano(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Images of each prompt of a file.")] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Size of images of a file, in place of the model's default.")
+        str | None,
+        typer.Option(metavar="WxH", help="Size of images of a file, in place of the model's default."),
     ] = None,
     steps: Steps = None,
     guidance: Guidance = None,

@@ -82,7 +82,8 @@ def evaluate_files(command: NanoCommand, files: PromptFiles) -> None:
     if command.contact_sheet:
         nano_report.save_numbered_sheets([run.results for run in runs], command.contact_sheet)
     values = [nano_prompts.prompts_to_json(run, info, command.options) for run in runs]
-    _finish(command, [nano_prompts.prompts_table(run) for run in runs], values if len(values) > 1 else values[0])
+    tables = [nano_prompts.prompts_table(run) for run in runs]
+    _finish(command, tables, values if len(values) > 1 else values[0])
 
 
 def _start(command: NanoCommand) -> dict[str, object]:

@@ -1,32 +1,41 @@
 """Evaluation of nano models on files of prompts with what their images must show.
 
-Every line is drawn with the same seeds, so that `lens generate` with a prompt and a seed repeats an image. Knows
-nothing of where prompts come from. Intervals are Wilson's at 95%, of all images; those of several seeds of one
-prompt are too narrow.
+Every line is drawn with the same seeds, so that `lens generate` with a prompt and a seed repeats an image.
+Knows nothing of where prompts come from. Intervals are Wilson's at 95%, of all images; those of several seeds
+of one prompt are too narrow.
 """
 
 import textwrap
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lens.errors import LensError, SettingError
-from lens.evals.nano import BASE, NanoEvalOptions, OnProgress, build_pipeline, report_progress, score_batch
+from lens.evals.nano import (
+    BASE,
+    ModuleTimer,
+    NanoEvalOptions,
+    OnProgress,
+    build_pipeline,
+    report_progress,
+    score_batch,
+)
 from lens.evals.nano_report import EvalItem, EvalModel, ImageResult, Tally, format_tally, mean_seconds
 from lens.nano.evaluation_prompts import EvalPrompt, read_prompts
-from lens.nano.tasks import TaskPrompt
 from lens.nano.prompt_scenes import scene_of
+from lens.nano.tasks import TaskPrompt
 from lens.nano.world.scenes import draw_scene
 
 GROUP_FIELDS = ("kind", "language")
 """Fields of a line by which images are also counted."""
 TRUTH = "rendered truth"
 TRUTH_BATCH_SIZE = 64
-_NUM_REASONS = 3
-"""Reasons of a line that a table shows."""
+_NUM_REASONS, _PROMPT_LENGTH = 3, 96
+"""Reasons of a line and characters of its prompt that a table shows."""
 
 
 class PromptLine(NamedTuple):
@@ -57,8 +66,8 @@ class PromptsEval(NamedTuple):
 def read_lines(paths: Sequence[Path]) -> list[PromptLine]:
     """Return the lines of all files, in order.
 
-    Raises: SettingError for a file or a line that cannot be used; MissingExtraError if a line needs a reader of
-    text that is not installed.
+    Raises: SettingError for a file or a line that cannot be used; MissingExtraError if a line has a text and
+    its reader is not installed.
     """
     lines = [PromptLine(path.name, prompt) for path in paths for prompt in read_prompts(path)]
     if any(line.prompt.spec.text for line in lines):
@@ -97,19 +106,17 @@ def evaluate_prompts(
 
 def groups_of(run: PromptsEval) -> dict[str, dict[str, Tally]]:
     """Count images by file, where there are several, and by the fields that lines have."""
-    files = {line.file for line in run.lines}
-    keys: dict[str, Callable[[PromptLine], Any]] = {"file": lambda line: line.file if len(files) > 1 else None}
-    for field in GROUP_FIELDS:
-        keys[field] = lambda line, field=field: line.prompt.fields.get(field)
-    groups = {}
-    for field, key in keys.items():
-        passed: defaultdict[str, list[bool]] = defaultdict(list)
-        for number, line in enumerate(run.lines):
-            if key(line) is not None:
-                passed[str(key(line))] += [one.score.passed for one in run.of_line(number)]
-        if passed:
-            groups[field] = {name: Tally(sum(values), len(values)) for name, values in passed.items()}
-    return groups
+    has_files = len({line.file for line in run.lines}) > 1
+    passed: defaultdict[str, defaultdict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for number, line in enumerate(run.lines):
+        names = {"file": line.file} if has_files else {}
+        names |= {field: line.prompt.fields[field] for field in GROUP_FIELDS if line.prompt.fields.get(field)}
+        for field, name in names.items():
+            passed[field][str(name)] += [one.score.passed for one in run.of_line(number)]
+    return {
+        field: {name: Tally(sum(values), len(values)) for name, values in groups.items()}
+        for field, groups in passed.items()
+    }
 
 
 def total_of(run: PromptsEval) -> Tally:
@@ -124,7 +131,8 @@ def prompts_table(run: PromptsEval) -> str:
     for number, line in enumerate(run.lines):
         results = run.of_line(number)
         num_passed = sum(result.score.passed for result in results)
-        rows.append(f"{num_passed}/{len(results)}  {textwrap.shorten(line.prompt.prompt, 96, placeholder=' ...')}")
+        prompt = textwrap.shorten(line.prompt.prompt, _PROMPT_LENGTH, placeholder=" ...")
+        rows.append(f"{num_passed}/{len(results)}  {prompt}")
         for reason, count in _reason_counts(results).most_common(_NUM_REASONS):
             rows.append(f"     {f'{count} x: ' if run.num_seeds > 1 else ''}{reason}")
     rows.append("")
@@ -133,7 +141,8 @@ def prompts_table(run: PromptsEval) -> str:
     }
     tallies["all"] = total_of(run)
     width = max(map(len, tallies)) + 2
-    rows += [f"{name:<{width}}{tally.passed:>5}/{tally.total:<5} {format_tally(tally)}" for name, tally in tallies.items()]
+    for name, tally in tallies.items():
+        rows.append(f"{name:<{width}}{tally.passed:>5}/{tally.total:<5} {format_tally(tally)}")
     return "\n".join(rows)
 
 
@@ -145,8 +154,8 @@ def prompts_to_json(run: PromptsEval, info: dict[str, object], options: NanoEval
     counts = {"passed": total.passed, "of": total.total, "seeds": run.num_seeds}
     sampling: dict[str, object] = {"seed": options.seed}
     if model:
-        sampling |= {"hash": model.hash, "steps": model.steps, "guidance": model.guidance, "solver": options.solver}
-        sampling |= mean_seconds(run.results)
+        sampling |= {"hash": model.hash, "steps": model.steps, "guidance": model.guidance}
+        sampling |= {"solver": options.solver} | mean_seconds(run.results)
     groups = {
         field: {name: _tally_to_json(tally) for name, tally in names.items()}
         for field, names in groups_of(run).items()
@@ -197,12 +206,8 @@ def _rendered(
 def _drawn(
     items: list[EvalItem], model: EvalModel, size: tuple[int, int] | None, options: NanoEvalOptions
 ) -> Iterator[ImageResult]:
-    """Yield the score of the model's image for each prompt and seed, in its default size unless one is given."""
-    import time
-
+    """Yield the score of the model's image for each prompt and seed; without a size, in the model's own."""
     import torch
-
-    from lens.evals.nano import ModuleTimer
 
     pipeline = build_pipeline(model, options)
     timer = ModuleTimer(pipeline.transformer)

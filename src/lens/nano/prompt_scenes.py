@@ -5,7 +5,7 @@ Usual contents have the compositions of training; others are drawn at random unt
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -68,7 +68,9 @@ def _place(
     sizes = [group.size for group in groups]
     if not any(sizes):
         if not relations and (len(counts) == 1 or sum(counts) <= 8):
-            return [place_alone(rng, canvas, None, False)] if sum(counts) == 1 else place_unrelated(rng, canvas, counts)
+            if sum(counts) == 1:
+                return [place_alone(rng, canvas, None, False)]
+            return place_unrelated(rng, canvas, counts)
         if len(counts) == 2 and len(relations) == 1 and relations[0][0] == 0:
             return place_related(rng, canvas, counts, relations[0][1])
     elif counts == [1]:
@@ -129,7 +131,7 @@ def _have_relations(
         SceneObject(group.class_name, *placement)
         for group, placement in zip(_each(groups), placements, strict=True)
     ]
-    parts = [objects[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    parts = [objects[start:end] for start, end in pairwise(starts)]
     return all(clear_relation(parts[a], parts[b]) == relation for a, relation, b in relations)
 
 

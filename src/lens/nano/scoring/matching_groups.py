@@ -1,7 +1,7 @@
-"""Comparison of detected objects with the groups of a spec: which object belongs to which group, and what is wrong.
+"""Comparison of detected objects with the groups of a spec: which belongs to which, and what is wrong.
 
-Counts are exact; a count of None is any number from one. Groups of one class differ in colour or size, so objects
-are assigned to groups, and relations hold for some assignment. Knows nothing of pixels.
+Counts are exact; a count of None is any number from one. Groups of one class differ in colour or size, so
+objects are assigned to groups, and relations hold for some assignment. Knows nothing of pixels.
 Units: positions and sizes are pixels, x right, y down.
 """
 
@@ -48,10 +48,10 @@ def assignments(detections: Detections, spec: SceneSpec) -> Iterator[Assignment]
     by_class: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
         by_class.setdefault(group.class_name, []).append(number)
-    ways = [
-        list(_partitions(_of_class(detections.objects, groups[numbers[0]]), numbers, groups, detections.base_px))
-        for numbers in by_class.values()
-    ]
+    ways = []
+    for numbers in by_class.values():
+        things = _of_class(detections.objects, groups[numbers[0]])
+        ways.append(list(_partitions(things, numbers, groups, detections.base_px)))
     for chosen in product(*ways):
         merged = {number: things for way in chosen for number, things in way.items()}
         assignment = tuple(tuple(merged[number]) for number in range(len(groups)))
@@ -69,12 +69,9 @@ def has_size(thing: DetectedObject, size: str | None, base_px: float) -> bool:
     return size in (None, "small" if thing.size_px <= SMALL_SHARE * base_px else "large")
 
 
-def is_related(detections: Detections, first: str, relation: str, second: str) -> bool:
-    """Return whether both classes are present and all objects of the first relate so to the second."""
-    one, other = (
-        [found for found in detections.objects if found.class_name == name] for name in (first, second)
-    )
-    return bool(one and other) and are_related(one, other, relation)
+def group_objects(detections: Detections, group: ObjectGroup) -> list[DetectedObject]:
+    """Return the objects of the class and the colour of a group, whatever their sizes."""
+    return [thing for thing in _of_class(detections.objects, group) if has_colour(thing, group.colour)]
 
 
 def are_related(first: Objects, second: Objects, relation: str) -> bool:
@@ -149,9 +146,10 @@ def _attribute_errors(detections: Detections, groups: Sequence[ObjectGroup]) -> 
         things = _of_class(detections.objects, group)
         colours = sorted({thing.colour or COLOURABLE.get(thing.class_name) or "as drawn" for thing in things})
         coloured = [thing for thing in things if has_colour(thing, group.colour)]
+        sized = [thing for thing in coloured if has_size(thing, group.size, detections.base_px)]
         if not _has_enough(coloured, group):
             wrong.append(f"{group.class_name} is {' and '.join(colours)}, not {group.colour}")
-        elif not _has_enough([one for one in coloured if has_size(one, group.size, detections.base_px)], group):
+        elif not _has_enough(sized, group):
             wrong.append(f"{group.class_name} is not {group.size}")
     return wrong or ["colours or sizes are of other objects, or large ones are no larger than small ones"]
 

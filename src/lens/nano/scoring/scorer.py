@@ -14,7 +14,7 @@ from PIL import Image
 
 from lens.errors import ShapeError
 from lens.nano.scoring.detections import DetectedObject, Detections, ImageArray
-from lens.nano.scoring.matching_groups import is_related, scene_errors
+from lens.nano.scoring.matching_groups import scene_errors
 from lens.nano.scoring.segmentation import Foreground, Segment, estimate_background, segment_objects, smooth
 from lens.nano.scoring.sign_finder import find_signs
 from lens.nano.scoring.sign_reader import read_board
@@ -24,8 +24,8 @@ from lens.nano.world.colours import COLOURS
 from lens.nano.world.scenes import SceneSpec, base_px
 
 __all__ = [
-    "DetectedObject", "Detections", "ImageArray", "SceneScore", "colour_name", "detect", "is_related",
-    "score_detections", "score_image",
+    "DetectedObject", "Detections", "ImageArray", "SceneScore", "colour_name", "detect",
+    "score_detections", "score_image", "sign_errors",
 ]  # fmt: skip
 
 _MIN_SIMILARITY = 0.6
@@ -39,7 +39,7 @@ _MIN_UNKNOWN_SHARE = 0.35
 _LEFTOVER_OVERLAP = 0.6
 """An unknown part with this share inside the square of a known object belongs to that object."""
 _MIN_COLOURED_SHARE = 0.2
-"""Colours of fewer pixels, as a fraction of the square of the smallest object, are on no re-coloured object."""
+"""Colours of fewer pixels, as a share of the square of the smallest object, are on no re-coloured one."""
 
 
 class SceneScore(NamedTuple):
@@ -95,13 +95,13 @@ def score_image(image: ImageArray, spec: SceneSpec) -> SceneScore:
 
 def score_detections(detections: Detections, spec: SceneSpec) -> SceneScore:
     """Compare what an image shows with what it must show: objects and exact counts, relations, background."""
-    reasons = [*scene_errors(detections, spec), *_sign_errors(detections, spec.text)]
+    reasons = [*scene_errors(detections, spec), *sign_errors(detections, spec.text)]
     if spec.background not in (None, detections.background):
         reasons.append(f"the background is {detections.background}, not {spec.background}")
     return SceneScore(not reasons, tuple(reasons), detections)
 
 
-def _sign_errors(detections: Detections, text: str | None) -> list[str]:
+def sign_errors(detections: Detections, text: str | None) -> list[str]:
     """Return what is wrong with signs: none where one is asked for, one too many, another text."""
     num_signs = len(detections.signs)
     if text is None:

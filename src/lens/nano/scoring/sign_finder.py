@@ -1,7 +1,7 @@
 """Signs in an image: light boards with a dark border all around.
 
-Looks for the board itself, not for a part that differs from the background: a board is nearly white, and its border
-nearly black, on backgrounds of any colour. Knows nothing of letters.
+Looks for the board itself, not for a part that differs from the background: a board is nearly white, and its
+border nearly black, on backgrounds of any colour. Knows nothing of letters.
 Letters: H, W the image.
 """
 
@@ -26,7 +26,7 @@ _MARGIN_PX = 2
 
 
 def find_signs(image: ImageArray, base_px: float) -> list[tuple[DetectedSign, tuple[slice, slice]]]:
-    """Return the signs of an 8-bit image, (H, W, 3), and the rows and columns that each covers with its border."""
+    """Return the signs of an 8-bit image, (H, W, 3), and the rows and columns of each with its border."""
     ink, board = np.array(INK_RGB, np.float32) / 255, np.array(BOARD_RGB, np.float32) / 255
     pixels = image.astype(np.float32) / 255
     span = board - ink

@@ -1,4 +1,4 @@
-"""Text of signs, read by the recognition model of rapidocr, which is inside its package; nothing is downloaded.
+"""Text of signs, read by the recognition model inside the package rapidocr; nothing is downloaded.
 
 The reader guesses whether a circle is an O or a zero, so that the font decides it. Loaded once a process.
 """
@@ -49,7 +49,8 @@ def _settle_zeros(text: str, board: ImageArray) -> str:
     doubtful = [place for place, character in enumerate(text) if character in "O0"]
     if not doubtful or not set(text) <= set(SIGN_CHARACTERS):
         return text
-    drawn = {choice: _drawn_board("".join(choice if c in "O0" else c for c in text), board) for choice in "O0"}
+    texts = {choice: text.replace("O", choice).replace("0", choice) for choice in "O0"}
+    drawn = {choice: _drawn_board(text, board) for choice, text in texts.items()}
     cell_px = board.shape[1] / len(text)
     settled = list(text)
     for place in doubtful:
@@ -75,11 +76,13 @@ def _difference(drawn: ImageArray, board: ImageArray, columns: slice) -> float:
     """Return the squared difference of some columns, the least over shifts by a pixel."""
     found = board[1:-1, columns].astype(np.float32)
     around = np.pad(drawn.astype(np.float32), ((0, 0), (1, 1), (0, 0)), mode="edge")
-    return min(
-        float(np.square(around[1 + dy : len(drawn) - 1 + dy, columns.start + 1 + dx : columns.stop + 1 + dx] - found).mean())
-        for dx in (-1, 0, 1)
-        for dy in (-1, 0, 1)
+    height, shifts = len(found), (0, 1, 2)
+    windows = (
+        around[y : y + height, columns.start + x : columns.stop + x]
+        for x in shifts
+        for y in shifts
     )
+    return min(float(np.square(window - found).mean()) for window in windows)
 
 
 @functools.cache

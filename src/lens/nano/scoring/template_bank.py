@@ -1,7 +1,7 @@
 """Templates of the scorer: the sprites of all objects on one background, as drawn and re-coloured.
 
-All drawings are compared with a region; re-coloured ones only in the colours that an image has much of, and from
-smaller art. Knows nothing of regions or matching.
+All drawings are compared with a region; re-coloured ones only in the colours that an image has much of, and
+from smaller art. Knows nothing of regions or matching.
 Letters: N templates, V templates of one colour, M side of art, P side of a patch.
 """
 
@@ -195,7 +195,7 @@ def _drawings() -> Art:
 
 @functools.cache
 def _recoloured_art(colour: str) -> tuple[list[str], Floats]:
-    """Return the classes that can have a colour that is not their own, and colour times alpha, (V, M, M, 3)."""
+    """Return the classes that can have a colour beside their own, and colour times alpha, (V, M, M, 3)."""
     names = [name for name in OBJECT_CLASSES if COLOURABLE.get(name, colour) != colour]
     art = np.stack([sprite(name, SPRITE_PX, colour) for name in names])
     return names, art[..., :3] * art[..., 3:]

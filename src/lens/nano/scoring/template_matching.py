@@ -38,6 +38,8 @@ _RECOLOURED_MARGIN = 0.1
 _RECOLOURED_ENERGY = 1.1
 """Re-coloured art must leave less than one over this of the energy that drawings leave."""
 _NUM_REFINED = 4
+_PROMISING_ENERGY = 2.5
+"""Matches that leave more than this multiple of the least energy are not fitted."""
 _SCALES = (0.93, 1.0, 1.07)
 _SHIFT_PX = 1
 _MAX_REFINE_STEPS = 4
@@ -108,7 +110,12 @@ def best_match(region: Region, templates: TemplateBank, min_object_px: float) ->
     """
     starts = [_initial_match(region, templates, index) for index in _candidates(region, templates)]
     placed = sorted((_match_nearby(region, templates, start, 1.0) for start in starts), key=_match_energy)
-    fitted = [_refine(region, templates, start) for start in placed[:_NUM_REFINED]]
+    promising = _PROMISING_ENERGY * _match_energy(placed[0])
+    fitted = [
+        _refine(region, templates, start)
+        for start in placed[:_NUM_REFINED]
+        if _match_energy(start) <= promising
+    ]
     candidates = [match for match in fitted if match.size_px >= min_object_px]
     if candidates:
         return min(candidates, key=_match_energy)
@@ -118,7 +125,7 @@ def best_match(region: Region, templates: TemplateBank, min_object_px: float) ->
 
 
 def _candidates(region: Region, templates: TemplateBank) -> list[int]:
-    """Return the templates that are roughly most similar: drawings, and re-coloured art that is about as near."""
+    """Return the templates that are roughly most similar: drawings, and re-coloured art about as near."""
     similarity = coarse_similarity(region, templates)
     num_drawings = len(templates.differences)
     chosen = [int(index) for index in np.argsort(-similarity[:num_drawings])[:_NUM_CANDIDATES]]

@@ -12,15 +12,25 @@ import numpy as np
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
-from lens.nano.world.colours import COLOURS, FIRST_COLOURS
+from lens.nano.world.colours import COLOURS, FIRST_COLOURS, OBJECT_COLOURS
 from lens.nano.world.objects import FIRST_CLASSES, OBJECT_CLASSES
 from lens.nano.world.phrases import NUMERALS
-from lens.nano.world.scenes import RELATIONS, ObjectGroup, SceneSpec, arrange_scene, held_out_combinations
+from lens.nano.world.scene_spec import (
+    MAX_TEXT_LENGTH,
+    RELATIONS,
+    SIGN_CHARACTERS,
+    ObjectGroup,
+    SceneSpec,
+    Size,
+)
+from lens.nano.world.scenes import arrange_scene, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
 from lens.rl.prompts.settings import check_choices
 
 NOTHING_ELSE = "nothing_else"
 """Name of the criterion that the image shows no other object."""
+TEXT = "text"
+"""Name of the criterion of the text on a sign."""
 BACKGROUND = "background"
 """Name of the criterion of the background colour, where the prompt states it."""
 
@@ -63,48 +73,69 @@ def scene_spec_of(prompt: RLPrompt) -> SceneSpec:
         needs = "what an image must show, as in prompts of the nano world"
         raise SettingError("expected", f"None (prompt {prompt.prompt!r})", needs)
     try:
-        groups = tuple(ObjectGroup(str(thing), int(count)) for thing, count in fields["groups"])
+        groups = tuple(_group_of(*values) for values in fields["groups"])
         relations = tuple((int(a), str(relation), int(b)) for a, relation, b in fields["relations"])
         background = fields["background"]
-        is_known = bool(groups)
-        is_known &= all(thing in OBJECT_CLASSES and (count or 0) > 0 for thing, count, *_ in groups)
+        text = fields.get("text")
+        is_known = bool(groups) or text is not None
+        is_known &= all(group.class_name in OBJECT_CLASSES and group.count != 0 for group in groups)
+        is_known &= all((group.count or 1) > 0 for group in groups)
+        is_known &= all(group.colour in (None, *OBJECT_COLOURS) for group in groups)
+        is_known &= all(group.size in (None, "small", "large") for group in groups)
+        is_known &= text is None or 1 <= len(text) <= MAX_TEXT_LENGTH
+        is_known &= set(text or "") <= set(SIGN_CHARACTERS)
         is_known &= background is None or background in COLOURS
         is_known &= all(relation in RELATIONS for _, relation, _ in relations)
         is_known &= all(0 <= end < len(groups) for a, _, b in relations for end in (a, b))
     except (LookupError, TypeError, ValueError):
         is_known = False
     if not is_known:
-        raise SettingError("expected", fields, "groups, background and relations of the nano world")
-    return SceneSpec(groups, background, relations)
+        raise SettingError("expected", fields, "groups, background, relations and text of the nano world")
+    return SceneSpec(groups, background, relations, text)
+
+
+def _group_of(
+    thing: str, count: int | None, colour: str | None = None, size: Size | None = None
+) -> ObjectGroup:
+    return ObjectGroup(str(thing), None if count is None else int(count), colour, size)
 
 
 def scene_spec_to_dict(spec: SceneSpec) -> dict[str, Any]:
     """Return the JSON values that `scene_spec_of` reads."""
-    return {
-        "groups": [[group.class_name, group.count] for group in spec.groups],
+    groups = []
+    for thing, count, colour, size, _ in spec.groups:
+        groups.append([thing, count, colour, size] if colour or size else [thing, count])
+    fields = {
+        "groups": groups,
         "background": spec.background,
         "relations": [list(relation) for relation in spec.relations],
     }
+    return fields if spec.text is None else fields | {"text": spec.text}
 
 
 def nano_rubric(spec: SceneSpec) -> dict[str, str]:
-    """Return one criterion for each fact: `count_<i>`, `background`, `relation_<i>`, and two global ones.
+    """Return one criterion for each fact, and two global ones.
 
-    They are numbered as in `spec.groups` and `spec.relations`.
+    `count_<i>`, with the colour, and `size_<i>` are numbered as in `spec.groups`, `relation_<i>` as in
+    `spec.relations`; `background` and `text` have no number.
     """
     rubric = {}
-    for number, (thing, count, *_) in enumerate(spec.groups):
-        rubric[f"count_{number}"] = (
-            f"There {'is' if count == 1 else 'are'} exactly {_count_phrase(thing, count)}."
-        )
+    for number, group in enumerate(spec.groups):
+        amount = "at least " if group.count is None else "exactly "
+        rubric[f"count_{number}"] = f"There {_verb(group)} {amount}{_count_phrase(group)}."
+    for number, group in enumerate(spec.groups):
+        if group.size:
+            rubric[f"size_{number}"] = f"{_definite_phrase(group).capitalize()} {_verb(group)} {group.size}."
+    if spec.text is not None:
+        rubric[TEXT] = f'There is one sign, and it says "{spec.text}".'
     if spec.background is not None:
         rubric[BACKGROUND] = f"The background is {spec.background}."
     for number, (first, relation, second) in enumerate(spec.relations):
-        subject, other = (_definite_phrase(*spec.groups[end][:2]) for end in (first, second))
-        verb = "is" if spec.groups[first][1] == 1 else "are"
+        subject, other = (_definite_phrase(spec.groups[end]) for end in (first, second))
         way = f"to the {relation}" if relation.endswith(" of") else relation
-        rubric[f"relation_{number}"] = f"{subject.capitalize()} {verb} {way} {other}."
-    names = " and ".join(OBJECT_CLASSES[thing].plural for thing, *_ in spec.groups)
+        rubric[f"relation_{number}"] = f"{subject.capitalize()} {_verb(spec.groups[first])} {way} {other}."
+    things = [OBJECT_CLASSES[thing].plural for thing, *_ in spec.groups]
+    names = " and ".join(dict.fromkeys(things if spec.text is None else [*things, "the sign"]))
     rubric[NOTHING_ELSE] = f"There is nothing on the plain background but {names}."
     return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
@@ -164,9 +195,19 @@ def _sample_contents(
             num_yielded += 1
 
 
-def _count_phrase(thing: str, count: int | None) -> str:
-    return f"one {thing}" if count == 1 else f"{NUMERALS[count or 0]} {OBJECT_CLASSES[thing].plural}"
+def _count_phrase(group: ObjectGroup) -> str:
+    count = group.count or 1
+    numeral = NUMERALS[count] if count < len(NUMERALS) else str(count)
+    return " ".join(filter(None, (numeral, group.colour, _noun(group))))
 
 
-def _definite_phrase(thing: str, count: int | None) -> str:
-    return f"the {thing if count == 1 else OBJECT_CLASSES[thing].plural}"
+def _definite_phrase(group: ObjectGroup) -> str:
+    return " ".join(filter(None, ("the", group.colour, _noun(group))))
+
+
+def _noun(group: ObjectGroup) -> str:
+    return group.class_name if group.count in (None, 1) else OBJECT_CLASSES[group.class_name].plural
+
+
+def _verb(group: ObjectGroup) -> str:
+    return "is" if group.count in (None, 1) else "are"

@@ -9,16 +9,17 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from lens.errors import LensError
-from lens.nano.scoring.scorer import Detections, detect, is_related, score_detections
+from lens.nano.scoring.matching_groups import are_related, group_objects, has_size
+from lens.nano.scoring.scorer import Detections, detect, score_detections, sign_errors
 from lens.nano.scoring.scorer_pool import submit_calls
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.world.scenes import SceneSpec
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt
-from lens.rl.prompts.nano import BACKGROUND, NOTHING_ELSE, scene_spec_of
+from lens.rl.prompts.nano import BACKGROUND, NOTHING_ELSE, TEXT, scene_spec_of
 from lens.rl.rewards.base import ImageArray, Score
 from lens.rl.rewards.settings import NanoRewardSettings
 
-VERSION = "1"
+VERSION = "2"
 """Change it with the meaning of a check and with what the scorer detects."""
 PASSED = "passed"
 """Name of the part that is 1 where the image passes the whole test."""
@@ -86,9 +87,22 @@ def criterion_results(detections: Detections, spec: SceneSpec) -> dict[str, bool
     """Return every criterion that can be checked exactly, by its name in rubrics."""
     counts = Counter(found.class_name for found in detections.objects)
     asked_for = [thing for thing, *_ in spec.groups]
-    results = {f"count_{i}": counts[thing] == count for i, (thing, count, *_) in enumerate(spec.groups)}
+    groups = [group_objects(detections, group) for group in spec.groups]
+    results = {
+        f"count_{i}": len(found) == group.count if group.count else bool(found)
+        for i, (found, group) in enumerate(zip(groups, spec.groups, strict=True))
+    }
+    for i, (found, group) in enumerate(zip(groups, spec.groups, strict=True)):
+        if group.size:
+            of_size = [has_size(thing, group.size, detections.base_px) for thing in found]
+            results[f"size_{i}"] = bool(found) and all(of_size)
+    if spec.text is not None:
+        results[TEXT] = not sign_errors(detections, spec.text)
     if spec.background is not None:
         results[BACKGROUND] = detections.background == spec.background
     for i, (first, relation, second) in enumerate(spec.relations):
-        results[f"relation_{i}"] = is_related(detections, asked_for[first], relation, asked_for[second])
-    return results | {NOTHING_ELSE: set(counts) <= set(asked_for), GLOBAL_CRITERION: counts[UNKNOWN] == 0}
+        results[f"relation_{i}"] = bool(groups[first] and groups[second]) and are_related(
+            groups[first], groups[second], relation
+        )
+    nothing_else = set(counts) <= set(asked_for) and (spec.text is not None or not detections.signs)
+    return results | {NOTHING_ELSE: nothing_else, GLOBAL_CRITERION: counts[UNKNOWN] == 0}

@@ -7,6 +7,7 @@ import pytest
 
 from lens.core.resolution import buckets_for
 from lens.errors import ShapeError
+from lens.nano.scoring.components import mask_components
 from lens.nano.scoring.scorer import (
     DetectedObject,
     Detections,
@@ -15,7 +16,6 @@ from lens.nano.scoring.scorer import (
     score_detections,
 )
 from lens.nano.scoring.scorer_pool import detect_all
-from lens.nano.scoring.components import mask_components
 from lens.nano.scoring.template_matching import UNKNOWN
 from lens.nano.tasks import TASKS, TaskPrompt, task_prompts, task_scene
 from lens.nano.world.colours import COLOURS
