@@ -121,6 +121,19 @@ def mentions_of(reading: NDArray[np.int64]) -> NDArray[np.float32]:
     return mentioned
 
 
+NUM_FACTS = sum(len(label.values) - 1 for label in LABELS)
+"""Values of all labels, apart from none."""
+_FIRST_FACT = np.cumsum([0, *(len(label.values) - 1 for label in LABELS)])
+
+
+def facts_of(reading: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return which values of which label are read: (len(LABELS),) -> (NUM_FACTS,) of 0 and 1."""
+    facts = np.zeros(NUM_FACTS, np.float32)
+    told = np.flatnonzero(reading)
+    facts[_FIRST_FACT[told] + reading[told] - 1] = 1
+    return facts
+
+
 def spec_of(reading: Sequence[int] | NDArray[np.int64]) -> SceneSpec:
     """Return the spec that labels tell: (len(LABELS),); facts of groups without a class are left out."""
     value: dict[str, Any] = {

@@ -1,8 +1,9 @@
-"""The language stage: trains the nano text encoder on captions of the nano world, to continue and to read them.
+"""The language stage: trains the nano text encoder on captions of the nano world, to continue and read them.
 
-The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text encoder is
-trained on its later inputs. Two losses: the next token of the caption, and the facts of the scene at the tokens after
-it (nano/reading.py). Letters: B captions, P tokens of the preamble, T tokens from the caption on, S of the scaffold.
+The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text encoder
+is trained on its later inputs. Losses: the next token of the caption; the facts of the scene, at the tokens
+after it (nano/reading.py); and what the caption mentions, at its own tokens.
+Letters: B captions, P tokens of the preamble, T tokens from the caption on.
 """
 
 from functools import lru_cache
@@ -11,56 +12,75 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 from transformers.cache_utils import DynamicCache
 from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
 
 from lens.losses.base import LossOutput, StepStats
 from lens.losses.next_token import next_token_loss
 from lens.losses.reading import MentionHead, ReadingHead, mention_loss, reading_loss
-from lens.models.checkpoints.text_encoder import LensGptOssEncoder
+from lens.models.checkpoints.text_encoder import LensGptOssEncoder, load_text_encoder_folder
 from lens.models.prompt_template import PromptTemplate
 from lens.models.tokenizer import train_tokenizer
 from lens.nano.captions import CaptionMix, NanoCaption, nano_caption
 from lens.nano.evaluation_prompts import EvalPrompt, is_stated, read_prompts
-from lens.nano.reading import LABELS, NUM_MENTIONS, NUM_SCAFFOLD_TOKENS, mentions_of, reading_of, spec_of
+from lens.nano.reading import (
+    LABELS,
+    NUM_FACTS,
+    NUM_MENTIONS,
+    NUM_SCAFFOLD_TOKENS,
+    facts_of,
+    mentions_of,
+    reading_of,
+    spec_of,
+)
 from lens.train.devices import autocast, resolve_device
 from lens.train.settings.stages import LanguageSettings
 
 FIRST_HELD_OUT_CAPTION = 2**31
 """First held-out caption; training uses earlier captions only."""
-MENTION_BLOCK = 1
-"""Block whose output tells what each token mentions: words first, sentences later."""
+MENTION_BLOCK, FACT_BLOCK = 1, 2
+"""Blocks whose outputs tell what each token mentions, and of which group: words first, sentences later."""
 POOL_BATCHES = 16
 """Batches that are sorted by length together, so that a batch needs little padding."""
+HELD_OUT_CAPTIONS, HELD_OUT_LOSS_CAPTIONS = 256, 128
+"""Captions that an evaluation reads, and those of them that it measures the losses of."""
+READ_BATCH_SIZE = 64
 
 
 class LanguageStage:
+    """Trains a text encoder; the heads that tell the facts are not exported."""
+
     def __init__(self, settings: LanguageSettings):
         self.settings = settings
         self.device = resolve_device(settings.device)
-        self.mix = CaptionMix(**settings.captions)
-        if settings.start_from:
-            from lens.models.checkpoints.text_encoder import load_text_encoder_folder
-            from transformers import AutoTokenizer
-
-            self.tokenizer = AutoTokenizer.from_pretrained(settings.start_from / "tokenizer")
-            encoder: Any = load_text_encoder_folder(settings.start_from / "text_encoder", dtype=torch.float32)
-        else:
-            self.tokenizer = self._train_tokenizer()
-            torch.manual_seed(settings.seed)
-            names = ("pad_token_id", "eos_token_id", "bos_token_id")
-            tokens = {name: getattr(self.tokenizer, name) for name in names}
-            config = GptOssConfig(vocab_size=len(self.tokenizer), **tokens, **settings.config)
-            encoder = LensGptOssEncoder(config)
-            nn.init.normal_(encoder.model.embed_tokens.weight, std=settings.embedding_std)
+        self.mix = CaptionMix.of(settings.captions)
+        self.tokenizer, encoder = self._start_model()
         self.template = PromptTemplate(self.tokenizer)
         counts = [len(label.values) for label in LABELS]
         head = ReadingHead(encoder.config.hidden_size, [label.token for label in LABELS], counts)
-        parts = {"encoder": encoder, "head": head, "mentions": MentionHead(encoder.config.hidden_size, NUM_MENTIONS)}
+        width = encoder.config.hidden_size
+        heads = {"mentions": MentionHead(width, NUM_MENTIONS), "facts": MentionHead(width, NUM_FACTS)}
+        parts = {"encoder": encoder, "head": head} | heads
         self.model: Any = nn.ModuleDict(parts).to(self.device)
         self._probes = {path.stem: read_prompts(path) for path in settings.probe_prompt_files}
         self._pool = lru_cache(maxsize=2)(self._make_pool)
+
+    def _start_model(self) -> tuple[PreTrainedTokenizerFast, Any]:
+        """Return a tokenizer and a text encoder: trained ones from `start_from`, or a new encoder."""
+        settings = self.settings
+        torch.manual_seed(settings.seed)
+        if settings.start_from:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(settings.start_from / "tokenizer")
+            return tokenizer, load_text_encoder_folder(settings.start_from / "text_encoder", torch.float32)
+        tokenizer = self._train_tokenizer()
+        names = ("pad_token_id", "eos_token_id", "bos_token_id")
+        tokens = {name: getattr(tokenizer, name) for name in names}
+        encoder: Any = LensGptOssEncoder(GptOssConfig(vocab_size=len(tokenizer), **tokens, **settings.config))
+        nn.init.normal_(encoder.model.embed_tokens.weight, std=settings.embedding_std)
+        return tokenizer, encoder
 
     def objective(self, step: int, index: int) -> LossOutput:
         count = self.settings.batch_size // self.settings.micro_batches
@@ -70,11 +90,13 @@ class LanguageStage:
         return loss_output._replace(stats=StepStats(num_samples=count))
 
     def evaluate(self) -> dict[str, float]:
-        captions = [self._caption(FIRST_HELD_OUT_CAPTION + item) for item in range(256)]
-        output = self._loss(captions[:128])
+        """Return losses of held-out captions, and the shares of captions and prompts that are read rightly."""
+        captions = [self._caption(FIRST_HELD_OUT_CAPTION + item) for item in range(HELD_OUT_CAPTIONS)]
+        output = self._loss(captions[:HELD_OUT_LOSS_CAPTIONS])
         metrics = {"loss": float(output.loss)} | {name: float(term) for name, term in output.terms.items()}
         readings = self.read([caption.text for caption in captions])
-        right = [(reading == reading_of(caption.spec)).all() for reading, caption in zip(readings, captions, strict=True)]
+        labels = [reading_of(caption.spec) for caption in captions]
+        right = [np.array_equal(*pair) for pair in zip(readings, labels, strict=True)]
         metrics["read/held_out"] = float(np.mean(right))
         for name, prompts in self._probes.items():
             metrics[f"read/{name}"] = float(np.mean([is_read for _, is_read in self.read_prompts(prompts)]))
@@ -84,18 +106,17 @@ class LanguageStage:
         return None
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        weights = {
-            name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")
-        }
+        of_encoder = (item for item in state.items() if item[0].startswith("encoder."))
+        weights = {name.removeprefix("encoder."): tensor for name, tensor in of_encoder}
         self.model["encoder"].save_pretrained(folder / "text_encoder", state_dict=weights)
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
     @torch.no_grad()
-    def read(self, texts: list[str]) -> list[np.ndarray]:
+    def read(self, texts: list[str]) -> list[NDArray[np.int64]]:
         """Return the labels that the model tells for each text: (len(LABELS),) each."""
         readings = []
-        for start in range(0, len(texts), 64):
-            _, hidden, _, lengths = self._forward(texts[start : start + 64])
+        for start in range(0, len(texts), READ_BATCH_SIZE):
+            _, hidden, _, lengths = self._forward(texts[start : start + READ_BATCH_SIZE])
             logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
             readings += list(torch.stack([one.argmax(-1) for one in logits], dim=1).cpu().numpy())
         return readings
@@ -115,7 +136,9 @@ class LanguageStage:
         reading = reading_loss(logits, torch.from_numpy(labels).to(self.device))
         mentioned = torch.from_numpy(np.stack([mentions_of(row) for row in labels])).to(self.device)
         is_prompt = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]            # (B, T)
-        mentions = mention_loss(self.model["mentions"](early), is_prompt, mentioned)
+        mentions = mention_loss(self.model["mentions"](early[0]), is_prompt, mentioned)
+        told = torch.from_numpy(np.stack([facts_of(row) for row in labels])).to(self.device)
+        facts = mention_loss(self.model["facts"](early[1]), is_prompt, told)
         # The head over the vocabulary costs as much as the rest, so only a share of the captions has this loss.
         few = slice(0, max(1, round(len(captions) * self.settings.next_token_share)))
         mask = torch.arange(ids.shape[1], device=self.device) <= lengths[few, None]              # (b, T)
@@ -123,14 +146,14 @@ class LanguageStage:
         with autocast(self.device, self.settings.precision):
             continued = encoder.lm_head(encoder.model.norm(hidden[few]))                         # (b, T, vocabulary)
         text = next_token_loss(continued, ids[few], mask.long()).loss
-        loss = text + self.settings.reading_weight * (reading + mentions)
-        terms = {"text": text.detach(), "reading": reading.detach(), "mentions": mentions.detach()}
+        loss = text + self.settings.reading_weight * (reading + mentions + facts)
+        terms = {"text": text.detach(), "reading": reading.detach(), "mentions": mentions.detach(), "facts": facts.detach()}
         return LossOutput(loss, terms)
 
-    def _forward(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _forward(self, texts: list[str]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Return early and last hidden states from the captions on, token ids, and the lengths of the captions.
 
-        Shapes: twice (B, T, hidden), (B, T), (B,). The keys of the preamble are computed once, without gradients.
+        Shapes: a list of (B, T, hidden), one of them, (B, T), (B,). The keys of the preamble are computed once, without gradients.
         """
         encoder = self.model["encoder"]
         last = encoder.config.num_hidden_layers - 1
@@ -143,9 +166,10 @@ class LanguageStage:
         with autocast(self.device, self.settings.precision):
             past: DynamicCache = encoder.prefill(batch.input_ids[:1, :num_preamble], [last])
             past.batch_repeat_interleave(len(texts))
-            hidden = encoder._run_blocks(ids, mask, last, {MENTION_BLOCK, last}, past)
+            states = encoder._run_blocks(ids, mask, last, set(range(last + 1)), past)
         lengths = lengths.to(self.device)
-        return hidden[min(MENTION_BLOCK, last)], hidden[last], ids, lengths
+        early = [states[min(block, last)] for block in (MENTION_BLOCK, FACT_BLOCK)]
+        return early, states[last], ids, lengths
 
     def _make_pool(self, pool: int, count: int) -> list[list[NanoCaption]]:
         """Return the captions of some batches, each of captions of similar length, in random order."""
@@ -157,15 +181,13 @@ class LanguageStage:
     def _caption(self, item: int) -> NanoCaption:
         return nano_caption(self.settings.seed, item, self.mix)
 
-    def _train_tokenizer(self) -> Any:
-        def texts() -> list[str]:
-            return [self._caption(item).text for item in range(self.settings.tokenizer_captions)]
-
+    def _train_tokenizer(self) -> PreTrainedTokenizerFast:
+        texts = [self._caption(item).text for item in range(self.settings.tokenizer_captions)]
         vocab_size = self.settings.vocab_size
-        tokenizer = train_tokenizer(texts()[:100], vocab_size, ignores_case=True)
+        first = train_tokenizer(texts[:100], vocab_size, ignores_case=True)
         # With whole conversations among the captions, the fixed strings take few tokens.
-        conversations = [PromptTemplate(tokenizer).render(text) for text in texts()[:200]]
-        return train_tokenizer((*texts(), *conversations), vocab_size, ignores_case=True)
+        conversations = [PromptTemplate(first).render(text) for text in texts[:200]]
+        return train_tokenizer([*texts, *conversations], vocab_size, ignores_case=True)
 
 
 def _length(caption: NanoCaption) -> int:
