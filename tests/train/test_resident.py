@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.prompt_template import pad_features
 from lens.nano.captions import CaptionMix
 from lens.nano.world.patch_labels import patch_labels
-from lens.train.run import STAGES, parse_settings
+from lens.train.run import STAGES, parse_settings, train
 from lens.train.trainer import fit
 
 NANO = KNOWN_MODELS["lens-nano"].folder
@@ -184,6 +185,24 @@ def test_processes_draw_the_examples_that_one_draws(made, tmp_path):
         assert torch.equal(getattr(bucket, name), getattr(expected, name))
 
 
+def test_the_recipe_for_a_gpu_in_small_stops_when_its_minutes_are_over_and_goes_on(tmp_path):
+    small = {
+        "out": tmp_path / "run", "cache": tmp_path / "cache", "vae": NANO / "vae", "text": NANO,
+        "bases": [48], "examples": 256, "batch_size": 6, "steps": 3, "probe_prompts": 1, "device": "cpu",
+        "precision": "float32", "compile": "false", "drawing_processes": 2, "threads": 1,
+        "config.num_layers": 2, "config.selected_layer_index": [1, 3], "layout_block": 1,
+    }  # fmt: skip
+    overrides = [f"{name}={value}" for name, value in small.items()]
+    recipe = Path(__file__).parents[2] / "recipes" / "nano" / "pretrain_gpu.yaml"
+    markers = tmp_path / "run" / "checkpoints"
+    for minutes, step in ((1e-9, 1), (9, 3)):
+        assert train(recipe, [*overrides, f"max_minutes={minutes}"]) == tmp_path / "run"
+        (marker,) = markers.glob("*/run.json")
+        assert json.loads(marker.read_text())["step"] == step
+    assert (tmp_path / "run" / "export" / "model_index.json").is_file()
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_captured_step_has_the_loss_and_the_gradients_of_an_ordinary_one(made, tmp_path):
     changes = {"device": "cuda", "prompt_token_share": 0.5}

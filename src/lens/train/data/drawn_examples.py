@@ -5,7 +5,9 @@ label, h and w latent patches.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple, Protocol
 
@@ -62,8 +64,14 @@ def draw_in_processes(tasks: Iterable[DrawingTask], num_processes: int) -> Itera
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     # Spawned, not forked: a forked child cannot use the GPU of its parent.
-    with get_context("spawn").Pool(num_processes) as pool:
-        yield from pool.imap(draw_examples, tasks)
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+        pending: deque[Future[DrawnExamples]] = deque()
+        for task in tasks:
+            pending.append(pool.submit(draw_examples, task))
+            if len(pending) > 2 * num_processes:  # no more, as a shard has 50 MB of pixels
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _labels(scenes: Iterable[Scene]) -> NDArray[np.uint8]:
