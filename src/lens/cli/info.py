@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -107,6 +108,7 @@ def describe_model(name: str) -> dict[str, Any]:
         COMPONENT_NAMES[part]: _describe_component(part, config) for part, config in configs.items()
     }
     place = model.component_path("transformer") if model and folder is None else folder
+    variant = model.variant if model else known.variant if known else ""
     return {
         "model": name,
         "folder": str(place) if place else None,
@@ -114,7 +116,18 @@ def describe_model(name: str) -> dict[str, Any]:
         "components": components,
         "shared": {part: str(at) for part, at in shared_components(folder).items()} if folder else {},
         "parameters": sum(component["parameters"] for component in components.values()),
-    }
+    } | _describe_world(variant, model.trained_bases if model else ())
+
+
+def _describe_world(variant: str, trained_bases: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a model of the nano world knows, as the field `world`; no field for other models."""
+    from lens.nano.request_warnings import is_nano
+
+    if not is_nano(variant):
+        return {}
+    from lens.nano.world_guide import world_guide
+
+    return {"world": world_guide() | {"trained_base_resolutions": list(trained_bases)}}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -190,6 +203,14 @@ def _print_model(description: dict[str, Any]) -> None:
     if description["shared"]:
         folders = {str(Path(at).parent) for at in description["shared"].values()}
         print(f"{', '.join(description['shared'])}: shared, in {', '.join(folders)}")
+    if "world" in description:
+        from lens.nano.world_guide import guide_lines
+
+        for title, text in guide_lines():
+            print(fill(f"{title}: {text}", 110, subsequent_indent="  ", break_on_hyphens=False))
+        print("Prompts to start with:")
+        for example in description["world"]["examples"]:
+            print(f"  {example}")
 
 
 def _print_file(description: dict[str, Any]) -> None:

@@ -244,3 +244,14 @@ OBJECT_CLASSES: dict[str, ObjectClass] = {
     for thing in (*_FIRST_CLASSES, *_MORE_ANIMALS, *_MORE_FOOD, *_MORE_NATURE, *_MORE_OBJECTS)
 }
 """Every class by name, in a fixed order."""
+
+KINDS = {
+    kind: tuple(thing.name for group in groups for thing in group)
+    for kind, groups in {
+        "animals": (_ANIMALS, _MORE_ANIMALS),
+        "food": (_FOOD, _MORE_FOOD),
+        "nature": (_NATURE, _MORE_NATURE),
+        "objects": (_OBJECTS, _MORE_OBJECTS),
+    }.items()
+}
+"""Names of the classes by kind."""

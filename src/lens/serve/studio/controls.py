@@ -25,7 +25,7 @@ SOURCE_IMAGE_HELP = (
 
 
 def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
-    """Lay out the controls that are always visible, and return them by field."""
+    """Lay out the controls that are always visible; return them by field, and the line of warnings."""
     import gradio as gr
 
     models = handlers.engine.models()
@@ -38,6 +38,7 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
         elem_id="prompt",
         autofocus=True,
     )
+    warnings = gr.HTML("", elem_id="prompt-warnings")
     if handlers.service.can_enhance:
         _enhance_controls(handlers, prompt)
     ratio = gr.Radio(list(ASPECT_RATIOS), value="1:1", label="Aspect ratio", elem_id="ratios")
@@ -61,7 +62,7 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
         control.change(_size_line, [ratio, base], size, **QUIET_EVENT)
     return {
         "prompt": prompt, "aspect_ratio": ratio, "model": variant, "base_resolution": base, "seed": seed,
-        "is_seed_locked": lock, "count": count,
+        "is_seed_locked": lock, "count": count, "warnings": warnings,
     }  # fmt: skip
 
 

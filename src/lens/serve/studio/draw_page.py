@@ -16,6 +16,7 @@ from lens.serve.studio.controls import (
     main_controls,
 )
 from lens.serve.studio.form import base_resolutions
+from lens.serve.studio.guide_panel import connect_warnings, guide_panel
 from lens.serve.studio.handlers import FORM_FIELDS, BatchView, StudioHandlers
 
 COPY_JS = "(code) => { navigator.clipboard?.writeText(code); }"
@@ -50,8 +51,11 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
                 draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
                 cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=90, interactive=False)
             advanced, lora_names = advanced_controls(handlers)
+            warnings = controls["warnings"]
             controls |= advanced
             controls = {name: controls[name] for name in FORM_FIELDS}
+            connect_warnings(handlers, controls, warnings)
+            guide_panel(handlers, controls)
             dropped = gr.File(
                 label="Drop an image made by Lens to restore its settings",
                 file_types=[".png", ".jpg", ".jpeg", ".webp"],

@@ -241,15 +241,18 @@ class StudioHandlers:
         except LensError as error:
             yield "", html.error_line(error), None
             return
+        found = (self.service.request_warnings(spec) or [] for spec in specs)
+        warnings = html.warning_lines(dict.fromkeys(text for texts in found for text in texts))
         batch = self.batches.start(specs, None)
         for _ in batch.changes():
-            yield batch.batch_id, html.progress(batch), None
+            yield batch.batch_id, html.progress(batch) + warnings, None
         images = [_downscale(image) for image in batch.images]
         self.batches.forget(batch)
         if not any(images):
             return
         page = render_sheet(images, across.labels, down.labels, form.prompt)
-        yield batch.batch_id, html.progress(batch), self.gallery.save_sheet(page, f"{x} {y} {form.prompt}")
+        line = html.progress(batch) + warnings
+        yield batch.batch_id, line, self.gallery.save_sheet(page, f"{x} {y} {form.prompt}")
 
     def _download_path(self, name: str) -> Path:
         folder = Path(self._downloads.name) / uuid4().hex

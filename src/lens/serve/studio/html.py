@@ -4,7 +4,7 @@ Every text that a person typed is escaped here. Knows nothing of the page around
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -118,6 +118,11 @@ def error_line(error: Exception) -> str:
     """Return an error as a line; only the text of a LensError is shown."""
     text = str(error) if isinstance(error, LensError) else INTERNAL_ERROR
     return f'<div class="lens-status lens-problem"><p role="alert">{escape(text)}</p></div>'
+
+
+def warning_lines(warnings: Iterable[str]) -> str:
+    """Return what a model does not know of a request as lines; empty without warnings."""
+    return "".join(f'<p class="lens-hint" role="status">{escape(text)}</p>' for text in warnings)
 
 
 def status_with_notes(lines: Sequence[str], first: str) -> str:
