@@ -4,15 +4,22 @@ A benchmark is one file in lens.evals and its command here. A command checks its
 the run, calls the benchmark with a progress callback, and prints a table.
 """
 
+import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
 
-from lens.cli.arguments import DEFAULT_MODEL, SolverName
+from lens.cli.arguments import DEFAULT_MODEL, SolverName, parse_size
+from lens.errors import SettingError
 from lens.sampling.solvers import DEFAULT_SOLVER
+
+if TYPE_CHECKING:
+    from lens.evals.nano import NanoEvalOptions
+    from lens.evals.nano_prompts import PromptLine
+    from lens.evals.nano_report import EvalModel
 
 evaluate = typer.Typer(help="Evaluate models: score their images on a benchmark.", no_args_is_help=True)
 
@@ -42,6 +49,8 @@ ContactSheet = Annotated[
 
 STDOUT = "-"
 """A file that stands for stdout."""
+DEFAULT_NUM_PROMPTS = 100
+"""Prompts of each task."""
 
 
 class ListOptionsCommand(TyperCommand):
@@ -125,14 +134,98 @@ def nano(
     from lens.cli.process import prepare_libraries
 
     prepare_libraries(needed={"peft"})
-    from lens.cli.nano_evaluation import NanoCommand, evaluate_files, evaluate_tasks, prompt_source
     from lens.evals import nano as nano_eval
 
     source = prompt_source(prompts, seeds=seeds, size=size, diversity=diversity)
     options = nano_eval.NanoEvalOptions(solver, seed, batch, processes, lora, lora_weight)
     found = [] if truth else nano_eval.eval_models(models or [DEFAULT_MODEL], extra or [], steps, guidance)
-    command = NanoCommand(found, options, command_line(ctx), json_file, contact_sheet)
+    info = nano_eval.run_info(command_line(ctx), has_models=bool(found))
+    if json_file != STDOUT:
+        for name, value in info.items():
+            print(f"{name:<8} {value}")
     if isinstance(source, int):
-        evaluate_tasks(command, source, diversity)
+        tables, values = _evaluate_tasks(found, options, info, contact_sheet, source, diversity)
     else:
-        evaluate_files(command, source)
+        tables, values = _evaluate_files(found, options, info, contact_sheet, source)
+    text = json.dumps(values, indent=1)
+    if json_file == STDOUT:
+        print(text)
+        return
+    for table in tables:
+        print(f"\n{table}")
+    if json_file:
+        Path(json_file).write_text(text)
+
+
+class PromptFiles(NamedTuple):
+    """Lines of files of prompts, the number of images of each, and their (width, height)."""
+
+    lines: list["PromptLine"]
+    num_seeds: int
+    size: tuple[int, int] | None
+
+
+def prompt_source(
+    values: list[str] | None, *, seeds: int | None, size: str | None, diversity: int
+) -> int | PromptFiles:
+    """Return the number of prompts of each task, or the lines of the files of `--prompts`.
+
+    Raises: SettingError for a mixture, for files that cannot be read, and for options of the other kind.
+    """
+    from lens.evals.nano_prompts import read_lines
+
+    values = values or [str(DEFAULT_NUM_PROMPTS)]
+    if any(value.lstrip("-").isdigit() for value in values):
+        if len(values) > 1 or int(values[0]) < 1:
+            raise SettingError("--prompts", " ".join(values), "one number from 1, or files of prompts")
+        for name, value in (("--seeds", seeds), ("--size", size)):
+            if value is not None:
+                raise SettingError(name, value, "files of prompts (--prompts FILE.jsonl)")
+        return int(values[0])
+    if diversity:
+        raise SettingError("--diversity", diversity, "the six tasks (--prompts N)")
+    lines = read_lines([Path(value) for value in values])
+    return PromptFiles(lines, seeds or 1, parse_size(size) if size else None)
+
+
+def _evaluate_tasks(
+    models: list["EvalModel"],
+    options: "NanoEvalOptions",
+    info: dict[str, object],
+    contact_sheet: Path | None,
+    num_prompts: int,
+    num_diversity_images: int,
+) -> tuple[list[str], object]:
+    """Return tables and JSON values of models on the six tasks."""
+    from lens.cli.progress import ProgressBar, with_log_lines
+    from lens.evals import nano, nano_report
+
+    with ProgressBar(num_images=1) as progress:
+        report = with_log_lines(progress)
+        result = nano.evaluate_nano(models, num_prompts, options, num_diversity_images, report)
+    tables = [nano_report.nano_table(result)]
+    if result.diversities:
+        tables.append(nano_report.diversity_table(result))
+    if contact_sheet:
+        nano_report.save_contact_sheets(result, contact_sheet)
+    return tables, nano.result_to_json(result, info, options)
+
+
+def _evaluate_files(
+    models: list["EvalModel"],
+    options: "NanoEvalOptions",
+    info: dict[str, object],
+    contact_sheet: Path | None,
+    files: PromptFiles,
+) -> tuple[list[str], object]:
+    """Return tables and JSON values of models on files of prompts; values of one model are no list."""
+    from lens.cli.progress import ProgressBar, with_log_lines
+    from lens.evals import nano_prompts, nano_report
+
+    with ProgressBar(num_images=1) as progress:
+        report = with_log_lines(progress)
+        runs = nano_prompts.evaluate_prompts(models, *files, options, report)
+    if contact_sheet:
+        nano_report.save_numbered_sheets([run.results for run in runs], contact_sheet)
+    values = [nano_prompts.prompts_to_json(run, info, options) for run in runs]
+    return [nano_prompts.prompts_table(run) for run in runs], values if len(values) > 1 else values[0]

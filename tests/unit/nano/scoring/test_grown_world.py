@@ -120,8 +120,8 @@ def test_sizes_are_of_the_base_and_of_each_other():
     assert not passes(detections_of(large, ("cat", 90, 64, 60, None)), *both)
     almost = ("fox", 30, 64, 48, None), ("cat", 90, 64, 45, None)
     assert not passes(detections_of(*almost), *both), "no larger than the small one"
-    reasons = score_detections(detections_of(small), SceneSpec((ObjectGroup("cat", 1, size="large"),))).reasons
-    assert reasons == ("cat is not large",)
+    verdict = score_detections(detections_of(small), SceneSpec((ObjectGroup("cat", 1, size="large"),)))
+    assert verdict.reasons == ("cat is not large",)
 
 
 def test_two_relations_hold_together():
@@ -138,7 +138,8 @@ def test_a_sign_is_no_object_and_one_that_was_not_asked_for_fails():
     picture = picture_of(scene_of([SceneObject("fox", 64, 92, 64)], "green", sign))
     detections = detect(picture)
     assert [thing.class_name for thing in detections.objects] == ["fox"] and len(detections.signs) == 1
-    assert score_detections(detections, SceneSpec((ObjectGroup("fox"),))).reasons == ("1 x sign found, 0 expected",)
+    fox = SceneSpec((ObjectGroup("fox"),))
+    assert score_detections(detections, fox).reasons == ("1 x sign found, 0 expected",)
     without = detect(picture_of(scene_of([SceneObject("fox", 64, 64, 64)], "green")))
     assert score_detections(without, SceneSpec((ObjectGroup("fox"),), text="OPEN")).reasons == (
         "0 x sign found, 1 expected",
@@ -158,7 +159,5 @@ def test_a_sign_must_say_exactly_what_was_asked_for():
 
 @pytest.mark.parametrize("background", COLOURS)
 def test_white_things_with_edges_are_no_signs(background):
-    for name in ("envelope", "door", "die", "phone", "laptop", "book", "television", "soccer ball"):
-        if name not in COLOURABLE and name not in ("envelope", "die", "phone", "laptop"):
-            continue
+    for name in ("envelope", "die", "phone", "laptop", "panda", "book", "door", "television"):
         assert not detect(picture_of(scene_of([SceneObject(name, 64, 64, 96)], background))).signs

@@ -60,6 +60,7 @@ def altered(expected: SceneSpec, how: str, rng: np.random.Generator) -> SceneSpe
     if how == "thing":
         return replace(expected, groups=(first._replace(class_name=str(rng.choice(others))), *rest))
     if how == "count":
+        assert first.count
         count = first.count - 1 if first.count > 2 else first.count + 1
         return replace(expected, groups=(first._replace(count=count), *rest))
     if how == "background":
