@@ -1,4 +1,4 @@
-"""Scoring in several processes, as it takes about 20 ms of Python an image.
+"""Scoring in several processes, as it takes about 40 ms of Python an image.
 
 Processes start with the first image and end with the program.
 """
