@@ -120,10 +120,8 @@ def _small_float32_runs():
         patch.setattr(nano_pretrain, "NANO_EXAMPLES_PER_SHARD", 8)
         crops = vae.VaeStage._crops
         patch.setattr(vae.VaeStage, "_crops", lambda stage, first, count: crops(stage, first, min(count, 20)))
-        loss = language.LanguageStage._loss
-        patch.setattr(
-            language.LanguageStage, "_loss", lambda stage, captions: loss(stage, captions[:20])
-        )
+        patch.setattr(language, "HELD_OUT_CAPTIONS", 24)
+        patch.setattr(language, "HELD_OUT_LOSS_CAPTIONS", 20)
         yield
 
 

@@ -41,20 +41,20 @@ class EvalPrompt(NamedTuple):
     """The whole line."""
 
 
-def read_prompts(path: Path) -> list[EvalPrompt]:
-    """Return the prompts of a file; empty lines are skipped.
+def read_prompts(path: Path, setting: str = "--prompts") -> list[EvalPrompt]:
+    """Return the prompts of a file; empty lines are skipped. `setting` is the name of the path in errors.
 
     Raises: SettingError that names the line, the field, its value and what it needs.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError("--prompts", str(path), "a readable UTF-8 file of JSON lines") from error
+        raise SettingError(setting, str(path), "a readable UTF-8 file of JSON lines") from error
     prompts = [
         _read_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
     ]
     if not prompts:
-        raise SettingError("--prompts", str(path), "at least one line with a prompt")
+        raise SettingError(setting, str(path), "at least one line with a prompt")
     return prompts
 
 
@@ -87,7 +87,7 @@ def _read_line(where: str, line: str) -> EvalPrompt:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        raise SettingError("--prompts", where, f"a JSON object on every line ({error})") from error
+        raise SettingError(f"line ({where})", line[:60], f"a JSON object ({error})") from error
     read = _FieldReader(where)
     read.check(isinstance(fields, dict), "line", line[:60], "a JSON object")
     known = ("prompt", *SPEC_FIELDS, *LABEL_FIELDS)

@@ -42,7 +42,7 @@ def test_the_files_that_ship_are_read_whole(path):
 
 
 @pytest.mark.parametrize(("line", "says"), [
-    ("{", "a JSON object on every line"),
+    ("{", r"line \(.*\) is '{', but it needs a JSON object"),
     ("[1, 2]", r"line \(.*\) is '\[1, 2\]'"),
     ({}, "prompt .* is None"),
     ({"prompt": " "}, "prompt .* needs a text"),

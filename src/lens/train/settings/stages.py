@@ -12,6 +12,8 @@ from lens.core.resolution import buckets_for
 from lens.data.image_text_dataset import ImageTextSettings, check_source
 from lens.errors import SettingError
 from lens.models.checkpoints.registry import KNOWN_MODELS
+from lens.nano.captions import CaptionMix
+from lens.nano.evaluation_prompts import read_prompts
 from lens.nano.tasks import DENSE_SHARE, WorldConfig
 from lens.train.settings.run import ActivationCheckpointing, BatchSettings, LoraSettings, RunSettings
 
@@ -29,20 +31,28 @@ class VaeSettings(BatchSettings):
     side_px: int = Field(64, ge=32)
     """Side of the square crops."""
     frozen_encoder: bool = False
-    """Train the decoder alone: latents stay as they are, so that denoisers of them keep working."""
+    """Train the decoder of `start_from` alone: its latents stay as they are, so that denoisers of them keep
+    working."""
     scene_share: float = Field(0.0, ge=0, le=1)
     """Share of updates on whole scenes, of the sides `scene_sides_px`, instead of crops."""
-    scene_sides_px: tuple[int, ...] = (128, 256)
+    scene_sides_px: tuple[int, ...] = Field((128, 256), min_length=1)
     """Sides of the square scenes; a batch has as many pixels as one of crops."""
     edge_weight: float = 0.5
     """Weight of the error of differences between neighbouring pixels, which keeps outlines sharp."""
     kl_weight: float = 1e-3
     """Weight of the KL divergence from the standard normal, as a mean over latent values."""
 
+    @model_validator(mode="after")
+    def _frozen_encoder_is_trained(self) -> Self:
+        if self.frozen_encoder and self.start_from is None:
+            raise SettingError("start_from", None, "a trained autoencoder with frozen_encoder: true")
+        return self
+
 
 class LanguageSettings(BatchSettings):
     config: dict[str, Any]
-    """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer."""
+    """Configuration of GptOssConfig; the vocabulary and the control tokens come from the tokenizer. A run
+    with `start_from`, a folder with `text_encoder` and `tokenizer`, takes those as they are."""
     vocab_size: int = Field(2048, gt=300)
     """Entries of the byte-level BPE vocabulary, control tokens included."""
     embedding_std: float = Field(1.5, gt=0)
@@ -55,9 +65,15 @@ class LanguageSettings(BatchSettings):
     next_token_share: float = Field(0.25, gt=0, le=1)
     """Share of the captions of a batch whose next tokens are predicted."""
     reading_weight: float = Field(1.0, ge=0)
-    """Weight of the reading loss: the facts of the scene, from the tokens after the caption."""
+    """Weight of the reading losses: the facts of the scene, from the tokens after the caption and its own."""
     probe_prompt_files: tuple[Path, ...] = ()
-    """Files of prompts (`lens eval nano --prompts`) of which an evaluation counts those that are read rightly."""
+    """Files of prompts (`lens eval nano --prompts`); an evaluation counts those that are read rightly."""
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        CaptionMix.of(self.captions)
+        for path in self.probe_prompt_files:
+            read_prompts(path, "probe_prompt_files")
 
 
 class NanoPretrainSettings(BatchSettings):
@@ -82,8 +98,8 @@ class NanoPretrainSettings(BatchSettings):
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
     """Share of dense captions; the others are brief."""
     captions: dict[str, Any] | None = None
-    """Train on the whole world, with shares of the kinds of captions as in `lens.nano.captions.CaptionMix`; without
-    them on the world of the six tasks."""
+    """Train on the whole world, with shares of the kinds of captions as in `lens.nano.captions.CaptionMix`;
+    without them on the world of the six tasks."""
     cache_all_layers: bool = False
     """Cache the features of all layers of the text encoder, so that runs with other layers can share them."""
     drawing_processes: int = Field(0, ge=0)
@@ -94,8 +110,8 @@ class NanoPretrainSettings(BatchSettings):
     capture: bool = False
     """Replay the forward and backward pass as CUDA graphs, one pair for each shape; needs `resident`."""
     prompt_token_share: float = Field(1.0, gt=0, le=1)
-    """Share of batches that see the tokens of the prompt. The others see those of the scaffold alone, which has read
-    the prompt: a batch costs less, and wordings and languages that were never trained on disturb less."""
+    """Share of batches that see the tokens of the prompt. The others see those of the scaffold alone, which
+    has read the prompt: a batch costs less, and wordings and languages never trained on disturb less."""
     prompt_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of samples that are trained without text, for guidance."""
     timestep_mu: tuple[float, float] = (1.0, 1.3)
@@ -107,8 +123,8 @@ class NanoPretrainSettings(BatchSettings):
     layout_block: int = Field(3, ge=0)
     """Block whose output the layout loss reads, counted from 0."""
     start_text_from: Path | None = None
-    """Folder of the text encoder and tokenizer that the weights of `start_from` were trained with. The first text
-    layer is then fitted to the new ones (stages/text_warm_start.py)."""
+    """Folder of the text encoder and tokenizer that the weights of `start_from` were trained with. The first
+    text layer is then fitted to the new ones (stages/text_warm_start.py)."""
     probe_prompts: int = Field(4, ge=1)
     """Prompts per task in an evaluation."""
     probe_ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
@@ -132,6 +148,7 @@ class NanoPretrainSettings(BatchSettings):
     def check_inputs(self) -> None:
         super().check_inputs()
         WorldConfig.of(self.num_things, self.dense_share)
+        CaptionMix.of(self.captions or {})
         bucket_sizes("ratios", self.ratios, self.bases[0])
         bucket_sizes("probe_ratios", self.probe_ratios, self.bases[0])
         first_existing_folder("vae", self.vae)

@@ -1,14 +1,14 @@
 """The language stage: trains the nano text encoder on captions of the nano world, to continue and read them.
 
-The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text encoder
-is trained on its later inputs. Losses: the next token of the caption; the facts of the scene, at the tokens
-after it (nano/reading.py); and what the caption mentions, at its own tokens.
+The model is a GPT-OSS. Captions are embedded in the conversation template of prompts, so that the text
+encoder is trained on its later inputs. Losses: the next token of the caption; the facts of the scene, told by
+the tokens after it (nano/reading.py); and the same facts, told by any of its own tokens.
 Letters: B captions, P tokens of the preamble, T tokens from the caption on.
 """
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,21 @@ POOL_BATCHES = 16
 HELD_OUT_CAPTIONS, HELD_OUT_LOSS_CAPTIONS = 256, 128
 """Captions that an evaluation reads, and those of them that it measures the losses of."""
 READ_BATCH_SIZE = 64
+
+
+class CaptionStates(NamedTuple):
+    """Hidden states of a batch of captions from their first tokens on, and the tokens."""
+
+    mentions: Tensor
+    """(B, T, width) after MENTION_BLOCK."""
+    facts: Tensor
+    """(B, T, width) after FACT_BLOCK."""
+    last: Tensor
+    """(B, T, width) after the last block."""
+    ids: Tensor
+    """(B, T) token ids."""
+    lengths: Tensor
+    """(B,) tokens of each caption; those of the scaffold follow."""
 
 
 class LanguageStage:
@@ -90,7 +105,7 @@ class LanguageStage:
         return loss_output._replace(stats=StepStats(num_samples=count))
 
     def evaluate(self) -> dict[str, float]:
-        """Return losses of held-out captions, and the shares of captions and prompts that are read rightly."""
+        """Return losses of held-out captions, and the shares of captions and prompts that are read right."""
         captions = [self._caption(FIRST_HELD_OUT_CAPTION + item) for item in range(HELD_OUT_CAPTIONS)]
         output = self._loss(captions[:HELD_OUT_LOSS_CAPTIONS])
         metrics = {"loss": float(output.loss)} | {name: float(term) for name, term in output.terms.items()}
@@ -116,8 +131,8 @@ class LanguageStage:
         """Return the labels that the model tells for each text: (len(LABELS),) each."""
         readings = []
         for start in range(0, len(texts), READ_BATCH_SIZE):
-            _, hidden, _, lengths = self._forward(texts[start : start + READ_BATCH_SIZE])
-            logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
+            states = self._forward(texts[start : start + READ_BATCH_SIZE])
+            logits = self.model["head"](_rows_from(states.last, states.lengths, NUM_SCAFFOLD_TOKENS))
             readings += list(torch.stack([one.argmax(-1) for one in logits], dim=1).cpu().numpy())
         return readings
 
@@ -130,33 +145,32 @@ class LanguageStage:
         ]
 
     def _loss(self, captions: list[NanoCaption]) -> LossOutput:
-        early, hidden, ids, lengths = self._forward([caption.text for caption in captions])
-        labels = np.stack([reading_of(caption.spec) for caption in captions])                    # (B, facts)
-        logits = self.model["head"](_rows_from(hidden, lengths, NUM_SCAFFOLD_TOKENS))
-        reading = reading_loss(logits, torch.from_numpy(labels).to(self.device))
-        mentioned = torch.from_numpy(np.stack([mentions_of(row) for row in labels])).to(self.device)
-        is_prompt = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]            # (B, T)
-        mentions = mention_loss(self.model["mentions"](early[0]), is_prompt, mentioned)
-        told = torch.from_numpy(np.stack([facts_of(row) for row in labels])).to(self.device)
-        facts = mention_loss(self.model["facts"](early[1]), is_prompt, told)
-        # The head over the vocabulary costs as much as the rest, so only a share of the captions has this loss.
+        states = self._forward([caption.text for caption in captions])
+        labels = np.stack([reading_of(caption.spec) for caption in captions])              # (B, labels)
+        logits = self.model["head"](_rows_from(states.last, states.lengths, NUM_SCAFFOLD_TOKENS))
+        reading = reading_loss(logits, self._on_device(labels))
+        place = torch.arange(states.ids.shape[1], device=self.device)                      # (T,)
+        is_prompt = place < states.lengths[:, None]                                        # (B, T)
+        mentioned = self._on_device(np.stack([mentions_of(row) for row in labels]))
+        mentions = mention_loss(self.model["mentions"](states.mentions), is_prompt, mentioned)
+        told = self._on_device(np.stack([facts_of(row) for row in labels]))
+        facts = mention_loss(self.model["facts"](states.facts), is_prompt, told)
+        # The head over the vocabulary costs as much as the rest: only a share of the captions has this loss.
         few = slice(0, max(1, round(len(captions) * self.settings.next_token_share)))
-        mask = torch.arange(ids.shape[1], device=self.device) <= lengths[few, None]              # (b, T)
+        mask = place <= states.lengths[few, None]                                          # (b, T)
         encoder = self.model["encoder"]
         with autocast(self.device, self.settings.precision):
-            continued = encoder.lm_head(encoder.model.norm(hidden[few]))                         # (b, T, vocabulary)
-        text = next_token_loss(continued, ids[few], mask.long()).loss
+            continued = encoder.lm_head(encoder.model.norm(states.last[few]))       # (b, T, vocabulary)
+        text = next_token_loss(continued, states.ids[few], mask.long()).loss
         loss = text + self.settings.reading_weight * (reading + mentions + facts)
-        terms = {"text": text.detach(), "reading": reading.detach(), "mentions": mentions.detach(), "facts": facts.detach()}
-        return LossOutput(loss, terms)
+        terms = {"text": text, "reading": reading, "mentions": mentions, "facts": facts}
+        return LossOutput(loss, {name: term.detach() for name, term in terms.items()})
 
-    def _forward(self, texts: list[str]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-        """Return early and last hidden states from the captions on, token ids, and the lengths of the captions.
-
-        Shapes: a list of (B, T, hidden), one of them, (B, T), (B,). The keys of the preamble are computed once, without gradients.
-        """
+    def _forward(self, texts: list[str]) -> CaptionStates:
+        """Return the states of captions; the keys of the preamble are computed once, without gradients."""
         encoder = self.model["encoder"]
         last = encoder.config.num_hidden_layers - 1
+        blocks = [min(block, last) for block in (MENTION_BLOCK, FACT_BLOCK)]
         batch = self.template.tokenize(texts)
         num_preamble = batch.num_preamble_tokens
         lengths = batch.attention_mask.sum(1) - num_preamble - len(self.template.scaffold_ids)
@@ -166,10 +180,9 @@ class LanguageStage:
         with autocast(self.device, self.settings.precision):
             past: DynamicCache = encoder.prefill(batch.input_ids[:1, :num_preamble], [last])
             past.batch_repeat_interleave(len(texts))
-            states = encoder._run_blocks(ids, mask, last, set(range(last + 1)), past)
-        lengths = lengths.to(self.device)
-        early = [states[min(block, last)] for block in (MENTION_BLOCK, FACT_BLOCK)]
-        return early, states[last], ids, lengths
+            hidden = encoder._run_blocks(ids, mask, last, {*blocks, last}, past)
+        mentions, facts = (hidden[block] for block in blocks)
+        return CaptionStates(mentions, facts, hidden[last], ids, lengths.to(self.device))
 
     def _make_pool(self, pool: int, count: int) -> list[list[NanoCaption]]:
         """Return the captions of some batches, each of captions of similar length, in random order."""
@@ -177,6 +190,9 @@ class LanguageStage:
         captions = sorted((self._caption(first + item) for item in range(POOL_BATCHES * count)), key=_length)
         order = np.random.default_rng([self.settings.seed, pool]).permutation(POOL_BATCHES)
         return [captions[place * count : (place + 1) * count] for place in order]
+
+    def _on_device(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def _caption(self, item: int) -> NanoCaption:
         return nano_caption(self.settings.seed, item, self.mix)
@@ -196,5 +212,5 @@ def _length(caption: NanoCaption) -> int:
 
 def _rows_from(hidden: Tensor, starts: Tensor, count: int) -> Tensor:
     """Return `count` hidden states of each row from its start on: (B, T, D), (B,) -> (B, count, D)."""
-    places = starts[:, None] + torch.arange(count, device=hidden.device)                         # (B, count)
+    places = starts[:, None] + torch.arange(count, device=hidden.device)               # (B, count)
     return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
