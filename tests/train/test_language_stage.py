@@ -1,4 +1,4 @@
-"""The language stage learns to read its captions, and batches captions of one length; its encoder is exported."""
+"""The language stage reads its captions, in batches of one length; the encoder alone is exported."""
 
 import json
 from itertools import pairwise

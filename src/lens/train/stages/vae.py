@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from lens.core.latents import patchify
 from lens.core.noise import generator_for
 from lens.losses.autoencoder import reconstruction_loss
 from lens.losses.base import LossOutput, StepStats
@@ -25,7 +26,10 @@ FIRST_HELD_OUT_CROP = 2**31
 
 
 class VaeStage:
-    """Trains encoder and decoder; the latent statistics are measured at export."""
+    """Trains encoder and decoder; the latent statistics are measured at export.
+
+    With a frozen encoder the decoder alone is trained, and the statistics stay as they are.
+    """
 
     def __init__(self, settings: VaeSettings):
         self.settings = settings
@@ -58,6 +62,7 @@ class VaeStage:
         return loss_output._replace(stats=StepStats(num_samples=len(pixels)))
 
     def evaluate(self) -> dict[str, float]:
+        """Return the quality of reconstruction of held-out crops, and of scenes if these are trained on."""
         metrics = {"psnr_db": self._psnr_db(self._crops(FIRST_HELD_OUT_CROP, 96))}
         for side_px in self.settings.scene_sides_px if self.settings.scene_share else ():
             metrics[f"psnr_db/{side_px}px"] = self._psnr_db(self._scenes(FIRST_HELD_OUT_CROP, 24, side_px))
@@ -70,12 +75,11 @@ class VaeStage:
         return image_grid(torch.stack((pixels, decoded), dim=1).flatten(0, 1), columns=8)
 
     def _psnr_db(self, pixels: Tensor) -> float:
-        """Return the mean peak signal-to-noise ratio of images after encoding and decoding."""
+        """Return the mean peak signal-to-noise ratio of images (B, 3, H, W) after encoding and decoding."""
         with autocast(self.device, self.settings.precision):
-            decoded = [
-                self.model.decode(self.model.encode(part).latent_dist.mode()).sample for part in pixels.split(8)
-            ]
-        error = (torch.cat(decoded).float().clamp(-1, 1) - pixels).square().flatten(1).mean(1)
+            latents = (self.model.encode(part).latent_dist.mode() for part in pixels.split(8))
+            decoded = torch.cat([self.model.decode(part).sample for part in latents])
+        error = (decoded.float().clamp(-1, 1) - pixels).square().flatten(1).mean(1)
         return float(-10 * (error / 4).log10().mean())
 
     @torch.no_grad()
@@ -91,7 +95,10 @@ class VaeStage:
         pruned.save_pretrained(folder / "vae")
 
     def _training_pixels(self, first: int, count: int) -> Tensor:
-        """Return crops, or scenes of one side with about as many pixels, by the number of the first."""
+        """Return crops, or scenes of one side with about as many pixels, as the number of the first decides.
+
+        Shapes: (count, 3, side, side), or fewer images of a larger side.
+        """
         rng = np.random.default_rng((self.settings.seed, first, 1))
         if rng.random() >= self.settings.scene_share:
             return self._crops(first, count)
@@ -123,8 +130,6 @@ def zero_init_residual_branches(vae: nn.Module) -> None:
 
 def measure_latent_statistics(vae: Any, pixels: Tensor) -> None:
     """Set the BatchNorm statistics with which the pipeline normalizes latents, from images of the world."""
-    from lens.core.latents import patchify
-
     latents = torch.cat([patchify(vae.encode(part).latent_dist.mode()) for part in pixels.split(32)])
     vae.bn.running_mean.copy_(latents.mean((0, 2, 3)))
     vae.bn.running_var.copy_(latents.var((0, 2, 3)))
