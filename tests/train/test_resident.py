@@ -75,7 +75,7 @@ def stages(made, tmp_path_factory):
 @pytest.mark.parametrize("kind", [0, 1, 2, "scaffold"])
 def test_a_resident_batch_has_the_loss_of_the_same_examples_from_the_cache(kind, stages):
     cached, resident = stages
-    (from_cache,), (bucket,) = cached._buckets, resident.objective._buckets
+    (from_cache,), (bucket,) = cached._buckets, resident._objective._buckets
     shown = bucket.scaffold if kind == "scaffold" else bucket.length_classes[kind]
     batch = bucket.sample(torch.Generator().manual_seed(3), 6, shown)
     clean, noise, t = batch.latents.float(), torch.randn(batch.latents.shape), torch.linspace(0.1, 0.9, 6)
@@ -94,7 +94,7 @@ def test_a_resident_batch_has_the_loss_of_the_same_examples_from_the_cache(kind,
 
 
 def test_length_classes_hold_every_example_once_and_show_whole_captions(stages):
-    bucket = stages[1].objective._buckets[0]
+    bucket = stages[1]._objective._buckets[0]
     classes = bucket.length_classes
     assert [one.stop for one in classes[:-1]] == [one.start for one in classes[1:]]
     assert (classes[0].start, classes[-1].stop) == (0, len(bucket)) == (0, 24)
@@ -108,7 +108,7 @@ def test_length_classes_hold_every_example_once_and_show_whole_captions(stages):
 
 def test_the_labels_of_a_bucket_are_those_of_its_scenes(stages):
     cached, resident = stages
-    world, bucket = CaptionMix(**cached.settings.captions), resident.objective._buckets[0]
+    world, bucket = CaptionMix(**cached.settings.captions), resident._objective._buckets[0]
     sample = cached._buckets[0].sample(np.random.default_rng(0), 6)
     h, w = sample.latents.shape[2:]
     for item, labels in zip(sample.example_indices, sample.labels, strict=True):
@@ -180,7 +180,7 @@ def test_processes_draw_the_examples_that_one_draws(made, tmp_path):
         made(tmp_path / "run", cache=str(tmp_path / str(count)), drawing_processes=count)[1]
         for count in (0, 2)
     )
-    (expected,), (bucket,) = one.objective._buckets, several.objective._buckets
+    (expected,), (bucket,) = one._objective._buckets, several._objective._buckets
     for name in ("_latents", "_tokens", "_labels"):
         assert torch.equal(getattr(bucket, name), getattr(expected, name))
 
@@ -215,4 +215,4 @@ def test_a_captured_step_has_the_loss_and_the_gradients_of_an_ordinary_one(made,
         for one, another in zip(*(stage.model.parameters() for stage in stages), strict=True):
             torch.testing.assert_close(one.grad, another.grad, **ALIKE)
             one.grad = another.grad = None
-    assert len(stages[1].objective._loss._graphs) > 1
+    assert len(stages[1]._objective._loss._graphs) > 1

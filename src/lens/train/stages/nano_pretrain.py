@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lens.core.noise import generator_for
+from lens.losses.base import LossOutput
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.prompt_template import PromptTemplate
 from lens.nano.captions import CaptionMix
@@ -87,13 +88,13 @@ class NanoPretrainStage:
         if settings.resident:
             resident = [self._resident_bucket(source, shards, num_scaffold_tokens) for shards in ranges]
             logger.warning("%.1f GB of examples are resident.", sum(one.num_bytes for one in resident) / 1e9)
-            self.objective = ResidentObjective(settings, self._loss, resident)
+            self._objective = ResidentObjective(settings, self._loss, resident)
         else:
             self._buckets = [
                 load_bucket(settings.cache, source, shards.size_px, layers, shards.num_shards)
                 for shards in ranges
             ]
-            self.objective = CachedObjective(settings, self._loss, self._buckets, num_scaffold_tokens)
+            self._objective = CachedObjective(settings, self._loss, self._buckets, num_scaffold_tokens)
         self._held_out = {
             "": load_bucket(settings.cache, source, probe_sizes[0], layers, 1, FIRST_HELD_OUT_SHARD)
         }
@@ -106,6 +107,9 @@ class NanoPretrainStage:
             for ratio, size in zip(settings.probe_ratios, probe_sizes, strict=True):
                 bucket = load_bucket(settings.cache, style_source, size, layers, 1, FIRST_HELD_OUT_SHARD)
                 self._held_out[f"{style}/{ratio}"] = bucket
+
+    def objective(self, step: int, index: int) -> LossOutput:
+        return self._objective(step, index)
 
     def evaluate(self) -> dict[str, float]:
         return self._held_out_losses() | self._nano_eval.evaluate(self._pipeline(self._denoiser))
