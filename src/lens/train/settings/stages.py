@@ -33,6 +33,8 @@ class VaeSettings(BatchSettings):
     frozen_encoder: bool = False
     """Train the decoder of `start_from` alone: its latents stay as they are, so that denoisers of them keep
     working."""
+    latent_channels: int = Field(0, ge=0)
+    """Latent channels that the autoencoder of `start_from` is widened to; 0 leaves those that it has."""
     scene_share: float = Field(0.0, ge=0, le=1)
     """Share of updates on whole scenes, of the sides `scene_sides_px`, instead of crops."""
     scene_sides_px: tuple[int, ...] = Field((128, 256), min_length=1)

@@ -40,6 +40,9 @@ from lens.train.stages.text_warm_start import fit_text_input
 
 logger = logging.getLogger(__name__)
 
+LATENT_WEIGHTS = ("img_in.weight", "proj_out.weight", "proj_out.bias")
+"""Weights of the denoiser that depend on the number of latent channels."""
+
 FIRST_HELD_OUT_SHARD = 50_000
 """First shard of held-out examples; training uses earlier shards only."""
 
@@ -178,10 +181,17 @@ def _load_encoders(settings: NanoPretrainSettings, device: torch.device) -> tupl
 
 
 def _start_from(denoiser: LensTransformer2DModel, folder: Path) -> None:
-    """Load the weights of another denoiser, without those that depend on the width of its text encoder."""
+    """Load the weights of another denoiser; those for new latent channels begin at zero.
+
+    Weights that depend on the width of its text encoder begin anew.
+    """
     source: Any = LensTransformer2DModel.from_pretrained(folder)
     own = denoiser.state_dict()
     weights = {name: tensor.float() for name, tensor in source.state_dict().items()}
+    for name in LATENT_WEIGHTS:
+        wide = torch.zeros_like(own[name])
+        wide[tuple(map(slice, weights[name].shape))] = weights[name]
+        weights[name] = wide
     fitting = {name: tensor for name, tensor in weights.items() if tensor.shape == own[name].shape}
     denoiser.load_state_dict(own | fitting)
     if new := sorted(set(own) - set(fitting)):

@@ -20,6 +20,7 @@ from lens.train.devices import autocast, resolve_device
 from lens.train.sample_grid import image_grid
 from lens.train.settings.stages import VaeSettings
 from lens.train.stages.latent_pruning import prune_unused_channels
+from lens.train.stages.latent_widening import widen_latents
 
 FIRST_HELD_OUT_CROP = 2**31
 """First held-out crop; training uses earlier crops only."""
@@ -38,6 +39,8 @@ class VaeStage:
         self.model: Any = AutoencoderKLFlux2(**settings.config)
         if settings.start_from:
             self.model = AutoencoderKLFlux2.from_pretrained(settings.start_from)
+            if settings.latent_channels:
+                self.model = widen_latents(self.model, settings.latent_channels)
         else:
             zero_init_residual_branches(self.model)
         if settings.frozen_encoder:
