@@ -80,6 +80,7 @@ footer:not(.lens-notice) { display: none !important; }
 .lens-status p { margin: 0 0 6px; font-size: 14px; font-variant-numeric: tabular-nums; }
 .lens-problem p { color: #b42318; font-weight: 550; }
 .dark .lens-problem p { color: #ff9b8f; }
+#prompt-warnings:not(:has(p)) { display: none; }
 .lens-hint { margin: 0 0 4px 2px; font-size: 13px; color: #92400e; }
 .dark .lens-hint { color: #fcd34d; }
 .lens-bar { height: 4px; border-radius: 2px; background: var(--border-color-primary); overflow: hidden; }
