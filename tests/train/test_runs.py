@@ -92,7 +92,7 @@ def test_a_sample_grid_is_saved_with_the_probe_of_stages_that_make_pictures(fini
         assert grids == (["step_0000006.png"] if has_pictures else [])
 
 
-@pytest.mark.parametrize(("name", "share_left"), [("vae", 0.4), ("language", 0.2), ("pretrain", 0.6)])
+@pytest.mark.parametrize(("name", "share_left"), [("vae", 0.4), ("language", 0.4), ("pretrain", 0.6)])
 def test_one_batch_can_be_learned_by_heart(name, share_left, settings_and_stage, tmp_path):
     from lens.train.ema import Ema
     from lens.train.optimizer import build_optimizers
