@@ -14,17 +14,16 @@ import numpy as np
 
 from lens.errors import SettingError
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption
-from lens.nano.world.full_scenes import random_full_scene, stated_spec
+from lens.nano.world.full_scenes import complete_spec, random_full_scene, stated_spec
 from lens.nano.world.languages.base import Language
-from lens.nano.world.languages.english import English
-from lens.nano.world.languages.english_dense import EnglishDense
+from lens.nano.world.languages.english.dense import EnglishDense
+from lens.nano.world.languages.english.own_words import English
 from lens.nano.world.languages.registry import LANGUAGES, language
 from lens.nano.world.languages.text_noise import typing_noise
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 from lens.nano.world.scenes import Scene, random_scene
 
-NO_TYPO_SCRIPTS = ("zh", "ja", "ko", "ar", "hi")
 """Codes of the languages in scripts that typos of Latin letters do not fit."""
 
 
@@ -88,7 +87,7 @@ def nano_caption(
         return _task_caption(rng, height_px, width_px)
     scene = random_full_scene(rng, height_px, width_px)
     if kind < mix.tasks + mix.dense:
-        spec = scene.spec
+        spec = complete_spec(scene) if rng.random() < 0.5 else scene.spec
         caption = EnglishDense().caption(spec, rng)
         return NanoCaption(typing_noise(caption.text, rng), caption.spec(spec), scene, "en")
     spec = stated_spec(scene, rng)
@@ -96,7 +95,7 @@ def nano_caption(
     code = mix.languages[int(rng.integers(len(mix.languages)))] if is_other else "en"
     caption = _language(code).caption(spec, rng)
     text = typing_noise(
-        caption.text, rng, protected=(spec.text,) if spec.text else (), typos=code not in NO_TYPO_SCRIPTS
+        caption.text, rng, protected=(spec.text,) if spec.text else (), typos=code == "en"
     )
     return NanoCaption(text, caption.spec(spec), scene, code)
 

@@ -15,19 +15,20 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from lens.nano.world.colours import COLOURS, EVERYDAY_COLOUR_NAMES, OBJECT_COLOURS
+from lens.nano.world.languages.asian.chinese import TO_TRADITIONAL
 from lens.nano.world.languages.base import Frames
-from lens.nano.world.languages.chinese import TO_TRADITIONAL
-from lens.nano.world.languages.english_parts.nouns import nouns_of
+from lens.nano.world.languages.english.nouns import nouns_of
 from lens.nano.world.languages.registry import LANGUAGES
 from lens.nano.world.objects import OBJECT_CLASSES
 
 LATIN_LANGUAGES = ("en", "de", "fr", "it", "es", "pt")
 """In the order of preference, where a prompt could be of several."""
 _SHARED = {
-    "es": ("iberian",), "pt": ("iberian",), "ja": ("east_asian",), "zh": ("east_asian",),
+    "es": ("european.iberian",), "pt": ("european.iberian",), "ja": ("asian.east_asian",),
+    "zh": ("asian.east_asian",),
     "en": (
-        "english", "english_dense", "text_noise", "english_parts.words", "english_parts.frames",
-        "english_parts.relations", "english_parts.dense_templates", "english_parts.dense_groups",
+        "english.own_words", "english.dense", "text_noise", "english.words", "english.frames",
+        "english.relations", "english.dense_templates", "english.dense_groups",
     ),
 }  # fmt: skip
 """Modules beside a language's own whose texts captions are made of."""

@@ -1,8 +1,8 @@
 """A language of the nano world: names, inflections and sentence frames that turn a scene spec into a caption.
 
-A language defines its nouns, colours and frames; everything else is here. Frames are format strings. Their slots are
-noun phrases: {a}, {b} and {c} the groups, each with a form of the language's own, as in {a:dative}; {bg} the
-background colour, as in {bg:masculine}; {t} the text of a sign. Knows nothing of pixels.
+A language defines its nouns, colours and frames; everything else is here. Frames are format strings. Their
+slots are noun phrases: {a}, {b} and {c} the groups, each with a form of the language's own, as in {a:dative};
+{bg} the background colour, as in {bg:masculine}; {t} the text of a sign. Knows nothing of pixels.
 """
 
 import re
@@ -61,7 +61,7 @@ class Language(ABC):
 
     @abstractmethod
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
-        """Return a group with its number, colour, size and place, where it states them, in a form such as a case.
+        """Return a group with the number, colour, size and place that it states, in a form such as a case.
 
         A count of None is a bare plural or "some". Colour and size agree with the noun.
         """
@@ -100,7 +100,8 @@ class Language(ABC):
         third = ({0, 1, 2} - {*spec.relations[0][::2]}).pop()
         # Bare phrases only: a request, or "and nothing else", does not go on after a relation.
         frames = [frame for frame in self.frames.one if _BARE_PHRASE.fullmatch(frame)]
-        return _pick(rng, self.frames.and_then).format(x=relation, y=_pick(rng, frames).format(a=names[third]))
+        other = _pick(rng, frames).format(a=names[third])
+        return _pick(rng, self.frames.and_then).format(x=relation, y=other)
 
     def _relation(
         self, names: "list[_Slot]", first: int, relation: str, second: int, rng: np.random.Generator

@@ -6,17 +6,17 @@ from importlib import import_module
 from lens.nano.world.languages.base import Language
 
 LANGUAGES: dict[str, str] = {
-    "de": "german:German",
-    "fr": "french:French",
-    "it": "italian:Italian",
-    "es": "spanish:Spanish",
-    "pt": "portuguese:Portuguese",
-    "ru": "russian:Russian",
-    "ja": "japanese:Japanese",
-    "ko": "korean:Korean",
-    "hi": "hindi:Hindi",
-    "ar": "arabic:Arabic",
-    "zh": "chinese:Chinese",
+    "de": "european.german:German",
+    "fr": "european.french:French",
+    "it": "european.italian:Italian",
+    "es": "european.spanish:Spanish",
+    "pt": "european.portuguese:Portuguese",
+    "ru": "european.russian:Russian",
+    "ja": "asian.japanese:Japanese",
+    "ko": "asian.korean:Korean",
+    "hi": "asian.hindi:Hindi",
+    "ar": "asian.arabic:Arabic",
+    "zh": "asian.chinese:Chinese",
 }
 """Module and class by ISO 639-1 code."""
 

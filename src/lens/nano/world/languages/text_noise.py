@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from lens.nano.world.languages.english_parts.noise import known_words
+from lens.nano.world.languages.english.noise import known_words
 from lens.nano.world.scene_spec import PLACES, RELATIONS
 
 TYPO_TEXTS = 0.15

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.nano.world.languages.arabic import Arabic, nouns
+from lens.nano.world.languages.asian.arabic import Arabic, nouns
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

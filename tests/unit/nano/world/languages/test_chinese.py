@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
-from lens.nano.world.languages.chinese import Chinese, TraditionalChinese
+from lens.nano.world.languages.asian.chinese import Chinese, TraditionalChinese
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import PLACES, RELATIONS, ObjectGroup, SceneSpec
 

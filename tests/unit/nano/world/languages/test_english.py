@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lens.nano.world.colours import COLOUR_SYNONYMS, COLOURS, EVERYDAY_COLOUR_NAMES, OBJECT_COLOURS
-from lens.nano.world.languages.english import English
-from lens.nano.world.languages.english_parts import words
-from lens.nano.world.languages.english_parts.nouns import colourless_nouns_of, nouns_of
+from lens.nano.world.languages.english import words
+from lens.nano.world.languages.english.nouns import colourless_nouns_of, nouns_of
+from lens.nano.world.languages.english.own_words import English
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import PLACES, RELATIONS, SIGN_CHARACTERS, ObjectGroup, SceneSpec
 

@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 
 from lens.nano.world.colours import COLOURS, EVERYDAY_COLOUR_NAMES, OBJECT_COLOURS
-from lens.nano.world.languages.english_dense import EnglishDense, dense_caption
-from lens.nano.world.languages.english_parts import words as english_words
-from lens.nano.world.languages.english_parts.dense_groups import background_names, class_names
-from lens.nano.world.languages.english_parts.dense_templates import dense_table
+from lens.nano.world.languages.english import words as english_words
+from lens.nano.world.languages.english.dense import EnglishDense, dense_caption
+from lens.nano.world.languages.english.dense_groups import background_names, class_names
+from lens.nano.world.languages.english.dense_templates import dense_table
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import (
     OPPOSITE,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
-from lens.nano.world.languages.english import English
-from lens.nano.world.languages.english_dense import EnglishDense
+from lens.nano.world.languages.english.dense import EnglishDense
+from lens.nano.world.languages.english.own_words import English
 from lens.nano.world.languages.registry import LANGUAGES, language
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import OPPOSITE, PLACES, RELATIONS, ObjectGroup, SceneSpec

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from lens.nano.world.languages.hindi import Hindi, nouns
+from lens.nano.world.languages.asian.hindi import Hindi, nouns
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

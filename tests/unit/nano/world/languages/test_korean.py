@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.nano.world.languages.korean import Korean, nouns, with_particle
+from lens.nano.world.languages.asian.korean import Korean, nouns, with_particle
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

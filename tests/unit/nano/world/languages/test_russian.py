@@ -5,8 +5,8 @@
 import numpy as np
 import pytest
 
-from lens.nano.world.languages.inflected import read_nouns
-from lens.nano.world.languages.russian import Russian, decline_adjective
+from lens.nano.world.languages.european.inflected import read_nouns
+from lens.nano.world.languages.european.russian import Russian, decline_adjective
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lens.nano.world.languages.inflected import read_nouns
-from lens.nano.world.languages.spanish import Spanish
+from lens.nano.world.languages.european.inflected import read_nouns
+from lens.nano.world.languages.european.spanish import Spanish
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

@@ -8,7 +8,7 @@ volpe" or "a una volpe"), r ("la volpe" or "una volpe") and bare ("volpe"); a ve
 import numpy as np
 
 from lens.nano.world.languages.base import Caption
-from lens.nano.world.languages.inflected import (
+from lens.nano.world.languages.european.inflected import (
     TableLanguage,
     TableNoun,
     agree,

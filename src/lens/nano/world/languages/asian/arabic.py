@@ -30,7 +30,7 @@ _LOAN_COLOURS = ("موف", "بيج", "تركواز")
 _WITHOUT_HAMZA = str.maketrans("أإآ", "ااا")
 
 
-class Noun(NamedTuple):
+class ArabicNoun(NamedTuple):
     """A name of a class."""
 
     singular: str
@@ -97,18 +97,18 @@ class Arabic(ReferringLanguage):
         count = group.count if group.count in (1, 2) else None
         return self._phrase(group._replace(size=None, count=count), noun, f"the {form}", rng)
 
-    def _pronoun(self, group: ObjectGroup, noun: Noun) -> str:
+    def _pronoun(self, group: ObjectGroup, noun: ArabicNoun) -> str:
         if group.count == 1:
             return "ها" if noun.is_feminine else "ه"
         return "هما" if group.count == 2 else "ها"
 
-    def _noun(self, group: ObjectGroup, rng: np.random.Generator) -> Noun:
+    def _noun(self, group: ObjectGroup, rng: np.random.Generator) -> ArabicNoun:
         names = nouns()[group.class_name]
         if group.count not in (1, None):
             names = [noun for noun in names if not noun.is_collective]
         return names[0] if rng.random() < 0.55 else pick(rng, names)
 
-    def _phrase(self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator) -> str:
+    def _phrase(self, group: ObjectGroup, noun: ArabicNoun, form: str, rng: np.random.Generator) -> str:
         is_definite, case = form.startswith("the"), form.removeprefix("the").strip()
         # In speech the dual has one case.
         is_nominative = not case and rng.random() < 0.6
@@ -130,7 +130,7 @@ class Arabic(ReferringLanguage):
         self,
         words: list[str],
         count: int | None,
-        noun: Noun,
+        noun: ArabicNoun,
         case: str,
         is_definite: bool,
         takes_alif: bool,
@@ -155,7 +155,7 @@ class Arabic(ReferringLanguage):
         return f"{number} {indefinite}"
 
     def _adjectives(
-        self, group: ObjectGroup, noun: Noun, is_nominative: bool, rng: np.random.Generator
+        self, group: ObjectGroup, noun: ArabicNoun, is_nominative: bool, rng: np.random.Generator
     ) -> list[str]:
         colour = group.colour or (OWN_COLOURS[group.class_name] if noun.states_colour else None)
         kinds = [("colours", colour)] if colour else []
@@ -218,12 +218,12 @@ def _read_adjective(entry: str) -> _Adjective:
 
 
 @cache
-def nouns() -> dict[str, list[Noun]]:
+def nouns() -> dict[str, list[ArabicNoun]]:
     """Return the names of each class, the usual one first."""
     return {name: [_read(text) for text in names.split("|")] for name, names in _TABLE["nouns"].items()}
 
 
-def _read(entry: str) -> Noun:
+def _read(entry: str) -> ArabicNoun:
     kind, text = entry.split(" ", 1)
     singular, _, plural = text.lstrip("+").partition("/")
-    return Noun(singular, plural or singular, kind.lower() != "m", kind == "c", text.startswith("+"))
+    return ArabicNoun(singular, plural or singular, kind.lower() != "m", kind == "c", text.startswith("+"))

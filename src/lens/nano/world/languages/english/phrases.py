@@ -8,15 +8,15 @@ from random import Random
 
 from lens.nano.world.colours import COLOUR_SYNONYMS, EVERYDAY_COLOUR_NAMES
 from lens.nano.world.languages.base import mark
-from lens.nano.world.languages.english_parts import frames, words
-from lens.nano.world.languages.english_parts.nouns import Noun, colourless_nouns_of, nouns_of
+from lens.nano.world.languages.english import frames, words
+from lens.nano.world.languages.english.nouns import EnglishNoun, colourless_nouns_of, nouns_of
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 _MANY_PAIRS = ("pair", "bunch", "set of", "dice")
 
 
 class Phrases:
-    """Noun phrases of one scene."""
+    """EnglishNoun phrases of one scene."""
 
     def __init__(self, spec: SceneSpec, random: Random, noise: bool) -> None:
         self.spec = spec
@@ -113,7 +113,7 @@ class Phrases:
             word = self.pick(("text", "name") if text.isalpha() else ("text", "characters"))
         return frame.format(n=self.pick(frames.SIGN_NOUNS), t=SIGN_TEXT, word=word)
 
-    def _choose_noun(self, group: ObjectGroup) -> Noun:
+    def _choose_noun(self, group: ObjectGroup) -> EnglishNoun:
         has_colour = any(
             other.colour is not None for other in self.spec.groups if other.class_name == group.class_name
         )
@@ -127,7 +127,7 @@ class Phrases:
             return noun._replace(plural=f"{noun.singular}s")
         return noun
 
-    def _shared_noun(self, class_name: str, noun: Noun, index: int) -> Noun:
+    def _shared_noun(self, class_name: str, noun: EnglishNoun, index: int) -> EnglishNoun:
         """Return the noun of an earlier group of the same class, which differs in colour or size."""
         earlier = (
             self.nouns[at] for at in range(index) if self.spec.groups[at].class_name == class_name
@@ -157,7 +157,7 @@ class Phrases:
                 after = " " + self.pick(words.COLOUR_AFTER).format(c=colour, **{"is": is_are})
         return before, after
 
-    def _single(self, phrase: str, noun: Noun, lead: str | None) -> str:
+    def _single(self, phrase: str, noun: EnglishNoun, lead: str | None) -> str:
         if lead is not None:
             return f"{lead} {phrase}".lstrip()
         if not noun.takes_article:
@@ -167,7 +167,7 @@ class Phrases:
             return phrase
         return f"{article(phrase)} {phrase}" if draw < 0.86 else f"{self.pick(words.SINGLE)} {phrase}"
 
-    def _several(self, phrase: str, noun: Noun, count: int | None, lead: str | None) -> str:
+    def _several(self, phrase: str, noun: EnglishNoun, count: int | None, lead: str | None) -> str:
         if count is None:
             if lead is not None and (lead or noun.has_bare_plural):
                 return f"{lead} {phrase}".lstrip()
@@ -179,13 +179,13 @@ class Phrases:
             number = f"the {self.pick((words.NUMBERS[count], str(count)))}"
         return f"{number} {phrase}"
 
-    def number(self, count: int, noun: Noun) -> str:
+    def number(self, count: int, noun: EnglishNoun) -> str:
         """Return a number before a plural."""
         if self.chance(0.15) and not any(word in noun.plural for word in _MANY_PAIRS):
             return self.pick(words.COUNT_PHRASES[count])
         return self.pick(words.COUNT_FRAMES).format(w=words.NUMBERS[count], d=count)
 
-    def _counted(self, index: int, noun: Noun, group: ObjectGroup, table: Sequence[str]) -> str:
+    def _counted(self, index: int, noun: EnglishNoun, group: ObjectGroup, table: Sequence[str]) -> str:
         assert group.count is not None
         adjectives, after = self._attributes(group)
         lead = " ".join((*adjectives, ""))

@@ -15,8 +15,8 @@ import numpy as np
 
 from lens.nano.world.english import join_phrases
 from lens.nano.world.languages.base import Caption, mark, read_markers
-from lens.nano.world.languages.english_parts.dense_groups import DenseGroup, background_names, traits
-from lens.nano.world.languages.english_parts.dense_templates import dense_table, expand, finish, parse
+from lens.nano.world.languages.english.dense_groups import DenseGroup, background_names, traits
+from lens.nano.world.languages.english.dense_templates import dense_table, expand, finish, parse
 from lens.nano.world.scene_spec import OPPOSITE, SceneSpec
 
 MIN_WORDS, MAX_WORDS = 60, 120

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lens.nano.world.languages.base import Caption
-from lens.nano.world.languages.inflected import TableLanguage, TableNoun, pick_usual
+from lens.nano.world.languages.european.inflected import TableLanguage, TableNoun, pick_usual
 from lens.nano.world.languages.tables import frames, pick, read_table
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

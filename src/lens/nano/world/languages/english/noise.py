@@ -9,8 +9,8 @@ from functools import cache
 from random import Random
 
 from lens.nano.world.colours import COLOURS, EVERYDAY_COLOUR_NAMES
-from lens.nano.world.languages.english_parts import frames, words
-from lens.nano.world.languages.english_parts.nouns import nouns_of
+from lens.nano.world.languages.english import frames, words
+from lens.nano.world.languages.english.nouns import nouns_of
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.phrases import CODAS, FUNCTION_WORDS, ONSETS, VOWELS
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from lens.nano.world.colours import COLOURS, EVERYDAY_COLOUR_NAMES
 from lens.nano.world.languages.base import mark
-from lens.nano.world.languages.english_parts import words
-from lens.nano.world.languages.english_parts.dense_templates import dense_table
-from lens.nano.world.languages.english_parts.nouns import Noun, colourless_nouns_of, nouns_of
+from lens.nano.world.languages.english import words
+from lens.nano.world.languages.english.dense_templates import dense_table
+from lens.nano.world.languages.english.nouns import EnglishNoun, colourless_nouns_of, nouns_of
 from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.scene_spec import ObjectGroup
 
@@ -120,7 +120,7 @@ def _includes(other: ObjectGroup, group: ObjectGroup) -> bool:
 
 
 @functools.cache
-def class_names(class_name: str, is_recoloured: bool) -> tuple[Noun, ...]:
+def class_names(class_name: str, is_recoloured: bool) -> tuple[EnglishNoun, ...]:
     """Return the names that count objects of a class, the usual one first: "loaf of bread", not "bread"."""
     names = colourless_nouns_of(class_name) if is_recoloured else nouns_of(class_name)
     return tuple(name for name in names if name.takes_article and name.has_bare_plural)

@@ -1,7 +1,7 @@
 """Captions of the nano world in Portuguese, of Brazil and of Portugal."""
 
 from lens.nano.world.languages.base import Frames
-from lens.nano.world.languages.iberian import Iberian, Words, beside
+from lens.nano.world.languages.european.iberian import Iberian, Words, beside
 
 WORDS = Words(
     a=("um", "uma", "uns", "umas"),

@@ -6,8 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
+from lens.nano.world.languages.asian.east_asian import (
+    EastAsianLanguage,
+    CountedNoun,
+    NounEntry,
+    full_width,
+    pick,
+)
 from lens.nano.world.languages.base import Caption, Frames
-from lens.nano.world.languages.east_asian import EastAsianLanguage, Noun, NounEntry, full_width, pick
 from lens.nano.world.scene_spec import OPPOSITE, ObjectGroup, SceneSpec
 
 _NUMERALS = "一两三四五六七八"
@@ -202,7 +208,7 @@ class Chinese(EastAsianLanguage):
             return _IN_TRADITIONAL.caption(spec, rng)
         return super().caption(spec, rng)
 
-    def word(self, group: ObjectGroup, noun: Noun, form: str) -> str | None:
+    def word(self, group: ObjectGroup, noun: CountedNoun, form: str) -> str | None:
         """Return a pronoun."""
         return ("它" if group.count == 1 else "它们") if form == "它" else None
 
@@ -211,7 +217,7 @@ class Chinese(EastAsianLanguage):
         return pick(rng, _BACKGROUNDS[colour][form == "短"].split())
 
     def phrase(
-        self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator, *, is_repeated: bool
+        self, group: ObjectGroup, noun: CountedNoun, form: str, rng: np.random.Generator, *, is_repeated: bool
     ) -> str:
         """Return a noun phrase.
 
@@ -240,7 +246,7 @@ class Chinese(EastAsianLanguage):
             return f"{phrase}在{where}"
         return pick(rng, ("", "", "", "位于")) + f"{where}的{phrase}"
 
-    def _named(self, group: ObjectGroup, noun: Noun, rng: np.random.Generator) -> str:
+    def _named(self, group: ObjectGroup, noun: CountedNoun, rng: np.random.Generator) -> str:
         """Return a noun with its size and its colour."""
         text = noun.text
         size = ""
@@ -259,7 +265,7 @@ class Chinese(EastAsianLanguage):
         is_size_first = rng.random() < 0.6 or not size.endswith("的")
         return f"{size}{colour}{text}" if is_size_first else f"{colour}{size}{text}"
 
-    def _number(self, group: ObjectGroup, noun: Noun, rng: np.random.Generator) -> str:
+    def _number(self, group: ObjectGroup, noun: CountedNoun, rng: np.random.Generator) -> str:
         """Return the number with its classifier."""
         classifier = noun.classifier
         if group.count is None:

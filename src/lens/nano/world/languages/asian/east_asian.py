@@ -31,7 +31,7 @@ _DOUBLE_STOP = re.compile("\u3002+(?=[\u3002\u3001\uff0c\uff1b,;\uff08\uff09 ])"
 """A full stop before another mark."""
 
 
-class Noun(NamedTuple):
+class CountedNoun(NamedTuple):
     """A noun of a class with a classifier of it."""
 
     text: str
@@ -65,11 +65,11 @@ class EastAsianLanguage(Language):
 
     @abstractmethod
     def phrase(
-        self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator, *, is_repeated: bool
+        self, group: ObjectGroup, noun: CountedNoun, form: str, rng: np.random.Generator, *, is_repeated: bool
     ) -> str:
         """Return the noun phrase of a group with a noun; a repeated one has no number and no place."""
 
-    def word(self, group: ObjectGroup, noun: Noun, form: str) -> str | None:
+    def word(self, group: ObjectGroup, noun: CountedNoun, form: str) -> str | None:
         """Return the verb or pronoun that a form stands for, or None where it is a form of a noun phrase."""
         return None
 
@@ -77,11 +77,11 @@ class EastAsianLanguage(Language):
         """Return the nouns of all classes by name."""
         return _read_nouns(self.code, self.colour_prefixes)
 
-    def pick_noun(self, group: ObjectGroup, rng: np.random.Generator) -> Noun:
+    def pick_noun(self, group: ObjectGroup, rng: np.random.Generator) -> CountedNoun:
         """Return a noun of a group; the first ones are the more frequent."""
         entry = self.nouns()[group.class_name]
         names = entry.coloured_nouns if group.colour else entry.nouns
-        return Noun(_pick_early(rng, names), _pick_early(rng, entry.classifiers))
+        return CountedNoun(_pick_early(rng, names), _pick_early(rng, entry.classifiers))
 
     def noun_phrase(self, group: ObjectGroup, form: str, rng: np.random.Generator) -> str:
         """Return a group as a noun phrase."""
@@ -137,7 +137,7 @@ class _Mention:
     language: EastAsianLanguage
     index: int
     group: ObjectGroup
-    noun: Noun
+    noun: CountedNoun
     rng: np.random.Generator
     num_mentions: int = 0
 

@@ -3,8 +3,8 @@
 
 import numpy as np
 
+from lens.nano.world.languages.asian.east_asian import EastAsianLanguage, CountedNoun, full_width, pick
 from lens.nano.world.languages.base import Frames
-from lens.nano.world.languages.east_asian import EastAsianLanguage, Noun, full_width, pick
 from lens.nano.world.scene_spec import OPPOSITE, ObjectGroup
 
 _NUMERALS = "一二三四五六七八"
@@ -183,7 +183,7 @@ class Japanese(EastAsianLanguage):
         "{x}、それに「{t}」という看板を描いて。",
     )  # fmt: skip
 
-    def word(self, group: ObjectGroup, noun: Noun, form: str) -> str | None:
+    def word(self, group: ObjectGroup, noun: CountedNoun, form: str) -> str | None:
         """Return a verb of being somewhere."""
         if form not in _VERBS:
             return None
@@ -194,7 +194,7 @@ class Japanese(EastAsianLanguage):
         return pick(rng, _BACKGROUNDS[colour][form == "の"].split())
 
     def phrase(
-        self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator, *, is_repeated: bool
+        self, group: ObjectGroup, noun: CountedNoun, form: str, rng: np.random.Generator, *, is_repeated: bool
     ) -> str:
         """Return a noun phrase; the forms ga and wo have the particle, with the number before or after it.
 
@@ -224,7 +224,7 @@ class Japanese(EastAsianLanguage):
             text = f"{named}{number}{particle}"
         return text if group.place is None else self._place(group, noun, form, rng) + text
 
-    def _number(self, group: ObjectGroup, noun: Noun, rng: np.random.Generator) -> str:
+    def _number(self, group: ObjectGroup, noun: CountedNoun, rng: np.random.Generator) -> str:
         """Return the number with its classifier; one is mostly not said."""
         classifier = noun.classifier
         is_animate = classifier in _ANIMATE
@@ -238,7 +238,7 @@ class Japanese(EastAsianLanguage):
         numerals = (_NUMERALS[group.count - 1], str(group.count), str(group.count), full_width(group.count))
         return f"{pick(rng, numerals)}{classifier}"
 
-    def _place(self, group: ObjectGroup, noun: Noun, form: str, rng: np.random.Generator) -> str:
+    def _place(self, group: ObjectGroup, noun: CountedNoun, form: str, rng: np.random.Generator) -> str:
         """Return a place before a noun phrase."""
         where = pick(rng, ("", "", "", "画面の", "画像の", "絵の", "画面"))
         where += pick(rng, _PLACES[group.place or "centre"])

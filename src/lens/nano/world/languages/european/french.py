@@ -8,7 +8,7 @@ Forms of a background colour: m and f.
 import numpy as np
 
 from lens.nano.world.languages.base import Caption
-from lens.nano.world.languages.inflected import (
+from lens.nano.world.languages.european.inflected import (
     TableLanguage,
     TableNoun,
     agree,

@@ -11,7 +11,7 @@ from lens.nano.world.colours import COLOURS
 from lens.nano.world.objects import OBJECT_CLASSES
 
 
-class Noun(NamedTuple):
+class EnglishNoun(NamedTuple):
     """A name of a class."""
 
     singular: str
@@ -272,16 +272,16 @@ _EVERYDAY_NAMES = {
 
 
 @cache
-def nouns_of(class_name: str) -> tuple[Noun, ...]:
+def nouns_of(class_name: str) -> tuple[EnglishNoun, ...]:
     """Return the names of a class; the first is the most usual."""
     thing = OBJECT_CLASSES[class_name]
-    pairs = [Noun(thing.name, thing.plural), *(Noun(*pair) for pair in thing.synonyms)]
+    pairs = [EnglishNoun(thing.name, thing.plural), *(EnglishNoun(*pair) for pair in thing.synonyms)]
     names = [*map(_read_noun, _EVERYDAY_NAMES[class_name].split("|")), *pairs]
     # "A red car" is a car re-coloured in red; only a class that has a colour in its name keeps it.
     names = [noun for noun in names if noun.singular == class_name or not _has_colour(noun.singular)]
     without_article = {noun.singular for noun in names if not noun.takes_article}
     names = [
-        Noun(
+        EnglishNoun(
             *noun[:2],
             takes_article=noun.singular not in without_article,
             has_bare_plural=noun.plural != noun.singular and noun.plural not in without_article,
@@ -293,10 +293,10 @@ def nouns_of(class_name: str) -> tuple[Noun, ...]:
 
 
 @cache
-def colourless_nouns_of(class_name: str) -> tuple[Noun, ...]:
+def colourless_nouns_of(class_name: str) -> tuple[EnglishNoun, ...]:
     """Return the names of a class that go with any colour: "apple", not "red apple"."""
     if class_name == "green apple":
-        return (Noun("apple", "apples"),)
+        return (EnglishNoun("apple", "apples"),)
     return tuple(
         noun
         for noun in nouns_of(class_name)
@@ -316,9 +316,9 @@ _USUAL_NAMES = {
 }  # fmt: skip
 
 
-def _read_noun(name: str) -> Noun:
+def _read_noun(name: str) -> EnglishNoun:
     singular, _, plural = name.removeprefix("~").partition("/")
-    return Noun(singular, plural or _plural(singular), not name.startswith("~"))
+    return EnglishNoun(singular, plural or _plural(singular), not name.startswith("~"))
 
 
 def _plural(singular: str) -> str:

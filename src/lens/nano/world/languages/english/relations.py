@@ -3,8 +3,8 @@
 Knows nothing of backgrounds and openers.
 """
 
-from lens.nano.world.languages.english_parts import frames
-from lens.nano.world.languages.english_parts.phrases import Phrases
+from lens.nano.world.languages.english import frames
+from lens.nano.world.languages.english.phrases import Phrases
 from lens.nano.world.scene_spec import OPPOSITE
 
 Relation = tuple[int, str, int]

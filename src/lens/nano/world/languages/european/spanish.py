@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from lens.nano.world.languages.base import Caption, Frames
-from lens.nano.world.languages.iberian import Iberian, Words, beside
+from lens.nano.world.languages.european.iberian import Iberian, Words, beside
 from lens.nano.world.scene_spec import SceneSpec
 
 WORDS = Words(

@@ -19,7 +19,7 @@ _DEVANAGARI_ZERO = 0x0966
 _NUKTA = "\u093c"
 
 
-class Noun(NamedTuple):
+class HindiNoun(NamedTuple):
     """A name of a class."""
 
     text: str
@@ -107,7 +107,7 @@ class Hindi(ReferringLanguage):
             words.insert(0, that[form == "oblique"])
         return " ".join(words)
 
-    def _noun(self, group: ObjectGroup, rng: np.random.Generator) -> Noun:
+    def _noun(self, group: ObjectGroup, rng: np.random.Generator) -> HindiNoun:
         names = nouns()[group.class_name]
         return names[0] if rng.random() < 0.55 else pick(rng, names)
 
@@ -119,7 +119,7 @@ class Hindi(ReferringLanguage):
         return " ".join([*number, *self._adjectives(group, noun, is_plural, is_oblique, rng), inflected])
 
     def _number(
-        self, count: int | None, noun: Noun, looks_singular: bool, rng: np.random.Generator
+        self, count: int | None, noun: HindiNoun, looks_singular: bool, rng: np.random.Generator
     ) -> list[str]:
         if count is None:
             many = ["कुछ", "कई", "बहुत सारी" if noun.is_feminine else "बहुत सारे", "अनेक"]
@@ -132,7 +132,7 @@ class Hindi(ReferringLanguage):
         return [chr(_DEVANAGARI_ZERO + count)] if style < 0.3 else [pick(rng, _NUMBERS[count - 1])]
 
     def _adjectives(
-        self, group: ObjectGroup, noun: Noun, is_plural: bool, is_oblique: bool, rng: np.random.Generator
+        self, group: ObjectGroup, noun: HindiNoun, is_plural: bool, is_oblique: bool, rng: np.random.Generator
     ) -> list[str]:
         ending = "ी" if noun.is_feminine else "े" if is_plural or is_oblique else "ा"
         words = [_agree(pick(rng, _TABLE["sizes"][group.size]), ending)] if group.size else []
@@ -159,11 +159,11 @@ def _agree(adjectives: str, ending: str) -> str:
 
 
 @cache
-def nouns() -> dict[str, list[Noun]]:
+def nouns() -> dict[str, list[HindiNoun]]:
     """Return the names of each class, the usual one first."""
     return {name: [_read(text) for text in names.split("|")] for name, names in _TABLE["nouns"].items()}
 
 
-def _read(entry: str) -> Noun:
+def _read(entry: str) -> HindiNoun:
     kind, text = entry.split(" ", 1)
-    return Noun(text.lstrip("+"), kind.lower() == "f", kind.isupper(), text.startswith("+"))
+    return HindiNoun(text.lstrip("+"), kind.lower() == "f", kind.isupper(), text.startswith("+"))

@@ -1,6 +1,6 @@
 """English captions in people's own words, from bare nouns and tags to polite requests and questions.
 
-A caption is a body, which states the groups, their relations and a sign (english_parts/bodies.py), inside
+A caption is a body, which states the groups, their relations and a sign (english/bodies.py), inside
 what people put around it: an opener, the background, and words that mean nothing. Knows nothing of pixels,
 of case and typos (text_noise.py); the grammar of the six tasks is elsewhere (caption_grammar.py).
 """
@@ -10,9 +10,9 @@ from random import Random
 import numpy as np
 
 from lens.nano.world.languages.base import Caption, Language, read_markers
-from lens.nano.world.languages.english_parts import frames, noise, words
-from lens.nano.world.languages.english_parts.bodies import Bodies, Body
-from lens.nano.world.languages.english_parts.phrases import SIGN_TEXT, Phrases, article
+from lens.nano.world.languages.english import frames, noise, words
+from lens.nano.world.languages.english.bodies import Bodies, Body
+from lens.nano.world.languages.english.phrases import SIGN_TEXT, Phrases, article
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 
 _TERSE_SHARE = 0.33

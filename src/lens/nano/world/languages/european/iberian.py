@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lens.nano.world.languages.base import Caption
-from lens.nano.world.languages.inflected import TableLanguage
+from lens.nano.world.languages.european.inflected import TableLanguage
 from lens.nano.world.languages.tables import pick
 from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
 

@@ -6,9 +6,9 @@ Knows nothing of backgrounds and of what people put around a caption.
 from typing import Literal, NamedTuple
 
 from lens.nano.world.languages.base import mark
-from lens.nano.world.languages.english_parts import frames, words
-from lens.nano.world.languages.english_parts.phrases import Phrases, article
-from lens.nano.world.languages.english_parts.relations import relation_text, two_relations_text
+from lens.nano.world.languages.english import frames, words
+from lens.nano.world.languages.english.phrases import Phrases, article
+from lens.nano.world.languages.english.relations import relation_text, two_relations_text
 from lens.nano.world.scene_spec import ObjectGroup
 
 BodyKind = Literal["phrase", "clause", "order", "tags"]

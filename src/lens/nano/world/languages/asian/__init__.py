@@ -1,0 +1,1 @@
+"""Asian languages of captions of the nano world."""

@@ -1,0 +1,1 @@
+"""European languages of captions of the nano world."""
