@@ -57,9 +57,8 @@ class NanoPretrainStage:
         if settings.start_from:
             _start_from(self._denoiser, settings.start_from)
         if settings.start_from and settings.start_text_from:
-            fit = fit_text_input(
-                self._denoiser, self._text_encoder, self._tokenizer, settings.start_from, settings.start_text_from
-            )
+            old = settings.start_from, settings.start_text_from
+            fit = fit_text_input(self._denoiser, self._text_encoder, self._tokenizer, *old)
             logger.warning("The first text layer is fitted to the old text encoder: R^2 %.2f.", fit)
         for unused in self._denoiser.unused_parameters():
             unused.requires_grad_(False)
@@ -69,7 +68,7 @@ class NanoPretrainStage:
         parts = {"denoiser": self._denoiser} | ({"layout": self._loss.head} if self._loss.head else {})
         self.model = nn.ModuleDict(parts)
         tasks_world = WorldConfig.of(settings.num_things, settings.dense_share)
-        world: World = CaptionMix(**settings.captions) if settings.captions is not None else tasks_world
+        world: World = CaptionMix.of(settings.captions) if settings.captions is not None else tasks_world
         layers = self._denoiser.config.selected_layer_index
         kept_layers = None if settings.cache_all_layers else tuple(layers)
         source = NanoExampleSource(
