@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from lens.nano.world.languages.asian.east_asian import (
-    EastAsianLanguage,
     CountedNoun,
+    EastAsianLanguage,
     NounEntry,
     full_width,
     pick,

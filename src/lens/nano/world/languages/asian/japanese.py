@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from lens.nano.world.languages.asian.east_asian import EastAsianLanguage, CountedNoun, full_width, pick
+from lens.nano.world.languages.asian.east_asian import CountedNoun, EastAsianLanguage, full_width, pick
 from lens.nano.world.languages.base import Frames
 from lens.nano.world.scene_spec import OPPOSITE, ObjectGroup
 
