@@ -50,12 +50,18 @@ QUOTED_LETTERS_PATTERN = "|".join(
 """Single letters of a short word before a closing quotation mark, so that a model can spell it."""
 
 
+SPACED_MARKS = ",;:!?.()/|+"
+"""Marks that get a space after them where case is ignored, as in "door,chair": a word then has the token that it has
+elsewhere, and a small model hardly meets the other one. The start of a text gets a space for the same reason."""
+
+
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, max_length: int = 4096, *, ignores_case: bool = False
 ) -> "PreTrainedTokenizerFast":
     """Return a tokenizer of vocab_size entries, or fewer where the texts have too few pairs to merge.
 
-    One that ignores case normalizes text (Unicode NFKC, lower case) and splits quoted words into letters.
+    One that ignores case normalizes text (Unicode NFKC, lower case, a
+    space before every word) and splits quoted words into letters.
 
     The same texts in the same order give the same tokenizer. Control tokens have the last ids. The texts
     should contain whole conversations (`PromptTemplate.render`), so that the fixed strings take few tokens.
@@ -117,10 +123,18 @@ def byte_level_bpe(
 
 
 def _ignore_case(backend: "Tokenizer") -> None:
-    """Set a normalizer of case and width, and a split of quoted words into letters."""
+    """Set a normalizer of case, width and spaces, and a split of quoted words into letters."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Lowercase(),
+            *(normalizers.Replace(mark, f"{mark} ") for mark in SPACED_MARKS),
+            normalizers.Prepend(" "),
+            normalizers.Replace(Regex(" +"), " "),
+        ]
+    )
     pattern = f"{QUOTED_LETTERS_PATTERN}|{WORD_PATTERN}"
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

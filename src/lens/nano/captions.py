@@ -27,6 +27,11 @@ from lens.nano.world.scenes import Scene, random_scene
 """Codes of the languages in scripts that typos of Latin letters do not fit."""
 
 
+MANY_NAMES_SHARE = 0.5
+"""Share of captions in other languages that name two or three classes."""
+MANY_NAMES_KINDS = ("three", "three", "three_related", "two")
+
+
 @dataclass(frozen=True)
 class CaptionMix:
     """Shares of the kinds of captions; what is left over are people's own words in English.
@@ -85,13 +90,16 @@ def nano_caption(
     kind = rng.random()
     if kind < mix.tasks:
         return _task_caption(rng, height_px, width_px)
-    scene = random_full_scene(rng, height_px, width_px)
+    is_other = kind >= mix.tasks + mix.dense and kind < mix.tasks + mix.dense + mix.others
+    # Many names in a caption are more to learn from one, and other languages have few captions each.
+    has_many = is_other and rng.random() < MANY_NAMES_SHARE
+    scene_kind = MANY_NAMES_KINDS[int(rng.integers(len(MANY_NAMES_KINDS)))] if has_many else None
+    scene = random_full_scene(rng, height_px, width_px, kind=scene_kind)
     if kind < mix.tasks + mix.dense:
         spec = complete_spec(scene) if rng.random() < 0.5 else scene.spec
         caption = EnglishDense().caption(spec, rng)
         return NanoCaption(typing_noise(caption.text, rng), caption.spec(spec), scene, "en")
     spec = stated_spec(scene, rng)
-    is_other = kind < mix.tasks + mix.dense + mix.others
     code = mix.languages[int(rng.integers(len(mix.languages)))] if is_other else "en"
     caption = _language(code).caption(spec, rng)
     text = typing_noise(
