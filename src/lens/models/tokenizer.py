@@ -51,8 +51,8 @@ QUOTED_LETTERS_PATTERN = "|".join(
 
 
 SPACED_MARKS = ",;:!?.()/|+"
-"""Marks that get a space after them where case is ignored, as in "door,chair": a word then has the token that it has
-elsewhere, and a small model hardly meets the other one. The start of a text gets a space for the same reason."""
+"""Marks that get a space after them where case is ignored, as in "door,chair", and so does the start of a text:
+a word then has the token that it has elsewhere. A small model hardly ever meets the other one."""
 
 
 def train_tokenizer(

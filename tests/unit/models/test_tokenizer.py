@@ -106,24 +106,30 @@ def test_one_that_ignores_case_reads_all_cases_and_widths_alike(caseless, tokeni
     assert caseless(upper)["input_ids"] == caseless(lower)["input_ids"]
 
 
+def test_a_word_has_the_same_token_at_the_start_after_a_mark_and_after_a_space(caseless):
+    start, mark, space = (words(caseless, text)[-1] for text in ("fox", "red,fox", "red fox"))
+    assert start == mark == space == " fox"
+
+
 def test_one_that_ignores_case_keeps_the_control_tokens_and_the_words_of_a_conversation(caseless, tmp_path):
     template = PromptTemplate(caseless)
     text = template.render("a fox")
     ids = caseless(text, add_special_tokens=False)["input_ids"]
-    assert caseless.decode(ids) == (PREAMBLE.format(date=template.date) + "a fox" + SCAFFOLD).lower()
+    expected = (PREAMBLE.format(date=template.date) + "a fox" + SCAFFOLD).lower()
+    assert "".join(caseless.decode(ids).split()) == "".join(expected.split())
     assert caseless.convert_tokens_to_ids("<|start|>") in ids
     caseless.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == caseless(text)["input_ids"]
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ('says "FOX8" here', ["says", ' "', "f", "o", "x", "8", '"', " here"]),
-    ('"FOX"', ['"', "f", "o", "x", '"']),
-    ("\u300cFOX\u300d", ["\u300c", "f", "o", "x", "\u300d"]),
-    ("\u5199\u7740\u201cFOX\u201d", ["\u5199\u7740", "\u201c", "f", "o", "x", "\u201d"]),
-    ("\u00abFOX\u00bb", ["\u00ab", "f", "o", "x", "\u00bb"]),
-    ("'FOX'", ["'", "f", "o", "x", "'"]),
-    ('says "EXIT2DAY"', ["says", ' "', *"exit2day", '"']),
+    ('says "FOX8" here', [" says", ' "', "f", "o", "x", "8", '"', " here"]),
+    ('"FOX"', [' "', "f", "o", "x", '"']),
+    ("\u300cFOX\u300d", [" \u300c", "f", "o", "x", "\u300d"]),
+    ("\u5199\u7740\u201cFOX\u201d", [" \u5199\u7740", "\u201c", "f", "o", "x", "\u201d"]),
+    ("\u00abFOX\u00bb", [" \u00ab", "f", "o", "x", "\u00bb"]),
+    ("'FOX'", [" '", "f", "o", "x", "'"]),
+    ('says "EXIT2DAY"', [" says", ' "', *"exit2day", '"']),
 ])  # fmt: skip
 def test_short_quoted_words_are_split_into_letters_whatever_is_before_the_quotation_mark(
     text, expected, caseless
@@ -132,10 +138,10 @@ def test_short_quoted_words_are_split_into_letters_whatever_is_before_the_quotat
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("a fox's nest", ["a", " fox's", " nest"]),
-    ("two foxes' nests", ["two", " foxes", "'", " nests"]),
-    ('"nightingale"', ['"nightingale', '"']),
-    ("sign: FOX", ["sign", ":", " fox"]),
+    ("a fox's nest", [" a", " fox's", " nest"]),
+    ("two foxes' nests", [" two", " foxes", "'", " nests"]),
+    ('"nightingale"', [' "', 'nightingale', '"']),
+    ("sign: FOX", [" sign", ":", " fox"]),
 ])  # fmt: skip
 def test_words_that_are_not_quoted_or_long_stay_whole(text, expected, caseless):
     assert words(caseless, text) == expected
