@@ -20,11 +20,11 @@ COMPOSITIONS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((1,),),
     2: ((2,), (1, 1)),
     3: ((3,), (1, 1, 1), (1, 2), (2, 1)),
-    4: ((2, 2), (1, 2, 1), (1, 3), (3, 1)),
-    5: ((2, 1, 2), (3, 2), (2, 3), (1, 3, 1)),
-    6: ((3, 3), (2, 2, 2), (1, 2, 3), (3, 2, 1)),
-    7: ((2, 3, 2), (3, 1, 3), (4, 3), (3, 4)),
-    8: ((4, 4), (2, 2, 2, 2), (3, 2, 3)),
+    4: ((2, 2), (1, 2, 1), (3, 1)),
+    5: ((2, 1, 2), (3, 2), (2, 3)),
+    6: ((3, 3), (2, 2, 2), (1, 2, 3)),
+    7: ((2, 3, 2), (3, 1, 3), (2, 2, 3)),
+    8: ((3, 2, 3), (2, 3, 3), (3, 3, 2)),
 }
 """Numbers of objects in the rows or columns of an image, by the number of all."""
 LINES: dict[int, tuple[int, ...]] = {
@@ -36,8 +36,6 @@ LARGE_CENTRE_SHARE = 0.45
 """Share of single objects that are large and in the centre, where their captions state neither."""
 DIAGONAL_SHARE = 0.35
 """Share of pairs that are a diagonal."""
-DENSE_SHARE = 0.25
-"""Share of six to eight objects that are smaller than others although these would fit."""
 MIXED_SHARE = 0.2
 """Share of two single objects of which one is large, where their captions do not state the sizes."""
 _THIRD_MARGIN = 0.05
@@ -93,9 +91,8 @@ def place_unrelated(rng: np.random.Generator, canvas: Canvas, counts: Sequence[i
             (lines, footprint) for lines in choices if (footprint := _largest(canvas, lines, is_level))
         ]
         regular = [pair for pair in fitting if pair[1].side_px >= canvas.small_px]
-        is_dense = total > 5 and rng.random() < DENSE_SHARE
-        lines, footprint = _pick(rng, regular if len(regular) > 1 and not is_dense else fitting)
-        footprint = footprints(canvas)[2] if is_dense else footprint
+        # Objects of one size have fewer looks to learn, so smaller ones are for narrow images only.
+        lines, footprint = _pick(rng, regular or fitting)
         placements = _place_lines(rng, canvas, lines, is_level, footprint)
     return _by_group(placements, counts, order)
 
@@ -188,7 +185,7 @@ def _place_lines(
     # All leave the middle to one side, which keeps relations along the axis clear.
     shift_px = canvas.grid_px * round(canvas.base_px / 128) * int(rng.choice((-1, 1)))
     has_shifts = total <= 3 and footprint.side_px >= canvas.small_px
-    shares = np.full(len(lines), 0.4 if has_shifts else 0.0)
+    shares = np.full(len(lines), 0.25 if has_shifts else 0.0)
     shifts = shift_px * (rng.random(len(lines) if len(lines) == 2 else 1) < shares)
     placements = []
     alongs = _line(along_px, len(lines), footprint, style)
