@@ -79,7 +79,9 @@ def test_two_models_of_one_name_are_refused(tree):
 
 def test_a_file_is_served_under_its_name_with_its_images_and_defaults(tree):
     registry = ModelRegistry.from_names([str(tree.denoiser)])
-    assert registry.models["lens_turbo_bf16"].info == ModelInfo("lens_turbo_bf16", 4, 1.0, 64, "turbo")
+    assert registry.models["lens_turbo_bf16"].info == ModelInfo(
+        "lens_turbo_bf16", 4, 1.0, 64, "turbo", trained_bases=(64,)
+    )
     request = GenerationRequest(
         "lens_turbo_bf16", "a fox", seed=3, height=64, width=48, steps=2, guidance=1.0
     )
