@@ -183,7 +183,7 @@ def test_processes_draw_the_examples_that_one_draws(made, tmp_path):
     (expected,), (bucket,) = one._objective._buckets, several._objective._buckets
     for name in ("_tokens", "_labels"):
         assert torch.equal(getattr(bucket, name), getattr(expected, name))
-    # The autoencoder computes in bfloat16, where a convolution may round otherwise at another place in memory.
+    # The autoencoder computes in bfloat16: a convolution may round otherwise at another place in memory.
     torch.testing.assert_close(bucket._latents, expected._latents, rtol=2**-6, atol=2**-6)
 
 

@@ -51,7 +51,7 @@ QUOTED_LETTERS_PATTERN = "|".join(
 
 
 SPACED_MARKS = ",;:!?.()/|+"
-"""Marks that get a space after them where case is ignored, as in "door,chair", and so does the start of a text:
+"""Marks with a space after them where case is ignored, as in "door,chair". So has the start of a text:
 a word then has the token that it has elsewhere. A small model hardly ever meets the other one."""
 
 

@@ -97,6 +97,7 @@ def _inflected(word: str, code: str) -> str | None:
 
 def _unknown_unspaced(text: str, code: str) -> tuple[dict[str, tuple[str, ...]], bool]:
     things, known = tables.other_things(code).names, _pieces(code)
+    text = text.lower()  # some names have Latin letters, as a personal computer's
     told: dict[str, tuple[str, ...]] = {}
     names_known, left, place = False, "", 0
     while place <= len(text):
@@ -120,7 +121,7 @@ def _unknown_unspaced(text: str, code: str) -> tuple[dict[str, tuple[str, ...]],
 
 @cache
 def _pieces(code: str) -> frozenset[str]:
-    return tables.caption_pieces(code)
+    return frozenset(piece.lower() for piece in tables.caption_pieces(code))
 
 
 def _longest(text: str, place: int, *lists: object) -> int:
