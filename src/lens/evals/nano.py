@@ -161,7 +161,6 @@ def model_results(
     items: list[EvalItem], model: EvalModel, options: NanoEvalOptions
 ) -> Iterator[ImageResult]:
     """Yield the score of the model's image for each prompt; prompts of one aspect ratio share batches."""
-    import torch
 
     pipeline = build_pipeline(model, options)
     timer = ModuleTimer(pipeline.transformer)
@@ -171,19 +170,29 @@ def model_results(
         by_ratio[item.ratio].append(item)
     for ratio, same in by_ratio.items():
         height, width = buckets_for(BASE)[ratio]
-        for start in range(0, len(same), options.batch_size):
-            batch = same[start : start + options.batch_size]
-            started_at, timer.seconds = time.perf_counter(), 0.0
-            (images,) = pipeline(
-                [item.prompt.prompt for item in batch], height=height, width=width,
-                num_inference_steps=model.steps, guidance_scale=model.guidance,
-                solver=options.solver, return_dict=False,
-                generator=[torch.Generator().manual_seed(item.seed) for item in batch],
-            )  # fmt: skip
-            elapsed_s = time.perf_counter() - started_at
-            pixels = [np.asarray(image.convert("RGB")) for image in images]
-            seconds = elapsed_s / len(batch), timer.seconds / len(batch)
-            yield from score_batch(batch, pixels, options.num_processes, *seconds)
+        yield from draw_items(pipeline, timer, same, model, options, height, width)
+
+
+def draw_items(
+    pipeline: Any, timer: "ModuleTimer", items: list[EvalItem], model: EvalModel, options: NanoEvalOptions,
+    height: int | None, width: int | None,
+) -> Iterator[ImageResult]:  # fmt: skip
+    """Yield the scores of images of one size, in batches; without a size, in the model's own."""
+    import torch
+
+    for start in range(0, len(items), options.batch_size):
+        batch = items[start : start + options.batch_size]
+        started_at, timer.seconds = time.perf_counter(), 0.0
+        (images,) = pipeline(
+            [item.prompt.prompt for item in batch], height=height, width=width,
+            num_inference_steps=model.steps, guidance_scale=model.guidance,
+            solver=options.solver, return_dict=False,
+            generator=[torch.Generator().manual_seed(item.seed) for item in batch],
+        )  # fmt: skip
+        elapsed_s = time.perf_counter() - started_at
+        pixels = [np.asarray(image.convert("RGB")) for image in images]
+        seconds = elapsed_s / len(batch), timer.seconds / len(batch)
+        yield from score_batch(batch, pixels, options.num_processes, *seconds)
 
 
 def build_pipeline(model: EvalModel, options: NanoEvalOptions) -> Any:

@@ -6,7 +6,6 @@ of one prompt are too narrow.
 """
 
 import textwrap
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from lens.evals.nano import (
     NanoEvalOptions,
     OnProgress,
     build_pipeline,
+    draw_items,
     report_progress,
     score_batch,
 )
@@ -207,21 +207,6 @@ def _drawn(
     items: list[EvalItem], model: EvalModel, size: tuple[int, int] | None, options: NanoEvalOptions
 ) -> Iterator[ImageResult]:
     """Yield the score of the model's image for each prompt and seed; without a size, in the model's own."""
-    import torch
-
     pipeline = build_pipeline(model, options)
-    timer = ModuleTimer(pipeline.transformer)
     width, height = size or (None, None)
-    for start in range(0, len(items), options.batch_size):
-        batch = items[start : start + options.batch_size]
-        started_at, timer.seconds = time.perf_counter(), 0.0
-        (images,) = pipeline(
-            [item.prompt.prompt for item in batch], height=height, width=width,
-            num_inference_steps=model.steps, guidance_scale=model.guidance,
-            solver=options.solver, return_dict=False,
-            generator=[torch.Generator().manual_seed(item.seed) for item in batch],
-        )  # fmt: skip
-        elapsed_s = time.perf_counter() - started_at
-        pixels = [np.asarray(image.convert("RGB")) for image in images]
-        seconds = elapsed_s / len(batch), timer.seconds / len(batch)
-        yield from score_batch(batch, pixels, options.num_processes, *seconds)
+    yield from draw_items(pipeline, ModuleTimer(pipeline.transformer), items, model, options, height, width)
