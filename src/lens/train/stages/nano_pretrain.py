@@ -203,6 +203,8 @@ def _init_denoiser(settings: NanoPretrainSettings, vae: Any, text_encoder: Any) 
         "in_channels": 4 * channels,
         "out_channels": channels,
         "enc_hidden_dim": text_encoder.config.hidden_size,
+        # The last four blocks: the last one of all has read the prompt.
+        "selected_layer_index": list(range(text_encoder.config.num_hidden_layers))[-4:],
     }
     denoiser = LensTransformer2DModel(**(encoder_config | settings.config))
     denoiser.init_weights(generator_for(settings.seed, "pretrain/weights"))
