@@ -34,45 +34,44 @@ class DrawingTask(NamedTuple):
     numbers: range
     size_px: tuple[int, int]
 
+    def examples(self) -> list[tuple[Scene, str]]:
+        """Return the scenes and their captions."""
+        return [self.world.example(self.seed, number, *self.size_px) for number in self.numbers]
 
-class DrawnExamples(NamedTuple):
-    """Consecutive examples, drawn."""
+    def captions(self) -> list[str]:
+        """Return the captions."""
+        return [caption for _, caption in self.examples()]
+
+
+class DrawnPictures(NamedTuple):
+    """Pictures of consecutive examples."""
 
     pixels: NDArray[np.float32]
     """(N, 3, H, W) in [-1, 1]."""
-    captions: list[str]
     labels: NDArray[np.uint8]
     """(N, K, h, w)."""
 
 
-def draw_examples(task: DrawingTask) -> DrawnExamples:
-    """Draw the examples of a task."""
-    examples = [task.world.example(task.seed, number, *task.size_px) for number in task.numbers]
-    pixels = np.stack([draw_scene(scene) for scene, _ in examples])                             # (N, 3, H, W)
-    captions = [caption for _, caption in examples]
-    return DrawnExamples(pixels, captions, _labels(scene for scene, _ in examples))
+def draw_pictures(task: DrawingTask) -> DrawnPictures:
+    """Draw the pictures of a task."""
+    scenes = [scene for scene, _ in task.examples()]
+    pixels = np.stack([draw_scene(scene) for scene in scenes])                                  # (N, 3, H, W)
+    labels = np.stack([np.stack(patch_labels(scene)) for scene in scenes]).astype(np.uint8)  # (N, K, h, w)
+    return DrawnPictures(pixels, labels)
 
 
-def draw_labels(task: DrawingTask) -> NDArray[np.uint8]:
-    """Return the patch labels of the examples of a task, (N, K, h, w)."""
-    return _labels(task.world.example(task.seed, number, *task.size_px)[0] for number in task.numbers)
-
-
-def draw_in_processes(tasks: Iterable[DrawingTask], num_processes: int) -> Iterator[DrawnExamples]:
-    """Yield the examples of some tasks in their order, drawn by several processes at once."""
+def draw_in_processes(tasks: Iterable[DrawingTask], num_processes: int) -> Iterator[DrawnPictures]:
+    """Yield the pictures of some tasks in their order, drawn by several processes at once."""
     # Otherwise each process would start as many threads as there are cores.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     # Spawned, not forked: a forked child cannot use the GPU of its parent.
     with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        pending: deque[Future[DrawnExamples]] = deque()
+        pending: deque[Future[DrawnPictures]] = deque()
         for task in tasks:
-            pending.append(pool.submit(draw_examples, task))
+            pending.append(pool.submit(draw_pictures, task))
             if len(pending) > 2 * num_processes:  # no more, as a shard has 50 MB of pixels
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
-
-def _labels(scenes: Iterable[Scene]) -> NDArray[np.uint8]:
-    return np.stack([np.stack(patch_labels(scene)) for scene in scenes]).astype(np.uint8)     # (N, K, h, w)

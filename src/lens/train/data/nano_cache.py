@@ -1,7 +1,9 @@
 """A cache on disk of the latents and text features of nano examples.
 
-A shard holds consecutive examples of one image size. Its name contains a hash of the encoders, so that other
-encoders do not read it. An interrupted encoding resumes at the next shard.
+A shard holds consecutive examples of one image size, as two files: their pictures (latents and patch labels)
+and their captions (text features). The name of each contains a hash of its encoder, so that another encoder
+does not read it, and a new text encoder leaves the pictures as they are. An interrupted encoding resumes at the
+next file.
 Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width,
 K kinds of patch label.
 """
@@ -10,7 +12,7 @@ import copy
 import hashlib
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,18 +29,19 @@ from lens.models.checkpoints.writer import write_safetensors
 from lens.models.prompt_template import PromptTemplate, pad_features
 from lens.models.vae import encode_pixels
 from lens.nano.tasks import FULL_WORLD
-from lens.nano.world.scenes import draw_scene
+from lens.nano.world.scenes import Scene, draw_scene
 from lens.train.data.drawn_examples import (
     DrawingTask,
-    DrawnExamples,
+    DrawnPictures,
     World,
-    draw_examples,
     draw_in_processes,
-    draw_labels,
+    draw_pictures,
 )
 from lens.train.devices import autocast
 from lens.train.settings.stages import NANO_EXAMPLES_PER_SHARD
 
+PARTS = ("pictures", "captions")
+"""Files of a shard."""
 VAE_PRECISION = "bf16"
 """Autocast precision of the autoencoder."""
 STORED_DTYPE = torch.bfloat16
@@ -63,20 +66,31 @@ class NanoExampleSource:
         """Return where the features of some layers are in a shard."""
         return list(layers) if self.layers is None else [self.layers.index(layer) for layer in layers]
 
-    def fingerprint(self) -> str:
-        """Return a short hash of all encoder weights, and of the images and captions of a few examples."""
-        return self._fingerprint
+    @cached_property
+    def pictures_key(self) -> str:
+        """A short hash of the weights of the autoencoder, and of a few pictures."""
+        pictures = (draw_scene(scene).tobytes() for scene, _ in self._first_examples())
+        return _hash(repr(self.world).encode(), *pictures, *_weights(self.vae))
 
     @cached_property
-    def _fingerprint(self) -> str:
-        # The encoders are frozen, and one computation takes a second.
-        digest = hashlib.blake2b(f"{self.world!r} {self.layers}".encode(), digest_size=6)
-        for scene, caption in (self.world.example(0, item, 128, 128) for item in range(16)):
-            digest.update(draw_scene(scene).tobytes() + caption.encode())
-        for module in (self.vae, self.text_encoder):
-            for tensor in module.state_dict().values():
-                digest.update(tensor.detach().float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+    def captions_key(self) -> str:
+        """A short hash of the weights of the text encoder, of the kept layers, and of a few captions."""
+        captions = (caption.encode() for _, caption in self._first_examples())
+        return _hash(f"{self.world!r} {self.layers}".encode(), *captions, *_weights(self.text_encoder))
+
+    def _first_examples(self) -> list[tuple[Scene, str]]:
+        return [self.world.example(0, item, 128, 128) for item in range(16)]
+
+
+def _weights(module: torch.nn.Module) -> Iterator[bytes]:
+    return (tensor.detach().float().cpu().numpy().tobytes() for tensor in module.state_dict().values())
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 class NanoBatch(NamedTuple):
@@ -169,33 +183,48 @@ def load_shards(folder: Path, source: NanoExampleSource, shards: ShardRange) -> 
 def fill_cache(
     folder: Path, source: NanoExampleSource, ranges: Sequence[ShardRange], num_processes: int = 0
 ) -> None:
-    """Compute the missing shards, all image sizes together.
+    """Compute the missing files, all image sizes together.
 
-    With `num_processes`, so many processes draw the examples while this one encodes them.
+    With `num_processes`, so many processes draw the pictures while this one encodes them.
     Raises: SettingError for a range without shards.
     """
     for shards in ranges:
         shards.check()
-    each = [(shards.size_px, shard) for shards in ranges for shard in _numbers(shards)]
-    paths = {pair: _shard_path(folder, source, *pair) for pair in each}
-    missing = [pair for pair, path in paths.items() if not path.is_file()]
-    if not missing:
-        return
+    paths = {
+        part: {
+            _drawing_task(source, shards.size_px, number): _path(folder, source, part, shards.size_px, number)
+            for shards in ranges
+            for number in _numbers(shards)
+        }
+        for part in PARTS
+    }
+    pictures = _missing(paths["pictures"])
+    drawn = draw_in_processes(pictures, num_processes) if num_processes else map(draw_pictures, pictures)
+    for task in track(pictures, "Encoding pictures of the nano world", disable=not pictures):
+        drawing = next(drawn)
+        if not paths["pictures"][task].is_file():
+            write_safetensors(paths["pictures"][task], _encode_pictures(source.vae, drawing))
+    captions = _missing(paths["captions"])
+    for task in track(captions, "Encoding captions of the nano world", disable=not captions):
+        if not paths["captions"][task].is_file():
+            write_safetensors(paths["captions"][task], _encode_captions(source, task.captions()))
+
+
+def _missing(paths: Mapping[DrawingTask, Path]) -> list[DrawingTask]:
+    missing = [task for task, path in paths.items() if not path.is_file()]
     random.Random(os.getpid()).shuffle(missing)  # so that two processes seldom compute the same one
-    tasks = [_drawing_task(source, *pair) for pair in missing]
-    drawn = draw_in_processes(tasks, num_processes) if num_processes else None
-    for pair, task in track(list(zip(missing, tasks, strict=True)), "Encoding the nano world"):
-        examples = next(drawn) if drawn else None
-        if not paths[pair].is_file():
-            write_safetensors(paths[pair], _encode_shard(source, examples or draw_examples(task)))
+    return missing
 
 
 def _numbers(shards: ShardRange) -> range:
     return range(shards.first_shard, shards.first_shard + shards.num_shards)
 
 
-def _shard_path(folder: Path, source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> Path:
-    return folder / f"{source.fingerprint()}_{source.seed}_{size_px[0]}x{size_px[1]}_{shard:05d}.safetensors"
+def _path(
+    folder: Path, source: NanoExampleSource, part: str, size_px: tuple[int, int], shard: int
+) -> Path:
+    key = getattr(source, f"{part}_key")
+    return folder / f"{part}_{key}_{source.seed}_{size_px[0]}x{size_px[1]}_{shard:05d}.safetensors"
 
 
 def _drawing_task(source: NanoExampleSource, size_px: tuple[int, int], shard: int) -> DrawingTask:
@@ -206,35 +235,24 @@ def _drawing_task(source: NanoExampleSource, size_px: tuple[int, int], shard: in
 def _read_shard(
     folder: Path, source: NanoExampleSource, size_px: tuple[int, int], shard: int
 ) -> dict[str, Tensor]:
-    """Return the tensors of a shard; one of an earlier version receives its patch labels."""
-    path = _shard_path(folder, source, size_px, shard)
-    tensors = load_file(path)
-    if "labels" not in tensors:
-        tensors["labels"] = torch.from_numpy(draw_labels(_drawing_task(source, size_px, shard)))
-        write_safetensors(path, tensors)
-    return tensors
+    files = (load_file(_path(folder, source, part, size_px, shard)) for part in PARTS)
+    return {name: tensor for tensors in files for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
-def _encode_shard(source: NanoExampleSource, examples: DrawnExamples) -> dict[str, Tensor]:
-    pixels = torch.from_numpy(examples.pixels)                                                  # (N, 3, H, W)
-    parts = pixels.split(_batch_size(source.vae))
-    latents = torch.cat([_encode_latents(source.vae, part) for part in parts])                  # (N, C, h, w)
-    rows = _encode_captions(source, examples.captions)                                        # (L, T, E) each
-    return {
-        "latents": latents.to(STORED_DTYPE).cpu(),
-        "features": torch.cat(rows, dim=1).cpu(),                                           # (L, sum of T, E)
-        "lengths": torch.tensor([row.shape[1] for row in rows]),
-        "labels": torch.from_numpy(examples.labels),                                            # (N, K, h, w)
-    }
+def _encode_pictures(vae: Any, drawn: DrawnPictures) -> dict[str, Tensor]:
+    pixels = torch.from_numpy(drawn.pixels).split(_batch_size(vae))                            # (n, 3, H, W)
+    latents = torch.cat([_encode_latents(vae, part) for part in pixels])                       # (N, C, h, w)
+    return {"latents": latents.to(STORED_DTYPE).cpu(), "labels": torch.from_numpy(drawn.labels)}
 
 
 def _batch_size(encoder: torch.nn.Module) -> int:
     return ENCODED_TOGETHER[next(encoder.parameters()).device.type]
 
 
-def _encode_captions(source: NanoExampleSource, captions: list[str]) -> list[Tensor]:
-    """Return the features of captions, (L, T, E) each: in batches of similar length, after one preamble."""
+@torch.no_grad()
+def _encode_captions(source: NanoExampleSource, captions: list[str]) -> dict[str, Tensor]:
+    """Encode captions in batches of similar length, after one preamble."""
     encoder, template = source.text_encoder, PromptTemplate(source.tokenizer)
     layers = range(encoder.config.num_hidden_layers) if source.layers is None else source.layers
     preamble = encoder.prefill(torch.tensor([template.preamble_ids]), layers)
@@ -251,7 +269,11 @@ def _encode_captions(source: NanoExampleSource, captions: list[str]) -> list[Ten
         lengths = batch.attention_mask.sum(1) - batch.num_preamble_tokens
         for place, item in enumerate(some):
             rows[item] = features[:, place, : int(lengths[place])].to(STORED_DTYPE)
-    return [rows[item] for item in range(len(captions))]
+    in_order = [rows[item] for item in range(len(captions))]
+    return {
+        "features": torch.cat(in_order, dim=1).cpu(),                                       # (L, sum of T, E)
+        "lengths": torch.tensor([row.shape[1] for row in in_order]),
+    }
 
 
 def _encode_latents(vae: torch.nn.Module, pixels: Tensor) -> Tensor:
