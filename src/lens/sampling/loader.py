@@ -13,6 +13,7 @@ import torch
 
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
+from lens.models.checkpoints.module_loader import one_at_a_time
 from lens.models.checkpoints.reader import validate_file
 from lens.sampling.memory_ladder import STREAMED_RUNGS, RungName, apply_rung, resolve_rung
 from lens.sampling.resolved_model import ResolvedModel
@@ -80,6 +81,7 @@ class LoaderMixin:
         return load_pipeline(cls, path, dtypes, components | {"prompt_date": prompt_date, "memory": memory})
 
 
+@one_at_a_time
 def load_pipeline(
     pipeline_class: type, model: ResolvedModel | str | Path, torch_dtype: Dtypes, kwargs: Mapping[str, Any]
 ) -> Any:

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+import threading
+import time
 
 import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_pipeline
+from torch import nn
 
 from lens import LensPipeline
 from lens.errors import CheckpointError, SettingError
+from lens.models.checkpoints.module_loader import init_empty
 
 LOADED_TOLERANCE = 2e-5
 """Weights mapped from a file lie at other addresses, where sums run in another order: 2.9e-6 was measured."""
@@ -106,3 +110,23 @@ def test_weights_that_do_not_fit_are_refused(folder, tmp_path, settings):
 def test_an_unknown_name_is_refused(tmp_path):
     with pytest.raises(SettingError, match="Known: lens-nano"):
         LensPipeline.from_pretrained("lens-nona")
+
+
+def test_threads_that_load_at_once_leave_later_modules_their_memory():
+    """Without exclusion the second to enter restores what the first had replaced, once the first has left."""
+    second_builds, first_left = threading.Event(), threading.Event()
+
+    def first():
+        init_empty(lambda: (second_builds.wait(0.3), nn.Identity())[-1])
+        first_left.set()
+
+    def second():
+        init_empty(lambda: (second_builds.set(), first_left.wait(5), nn.Identity())[-1])
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert nn.Linear(3, 2).weight.device.type == "cpu"

@@ -3,8 +3,10 @@
 The tensors have the module's own names; other key styles are converted before.
 """
 
+import functools
+import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +18,28 @@ from lens.models.quantized.packed_modules import PackedEmbedding, PackedExperts,
 from lens.models.quantized.packed_weight import PackedSource, plain_format
 
 Module = TypeVar("Module", bound=nn.Module)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_BUILDING = threading.RLock()
 
 
+def one_at_a_time(build: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let one thread at a time build modules with the functions that have this decorator.
+
+    accelerate, diffusers and transformers replace methods of `nn.Module` and the default dtype of the whole
+    process while they build. Two threads that do so at once leave every later parameter without memory.
+    """
+
+    @functools.wraps(build)
+    def exclusive(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with _BUILDING:
+            return build(*args, **kwargs)
+
+    return exclusive
+
+
+@one_at_a_time
 def init_empty(build: Callable[[], Module]) -> Module:
     """Return a module whose parameters take no memory; its buffers are real."""
     from accelerate import init_empty_weights

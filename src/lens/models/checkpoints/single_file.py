@@ -22,7 +22,7 @@ from lens.models.checkpoints.diffusers_folder import (
     open_component,
     resolve_component_folder,
 )
-from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict, one_at_a_time
 from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of
 from lens.models.checkpoints.registry import LENS_DENOISER
@@ -31,6 +31,7 @@ from lens.models.denoiser import LensTransformer2DModel
 DENOISER_CONFIG_KEY = "lens_config"
 
 
+@one_at_a_time
 def load_denoiser(
     path: str | Path,
     torch_dtype: torch.dtype | None = torch.bfloat16,

@@ -26,7 +26,7 @@ from lens.models.checkpoints.gpt_oss_layouts import (
     open_text_encoder_file,
     text_encoder_config,
 )
-from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict, one_at_a_time
 from lens.models.checkpoints.reader import TORCH_DTYPES, LazyTensor, read_json
 from lens.models.hidden_states import HiddenStateExtractor
 
@@ -75,6 +75,7 @@ class LensGptOssEncoder(HiddenStateExtractor, GptOssForCausalLM):
         return super().get_correct_experts_implementation(requested_experts)
 
 
+@one_at_a_time
 def load_text_encoder(
     path: str | Path,
     torch_dtype: torch.dtype | str | None = torch.bfloat16,

@@ -23,7 +23,7 @@ from lens.models.checkpoints.diffusers_folder import (
     open_component,
     resolve_component_folder,
 )
-from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict
+from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict, one_at_a_time
 from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors, shapes_of
 from lens.models.checkpoints.registry import FLUX2_VAE
 from lens.models.shapes import Shapes, vae_shapes
@@ -134,6 +134,7 @@ def open_vae_file(
     return LazyStateDict(from_flux2(stored.tensors, vae_shapes(settings)), stored.metadata), settings
 
 
+@one_at_a_time
 def load_vae(
     path: str | Path, torch_dtype: torch.dtype | None = None, config: Mapping[str, Any] | None = None
 ) -> AutoencoderKLFlux2:

@@ -25,6 +25,7 @@ from lens.models.checkpoints.adapters.layers import (
 )
 from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
 from lens.models.checkpoints.adapters.weights import Adapter, AdapterWeights, DifferenceWeights, LoraWeights
+from lens.models.checkpoints.module_loader import one_at_a_time
 from lens.models.mapped_memory import is_mapped
 from lens.models.quantized.packed_modules import PackedLinear
 
@@ -72,6 +73,7 @@ def load_lora(
     return load_loras(denoiser, [(source, weight)], None if adapter_name is None else [adapter_name])[0]
 
 
+@one_at_a_time
 def load_loras(
     denoiser: "LensTransformer2DModel",
     files: Sequence[tuple[str | Path, float]],
