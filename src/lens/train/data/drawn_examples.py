@@ -74,4 +74,3 @@ def draw_in_processes(tasks: Iterable[DrawingTask], num_processes: int) -> Itera
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-

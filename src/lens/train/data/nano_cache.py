@@ -2,7 +2,7 @@
 
 A shard holds consecutive examples of one image size, as two files: their pictures (latents and patch labels)
 and their captions (text features). The name of each contains a hash of its encoder, so that another encoder
-does not read it, and a new text encoder leaves the pictures as they are. An interrupted encoding resumes at the
+does not read it, and a new text encoder leaves the pictures alone. An interrupted encoding resumes at the
 next file.
 Letters: N examples, C latent channels, h and w latent cells, T tokens, L captured layers, E their width,
 K kinds of patch label.
