@@ -4,12 +4,14 @@ Held-out combinations and phrases of tests never occur. Knows nothing of models,
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from lens.errors import SettingError
+from lens.nano.captions import CaptionMix, nano_caption
 from lens.nano.tasks import TASKS
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
 from lens.nano.world.colours import COLOURS, FIRST_COLOURS, OBJECT_COLOURS
@@ -25,7 +27,7 @@ from lens.nano.world.scene_spec import (
 )
 from lens.nano.world.scenes import arrange_scene, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, GLOBAL_RUBRIC, RLPrompt
-from lens.rl.prompts.settings import check_choices
+from lens.rl.prompts.settings import KINDS, OWN_WORDS, check_choices
 
 NOTHING_ELSE = "nothing_else"
 """Name of the criterion that the image shows no other object."""
@@ -53,8 +55,13 @@ def nano_prompts(
 
     Raises: SettingError for an unknown kind, a repeated kind, or none.
     """
-    check_choices("kinds", kinds, TASKS)
-    sources = [_generate_prompts(kind, seed, dense_share, new_share) for kind in kinds]
+    check_choices("kinds", kinds, KINDS)
+    sources = [
+        _own_words(seed, dense_share)
+        if kind == OWN_WORDS
+        else _generate_prompts(kind, seed, dense_share, new_share)
+        for kind in kinds
+    ]
     prompts: dict[str, RLPrompt] = {}
     while len(prompts) < num_prompts:
         source = sources[len(prompts) % len(sources)]
@@ -161,6 +168,30 @@ def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float
             category=kind,
             item=" and ".join(thing for thing, *_ in groups),
             dimensions=TASK_DIMENSIONS[kind],
+            rubric=nano_rubric(spec),
+            expected=scene_spec_to_dict(spec),
+        )
+
+
+def _own_words(seed: int, dense_share: float) -> Iterator[RLPrompt]:
+    """Yield prompts of the whole world that name a thing or a sign, endlessly."""
+    mix = CaptionMix(dense=dense_share, tasks=0.0)
+    for number in itertools.count():
+        caption = nano_caption(seed, number, mix)
+        spec = caption.spec
+        if not spec.groups and spec.text is None:
+            continue
+        has = {
+            "count": any((group.count or 1) > 1 for group in spec.groups),
+            "colour": spec.background is not None or any(group.colour for group in spec.groups),
+            "spatial": bool(spec.relations),
+            TEXT: spec.text is not None,
+        }
+        yield RLPrompt(
+            prompt=caption.text,
+            category=OWN_WORDS,
+            item=" and ".join(group.class_name for group in spec.groups) or "sign",
+            dimensions=tuple(dimension for dimension, is_stated in has.items() if is_stated),
             rubric=nano_rubric(spec),
             expected=scene_spec_to_dict(spec),
         )

@@ -43,11 +43,16 @@ class PromptSetSettings(Settings):
         return self
 
 
+OWN_WORDS = "own_words"
+"""Kind of prompts of the whole nano world, in English as people write it."""
+KINDS = (*TASKS, OWN_WORDS)
+
+
 class NanoPromptSettings(Settings):
-    """Kinds of prompts from the caption grammar of the nano world."""
+    """Prompts of the nano world with exact rubrics."""
 
     kinds: tuple[str, ...] = TASKS
-    """Kinds of prompt; they alternate."""
+    """Kinds of prompt, those of the six tasks and `own_words`; they alternate."""
     dense_share: float = Field(0.2, ge=0, le=1)
     """Share of prompts of several sentences."""
     new_share: float = Field(0.7, ge=0, le=1)
@@ -55,7 +60,7 @@ class NanoPromptSettings(Settings):
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:
-        check_choices("kinds", self.kinds, TASKS)
+        check_choices("kinds", self.kinds, KINDS)
         return self
 
 

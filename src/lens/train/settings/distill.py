@@ -4,7 +4,7 @@ Loads no torch, so that a wrong recipe is refused at once. Spec: section 10.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,8 @@ class NanoDataSettings(Settings):
     """Distinct examples, divided among the ratios in shards of 256."""
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
     """Share of dense captions; the others are brief."""
+    captions: dict[str, Any] | None = None
+    """Train on the whole world, with shares of captions as in `lens.nano.captions.CaptionMix`."""
     batch_size: int = Field(16, gt=0)
     """Images per micro-batch, all of one size."""
     probe_prompts: int = Field(4, ge=0)

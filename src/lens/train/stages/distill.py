@@ -41,6 +41,7 @@ from lens.models.checkpoints.registry import resolve_model
 from lens.models.checkpoints.writer import clear_name_or_path
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.velocity import predict_velocity
+from lens.nano.captions import CaptionMix
 from lens.nano.tasks import WorldConfig
 from lens.sampling.guided_denoiser import predict_velocity_cfg
 from lens.sampling.pipeline import LensPipeline
@@ -364,12 +365,13 @@ class DistillStage:
     def _nano_batches(self, encoders: Encoders) -> BatchSource:
         settings = self.settings.nano
         assert settings is not None
-        world = WorldConfig.of(0, settings.dense_share)
+        tasks_world = WorldConfig.of(0, settings.dense_share)
+        world = tasks_world if settings.captions is None else CaptionMix.of(settings.captions)
         source = NanoExampleSource(encoders.vae, encoders.text_encoder, encoders.tokenizer, world)
         if settings.probe_prompts:
             probe_sizes = bucket_sizes("nano.probe_ratios", settings.probe_ratios, settings.base)
             self._nano_eval = NanoEval(
-                settings.probe_prompts, probe_sizes, self.device, self.settings.precision, world=world,
+                settings.probe_prompts, probe_sizes, self.device, self.settings.precision, world=tasks_world,
                 num_processes=settings.probe_processes,
             )  # fmt: skip
         return NanoBatchSource(

@@ -5,6 +5,7 @@ import pytest
 
 from lens.errors import SettingError
 from lens.nano.tasks import TASKS, task_prompts
+from lens.nano.world.objects import FIRST_CLASSES
 from lens.nano.world.phrases import TEST_PHRASES
 from lens.nano.world.scenes import ObjectGroup, SceneSpec, held_out_combinations
 from lens.rl.prompts.dataset import GLOBAL_CRITERION, RLPrompt, read_prompts, write_prompts
@@ -105,3 +106,15 @@ def test_kinds_that_are_none_are_refused(kinds):
 def test_damaged_facts_are_refused(expected):
     with pytest.raises(SettingError, match="expected"):
         scene_spec_of(RLPrompt(prompt="a fox", category="single", item="fox", expected=expected))
+
+
+def test_own_words_ask_for_the_whole_world_with_a_criterion_for_each_fact():
+    prompts = nano_prompts(300, seed=2, kinds=["own_words"])
+    specs = [scene_spec_of(one) for one in prompts]
+    assert {group.class_name for spec in specs for group in spec.groups} - set(FIRST_CLASSES)
+    assert max(group.count or 1 for spec in specs for group in spec.groups) > 5
+    assert any(spec.text for spec in specs) and any(len(spec.relations) == 2 for spec in specs)
+    for one, spec in zip(prompts, specs, strict=True):
+        assert {f"relation_{number}" for number in range(len(spec.relations))} <= set(one.rubric)
+        assert ("text" in one.rubric) == ("text" in one.dimensions) == (spec.text is not None)
+    assert len(nano_prompts(10, kinds=["own_words", "single"])) == 10
