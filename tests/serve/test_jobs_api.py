@@ -237,7 +237,7 @@ def test_on_a_full_disk_callers_are_told_and_jobs_wait(server, monkeypatch):
     def full(content, suffix):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(server.store.jobs.blobs, "put", full)
+    monkeypatch.setattr(server.store.jobs.images.blobs, "put", full)
     monkeypatch.setattr("os.fsync", lambda _: full(b"", ""))  # how uploads are written
     files = {"image": ("a.png", png("blue"))}
     upload = server.http.post("/v1/images/edits", data={"prompt": PROMPT}, files=files)
@@ -268,6 +268,16 @@ def test_on_a_read_only_database_reading_goes_on_and_nothing_is_lost(slow):
     until(lambda: slow.engine.finished >= 2)
     is_locked = False
     assert len(ended(slow, job)["pictures"]) == 1
+
+
+def test_an_edit_that_waits_is_drawn_after_its_state_folder_has_moved(tmp_path):
+    with serving(tmp_path / "here", FakeEngine(step_s=0.2), jobs_at_once=1) as running:
+        for _ in range(2):
+            job = add(running, image=base64.b64encode(png("red")).decode(), strength=0.5, steps=10)
+    (tmp_path / "here").rename(tmp_path / "there")
+    with serving(tmp_path / "there") as running:
+        assert ended(running, job)["pictures"][0]["size"] == "64x96"
+        assert running.engine.requests[-1].image.parent == tmp_path / "there" / "uploads"
 
 
 def test_two_servers_cannot_hold_one_folder(server):

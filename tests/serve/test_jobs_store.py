@@ -12,10 +12,22 @@ from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
 from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.request import GenerationRequest
 from lens.serve.storage.api_keys import ApiKeyStore
 from lens.serve.storage.blob_store import BlobStore
 from lens.serve.storage.database import MIGRATIONS, Database, StorageError
-from lens.serve.storage.jobs import CANCELLED, DONE, QUEUED, RUNNING, IdempotencyError, JobStore
+from lens.serve.storage.jobs import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    MAX_ATTEMPTS,
+    QUEUED,
+    RUNNING,
+    IdempotencyError,
+    JobStore,
+)
+from lens.serve.storage.name_lease import NameLease
 
 SETTINGS = ImageMetadata(
     prompt="a fox", seed=3, width=48, height=32, steps=4, guidance=1.0, solver="euler",
@@ -42,7 +54,7 @@ def store(request, tmp_path):
         url = request.getfixturevalue("postgres_url")
     database = Database(url)
     with database.engine.begin() as connection:
-        for table in ("pictures", "jobs", "keys"):
+        for table in ("pictures", "jobs", "keys", "servers"):
             connection.execute(database.tables[table].delete())
     jobs = JobStore(database, BlobStore(str(tmp_path / "pictures")))
     yield SimpleNamespace(
@@ -159,10 +171,10 @@ def test_a_job_is_deleted_with_its_pictures_but_not_with_those_of_others(store):
     store.jobs.add_image(one, 0, b"same", "png", SETTINGS)
     alone = store.jobs.add_image(one, 1, b"alone", "png", SETTINGS)
     store.jobs.add_image(two, 0, b"same", "png", SETTINGS)
-    assert len(files(store)) == 2 and store.jobs.read_image(alone) == b"alone"
+    assert len(files(store)) == 2 and store.jobs.images.read(alone) == b"alone"
     store.jobs.delete(one.id)
     assert (
-        len(files(store)) == 1 and store.jobs.get(one.id) is None and store.jobs.get_image(alone.id) is None
+        len(files(store)) == 1 and store.jobs.get(one.id) is None and store.jobs.images.get(alone.id) is None
     )
     store.jobs.delete(two.id)
     assert files(store) == []
@@ -213,7 +225,7 @@ def test_keys_are_kept_as_hashes_and_can_be_taken_away(store):
 def test_opening_again_changes_nothing(store):
     job = store.jobs.add("ann", REQUEST, 1)
     again = Database(store.url)
-    assert JobStore(again, store.jobs.blobs).get(job.id) == job
+    assert JobStore(again, store.jobs.images.blobs).get(job.id) == job
     with again.engine.connect() as connection:
         version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
     again.close()
@@ -248,12 +260,131 @@ def test_of_two_servers_on_one_database_either_sees_and_cancels_the_others_jobs(
         assert other.engine.requests == []
 
 
-def test_a_picture_drawn_twice_is_kept_once(store):
+def test_a_picture_drawn_twice_is_the_first_under_its_address(store):
     job = store.jobs.add("ann", REQUEST, 1)
-    for content in (b"one", b"two"):
-        store.jobs.add_image(job, 0, content, "png", SETTINGS)
-    assert [store.jobs.read_image(picture) for picture in store.jobs.images_of(job.id)] == [b"two"]
-    assert len(files(store)) == 1
+    first, second = (store.jobs.add_image(job, 0, content, "png", SETTINGS) for content in (b"one", b"two"))
+    assert second == first and store.jobs.images.of_job(job.id) == [first]
+    assert store.jobs.images.read(first) == b"one" and len(files(store)) == 1
+
+
+def stopped_under(store, job_id, times):
+    """Claim a job and let its server stop, several times."""
+    for _ in range(times):
+        assert store.jobs.claim("server").id == job_id
+        store.jobs.requeue_unfinished("server")
+
+
+def test_a_job_under_which_three_servers_stopped_fails_with_the_reason(store):
+    job = store.jobs.add("ann", REQUEST, 1)
+    stopped_under(store, job.id, 2)
+    assert store.jobs.get(job.id).status == QUEUED
+    stopped_under(store, job.id, 1)
+    failed = store.jobs.get(job.id)
+    assert (failed.status, failed.error["code"]) == (FAILED, "server_stopped")
+    assert "stopped 3 times" in failed.error["message"] and failed.finished_at
+    assert store.jobs.claim("server") is None
+
+
+def test_a_job_under_which_a_server_stopped_waits_for_an_idle_one_and_lets_others_go_first(store):
+    suspect = store.jobs.add("ann", REQUEST, 1)
+    stopped_under(store, suspect.id, 1)
+    fresh = store.jobs.add("ann", REQUEST, 1)
+    assert store.jobs.num_ahead(store.jobs.get(suspect.id)) == 1
+    assert store.jobs.claim("server", is_idle=False).id == fresh.id
+    assert store.jobs.claim("server", is_idle=False) is None
+    assert store.jobs.claim("server", is_idle=True).id == suspect.id
+
+
+def test_an_end_in_order_is_no_attempt_and_a_job_that_gets_on_is_tried_on(store):
+    job = store.jobs.add("ann", REQUEST, 9)
+    for _ in range(MAX_ATTEMPTS + 1):
+        store.jobs.claim("server")
+        store.jobs.requeue(job.id)
+    assert store.jobs.get(job.id).attempts == 0
+    for number in range(MAX_ATTEMPTS + 1):
+        claimed = store.jobs.claim("server")
+        store.jobs.add_image(claimed, number, b"%d" % number, "png", SETTINGS)
+        store.jobs.requeue_unfinished("server")
+    assert (store.jobs.get(job.id).status, store.jobs.get(job.id).attempts) == (QUEUED, 1)
+
+
+def test_a_name_is_held_by_one_running_server_and_by_whom_it_belongs_to_after_a_kill(store, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    ours, other = (NameLease(store.database, tmp_path / name, "press") for name in ("one", "two"))
+    ours.acquire()
+    ours.acquire()  # as its renewal, and as the same server after a kill
+    with pytest.raises(SettingError, match=r"name is 'press'.*no other running server"):
+        other.acquire()
+    with store.database.engine.begin() as connection:
+        connection.execute(store.database.tables["servers"].update().values(lease_until=1.0))
+    other.acquire()
+    ours.release()  # it has been taken over
+    with pytest.raises(SettingError):
+        ours.acquire()
+    other.release()
+    ours.acquire()
+    unnamed = [NameLease(store.database, tmp_path / name, None).name for name in ("one", "two", "one")]
+    assert unnamed[0] == unnamed[2] != unnamed[1]
+
+
+def test_a_full_disk_makes_room_by_the_deletion_of_a_job(store, monkeypatch):
+    one, two = (store.jobs.add("ann", REQUEST, 2) for _ in range(2))
+    store.jobs.add_image(one, 0, b"of both", "png", SETTINGS)
+    store.jobs.add_image(one, 1, b"of one", "png", SETTINGS)
+    store.jobs.add_image(two, 0, b"of both", "png", SETTINGS)
+
+    def fail_if_full(connection, cursor, statement, *_):
+        if statement.startswith("DELETE") and len(files(store)) > 1:
+            raise sa.exc.OperationalError(statement, {}, Exception("database or disk is full"))
+
+    sa.event.listen(store.database.engine, "before_cursor_execute", fail_if_full)
+    store.jobs.delete(one.id)
+    assert store.jobs.get(one.id) is None and len(files(store)) == 1
+    sa.event.remove(store.database.engine, "before_cursor_execute", fail_if_full)
+
+
+def test_two_servers_without_names_on_one_database_leave_each_other_their_jobs(store):
+    shared = {"database_url": store.url, "pictures_url": str(store.folder / "pictures")}
+    with serving(store.folder / "one", FakeEngine(step_s=0.02), **shared) as one:
+        bodies = [{"prompt": "a fox", "n": 2, "steps": 10, "seed": seed} for seed in range(3)]
+        jobs = [one.http.post("/v1/jobs", json=body).json()["id"] for body in bodies]
+        until(lambda: one.engine.requests)
+        with serving(store.folder / "two", **shared) as two:
+            until(lambda: store.jobs.num_unfinished() == 0)
+            assert {store.jobs.get(job).status for job in jobs} == {DONE}
+            assert len(one.engine.requests + two.engine.requests) == 6
+    with (
+        serving(store.folder / "one", name="press", **shared),
+        pytest.raises(SettingError, match="no other running server"),
+        serving(store.folder / "two", name="press", **shared),
+    ):
+        pass
+
+
+def test_a_job_under_which_a_server_stopped_is_drawn_alone(store):
+    jobs = [store.jobs.add("ann", _spec(seed), 1) for seed in range(4)]
+    suspect = jobs[1].id
+    table = store.database.tables["jobs"]
+    with store.database.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.id == suspect).values(attempts=1))
+    at_once = []
+    with serving(store.folder / "server", FakeEngine(step_s=0.01), database_url=store.url) as server:
+        worker = server.app.state.job_worker
+
+        def all_done():
+            at_once.append(set(worker._progress))
+            return store.jobs.num_unfinished() == 0
+
+        until(all_done)
+    assert {suspect} in at_once
+    assert [running for running in at_once if suspect in running and len(running) > 1] == []
+    assert [store.jobs.get(job.id).status for job in jobs] == [DONE] * 4
+
+
+def _spec(seed):
+    request = GenerationRequest("lens-nano-turbo", "a fox", seed, 64, 64, steps=5, guidance=1.0)
+    return GenerationSpec(request, 1).to_json()
 
 
 def test_a_database_that_cannot_be_used_is_named():

@@ -1,7 +1,7 @@
 """State that all routes share: the engine, the database, the settings, and the caller of a request."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lens.serve.api.generation import GenerationService
 from lens.serve.api.middleware import ANONYMOUS_OWNER, Caller
@@ -30,6 +30,10 @@ class ApiContext:
         """Return the images that a body asks for, with every default filled in."""
         caller_name = caller.fair_queue_key(body.safety_identifier or body.user)
         return self.service.resolve_request(body, caller_name, uploads)
+
+    def stored_spec(self, request: dict[str, Any]) -> GenerationSpec:
+        """Return the images of a stored job."""
+        return GenerationSpec.from_json(request, self.settings.uploads_folder)
 
     def store_uploads(self, model: str | None, image: bytes | None, mask: bytes | None) -> UploadedImages:
         """Check and store the source image and the mask of a request.

@@ -91,10 +91,10 @@ def images_router(context: ApiContext) -> "APIRouter":
     @router.get("/pictures/{name}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
     async def stored_image(name: str) -> Response:
         """Return a stored image; its random name replaces an API key."""
-        image = await asyncio.to_thread(context.store.jobs.get_image, name.partition(".")[0])
+        image = await asyncio.to_thread(context.store.jobs.images.get, name.partition(".")[0])
         if image is None:
             raise ApiError(404, "There is no such image. It may have been deleted.", "not_found")
-        content = await asyncio.to_thread(context.store.jobs.read_image, image)
+        content = await asyncio.to_thread(context.store.jobs.images.read, image)
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{image.sha256}"'}
         headers["X-Content-Type-Options"] = "nosniff"
         return Response(content, media_type=MEDIA_TYPES[image.format], headers=headers)

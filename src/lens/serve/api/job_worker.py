@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from lens.errors import DeadlineError, DrainingError, GenerationCancelledError
+from lens.errors import DeadlineError, DrainingError, GenerationCancelledError, SettingError
 from lens.serve.api.errors import error_response
 from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
 from lens.serve.api.schemas import GenerationSpec
@@ -20,7 +20,8 @@ from lens.serve.engine.request import Failed, GenerationRequest, Queued, StepPro
 from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.database import storage_error
-from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, LEASE_S, QUEUED, Job
+from lens.serve.storage.jobs import CANCELLED, DONE, FAILED, QUEUED, Job
+from lens.serve.storage.name_lease import LEASE_S
 from lens.serve.storage.server_state import ServerState
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class JobProgress:
     previews: dict[int, EncodedPreview] = field(default_factory=dict)
     errors: dict[int, Exception] = field(default_factory=dict)
     handles: dict[int, RequestHandle] = field(default_factory=dict)
+    runs_alone: bool = False
+    """Whether no other job may run beside it, as a server stopped under it before."""
     is_cancelled: bool = False
     has_unsaved_image: bool = False
     """Whether the server stopped before an image could be stored."""
@@ -71,10 +74,16 @@ class JobWorker:
         self._capacity = threading.Semaphore(settings.jobs_at_once)
         self._thread = threading.Thread(target=self._dispatch, name="lens-jobs", daemon=True)
         self._lease_thread = threading.Thread(target=self._renew_leases, name="lens-leases", daemon=True)
+        assert state.lease is not None, "a state that is opened beside a running server processes no jobs"
+        self._lease, self._has_name = state.lease, True
 
     def start(self) -> None:
-        """Requeue the jobs of the last run and start to process the queue."""
-        left = self._save_with_retries(lambda: self._jobs.requeue_unfinished(self._settings.name))
+        """Requeue the jobs of the last run and start to process the queue.
+
+        Raises: SettingError if another running server has taken the name of this one.
+        """
+        self._save_with_retries(self._lease.acquire)
+        left = self._save_with_retries(lambda: self._jobs.requeue_unfinished(self._lease.name))
         if left:
             logger.info("%d jobs of the last run are queued again", left)
         self._thread.start()
@@ -106,9 +115,13 @@ class JobWorker:
         """Return how many queued jobs this server claims before a job; None if the job is not queued."""
         return self._jobs.num_ahead(job, self._owners_by_turn()) if job.status == QUEUED else None
 
+    @property
+    def _runs_alone(self) -> bool:
+        return any(progress.runs_alone for progress in list(self._progress.values()))
+
     def cancel(self, job_id: str) -> None:
         """Cancel a job: its images stop before their next step."""
-        self._cancel_images(job_id)
+        self.stop_images(job_id)
         self._jobs.finish(job_id, CANCELLED)
 
     def _owners_by_turn(self) -> list[str]:
@@ -116,7 +129,8 @@ class JobWorker:
         with self._lock:
             return list(self._recent_owners)
 
-    def _cancel_images(self, job_id: str) -> None:
+    def stop_images(self, job_id: str) -> None:
+        """Stop the images of a job if it runs here, before their next step."""
         progress = self._progress.get(job_id)
         if progress is not None:
             progress.is_cancelled = True
@@ -133,8 +147,8 @@ class JobWorker:
                 if time.monotonic() - tidied_at > CLEANUP_INTERVAL_S:
                     tidied_at = time.monotonic()
                     self._clean_up()
-                if not self._service.is_draining:
-                    job = self._jobs.claim(self._settings.name, self._owners_by_turn())
+                if not self._service.is_draining and self._has_name and not self._runs_alone:
+                    job = self._jobs.claim(self._lease.name, self._owners_by_turn(), not self._progress)
             except Exception as error:
                 self._report(error)
                 self._stop.wait(1.0)
@@ -148,14 +162,14 @@ class JobWorker:
                 self._recent_owners.move_to_end(job.owner)
                 while len(self._recent_owners) > MAX_RECENT_OWNERS:
                     self._recent_owners.popitem(last=False)
-            self._progress[job.id] = JobProgress()
+            self._progress[job.id] = JobProgress(runs_alone=job.attempts > 1)
             threading.Thread(target=self._run, args=(job,), name=job.id, daemon=True).start()
 
     def _run(self, job: Job) -> None:
         progress = self._progress[job.id]
         try:
-            spec = GenerationSpec.from_json(job.request)
-            finished_numbers = {image.number for image in self._jobs.images_of(job.id)}
+            spec = GenerationSpec.from_json(job.request, self._settings.uploads_folder)
+            finished_numbers = {image.number for image in self._jobs.images.of_job(job.id)}
             threads = [
                 threading.Thread(target=self._generate, args=(job, spec, number, progress), daemon=True)
                 for number in range(job.count)
@@ -279,16 +293,28 @@ class JobWorker:
         """Renew leases; stop jobs that another server cancelled; requeue jobs with an expired lease."""
         while not self._stop.wait(LEASE_RENEWAL_INTERVAL_S):
             try:
-                if self._progress:
-                    self._jobs.renew_lease(self._settings.name)
+                self._renew_name()
+                if self._progress and self._has_name:
+                    self._jobs.renew_lease(self._lease.name)
                 for job_id in list(self._progress):
                     job = self._jobs.get(job_id)
                     if job is None or job.status == CANCELLED:
-                        self._cancel_images(job_id)
+                        self.stop_images(job_id)
                 if self._jobs.requeue_expired():
                     self._wake.set()
             except Exception as error:
                 self._report(error)
+
+    def _renew_name(self) -> None:
+        """Keep the name; without it no job is claimed, as two servers would take each other's jobs."""
+        had_name = self._has_name
+        try:
+            self._lease.acquire()
+            self._has_name = True
+        except SettingError as error:
+            self._has_name = False
+            if had_name:
+                logger.error("no more jobs are claimed: %s", error)
 
     def _clean_up(self) -> None:
         if self._settings.keep_jobs_days is not None:

@@ -9,7 +9,7 @@ from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.images import warning_fields
 from lens.serve.api.job_worker import JobProgress, JobWorker
-from lens.serve.api.schemas import CreateJobRequest, GenerationSpec, UploadedImages
+from lens.serve.api.schemas import CreateJobRequest, UploadedImages
 from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
 from lens.serve.api.uploads import decode_base64
 from lens.serve.storage.jobs import OPEN_STATUSES, Job
@@ -98,10 +98,10 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
         job = await owned_job(request, job_id)
 
         def delete_job() -> None:
-            if job.status in OPEN_STATUSES:
-                runner.cancel(job.id)
+            runner.stop_images(job.id)  # nothing is written before the deletion, which may make room
             jobs.delete(job.id)
-            generation = GenerationSpec.from_json(job.request).draw
+            runner.stop_images(job.id)  # it may have been claimed in between
+            generation = context.stored_spec(job.request).draw
             upload_paths = [path for path in (generation.image, generation.mask) if path is not None]
             if upload_paths:
                 context.store.uploads.delete_unused(jobs.uploads_in_use(), upload_paths, UPLOAD_GRACE_S)
@@ -132,7 +132,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
 
 def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: Job) -> dict[str, Any]:
     """Return a job in the form of the API. Reads the database."""
-    spec, progress = GenerationSpec.from_json(job.request), runner.progress(job.id)
+    spec, progress = context.stored_spec(job.request), runner.progress(job.id)
     images = [
         {
             "id": record.id,
@@ -143,7 +143,7 @@ def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: 
             "size": f"{record.width}x{record.height}",
             "seed": record.settings.get("seed"),
         }
-        for record in context.store.jobs.images_of(job.id)
+        for record in context.store.jobs.images.of_job(job.id)
     ]
     generation = spec.draw
     request_fields = {
@@ -183,6 +183,7 @@ async def _job_event_stream(
     unread_s, silent_s = DATABASE_POLL_S, 0.0
     while not await request.is_disconnected():
         progress = runner.progress(job.id)
+    output_format = context.stored_spec(job.request).output_format
         version = -1 if progress is None else progress.version
         if version != last_version or unread_s >= DATABASE_POLL_S:
             last_version, unread_s = version, 0.0
@@ -190,7 +191,7 @@ async def _job_event_stream(
             if current is None:
                 yield sse_event("job.deleted", {"type": "job.deleted", "id": job.id})
                 return
-            for event in _preview_events(current, progress, sent_previews):
+            for event in _preview_events(output_format, job.id, progress, sent_previews):
                 silent_s = 0.0
                 yield event
             if current.status not in OPEN_STATUSES:
@@ -210,19 +211,21 @@ async def _job_event_stream(
         unread_s, silent_s = unread_s + PROGRESS_POLL_S, silent_s + PROGRESS_POLL_S
 
 
-def _preview_events(job: Job, progress: JobProgress | None, sent: dict[int, int]) -> list[bytes]:
+def _preview_events(
+    output_format: str, job_id: str, progress: JobProgress | None, sent: dict[int, int]
+) -> list[bytes]:
     """Return previews that were not sent yet, as events; `sent` remembers them."""
     if progress is None:
         return []
-    events, spec = [], GenerationSpec.from_json(job.request)
+    events = []
     for number, preview in sorted(dict(progress.previews).items()):
         if sent.get(number) == preview.preview_index:
             continue
         sent[number] = preview.preview_index
         fields = {"picture": number, "partial_image_index": preview.preview_index}
-        fields |= {"output_format": spec.output_format}
+        fields |= {"output_format": output_format}
         image_fields = {"b64_json": base64.b64encode(preview.content).decode()}
-        events.append(sse_event("job.preview", {"type": "job.preview", "id": job.id} | fields | image_fields))
+        events.append(sse_event("job.preview", {"type": "job.preview", "id": job_id} | fields | image_fields))
     return events
 
 

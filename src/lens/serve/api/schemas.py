@@ -183,20 +183,20 @@ class GenerationSpec:
         return self.draw.height * self.draw.width // SIDE_STEP_PX**2
 
     def to_json(self) -> dict[str, Any]:
-        """Return values that JSON can represent; `from_json` reads them."""
+        """Return values that JSON can represent, uploads by their names; `from_json` reads them."""
         values = asdict(self)
         for name in ("image", "mask"):
             path = values["draw"][name]
-            values["draw"][name] = None if path is None else str(path)
+            values["draw"][name] = None if path is None else path.name
         return values
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "GenerationSpec":
-        """Return what `to_json` wrote."""
+    def from_json(cls, values: dict[str, Any], uploads: Path) -> "GenerationSpec":
+        """Return what `to_json` wrote; `uploads` is the folder of uploads, which may have moved since."""
         draw = dict(values["draw"])
         draw["loras"] = tuple(LoraRequest(**lora) for lora in draw["loras"])
         for name in ("image", "mask"):
-            draw[name] = None if draw[name] is None else Path(draw[name])
+            draw[name] = None if draw[name] is None else uploads / Path(draw[name]).name
         return cls(**{**values, "draw": GenerationRequest(**draw)})
 
 

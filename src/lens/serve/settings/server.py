@@ -113,8 +113,8 @@ class ServerSettings(Settings):
     """SQLAlchemy URL, such as postgresql+psycopg://...; None is SQLite in the state folder."""
     pictures_url: str | None = None
     """URL of image storage, any that fsspec supports; None is a folder in the state folder."""
-    name: str = "server"
-    """Servers that share a database need different names; a server resumes the jobs of its name."""
+    name: str | None = Field(None, min_length=1, max_length=80)
+    """A server resumes the jobs of its name; None is a name that is made up and kept in the state folder."""
     models: tuple[ServedModel, ...] = tuple(ServedModel(model=name) for name in DEFAULT_MODELS)
     """Models to serve, each a name, folder or file, or a mapping with its parts; the first is the default."""
     loras: dict[str, Path] = Field(default_factory=dict)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-TABLES = ("jobs", "pictures", "keys")
+TABLES = ("jobs", "pictures", "keys", "servers")
 SQLITE_BUSY_TIMEOUT_S = 15.0
 
 

@@ -1,29 +1,41 @@
 """The job store: queued requests and their images in the database, durable across restarts.
 
-Owners take turns: the next job to be claimed is the oldest one of the owner who was served longest ago. Knows
+Owners take turns: the next job to be claimed is the oldest one of the owner who was served longest ago. A job
+under which a server stopped comes after its owner's others, runs alone, and fails after three attempts. Knows
 nothing of HTTP or of engines. All calls block; all are safe in any thread.
 """
 
 import hashlib
 import json
-import threading
+import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from lens.errors import LensError, QueueFullError
 from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.storage.blob_store import BlobStore
+from lens.serve.storage.database import storage_error
+from lens.serve.storage.images import ImageStore, StoredImage
+from lens.serve.storage.name_lease import LEASE_S
 
 if TYPE_CHECKING:
     from lens.serve.storage.database import Database
 
+logger = logging.getLogger(__name__)
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OPEN_STATUSES = (QUEUED, RUNNING)
-LEASE_S = 20.0
-"""A running job returns to the queue if its server does not renew the lease for this long."""
+MAX_ATTEMPTS = 3
+"""A job under which this many servers stopped is not tried again: it may be what stops them."""
+ATTEMPTS_ERROR = {
+    "message": f"The server stopped {MAX_ATTEMPTS} times while it ran this job, so it is not tried again. "
+    "Send another request, such as one for fewer or smaller images.",
+    "type": "server_error",
+    "param": None,
+    "code": "server_stopped",
+}
 
 
 class Job(NamedTuple):
@@ -39,25 +51,8 @@ class Job(NamedTuple):
     created_at: float
     started_at: float | None
     finished_at: float | None
-
-
-class StoredImage(NamedTuple):
-    """A finished image; its id is random, so that only its owner knows it."""
-
-    id: str
-    job_id: str
-    owner: str
-    number: int
-    """Counted from 0, within its job."""
-    file: str
-    sha256: str
-    num_bytes: int
-    format: str
-    width: int
-    height: int
-    prompt: str
-    settings: dict[str, Any]
-    created_at: float
+    attempts: int
+    """How often it was claimed without an end: a server stopped under each attempt but the current one."""
 
 
 class IdempotencyError(LensError):
@@ -70,10 +65,7 @@ class JobStore:
     def __init__(self, database: "Database", blobs: BlobStore):
         self._engine = database.engine
         self._jobs_table = database.tables["jobs"]
-        self._images_table = database.tables["pictures"]
-        self.blobs = blobs
-        self._blobs_lock = threading.RLock()
-        """Keeps a file from being deleted between its reuse and the row that refers to it."""
+        self.images = ImageStore(database, blobs)
 
     def add(
         self,
@@ -101,7 +93,7 @@ class JobStore:
         now = time.time()
         row = {"id": f"job_{uuid4().hex}", "owner": owner, "status": status, "request": request}
         row |= {"count": num_images, "idempotency_key": idempotency_key, "created_at": now}
-        row |= {"body_sha256": _digest(body)}
+        row |= {"body_sha256": _digest(body), "attempts": 0}
         row |= {"finished_at": now} if status == DONE else {}
         try:
             with self._engine.begin() as connection:
@@ -173,22 +165,23 @@ class JobStore:
     def num_ahead(self, job: Job, recent_owners: Sequence[str] = ()) -> int:
         """Return how many queued jobs `claim` returns before this one, given the same `recent_owners`.
 
-        Owners take turns, so before a job with r older ones of its owner, every owner has r turns, and the
+        Owners take turns, so before a job with r earlier ones of its owner, every owner has r turns, and the
         owners whose turn comes earlier have one more.
         """
         import sqlalchemy as sa
 
         table = self._jobs_table
-        is_older = sa.tuple_(table.c.created_at, table.c.id) < sa.tuple_(job.created_at, job.id)
-        where = (table.c.status == QUEUED) & (table.c.owner == job.owner) & is_older
+        place = sa.tuple_(job.attempts, job.created_at, job.id)
+        is_earlier = sa.tuple_(table.c.attempts, table.c.created_at, table.c.id) < place
+        where = (table.c.status == QUEUED) & (table.c.owner == job.owner) & is_earlier
         with self._engine.connect() as connection:
-            num_older = connection.execute(
+            num_earlier = connection.execute(
                 sa.select(sa.func.count()).select_from(table).where(where)
             ).scalar_one()
         counts = self._queued_by_owner(recent_owners)
         earlier_owners = list(counts)[: list(counts).index(job.owner)] if job.owner in counts else []
-        num_extra = sum(counts[owner] > num_older for owner in earlier_owners)
-        return sum(min(count, num_older) for count in counts.values()) + num_extra
+        num_extra = sum(counts[owner] > num_earlier for owner in earlier_owners)
+        return sum(min(count, num_earlier) for count in counts.values()) + num_extra
 
     def _queued_by_owner(self, recent_owners: Sequence[str]) -> dict[str, int]:
         """Return the number of queued jobs of each owner, in the order of the owners' turns."""
@@ -206,39 +199,55 @@ class JobStore:
     def requeue_unfinished(self, runner: str) -> int:
         """Queue the jobs that this server left running, and those with an expired lease; return how many."""
         table, now = self._jobs_table, time.time()
-        is_left = (table.c.runner == runner) | (table.c.lease_until < now)
-        return self._requeue((table.c.status == RUNNING) & is_left)
+        return self._requeue_left((table.c.runner == runner) | (table.c.lease_until < now))
 
     def requeue_expired(self) -> int:
         """Queue the running jobs with an expired lease; return how many."""
-        table = self._jobs_table
-        return self._requeue((table.c.status == RUNNING) & (table.c.lease_until < time.time()))
+        return self._requeue_left(self._jobs_table.c.lease_until < time.time())
 
     def requeue(self, job_id: str) -> None:
-        """Queue a running job again."""
-        self._requeue((self._jobs_table.c.id == job_id) & (self._jobs_table.c.status == RUNNING))
+        """Queue a running job again; the attempt does not count, as its server has not failed."""
+        table = self._jobs_table
+        self._requeue((table.c.id == job_id) & (table.c.status == RUNNING), attempts=table.c.attempts - 1)
 
-    def _requeue(self, where: Any) -> int:
-        values = {"status": QUEUED, "runner": None, "lease_until": None}
+    def _requeue_left(self, where: Any) -> int:
+        """Queue the running jobs whose server stopped; those that had all their attempts fail."""
+        table = self._jobs_table
+        where &= table.c.status == RUNNING
+        ended = {"status": FAILED, "error": ATTEMPTS_ERROR, "finished_at": time.time(), "lease_until": None}
+        with self._engine.begin() as connection:
+            is_spent = where & (table.c.attempts >= MAX_ATTEMPTS)
+            query = table.select().with_only_columns(table.c.id).where(is_spent)
+            spent = list(connection.execute(query).scalars())
+            connection.execute(table.update().where(is_spent).values(**ended))
+        for job_id in spent:
+            logger.error("job %s failed: servers stopped %d times while they ran it", job_id, MAX_ATTEMPTS)
+        return self._requeue(where)
+
+    def _requeue(self, where: Any, **more: Any) -> int:
+        values = {"status": QUEUED, "runner": None, "lease_until": None} | more
         with self._engine.begin() as connection:
             return connection.execute(self._jobs_table.update().where(where).values(**values)).rowcount
 
-    def claim(self, runner: str, recent_owners: Sequence[str] = ()) -> Job | None:
+    def claim(self, runner: str, recent_owners: Sequence[str] = (), is_idle: bool = True) -> Job | None:
         """Mark the next queued job as running on this server and return it; None if none is queued.
 
         It is the oldest job of the owner who was served longest ago. `recent_owners` are the owners that were
-        served, the latest last.
+        served, the latest last. A job under which a server stopped is claimed by an idle server alone: until
+        then nothing is.
         """
         table = self._jobs_table
         for owner in self._queued_by_owner(recent_owners):
             queued = table.select().where((table.c.owner == owner) & (table.c.status == QUEUED))
-            oldest = queued.order_by(table.c.created_at, table.c.id).limit(1)
+            first = queued.order_by(table.c.attempts, table.c.created_at, table.c.id).limit(1)
             with self._engine.begin() as connection:
-                row = connection.execute(oldest).mappings().first()
+                row = connection.execute(first).mappings().first()
                 if row is None:
                     continue
+                if row["attempts"] and not is_idle:
+                    return None
                 values = {"status": RUNNING, "runner": runner, "lease_until": time.time() + LEASE_S}
-                values |= {"started_at": row["started_at"] or time.time()}
+                values |= {"started_at": row["started_at"] or time.time(), "attempts": row["attempts"] + 1}
                 is_still = (table.c.id == row["id"]) & (table.c.status == QUEUED)
                 if connection.execute(table.update().where(is_still).values(**values)).rowcount:
                     return _job_from_row(dict(row) | values)
@@ -259,67 +268,37 @@ class JobStore:
         with self._engine.begin() as connection:
             return bool(connection.execute(table.update().where(where).values(**values)).rowcount)
 
-    def delete(self, job_id: str) -> None:
-        """Delete a job, its images and their files."""
-        with self._engine.begin() as connection:
-            mine = self._images_table.c.job_id == job_id
-            query = self._images_table.select().with_only_columns(self._images_table.c.file).where(mine)
-            files = set(connection.execute(query).scalars())
-            connection.execute(self._images_table.delete().where(mine))
-            connection.execute(self._jobs_table.delete().where(self._jobs_table.c.id == job_id))
-        self._delete_unreferenced(files)
-
     def add_image(
         self, job: Job, number: int, content: bytes, image_format: str, metadata: ImageMetadata
     ) -> StoredImage:
-        """Store a finished image. Raises: OSError; errors of the database."""
-        with self._blobs_lock:
-            return self._add_image(job, number, content, image_format, metadata)
-
-    def _add_image(
-        self, job: Job, number: int, content: bytes, image_format: str, metadata: ImageMetadata
-    ) -> StoredImage:
-        file = self.blobs.put(content, f".{image_format}")
-        row = StoredImage(
-            id=uuid4().hex, job_id=job.id, owner=job.owner, number=number, file=file,
-            sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content), format=image_format,
-            width=metadata.width, height=metadata.height, prompt=metadata.prompt,
-            settings=metadata.model_dump(mode="json", exclude_none=True), created_at=time.time(),
-        )  # fmt: skip
-        table = self._images_table
-        try:
+        """Store a finished image of a job; raises what `ImageStore.add` raises."""
+        image = self.images.add(job.id, job.owner, number, content, image_format, metadata)
+        if job.attempts > 1:  # a job that gets on is not what stops servers
+            table = self._jobs_table
             with self._engine.begin() as connection:
-                again = (table.c.job_id == job.id) & (table.c.number == number)  # generated by two servers
-                before = table.select().with_only_columns(table.c.file).where(again)
-                replaced = set(connection.execute(before).scalars())
-                connection.execute(table.delete().where(again))
-                connection.execute(table.insert().values(**row._asdict()))
-            self._delete_unreferenced(replaced)
-        except Exception:  # the job has been deleted, or the database rejects the row
-            with suppress(Exception):
-                self._delete_unreferenced({file})
-            raise
-        return row
+                connection.execute(table.update().where(table.c.id == job.id).values(attempts=1))
+        return image
 
-    def images_of(self, job_id: str) -> list[StoredImage]:
-        """Return the images of a job, by number."""
-        table = self._images_table
-        with self._engine.connect() as connection:
-            query = table.select().where(table.c.job_id == job_id).order_by(table.c.number)
-            return [StoredImage(**row) for row in connection.execute(query).mappings()]
+    def delete(self, job_id: str) -> None:
+        """Delete a job, its images and their files.
 
-    def get_image(self, image_id: str) -> StoredImage | None:
-        """Return an image by its id."""
-        if "\0" in image_id:
-            return None
-        query = self._images_table.select().where(self._images_table.c.id == image_id)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else StoredImage(**row)
+        On a full disk the files go first: they make the room that the database needs to delete the rows.
+        """
+        try:
+            self._delete_rows(job_id)
+        except Exception as error:
+            failure = storage_error(error)
+            if failure is None or not failure.is_full:
+                raise
+            files = {image.file for image in self.images.of_job(job_id)}
+            self.images.delete_unreferenced(files, without_job=job_id)
+            self._delete_rows(job_id)
 
-    def read_image(self, image: StoredImage) -> bytes:
-        """Return the content of an image's file. Raises: FileNotFoundError; OSError."""
-        return self.blobs.get(image.file)
+    def _delete_rows(self, job_id: str) -> None:
+        with self._engine.begin() as connection:
+            files = self.images.delete_rows(job_id, connection)
+            connection.execute(self._jobs_table.delete().where(self._jobs_table.c.id == job_id))
+        self.images.delete_unreferenced(files)
 
     def delete_older_than(self, older_than_s: float) -> int:
         """Delete the jobs that finished longer ago than this; return how many."""
@@ -336,25 +315,13 @@ class JobStore:
         return len(old)
 
     def uploads_in_use(self) -> set[str]:
-        """Return the paths of the source images and masks that jobs refer to."""
+        """Return the names of the uploads that jobs refer to."""
         with self._engine.connect() as connection:
             requests = connection.execute(
                 self._jobs_table.select().with_only_columns(self._jobs_table.c.request)
             )
             draws = [request.get("draw", {}) for request in requests.scalars()]
-        return {draw[name] for draw in draws for name in ("image", "mask") if draw.get(name)}
-
-    def _delete_unreferenced(self, files: set[str]) -> None:
-        if not files:
-            return
-        table = self._images_table
-        with self._blobs_lock:
-            with self._engine.connect() as connection:
-                query = table.select().with_only_columns(table.c.file).where(table.c.file.in_(files))
-                used = set(connection.execute(query).scalars())
-            for file in files - used:
-                self.blobs.delete(file)
-
+        return {Path(draw[name]).name for draw in draws for name in ("image", "mask") if draw.get(name)}
 
 def _job_from_row(row: Any) -> Job:
     return Job(**{name: row[name] for name in Job._fields})

@@ -4,9 +4,11 @@ Only one server at a time opens a state folder. Knows nothing of HTTP or of engi
 """
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,7 +19,9 @@ from lens.serve.storage.api_keys import ApiKeyStore
 from lens.serve.storage.blob_store import BlobStore
 from lens.serve.storage.database import Database, storage_error
 from lens.serve.storage.jobs import JobStore
+from lens.serve.storage.name_lease import NameLease
 
+logger = logging.getLogger(__name__)
 UPLOAD_GRACE_S = 60.0
 """Maximum time between the storage of an upload and the job that refers to it."""
 UNUSED_UPLOAD_TTL_S = 3600.0
@@ -47,7 +51,7 @@ class UploadStore:
         """Delete uploads that no job refers to; recent ones stay, as a job may be about to refer to them."""
         now = time.time()
         for path in self._folder.glob("*.*") if candidates is None else candidates:
-            if str(path) not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
+            if path.name not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
                 path.unlink(missing_ok=True)
 
 
@@ -59,9 +63,14 @@ class ServerState(NamedTuple):
     api_keys: ApiKeyStore
     uploads: UploadStore
     lock: BinaryIO | None
+    lease: NameLease | None
+    """The name of this server; None beside a running server."""
 
     def close(self) -> None:
-        """Close the database and release the folder."""
+        """Give up the name, close the database and release the folder."""
+        if self.lease is not None:
+            with suppress(Exception):  # a database that is out of reach: the lease ends by itself
+                self.lease.release()
         self.database.close()
         if self.lock is not None:
             self.lock.close()
@@ -70,7 +79,7 @@ class ServerState(NamedTuple):
 def open_server_state(settings: ServerSettings, is_shared: bool = False) -> ServerState:
     """Open the state of a server, and create it if needed; `is_shared` opens it beside a running server.
 
-    Raises: SettingError if another server uses the folder or a URL cannot be used; StorageError.
+    Raises: SettingError if another server uses the folder or the name, or a URL cannot be used; StorageError.
     """
     try:
         settings.state.mkdir(parents=True, exist_ok=True)
@@ -79,7 +88,20 @@ def open_server_state(settings: ServerSettings, is_shared: bool = False) -> Serv
         raise storage_error(error) or error from error
     database = Database(settings.effective_database_url)
     jobs = JobStore(database, BlobStore(settings.effective_images_url))
-    return ServerState(database, jobs, ApiKeyStore(database), UploadStore(settings.uploads_folder), lock)
+    lease = None if is_shared else NameLease(database, settings.state, settings.name)
+    state = ServerState(
+        database, jobs, ApiKeyStore(database), UploadStore(settings.uploads_folder), lock, lease
+    )
+    try:
+        if lease is not None:
+            lease.acquire()
+    except Exception as error:
+        failure = storage_error(error)
+        if failure is None:
+            state.close()
+            raise
+        logger.error("%s", failure)  # the job worker tries again until it succeeds
+    return state
 
 
 def _acquire_lock(folder: Path) -> BinaryIO:
