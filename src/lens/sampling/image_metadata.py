@@ -8,6 +8,8 @@ Knows nothing of models or sampling.
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +18,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import Field
 
 from lens.config import Settings
+from lens.core.images import to_srgb
 from lens.errors import LensError
 
 FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
@@ -199,16 +202,31 @@ def open_image(path: Path) -> Image.Image:
 
     Raises: LensError with a message for each case: missing file, not an image, damaged image.
     """
+    with _opened(path) as image:
+        image.load()
+        return image.copy()
+
+
+def open_source_image(path: Path) -> Image.Image:
+    """Return the image of a file as models see it: upright, opaque, in sRGB.
+
+    Raises: LensError, as `open_image` does.
+    """
+    with _opened(path) as image:
+        return to_srgb(image).image
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         what = "is a folder, not an image" if path.is_dir() else "does not exist"
         raise LensError(f"{path} {what}. Check the path.")
     try:
         with Image.open(path) as image:
-            image.load()
-            return image.copy()
+            yield image
     except UnidentifiedImageError as error:
         raise LensError(f"{path} is not a readable image. Use a PNG, JPEG or WebP file.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise any exception for damaged files
         raise LensError(f"{path} cannot be read ({error}). It may be truncated; use another copy.") from error
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
+from lens.core.images import to_srgb
 from lens.core.resolution import MAX_AREA_PX, MAX_RATIO, SIDE_STEP_PX
 from lens.errors import SettingError
 
@@ -25,7 +26,7 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 def load_images(image: ImageInput | Sequence[ImageInput], setting: str = "image") -> list[Image.Image]:
     """Return RGB images of one or several paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
 
-    Transparency is composed on white, the EXIF orientation applied. Floats are in [0, 1], bytes in 0..255.
+    Images become upright and opaque, in sRGB. Floats are in [0, 1], whole numbers as wide as their type.
     Raises: SettingError for input that cannot be read as an image.
     """
     if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
@@ -34,7 +35,7 @@ def load_images(image: ImageInput | Sequence[ImageInput], setting: str = "image"
         image = [image]  # type: ignore[list-item]
     if not image:
         raise SettingError(setting, image, "at least one image")
-    return [_to_rgb(_to_pil(one, setting)) for one in image]  # type: ignore[arg-type]
+    return [_to_rgb(one, setting) for one in image]  # type: ignore[arg-type]
 
 
 def resize_to_cover(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -105,23 +106,22 @@ def to_output(pixels: Tensor, output_type: str) -> list[Image.Image] | np.ndarra
     return [Image.fromarray(one) for one in (channels_last * 255).round().to(torch.uint8).numpy()]
 
 
-def _to_pil(image: ImageInput, setting: str) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
+def _to_rgb(image: ImageInput, setting: str) -> Image.Image:
     if isinstance(image, (str, Path)):
         try:
             with Image.open(image) as opened:
-                opened.load()
-                return opened
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+                return to_srgb(opened).image
+        except Exception as error:  # decoders raise any exception for damaged files
             fix = f"It could not be opened: {error}."
             raise SettingError(setting, str(image), "a readable image (png, jpg, webp)", fix) from error
+    if isinstance(image, Image.Image):
+        return to_srgb(image).image
     if isinstance(image, Tensor):
         # (C, H, W) -> (H, W, C), for channels first; (H, W) stays
         image = image.detach().cpu()
         image = (image.movedim(0, -1) if image.ndim == 3 and image.shape[0] in (1, 3) else image).numpy()
     if isinstance(image, np.ndarray):
-        return _from_array(image, setting)
+        return _from_array(image, setting).convert("RGB")
     raise SettingError(setting, type(image).__name__, "a path, a PIL image, an array or a tensor")
 
 
@@ -136,13 +136,9 @@ def _from_array(array: np.ndarray, setting: str) -> Image.Image:
                 setting, "an array of floats", "values in [0, 1]", "Rescale it, or pass bytes."
             )
         values = np.rint(values * 255)
+    elif values.dtype == np.uint16:
+        values = np.rint(values / 257)
+    elif values.size and not 0 <= values.min() <= values.max() <= 255:
+        got = f"an array of {values.dtype} from {values.min()} to {values.max()}"
+        raise SettingError(setting, got, "values in 0..255", "Rescale it to bytes, or to floats in [0, 1].")
     return Image.fromarray(values.astype(np.uint8))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

@@ -46,6 +46,12 @@ def test_paths_arrays_and_tensors_load_as_the_same_image(tmp_path):
     assert len(image_processor.load_images(np.stack([array, array]))) == 2
 
 
+def test_an_array_of_16_bits_is_scaled_and_does_not_wrap():
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    (loaded,) = image_processor.load_images(ramp)
+    np.testing.assert_array_equal(np.asarray(loaded)[..., 0], ramp // 257)
+
+
 def test_transparency_is_composed_on_white():
     clear = Image.new("RGBA", (4, 3), (255, 0, 0, 0))
     (loaded,) = image_processor.load_images(clear)
@@ -67,6 +73,8 @@ def test_the_exif_orientation_is_applied(tmp_path):
         (np.full((4, 4, 3), 2.0), "values in \\[0, 1\\]"),
         (np.full((4, 4, 3), np.nan), "values in \\[0, 1\\]"),
         (np.zeros((4, 4, 7)), "the shape \\(height, width, 3\\)"),
+        (np.full((4, 4, 3), 300), "int64 from 300 to 300', but it needs values in 0..255"),
+        (np.full((4, 4, 3), -1, np.int8), "values in 0..255"),
         ([], "at least one image"),
         (object(), "a path, a PIL image, an array or a tensor"),
     ],

@@ -19,7 +19,13 @@ from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
 from lens.nano.request_warnings import is_nano, request_warnings
 from lens.sampling.defaults import default_strength
-from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions, open_image
+from lens.sampling.image_metadata import (
+    FileRecord,
+    ImageMetadata,
+    LoraRecord,
+    library_versions,
+    open_source_image,
+)
 from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER
 
@@ -118,7 +124,7 @@ def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
     Raises: LensError for whatever can be refused before the model is loaded.
     """
     source, mask = (
-        None if path is None else open_image(path) for path in (arguments.init_image, arguments.mask)
+        None if path is None else open_source_image(path) for path in (arguments.init_image, arguments.mask)
     )
     model = ResolvedModel.of(
         arguments.model or DEFAULT_MODEL,

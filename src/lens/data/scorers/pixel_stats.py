@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-VERSION = "3"
+VERSION = "4"
 """Part of the name of the stored scores; change it with the meaning of a score."""
 SHORT_SIDE_PX = 384
 """Images are compared at one scale: an image that is sharp at 384 px may be blurred at full size."""

@@ -7,17 +7,27 @@ import base64
 import binascii
 import io
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from lens.core.images import alpha_channel, to_srgb
 from lens.errors import SettingError
+from lens.serve.api.errors import without_places
 from lens.serve.api.schemas import UploadedImages
 
 if TYPE_CHECKING:
     from lens.serve.storage.server_state import UploadStore
 
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class SourceFiles(NamedTuple):
+    """The source image and the mask of a request, as they were sent."""
+
+    image: bytes | None = None
+    mask: bytes | None = None
 
 
 def store_source_images(
@@ -33,12 +43,13 @@ def store_source_images(
         return UploadedImages()
     from lens.sampling.image_processor import size_from_image
 
-    opened = _open_image(image, "image", max_px)
-    mask_image = None if mask is None else _inpaint_mask(_open_image(mask, "mask", max_px), opened.size)
+    opened = _open_image(image, "image", max_px, lambda file: to_srgb(file).image)
+    mask_image = None if mask is None else _open_image(mask, "mask", max_px, _inpaint_mask)
+    if mask_image is not None and mask_image.size != opened.size:
+        needs = f"the size of the image, {opened.width}x{opened.height}"
+        raise SettingError("mask", f"{mask_image.width}x{mask_image.height}", needs)
     return UploadedImages(
-        uploads.put(
-            _encode_png(opened.convert("RGBA" if "A" in opened.getbands() else "RGB").convert("RGB"))
-        ),
+        uploads.put(_encode_png(opened)),
         None if mask_image is None else uploads.put(_encode_png(mask_image)),
         size_from_image(opened, base_resolution),
     )
@@ -61,31 +72,29 @@ def decode_base64(text: str, name: str) -> bytes:
         raise SettingError(name, f"{text[:20]}...", "an image in base64") from error
 
 
-def _open_image(content: bytes, name: str, max_px: int) -> Image.Image:
+def _open_image(
+    content: bytes, name: str, max_px: int, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Return what `convert` makes of an upload."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit below is stricter
             image = Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS)
         check_image_size(image.size, name, max_px)
-        image.load()
-        return ImageOps.exif_transpose(image)
+        return convert(image)
     except SettingError:
         raise
     except Exception as error:  # decoders raise any exception for broken files
-        raise SettingError(name, "unreadable", "a PNG, JPEG or WebP image", f"({error})") from error
+        reason = f"({without_places(str(error))})"
+        raise SettingError(name, "unreadable", "a PNG, JPEG or WebP image", reason) from error
 
 
-def _inpaint_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _inpaint_mask(mask: Image.Image) -> Image.Image:
     """Return a mask that is white where the uploaded one is transparent or, if it is opaque, white."""
-    if mask.size != size:
-        needs = f"the size of the image, {size[0]}x{size[1]}"
-        raise SettingError("mask", f"{mask.size[0]}x{mask.size[1]}", needs)
-    if mask.mode == "P" or "A" in mask.getbands():
-        mask = mask.convert("RGBA")
-        alpha = mask.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            return alpha.point([255] * 128 + [0] * 128)
-    return mask.convert("L")
+    alpha = alpha_channel(mask)
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        return alpha.point([255] * 128 + [0] * 128)
+    return to_srgb(mask).image.convert("L")
 
 
 def _encode_png(image: Image.Image) -> bytes:

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from PIL import Image, ImageChops
 
+from lens.core.images import to_srgb
 from lens.errors import LensError, SettingError
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import open_image, read_image_metadata
@@ -271,7 +272,7 @@ def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
     for layer in start.get("layers") or ():
         alpha = layer.convert("RGBA").getchannel("A")
         mask = ImageChops.lighter(mask, alpha.point(lambda value: 255 if value > 0 else 0))
-    return background.convert("RGB"), mask if mask.getbbox() else None
+    return to_srgb(background).image, mask if mask.getbbox() else None
 
 
 def editor_value(image: Path | None, mask: Path | None) -> Any:

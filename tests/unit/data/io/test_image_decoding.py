@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lens.data.io import image_decoding
+from lens.core import images
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 
 
@@ -79,7 +79,7 @@ def on_white(layered: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "P with one clear colour", "L with one clear shade"])
 def test_every_kind_of_transparency_is_blended_pixel_by_pixel_across_strips(mode, monkeypatch):
-    monkeypatch.setattr(image_decoding, "STRIP_PIXELS", 7 * 40)
+    monkeypatch.setattr(images, "STRIP_PIXELS", 7 * 40)
     colours, clear = noise(channels=1)[..., 0] % 5, {"transparency": 3}
     if mode in ("RGBA", "LA"):
         image, options = Image.fromarray(noise(channels=len(mode))), {}

@@ -1,0 +1,255 @@
+"""Any picture that Pillow opens as every reader of Lens sees it: upright, opaque, 8-bit RGB in sRGB.
+
+Knows nothing of files, limits or models. Free of torch, so that commands start fast. Letters: H and W pixels.
+"""
+
+import functools
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms
+
+STRIP_PIXELS = 2**16
+ALPHA_BACKGROUND = (255, 255, 255)
+"""Transparent images are composited on white."""
+FLOAT_WHITES = (1.0, 255.0, 65535.0)
+"""White of floating-point grey: the smallest that the brightest pixel does not exceed."""
+MAX_HIGHLIGHT = 16.0
+"""Floating-point grey up to here has its white at 1; highlights above white are clipped."""
+SRGB_GAMMA = 1 / 2.2
+GAMMA_TOLERANCE = 0.05
+"""A PNG whose gamma differs by a smaller share from that of sRGB is left alone, as libpng does."""
+PROFILE_TOLERANCE = 1
+"""A profile that changes no colour by more than this many levels is that of sRGB."""
+PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Mode of the pixels that a profile of this colour space describes."""
+MAX_PROFILES = 32
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""By the EXIF orientation. Other values mean nothing."""
+MODE_NOTES = {"CMYK": ("cmyk",), "P": ("palette",), "L": ("grey",), "1": ("grey",)}
+
+Notes = tuple[str, ...]
+
+
+class SrgbImage(NamedTuple):
+    """An image in sRGB and the conversions that it needed."""
+
+    image: Image.Image
+    """RGB, upright, of full size."""
+    notes: Notes
+    """Some of: rotated, profile, bad_profile, deep, grey, palette, cmyk, alpha."""
+
+
+def to_srgb(image: Image.Image) -> SrgbImage:
+    """Return an image upright and in sRGB, transparent pixels composited on white.
+
+    Where nothing has to be converted it is the image itself. Best before its pixels are loaded: Pillow then
+    forgets how many bits the file has a pixel. A profile that cannot be used is ignored and noted.
+    """
+    shallow, is_deep, method = _load(image)
+    coloured, profile_notes = _apply_profile(shallow)
+    opaque, alpha_notes = _flatten_alpha(coloured)
+    rgb = opaque.convert("RGB") if opaque.mode != "RGB" else opaque
+    if method is not None:
+        rgb = rgb.transpose(method)
+    mode_notes = ("deep", "grey") if is_deep else () if alpha_notes else MODE_NOTES.get(image.mode, ())
+    return SrgbImage(rgb, (*(("rotated",) if method else ()), *profile_notes, *mode_notes, *alpha_notes))
+
+
+def alpha_channel(image: Image.Image) -> Image.Image | None:
+    """Return the alpha channel of an image, upright; None for an image without any transparency."""
+    shallow, _, method = _load(image)
+    alpha = _alpha(shallow)
+    return alpha.transpose(method) if alpha is not None and method is not None else alpha
+
+
+def _load(image: Image.Image) -> tuple[Image.Image, bool, Image.Transpose | None]:
+    """Return an image at 8 bits, whether it had more, and how it is turned upright."""
+    scaled = _scale_transparency(image)
+    scaled.load()
+    method = UPRIGHT.get(_orientation(scaled))
+    is_deep = scaled.mode.startswith("I") or scaled.mode == "F"
+    return _eight_bit(scaled) if is_deep else scaled, is_deep, method
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF raises any exception; viewers show such an image as it is
+        return 1
+
+
+def _scale_transparency(image: Image.Image) -> Image.Image:
+    """Return an image whose transparent colour is at the depth of its pixels, not at that of a PNG file."""
+    colour, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    raw_mode = str(tiles[0].args) if tiles else ""
+    if isinstance(colour, int) and raw_mode in ("L;2", "L;4"):
+        scaled: Any = colour * 255 // (2 ** int(raw_mode[-1]) - 1)
+    elif isinstance(colour, tuple) and max(colour) > 255:
+        scaled = tuple(level >> 8 for level in colour)  # Pillow reads the upper byte of 16-bit RGB
+    else:
+        return image
+    copy = image.copy()
+    copy.info["transparency"] = scaled
+    return copy
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Return grey of more than 8 bits at 8 bits; the conversion of Pillow clips instead of scaling.
+
+    White is what the file's type says, not its brightest pixel: a dark image stays dark.
+    """
+    tags = getattr(image, "tag_v2", {})  # of TIFF files
+    levels, white = _levels_and_white(image, tags)                              # (H, W)
+    if white == 65535 and levels.dtype.kind == "u":
+        grey = (np.arange(65536) / 257 + 0.5).astype(np.uint8)[levels]
+    else:
+        unit = np.nan_to_num(levels.astype(np.float64), nan=0.0) / white
+        grey = (unit.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    if tags.get(262) == 0:  # white is zero, which Pillow heeds at 8 bits only
+        grey = 255 - grey
+    shallow, clear = Image.fromarray(grey), image.info.get("transparency")
+    if clear is not None:
+        shallow.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
+    shallow.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return shallow
+
+
+def _levels_and_white(image: Image.Image, tags: Any) -> tuple[NDArray[Any], float]:
+    """Return the pixels of deep grey, and the level of white."""
+    levels = np.asarray(image)                                                  # (H, W)
+    if image.mode == "F":
+        brightest = float(np.nan_to_num(levels).max())
+        if brightest <= MAX_HIGHLIGHT:
+            return levels, FLOAT_WHITES[0]
+        return levels, next((white for white in FLOAT_WHITES if brightest <= white), brightest)
+    bits, sample_format = (int(np.ravel(tags.get(name, other))[0]) for name, other in ((258, 0), (339, 1)))
+    if bits > 8:
+        is_signed = sample_format == 2
+        levels = levels if is_signed or bits < 32 else levels.view(np.uint32)
+        return levels, 2 ** (bits - is_signed) - 1
+    if image.mode != "I":
+        return levels, 65535
+    # An image made in memory: Pillow keeps the levels of 8 or 16 bits in this mode.
+    return levels, next((white for white in (255, 65535) if levels.max() <= white), 2**31 - 1)
+
+
+def _apply_profile(image: Image.Image) -> tuple[Image.Image, Notes]:
+    """Return the image with its colour profile, or the gamma of a PNG, converted to sRGB."""
+    content = image.info.get("icc_profile")
+    if not content:
+        return _apply_gamma(image)
+    try:
+        mode, transform = _srgb_transform(content)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image, ("bad_profile",)
+    is_grey, is_cmyk = image.mode in ("1", "L", "LA", "La"), image.mode == "CMYK"
+    if (mode == "L" and not is_grey) or (mode == "CMYK") != is_cmyk or image.mode == "LAB":
+        return image, ("bad_profile",)
+    if transform is None:
+        return image, ()
+    alpha = _alpha(image)
+    coloured: Image.Image = transform.apply(image if image.mode == mode else image.convert(mode))
+    if alpha is not None:
+        coloured.putalpha(alpha)
+    coloured.info = {}
+    return coloured, ("profile",)
+
+
+@functools.lru_cache(maxsize=MAX_PROFILES)
+def _srgb_transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Return the mode of the pixels that a profile describes, and its transform; None for that of sRGB.
+
+    Raises: PyCMSError, OSError, ValueError for a damaged profile and for a colour space that no file has.
+    """
+    profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(content))
+    space = profile.profile.xcolor_space.strip()
+    if space not in PROFILE_MODES:
+        raise ValueError(f"profile of {space}")
+    mode = PROFILE_MODES[space]
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode == "CMYK":
+        return mode, transform
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(len(steps), -1, 3)
+    probe = Image.fromarray(colours) if mode == "RGB" else Image.fromarray(steps[None])
+    converted = np.asarray(transform.apply(probe)).astype(int)
+    is_srgb = np.abs(converted - np.asarray(probe.convert("RGB"))).max() <= PROFILE_TOLERANCE
+    return mode, None if is_srgb else transform
+
+
+def _apply_gamma(image: Image.Image) -> tuple[Image.Image, Notes]:
+    """Return the image with the gamma of its PNG file turned into that of sRGB."""
+    gamma = image.info.get("gamma") or SRGB_GAMMA
+    if "srgb" in image.info or abs(gamma / SRGB_GAMMA - 1) <= GAMMA_TOLERANCE:
+        return image, ()
+    light = np.linspace(0, 1, 256) ** (1 / gamma)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    table = (encoded * 255 + 0.5).astype(np.uint8).tolist()
+    alpha, is_grey = _alpha(image), image.mode in ("1", "L", "LA")
+    colours = image.convert("L" if is_grey else "RGB")
+    coloured = colours.point(table * len(colours.getbands()))
+    if alpha is not None:
+        coloured.putalpha(alpha)
+    coloured.info = {}
+    return coloured, ("profile",)
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """Return the alpha channel of an image that has any transparency, whatever its mode."""
+    return image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+
+
+def _flatten_alpha(image: Image.Image) -> tuple[Image.Image, Notes]:
+    """Return an image composited on ALPHA_BACKGROUND, and a note where it is not opaque.
+
+    Strip by strip, so that intermediate results stay in the cache of the processor: on huge images, whole
+    passes took as long as decoding, and three times the memory.
+    """
+    if not image.has_transparency_data:
+        return image, ()
+    if image.mode == "P":
+        return _flatten_palette_alpha(image)
+    mode = "L" if image.mode == "LA" else "RGB"
+    width, height = image.size
+    page = Image.new(mode, image.size, ALPHA_BACKGROUND[: len(mode)])
+    is_opaque = True
+    num_rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, num_rows):
+        strip = image.crop((0, top, width, min(height, top + num_rows)))
+        if image.mode not in ("LA", "RGBA"):
+            strip = strip.convert("RGBA")
+        alpha = strip.getchannel("A")
+        if alpha.getextrema()[0] == 255:
+            page.paste(strip.convert(mode), (0, top))
+            continue
+        is_opaque = False
+        if box := alpha.getbbox():
+            seen = strip.crop(box).convert(mode)
+            page.paste(seen, (box[0], top + box[1]), alpha.crop(box))
+    # Full-colour images with an opaque alpha channel are as common as transparent ones.
+    return page, () if is_opaque else ("alpha",)
+
+
+def _flatten_palette_alpha(image: Image.Image) -> tuple[Image.Image, Notes]:
+    """Composite the colours of the palette, not the pixels that have them."""
+    colours = Image.fromarray(np.arange(256, dtype=np.uint8)[None], "P")
+    palette_mode = image.palette.mode if image.palette else "RGB"
+    colours.putpalette(image.getpalette(palette_mode) or [], palette_mode)
+    if "transparency" in image.info:
+        colours.info["transparency"] = image.info["transparency"]
+    layered = colours.convert("RGBA")
+    shown = np.array(image.histogram()) > 0
+    is_opaque = (np.asarray(layered)[0, shown, 3] == 255).all()
+    on_page, _ = _flatten_alpha(layered)
+    solid = image.copy()
+    solid.info.pop("transparency", None)
+    solid.putpalette(on_page.tobytes())
+    return solid.convert("RGB"), ("palette",) if is_opaque else ("alpha",)
