@@ -173,7 +173,7 @@ BAD = [
     ({"output_format": "gif"}, "output_format"),
     ({"output_compression": 50}, "output_compression"), ({"background": "transparent"}, "background"),
     ({"model": "dall-e-3"}, "model"), ({"style": "vivid"}, "style"), ({"prompt": " "}, "prompt"),
-    ({"partial_images": 2}, "partial_images"), ({"seed": -1}, "seed"), ({"steps": 0}, "steps"),
+    ({"partial_images": 2}, "partial_images"), ({"seed": -2}, "seed"), ({"steps": 0}, "steps"),
     ({"steps": 5000}, "steps"), ({"guidance": -1}, "guidance"), ({"solver": "magic"}, "solver"),
     ({"loras": [{"name": "oil"}]}, "loras"), ({"enhance": True}, "enhance"),
     ({"aspect_ratio": "7:1"}, "aspect_ratio"), ({"base_resolution": 130}, "base_resolution"),
@@ -199,8 +199,9 @@ def test_other_errors_have_the_same_form(server):
         (post(generations, json=[]), 400),
         (httpx2.get(generations), 405),
         (httpx2.get(f"{server.base}/v1/nothing"), 404),
-        (post(f"{server.base}/v1/images/edits", data={"prompt": PROMPT}), 400),
+        (post(f"{server.base}/v1/images/edits", data={"prompt": PROMPT}), 415),
         (post(f"{server.base}/v1/images/edits", json={"prompt": PROMPT}), 400),
+        (post(generations, content=b"prompt=a+fox"), 415),
     ]
     for answer, status in answers:
         assert answer.status_code == status, answer.text

@@ -94,9 +94,7 @@ def create_app(
         """Return metrics in the Prometheus text format."""
         return Response(await asyncio.to_thread(metrics.render), media_type="text/plain; version=0.0.4")
 
-    app.add_middleware(
-        SecurityMiddleware, keys=Authenticator(store, settings), body_bytes=settings.limits.body_bytes
-    )
+    app.add_middleware(SecurityMiddleware, keys=Authenticator(store, settings), settings=settings)
     app.add_middleware(_MetricsMiddleware, metrics=metrics)
     # Also without origins: otherwise Gradio would let the pages of any site use a visitor's login.
     app.add_middleware(

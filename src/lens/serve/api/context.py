@@ -40,7 +40,7 @@ class ApiContext:
 
         Raises: SettingError for bytes that cannot be used; LensError if they cannot be stored.
         """
-        models = self.engine.models()
+        models, model = self.engine.models(), self.settings.served_model(model)
         base_resolution = next(
             (one.base_resolution for one in models if one.name == model), models[0].base_resolution
         )

@@ -69,6 +69,13 @@ class ApiError(LensError):
         self.status, self.code, self.param = status, code, param
 
 
+class RequestTooLargeError(ApiError):
+    """A request body above a size limit."""
+
+    def __init__(self, limit: int):
+        super().__init__(413, f"The request body is larger than {limit} bytes.", "request_too_large")
+
+
 class ErrorResponse(NamedTuple):
     """The response to an error."""
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ValidationError
-
 from lens.errors import GenerationCancelledError, SettingError
+from lens.serve.api.bodies import json_route_class, read_edit
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.generation import EncodedImage, EncodedPreview, num_text_tokens
@@ -39,7 +38,6 @@ IMAGES_SCHEMA: dict[str, Any] = {
 if TYPE_CHECKING:
     from fastapi import APIRouter, Request
     from fastapi.responses import Response
-    from starlette.datastructures import FormData
 
 
 def images_router(context: ApiContext) -> "APIRouter":
@@ -47,7 +45,8 @@ def images_router(context: ApiContext) -> "APIRouter":
     from fastapi import APIRouter, Path, Request
     from fastapi.responses import Response
 
-    router = APIRouter(prefix="/v1", tags=["images"])
+    json_route = json_route_class(context.settings.limits.json_bytes)
+    router = APIRouter(prefix="/v1", tags=["images"], route_class=json_route)
 
     body_schema = {"application/json": {"schema": IMAGES_SCHEMA}, "text/event-stream": {}}
     stream_responses: dict[int | str, dict[str, Any]] = {200: {"content": body_schema}}
@@ -65,10 +64,9 @@ def images_router(context: ApiContext) -> "APIRouter":
     async def edit(request: Request) -> Response:
         """Generate an image from a source image and a prompt, or regenerate the area under a mask."""
         context.service.check_draining()
-        async with request.form(max_files=4, max_fields=40, max_part_size=2**20) as form:
-            body, files = _parse_edit_form(form), await _read_form_files(form)
-        file_contents = files.get("image"), files.get("mask")
-        uploads = await asyncio.to_thread(context.store_uploads, body.model, *file_contents)
+        body, files = await read_edit(request, context.settings.limits.json_bytes)
+        uploads = await asyncio.to_thread(context.store_uploads, body.model, *files)
+        del files  # they would stay in memory until the images are drawn
         spec = await asyncio.to_thread(context.resolve_request, body, request_caller(request), uploads)
         return await _generate_response(context, request, body, spec, "image_edit")
 
@@ -83,8 +81,9 @@ def images_router(context: ApiContext) -> "APIRouter":
     @router.get("/models/{name:path}")
     async def model(name: Annotated[str, Path(examples=["lens-nano"])]) -> dict[str, Any]:
         """Return one model and its defaults."""
+        served_name = context.settings.served_model(name)
         for offered in await asyncio.to_thread(context.engine.models):
-            if offered.name == name:
+            if offered.name == served_name:
                 return _model_object(offered)
         raise ApiError(404, f"There is no model {name!r} on this server.", "model_not_found", "model")
 
@@ -229,59 +228,28 @@ async def _event_stream(
         await events.aclose()  # type: ignore[attr-defined]
 
 
-def _parse_edit_form(form: "FormData") -> CreateImageEditRequest:
-    """Return the fields of a form as a request body."""
-    from fastapi.exceptions import RequestValidationError
-
-    values: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, str) and name not in ("image", "image[]", "mask"):
-            if name in values:
-                raise SettingError(name, value, "to be sent once")
-            values[name] = value
-    if isinstance(values.get("loras"), str):
-        try:
-            values["loras"] = json.loads(values["loras"])
-        except json.JSONDecodeError as error:
-            raise SettingError("loras", values["loras"], "JSON: a list of names and weights") from error
-    try:
-        return CreateImageEditRequest.model_validate(values)
-    except ValidationError as error:
-        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(problems) from error
-
-
-async def _read_form_files(form: "FormData") -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for name, value in form.multi_items():
-        field = "image" if name == "image[]" else name
-        if isinstance(value, str):
-            if field in ("image", "mask"):
-                raise SettingError(field, value[:40], "a file")
-            continue
-        if field not in ("image", "mask"):
-            raise ApiError(400, f"Unknown parameter: '{name}'.", "unknown_parameter", name)
-        if field in files:
-            raise SettingError(field, "several files", "one file, as Lens uses one source image")
-        files[field] = await value.read()
-    if "image" not in files:
-        raise ApiError(400, "Missing required parameter: 'image'.", "missing_required_parameter", "image")
-    return files
-
-
 def _edit_openapi() -> dict[str, Any]:
-    """Return the form's description for the OpenAPI document."""
+    """Return the two forms of an edit for the OpenAPI document: a form, and JSON."""
     schema = CreateImageEditRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
-    for field in schema["properties"].values():  # forms have no null: an absent field is left out
-        field.pop("default", None)
-        for choice in field.pop("anyOf", []):
-            field |= choice if choice != {"type": "null"} else {}
     lora = {"type": "string", "description": 'JSON, such as [{"name": "ink", "weight": 0.8}].'}
     file = {"type": "string", "format": "binary"}
-    schema["properties"] |= {"image": file, "mask": file, "loras": lora}
-    schema["required"] = ["image", "prompt"]
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    fields = {}
+    for name, field in schema["properties"].items():  # forms have no null: an absent field is left out
+        fields[name] = {key: value for key, value in field.items() if key not in ("default", "anyOf")}
+        for choice in field.get("anyOf", []):
+            fields[name] |= choice if choice != {"type": "null"} else {}
+    form = schema | {"properties": fields | {"image": file, "mask": file, "loras": lora}}
+    url = {"type": "string", "description": "A data URL with base64."}
+    image = {"type": "object", "properties": {"image_url": url}, "required": ["image_url"]}
+    image |= {"additionalProperties": False}
+    images = {"type": "array", "items": image, "minItems": 1, "maxItems": 1}
+    body = schema | {"properties": schema["properties"] | {"images": images, "mask": image}}
+    content = {
+        "multipart/form-data": {"schema": form | {"required": ["image", "prompt"]}},
+        "application/json": {"schema": body | {"required": ["images", "prompt"]}},
+    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _model_object(model: ModelInfo) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import base64
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from lens.serve.api.bodies import json_route_class
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.images import warning_fields
@@ -29,7 +30,8 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
     from fastapi import APIRouter, Header, Query, Request
     from fastapi.responses import Response, StreamingResponse
 
-    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+    json_route = json_route_class(context.settings.limits.json_bytes)
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=json_route)
     jobs = context.store.jobs
 
     async def owned_job(request: Request, job_id: str) -> Job:

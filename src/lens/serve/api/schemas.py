@@ -31,6 +31,10 @@ from lens.serve.safety.provenance import check_encoding
 from lens.serve.settings.server import ServerSettings
 
 MAX_IMAGES_PER_REQUEST = 10
+MAX_LORAS = 16
+MAX_USER_CHARACTERS = 512
+RANDOM_SEED = -1
+"""As in other programs."""
 MAX_REQUEST_SEED = MAX_SEED - MAX_IMAGES_PER_REQUEST
 """Of the first image: the others add their index."""
 NUM_RANDOM_SEEDS = 2**32
@@ -77,7 +81,7 @@ class Lora(BaseModel):
 class BaseImageRequest(BaseModel):
     """Fields of every request for images."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     prompt: str = Field(json_schema_extra={"minLength": 1}, examples=["a red apple on a blue background"])
     model: str | None = None
@@ -94,15 +98,16 @@ class BaseImageRequest(BaseModel):
     moderation: Literal["auto", "low"] | None = Field(
         None, description="No effect: the server's policy applies."
     )
-    user: str | None = None
-    safety_identifier: str | None = None
+    user: str | None = Field(None, max_length=MAX_USER_CHARACTERS)
+    safety_identifier: str | None = Field(None, max_length=MAX_USER_CHARACTERS)
     seed: int | None = Field(
-        None, ge=0, le=MAX_REQUEST_SEED, description="Seed of the first image; the others count up."
-    )
+        None, ge=RANDOM_SEED, le=MAX_REQUEST_SEED,
+        description="Seed of the first image; the others count up. -1 is a random one, as without it.",
+    )  # fmt: skip
     negative_prompt: str | None = None
     steps: Annotated[int, _bounded(REQUEST_BOUNDS, "steps")] | None = None
     guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance")] | None = None
-    loras: list[Lora] | None = None
+    loras: list[Lora] | None = Field(None, max_length=MAX_LORAS)
     solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
     enhance: bool | None = None
     deadline_s: Annotated[float, _bounded(REQUEST_BOUNDS, "deadline_s")] | None = Field(
@@ -215,7 +220,7 @@ def resolve_request(
     _check_texts(body, settings)
     quality = QUALITY_ALIASES.get(body.quality or "auto", body.quality or "auto")
     preset = QUALITIES[quality]
-    model = _resolve_model(body.model, models, preset.is_distilled)
+    model = _resolve_model(settings.served_model(body.model), models, preset.is_distilled)
     height, width = _resolve_size(body, model, settings, uploads.size)
     output_format = body.output_format or "png"
     check_encoding(output_format, body.output_compression)
@@ -229,7 +234,7 @@ def resolve_request(
     request = GenerationRequest(
         model=model.name,
         prompt=body.prompt.strip(),
-        seed=random_seed() if body.seed is None else body.seed,
+        seed=random_seed() if body.seed in (None, RANDOM_SEED) else body.seed,
         height=height,
         width=width,
         steps=max(1, round(model.default_steps * preset.step_factor)) if body.steps is None else body.steps,

@@ -24,6 +24,8 @@ class RequestLimits(Settings):
 
     body_bytes: int = Field(64 * 2**20, ge=1024)
     """Maximum size of a request, uploaded images included."""
+    json_bytes: int = Field(2**20, ge=1024)
+    """Maximum size of JSON, without the base64 of images in it."""
     upload_px: int = Field(64_000_000, ge=1)
     """Maximum pixels of an uploaded image."""
     picture_px: int | None = Field(None, ge=256)
@@ -117,6 +119,8 @@ class ServerSettings(Settings):
     """A server resumes the jobs of its name; None is a name that is made up and kept in the state folder."""
     models: tuple[ServedModel, ...] = tuple(ServedModel(model=name) for name in DEFAULT_MODELS)
     """Models to serve, each a name, folder or file, or a mapping with its parts; the first is the default."""
+    model_aliases: dict[str, str] = Field(default_factory=dict)
+    """Further names of models in requests, such as {gpt-image-1: lens}."""
     loras: dict[str, Path] = Field(default_factory=dict)
     """LoRA files to serve, by the name that requests use."""
     require_key: bool | None = None
@@ -141,6 +145,16 @@ class ServerSettings(Settings):
     ray: RaySettings | None = None
     """Engines on Ray Serve; None is one engine in the process of the server."""
 
+    @model_validator(mode="after")
+    def _check_aliases(self) -> Self:
+        names = [model.served_name for model in self.models]
+        for alias, name in self.model_aliases.items():
+            if name not in names:
+                raise SettingError(f"model_aliases.{alias}", name, f"one of models: {', '.join(names)}")
+            if alias in names:
+                raise SettingError(f"model_aliases.{alias}", name, "a name that no model has")
+        return self
+
     @property
     def effective_database_url(self) -> str:
         """URL of the database."""
@@ -155,6 +169,10 @@ class ServerSettings(Settings):
     def uploads_folder(self) -> Path:
         """Folder of uploaded images."""
         return self.state.absolute() / "uploads"
+
+    def served_model(self, name: str | None) -> str | None:
+        """Return the model that a request means by a name, which may be an alias."""
+        return self.model_aliases.get(name, name) if name is not None else None
 
     @property
     def is_local(self) -> bool:

@@ -1,0 +1,245 @@
+"""Bodies of requests: JSON is parsed in a thread, and checked for size and names before it is validated.
+
+The validator makes an object of a kilobyte for every value that does not fit, so what is unknown or too much
+is refused first, at its first instance. Knows nothing of what the values mean.
+"""
+
+import asyncio
+import string
+from collections.abc import Callable, Coroutine, Mapping
+from email.message import Message
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from lens.errors import SettingError
+from lens.serve.api.errors import ApiError, RequestTooLargeError
+from lens.serve.api.schemas import MAX_LORAS, CreateImageEditRequest
+from lens.serve.api.uploads import SourceFiles, decode_base64
+
+if TYPE_CHECKING:
+    from fastapi import Request
+    from fastapi.routing import APIRoute
+    from starlette.datastructures import FormData
+
+MAX_ENTRIES = MAX_LORAS
+"""Entries of a list or an object within a body."""
+MAX_FORM_FIELDS = 40
+MAX_FORM_FIELD_BYTES = 2**20
+MAX_ECHO_CHARACTERS = 100
+"""What errors repeat of a name that a caller made up."""
+BASE64_ALPHABET = (string.ascii_letters + string.digits + "+/=-_").encode()
+SYNONYMS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+"""Names of diffusers for what has another name here, and no other meaning."""
+MEANT_FIELDS = {
+    "cfg_scale": "guidance", "true_cfg_scale": "guidance", "num_images": "n", "num_images_per_prompt": "n",
+    "batch_size": "n", "width": "size", "height": "size", "image_size": "size", "resolution": "size",
+    "ratio": "aspect_ratio", "sampler": "solver", "sampler_name": "solver", "sampling_method": "solver",
+    "scheduler": "solver", "lora": "loras", "lora_path": "loras", "format": "output_format",
+    "output_quality": "output_compression", "denoising_strength": "strength", "image_strength": "strength",
+    "prompt_strength": "strength", "init_image": "image", "input_image": "image", "image_url": "image",
+    "mask_image": "mask", "mask_url": "mask", "negative": "negative_prompt", "random_seed": "seed",
+    "style": "prompt", "style_preset": "prompt", "prompt_upsampling": "enhance", "prompt_extend": "enhance",
+}  # fmt: skip
+"""Names that clients of other servers send, each with the field that says here what they mean."""
+
+
+def json_route_class(max_bytes: int) -> type["APIRoute"]:
+    """Return the class of routes whose JSON is parsed in a thread and checked before it is validated."""
+    from fastapi import Request
+    from fastapi.routing import APIRoute
+
+    class ParsedRequest(Request):
+        values: Any = None
+
+        async def json(self) -> Any:
+            return self.values
+
+    class JsonRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Any]]:
+            handle = super().get_route_handler()
+            if self.body_field is None:
+                return handle
+            model: Any = self.body_field.field_info.annotation
+            assert issubclass(model, BaseModel)
+
+            async def handle_parsed(request: Request) -> Any:
+                parsed = ParsedRequest(request.scope, request.receive)
+                parsed.values = await read_json_fields(parsed, model, max_bytes)
+                return await handle(parsed)
+
+            return handle_parsed
+
+    return JsonRoute
+
+
+async def read_json_fields(request: "Request", model: type[BaseModel], max_bytes: int) -> dict[str, Any]:
+    """Return the fields of a JSON body under the names of a model; the values are not validated.
+
+    Raises: ApiError or SettingError for what is no JSON object, too large, unknown or too much.
+    """
+    if not _is_json(media_type := _media_type(request).get_content_type()):
+        raise _media_type_error(media_type, "application/json")
+    content = await request.body()
+    return await asyncio.to_thread(lambda: check_fields(parse_json(content, max_bytes), model))
+
+
+async def read_edit(request: "Request", max_bytes: int) -> tuple[CreateImageEditRequest, SourceFiles]:
+    """Return the fields and the files of an edit, which is a form, or JSON with the images in base64.
+
+    Raises: ApiError, SettingError or RequestValidationError.
+    """
+    content_type = _media_type(request)
+    if _is_json(content_type.get_content_type()):
+        content = await request.body()
+        return await asyncio.to_thread(lambda: _parse_json_edit(parse_json(content, max_bytes)))
+    if content_type.get_content_type() != "multipart/form-data":
+        raise _media_type_error(content_type.get_content_type(), "multipart/form-data or application/json")
+    if (content_type.get_content_charset() or "utf-8") != "utf-8":  # some codecs take quadratic time
+        raise ApiError(415, "Send the form in UTF-8, without another charset.", "unsupported_media_type")
+    limits = {"max_files": 4, "max_fields": MAX_FORM_FIELDS, "max_part_size": MAX_FORM_FIELD_BYTES}
+    async with request.form(**limits) as form:
+        files = await _read_form_files(form)
+        return await asyncio.to_thread(_parse_edit_form, form, max_bytes), files
+
+
+def parse_json(content: bytes, max_bytes: int) -> Any:
+    """Return what JSON holds; strictly, as names that come twice and halves of surrogate pairs break later.
+
+    Base64 of images does not count towards `max_bytes`: it takes no time to parse.
+    Raises: ApiError.
+    """
+    import jiter
+
+    if len(content) > max_bytes and len(content.translate(None, BASE64_ALPHABET)) > max_bytes:
+        raise RequestTooLargeError(max_bytes)
+    try:
+        content = content.removeprefix(b"\xef\xbb\xbf")
+        return jiter.from_json(content, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        reason = str(error)[: 2 * MAX_ECHO_CHARACTERS]
+        raise ApiError(400, f"The body is not valid JSON in UTF-8: {reason}.", "invalid_json") from error
+
+
+def check_fields(values: Any, model: type[BaseModel], others: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the fields of a body under the names of a model, or others that are known.
+
+    Raises: ApiError for an unknown name; SettingError for one that is given twice, or for too many entries.
+    """
+    if not isinstance(values, dict):
+        raise ApiError(400, "Invalid request body: it needs to be a JSON object.", "invalid_value")
+    fields: dict[str, Any] = {}
+    for given, value in values.items():
+        name = SYNONYMS.get(given, given)
+        if name not in model.model_fields and name not in others:
+            raise unknown_field_error(given, model)
+        if name in fields:
+            raise SettingError(name, value, "to be sent once", f"{given} is another name of it.")
+        _check_entries(name, value)
+        fields[name] = value
+    return fields
+
+
+def unknown_field_error(name: str, model: type[BaseModel]) -> ApiError:
+    """Return the error of a name that no field has; it names the field that is meant, if one is known."""
+    shown = name if len(name) <= MAX_ECHO_CHARACTERS else f"{name[:MAX_ECHO_CHARACTERS]}..."
+    meant = MEANT_FIELDS.get(name)
+    hint = f" Use '{meant}' instead." if meant in model.model_fields or meant in ("image", "mask") else ""
+    return ApiError(400, f"Unknown parameter: '{shown}'.{hint}", "unknown_parameter", shown)
+
+
+def _check_entries(name: str, value: Any) -> None:
+    if not isinstance(value, list | dict):
+        return
+    if len(value) > MAX_ENTRIES:
+        raise SettingError(name, f"{len(value)} entries", f"at most {MAX_ENTRIES}")
+    for entry in value.values() if isinstance(value, dict) else value:
+        _check_entries(name, entry)
+
+
+def _parse_json_edit(values: Any) -> tuple[CreateImageEditRequest, SourceFiles]:
+    fields = check_fields(values, CreateImageEditRequest, ("image", "images", "mask"))
+    image, images, mask = (fields.pop(name, None) for name in ("image", "images", "mask"))
+    if images is not None:
+        if image is not None or not isinstance(images, list) or len(images) != 1:
+            raise SettingError("images", "given", "one image, as Lens uses one source image")
+        image = images[0]
+    if image is None:
+        raise ApiError(400, "Missing required parameter: 'images'.", "missing_required_parameter", "images")
+    setting = "image" if images is None else "images"
+    body = _validate_edit(fields)
+    return body, SourceFiles(
+        _referenced_image(image, setting), None if mask is None else _referenced_image(mask, "mask")
+    )
+
+
+def _referenced_image(value: Any, name: str) -> bytes:
+    """Return the image of base64, a data URL, or OpenAI's reference {"image_url": data URL}."""
+    if isinstance(value, dict) and set(value) == {"image_url"}:
+        value = value["image_url"]
+    if not isinstance(value, str) or value.startswith(("http:", "https:")):
+        shown = value[:MAX_ECHO_CHARACTERS] if isinstance(value, str) else type(value).__name__
+        fix = "Send the image itself: this server fetches no addresses and keeps no files."
+        raise SettingError(name, shown, 'base64, or {"image_url": a data URL}', fix)
+    return decode_base64(value, name)
+
+
+def _parse_edit_form(form: "FormData", max_bytes: int) -> CreateImageEditRequest:
+    values: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            if name in values:
+                raise SettingError(name, value[:MAX_ECHO_CHARACTERS], "to be sent once")
+            values[name] = value
+    if isinstance(values.get("loras"), str):
+        try:
+            values["loras"] = parse_json(values["loras"].encode(), max_bytes)
+        except ApiError as error:
+            shown = values["loras"][:MAX_ECHO_CHARACTERS]
+            raise SettingError("loras", shown, "JSON: a list of names and weights", str(error)) from error
+    return _validate_edit(check_fields(values, CreateImageEditRequest))
+
+
+def _validate_edit(values: Mapping[str, Any]) -> CreateImageEditRequest:
+    from fastapi.exceptions import RequestValidationError
+
+    try:
+        return CreateImageEditRequest.model_validate(values)
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
+        raise RequestValidationError(problems) from error
+
+
+async def _read_form_files(form: "FormData") -> SourceFiles:
+    files: dict[str, bytes] = {}
+    for name, value in form.multi_items():
+        field = name.removesuffix("[]") if name in ("image[]", "mask[]") else name
+        if isinstance(value, str):
+            if field in ("image", "mask"):
+                raise SettingError(field, value[:40], "a file")
+            continue
+        if field not in ("image", "mask"):
+            raise unknown_field_error(name, CreateImageEditRequest)
+        if field in files:
+            raise SettingError(field, "several files", "one file, as Lens uses one source image")
+        files[field] = await value.read()
+    if "image" not in files:
+        raise ApiError(400, "Missing required parameter: 'image'.", "missing_required_parameter", "image")
+    return SourceFiles(files["image"], files.get("mask"))
+
+
+def _media_type(request: "Request") -> Message:
+    message = Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    return message
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
+def _media_type_error(given: str, needed: str) -> ApiError:
+    text = f"Content-Type is {given[:MAX_ECHO_CHARACTERS]!r}, but it needs {needed}."
+    return ApiError(415, text, "unsupported_media_type")
