@@ -1,15 +1,18 @@
-"""Confidence intervals at 95%: of a mean of few values, and of a fraction of passes."""
+"""Confidence intervals at 95%: of a mean of few values, and of a fraction of passes; Student's t."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
+
+import numpy as np
 
 NORMAL_QUANTILE = 1.959964
 """97.5% point of the normal distribution."""
 
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5% points of Student's t for 1, 2, ... degrees of freedom."""
+_LARGE_DF = 1000
+"""Degrees of freedom from which Student's t is taken for normal."""
 
 
 class MeanEstimate(NamedTuple):
@@ -29,12 +32,36 @@ class MeanEstimate(NamedTuple):
 
 
 def estimate_mean(values: Sequence[float]) -> MeanEstimate:
-    """Return the mean of two to ten values with its interval by Student's t."""
-    assert 2 <= len(values) <= len(STUDENT_T) + 1, len(values)
-    spread = statistics.stdev(values)
-    return MeanEstimate(
-        statistics.fmean(values), STUDENT_T[len(values) - 2] * spread / math.sqrt(len(values))
-    )
+    """Return the mean of two or more values with its interval by Student's t."""
+    assert len(values) > 1, values
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return MeanEstimate(statistics.fmean(values), student_t(len(values) - 1) * error)
+
+
+@cache
+def student_t(df: float) -> float:
+    """Return the 97.5% point of Student's t; degrees of freedom need not be whole."""
+    if df >= _LARGE_DF:
+        return NORMAL_QUANTILE
+    # With t = sqrt(df) tan(angle), the density of the angle is proportional to cos(angle)^(df - 1).
+    angles = np.linspace(0, math.pi / 2, 200_001)
+    density = np.cos(angles) ** (df - 1)
+    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return math.sqrt(df) * math.tan(float(np.interp(0.95 * mass[-1], mass, angles)))
+
+
+def t_test_power(difference: float, standard_error: float, df: float) -> float:
+    """Return the probability that the interval by Student's t of a true difference excludes zero."""
+    if standard_error == 0:
+        return float(difference != 0)
+    shift, limit = difference / standard_error, student_t(df)
+    # The estimate of the error is its true value times the root of a mean of `df` squared normal values.
+    spread = np.linspace(1e-6, 1 + 8 / math.sqrt(df), 4001)
+    log_density = (df - 1) * np.log(spread) - df * np.square(spread) / 2
+    density = np.exp(log_density - log_density.max())
+    normal = statistics.NormalDist().cdf
+    exceeds = [normal(shift - limit * s) + normal(-shift - limit * s) for s in spread.tolist()]
+    return float(density @ np.array(exceeds) / density.sum())
 
 
 def wilson_interval(passed: int, total: int) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.evals.statistics import estimate_mean
+from lens.evals.statistics import estimate_mean, student_t, t_test_power
 
 
 def test_three_values_have_the_interval_that_tables_of_students_t_give():
@@ -18,3 +18,18 @@ def test_intervals_hold_the_true_mean_95_times_in_a_hundred(count):
     found = [estimate_mean(rng.normal(0.3, 2.0, count).tolist()).interval for _ in range(4000)]
     share = np.mean([low <= 0.3 <= high for low, high in found])
     assert share == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    "df, quantile", [(1, 12.7062), (2, 4.30265), (4, 2.77645), (9, 2.26216), (30, 2.04227), (1e9, 1.95996)]
+)
+def test_students_t_is_that_of_tables(df, quantile):
+    assert student_t(df) == pytest.approx(quantile, rel=1e-4)
+    assert student_t(df + 0.5) <= student_t(df)
+
+
+def test_the_power_of_a_t_test_is_that_of_tables_and_its_level_without_a_difference():
+    # Cohen's table for one sample, two sides, 5%: d = 1 with 10 values has power 0.80 (0.803).
+    assert t_test_power(1.0, 1 / np.sqrt(10), 9) == pytest.approx(0.803, abs=0.002)
+    assert t_test_power(0.0, 1.0, 4) == pytest.approx(0.05, abs=0.001)
+    assert t_test_power(1.96, 1.0, 1e6) == pytest.approx(0.5, abs=0.002)
