@@ -13,6 +13,10 @@ from lens.core.resolution import buckets_for
 
 TRAINING_BASES = (512, 768, 1024)
 """Base resolutions of the 27 buckets that Lens is trained in."""
+MAX_CUT = 1 / 3
+"""Share of the area that may be cropped: a caption rarely describes an image that loses more."""
+MAX_ENLARGEMENT = 1.02
+"""An image may be enlarged by 2%, which nobody sees: it may lack a few pixels of the side of its bucket."""
 
 
 class BucketFit(NamedTuple):
@@ -23,7 +27,7 @@ class BucketFit(NamedTuple):
     height_px: int
     width_px: int
     scale: float
-    """Scale of the image before the crop; above 1 the image is enlarged."""
+    """Scale of the image before the crop, up to MAX_ENLARGEMENT."""
     crop_fraction: float
     """Share of the area of the image that is cropped, in [0, 1)."""
 
@@ -32,10 +36,10 @@ class BucketFit(NamedTuple):
 def best_fit(height_px: int, width_px: int, bases: tuple[int, ...] = TRAINING_BASES) -> BucketFit | None:
     """Return the bucket that an image fills: the nearest ratio at the largest base that fits.
 
-    Nothing is enlarged: the result is None for an image that is too small for every bucket.
+    The result is None for an image that every bucket would enlarge by more than MAX_ENLARGEMENT.
     """
     fits = [_bucket_fit(height_px, width_px, base, ratio) for base in bases for ratio in buckets_for(base)]
-    fits = [fit for fit in fits if fit.scale <= 1]
+    fits = [fit for fit in fits if fit.scale <= MAX_ENLARGEMENT]
     if not fits:
         return None
     # By the name of the ratio, not by the crop: bases round their sides differently, and a large image would

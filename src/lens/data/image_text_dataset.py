@@ -1,6 +1,6 @@
 """Images with captions for training, from an image folder or from the shards of a build.
 
-Knows nothing of encoders. Each image is scaled down and cropped to its bucket, never enlarged.
+Knows nothing of encoders. Each image is scaled and cropped to its bucket, enlarged by 2% at most.
 """
 
 import logging
@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from lens.config import Settings
-from lens.data.buckets import best_fit, resize_and_crop
+from lens.data.buckets import MAX_CUT, best_fit, resize_and_crop
 from lens.data.io.entry import read_entry
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.sample import parse_sample
@@ -105,10 +105,12 @@ def _folder_samples(root: Path, has_trigger: bool) -> Iterator[_Sample]:
 def _shard_samples(folder: Path, has_trigger: bool) -> Iterator[_Sample]:
     for tar in sorted(folder.glob("*.tar")):
         for key, files in read_shard(tar):
-            image, (caption, _), facts = parse_sample(files)
-            if not caption and not has_trigger:
+            image, sidecar, facts = parse_sample(files)
+            if sidecar.fault:
+                raise SettingError("data.shards", str(tar), f"captions that can be read: {key}{sidecar.fault}")
+            if not sidecar.caption and not has_trigger:
                 raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
-            yield _Sample(f"{tar.name}::{key}", facts.get("id", key), caption, image)
+            yield _Sample(f"{tar.name}::{key}", str(facts.get("id", key)), sidecar.caption, image)
 
 
 def _decode_to_bucket(name: str, content: bytes, bases: tuple[int, ...]) -> Image.Image | None:
@@ -122,4 +124,7 @@ def _decode_to_bucket(name: str, content: bytes, bases: tuple[int, ...]) -> Imag
         size = f"{image.width} x {image.height}"
         logger.warning("%s is skipped: %s is too small for every bucket of base %d", name, size, min(bases))
         return None
+    if fit.crop_fraction > MAX_CUT:
+        ratio = f"its bucket of {fit.ratio}"
+        logger.warning("%s loses %.0f%% of its area to fit %s.", name, 100 * fit.crop_fraction, ratio)
     return resize_and_crop(image, fit)

@@ -1,4 +1,4 @@
-"""Images fill the bucket of the nearest ratio without being enlarged, and the crop is measured."""
+"""Images fill the bucket of the nearest ratio, enlarged by 2% at most, and the crop is measured."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,22 @@ def test_a_large_image_goes_to_the_largest_base_and_a_small_one_to_the_largest_i
     assert best_fit(384, 384) is None
 
 
-def test_nothing_is_ever_enlarged_and_the_share_that_is_cut_is_right():
+def test_an_image_that_lacks_a_few_pixels_fills_its_bucket_and_one_that_lacks_more_does_not():
+    assert best_fit(511, 512)[:2] == (512, "1:1")
+    assert best_fit(1023, 1024)[:2] == (1024, "1:1")
+    assert best_fit(502, 502)[:2] == (512, "1:1")  # by 1.992%
+    assert best_fit(501, 501) is None  # by 2.196%
+    small = Image.fromarray(np.full((511, 512, 3), 90, np.uint8))
+    assert np.asarray(resize_and_crop(small, best_fit(511, 512))).shape == (512, 512, 3)
+
+
+def test_nothing_is_enlarged_by_more_and_the_share_that_is_cut_is_right():
     rng = np.random.default_rng(0)
     for height, width in rng.integers(300, 3000, (200, 2)).tolist():
         fit = best_fit(height, width)
         if fit is None:
             continue
-        assert fit.scale <= 1
+        assert fit.scale <= 1.02
         kept = fit.height_px * fit.width_px / fit.scale**2
         assert fit.crop_fraction == pytest.approx(1 - kept / (height * width), abs=1e-9)
         assert 0 <= fit.crop_fraction < 1

@@ -64,6 +64,16 @@ def test_damaged_and_tiny_images_are_skipped_by_name(folder, caplog):
     assert "d.png is skipped: 20 x 20 is too small" in caplog.text
 
 
+def test_an_image_that_loses_more_than_a_third_is_named_with_the_share(folder, caplog):
+    (folder / "c.png").write_bytes(image(400, 48, 2))
+    (folder / "c.txt").write_text("a street")
+    with caplog.at_level(logging.WARNING):
+        assert len(list(image_text_samples(ImageTextSettings(folder=folder, bases=(48,))))) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "c.png loses 76% of its area to fit its bucket of 2:1."
+    ]
+
+
 def test_a_folder_without_a_usable_image_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "tiny.png").write_bytes(image(3, 3))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from lens.config import Settings
+from lens.data.buckets import MAX_CUT
 from lens.errors import SettingError
 
 Scores = Mapping[str, NDArray[Any]]
@@ -62,6 +63,8 @@ class FilterSettings(Settings):
     """Mean V of HSV below which an image is too dark."""
     max_luminance: float | None = Field(None, ge=0, le=1)
     """Mean V of HSV above which an image is too bright."""
+    max_cut: float | None = Field(MAX_CUT, ge=0, lt=1)
+    """Share of the area of an image that may be cropped to fit its bucket."""
 
     @model_validator(mode="after")
     def _some_luminance_is_left(self) -> Self:

@@ -45,7 +45,7 @@ class Selection(NamedTuple):
     """KEPT, or the reason to drop the sample."""
     details: list[str | None]
     fits: dict[int, BucketFit]
-    """The bucket of each kept sample."""
+    """The bucket of each sample that fits one, with those that are dropped as duplicates."""
     copies: list[tuple[str, str, str]]
     """(id, address, address of the first) of entries whose bytes an earlier entry has."""
     ocr_words: list[list[str]] | None
@@ -110,9 +110,10 @@ def select_samples(
     details: list[str | None] = samples.table.column("detail").to_pylist()
     sample_reasons = _initial_reasons(settings, ids[firsts], samples)
     if held_out is not None:
+    # Before duplicates: of a group, one that fits a bucket is kept.
+    fits = _assign_buckets(settings, samples.table, sample_reasons, details)
         _drop_held_out(settings, samples, held_out, sample_reasons, details)
     _drop_near_duplicates(settings, samples, _licences(inventory, firsts), sample_reasons, details)
-    fits = _assign_buckets(settings, samples.table, sample_reasons)
     addresses = read_parts(inventory.folder, inventory.num_parts, ["address"]).column("address")
     copies = [
         (ids[entry].decode(), addresses[entry].as_py(), addresses[int(first_of[entry])].as_py())
@@ -236,9 +237,10 @@ def _licence_rank(licence: str, preferred: Sequence[str]) -> int:
 
 
 def _assign_buckets(
-    settings: BuildSettings, samples: "pa.Table", sample_reasons: NDArray[Any]
+    settings: BuildSettings, samples: "pa.Table", sample_reasons: NDArray[Any], details: list
 ) -> dict[int, BucketFit]:
-    """Return the bucket of each kept sample; drop those that fit none as `no_bucket`, in place."""
+    """Return the bucket of each kept sample; drop those that fit none, or lose too much, in place."""
+    max_cut = settings.filters.max_cut
     heights, widths = samples.column("height_px").to_pylist(), samples.column("width_px").to_pylist()
     fits = {}
     for index in np.flatnonzero(sample_reasons == KEPT).tolist():
@@ -248,3 +250,6 @@ def _assign_buckets(
         else:
             fits[index] = fit
     return fits
+        elif max_cut is not None and fit.crop_fraction > max_cut:
+            sample_reasons[index] = "cut_too_much"
+            details[index] = f"{fit.crop_fraction:.0%} of {widths[index]} x {heights[index]} for {fit.ratio}"

@@ -218,7 +218,8 @@ def _read_ledger(folder: Path, unreadable: set[str]) -> dict[str, list[tuple[str
     found: dict[str, list[tuple[str, str]]] = {}
     for row in read_table(folder / "ledger.parquet").to_pylist():
         found.setdefault(row["reason"], []).append((row["id"], row["detail"] or ""))
-    order = ["unscored", *(rule.reason for rule in RULES), "held_out", "near_duplicate", "no_bucket"]
+    rules, last = (rule.reason for rule in RULES), ("no_bucket", "cut_too_much", "held_out", "near_duplicate")
+    order = ["unscored", *rules, *last]
     stages = {reason: 2 + place for place, reason in enumerate(order)}
     stages |= dict.fromkeys(unreadable, 1) | {"withdrawn": 0}
     return {reason: found[reason] for reason in sorted(found, key=lambda one: (stages.get(one, 99), one))}

@@ -112,6 +112,28 @@ def test_of_copies_of_one_size_the_better_licence_is_kept_then_the_one_with_more
     assert larger not in fallen(other)
 
 
+def test_an_image_that_would_lose_more_than_a_third_is_dropped_with_the_share(tmp_path):
+    save(tmp_path / "in", "wide", textured(0, 512, 1530))  # three to one loses just under a third
+    wider = save(tmp_path / "in", "wider", textured(1, 512, 1700))
+    tower = save(tmp_path / "in", "tower", textured(2, 4000, 512))
+    little = save(tmp_path / "in", "little", textured(3, 300, 300))
+    found = select_samples(*measured(tmp_path / "in", tmp_path / "out"))
+    assert fallen(found) == {wider: "cut_too_much", tower: "cut_too_much", little: "no_bucket"}
+    detail = dict(zip(found.ids.astype(str), found.details, strict=True))[tower]
+    assert detail == "74% of 512 x 4000 for 1:2"
+    anything = {"filters": OPEN | {"max_cut": None}}
+    assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out", **anything))) == {
+        little: "no_bucket"
+    }
+
+
+def test_of_copies_the_one_that_fits_a_bucket_is_kept(tmp_path):
+    tower = textured(0, 512, 512).resize((512, 2000))
+    large = save(tmp_path / "in", "stretched", tower)
+    save(tmp_path / "in", "square", tower.resize((512, 512)))
+    assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out"))) == {large: "cut_too_much"}
+
+
 def test_withdrawn_samples_are_dropped_first_and_held_out_matches_before_near_duplicates(
     clip, tmp_path
 ):
