@@ -135,9 +135,9 @@ def test_a_damaged_adapter_and_one_of_another_kind_are_refused_before_loading(re
 
     monkeypatch.setattr(GenerationSession, "encode", lambda *_: pytest.fail("a prompt was encoded"))
     layer = "transformer_blocks.0.attn.img_qkv"
-    save_file({f"{layer}.oft_R": torch.ones(4, 8)}, tmp_path / "oft.safetensors")
-    line = refuses("a fox", "--lora", "oft.safetensors")
-    assert "of the kind OFT, which is not supported" in line and "Supported are LoRA" in line
+    save_file({f"{layer}.ia3_l": torch.ones(32)}, tmp_path / "ia3.safetensors")
+    line = refuses("a fox", "--lora", "ia3.safetensors")
+    assert "of the kind IA3, which is not supported" in line and "Supported are LoRA" in line
     save_file({f"{layer}.diff": torch.ones(96, 32)}, tmp_path / "full.safetensors")
     (tmp_path / "long.safetensors").write_bytes((tmp_path / "full.safetensors").read_bytes() + b"abc")
     assert "it has 3 bytes behind its last tensor" in refuses("a fox", "--lora", "long.safetensors")

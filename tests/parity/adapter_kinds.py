@@ -34,6 +34,37 @@ ROWS, COLUMNS = 1 + normal(32, 1, seed=20).abs(), 1 + normal(1, 32, seed=21).abs
 WIDE_ROWS = 1 + normal(32, 1, seed=22).abs()
 FULL = normal(96, 32, seed=23)
 ALPHA = torch.tensor(1.5)
+GA1, GA2, GB1, GB2 = (
+    0.3 * normal(32, 3, seed=31), 0.3 * normal(3, 32, seed=32),
+    normal(32, 3, seed=33), normal(3, 32, seed=34),
+)  # fmt: skip
+WIDE_GB1 = normal(96, 3, seed=35)
+OFT_BLOCKS, SQUARE_OFT_BLOCKS = 0.2 * normal(12, 8, 8, seed=36), normal(4, 8, 8, seed=37)
+BOFT_BLOCKS = 0.2 * normal(3, 8, 12, 12, seed=38)
+WIDE_SCALE, SCALE = 1 + 0.2 * normal(96, 1, seed=39), 1 + 0.2 * normal(32, 1, seed=40)
+
+
+def rotations(blocks, bound=None):
+    """The Cayley transform of what is skew-symmetric in each block, whose norm may have a bound."""
+    skew = (blocks - blocks.mT).double()
+    norm = skew.square().sum().sqrt()
+    if bound is not None and norm > bound:
+        skew = skew * bound / norm
+    one = torch.eye(blocks.shape[-1], dtype=torch.float64)
+    return ((one + skew) @ torch.linalg.inv(one - skew)).float()
+
+
+def butterfly(blocks):
+    """The product of the stages of a BOFT as one matrix, the first stage on the right."""
+    size, half = blocks.shape[1] * blocks.shape[2], blocks.shape[2] // 2
+    product = torch.eye(size)
+    for stage, turned in enumerate(rotations(blocks)):
+        distance = half * 2**stage
+        bases = range(0, size, 2 * distance)
+        pairs = [(base + axis, base + axis + distance) for base in bases for axis in range(distance)]
+        shuffled = torch.eye(size)[[axis for pair in pairs for axis in pair]]
+        product = shuffled.mT @ torch.block_diag(*turned) @ shuffled @ product
+    return product
 
 
 def dora(weight, delta, magnitude):
@@ -110,6 +141,36 @@ KINDS = {
     "LoKr as DoRA": (
         {MLP: {"lokr_w1": K1_A @ K1_B, "lokr_w2": K2_A @ K2_B, "dora_scale": WIDE_ROWS}},
         {f"{MLP}.weight": lambda w: dora(w, torch.kron(K1_A @ K1_B, K2_A @ K2_B), WIDE_ROWS)},
+    ),
+    "GLoRA": (
+        {OUT: {"a1.weight": GA1, "a2.weight": GA2, "b1.weight": GB1, "b2.weight": GB2, "alpha": ALPHA}},
+        {f"{OUT}.weight": lambda w: w + 0.5 * (w @ GA1 @ GA2 + GB1 @ GB2)},
+    ),
+    "GLoRA in the order of older files": (
+        {QKV: {"a1.weight": GA2, "a2.weight": GA1, "b1.weight": GB2, "b2.weight": WIDE_GB1}},
+        {f"{QKV}.weight": lambda w: w + w @ GA1 @ GA2 + WIDE_GB1 @ GB2},
+    ),
+    "GLoRA as DoRA": (
+        {OUT: {"a1.weight": GA1, "a2.weight": GA2, "b1.weight": GB1, "b2.weight": GB2, "dora_scale": ROWS}},
+        {f"{OUT}.weight": lambda w: dora(w, w @ GA1 @ GA2 + GB1 @ GB2, ROWS)},
+    ),
+    "OFT": (
+        {QKV: {"oft_blocks": OFT_BLOCKS}},
+        {f"{QKV}.weight": lambda w: torch.block_diag(*rotations(OFT_BLOCKS)).mT @ w},
+    ),
+    "OFT with a scale and a bound": (
+        {OUT: {"oft_blocks": SQUARE_OFT_BLOCKS, "rescale": SCALE, "alpha": torch.tensor(0.1)}},
+        {f"{OUT}.weight":
+             lambda w: SCALE * (torch.block_diag(*rotations(SQUARE_OFT_BLOCKS, bound=3.2)).mT @ w)},
+    ),
+    "OFT as DoRA": (
+        {OUT: {"oft_blocks": SQUARE_OFT_BLOCKS, "dora_scale": COLUMNS}},
+        {f"{OUT}.weight":
+             lambda w: dora(w, torch.block_diag(*rotations(SQUARE_OFT_BLOCKS)).mT @ w - w, COLUMNS)},
+    ),
+    "BOFT": (
+        {QKV: {"oft_blocks": BOFT_BLOCKS, "rescale": WIDE_SCALE}},
+        {f"{QKV}.weight": lambda w: WIDE_SCALE * (butterfly(BOFT_BLOCKS) @ w)},
     ),
     "differences of weight and bias": (
         {QKV: {"diff": FULL, "diff_b": QKV_BIAS}, MLP: {"diff": W1_A @ W1_B}},

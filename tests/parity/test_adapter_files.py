@@ -23,10 +23,25 @@ LOW = {"lora_A.weight": QKV_DOWN, "lora_B.weight": QKV_UP}
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({f"{QKV}.oft_R.weight": torch.ones(4, 8)}, "1 of the kind OFT, which is not supported"),
-        ({f"{QKV}.boft_R": torch.ones(4, 8)}, "of the kind BOFT, which is not supported"),
+        ({f"{QKV}.oft_R.weight": torch.ones(4, 8)}, r"has a rotation of the shape \(4, 8\)"),
+        ({f"{QKV}.oft_R.weight": torch.ones(3, 28)}, "has 3 blocks of 8, but it needs 32 axes"),
+        ({f"{QKV}.boft_R": torch.ones(1, 4, 8, 8)}, "has only boft_R"),
+        ({f"{QKV}.boft_R": torch.ones(4, 8), f"{QKV}.boft_s": torch.ones(96)}, "blocks of the shape"),
+        ({f"{QKV}.oft_blocks": torch.ones(4, 8, 8)}, "has 4 blocks of 8, but it needs 96 axes"),
+        ({f"{QKV}.oft_blocks": torch.ones(3, 32, 3, 3)}, "has 3 stages of blocks of 3, which 96 axes"),
+        ({f"{QKV}.oft_blocks": torch.full((12, 8, 8), torch.nan)}, "has blocks that are not finite"),
+        ({f"{QKV}.oft_blocks": torch.ones(12, 8, 8), f"{QKV}.rescale": torch.ones(5)},
+         r"a scale of the shape \(5,\)"),
+        ({f"{QKV}.rescale": torch.ones(96, 1)}, "has only rescale"),
+        ({f"{QK_NORM}.oft_blocks": torch.ones(2, 8, 8)}, "is a norm, which has no axes to rotate"),
         ({f"{QKV}.{name}.weight": torch.ones(2, 2) for name in ("a1", "a2", "b1", "b2")},
-         "4 of the kind GLoRA"),
+         r"is for \(2, 2\), the layer is \(96, 32\)"),
+        ({f"{QKV}.{name}.weight": torch.ones(2, 2) for name in ("a1", "a2", "b1")}, "has only a1 and a2"),
+        ({f"{QKV}.{name}.weight": torch.ones(2, 2) for name in ("a1", "a2", "b1", "b2", "bm")},
+         "1 of the kind GLoRA of a kernel"),
+        ({f"{QKV}.oft_diag": torch.ones(4, 8)}, "1 of the kind OFT of its own names"),
+        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(2, 2)},
+         "has no adapter weights, only 1 keys of a text encoder"),
         ({f"{QKV}.ia3_l": torch.ones(32)}, "of the kind IA3"),
         ({f"{QKV}.weight": torch.ones(32), f"{QKV}.on_input": torch.ones(1)}, "of the kind IA3"),
         ({f"{QKV}.lora_E": torch.ones(3, 1)}, "of the kind AdaLoRA"),
@@ -78,7 +93,10 @@ def test_what_cannot_be_loaded_is_named(tmp_path, tensors, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"peft_type": "OFT"}', "an adapter of the kind OFT, which is not supported"),
+        ('{"peft_type": "VERA"}', "an adapter of the kind VERA, which is not supported"),
+        ('{"layer_replication": [[0, 4], [2, 5]]}', "layer_replication, which Lens cannot apply"),
+        ('{"init_lora_weights": "pissa"}', "init_lora_weights=pissa, which Lens cannot apply"),
+        ('{"use_qalora": true}', "use_qalora, which Lens cannot apply"),
         ('{"use_dora": true}', "is a DoRA by its settings, but it has no magnitudes"),
         ('{"lora_alpha": "twelve"}', "'twelve' as an alpha or a rank"),
         ('{"lora_alpha": NaN}', "nan as an alpha or a rank"),
@@ -100,6 +118,19 @@ def test_bytes_behind_the_end_of_an_adapter_are_an_error_of_ours(tmp_path):
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CheckpointError, match="it has 1 bytes behind its last tensor"):
         load_lora(tiny_denoiser(), path)
+
+
+def test_keys_of_a_text_encoder_beside_those_of_layers_are_told(tmp_path, caplog):
+    text = {
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(3, 8),
+        "text_encoder.layers.0.q_proj.lora_A.weight": torch.ones(3, 8),
+    }
+    layer = {f"transformer.{QKV}.{name}": value for name, value in LOW.items()}
+    save_file(text | layer, tmp_path / "a.safetensors")
+    adapter = read_adapter(tmp_path / "a.safetensors", adaptable_weights(one_denoiser()))
+    assert list(adapter) == [QKV]
+    (message,) = caplog.messages
+    assert all(key in message for key in text) and "2 keys of a text encoder" in message
 
 
 PARTS = sorted({part for layers, _ in KINDS.values() for parts in layers.values() for part in parts})

@@ -20,7 +20,8 @@ from adapter_kinds import (
     with_values,
 )
 from comparisons import normal, same_state, velocity
-from peft import LoraConfig
+from peft import BOFTConfig, LoraConfig, OFTConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.boft.layer import BOFTLayer
 from safetensors.torch import load_file, save_file
 from tiny_models import DENOISER_CONFIG, tiny_denoiser
 
@@ -37,6 +38,8 @@ from lens.models.checkpoints.adapters.lora import (
     unload_loras,
 )
 from lens.models.checkpoints.adapters.lora_formats import STYLES, read_adapter
+from lens.models.checkpoints.adapters.rotation_assembly import peft_boft
+from lens.models.checkpoints.adapters.weights import change_of_output, total_delta
 from lens.models.checkpoints.convert import convert
 from lens.models.checkpoints.single_file import load_denoiser
 from lens.models.mapped_memory import is_mapped, release
@@ -192,6 +195,52 @@ def test_pefts_loha_and_dora_are_scaled_by_their_settings(tmp_path):
     assert_same_velocity(model, ("LoHa", 1.0))
 
 
+ROTATIONS_OF_PEFT = {
+    "OFT": OFTConfig(oft_block_size=8, target_modules=[QKV, OUT]),
+    "OFT by its series to three terms": OFTConfig(
+        oft_block_size=8, target_modules=[QKV, OUT], num_cayley_neumann_terms=3
+    ),
+    "OFT without a series": OFTConfig(oft_block_size=8, target_modules=[QKV, OUT], use_cayley_neumann=False),
+    "OFT with a bound": OFTConfig(oft_block_size=8, target_modules=[QKV, OUT], coft=True, eps=0.5),
+    "OFT of one block for all": OFTConfig(oft_block_size=8, target_modules=[QKV, OUT], block_share=True),
+    "BOFT": BOFTConfig(boft_block_size=8, target_modules=[QKV, OUT]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ROTATIONS_OF_PEFT)
+def test_pefts_rotations_come_out_as_in_peft(tmp_path, kind):
+    other, config = tiny_denoiser(), ROTATIONS_OF_PEFT[kind]
+    inject_adapter_in_model(config, other, "it")
+    with torch.no_grad():
+        for seed, (name, parameter) in enumerate(other.named_parameters()):
+            if "oft_" in name:
+                parameter.add_(0.2 * normal(*parameter.shape, seed=seed))
+    wanted = velocity(other)
+    stored = get_peft_model_state_dict(other, adapter_name="it")
+    save_file({f"base_model.model.{n}": v for n, v in stored.items()}, tmp_path / "adapter_model.safetensors")
+    config.save_pretrained(tmp_path)
+    model = tiny_denoiser()
+    load_lora(model, tmp_path)
+    assert (wanted - velocity_with()).abs().max() > 0.01
+    torch.testing.assert_close(velocity(model), wanted, rtol=1e-4, atol=1e-4)
+    fuse_loras(model)
+    torch.testing.assert_close(velocity(model), wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(SettingError, match="other than PEFT's OFT or BOFT"):
+        save_lora(model, tmp_path / "b.safetensors", "kohya")
+
+
+def test_the_stages_of_pefts_boft_are_multiplied_as_there():
+    stages, layer = normal(3, 8, 4, 4, seed=50), BOFTLayer(torch.nn.Linear(32, 5))
+    product = torch.eye(32)
+    for index, blocks in enumerate(stages):
+        order = layer.perm2mat(layer.block_butterfly_perm(32, 8 // 2**index, 2, n_butterfly_factor=2))
+        product = order @ torch.block_diag(*layer.cayley_batch(blocks)) @ order.mT @ product
+    weight, scale = normal(5, 32, seed=51), normal(5, 1, seed=52)
+    part = peft_boft("layer", {"boft_R": stages, "boft_s": scale}, (5, 32))
+    wanted = scale * (weight @ product.mT) - weight
+    torch.testing.assert_close(part.delta(weight), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_fused_into_a_mapped_weight_outlives_its_pages(tmp_path):
     save_file(
         {name: value.contiguous() for name, value in tiny_denoiser().state_dict().items()},
@@ -262,8 +311,11 @@ def test_inputs_in_float32_meet_weights_of_16_bits_without_rounding(tmp_path, ki
     part, x = adapter[MLP], normal(7, 85, seed=30)
     halves = {name: value.bfloat16() for name, value in part._asdict().items() if torch.is_tensor(value)}
     part = part._replace(**halves)
+    weight = normal(*part.shape, seed=41)
     with torch.no_grad():
-        torch.testing.assert_close(part.apply(x), x @ part.delta().mT, rtol=1e-4, atol=1e-4)
+        change = change_of_output(part, x, lambda vectors: vectors @ weight.mT)
+        wanted = x @ total_delta(part._replace(magnitude=None), weight).mT
+        torch.testing.assert_close(change, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_dora_is_not_loaded_onto_fused_weights(tmp_path):

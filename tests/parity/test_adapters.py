@@ -280,15 +280,15 @@ def test_keys_that_match_nothing_are_listed_and_the_denoiser_stays_untouched(tmp
         ),
         (
             {"lora_te1_text_model_encoder.lora_down.weight": torch.ones(2, 2)},
-            "1 keys without a layer .lora_te1",
+            "has no adapter weights, only 1 keys of a text encoder .lora_te1",
         ),
         (
-            {f"{QKV}.oft_blocks": torch.ones(4, 8, 8), f"{QKV}.alpha": torch.ones(())},
-            r"1 of the kind OFT, which is not supported \(.*oft_blocks\).* Supported are LoRA, DoRA, LoHa",
+            {f"{QKV}.vera_lambda_b": torch.ones(96), f"{QKV}.vera_lambda_d": torch.ones(4)},
+            r"2 of the kind VeRA, which is not supported \(.*lambda_b.*\).* Supported are LoRA, DoRA, LoHa",
         ),
         ({"double_blocks.0.img_attn.qkv.lora_A.weight": torch.ones(2, 2)}, "probably a LoRA for FLUX.1"),
     ],
-    ids=["half", "other width", "text encoder", "OFT", "FLUX"],
+    ids=["half", "other width", "text encoder", "VeRA", "FLUX"],
 )
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "a.safetensors")

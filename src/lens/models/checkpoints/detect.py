@@ -35,9 +35,6 @@ DENOISER_PREFIXES = (
 
 # Kinds of adapters by parts of their names.
 _FOREIGN_ADAPTERS = (
-    ("BOFT", (".boft_",)),
-    ("OFT", (".oft_",)),
-    ("GLoRA", (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")),
     ("IA3", (".ia3_l",)),
     ("IA3", (".on_input",)),
     ("VeRA", (".vera_lambda_",)),
@@ -52,6 +49,9 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("a LoKr adapter", ("lokr_w",)),
     ("a LoHa adapter", ("hada_w1",)),
+    ("a BOFT adapter", (".boft_",)),
+    ("an OFT or BOFT adapter", (".oft_",)),
+    ("a GLoRA adapter", (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")),
     ("a LoRA for a UNet (Stable Diffusion)", ("lora_unet_down_blocks",)),
     ("a LoRA for FLUX.1", ("double_blocks", "lora_")),
     ("a LoRA for a model with single-stream blocks, such as FLUX", ("single_transformer_blocks", "lora_")),

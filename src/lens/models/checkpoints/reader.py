@@ -89,10 +89,11 @@ def validate_file(path: Path) -> None:
 
 
 def _is_pickled(head: bytes) -> bool:
-    # torch.save writes a zip archive, its older versions a pickle of protocol 2 to 5.
-    return head.startswith(b"PK\x03\x04") or (
-        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    )
+    # torch.save writes a zip archive, its older versions a pickle of protocol 2 to 5. The length of a
+    # safetensors header may begin with the same two bytes; five zeros and the header follow those.
+    is_header_length = head[3:9] == b"\0\0\0\0\0{"
+    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return head.startswith(b"PK\x03\x04") or (is_pickle and not is_header_length)
 
 
 class StoredEntry(NamedTuple):

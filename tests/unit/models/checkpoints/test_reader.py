@@ -182,6 +182,14 @@ def test_a_lens_denoiser_is_known_by_both_marks_and_under_stacked_prefixes():
     assert detect_kind(["something.else"]) is None
 
 
+def test_a_header_whose_length_begins_as_a_pickle_is_read(tmp_path):
+    entry = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    for length in (0x280, 0x380, 0x480, 0x580, 0x10280):
+        file = tmp_path / f"{length}.safetensors"
+        file.write_bytes(length.to_bytes(8, "little") + entry.ljust(length) + bytes(4))
+        assert list(open_safetensors(file).tensors) == ["x"]
+
+
 @pytest.mark.parametrize(
     ("names", "kind"),
     [
@@ -192,9 +200,10 @@ def test_a_lens_denoiser_is_known_by_both_marks_and_under_stacked_prefixes():
         (["x.lokr_w1"], "a LoKr adapter"),
         (["x.diff", "x.diff_b"], "an adapter with differences of whole weights"),
         (["model.diffusion_model.x.weight"], None),
-        (["x.oft_blocks", "x.alpha"], "an adapter of the kind OFT, which is not supported"),
+        (["x.oft_blocks", "x.alpha"], "an OFT or BOFT adapter"),
         (["x.a1.weight", "x.a2.weight", "x.b1.weight", "x.b2.weight"],
-         "an adapter of the kind GLoRA, which is not supported"),
+         "a GLoRA adapter"),
+        (["x.ia3_l"], "an adapter of the kind IA3, which is not supported"),
     ],
 )  # fmt: skip
 def test_kinds_of_adapters_are_told_apart_by_their_keys(names, kind):

@@ -13,36 +13,46 @@ from torch import Tensor
 
 from lens.errors import CheckpointError
 from lens.models.checkpoints.adapters.keys import KIND_OF_PART
+from lens.models.checkpoints.adapters.rotation_assembly import lycoris_rotation, peft_boft, peft_oft
 from lens.models.checkpoints.adapters.weights import (
     Adapter,
     AdapterWeights,
     DifferenceWeights,
+    GLoRAWeights,
+    IncompleteError,
     LoHaWeights,
     LoKrWeights,
     LoraWeights,
 )
 
-
-class IncompleteError(Exception):
-    """What is wrong with the parts of one layer, for the message about the file."""
+_OF_FACTORS = ("LoRA", "LoHa", "LoKr", "GLoRA")
+_BLOCKS = ("oft_blocks", "boft_R")
 
 
 def assemble(
-    module: str, parts: Mapping[str, Tensor], settings: Mapping[str, Any], metadata: Mapping[str, str]
+    module: str,
+    parts: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    layer: tuple[int, ...] | None,
 ) -> Adapter:
     """Return the weights of one layer, and of its bias, from all parts that a file has for it.
 
-    `settings` are those of PEFT.
+    `settings` are those of PEFT, `layer` is the shape of the layer's weight where it is known.
     Raises: IncompleteError for parts that are missing, do not fit each other or are of two kinds.
     """
-    values = {name: _without_kernel_axes(value) for name, value in parts.items() if name != "alpha"}
+    values = {
+        name: value if name in _BLOCKS else _without_kernel_axes(value)
+        for name, value in parts.items()
+        if name != "alpha"
+    }
     alpha = _number(parts["alpha"]) if "alpha" in parts else None
     kinds = sorted({KIND_OF_PART[name] for name in values if name in KIND_OF_PART})
     if len(kinds) > 1:
         raise IncompleteError(f"{module} has parts of two kinds, {' and '.join(kinds)}")
     adapter: Adapter = {}
     for name, value in values.items():
-        if KIND_OF_PART.get(name) in ("LoRA", "LoHa", "LoKr") and value.ndim != 2:
+        if KIND_OF_PART.get(name) in _OF_FACTORS and value.ndim != 2:
             raise IncompleteError(f"{module} has a {name} of the shape {tuple(value.shape)}")
     bias, low_rank_bias = values.pop("diff_b", None), values.pop("up_bias", None)
     magnitude = values.pop("magnitude", None)
@@ -54,6 +64,10 @@ def assemble(
         part = _loha(module, rest, alpha, settings, metadata)
     elif kinds == ["LoKr"]:
         part = _lokr(module, rest, alpha, settings, metadata)
+    elif kinds == ["GLoRA"]:
+        part = _glora(module, rest, alpha)
+    elif len(kinds) == 1 and "OFT" in kinds[0]:
+        part = _rotation(module, rest, alpha, settings, layer)
     elif kinds and len(rest) == 1:  # an alpha has no effect on whole matrices
         ((name, value),) = rest.items()
         rest, part = {}, DifferenceWeights(value, replaces=name == "set_weight")
@@ -134,6 +148,34 @@ def _lokr(
     return LoKrWeights(first[0], second[0], _lycoris_scale(module, alpha, rank, settings, metadata))
 
 
+def _glora(module: str, values: dict[str, Tensor], alpha: float | None) -> GLoRAWeights | None:
+    if not {"a1", "a2", "b1", "b2"} <= set(values):
+        return None
+    a1, a2, b1, b2 = (values.pop(name) for name in ("a1", "a2", "b1", "b2"))
+    if len(a1) < a1.shape[1]:  # older files have the factors the other way round
+        a1, a2, b1, b2 = a2, a1, b2, b1
+    _check_product(module, a1, a2)
+    _check_product(module, b1, b2)
+    if len(a1) != a2.shape[1] or len(a1) != b2.shape[1]:
+        raise IncompleteError(f"{module} has factors of two shapes")
+    return GLoRAWeights(a1, a2, b1, b2, 1.0 if alpha is None else alpha / len(a2))
+
+
+def _rotation(
+    module: str,
+    values: dict[str, Tensor],
+    alpha: float | None,
+    settings: Mapping[str, Any],
+    layer: tuple[int, ...] | None,
+) -> AdapterWeights | None:
+    if layer is not None and len(layer) != 2:
+        raise IncompleteError(f"{module} is a norm, which has no axes to rotate")
+    shape = (layer[0], layer[1]) if layer else None
+    if "oft_R" in values:
+        return peft_oft(module, values, settings, shape)
+    return peft_boft(module, values, shape) or lycoris_rotation(module, values, alpha, shape)
+
+
 def _pop_factor(module: str, values: dict[str, Tensor], name: str) -> tuple[Tensor, int | None] | None:
     """Remove one factor of a LoKr from `values`; return it and its rank, None if it is a whole matrix."""
     if name in values:
@@ -149,9 +191,11 @@ def _with_magnitude(module: str, part: AdapterWeights | None, magnitude: Tensor)
 
     PEFT and LyCORIS have a norm for each output, older files of kohya's one for each input.
     """
-    if not isinstance(part, LoraWeights | LoHaWeights | LoKrWeights):
-        raise IncompleteError(f"{module} has a magnitude beside what is no LoRA, LoHa or LoKr")
+    if part is None or isinstance(part, DifferenceWeights):
+        raise IncompleteError(f"{module} has a magnitude beside what is no product")
     outputs, inputs = part.shape
+    if 0 in part.shape and magnitude.ndim == 2 and 1 in magnitude.shape:  # a layer of unknown shape
+        return part._replace(magnitude=magnitude)
     if tuple(magnitude.shape) in ((outputs,), (outputs, 1)):
         return part._replace(magnitude=magnitude.reshape(outputs, 1))
     if tuple(magnitude.shape) == (1, inputs):

@@ -10,7 +10,11 @@ from typing import NamedTuple
 from lens.models.checkpoints.detect import DENOISER_PREFIXES
 
 DOTTED_PREFIXES = ("base_model.model.", *DENOISER_PREFIXES)
-UNDERSCORE_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+UNDERSCORE_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_", "oft_unet_")
+TEXT_ENCODER_PREFIXES = (
+    "lora_te", "lora_prior_te_", "lycoris_te", "oft_te", "text_encoder", "base_model.model.text_encoder",
+    "text_model.", "cond_stage_model.", "conditioner.", "clip_",
+)  # fmt: skip
 
 _LOW_RANK = re.compile(
     r"^(?P<module>.+?)(?:\.(?P<part>lora_A|lora_B|lora_down|lora_up|lora_mid|lora_magnitude_vector)"
@@ -19,7 +23,11 @@ _LOW_RANK = re.compile(
 )
 _OTHER = re.compile(
     r"^(?P<module>.+)\.(?P<part>alpha|dora_scale|lokr_w[12](?:_[ab])?|lokr_t2|hada_w[12]_[ab]|hada_t[12]"
-    r"|diff|diff_b|set_weight|w_norm|b_norm)(?:\.weight)?$"
+    r"|diff|diff_b|set_weight|w_norm|b_norm|oft_blocks|rescale)(?:\.weight)?$"
+)
+_GLORA = re.compile(r"^(?P<module>.+)\.(?P<part>[ab][12])\.weight$")
+_PEFT_ROTATION = re.compile(
+    r"^(?P<module>.+)\.(?P<part>oft_R|boft_R|boft_s)(?:\.(?P<adapter>(?!weight$)\w+))?(?:\.weight)?$"
 )
 _PART_OF_NAME = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up", "lora_mid": "mid",
                  "lora_magnitude_vector": "magnitude", "dora_scale": "magnitude", "w_norm": "diff",
@@ -29,12 +37,16 @@ KIND_OF_PART = {
     "down": "LoRA", "up": "LoRA", "mid": "LoRA",
     **{f"lokr_{name}": "LoKr" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
     **{f"hada_{name}": "LoHa" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    **dict.fromkeys(("a1", "a2", "b1", "b2"), "GLoRA"),
+    "oft_blocks": "OFT", "rescale": "OFT", "oft_R": "OFT of PEFT",
+    "boft_R": "BOFT of PEFT", "boft_s": "BOFT of PEFT",
     "diff": "full difference", "set_weight": "replaced weight",
 }  # fmt: skip
 """The kind of adapter of each part that only one kind has."""
 
 _UNSUPPORTED = (
-    ("OFT", r"oft_\w+|rescale"), ("BOFT", r"boft_\w+"), ("GLoRA", r"[ab][12]\.weight|bm\.weight|glora_\w+"),
+    ("OFT of an embedding", r"oft_embedding_R"), ("OFT of its own names", r"oft_diag"),
+    ("GLoRA of a kernel", r"bm\.weight"), ("GLoRA of PEFT", r"glora_\w+"),
     ("IA3", r"ia3_l|on_input"), ("VeRA", r"p?vera_\w+"), ("AdaLoRA", r"lora_E|ranknum"), ("HRA", r"hra_u"),
     ("VB-LoRA", r"vblora_\w+"), ("FourierFT", r"fourierft_\w+"), ("WaveFT", r"waveft_\w+"),
     ("MiSS", r"(?:miss|bone)_\w+"), ("RandLoRA", r"randlora_\w+"), ("C3A", r"c3a_\w+"),
@@ -63,10 +75,18 @@ def parse_key(key: str) -> AdapterKey | None:
         if match["kind"] == "bias":
             part = f"{part}_bias"
         return AdapterKey(match["module"], part, match["adapter"])
-    match = _OTHER.match(key)
+    match = _PEFT_ROTATION.match(key)
+    if match:
+        return AdapterKey(match["module"], match["part"], match["adapter"])
+    match = _OTHER.match(key) or _GLORA.match(key)
     if match:
         return AdapterKey(match["module"], _PART_OF_NAME.get(match["part"], match["part"]))
     return None
+
+
+def is_of_text_encoder(key: str) -> bool:
+    """Return whether a key is for a text encoder, which Lens uses as it is."""
+    return key.startswith(TEXT_ENCODER_PREFIXES)
 
 
 def unsupported_kind(key: str) -> str | None:

@@ -17,6 +17,8 @@ from lens.errors import SettingError
 from lens.models.checkpoints.adapters.weights import (
     AdapterWeights,
     DifferenceWeights,
+    change_of_output,
+    depends_on_weight,
     gain,
     total_delta,
 )
@@ -24,6 +26,7 @@ from lens.models.mapped_memory import is_mapped, release
 from lens.models.quantized.packed_modules import PackedLinear
 
 _HOOK, _UNADAPTED = "_adapter_hook", "_unadapted_"
+_KEPT_IN_FLOAT32 = ("magnitude", "blocks", "rescale")
 
 
 class AdapterLayer(nn.Module, BaseTunerLayer):
@@ -42,7 +45,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         self._numbers: AdapterWeights = numbers  # what is no tensor, such as alpha
         for field in self._fields:
             stored = getattr(part, field)
-            value = stored.to(device, torch.float32 if field == "magnitude" else dtype)
+            kept = torch.float32 if field in _KEPT_IN_FLOAT32 else dtype
+            value = stored.to(device, kept if stored.is_floating_point() else None)
             self.register_buffer(field, value, persistent=False)
         self.adapter_name, self.parameter = name, parameter
         self.scaling = {name: 1.0}
@@ -159,24 +163,26 @@ class MatrixAdapter(AdapterLayer):
         Shapes: x (..., I), output (..., O) -> (..., O).
         """
         part = self.part
-        dtype = getattr(part, self._fields[0]).dtype
+        cast = [field for field in self._fields if field not in (*_KEPT_IN_FLOAT32, "order")]
+        dtype = getattr(part, cast[0]).dtype if cast else x.dtype
         inputs = x if is_mixed(x, dtype) else x.to(dtype)
-        if self.gain is not None:
-            change = self._scaled_change(inputs, output)
-        else:
-            change = part.apply(inputs)
-            if isinstance(part, DifferenceWeights) and part.replaces:
-                change = change - self._without_bias(output)
-        return (self.strength * change).to(output.dtype)
 
-    def _scaled_change(self, x: Tensor, output: Tensor) -> Tensor:
-        """Return gain * (weight + delta) @ x - weight @ x of a DoRA."""
-        assert self.gain is not None
-        rest, factor = (self.gain - 1).to(x.dtype), self.gain.to(x.dtype)
-        if self.gain.shape[1] == 1:  # a gain for each output
-            return rest.mT * self._without_bias(output) + factor.mT * self.part.apply(x)
-        own = self.owner.forward(x * rest)  # type: ignore[operator]  # without the hook, which leads here
-        return self._without_bias(own) + self.part.apply(x * factor)
+        def own(vectors: Tensor) -> Tensor:
+            """Return the layer's own weight times vectors; for its inputs that is known."""
+            if vectors is inputs:
+                return self._without_bias(output)
+            return self._without_bias(self.owner.forward(vectors))  # type: ignore[operator]  # no hook
+
+        if self.gain is None:
+            change = change_of_output(part, inputs, own)
+        else:
+            # gain * (weight + delta) @ x - weight @ x of a DoRA
+            rest, factor = (self.gain - 1).to(inputs.dtype), self.gain.to(inputs.dtype)
+            if self.gain.shape[1] == 1:  # a gain for each output
+                change = rest.mT * own(inputs) + factor.mT * change_of_output(part, inputs, own)
+            else:
+                change = own(inputs * rest) + change_of_output(part, inputs * factor, own)
+        return (self.strength * change).to(output.dtype)
 
     def _without_bias(self, output: Tensor) -> Tensor:
         bias: Any = self.owner.bias
@@ -186,16 +192,16 @@ class MatrixAdapter(AdapterLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         if not self._is_merged_by(adapter_names):
             return
-        strength, part = self.strength, self.part
-        if self.gain is None and not getattr(part, "replaces", False):
-            fused: Callable[[], Tensor] = lambda: strength * self.part.delta()  # noqa: E731
+        strength, part, weight = self.strength, self.part, _weight_of(self.owner)
+        if not depends_on_weight(part):
+            fused: Callable[[], Tensor] = lambda: strength * total_delta(self.part, weight)  # noqa: E731
         else:
             # It depends on the layer's own weight, so it could not be computed again from the fused one.
-            own = _weight_of(self.owner).float()
+            own = weight.float()
             for child in _adapters_on(self.owner, "weight"):
                 if isinstance(child, MatrixAdapter) and child._fused is not None:
                     own = own - child._fused()
-            fused = (strength * total_delta(part, own)).to(_weight_of(self.owner).dtype).float
+            fused = (strength * total_delta(part, own)).to(weight.dtype).float
         add_to_weight(self.owner, fused())
         self._fused, self.merged_adapters = fused, [self.adapter_name]
 

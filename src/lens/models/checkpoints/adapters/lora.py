@@ -24,7 +24,13 @@ from lens.models.checkpoints.adapters.layers import (
     remove_adapter_layers,
 )
 from lens.models.checkpoints.adapters.lora_formats import read_adapter, write_adapter
-from lens.models.checkpoints.adapters.weights import Adapter, AdapterWeights, DifferenceWeights, LoraWeights
+from lens.models.checkpoints.adapters.weights import (
+    Adapter,
+    AdapterWeights,
+    DifferenceWeights,
+    LoraWeights,
+    depends_on_weight,
+)
 from lens.models.checkpoints.module_loader import one_at_a_time
 from lens.models.mapped_memory import is_mapped
 from lens.models.quantized.packed_modules import PackedLinear
@@ -131,7 +137,7 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
 
 
 def _check_can_be_added(denoiser: nn.Module, adapter: Adapter, name: str) -> None:
-    depends = any(part.magnitude is not None or getattr(part, "replaces", False) for part in adapter.values())
+    depends = any(map(depends_on_weight, adapter.values()))
     if depends and any(layer.merged for layer in _controlled_layers(denoiser)):
         needs = "a denoiser without fused adapters, as it depends on the weights"
         raise SettingError("adapter_name", name, needs, "Unfuse them, load it, then fuse again.")

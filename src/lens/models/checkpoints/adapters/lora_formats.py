@@ -5,6 +5,7 @@ Letters: O outputs, I inputs.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,15 @@ import torch
 from torch import Tensor
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.adapters.assembly import IncompleteError, assemble
-from lens.models.checkpoints.adapters.keys import LayerNames, parse_key, unsupported_kind
+from lens.models.checkpoints.adapters.assembly import assemble
+from lens.models.checkpoints.adapters.keys import LayerNames, is_of_text_encoder, parse_key, unsupported_kind
+from lens.models.checkpoints.adapters.rotation import RotationWeights
+from lens.models.checkpoints.adapters.rotation_assembly import rotation_tensors
 from lens.models.checkpoints.adapters.weights import (
     Adapter,
     DifferenceWeights,
+    GLoRAWeights,
+    IncompleteError,
     LoHaWeights,
     LoKrWeights,
     LoraWeights,
@@ -31,9 +36,21 @@ from lens.models.checkpoints.reader import (
     read_json,
 )
 
+logger = logging.getLogger(__name__)
+
 PEFT_LORA_FILE, DIFFUSERS_LORA_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
-SUPPORTED_KINDS = "LoRA, DoRA, LoHa, LoKr and differences of whole weights (.diff, .diff_b, .set_weight)"
-PEFT_TYPES = ("LORA", "LOHA", "LOKR")
+SUPPORTED_KINDS = (
+    "LoRA, DoRA, LoHa, LoKr, GLoRA, OFT, BOFT and differences of whole weights (.diff, .diff_b, .set_weight)"
+)
+PEFT_TYPES = ("LORA", "LOHA", "LOKR", "OFT", "BOFT")
+
+UNSUPPORTED_SETTINGS = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "monteclora_config",
+    "use_bdlora", "use_qalora", "velora_config",
+)  # fmt: skip
+"""Settings of PEFT by which the weights mean something else than in a plain LoRA."""
+STARTS_THAT_CHANGE_THE_MODEL = ("pissa", "olora", "corda", "lora_ga", "loftq")
+"""Values of `init_lora_weights` for which PEFT changes the model's own weights too."""
 
 STYLES = {
     "peft": "PEFT names without prefix, for diffusers' transformer.load_lora_adapter(prefix=None) and Lens",
@@ -56,6 +73,7 @@ class _StoredAdapter(NamedTuple):
     repeated: list[str]
     adapters: set[str]
     """Names of adapters in keys, as in `lora_A.NAME.weight`."""
+    of_text_encoder: list[str]
 
 
 def read_adapter(
@@ -79,7 +97,8 @@ def read_adapter(
     for module, parts in found.parts.items():
         try:
             values = {name: _read_part(module, name, tensor) for name, tensor in parts.items()}
-            weights = assemble(module, values, settings, stored.metadata)
+            layer = layers[module] if check_shapes else None
+            weights = assemble(module, values, settings, stored.metadata, layer)
         except IncompleteError as error:
             incomplete.append(str(error))
             continue
@@ -110,8 +129,12 @@ def read_adapter(
         raise CheckpointError(
             f"{path} does not fit this denoiser: {'; '.join(filter(None, problems))}.{guess}"
         )
+    of_text_encoder = format_names(found.of_text_encoder, "keys of a text encoder")
     if not adapter:
-        raise CheckpointError(f"{path} has no adapter weights.")
+        only = of_text_encoder and f", only {of_text_encoder}"
+        raise CheckpointError(f"{path} has no adapter weights{only}.")
+    if of_text_encoder:
+        logger.warning("%s: %s are not used, as Lens uses its text encoder unchanged.", path, of_text_encoder)
     if settings.get("use_dora") and not any(part.magnitude is not None for part in adapter.values()):
         raise CheckpointError(
             f"{path} is a DoRA by its settings, but it has no magnitudes. Save it again with PEFT."
@@ -149,16 +172,27 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
             f"{path} is an adapter of the kind {kind}, which is not supported. "
             f"Supported are {SUPPORTED_KINDS}."
         )
+    odd = [name for name in UNSUPPORTED_SETTINGS if settings.get(name)]
+    start = str(settings.get("init_lora_weights", "")).lower()
+    if start.startswith(STARTS_THAT_CHANGE_THE_MODEL):
+        odd.append(f"init_lora_weights={start}")
+    if odd:
+        raise CheckpointError(
+            f"{path} has {' and '.join(odd)}, which Lens cannot apply: the file does not hold its whole "
+            "effect. Convert it to a plain LoRA with PEFT."
+        )
 
 
 def _parts_by_module(stored: LazyStateDict, layers: Mapping[str, tuple[int, ...]]) -> _StoredAdapter:
     names = LayerNames(layers)
-    found = _StoredAdapter({}, [], {}, [], set())
+    found = _StoredAdapter({}, [], {}, [], set(), [])
     for name, tensor in stored.tensors.items():
         key = parse_key(name)
         module = names.find(key.module) if key else None
         kind = unsupported_kind(name)
-        if kind:
+        if module is None and is_of_text_encoder(name):
+            found.of_text_encoder.append(name)
+        elif kind:
             found.unsupported.setdefault(kind, []).append(name)
         elif key is None or module is None:
             found.unmatched.append(name)
@@ -191,7 +225,7 @@ def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
     for target, part in adapter.items():
         is_bias = target.endswith(".bias")
         module = target.removesuffix(".bias")
-        prefix = "lycoris_" if isinstance(part, LoKrWeights | LoHaWeights) else "lora_unet_"
+        prefix = "lora_unet_" if isinstance(part, LoraWeights | DifferenceWeights) else "lycoris_"
         joined = prefix + module.replace(".", "_")
         front = joined if style == "kohya" else _PREFIX_OF_STYLE[style] + module
         if isinstance(part, DifferenceWeights):
@@ -202,6 +236,12 @@ def adapter_tensors(adapter: Adapter, style: str) -> dict[str, Tensor]:
         elif isinstance(part, LoHaWeights):
             tensors |= {f"{front}.hada_w1_a": _scale(part.w1_a, part.scale), f"{front}.hada_w1_b": part.w1_b}
             tensors |= {f"{front}.hada_w2_a": part.w2_a, f"{front}.hada_w2_b": part.w2_b}
+        elif isinstance(part, GLoRAWeights):
+            a1, b1 = _scale(part.a1, part.scale), _scale(part.b1, part.scale)
+            named = {"a1": a1, "a2": part.a2, "b1": b1, "b2": part.b2}
+            tensors |= {f"{front}.{name}.weight": value for name, value in named.items()}
+        elif isinstance(part, RotationWeights):
+            tensors |= rotation_tensors(part, front, style)
         else:
             tensors |= _lora_tensors(part, front, style)
         if part.magnitude is not None:

@@ -1,15 +1,21 @@
 """What an adapter file holds for one layer, by kind, and the matrix that it adds there.
 
-Knows nothing of files and modules. A magnitude makes a LoRA, LoHa or LoKr a DoRA (arXiv:2402.09353).
+Knows nothing of files and modules. A magnitude makes an adapter a DoRA (arXiv:2402.09353).
 Letters: O outputs, I inputs, R rank; a Kronecker product of (O1, I1) and (O2, I2) has O = O1 O2, I = I1 I2.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lens.core.products import linear
+from lens.models.checkpoints.adapters.rotation import RotationWeights
+
+
+class IncompleteError(Exception):
+    """What is wrong with the parts of one layer, for the message about the file."""
 
 
 class LoraWeights(NamedTuple):
@@ -125,9 +131,44 @@ class DifferenceWeights(NamedTuple):
         return linear(x, self.value)
 
 
-AdapterWeights = LoraWeights | LoHaWeights | LoKrWeights | DifferenceWeights
+class GLoRAWeights(NamedTuple):
+    """The weights of a GLoRA (arXiv:2306.07967), which add scale * (W @ a1 @ a2 + b1 @ b2) to a weight W."""
+
+    a1: Tensor
+    """(I, R1)"""
+    a2: Tensor
+    """(R1, I)"""
+    b1: Tensor
+    """(O, R2)"""
+    b2: Tensor
+    """(R2, I)"""
+    scale: float
+    magnitude: Tensor | None = None
+    """As in LoraWeights."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.b1.shape[0], self.b2.shape[1]
+
+    def delta(self, weight: Tensor) -> Tensor:
+        """Return the matrix that is added to the weight, without the magnitude, (O, I)."""
+        own = weight.float() @ self.a1.float() @ self.a2.float()
+        return self.scale * (own + self.b1.float() @ self.b2.float())
+
+    def change(self, x: Tensor, own: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return delta @ x, where own(x) is weight @ x. Shapes: x (..., I) -> (..., O)."""
+        return self.scale * (own(linear(linear(x, self.a2), self.a1)) + linear(linear(x, self.b2), self.b1))
+
+
+AdapterWeights = LoraWeights | LoHaWeights | LoKrWeights | GLoRAWeights | RotationWeights | DifferenceWeights
 Adapter = dict[str, AdapterWeights]
 """Weights by layer; a bias is under the name of its parameter, such as `proj_out.bias`."""
+
+
+def depends_on_weight(part: AdapterWeights) -> bool:
+    """Return whether what a part adds depends on the layer's own weight, so that fused adapters change it."""
+    is_multiplied = isinstance(part, GLoRAWeights | RotationWeights)
+    return is_multiplied or part.magnitude is not None or getattr(part, "replaces", False)
 
 
 def gain(part: AdapterWeights, weight: Tensor) -> Tensor | None:
@@ -138,7 +179,7 @@ def gain(part: AdapterWeights, weight: Tensor) -> Tensor | None:
     if part.magnitude is None:
         return None
     magnitude = part.magnitude.float()
-    adapted = weight.float() + part.delta()  # (O, I)
+    adapted = weight.float() + _delta(part, weight)  # (O, I)
     norm = adapted.norm(dim=1 if magnitude.shape[1] == 1 else 0, keepdim=True)  # (O, 1) or (1, I)
     return torch.where(norm > 0, magnitude / norm, 0.0)
 
@@ -147,5 +188,20 @@ def total_delta(part: AdapterWeights, weight: Tensor) -> Tensor:
     """Return what a part adds to a weight at strength 1, (O, I) in float32: for every kind, DoRA included."""
     if isinstance(part, DifferenceWeights):
         return part.delta() - weight.float() if part.replaces else part.delta()
-    factor = gain(part, weight)
-    return part.delta() if factor is None else factor * (weight.float() + part.delta()) - weight.float()
+    factor, delta = gain(part, weight), _delta(part, weight)
+    return delta if factor is None else factor * (weight.float() + delta) - weight.float()
+
+
+def change_of_output(part: AdapterWeights, x: Tensor, own: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a part without its magnitude adds to own(x), the product of the layer's weight and x.
+
+    Shapes: x (..., I) -> (..., O).
+    """
+    if isinstance(part, GLoRAWeights | RotationWeights):
+        return part.change(x, own)
+    change = part.apply(x)
+    return change - own(x) if isinstance(part, DifferenceWeights) and part.replaces else change
+
+
+def _delta(part: AdapterWeights, weight: Tensor) -> Tensor:
+    return part.delta(weight) if isinstance(part, GLoRAWeights | RotationWeights) else part.delta()
