@@ -109,9 +109,9 @@ def select_samples(
     samples = all_rows.take_rows(firsts)
     details: list[str | None] = samples.table.column("detail").to_pylist()
     sample_reasons = _initial_reasons(settings, ids[firsts], samples)
-    if held_out is not None:
     # Before duplicates: of a group, one that fits a bucket is kept.
     fits = _assign_buckets(settings, samples.table, sample_reasons, details)
+    if held_out is not None:
         _drop_held_out(settings, samples, held_out, sample_reasons, details)
     _drop_near_duplicates(settings, samples, _licences(inventory, firsts), sample_reasons, details)
     addresses = read_parts(inventory.folder, inventory.num_parts, ["address"]).column("address")
