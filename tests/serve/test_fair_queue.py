@@ -36,6 +36,24 @@ def test_while_both_wait_a_caller_of_large_pictures_and_one_of_small_get_equal_s
     assert min(seconds.values()) > 100
 
 
+def rejected_until(fair, busy_s, cost_s=9.0):
+    with pytest.raises(QueueFullError) as caught:
+        fair.push("late", "b", cost_s, busy_s=busy_s)
+    return caught.value.retry_after_s
+
+
+def test_those_who_are_turned_away_are_told_when_places_are_free_one_after_the_other():
+    fair = queue(max_items=3)
+    for number in range(3):
+        fair.push(number, "a", 9.0)
+    told = [rejected_until(fair, busy_s=27.0) for _ in range(3)]
+    assert told == pytest.approx([27.0, 36.0, 45.0], abs=0.1)
+    assert max(rejected_until(fair, busy_s=27.0) for _ in range(100)) <= 27.0 + 27.0  # then nobody is ahead
+    full = queue(max_cost_s=20.0)
+    full.push("first", "a", 18.0)
+    assert rejected_until(full, busy_s=4.0) == pytest.approx(4.0 + 7.0, abs=0.1)
+
+
 def test_a_caller_who_floods_the_queue_does_not_delay_the_one_who_comes_later():
     fair = queue()
     for number in range(100):

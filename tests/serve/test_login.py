@@ -45,7 +45,7 @@ def studio(folder, *names):
         keys = [store.api_keys.add(name) for name in names]
         app = create_server_app(engine, settings, store, NO_HOOKS, has_studio=True)
         with answering(app) as base:
-            page = next(route.app for route in app.routes if isinstance(route, Mount))
+            page = [route for route in app.routes if isinstance(route, Mount)][-1].app.app
             yield SimpleNamespace(base=base, page=page, engine=engine, folder=folder, api_keys=keys)
     finally:
         store.close()

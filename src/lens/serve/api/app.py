@@ -15,6 +15,7 @@ from lens.errors import MissingExtraError
 from lens.serve.api.context import ApiContext
 from lens.serve.api.errors import ERROR_RESPONSES, add_error_handlers
 from lens.serve.api.generation import NO_HOOKS, GenerationHooks, GenerationService
+from lens.serve.api.http_conventions import EXPOSED_HEADERS, ConventionsMiddleware
 from lens.serve.api.images import images_router
 from lens.serve.api.job_worker import JobWorker
 from lens.serve.api.jobs import jobs_router
@@ -47,6 +48,7 @@ def create_app(
         from fastapi import FastAPI
         from fastapi.middleware.cors import CORSMiddleware
         from fastapi.responses import JSONResponse, Response
+        from fastapi_offline import FastAPIOffline
 
         metrics = ServerMetrics(engine, store.jobs)
     except ImportError as error:
@@ -62,7 +64,8 @@ def create_app(
         yield
         await asyncio.to_thread(runner.stop, settings.drain_s)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # the page at /docs loads nothing from other hosts
+        redoc_url=None,
         title="Lens",
         version=version("lens-t2i"),
         description=API_DESCRIPTION,
@@ -101,8 +104,10 @@ def create_app(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+        expose_headers=EXPOSED_HEADERS if settings.cors_origins else (),
     )
+    app.add_middleware(ConventionsMiddleware)
     return app
 
 
@@ -118,11 +123,7 @@ def _readiness_problems(context: ApiContext) -> list[str]:
         problems.append("The server is shutting down.")
     elif not getattr(context.engine, "is_ready", True):
         problems.append("The models are still loading.")
-    try:
-        context.store.jobs.num_unfinished()
-    except Exception:
-        problems.append("The database cannot be read.")
-    return problems
+    return [*problems, *context.store.problems()]
 
 
 class _MetricsMiddleware:

@@ -5,6 +5,8 @@ Unexpected errors are logged; their response has no details.
 
 import logging
 import math
+import re
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
@@ -20,6 +22,7 @@ from lens.errors import (
     SettingError,
 )
 from lens.serve.api.prompt_enhancer import EnhancerUnavailableError, PromptRefusedError
+from lens.serve.storage.api_keys import RateLimitError, RateStatus
 from lens.serve.storage.database import StorageError, storage_error
 from lens.serve.storage.jobs import IdempotencyError
 
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 logger = logging.getLogger(__name__)
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
+"""Id of the request that is being answered, for its log lines."""
+FINAL_STATUSES = (408, 409)
+"""Statuses that OpenAI's clients repeat a request after, though the same request would fail again."""
 INVALID_REQUEST_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
@@ -84,6 +91,7 @@ class ErrorResponse(NamedTuple):
     code: str
     param: str | None = None
     retry_after_s: float | None = None
+    rate: RateStatus | None = None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -95,12 +103,23 @@ class ErrorResponse(NamedTuple):
     @property
     def headers(self) -> dict[str, str]:
         """Headers of the response."""
-        headers = {}
+        headers = {} if self.rate is None else rate_limit_headers(self.rate)
+        if self.status in FINAL_STATUSES:
+            headers["x-should-retry"] = "false"
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="lens"'
         return headers
+
+
+def rate_limit_headers(rate: RateStatus) -> dict[str, str]:
+    """Return the headers by which OpenAI's API tells a caller's rate limit."""
+    return {
+        "x-ratelimit-limit-requests": str(rate.limit),
+        "x-ratelimit-remaining-requests": str(rate.remaining),
+        "x-ratelimit-reset-requests": f"{rate.reset_s:.3f}s",
+    }
 
 
 def error_response(error: BaseException) -> ErrorResponse:
@@ -111,7 +130,8 @@ def error_response(error: BaseException) -> ErrorResponse:
     if isinstance(error, SettingError):
         return ErrorResponse(400, text, "invalid_value", error.setting)
     if isinstance(error, QueueFullError):
-        return ErrorResponse(429, text, "rate_limit_exceeded", retry_after_s=error.retry_after_s)
+        rate = error.rate if isinstance(error, RateLimitError) else None
+        return ErrorResponse(429, text, "rate_limit_exceeded", retry_after_s=error.retry_after_s, rate=rate)
     if isinstance(error, DrainingError):
         return ErrorResponse(503, text, "draining", retry_after_s=5)
     if isinstance(error, PromptRefusedError):
@@ -133,13 +153,27 @@ def error_response(error: BaseException) -> ErrorResponse:
         return ErrorResponse(503, text, "enhance_failed", "enhance", retry_after_s=30)
     storage = storage_error(error) if isinstance(error, Exception) else None
     if isinstance(storage, StorageError):
-        logger.error("%s", storage)
-        code = "storage_full" if storage.is_full else "storage_unavailable"
-        return ErrorResponse(507, str(storage), code, retry_after_s=30)
-    logger.error("unexpected error: %s", error, exc_info=error)
+        logger.error("request %s: %s", REQUEST_ID.get(), storage)
+        if storage.is_full:
+            text = "The server's disk is full. Delete jobs, or try again later."
+            return ErrorResponse(507, text, "storage_full", retry_after_s=30)
+        text = f"The server cannot read or write its storage. {_see_log()}"
+        return ErrorResponse(507, text, "storage_unavailable", retry_after_s=30)
+    logger.error("request %s: unexpected error: %s", REQUEST_ID.get(), error, exc_info=error)
     if isinstance(error, LensError):
-        return ErrorResponse(500, text, "server_error")
-    return ErrorResponse(500, "Internal error; see the server's log.", "server_error")
+        return ErrorResponse(500, without_places(text), "server_error")
+    return ErrorResponse(500, f"Internal error. {_see_log()}", "server_error")
+
+
+def without_places(text: str) -> str:
+    """Return a message without what it tells of the server: folders, URLs, addresses in memory."""
+    text = re.sub(r"\w+://[^\s'\")]+", "(an address)", text)
+    text = re.sub(r"(?<![\w.:])/(?:[^\s/'\":]+/)+", "", text)
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _see_log() -> str:
+    return f"The server's log says why (request {REQUEST_ID.get()})."
 
 
 def validation_error_response(problems: list[Any]) -> ErrorResponse:

@@ -15,6 +15,7 @@ from PIL import Image
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.nano.request_warnings import is_nano, request_warnings
 from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.api.errors import without_places
 from lens.serve.api.schemas import (
     NO_ENHANCER,
     NO_UPLOADS,
@@ -228,7 +229,8 @@ def _as_setting_error(error: Exception, spec: GenerationSpec) -> Exception:
     """Return an error of a LoRA's weights as an error of the parameter."""
     if isinstance(error, CheckpointError) and spec.draw.loras:
         names = [lora.name for lora in spec.draw.loras]
-        return SettingError("loras", names, f"LoRAs that fit {spec.draw.model}", str(error))
+        reason = without_places(str(error))
+        return SettingError("loras", names, f"LoRAs that fit {spec.draw.model}", reason)
     return error
 
 

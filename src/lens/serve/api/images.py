@@ -12,6 +12,7 @@ from lens.serve.api.bodies import json_route_class, read_edit
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.generation import EncodedImage, EncodedPreview, num_text_tokens
+from lens.serve.api.http_conventions import is_unchanged, no_idempotency_key, strict_query
 from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, GenerationSpec
 from lens.serve.api.sse import KEEP_ALIVE, sse_error, sse_event, stream_events, wait_for_all
 from lens.serve.engine.request import Failed, ModelInfo
@@ -19,6 +20,7 @@ from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.safety.provenance import MEDIA_TYPES
 from lens.serve.storage.jobs import DONE
 
+NO_IMAGE = "There is no such image. It may have been deleted."
 IMAGES_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -46,12 +48,17 @@ def images_router(context: ApiContext) -> "APIRouter":
     from fastapi.responses import Response
 
     json_route = json_route_class(context.settings.limits.json_bytes)
-    router = APIRouter(prefix="/v1", tags=["images"], route_class=json_route)
+    router = APIRouter(prefix="/v1", tags=["images"], route_class=json_route, dependencies=[strict_query()])
 
     body_schema = {"application/json": {"schema": IMAGES_SCHEMA}, "text/event-stream": {}}
     stream_responses: dict[int | str, dict[str, Any]] = {200: {"content": body_schema}}
 
-    @router.post("/images/generations", response_model=None, responses=stream_responses)
+    @router.post(
+        "/images/generations",
+        response_model=None,
+        responses=stream_responses,
+        dependencies=[no_idempotency_key()],
+    )
     async def generate(body: CreateImageRequest, request: Request) -> Response:
         """Generate images from a prompt."""
         context.service.check_draining()
@@ -59,7 +66,11 @@ def images_router(context: ApiContext) -> "APIRouter":
         return await _generate_response(context, request, body, spec, "image_generation")
 
     @router.post(
-        "/images/edits", response_model=None, responses=stream_responses, openapi_extra=_edit_openapi()
+        "/images/edits",
+        response_model=None,
+        responses=stream_responses,
+        openapi_extra=_edit_openapi(),
+        dependencies=[no_idempotency_key()],
     )
     async def edit(request: Request) -> Response:
         """Generate an image from a source image and a prompt, or regenerate the area under a mask."""
@@ -88,14 +99,19 @@ def images_router(context: ApiContext) -> "APIRouter":
         raise ApiError(404, f"There is no model {name!r} on this server.", "model_not_found", "model")
 
     @router.get("/pictures/{name}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
-    async def stored_image(name: str) -> Response:
+    async def stored_image(name: str, request: Request) -> Response:
         """Return a stored image; its random name replaces an API key."""
         image = await asyncio.to_thread(context.store.jobs.images.get, name.partition(".")[0])
         if image is None:
-            raise ApiError(404, "There is no such image. It may have been deleted.", "not_found")
-        content = await asyncio.to_thread(context.store.jobs.images.read, image)
+            raise ApiError(404, NO_IMAGE, "not_found")
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{image.sha256}"'}
         headers["X-Content-Type-Options"] = "nosniff"
+        if is_unchanged(request.headers.get("if-none-match"), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        try:
+            content = await asyncio.to_thread(context.store.jobs.images.read, image)
+        except FileNotFoundError as error:
+            raise ApiError(404, NO_IMAGE, "not_found") from error
         return Response(content, media_type=MEDIA_TYPES[image.format], headers=headers)
 
     return router

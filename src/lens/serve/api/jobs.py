@@ -5,12 +5,14 @@ import base64
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from lens.errors import SettingError
 from lens.serve.api.bodies import json_route_class
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
+from lens.serve.api.http_conventions import strict_query
 from lens.serve.api.images import warning_fields
 from lens.serve.api.job_worker import JobProgress, JobWorker
-from lens.serve.api.schemas import CreateJobRequest, UploadedImages
+from lens.serve.api.schemas import CreateJobRequest, UploadedImages, decisive_fields
 from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
 from lens.serve.api.uploads import decode_base64
 from lens.serve.storage.jobs import OPEN_STATUSES, Job
@@ -31,7 +33,8 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
     from fastapi.responses import Response, StreamingResponse
 
     json_route = json_route_class(context.settings.limits.json_bytes)
-    router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=json_route)
+    checks = [strict_query()]
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=json_route, dependencies=checks)
     jobs = context.store.jobs
 
     async def owned_job(request: Request, job_id: str) -> Job:
@@ -52,7 +55,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
         caller = request_caller(request)
 
         def create_job() -> Job:
-            body_fields = body.model_dump(exclude_none=True)
+            body_fields = decisive_fields(body)
             if idempotency_key is not None and (
                 existing := jobs.find_by_idempotency_key(caller.owner, idempotency_key, body_fields)
             ):
@@ -82,6 +85,9 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
 
         def job_page() -> dict[str, Any]:
             statuses = () if status is None else (status,)
+            if after is not None and jobs.get(after, request_caller(request).owner) is None:
+                fix = "It may have been deleted: start again without after."
+                raise SettingError("after", after, "the id of one of your jobs", fix)
             page = jobs.list_jobs(request_caller(request).owner, statuses, limit + 1, after)
             data = [job_object(context, runner, request, job) for job in page[:limit]]
             return {"object": "list", "data": data, "has_more": len(page) > limit}
@@ -183,9 +189,9 @@ async def _job_event_stream(
 ) -> AsyncIterator[bytes]:
     jobs, last_version, last_fields, sent_previews = context.store.jobs, -1, None, {}
     unread_s, silent_s = DATABASE_POLL_S, 0.0
+    output_format = context.stored_spec(job.request).output_format
     while not await request.is_disconnected():
         progress = runner.progress(job.id)
-    output_format = context.stored_spec(job.request).output_format
         version = -1 if progress is None else progress.version
         if version != last_version or unread_s >= DATABASE_POLL_S:
             last_version, unread_s = version, 0.0

@@ -58,6 +58,12 @@ QUALITIES: dict[str, QualityPreset] = {
     "xhigh": QualityPreset(False, 1.5),
     "max": QualityPreset(False, 2.0),
 }
+SAME_AS_ABSENT: dict[str, Any] = {
+    "n": 1, "size": "auto", "quality": "medium", "output_format": "png",
+    "background": "auto", "moderation": "auto", "seed": RANDOM_SEED, "negative_prompt": "", "loras": [],
+    "solver": DEFAULT_SOLVER, "enhance": False, "partial_images": 0, "priority": 0,
+}  # fmt: skip
+"""Values that a body may state or leave out, with the same result."""
 QUALITY_ALIASES = {"auto": "medium", "standard": "medium", "hd": "high"}
 
 
@@ -258,6 +264,15 @@ def resolve_request(
         body.output_compression if output_format != "png" else None,
         quality if quality in ("low", "medium", "high", "xhigh", "max") else "medium",
     )
+
+
+def decisive_fields(body: BaseImageRequest) -> dict[str, Any]:
+    """Return the fields that decide what a body asks for: bodies that ask for the same have equal ones."""
+    fields = body.model_dump(exclude_none=True)
+    fields["prompt"] = body.prompt.strip()
+    if body.quality is not None:
+        fields["quality"] = QUALITY_ALIASES.get(body.quality, body.quality)
+    return {name: value for name, value in fields.items() if value != SAME_AS_ABSENT.get(name)}
 
 
 def random_seed() -> int:

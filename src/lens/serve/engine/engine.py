@@ -119,9 +119,8 @@ class Engine:
             if self._is_draining:
                 raise DrainingError()
             try:
-                self._queue.push(
-                    handle, request.caller, self.cost_model.estimate_seconds(request), request.priority
-                )
+                cost_s = self.cost_model.estimate_seconds(request)
+                self._queue.push(handle, request.caller, cost_s, request.priority, self._busy_s())
             except QueueFullError:
                 self._num_ended["rejected"] += 1
                 raise
@@ -160,6 +159,11 @@ class Engine:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.drain(timeout_s=0)
+
+    def _busy_s(self) -> float:
+        """Return the estimated seconds until the first of the running images is finished."""
+        remaining = (self._progress(one).remaining_s for one in self._running if not one.state.is_finished)
+        return min(remaining, default=0.0)
 
     def _on_cancel(self, handle: RequestHandle) -> None:
         with self._changed:

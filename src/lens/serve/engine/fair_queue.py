@@ -7,6 +7,7 @@ Paper: Shreedhar and Varghese, Efficient Fair Queuing using Deficit Round Robin,
 """
 
 import heapq
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,6 +37,8 @@ class FairQueue(Generic[Item]):
         self._entries: dict[str, list[_Entry[Item]]] = {}
         """A heap per caller, in the order of their turns."""
         self._credits: dict[str, float] = {}
+        self._places_given_until = 0.0
+        """When the last place is free that a rejected item was told to come back for."""
 
     def __len__(self) -> int:
         return sum(map(len, self._entries.values()))
@@ -45,8 +48,10 @@ class FairQueue(Generic[Item]):
         """Estimated seconds of all items."""
         return sum(entry.cost_s for entries in self._entries.values() for entry in entries)
 
-    def push(self, item: Item, caller: str, cost_s: float, priority: int = 0) -> None:
-        """Add an item.
+    def push(
+        self, item: Item, caller: str, cost_s: float, priority: int = 0, busy_s: float = 0.0
+    ) -> None:
+        """Add an item; `busy_s` are the seconds until an item will leave the queue.
 
         An empty queue accepts an item above the cost limit.
         Raises: QueueFullError, which says when to retry.
@@ -54,14 +59,24 @@ class FairQueue(Generic[Item]):
         waiting, seconds = len(self), self.total_cost_s
         if waiting >= self.max_items:
             message = f"The queue is full: it holds {waiting} images, which is its limit."
-            raise QueueFullError(message, max(MIN_RETRY_AFTER_S, seconds / max(waiting, 1)))
+            raise QueueFullError(message, self._retry_after_s(max(busy_s, seconds / waiting)))
         if waiting and seconds + cost_s > self.max_cost_s:
             limit = f"{self.max_cost_s:.0f} s"
             message = f"The queue is full: it holds {seconds:.0f} s of work, and its limit is {limit}."
-            raise QueueFullError(message, max(MIN_RETRY_AFTER_S, seconds + cost_s - self.max_cost_s))
+            raise QueueFullError(message, self._retry_after_s(busy_s + seconds + cost_s - self.max_cost_s))
         self._entries.setdefault(caller, [])
         self._credits.setdefault(caller, 0.0)
         heapq.heappush(self._entries[caller], _Entry((-priority, next(self._sequence_numbers)), cost_s, item))
+
+    def _retry_after_s(self, free_in_s: float) -> float:
+        """Return when to retry where the next place is free in some seconds: each rejected item gets its own.
+
+        At the latest it is when all that waits now is done, as then nobody is ahead.
+        """
+        now, total_s = time.monotonic(), self.total_cost_s
+        wait_s = min(free_in_s + total_s, max(free_in_s, self._places_given_until - now))
+        self._places_given_until = now + wait_s + total_s / len(self)
+        return max(MIN_RETRY_AFTER_S, wait_s)
 
     def peek(self) -> Item | None:
         """Return the next item; None if the queue is empty."""

@@ -82,6 +82,25 @@ class ApiKeyStore:
         return None if row is None else ApiKey(*row)
 
 
+class RateStatus(NamedTuple):
+    """The state of a caller's rate limit."""
+
+    limit: int
+    """Requests per minute."""
+    remaining: int
+    """Requests that are left now."""
+    reset_s: float
+    """Seconds until all are there again."""
+
+
+class RateLimitError(QueueFullError):
+    """A request above the rate limit of its caller."""
+
+    def __init__(self, message: str, retry_after_s: float, rate: RateStatus):
+        super().__init__(message, retry_after_s)
+        self.rate = rate
+
+
 class CallerRateLimiter:
     """Rate limits of callers: a token bucket of one minute's requests for each."""
 
@@ -89,22 +108,25 @@ class CallerRateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}  # caller -> (requests left, time of that count)
         self._lock = threading.Lock()
 
-    def acquire(self, caller: str, per_minute: int | None) -> None:
-        """Count a request.
+    def acquire(self, caller: str, per_minute: int | None) -> RateStatus | None:
+        """Count a request and return what is left; None without a limit.
 
-        Raises: QueueFullError above the limit; it says when to retry.
+        Raises: RateLimitError above the limit; it says when to retry.
         """
         if per_minute is None:
-            return
+            return None
         now = time.monotonic()
         with self._lock:
             left, then = self._buckets.get(caller, (float(per_minute), now))
             left = min(float(per_minute), left + (now - then) * per_minute / 60)
             is_allowed = left >= 1
-            self._buckets[caller] = (left - is_allowed, now)
+            left -= is_allowed
+            self._buckets[caller] = (left, now)
+        rate = RateStatus(per_minute, int(left), (per_minute - left) * 60 / per_minute)
         if not is_allowed:
             message = f"This key allows {per_minute} requests per minute."
-            raise QueueFullError(message, (1 - left) * 60 / per_minute)
+            raise RateLimitError(message, (1 - left) * 60 / per_minute, rate)
+        return rate
 
 
 def _hash(key: str) -> str:

@@ -5,9 +5,18 @@ Equal contents are one file. Knows nothing of references: callers delete only fi
 
 import hashlib
 from pathlib import Path
+from uuid import uuid4
 
 from lens.errors import MissingExtraError, SettingError
 from lens.files import write_bytes_atomic
+
+PROBE_BYTES = 64 * 2**10
+
+
+def check_writable_folder(folder: Path) -> None:
+    """Raise OSError if no file of some size can be written into a folder."""
+    path = write_bytes_atomic(folder / f".probe-{uuid4().hex}", bytes(PROBE_BYTES), mode=0o600)
+    path.unlink(missing_ok=True)
 
 
 class BlobStore:
@@ -42,6 +51,11 @@ class BlobStore:
             self._filesystem.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
             self._filesystem.pipe_file(path, content)
         return name
+
+    def check_writable(self) -> None:
+        """Raise OSError if a folder cannot be written; storage elsewhere is not asked."""
+        if self._is_local:
+            check_writable_folder(Path(self._root))
 
     def get(self, name: str) -> bytes:
         """Return a file's content. Raises: FileNotFoundError; OSError."""

@@ -43,7 +43,10 @@ class Database:
         try:
             where = sa.make_url(url)
             if where.get_backend_name() == "sqlite" and where.database:
-                Path(where.database).parent.mkdir(parents=True, exist_ok=True)
+                file = Path(where.database)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if not file.exists():
+                    file.touch(mode=0o600)  # before SQLite creates it for everybody to read
             options = {"timeout": SQLITE_BUSY_TIMEOUT_S} if where.get_backend_name() == "sqlite" else {}
             self.engine: Engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
         except ImportError as error:

@@ -9,14 +9,15 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from lens.errors import SettingError
 from lens.files import write_bytes_atomic
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.api_keys import ApiKeyStore
-from lens.serve.storage.blob_store import BlobStore
+from lens.serve.storage.blob_store import BlobStore, check_writable_folder
 from lens.serve.storage.database import Database, storage_error
 from lens.serve.storage.jobs import JobStore
 from lens.serve.storage.name_lease import NameLease
@@ -24,6 +25,10 @@ from lens.serve.storage.name_lease import NameLease
 logger = logging.getLogger(__name__)
 UPLOAD_GRACE_S = 60.0
 """Maximum time between the storage of an upload and the job that refers to it."""
+PRIVATE_FOLDERS = ("uploads", "pictures", "gallery")
+"""Folders of the state that only the server's account may read."""
+CHECK_INTERVAL_S = 2.0
+"""Minimum time between two checks that storage can be written."""
 UNUSED_UPLOAD_TTL_S = 3600.0
 """How long an upload without a job is kept: a synchronous request may need it."""
 
@@ -40,7 +45,11 @@ class UploadStore:
         if path.is_file():
             os.utime(path)
             return path
-        return write_bytes_atomic(path, content)
+        return write_bytes_atomic(path, content, mode=0o600)
+
+    def check_writable(self) -> None:
+        """Raise OSError if nothing can be stored."""
+        check_writable_folder(self._folder)
 
     def delete_unused(
         self,
@@ -55,7 +64,8 @@ class UploadStore:
                 path.unlink(missing_ok=True)
 
 
-class ServerState(NamedTuple):
+@dataclass
+class ServerState:
     """The state of a server."""
 
     database: Database
@@ -65,6 +75,30 @@ class ServerState(NamedTuple):
     lock: BinaryIO | None
     lease: NameLease | None
     """The name of this server; None beside a running server."""
+    _problems: list[str] = field(default_factory=list)
+    _checked_at: float = float("-inf")
+
+    def problems(self) -> list[str]:
+        """Return what keeps the server from storing jobs and images; checked at most every two seconds."""
+        if time.monotonic() - self._checked_at > CHECK_INTERVAL_S:
+            self._problems, self._checked_at = self._find_problems(), time.monotonic()
+        return self._problems
+
+    def _find_problems(self) -> list[str]:
+        assert self.lease is not None, "only a server's own state is checked"
+        checks = {
+            "The database cannot be written.": self.lease.acquire,
+            "The folder of uploads cannot be written.": self.uploads.check_writable,
+            "The store of images cannot be written.": self.jobs.images.blobs.check_writable,
+        }
+        problems = []
+        for problem, check in checks.items():
+            try:
+                check()
+            except Exception as error:
+                logger.error("%s (%s)", problem, error)
+                problems.append(problem)
+        return problems
 
     def close(self) -> None:
         """Give up the name, close the database and release the folder."""
@@ -82,7 +116,7 @@ def open_server_state(settings: ServerSettings, is_shared: bool = False) -> Serv
     Raises: SettingError if another server uses the folder or the name, or a URL cannot be used; StorageError.
     """
     try:
-        settings.state.mkdir(parents=True, exist_ok=True)
+        _create_private_folders(settings.state)
         lock = None if is_shared else _acquire_lock(settings.state)
     except OSError as error:
         raise storage_error(error) or error from error
@@ -102,6 +136,19 @@ def open_server_state(settings: ServerSettings, is_shared: bool = False) -> Serv
             raise
         logger.error("%s", failure)  # the job worker tries again until it succeeds
     return state
+
+
+def _create_private_folders(state: Path) -> None:
+    """Create the folders of a state; those inside and the database are for the server's account alone."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in PRIVATE_FOLDERS:
+        (state / name).mkdir(mode=0o700, exist_ok=True)
+    # Older versions left them to the umask; another owner's files cannot be changed.
+    with suppress(OSError):
+        for name in PRIVATE_FOLDERS:
+            (state / name).chmod(0o700)
+        for file in state.glob("lens.sqlite*"):
+            file.chmod(0o600)
 
 
 def _acquire_lock(folder: Path) -> BinaryIO:

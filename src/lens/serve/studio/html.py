@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from lens.errors import GenerationCancelledError, LensError
+from lens.errors import GenerationCancelledError, LensError, SettingError
 from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.api.errors import without_places
 from lens.serve.engine.request import Failed, Queued, StepProgress
 from lens.serve.studio.batches import BatchItem, StudioBatch
 from lens.serve.studio.gallery import Gallery, GalleryItem
@@ -115,8 +116,9 @@ def status(text: str, share: float | None = None) -> str:
 
 
 def error_line(error: Exception) -> str:
-    """Return an error as a line; only the text of a LensError is shown."""
+    """Return an error as a line; only the text of a LensError is shown, without places of the server."""
     text = str(error) if isinstance(error, LensError) else INTERNAL_ERROR
+    text = text if isinstance(error, SettingError) else without_places(text)
     return f'<div class="lens-status lens-problem"><p role="alert">{escape(text)}</p></div>'
 
 
