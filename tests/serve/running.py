@@ -13,8 +13,11 @@ from fake_engine import FakeEngine
 
 from lens.serve.api.app import create_app
 from lens.serve.api.generation import NO_HOOKS
-from lens.serve.settings.server import ServerSettings
+from lens.serve.connections import uvicorn_config
+from lens.serve.settings.server import RequestLimits, ServerSettings
 from lens.serve.storage.server_state import open_server_state
+
+DEFAULT_LIMITS = RequestLimits()
 
 
 @contextmanager
@@ -25,7 +28,8 @@ def serving(state, engine=None, hooks=NO_HOOKS, **values):
     store = open_server_state(settings)
     app = create_app(engine, settings, store, hooks)
     try:
-        with answering(app) as base, client_of(base) as client, httpx2.Client(base_url=base) as http:
+        listening = answering(app, settings.limits)
+        with listening as base, client_of(base) as client, httpx2.Client(base_url=base) as http:
             parts = {"store": store, "engine": engine, "app": app, "settings": settings}
             yield SimpleNamespace(base=base, client=client, http=http, **parts)
     finally:
@@ -33,9 +37,9 @@ def serving(state, engine=None, hooks=NO_HOOKS, **values):
 
 
 @contextmanager
-def answering(app):
+def answering(app, limits=DEFAULT_LIMITS):
     """Serve an app; yields its address."""
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn_config(app, limits, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -120,7 +120,6 @@ def create_server_app(
 
 
 def _add_studio(app: "FastAPI", settings: "ServerSettings", state: "ServerState") -> "FastAPI":
-    from lens.serve.api.http_conventions import ApiFirst
     from lens.serve.studio.app import mount_studio
     from lens.serve.studio.gallery import Gallery
 
@@ -129,10 +128,7 @@ def _add_studio(app: "FastAPI", settings: "ServerSettings", state: "ServerState"
 
     gallery = Gallery(settings.state.absolute() / "gallery")
     auth = is_valid_key if settings.needs_key(bool(state.api_keys.list_keys())) else None
-    app = mount_studio(app, app.state.service, gallery, auth)
-    mount: Any = app.router.routes[-1]
-    mount.app = ApiFirst(mount.app, app.router.routes[:-1])
-    return app
+    return mount_studio(app, app.state.service, gallery, auth)
 
 
 def _bind_socket(settings: "ServerSettings") -> socket:
@@ -152,6 +148,7 @@ def _run_server(
     import uvicorn
 
     from lens.serve.api.app import drain
+    from lens.serve.connections import uvicorn_config
 
     class Server(uvicorn.Server):
         """Finishes the accepted requests on the first signal, and exits at once on the second."""
@@ -186,7 +183,7 @@ def _run_server(
             finally:
                 self.should_exit = True
 
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10, server_header=False)
+    config = uvicorn_config(app, settings.limits, log_level="warning", timeout_graceful_shutdown=10)
     server = Server(config)
     server.run(sockets=[server_socket])
     if server.failure is not None:

@@ -189,6 +189,8 @@ class SecurityMiddleware:
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         """Forward a request; count the bytes of its body, and turn all errors into responses."""
+        from starlette.requests import ClientDisconnect
+
         refusal: Exception | None = None
         num_bytes, has_started = 0, False
         is_held = limit > self._limits.json_bytes
@@ -221,6 +223,8 @@ class SecurityMiddleware:
         try:
             await self._app(scope, receive_limited, send_checked)
         except Exception as error:
+            if isinstance(error, ClientDisconnect):  # before its body was complete
+                return
             response = error_response(error)  # logs unexpected errors
             if has_started:
                 raise

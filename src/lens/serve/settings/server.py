@@ -26,6 +26,14 @@ class RequestLimits(Settings):
     """Maximum size of a request, uploaded images included."""
     json_bytes: int = Field(2**20, ge=1024)
     """Maximum size of JSON, without the base64 of images in it."""
+    connections: int = Field(512, ge=1)
+    """Maximum number of connections; beyond it, the one that has waited longest for a request makes room."""
+    header_s: float = Field(10.0, gt=0)
+    """Seconds for the headers of a request."""
+    stall_s: float = Field(20.0, gt=0)
+    """Seconds by which a caller may fall behind `min_bytes_per_s`, with a body or with reading an answer."""
+    min_bytes_per_s: int = Field(8192, ge=1)
+    """Minimum speed of callers."""
     upload_px: int = Field(64_000_000, ge=1)
     """Maximum pixels of an uploaded image."""
     picture_px: int | None = Field(None, ge=256)
