@@ -247,9 +247,9 @@ def _assign_buckets(
         fit = best_fit(heights[index], widths[index], settings.shards.bases)
         if fit is None:
             sample_reasons[index] = "no_bucket"
-        else:
-            fits[index] = fit
-    return fits
         elif max_cut is not None and fit.crop_fraction > max_cut:
             sample_reasons[index] = "cut_too_much"
             details[index] = f"{fit.crop_fraction:.0%} of {widths[index]} x {heights[index]} for {fit.ratio}"
+        else:
+            fits[index] = fit
+    return fits
