@@ -151,9 +151,42 @@ def test_a_manifest_that_was_changed_is_found(signer, written):
     assert found(written(png_of(cut)), "c2pa").verdict == "invalid"
 
 
-def test_a_picture_without_its_signature_holds_unless_one_is_asked_for(signer, written):
+def without_manifest(content: bytes, format: str) -> bytes:
+    """Return a signed file without its C2PA part, as anybody can cut it out."""
+    if format == "png":
+        return png_of([chunk for chunk in png_chunks(content) if chunk[0] != b"caBX"])
+    if format == "webp":
+        start = content.index(b"C2PA")
+        (length,) = struct.unpack("<I", content[start + 4 : start + 8])
+        rest = content[:start] + content[start + 8 + length + length % 2 :]
+        return rest[:4] + struct.pack("<I", len(rest) - 8) + rest[8:]
+    kept, at = content[:2], 2
+    while content[at : at + 2] != b"\xff\xda":
+        (length,) = struct.unpack(">H", content[at + 2 : at + 4])
+        kept += b"" if content[at + 1] == 0xEB else content[at : at + 2 + length]
+        at += 2 + length
+    return kept + content[at:]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_marks_without_a_signature_have_a_status_of_their_own(signer, format, written, capsys):
+    cut = without_manifest(embed_provenance(scene(), SETTINGS, format, None, signer), format)
+    path = written(with_other_pixels(cut, format), f"picture.{format}")
+    verdict = verify_image(path)
+    assert (verdict.status, verdict.is_valid, found(path, "c2pa").state) == ("unsigned", False, "absent")
+    assert main(["verify", str(path)]) == 3
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "may have been changed" in said.err
+    assert main(["verify", "--json", str(path)]) == 3
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["status"], facts["holds"], facts["settings"]["state"]) == ("unsigned", False, "holds")
+    signed = written(embed_provenance(scene(), SETTINGS, format, None, signer), f"signed.{format}")
+    assert main(["verify", str(signed), str(path)]) == 3
+    assert main(["verify", str(path), str(written(b"text", "text.png"))]) == 2
+
+
+def test_a_signature_that_is_asked_for_is_missed(signer, written):
     path = written(embed_provenance(scene(), SETTINGS, "png"))
-    assert verify_image(path).is_valid and found(path, "c2pa").state == "absent"
     with_trust = verify_image(path, root_certificate(signer.identity))
     assert not with_trust.is_valid and "c2pa unsigned" in with_trust.failure_message
 

@@ -1,6 +1,7 @@
 """`lens verify IMAGE...`: the metadata and provenance of images, checked."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,13 +20,17 @@ Trust = Annotated[
 ]
 
 
+EXIT_UNSIGNED = 3
+"""Marks without a manifest, which anybody can copy or change."""
+
+
 def verify(images: ImagesArgument, trust: Trust = None, as_json: AsJson = False) -> None:
-    """Check metadata, XMP and signature of images; status 2 if one is invalid or none is present."""
+    """Check metadata, XMP and signature of images; status 2 if one is invalid, 3 if one is unsigned."""
     from lens.serve.safety.verify import read_trust_anchors
     from lens.serve.safety.verify import verify_image as verified
 
     trusted = None if trust is None else read_trust_anchors(trust)
-    objections = []
+    objections, has_invalid = [], False
     for path in images:
         try:
             verdict = verified(path, trusted)
@@ -33,14 +38,20 @@ def verify(images: ImagesArgument, trust: Trust = None, as_json: AsJson = False)
             if len(images) == 1:
                 raise
             objections.append(str(error))
+            has_invalid = True
             if as_json:
-                print(json.dumps({"picture": str(path), "holds": False, "error": str(error)}))
+                failure = {"picture": str(path), "holds": False, "status": "invalid", "error": str(error)}
+                print(json.dumps(failure))
             continue
         print(json.dumps(verdict.to_dict()) if as_json else _format_verdict(verdict))
         if not verdict.is_valid:
             objections.append(verdict.failure_message)
-    if objections:
+            has_invalid |= verdict.status == "invalid"
+    if has_invalid:
         raise LensError(" | ".join(objections))
+    if objections:
+        print(f"lens: {' | '.join(objections)}", file=sys.stderr)
+        raise typer.Exit(EXIT_UNSIGNED)
 
 
 def _format_verdict(verdict: "ProvenanceReport") -> str:

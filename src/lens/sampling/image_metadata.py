@@ -7,6 +7,7 @@ Knows nothing of models or sampling.
 
 import json
 import re
+import struct
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ REPORTED_DISTRIBUTIONS = {
 }
 """Reported libraries, each with its distribution."""
 ASCII_COMMENT = b"ASCII\0\0\0"  # EXIF's marker of the character set that follows in a UserComment
+EXIF_VERSION = b"0232"
+EXIF_BYTE, EXIF_UNDEFINED = 1, 7  # types of values
 MAX_SLUG_BYTES = 60
 
 
@@ -141,8 +144,11 @@ def encode_image_file(
         exif = Image.Exif()
         exif[ExifTags.Base.ImageDescription] = metadata.parameters().encode()
         exif[ExifTags.Base.Software] = f"lens {metadata.versions.get('lens', '')}".strip()
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = ASCII_COMMENT + document.encode("ascii")
-        options["exif"] = exif
+        comment = ASCII_COMMENT + document.encode("ascii")
+        exif.get_ifd(ExifTags.IFD.Exif).update(
+            {ExifTags.Base.ExifVersion: EXIF_VERSION, ExifTags.Base.UserComment: comment}
+        )
+        options["exif"] = _with_undefined_comment(exif.tobytes(), len(comment))
         if xmp is not None:
             options["xmp"] = xmp.encode()
         if quality is not None:
@@ -154,6 +160,17 @@ def encode_image_file(
         raise LensError(
             f"The metadata does not fit into a {image_format} file ({error}). {remedy}"
         ) from error
+
+
+def _with_undefined_comment(exif: bytes, num_bytes: int) -> bytes:
+    """Return EXIF data with the type that the standard asks for a UserComment; Pillow writes BYTE."""
+    order = "<" if exif[6:8] == b"II" else ">"
+    entry, standard = (
+        struct.pack(f"{order}HHL", ExifTags.Base.UserComment, kind, num_bytes)
+        for kind in (EXIF_BYTE, EXIF_UNDEFINED)
+    )
+    assert exif.count(entry) == 1, "Pillow has changed how it writes a UserComment"
+    return exif.replace(entry, standard)
 
 
 def read_image_metadata(path: Path) -> ImageMetadata:

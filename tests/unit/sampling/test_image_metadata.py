@@ -1,9 +1,10 @@
 """Settings survive in every format, names never clobber, and no write is ever seen half-done."""
 
+import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from lens.errors import LensError, SettingError
 from lens.files import write_atomic
@@ -74,6 +75,23 @@ def test_the_parameters_line_is_the_exif_description(tmp_path, image_format):
         description = image.getexif()[0x010E]
     raw = description.encode("latin-1") if isinstance(description, str) else description
     assert b"Steps: 20, Sampler: euler" in raw
+
+
+def directory(exif: bytes, offset: int) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Return the fields of EXIF data at an offset, with their types."""
+    fields, file = TiffImagePlugin.ImageFileDirectory_v2(exif[:8]), io.BytesIO(exif)
+    file.seek(offset)
+    fields.load(file)
+    return fields
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "webp"])
+def test_exif_has_the_types_and_the_version_that_its_standard_asks_for(tmp_path, image_format):
+    with Image.open(saved(tmp_path / f"a.{image_format}", image_format)) as image:
+        exif = image.info["exif"].removeprefix(b"Exif\0\0")
+    fields = directory(exif, directory(exif, 8)[0x8769])
+    kinds = {tag: fields.tagtype[tag] for tag in (0x9000, 0x9286)}
+    assert kinds == {0x9000: TiffTags.UNDEFINED, 0x9286: TiffTags.UNDEFINED} and fields[0x9000] == b"0232"
 
 
 def test_an_image_of_another_program_is_refused_as_without_metadata(tmp_path):

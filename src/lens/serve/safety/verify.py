@@ -32,6 +32,7 @@ TAMPERED = ("dataHash.mismatch", "hashedURI.mismatch", "claimSignature.mismatch"
 EXPIRED = ("signingCredential.expired", "claimSignature.outsideValidity")
 
 FindingState = Literal["absent", "holds", "broken"]
+VerificationStatus = Literal["valid", "unsigned", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,28 @@ class ProvenanceReport:
         return all(one.state == "absent" for one in self.findings)
 
     @property
+    def status(self) -> VerificationStatus:
+        """`valid`: marks and a manifest, and no check failed. `unsigned`: marks, but no manifest."""
+        if self.is_empty or any(one.state == "broken" for one in self.findings):
+            return "invalid"
+        is_signed = any(one.check == "c2pa" and one.state == "holds" for one in self.findings)
+        return "valid" if is_signed else "unsigned"
+
+    @property
     def is_valid(self) -> bool:
-        """Whether the image has marks and no check failed."""
-        return not self.is_empty and all(one.state != "broken" for one in self.findings)
+        """Whether a manifest confirms that the image is unchanged, and no check failed."""
+        return self.status == "valid"
 
     @property
     def failure_message(self) -> str:
-        """The failed checks in one line; "" if the image is valid."""
+        """What keeps the image from being valid, in one line; "" if it is."""
         if self.is_valid:
             return ""
+        if self.status == "unsigned":
+            return (
+                f"{self.path}: it has marks but no C2PA manifest. It was not signed, or its signature was "
+                "removed, so its pixels and its settings may have been changed"
+            )
         broken = [f"{one.check} {one.summary}" for one in self.findings if one.state == "broken"]
         nothing = "it has no marks: no metadata, XMP or C2PA manifest"
         return f"{self.path}: {'; '.join(broken) or nothing}"
@@ -84,7 +98,7 @@ class ProvenanceReport:
             one.check: {"state": one.state, "verdict": one.verdict, "says": one.explanation, **one.details}
             for one in self.findings
         }
-        return {"picture": str(self.path), "holds": self.is_valid, **findings}
+        return {"picture": str(self.path), "holds": self.is_valid, "status": self.status, **findings}
 
 
 def verify_image(path: Path, trust_anchors: bytes | None = None) -> ProvenanceReport:
