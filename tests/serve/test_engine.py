@@ -1,5 +1,7 @@
 """The engine's pictures, on the nano models: those of the pipeline, in any company."""
 
+import gc
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +25,9 @@ WAIT_S = 60.0
 MODELS = ("lens-nano-turbo", "lens-nano-base")
 APPLE = GenerationRequest(MODELS[0], "a red apple", seed=3, height=96, width=176, steps=4, guidance=1.0)
 LAYER = "transformer_blocks.1.attn.img_qkv"
+OTHER_LAYER = "transformer_blocks.0.attn.img_qkv"
 LORA = LoraRequest("bold.one", 0.7)
+FAINT = LoraRequest("faint", 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +44,14 @@ def folder(tmp_path_factory):
     down, up = torch.randn(2, num_in, generator=generator), torch.randn(num_out, 2, generator=generator)
     write_adapter({LAYER: LoraWeights(down, up, 2.0)}, folder / "bold.safetensors")
     write_adapter({LAYER: LoraWeights(down * float("nan"), up, 2.0)}, folder / "nan.safetensors")
+    write_adapter({OTHER_LAYER: LoraWeights(-down, up, 1.0)}, folder / "faint.safetensors")
     (folder / "poisoned.safetensors").write_bytes(b"\x80\x04cos\nsystem\n" * 50)
     return folder
 
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    loras = {"bold.one": "bold", "poisoned": "poisoned", "nan": "nan"}
+    loras = {"bold.one": "bold", "faint": "faint", "poisoned": "poisoned", "nan": "nan"}
     files = {name: folder / f"{stem}.safetensors" for name, stem in loras.items()}
     with Engine(ModelRegistry.from_names(MODELS, files)) as engine:
         engine.wait_until_ready(WAIT_S)
@@ -231,6 +236,67 @@ def test_adapters_act_on_the_pictures_that_ask_for_them_and_on_no_others(engine,
         pipeline.unload_lora_weights()
     assert_same_picture(results[0].image, expected)
     assert np.abs(np.asarray(expected).astype(int) - np.asarray(before)).mean() > 1
+
+
+def difference(one, other):
+    return np.abs(np.asarray(one).astype(int) - np.asarray(other)).mean()
+
+
+def test_pictures_of_different_adapters_drawn_at_once_are_those_that_each_adapter_draws_alone(engine):
+    sets = [(LORA,), (FAINT,), (), (LORA, FAINT), (replace(LORA, weight=-0.7),)]
+    small = replace(APPLE, height=64, width=64)
+    requests = [replace(small, loras=loras, steps=2 + number) for number, loras in enumerate(sets)]
+    alone = [engine.submit(request).result(WAIT_S).image for request in requests]
+    handles = [engine.submit(request) for request in [*requests, *reversed(requests)]]
+    at_once = [handle.result(WAIT_S).image for handle in handles]
+    for expected, first, again in zip(alone, at_once[:5], reversed(at_once[5:]), strict=True):
+        assert_same_picture(first, expected)
+        assert_same_picture(again, expected)
+    plain = [engine.submit(replace(request, loras=())).result(WAIT_S).image for request in requests]
+    assert [difference(*pair) > 1 for pair in zip(alone, plain, strict=True)] == [bool(one) for one in sets]
+
+
+def test_one_that_is_cancelled_among_three_leaves_the_two_others_as_they_are(engine, monkeypatch):
+    small = replace(APPLE, height=64, width=64)
+    requests = [replace(small, seed=seed, steps=6, guidance=2.0) for seed in range(3)]
+    alone = [engine.submit(request).result(WAIT_S).image for request in requests]
+    step, steps_of_packs, handles = engine._worker.step, [], []
+
+    def cancelling(model, loras, states):
+        steps_of_packs.append([state.step for state in states])
+        if steps_of_packs[-1] == [2, 2, 2]:
+            handles[1].cancel()
+        return step(model, loras, states)
+
+    with engine._changed:  # all three are admitted together
+        handles += [engine.submit(request) for request in requests]
+        monkeypatch.setattr(engine._worker, "step", cancelling)
+    assert_same_picture(handles[0].result(WAIT_S).image, alone[0])
+    assert_same_picture(handles[2].result(WAIT_S).image, alone[2])
+    with pytest.raises(GenerationCancelledError):
+        handles[1].result(WAIT_S)
+    assert [2, 2, 2] in steps_of_packs and steps_of_packs[-1] == [5, 5]
+
+
+def test_fifty_pictures_in_a_row_leave_the_engine_as_it_was(engine):
+    small = replace(APPLE, height=64, width=64, steps=1)
+    kinds = [small, replace(small, loras=(LORA,)), replace(small, guidance=2.0, negative_prompt="fog")]
+
+    def drawn(number):
+        request = kinds[number % 3]
+        return engine.submit(replace(request, seed=number // 10)).result(WAIT_S).image
+
+    images = [drawn(number) for number in range(10)]
+    threads, before = threading.active_count(), engine.state()
+    held = len(gc.get_objects())
+    images += [drawn(number) for number in range(10, 50)]
+    assert len(gc.get_objects()) - held < 0.02 * held
+    assert threading.active_count() == threads
+    after = engine.state()
+    assert (after.finished - before.finished, after.num_running, after.num_waiting) == (40, 0, 0)
+    assert_same_picture(images[0], images[3])
+    assert_same_picture(drawn(0), images[0])
+    assert len({image.tobytes() for image in images}) == 15
 
 
 @pytest.mark.parametrize(("name", "kind"), [("poisoned", CheckpointError), ("nan", NonFiniteError)])
