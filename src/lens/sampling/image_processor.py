@@ -38,6 +38,15 @@ def load_images(image: ImageInput | Sequence[ImageInput], setting: str = "image"
     return [_to_rgb(one, setting) for one in image]  # type: ignore[arg-type]
 
 
+def check_image_file(path: str | Path, setting: str = "image") -> None:
+    """Raise SettingError for a file that is no image. Its pixels are not decoded."""
+    try:
+        with Image.open(path):
+            pass
+    except Exception as error:  # decoders raise any exception for damaged files
+        raise _unreadable(path, setting, error) from error
+
+
 def resize_to_cover(image: Image.Image, height: int, width: int) -> Image.Image:
     """Return the image at this size: resized to cover it, centre-cropped; unchanged if it has that size."""
     if image.size == (width, height):
@@ -106,14 +115,18 @@ def to_output(pixels: Tensor, output_type: str) -> list[Image.Image] | np.ndarra
     return [Image.fromarray(one) for one in (channels_last * 255).round().to(torch.uint8).numpy()]
 
 
+def _unreadable(path: str | Path, setting: str, error: Exception) -> SettingError:
+    fix = f"It could not be opened: {error}."
+    return SettingError(setting, str(path), "a readable image (png, jpg, webp)", fix)
+
+
 def _to_rgb(image: ImageInput, setting: str) -> Image.Image:
     if isinstance(image, (str, Path)):
         try:
             with Image.open(image) as opened:
                 return to_srgb(opened).image
         except Exception as error:  # decoders raise any exception for damaged files
-            fix = f"It could not be opened: {error}."
-            raise SettingError(setting, str(image), "a readable image (png, jpg, webp)", fix) from error
+            raise _unreadable(image, setting, error) from error
     if isinstance(image, Image.Image):
         return to_srgb(image).image
     if isinstance(image, Tensor):

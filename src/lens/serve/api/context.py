@@ -1,18 +1,23 @@
 """State that all routes share: the engine, the database, the settings, and the caller of a request."""
 
-from dataclasses import dataclass
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lens.serve.api.generation import GenerationService
 from lens.serve.api.middleware import ANONYMOUS_OWNER, Caller
 from lens.serve.api.schemas import NO_UPLOADS, BaseImageRequest, GenerationSpec, UploadedImages
-from lens.serve.api.uploads import store_source_images
+from lens.serve.api.uploads import NO_FILES, SourceFiles, store_source_images
 from lens.serve.engine.client import EngineClient
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import ServerState
 
 if TYPE_CHECKING:
     from fastapi import Request
+
+NUM_IMAGE_THREADS = 2
 
 
 @dataclass
@@ -23,6 +28,10 @@ class ApiContext:
     store: ServerState
     settings: ServerSettings
     service: GenerationService
+    image_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(NUM_IMAGE_THREADS, "lens-images")
+    )
+    """Decode uploads: a small file may take hundreds of megabytes while it is decoded."""
 
     def resolve_request(
         self, body: BaseImageRequest, caller: Caller, uploads: UploadedImages = NO_UPLOADS
@@ -35,17 +44,23 @@ class ApiContext:
         """Return the images of a stored job."""
         return GenerationSpec.from_json(request, self.settings.uploads_folder)
 
-    def store_uploads(self, model: str | None, image: bytes | None, mask: bytes | None) -> UploadedImages:
-        """Check and store the source image and the mask of a request.
+    async def store_uploads(self, model: str | None, files: SourceFiles) -> UploadedImages:
+        """Check and store the source image and the mask of a request; a few requests at a time.
 
         Raises: SettingError for bytes that cannot be used; LensError if they cannot be stored.
         """
+        if files == NO_FILES:
+            return NO_UPLOADS
+        store = partial(self._store_files, model, files)
+        return await asyncio.get_running_loop().run_in_executor(self.image_threads, store)
+
+    def _store_files(self, model: str | None, files: SourceFiles) -> UploadedImages:
         models, model = self.engine.models(), self.settings.served_model(model)
         base_resolution = next(
             (one.base_resolution for one in models if one.name == model), models[0].base_resolution
         )
         return store_source_images(
-            self.store.uploads, image, mask, self.settings.limits.upload_px, base_resolution
+            self.store.uploads, *files, self.settings.limits.upload_px, base_resolution
         )
 
     def image_url(self, request: "Request", image_id: str, image_format: str) -> str:

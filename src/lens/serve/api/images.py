@@ -76,7 +76,7 @@ def images_router(context: ApiContext) -> "APIRouter":
         """Generate an image from a source image and a prompt, or regenerate the area under a mask."""
         context.service.check_draining()
         body, files = await read_edit(request, context.settings.limits.json_bytes)
-        uploads = await asyncio.to_thread(context.store_uploads, body.model, *files)
+        uploads = await context.store_uploads(body.model, files)
         del files  # they would stay in memory until the images are drawn
         spec = await asyncio.to_thread(context.resolve_request, body, request_caller(request), uploads)
         return await _generate_response(context, request, body, spec, "image_edit")

@@ -12,9 +12,9 @@ from lens.serve.api.errors import ApiError
 from lens.serve.api.http_conventions import strict_query
 from lens.serve.api.images import warning_fields
 from lens.serve.api.job_worker import JobProgress, JobWorker
-from lens.serve.api.schemas import CreateJobRequest, UploadedImages, decisive_fields
+from lens.serve.api.schemas import CreateJobRequest, decisive_fields
 from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
-from lens.serve.api.uploads import decode_base64
+from lens.serve.api.uploads import SourceFiles, decode_base64
 from lens.serve.storage.jobs import OPEN_STATUSES, Job
 from lens.serve.storage.server_state import UPLOAD_GRACE_S
 
@@ -53,6 +53,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
         """Create a job. With an Idempotency-Key, repeating a request returns the same job."""
         context.service.check_draining()
         caller = request_caller(request)
+        uploads = await context.store_uploads(body.model, await asyncio.to_thread(_source_files, body))
 
         def create_job() -> Job:
             body_fields = decisive_fields(body)
@@ -60,7 +61,7 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
                 existing := jobs.find_by_idempotency_key(caller.owner, idempotency_key, body_fields)
             ):
                 return existing  # before its prompt is enhanced again
-            spec = context.resolve_request(body, caller, _store_job_sources(context, body))
+            spec = context.resolve_request(body, caller, uploads)
             spec = context.service.prepare(spec, bool(body.enhance))
             limit = context.settings.limits.waiting_jobs
             return jobs.add(
@@ -237,7 +238,7 @@ def _preview_events(
     return events
 
 
-def _store_job_sources(context: ApiContext, body: CreateJobRequest) -> UploadedImages:
+def _source_files(body: CreateJobRequest) -> SourceFiles:
     image = None if body.image is None else decode_base64(body.image, "image")
     mask = None if body.mask is None else decode_base64(body.mask, "mask")
-    return context.store_uploads(body.model, image, mask)
+    return SourceFiles(image, mask)

@@ -6,13 +6,15 @@ Knows nothing of HTTP; errors name the parameter.
 import base64
 import binascii
 import io
+import re
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lens.core.images import alpha_channel, to_srgb
+from lens.core.resolution import MAX_AREA_PX
 from lens.errors import SettingError
 from lens.serve.api.errors import without_places
 from lens.serve.api.schemas import UploadedImages
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from lens.serve.storage.server_state import UploadStore
 
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_STORED_PX = 2 * MAX_AREA_PX
+"""Larger images are stored smaller: no image that is drawn from one has as many pixels."""
+MAX_JPEG_SCANS = 100
+"""Files have about ten. Each takes the time of the whole image, in a few bytes if it changes nothing."""
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 
 
 class SourceFiles(NamedTuple):
@@ -28,6 +36,9 @@ class SourceFiles(NamedTuple):
 
     image: bytes | None = None
     mask: bytes | None = None
+
+
+NO_FILES = SourceFiles()
 
 
 def store_source_images(
@@ -43,16 +54,18 @@ def store_source_images(
         return UploadedImages()
     from lens.sampling.image_processor import size_from_image
 
-    opened = _open_image(image, "image", max_px, lambda file: to_srgb(file).image)
-    mask_image = None if mask is None else _open_image(mask, "mask", max_px, _inpaint_mask)
-    if mask_image is not None and mask_image.size != opened.size:
-        needs = f"the size of the image, {opened.width}x{opened.height}"
-        raise SettingError("mask", f"{mask_image.width}x{mask_image.height}", needs)
-    return UploadedImages(
-        uploads.put(_encode_png(opened)),
-        None if mask_image is None else uploads.put(_encode_png(mask_image)),
-        size_from_image(opened, base_resolution),
-    )
+    opened, size = _open_image(image, "image", max_px, lambda file: to_srgb(file).image)
+    content, drawn_size = _encode_png(opened), size_from_image(opened, base_resolution)
+    del opened  # one image is decoded at a time
+    mask_content = None
+    if mask is not None:
+        mask_image, mask_size = _open_image(mask, "mask", max_px, _inpaint_mask)
+        if mask_size != size:
+            needs = f"the size of the image, {size[0]}x{size[1]}"
+            raise SettingError("mask", f"{mask_size[0]}x{mask_size[1]}", needs)
+        mask_content = _encode_png(mask_image)
+    image_path = uploads.put(content)
+    return UploadedImages(image_path, None if mask_content is None else uploads.put(mask_content), drawn_size)
 
 
 def check_image_size(size: tuple[int, int], name: str, max_px: int) -> None:
@@ -74,19 +87,51 @@ def decode_base64(text: str, name: str) -> bytes:
 
 def _open_image(
     content: bytes, name: str, max_px: int, convert: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
-    """Return what `convert` makes of an upload."""
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return what `convert` makes of an upload, at most MAX_STORED_PX large, and the size of the upload."""
     try:
+        if (num_scans := _num_jpeg_scans(content)) > MAX_JPEG_SCANS:
+            raise SettingError(name, f"a JPEG of {num_scans} scans", f"at most {MAX_JPEG_SCANS}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit below is stricter
             image = Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS)
         check_image_size(image.size, name, max_px)
-        return convert(image)
+        shrink = min(1.0, (MAX_STORED_PX / (image.width * image.height)) ** 0.5)
+        width, height = (max(1, round(side * shrink)) for side in image.size)
+        full_size, is_turned = (image.width, image.height), _is_turned(image)
+        if shrink < 1:
+            image.draft(image.mode, (width, height))  # JPEG is decoded at a half, a quarter or an eighth
+        converted = convert(image)
+        if is_turned:
+            full_size, width, height = (full_size[1], full_size[0]), height, width
+        if converted.size != (width, height):
+            converted = converted.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        return converted, full_size
     except SettingError:
         raise
     except Exception as error:  # decoders raise any exception for broken files
         reason = f"({without_places(str(error))})"
         raise SettingError(name, "unreadable", "a PNG, JPEG or WebP image", reason) from error
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Return whether width and height change places when the image is upright."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except Exception:  # damaged EXIF raises any exception
+        return False
+
+
+def _num_jpeg_scans(content: bytes) -> int:
+    """Return the number of scans of a JPEG file, up to its first end; 0 for other files."""
+    num_scans, at = 0, 2
+    while content.startswith(b"\xff\xd8") and (marker := JPEG_MARKER.search(content, at)):
+        kind, at = marker[0][1], marker.end()
+        if kind == END_OF_IMAGE:
+            break
+        num_scans += kind == START_OF_SCAN
+        at += int.from_bytes(content[at : at + 2], "big")
+    return num_scans
 
 
 def _inpaint_mask(mask: Image.Image) -> Image.Image:

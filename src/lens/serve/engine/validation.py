@@ -9,7 +9,7 @@ from typing import Any
 
 from lens.core.resolution import MAX_RATIO, resolve_resolution
 from lens.errors import SettingError
-from lens.sampling.image_processor import load_images
+from lens.sampling.image_processor import check_image_file
 from lens.sampling.solvers import get_solver
 from lens.serve.engine.request import Bounds, GenerationRequest, LoraRequest, field_bounds
 
@@ -20,17 +20,17 @@ LORA_BOUNDS = field_bounds(LoraRequest)
 def validate_request(
     request: GenerationRequest, models: Collection[str], loras: Collection[str], max_steps: int
 ) -> None:
-    """Raise SettingError with the name of the parameter if a request cannot be served. Reads its files."""
+    """Raise SettingError with the name of the parameter if a request cannot be served. Opens its files."""
     validate_parameters(request, models, loras, max_steps)
     for name, path in (("image", request.image), ("mask", request.mask)):
         if path is not None:
-            load_images(path, name)
+            check_image_file(path, name)
 
 
 def validate_parameters(
     request: GenerationRequest, models: Collection[str], loras: Collection[str], max_steps: int
 ) -> None:
-    """Raise SettingError as `validate_request` does, but read no files."""
+    """Raise SettingError as `validate_request` does, but open no files."""
     check_name("model", request.model, models)
     check_prompt(request.prompt)
     for name, (kind, bounds) in REQUEST_BOUNDS.items():

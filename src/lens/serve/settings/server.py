@@ -34,7 +34,7 @@ class RequestLimits(Settings):
     """Seconds by which a caller may fall behind `min_bytes_per_s`, with a body or with reading an answer."""
     min_bytes_per_s: int = Field(8192, ge=1)
     """Minimum speed of callers."""
-    upload_px: int = Field(64_000_000, ge=1)
+    upload_px: int = Field(16_000_000, ge=1)
     """Maximum pixels of an uploaded image."""
     picture_px: int | None = Field(None, ge=256)
     """Maximum pixels of a generated image; None is the models' limit, 1440 x 1440."""
