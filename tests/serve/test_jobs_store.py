@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import postgres
 import pytest
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from fake_engine import FakeEngine
 from running import serving, until
 
@@ -27,6 +29,7 @@ from lens.serve.storage.jobs import (
     IdempotencyError,
     JobStore,
 )
+from lens.serve.storage.migrations import m0001_first
 from lens.serve.storage.name_lease import NameLease
 
 SETTINGS = ImageMetadata(
@@ -230,6 +233,25 @@ def test_opening_again_changes_nothing(store):
         version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
     again.close()
     assert version == max(path.stem[1:5] for path in MIGRATIONS.glob("m*.py"))
+
+
+def test_a_database_of_the_first_version_is_migrated_with_its_jobs(tmp_path):
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        with Operations.context(MigrationContext.configure(connection)):
+            m0001_first.upgrade()
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(sa.text("INSERT INTO alembic_version VALUES ('0001')"))
+        row = {"id": "job_old", "owner": "ann", "status": RUNNING, "count": 1, "body_sha256": ""}
+        jobs = sa.Table("jobs", sa.MetaData(), autoload_with=connection)
+        connection.execute(jobs.insert().values(**row, request=REQUEST, created_at=1, lease_until=2))
+    engine.dispose()
+    database = Database(url)
+    store = JobStore(database, BlobStore(str(tmp_path / "pictures")))
+    assert store.get("job_old").attempts == 0
+    assert store.requeue_unfinished("server-new") == 1 and store.claim("server-new").id == "job_old"
+    database.close()
 
 
 def test_a_server_draws_its_jobs_from_either(store):
