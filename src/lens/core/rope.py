@@ -28,7 +28,7 @@ def text_positions(num_text: int, h: int, w: int, device: torch.device | str = "
 
     Shapes: -> (T, 3), float32.
     """
-    position = max(h // 2, w // 2) + torch.arange(num_text, device=device)  # (T,)
+    position = torch.sym_max(h // 2, w // 2) + torch.arange(num_text, device=device)  # (T,)
     return position.float()[:, None].expand(-1, 3)  # (T, 3)
 
 

@@ -7,8 +7,6 @@ Order: joint sequences put image tokens first.
 """
 
 import logging
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,24 +15,24 @@ from typing import Any, ClassVar
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lens.core.products import cpu_compute_dtype
-from lens.core.rope import image_positions, rope_angles, text_positions
 from lens.errors import SettingError, ShapeError
+from lens.models.attention import MaskCache, RotaryCache
 from lens.models.layers import AdaLayerNormOut, LensTransformerBlock, Linear, RMSNorm, TimeEmbedding
 from lens.models.sequence_packing import PackedSequence
 
 logger = logging.getLogger(__name__)
 
-ROTARY_THETA = 10000.0
 FLOAT16_LIMIT = 6e4  # below float16's 65504, and still so once rounded to bfloat16
 
 
-class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
     """The Lens denoiser: it predicts the velocity of noisy latents from text features and the noise level."""
 
     _supports_gradient_checkpointing = True
@@ -161,7 +159,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_text, is_padded = self._mask_cache.get(mask, features[0])
         key_mask = None  # without padding, and so without a mask, the fast attention kernels apply
         if mask is not None and is_padded:
-            image_keys = mask.new_ones(len(mask), h * w)
+            image_keys = mask.new_ones(packed_latents.shape[:2])
             key_mask = torch.cat([image_keys, mask[:, :num_text]], dim=1)[:, None, None]   # (B, 1, 1, I+T)
         image_tokens = self.img_in(packed_latents)  # (B, I, D)
         text_tokens = self._embed_text(
@@ -208,7 +206,8 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def _embed_text(self, features: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         if dtype == torch.float16:
-            _warn_of_float16()
+            if not torch.compiler.is_compiling():
+                _warn_of_float16()
             features = [layer.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT) for layer in features]
         normed = [norm(layer.to(dtype)) for norm, layer in zip(self.txt_norm, features, strict=True)]
         return self.txt_in(torch.cat(normed, dim=-1))                                      # (B, T, D)
@@ -228,12 +227,13 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def _resolve_latent_size(self, img_shapes: Sequence[Any] | None, tokens: Tensor) -> tuple[int, int]:
         # One shape for all or one for each sample; some callers nest each sample's in a list.
         flat = [shape[0] if isinstance(shape[0], tuple | list) else shape for shape in img_shapes or ()]
-        shapes = {tuple(shape) for shape in flat}
-        if len(shapes) != 1:
+        if not flat or any(tuple(shape) != tuple(flat[0]) for shape in flat[1:]):
             needs = "one (1, height/16, width/16) for the whole batch"
             raise ShapeError(f"img_shapes is {img_shapes}, but it needs {needs}.")
-        frames, h, w = shapes.pop()
-        if frames != 1 or h * w != tokens.shape[1]:
+        frames, h, w = flat[0]
+        # A comparison in compiled code would compile anew for each number of tokens.
+        fits = torch.compiler.is_compiling() or h * w == tokens.shape[1]
+        if frames != 1 or not fits:
             needs = f"one frame of {tokens.shape[1]} cells, as many as hidden_states has tokens"
             raise ShapeError(f"img_shapes is ({frames}, {h}, {w}), but it needs {needs}.")
         return h, w
@@ -274,77 +274,6 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if mask is not None and (mask.shape != features[0].shape[:2] or mask.dtype != torch.bool):
             got, needs = f"{mask.dtype} {tuple(mask.shape)}", f"torch.bool {tuple(features[0].shape[:2])}"
             raise ShapeError(f"encoder_hidden_states_mask is {got}, but it needs {needs}.")
-
-
-class RotaryCache:
-    """Cosines and sines of joint sequences, computed once for each size and outside the state dict."""
-
-    MAX_ENTRIES = 32
-
-    def __init__(self, axes_dims: tuple[int, ...]):
-        self.axes_dims = axes_dims
-        self._tables: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
-
-    def get(self, h: int, w: int, num_text: int, device: torch.device) -> Tensor:
-        """Return the cosines and sines of h x w image tokens, then of num_text text tokens.
-
-        Shapes: -> (h*w + T, K/2, 2), float32.
-        """
-        key = (h, w, num_text, device)
-        if key in self._tables:
-            self._tables.move_to_end(key)
-            return self._tables[key]
-        # A table outlives the call, and one made under inference mode cannot be used in training.
-        with torch.inference_mode(False), torch.no_grad():
-            positions = torch.cat([image_positions(h, w, device), text_positions(num_text, h, w, device)])
-            angles = rope_angles(positions, self.axes_dims, ROTARY_THETA)                # (I+T, K/2)
-            table = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
-        self._tables[key] = table
-        if len(self._tables) > self.MAX_ENTRIES:
-            self._tables.popitem(last=False)
-        return table
-
-
-class MaskCache:
-    """The used length of a text mask, read from the device once per mask instead of once per step.
-
-    A guided step has two masks, so more than the last one is kept: each read waits for the device.
-    """
-
-    MAX_ENTRIES = 4
-
-    def __init__(self):
-        self._entries: OrderedDict[int, tuple[weakref.ref[Tensor], int, tuple[int, bool]]] = OrderedDict()
-
-    def get(self, mask: Tensor | None, features: Tensor) -> tuple[int, bool]:
-        """Return the number of text tokens to keep, and whether any of those is padding.
-
-        Columns at the end that are padding in the whole batch are dropped.
-        """
-        num_text = features.shape[1]
-        if mask is None:
-            return num_text, False
-        if torch.compiler.is_compiling() or mask.device.type == "meta":
-            return num_text, True
-        if mask.is_inference():
-            return self._measure(mask)
-        known = self._entries.pop(id(mask), None)
-        if known is None or known[0]() is not mask or known[1] != mask._version:
-            known = weakref.ref(mask), mask._version, self._measure(mask)
-        self._entries[id(mask)] = known
-        if len(self._entries) > self.MAX_ENTRIES:
-            self._entries.popitem(last=False)
-        return known[2]
-
-    @staticmethod
-    def _measure(mask: Tensor) -> tuple[int, bool]:
-        in_use = mask.cpu()
-        columns = in_use.any(dim=0).nonzero()
-        num_text = int(columns[-1]) + 1 if len(columns) else 0
-        return num_text, not bool(in_use[:, :num_text].all())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_entries": OrderedDict()}  # weak references are neither copied nor pickled
 
 
 @contextmanager

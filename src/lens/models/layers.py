@@ -5,8 +5,11 @@ Letters: B batch, I image tokens, T text tokens, N = I + T, D width, H heads, K 
 Order: joint sequences put image tokens first.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
 from torch import Tensor, nn
 
 from lens.core.products import is_cpu_inference, linear
@@ -64,8 +67,10 @@ class SwiGLU(nn.Module):
         return self.w2(F.silu(gate, inplace=True).mul_(up) if is_cpu_inference(x) else F.silu(gate) * up)
 
 
-class JointAttention(nn.Module):
+class JointAttention(nn.Module, AttentionModuleMixin):
     """One softmax attention over image and text, with projections and query-key norms for each stream."""
+
+    _supports_qkv_fusion = False  # the projections are one layer already
 
     def __init__(self, dim: int, num_heads: int, head_dim: int):
         super().__init__()
@@ -76,12 +81,13 @@ class JointAttention(nn.Module):
         self.norm_added_q, self.norm_added_k = RMSNorm(head_dim, 1e-6), RMSNorm(head_dim, 1e-6)
         self.to_out = nn.ModuleList([Linear(dim, dim)])
         self.to_add_out = Linear(dim, dim)
+        self.processor: Any = JointAttnProcessor()
 
     def forward(
         self, image_tokens: Tensor, text_tokens: Tensor, rotary: Tensor, key_mask: Tensor | None,
         packing: PackedSequence | None = None, updates_text: bool = True,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """Return both streams after attention; text is None without `updates_text`.
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Return both streams after attention; text has no tokens without `updates_text`.
 
         Shapes: image_tokens (B, I, D), text_tokens (B, T, D), rotary (I+T, K/2, 2), key_mask bool
             (B, 1, 1, I+T) -> (B, I, D), (B, T, D). With a packing B is 1, and rotary is in its joint order.
@@ -89,32 +95,51 @@ class JointAttention(nn.Module):
         num_image = image_tokens.shape[1]
         image_heads = self.img_qkv(image_tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, I, 3, H, K)
         text_heads = self.txt_qkv(text_tokens).unflatten(-1, (3, self.num_heads, -1))    # (B, T, 3, H, K)
-        if packing is None and is_cpu_inference(image_tokens):
-            q, k, v = self._joint_heads(image_heads, text_heads, rotary)        # (B, H, N, K) each
+        joint = self.processor(
+            self, image_heads, text_heads, rotary, key_mask, packing, updates_text
+        )  # (B, I+T, D) or (B, I, D)
+        image_out = self.to_out[0](joint[:, :num_image])
+        # Without updates there are no text tokens, rather than None: hooks of caches take tensors alone.
+        return image_out, self.to_add_out(joint[:, num_image:]) if updates_text else joint[:, :0]
+
+
+class JointAttnProcessor:
+    """The attention between the projections; diffusers' `set_attention_backend` chooses its kernel."""
+
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self, attn: JointAttention, image_heads: Tensor, text_heads: Tensor, rotary: Tensor,
+        key_mask: Tensor | None, packing: PackedSequence | None, updates_text: bool,
+    ) -> Tensor:  # fmt: skip
+        """Return the outputs of all queries: those of the image tokens alone without `updates_text`.
+
+        Shapes: image_heads (B, I, 3, H, K), text_heads (B, T, 3, H, K) -> (B, I+T, D) or (B, I, D).
+        """
+        num_image, backend = image_heads.shape[1], self._attention_backend
+        # Weights that a hook of accelerate loads are there only in the calls of their own layers.
+        is_offloaded = attn.norm_q.weight.is_meta
+        if packing is None and is_cpu_inference(image_heads) and not is_offloaded:
+            q, k, v = self._joint_heads(attn, image_heads, text_heads, rotary)  # (B, H, N, K) each
             q = q if updates_text else q[:, :, :num_image]                      # (B, H, I, K)
-            joint = attention(q, k, v, key_mask).transpose(1, 2).flatten(2)     # (B, N, D)
-            return self._project(joint, num_image, updates_text)
+            return attention(q, k, v, key_mask, backend).transpose(1, 2).flatten(2)  # (B, N, D)
         image_q, image_k, image_v = image_heads.unbind(2)                       # (B, I, H, K) each
         text_q, text_k, text_v = text_heads.unbind(2)                           # (B, T, H, K) each
-        q = self.norm_q(image_q)                                                # (B, I, H, K)
+        q = attn.norm_q(image_q)                                                # (B, I, H, K)
         if updates_text:
-            q = torch.cat([q, self.norm_added_q(text_q)], dim=1)                # (B, I+T, H, K)
-        k = torch.cat([self.norm_k(image_k), self.norm_added_k(text_k)], dim=1)  # (B, I+T, H, K)
+            q = torch.cat([q, attn.norm_added_q(text_q)], dim=1)                # (B, I+T, H, K)
+        k = torch.cat([attn.norm_k(image_k), attn.norm_added_k(text_k)], dim=1)  # (B, I+T, H, K)
         v = torch.cat([image_v, text_v], dim=1)                                 # (B, I+T, H, K)
         if packing is not None:
-            joint = packed_attention(q, k, v, rotary, packing)                   # (1, N, D)
-        else:
-            q, k = apply_rotary(q, rotary[: q.shape[1]]), apply_rotary(k, rotary)
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)   # (B, H, N, K) each
-            joint = attention(q, k, v, key_mask)                                # (B, H, N, K)
-            joint = joint.transpose(1, 2).flatten(2)                            # (B, N, D)
-        return self._project(joint, num_image, updates_text)
+            return packed_attention(q, k, v, rotary, packing, backend)          # (1, N, D)
+        q, k = apply_rotary(q, rotary[: q.shape[1]]), apply_rotary(k, rotary)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)       # (B, H, N, K) each
+        joint = attention(q, k, v, key_mask, backend)                           # (B, H, N, K)
+        return joint.transpose(1, 2).flatten(2)                                 # (B, N, D)
 
-    def _project(self, joint: Tensor, num_image: int, updates_text: bool) -> tuple[Tensor, Tensor | None]:
-        image_tokens = self.to_out[0](joint[:, :num_image])
-        return image_tokens, self.to_add_out(joint[:, num_image:]) if updates_text else None
-
-    def _joint_heads(self, image_heads: Tensor, text_heads: Tensor, rotary: Tensor) -> Tensor:
+    @staticmethod
+    def _joint_heads(attn: JointAttention, image_heads: Tensor, text_heads: Tensor, rotary: Tensor) -> Tensor:
         """Return queries, keys and values of both streams for inference on a CPU, each token written once.
 
         Shapes: image_heads (B, I, 3, H, K), text_heads (B, T, 3, H, K) -> (3, B, H, I+T, K).
@@ -124,8 +149,8 @@ class JointAttention(nn.Module):
         joint = image_heads.new_empty(3, batch, num_heads, num_tokens, head_dim)
         by_token = joint.permute(1, 3, 0, 2, 4)                                 # (B, I+T, 3, H, K)
         for heads, norms, tokens in (
-            (image_heads, (self.norm_q, self.norm_k), slice(num_image)),
-            (text_heads, (self.norm_added_q, self.norm_added_k), slice(num_image, num_tokens)),
+            (image_heads, (attn.norm_q, attn.norm_k), slice(num_image)),
+            (text_heads, (attn.norm_added_q, attn.norm_added_k), slice(num_image, num_tokens)),
         ):
             out = by_token[:, tokens]                                           # (B, I or T, 3, H, K)
             for part, norm in enumerate(norms):
@@ -177,21 +202,23 @@ class LensTransformerBlock(nn.Module):
         image_out, text_out = self.attn(
             image_normed, text_normed, rotary, key_mask, packing, self.updates_text
         )  # fmt: skip
-        image_tokens = _add_gated(image_tokens, image_mod[2], image_out)
-        image_tokens = _add_gated(
-            image_tokens, image_mod[5], self.img_mlp(self.img_norm2(image_tokens, *image_mod[3:5]))
-        )
-        if text_out is not None:
-            text_tokens = _add_gated(text_tokens, text_mod[2], text_out)
-            text_tokens = _add_gated(
-                text_tokens, text_mod[5], self.txt_mlp(self.txt_norm2(text_tokens, *text_mod[3:5]))
-            )
+        image_tokens = _add_gated(image_tokens, image_mod[2], image_out, self.attn)
+        image_out = self.img_mlp(self.img_norm2(image_tokens, *image_mod[3:5]))
+        image_tokens = _add_gated(image_tokens, image_mod[5], image_out, self.img_mlp)
+        if self.updates_text:
+            text_tokens = _add_gated(text_tokens, text_mod[2], text_out, self.attn)
+            text_out = self.txt_mlp(self.txt_norm2(text_tokens, *text_mod[3:5]))
+            text_tokens = _add_gated(text_tokens, text_mod[5], text_out, self.txt_mlp)
         return image_tokens, text_tokens
 
 
-def _add_gated(tokens: Tensor, gate: Tensor, update: Tensor) -> Tensor:
-    """Return tokens + gate * update, for inference on a CPU in the memory of update."""
-    return torch.addcmul(tokens, gate, update, out=update if is_cpu_inference(tokens) else None)
+def _add_gated(tokens: Tensor, gate: Tensor, update: Tensor, source: nn.Module) -> Tensor:
+    """Return tokens + gate * update, for inference on a CPU in the memory of update.
+
+    A hook of diffusers on the module that the update is from may keep it, as caches do.
+    """
+    is_in_place = is_cpu_inference(tokens) and not hasattr(source, "_diffusers_hook")
+    return torch.addcmul(tokens, gate, update, out=update if is_in_place else None)
 
 
 class TimeEmbedding(nn.Module):

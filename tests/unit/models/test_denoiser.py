@@ -13,8 +13,8 @@ from peft.utils import get_peft_model_state_dict
 from lens.core import products
 from lens.errors import SettingError, ShapeError
 from lens.models import denoiser as module
-from lens.models.attention import SHORT_SEQUENCE_TOKENS, attention
-from lens.models.denoiser import LensTransformer2DModel, MaskCache
+from lens.models.attention import SHORT_SEQUENCE_TOKENS, MaskCache, attention
+from lens.models.denoiser import LensTransformer2DModel
 from lens.models.quantized.torchao import quantize_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
