@@ -1,4 +1,4 @@
-"""Generate docs/pictures/nano.png: prompts of the README, each below its image by lens-nano.
+"""Generate docs/pictures/nano.png: the prompts to start with, one of each kind, as lens-nano draws them.
 
 Run: python scripts/make_readme_picture.py   (the seeds are fixed; no image is selected by hand)
 """
@@ -10,29 +10,21 @@ import torch
 from PIL import Image, ImageDraw
 
 from lens import LensPipeline
+from lens.nano.world_guide import examples
 
 PICTURE = Path(__file__).parent.parent / "docs/pictures/nano.png"
-PROMPTS = (
-    "two red apples to the left of a fox, on a blue background",
-    "a large panda on a pink background",
-    "three lemons on a purple background",
-    "a rocket above a castle, black background",
-    "a cupcake, a crown and a frog on a white background",
-    "a small penguin on light blue",
-    "four sunflowers, green background",
-    "a cat to the right of a guitar on an orange background",
-)
 SIDE_PX, SCALE, TEXT_PX, COLUMNS = 128, 2, 44, 4
 
 
 def main() -> None:
+    prompts = examples()
     pipeline = LensPipeline.from_pretrained("lens-nano", torch_dtype=torch.float32)
-    generators = [torch.Generator().manual_seed(7) for _ in PROMPTS]
-    images = pipeline(PROMPTS, height=SIDE_PX, width=SIDE_PX, generator=generators).images
-    side, rows = SIDE_PX * SCALE, -(-len(PROMPTS) // COLUMNS)
+    generators = [torch.Generator().manual_seed(7) for _ in prompts]
+    images = pipeline(list(prompts), height=SIDE_PX, width=SIDE_PX, generator=generators).images
+    side, rows = SIDE_PX * SCALE, -(-len(prompts) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * (side + 8), rows * (side + TEXT_PX)), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
+    for index, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
         row, column = divmod(index, COLUMNS)
         left, top = column * (side + 8), row * (side + TEXT_PX)
         sheet.paste(image.resize((side, side), Image.Resampling.LANCZOS), (left, top))

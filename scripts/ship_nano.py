@@ -6,7 +6,9 @@ to its folder. A card is written only from scores of the weights that ship, whic
     python scripts/ship_nano.py --shared runs/nano/pretrain/export   # the shared parts, when they changed
     python scripts/ship_nano.py --model lens-nano-turbo --weights runs/nano/turbo/export
     lens eval nano --models lens-nano-base lens-nano lens-nano-turbo --json runs/own.json
-    python scripts/ship_nano.py --scores runs/own.json               # and files of other guidance scales
+    lens eval nano --models lens-nano lens-nano-turbo --prompts recipes/nano/prompts/*.jsonl \\
+        --json runs/people.json
+    python scripts/ship_nano.py --scores runs/own.json runs/people.json  # and files of other guidance scales
 """
 
 import argparse
@@ -32,6 +34,20 @@ LIMIT_BYTES = 40_000_000
 TOTAL_LIMIT_BYTES = 100_000_000
 """Largest size of all models together."""
 GOALS = {"single": 0.90, "two": 0.75, "counting": 0.75, "colour": 0.95, "position": 0.75, "combined": None}
+PROMPT_KINDS = {
+    "words.jsonl": "a person's own words",
+    "forms.jsonl": "case, bare nouns, plurals, typos",
+    "many.jsonl": "six to eight of a kind",
+    "details.jsonl": "coloured things, two relations, two sizes",
+    "languages.jsonl": "eleven other languages",
+    "signs.jsonl": "words of up to 8 letters on a sign",
+    "dense.jsonl": "dense captions of 60 to 120 words",
+}
+"""Files of held-out prompts, written by hand, and what they are about."""
+PROMPT_GOALS = {
+    "lens-nano": dict(zip(PROMPT_KINDS, (0.80, 0.90, 0.60, 0.60, 0.80, 0.50, 0.70), strict=True)),
+    "lens-nano-turbo": dict(zip(PROMPT_KINDS, (0.75, 0.85, 0.50, 0.50, 0.75, 0.40, 0.60), strict=True)),
+}
 
 CARD = """\
 ---
@@ -86,15 +102,16 @@ WORLD = """\
 Compositions of {num_objects} objects from Noto emoji art (Apache 2.0), on backgrounds of {num_colours}
 colours:
 
-- one object anywhere, small or large
-- two to five objects of a kind
-- two objects beside or above each other, one or more of each
-- three different objects
+- one object anywhere, small or large, many of them in another colour
+- two to eight objects of a kind
+- two or three kinds of objects, with up to two relations between them
+- a sign with one to eight letters or digits
+- nothing but a background
 
-There are nine aspect ratios at base 128; at that base a small object is 32 px and a large one 64 px. Objects
-have few positions: a single object is in the centre unless the prompt says otherwise, several objects have
-two layouts for each number, and related objects have one. Another seed changes little else, which is what two
-CPU cores can train in hours.
+There are nine aspect ratios at base 128; at that base a small object is 32 px and a large one 64 px. Another
+seed changes places and sizes, where the prompt leaves them open, among a few arrangements for each number of
+objects. Prompts may be in English or in one of eleven other languages, of which the denoiser was trained on
+English alone.
 
 Objects: {objects}.
 
@@ -145,6 +162,17 @@ Sampling: {drawn}.
 Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {name}, hash {short_hash}.
 """
 
+PROMPT_TABLE = """\
+Prompts as people write them, by hand and held out (`recipes/nano/prompts`). Sampling: {steps} steps, guidance
+{guidance:g}, {solver}, seed {seed}, {seeds} a prompt.
+
+| prompts | passed | of | fraction | 95% interval | goal |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+Command: `{command}`. Date: {date}. Machine: {machine}. Weights: {model}, hash {short_hash}.
+"""
+
 SIDE_BY_SIDE = """\
 All models of that run, in batches of up to {batch}; speed is relative to {reference}:
 
@@ -172,7 +200,8 @@ def main() -> None:
     if options.weights:
         ship(options.model, options.weights)
     if options.scores:
-        write_cards([one for path in options.scores for one in json.loads(path.read_text())])
+        files = [json.loads(path.read_text()) for path in options.scores]
+        write_cards([one for values in files for one in (values if isinstance(values, list) else [values])])
     print(shipped_sizes())
 
 
@@ -213,8 +242,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_cards(scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS) -> None:
-    """Write the card of every model that has scores, from its own and those of the same run."""
-    measured = [name for name in MODELS if any(one["name"] == name for one in scores)]
+    """Write the card of every model that has scores of the six tasks, with all that the scores say of it."""
+    measured = [name for name in MODELS if any(one.get("name") == name for one in scores)]
     cards = {root / name / "README.md": card(name, scores, root) for name in measured}
     for path, text in cards.items():
         path.write_text(text)
@@ -247,10 +276,11 @@ def denoiser_hash(folder: Path) -> str | None:
 def tables(name: str, scores: list[dict[str, Any]], root: Path) -> str:
     """Return the tables of the scores of a model, those of its defaults first, and the table of the run."""
     known, found = KNOWN_MODELS[name], content_hash(root / name)
-    of_model = [one for one in scores if one["name"] == name]
+    of_model = [one for one in scores if one.get("name") == name]
+    of_prompts = [one for one in scores if one.get("model") == name]
     if not of_model:
         return NOT_MEASURED.format(name=name)
-    for one in of_model:
+    for one in of_model + of_prompts:
         assert one["hash"] == found, f"scores of {name} are of {one['hash'][:10]}, shipped is {found[:10]}"
     own = [
         one for one in of_model
@@ -258,9 +288,30 @@ def tables(name: str, scores: list[dict[str, Any]], root: Path) -> str:
     ]  # fmt: skip
     assert own, f"no scores of {name} are with {known.num_inference_steps} steps, {known.guidance_scale:g}"
     others = [one for one in of_model if one not in own]
-    run = [one for one in scores if (one["command"], one["date"]) == (own[0]["command"], own[0]["date"])]
+    tasks = [one for one in scores if "tables" in one]
+    run = [one for one in tasks if (one["command"], one["date"]) == (own[0]["command"], own[0]["date"])]
     texts = [table(one, has_goals=name != "lens-nano-turbo") for one in own + others]
+    texts += [prompt_table(one) for one in of_prompts]
     return "\n".join(texts + [side_by_side(run)] * (len(run) > 1)).rstrip()
+
+
+def prompt_table(scores: dict[str, Any]) -> str:
+    """Return the table of one model on the files of prompts: a line a file, then a line a language."""
+    goals = PROMPT_GOALS.get(scores["model"], {})
+    files, languages = (scores["groups"].get(group, {}) for group in ("file", "language"))
+    rows = [
+        *(prompt_row(PROMPT_KINDS.get(file, file), tally, goals.get(file)) for file, tally in files.items()),
+        *(prompt_row(f"language {code}", tally, None) for code, tally in sorted(languages.items())),
+        prompt_row("all", scores, None),
+    ]
+    return PROMPT_TABLE.format(rows="\n".join(rows), short_hash=scores["hash"][:10], **scores)
+
+
+def prompt_row(name: str, tally: dict[str, Any], goal: float | None) -> str:
+    low, high = tally["interval"]
+    shown = "" if goal is None else f"{goal:.2f}"
+    counts = f"{tally['passed']} | {tally['of']} | {tally['share']:.3f}"
+    return f"| {name} | {counts} | {low:.3f} to {high:.3f} | {shown} |"
 
 
 def table(scores: dict[str, Any], *, has_goals: bool) -> str:

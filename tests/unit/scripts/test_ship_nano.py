@@ -117,3 +117,18 @@ def test_scores_of_other_weights_or_of_another_way_alone_are_refused(root, train
     ship_nano.ship("lens-nano", trained, root)
     with pytest.raises(AssertionError, match="scores of lens-nano are of"):
         ship_nano.write_cards([old], root)
+
+
+def test_a_card_holds_what_people_s_prompts_gave_with_their_goals(root):
+    name, tally = "lens-nano", {"share": 0.75, "interval": [0.6, 0.86], "passed": 30, "of": 40}
+    people = tally | {
+        "model": name, "hash": content_hash(root / name), "command": "lens eval nano --prompts",
+        "date": "today", "machine": "M", "steps": 20, "guidance": 2.0, "solver": "euler", "seed": 0,
+        "seeds": 1,
+        "groups": {"file": {"words.jsonl": tally, "mine.jsonl": tally}, "language": {"de": tally}},
+    }  # fmt: skip
+    card = ship_nano.card(name, [scores(root, name, 20, 2.0), people], root)
+    assert "| a person's own words | 30 | 40 | 0.750 | 0.600 to 0.860 | 0.80 |" in card
+    assert "| mine.jsonl | 30 | 40 |" in card and "| language de | 30 | 40 |" in card
+    with pytest.raises(AssertionError, match="scores of lens-nano are of 0000"):
+        ship_nano.card(name, [scores(root, name, 20, 2.0), people | {"hash": "0000"}], root)
