@@ -32,7 +32,7 @@ from lens.errors import LensError
 
 NUM_KILLS = int(os.environ.get("LENS_KILLS", "2"))
 """The long test: LENS_KILLS=10 python -m pytest tests/data -k kill"""
-NUM_GOOD, NUM_SMALL, NUM_COPIES = 40, 6, 3
+NUM_GOOD, NUM_SMALL, NUM_COPIES = 40, 6, 4
 
 
 def textured(rng: np.random.Generator, height: int, width: int) -> Image.Image:
@@ -52,14 +52,14 @@ def pictures(tmp_path_factory) -> Path:
         path.with_suffix(".txt").write_text(f"Squares, number {index}.\n")
     for index in range(NUM_SMALL):
         textured(rng, 100, 120 + index).save(root / f"small{index}.png")
-    for index in range(NUM_COPIES):
+    for index in range(NUM_COPIES - 1):
         (root / f"same{index}.jpg").write_bytes((root / "deep" / "00.jpg").read_bytes())
     Image.open(root / "deep" / "03.jpg").save(root / "again.jpg", quality=60)
     Image.new("RGB", (600, 600), (90, 90, 90)).save(root / "flat.png")
     (root / "broken.jpg").write_bytes((root / "deep" / "06.jpg").read_bytes()[:3000])
     (root / "page.png").write_text("<html>404</html>")
     (root / "notes.md").write_text("no picture")
-    (root / "out_of_here.jpg").symlink_to(root / "deep" / "00.jpg")
+    (root / "link.jpg").symlink_to(root / "deep" / "00.jpg")
     return root
 
 

@@ -38,8 +38,15 @@ def build(
     if as_json:
         print(json.dumps(summary | {"path": str(path)}))
         return
-    for name, count in summary.get("counts", {}).items():
+    counts = summary.get("counts", {})
+    for name, count in counts.items():
         typer.echo(f"{count:>9}  {name}", err=True)
+    for kind in summary["passed_over"]:
+        more = ", ..." if kind["count"] > len(kind["examples"]) else ""
+        named = f"{kind['kind']} ({', '.join(kind['examples'])}{more})"
+        typer.echo(f"{kind['count']:>9}  passed over: {named}", err=True)
+    if counts.get("kept") == 0:
+        typer.echo("No image is kept. The counts above and the report say why.", err=True)
     if "report" in summary:
         typer.echo(f"report: {summary['report']}", err=True)
     print(path)

@@ -105,10 +105,13 @@ def _folder_samples(root: Path, has_trigger: bool) -> Iterator[_Sample]:
 def _shard_samples(folder: Path, has_trigger: bool) -> Iterator[_Sample]:
     for tar in sorted(folder.glob("*.tar")):
         for key, files in read_shard(tar):
-            image, (caption, _), facts = parse_sample(files)
-            if not caption and not has_trigger:
+            image, sidecar, facts = parse_sample(files)
+            if sidecar.fault:
+                needs = f"captions that can be read: {key}{sidecar.fault}"
+                raise SettingError("data.shards", str(tar), needs)
+            if not sidecar.caption and not has_trigger:
                 raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
-            yield _Sample(f"{tar.name}::{key}", facts.get("id", key), caption, image)
+            yield _Sample(f"{tar.name}::{key}", str(facts.get("id", key)), sidecar.caption, image)
 
 
 def _decode_to_bucket(name: str, content: bytes, bases: tuple[int, ...]) -> Image.Image | None:

@@ -19,6 +19,7 @@ from lens.data.build.filters import KEPT
 from lens.data.build.inventory import Inventory, take_inventory
 from lens.data.build.ray_executor import has_gpus, map_parallel, ray_session
 from lens.data.build.reader import EntryReader
+from lens.data.build.rounds import begin_round, latest_round, parts_to_retry, retry_downloads
 from lens.data.build.scoring import score_part, unscored_parts
 from lens.data.build.selection import ScoreTable, Selection, select_samples
 from lens.data.build.settings import BuildSettings
@@ -62,26 +63,47 @@ class _Pipeline:
         with self._record_timing("inventory") as count:
             inventory = take_inventory(settings)
             count["items"] = inventory.num_entries
-        facts: dict[str, Any] = {"inventory": settings.inventory_id, "num_entries": inventory.num_entries}
+        facts: dict[str, Any] = {
+            "inventory": settings.inventory_id, "num_entries": inventory.num_entries,
+            "passed_over": [one._asdict() for one in inventory.passed_over],
+        }  # fmt: skip
         if until == "inventory":
             return facts
         with ray_session(settings.ray_address, settings.num_workers):
-            scores = self._score(settings, inventory, self.reader)
+            scores = self._retry_downloads(inventory)
+            self._score(settings, inventory, self.reader, scores)
+            facts["scores"] = scores.name
             if until == "scores":
                 return facts
-            view = load_view(settings) or self._select_and_write_view(inventory, scores)
-            facts |= {"view": settings.view_id, "counts": view.counts, "captions": view.captions}
+            # A view belongs to one round of scores.
+            name = "-".join(filter(None, (settings.view_id, scores.name.partition("-")[2])))
+            view = load_view(settings, name) or self._select_and_write_view(name, inventory, scores)
+            facts |= {"view": name, "counts": view.counts, "captions": view.captions}
             if until == "view":
                 return facts
             facts["shards"] = self._write_shards(inventory, view)
         for finished in (inventory.folder, scores, view.folder):
             remove_partials(finished)
         write_bytes_atomic(view.folder / "manifest.json", json_bytes(facts))
-        report = write_report(self.out, settings.view_id, settings.filters, self.reader.read)
+        report = write_report(self.out, name, settings.filters, self.reader.read)
         return facts | {"report": str(report)}
 
-    def _score(self, settings: BuildSettings, inventory: Inventory, reader: EntryReader) -> Path:
-        scores, scorers = self.out / "scores" / settings.inventory_id, settings.scorers
+    def _retry_downloads(self, inventory: Inventory) -> Path:
+        """Return the folder of the scores: of a new round, where downloads that failed are there now."""
+        scores = latest_round(self.out / "scores", inventory.folder.name)
+
+        def work(number: int) -> tuple[int, bool]:
+            return number, retry_downloads(inventory, number, scores, self.reader)
+
+        parts = parts_to_retry(scores, inventory.num_parts)
+        retried = map_parallel(work, parts, self.settings.num_workers)
+        stale = {number for number, is_stale in retried if is_stale}
+        return begin_round(scores, stale) if stale else scores
+
+    def _score(
+        self, settings: BuildSettings, inventory: Inventory, reader: EntryReader, scores: Path
+    ) -> None:
+        scorers = settings.scorers
         total = inventory.num_parts
         missing = unscored_parts(scores, total, scorers)
 
@@ -94,9 +116,8 @@ class _Pipeline:
             for done, entries in enumerate(map_parallel(work, missing, settings.num_workers, gpus), 1):
                 count["items"] += entries
                 self.on_progress("scores", total - len(missing) + done, total)
-        return scores
 
-    def _select_and_write_view(self, inventory: Inventory, scores: Path) -> View:
+    def _select_and_write_view(self, name: str, inventory: Inventory, scores: Path) -> View:
         self.on_progress("view", 0, 1)
         held_out = self._score_held_out()
         with self._record_timing("view") as count:
@@ -104,7 +125,7 @@ class _Pipeline:
             count["items"] = len(selection.ids)
         captions = self._caption(inventory, selection)
         costs = caption_costs(self.settings.captions, captions.values())
-        return write_view(self.settings, selection, captions, costs)
+        return write_view(self.settings, name, selection, captions, costs)
 
     def _score_held_out(self) -> ScoreTable | None:
         """Return the scores of the held-out images."""
@@ -115,7 +136,9 @@ class _Pipeline:
         settings = BuildSettings.of(values)
         inventory = take_inventory(settings)
         reader = EntryReader(settings.all_sources, self.reader.downloads)
-        return ScoreTable.of(settings, inventory, self._score(settings, inventory, reader))
+        scores = self.out / "scores" / settings.inventory_id
+        self._score(settings, inventory, reader, scores)
+        return ScoreTable.of(settings, inventory, scores)
 
     def _caption(self, inventory: Inventory, selection: Selection) -> Mapping[str, CaptionResult]:
         left = np.flatnonzero(selection.reasons == KEPT).tolist()
@@ -135,14 +158,15 @@ class _Pipeline:
     ) -> Iterator[CaptionInput]:
         size, number, part = self.settings.part_size, -1, []
         for index in left:
-            entry = int(selection.entries[index])
-            if entry // size != number:
-                number = entry // size
+            place = int(selection.entries[index])
+            if place // size != number:
+                number = place // size
                 part = inventory.part(number)
-            numbered = part[entry % size]
+            numbered = part[place % size]
             words = selection.ocr_words[index] if selection.ocr_words else ()
-            name = selection.ids[index].decode()
-            yield CaptionInput(name, numbered[1].caption, words, partial(self.reader.read, numbered))
+            name, entry = selection.ids[index].decode(), numbered[1]
+            read = partial(self.reader.read, numbered)
+            yield CaptionInput(name, entry.caption, words, read, entry.brief)
 
     def _write_shards(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
         names = shard_names(view.folder)

@@ -1,25 +1,44 @@
-"""The inventory: every entry of every source once, in parts of a fixed size.
+"""The inventory: every entry of every source once, in parts of a fixed size, and all that was passed over.
 
 All later work goes part by part. An inventory is a snapshot: it does not see what is added to a source later.
 """
 
 import json
-from itertools import islice
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lens.data.build.settings import BuildSettings
-from lens.data.io.entry import Entry, SourceError
-from lens.data.io.image_decoding import IMAGE_EXTENSIONS
+from lens.data.io.entry import Entry, PassedOver, SourceError
 from lens.data.io.parquet import part_path, read_table, write_table
+from lens.data.io.text_values import escape_controls
 from lens.data.io.webdataset import json_bytes
+from lens.data.sources.folder_walk import LINK_OUT
 from lens.data.sources.registry import NumberedEntry
 from lens.files import write_bytes_atomic
 
 SCHEMA = {
-    "source": "int32", "address": "string", "path": "string", "offset": "int64", "num_bytes": "int64",
-    "caption": "string", "licence": "string",
+    "source": "int32", "address": "string", "path": "binary", "offset": "int64", "num_bytes": "int64",
+    "caption": "string", "licence": "string", "brief": "string", "fault": "string", "detail": "string",
 }  # fmt: skip
+"""Paths are bytes: a name of a file need not be text."""
+PASSED_OVER_SCHEMA = {"source": "int32", "kind": "string", "address": "string"}
+NUM_NAMED = 3
+"""Names of each kind of what was passed over that messages give."""
+
+
+class PassedOverCounts(NamedTuple):
+    """What all sources pass over, of one kind."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.count} {self.kind} ({', '.join(self.examples)}{more})"
 
 
 class Inventory(NamedTuple):
@@ -28,11 +47,18 @@ class Inventory(NamedTuple):
     folder: Path
     num_parts: int
     num_entries: int
+    passed_over: tuple[PassedOverCounts, ...] = ()
 
     def part(self, number: int) -> list[NumberedEntry]:
         """Return the entries of a part in their order, each with the number of its source."""
-        rows = read_table(part_path(self.folder, number)).to_pylist()
-        return [(row.pop("source"), Entry(**row)) for row in rows]
+        return [entry_of_row(row) for row in read_table(part_path(self.folder, number)).to_pylist()]
+
+
+def entry_of_row(row: Mapping[str, Any]) -> NumberedEntry:
+    """Return the entry that a row of an inventory holds."""
+    values = {**row, "path": os.fsdecode(row["path"])}
+    number = values.pop("source")
+    return number, Entry(**values)
 
 
 def take_inventory(settings: BuildSettings) -> Inventory:
@@ -45,22 +71,72 @@ def take_inventory(settings: BuildSettings) -> Inventory:
     if not committed.is_file():
         _write_inventory(settings, where)
     facts = json.loads(committed.read_text())
-    return Inventory(where, facts["num_parts"], facts["num_entries"])
+    passed_over = tuple(
+        PassedOverCounts(kind, count, tuple(examples)) for kind, count, examples in facts["passed_over"]
+    )
+    return Inventory(where, facts["num_parts"], facts["num_entries"], passed_over)
 
 
 def _write_inventory(settings: BuildSettings, where: Path) -> None:
-    sources = enumerate(settings.all_sources)
-    numbered = ((number, entry) for number, source in sources for entry in source.entries())
-    num_parts = num_entries = 0
-    while rows := list(islice(numbered, settings.part_size)):
-        columns: dict[str, list] = {"source": [number for number, _ in rows]}
-        columns |= {name: [getattr(entry, name) for _, entry in rows] for name in Entry._fields}
-        write_table(part_path(where, num_parts), columns, SCHEMA)
-        num_parts, num_entries = num_parts + 1, num_entries + len(rows)
-    if not num_entries:
+    entries = _PartWriter(where, settings.part_size, SCHEMA)
+    others = _PartWriter(where / "passed_over", max(settings.part_size, 10_000), PASSED_OVER_SCHEMA)
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for number, source in enumerate(settings.all_sources):
+        for one in source.listing():
+            if isinstance(one, PassedOver):
+                counts[one.kind] += 1
+                named = examples.setdefault(one.kind, [])
+                named += [escape_controls(one.address)] if len(named) < NUM_NAMED else []
+                others.add({"source": number, **one._asdict()})
+            else:
+                entries.add({"source": number, **one._asdict(), "path": os.fsencode(one.path)})
+    passed_over = [PassedOverCounts(kind, counts[kind], tuple(examples[kind])) for kind in sorted(counts)]
+    if not entries.finish():
         paths = ", ".join(str(getattr(source, "path", source.kind)) for source in settings.all_sources)
-        raise SourceError(f"There is no image in {paths}. Known extensions: {', '.join(IMAGE_EXTENSIONS)}.")
+        raise SourceError(no_image_message(paths, passed_over, "source.allows_outside"))
+    others.finish()
+    facts = {"num_parts": entries.num_parts, "num_entries": entries.num_rows, "passed_over": passed_over}
     # Last: a listing that was interrupted starts again from its beginning.
-    write_bytes_atomic(
-        where / "inventory.json", json_bytes({"num_parts": num_parts, "num_entries": num_entries})
-    )
+    write_bytes_atomic(where / "inventory.json", json_bytes(facts))
+
+
+def no_image_message(paths: str, passed_over: Iterable[PassedOverCounts], setting: str) -> str:
+    """Return what to tell about sources without an image: what is there instead, and what to do."""
+    named = "; ".join(map(str, passed_over))
+    kinds = {one.kind for one in passed_over}
+    fixes = {
+        LINK_OUT: f"Set {setting} to true if these links may be followed.",
+        ".tar files": "Images in tars are read by source.kind tars.",
+        ".parquet files": "Tables of images are read by source.kind manifest.",
+        ".jsonl files": "Tables of images are read by source.kind manifest.",
+    }
+    fix = next((fix for kind, fix in fixes.items() if kind in kinds), "")
+    return f"There is no image in {paths}. {f'It holds {named}.' if named else 'It is empty.'} {fix}".strip()
+
+
+class _PartWriter:
+    """Writes rows in tables of a fixed size."""
+
+    def __init__(self, folder: Path, size: int, schema: Mapping[str, str]):
+        self.folder, self.size, self.schema = folder, size, schema
+        self.num_parts = self.num_rows = 0
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; write the table that it fills."""
+        self._rows.append(row)
+        if len(self._rows) == self.size:
+            self._write()
+
+    def finish(self) -> int:
+        """Write the rows that are left; return the number of all rows."""
+        if self._rows:
+            self._write()
+        return self.num_rows
+
+    def _write(self) -> None:
+        columns = {name: [row[name] for row in self._rows] for name in self.schema}
+        write_table(part_path(self.folder, self.num_parts), columns, self.schema)
+        self.num_parts, self.num_rows = self.num_parts + 1, self.num_rows + len(self._rows)
+        self._rows = []

@@ -15,6 +15,7 @@ from lens.data.build.inventory import Inventory
 from lens.data.build.reader import EntryReader
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.parquet import Schema, part_path, write_table
+from lens.data.io.text_values import escape_surrogates
 from lens.data.scorers.base import Scorer, ScorerSettings, load_scorer
 from lens.data.scorers.pixel_stats import VERSION, pixel_scores
 from lens.data.sources.registry import NumberedEntry
@@ -86,18 +87,19 @@ def score_entry(
 ) -> tuple[dict[str, Any], Image.Image | None]:
     """Return the row of one entry and its image; `failure` is why it could not be downloaded."""
     _, entry = numbered
-    content = reader.read(numbered)
     row: dict[str, Any] = dict.fromkeys(SCHEMA)
-    name = sample_id(content or f"nothing at {entry.address}".encode())
-    row |= {"id": name, "num_bytes": len(content), "unreadable": "", "notes": []}
+    name = sample_id(f"nothing at {entry.address}".encode())
+    row |= {"id": name, "num_bytes": 0, "unreadable": "", "notes": []}
     try:
         if failure:
             raise ImageError(failure, entry.path)
+        content = reader.read(numbered)
+        row |= {"id": sample_id(content) if content else name, "num_bytes": len(content)}
         if len(content) < entry.num_bytes:
             raise ImageError("corrupt", f"only {len(content)} of {entry.num_bytes} bytes exist")
         decoded_image = decode_image(content)
     except ImageError as error:
-        return row | {"unreadable": error.reason, "detail": error.detail[:200]}, None
+        return row | {"unreadable": error.reason, "detail": escape_surrogates(error.detail[:200])}, None
     image, scores = decoded_image.image, pixel_scores(decoded_image.image)
     row |= scores._asdict() | {
         "format": decoded_image.format, "notes": list(decoded_image.notes), "height_px": image.height,

@@ -26,6 +26,7 @@ from lens.data.build.scoring import PIXEL_SCORES_FOLDER, scores_folder
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import SourceError
 from lens.data.io.parquet import read_parts
+from lens.data.io.text_values import TextError, decode_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +133,11 @@ def withdrawn_ids(path: Path | None) -> set[str]:
     if not path.is_file():
         fix = "Set it to a file of ids, one a line."
         raise SourceError(f"withdrawn is {str(path)!r}, which is not a file. {fix}")
-    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    try:
+        text = decode_text(path.read_bytes())
+    except TextError as error:
+        raise SourceError(f"withdrawn is {str(path)!r}, which {error}.") from error
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     for number, line in enumerate(lines, 1):
         if line and not (len(line) == 64 and set(line) <= set("0123456789abcdef")):
             needs = "the id of a sample has 64 hexadecimal digits"

@@ -16,6 +16,8 @@ from lens.data.scorers.registry import AnyScorerSettings
 from lens.data.sources.registry import AnySource
 from lens.errors import SettingError
 
+INVENTORY_VERSION = 2
+"""Change it with the columns of an inventory, or with what sources list."""
 PIXEL_SCORES = {"area_px", *pixel_stats.PixelScores._fields}
 """Scores that every build computes."""
 NO_MODEL_THRESHOLDS: dict[str, Any] = {"max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
@@ -100,13 +102,15 @@ class BuildSettings(Settings):
     @property
     def inventory_id(self) -> str:
         """Return a hash of the settings that decide the entries and their parts."""
-        return _digest([[one.model_dump(mode="json") for one in self.all_sources], self.part_size])
+        sources = [one.model_dump(mode="json") for one in self.all_sources]
+        return _digest([sources, self.part_size, INVENTORY_VERSION])
 
     @property
     def view_id(self) -> str:
         """Return a hash of all that decides which samples are kept and how shards are written."""
         parts = (self.filters, self.duplicates, self.captions, self.shards)
-        withdrawn = self.withdrawn.read_text() if self.withdrawn and self.withdrawn.is_file() else ""
+        listed = self.withdrawn.read_bytes() if self.withdrawn and self.withdrawn.is_file() else b""
+        withdrawn = listed.decode(errors="backslashreplace")
         facts = [
             self.inventory_id, pixel_stats.VERSION, scorer_versions(self.scorers), withdrawn,
             str(self.held_out or ""), *(part.model_dump(mode="json") for part in parts),

@@ -36,15 +36,16 @@ class View(NamedTuple):
     """Cost of captioning: tokens, and money where prices are known."""
 
 
-def load_view(settings: BuildSettings) -> View | None:
-    """Return the view of the settings; None while it does not exist."""
-    folder = settings.out / "views" / settings.view_id
+def load_view(settings: BuildSettings, name: str) -> View | None:
+    """Return the view of a name; None while it does not exist."""
+    folder = settings.out / "views" / name
     committed = folder / "view.json"
     return View(folder, **json.loads(committed.read_text())) if committed.is_file() else None
 
 
 def write_view(
     settings: BuildSettings,
+    name: str,
     selection: Selection,
     captions: Mapping[str, CaptionResult],
     costs: dict[str, float],
@@ -53,7 +54,7 @@ def write_view(
 
     A sample without a usable caption is dropped for the error of its last one.
     """
-    folder = settings.out / "views" / settings.view_id
+    folder = settings.out / "views" / name
     sample_reasons, details = selection.reasons.copy(), list(selection.details)
     for index in np.flatnonzero(sample_reasons == KEPT).tolist():
         failure = captions.get(selection.ids[index].decode(), CaptionResult()).error if captions else ""

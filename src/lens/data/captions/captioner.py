@@ -69,7 +69,9 @@ def caption_samples(
     """
     if isinstance(settings, SidecarCaptionerSettings):
         missing = "missing" if settings.requires else ""
-        return {one.id: CaptionResult(one.sidecar, error="" if one.sidecar else missing) for one in samples}
+        return {
+            one.id: CaptionResult(one.sidecar, one.brief, "" if one.sidecar else missing) for one in samples
+        }
     cache = ResponseCache(folder / "answers.jsonl")
     try:
         captioned, errors = {}, []

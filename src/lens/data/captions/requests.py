@@ -23,6 +23,8 @@ class CaptionInput(NamedTuple):
     """Words that OCR read in the image."""
     read: Callable[[], bytes]
     """Returns the bytes of the image; called only when a model has to see it."""
+    brief: str = ""
+    """The brief caption that came with the image."""
 
 
 class CaptionRequest(NamedTuple):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -23,6 +23,11 @@ from lens.config import Settings
 from lens.files import write_bytes_atomic
 
 MAX_REDIRECTS = 5
+SECONDS_PER_DAY = 24 * 3600
+TRANSIENT_REASONS = ("unreachable",)
+"""Failures that may have passed when the build is run again."""
+RULE_REASONS = ("denied", "opted_out", "private_address", "too_large", "forbidden")
+"""Failures that other settings may turn into a download."""
 OPT_OUT_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
 """Directives of the header X-Robots-Tag that opt out."""
 
@@ -35,7 +40,9 @@ class DownloadSettings(Settings):
     timeout_s: float = Field(30.0, gt=0)
     """Timeout of connecting, and of each read."""
     max_attempts: int = Field(3, ge=1)
-    """Attempts for each URL whose failure may be temporary."""
+    """Attempts in each run for a URL whose failure may be temporary."""
+    retry_days: float = Field(7.0, ge=0)
+    """Days after its first failure in which every new run tries an unreachable URL again."""
     max_bytes: int = Field(64 * 2**20, gt=0)
     """Larger responses are not kept."""
     denied_hosts: tuple[str, ...] = ()
@@ -45,6 +52,14 @@ class DownloadSettings(Settings):
     allows_private_hosts: bool = False
     """Whether URLs of this machine and its network are allowed."""
     user_agent: str = "lens-t2i data engine"
+
+    @property
+    def rules(self) -> list[object]:
+        """Return the settings that decide which URLs give an image."""
+        return [
+            self.max_bytes, [*self.denied_hosts], self.honours_opt_out, self.allows_private_hosts,
+            self.user_agent,
+        ]  # fmt: skip
 
 
 class DownloadResult(NamedTuple):
@@ -67,7 +82,7 @@ def download_all(
 ) -> list[DownloadResult]:
     """Download the URLs that the folder lacks, and return the result of each.
 
-    Failures are remembered too, so a resumed build gets the same results.
+    Failures are remembered too, but for those that may have passed since; see `retry_days`.
     """
     headers = {"user-agent": settings.user_agent, "accept": "image/*"}
     with (
@@ -90,8 +105,9 @@ def _download_cached(
     failed = path.with_suffix(".failed")
     if path.is_file():
         return DownloadResult(path, "")
-    if failed.is_file():
-        return DownloadResult(None, json.loads(failed.read_text())["reason"])
+    failure = _read_failure(failed)
+    if failure is not None and not _is_worth_a_retry(failure, settings):
+        return DownloadResult(None, failure["reason"])
     for attempt in range(settings.max_attempts):
         if attempt:
             sleep(2.0 ** (attempt - 1))
@@ -102,8 +118,23 @@ def _download_cached(
             reason = error.reason
             if not error.is_retryable:
                 break
-    write_bytes_atomic(failed, json.dumps({"url": url, "reason": reason}).encode())
+    first_failed_at = (failure or {}).get("first_failed_at") or time.time()
+    facts = {"url": url, "reason": reason, "first_failed_at": first_failed_at, "rules": settings.rules}
+    write_bytes_atomic(failed, json.dumps(facts).encode())
     return DownloadResult(None, reason)
+
+
+def _read_failure(path: Path) -> dict[str, Any] | None:
+    """Return what is remembered of a failure; None for nothing."""
+    if not path.is_file():
+        return None
+    return {"first_failed_at": path.stat().st_mtime, "rules": None} | json.loads(path.read_text())
+
+
+def _is_worth_a_retry(failure: dict[str, Any], settings: DownloadSettings) -> bool:
+    if failure["reason"] in TRANSIENT_REASONS:
+        return time.time() - failure["first_failed_at"] < settings.retry_days * SECONDS_PER_DAY
+    return failure["reason"] in RULE_REASONS and failure["rules"] not in (None, settings.rules)
 
 
 def _download(client: httpx2.Client, url: str, settings: DownloadSettings) -> bytes:
@@ -123,7 +154,7 @@ def _download(client: httpx2.Client, url: str, settings: DownloadSettings) -> by
 
 def _read_body(response: httpx2.Response, settings: DownloadSettings) -> bytes:
     status = response.status_code
-    if status == 429 or status >= 500:
+    if status in (408, 425, 429) or status >= 500:
         raise DownloadError("unreachable", is_retryable=True)
     if status != 200:
         raise DownloadError("gone" if status in (404, 410) else "forbidden")

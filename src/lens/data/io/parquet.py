@@ -3,7 +3,7 @@
 Schemas are plain names of types, so only this file needs pyarrow, and only when it is used.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ Schema = Mapping[str, str]
 
 def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
     """Write columns, arrays or lists by name, as one Parquet file, atomically."""
-    pa, parquet = _import_pyarrow()
+    pa, parquet = import_pyarrow()
     lists = {"list": pa.list_(pa.string()), "float32_list": pa.list_(pa.float32())}
     fields = [(name, lists.get(kind) or getattr(pa, kind)()) for name, kind in schema.items()]
     arrays = {name: _ascii_to_text(columns[name]) for name in schema}
@@ -30,26 +30,19 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
 def read_table(path: Path, **equal: str) -> "pa.Table":
     """Return a table: all rows, or those whose columns have the given values."""
     filters = [(name, "=", value) for name, value in equal.items()]
-    return _import_pyarrow()[1].read_table(path, filters=filters or None)
-
-
-def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file; a few thousand are in memory at a time."""
-    with _import_pyarrow()[1].ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=4096):
-            yield from batch.to_pylist()
+    return import_pyarrow()[1].read_table(path, filters=filters or None)
 
 
 def read_parts(folder: Path, num_parts: int, columns: Sequence[str] | None = None) -> "pa.Table":
     """Return the parts 0 to num_parts - 1 of a folder as one table, in their order."""
-    pa, parquet = _import_pyarrow()
+    pa, parquet = import_pyarrow()
     paths = (part_path(folder, part) for part in range(num_parts))
     return pa.concat_tables([parquet.read_table(path, columns=columns) for path in paths])
 
 
 def column_types(path: Path) -> dict[str, str]:
     """Return the Arrow type of each column of a table, by its name, without reading the rows."""
-    schema = _import_pyarrow()[1].read_schema(path)
+    schema = import_pyarrow()[1].read_schema(path)
     return {field.name: str(field.type) for field in schema}
 
 
@@ -61,11 +54,12 @@ def part_path(folder: Path, part: int) -> Path:
 def _ascii_to_text(column: Any) -> Any:
     """Return an array of ASCII bytes as a column of text, and any other column unchanged."""
     is_ascii = getattr(getattr(column, "dtype", None), "kind", "") == "S"
-    pa = _import_pyarrow()[0]
+    pa = import_pyarrow()[0]
     return pa.array(column, pa.binary()).cast(pa.string()) if is_ascii else column
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its module of Parquet. Raises: MissingExtraError."""
     try:
         import pyarrow
         import pyarrow.parquet

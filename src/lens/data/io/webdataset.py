@@ -64,18 +64,40 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 if not member.isfile():
                     continue
                 stem, extension = split_member_name(member.name)
-                if stem != key and key is not None:
+                # A second image under the same key is a sample of its own.
+                is_new = stem != key or extension in files
+                if is_new and key is not None:
                     yield key, files
-                if stem != key:
+                if is_new:
                     key, files = stem, {}
                 content = tar.extractfile(member).read()  # type: ignore[union-attr]
                 if len(content) != member.size:
                     raise ShardError(f"{path} ends inside {member.name}. Build it again.")
                 files[extension] = content
+            if reason := find_break(path, tar.offset):
+                raise tarfile.ReadError(reason)
     except (tarfile.TarError, OSError) as error:
         raise ShardError(f"{path} is not a complete tar ({error}). Build it again.") from error
     if key is not None:
         yield key, files
+
+
+def find_break(path: Path, end: int) -> str:
+    """Return what is wrong at the end of a tar whose last member ends at `end`; empty for a whole tar.
+
+    tarfile takes a damaged header, and the end of the first of two tars in one file, for the end of all.
+    """
+    with path.open("rb") as file:
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+        if block.strip(b"\0"):
+            return f"the header at byte {end} is damaged"
+        if not block:
+            return f"there is no end mark at byte {end}"
+        while chunk := file.read(2**20):
+            if chunk.strip(b"\0"):
+                return f"data follows the end mark at byte {end}"
+    return ""
 
 
 def split_member_name(name: str) -> tuple[str, str]:

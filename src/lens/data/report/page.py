@@ -58,6 +58,7 @@ def write_report(out: Path, view: str, thresholds: FilterSettings, read_entry: R
         f"<h1>{escape_html(title)}</h1>",
         *_summary(stats),
         *_counts(stats),
+        *_passed_over(stats),
         *_scores(stats, thresholds),
         *_sizes(stats),
         *_captions(stats),
@@ -110,6 +111,16 @@ def _counts(stats: ReportStats) -> Iterator[str]:
         "applies, so each one is counted once."
     )
     yield table(("", "images", "share", ""), rows, numeric_columns=(1, 2))
+
+
+def _passed_over(stats: ReportStats) -> Iterator[str]:
+    kinds = stats.manifest["passed_over"]
+    if not kinds:
+        return
+    yield "<h2>Passed over</h2>"
+    yield _remark("What the sources hold beside entries. All of it is listed in the tables of the inventory.")
+    rows = [(kind["kind"], kind["count"], ", ".join(kind["examples"])) for kind in kinds]
+    yield table(("", "files", "such as"), rows, numeric_columns=(1,))
 
 
 def _scores(stats: ReportStats, thresholds: FilterSettings) -> Iterator[str]:
@@ -175,7 +186,7 @@ def _sizes(stats: ReportStats) -> Iterator[str]:
     yield table(("side", "entries", "share", ""), rows, numeric_columns=(1, 2))
     yield "<h3>Buckets after</h3>"
     of_base = [[stats.buckets.get((base, ratio), 0) for ratio in ratios] for base in bases]
-    columns = [*of_base, [sum(counts) for counts in zip(*of_base, strict=True)]]
+    columns = [*of_base, [after[ratio] for ratio in ratios]]
     grid = [(ratio, *counts) for ratio, *counts in zip(ratios, *columns, strict=True)]
     grid.append(("all", *(sum(column) for column in columns)))
     heads = ("ratio", *(f"base {base}" for base in bases), "all")

@@ -7,6 +7,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lens.data.build.filters import RULES
+from lens.data.build.inventory import entry_of_row
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER
-from lens.data.io.entry import Entry
 from lens.data.io.image_decoding import ImageError, decode_image
 from lens.data.io.parquet import column_types, part_path, read_parts, read_table
 from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION, merge_sidecars, parse_sample
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 ReadEntry = Callable[[NumberedEntry], bytes]
-"""Returns the bytes of an entry; none where they are gone."""
+"""Returns the bytes of an entry, or raises an ImageError."""
 
 SIZE_COLUMNS = {"height_px", "width_px"}
 """Numeric columns that are sizes, not scores."""
@@ -70,7 +71,7 @@ def read_stats(out: Path, view: str) -> ReportStats:
     if not (folder / "manifest.json").is_file():
         raise LensError(f"{out} has no finished view {view}. Run `lens data build` to its end first.")
     manifest = json.loads((folder / "manifest.json").read_text())
-    listed, scores = out / "inventory" / manifest["inventory"], out / "scores" / manifest["inventory"]
+    listed, scores = out / "inventory" / manifest["inventory"], out / "scores" / manifest["scores"]
     num_parts = json.loads((listed / "inventory.json").read_text())["num_parts"]
     columns = ["id", "unreadable", "height_px", "width_px"]
     measured = read_parts(scores / PIXEL_SCORES_FOLDER, num_parts, columns)
@@ -94,14 +95,14 @@ def caption_lengths(stats: ReportStats) -> tuple[list[int], int, int]:
     lengths, num_without = [], 0
     paths = sample_evenly(_shard_paths(stats), MAX_SHARDS_READ)
     for path in paths:
-        texts: dict[str, dict[str, str]] = {}
+        texts: dict[str, dict[str, bytes]] = {}
         # Not read_shard: only the captions are read, not thousands of images.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, extension = split_member_name(member.name)
                 sample = texts.setdefault(key, {})
                 if extension in (FULL_CAPTION, BRIEF_CAPTION) and member.isfile():
-                    sample[extension] = tar.extractfile(member).read().decode(errors="replace")  # type: ignore[union-attr]
+                    sample[extension] = tar.extractfile(member).read()  # type: ignore[union-attr]
         captions = [merge_sidecars(sample).caption for sample in texts.values()]
         lengths += [len(caption.split()) for caption in captions if caption]
         num_without += captions.count("")
@@ -123,9 +124,10 @@ def kept_samples(stats: ReportStats, count: int) -> Iterator[ReportSample]:
     paths = sample_evenly(_shard_paths(stats), count)
     for path in paths:
         for _, files in islice(read_shard(path), -(-count // len(paths))):
-            image, (caption, _), facts = parse_sample(files)
+            image, sidecar, facts = parse_sample(files)
             bucket = f"{facts['base']} px, {facts['ratio']}"
-            yield ReportSample(_decode_images([image]), facts["address"], bucket, caption)
+            shown = _decode_images([partial(bytes, image)])
+            yield ReportSample(shown, facts["address"], bucket, sidecar.caption)
 
 
 def dropped_samples(
@@ -139,15 +141,16 @@ def dropped_samples(
         entry = _find_entry(stats, name)
         if entry is None:
             continue
-        contents = [read_entry(entry)]
+        entries = [entry]
         other = re.search(r"\b[0-9a-f]{64}\b", detail)
         original = _find_entry(stats, other.group()) if other else None
         if original is not None:
-            contents.append(read_entry(original))
+            entries.append(original)
             detail = f"left; the kept one is {original[1].address}"
         index = int(np.searchsorted(stats.first_entries, stats.entry_by_id[name]))
         own = {score: float(values[index]) for score, values in stats.scores.items()}
-        yield ReportSample(_decode_images(contents), entry[1].address, detail, entry[1].caption, own)
+        images = _decode_images([partial(read_entry, one) for one in entries])
+        yield ReportSample(images, entry[1].address, detail, entry[1].caption, own)
 
 
 class Timing(NamedTuple):
@@ -229,7 +232,7 @@ def _find_entry(stats: ReportStats, sample: str) -> NumberedEntry | None:
     if sample not in stats.entry_by_id:
         return None
     row = stats.entries.slice(stats.entry_by_id[sample], 1).to_pylist()[0]
-    return row.pop("source"), Entry(**row)
+    return entry_of_row(row)
 
 
 def _shard_paths(stats: ReportStats) -> list[Path]:
@@ -240,12 +243,12 @@ def _shard_paths(stats: ReportStats) -> list[Path]:
     return paths
 
 
-def _decode_images(contents: Sequence[bytes]) -> list[Image.Image]:
-    """Return the images up to the first one that cannot be decoded."""
+def _decode_images(contents: Sequence[Callable[[], bytes]]) -> list[Image.Image]:
+    """Return the images up to the first one that cannot be read or decoded; `contents` read their bytes."""
     found = []
-    for content in contents:
+    for read in contents:
         try:
-            found.append(decode_image(content).image)
+            found.append(decode_image(read()).image)
         except ImageError:
             break
     return found

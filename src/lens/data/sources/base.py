@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lens.config import Settings
-from lens.data.io.entry import Entry, read_entry
+from lens.data.io.entry import Entry, PassedOver, read_entry
 
 
 class DataSource(Settings):
@@ -29,8 +29,15 @@ class DataSource(Settings):
         Raises: SourceError, or SettingError, for a source that cannot be listed.
         """
 
+    def listing(self) -> Iterator[Entry | PassedOver]:
+        """Yield all entries, and what the source passes over: together, all that it holds.
+
+        Raises: as `entries`.
+        """
+        return self.entries()
+
     def read(self, entry: Entry, cache: Path) -> bytes:
-        """Return the bytes of an entry; none where they are gone."""
+        """Return the bytes of an entry. Raises: EntryReadError where it has none."""
         return read_entry(entry)
 
     def prefetch(self, entries: Sequence[Entry], cache: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part
 from lens.data.build.settings import BuildSettings
 from lens.data.estimate.cost import estimate_build
 from lens.data.io.download import cache_path
-from lens.data.io.entry import UNKNOWN_SIZE, Entry, SourceError, read_entry
+from lens.data.io.entry import UNKNOWN_SIZE, Entry, EntryReadError, SourceError, read_entry
 from lens.data.io.parquet import read_parts, write_table
 from lens.data.io.webdataset import write_shard
 from lens.data.sources.base import DataSource
@@ -94,12 +94,14 @@ def test_a_broken_tar_gives_what_comes_before_the_break_and_the_next_one_all(tmp
     assert found[0] == "0.tar::a.png" and found[-1] == "1.tar::c.png"
 
 
-def test_missing_and_shorter_files_read_as_fewer_bytes(tmp_path):
+def test_a_shorter_file_reads_as_fewer_bytes_and_a_missing_one_has_its_reason(tmp_path):
     put(tmp_path, a_dot_png=b"fox", b_dot_png=b"bee")
     gone, shorter = ImageFolderSource(path=tmp_path).entries()
     (tmp_path / "a.png").unlink()
     (tmp_path / "b.png").write_bytes(b"b")
-    assert (read_entry(gone), read_entry(shorter)) == (b"", b"b")
+    assert read_entry(shorter) == b"b"
+    with pytest.raises(EntryReadError, match=r"missing: .*a\.png does not exist"):
+        read_entry(gone)
 
 
 @pytest.mark.parametrize("source", [ImageFolderSource, WebDatasetSource, ManifestSource])
@@ -164,7 +166,10 @@ def test_manifests_name_images_by_path_or_url_with_their_caption_and_licence(tmp
         ("1.jsonl:3:pictures/gone.png", "", "", 0),
     ]
     reader = EntryReader([ManifestSource(path=tmp_path)], tmp_path / "downloads")
-    assert [reader.read((0, one)) for one in found] == [b"fox", b"fox", b"", b""]
+    assert [reader.read((0, one)) for one in found[:2]] == [b"fox", b"fox"]
+    for one in found[2:]:
+        with pytest.raises(EntryReadError, match="missing"):
+            reader.read((0, one))
     cache_path("https://example.org/b.png", tmp_path / "downloads").parent.mkdir(parents=True)
     cache_path("https://example.org/b.png", tmp_path / "downloads").write_bytes(b"bee")
     assert reader.read((0, found[2])) == b"bee"
@@ -173,8 +178,9 @@ def test_manifests_name_images_by_path_or_url_with_their_caption_and_licence(tmp
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{broken", "line 1, is not valid JSON"),
-        ("[1]", "row 1, has no field 'url'"),
+        ("{broken", "row 1, is not valid JSON"),
+        ("[1]", "row 1, is not a JSON object"),
+        ('{"url": null}', "row 1, has no field 'url'"),
         ('{"link": "a.png"}', r"Set source\.location to the name"),
         ('{"url": "../secret.png"}', "leads out of the folder of the manifest"),
     ],

@@ -1,0 +1,90 @@
+"""Texts from files that others wrote: bytes in the usual encodings, and values of JSON and tables.
+
+A text that cannot be read is an error with the reason: a guess would put wrong characters into captions.
+"""
+
+import codecs
+import hashlib
+import math
+from typing import Any
+
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+"""The marks that name an encoding; the longer one first where one begins with another."""
+CAPTION_KEYS = ("caption", "captions", "text", "prompt", "description", "title")
+"""Names of JSON keys and of columns that may hold the caption; the first one that is not empty counts."""
+LICENCE_KEYS = ("licence", "license")
+
+
+class TextError(ValueError):
+    """A text that cannot be read; the message is for the ledger."""
+
+
+def decode_text(content: bytes) -> str:
+    r"""Return a text in UTF-8, or in the encoding of its byte order mark, with lines that end in `\n`.
+
+    Raises: TextError.
+    """
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = encoding.removesuffix("-sig").upper()
+        raise TextError(f"is not valid {name} (byte {error.start})") from error
+    return check_text(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def check_text(text: str) -> str:
+    """Return a text that can be stored. Raises: TextError for half a surrogate pair, or a zero character."""
+    if "\0" in text:
+        raise TextError("holds zero bytes, so it is not text in UTF-8")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(f"holds half a surrogate pair (character {error.start})") from error
+    return text
+
+
+def escape_surrogates(text: str) -> str:
+    r"""Return a text that can be stored: what is not a character becomes an escape such as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def escape_controls(text: str) -> str:
+    """Return a text that is safe on a terminal: characters that show nothing become escapes."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def text_value(value: Any, draw_key: str) -> str:
+    """Return a value of JSON or of a table as text, stripped; empty for none, which NaN is too.
+
+    Of a list one text is drawn; the draw depends on `draw_key` alone.
+    Raises: TextError for a value that is not text, and for a text that cannot be stored.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bytes):
+        return decode_text(value).strip()
+    if isinstance(value, str):
+        return check_text(value).strip()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | tuple):
+        texts = [text for one in value if (text := text_value(one, draw_key))]
+        return texts[_draw(len(texts), draw_key)] if texts else ""
+    if isinstance(value, dict):
+        return first_text(value, (*CAPTION_KEYS, "raw"), draw_key)
+    raise TextError(f"holds a value of type {type(value).__name__} where a text is needed")
+
+
+def first_text(values: dict[Any, Any], keys: tuple[str, ...], draw_key: str) -> str:
+    """Return the text of the first key that has one; keys are compared without regard to case."""
+    folded = {str(key).lower(): value for key, value in reversed(values.items())}
+    return next((text for key in keys if (text := text_value(folded.get(key), draw_key))), "")
+
+
+def _draw(count: int, draw_key: str) -> int:
+    digest = hashlib.sha256(draw_key.encode("utf-8", "backslashreplace")).digest()
+    return int.from_bytes(digest[:8]) % count
