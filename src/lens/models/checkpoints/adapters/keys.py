@@ -117,6 +117,26 @@ class LayerNames:
         return None
 
 
+def diffusers_key(key: str, names: LayerNames) -> str:
+    """Return a key under diffusers' name of its layer and part; one without a layer as it is."""
+    parsed = parse_key(key)
+    layer = names.find(parsed.module) if parsed else None
+    if parsed is None or layer is None:
+        return key
+    is_vector = "magnitude_vector" in key
+    name = {"down": "lora_A.weight", "up": "lora_B.weight", "up_bias": "lora_B.bias",
+            "magnitude": "lora_magnitude_vector" if is_vector else "dora_scale"}.get(parsed.part)  # fmt: skip
+    return f"transformer.{layer}.{name or key.removeprefix(parsed.module).strip('._')}"
+
+
+def released_layers() -> LayerNames:
+    """Return the layers of the released denoiser."""
+    from lens.models.checkpoints.registry import LENS_DENOISER
+    from lens.models.shapes import denoiser_shapes
+
+    return LayerNames(adapter_layers_of(denoiser_shapes(LENS_DENOISER)))
+
+
 def adapter_layers_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a denoiser's weights by layer; biases keep the names of their parameters."""
     return {name.removesuffix(".weight"): shape for name, shape in shapes.items()}

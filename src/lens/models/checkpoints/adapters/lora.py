@@ -6,7 +6,7 @@ Letters: O outputs, I inputs, R rank.
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lens.errors import SettingError
+from lens.models.checkpoints.adapters.hotswap import prepare_for_hotswap, set_scale
 from lens.models.checkpoints.adapters.layers import (
     AdapterLayer,
     MatrixAdapter,
@@ -38,6 +39,7 @@ from lens.models.quantized.packed_modules import PackedLinear
 if TYPE_CHECKING:
     from lens.models.denoiser import LensTransformer2DModel
 
+_MODULE_ENTRIES = nn.ModuleDict().__dict__  # such as `training`
 _INSIDE_PEFT = (".base_layer", ".lora_A", ".lora_B", ".lora_magnitude_vector")
 
 
@@ -71,7 +73,7 @@ def _own_layer(layer: nn.Module) -> nn.Module:
 
 def load_lora(
     denoiser: "LensTransformer2DModel",
-    source: str | Path,
+    source: str | Path | Mapping[str, torch.Tensor],
     adapter_name: str | None = None,
     weight: float = 1.0,
 ) -> str:
@@ -82,18 +84,21 @@ def load_lora(
 @one_at_a_time
 def load_loras(
     denoiser: "LensTransformer2DModel",
-    files: Sequence[tuple[str | Path, float]],
+    files: Sequence[tuple[str | Path | Mapping[str, torch.Tensor], float]],
     names: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Load adapter files into a denoiser, each active with its weight; return their names.
+    """Load adapter files or state dicts into a denoiser, each active with its weight; return their names.
 
-    Adapters that are loaded already do not change. All files are checked before the denoiser is changed.
-    Raises: CheckpointError that lists keys without a layer; SettingError for a name that is taken.
+    Adapters that are loaded already do not change. `settings` are those of PEFT for sources without any.
+    All files are checked before the denoiser is changed.
+    Raises: CheckpointError that lists keys without a layer; SettingError for a name that is taken or cannot
+        be one, or for fused adapters in the same layers.
     """
     layers = adaptable_weights(denoiser)
-    adapters = [read_adapter(path, layers) for path, _ in files]
+    adapters = [read_adapter(source, layers, settings=settings) for source, _ in files]
     names = _names_for(files, names, set(adapter_names(denoiser)))
-    active = _active_adapters(denoiser)
+    active = active_adapters(denoiser)
     for name, adapter in zip(names, adapters, strict=True):
         _check_can_be_added(denoiser, adapter, name)
     for name, adapter in zip(names, adapters, strict=True):
@@ -101,18 +106,24 @@ def load_loras(
     for module in _controlled_layers(denoiser):
         module.set_adapter([*active, *names])
         for name, (_, weight) in zip(names, files, strict=True):
-            module.set_scale(name, weight)
+            set_scale(module, name, weight)
+    for name in names:
+        prepare_for_hotswap(denoiser, name)
     return names
 
 
 def _names_for(
-    files: Sequence[tuple[str | Path, float]], names: Sequence[str] | None, taken: set[str]
+    files: Sequence[tuple[str | Path | Mapping[str, torch.Tensor], float]],
+    names: Sequence[str] | None,
+    taken: set[str],
 ) -> list[str]:
     if names is None:
-        return [_unused_name(Path(path), taken) for path, _ in files]
+        paths = [Path("adapter") if isinstance(source, Mapping) else Path(source) for source, _ in files]
+        return [_unused_name(path, taken) for path in paths]
     for name in names:
-        if name in taken or "." in name:
-            raise SettingError("adapter_name", name, "a name without dots that no loaded adapter has")
+        if name in taken or not _can_be_name(name):
+            needs = "a name without dots that no loaded adapter and no attribute of torch.nn.Module has"
+            raise SettingError("adapter_name", name, needs)
         taken.add(name)
     return list(names)
 
@@ -137,10 +148,15 @@ def add_adapter(denoiser: "LensTransformer2DModel", adapter: Adapter, name: str)
 
 
 def _check_can_be_added(denoiser: nn.Module, adapter: Adapter, name: str) -> None:
+    fix = "Unfuse them, load it, then fuse again."
     depends = any(map(depends_on_weight, adapter.values()))
     if depends and any(layer.merged for layer in _controlled_layers(denoiser)):
         needs = "a denoiser without fused adapters, as it depends on the weights"
-        raise SettingError("adapter_name", name, needs, "Unfuse them, load it, then fuse again.")
+        raise SettingError("adapter_name", name, needs, fix)
+    for target in adapter:
+        if getattr(denoiser.get_submodule(target.removesuffix(".bias")), "merged", False):
+            needs = f"{target} without fused adapters, beside which another one has no effect"
+            raise SettingError("adapter_name", name, needs, fix)
 
 
 def _add_peft_layers(denoiser: "LensTransformer2DModel", parts: dict[str, LoraWeights], name: str) -> None:
@@ -194,7 +210,8 @@ def _controlled_layers(denoiser: nn.Module) -> list[Any]:
     return [module for module in denoiser.modules() if isinstance(module, (LoraLayer, AdapterLayer))]
 
 
-def _active_adapters(denoiser: nn.Module) -> list[str]:
+def active_adapters(denoiser: nn.Module) -> list[str]:
+    """Return the names of the adapters that act, or would if they were not disabled."""
     names: dict[str, None] = {}
     for module in _controlled_layers(denoiser):
         if not isinstance(module, AdapterLayer):
@@ -209,22 +226,40 @@ def set_lora_weights(denoiser: nn.Module, weights: Mapping[str, float]) -> None:
 
     Raises: SettingError for a name that is not loaded.
     """
-    known = adapter_names(denoiser)
-    for name in weights:
-        if name not in known:
-            raise SettingError("lora", name, f"the name of a loaded adapter ({', '.join(known) or 'none'})")
+    _check_names(denoiser, weights)
     for module in _controlled_layers(denoiser):
         module.set_adapter(list(weights))
         for name, weight in weights.items():
-            module.set_scale(name, weight)
+            set_scale(module, name, weight)
 
 
-def fuse_loras(denoiser: nn.Module) -> None:
+def _check_names(denoiser: nn.Module, names: Iterable[str]) -> None:
+    known = adapter_names(denoiser)
+    for name in names:
+        if name not in known:
+            raise SettingError("lora", name, f"the name of a loaded adapter ({', '.join(known) or 'none'})")
+
+
+def fuse_loras(denoiser: nn.Module, names: Sequence[str] | None = None, is_checked: bool = False) -> None:
     """Fuse the active adapters, at their weights, into the layers, so that sampling is as fast as without.
 
-    Raises: SettingError for quantized weights, to which nothing can be added.
+    `names` activates more of them first. With `is_checked` adapters that are not finite are refused.
+    Raises: SettingError for quantized weights, to which nothing can be added, or for `names` that leave out
+        an active adapter, which would have no effect beside fused ones.
     """
     layers = _controlled_layers(denoiser)
+    if names is not None:
+        _check_names(denoiser, names)
+        rest = [name for name in active_adapters(denoiser) if name not in names]
+        if rest:
+            needs = f"all active adapters; {', '.join(rest)} would have no effect beside fused ones"
+            raise SettingError("adapter_names", list(names), needs, "Choose with set_adapters.")
+        for layer in layers:
+            layer.set_adapter(list(names))
+    for name in active_adapters(denoiser) if is_checked else ():
+        for target, part in adapter_of(denoiser, name).items():
+            if not all(bool(v.isfinite().all()) for v in part if isinstance(v, torch.Tensor)):
+                raise SettingError("safe_fusing", name, f"finite values, but those of {target} are not")
     for layer in layers:
         if not isinstance(layer, VectorAdapter):
             _check_can_be_fused(layer.owner if isinstance(layer, MatrixAdapter) else layer.base_layer)
@@ -238,6 +273,37 @@ def fuse_loras(denoiser: nn.Module) -> None:
             if is_mapped(weight):  # the pages of a file may be dropped, with what was added to them
                 weight.data = weight.data.clone()
         layer.merge()
+
+
+def fused_adapters(denoiser: nn.Module) -> set[str]:
+    """Return the names of the adapters that are fused into the layers."""
+    return {name for layer in _controlled_layers(denoiser) for name in layer.merged_adapters}
+
+
+def delete_adapters(denoiser: "LensTransformer2DModel", names: Sequence[str]) -> None:
+    """Remove some adapters.
+
+    Raises: SettingError for a name that is not loaded.
+    """
+    _check_names(denoiser, names)
+    denoiser.delete_adapters(list(names))
+
+
+def move_adapters(denoiser: nn.Module, names: Sequence[str], device: Any) -> None:
+    """Move the weights of adapters to a device; to act they must be where the denoiser is.
+
+    Raises: SettingError for a name that is not loaded.
+    """
+    _check_names(denoiser, names)
+    for layer in _controlled_layers(denoiser):
+        if isinstance(layer, AdapterLayer):
+            if layer.adapter_name in names:
+                layer.to(device)
+            continue
+        for name in names:
+            for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+                if name in part:
+                    part[name] = part[name].to(device)  # type: ignore[index]
 
 
 def _check_can_be_fused(layer: nn.Module) -> None:
@@ -289,12 +355,14 @@ def adapter_of(denoiser: nn.Module, name: str | None = None) -> Adapter:
 
 def _lora_weights_of(layer: LoraLayer, name: str) -> LoraWeights:
     rank = layer.r[name]
-    root = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else 1.0
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # type: ignore[union-attr]
+    divisor = rank**0.5 if getattr(layer, "use_rslora", {}).get(name) else rank
+    down: Any = layer.lora_A[name].weight  # type: ignore[union-attr]
+    up: Any = layer.lora_B[name].weight  # type: ignore[union-attr]
     magnitude: Any = None
     if name in layer.lora_magnitude_vector:
         magnitude = layer.lora_magnitude_vector[name].weight.detach()[:, None]  # type: ignore[index]
-    return LoraWeights(down.detach(), up.detach(), layer.lora_alpha[name] * root, magnitude)  # type: ignore[arg-type]
+    alpha = layer.lora_alpha[name] / divisor * len(down)  # a hotswap may have padded the rank
+    return LoraWeights(down.detach(), up.detach(), alpha, magnitude)
 
 
 def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: str | None = None) -> Path:
@@ -302,10 +370,15 @@ def save_lora(denoiser: nn.Module, path: str | Path, style: str = "peft", name: 
     return write_adapter(adapter_of(denoiser, name), path, style)
 
 
+def _can_be_name(name: str) -> bool:
+    """Return whether PEFT can keep an adapter of this name in a ModuleDict."""
+    return bool(name) and "." not in name and not hasattr(nn.ModuleDict, name) and name not in _MODULE_ENTRIES
+
+
 def _unused_name(path: Path, taken: set[str]) -> str:
     stem = re.sub(r"\W+", "_", path.stem).strip("_") or "adapter"
     name, number = stem, 2
-    while name in taken:
+    while name in taken or not _can_be_name(name):
         name, number = f"{stem}_{number}", number + 1
     taken.add(name)
     return name

@@ -18,6 +18,7 @@ from lens.models.checkpoints.adapters.assembly import assemble
 from lens.models.checkpoints.adapters.keys import LayerNames, is_of_text_encoder, parse_key, unsupported_kind
 from lens.models.checkpoints.adapters.rotation import RotationWeights
 from lens.models.checkpoints.adapters.rotation_assembly import rotation_tensors
+from lens.models.checkpoints.adapters.sources import PEFT_LORA_FILE, PEFT_SETTINGS_FILE, file_in
 from lens.models.checkpoints.adapters.weights import (
     Adapter,
     DifferenceWeights,
@@ -38,7 +39,6 @@ from lens.models.checkpoints.reader import (
 
 logger = logging.getLogger(__name__)
 
-PEFT_LORA_FILE, DIFFUSERS_LORA_FILE = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 SUPPORTED_KINDS = (
     "LoRA, DoRA, LoHa, LoKr, GLoRA, OFT, BOFT and differences of whole weights (.diff, .diff_b, .set_weight)"
 )
@@ -77,19 +77,27 @@ class _StoredAdapter(NamedTuple):
 
 
 def read_adapter(
-    path: str | Path, layers: Mapping[str, tuple[int, ...]], *, check_shapes: bool = True
+    source: str | Path | Mapping[str, Tensor],
+    layers: Mapping[str, tuple[int, ...]],
+    *,
+    check_shapes: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> Adapter:
     """Return the weights of an adapter by layer.
 
-    `path` is a .safetensors file, or a folder saved by PEFT or diffusers. `layers` gives the shapes of
-    weights by layer, (O, I) or that of a norm, and of biases by the names of their parameters.
+    `source` is a .safetensors file, a folder saved by PEFT or diffusers, or a state dict. `layers` gives the
+    shapes of weights by layer, (O, I) or that of a norm, and of biases by the names of their parameters.
+    `settings` are those of PEFT, for a source that has none of its own.
     Raises: CheckpointError that lists the first ten keys without a layer, of an unsupported kind,
         incomplete or mis-shaped.
     """
-    path = Path(path)
-    file, settings = _file_and_settings(path)
-    stored = open_safetensors(file)
-    settings = settings or _embedded_settings(stored.metadata)
+    if isinstance(source, Mapping):
+        path, stored, own_settings = Path("The state dict"), _state_dict_in_memory(source), {}
+    else:
+        path = Path(source)
+        file, own_settings = _file_and_settings(path)
+        stored = open_safetensors(file)
+    settings = own_settings or _embedded_settings(stored.metadata) or settings or {}
     _check_settings(path, settings)
     found = _parts_by_module(stored, layers)
     adapter: Adapter = {}
@@ -142,16 +150,28 @@ def read_adapter(
     return adapter
 
 
+def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a file, folder or state dict as they are, and PEFT's settings of them."""
+    if isinstance(source, Mapping):
+        return dict(source), {}
+    file, settings = _file_and_settings(Path(source))
+    stored = open_safetensors(file)
+    tensors = {name: tensor.read().clone() for name, tensor in stored.tensors.items()}
+    return tensors, settings or _embedded_settings(stored.metadata)
+
+
 def _file_and_settings(path: Path) -> tuple[Path, dict[str, Any]]:
-    if not path.is_dir():
-        return path, {}
-    for name in (PEFT_LORA_FILE, DIFFUSERS_LORA_FILE):
-        if (path / name).exists():
-            settings = path / "adapter_config.json"
-            return path / name, read_json(settings) if settings.is_file() else {}
-    raise CheckpointError(
-        f"{path} has neither {PEFT_LORA_FILE} nor {DIFFUSERS_LORA_FILE}. Give the .safetensors file itself."
-    )
+    file = file_in(path) if path.is_dir() else path
+    settings = file.parent / PEFT_SETTINGS_FILE
+    has_settings = (path.is_dir() or file.name == PEFT_LORA_FILE) and settings.is_file()
+    return file, read_json(settings) if has_settings else {}
+
+
+def _state_dict_in_memory(tensors: Mapping[str, Tensor]) -> LazyStateDict:
+    def entry(tensor: Tensor) -> LazyTensor:
+        return LazyTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.detach)
+
+    return LazyStateDict({name: entry(tensor) for name, tensor in tensors.items()}, {})
 
 
 def _embedded_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
