@@ -1,5 +1,7 @@
 """Jobs, pictures and keys in SQLite and in a real PostgreSQL."""
 
+import base64
+import io
 import threading
 import warnings
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from fake_engine import FakeEngine
+from PIL import Image
 from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
@@ -382,6 +385,27 @@ def test_two_servers_without_names_on_one_database_leave_each_other_their_jobs(s
         serving(store.folder / "two", name="press", **shared),
     ):
         pass
+
+
+def test_a_job_that_starts_from_a_picture_is_drawn_by_another_server_than_the_one_that_took_it_on(store):
+    shared = {"database_url": store.url, "pictures_url": str(store.folder / "pictures")}
+    file = io.BytesIO()
+    Image.new("RGB", (96, 64), "red").save(file, format="PNG")
+    body = {"prompt": "a fox", "image": base64.b64encode(file.getvalue()).decode()}
+    with serving(store.folder / "one", **shared) as one, serving(store.folder / "two", **shared) as two:
+        one.app.state.job_worker._has_name = False  # it claims nothing
+        jobs = [one.http.post("/v1/jobs", json=body | {"seed": seed}).json()["id"] for seed in (1, 2)]
+        until(lambda: store.jobs.num_unfinished() == 0)
+        assert [store.jobs.get(job).status for job in jobs] == [DONE, DONE]
+        assert two.engine.requests[0].image.parent == store.folder / "two" / "uploads"
+        two.app.state.job_worker._has_name = False
+        gone = one.http.post("/v1/jobs", json=body).json()["id"]
+        source = two.engine.requests[0].image
+        source.unlink()
+        (store.folder / "pictures" / source.name[:2] / source.name).unlink()
+        two.app.state.job_worker._has_name = True
+        until(lambda: store.jobs.num_unfinished() == 0)
+        assert store.jobs.get(gone).error["param"] == "image"
 
 
 def test_a_job_under_which_a_server_stopped_is_drawn_alone(store):

@@ -82,8 +82,8 @@ class JobWorker:
 
         Raises: SettingError if another running server has taken the name of this one.
         """
-        self._save_with_retries(self._lease.acquire)
-        left = self._save_with_retries(lambda: self._jobs.requeue_unfinished(self._lease.name))
+        self._with_retries(self._lease.acquire)
+        left = self._with_retries(lambda: self._jobs.requeue_unfinished(self._lease.name))
         if left:
             logger.info("%d jobs of the last run are queued again", left)
         self._thread.start()
@@ -169,7 +169,10 @@ class JobWorker:
         progress = self._progress[job.id]
         try:
             spec = GenerationSpec.from_json(job.request, self._settings.uploads_folder)
-            finished_numbers = {image.number for image in self._jobs.images.of_job(job.id)}
+            finished_numbers = self._with_retries(lambda: self._prepare(job, spec))
+            if finished_numbers is None:  # the server stops
+                self._jobs.requeue(job.id)
+                return
             threads = [
                 threading.Thread(target=self._generate, args=(job, spec, number, progress), daemon=True)
                 for number in range(job.count)
@@ -183,29 +186,36 @@ class JobWorker:
         except Exception as error:
             logger.error("job %s failed", job.id, exc_info=error)
             error_body = error_response(error).body["error"]
-            self._save_with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
+            self._with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
         finally:
             self._progress.pop(job.id, None)
             self._capacity.release()
             self._wake.set()
+
+    def _prepare(self, job: Job, spec: GenerationSpec) -> set[int]:
+        """Fetch the source images of a job; return the numbers of the images that are finished already."""
+        for path in (spec.draw.image, spec.draw.mask):
+            if path is not None:
+                self._state.uploads.fetch(path)
+        return {image.number for image in self._jobs.images.of_job(job.id)}
 
     def _finish(self, job: Job, progress: JobProgress) -> None:
         errors = [error for _, error in sorted(progress.errors.items())]
         causes = [error for error in errors if not isinstance(error, GenerationCancelledError)] or errors
         is_ending = self._stop.is_set() or self._service.is_draining
         if progress.is_cancelled:
-            self._save_with_retries(lambda: self._jobs.finish(job.id, CANCELLED))
+            self._with_retries(lambda: self._jobs.finish(job.id, CANCELLED))
         elif progress.has_unsaved_image:
-            self._save_with_retries(lambda: self._jobs.requeue(job.id))
+            self._with_retries(lambda: self._jobs.requeue(job.id))
         elif not errors:
-            self._save_with_retries(lambda: self._jobs.finish(job.id, DONE))
+            self._with_retries(lambda: self._jobs.finish(job.id, DONE))
         elif isinstance(causes[0], DrainingError) or (
             is_ending and isinstance(causes[0], GenerationCancelledError)
         ):
-            self._save_with_retries(lambda: self._jobs.requeue(job.id))
+            self._with_retries(lambda: self._jobs.requeue(job.id))
         else:
             error_body = error_response(causes[0]).body["error"]
-            self._save_with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
+            self._with_retries(lambda: self._jobs.finish(job.id, FAILED, error_body))
 
     def _generate(self, job: Job, spec: GenerationSpec, number: int, progress: JobProgress) -> None:
         """Generate one image of a job and store it."""
@@ -247,7 +257,7 @@ class JobWorker:
         if isinstance(event, EncodedImage):
             content, metadata = event
             image_format = spec.output_format
-            saved_image = self._save_with_retries(
+            saved_image = self._with_retries(
                 lambda: self._jobs.add_image(job, number, content, image_format, metadata),
                 lambda: progress.is_cancelled,
             )
@@ -270,14 +280,14 @@ class JobWorker:
         for handle in list(progress.handles.values()):
             handle.cancel()
 
-    def _save_with_retries(
-        self, write: Callable[[], Result], is_cancelled: Callable[[], bool] = lambda: False
+    def _with_retries(
+        self, access: Callable[[], Result], is_cancelled: Callable[[], bool] = lambda: False
     ) -> Result | None:
-        """Write state, and retry while storage fails; None if the server stops before that."""
+        """Read or write state, and retry while storage fails; None if the server stops before that."""
         wait_s = 0.25
         while True:
             try:
-                return write()
+                return access()
             except Exception as error:
                 if storage_error(error) is None:
                     raise

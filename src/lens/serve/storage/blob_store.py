@@ -13,6 +13,11 @@ from lens.files import write_bytes_atomic
 PROBE_BYTES = 64 * 2**10
 
 
+def blob_name(file: str) -> str:
+    """Return the name of a blob whose file name is the hash of its content."""
+    return f"{file[:2]}/{file}"
+
+
 def check_writable_folder(folder: Path) -> None:
     """Raise OSError if no file of some size can be written into a folder."""
     path = write_bytes_atomic(folder / f".probe-{uuid4().hex}", bytes(PROBE_BYTES), mode=0o600)
@@ -40,15 +45,14 @@ class BlobStore:
 
     def put(self, content: bytes, suffix: str) -> str:
         """Store a file, whole or not at all, and return its name. Raises: OSError."""
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{digest[:2]}/{digest}{suffix}"
+        name = blob_name(f"{hashlib.sha256(content).hexdigest()}{suffix}")
         path = self._path(name)
         if self._filesystem.exists(path) and self._filesystem.size(path) == len(content):
             return name
         if self._is_local:
             write_bytes_atomic(Path(path), content)
         else:
-            self._filesystem.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
+            self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._filesystem.pipe_file(path, content)
         return name
 

@@ -17,7 +17,7 @@ from lens.errors import SettingError
 from lens.files import write_bytes_atomic
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.api_keys import ApiKeyStore
-from lens.serve.storage.blob_store import BlobStore, check_writable_folder
+from lens.serve.storage.blob_store import BlobStore, blob_name, check_writable_folder
 from lens.serve.storage.database import Database, storage_error
 from lens.serve.storage.jobs import JobStore
 from lens.serve.storage.name_lease import NameLease
@@ -34,18 +34,35 @@ UNUSED_UPLOAD_TTL_S = 3600.0
 
 
 class UploadStore:
-    """Uploaded images, by the hash of their content."""
+    """Uploaded images, by the hash of their content; `shared` holds copies for the other servers' turns."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, shared: BlobStore | None = None):
+        self._folder, self._shared = folder, shared
 
     def put(self, content: bytes, suffix: str = ".png") -> Path:
         """Store an upload and return its path."""
         path = self._folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
+        if self._shared is not None:
+            self._shared.put(content, suffix)
         if path.is_file():
             os.utime(path)
             return path
         return write_bytes_atomic(path, content, mode=0o600)
+
+    def fetch(self, path: Path) -> None:
+        """Copy an upload of another server into the folder of this one, if it is not there.
+
+        Raises: SettingError if nobody has it; OSError.
+        """
+        if path.is_file():
+            return
+        try:
+            if self._shared is None:
+                raise FileNotFoundError(path)
+            write_bytes_atomic(path, self._shared.get(blob_name(path.name)), mode=0o600)
+        except FileNotFoundError as error:
+            needs = "an upload that is still stored"
+            raise SettingError("image", path.name, needs, "Send it again.") from error
 
     def check_writable(self) -> None:
         """Raise OSError if nothing can be stored."""
@@ -62,6 +79,8 @@ class UploadStore:
         for path in self._folder.glob("*.*") if candidates is None else candidates:
             if path.name not in used and path.is_file() and path.stat().st_mtime < now - older_than_s:
                 path.unlink(missing_ok=True)
+                if self._shared is not None:
+                    self._shared.delete(blob_name(path.name))
 
 
 @dataclass
@@ -121,11 +140,11 @@ def open_server_state(settings: ServerSettings, is_shared: bool = False) -> Serv
     except OSError as error:
         raise storage_error(error) or error from error
     database = Database(settings.effective_database_url)
-    jobs = JobStore(database, BlobStore(settings.effective_images_url))
+    blobs = BlobStore(settings.effective_images_url)
+    jobs = JobStore(database, blobs)
+    uploads = UploadStore(settings.uploads_folder, blobs if settings.database_url is not None else None)
     lease = None if is_shared else NameLease(database, settings.state, settings.name)
-    state = ServerState(
-        database, jobs, ApiKeyStore(database), UploadStore(settings.uploads_folder), lock, lease
-    )
+    state = ServerState(database, jobs, ApiKeyStore(database), uploads, lock, lease)
     try:
         if lease is not None:
             lease.acquire()
