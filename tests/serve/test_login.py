@@ -31,7 +31,8 @@ OF_KNOWN_SESSIONS = {
     "/gradio_api/stream/{session_hash}/{run}/{component_id}/playlist-file",
 }  # fmt: skip
 DISABLED = {
-    "/monitoring/{key}", "/gradio_api/runs", "/gradio_api/vibe-edit", "/gradio_api/undo-vibe-edit",
+    "/monitoring/{key}", "/gradio_api/dev/reload", "/gradio_api/process_recording", "/gradio_api/runs",
+    "/gradio_api/vibe-edit", "/gradio_api/undo-vibe-edit",
     "/gradio_api/vibe-code", "/gradio_api/vibe-starter-queries",
 }  # fmt: skip
 
@@ -145,7 +146,7 @@ def test_pages_of_other_sites_cannot_use_a_login(server, client, host):
     for kind in ("text/plain", "application/x-www-form-urlencoded"):  # sent without asking first
         headers = elsewhere | {"Cookie": session, "Content-Type": kind}
         answer = httpx2.post(server.base + JOIN, content=json.dumps(click), headers=headers)
-        assert answer.status_code == 422
+        assert answer.status_code == 403
     assert len(server.engine.requests) == num_requests
 
 

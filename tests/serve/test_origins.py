@@ -28,15 +28,22 @@ def server(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("plain")) as running:
+        yield running
+
+
 def own_origin(server):
     return {"Origin": server.base}
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_pages_of_other_sites_change_nothing(server, headers):
+def test_pages_of_other_sites_change_nothing(server, plain, headers):
     for method, path in UNSAFE:
-        answer = server.http.request(method, path, headers=headers)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin"), path
+        for one in (server, plain):
+            answer = one.http.request(method, path, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin"), path
     form = {"prompt": (None, "a fox"), "image": ("a.png", b"")}  # browsers post a form without asking
     assert server.http.post("/v1/images/edits", files=form, headers=headers).status_code == 403
     assert server.engine.requests == []

@@ -128,6 +128,7 @@ class OriginPolicy:
         if method in SAFE_METHODS or (origins and self._are_allowed(origins)):
             return
         own = {_origin(f"{scheme}://{host}") for scheme in ("http", "https")} | {self._public_origin}
+        own.discard(None)  # what is no origin, such as null, is not ours
         is_foreign = fetch_site == "cross-site" or any(_origin(one) not in own for one in origins)
         if is_foreign or (fetch_site == "same-site" and not origins):
             message = (

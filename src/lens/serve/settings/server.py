@@ -36,6 +36,8 @@ class RequestLimits(Settings):
     """Minimum speed of callers."""
     upload_px: int = Field(16_000_000, ge=1)
     """Maximum pixels of an uploaded image."""
+    studio_bytes: int = Field(2**30, ge=2**20)
+    """Maximum size of the files that pages of the studio have uploaded; beyond it, the oldest are deleted."""
     picture_px: int | None = Field(None, ge=256)
     """Maximum pixels of a generated image; None is the models' limit, 1440 x 1440."""
     prompt_characters: int = Field(32_000, ge=1)

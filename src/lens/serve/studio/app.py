@@ -14,6 +14,7 @@ from lens.serve.studio import html
 from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.handlers import StudioHandlers
 from lens.serve.studio.theme import HEAD_HTML, ON_LOAD_JS, css, theme
+from lens.serve.studio.uploads import TrimAfterUpload, UploadFolder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,9 +33,13 @@ def mount_studio(
     Raises: MissingExtraError.
     """
     gr = import_gradio()
+    limits = service.settings.limits
+    uploads = UploadFolder(gallery.folder.parent / "studio-uploads", limits.studio_bytes)
+    uploads.clear()
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.path.absolute())  # read when pages and apps are created
     page = create_studio(service, gallery)
     gallery.folder.mkdir(parents=True, exist_ok=True)
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -52,8 +57,11 @@ def mount_studio(
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        max_file_size=service.settings.limits.body_bytes,
+        max_file_size=limits.body_bytes,
     )
+    mount: Any = app.router.routes[-1]
+    mount.app.add_middleware(TrimAfterUpload, folder=uploads)
+    return app
 
 
 def create_studio(service: GenerationService, gallery: Gallery) -> Any:

@@ -13,6 +13,7 @@ from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.api.schemas import MAX_IMAGES_PER_REQUEST
 from lens.serve.studio.form import MAX_BROWSER_SEED, base_resolutions, variant_labels
 from lens.serve.studio.handlers import StudioHandlers
+from lens.serve.studio.uploads import bound_editor
 
 QUIET_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Options of events that show no overlay and are not part of the public API."""
@@ -156,6 +157,7 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
             height=320,
             elem_id="start",
         )
+        start = bound_editor(start, handlers.service.settings.limits.upload_px)
         strength = gr.Slider(
             0.01, 1, default_strength(has_mask=False), step=0.01, label="Strength",
             info="How much the source image changes; 1 ignores it", elem_id="strength",

@@ -1,0 +1,114 @@
+"""Files that pages of the studio upload: a folder of the server with a bound, and an editor with bounds.
+
+Gradio keeps uploads in a shared temporary folder without a bound, decodes as many images at once as come, and
+lets pages choose how much memory an edited image takes.
+"""
+
+import asyncio
+import io
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lens.errors import SettingError
+from lens.serve.api.middleware import AsgiApp, Receive, Scope, Send
+from lens.serve.api.uploads import check_image_size
+
+UPLOAD_TTL_S = 3600.0
+MAX_LAYERS = 8
+MAX_EDITED_IMAGES = 16
+"""Edited images of all pages that wait to be used."""
+UPLOAD_ROUTES = ("/gradio_api/upload", "/gradio_api/component_server")
+
+
+class UploadFolder:
+    """A folder that Gradio writes into, for this server alone; what is old or too much is deleted."""
+
+    def __init__(self, path: Path, max_bytes: int):
+        self.path, self._max_bytes = path, max_bytes
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        """Make the folder, readable by its owner alone, without what the last run left in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(mode=0o700, parents=True)
+
+    def trim(self) -> None:
+        """Delete files that are old, and the oldest ones until the rest is within the bound."""
+        with self._lock:
+            files = []
+            for folder, _, names in os.walk(self.path):
+                for name in names:
+                    path = Path(folder) / name
+                    try:
+                        status = path.stat()
+                    except FileNotFoundError:  # Gradio has deleted or moved it
+                        continue
+                    files.append((status.st_ctime, status.st_size, path))
+            num_bytes = sum(size for _, size, _ in files)
+            for changed_at, size, path in sorted(files):
+                if num_bytes <= self._max_bytes and changed_at > time.time() - UPLOAD_TTL_S:
+                    break
+                path.unlink(missing_ok=True)
+                num_bytes -= size
+
+
+class TrimAfterUpload:
+    """ASGI middleware of Gradio's app that trims the folder after each upload, complete or not."""
+
+    def __init__(self, app: AsgiApp, folder: UploadFolder):
+        self._app, self._folder = app, folder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and scope["path"].rstrip("/").endswith(UPLOAD_ROUTES):
+                await asyncio.to_thread(self._folder.trim)
+
+
+def bound_editor(editor: Any, max_px: int) -> Any:
+    """Return an ImageEditor of Gradio, changed so that its images and the memory that they take are bounded.
+
+    It is changed and not derived from: for each new class, Gradio writes a file into the package.
+    """
+    import gradio as gr
+
+    preprocess, accept_blobs, lock = editor.preprocess, editor.accept_blobs, threading.Lock()
+
+    def preprocess_bounded(payload: Any) -> Any:
+        try:
+            for image in _sent_images(editor, payload):
+                with Image.open(image) as opened:
+                    check_image_size(opened.size, "image", max_px)
+        except SettingError as error:
+            raise gr.Error(str(error)) from error
+        with lock:  # one page's images at a time
+            return preprocess(payload)
+
+    def accept_bounded(data: Any) -> Any:
+        index = data.data["index"]
+        if index not in (None, "", "null") and not 0 <= int(index) < MAX_LAYERS:
+            raise gr.Error(f"An image has at most {MAX_LAYERS} layers.")
+        stored = editor.blob_storage
+        while len(stored) >= MAX_EDITED_IMAGES and data.data["id"] not in stored:
+            stored.pop(next(iter(stored)), None)
+        return accept_blobs(data)
+
+    accept_bounded._is_server_fn = True  # type: ignore[attr-defined]
+    editor.preprocess, editor.accept_blobs = preprocess_bounded, accept_bounded
+    return editor
+
+
+def _sent_images(editor: Any, payload: Any) -> list[Any]:
+    """Return the files of an edited image: paths, or bytes that pages sent before."""
+    if payload is None:
+        return []
+    sent = payload if payload.id is None else editor.blob_storage.get(payload.id)
+    files = [] if sent is None else [sent.background, sent.composite, *(sent.layers or [])]
+    return [io.BytesIO(one) if isinstance(one, bytes) else one.path for one in files if one is not None]

@@ -1,0 +1,128 @@
+"""What pages of the studio upload: into a folder of the server, within bounds, not from other sites."""
+
+import io
+import os
+import time
+from types import SimpleNamespace
+
+import gradio as gr
+import httpx2
+import pytest
+from fake_engine import FakeEngine
+from PIL import Image
+from running import answering
+from test_uploads import bomb, encoded
+
+from lens.serve.api.generation import NO_HOOKS
+from lens.serve.server import create_server_app
+from lens.serve.settings.server import ServerSettings
+from lens.serve.storage.server_state import open_server_state
+from lens.serve.studio.uploads import MAX_EDITED_IMAGES, MAX_LAYERS, UploadFolder, bound_editor
+
+UPLOAD = "/gradio_api/upload"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studio")
+    limits = {"body_bytes": 3 * 2**20, "studio_bytes": 2**20}
+    settings = ServerSettings.of({"state": folder, "limits": limits})
+    store = open_server_state(settings)
+    uploads = folder / "studio-uploads"
+    uploads.mkdir()
+    (uploads / "of the last run").write_bytes(b"x")
+    try:
+        app = create_server_app(FakeEngine(), settings, store, NO_HOOKS, has_studio=True)
+        with answering(app, settings.limits) as base, httpx2.Client(base_url=base) as http:
+            yield SimpleNamespace(base=base, http=http, uploads=uploads)
+    finally:
+        store.close()
+
+
+def upload(server, *sizes, **headers):
+    names = (f"{number}-{time.monotonic_ns()}.bin" for number in range(len(sizes)))
+    files = [("files", (name, os.urandom(size))) for name, size in zip(names, sizes, strict=True)]
+    return server.http.post(UPLOAD, files=files, headers=headers)
+
+
+def num_bytes(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_uploads_are_in_a_folder_of_the_server_that_starts_empty(server):
+    assert not (server.uploads / "of the last run").exists()
+    assert server.uploads.stat().st_mode & 0o777 == 0o700
+    (path,) = upload(server, 1000).json()
+    assert path.startswith(f"{server.uploads}/")
+
+
+def test_uploads_have_a_bound_together_and_one_by_one(server):
+    for _ in range(3):
+        assert upload(server, 500_000).status_code == 200
+        assert num_bytes(server.uploads) <= 2**20
+    (last,) = upload(server, 500_000).json()
+    assert os.path.isfile(last), "the newest stay"
+    before = num_bytes(server.uploads)
+    assert upload(server, 1_200_000, 1_200_000, 1_200_000).status_code == 413
+    assert num_bytes(server.uploads) <= max(before, 2**20)
+
+
+def test_pages_of_other_sites_upload_nothing(server):
+    before = num_bytes(server.uploads)
+    for origin in ("https://evil.example", "null"):
+        assert upload(server, 1000, Origin=origin).status_code == 403
+        answer = server.http.post("/gradio_api/queue/join", json={}, headers={"Origin": origin})
+        assert answer.status_code == 403
+    assert num_bytes(server.uploads) == before
+
+
+def test_routes_that_the_studio_does_not_use_are_closed(server):
+    assert server.http.get("/gradio_api/dev/reload").status_code == 404
+    assert server.http.post("/gradio_api/process_recording", files={"a": b"x"}).status_code == 404
+
+
+def test_json_of_pages_has_a_bound(server):
+    assert server.http.post("/gradio_api/queue/join", content=b"[" * 1_500_000).status_code == 413
+
+
+def test_old_uploads_are_deleted(tmp_path, monkeypatch):
+    folder = UploadFolder(tmp_path / "uploads", 10)
+    folder.clear()
+    (folder.path / "old").write_bytes(b"12345")
+    folder.trim()
+    assert (folder.path / "old").exists()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 4000)
+    folder.trim()
+    assert not (folder.path / "old").exists()
+
+
+def test_an_edited_image_is_bounded_before_it_is_decoded(tmp_path):
+    with gr.Blocks():
+        editor = bound_editor(gr.ImageEditor(type="pil", layers=False), max_px=10_000)
+    path = tmp_path / "in.png"
+
+    def preprocess(content):
+        path.write_bytes(content)
+        return editor.preprocess(editor.data_model(background={"path": str(path)}, layers=[], composite=None))
+
+    assert preprocess(encoded(Image.new("RGB", (64, 64))))["background"].size == (64, 64)
+    assert editor.preprocess(None) is None
+    with pytest.raises(gr.Error, match="8000x8000"):
+        preprocess(bomb(8000))
+
+
+def test_pages_cannot_choose_how_much_memory_an_edited_image_takes():
+    with gr.Blocks():
+        editor = bound_editor(gr.ImageEditor(type="pil", layers=False), max_px=10_000)
+
+    def send(name, index):
+        sent = {"id": name, "type": "layer", "index": index}
+        editor.accept_blobs(SimpleNamespace(data=sent, files=[("file", io.BytesIO(b"x").read())]))
+
+    for index in (str(10**9), "-1", str(MAX_LAYERS)):
+        with pytest.raises(gr.Error, match="layers"):
+            send("a", index)
+    for number in range(3 * MAX_EDITED_IMAGES):
+        send(f"page {number}", "0")
+    assert len(editor.blob_storage) == MAX_EDITED_IMAGES
