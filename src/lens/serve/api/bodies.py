@@ -134,7 +134,9 @@ def check_fields(values: Any, model: type[BaseModel], others: tuple[str, ...] = 
         if name not in model.model_fields and name not in others:
             raise unknown_field_error(given, model)
         if name in fields:
-            raise SettingError(name, value, "to be sent once", f"{given} is another name of it.")
+            synonyms = [other for other, meant in SYNONYMS.items() if meant == name]
+            fix = f"{', '.join(synonyms)} is another name of it."
+            raise SettingError(name, value, "to be sent once", fix)
         _check_entries(name, value)
         fields[name] = value
     return fields
