@@ -1,9 +1,10 @@
-"""Velocity with classifier-free guidance, the execution device, and the known area in inpainting.
+"""Velocity with classifier-free guidance, and the known area in inpainting.
 
 Knows nothing of prompts as text, pixels or solvers. Spec: section 5.
 Letters: B images, I image tokens, C channels of an image token, h w latent cells.
 """
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -34,33 +35,20 @@ def predict_velocity_cfg(
     """
     t = torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)  # (B,)
 
-    def predict(prompt_embeds: PromptEmbeds) -> Tensor:
-        return predict_token_velocity(
-            denoiser, x, t, prompt_embeds.features, prompt_embeds.mask, latent_sizes=[latent_size],
-            dtype=compute_dtype(denoiser), attention_kwargs=attention_kwargs,
-        )  # fmt: skip
+    def predict(prompt_embeds: PromptEmbeds, name: str) -> Tensor:
+        where = {"timestep": sigma * 1000, "sigma": sigma}
+        has_cache = getattr(denoiser, "is_cache_enabled", False)
+        with denoiser.cache_context(name, **where) if has_cache else nullcontext():
+            return predict_token_velocity(
+                denoiser, x, t, prompt_embeds.features, prompt_embeds.mask, latent_sizes=[latent_size],
+                dtype=compute_dtype(denoiser), attention_kwargs=attention_kwargs,
+            )  # fmt: skip
 
-    cond_velocity = predict(cond)
+    cond_velocity = predict(cond, "cond")
     if guidance_scale == 1:
         return cond_velocity
-    uncond_velocity = predict(uncond)
+    uncond_velocity = predict(uncond, "uncond")
     return cfg_norm_rescaled(cond_velocity, uncond_velocity, guidance_scale)
-
-
-def execution_device(module: Any) -> torch.device:
-    """Return the device that a module computes on; offloaded weights may be on another one."""
-    for part in module.modules() if hasattr(module, "_hf_hook") else ():
-        hooked = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
-        if hooked is not None:
-            return torch.device(hooked)
-    if hasattr(module, "_diffusers_hook"):
-        from diffusers.hooks.group_offloading import _get_group_onload_device
-
-        try:
-            return _get_group_onload_device(module)
-        except ValueError:  # hooks of another kind
-            pass
-    return module.device
 
 
 class InpaintContext(NamedTuple):

@@ -1,0 +1,133 @@
+"""Caches of denoising: neighbouring steps are much alike, so parts of one are used again in the next.
+
+The methods are diffusers'. Here they meet this denoiser, which runs the two passes of guidance one after the
+other: each pass has a state of its own, chosen by `cache_context("cond")` or `("uncond")`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks.faster_cache import FasterCacheBlockHook, FasterCacheBlockState, FasterCacheConfig
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from diffusers.hooks.hooks import HookRegistry, StateManager
+from diffusers.hooks.mag_cache import MagCacheConfig
+from diffusers.hooks.pyramid_attention_broadcast import (
+    PyramidAttentionBroadcastConfig,
+    PyramidAttentionBroadcastHook,
+    PyramidAttentionBroadcastState,
+)
+from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+from diffusers.models.cache_utils import CacheMixin
+from torch import nn
+
+from lens.errors import SettingError
+from lens.models.layers import LensTransformerBlock
+
+SUPPORTED = (
+    FirstBlockCacheConfig,
+    TaylorSeerCacheConfig,
+    PyramidAttentionBroadcastConfig,
+    MagCacheConfig,
+    FasterCacheConfig,
+)
+
+MIN_STEPS = 12
+"""Denoising steps below which a cache saves little: the first steps are always computed."""
+
+CACHES: dict[str, Callable[[Callable[[], Any]], Any]] = {
+    "first-block": lambda _: FirstBlockCacheConfig(threshold=0.1),
+    "taylorseer": lambda _: TaylorSeerCacheConfig(
+        cache_interval=3, disable_cache_before_step=4, taylor_factors_dtype=torch.float32, use_lite_mode=True
+    ),
+    "pyramid": lambda timestep: PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2, current_timestep_callback=timestep
+    ),
+}
+"""Settings by the name of `--cache`, as functions of one that returns the current timestep, 0 to 1000."""
+
+# `register` would import all of diffusers' transformers. Blocks are called with positional arguments.
+TransformerBlockRegistry._registry[LensTransformerBlock] = TransformerBlockMetadata(
+    return_hidden_states_index=0,
+    return_encoder_hidden_states_index=1,
+    _cls=LensTransformerBlock,
+    _cached_parameter_indices={"hidden_states": 0, "encoder_hidden_states": 1},
+)
+
+
+def cache_settings(name: str, current_timestep: Callable[[], Any]) -> Any:
+    """Return the settings of a cache, for `enable_cache`.
+
+    Raises: SettingError for an unknown name.
+    """
+    if name not in CACHES:
+        raise SettingError("cache", name, f"one of {', '.join(CACHES)}")
+    return CACHES[name](current_timestep)
+
+
+class StepCacheMixin(CacheMixin):
+    """diffusers' `enable_cache` and `disable_cache` on a denoiser."""
+
+    def enable_cache(self, config: Any) -> None:
+        """Cache parts of steps from now on, by a configuration of diffusers.
+
+        Raises: SettingError for a method that does not work on this denoiser; ValueError if a cache is
+            enabled already.
+        """
+        if not isinstance(config, SUPPORTED):
+            names = ", ".join(kind.__name__ for kind in SUPPORTED)
+            raise SettingError("config", type(config).__name__, f"one of {names}")
+        if isinstance(config, FasterCacheConfig) and not config.is_guidance_distilled:
+            fix = "The passes of guidance run one after the other here, so there is no batch of both."
+            raise SettingError("is_guidance_distilled", False, "True", fix)
+        super().enable_cache(config)
+        assert isinstance(self, nn.Module)
+        for module in self.modules():
+            registry = getattr(module, "_diffusers_hook", None)
+            for hook in registry.hooks.values() if isinstance(registry, HookRegistry) else ():
+                if type(hook) in _HOOKS_BY_PASS:
+                    hook.__class__ = _HOOKS_BY_PASS[type(hook)]
+                    hook.initialize_hook(module)
+
+    def _reset_stateful_cache(self, recurse: bool = True) -> None:
+        if self.is_cache_enabled:  # or the denoiser would get a registry of hooks that it does not need
+            super()._reset_stateful_cache(recurse)
+
+
+class _StateByPass:
+    """A hook whose state diffusers keeps once for both passes of guidance: one for each pass."""
+
+    state_class: Any
+
+    def initialize_hook(self, module: nn.Module) -> nn.Module:
+        self._manager = StateManager(self.state_class)  # diffusers tells it the pass
+        self._states: dict[str, Any] = {}
+        self._last_pass = ""
+        return module
+
+    @property
+    def state(self) -> Any:
+        """The state of the current pass; between two passes that of the last one."""
+        if self._manager._context is not None:
+            self._last_pass = self._manager._context.name
+        return self._states.setdefault(self._last_pass, self.state_class())
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        self._states.clear()
+        self._last_pass = ""
+        return module
+
+
+class _PyramidHook(_StateByPass, PyramidAttentionBroadcastHook):
+    state_class = PyramidAttentionBroadcastState
+
+
+class _FasterCacheHook(_StateByPass, FasterCacheBlockHook):
+    state_class = FasterCacheBlockState
+
+
+_HOOKS_BY_PASS: dict[type, type] = {
+    PyramidAttentionBroadcastHook: _PyramidHook,
+    FasterCacheBlockHook: _FasterCacheHook,
+}
