@@ -59,6 +59,7 @@ def test_unknown_addresses_and_methods_are_answered_in_the_form_of_the_api(base,
     answer = httpx2.request(method, base + path)
     assert (answer.status_code in (status, 405 if path == "/nothing" else status)), answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert path in answer.json()["error"]["message"]
     if status == 405:
         allowed = set(re.split(", *", answer.headers["allow"]))
         assert allowed and method not in allowed and allowed <= {"GET", "POST", "DELETE"}

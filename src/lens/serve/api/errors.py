@@ -34,6 +34,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the request that is being answered, for its log lines."""
 FINAL_STATUSES = (408, 409)
 """Statuses that OpenAI's clients repeat a request after, though the same request would fail again."""
+MAX_ECHO_CHARACTERS = 100
+"""What errors repeat of an address."""
 INVALID_REQUEST_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
@@ -210,11 +212,19 @@ def add_error_handlers(app: "FastAPI") -> None:
         assert isinstance(error, RequestValidationError)
         return to_json_response(validation_error_response(list(error.errors())))
 
-    async def handle_http_exception(_: Request, error: Exception) -> JSONResponse:
+    async def handle_http_exception(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         codes = {404: "not_found", 405: "method_not_allowed"}
+        address = request.url.path[:MAX_ECHO_CHARACTERS]
+        allowed = (error.headers or {}).get("Allow", "other methods are")
+        texts = {
+            404: f"There is nothing at {address}. See /openapi.json for the addresses of this server.",
+            405: f"{request.method} is not allowed at {address}, but {allowed}.",
+        }
         response = ErrorResponse(
-            error.status_code, str(error.detail), codes.get(error.status_code, "http_error")
+            error.status_code,
+            texts.get(error.status_code, str(error.detail)),
+            codes.get(error.status_code, "http_error"),
         )
         return JSONResponse(response.body, response.status, dict(error.headers or {}) | response.headers)
 
