@@ -185,6 +185,40 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(values_o
     assert steps[: stopped_at + 2] == list(range(1, stopped_at + 3)), "no step twice, none left out"
 
 
+def test_a_run_that_is_stopped_before_its_first_step_says_so_and_what_it_was_loading(values_of, tmp_path):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(values_of("language", out)))
+    command = [sys.executable, "-m", "lens", "train", str(recipe)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"lens: {out}: stage language; loading PyTorch and diffusers\n"
+    process.send_signal(signal.SIGTERM)
+    printed, log = process.communicate(timeout=120)
+    assert (process.returncode, printed) == (128 + signal.SIGTERM, "")
+    assert f"{out}: stopped while it was prepared, before a step." in log
+    assert log.endswith("lens: stopped by SIGTERM.\n")
+
+
+def test_examples_that_do_not_fill_the_image_sizes_are_refused_at_once_with_their_origin(
+    values_of, finished, tmp_path
+):
+    from lens.errors import SettingError
+    from lens.train.run import load_settings
+
+    finished("pretrain")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values_of("pretrain", tmp_path / "run")))
+    says = (
+        r"examples is 600, but it needs at least 768: 256 for each of 3 image sizes\. Raise it, or name "
+        r"fewer ratios or bases\. It comes from --set examples=600\."
+    )
+    with pytest.raises(SettingError, match=says):
+        load_settings(recipe, ["ratios=['1:1','1:2','2:1']", "examples=600"])
+    enough = load_settings(recipe, ["ratios=['1:1','1:2','2:1']", "examples=768"])
+    assert enough.examples == 768
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -51,12 +51,12 @@ def test_values_are_typed_and_defaults_fill_the_rest():
             {"steps": 3, "times_per_picture": 2},
             "times_per_picture is 2, but it needs its new name, times_per_image",
         ),
-        ({"steps": 0}, "steps is 0, but it needs Input should be greater than 0. Fix it in r.yaml."),
+        ({"steps": 0}, "steps is 0, but it needs more than 0. Fix it in r.yaml."),
         (
             {"steps": 3, "inner": {"lr": "fast"}},
-            "inner.lr is 'fast', but it needs Input should be a valid number",
+            "inner.lr is 'fast', but it needs a number. Fix it in r.yaml.",
         ),
-        ({}, "steps is {}, but it needs Field required"),
+        ({}, "steps is None, but it needs a value. Fix it in r.yaml."),
         (
             {"steps": 3, "inner": {"betas": [0.9, 0.1]}},
             "betas is (0.9, 0.1), but it needs two growing numbers.",
@@ -67,6 +67,28 @@ def test_a_bad_value_is_named_with_what_it_needs(values, says):
     with pytest.raises(SettingError) as raised:
         Outer.of(values, "r.yaml")
     assert str(raised.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["steps=0"], "steps is 0, but it needs more than 0. Change --set steps=0."),
+        (["inner.lr=fast"], "inner.lr is 'fast', but it needs a number. Change --set inner.lr=fast."),
+        (["inner={lr: 0}"], "inner.lr is 0, but it needs more than 0. Change --set inner={lr: 0}."),
+        (["inner.lr=1"], "inner.betas.0 is 'a', but it needs a number. Fix it in {folder}/base.yaml."),
+        (
+            ["inner.betas=[0.9, 0.1]"],
+            "betas is (0.9, 0.1), but it needs two growing numbers. "
+            "It comes from --set inner.betas=[0.9, 0.1].",
+        ),
+    ],
+)
+def test_the_file_or_override_that_a_bad_value_comes_from_is_named(overrides, says, tmp_path):
+    path = written(tmp_path, base="inner: {betas: [a, 0.9]}\n", recipe="base: base.yaml\nsteps: 3\n")
+    with pytest.raises(SettingError) as raised:
+        Outer.of(read_recipe(path, overrides), str(path))
+    expected = says.format(folder=tmp_path) if "{folder}" in says else says
+    assert str(raised.value) == expected
 
 
 def test_settings_do_not_change():
@@ -105,6 +127,7 @@ def test_overrides_come_last_and_reach_into_mappings(tmp_path):
         ("base: recipe.yaml\n", [], "a recipe that is not based on itself"),
         ("base: nowhere.yaml\n", [], "the path of a YAML file"),
         ("steps: 1\n", ["steps"], "the form key=value"),
+        ("steps: 1\n", ["steps=[1"], "--set is 'steps=.1', but it needs a value in YAML"),
         ("steps: 1\n", ["steps.more=2"], "a mapping at steps"),
     ],
 )

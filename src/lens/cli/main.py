@@ -18,7 +18,7 @@ from lens.cli.evaluate import evaluate
 from lens.cli.generate import generate
 from lens.cli.info import info
 from lens.cli.models import models
-from lens.cli.process import command_session, command_state
+from lens.cli.process import EXIT_TERMINATED, command_session, command_state
 from lens.cli.rl import rl
 from lens.cli.serve import keys, serve
 from lens.cli.train import train
@@ -53,15 +53,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             app(args=None if arguments is None else list(arguments), prog_name="lens")
         except SystemExit as exit_request:
-            return exit_request.code if isinstance(exit_request.code, int) else EXIT_FAILED
+            status = exit_request.code if isinstance(exit_request.code, int) else EXIT_FAILED
+            _print_stop(status)
+            return status
         except LensError as error:
             if command_state.is_debugging:
                 raise
             print(f"lens: {' '.join(str(error).split())}", file=sys.stderr)
             return EXIT_FAILED
         except KeyboardInterrupt:
+            _print_stop(EXIT_INTERRUPTED)
             return EXIT_INTERRUPTED
     return 0
+
+
+def _print_stop(status: int) -> None:
+    """Print on stderr which signal ended the command, if one did."""
+    if status in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+        name = "Ctrl-C" if status == EXIT_INTERRUPTED else "SIGTERM"
+        print(f"lens: stopped by {name}.", file=sys.stderr)
 
 
 def _print_version(is_requested: bool) -> None:

@@ -41,8 +41,18 @@ def run(recipe: Recipe, overrides: Overrides = None) -> None:
     from lens.train.run import STAGES, load_settings, train_from_settings
 
     settings = load_settings(recipe, overrides)  # refuses a wrong recipe before the libraries are loaded
-    prepare_libraries(needed={"peft"})
-    folder = train_from_settings(settings)
+    try:
+        logger.info("%s: stage %s; loading PyTorch and diffusers", settings.out, settings.stage)
+        prepare_libraries(needed={"peft"})
+        folder = train_from_settings(settings)
+    except (KeyboardInterrupt, SystemExit):
+        # Later, a run stops at the end of its step.
+        logger.warning(
+            "%s: stopped while it was prepared, before a step. What is encoded is kept; the same command "
+            "continues.",
+            settings.out,
+        )
+        raise
     if STAGES[settings.stage].is_post_training:
         _plot_if_possible(folder)
     print(folder)

@@ -20,13 +20,15 @@ from lens.train.settings.run import RunSettings
 
 TRACKER_RUN_FILE = "tracker_run.txt"
 """File in the folder of a run with its name in the tracker, so that a resumed run continues there."""
+TRACKER_REPEATED_FILE = "tracker_repeated.json"
+"""File with the steps and names of lines that a tracker has from before a kill."""
 
 
 class MetricsLogger:
     """Writes the metrics of a run as JSON lines to metrics.jsonl, and to TensorBoard and the tracker.
 
     Lines that a killed run wrote after its last checkpoint are removed from the file, as those steps are
-    repeated; a tracker receives them twice. Only the main rank of a run writes.
+    repeated. The tracker has them already and receives none of them again. Only the main rank writes.
     """
 
     def __init__(self, settings: RunSettings, step: int, is_main: bool = True):
@@ -40,7 +42,7 @@ class MetricsLogger:
         folder = settings.out
         self._tracker = _start_tracker(settings)
         folder.mkdir(parents=True, exist_ok=True)
-        truncate_after(step, folder / "metrics.jsonl")
+        self._tracked = _repeated_lines(truncate_after(step, folder / "metrics.jsonl"), folder)
         self._lines = (folder / "metrics.jsonl").open("a")
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
@@ -57,7 +59,7 @@ class MetricsLogger:
         self._lines.flush()
         for name, value in metrics.items() if self._events else ():
             self._events.add_scalar(name, value, step)  # type: ignore[union-attr]
-        if self._tracker:
+        if self._tracker and _line_key({"step": step, **metrics}) not in self._tracked:
             finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
             self._tracker.log(finite, step=step)
 
@@ -89,14 +91,32 @@ def load_tracker(name: str) -> Any:
         raise SettingError("tracker", name, f"the package {name}", fix) from error
 
 
-def truncate_after(step: int, path: Path) -> None:
-    """Remove the lines of later steps from a metrics file, and an incomplete last line."""
+def truncate_after(step: int, path: Path) -> list[dict[str, Any]]:
+    """Remove an incomplete last line and the lines of later steps from a metrics file; return the latter."""
     if not path.is_file():
-        return
+        return []
     lines = path.read_text().splitlines(keepends=True)
-    remaining = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    complete = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+    remaining = [line for line, values in complete if values["step"] <= step]
     if len(remaining) < len(lines):
         write_bytes_atomic(path, "".join(remaining).encode())
+    return [values for _, values in complete if values["step"] > step]
+
+
+def _repeated_lines(removed: list[dict[str, Any]], folder: Path) -> set[tuple[int, frozenset[str]]]:
+    """Return the lines that a tracker received before: those removed now, and those removed earlier."""
+    path = folder / TRACKER_REPEATED_FILE
+    earlier = json.loads(path.read_text()) if path.is_file() else []
+    lines = {(step, frozenset(names)) for step, names in earlier} | {_line_key(line) for line in removed}
+    if removed:
+        rows = sorted((step, sorted(names)) for step, names in lines)
+        write_bytes_atomic(path, json.dumps(rows).encode())
+    return lines
+
+
+def _line_key(line: dict[str, Any]) -> tuple[int, frozenset[str]]:
+    """Return what tells a line of metrics from the others: its step and the names of its metrics."""
+    return line["step"], frozenset(line)
 
 
 def _start_tracker(settings: RunSettings) -> Any:

@@ -3,14 +3,17 @@
 To add a stage, write its settings and its class, and add an entry to `STAGES`.
 """
 
+import logging
 import time
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from lens.config import read_recipe, write_yaml
+from lens.config import add_origin, read_recipe, write_yaml
 from lens.errors import SettingError
 from lens.train.metrics import load_tracker
+
+logger = logging.getLogger(__name__)
 
 
 class StageEntry(NamedTuple):
@@ -78,10 +81,20 @@ def train_from_settings(settings: Any) -> Path:
         if distributed.is_main:
             settings.out.mkdir(parents=True, exist_ok=True)
             write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
+        logger.info("%s: loading %s", settings.out, _inputs(settings))
         with distributed.main_first():
             stage = stage_class(settings)
         fit(stage, settings, distributed, started_at)
     return settings.out
+
+
+def _inputs(settings: Any) -> str:
+    """Return what a stage reads before its first step, for people."""
+    values = {name: getattr(settings, name, None) for name in ("model", "start_from", "vae", "text", "data")}
+    data = values.pop("data")
+    values["data"] = data and (data.folder or data.shards)
+    named = {name: one if isinstance(one, tuple) else (one,) for name, one in values.items() if one}
+    return "; ".join(f"{name} {', '.join(map(str, some))}" for name, some in named.items()) or "the stage"
 
 
 def load_settings(recipe: Path, overrides: list[str] | None = None) -> Any:
@@ -91,8 +104,11 @@ def load_settings(recipe: Path, overrides: list[str] | None = None) -> Any:
     """
     values = read_recipe(recipe, overrides)
     settings = parse_settings(values.get("stage"), values, str(recipe))
-    settings.check_inputs()
-    load_tracker(settings.tracker)
+    try:
+        settings.check_inputs()
+        load_tracker(settings.tracker)
+    except SettingError as error:
+        raise add_origin(error, values) from error
     return settings
 
 

@@ -84,6 +84,20 @@ def test_a_tracker_is_told_every_line_of_the_run_and_one_that_goes_on_is_the_sam
     assert capsys.readouterr().out == "", "stdout is for the result of the command"
 
 
+def test_a_tracker_receives_no_line_twice_however_often_a_run_is_killed(tracker, tmp_path):
+    settings = settings_of(tmp_path, tracker=tracker)
+    for checkpoint, last in ((0, 6), (2, 4), (2, 8)):  # each call resumes at a checkpoint and is killed later
+        with MetricsLogger(settings, checkpoint) as metrics:
+            for step in range(checkpoint + 1, last + 1):
+                metrics.write(step, {"loss": 1 / step})
+            metrics.write(last, {"probe/score": 0.5})
+    told = [(step, *numbers) for _, step, numbers in (c for c in sys.modules[tracker].told if c[0] == "log")]
+    losses = [(step, "loss") for step in range(1, 9)]
+    assert sorted(told) == sorted([*losses, *((step, "probe/score") for step in (4, 6, 8))])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+
+
 def test_a_number_that_is_none_is_null_in_the_file_and_not_told_to_the_tracker(tracker, tmp_path):
     with MetricsLogger(settings_of(tmp_path, tracker=tracker), 0) as metrics:
         metrics.write(1, {"loss": float("nan"), "lr": 0.25})

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
 from lens.data.image_text_dataset import ImageTextSample
@@ -22,6 +21,7 @@ from lens.models.prompt_template import encode_prompts
 from lens.models.vae import encode_pixels
 from lens.sampling.resolved_model import ResolvedModel
 from lens.train.data.latent_cache import EncodedSample, LatentCache
+from lens.train.data.progress import track
 
 SAMPLES_PER_SHARD = 256
 """Samples in a shard of a latent cache."""

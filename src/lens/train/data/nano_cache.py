@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from lens.train.data.drawn_examples import (
     draw_in_processes,
     draw_pictures,
 )
+from lens.train.data.progress import track
 from lens.train.devices import autocast
 from lens.train.settings.stages import NANO_EXAMPLES_PER_SHARD
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Generator, Tensor
 
 from lens.core.latents import pack_latents, unpack_latents
@@ -29,6 +28,7 @@ from lens.sampling.guided_denoiser import predict_velocity_cfg
 from lens.sampling.prompt_embeds import PromptEmbeds
 from lens.sampling.solvers import get_solver
 from lens.train.data.encode import Encoders
+from lens.train.data.progress import track
 from lens.train.devices import autocast
 from lens.train.distributed import all_gather_object, rank_and_world_size
 from lens.train.post_training.policies import PolicySet

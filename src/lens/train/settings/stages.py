@@ -3,6 +3,7 @@
 Loads no torch, so that a wrong recipe is refused at once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -91,8 +92,8 @@ class NanoPretrainSettings(BatchSettings):
     """Base resolutions; each has nine aspect ratios."""
     ratios: tuple[str, ...] = ()
     """Aspect ratios of the training images; empty for all nine. Quote them: YAML reads 1:1 as a number."""
-    examples: int = Field(40_000, ge=NANO_EXAMPLES_PER_SHARD)
-    """Distinct examples, divided among the image sizes."""
+    examples: int = Field(40_000, gt=0)
+    """Distinct examples, divided among the image sizes; at least 256 for each."""
     world_seed: int = 0
     """Seed of the examples alone, so that runs with other seeds can share them."""
     num_things: int = Field(0, ge=0)
@@ -151,7 +152,8 @@ class NanoPretrainSettings(BatchSettings):
         super().check_inputs()
         WorldConfig.of(self.num_things, self.dense_share)
         CaptionMix.of(self.captions or {})
-        bucket_sizes("ratios", self.ratios, self.bases[0])
+        sizes = [size for base in self.bases for size in bucket_sizes("ratios", self.ratios, base)]
+        check_examples(self.examples, sizes)
         bucket_sizes("probe_ratios", self.probe_ratios, self.bases[0])
         first_existing_folder("vae", self.vae)
         first_existing_folder("text", self.text)
@@ -169,6 +171,18 @@ def first_existing_folder(setting: str, folders: tuple[Path, ...]) -> Path:
         fix = f"Train one by recipes/nano/{recipe}.yaml, or use the one in {packaged}."
         raise SettingError(setting, ", ".join(map(str, folders)), "an existing folder", fix)
     return first_existing
+
+
+def check_examples(num_examples: int, sizes: Sequence[tuple[int, int]]) -> None:
+    """Check that every image size gets a shard of examples.
+
+    Raises: SettingError.
+    """
+    rarest = min(sizes.count(size) for size in sizes)
+    if num_examples // len(sizes) * rarest < NANO_EXAMPLES_PER_SHARD:
+        fewest = -(-NANO_EXAMPLES_PER_SHARD // rarest) * len(sizes)
+        needs = f"at least {fewest}: {NANO_EXAMPLES_PER_SHARD} for each of {len(set(sizes))} image sizes"
+        raise SettingError("examples", num_examples, needs, "Raise it, or name fewer ratios or bases.")
 
 
 def bucket_sizes(setting: str, ratios: tuple[str, ...], base: int) -> list[tuple[int, int]]:

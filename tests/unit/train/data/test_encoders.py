@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from PIL import Image
 from tiny_models import CAPTURED_LAYERS, tiny_pipeline
 
+from lens.data.image_text_dataset import ImageTextSample
 from lens.models.prompt_date import PINNED_DATE
 from lens.models.prompt_template import encode_prompts
-from lens.train.data.encode import Encoders
+from lens.train.data.encode import Encoders, encode_into_cache
+from lens.train.data.latent_cache import LatentCache
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,14 @@ def test_captions_are_encoded_with_the_date_of_the_model(folders):
         )
         found = encoders.encode_caption("a fox")  # (L, T, E)
         torch.testing.assert_close(found, torch.cat(expected).to(torch.bfloat16), rtol=0, atol=0)
+
+
+def test_the_progress_of_encoding_is_shown_on_stderr_alone(folders, tmp_path, capsys):
+    encoders, cache = encoders_of(folders / "pinned"), LatentCache(tmp_path / "store")
+    sample = ImageTextSample("1", "a fox", Image.new("RGB", (32, 32), "red"))
+    assert len(encode_into_cache(cache, encoders, [sample])) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and "Encoding into store" in printed.err
 
 
 def test_features_of_another_date_have_other_keys_in_a_latent_cache(folders):
