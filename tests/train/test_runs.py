@@ -266,7 +266,7 @@ def test_probes_draw_the_ratios_and_ask_by_the_captions_that_the_recipe_says(
     finished("pretrain")
     _, stage = settings_and_stage(
         "pretrain", tmp_path / "run", ratios=["1:1", "16:9"], probe_ratios=["2:3", "3:2"], probe_prompts=2,
-        probe_styles=["brief", "dense"], num_things=9, dense_share=1.0,
+        probe_styles=["brief", "dense"], world="micro", dense_share=1.0,
     )  # fmt: skip
     drawn = []
 

@@ -1,4 +1,4 @@
-"""`lens ablate`: trains the arms of an experiment from several seeds; prints a table and writes a plot."""
+"""`lens ablate`: trains the arms of a question from several seeds, and says what their images answer."""
 
 import json
 from pathlib import Path
@@ -17,31 +17,34 @@ Recipes = Annotated[
 def ablate(
     recipes: Recipes,
     jobs: Annotated[int, typer.Option(min=1, help="Runs to train at the same time.")] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the hours and the power of each question; train nothing.")
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the arms of ablations from several seeds; print a table of each.
+    """Train the arms of ablations from several seeds, score their images, and answer each question.
 
-    Finished runs are reused and stopped runs resume. The results are also written beside the runs, as JSON,
-    Markdown and an SVG plot.
+    Finished runs and scores are reused and stopped ones resume. The results are also written beside the runs,
+    as JSON, Markdown and an SVG plot.
     """
-    from lens.evals.ablation import (
-        ablation_runs,
-        compare_arms,
-        format_table,
-        read_ablation,
-        results_to_dict,
-        train_missing,
-    )
+    from lens.evals.ablation import ablation_runs, read_ablation, train_missing
+    from lens.evals.ablation_findings import arm_scores, findings_to_dict, format_findings, format_plan
     from lens.evals.ablation_plot import plot_ablation
+    from lens.evals.ablation_scores import read_scores, score_missing
 
     for recipe, settings in [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]:
         runs = ablation_runs(settings)
+        if plan:
+            text = format_plan(settings, runs)
+            print(json.dumps({"recipe": str(recipe), "plan": text}) if as_json else f"{text}\n")
+            continue
         train_missing(runs, jobs)
-        rows = compare_arms(settings, runs)
-        numbers, text = results_to_dict(settings, rows), format_table(settings, rows)
+        score_missing(settings, runs, jobs)
+        scores = read_scores(settings, runs)
+        numbers, text = findings_to_dict(settings, scores), format_findings(settings, scores)
         results = settings.out / recipe.stem
         results.with_suffix(".json").write_text(json.dumps(numbers, indent=1))
         results.with_suffix(".md").write_text(text + "\n")
-        plot_ablation(settings, rows, results.with_suffix(".svg"))
+        plot_ablation(settings, arm_scores(settings, scores), results.with_suffix(".svg"))
         print(json.dumps(numbers | {"plot": str(results.with_suffix(".svg"))}) if as_json else text)

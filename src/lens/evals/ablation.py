@@ -1,7 +1,7 @@
-"""Ablations: arms trained from the same seeds, and their differences with confidence intervals.
+"""Ablations: the arms of a question, trained from the same seeds, and the images that they are judged by.
 
-An arm is a recipe with some settings changed. The settings of a run name its folder, so that ablations share
-runs and finished runs are reused. Knows recipes and metrics files, nothing of torch.
+An arm is a recipe with some settings changed. The settings of a run name its folder, so that questions share
+runs and finished runs are reused. Knows recipes and files, nothing of torch.
 """
 
 import hashlib
@@ -11,18 +11,77 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from lens.config import Settings, deep_merge, read_recipe, write_yaml
+from lens.core.resolution import buckets_for
 from lens.errors import LensError, SettingError
-from lens.evals.statistics import MeanEstimate, estimate_mean
+from lens.nano.tasks import PROMPT_STYLES, TASKS, WorldConfig
 
 logger = logging.getLogger(__name__)
 
 TRAIN_COMMAND = (sys.executable, "-m", "lens", "train")
+
+
+class ScoreSettings(Settings):
+    """Images that arms are compared on: held-out prompts of the tasks, all arms with the same noise."""
+
+    style: str = "brief"
+    """Style of the prompts: brief, dense, or the code of a language."""
+    ratios: tuple[str, ...] = Field(("1:1",), min_length=1)
+    """Aspect ratios; the prompts alternate between them."""
+    tasks: tuple[str, ...] = Field(TASKS, min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        named = (
+            ("style", (self.style,), PROMPT_STYLES), ("tasks", self.tasks, TASKS),
+            ("ratios", self.ratios, tuple(buckets_for(1024))),
+        )  # fmt: skip
+        for setting, values, known in named:
+            if unknown := [value for value in values if value not in known]:
+                raise SettingError(f"scores.{setting}", unknown[0], f"one of {', '.join(known)}")
+        return self
+
+
+class ClaimSettings(Settings):
+    """A finding to repeat: one arm beats another, or is no worse than it, on some images."""
+
+    arm: str
+    beats: str = ""
+    """Arm that has a lower score."""
+    matches: str = ""
+    """Arm that is better by less than `margin`, if at all."""
+    score: str
+    """Name of the scores."""
+
+    @model_validator(mode="after")
+    def _has_one_other_arm(self) -> Self:
+        if bool(self.beats) == bool(self.matches):
+            got = "both" if self.beats else "neither"
+            raise SettingError("claims", got, "exactly one of beats and matches in each claim")
+        return self
+
+    @property
+    def other(self) -> str:
+        return self.beats or self.matches
+
+    @property
+    def text(self) -> str:
+        verb = "beats" if self.beats else "is as good as"
+        return f"{self.arm} {verb} {self.other} on {self.score}"
+
+
+class SpreadSettings(Settings):
+    """Standard deviations of the difference of two paired images, for the power; see `paired.Spread`."""
+
+    seed: float = Field(ge=0)
+    prompt: float = Field(ge=0)
+    rest: float = Field(gt=0)
 
 
 class AblationSettings(Settings):
@@ -32,89 +91,124 @@ class AblationSettings(Settings):
     """The question of the experiment, in one sentence."""
     recipe: Path
     """Recipe of all arms; its path is relative to this file."""
+    first: Path | None = None
+    """Recipe that is trained before from the same seed; its export is the `model` of all arms."""
     arms: dict[str, dict[str, Any]] = Field(min_length=2)
-    """Settings that each arm changes; all arms are compared with the first."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2, max_length=10)
+    """Settings that each arm changes."""
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=2)
     """Seeds that every arm is trained from."""
-    numbers: dict[str, str] = Field(min_length=1)
-    """Numbers of the evaluation after the last update, with their names in the table."""
-    best: Literal["highest", "lowest"] = "highest"
-    """Which values are better."""
+    scores: dict[str, ScoreSettings] = Field(min_length=1)
+    """Images of an evaluation after the last update, by name."""
+    claims: tuple[ClaimSettings, ...] = Field(min_length=1)
+    """The findings that are asked for."""
+    margin: float = Field(0.03, gt=0, lt=1)
+    """Least difference of two shares that matters."""
+    world: str = "micro"
+    """World of the prompts."""
+    base_resolution: int = 64
+    """Base resolution of the images."""
+    prompts_per_task: int = Field(40, ge=2)
+    """Prompts of each task, each drawn once after the training from every seed."""
+    expected: SpreadSettings
+    """Spread that the power is computed from before the runs."""
+    minutes: float = Field(gt=0)
+    """Expected minutes of one core for a run with its scores."""
+    first_minutes: float = Field(0.0, ge=0)
+    """Expected minutes of one core for a run of `first`."""
     out: Path
     """Folder of runs and results; ablations with the same folder share runs."""
 
     @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
+    def _names_and_seeds_fit(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise SettingError("seeds", self.seeds, "numbers that differ")
+        for claim in self.claims:
+            for setting, name, known in (
+                ("arm", claim.arm, self.arms), ("beats or matches", claim.other, self.arms),
+                ("score", claim.score, self.scores),
+            ):  # fmt: skip
+                if name not in known:
+                    raise SettingError(f"claims: {setting}", name, f"one of {', '.join(known)}")
+        WorldConfig.of(self.world, 0.0)
+        buckets_for(self.base_resolution)
         return self
 
+    def num_prompts(self, score: str) -> int:
+        """Return the number of prompts of some scores."""
+        return self.prompts_per_task * len(self.scores[score].tasks)
 
-class AblationRun(NamedTuple):
+
+@dataclass(frozen=True)
+class AblationRun:
     """One run of an ablation."""
 
     arm: str
     seed: int
     recipe: dict[str, Any]
     """Its complete recipe."""
+    first: "AblationRun | None" = None
+    """Run whose export it starts from."""
 
     @property
     def out(self) -> Path:
         return Path(self.recipe["out"])
 
     @property
+    def export(self) -> Path:
+        """Return the folder of the trained model."""
+        return self.out / "export"
+
+    @property
     def is_finished(self) -> bool:
-        return (self.out / "export").is_dir() and self.last_eval_metrics().get("step") == self.recipe["steps"]
+        return self.export.is_dir() and self._last_step() == self.recipe["steps"]
 
-    def last_eval_metrics(self) -> dict[str, float]:
-        """Return the latest numbers of the evaluation, by name; empty for a run without any."""
+    def _last_step(self) -> int:
         path = self.out / "metrics.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-        probes = [line for line in lines if any(name.startswith("probe/") for name in line)]
-        return {name.removeprefix("probe/"): value for name, value in (probes or [{}])[-1].items()}
-
-
-class AblationRow(NamedTuple):
-    """One number of one arm."""
-
-    arm: str
-    metric: str
-    values: tuple[float, ...]
-    """One value a seed."""
-    mean: MeanEstimate
-    difference: MeanEstimate | None
-    """From the first arm, seed by seed; None for the first arm itself."""
-
-    def verdict(self, best: str) -> str:
-        """Return how it compares with the first arm: better, worse, or not significantly different."""
-        if self.difference is None:
-            return ""
-        low, high = self.difference.interval
-        if low <= 0 <= high:
-            return "no significant difference"
-        return "better" if (low > 0) == (best == "highest") else "worse"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return json.loads(lines[-1])["step"] if lines else -1
 
 
 def read_ablation(path: Path, overrides: Sequence[str] | None = None) -> AblationSettings:
-    """Return the settings of an ablation, with the path of its recipe.
+    """Return the settings of an ablation, with the paths of its recipes.
 
     Raises: SettingError for a file that is no ablation.
     """
     settings = AblationSettings.of(read_recipe(path, list(overrides or [])), str(path))
-    return settings.model_copy(update={"recipe": path.parent / settings.recipe})
+    first = None if settings.first is None else path.parent / settings.first
+    return settings.model_copy(update={"recipe": path.parent / settings.recipe, "first": first})
 
 
 def ablation_runs(settings: AblationSettings) -> list[AblationRun]:
     """Return the runs of all arms and seeds, seed by seed."""
     common = read_recipe(settings.recipe)
+    before = None if settings.first is None else read_recipe(settings.first)
     runs = []
     for seed in settings.seeds:
-        for arm, changes in settings.arms.items():
-            values = deep_merge(common, changes) | {"seed": seed}
-            values.pop("out", None)
-            name = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=5).hexdigest()
-            runs.append(AblationRun(arm, seed, values | {"out": str(settings.out / "runs" / name)}))
+        first = None if before is None else _run(settings, "first", seed, before, None)
+        runs += [
+            _run(settings, arm, seed, deep_merge(common, changes), first)
+            for arm, changes in settings.arms.items()
+        ]
     return runs
+
+
+def _run(
+    settings: AblationSettings, arm: str, seed: int, recipe: dict[str, Any], first: AblationRun | None
+) -> AblationRun:
+    """Return a run in a folder that is named after its settings."""
+    values = recipe | {"seed": seed} | ({"model": str(first.export)} if first else {})
+    values.pop("out", None)
+    name = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=5).hexdigest()
+    return AblationRun(arm, seed, values | {"out": str(settings.out / "runs" / name)}, first)
+
+
+def missing_runs(runs: Sequence[AblationRun]) -> tuple[list[AblationRun], list[AblationRun]]:
+    """Return the unfinished runs that others start from, and the unfinished others, each once."""
+    firsts = [run.first for run in runs if run.first is not None]
+    before, own = (
+        list({run.out: run for run in some if not run.is_finished}.values()) for some in (firsts, runs)
+    )
+    return before, own
 
 
 def train_missing(runs: Sequence[AblationRun], num_jobs: int) -> None:
@@ -123,7 +217,11 @@ def train_missing(runs: Sequence[AblationRun], num_jobs: int) -> None:
     Raises: LensError when a run fails or is stopped; the others then stop after their current update. All
     resume when called again.
     """
-    missing = list({run.out: run for run in runs if not run.is_finished}.values())
+    for some in missing_runs(runs):
+        _train(some, num_jobs)
+
+
+def _train(missing: Sequence[AblationRun], num_jobs: int) -> None:
     processes: list[subprocess.Popen[bytes]] = []
 
     def train(run: AblationRun) -> AblationRun:
@@ -147,66 +245,6 @@ def train_missing(runs: Sequence[AblationRun], num_jobs: int) -> None:
             for process in processes:
                 process.terminate()
             raise
-
-
-def compare_arms(settings: AblationSettings, runs: Sequence[AblationRun]) -> list[AblationRow]:
-    """Return a row for each number of each arm.
-
-    Raises: SettingError for a number that the evaluation does not have.
-    """
-    values: dict[tuple[str, str], list[float]] = {}
-    for run in runs:
-        metrics = run.last_eval_metrics()
-        for number in settings.numbers:
-            if number not in metrics:
-                known = ", ".join(name for name in metrics if name != "step")
-                raise SettingError("numbers", number, f"one of {known}")
-            values.setdefault((run.arm, number), []).append(metrics[number])
-    first = next(iter(settings.arms))
-    rows = []
-    for number in settings.numbers:
-        base = values[first, number]
-        for arm in settings.arms:
-            own = values[arm, number]
-            differences = [one - other for one, other in zip(own, base, strict=True)]
-            difference = None if arm == first else estimate_mean(differences)
-            rows.append(AblationRow(arm, number, tuple(own), estimate_mean(own), difference))
-    return rows
-
-
-def format_table(settings: AblationSettings, rows: Sequence[AblationRow]) -> str:
-    """Return the rows as a Markdown table, with the question above it."""
-    first = next(iter(settings.arms))
-    lines = [settings.question, "", f"| number | arm | mean and 95% interval | against {first} | |"]
-    lines.append("| --- | --- | --- | --- | --- |")
-    for row in rows:
-        against = (
-            "" if row.difference is None else f"{row.difference.mean:+.3f} {row.difference.interval_text}"
-        )
-        cells = (
-            settings.numbers[row.metric],
-            row.arm,
-            f"{row.mean.mean:.3f} {row.mean.interval_text}",
-            against,
-        )
-        lines.append(f"| {' | '.join((*cells, row.verdict(settings.best)))} |")
-    count = f"{len(settings.seeds)} seeds an arm; intervals by Student's t, differences seed by seed."
-    return "\n".join([*lines, "", count])
-
-
-def results_to_dict(settings: AblationSettings, rows: Sequence[AblationRow]) -> dict[str, Any]:
-    """Return the values of the JSON file of results."""
-    return {
-        "question": settings.question,
-        "seeds": list(settings.seeds),
-        "rows": [
-            {"arm": row.arm, "number": row.metric, "values": list(row.values), "mean": row.mean.mean,
-             "interval": row.mean.interval, "verdict": row.verdict(settings.best),
-             "difference": row.difference and row.difference.mean,
-             "difference_interval": row.difference and row.difference.interval}
-            for row in rows
-        ],
-    }  # fmt: skip
 
 
 def _last_line(out: Path) -> str:

@@ -1,14 +1,16 @@
 """Task prompts are fixed by their seed, held out from training, and drawn truly by their scenes."""
 
 import hashlib
+import re
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from lens.errors import SettingError
-from lens.nano.tasks import TASKS, WorldConfig, task_prompts, task_scene, training_example
-from lens.nano.world.objects import OBJECT_CLASSES
-from lens.nano.world.scenes import held_out_combinations
+from lens.nano.scoring.scorer import score_image
+from lens.nano.tasks import MICRO_WORLD, TASKS, WorldConfig, task_prompts, task_scene, training_example
+from lens.nano.world.scenes import draw_scene, held_out_combinations, is_held_out
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -79,21 +81,51 @@ def test_training_examples_are_the_same_in_any_order_of_asking():
     assert len({caption for _, caption in forward}) == 10
 
 
-def test_a_smaller_world_trains_and_asks_for_its_own_objects_alone():
-    world = WorldConfig.of(9, dense_share=0.3)
-    assert len(set(world.class_names)) == 9 and set(world.class_names) < set(OBJECT_CLASSES)
-    scenes = [training_example(0, index, 128, 96, world)[0] for index in range(99)]
-    trained = {thing for scene in scenes for thing, *_ in scene.groups}
-    asked = {
-        thing for task in TASKS
-        for _, expected in task_prompts(task, 20, world=world) for thing, *_ in expected.groups
-    }  # fmt: skip
-    assert trained == asked == set(world.class_names)
+def test_the_micro_world_trains_and_asks_for_its_own_objects_and_backgrounds_alone():
+    scenes = [training_example(0, index, 64, 64, MICRO_WORLD)[0] for index in range(99)]
+    specs = [spec for task in TASKS for _, spec in task_prompts(task, 30, world=MICRO_WORLD)]
+    for found in ([scene.spec for scene in scenes], specs):
+        assert {thing for spec in found for thing, *_ in spec.groups} == set(MICRO_WORLD.class_names)
+        assert {spec.background for spec in found} - {None} == set(MICRO_WORLD.colours)
+    assert len(MICRO_WORLD.class_names) == 8 and len(MICRO_WORLD.colours) == 4
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rendered_truth_of_the_micro_world_passes_at_64_pixels(task):
+    prompts = task_prompts(task, 40, 1, MICRO_WORLD)
+    passed = [
+        score_image(
+            np.round((draw_scene(task_scene(one, np.random.default_rng(seed), 64, 64)) + 1) * 127.5)
+            .astype(np.uint8)
+            .transpose(1, 2, 0),
+            one.spec,
+        ).passed
+        for seed, one in enumerate(prompts)
+    ]
+    assert np.mean(passed) >= 0.97
+
+
+def test_many_combinations_of_the_micro_world_are_held_out():
+    names = MICRO_WORLD.class_names
+    assert sum(is_held_out(*pair) for pair in combinations(names, 2)) == 8
+    assert sum(is_held_out(name, count) for name in names for count in range(2, 6)) == 4
+    assert sum(is_held_out(name, f"on {colour}") for name in names for colour in MICRO_WORLD.colours) == 5
+
+
+def test_captions_and_prompts_of_another_language_are_in_it_and_of_the_same_scenes():
+    german = WorldConfig.of("micro", 0.0, "de", 1.0)
+    pairs = [training_example(0, index, 64, 64, german) for index in range(40)]
+    english = [training_example(0, index, 64, 64, WorldConfig.of("micro", 0.0)) for index in range(40)]
+    assert [scene for scene, _ in pairs] == [scene for scene, _ in english]
+    nouns = "Pinguin|Fisch|Sonnenblume|Croissant|H.{1,2}rnchen|Schnecke|Fr.{1,2}sch|Frosch|K.{1,2}ken|Birne"
+    asked = [prompt for task in TASKS for prompt, _ in task_prompts(task, 8, world=MICRO_WORLD, style="de")]
+    for text in [*(caption for _, caption in pairs), *asked]:
+        assert re.search(nouns, text, re.IGNORECASE), text
 
 
 def test_the_share_of_dense_captions_changes_what_is_said_of_scenes_and_not_the_scenes():
     brief, dense, usual = (
-        [training_example(0, index, 128, 96, WorldConfig.of(0, share)) for index in range(60)]
+        [training_example(0, index, 128, 96, WorldConfig.of("tasks", share)) for index in range(60)]
         for share in (0, 1, 0.3)
     )
     assert [scene for scene, _ in brief] == [scene for scene, _ in dense] == [scene for scene, _ in usual]
@@ -108,16 +140,27 @@ def test_dense_prompts_ask_for_the_same_as_brief_ones_and_tell_more():
     assert len(" ".join(prompt for prompt, _ in dense)) > 1.8 * len(" ".join(prompt for prompt, _ in brief))
 
 
-@pytest.mark.parametrize("count", [3, 4000])
-def test_a_world_of_too_few_or_too_many_objects_is_refused(count):
-    with pytest.raises(SettingError, match=f"num_things is {count}, but it needs 0, for all, or a number"):
-        WorldConfig.of(count, 0.3)
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (("tiny", 0.3), "world is 'tiny', but it needs one of tasks, micro"),
+        (("micro", 0.3, "tlh", 0.5), "language is 'tlh', but it needs one of de, fr"),
+    ],
+)
+def test_unknown_worlds_and_languages_are_refused(values, message):
+    with pytest.raises(SettingError, match=message):
+        WorldConfig.of(*values)
+
+
+def test_an_unknown_style_of_prompts_is_refused():
+    with pytest.raises(SettingError, match="style is 'long', but it needs one of brief, dense, de"):
+        task_prompts("two", 3, style="long")
 
 
 def test_a_world_in_which_nothing_is_held_out_is_refused(monkeypatch):
     monkeypatch.setattr("lens.nano.tasks.held_out_combinations", lambda *_: [])
-    with pytest.raises(SettingError, match="num_things is 5, but it needs more objects: too few"):
-        task_prompts("two", 3, world=WorldConfig.of(5, 0.3))
+    with pytest.raises(SettingError, match=r"world is .penguin, .*more than 8 objects, or fewer prompts"):
+        task_prompts("two", 3, world=MICRO_WORLD)
 
 
 def test_an_unknown_task_names_the_known_ones():

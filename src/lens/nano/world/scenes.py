@@ -151,14 +151,14 @@ def scene_kind(groups: Sequence[CountedClass], relation: str | None) -> str:
 
 def random_scene(
     rng: np.random.Generator, height_px: int, width_px: int, kind: str | None = None,
-    class_names: tuple[str, ...] = FIRST_CLASSES,
+    class_names: tuple[str, ...] = FIRST_CLASSES, colours: tuple[str, ...] = FIRST_COLOURS,
 ) -> Scene:  # fmt: skip
     """Return a scene of the kinds of the six tasks, without held-out combinations."""
     kind = kind or str(rng.choice(list(SCENE_KINDS), p=list(SCENE_KINDS.values())))
     assert kind in SCENE_KINDS, kind
     while True:
         groups, relation = _random_content(rng, kind, class_names)
-        background = _pick(rng, FIRST_COLOURS)
+        background = _pick(rng, colours)
         if not held_out_combinations(groups, background):
             return arrange_scene(rng, groups, background, relation, height_px, width_px)
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from lens.errors import SettingError
 from lens.nano.captions import CaptionMix, nano_caption
-from lens.nano.tasks import TASKS
+from lens.nano.tasks import FULL_WORLD, TASKS, WorldConfig
 from lens.nano.world.caption_grammar import CaptionContent, brief_caption, dense_caption
-from lens.nano.world.colours import COLOURS, FIRST_COLOURS, OBJECT_COLOURS
-from lens.nano.world.objects import FIRST_CLASSES, OBJECT_CLASSES
+from lens.nano.world.colours import COLOURS, OBJECT_COLOURS
+from lens.nano.world.objects import OBJECT_CLASSES
 from lens.nano.world.phrases import NUMERALS
 from lens.nano.world.scene_spec import (
     MAX_TEXT_LENGTH,
@@ -45,7 +45,7 @@ _COMBINED_COUNTS = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))
 
 def nano_prompts(
     num_prompts: int, seed: int = 0, kinds: Sequence[str] = TASKS, dense_share: float = 0.2,
-    new_share: float = 0.7,
+    new_share: float = 0.7, world: WorldConfig = FULL_WORLD,
 ) -> list[RLPrompt]:  # fmt: skip
     """Return distinct prompts with rubrics; the kinds alternate. A longer list begins with the shorter one.
 
@@ -59,7 +59,7 @@ def nano_prompts(
     sources = [
         _own_words(seed, dense_share)
         if kind == OWN_WORDS
-        else _generate_prompts(kind, seed, dense_share, new_share)
+        else _generate_prompts(kind, seed, dense_share, new_share, world)
         for kind in kinds
     ]
     prompts: dict[str, RLPrompt] = {}
@@ -147,11 +147,13 @@ def nano_rubric(spec: SceneSpec) -> dict[str, str]:
     return rubric | {GLOBAL_CRITERION: GLOBAL_RUBRIC}
 
 
-def _generate_prompts(kind: str, seed: int, dense_share: float, new_share: float) -> Iterator[RLPrompt]:
+def _generate_prompts(
+    kind: str, seed: int, dense_share: float, new_share: float, world: WorldConfig
+) -> Iterator[RLPrompt]:
     """Yield prompts of a kind, endlessly."""
     digest = hashlib.blake2b(f"rl {kind}".encode(), digest_size=4).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
-    for groups, relation, background in _sample_contents(kind, rng):
+    for groups, relation, background in _sample_contents(kind, rng, world):
         is_dense, is_new = (bool(rng.random() < share) for share in (dense_share, new_share))
         scene = arrange_scene(rng, groups, background, relation, 128, 128)
         if is_dense:
@@ -198,10 +200,10 @@ def _own_words(seed: int, dense_share: float) -> Iterator[RLPrompt]:
 
 
 def _sample_contents(
-    kind: str, rng: np.random.Generator
+    kind: str, rng: np.random.Generator, world: WorldConfig
 ) -> Iterator[tuple[tuple[ObjectGroup, ...], str | None, str]]:
     """Yield groups, relation and background of combinations that are not held out."""
-    names, colours = FIRST_CLASSES, FIRST_COLOURS
+    names, colours = world.class_names, world.colours
     order: list[int] = []
     num_yielded = 0
     while True:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from lens.config import Settings
 from lens.data.image_text_dataset import ImageTextSettings, check_source
 from lens.errors import SettingError
-from lens.nano.tasks import DENSE_SHARE
+from lens.nano.tasks import DENSE_SHARE, WorldConfig
 from lens.train.settings.run import ActivationCheckpointing, LoraSettings, RunSettings
 from lens.train.settings.stages import bucket_sizes
 
@@ -25,6 +25,8 @@ class NanoDataSettings(Settings):
     """Aspect ratios of the training images; empty for all nine. Quote them: YAML reads 1:1 as a number."""
     examples: int = Field(9216, gt=0)
     """Distinct examples, divided among the ratios in shards of 256."""
+    world: str = "tasks"
+    """World of training and evaluation: `tasks`, of the six tasks, or `micro`, a part of it."""
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
     """Share of dense captions; the others are brief."""
     captions: dict[str, Any] | None = None
@@ -125,6 +127,7 @@ class DistillSettings(RunSettings):
         if self.nano is not None:
             bucket_sizes("nano.ratios", self.nano.ratios, self.nano.base)
             bucket_sizes("nano.probe_ratios", self.nano.probe_ratios, self.nano.base)
+            WorldConfig.of(self.nano.world, self.nano.dense_share)
         else:
             assert self.data is not None
             check_source(self.data)

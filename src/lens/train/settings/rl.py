@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.nano.tasks import FULL_WORLD, WorldConfig
 from lens.rl.prompts.settings import NanoPromptSettings
 from lens.rl.rewards.settings import AnyRewardSettings
 from lens.sampling.solvers import get_solver
@@ -24,6 +25,8 @@ class RlNanoPromptSettings(NanoPromptSettings):
     """Number of prompts. A smaller set is the beginning of a larger one."""
     seed: int = 0
     """Seed of the prompts."""
+    world: str = "tasks"
+    """World of the prompts of the six tasks and of an evaluation: `tasks`, or `micro`, a part of it."""
 
 
 class CollapseSettings(Settings):
@@ -138,6 +141,12 @@ class RlSettings(RunSettings):
         return self
 
     @property
+    def world(self) -> WorldConfig:
+        """Return the world of the generated prompts of the six tasks, and of an evaluation."""
+        own = self.nano_prompts
+        return FULL_WORLD if own is None else WorldConfig.of(own.world, own.dense_share)
+
+    @property
     def rollout_evaluations(self) -> int:
         """Return the passes of the denoiser that a rollout of one image takes."""
         return self.rollout_steps * get_solver(self.solver).num_velocities
@@ -146,6 +155,7 @@ class RlSettings(RunSettings):
         super().check_inputs()
         for base in self.bases:
             bucket_sizes("ratios", self.ratios, base)
+        _ = self.world  # refuses an unknown one
         if self.prompts is not None and not self.prompts.is_file():
             fix = "Make one with `lens rl prompts` and `lens rl rubrics`."
             raise SettingError("prompts", str(self.prompts), "an existing file", fix)

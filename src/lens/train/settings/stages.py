@@ -96,10 +96,15 @@ class NanoPretrainSettings(BatchSettings):
     """Distinct examples, divided among the image sizes; at least 256 for each."""
     world_seed: int = 0
     """Seed of the examples alone, so that runs with other seeds can share them."""
-    num_things: int = Field(0, ge=0)
-    """Object classes of the world that are trained and evaluated; 0 for all."""
+    world: str = "tasks"
+    """World that is trained and evaluated: `tasks`, of the six tasks, or `micro`, eight of its objects and
+    four of its backgrounds."""
     dense_share: float = Field(DENSE_SHARE, ge=0, le=1)
     """Share of dense captions; the others are brief."""
+    language: str = ""
+    """Code of another language, in which `language_share` of the captions are."""
+    language_share: float = Field(0.0, ge=0, le=1)
+    """Share of captions in `language`; the others are English."""
     captions: dict[str, Any] | None = None
     """Train on the whole world, with shares of the kinds of captions as in `lens.nano.captions.CaptionMix`;
     without them on the world of the six tasks."""
@@ -150,7 +155,7 @@ class NanoPretrainSettings(BatchSettings):
 
     def check_inputs(self) -> None:
         super().check_inputs()
-        WorldConfig.of(self.num_things, self.dense_share)
+        WorldConfig.of(self.world, self.dense_share, self.language, self.language_share)
         CaptionMix.of(self.captions or {})
         sizes = [size for base in self.bases for size in bucket_sizes("ratios", self.ratios, base)]
         check_examples(self.examples, sizes)

@@ -365,7 +365,7 @@ class DistillStage:
     def _nano_batches(self, encoders: Encoders) -> BatchSource:
         settings = self.settings.nano
         assert settings is not None
-        tasks_world = WorldConfig.of(0, settings.dense_share)
+        tasks_world = WorldConfig.of(settings.world, settings.dense_share)
         world = tasks_world if settings.captions is None else CaptionMix.of(settings.captions)
         source = NanoExampleSource(encoders.vae, encoders.text_encoder, encoders.tokenizer, world)
         if settings.probe_prompts:

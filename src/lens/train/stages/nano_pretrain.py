@@ -67,7 +67,9 @@ class NanoPretrainStage:
         ).to(self.device)
         parts = {"denoiser": self._denoiser} | ({"layout": self._loss.head} if self._loss.head else {})
         self.model = nn.ModuleDict(parts)
-        tasks_world = WorldConfig.of(settings.num_things, settings.dense_share)
+        tasks_world = WorldConfig.of(
+            settings.world, settings.dense_share, settings.language, settings.language_share
+        )
         world: World = CaptionMix.of(settings.captions) if settings.captions is not None else tasks_world
         layers = self._denoiser.config.selected_layer_index
         kept_layers = None if settings.cache_all_layers else tuple(layers)
@@ -102,7 +104,7 @@ class NanoPretrainStage:
         }
         # One caption style each, so that models trained on different captions can be compared.
         for style in settings.probe_styles if settings.probe_losses else ():
-            style_world = WorldConfig.of(settings.num_things, float(style == "dense"))
+            style_world = WorldConfig.of(settings.world, float(style == "dense"))
             style_source = NanoExampleSource(
                 self._vae, self._text_encoder, self._tokenizer, style_world, settings.world_seed, kept_layers
             )

@@ -124,7 +124,7 @@ class RlStage:
         )
         self._nano_eval = NanoEval(
             settings.probe_prompts, [self._sizes[0]], self.device, settings.precision,
-            num_processes=settings.probe_processes,
+            world=settings.world, num_processes=settings.probe_processes,
         )  # fmt: skip
         self._sampler = RolloutSampler(
             self._policies,
@@ -395,6 +395,6 @@ class RlStage:
 def _load_prompts(settings: RlSettings) -> list[RLPrompt]:
     if settings.prompts is not None:
         return read_prompts(settings.prompts)
-    world = settings.nano_prompts
-    assert world is not None
-    return nano_prompts(world.count, world.seed, world.kinds, world.dense_share, world.new_share)
+    own = settings.nano_prompts
+    assert own is not None
+    return nano_prompts(own.count, own.seed, own.kinds, own.dense_share, own.new_share, settings.world)
