@@ -144,6 +144,32 @@ def test_a_caller_who_does_not_read_is_let_go(strict, connect):
             time.sleep(0.01)
 
 
+CHUNKED = POST.replace(b"Content-Length: 9000", b"Transfer-Encoding: chunked")
+FORM = b"POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Type: %s\r\n\r\n"
+RAW = [
+    b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET //healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /%ff%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /healthz\r\n\r\n", b"\x16\x03\x01\x02\x00\x01",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: [\r\n\r\n", b"GET /healthz HTTP/1.0\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+    b"GET /v1/jobs?limit=%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    POST.replace(b"9000", b"-1"), POST.replace(b"9000", b"9" * 20), POST.replace(b"9000", b"5, 6"),
+    POST.replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nContent-Length"),
+    CHUNKED + b"F" * 17 + b"\r\n", CHUNKED + b"zz\r\n", FORM % b"multipart/form-data" + b"--x",
+    FORM % b"multipart/form-data; boundary=" + b"--x", FORM % b"multipart/form-data; boundary=x" + b"--y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", RAW, ids=lambda sent: repr(sent[:60]))
+def test_what_is_no_request_is_answered_or_cut_off_without_an_error_here(strict, connect, sent, caplog):
+    content = connect(strict, sent).recv(65536)
+    assert content[9:10] in (b"", b"2", b"4") and b"Traceback" not in content
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_the_bound_leaves_room_for_other_files(monkeypatch, caplog):
     for num_files, bound in ((10_000, 512), (1024, 512), (600, 600 - NUM_OTHER_DESCRIPTORS), (100, 16)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, num_files=num_files: (num_files, num_files))

@@ -153,3 +153,17 @@ def test_large_bodies_share_a_bound(tmp_path):
         opened.close()
         body = {"prompt": "a", "image": "A" * 3500}
         until(lambda: httpx2.post(f"{server.base}{JOBS}", json=body).status_code == 400)
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt", "user", "safety_identifier"])
+def test_texts_have_no_nul(server, name):
+    body = {"prompt": "a fox", "guidance": 2} | {name: "a\0b"}
+    assert error_of(server.http.post(JOBS, json=body))[:2] == (400, name)
+
+
+def test_the_log_of_a_database_error_holds_no_prompt(tmp_path, caplog):
+    with serving(tmp_path) as server:
+        with server.store.database.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE jobs")
+        assert server.http.post(JOBS, json={"prompt": "a secret fox"}).status_code >= 500
+    assert "no such table: jobs" in caplog.text and "secret" not in caplog.text

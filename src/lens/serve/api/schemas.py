@@ -296,7 +296,8 @@ def _check_text(name: str, text: str, settings: ServerSettings) -> None:
 
 def _check_texts(body: BaseImageRequest, settings: ServerSettings) -> None:
     check_prompt(body.prompt, settings)
-    _check_text("negative_prompt", body.negative_prompt or "", settings)
+    for name in ("negative_prompt", "user", "safety_identifier"):
+        _check_text(name, getattr(body, name) or "", settings)
     if body.background == "transparent":
         raise SettingError("background", "transparent", "opaque or auto", "Lens draws no transparency.")
     if isinstance(body, CreateImageEditRequest) and body.input_fidelity is not None:

@@ -48,7 +48,10 @@ class Database:
                 if not file.exists():
                     file.touch(mode=0o600)  # before SQLite creates it for everybody to read
             options = {"timeout": SQLITE_BUSY_TIMEOUT_S} if where.get_backend_name() == "sqlite" else {}
-            self.engine: Engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
+            # Errors would repeat the values of a statement, prompts among them, and be logged.
+            self.engine: Engine = sa.create_engine(
+                url, connect_args=options, pool_pre_ping=True, hide_parameters=True
+            )
         except ImportError as error:
             raise MissingExtraError("A PostgreSQL database", str(error.name), "postgres") from error
         except exc.ArgumentError as error:
