@@ -43,7 +43,7 @@ def engine(registry):
 
 
 @contextmanager
-def held(engine):
+def held(engine, **values):
     """Let no step of the denoiser pass until the block ends."""
     worker, step, may_pass, stands = engine._worker, engine._worker.step, threading.Event(), threading.Event()
 
@@ -53,7 +53,7 @@ def held(engine):
         return step(*args)
 
     worker.step = waiting_step
-    blocker = engine.submit(replace(DOT, prompt="what everybody waits for", caller="blocker"))
+    blocker = engine.submit(replace(DOT, prompt="what everybody waits for", caller="blocker", **values))
     assert stands.wait(WAIT_S)
     try:
         yield blocker
@@ -139,6 +139,18 @@ def test_a_full_queue_says_when_to_come_back(registry):
         handles[0].cancel()
         assert engine.state().num_waiting == 1
         engine.submit(DOT)  # there is room again
+
+
+def test_a_full_queue_counts_the_rest_of_the_picture_that_is_drawn(registry):
+    with one_at_a_time(registry, max_waiting=1) as engine:
+        engine.wait_until_ready(WAIT_S)
+        engine.cost_model.record(DOT.model, "denoise", 1, 0.05)  # a slow machine
+        with held(engine, steps=200):
+            engine.submit(DOT)
+            with pytest.raises(QueueFullError) as caught:
+                engine.submit(DOT)
+            blocker_s = engine.cost_model.estimate_seconds(replace(DOT, steps=200))
+    assert caught.value.retry_after_s == pytest.approx(blocker_s, rel=0.2) and blocker_s > 10
 
 
 def test_callers_take_turns_and_the_higher_priority_of_each_goes_first(registry):

@@ -98,7 +98,12 @@ def images_router(context: ApiContext) -> "APIRouter":
                 return _model_object(offered)
         raise ApiError(404, f"There is no model {name!r} on this server.", "model_not_found", "model")
 
-    @router.get("/pictures/{name}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+    image_responses: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"image/*": {}}},
+        304: {"description": "The image is the one of If-None-Match."},
+    }
+
+    @router.get("/pictures/{name}", response_class=Response, responses=image_responses)
     async def stored_image(name: str, request: Request) -> Response:
         """Return a stored image; its random name replaces an API key."""
         image = await asyncio.to_thread(context.store.jobs.images.get, name.partition(".")[0])
