@@ -29,16 +29,30 @@ def ablate(
     as JSON, Markdown and an SVG plot.
     """
     from lens.evals.ablation import ablation_runs, read_ablation, train_missing
-    from lens.evals.ablation_findings import arm_scores, findings_to_dict, format_findings, format_plan
+    from lens.evals.ablation_findings import (
+        arm_scores,
+        findings_to_dict,
+        format_findings,
+        format_plan,
+        format_work,
+        missing_minutes,
+    )
     from lens.evals.ablation_plot import plot_ablation
     from lens.evals.ablation_scores import read_scores, score_missing
 
-    for recipe, settings in [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]:
+    questions = [(recipe, read_ablation(recipe, overrides)) for recipe in recipes]
+    if plan:
+        minutes, lines = {}, []
+        for _, settings in questions:
+            runs = ablation_runs(settings)
+            lines.append(format_plan(settings, runs))
+            minutes |= missing_minutes(settings, runs)  # questions share runs
+        hours = sum(minutes.values()) / 60
+        text = "\n\n".join([*lines, f"In all, as questions share runs: {format_work(minutes)}"])
+        print(json.dumps({"plan": lines, "runs": len(minutes), "hours": hours}) if as_json else text)
+        return
+    for recipe, settings in questions:
         runs = ablation_runs(settings)
-        if plan:
-            text = format_plan(settings, runs)
-            print(json.dumps({"recipe": str(recipe), "plan": text}) if as_json else f"{text}\n")
-            continue
         train_missing(runs, jobs)
         score_missing(settings, runs, jobs)
         scores = read_scores(settings, runs)

@@ -1,6 +1,7 @@
 """What the scores of an ablation say of its claims, and beforehand what they will be able to say."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,12 +119,22 @@ def power_text(settings: AblationSettings) -> str:
     return f"Computed beforehand: {'; '.join(parts)}."
 
 
+def missing_minutes(settings: AblationSettings, runs: Sequence[AblationRun]) -> dict[Path, float]:
+    """Return the expected minutes of one core of each run that is still to be trained, by its folder."""
+    before, own = missing_runs(runs)
+    minutes = {run.out: settings.first_minutes for run in before}
+    return minutes | {run.out: settings.minutes for run in own}
+
+
 def format_plan(settings: AblationSettings, runs: Sequence[AblationRun]) -> str:
     """Return what is still to be trained, how long it takes, and the power."""
-    before, own = missing_runs(runs)
-    hours = (len(before) * settings.first_minutes + len(own) * settings.minutes) / 60
-    number = f"{len(before) + len(own)} runs to train, {hours:.1f} hours of one core."
-    return f"{settings.question}\n{number} {power_text(settings)}"
+    work = format_work(missing_minutes(settings, runs))
+    return f"{settings.question}\n{work} {power_text(settings)}"
+
+
+def format_work(minutes: Mapping[Path, float]) -> str:
+    """Return the number of runs and their hours."""
+    return f"{len(minutes)} runs to train, {sum(minutes.values()) / 60:.1f} hours of one core."
 
 
 def findings_to_dict(settings: AblationSettings, scores: Scores) -> dict[str, Any]:

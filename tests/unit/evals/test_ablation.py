@@ -220,6 +220,21 @@ def test_the_plan_tells_runs_hours_and_power_and_trains_nothing(asked, trainer):
     assert not runs[-1].out.exists()
 
 
+def test_the_hours_of_all_questions_count_the_runs_that_they_share_once():
+    from typer.testing import CliRunner
+
+    from lens.cli.main import app
+
+    def plan(*names: str) -> dict:
+        files = [str(QUESTIONS[0].with_name(f"{name}.yaml")) for name in names]
+        out = ["--set", "out=no/such/folder", "--plan", "--json"]
+        return json.loads(CliRunner().invoke(app, ["ablate", *files, *out]).stdout)
+
+    alone, both = [plan(name) for name in ("captions", "layers")], plan("captions", "layers")
+    assert [one["runs"] for one in alone] == [30, 20] and both["runs"] == 40
+    assert both["hours"] < sum(one["hours"] for one in alone)
+
+
 def test_a_run_that_fails_is_named_with_the_last_thing_it_said(asked, trainer):
     claim = {"arm": "bad", "beats": "usual", "score": "brief"}
     runs = ablation_runs(read_ablation(asked(arms={"usual": {}, "bad": {"rate": -1}}, claims=[claim])))
