@@ -26,13 +26,14 @@ from lens.errors import SettingError, ShapeError
 from lens.models.attention import MaskCache, RotaryCache
 from lens.models.layers import AdaLayerNormOut, LensTransformerBlock, Linear, RMSNorm, TimeEmbedding
 from lens.models.sequence_packing import PackedSequence
+from lens.models.step_cache import StepCacheMixin
 
 logger = logging.getLogger(__name__)
 
 FLOAT16_LIMIT = 6e4  # below float16's 65504, and still so once rounded to bfloat16
 
 
-class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
+class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, StepCacheMixin):
     """The Lens denoiser: it predicts the velocity of noisy latents from text features and the noise level."""
 
     _supports_gradient_checkpointing = True
