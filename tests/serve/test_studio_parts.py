@@ -193,7 +193,7 @@ def test_values_that_a_form_leaves_open_are_the_apis_defaults(tmp_path):
         ({"prompt": "  "}, "prompt"),
         ({"model": ""}, "model"),
         ({"count": 11}, "count"),
-        ({"seed": -1}, "seed"),
+        ({"seed": -2}, "seed"),
         ({"seed": MAX_BROWSER_SEED + 1}, "seed"),
         ({"steps": 0}, "steps"),
         ({"size": "100"}, "size"),

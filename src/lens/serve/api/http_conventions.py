@@ -3,6 +3,7 @@
 Plain ASGI around the app, so that it holds for every route, the studio's too. Knows nothing of images.
 """
 
+import asyncio
 import re
 from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,13 +34,14 @@ class ConventionsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        is_head = scope["method"] == "HEAD"
+        is_head, is_body_read, has_started = scope["method"] == "HEAD", False, asyncio.Event()
         request_id = _request_id(scope)
         scope = dict(scope, method="GET" if is_head else scope["method"])
         scope["state"] = dict(scope.get("state", {}))
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                has_started.set()
                 headers = {"x-request-id": request_id}
                 if (caller := scope["state"].get("caller")) is not None and caller.rate is not None:
                     headers |= rate_limit_headers(caller.rate)
@@ -53,6 +55,11 @@ class ConventionsMiddleware:
             await send(message)
 
         async def receive_nothing() -> MutableMapping[str, Any]:
+            nonlocal is_body_read
+            if not is_body_read:
+                is_body_read = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await has_started.wait()
             return {"type": "http.disconnect"}  # streams end at once
 
         token = REQUEST_ID.set(request_id)
