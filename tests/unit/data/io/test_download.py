@@ -10,7 +10,14 @@ from PIL import Image
 
 from lens.data.build.inventory import take_inventory
 from lens.data.build.reader import EntryReader
-from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part
+from lens.data.build.rounds import (
+    begin_round,
+    latest_round,
+    parts_to_retry,
+    retry_downloads,
+    round_number,
+)
+from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part, unscored_parts
 from lens.data.build.settings import BuildSettings
 from lens.data.io.download import DownloadSettings, cache_path, download_all
 from lens.data.io.image_decoding import sample_id
@@ -26,6 +33,7 @@ def png() -> bytes:
 ANSWERS = {
     "/fox": (200, {}, b"fox"),
     "/picture": (200, {}, png()),
+    "/picture?2": (200, {}, png()),
     "/moved": (302, {"location": "/fox"}, b""),
     "/loop": (302, {"location": "/loop"}, b""),
     "/inside": (302, {"location": "http://denied.example/a"}, b""),
@@ -140,3 +148,48 @@ def test_a_part_of_a_list_is_fetched_and_measured_and_failures_keep_their_reason
     assert rows[1]["id"] == sample_id(ANSWERS["/picture"][2])
     assert len({row["id"] for row in rows}) == 3
     assert asked["/picture"] == 1
+
+
+def test_an_unreachable_url_is_tried_again_by_the_next_run_until_its_days_are_over(site, tmp_path):
+    root, asked = site
+    url = [f"{root}/broken"]
+    once = SETTINGS.model_copy(update={"max_attempts": 1})
+    assert fetched(url, tmp_path, once) == [(None, "unreachable")]
+    never = once.model_copy(update={"retry_days": 0})
+    assert fetched(url, tmp_path, never) == [(None, "unreachable")] and asked["/broken"] == 1
+    assert fetched(url, tmp_path, once) == [(None, "unreachable")] and asked["/broken"] == 2
+    assert fetched(url, tmp_path, once)[0].path.read_bytes() == b"mended"
+
+
+def test_a_failure_of_the_settings_is_forgotten_with_the_settings(site, tmp_path):
+    root, asked = site
+    urls = [f"{root}/noai", f"{root}/large", f"{root}/gone"]
+    assert [one.reason for one in fetched(urls, tmp_path)] == ["opted_out", "too_large", "gone"]
+    other = SETTINGS.model_copy(update={"honours_opt_out": False, "max_bytes": 5000})
+    assert [one.reason for one in fetched(urls, tmp_path, other)] == ["", "", "gone"]
+    assert asked == {"/noai": 2, "/large": 2, "/gone": 1}
+
+
+def test_after_an_outage_only_the_parts_that_changed_are_scored_again(site, tmp_path):
+    root, asked = site
+    rows = [{"url": root + path} for path in ("/picture", "/gone", "/broken", "/picture?2")]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fetching = SETTINGS.model_dump() | {"max_attempts": 1}
+    source = {"kind": "manifest", "path": str(tmp_path), "fetching": fetching}
+    settings = BuildSettings.of({"out": str(tmp_path / "out"), "source": source, "part_size": 2})
+    inventory = take_inventory(settings)
+    reader, folder = EntryReader(settings.all_sources, tmp_path / "downloads"), tmp_path / "scores"
+    scores = latest_round(folder, inventory.folder.name)
+    for part in range(2):
+        score_part(inventory, part, scores, reader)
+    assert parts_to_retry(scores, 2) == [1]
+    assert not retry_downloads(inventory, 1, scores, reader), "still down"
+    assert retry_downloads(inventory, 1, scores, reader)
+    following = begin_round(scores, {1})
+    assert latest_round(folder, inventory.folder.name) == following and round_number(following) == 1
+    assert unscored_parts(following, 2, ()) == [1]
+    score_part(inventory, 1, following, reader)
+    for path, third in ((scores, "unreachable"), (following, "unknown_type")):
+        reasons = read_parts(path / PIXEL_SCORES_FOLDER, 2).column("unreadable").to_pylist()
+        assert reasons == ["", "gone", third, ""]
+    assert parts_to_retry(following, 2) == [] and asked["/gone"] == 1
