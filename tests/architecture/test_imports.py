@@ -42,9 +42,9 @@ FLOOR_OF = numbered(FLOORS)
 FLOOR_INSIDE = {part: numbered(floors) for part, floors in FLOORS_INSIDE.items()}
 OPTIONAL = {
     "ray", "pyarrow", "nudenet", "rapidocr", "onnxruntime", "cv2", "faiss", "torchao", "gguf", "resvg_py",
-    "tensorboard", "matplotlib", "pytest", "hypothesis", "fastapi", "fastapi_offline", "starlette", "uvicorn", "multipart",
-    "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "gradio", "c2pa", "cryptography",
-    "psycopg", "openai", "playwright", "httptools", "jiter",
+    "tensorboard", "matplotlib", "pytest", "hypothesis", "fastapi", "fastapi_offline", "starlette", "uvicorn",
+    "multipart", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "gradio", "c2pa",
+    "cryptography", "psycopg", "openai", "playwright", "httptools", "jiter",
 }  # fmt: skip
 DISTRIBUTION_OF = {
     "PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py", "faiss": "faiss-cpu", "c2pa": "c2pa-python",

@@ -120,6 +120,7 @@ def create_server_app(
 
 
 def _add_studio(app: "FastAPI", settings: "ServerSettings", state: "ServerState") -> "FastAPI":
+    from lens.serve.api.http_conventions import ApiFirst
     from lens.serve.studio.app import mount_studio
     from lens.serve.studio.gallery import Gallery
 
@@ -128,7 +129,10 @@ def _add_studio(app: "FastAPI", settings: "ServerSettings", state: "ServerState"
 
     gallery = Gallery(settings.state.absolute() / "gallery")
     auth = is_valid_key if settings.needs_key(bool(state.api_keys.list_keys())) else None
-    return mount_studio(app, app.state.service, gallery, auth)
+    app = mount_studio(app, app.state.service, gallery, auth)
+    mount: Any = app.router.routes[-1]
+    mount.app = ApiFirst(mount.app, app.router.routes[:-1])
+    return app
 
 
 def _bind_socket(settings: "ServerSettings") -> socket:
