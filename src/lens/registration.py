@@ -20,10 +20,16 @@ LIBRARY_NAMES = {
 """The names that each library gets; all of them are attributes of `lens` too."""
 
 
+AUTO_PIPELINES = "diffusers.pipelines.auto_pipeline"
+AUTO_TASKS = ("TEXT2IMAGE", "IMAGE2IMAGE", "INPAINT")
+"""The tables of diffusers' `AutoPipelineFor...` that get LensPipeline, which does all three."""
+
+
 def register() -> None:
     """Add the Lens classes to both libraries: at once where they are imported, otherwise on import."""
     for library in LIBRARY_NAMES:
         _add_lens_names(library)
+    _add_auto_pipelines()
     if not any(isinstance(finder, _LibraryWatcher) for finder in sys.meta_path):
         sys.meta_path.insert(0, _LibraryWatcher())
 
@@ -56,6 +62,16 @@ def _add_lens_names(library: str) -> None:
     module.__class__ = WithLens
 
 
+def _add_auto_pipelines() -> None:
+    module = sys.modules.get(AUTO_PIPELINES)
+    is_complete = hasattr(module, "AutoPipelineForInpainting")  # the last class; the tables are above it
+    if module is None or not is_complete or "lens" in module.AUTO_TEXT2IMAGE_PIPELINES_MAPPING:
+        return
+    pipeline = importlib.import_module("lens.sampling.pipeline").LensPipeline
+    for task in AUTO_TASKS:
+        getattr(module, f"AUTO_{task}_PIPELINES_MAPPING")["lens"] = pipeline
+
+
 class _LibraryWatcher(MetaPathFinder):
     """A finder that finds nothing: it extends a library at the end of its import by another finder."""
 
@@ -65,12 +81,14 @@ class _LibraryWatcher(MetaPathFinder):
             return None
         if fullname != library:
             _add_lens_names(library)  # before a submodule, as the library may have been replaced
-            return None
+            if fullname != AUTO_PIPELINES:
+                return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            _run_after_exec(spec.loader, lambda: _add_lens_names(library))
+            is_auto = fullname == AUTO_PIPELINES
+            _run_after_exec(spec.loader, _add_auto_pipelines if is_auto else lambda: _add_lens_names(library))
         return spec
 
 

@@ -17,6 +17,7 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 
 from lens.errors import SettingError
 from lens.models.mapped_memory import prefetch, release
+from lens.models.memory import hooked_device
 from lens.models.quantized.packed_modules import PackedExperts
 
 MASK_FUNCTIONS = {
@@ -176,12 +177,7 @@ class HiddenStateExtractor:
         hook = getattr(self, "_hf_hook", None)
         if hook is not None and hasattr(hook, "pre_forward"):
             hook.pre_forward(self)
-        execution_device = getattr(hook, "execution_device", None)
-        return (
-            torch.device(execution_device)
-            if execution_device is not None
-            else _device_of(self.model.embed_tokens)
-        )
+        return hooked_device(self) or _device_of(self.model.embed_tokens)
 
 
 class BlockInputs(NamedTuple):

@@ -1,4 +1,4 @@
-"""Memory: what the weights of a model take, what a device has free, and whether a load fits.
+"""Memory: what weights take, what a device has free, whether a load fits, and where a module computes.
 
 Free of torch until a device is asked. Knows nothing of files. Spec: section 14.
 """
@@ -165,3 +165,26 @@ def mxfp4_plan_for_device(
         bytes_per_value=bytes_per_value,
         is_dequantized=is_dequantized,
     )
+
+
+def execution_device(module: Any) -> "torch.device":
+    """Return the device that a module computes on; offloaded weights may be on another one."""
+    return hooked_device(module) or module.device
+
+
+def hooked_device(module: Any) -> "torch.device | None":
+    """Return the device that the hooks of offloading move a module's weights to; None without such hooks."""
+    import torch
+
+    for part in module.modules() if hasattr(module, "_hf_hook") else ():
+        hooked = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if hooked is not None:
+            return torch.device(hooked)
+    if hasattr(module, "_diffusers_hook"):
+        from diffusers.hooks.group_offloading import _get_group_onload_device
+
+        try:
+            return _get_group_onload_device(module)
+        except ValueError:  # hooks of another kind
+            pass
+    return None

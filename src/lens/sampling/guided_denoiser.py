@@ -51,22 +51,6 @@ def predict_velocity_cfg(
     return cfg_norm_rescaled(cond_velocity, uncond_velocity, guidance_scale)
 
 
-def execution_device(module: Any) -> torch.device:
-    """Return the device that a module computes on; offloaded weights may be on another one."""
-    for part in module.modules() if hasattr(module, "_hf_hook") else ():
-        hooked = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
-        if hooked is not None:
-            return torch.device(hooked)
-    if hasattr(module, "_diffusers_hook"):
-        from diffusers.hooks.group_offloading import _get_group_onload_device
-
-        try:
-            return _get_group_onload_device(module)
-        except ValueError:  # hooks of another kind
-            pass
-    return module.device
-
-
 class InpaintContext(NamedTuple):
     """The area of images that inpainting keeps."""
 

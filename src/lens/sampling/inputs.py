@@ -6,6 +6,7 @@ Knows nothing of models. Letters: B images, R source images, I image tokens, C c
 import logging
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from lens.core.noise import draw_noise
 from lens.core.resolution import resolve_resolution
 from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 from lens.errors import SettingError, ShapeError
+from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.nano.request_warnings import request_warnings
 from lens.sampling import image_processor
 from lens.sampling.image_processor import ImageInput
@@ -68,6 +70,8 @@ def normalize_negative_prompts(
     given = (
         [negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt
     )
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, str | None) for one in given):
+        raise SettingError("negative_prompt", negative_prompt, "a text, or a list of texts")
     negatives = [text or "" for text in given]
     if num_prompts is None:
         return negatives
@@ -87,40 +91,130 @@ def drop_negative_prompt(negative_prompt: str | Sequence[str] | None) -> str:
     return ""
 
 
-def check_inputs(
-    num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool,
-    output_type: str, tensor_inputs: Sequence[str], known_tensors: Sequence[str],
-) -> None:  # fmt: skip
-    """Raise SettingError for an argument that cannot be used, before anything is computed."""
-    check_numbers(num_steps, guidance_scale, num_images, strength, has_image)
-    check_output_names(output_type, tensor_inputs, known_tensors)
-
-
 def check_numbers(
     num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool
 ) -> None:
     """Raise SettingError for a number outside its range, or a strength without a source image."""
-    if num_steps < 1:
-        raise SettingError("num_inference_steps", num_steps, "to be 1 or more")
-    if num_images < 1:
-        raise SettingError("num_images_per_prompt", num_images, "to be 1 or more")
-    if not math.isfinite(guidance_scale) or guidance_scale < 0:
+    check_count("num_inference_steps", num_steps)
+    check_count("num_images_per_prompt", num_images)
+    if not _is_finite(guidance_scale) or guidance_scale < 0:
         raise SettingError("guidance_scale", guidance_scale, "a number of 0 or more", "1 turns guidance off.")
     if strength is None:
         return
     if not has_image:
         raise SettingError("strength", strength, "a source image", "Pass image=, or leave strength out.")
-    if not 0 < strength <= 1:
+    if not _is_finite(strength) or not 0 < strength <= 1:
         raise SettingError("strength", strength, "a number above 0, at most 1", "1 redraws everything.")
 
 
-def check_output_names(output_type: str, tensor_inputs: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingError for an unknown output type or an unknown tensor of a callback."""
+def check_count(setting: str, value: Any) -> None:
+    """Raise SettingError for anything but a whole number of 1 or more."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise SettingError(setting, value, "a whole number of 1 or more")
+
+
+def check_sides(**sides: Any) -> None:
+    """Raise SettingError for a side in pixels that is given and is no whole number."""
+    for name, side in sides.items():
+        if side is not None and (not isinstance(side, Integral) or isinstance(side, bool)):
+            raise SettingError(name, side, "a whole number of pixels")
+
+
+def check_output_names(
+    output_type: str, tensor_inputs: Sequence[str] | None, known: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the tensors that a callback requests; None are none.
+
+    Raises: SettingError for an unknown output type or an unknown tensor.
+    """
     if output_type not in image_processor.OUTPUT_TYPES:
         raise SettingError("output_type", output_type, f"one of {', '.join(image_processor.OUTPUT_TYPES)}")
+    setting, needs = "callback_on_step_end_tensor_inputs", f"a list of names out of {', '.join(known)}"
+    if tensor_inputs is None:
+        return ()
+    if not isinstance(tensor_inputs, (list, tuple)):
+        raise SettingError(setting, tensor_inputs, needs)
     unknown = [name for name in tensor_inputs if name not in known]
     if unknown:
-        raise SettingError("callback_on_step_end_tensor_inputs", unknown, f"names out of {', '.join(known)}")
+        raise SettingError(setting, unknown, needs)
+    return tuple(tensor_inputs)
+
+
+TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "generator": ((Generator, list, tuple), "a torch.Generator, or a list with one for each image"),
+    "latents": ((Tensor,), "a tensor of initial noise"),
+    "attention_kwargs": ((dict,), 'a dictionary, as in {"scale": 0.5}'),
+    "aspect_ratio": ((str,), 'a text, as in "16:9"'),
+    "solver": ((str,), "a solver's name"),
+}
+"""The types that settings of a call may have, and how a message names them."""
+
+
+def check_types(**settings: Any) -> None:
+    """Raise SettingError for a setting that is given and has another type than it needs."""
+    for name, value in settings.items():
+        if name not in TYPES:
+            if value is not None and not callable(value):
+                raise SettingError(name, value, "a function")
+            continue
+        types, needs = TYPES[name]
+        members = value if isinstance(value, (list, tuple)) else ()
+        is_generators = all(isinstance(one, Generator) for one in members)
+        if value is not None and not (isinstance(value, types) and is_generators):
+            raise SettingError(name, _brief(value), needs)
+
+
+SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
+LEVELS = {
+    "use_dynamic_shifting": True, "time_shift_type": "exponential", "num_train_timesteps": 1000,
+    "shift_terminal": None, "invert_sigmas": False, "stochastic_sampling": False, "use_karras_sigmas": False,
+    "use_exponential_sigmas": False, "use_beta_sigmas": False,
+}  # fmt: skip
+"""The settings of a scheduler that decide on noise levels and steps, with the values that Lens follows."""
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise SettingError for a scheduler that asks for other noise levels or steps than those of Lens.
+
+    The levels and steps are those of this package, which depend on the size and the number of steps.
+    """
+    fix = "The noise levels are those of Lens; choose its ODE solver with solver=."
+    if scheduler is None:
+        return
+    if type(scheduler).__name__ != SCHEDULER_CLASS:
+        raise SettingError("scheduler", type(scheduler).__name__, SCHEDULER_CLASS, fix)
+    for name, needed in LEVELS.items():
+        stated = scheduler.config.get(name, needed)
+        if stated != needed:
+            raise SettingError(f"scheduler.{name}", stated, repr(needed), fix)
+
+
+def text_layers(transformer: Any, stated: Sequence[int] | None, text_encoder: Any) -> Sequence[int]:
+    """Return the blocks of the text encoder that the denoiser reads: as it says, or the pipeline's settings.
+
+    Without both they are the last blocks of the quarters, as in the released models.
+    """
+    if transformer is not None:
+        return transformer.config.selected_layer_index
+    if stated is not None:
+        return stated
+    num_layers = text_encoder.config.num_hidden_layers
+    layers = tuple(max(0, num_layers * quarter // 4 - 1) for quarter in (1, 2, 3, 4))
+    if layers != LENS_DENOISER["selected_layer_index"]:
+        logger.warning(
+            "No denoiser is loaded, which says what text layers it reads. Those used are %s; "
+            "selected_layer_index of the pipeline names others.", layers,
+        )  # fmt: skip
+    return layers
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _brief(value: Any) -> Any:
+    """Return a value as a message shows it."""
+    return value if isinstance(value, (str, int, float)) else f"{type(value).__name__} {value!s:.40}"
 
 
 def prepare_source(

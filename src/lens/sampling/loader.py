@@ -6,13 +6,20 @@ that only diffusers supports (device maps, its quantisation) go to its loader, a
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from lens.errors import CheckpointError, SettingError
-from lens.models.checkpoints.diffusers_folder import check_folder, component_folder, materialize_shared
+from lens.models.checkpoints.diffusers_folder import (
+    absent_components,
+    check_folder,
+    component_folder,
+    materialize_shared,
+    materialize_variant,
+)
 from lens.models.checkpoints.module_loader import one_at_a_time
 from lens.models.checkpoints.reader import validate_file
 from lens.sampling.memory_ladder import STREAMED_RUNGS, RungName, apply_rung, resolve_rung
@@ -38,7 +45,8 @@ class LoaderMixin:
         Weights load strictly. `torch_dtype` is one dtype, or a dtype by component name with a "default";
         without it, weights keep their stored dtype. Components may be passed (`vae=...`), loaded or as paths.
         `memory` ("8GB", or "auto" for what is free) runs the model in main memory on a rung of the memory
-        ladder. Other arguments go to diffusers' loader.
+        ladder. `variant` ("fp16") names the weights that `save_pretrained(variant=...)` wrote. A component
+        given as None is left out. Other arguments go to diffusers' loader.
         Raises: SettingError, CheckpointError or MemoryNeedError that states the remedy.
         """
         return load_pipeline(cls, pretrained_model_name_or_path, torch_dtype, kwargs)
@@ -92,6 +100,7 @@ def load_pipeline(
     """
     remaining = dict(kwargs)
     dtypes = torch_dtype if torch_dtype is not None else remaining.pop("dtype", None)
+    _drop_hub_settings(remaining, model)
     revision, offline = remaining.pop("revision", None), remaining.pop("local_files_only", None)
     date, memory = remaining.pop("prompt_date", None), remaining.pop("memory", None)
     components = {name: remaining.pop(name) for name in COMPONENT_LOADERS if name in remaining}
@@ -113,6 +122,13 @@ def load_pipeline(
             model, **named, prompt_date=date, passed=tuple(passed), revision=revision, offline=offline
         )
         model.log_summary()
+    weights_variant = remaining.pop("variant", None)
+    if weights_variant is not None and model.folder is not None:
+        model = replace(model, folder=materialize_variant(model.folder, weights_variant))
+    elif weights_variant is not None:
+        raise SettingError("variant", weights_variant, "a model's folder", "Name the file itself.")
+    if model.folder is not None:
+        passed |= {name: None for name in absent_components(model.folder) if name not in components}
     if remaining and (model.folder is None or model.parts):
         name, value = next(iter(remaining.items()))
         raise SettingError(name, value, "to be left out for a model of several files")
@@ -121,16 +137,30 @@ def load_pipeline(
         raise SettingError(name, value, "to be left out beside memory=")
     if remaining and model.folder is not None:
         settings = remaining if date is None else remaining | {"prompt_date": model.prompt_date}
-        pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed | settings)
+        pipeline = _load_with_diffusers(pipeline_class, model.folder, dtypes, passed, settings)
     else:
         rung = None if memory is None else _choose_rung(model, dtypes, memory)
         loaded = _load_components(model, dtypes, passed, rung)
         if model.parts:
             check_vocabulary(loaded["tokenizer"], loaded["text_encoder"])
-        pipeline = pipeline_class(**loaded, **_init_kwargs(pipeline_class, model))
+        pipeline = pipeline_class(**loaded, **_init_kwargs(pipeline_class, model, loaded))
         apply_rung(pipeline, rung or "resident")
     pipeline.register_to_config(_name_or_path=source)
     return pipeline
+
+
+HUB_SETTINGS = ("cache_dir", "force_download", "proxies", "token")
+"""Settings of diffusers' downloads; its `AutoPipeline` passes them on unset."""
+
+
+def _drop_hub_settings(settings: dict[str, Any], model: ResolvedModel | str | Path) -> None:
+    """Remove the settings of a download; those that are set have an effect on nothing but a download."""
+    for name in HUB_SETTINGS:
+        value = settings.pop(name, None)
+        is_here = isinstance(model, ResolvedModel) or Path(model).expanduser().exists()
+        if value and not is_here:
+            fix = "Set HF_HUB_CACHE, HF_TOKEN or HTTPS_PROXY in the environment instead."
+            raise SettingError(name, "given", "to be left out", fix)
 
 
 def component_dtype(component: str, dtypes: Dtypes) -> torch.dtype | None:
@@ -165,9 +195,13 @@ def _load_components(
     }
 
 
-def _init_kwargs(pipeline_class: type, model: ResolvedModel) -> dict[str, Any]:
+def _init_kwargs(
+    pipeline_class: type, model: ResolvedModel, loaded: Mapping[str, Any]
+) -> dict[str, Any]:
     known = set(inspect.signature(pipeline_class).parameters) - set(COMPONENT_LOADERS)
     settings = model.index | {"prompt_date": model.prompt_date}
+    if loaded["transformer"] is None and settings.get("selected_layer_index") is None:
+        settings["selected_layer_index"] = model.configs.get("transformer", {}).get("selected_layer_index")
     if model.folder is None:
         settings["lens_variant"] = model.variant  # the pipeline cannot tell it from a file's name
     return {name: value for name, value in settings.items() if name in known}
@@ -185,12 +219,15 @@ def check_vocabulary(tokenizer: Any, text_encoder: Any) -> None:
         )
 
 
-def _load_with_diffusers(pipeline_class: Any, folder: Path, dtypes: Dtypes, settings: dict[str, Any]) -> Any:
+def _load_with_diffusers(
+    pipeline_class: Any, folder: Path, dtypes: Dtypes, passed: dict[str, Any], settings: dict[str, Any]
+) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    check_folder(folder)
+    check_folder(folder, passed)
     whole, dtype = materialize_shared(folder), dict(dtypes) if isinstance(dtypes, Mapping) else dtypes
-    return DiffusionPipeline.from_pretrained.__func__(pipeline_class, whole, dtype=dtype, **settings)  # type: ignore[attr-defined]
+    settings = settings | passed | {"dtype": dtype}
+    return DiffusionPipeline.from_pretrained.__func__(pipeline_class, whole, **settings)  # type: ignore[attr-defined]
 
 
 def load_scheduler_of(model: ResolvedModel) -> Any:

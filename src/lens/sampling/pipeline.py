@@ -1,7 +1,7 @@
 """LensPipeline: text-to-image, image-to-image and inpainting in diffusers' conventions.
 
-A call runs `inputs.check_inputs`, `encode_prompt`, `prepare_latents`, `denoise` and `postprocess`. This file
-joins them; the maths is in the modules that it imports.
+A call runs `inputs.check_call`, `encode_prompt`, `prepare_initial_state`, `denoise` and `postprocess`. This
+file joins them; the maths is in the modules that it imports.
 Spec: sections 4, 5, 14. Letters: B images, I image tokens, T text tokens, C channels of an image token,
 E text feature width, H W pixels, h w latent cells.
 """
@@ -10,25 +10,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils.outputs import BaseOutput
 from PIL import Image
 from torch import Generator, Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lens.core.flow import interpolate
 from lens.core.latents import pack_latents, unpack_latents
-from lens.errors import GenerationCancelledError, SettingError
+from lens.errors import SettingError
+from lens.models.denoiser import LensTransformer2DModel
 from lens.models.mapped_memory import release
+from lens.models.memory import execution_device
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.models.prompt_template import encode_prompts
-from lens.models.vae import decode_latents, encode_pixels, spatial_compression_ratio
+from lens.models.vae import decode_latents, encode_pixels
 from lens.sampling import image_processor, inputs
 from lens.sampling.defaults import SamplingDefaults, default_strength, sampling_defaults, variant_from_name
-from lens.sampling.guided_denoiser import InitialState, InpaintContext, execution_device, predict_velocity_cfg
+from lens.sampling.diffusers_api import CALLBACK_TENSORS, DiffusersApi
+from lens.sampling.guided_denoiser import InitialState, InpaintContext, predict_velocity_cfg
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.loader import LoaderMixin
 from lens.sampling.lora_mixin import LoraMixin
@@ -43,11 +50,6 @@ StepEndCallback = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[s
 # The library that published folders name for our classes; see lens.registration.
 PUBLISHED_LIBRARY = {"LensTransformer2DModel": "diffusers", "LensGptOssEncoder": "transformers"}
 
-CALLBACK_TENSORS = (
-    "latents", "prompt_embeds", "prompt_mask", "negative_prompt_embeds", "negative_prompt_mask",
-)  # fmt: skip
-"""Tensors that a callback may request and replace."""
-
 TILE_ABOVE_PX = 2080 * 1040
 """Area above which images are decoded in tiles by default: that of the largest named size."""
 TILE_PX = 1024
@@ -61,25 +63,28 @@ class LensPipelineOutput(BaseOutput):
     """PIL images, floats in [0, 1], or latents (B, I, C), by the output type."""
 
 
-class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
+class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
     """Generates images from prompts, source images (`image`) and inpainting masks (`mask_image`)."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _callback_tensor_inputs = CALLBACK_TENSORS
+    _optional_components: ClassVar[list[str]] = ["vae", "text_encoder", "tokenizer", "transformer"]
 
     def __init__(
         self,
-        scheduler: Any,
-        vae: Any,
-        text_encoder: Any,
-        tokenizer: Any,
-        transformer: Any,
+        # diffusers reads these types: `from_pipe` passes a component on if it is of its type.
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: AutoencoderKLFlux2 | None,
+        text_encoder: PreTrainedModel | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        transformer: LensTransformer2DModel | None,
         lens_variant: str | None = None,
         default_steps: int | None = None,
         default_guidance: float | None = None,
         default_base_resolution: int | None = None,
         trained_base_resolutions: list[int] | None = None,
         prompt_date: str | None = None,
+        selected_layer_index: list[int] | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -96,12 +101,11 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
             default_base_resolution=default_base_resolution,
             trained_base_resolutions=trained_base_resolutions,
             prompt_date=parse_prompt_date(prompt_date or PINNED_DATE),
+            selected_layer_index=selected_layer_index,
         )
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.tile_px: int | None = None
         self.memory_rung = "resident"
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
         self._on_progress: ProgressCallback | None = None
 
     def register_to_config(self, **entries: Any) -> None:
@@ -119,18 +123,6 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         return sampling_defaults(
             variant, config.default_steps, config.default_guidance, config.default_base_resolution
         )
-
-    @property
-    def guidance_scale(self) -> float:
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        return self._interrupt
 
     def enable_vae_tiling(self, tile_px: int = TILE_PX) -> None:
         """Decode every image larger than a tile in tiles of this side, which takes less memory."""
@@ -163,6 +155,8 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         Shapes: one (B, T, E) per captured layer and (B, T) bool, twice.
         Raises: SettingError for a prompt that is missing, empty, or given twice.
         """
+        inputs.check_count("max_sequence_length", max_sequence_length)
+        inputs.check_count("num_images_per_prompt", num_images_per_prompt)
         if (prompt is None) == (prompt_embeds is None):
             raise SettingError("prompt", prompt, "to be given alone, or left out beside prompt_embeds")
         prompts = inputs.normalize_prompts(prompt) if prompt_embeds is None else []
@@ -188,7 +182,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         if len(negative.mask) != num_prompts:
             got = f"a batch of {len(negative.mask)}"
             raise SettingError("negative_prompt_embeds", got, f"one row for each of {num_prompts} prompts")
-        device = device or execution_device(self.transformer)
+        device = device or self.execution_device_of("transformer", "text_encoder")
         positive, negative = (
             batch.repeat(num_images_per_prompt).to(device) for batch in (positive, negative)
         )
@@ -211,9 +205,10 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         Shapes: (B, I, C) -> (B, 3, H, W).
         Units: pixels in [-1, 1].
         """
-        if self.memory_rung != "resident":
+        if self.memory_rung != "resident" and self.transformer is not None:
             release(self.transformer)
-        cell_px = spatial_compression_ratio(self.vae)
+        self.need("vae", "to decode latents")
+        cell_px = self.vae_scale_factor
         grid = unpack_latents(latents, height // cell_px, width // cell_px)  # (B, C, h, w)
         tile_px = self.tile_px or (TILE_PX if height * width > TILE_ABOVE_PX else None)
         grid = grid.to(execution_device(self.vae))
@@ -256,8 +251,8 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         A call takes several prompts of any lengths and several images per prompt; each image is the same as
         in a call of its own. `latents` is the initial noise, one (I, C) per image. With `image`, `strength`
         in (0, 1] is the noise level to start at. With `mask_image` too, white areas are redrawn and black
-        areas are kept exactly. To stop a call, raise GenerationCancelledError from a callback or set
-        `_interrupt`.
+        areas are kept exactly. A callback that sets `_interrupt` ends denoising with the image so far; one
+        that raises GenerationCancelledError stops the call.
 
         Raises: SettingError or ShapeError for arguments that cannot be used; GenerationCancelledError.
         """
@@ -265,14 +260,21 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
         callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        inputs.check_inputs(
-            num_steps, guidance, num_images_per_prompt, strength, image is not None,
-            output_type, callback_inputs, CALLBACK_TENSORS,
+        inputs.check_numbers(num_steps, guidance, num_images_per_prompt, strength, image is not None)
+        inputs.check_sides(height=height, width=width, base_resolution=base_resolution)
+        callback_inputs = inputs.check_output_names(output_type, callback_inputs, CALLBACK_TENSORS)
+        inputs.check_types(
+            generator=generator, latents=latents, attention_kwargs=attention_kwargs, solver=solver,
+            aspect_ratio=aspect_ratio, callback_on_step_end=callback_on_step_end, on_progress=on_progress,
         )  # fmt: skip
+        inputs.check_scheduler(self.scheduler)
+        self.need("transformer", "to draw")
+        if output_type != "latent" or image is not None:
+            self.need("vae", "for pixels")
         solve = get_solver(solver)
         size = (height, width, base_resolution, aspect_ratio)
         source = inputs.prepare_source(image, mask_image, size, defaults.base_resolution, allow_extreme)
-        with self._call_context(guidance, on_progress):
+        with self._call_context(guidance, attention_kwargs, on_progress):
             if guidance == 1 and negative_prompt_embeds is None:
                 negative_prompt = inputs.drop_negative_prompt(negative_prompt)
             text = self.encode_prompt(
@@ -282,14 +284,11 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
                 max_sequence_length=max_sequence_length,
             )  # fmt: skip
             inputs.log_warnings(self.config, defaults.base_resolution, prompt, source)
-            cell_px = spatial_compression_ratio(self.vae)
-            latent_size = source.height // cell_px, source.width // cell_px
-            initial = self.prepare_latents(
+            latent_size = source.height // self.vae_scale_factor, source.width // self.vae_scale_factor
+            initial = self.prepare_initial_state(
                 source, latent_size, len(text[1]), num_steps, strength, generator, latents
             )
-            x = self.denoise(
-                initial, text, latent_size, solve, attention_kwargs, callback_on_step_end, callback_inputs
-            )
+            x = self.denoise(initial, text, latent_size, solve, callback_on_step_end, callback_inputs)
             images = x if output_type == "latent" else self.postprocess(x, source, output_type)
         return LensPipelineOutput(images=images) if return_dict else (images,)
 
@@ -298,8 +297,8 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
     def _encode_texts(self, texts: Sequence[str], max_sequence_length: int) -> PromptEmbeds:
         if self.text_encoder is None or self.tokenizer is None:
             raise SettingError("prompt", texts[0], "a text encoder and tokenizer", "Or pass prompt_embeds.")
-        layers = self.transformer.config.selected_layer_index
         config: Any = self.config
+        layers = inputs.text_layers(self.transformer, config.selected_layer_index, self.text_encoder)
         features, mask = encode_prompts(
             self.text_encoder, self.tokenizer, texts, layers, max_sequence_length,
             date=config.prompt_date, on_progress=partial(self._report_progress, "encoding"),
@@ -308,13 +307,14 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
         tokens = []
+        self.need("vae", "to encode images")
         for index, one in enumerate(pixels.split(1)):
             latents = encode_pixels(self.vae, one.to(execution_device(self.vae)))  # (1, C, h, w)
             tokens.append(pack_latents(latents).float())
             self._report_progress("encoding", index + 1, len(pixels))
-        return torch.cat(tokens).to(execution_device(self.transformer))  # (B, I, C)
+        return torch.cat(tokens).to(self.execution_device_of("transformer", "vae"))  # (B, I, C)
 
-    def prepare_latents(
+    def prepare_initial_state(
         self, source: inputs.SourceImages, latent_size: tuple[int, int], num_images: int, num_steps: int,
         strength: float | None, generator: Any, latents: Tensor | None,
     ) -> InitialState:  # fmt: skip
@@ -338,7 +338,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
 
     def denoise(
         self, initial: InitialState, text: Sequence[Any], latent_size: tuple[int, int], solver: Solver,
-        attention_kwargs: Any = None, on_step_end: StepEndCallback | None = None,
+        on_step_end: StepEndCallback | None = None,
         callback_inputs: Sequence[str] = (),
     ) -> Tensor:  # fmt: skip
         """Return the latents at noise level 0, with the guidance scale of the current call.
@@ -349,11 +349,13 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
         num_steps = self._num_timesteps = len(initial.sigmas) - 1
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
+            self._current_timestep = float(sigma) * 1000
             cond = PromptEmbeds(state["prompt_embeds"], state["prompt_mask"])
             uncond = PromptEmbeds(state["negative_prompt_embeds"], state["negative_prompt_mask"])
             return predict_velocity_cfg(
-                self.transformer, x, sigma, cond, uncond, self._guidance_scale, latent_size, attention_kwargs
-            )
+                self.transformer, x, sigma, cond, uncond, self._guidance_scale, latent_size,
+                self._attention_kwargs,
+            )  # fmt: skip
 
         def after_step(step: int, sigma: float, x: Tensor) -> Tensor:
             state["latents"] = x if initial.inpaint is None else initial.inpaint.blend_known(x, sigma)
@@ -366,7 +368,7 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
 
         bar: Any = self.progress_bar(total=num_steps)  # type: ignore[call-arg]
         with bar:
-            return solver(velocity, initial.sigmas, initial.x, after_step)
+            return solver(velocity, initial.sigmas, initial.x, after_step, lambda: self._interrupt)
 
     def postprocess(self, x: Tensor, source: inputs.SourceImages, output_type: str) -> Any:
         """Return the images of denoised latents; areas that a mask keeps are those of the source image."""
@@ -377,20 +379,21 @@ class LensPipeline(LoraMixin, LoaderMixin, DiffusionPipeline):
                 for one in (source.pixels, source.mask)
             )
             pixels = torch.where(mask == 0, source_pixels, torch.lerp(source_pixels, pixels, mask))
-        return image_processor.to_output(pixels, output_type)
+        return self.image_processor.postprocess(pixels, output_type)
 
     @contextmanager
-    def _call_context(self, guidance: float, on_progress: ProgressCallback | None) -> Iterator[None]:
+    def _call_context(
+        self, guidance: float, attention_kwargs: dict[str, Any] | None, on_progress: ProgressCallback | None
+    ) -> Iterator[None]:
         """Set the state of a call; when it ends, offload weights again and reset the callback."""
-        self._interrupt, self._guidance_scale, self._on_progress = False, float(guidance), on_progress
+        self._interrupt, self._on_progress = False, on_progress
+        self._guidance_scale, self._attention_kwargs = float(guidance), attention_kwargs
         try:
             yield
         finally:
-            self._on_progress = None
+            self._on_progress = self._current_timestep = None
             self.maybe_free_model_hooks()
 
     def _report_progress(self, stage: str, done: int, total: int) -> None:
         if self._on_progress is not None:
             self._on_progress(stage, done, total)
-        if self._interrupt:
-            raise GenerationCancelledError(f"Stopped while {stage}, {done} of {total} done.")

@@ -41,12 +41,15 @@ def make_prompt_embeds(features: Sequence[Tensor], mask: Tensor | None, setting:
 
     Raises: SettingError or ShapeError that names what does not fit.
     """
-    if isinstance(features, Tensor) or not all(isinstance(one, Tensor) and one.ndim == 3 for one in features):
+    layers = list(features) if isinstance(features, (list, tuple)) else []
+    if not layers or not all(isinstance(one, Tensor) and one.ndim == 3 for one in layers):
         got = type(features).__name__
         raise SettingError(setting, got, "a list of (batch, tokens, width) tensors, one per captured layer")
-    shape = features[0].shape[:2]
+    shape = layers[0].shape[:2]
     if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=features[0].device)
+        mask = torch.ones(shape, dtype=torch.bool, device=layers[0].device)
+    if not isinstance(mask, Tensor):
+        raise SettingError(f"the mask of {setting}", type(mask).__name__, "a tensor of booleans")
     if mask.shape != shape:
         raise ShapeError(f"The mask of {setting} is {tuple(mask.shape)}, but it needs {tuple(shape)}.")
-    return PromptEmbeds(list(features), mask.bool())
+    return PromptEmbeds(layers, mask.bool())

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from lens.errors import CheckpointError
 from lens.models.checkpoints.components.component_file import read_component
+from lens.models.checkpoints.components.model_parts import check_named_parts, resolve_parts
 from lens.models.checkpoints.components.search import is_component_tree, is_weight_file
 from lens.models.checkpoints.detect import STATED_SETTINGS
 from lens.models.checkpoints.diffusers_folder import component_config, component_folder
@@ -24,7 +25,6 @@ from lens.models.checkpoints.reader import read_json, validate_file
 from lens.models.checkpoints.registry import known_model, resolve_model
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_from_name
-from lens.sampling.model_parts import check_named_parts, resolve_parts
 
 logger = logging.getLogger(__name__)
 

@@ -76,14 +76,23 @@ class Solver:
     """Velocities that each step needs, which is its cost in passes of the denoiser."""
 
     def __call__(
-        self, velocity: VelocityFn, sigmas: "Tensor", x: "Tensor", on_step: OnStep | None = None
+        self,
+        velocity: VelocityFn,
+        sigmas: "Tensor",
+        x: "Tensor",
+        on_step: OnStep | None = None,
+        is_interrupted: Callable[[], bool] = lambda: False,
     ) -> "Tensor":
         """Follow the velocity through the noise levels and return the last point.
+
+        `is_interrupted` is asked before each step; after True the point so far is returned.
 
         Shapes: sigmas (n + 1,), x any -> x.
         """
         solver_step = self.new_step()
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+            if is_interrupted():
+                break
             x = _run_step(solver_step(x, sigma, sigma_next), velocity)
             if on_step is not None:
                 x = on_step(step, sigma_next, x)

@@ -130,3 +130,37 @@ def test_threads_that_load_at_once_leave_later_modules_their_memory():
     for thread in threads:
         thread.join()
     assert nn.Linear(3, 2).weight.device.type == "cpu"
+
+
+def test_a_variant_that_was_saved_is_loaded_with_its_dtype_and_in_any_way(pipeline, folder, tmp_path):
+    half = LensPipeline.from_pretrained(folder, torch_dtype=torch.float16)
+    half.save_pretrained(tmp_path / "Lens-Turbo", variant="fp16", max_shard_size="20KB")
+    assert list((tmp_path / "Lens-Turbo").rglob("*.index.fp16.json"))
+    for settings in ({}, {"low_cpu_mem_usage": True, "torch_dtype": torch.float16}, {"memory": "8GB"}):
+        loaded = LensPipeline.from_pretrained(tmp_path / "Lens-Turbo", variant="fp16", **settings)
+        assert loaded.config._name_or_path == str(tmp_path / "Lens-Turbo")
+        for name in ("transformer", "text_encoder", "vae"):
+            assert getattr(loaded, name).dtype == torch.float16
+            expected = getattr(half, name).state_dict()
+            for key, value in getattr(loaded, name).state_dict().items():
+                assert torch.equal(value, expected[key].to(value.dtype)), key
+    with pytest.raises(CheckpointError, match=r"no weights of the variant 'bf16'. It has fp16"):
+        LensPipeline.from_pretrained(tmp_path / "Lens-Turbo", variant="bf16")
+
+
+def test_a_component_without_the_variant_has_its_plain_weights_and_that_is_told(folder, tmp_path, caplog):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    weights = mixed / "transformer" / "diffusion_pytorch_model.safetensors"
+    halves = {name: tensor.half() for name, tensor in load_file(weights).items()}
+    save_file(halves, mixed / "transformer" / "diffusion_pytorch_model.fp16.safetensors")
+    loaded = LensPipeline.from_pretrained(mixed, variant="fp16")
+    assert loaded.transformer.dtype == torch.float16 and loaded.vae.dtype == torch.float32
+    assert "no variant fp16 of: vae, text_encoder" in caplog.text
+    assert LensPipeline.from_pretrained(mixed).transformer.dtype == torch.float32
+
+
+def test_hub_settings_of_another_library_are_refused_where_they_would_be_ignored(folder):
+    assert LensPipeline.from_pretrained(folder, token="t", cache_dir=None).transformer is not None
+    with pytest.raises(SettingError, match=r"^token is 'given'.*HF_TOKEN"):
+        LensPipeline.from_pretrained("someone/lens", token="t")

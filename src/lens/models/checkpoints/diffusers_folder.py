@@ -7,10 +7,11 @@ that folder, and `component_folder` returns where a component is.
 
 import atexit
 import json
+import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from lens.models.checkpoints.reader import (
     validate_file,
 )
 from lens.models.shapes import Shapes, component_shapes
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_STEMS = {
     "transformer": "diffusion_pytorch_model",
@@ -73,18 +76,62 @@ def materialize_shared(folder: Path) -> Path:
     It is the folder itself where nothing is shared. Otherwise it is a folder of links that exists until the
     process ends, as weights may be read through them at any time.
     """
-    shared = shared_components(folder)
-    if not shared:
-        return folder
+    return _folder_of_links(folder) if shared_components(folder) else folder
+
+
+def materialize_variant(folder: Path, weights_variant: str) -> Path:
+    """Return a folder whose weights are those of a variant, such as fp16, under their plain names.
+
+    A component without this variant has its plain weights, as in diffusers. It is a folder of links that
+    exists until the process ends.
+    Raises: CheckpointError if no component has the variant.
+    """
+    whole, found = _folder_of_links(folder), []
+    for component, stem in WEIGHTS_STEMS.items():
+        there = component_folder(folder, component)
+        names = zip(weight_files(stem), weight_files(stem, weights_variant), strict=True)
+        links = {plain: there / name for plain, name in names if (there / name).is_file()}
+        if not links:
+            continue
+        found.append(component)
+        links |= {entry.name: entry for entry in there.iterdir() if entry.name not in weight_files(stem)}
+        (whole / component).unlink()
+        _link(whole / component, links)
+    if not found:
+        fix = f"It has {', '.join(variants_in(folder)) or 'plain weights alone'}."
+        raise CheckpointError(f"{folder} has no weights of the variant {weights_variant!r}. {fix}")
+    plain = [name for name in WEIGHTS_STEMS if name not in found and (whole / name).is_dir()]
+    if plain:
+        logger.warning("%s has no variant %s of: %s.", folder, weights_variant, ", ".join(plain))
+    return whole
+
+
+def variants_in(folder: Path) -> list[str]:
+    """Return the variants of weights in the components of a model folder."""
+    found = set()
+    for component, stem in WEIGHTS_STEMS.items():
+        for path in component_folder(folder, component).glob(f"{stem}.*"):
+            inside = path.name.removeprefix(f"{stem}.")
+            match = re.fullmatch(r"safetensors\.index\.(\w+)\.json|(\w+)\.safetensors", inside)
+            found |= {match[1] or match[2]} if match else set()
+    return sorted(found)
+
+
+def _folder_of_links(folder: Path) -> Path:
     whole = Path(tempfile.mkdtemp(prefix="lens_"))
     atexit.register(shutil.rmtree, whole, ignore_errors=True)
     own = {entry.name: entry for entry in folder.iterdir() if entry.name != "model_index.json"}
-    for name, there in (own | shared).items():
-        (whole / name).symlink_to(there.resolve())
+    _link(whole, own | shared_components(folder))
     index = read_json(folder / "model_index.json")
-    del index[SHARED_KEY]
+    index.pop(SHARED_KEY, None)
     (whole / "model_index.json").write_text(json.dumps(index, indent=2))
     return whole
+
+
+def _link(folder: Path, entries: Mapping[str, Path]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, there in entries.items():
+        (folder / name).symlink_to(there.resolve())
 
 
 def _shared_model_folder(folder: Path) -> Path | None:
@@ -103,6 +150,16 @@ def _shared_model_folder(folder: Path) -> Path | None:
         raise CheckpointError(f"{index} has {SHARED_KEY} in {named!r}, which is a link to "
                               f"{sibling.resolve()}. Only a folder beside its own may be named.")  # fmt: skip
     return sibling
+
+
+def weight_files(stem: str, weights_variant: str | None = None) -> tuple[str, str]:
+    """Return the names of a component's file of weights, and of the index of its shards.
+
+    `weights_variant` is that of `save_pretrained(variant=...)`, such as fp16.
+    """
+    if weights_variant is None:
+        return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+    return f"{stem}.{weights_variant}.safetensors", f"{stem}.safetensors.index.{weights_variant}.json"
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -124,10 +181,8 @@ def open_component(folder: Path, component: str) -> LazyStateDict:
 
     Raises: CheckpointError if files are missing, pickled, pointers, truncated, or not as in their index.
     """
-    stem = WEIGHTS_STEMS[component]
-    index = folder / f"{stem}.safetensors.index.json"
+    whole, index = (folder / name for name in weight_files(WEIGHTS_STEMS[component]))
     if not index.is_file():
-        whole = folder / f"{stem}.safetensors"
         if not whole.exists():
             _raise_missing_weights(folder)
         validate_file(whole)
@@ -196,8 +251,18 @@ def _allow_transformers_layouts(
     return expected, found
 
 
-def check_folder(folder: Path) -> None:
-    """Raise a CheckpointError unless every component of a model folder is complete and fits."""
+def check_folder(folder: Path, passed: Collection[str] = ()) -> None:
+    """Raise a CheckpointError unless every component of a model folder is complete and fits.
+
+    Those that the caller has loaded or leaves out (`passed`) are not looked at.
+    """
+    left_out = {*passed, *absent_components(folder)}
     for component in WEIGHTS_STEMS:
-        if component in read_json(folder / "model_index.json"):
+        if component in read_json(folder / "model_index.json") and component not in left_out:
             check_component(component_folder(folder, component), component)
+
+
+def absent_components(folder: Path) -> list[str]:
+    """Return the components that a model folder was saved without: their entries are [null, null]."""
+    index = read_json(folder / "model_index.json")
+    return [name for name, kind in index.items() if isinstance(kind, list) and kind[:1] == [None]]

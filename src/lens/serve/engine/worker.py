@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lens.core.resolution import SIDE_STEP_PX
 from lens.models.checkpoints.hashing import file_hash
+from lens.models.memory import execution_device
 from lens.models.vae import spatial_compression_ratio
 from lens.sampling import inputs as sampling
-from lens.sampling.guided_denoiser import execution_device
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions
 from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import get_solver
@@ -76,7 +76,7 @@ class ModelWorker:
             cell_px = spatial_compression_ratio(model.pipeline.vae)
             latent_size = source.height // cell_px, source.width // cell_px
             generator = torch.Generator("cpu").manual_seed(request.seed)
-            initial = model.pipeline.prepare_latents(
+            initial = model.pipeline.prepare_initial_state(
                 source, latent_size, 1, request.steps, request.strength, generator, None
             )
         sigmas = initial.sigmas.tolist()
