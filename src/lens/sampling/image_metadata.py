@@ -67,6 +67,8 @@ class ImageMetadata(Settings):
     steps: int
     guidance: float
     solver: str
+    cache: str | None = None
+    """The cache of steps, a name of `lens.models.step_cache.CACHES`."""
     model: str
     """Known name, hub id or absolute folder."""
     model_hash: str
@@ -99,6 +101,8 @@ class ImageMetadata(Settings):
             "Model": Path(self.model).name,
             "Model hash": self.model_hash[:10],
         }
+        if self.cache:
+            fields["Cache"] = self.cache
         if self.loras:
             fields["Loras"] = " ".join(f"{Path(lora.path).name}:{lora.weight:g}" for lora in self.loras)
         if self.init_image:

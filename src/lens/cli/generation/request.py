@@ -16,6 +16,7 @@ import typer
 from lens.cli.arguments import (
     DEFAULT_MODEL,
     AsJson,
+    CacheName,
     DtypeName,
     ImageFormat,
     LoraArgument,
@@ -92,6 +93,10 @@ class GenerateArguments:
         float | None, _option(SAMPLING, "Guidance scale; 1 turns it off (the model's default).", "--cfg")
     ] = None
     solver: Annotated[SolverName | None, _option(SAMPLING, f"ODE solver ({DEFAULT_SOLVER}).")] = None
+    cache: Annotated[
+        CacheName | None,
+        _option(SAMPLING, "Use parts of a step again in the next: faster, less exact (none)."),
+    ] = None
     init_image: Annotated[Path | None, _option(SAMPLING, "Source image for image-to-image.")] = None
     strength: Annotated[
         float | None, _option(SAMPLING, f"Noise added to the source image, above 0 up to 1 ({STRENGTHS}).")
@@ -179,6 +184,10 @@ class GenerateArguments:
         return None if self.quantize == "none" else self.quantize
 
     @property
+    def step_cache(self) -> str | None:
+        return None if self.cache == "none" else self.cache
+
+    @property
     def num_images(self) -> int:
         return len(self.prompts or ()) * self.num_images_per_prompt
 
@@ -234,6 +243,7 @@ class GenerateArguments:
             "steps": metadata.steps,
             "guidance": metadata.guidance,
             "solver": metadata.solver,
+            "cache": metadata.cache,
             "model": metadata.model,
             "dtype": metadata.dtype,
             "device": metadata.device,

@@ -72,6 +72,8 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
         progress("encoding", 0, 1)
         features = session.encode(texts, lambda done, total: progress("encoding", done, total))
         pipeline = session.load_pipeline()
+        if resolved.recorded["cache"] is not None:
+            _enable_cache(pipeline, resolved.recorded["cache"], resolved.recorded["steps"])
         tile: dict[str, Any] = {"tile_px": pipeline.tile_px}
         recorded = resolved.recorded | _environment(session) | tile
         image_number, first_seed = 0, arguments.seed or 0
@@ -85,6 +87,17 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
                     prompt=prompt, seed=seed, width=image.width, height=image.height, **recorded
                 )
                 yield GeneratedImage(image, metadata)
+
+
+def _enable_cache(pipeline: "LensPipeline", name: str, num_steps: int) -> None:
+    from lens.models.step_cache import MIN_STEPS, cache_settings
+
+    if num_steps < MIN_STEPS:
+        logger.warning(
+            "--cache %s saves next to nothing at %d steps, as the first steps are always computed; "
+            "it is meant for %d steps or more.", name, num_steps, MIN_STEPS,
+        )  # fmt: skip
+    pipeline.transformer.enable_cache(cache_settings(name, lambda: pipeline.current_timestep))
 
 
 def _negative_text(recorded: dict[str, Any]) -> str:
@@ -145,6 +158,7 @@ def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
         "steps": arguments.steps or model.defaults.num_inference_steps,
         "guidance": model.defaults.guidance_scale if guidance is None else guidance,
         "solver": arguments.solver or DEFAULT_SOLVER,
+        "cache": arguments.step_cache,
         "model": model.recorded_name,
         "model_hash": model.content_hash,
         "parts": _part_records(model),
