@@ -32,6 +32,16 @@ def test_the_parts_of_a_whole_model_are_converted_by_name(lens, tiny_model, tmp_
     assert "tokenizer_json" in tensors
 
 
+def test_a_known_model_is_converted_by_its_name_also_one_that_shares_components(lens, tmp_path):
+    for part, target in (("denoiser", "d.safetensors"), ("vae", "v.safetensors")):
+        layout = "vae-flux2" if part == "vae" else "single-bf16"
+        done = lens("convert", "lens-nano-turbo", target, "--format", layout, "--part", part)
+        assert done.out == f"{target}\n"
+        assert read_header(tmp_path / target)[0]
+    error = lens("convert", "lens-nan", "x.safetensors", "--format", "single-bf16").error_line
+    assert "lens-nan does not exist" in error and "lens-nano-turbo" in error
+
+
 def test_a_tokenizer_that_is_none_is_refused(lens, tiny_model, tmp_path):
     wrong = tiny_model / "vae"
     arguments = ("--format", "single-bf16", "--part", "text-encoder", "--tokenizer", wrong)

@@ -9,7 +9,9 @@ from lens.models.checkpoints.conversion.formats import PARTS, describe_formats
 
 SourceArgument = Annotated[
     Path,
-    typer.Argument(help="File of weights, a component's folder, or a whole model's.", show_default=False),
+    typer.Argument(
+        help="File of weights, a component's folder, a whole model's, or a model's name.", show_default=False
+    ),
 ]
 TargetArgument = Annotated[
     Path, typer.Argument(help="File or folder to write; must not exist.", show_default=False)

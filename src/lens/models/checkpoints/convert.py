@@ -27,6 +27,7 @@ from lens.models.checkpoints.conversion.sources import (
 )
 from lens.models.checkpoints.conversion.staging import staged
 from lens.models.checkpoints.diffusers_folder import WEIGHTS_STEMS
+from lens.models.checkpoints.registry import known_model, resolve_model
 
 __all__ = ["FORMATS", "convert", "find_convertible"]
 
@@ -36,17 +37,23 @@ Progress = Callable[[str, int, int], None]
 def find_convertible(source: str | Path, target: str | Path, format: str, part: str | None = None) -> Source:
     """Return what is to be converted, once format, target, source and free space are checked.
 
+    `source` is a path, or the name of a known model, which is downloaded if necessary.
     Free of torch; nothing is written.
     Raises: SettingError for a format, part or target that does not fit; CheckpointError for the source;
     DiskFullError.
     """
-    source, target = Path(source).expanduser(), Path(target).expanduser()
+    source, target = _source_path(source), Path(target).expanduser()
     layout = require_format(format)
     _check_target(target, format, layout)
     found = find_source(source, format, layout, part)
     if found.part != ADAPTER:
         check_space(target, estimated_bytes(stored_shapes(found), format, layout, found.part))
     return found
+
+
+def _source_path(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    return path if path.exists() or known_model(source) is None else resolve_model(source)
 
 
 def convert(

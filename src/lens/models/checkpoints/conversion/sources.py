@@ -26,6 +26,7 @@ from lens.models.checkpoints.conversion.formats import (
 from lens.models.checkpoints.diffusers_folder import component_folder, open_component
 from lens.models.checkpoints.gguf_header import GGUF_SUFFIX, read_gguf_header
 from lens.models.checkpoints.reader import open_safetensors
+from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.quantized.torchao import is_quantizable
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def find_source(path: Path, name: str, layout: Format, part: str | None) -> Sour
     does not fit the part.
     """
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Check the path.")
+        names = ", ".join(KNOWN_MODELS)
+        raise CheckpointError(f"{path} does not exist. Check the path, or give a known name: {names}.")
     if part is not None and part not in PARTS:
         raise SettingError("part", part, f"one of {', '.join(PARTS)}")
     if part is not None and part not in layout.parts:
