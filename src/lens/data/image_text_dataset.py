@@ -13,11 +13,12 @@ from pydantic import Field
 
 from lens.config import Settings
 from lens.data.buckets import MAX_CUT, best_fit, resize_and_crop
-from lens.data.io.entry import read_entry
+from lens.data.io.entry import Entry, EntryReadError, PassedOver, read_entry
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.sample import parse_sample
 from lens.data.io.webdataset import read_shard
 from lens.data.sources.image_folder import ImageFolderSource
+from lens.data.sources.passed_over import PassedOverCounter, no_image_message
 from lens.errors import SettingError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ class ImageTextSettings(Settings):
     """Where images with captions come from, and the buckets that they fill."""
 
     folder: Path | None = None
-    """Images at any depth, each with its caption in the .txt or .json file of the same name."""
+    """Images at any depth, with their captions as in `source.kind` folder of a build."""
+    allows_outside: bool = False
+    """Whether links may lead out of `folder`; they could expose other files of this machine."""
     shards: Path | None = None
     """Folder of the .tar files of a build, instead of `folder`."""
     trigger: str = ""
@@ -61,10 +64,8 @@ def image_text_samples(settings: ImageTextSettings) -> Iterator[ImageTextSample]
     """
     check_source(settings)
     setting, read_samples = ("folder", _folder_samples) if settings.folder else ("shards", _shard_samples)
-    source = settings.folder or settings.shards
-    assert source is not None
     count = 0
-    for sample in read_samples(source, bool(settings.trigger)):
+    for sample in read_samples(settings):
         image = _decode_to_bucket(sample.name, sample.content, settings.bases)
         if image is not None:
             count += 1
@@ -72,7 +73,7 @@ def image_text_samples(settings: ImageTextSettings) -> Iterator[ImageTextSample]
             yield ImageTextSample(sample.id, caption, image)
     if not count:
         needs = f"images of at least the size of a bucket of base {min(settings.bases)}"
-        raise SettingError(f"data.{setting}", str(source), needs)
+        raise SettingError(f"data.{setting}", str(settings.folder or settings.shards), needs)
 
 
 def check_source(settings: ImageTextSettings) -> None:
@@ -89,27 +90,55 @@ def check_source(settings: ImageTextSettings) -> None:
         raise SettingError("data.shards", str(shards), "a folder of .tar files: `shards` of a build's view")
 
 
-def _folder_samples(root: Path, has_trigger: bool) -> Iterator[_Sample]:
-    entries = list(ImageFolderSource(path=root).entries())
-    without_caption = [entry.address for entry in entries if not entry.caption]
-    if without_caption and not has_trigger:
-        fix = "Write their captions into .txt files beside them, or set data.trigger."
-        named = ", ".join(without_caption[:3]) + (", ..." if len(without_caption) > 3 else "")
-        needs = f"a caption for {named} ({len(without_caption)} in all)"
-        raise SettingError("data.folder", str(root), needs, fix)
+def _folder_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
+    root = settings.folder
+    assert root is not None
+    entries, counter = [], PassedOverCounter()
+    for one in ImageFolderSource(path=root, allows_outside=settings.allows_outside).listing():
+        if isinstance(one, PassedOver):
+            counter.add(one)
+        else:
+            entries.append(one)
+    if counter.counts():
+        logger.info("%s: passed over are %s", root, "; ".join(map(str, counter.counts())))
+    if not entries:
+        raise SettingError(
+            "data.folder", str(root), "images", no_image_message(counter.counts(), "data.allows_outside")
+        )
+    _check_captions(root, entries, bool(settings.trigger))
     for entry in entries:
-        content = read_entry(entry)
+        try:
+            content = read_entry(entry)
+        except EntryReadError as error:
+            logger.warning("%s is skipped: %s", entry.address, error)
+            continue
         yield _Sample(entry.address, sample_id(content), entry.caption, content)
 
 
-def _shard_samples(folder: Path, has_trigger: bool) -> Iterator[_Sample]:
-    for tar in sorted(folder.glob("*.tar")):
+def _check_captions(root: Path, entries: list[Entry], has_trigger: bool) -> None:
+    """Raise SettingError for captions that are broken, or that are missing where no trigger stands in."""
+    broken = [f"{one.address}: {one.detail}" for one in entries if one.fault == "broken_caption"]
+    if broken:
+        raise SettingError("data.folder", str(root), f"captions that can be read. {_first_of(broken)}")
+    missing = [one.address for one in entries if not one.caption and not one.fault]
+    if missing and not has_trigger:
+        fix = "Write their captions into .txt files beside them, or set data.trigger."
+        raise SettingError("data.folder", str(root), f"a caption for {_first_of(missing)}", fix)
+
+
+def _first_of(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)} in all)"
+
+
+def _shard_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
+    assert settings.shards is not None
+    for tar in sorted(settings.shards.glob("*.tar")):
         for key, files in read_shard(tar):
             image, sidecar, facts = parse_sample(files)
             if sidecar.fault:
                 needs = f"captions that can be read: {key}{sidecar.fault}"
                 raise SettingError("data.shards", str(tar), needs)
-            if not sidecar.caption and not has_trigger:
+            if not sidecar.caption and not settings.trigger:
                 raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
             yield _Sample(f"{tar.name}::{key}", str(facts.get("id", key)), sidecar.caption, image)
 

@@ -116,3 +116,22 @@ def test_exactly_one_source_is_needed(tmp_path, both):
 def test_a_folder_without_shards_is_an_error(tmp_path):
     with pytest.raises(SettingError, match=r"data\.shards.*\.tar files"):
         list(image_text_samples(ImageTextSettings(shards=tmp_path)))
+
+
+def test_a_folder_of_links_or_of_other_files_says_what_it_holds(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("links")
+    for name in ("a.png", "a.txt"):
+        (root / name).symlink_to(folder / name)
+    (root / ".hidden.png").write_bytes(b"x")
+    says = r"data\.folder .* needs images\. It holds 1 hidden or derived files .*2 links out of the source .*"
+    with pytest.raises(SettingError, match=says + r"Set data\.allows_outside to true"):
+        list(image_text_samples(ImageTextSettings(folder=root, bases=(48,))))
+    allowed = ImageTextSettings(folder=root, bases=(48,), allows_outside=True)
+    assert [one.caption for one in image_text_samples(allowed)] == ["a wide thing"]
+
+
+def test_a_caption_that_cannot_be_read_is_an_error_before_any_image_is_decoded(folder):
+    (folder / "deep" / "b.json").write_bytes(b"{broken")
+    says = r"captions that can be read\. deep/b\.png: \.json is not valid JSON"
+    with pytest.raises(SettingError, match=says):
+        next(image_text_samples(ImageTextSettings(folder=folder, bases=(48,), trigger="zork")))

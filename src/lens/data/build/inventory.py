@@ -5,17 +5,15 @@ All later work goes part by part. An inventory is a snapshot: it does not see wh
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import Entry, PassedOver, SourceError
 from lens.data.io.parquet import part_path, read_table, write_table
-from lens.data.io.text_values import escape_controls
 from lens.data.io.webdataset import json_bytes
-from lens.data.sources.folder_walk import LINK_OUT
+from lens.data.sources.passed_over import PassedOverCounter, PassedOverCounts, no_image_message
 from lens.data.sources.registry import NumberedEntry
 from lens.files import write_bytes_atomic
 
@@ -25,20 +23,6 @@ SCHEMA = {
 }  # fmt: skip
 """Paths are bytes: a name of a file need not be text."""
 PASSED_OVER_SCHEMA = {"source": "int32", "kind": "string", "address": "string"}
-NUM_NAMED = 3
-"""Names of each kind of what was passed over that messages give."""
-
-
-class PassedOverCounts(NamedTuple):
-    """What all sources pass over, of one kind."""
-
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.examples) else ""
-        return f"{self.count} {self.kind} ({', '.join(self.examples)}{more})"
 
 
 class Inventory(NamedTuple):
@@ -80,39 +64,23 @@ def take_inventory(settings: BuildSettings) -> Inventory:
 def _write_inventory(settings: BuildSettings, where: Path) -> None:
     entries = _PartWriter(where, settings.part_size, SCHEMA)
     others = _PartWriter(where / "passed_over", max(settings.part_size, 10_000), PASSED_OVER_SCHEMA)
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
+    counter = PassedOverCounter()
     for number, source in enumerate(settings.all_sources):
         for one in source.listing():
             if isinstance(one, PassedOver):
-                counts[one.kind] += 1
-                named = examples.setdefault(one.kind, [])
-                named += [escape_controls(one.address)] if len(named) < NUM_NAMED else []
+                counter.add(one)
                 others.add({"source": number, **one._asdict()})
             else:
                 entries.add({"source": number, **one._asdict(), "path": os.fsencode(one.path)})
-    passed_over = [PassedOverCounts(kind, counts[kind], tuple(examples[kind])) for kind in sorted(counts)]
+    passed_over = counter.counts()
     if not entries.finish():
         paths = ", ".join(str(getattr(source, "path", source.kind)) for source in settings.all_sources)
-        raise SourceError(no_image_message(paths, passed_over, "source.allows_outside"))
+        instead = no_image_message(passed_over, "source.allows_outside")
+        raise SourceError(f"There is no image in {paths}. {instead}")
     others.finish()
     facts = {"num_parts": entries.num_parts, "num_entries": entries.num_rows, "passed_over": passed_over}
     # Last: a listing that was interrupted starts again from its beginning.
     write_bytes_atomic(where / "inventory.json", json_bytes(facts))
-
-
-def no_image_message(paths: str, passed_over: Iterable[PassedOverCounts], setting: str) -> str:
-    """Return what to tell about sources without an image: what is there instead, and what to do."""
-    named = "; ".join(map(str, passed_over))
-    kinds = {one.kind for one in passed_over}
-    fixes = {
-        LINK_OUT: f"Set {setting} to true if these links may be followed.",
-        ".tar files": "Images in tars are read by source.kind tars.",
-        ".parquet files": "Tables of images are read by source.kind manifest.",
-        ".jsonl files": "Tables of images are read by source.kind manifest.",
-    }
-    fix = next((fix for kind, fix in fixes.items() if kind in kinds), "")
-    return f"There is no image in {paths}. {f'It holds {named}.' if named else 'It is empty.'} {fix}".strip()
 
 
 class _PartWriter:
