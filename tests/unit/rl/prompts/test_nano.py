@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lens.errors import SettingError
-from lens.nano.tasks import TASKS, task_prompts
+from lens.nano.tasks import MICRO_WORLD, TASKS, task_prompts
 from lens.nano.world.objects import FIRST_CLASSES
 from lens.nano.world.phrases import TEST_PHRASES
 from lens.nano.world.scenes import ObjectGroup, SceneSpec, held_out_combinations
@@ -118,3 +118,9 @@ def test_own_words_ask_for_the_whole_world_with_a_criterion_for_each_fact():
         assert {f"relation_{number}" for number in range(len(spec.relations))} <= set(one.rubric)
         assert ("text" in one.rubric) == ("text" in one.dimensions) == (spec.text is not None)
     assert len(nano_prompts(10, kinds=["own_words", "single"])) == 10
+
+
+def test_prompts_of_the_micro_world_ask_for_its_things_and_backgrounds_alone():
+    specs = [scene_spec_of(prompt) for prompt in nano_prompts(240, world=MICRO_WORLD)]
+    assert {thing for spec in specs for thing, *_ in spec.groups} == set(MICRO_WORLD.class_names)
+    assert {spec.background for spec in specs} - {None} == set(MICRO_WORLD.colours)
