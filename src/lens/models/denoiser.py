@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -139,6 +140,24 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
                 nn.init.xavier_uniform_(module.weight, generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
+
+    @classmethod
+    def from_single_file(
+        cls, path: str | Path, *, torch_dtype: torch.dtype | None = None, **unsupported: Any
+    ) -> "LensTransformer2DModel":
+        """Return the denoiser of a file, .safetensors or .gguf, in any layout that this package reads.
+
+        Without a dtype weights keep the stored one.
+        Raises: CheckpointError that says what does not fit; SettingError for diffusers' other settings.
+        """
+        from lens.models.checkpoints.single_file import load_denoiser
+
+        dtype = unsupported.pop("dtype", torch_dtype)
+        if unsupported:
+            name, value = next(iter(unsupported.items()))
+            fix = "A file's configuration is in its metadata or its shapes, and nothing is downloaded."
+            raise SettingError(name, value, "to be left out of from_single_file", fix)
+        return load_denoiser(Path(path).expanduser(), dtype)
 
     def unused_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the weights without effect and so without gradient: those of the last block's text stream."""

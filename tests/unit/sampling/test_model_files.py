@@ -10,7 +10,7 @@ from model_files import ENCODER, TEXT_WIDTH, write_gguf_encoder, write_nvfp4_enc
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_denoiser, tiny_encoder, tiny_pipeline, tiny_scheduler, tiny_tokenizer, tiny_vae
 
-from lens import LensPipeline
+from lens import LensPipeline, LensTransformer2DModel
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.single_file import save_denoiser
@@ -291,10 +291,19 @@ def test_loaded_parts_need_no_files(copied):
     assert loaded.text_encoder is encoder
 
 
+def test_the_class_of_the_denoiser_reads_a_single_file_too(tree):
+    loaded = LensTransformer2DModel.from_single_file(tree.denoiser, torch_dtype=torch.float32)
+    expected = LensPipeline.from_single_file(tree.denoiser, torch_dtype=torch.float32).transformer
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+
+
 @pytest.mark.parametrize("name", ["config", "original_config", "local_files_only", "quantization_config"])
 def test_settings_of_diffusers_that_do_not_apply_are_refused_by_name(tree, name):
     with pytest.raises(SettingError, match=rf"^{name} is .*left out of from_single_file"):
         LensPipeline.from_single_file(tree.denoiser, **{name: "x"})
+    with pytest.raises(SettingError, match=rf"^{name} is .*left out of from_single_file"):
+        LensTransformer2DModel.from_single_file(tree.denoiser, **{name: "x"})
     with pytest.raises(SettingError, match=rf"^{name} is|^low_cpu_mem_usage is"):
         LensPipeline.from_pretrained(tree.denoiser, low_cpu_mem_usage=True)
 
