@@ -6,6 +6,9 @@ exits elsewhere. Knows nothing of torch, files or the command line.
 
 from typing import Any
 
+MAX_VALUE_CHARACTERS = 500
+"""What an error repeats of a value: callers of a server can send a megabyte."""
+
 
 class LensError(Exception):
     """Base class of errors that the caller can correct; the message says how. It can be pickled."""
@@ -33,7 +36,10 @@ class SettingError(LensError, ValueError):
     """A setting with a value that is not valid: its name, its value, what it needs, what to do."""
 
     def __init__(self, setting: str, got: object, needs: str, fix: str = ""):
-        super().__init__(f"{setting} is {got!r}, but it needs {needs}. {fix}".strip())
+        shown = repr(got)
+        if len(shown) > MAX_VALUE_CHARACTERS:
+            shown = f"{shown[:MAX_VALUE_CHARACTERS]}... ({len(shown)} characters)"
+        super().__init__(f"{setting} is {shown}, but it needs {needs}. {fix}".strip())
         self.setting = setting
 
 

@@ -205,6 +205,16 @@ def test_errors_do_not_tell_where_the_server_keeps_things(tmp_path):
     assert without_places("2/3 of and/or 16:9") == "2/3 of and/or 16:9"
 
 
+@pytest.mark.parametrize(
+    "name", ["model", "size", "aspect_ratio", "solver", "quality", "user", "loras", "x" * 99]
+)
+def test_errors_do_not_send_back_the_megabyte_that_they_are_about(server, name):
+    long = "9" * 200_000
+    body = {"prompt": PROMPT, name: [{"name": long}] if name == "loras" else long}
+    answer = server.http.post("/v1/images/generations", json=body)
+    assert answer.status_code == 400 and name in answer.text and len(answer.content) < 2000
+
+
 def test_the_page_of_the_api_loads_nothing_from_other_hosts(server):
     page = server.http.get("/docs").text
     loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page)

@@ -11,6 +11,12 @@ def test_a_setting_error_reads_as_one_sentence_and_a_remedy():
     assert error.setting == "height"
 
 
+def test_a_setting_error_repeats_the_beginning_of_a_long_value():
+    text = str(errors.SettingError("size", "9" * 100_000, "the form WIDTHxHEIGHT"))
+    assert text.startswith("size is '999") and len(text) < 700
+    assert text.endswith("... (100002 characters), but it needs the form WIDTHxHEIGHT.")
+
+
 def test_a_setting_error_without_a_remedy_ends_with_its_sentence():
     assert (
         str(errors.SettingError("solver", "x", "a known name")) == "solver is 'x', but it needs a known name."
