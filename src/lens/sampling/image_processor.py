@@ -1,4 +1,4 @@
-"""Image processor: source images and masks to pixels, and pixels to the requested output type.
+"""Image processor: source images and masks to pixels; diffusers' image processor makes the output of them.
 
 Knows nothing of latents but their size. All input is quantised to 8 bits per channel.
 Letters: B batch, H W the size in pixels, h w in latent cells.
@@ -99,20 +99,6 @@ def latent_mask(mask: Tensor, h: int, w: int) -> Tensor:
     """
     touched = functional.adaptive_max_pool2d(mask, (h, w)) > 0  # (B, 1, h, w)
     return touched.flatten(2).transpose(1, 2)  # (B, h*w, 1)
-
-
-def to_output(pixels: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
-    """Return pixels as PIL images ("pil"), floats (B, H, W, 3) in [0, 1] ("np") or (B, 3, H, W) ("pt").
-
-    Shapes: pixels (B, 3, H, W).
-    """
-    unit = (pixels.float() / 2 + 0.5).clamp(0, 1)
-    if output_type == "pt":
-        return unit
-    channels_last = unit.cpu().permute(0, 2, 3, 1)  # (B, H, W, 3)
-    if output_type == "np":
-        return channels_last.numpy()
-    return [Image.fromarray(one) for one in (channels_last * 255).round().to(torch.uint8).numpy()]
 
 
 def _unreadable(path: str | Path, setting: str, error: Exception) -> SettingError:

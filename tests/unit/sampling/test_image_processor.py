@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from lens.errors import SettingError
 from lens.sampling import image_processor
+
+OUTPUT = VaeImageProcessor()
+"""What the pipeline makes images of pixels with."""
 
 
 def speckled(width, height, seed=0):
@@ -16,19 +20,19 @@ def speckled(width, height, seed=0):
 
 def test_bytes_round_trip_through_pixels():
     image = speckled(48, 32)
-    (back,) = image_processor.to_output(image_processor.to_pixels([image]), "pil")
+    (back,) = OUTPUT.postprocess(image_processor.to_pixels([image]), "pil")
     assert np.array_equal(np.asarray(back), np.asarray(image))
 
 
 def test_every_byte_value_survives():
     ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (2, 1, 3)))
-    (back,) = image_processor.to_output(image_processor.to_pixels([ramp]), "pil")
+    (back,) = OUTPUT.postprocess(image_processor.to_pixels([ramp]), "pil")
     assert np.array_equal(np.asarray(back), np.asarray(ramp))
 
 
 def test_output_types_agree():
     pixels = image_processor.to_pixels([speckled(48, 32), speckled(48, 32, seed=1)])
-    as_np, as_pt = image_processor.to_output(pixels, "np"), image_processor.to_output(pixels, "pt")
+    as_np, as_pt = OUTPUT.postprocess(pixels, "np"), OUTPUT.postprocess(pixels, "pt")
     assert as_np.shape == (2, 32, 48, 3) and as_pt.shape == (2, 3, 32, 48)
     assert np.array_equal(as_np, as_pt.permute(0, 2, 3, 1).numpy())
     assert as_np.min() >= 0 and as_np.max() <= 1
