@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.hooks.faster_cache import FasterCacheBlockHook, FasterCacheBlockState, FasterCacheConfig
+from diffusers.hooks.faster_cache import (
+    FasterCacheBlockHook,
+    FasterCacheBlockState,
+    FasterCacheConfig,
+    FasterCacheDenoiserHook,
+    FasterCacheDenoiserState,
+)
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.hooks import HookRegistry, StateManager
 from diffusers.hooks.mag_cache import MagCacheConfig
@@ -127,7 +133,12 @@ class _FasterCacheHook(_StateByPass, FasterCacheBlockHook):
     state_class = FasterCacheBlockState
 
 
+class _FasterCacheDenoiserHook(_StateByPass, FasterCacheDenoiserHook):
+    state_class = FasterCacheDenoiserState
+
+
 _HOOKS_BY_PASS: dict[type, type] = {
     PyramidAttentionBroadcastHook: _PyramidHook,
     FasterCacheBlockHook: _FasterCacheHook,
+    FasterCacheDenoiserHook: _FasterCacheDenoiserHook,
 }

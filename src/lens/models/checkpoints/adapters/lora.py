@@ -237,7 +237,9 @@ def _check_names(denoiser: nn.Module, names: Iterable[str]) -> None:
     known = adapter_names(denoiser)
     for name in names:
         if name not in known:
-            raise SettingError("lora", name, f"the name of a loaded adapter ({', '.join(known) or 'none'})")
+            needs = f"the name of a loaded adapter ({', '.join(known) or 'none'})"
+            # The words of diffusers' error, which programs look for.
+            raise SettingError("lora", name, needs, f"{name} is not in the list of present adapters.")
 
 
 def fuse_loras(denoiser: nn.Module, names: Sequence[str] | None = None, is_checked: bool = False) -> None:
