@@ -60,6 +60,7 @@ def built(tmp_path_factory, two_gpus) -> tuple[Path, BuildSettings]:
     settings = BuildSettings.of({
         "out": str(out), "source": {"kind": "folder", "path": str(root)}, "part_size": 16, "num_workers": 2,
         "filters": FILTERS, "shards": {"samples_per_shard": 5},
+        "captions": {"kind": "sidecar", "requires": False},
     })  # fmt: skip
     return out / "views" / build_dataset(settings)["view"], settings
 

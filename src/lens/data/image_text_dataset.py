@@ -13,9 +13,9 @@ from pydantic import Field
 
 from lens.config import Settings
 from lens.data.buckets import MAX_CUT, best_fit, resize_and_crop
-from lens.data.io.entry import Entry, EntryReadError, PassedOver, read_entry
+from lens.data.io.entry import EntryReadError, PassedOver, read_entry
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
-from lens.data.io.sample import parse_sample
+from lens.data.io.sample import is_sidecar, parse_sample
 from lens.data.io.webdataset import read_shard
 from lens.data.sources.image_folder import ImageFolderSource
 from lens.data.sources.passed_over import PassedOverCounter, no_image_message
@@ -105,7 +105,11 @@ def _folder_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
         raise SettingError(
             "data.folder", str(root), "images", no_image_message(counter.counts(), "data.allows_outside")
         )
-    _check_captions(root, entries, bool(settings.trigger))
+    _check_captions(
+        settings,
+        broken=[f"{one.address}: {one.detail}" for one in entries if one.fault == "broken_caption"],
+        missing=[one.address for one in entries if not one.caption and not one.fault],
+    )
     for entry in entries:
         try:
             content = read_entry(entry)
@@ -115,15 +119,16 @@ def _folder_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
         yield _Sample(entry.address, sample_id(content), entry.caption, content)
 
 
-def _check_captions(root: Path, entries: list[Entry], has_trigger: bool) -> None:
+def _check_captions(settings: ImageTextSettings, broken: list[str], missing: list[str]) -> None:
     """Raise SettingError for captions that are broken, or that are missing where no trigger stands in."""
-    broken = [f"{one.address}: {one.detail}" for one in entries if one.fault == "broken_caption"]
+    is_folder = settings.folder is not None
+    setting, source = ("data.folder", settings.folder) if is_folder else ("data.shards", settings.shards)
     if broken:
-        raise SettingError("data.folder", str(root), f"captions that can be read. {_first_of(broken)}")
-    missing = [one.address for one in entries if not one.caption and not one.fault]
-    if missing and not has_trigger:
-        fix = "Write their captions into .txt files beside them, or set data.trigger."
-        raise SettingError("data.folder", str(root), f"a caption for {_first_of(missing)}", fix)
+        raise SettingError(setting, str(source), f"captions that can be read. {_first_of(broken)}")
+    if missing and not settings.trigger:
+        where = "into .txt files beside them" if is_folder else "and build again"
+        fix = f"Write their captions {where}, or set data.trigger."
+        raise SettingError(setting, str(source), f"a caption for {_first_of(missing)}", fix)
 
 
 def _first_of(names: list[str]) -> str:
@@ -132,14 +137,21 @@ def _first_of(names: list[str]) -> str:
 
 def _shard_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
     assert settings.shards is not None
-    for tar in sorted(settings.shards.glob("*.tar")):
+    tars = sorted(settings.shards.glob("*.tar"))
+    # All of them first, without their images: encoding takes hours, and would end at the first one missing.
+    sidecars = {
+        f"{tar.name}::{key}": parse_sample(files).sidecar
+        for tar in tars
+        for key, files in read_shard(tar, is_sidecar)
+    }
+    _check_captions(
+        settings,
+        broken=[f"{name}{one.fault}" for name, one in sidecars.items() if one.fault],
+        missing=[name for name, one in sidecars.items() if not one.caption and not one.fault],
+    )
+    for tar in tars:
         for key, files in read_shard(tar):
             image, sidecar, facts = parse_sample(files)
-            if sidecar.fault:
-                needs = f"captions that can be read: {key}{sidecar.fault}"
-                raise SettingError("data.shards", str(tar), needs)
-            if not sidecar.caption and not settings.trigger:
-                raise SettingError("data.shards", str(tar), f"a caption for {key}", "Set data.trigger.")
             yield _Sample(f"{tar.name}::{key}", str(facts.get("id", key)), sidecar.caption, image)
 
 

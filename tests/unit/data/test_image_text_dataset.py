@@ -53,6 +53,18 @@ def test_an_image_without_a_caption_is_named_with_the_remedy(folder):
         list(image_text_samples(ImageTextSettings(folder=folder, bases=(48,))))
 
 
+def test_shards_are_checked_for_captions_before_the_first_image_is_read(tmp_path):
+    whole = {"png": image(64, 32), "txt": b"a wide thing"}
+    write_shard(tmp_path / "00000.tar", [("k1", whole)])
+    write_shard(tmp_path / "00001.tar", [("k2", {"png": image(64, 32)}), ("k3", whole)])
+    settings = ImageTextSettings(shards=tmp_path, bases=(48,))
+    says = r"caption for 00001\.tar::k2 \(1 in all\)\. Write their captions and build again"
+    with pytest.raises(SettingError, match=says):
+        next(image_text_samples(settings))
+    captions = [one.caption for one in image_text_samples(settings.model_copy(update={"trigger": "zork"}))]
+    assert captions == ["zork, a wide thing", "zork", "zork, a wide thing"]
+
+
 def test_damaged_and_tiny_images_are_skipped_by_name(folder, caplog):
     (folder / "c.png").write_bytes(image(90, 40)[:300])
     (folder / "d.png").write_bytes(image(20, 20))

@@ -14,8 +14,9 @@ class SidecarCaptionerSettings(Settings):
     """Captions are those that came with the images, unchanged."""
 
     kind: Literal["sidecar"] = "sidecar"
-    requires: bool = False
-    """Whether a sample without a caption is dropped as `caption_missing`."""
+    requires: bool = True
+    """Whether a sample without a caption is dropped as `caption_missing`: training needs one for each, or
+    `data.trigger` in its place."""
 
 
 class ModelCaptionerSettings(Settings):

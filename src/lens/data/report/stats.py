@@ -5,7 +5,6 @@ Knows nothing of HTML. Letters: N entries, S samples (entries with bytes of thei
 
 import json
 import re
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -19,10 +18,10 @@ from PIL import Image
 from lens.data.build.filters import RULES
 from lens.data.build.inventory import entry_of_row
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER
-from lens.data.io.image_decoding import ImageError, decode_image
+from lens.data.io.image_decoding import ImageError, decode_thumbnail
 from lens.data.io.parquet import column_types, part_path, read_parts, read_table
-from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION, merge_sidecars, parse_sample
-from lens.data.io.webdataset import ShardError, read_shard, split_member_name
+from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION, parse_sample
+from lens.data.io.webdataset import ShardError, read_shard
 from lens.data.sources.registry import NumberedEntry
 from lens.errors import LensError
 
@@ -35,6 +34,8 @@ ReadEntry = Callable[[NumberedEntry], bytes]
 
 SIZE_COLUMNS = {"height_px", "width_px"}
 """Numeric columns that are sizes, not scores."""
+SHOWN_SIDE_PX = 192
+"""Longer side of the images of samples, at most: a page holds those of a reason at once."""
 MAX_SHARDS_READ = 200
 """Shards in which captions are counted, evenly spread: bounds the time."""
 
@@ -95,18 +96,14 @@ def caption_lengths(stats: ReportStats) -> tuple[list[int], int, int]:
     lengths, num_without = [], 0
     paths = sample_evenly(_shard_paths(stats), MAX_SHARDS_READ)
     for path in paths:
-        texts: dict[str, dict[str, bytes]] = {}
-        # Not read_shard: only the captions are read, not thousands of images.
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, extension = split_member_name(member.name)
-                sample = texts.setdefault(key, {})
-                if extension in (FULL_CAPTION, BRIEF_CAPTION) and member.isfile():
-                    sample[extension] = tar.extractfile(member).read()  # type: ignore[union-attr]
-        captions = [merge_sidecars(sample).caption for sample in texts.values()]
+        captions = [parse_sample(files).sidecar.caption for _, files in read_shard(path, _is_caption)]
         lengths += [len(caption.split()) for caption in captions if caption]
         num_without += captions.count("")
     return lengths, num_without, len(paths)
+
+
+def _is_caption(extension: str) -> bool:
+    return extension in (FULL_CAPTION, BRIEF_CAPTION)
 
 
 class ReportSample(NamedTuple):
@@ -244,11 +241,11 @@ def _shard_paths(stats: ReportStats) -> list[Path]:
 
 
 def _decode_images(contents: Sequence[Callable[[], bytes]]) -> list[Image.Image]:
-    """Return the images up to the first one that cannot be read or decoded; `contents` read their bytes."""
+    """Return thumbnails up to the first one that cannot be read or decoded; `contents` read their bytes."""
     found = []
     for read in contents:
         try:
-            found.append(decode_image(read()).image)
+            found.append(decode_thumbnail(read(), SHOWN_SIDE_PX))
         except ImageError:
             break
     return found

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from lens.core import images
-from lens.data.io.image_decoding import ImageError, decode_image, sample_id
+from lens.data.io import image_decoding
+from lens.data.io.image_decoding import ImageError, decode_image, decode_thumbnail, sample_id
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -107,6 +108,23 @@ def test_sixteen_bits_are_scaled_not_clipped():
     picture = decode_image(encoded(Image.fromarray(np.tile(ramp, (4, 1)))))
     assert picture.notes == ("deep", "grey")
     np.testing.assert_array_equal(np.asarray(picture.image)[0, :, 0], np.arange(256))
+
+
+def test_a_thumbnail_has_the_colours_of_its_image_and_a_jpeg_is_decoded_at_an_eighth(monkeypatch):
+    large = Image.fromarray(noise(16, 24)).resize((2400, 1600), Image.Resampling.BICUBIC)
+    expected = np.asarray(large.resize((96, 64), Image.Resampling.BOX)).astype(int)
+    decoded = []
+
+    def recorded(image: Image.Image) -> images.SrgbImage:
+        decoded.append(image.size)
+        return images.to_srgb(image)
+
+    monkeypatch.setattr(image_decoding, "to_srgb", recorded)
+    for kind in ("JPEG", "PNG"):
+        small = decode_thumbnail(encoded(large, kind), 96)
+        assert small.size == (96, 64)
+        assert np.abs(np.asarray(small) - expected).mean() < 4
+    assert decoded == [(300, 200), (2400, 1600)]
 
 
 def test_of_an_animation_the_first_frame_is_taken():
