@@ -154,6 +154,7 @@ def test_the_same_request_again_under_its_key_is_the_same_job(server):
 def test_a_job_that_fails_says_why(server):
     failed = ended(server, add(server, prompt="fail"), "failed")
     assert failed["error"]["code"] == "server_error" and "secret" not in failed["error"]["message"]
+    assert failed["id"] in failed["error"]["message"]  # as in the log
 
 
 def test_a_job_can_start_from_a_picture(server):

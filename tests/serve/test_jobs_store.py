@@ -259,12 +259,14 @@ def test_a_database_of_the_first_version_is_migrated_with_its_jobs(tmp_path):
 
 def test_a_server_draws_its_jobs_from_either(store):
     with serving(store.folder / "server", database_url=store.url) as server:
-        bodies = [{"prompt": "a fox", "n": 2, "user": "a\0b"}, {"prompt": "fail"}]
+        refused = server.http.post("/v1/jobs", json={"prompt": "a fox", "user": "a\0b"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "user")
+        bodies = [{"prompt": "a fox", "n": 2, "user": "ann"}, {"prompt": "fail"}]
         jobs = [server.http.post("/v1/jobs", json=body).json()["id"] for body in bodies]
         until(lambda: store.jobs.num_unfinished() == 0)
         assert [store.jobs.get(job).status for job in jobs] == ["done", "failed"]
         assert server.http.get(f"/v1/jobs/{jobs[0]}").json()["pictures"][1]["number"] == 1
-        assert server.http.get("/v1/jobs/%00").status_code == 404
+        assert server.http.get("/v1/jobs/%00").status_code == 400
         assert len(server.http.get("/v1/jobs?limit=1&after=" + jobs[1]).json()["data"]) == 1
         assert server.http.delete(f"/v1/jobs/{jobs[0]}").status_code == 200
         assert store.jobs.get(jobs[0]) is None

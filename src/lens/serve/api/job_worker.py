@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from lens.errors import DeadlineError, DrainingError, GenerationCancelledError, SettingError
-from lens.serve.api.errors import error_response
+from lens.serve.api.errors import REQUEST_ID, error_response
 from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
 from lens.serve.api.schemas import GenerationSpec
 from lens.serve.engine.request import Failed, GenerationRequest, Queued, StepProgress
@@ -166,6 +166,7 @@ class JobWorker:
             threading.Thread(target=self._run, args=(job,), name=job.id, daemon=True).start()
 
     def _run(self, job: Job) -> None:
+        REQUEST_ID.set(job.id)  # of this thread: its errors name the job
         progress = self._progress[job.id]
         try:
             spec = GenerationSpec.from_json(job.request, self._settings.uploads_folder)
