@@ -27,12 +27,13 @@ def picture(seed: int, side: int = 512) -> bytes:
 
 
 def values_of(source: dict, out: Path) -> dict:
-    return {"out": str(out), "source": source, "num_workers": 2, "shards": {"format": "png"}}
+    own = {"captions": {"kind": "sidecar", "requires": False}, "shards": {"format": "png"}}
+    return {"out": str(out), "source": source, "num_workers": 2} | own
 
 
 def ledger_of(out: Path, view: str) -> dict[str, str]:
     rows = read_table(out / "views" / view / "ledger.parquet").to_pylist()
-    return {row["reason"]: row["detail"] for row in rows}
+    return {row["reason"]: f"{row['address']}: {row['detail']}" for row in rows}
 
 
 def test_a_build_of_odd_files_ends_with_all_of_them_accounted_for(two_gpus, tmp_path):
@@ -54,7 +55,9 @@ def test_a_build_of_odd_files_ends_with_all_of_them_accounted_for(two_gpus, tmp_
     assert summary["counts"] == {
         "kept": 3, "exact_copies": 0, "broken_caption": 1, "unknown_type": 1, "corrupt": 1, "missing": 1,
     }  # fmt: skip
-    assert "half a surrogate pair" in ledger_of(out, summary["view"])["broken_caption"]
+    ledger = ledger_of(out, summary["view"])
+    assert ledger["broken_caption"].startswith("half.png: .json holds half a surrogate pair")
+    assert ledger["corrupt"].startswith("cut.png: ")
     assert verify_build(out).faults == ()
     report = Path(summary["report"]).read_text()
     for kind in ("hidden or derived files", ".md files"):

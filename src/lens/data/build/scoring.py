@@ -86,9 +86,9 @@ def score_entry(
     numbered: NumberedEntry, reader: EntryReader, failure: str = ""
 ) -> tuple[dict[str, Any], Image.Image | None]:
     """Return the row of one entry and its image; `failure` is why it could not be downloaded."""
-    _, entry = numbered
+    source, entry = numbered
     row: dict[str, Any] = dict.fromkeys(SCHEMA)
-    name = sample_id(f"nothing at {entry.address}".encode())
+    name = sample_id(f"nothing at {source}:{entry.address}".encode())
     row |= {"id": name, "num_bytes": 0, "unreadable": "", "notes": []}
     try:
         if failure:

@@ -51,6 +51,8 @@ class Selection(NamedTuple):
     """(id, address, address of the first) of entries whose bytes an earlier entry has."""
     ocr_words: list[list[str]] | None
     """The words that OCR read in each sample; None for a build without OCR."""
+    addresses: "pa.ChunkedArray"
+    """The address of the first entry of each sample."""
 
 
 class ScoreTable(NamedTuple):
@@ -120,7 +122,8 @@ def select_samples(
         (ids[entry].decode(), addresses[entry].as_py(), addresses[int(first_of[entry])].as_py())
         for entry in np.flatnonzero(first_of != np.arange(len(ids))).tolist()
     ]
-    return Selection(ids[firsts], firsts, sample_reasons, details, fits, copies, samples.ocr_words())
+    words, own = samples.ocr_words(), addresses.take(firsts)
+    return Selection(ids[firsts], firsts, sample_reasons, details, fits, copies, words, own)
 
 
 def withdrawn_ids(path: Path | None) -> set[str]:

@@ -22,7 +22,7 @@ KEPT_SCHEMA = {
     "id": "string", "part": "int32", "row": "int32", "base": "int32", "ratio": "string",
     "shard": "string", "caption": "string", "brief": "string",
 }  # fmt: skip
-LEDGER_SCHEMA = {"id": "string", "reason": "string", "detail": "string"}
+LEDGER_SCHEMA = {"id": "string", "address": "string", "reason": "string", "detail": "string"}
 COPIES_SCHEMA = {"id": "string", "address": "string", "first_address": "string"}
 
 
@@ -64,6 +64,7 @@ def write_view(
     _write_kept(settings, selection, kept.tolist(), captions, folder)
     ledger = {
         "id": selection.ids[dropped],
+        "address": selection.addresses.take(dropped).to_pylist(),
         "reason": sample_reasons[dropped],
         "detail": [details[i] or "" for i in dropped],
     }
