@@ -57,7 +57,7 @@ def test_adapters_add_by_weight_and_unload_without_a_trace(pipeline, files):
 def test_names_and_weights_that_do_not_fit_are_refused(pipeline, files):
     name = pipeline.load_lora_weights(files / "first.safetensors")
     try:
-        with pytest.raises(SettingError, match=r"a loaded adapter .* nobody is not in the list of present adapters"):
+        with pytest.raises(SettingError, match="nobody is not in the list of present adapters"):
             pipeline.set_adapters("nobody")
         for weights in ([1.0, 2.0], "strong", [True], {"text_encoder": 1.0}, [{"transformer": [1.0]}]):
             with pytest.raises(SettingError, match="adapter_weights"):
