@@ -82,6 +82,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
         self._gradient_checkpointing_func: Callable[..., Any] = checkpoint
         self._rotary_cache = RotaryCache(tuple(axes_dims_rope))
         self._mask_cache = MaskCache()
+        self._casts_layers = False
 
     def forward(
         self,
@@ -165,6 +166,15 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
             if name.startswith(("txt_norm2.", "txt_mlp.", "attn.to_add_out.", "attn.norm_added_q.")):
                 yield parameter
 
+    def enable_layerwise_casting(self, *args: Any, **settings: Any) -> None:
+        """Store weights in one dtype and cast each layer's to another when it computes, as in diffusers."""
+        super().enable_layerwise_casting(*args, **settings)
+        self._casts_layers = True
+
+    def _compute_dtype(self, tokens: Tensor) -> torch.dtype:
+        # Layerwise casting chooses the dtype, and adapters do not cast their inputs then.
+        return tokens.dtype if self._casts_layers else cpu_compute_dtype(tokens)
+
     def _velocity(
         self,
         packed_latents: Tensor,
@@ -175,7 +185,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
         w: int,
     ) -> Tensor:
         dtype = packed_latents.dtype
-        packed_latents = packed_latents.to(cpu_compute_dtype(packed_latents))                      # (B, I, C)
+        packed_latents = packed_latents.to(self._compute_dtype(packed_latents))                    # (B, I, C)
         num_text, is_padded = self._mask_cache.get(mask, features[0])
         key_mask = None  # without padding, and so without a mask, the fast attention kernels apply
         if mask is not None and is_padded:
@@ -197,7 +207,7 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
         t: Any,
         latent_sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        device, dtype = images[0].device, cpu_compute_dtype(images[0])
+        device, dtype = images[0].device, self._compute_dtype(images[0])
         num_text = [layers[0].shape[0] for layers in features]
         packing = PackedSequence.of([len(tokens) for tokens in images], num_text, device)
         image_tokens = self.img_in(torch.cat(list(images))[None].to(dtype))                     # (1, I, D)

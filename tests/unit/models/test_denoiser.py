@@ -372,3 +372,20 @@ def test_quantized_weights_keep_their_products_where_the_cpu_computes_in_float32
         monkeypatch.setattr(products, "_prefers_float32", lambda dtype, choice=prefers_float32: choice)
         drawn.append(call(denoiser).float())
     assert (drawn[0] - drawn[1]).norm() < 0.03 * drawn[0].norm()
+
+
+@torch.no_grad()
+def test_layerwise_casting_computes_in_its_own_dtype_which_adapters_need(monkeypatch):
+    monkeypatch.setattr(products, "_prefers_float32", lambda dtype: True)  # as on a CPU without bfloat16
+    denoiser = tiny_denoiser().to(torch.bfloat16)
+    denoiser.add_adapter(LoraConfig(r=2, target_modules=["to_out.0"], init_lora_weights=False))
+    given = {
+        "hidden_states": torch.ones(1, 6, TOKEN_CHANNELS, dtype=torch.bfloat16),
+        "encoder_hidden_states": [torch.ones(1, 5, TEXT_WIDTH, dtype=torch.bfloat16)] * 4,
+        "timestep": torch.tensor([0.5]), "img_shapes": [(1, 2, 3)],
+    }  # fmt: skip
+    expected = denoiser(**given).sample
+    denoiser.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
+    assert denoiser.transformer_blocks[0].attn.img_qkv.weight.dtype == torch.float8_e4m3fn
+    drawn = denoiser(**given).sample
+    assert (drawn - expected).abs().mean() < 0.2 * expected.abs().mean()
