@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from fake_engine import FakeEngine
 from PIL import Image
-from running import answering
+from running import answering, until
 from test_uploads import bomb, encoded
 
 from lens.serve.api.generation import NO_HOOKS
@@ -32,9 +32,10 @@ def server(tmp_path_factory):
     uploads.mkdir()
     (uploads / "of the last run").write_bytes(b"x")
     try:
-        app = create_server_app(FakeEngine(), settings, store, NO_HOOKS, has_studio=True)
+        engine = FakeEngine()
+        app = create_server_app(engine, settings, store, NO_HOOKS, has_studio=True)
         with answering(app, settings.limits) as base, httpx2.Client(base_url=base) as http:
-            yield SimpleNamespace(base=base, http=http, uploads=uploads)
+            yield SimpleNamespace(base=base, http=http, uploads=uploads, engine=engine)
     finally:
         store.close()
 
@@ -83,6 +84,28 @@ def test_routes_that_the_studio_does_not_use_are_closed(server):
 
 def test_json_of_pages_has_a_bound(server):
     assert server.http.post("/gradio_api/queue/join", content=b"[" * 1_500_000).status_code == 413
+
+
+def test_an_image_that_a_page_edits_is_drawn_from(server):
+    """As the page does it: the image is sent in parts under a name, then Draw is clicked with that name."""
+    config = server.http.get("/config").json()
+    click = next(one for one in config["dependencies"] if one["api_name"] == "on_draw")
+    controls = {one["id"]: one["props"] for one in config["components"]}
+    names = [controls[number].get("elem_id") for number in click["inputs"]]
+    values = [controls[number].get("value") for number in click["inputs"]]
+    editor = click["inputs"][names.index("start")]
+    form = {"component_id": editor, "session_hash": "any", "fn_name": "accept_blobs", "id": "edited"}
+    form |= {"index": "null"}
+    for part in ("background", "composite"):
+        files = {"file": ("in.png", encoded(Image.new("RGBA", (64, 48), "red")))}
+        sent = server.http.post("/gradio_api/component_server", data=form | {"type": part}, files=files)
+        assert sent.status_code == 200, sent.text
+    values[names.index("prompt")] = "a fox"
+    values[names.index("start")] = {"background": None, "layers": [], "composite": None, "id": "edited"}
+    body = {"data": values, "fn_index": click["id"], "session_hash": "any"}
+    assert server.http.post("/gradio_api/queue/join", json=body).status_code == 200
+    request = until(lambda: server.engine.requests and server.engine.requests[-1], 20)
+    assert Image.open(request.image).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_old_uploads_are_deleted(tmp_path, monkeypatch):
