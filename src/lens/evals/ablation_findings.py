@@ -27,7 +27,7 @@ class ArmScore(NamedTuple):
     mean: MeanEstimate
 
 
-class Finding(NamedTuple):
+class ClaimAnswer(NamedTuple):
     """What the images say of one claim."""
 
     claim: ClaimSettings
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
     """Multiple of the seeds and prompts at which the answer is sure to be known; 1 if it is known."""
 
     @property
-    def answer(self) -> str:
+    def text(self) -> str:
         needs = f", needs {self.factor} times as much" if self.verdict == CANNOT_BE_TOLD else ""
         return f"{self.verdict}{needs}"
 
@@ -53,7 +53,7 @@ def arm_scores(settings: AblationSettings, scores: Scores) -> list[ArmScore]:
     return rows
 
 
-def findings(settings: AblationSettings, scores: Scores) -> list[Finding]:
+def claim_answers(settings: AblationSettings, scores: Scores) -> list[ClaimAnswer]:
     """Return what the images say of each claim."""
     found = []
     for claim in settings.claims:
@@ -62,7 +62,7 @@ def findings(settings: AblationSettings, scores: Scores) -> list[Finding]:
         factor = 1
         if verdict == CANNOT_BE_TOLD:
             factor = factor_needed(settings, difference.spread, claim.score)
-        found.append(Finding(claim, difference, verdict, factor))
+        found.append(ClaimAnswer(claim, difference, verdict, factor))
     return found
 
 
@@ -97,10 +97,10 @@ def format_findings(settings: AblationSettings, scores: Scores) -> str:
         means = (by_arm[arm, name] for name in settings.scores)
         lines.append(f"| {arm} | {' | '.join(f'{one.mean:.3f} {one.interval_text}' for one in means)} |")
     lines += ["", "| finding | difference and 95% interval | |", "| --- | --- | --- |"]
-    for one in findings(settings, scores):
+    for one in claim_answers(settings, scores):
         estimate = one.difference.estimate
         lines.append(
-            f"| {one.claim.text} | {estimate.mean:+.3f} {estimate.interval_text} | {one.answer} |"
+            f"| {one.claim.text} | {estimate.mean:+.3f} {estimate.interval_text} | {one.text} |"
         )
     return "\n".join([*lines, "", power_text(settings)])
 
@@ -150,8 +150,8 @@ def findings_to_dict(settings: AblationSettings, scores: Scores) -> dict[str, An
             for row in arm_scores(settings, scores)
         ],
         "findings": [
-            {"finding": one.claim.text, "answer": one.answer, "difference": one.difference.estimate.mean,
+            {"finding": one.claim.text, "answer": one.text, "difference": one.difference.estimate.mean,
              "interval": one.difference.estimate.interval, "spread": one.difference.spread._asdict()}
-            for one in findings(settings, scores)
+            for one in claim_answers(settings, scores)
         ],
     }  # fmt: skip

@@ -94,11 +94,10 @@ def draw_and_score(job: ScoreJob, prompts: Sequence[TaskPrompt]) -> list[bool]:
 
     from lens.core.noise import generator_for
     from lens.nano.scoring.scorer import detect, score_detections
-    from lens.train.devices import autocast, resolve_device
 
     torch.set_num_threads(1)
-    device = resolve_device("auto")
-    pipeline = _pipeline(job.run).to(device)
+    # In float32: a whole pipeline and a denoiser alone are loaded in different types.
+    pipeline = _pipeline(job.run).to("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     sizes = [buckets_for(job.base_resolution)[ratio] for ratio in job.score.ratios]
     passed = [False] * len(prompts)
@@ -107,11 +106,10 @@ def draw_and_score(job: ScoreJob, prompts: Sequence[TaskPrompt]) -> list[bool]:
         for start in range(0, len(items), BATCH_SIZE):
             batch = items[start : start + BATCH_SIZE]
             noise = [generator_for(job.run.seed, "ablation/scores", 0, item) for item in batch]
-            with autocast(device, "bf16"):
-                images = pipeline(
-                    [prompts[item].prompt for item in batch], height=height, width=width, generator=noise,
-                    output_type="np",
-                ).images  # fmt: skip
+            images = pipeline(
+                [prompts[item].prompt for item in batch], height=height, width=width, generator=noise,
+                output_type="np",
+            ).images  # fmt: skip
             for item, image in zip(batch, (images * 255).round().astype(np.uint8), strict=True):
                 passed[item] = score_detections(detect(image), prompts[item].spec).passed
     return passed

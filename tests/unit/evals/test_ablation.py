@@ -13,7 +13,7 @@ from lens.evals import ablation, ablation_scores
 from lens.evals.ablation import ClaimSettings, ablation_runs, missing_runs, read_ablation, train_missing
 from lens.evals.ablation_findings import (
     arm_scores,
-    findings,
+    claim_answers,
     findings_to_dict,
     format_findings,
     format_plan,
@@ -169,10 +169,10 @@ def test_the_export_of_the_first_run_of_a_seed_is_the_model_of_its_arms(asked, t
 def test_differences_are_paired_so_that_what_seeds_and_prompts_share_does_not_hide_them(asked, trainer):
     settings, scores = answer(asked())
     assert scores["high", "brief"].shape == (3, 60)
-    better, worse, same = findings(settings, scores)
+    better, worse, same = claim_answers(settings, scores)
     assert better.difference.estimate.mean == pytest.approx(-worse.difference.estimate.mean)
     assert better.difference.estimate.half_width < 0.12
-    assert [one.answer for one in (better, worse, same)] == ["agrees", "does not", "agrees"]
+    assert [one.text for one in (better, worse, same)] == ["agrees", "does not", "agrees"]
     means = {(row.arm, row.score): row.mean.mean for row in arm_scores(settings, scores)}
     assert means["high", "brief"] - means["usual", "brief"] == pytest.approx(
         better.difference.estimate.mean
@@ -205,9 +205,9 @@ def test_a_verdict_needs_an_interval_without_zero_or_without_the_margin(interval
 def test_what_cannot_be_told_says_how_many_times_as_much_it_needs(asked, trainer):
     arms = {"usual": {}, "high": {"rate": 0.52}}
     settings, scores = answer(asked(arms=arms, claims=[{"arm": "high", "beats": "usual", "score": "brief"}]))
-    (found,) = findings(settings, scores)
+    (found,) = claim_answers(settings, scores)
     spread = found.difference.spread
-    assert found.answer == f"cannot be told, needs {found.factor} times as much"
+    assert found.text == f"cannot be told, needs {found.factor} times as much"
     assert spread.half_width(3 * found.factor, 60 * found.factor) <= 0.015
 
 
