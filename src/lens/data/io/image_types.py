@@ -22,14 +22,16 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\0\0\x01\0", "ICO"), (0, b"DDS ", "DDS"), (0, b"gimp xcf ", "XCF"),
 )  # fmt: skip
 """(offset, bytes, type); the first that fits decides."""
+BRANDS = ((b"avif", "AVIF"), (b"heic", "HEIF"), (b"mif1", "HEIF"))
 PNM_TYPES = b"1234567fF"
 
 
 def image_type(prefix: bytes) -> str:
     """Return the type of an image by its first bytes; empty for a file of another kind."""
     found = next((name for at, magic, name in MAGIC if prefix.startswith(magic, at)), "")
-    if found == "HEIF" and b"avif" in prefix[8:PREFIX_BYTES]:
-        return "AVIF"  # its main brand is that of a container, and one of its compatible brands is its own
+    if found in ("HEIF", "") and prefix.startswith(b"\0\0"):
+        # The main brand may be that of any container, or damaged; one of the compatible brands is its own.
+        found = next((name for brand, name in BRANDS if brand in prefix[8:PREFIX_BYTES]), found)
     if found:
         return found
     # Two letters are too few to tell a bitmap: its header begins with one of a few sizes.

@@ -132,3 +132,9 @@ def test_further_types_are_decoded_by_plugins_and_damaged_ones_are_corrupt(kind)
     assert picture.format == kind
     assert np.abs(np.asarray(picture.image, float) - np.asarray(photograph(), float)).mean() < 8
     assert reason_of(content[: len(content) // 2]) == "corrupt"
+
+
+def test_a_container_is_told_by_its_compatible_brands_where_its_main_one_is_general_or_damaged():
+    assert image_type(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"
+    assert image_type(b"\0\0\0\x1cft??heXc\0\0\0\0mif1heicmiaf") == "HEIF"
+    assert image_type(b"how to convert heic and avif to jpeg") == ""
