@@ -183,10 +183,10 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
             got = f"a batch of {len(negative.mask)}"
             raise SettingError("negative_prompt_embeds", got, f"one row for each of {num_prompts} prompts")
         device = device or self.execution_device_of("transformer", "text_encoder")
-        positive, negative = (
-            batch.repeat(num_images_per_prompt).to(device) for batch in (positive, negative)
-        )
-        return positive.features, positive.mask, negative.features, negative.mask
+        both = (batch.repeat(num_images_per_prompt).to(device) for batch in (positive, negative))
+        (prompt_embeds, prompt_mask), (negative_prompt_embeds, negative_prompt_mask) = both
+        # The names are arguments of a call; diffusers' tools read them from this line.
+        return prompt_embeds, prompt_mask, negative_prompt_embeds, negative_prompt_mask
 
     @torch.no_grad()
     def encode_image(self, image: ImageInput | Sequence[ImageInput], height: int, width: int) -> Tensor:
