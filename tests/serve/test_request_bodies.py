@@ -49,6 +49,25 @@ def test_json_is_parsed_while_the_server_answers_others(server, monkeypatch):
         assert posting.result(10).status_code == 400
 
 
+@pytest.mark.parametrize("path", [GENERATIONS, JOBS])
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_long_prompt_is_read_while_the_server_answers_others(server, monkeypatch, path, is_stream):
+    answered, reading, service = threading.Event(), threading.Event(), server.app.state.service
+
+    def read_slowly(_):
+        reading.set()
+        assert answered.wait(10), "no other request was answered while a prompt was read"
+        return []
+
+    monkeypatch.setattr(service, "request_warnings", read_slowly)
+    body = {"prompt": "a fox", "size": "64x64"} | ({"stream": is_stream} if path == GENERATIONS else {})
+    posting = ThreadPoolExecutor(1).submit(httpx2.post, f"{server.base}{path}", json=body, timeout=20)
+    assert reading.wait(10)
+    assert httpx2.get(f"{server.base}/healthz", timeout=5).status_code == 200
+    answered.set()
+    assert posting.result(10).status_code in (200, 201)
+
+
 @pytest.mark.parametrize("path", [GENERATIONS, JOBS, EDITS])
 @pytest.mark.parametrize(
     ("body", "param", "words"),

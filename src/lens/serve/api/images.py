@@ -207,8 +207,9 @@ async def _event_stream(
 ) -> AsyncIterator[bytes]:
     output_fields = {"size": spec.size, "quality": spec.quality, "background": "opaque"}
     output_fields |= {"output_format": spec.output_format}
-    warnings = warning_fields(context, spec)
-    image_usage = token_usage(context, spec) | {"output_tokens": spec.tokens_per_image}
+    warnings = await asyncio.to_thread(warning_fields, context, spec)  # long prompts take a second
+    image_usage = await asyncio.to_thread(token_usage, context, spec)
+    image_usage |= {"output_tokens": spec.tokens_per_image}
     image_usage["output_tokens_details"] = {"image_tokens": spec.tokens_per_image, "text_tokens": 0}
     image_usage["total_tokens"] = image_usage["input_tokens"] + spec.tokens_per_image
     events = stream_events(handles, context.service, spec, request.is_disconnected)
