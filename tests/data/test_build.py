@@ -178,7 +178,7 @@ def test_killed_builds_with_other_workers_and_parts_give_the_same_bytes(built, p
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-def test_another_threshold_makes_another_view_from_the_stored_scores(built, pictures, two_gpus):
+def test_another_threshold_makes_another_view_from_the_stored_scores(built, pictures):
     out, view = built
     before = {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.parquet")}
     changed = values_of(pictures, out)
@@ -192,7 +192,7 @@ def test_another_threshold_makes_another_view_from_the_stored_scores(built, pict
 
 
 def test_captions_of_an_endpoint_withdrawn_and_held_out_samples_make_a_view_of_their_own(
-    built, pictures, two_gpus, tmp_path
+    built, pictures, tmp_path
 ):
     out, view = built
     kept = read_table(view / "kept.parquet").to_pylist()

@@ -36,7 +36,7 @@ def ledger_of(out: Path, view: str) -> dict[str, str]:
     return {row["reason"]: f"{row['address']}: {row['detail']}" for row in rows}
 
 
-def test_a_build_of_odd_files_ends_with_all_of_them_accounted_for(two_gpus, tmp_path):
+def test_a_build_of_odd_files_ends_with_all_of_them_accounted_for(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
     for index, name in enumerate((b"good.png", b"no-extension", b"caf\xe9.png")):
@@ -67,7 +67,7 @@ def test_a_build_of_odd_files_ends_with_all_of_them_accounted_for(two_gpus, tmp_
         assert kind in report
 
 
-def test_a_build_of_which_nothing_stays_tells_the_reasons_each_time(two_gpus, tmp_path):
+def test_a_build_of_which_nothing_stays_tells_the_reasons_each_time(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "small.png").write_bytes(picture(0, 64))
     recipe = tmp_path / "recipe.yaml"
@@ -80,7 +80,7 @@ def test_a_build_of_which_nothing_stays_tells_the_reasons_each_time(two_gpus, tm
     assert verify_build(tmp_path / "out").faults == ()
 
 
-def test_images_that_were_unreachable_come_with_the_next_run_and_the_old_view_stays(two_gpus, tmp_path):
+def test_images_that_were_unreachable_come_with_the_next_run_and_the_old_view_stays(tmp_path):
     class Handler(Answering):
         is_down = True
 
@@ -107,7 +107,7 @@ def test_images_that_were_unreachable_come_with_the_next_run_and_the_old_view_st
         assert (verdict.faults, verdict.num_in_shards) == ((), kept)
 
 
-def test_shards_of_a_build_are_built_again_with_the_same_captions_and_licences(two_gpus, tmp_path):
+def test_shards_of_a_build_are_built_again_with_the_same_captions_and_licences(tmp_path):
     facts = json.dumps({"licence": "CC-BY-4.0", "id": "x", "address": "y"}).encode()
     files = {"png": picture(0), "txt": b"a red fox on grass", "brief.txt": b"a fox", "json": facts}
     write_shard(tmp_path / "in" / "0.tar", [("one", files), ("two", {"png": picture(1), "txt": b"a bee"})])
@@ -124,7 +124,7 @@ def test_shards_of_a_build_are_built_again_with_the_same_captions_and_licences(t
 
 
 @pytest.mark.parametrize("until", ["inventory", "scores"])
-def test_a_build_that_ends_early_tells_what_was_passed_over(until, two_gpus, tmp_path):
+def test_a_build_that_ends_early_tells_what_was_passed_over(until, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(picture(0))
     (tmp_path / "in" / "odd\x1b[31m.md").write_text("x")

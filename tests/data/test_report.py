@@ -41,7 +41,7 @@ def textured(rng: np.random.Generator, height: int, width: int) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory, two_gpus) -> tuple[Path, BuildSettings]:
+def built(tmp_path_factory) -> tuple[Path, BuildSettings]:
     """One build for all tests: the folder of its view, and its settings."""
     root, out = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("built") / "out"
     rng = np.random.default_rng(0)

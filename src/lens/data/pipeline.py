@@ -5,8 +5,8 @@ Each stage writes complete files that the next run finds, so the same command re
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 from lens.config import write_yaml
 from lens.data.build.filters import KEPT
 from lens.data.build.inventory import Inventory, take_inventory
-from lens.data.build.ray_executor import has_gpus, map_parallel, ray_session
+from lens.data.build.process_executor import map_in_processes
+from lens.data.build.ray_executor import has_gpus, is_connected, map_parallel, ray_session
 from lens.data.build.reader import EntryReader
 from lens.data.build.rounds import begin_round, latest_round, parts_to_retry, retry_downloads
 from lens.data.build.scoring import score_part, unscored_parts
@@ -32,6 +33,8 @@ from lens.data.report.page import write_report
 from lens.data.scorers.pretrained import PretrainedSettings
 from lens.files import remove_partials, write_bytes_atomic
 
+RAY_MIN_ENTRIES = 100_000
+"""Entries from which on a build on one machine starts Ray, whose start is then a small part of it."""
 BuildStage = Literal["inventory", "scores", "view", "shards"]
 BuildProgressCallback = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -54,6 +57,7 @@ class _Pipeline:
     def __init__(self, settings: BuildSettings, on_progress: BuildProgressCallback):
         self.settings, self.out, self.on_progress = settings, settings.out, on_progress
         self.reader = EntryReader(settings.all_sources, settings.out / "downloads")
+        self._uses_ray = False
 
     def run(self, until: BuildStage) -> dict[str, Any]:
         settings = self.settings
@@ -69,7 +73,7 @@ class _Pipeline:
         }  # fmt: skip
         if until == "inventory":
             return facts
-        with ray_session(settings.ray_address, settings.num_workers):
+        with self._workers(inventory):
             scores = self._retry_downloads(inventory)
             self._score(settings, inventory, self.reader, scores)
             facts["scores"] = scores.name
@@ -88,15 +92,28 @@ class _Pipeline:
         report = write_report(self.out, name, settings.filters, self.reader.read)
         return facts | {"report": str(report)}
 
+    @contextmanager
+    def _workers(self, inventory: Inventory) -> Iterator[None]:
+        """Provide the workers of a build: of Ray where it needs a cluster, else processes of this machine."""
+        settings = self.settings
+        self._uses_ray = needs_ray(settings, inventory.num_entries)
+        with ray_session(settings.ray_address, settings.num_workers) if self._uses_ray else nullcontext():
+            yield
+
+    def _map_parallel(
+        self, work: Callable[[Any], Any], items: Sequence[Any], gpus_per_worker: float = 0.0
+    ) -> Iterator[Any]:
+        if self._uses_ray:
+            return map_parallel(work, items, self.settings.num_workers, gpus_per_worker)
+        return map_in_processes(work, items, self.settings.num_workers)
+
     def _retry_downloads(self, inventory: Inventory) -> Path:
         """Return the folder of the scores: of a new round, where downloads that failed are there now."""
         scores = latest_round(self.out / "scores", inventory.folder.name)
 
-        def work(number: int) -> tuple[int, bool]:
-            return number, retry_downloads(inventory, number, scores, self.reader)
-
         parts = parts_to_retry(scores, inventory.num_parts)
-        retried = map_parallel(work, parts, self.settings.num_workers)
+        work = partial(_retry_part, inventory, scores=scores, reader=self.reader)
+        retried = self._map_parallel(work, parts)
         stale = {number for number, is_stale in retried if is_stale}
         return begin_round(scores, stale) if stale else scores
 
@@ -107,13 +124,11 @@ class _Pipeline:
         total = inventory.num_parts
         missing = unscored_parts(scores, total, scorers)
 
-        def work(number: int) -> int:
-            return score_part(inventory, number, scores, reader, scorers)
-
+        work = partial(score_part, inventory, scores=scores, reader=reader, scorers=scorers)
         self.on_progress("scores", total - len(missing), total)
         with self._record_timing("scores") as count:
             gpus = _gpus_per_worker(settings)
-            for done, entries in enumerate(map_parallel(work, missing, settings.num_workers, gpus), 1):
+            for done, entries in enumerate(self._map_parallel(work, missing, gpus), 1):
                 count["items"] += entries
                 self.on_progress("scores", total - len(missing) + done, total)
 
@@ -170,15 +185,12 @@ class _Pipeline:
 
     def _write_shards(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
         names = shard_names(view.folder)
-        settings, reader = self.settings.shards, self.reader
-
-        def work(name: str) -> dict[str, Any]:
-            return write_view_shard(inventory, view.folder, name, settings, reader)
-
+        shards = self.settings.shards
+        work = partial(write_view_shard, inventory, view.folder, settings=shards, reader=self.reader)
         missing = [name for name in names if not (view.folder / "shards" / f"{name}.json").is_file()]
         self.on_progress("shards", len(names) - len(missing), len(names))
         with self._record_timing("shards") as count:
-            for done, facts in enumerate(map_parallel(work, missing, self.settings.num_workers), 1):
+            for done, facts in enumerate(self._map_parallel(work, missing), 1):
                 count["items"] += facts["num_samples"]
                 self.on_progress("shards", len(names) - len(missing) + done, len(names))
         return [work(name) for name in names]
@@ -193,6 +205,21 @@ class _Pipeline:
             line = {"stage": stage, **count, "seconds": seconds, "date": f"{datetime.now():%Y-%m-%dT%H:%M}"}
             with (self.out / "timings.jsonl").open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
+
+
+def needs_ray(settings: BuildSettings, num_entries: int) -> bool:
+    """Return whether a build needs Ray: for a cluster, for GPUs, or because it is large."""
+    has_weights = any(isinstance(one, PretrainedSettings) and one.device != "cpu" for one in settings.scorers)
+    return (
+        settings.ray_address is not None or is_connected() or has_weights or bool(settings.gpus_per_worker)
+        or settings.captions.kind == "vllm" or num_entries >= RAY_MIN_ENTRIES
+    )  # fmt: skip
+
+
+def _retry_part(
+    inventory: Inventory, number: int, scores: Path, reader: EntryReader
+) -> tuple[int, bool]:
+    return number, retry_downloads(inventory, number, scores, reader)
 
 
 def _gpus_per_worker(settings: BuildSettings) -> float:

@@ -4,6 +4,7 @@ The function of a piece writes a complete file or none, so a piece may run twice
 """
 
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,11 @@ def ray_session(address: str | None, num_workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected to Ray already; Ray is not imported for it."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def has_gpus() -> bool:

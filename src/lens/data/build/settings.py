@@ -54,7 +54,7 @@ class BuildSettings(Settings):
     """The source of the images."""
     sources: tuple[AnySource, ...] = ()
     """Further sources, in this order."""
-    part_size: int = Field(256, gt=0)
+    part_size: int = Field(64, gt=0)
     """Images that are scored as one piece of work; a kill loses at most one piece a worker."""
     scorers: tuple[AnyScorerSettings, ...] = ()
     """Scorers with models; scores without a model are always computed."""
@@ -68,7 +68,8 @@ class BuildSettings(Settings):
     duplicates: DedupSettings = Field(default_factory=lambda: DedupSettings.of({}))
     shards: ShardSettings = Field(default_factory=lambda: ShardSettings.of({}))
     ray_address: str | None = None
-    """Address of a running Ray cluster; None starts Ray on this machine for this build."""
+    """Address of a running Ray cluster; None builds on this machine, by a Ray of its own where the build is
+    large or uses GPUs."""
     num_workers: int | None = Field(None, gt=0)
     """Worker processes; None uses all cores. The result does not depend on it."""
 
