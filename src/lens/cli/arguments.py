@@ -24,7 +24,7 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 OffloadMode = Literal["none", "model", "group"]
 TextCacheOption = Literal["auto", "on", "off"]
 QuantizeFormat = Literal["none", "int8", "float8"]
-CacheName = Literal["none", "first-block", "taylorseer", "pyramid"]
+CacheName = Literal["none", "first-block", "taylorseer"]
 """Names of `lens.models.step_cache.CACHES`, which loads torch."""
 if TYPE_CHECKING:
     SolverName = str

@@ -42,16 +42,13 @@ SUPPORTED = (
 MIN_STEPS = 12
 """Denoising steps below which a cache saves little: the first steps are always computed."""
 
-CACHES: dict[str, Callable[[Callable[[], Any]], Any]] = {
-    "first-block": lambda _: FirstBlockCacheConfig(threshold=0.1),
-    "taylorseer": lambda _: TaylorSeerCacheConfig(
-        cache_interval=3, disable_cache_before_step=4, taylor_factors_dtype=torch.float32, use_lite_mode=True
-    ),
-    "pyramid": lambda timestep: PyramidAttentionBroadcastConfig(
-        spatial_attention_block_skip_range=2, current_timestep_callback=timestep
+CACHES: dict[str, Callable[[], Any]] = {
+    "first-block": lambda: FirstBlockCacheConfig(threshold=0.2),
+    "taylorseer": lambda: TaylorSeerCacheConfig(
+        cache_interval=2, disable_cache_before_step=4, taylor_factors_dtype=torch.float32, use_lite_mode=True
     ),
 }
-"""Settings by the name of `--cache`, as functions of one that returns the current timestep, 0 to 1000."""
+"""Settings by the name of `--cache`; diffusers changes a configuration that it uses, so each is made anew."""
 
 # `register` would import all of diffusers' transformers. Blocks are called with positional arguments.
 TransformerBlockRegistry._registry[LensTransformerBlock] = TransformerBlockMetadata(
@@ -62,14 +59,14 @@ TransformerBlockRegistry._registry[LensTransformerBlock] = TransformerBlockMetad
 )
 
 
-def cache_settings(name: str, current_timestep: Callable[[], Any]) -> Any:
+def cache_settings(name: str) -> Any:
     """Return the settings of a cache, for `enable_cache`.
 
     Raises: SettingError for an unknown name.
     """
     if name not in CACHES:
         raise SettingError("cache", name, f"one of {', '.join(CACHES)}")
-    return CACHES[name](current_timestep)
+    return CACHES[name]()
 
 
 class StepCacheMixin(CacheMixin):

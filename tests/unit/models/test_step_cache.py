@@ -108,7 +108,7 @@ def test_a_named_cache_computes_less_attention(cached, name):
     attention, computed = cached.transformer.transformer_blocks[1].attn, []
     hook = attention.img_qkv.register_forward_hook(lambda *_: computed.append(1))
     try:
-        config = cache_settings(name, lambda: cached.current_timestep)
+        config = cache_settings(name)
         if name == "first-block":
             config.threshold = 2.0  # the first blocks of random weights change more than trained ones
         cached.transformer.enable_cache(config)
@@ -120,7 +120,7 @@ def test_a_named_cache_computes_less_attention(cached, name):
 
 def test_what_does_not_work_here_is_refused_by_name(cached):
     with pytest.raises(SettingError, match="cache is 'fast', but it needs one of first-block, taylorseer"):
-        cache_settings("fast", lambda: None)
+        cache_settings("fast")
     with pytest.raises(SettingError, match=r"is_guidance_distilled is False, .* one after the other"):
         cached.transformer.enable_cache(FasterCacheConfig(current_timestep_callback=lambda: 0))
     with pytest.raises(SettingError, match="config is 'TextKVCacheConfig', but it needs one of FirstBlock"):

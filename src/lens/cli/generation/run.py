@@ -97,7 +97,7 @@ def _enable_cache(pipeline: "LensPipeline", name: str, num_steps: int) -> None:
             "--cache %s saves next to nothing at %d steps, as the first steps are always computed; "
             "it is meant for %d steps or more.", name, num_steps, MIN_STEPS,
         )  # fmt: skip
-    pipeline.transformer.enable_cache(cache_settings(name, lambda: pipeline.current_timestep))
+    pipeline.transformer.enable_cache(cache_settings(name))
 
 
 def _negative_text(recorded: dict[str, Any]) -> str:
