@@ -5,6 +5,7 @@ E embedding width, P pairs.
 """
 
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -21,6 +22,8 @@ EXACT_UP_TO = 200_000
 SORT_COST = 12
 """Cost of sorting one hash, in comparisons of two hashes."""
 NPROBE = 64
+MIN_LIKE_TEXT = 0.9
+"""Share of equal characters from which on two texts are the same, read by OCR."""
 BLOCK_ROWS = 1024
 """Samples compared with all others at a time: bounds the memory of a block to 8 x this x N bytes."""
 
@@ -65,6 +68,22 @@ def pairs_by_embedding(embeddings: NDArray[np.float32], min_cosine: float) -> Pa
     unit = _normalize(embeddings)
     one, other = _range_search(_build_index(unit), unit, min_cosine)
     return _sorted_unique([np.stack([one, other], axis=1)[one < other]])
+
+
+def pairs_of_like_words(pairs: Pairs, words: Sequence[Sequence[str]]) -> Pairs:
+    """Return the pairs without those whose images show other words: signs that differ in nothing else.
+
+    An image in which no words were read is compared by its look alone. OCR misreads a letter now and then.
+    """
+    is_like = [_is_like(words[one], words[other]) for one, other in pairs.tolist()]
+    return pairs[np.array(is_like, dtype=bool)]
+
+
+def _is_like(one: Sequence[str], other: Sequence[str]) -> bool:
+    text, other_text = (" ".join(words).casefold() for words in (one, other))
+    if not text or not other_text:
+        return True
+    return SequenceMatcher(None, text, other_text, autojunk=False).ratio() >= MIN_LIKE_TEXT
 
 
 def held_out_matches(

@@ -19,6 +19,7 @@ from lens.data.build.dedup import (
     held_out_matches,
     pairs_by_embedding,
     pairs_by_hash,
+    pairs_of_like_words,
 )
 from lens.data.build.filters import KEPT, RULES, drop_reasons
 from lens.data.build.inventory import Inventory
@@ -198,6 +199,9 @@ def _drop_near_duplicates(
     pairs = _near_duplicate_pairs(
         settings, _hashes(samples, left), None if embeddings is None else embeddings[left]
     )
+    words = samples.ocr_words()
+    if words is not None:
+        pairs = pairs_of_like_words(pairs, [words[index] for index in left.tolist()])
     area, aesthetics = samples.float_column("area_px"), samples.float_column("aesthetics")
     assert area is not None
     aesthetics_rank = np.zeros(len(left)) if aesthetics is None else np.nan_to_num(aesthetics[left], nan=-1.0)

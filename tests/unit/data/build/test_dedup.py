@@ -10,7 +10,16 @@ from lens.data.build.dedup import (
     held_out_matches,
     pairs_by_embedding,
     pairs_by_hash,
+    pairs_of_like_words,
 )
+
+
+def test_images_of_other_words_are_no_pair_and_a_misread_letter_does_not_part_copies():
+    sale = ["Summer", "sale", "ends", "Sunday"]
+    words = [["EXIT"], ["BEER"], ["exit"], [], sale, ["Sumner", "sale", "ends", "Sunday"]]
+    pairs = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [4, 5]])
+    assert pairs_of_like_words(pairs, words).tolist() == [[0, 2], [0, 3], [4, 5]]
+    assert pairs_of_like_words(pairs[:0], words).shape == (0, 2)
 
 
 def hashes_with_copies(count: int = 60) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from lens.data.build.filters import KEPT
@@ -132,6 +132,22 @@ def test_of_copies_the_one_that_fits_a_bucket_is_kept(tmp_path):
     large = save(tmp_path / "in", "stretched", tower)
     save(tmp_path / "in", "square", tower.resize((512, 512)))
     assert fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out"))) == {large: "cut_too_much"}
+
+
+def test_signs_that_differ_in_their_words_alone_stay_where_ocr_reads_them(tmp_path):
+    font = ImageFont.load_default(size=90)
+    names = {}
+    for word in ("EXIT", "OPEN", "MILK"):
+        sign = Image.new("RGB", (512, 512), (30, 90, 160))
+        ImageDraw.Draw(sign).text((256, 256), word, "white", font, anchor="mm")
+        names[word] = save(tmp_path / "in", word, sign)
+    names["copy"] = save(tmp_path / "in", "copy", sign, quality=50)
+    blind = {"max_hash_bits": 32}
+    without = fallen(select_samples(*measured(tmp_path / "in", tmp_path / "out", duplicates=blind)))
+    assert len(without) == 3
+    scorers = [{"kind": "ocr"}]
+    seen = measured(tmp_path / "in", tmp_path / "out", duplicates=blind, scorers=scorers)
+    assert fallen(select_samples(*seen)) == {names["copy"]: "near_duplicate"}
 
 
 def test_withdrawn_samples_are_dropped_first_and_held_out_matches_before_near_duplicates(
