@@ -10,7 +10,7 @@ import torch
 from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, TOKEN_CHANNELS, tiny_denoiser
 from torch._dynamo.testing import CompileCounter
 
-from lens.core.resolution import RESOLUTION_BUCKETS
+from lens.core.resolution import buckets_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +20,8 @@ pytestmark = [
     ),
 ]
 
-BUCKETS = [size for sizes in RESOLUTION_BUCKETS.values() for size in sizes.values()]
+TRAINED_BASES = 512, 768, 1024
+BUCKETS = [size for base in TRAINED_BASES for size in buckets_for(base).values()]
 
 
 def inputs(h: int, w: int, num_text: int = 7) -> dict:
