@@ -4,12 +4,12 @@ A recipe may name a `base:` file and then holds only what differs from it. Unkno
 says where its value comes from. Knows nothing of torch or of what the settings mean.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 from lens.errors import SettingError
 
@@ -94,7 +94,7 @@ class Settings(BaseModel):
             raise SettingError(name, got, _needs(first), fix) from error
 
 
-def _needs(details: ErrorDetails) -> str:
+def _needs(details: Mapping[str, Any]) -> str:
     text = NEEDS.get(details["type"])
     if text is None:
         return details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

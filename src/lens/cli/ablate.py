@@ -10,7 +10,9 @@ from lens.cli.arguments import AsJson, Overrides
 
 Recipes = Annotated[
     list[Path],
-    typer.Argument(help="YAML files, such as recipes/nano/ablations/questions/captions.yaml.", show_default=False),
+    typer.Argument(
+        help="YAML files, such as recipes/nano/ablations/questions/captions.yaml.", show_default=False
+    ),
 ]
 
 

@@ -75,7 +75,7 @@ def pairs_of_like_words(pairs: Pairs, words: Sequence[Sequence[str]]) -> Pairs:
 
     An image in which no words were read is compared by its look alone. OCR misreads a letter now and then.
     """
-    is_like = [_is_like(words[one], words[other]) for one, other in pairs.tolist()]
+    is_like = [_is_like(words[int(one)], words[int(other)]) for one, other in pairs]
     return pairs[np.array(is_like, dtype=bool)]
 
 

@@ -160,7 +160,7 @@ class NanoPretrainStage:
             losses_by_name |= {} if name else {f"loss_t{t}": loss for t, loss in losses.items()}
         return losses_by_name
 
-    def _pipeline(self, denoiser: nn.Module) -> LensPipeline:
+    def _pipeline(self, denoiser: LensTransformer2DModel) -> LensPipeline:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
         scheduler = FlowMatchEulerDiscreteScheduler(
