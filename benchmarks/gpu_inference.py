@@ -198,7 +198,8 @@ class Bench:
         self._free()
         denoiser = random_denoiser(self.config, self.device).eval().to("cpu")
         pipeline = LensPipeline(
-            FlowMatchEulerDiscreteScheduler(), self._vae().to("cpu"), None, None, denoiser, "turbo"
+            FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), self._vae().to("cpu"), None, None,
+            denoiser, "turbo",
         )
         pipeline.set_progress_bar_config(disable=True)
         place(pipeline, self.device, part.variant)  # type: ignore[arg-type]

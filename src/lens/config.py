@@ -148,7 +148,7 @@ def parse_overrides(overrides: list[str]) -> RecipeValues:
 
 def write_yaml(values: dict[str, Any], path: Path) -> None:
     """Write values as YAML in their order."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
 def _with_origins(values: dict[str, Any], origins: dict[str, str]) -> RecipeValues:

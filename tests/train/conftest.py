@@ -112,12 +112,13 @@ def stopped_at() -> Callable[..., Any]:
 def _small_float32_runs():
     """Fewer images in a shard, an evaluation and an export than in a real run; arithmetic in float32."""
     from lens.train.data import nano_cache
+    from lens.train.settings import stages
     from lens.train.stages import language, nano_pretrain, vae
 
     with pytest.MonkeyPatch.context() as patch:
         train_in_float32(patch.setattr)
-        patch.setattr(nano_cache, "NANO_EXAMPLES_PER_SHARD", 8)
-        patch.setattr(nano_pretrain, "NANO_EXAMPLES_PER_SHARD", 8)
+        for module in (nano_cache, nano_pretrain, stages):
+            patch.setattr(module, "NANO_EXAMPLES_PER_SHARD", 8)
         crops = vae.VaeStage._crops
         patch.setattr(vae.VaeStage, "_crops", lambda stage, first, count: crops(stage, first, min(count, 20)))
         patch.setattr(language, "HELD_OUT_CAPTIONS", 24)

@@ -13,6 +13,7 @@ from float32 import train_in_float32
 
 from lens.train.data import nano_cache
 from lens.train.run import train
+from lens.train.settings import stages
 from lens.train.stages import nano_pretrain
 
 
@@ -26,7 +27,8 @@ def train_small(recipe: Path, overrides: Sequence[str] = (), kill_at: int = -1) 
 
     nano_pretrain.NanoPretrainStage.objective = killing  # type: ignore[method-assign]
     train_in_float32()
-    nano_cache.NANO_EXAMPLES_PER_SHARD = nano_pretrain.NANO_EXAMPLES_PER_SHARD = 8
+    for module in (nano_cache, nano_pretrain, stages):
+        module.NANO_EXAMPLES_PER_SHARD = 8  # type: ignore[misc]
     train(recipe, list(overrides))
 
 

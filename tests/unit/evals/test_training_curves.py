@@ -117,7 +117,7 @@ def test_where_matplotlib_is_missing_a_run_says_so_and_goes_on(rl_run, monkeypat
 
 @pytest.mark.parametrize("stage, is_drawn", [("rl", True), ("distill", True), ("pretrain", False)])
 def test_runs_of_post_training_are_drawn_when_they_end(rl_run, monkeypatch, capsys, stage, is_drawn):
-    monkeypatch.setattr("lens.train.run.load_settings", lambda *_: SimpleNamespace(stage=stage))
+    monkeypatch.setattr("lens.train.run.load_settings", lambda *_: SimpleNamespace(stage=stage, out="run"))
     monkeypatch.setattr("lens.train.run.train_from_settings", lambda _: rl_run)
     assert main(["train", "recipe.yaml"]) == 0
     assert capsys.readouterr().out == f"{rl_run}\n"
