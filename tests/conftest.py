@@ -30,7 +30,7 @@ LONGEST_FIRST = (
     "data",
     "cli",
 )
-USE_RAY = ("serve/test_ray", "data/test_build", "data/test_execution", "data/test_report")
+USE_RAY = ("serve/test_ray", "data/test_execution")
 
 
 def group_of(item: pytest.Item) -> str:
