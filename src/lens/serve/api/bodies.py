@@ -5,6 +5,7 @@ is refused first, at its first instance. Knows nothing of what the values mean.
 """
 
 import asyncio
+import re
 import string
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
@@ -20,7 +21,7 @@ from lens.serve.api.uploads import SourceFiles, decode_base64
 if TYPE_CHECKING:
     from fastapi import Request
     from fastapi.routing import APIRoute
-    from starlette.datastructures import FormData
+    from starlette.datastructures import UploadFile
 
 MAX_ENTRIES = MAX_LORAS
 """Entries of a list or an object within a body."""
@@ -29,6 +30,9 @@ MAX_FORM_FIELD_BYTES = 2**20
 MAX_ECHO_CHARACTERS = 100
 """What errors repeat of a name that a caller made up."""
 BASE64_ALPHABET = (string.ascii_letters + string.digits + "+/=-_").encode()
+FILE_FIELD = re.compile(r"(image|mask)(\[0?\])?")
+"""Names of files in forms: clients that can send several put brackets after them."""
+IMAGE_KEYS = ("image_url", "b64_json", "url")
 SYNONYMS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 """Names of diffusers for what has another name here, and no other meaning."""
 MEANT_FIELDS = {
@@ -78,8 +82,8 @@ async def read_json_fields(request: "Request", model: type[BaseModel], max_bytes
 
     Raises: ApiError or SettingError for what is no JSON object, too large, unknown or too much.
     """
-    if not _is_json(media_type := _media_type(request).get_content_type()):
-        raise _media_type_error(media_type, "application/json")
+    if not _is_json(_media_type(request).get_content_type()):
+        raise _media_type_error(request, "application/json")
     content = await request.body()
     return await asyncio.to_thread(lambda: check_fields(parse_json(content, max_bytes), model))
 
@@ -94,13 +98,47 @@ async def read_edit(request: "Request", max_bytes: int) -> tuple[CreateImageEdit
         content = await request.body()
         return await asyncio.to_thread(lambda: _parse_json_edit(parse_json(content, max_bytes)))
     if content_type.get_content_type() != "multipart/form-data":
-        raise _media_type_error(content_type.get_content_type(), "multipart/form-data or application/json")
+        raise _media_type_error(request, "multipart/form-data or application/json")
     if (content_type.get_content_charset() or "utf-8") != "utf-8":  # some codecs take quadratic time
         raise ApiError(415, "Send the form in UTF-8, without another charset.", "unsupported_media_type")
     limits = {"max_files": 4, "max_fields": MAX_FORM_FIELDS, "max_part_size": MAX_FORM_FIELD_BYTES}
-    async with request.form(**limits) as form:
-        files = await _read_form_files(form)
-        return await asyncio.to_thread(_parse_edit_form, form, max_bytes), files
+    whole = await _whole_form(request, content_type.get_boundary() or "")
+    async with whole.form(**limits) as form:
+        items = [(_from_utf8(name, "a name"), value) for name, value in form.multi_items()]
+        files = await _read_form_files(items)
+        texts = [(name, _from_utf8(value, name)) for name, value in items if isinstance(value, str)]
+        return await asyncio.to_thread(_parse_edit_form, texts, max_bytes), files
+
+
+async def _whole_form(request: "Request", boundary: str) -> "Request":
+    """Return a request for a form that has its end, whose texts are decoded as Latin-1, a byte a character.
+
+    The parser drops a part that is cut off, and takes what is not UTF-8 as Latin-1, both without an error.
+    """
+    from fastapi import Request
+
+    if not boundary:
+        raise ApiError(400, "Content-Type names no boundary of the form's parts.", "invalid_form")
+    content = await request.body()
+    if f"--{boundary}--".encode("utf-8", "replace") not in content:
+        text = f"The form is cut off: its last line needs to be --{boundary[:MAX_ECHO_CHARACTERS]}--."
+        raise ApiError(400, text, "invalid_form")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    headers = [one for one in request.scope["headers"] if one[0] != b"content-type"]
+    media_type = f'multipart/form-data; boundary="{boundary}"; charset=latin-1'.encode("utf-8", "replace")
+    return Request({**request.scope, "headers": [*headers, (b"content-type", media_type)]}, receive)
+
+
+def _from_utf8(text: str, name: str) -> str:
+    """Return the text of bytes that were decoded as Latin-1."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeDecodeError as error:
+        shown = ascii(text[:MAX_ECHO_CHARACTERS])
+        raise SettingError(name, shown, "text in UTF-8", "Save or send it in that encoding.") from error
 
 
 def parse_json(content: bytes, max_bytes: int) -> Any:
@@ -131,6 +169,8 @@ def check_fields(values: Any, model: type[BaseModel], others: tuple[str, ...] = 
     fields: dict[str, Any] = {}
     for given, value in values.items():
         name = SYNONYMS.get(given, given)
+        if value is None and given in MEANT_FIELDS:  # libraries send null for what nobody set
+            continue
         if name not in model.model_fields and name not in others:
             raise unknown_field_error(given, model)
         if name in fields:
@@ -169,6 +209,7 @@ def _parse_json_edit(values: Any) -> tuple[CreateImageEditRequest, SourceFiles]:
     if image is None:
         raise ApiError(400, "Missing required parameter: 'images'.", "missing_required_parameter", "images")
     setting = "image" if images is None else "images"
+    image = image[0] if isinstance(image, list) and len(image) == 1 else image
     body = _validate_edit(fields)
     return body, SourceFiles(
         _referenced_image(image, setting), None if mask is None else _referenced_image(mask, "mask")
@@ -176,9 +217,9 @@ def _parse_json_edit(values: Any) -> tuple[CreateImageEditRequest, SourceFiles]:
 
 
 def _referenced_image(value: Any, name: str) -> bytes:
-    """Return the image of base64, a data URL, or OpenAI's reference {"image_url": data URL}."""
-    if isinstance(value, dict) and set(value) == {"image_url"}:
-        value = value["image_url"]
+    """Return the image of base64, a data URL, or a reference such as OpenAI's {"image_url": data URL}."""
+    while isinstance(value, dict) and len(keys := value.keys() - {"type"}) == 1 and keys <= set(IMAGE_KEYS):
+        value = value[keys.pop()]
     if not isinstance(value, str) or value.startswith(("http:", "https:")):
         shown = value[:MAX_ECHO_CHARACTERS] if isinstance(value, str) else type(value).__name__
         fix = "Send the image itself: this server fetches no addresses and keeps no files."
@@ -186,13 +227,12 @@ def _referenced_image(value: Any, name: str) -> bytes:
     return decode_base64(value, name)
 
 
-def _parse_edit_form(form: "FormData", max_bytes: int) -> CreateImageEditRequest:
+def _parse_edit_form(texts: list[tuple[str, str]], max_bytes: int) -> CreateImageEditRequest:
     values: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, str):
-            if name in values:
-                raise SettingError(name, value[:MAX_ECHO_CHARACTERS], "to be sent once")
-            values[name] = value
+    for name, value in texts:
+        if name in values:
+            raise SettingError(name, value[:MAX_ECHO_CHARACTERS], "to be sent once")
+        values[name] = value
     if isinstance(values.get("loras"), str):
         try:
             values["loras"] = parse_json(values["loras"].encode(), max_bytes)
@@ -212,25 +252,36 @@ def _validate_edit(values: Mapping[str, Any]) -> CreateImageEditRequest:
         raise RequestValidationError(problems) from error
 
 
-async def _read_form_files(form: "FormData") -> SourceFiles:
+async def _read_form_files(items: "list[tuple[str, UploadFile | str]]") -> SourceFiles:
     files: dict[str, bytes] = {}
-    for name, value in form.multi_items():
-        field = name.removesuffix("[]") if name in ("image[]", "mask[]") else name
+    for name, value in items:
+        found = FILE_FIELD.fullmatch(name)
         if isinstance(value, str):
-            if field in ("image", "mask"):
-                raise SettingError(field, value[:40], "a file")
+            if found:
+                fix = "Give its part a filename, or send JSON with the image in base64."
+                raise SettingError(found[1], "text", "a file", fix)
             continue
-        if field not in ("image", "mask"):
+        if not value.filename and not value.size:  # a field of a web page in which no file was chosen
+            continue
+        if not found and name in CreateImageEditRequest.model_fields:
+            raise SettingError(name, "a file", "text", "Send its part without a filename.")
+        if not found:
             raise unknown_field_error(name, CreateImageEditRequest)
-        if field in files:
-            raise SettingError(field, "several files", "one file, as Lens uses one source image")
-        files[field] = await value.read()
+        if found[1] in files:
+            raise SettingError(found[1], "several files", "one file, as Lens uses one source image")
+        files[found[1]] = await value.read()
     if "image" not in files:
         raise ApiError(400, "Missing required parameter: 'image'.", "missing_required_parameter", "image")
     return SourceFiles(files["image"], files.get("mask"))
 
 
 def _media_type(request: "Request") -> Message:
+    """Return the type of a body. Raises: ApiError for one that is compressed."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        shown = encoding[:MAX_ECHO_CHARACTERS]
+        text = f"Content-Encoding is {shown!r}, but bodies need to be sent as they are. Send it uncompressed."
+        raise ApiError(415, text, "unsupported_media_type")
     message = Message()
     message["content-type"] = request.headers.get("content-type", "")
     return message
@@ -242,6 +293,7 @@ def _is_json(media_type: str) -> bool:
     )
 
 
-def _media_type_error(given: str, needed: str) -> ApiError:
-    text = f"Content-Type is {given[:MAX_ECHO_CHARACTERS]!r}, but it needs {needed}."
-    return ApiError(415, text, "unsupported_media_type")
+def _media_type_error(request: "Request", needed: str) -> ApiError:
+    given = request.headers.get("content-type", "").partition(";")[0].strip()
+    shown = repr(given[:MAX_ECHO_CHARACTERS]) if given else "missing"
+    return ApiError(415, f"Content-Type is {shown}, but it needs {needed}.", "unsupported_media_type")

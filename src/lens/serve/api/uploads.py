@@ -11,10 +11,11 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lens.core.images import alpha_channel, to_srgb
 from lens.core.resolution import MAX_AREA_PX
+from lens.data.io.image_types import PREFIX_BYTES, image_type
 from lens.errors import SettingError
 from lens.serve.api.errors import without_places
 from lens.serve.api.schemas import UploadedImages
@@ -28,6 +29,7 @@ MAX_STORED_PX = 2 * MAX_AREA_PX
 MAX_JPEG_SCANS = 100
 """Files have about ten. Each takes the time of the whole image, in a few bytes if it changes nothing."""
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+URL_ALPHABET = str.maketrans("-_", "+/")
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 
 
@@ -76,11 +78,15 @@ def check_image_size(size: tuple[int, int], name: str, max_px: int) -> None:
 
 
 def decode_base64(text: str, name: str) -> bytes:
-    """Return the bytes of base64, or of a data URL. Raises: SettingError."""
-    if text.startswith("data:"):
+    """Return the bytes of base64, or of a data URL. Raises: SettingError.
+
+    Lines, the alphabet of URLs and left-out padding are taken: each has one meaning.
+    """
+    if text[:5].lower() == "data:":
         text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
+        plain = "".join(text.split()).rstrip("=").translate(URL_ALPHABET)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise SettingError(name, f"{text[:20]}...", "an image in base64") from error
 
@@ -109,6 +115,9 @@ def _open_image(
         return converted, full_size
     except SettingError:
         raise
+    except UnidentifiedImageError as error:
+        shown = image_type(content[:PREFIX_BYTES]) if content else "empty"
+        raise SettingError(name, shown or "no image", "a PNG, JPEG or WebP image") from error
     except Exception as error:  # decoders raise any exception for broken files
         reason = f"({without_places(str(error))})"
         raise SettingError(name, "unreadable", "a PNG, JPEG or WebP image", reason) from error
