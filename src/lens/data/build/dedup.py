@@ -22,6 +22,14 @@ EXACT_UP_TO = 200_000
 SORT_COST = 12
 """Cost of sorting one hash, in comparisons of two hashes."""
 NPROBE = 64
+MIN_LIKE_DETAIL = 0.54
+"""Share of marks that all blocks of two detail hashes have in common where the images are the same.
+
+The worst block of copies that were resized or compressed again has 0.58 or more, that of signs with other
+large words 0.50 or less (measured on drawings, photographs and signs).
+"""
+MIN_MARKS = 12
+"""A block of an image with fewer marks says too little by itself."""
 MIN_LIKE_TEXT = 0.9
 """Share of equal characters from which on two texts are the same, read by OCR."""
 BLOCK_ROWS = 1024
@@ -48,6 +56,54 @@ def pairs_by_hash(hashes: NDArray[np.uint64], max_bits: int) -> Pairs:
             lambda rows: np.bitwise_count(hashes[distinct[rows], None] ^ hashes[distinct]) <= max_bits,
         )
     return _sorted_unique([chains, *(distinct[block] for block in near)])
+
+
+def pairs_by_detail(
+    hashes: NDArray[np.uint64], details: NDArray[np.uint64], max_bits: int,
+    words: Sequence[Sequence[str]] | None = None,
+) -> Pairs:  # fmt: skip
+    """Return the pairs of `pairs_by_hash` whose detail hashes, and words where they are read, are alike too.
+
+    Of equal hashes those alike are one set, paired with its first; sets are compared by the first.
+
+    Shapes: hashes (N,), details (N, B, D), a row for each block of an image -> (P, 2).
+    """
+
+    def alike(one: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
+        like = others[_is_like_detail(details[others], details[one])]
+        if words is None:
+            return like
+        return like[np.array([_is_like(words[one], words[int(other)]) for other in like], dtype=bool)]
+
+    _, group = np.unique(hashes, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    equal = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
+    firsts, pairs = {}, [np.empty((0, 2), np.int64)]
+    for members in equal:
+        own = members[:1]
+        for member in members[1:]:
+            if len(like := alike(int(member), own)):
+                pairs.append(np.array([[like[0], member]]))
+            else:
+                own = np.append(own, member)
+        firsts[int(members[0])] = own
+    one_each = np.array([members[0] for members in equal], dtype=np.int64)
+    for one, other in one_each[pairs_by_hash(hashes[one_each], max_bits)].tolist():
+        for first in firsts[one]:
+            like = alike(int(first), firsts[other])
+            pairs.append(np.stack([np.full_like(like, first), like], axis=1))
+    return _sorted_unique(pairs)
+
+
+def _is_like_detail(details: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which images have the details of another, as a whole and in each block with enough marks.
+
+    Shapes: details (N, B, D), other (B, D) -> (N,).
+    """
+    common = np.bitwise_count(details & other).sum(axis=2, dtype=np.int64)        # (N, B)
+    marks = np.bitwise_count(details | other).sum(axis=2, dtype=np.int64)
+    is_like = (common >= MIN_LIKE_DETAIL * marks) | (marks < MIN_MARKS)
+    return is_like.all(axis=1) & (common.sum(axis=1) >= MIN_LIKE_DETAIL * marks.sum(axis=1))
 
 
 def num_comparisons(count: int, max_bits: int) -> float:

@@ -26,6 +26,7 @@ SCHEMA = {
     "format": "string", "notes": "list",
     "height_px": "int32", "width_px": "int32", "area_px": "float64", "clarity": "float64",
     "entropy": "float64", "luminance": "float64", "perceptual_hash": "uint64",
+    "detail_hash": "binary",
 }  # fmt: skip
 SCORER_BATCH_SIZE = 16
 """Images that wait for the models at most: bounds memory."""

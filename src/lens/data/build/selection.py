@@ -17,8 +17,8 @@ from lens.data.build.dedup import (
     duplicate_groups,
     group_representatives,
     held_out_matches,
+    pairs_by_detail,
     pairs_by_embedding,
-    pairs_by_hash,
     pairs_of_like_words,
 )
 from lens.data.build.filters import KEPT, RULES, drop_reasons
@@ -169,13 +169,20 @@ def _initial_reasons(
     return sample_reasons
 
 
-def _near_duplicate_pairs(settings: BuildSettings, hashes: NDArray, embeddings: NDArray | None) -> Pairs:
-    duplicates = settings.duplicates
+def _near_duplicate_pairs(
+    settings: BuildSettings, samples: ScoreTable, rows: NDArray[np.int64], embeddings: NDArray | None
+) -> Pairs:
+    duplicates, read = settings.duplicates, samples.ocr_words()
+    words = None if read is None else [read[row] for row in rows.tolist()]
     pairs = [np.empty((0, 2), np.int64)]
     if duplicates.max_hash_bits is not None:
-        pairs.append(pairs_by_hash(hashes, duplicates.max_hash_bits))
+        stored = samples.table.column("detail_hash").take(rows).to_pylist()
+        details = np.frombuffer(b"".join(stored), np.uint64).reshape(len(rows), 16, -1)
+        hashes = _hashes(samples, rows)
+        pairs.append(pairs_by_detail(hashes, details, duplicates.max_hash_bits, words))
     if duplicates.min_cosine is not None and embeddings is not None:
-        pairs.append(pairs_by_embedding(embeddings, duplicates.min_cosine))
+        by_embedding = pairs_by_embedding(embeddings, duplicates.min_cosine)
+        pairs.append(by_embedding if words is None else pairs_of_like_words(by_embedding, words))
     return np.concatenate(pairs)
 
 
@@ -197,11 +204,8 @@ def _drop_near_duplicates(
         return
     embeddings = samples.embeddings() if settings.duplicates.min_cosine is not None else None
     pairs = _near_duplicate_pairs(
-        settings, _hashes(samples, left), None if embeddings is None else embeddings[left]
+        settings, samples, left, None if embeddings is None else embeddings[left]
     )
-    words = samples.ocr_words()
-    if words is not None:
-        pairs = pairs_of_like_words(pairs, [words[index] for index in left.tolist()])
     area, aesthetics = samples.float_column("area_px"), samples.float_column("aesthetics")
     assert area is not None
     aesthetics_rank = np.zeros(len(left)) if aesthetics is None else np.nan_to_num(aesthetics[left], nan=-1.0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-VERSION = "4"
+VERSION = "5"
 """Part of the name of the stored scores; change it with the meaning of a score."""
 SHORT_SIDE_PX = 384
 """Images are compared at one scale: an image that is sharp at 384 px may be blurred at full size."""
@@ -21,6 +21,8 @@ STRIP_ROWS = 128
 """Rows whose clarity is computed at a time: they fit into the cache of the processor."""
 HASH_INPUT_PX = 32
 HASH_SIDE = 8
+DETAIL_SIDE = 32
+"""Cells a side of the detail hash: letters of a twelfth of the image are two to three cells high."""
 
 
 class PixelScores(NamedTuple):
@@ -34,6 +36,8 @@ class PixelScores(NamedTuple):
     """Mean V of HSV, in [0, 1]."""
     perceptual_hash: int
     """64 bits, of which few differ between copies that were resized or compressed again."""
+    detail_hash: bytes
+    """512 bytes, which tell images of one layout apart, such as signs that differ in their words."""
 
 
 def pixel_scores(image: Image.Image) -> PixelScores:
@@ -41,7 +45,8 @@ def pixel_scores(image: Image.Image) -> PixelScores:
     image = reduce_to_short_side(image)
     grey = image.convert("L")
     small = resize_to_common_scale(grey)
-    return PixelScores(clarity(np.asarray(small)), entropy(grey), luminance(image), perceptual_hash(small))
+    hashes = perceptual_hash(small), detail_hash(small)
+    return PixelScores(clarity(np.asarray(small)), entropy(grey), luminance(image), *hashes)
 
 
 def reduce_to_short_side(image: Image.Image) -> Image.Image:
@@ -110,6 +115,20 @@ def perceptual_hash(image: Image.Image) -> int:
     low = _dct_matrix() @ grey @ _dct_matrix().T                                  # (8, 8)
     above = low.ravel() > np.median(low.ravel()[1:])  # the first entry is the mean, far from all others
     return int(np.packbits(above).view(">u8")[0])
+
+
+def detail_hash(image: Image.Image) -> bytes:
+    """Return the cells where grey clearly rises or falls, to the right or downwards, by blocks of 8 x 8.
+
+    Clearly means by more than the root of the mean square, so flat ground and the contrast do not count.
+    """
+    side = (DETAIL_SIDE + 1, DETAIL_SIDE + 1)
+    grey = np.asarray(image.convert("L").resize(side, Image.Resampling.BOX), dtype=np.float64)
+    steps = np.stack([grey[:-1, 1:], grey[1:, :-1]]) - grey[:-1, :-1]              # (2, 32, 32)
+    least = max(1.0, float(np.sqrt(np.square(steps).mean())))
+    marks = np.concatenate([steps > least, steps < -least])                        # (4, 32, 32)
+    blocks = marks.reshape(4, 4, 8, 4, 8).transpose(1, 3, 0, 2, 4)                 # (4, 4, 4, 8, 8)
+    return np.packbits(blocks).tobytes()
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from lens.data.build.dedup import pairs_by_detail
 from lens.data.scorers.pixel_stats import (
     SHORT_SIDE_PX,
     clarity,
@@ -82,3 +83,17 @@ def test_the_small_version_has_one_scale_and_nothing_is_enlarged():
     assert resize_to_common_scale(Image.new("L", (1000, 500))).size == (2 * SHORT_SIDE_PX, SHORT_SIDE_PX)
     assert resize_to_common_scale(Image.new("L", (20, 40))).size == (20, 40), "nothing is enlarged"
     assert resize_to_common_scale(Image.new("L", (30000, 2))).size == (30000, 2)
+
+
+def test_the_detail_hash_survives_scaling_and_compression_and_tells_layouts_apart():
+    def like(one: Image.Image, other: Image.Image) -> bool:
+        pair = np.frombuffer(pixel_scores(one).detail_hash + pixel_scores(other).detail_hash, np.uint64)
+        same, details = np.zeros(2, np.uint64), pair.reshape(2, 16, -1)
+        return len(pairs_by_detail(same, details, 0)) == 1
+
+    for seed in range(4):
+        image, buffer = scene(seed, 384, 512), io.BytesIO()
+        image.resize((256, 192), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=40)
+        assert like(image, Image.open(buffer).convert("RGB"))
+        assert not like(image, scene(seed + 10, 384, 512))
+    assert like(Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue"))  # no detail at all
