@@ -18,10 +18,13 @@ from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.sample import is_sidecar, parse_sample
 from lens.data.io.webdataset import read_shard
 from lens.data.sources.image_folder import ImageFolderSource
-from lens.data.sources.passed_over import PassedOverCounter, no_image_message
+from lens.data.sources.passed_over import UNPACK, PassedOverCounter, is_archive, no_image_message
 from lens.errors import SettingError
 
 logger = logging.getLogger(__name__)
+
+TRIGGER_MARK = "[trigger]"
+"""Where the captions of ai-toolkit have the trigger."""
 
 
 class ImageTextSettings(Settings):
@@ -34,7 +37,7 @@ class ImageTextSettings(Settings):
     shards: Path | None = None
     """Folder of the .tar files of a build, instead of `folder`."""
     trigger: str = ""
-    """Words put before every caption, which name a new concept; without a caption they are the caption."""
+    """Words that name a new concept: they stand for `[trigger]` in a caption, else before it, or alone."""
     bases: tuple[int, ...] = Field((512, 768, 1024), min_length=1)
     """Base resolutions of the buckets, nine aspect ratios each."""
 
@@ -69,8 +72,7 @@ def image_text_samples(settings: ImageTextSettings) -> Iterator[ImageTextSample]
         image = _decode_to_bucket(sample.name, sample.content, settings.bases)
         if image is not None:
             count += 1
-            caption = ", ".join(filter(None, (settings.trigger, sample.caption)))
-            yield ImageTextSample(sample.id, caption, image)
+            yield ImageTextSample(sample.id, _with_trigger(sample.caption, settings.trigger), image)
     if not count:
         needs = f"images of at least the size of a bucket of base {min(settings.bases)}"
         raise SettingError(f"data.{setting}", str(settings.folder or settings.shards), needs)
@@ -85,7 +87,8 @@ def check_source(settings: ImageTextSettings) -> None:
     if (folder is None) == (shards is None):
         raise SettingError("data", {"folder": folder, "shards": shards}, "one of folder and shards")
     if folder is not None and not folder.is_dir():
-        raise SettingError("data.folder", str(folder), "a folder of images")
+        fix = UNPACK if is_archive(folder) else ""
+        raise SettingError("data.folder", str(folder), "a folder of images", fix)
     if shards is not None and not any(shards.glob("*.tar")):
         raise SettingError("data.shards", str(shards), "a folder of .tar files: `shards` of a build's view")
 
@@ -109,6 +112,7 @@ def _folder_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
         settings,
         broken=[f"{one.address}: {one.detail}" for one in entries if one.fault == "broken_caption"],
         missing=[one.address for one in entries if not one.caption and not one.fault],
+        unfilled=[one.address for one in entries if TRIGGER_MARK in one.caption],
     )
     for entry in entries:
         try:
@@ -119,8 +123,16 @@ def _folder_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
         yield _Sample(entry.address, sample_id(content), entry.caption, content)
 
 
-def _check_captions(settings: ImageTextSettings, broken: list[str], missing: list[str]) -> None:
-    """Raise SettingError for captions that are broken, or that are missing where no trigger stands in."""
+def _with_trigger(caption: str, trigger: str) -> str:
+    if TRIGGER_MARK in caption:
+        return caption.replace(TRIGGER_MARK, trigger)
+    return ", ".join(filter(None, (trigger, caption)))
+
+
+def _check_captions(
+    settings: ImageTextSettings, broken: list[str], missing: list[str], unfilled: list[str]
+) -> None:
+    """Raise SettingError for captions that are broken, or that need a trigger where none is set."""
     is_folder = settings.folder is not None
     setting, source = ("data.folder", settings.folder) if is_folder else ("data.shards", settings.shards)
     if broken:
@@ -129,6 +141,9 @@ def _check_captions(settings: ImageTextSettings, broken: list[str], missing: lis
         where = "into .txt files beside them" if is_folder else "and build again"
         fix = f"Write their captions {where}, or set data.trigger."
         raise SettingError(setting, str(source), f"a caption for {_first_of(missing)}", fix)
+    if unfilled and not settings.trigger:
+        fix = f"It is put in place of {TRIGGER_MARK} in the captions of {_first_of(unfilled)}."
+        raise SettingError("data.trigger", "", "the words that name the concept", fix)
 
 
 def _first_of(names: list[str]) -> str:
@@ -148,6 +163,7 @@ def _shard_samples(settings: ImageTextSettings) -> Iterator[_Sample]:
         settings,
         broken=[f"{name}{one.fault}" for name, one in sidecars.items() if one.fault],
         missing=[name for name, one in sidecars.items() if not one.caption and not one.fault],
+        unfilled=[name for name, one in sidecars.items() if TRIGGER_MARK in one.caption],
     )
     for tar in tars:
         for key, files in read_shard(tar):

@@ -147,3 +147,18 @@ def test_a_caption_that_cannot_be_read_is_an_error_before_any_image_is_decoded(f
     says = r"captions that can be read\. deep/b\.png: \.json is not valid JSON"
     with pytest.raises(SettingError, match=says):
         next(image_text_samples(ImageTextSettings(folder=folder, bases=(48,), trigger="zork")))
+
+
+def test_a_caption_has_the_trigger_where_it_marks_it(folder):
+    (folder / "a.txt").write_text("a photo of [trigger], [trigger] in the rain")
+    settings = ImageTextSettings(folder=folder, bases=(48,), trigger="zork")
+    words = [one.caption for one in image_text_samples(settings)]
+    assert words == ["a photo of zork, zork in the rain", "zork, a tall thing"]
+    with pytest.raises(SettingError, match=r"data\.trigger is .*a\.png"):
+        next(image_text_samples(settings.model_copy(update={"trigger": ""})))
+
+
+def test_an_archive_instead_of_a_folder_of_images_is_to_be_unpacked(tmp_path):
+    (tmp_path / "all.zip").write_bytes(b"PK")
+    with pytest.raises(SettingError, match="Unpack the archive"):
+        next(image_text_samples(ImageTextSettings.of({"folder": tmp_path / "all.zip"})))

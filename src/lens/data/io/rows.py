@@ -7,6 +7,7 @@ import ast
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +120,10 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 def _csv_rows(path: Path, dialect: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_SIDECAR_BYTES)
     with _open_text(path) as lines:
-        rows = csv.DictReader(lines, dialect=dialect, restkey="")
+        header = lines.readline()
+        # Spreadsheets write semicolons where the comma is that of decimals.
+        delimiter = ";" if "," not in header and ";" in header else csv.get_dialect(dialect).delimiter
+        rows = csv.DictReader(chain((header,), lines), dialect=dialect, delimiter=delimiter, restkey="")
         number = 0
         while True:
             number += 1

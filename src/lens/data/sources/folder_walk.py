@@ -16,9 +16,10 @@ from lens.data.io.text_values import escape_surrogates
 DERIVED_NAMES = {
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "__macosx",
     "__pycache__", "lost+found", "system volume information", "thumbs.db", "ehthumbs.db",
-    "ehthumbs_vista.db", "desktop.ini",
+    "ehthumbs_vista.db", "desktop.ini", "_latent_cache", "_t_e_cache", "_controls",
 }  # fmt: skip
-"""Names, in lower case, of what cameras, systems and viewers put beside images."""
+"""Names, in lower case, of what cameras, systems, viewers and trainers put beside images."""
+MAX_EXTENSION_CHARACTERS = 16
 HIDDEN = "hidden or derived files"
 LINK_OUT = "links out of the source"
 BROKEN_LINK = "broken links"
@@ -123,7 +124,8 @@ def is_derived(name: str) -> bool:
 def kind_of_file(name: str) -> str:
     """Return what a file that nothing reads is called, by its extension."""
     extension = escape_surrogates(name).rpartition(".")[2].lower() if "." in name else ""
-    return f".{extension} files" if 0 < len(extension) <= 10 else "files without an extension"
+    has_one = 0 < len(extension) <= MAX_EXTENSION_CHARACTERS
+    return f".{extension} files" if has_one else "files without an extension"
 
 
 def is_blob(root: Path, target: Path) -> bool:

@@ -27,7 +27,11 @@ from lens.data.sources.folder_metadata import (
     read_metadata,
 )
 from lens.data.sources.folder_walk import FolderWalk, WalkedFile, WalkedFolder, kind_of_file
+from lens.data.sources.passed_over import UNPACK, is_archive
 
+COMPANION_SUFFIXES = ("-masklabel", "-condlabel")
+"""What OneTrainer puts after the name of an image for its mask and its condition."""
+COMPANION = "masks and conditions of other images"
 CAPTION_FILE_EXTENSIONS = tuple(f".{one}" for one in SIDECAR_EXTENSIONS if "." not in one)
 
 
@@ -57,7 +61,7 @@ class ImageFolderSource(DataSource):
         Raises: SourceError for a root that is not a folder.
         """
         if not self.path.is_dir():
-            fix = "Set it to the root folder of the images."
+            fix = UNPACK if is_archive(self.path) else "Set it to the root folder of the images."
             raise SourceError(f"source.path is {str(self.path)!r}, which is not a folder. {fix}")
         walk = FolderWalk(self.path, self.allows_outside)
         yield from self._list_folder(walk, walk.root, ())
@@ -78,6 +82,8 @@ class ImageFolderSource(DataSource):
                 yield child
             elif child.name in files.images:
                 yield self._entry(folder, child, files, metadata)
+            elif child.name in files.companions:
+                yield PassedOver(COMPANION, escape_surrogates(folder.prefix + child.name))
             elif child.name not in files.sidecars_used and child.name not in names_used:
                 yield PassedOver(_kind_of_other(child.name), escape_surrogates(folder.prefix + child.name))
         for one in own:
@@ -119,6 +125,10 @@ class _FolderFiles:
             elif one.name not in self.images:
                 others.append(one)
         self.images |= {one.name for one in others if _is_image_by_content(one)}
+        stems = {_stem(name) for name in self.images}
+        self.companions = {name for name in self.images if _companion_of(name) in stems}
+        """Images that are no examples: they belong to another one."""
+        self.images -= self.companions
         self.sidecars_used: set[str] = set()
         """Names of the side files that belong to an image."""
         for name in self.images:
@@ -152,6 +162,12 @@ class _FolderFiles:
 def _stem(name: str) -> str:
     stem, dot, _ = name.rpartition(".")
     return stem if dot and stem else name
+
+
+def _companion_of(name: str) -> str:
+    """Return the stem of the image that one is the mask or the condition of; empty for any other."""
+    stem = _stem(name)
+    return next((stem.removesuffix(one) for one in COMPANION_SUFFIXES if stem.endswith(one)), "")
 
 
 def _is_image_by_content(file: WalkedFile) -> bool:

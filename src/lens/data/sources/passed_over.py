@@ -1,12 +1,15 @@
 """Counts of what sources pass over, and what to tell where nothing else is there."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from lens.data.io.entry import PassedOver
 from lens.data.io.text_values import escape_controls
 from lens.data.sources.folder_walk import LINK_OUT
 
+ARCHIVE_EXTENSIONS = (".zip", ".7z", ".rar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
+UNPACK = "Unpack the archive, and set it to the folder with the images."
 NUM_NAMED = 3
 """Names of each kind that messages give."""
 
@@ -40,6 +43,11 @@ class PassedOverCounter:
         return tuple(self._counts[kind] for kind in sorted(self._counts))
 
 
+def is_archive(path: Path) -> bool:
+    """Return whether a path is that of packed files that no source reads, by its name."""
+    return path.is_file() and path.name.lower().endswith(ARCHIVE_EXTENSIONS)
+
+
 def no_image_message(passed_over: Iterable[PassedOverCounts], setting: str) -> str:
     """Return what sources without an image hold instead, and what to do.
 
@@ -51,6 +59,7 @@ def no_image_message(passed_over: Iterable[PassedOverCounts], setting: str) -> s
         LINK_OUT: f"Set {setting} to true if these links may be followed.",
         ".tar files": "`lens data build` reads images in tars with source.kind tars.",
         ".parquet files": "`lens data build` reads tables of images with source.kind manifest.",
+        **{f"{one} files": "Unpack the archives first." for one in ARCHIVE_EXTENSIONS},
         ".jsonl files": "`lens data build` reads tables of images with source.kind manifest.",
     }
     fix = next((fix for kind, fix in fixes.items() if kind in kinds), "")

@@ -14,6 +14,7 @@ from lens.data.build.inventory import take_inventory
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import Entry, PassedOver, SourceError
 from lens.data.sources.image_folder import ImageFolderSource
+from lens.data.sources.passed_over import PassedOverCounter, no_image_message
 
 JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF\0"
 
@@ -243,3 +244,38 @@ def test_a_folder_and_a_side_file_that_cannot_be_read_are_faults_and_the_rest_is
         "a.jpg": "broken_caption", "b.jpg": "", "locked/": "unreadable_folder",
     }  # fmt: skip
     assert "Permission denied" in found["a.jpg"].detail and "Permission denied" in found["locked/"].detail
+
+
+def test_masks_and_caches_of_trainers_are_no_examples(tmp_path):
+    put(tmp_path, {
+        "a.png": JPEG, "a.txt": "a fox", "a-masklabel.png": JPEG, "a-condlabel.png": JPEG,
+        "the-masklabel.png": JPEG, "_controls/a.png": JPEG, "_latent_cache/a.safetensors": b"x",
+        "a_0512x0512_sd.safetensors": b"x",
+    })  # fmt: skip
+    assert captions(tmp_path) == {"a.png": "a fox", "the-masklabel.png": ""}
+    found = passed_over(tmp_path)
+    assert found["masks and conditions of other images"] == ["a-condlabel.png", "a-masklabel.png"]
+    assert found[".safetensors files"] == ["a_0512x0512_sd.safetensors"]
+    assert len(found["hidden or derived files"]) == 2
+
+
+@pytest.mark.parametrize("name", ["all.zip", "all.tar.gz", "ALL.7z"])
+def test_an_archive_instead_of_a_folder_is_to_be_unpacked(tmp_path, name):
+    archive = put(tmp_path, {name: b"PK"}) / name
+    with pytest.raises(SourceError, match="Unpack the archive"):
+        listed(archive)
+    extension = f".{name.rpartition('.')[2].lower()}"
+    counter = PassedOverCounter()
+    for one in ImageFolderSource(path=tmp_path).listing():
+        assert isinstance(one, PassedOver)
+        counter.add(one)
+    message = no_image_message(counter.counts(), "x")
+    assert f"{extension} files" in message and "Unpack" in message
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_of_a_spreadsheet_may_have_semicolons(tmp_path, mark):
+    table = f"{mark}file_name;text\r\na.png;a fox, running\r\n"
+    assert captions(put(tmp_path, {"a.png": JPEG, "metadata.csv": table})) == {"a.png": "a fox, running"}
+    commas = "file_name,text\r\na.png,a fox; running\r\n"
+    assert captions(put(tmp_path, {"metadata.csv": commas})) == {"a.png": "a fox; running"}
