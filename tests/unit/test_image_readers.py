@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms
 
 from lens.data.image_text_dataset import ImageTextSettings, image_text_samples
-from lens.data.io.image_decoding import decode_image
+from lens.data.io.image_decoding import ImageError, decode_image
+from lens.errors import LensError
 from lens.sampling.image_metadata import open_source_image
 from lens.sampling.image_processor import load_images
 from lens.serve.api.uploads import store_source_images
@@ -94,3 +95,15 @@ def saved(image: Image.Image, **options) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", **options)
     return file.getvalue()
+
+
+def test_no_reader_runs_the_program_that_an_eps_file_is(tmp_path, monkeypatch):
+    path, has_run = tmp_path / "a.png", []
+    Image.new("RGB", (SIDE, SIDE)).save(path, "EPS")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *values, **options: has_run.append(values))
+    for read in (open_source_image, load_images):
+        with pytest.raises(LensError, match="EPS is a program"):
+            read(path)
+    with pytest.raises(ImageError, match="unknown_type"):
+        decode_image(path.read_bytes())
+    assert not has_run

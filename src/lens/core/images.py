@@ -21,6 +21,11 @@ MAX_HIGHLIGHT = 16.0
 SRGB_GAMMA = 1 / 2.2
 GAMMA_TOLERANCE = 0.05
 """A PNG whose gamma differs by a smaller share from that of sRGB is left alone, as libpng does."""
+SRGB_CHROMATICITY = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+"""x and y of the white, red, green and blue of sRGB, as a PNG file states them."""
+CHROMATICITY_TOLERANCE = 0.005
+SAME_WHITE = 0.02
+"""Whites that differ by more in x or y are not adapted: such files are rare, and their cHRM often wrong."""
 PROFILE_TOLERANCE = 1
 """A profile that changes no colour by more than this many levels is that of sRGB."""
 PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
@@ -72,6 +77,8 @@ def alpha_channel(image: Image.Image) -> Image.Image | None:
 
 def _load(image: Image.Image) -> tuple[Image.Image, bool, Image.Transpose | None]:
     """Return an image at 8 bits, whether it had more, and how it is turned upright."""
+    if image.format == "EPS":
+        raise ValueError("EPS is a program, which would be run. Save what it draws as a PNG file")
     scaled = _scale_transparency(image)
     scaled.load()
     method = UPRIGHT.get(_orientation(scaled))
@@ -186,20 +193,67 @@ def _srgb_transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | N
 
 
 def _apply_gamma(image: Image.Image) -> tuple[Image.Image, Notes]:
-    """Return the image with the gamma of its PNG file turned into that of sRGB."""
+    """Return the image with the gamma and the primaries of its PNG file turned into those of sRGB."""
     gamma = image.info.get("gamma") or SRGB_GAMMA
-    if "srgb" in image.info or abs(gamma / SRGB_GAMMA - 1) <= GAMMA_TOLERANCE:
+    is_grey = image.mode in ("1", "L", "LA")
+    matrix = None if is_grey or "gamma" not in image.info else _primaries_matrix(image)
+    is_gamma_own = abs(gamma / SRGB_GAMMA - 1) > GAMMA_TOLERANCE
+    if "srgb" in image.info or (matrix is None and not is_gamma_own):
         return image, ()
-    light = np.linspace(0, 1, 256) ** (1 / gamma)
-    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    table = (encoded * 255 + 0.5).astype(np.uint8).tolist()
-    alpha, is_grey = _alpha(image), image.mode in ("1", "L", "LA")
-    colours = image.convert("L" if is_grey else "RGB")
-    coloured = colours.point(table * len(colours.getbands()))
+    levels = np.linspace(0, 1, 256)
+    light = levels ** (1 / gamma) if is_gamma_own else _light_of(levels)
+    alpha, colours = _alpha(image), image.convert("L" if is_grey else "RGB")
+    if matrix is None:
+        table = _levels_of(light).tolist()
+        coloured = colours.point(table * len(colours.getbands()))
+    else:
+        pixels = np.asarray(colours)                                            # (H, W, 3)
+        num_rows = max(1, STRIP_PIXELS // image.width)
+        strips = [
+            _levels_of(light[pixels[top : top + num_rows]] @ matrix.T)
+            for top in range(0, image.height, num_rows)
+        ]
+        coloured = Image.fromarray(np.concatenate(strips))
     if alpha is not None:
         coloured.putalpha(alpha)
     coloured.info = {}
     return coloured, ("profile",)
+
+
+def _light_of(levels: NDArray[Any]) -> NDArray[Any]:
+    """Return the light of levels of sRGB, both in [0, 1]."""
+    return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+
+
+def _levels_of(light: NDArray[Any]) -> NDArray[Any]:
+    """Return light as bytes of sRGB; colours that sRGB lacks are clipped."""
+    light = light.clip(0, 1)
+    levels = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return (levels * 255 + 0.5).astype(np.uint8)
+
+
+def _primaries_matrix(image: Image.Image) -> NDArray[Any] | None:
+    """Return what turns linear colours of a PNG's primaries into those of sRGB; None where they are its own.
+
+    Shapes: -> (3, 3).
+    """
+    own = np.array(image.info.get("chromaticity", SRGB_CHROMATICITY))
+    difference = np.abs(own - SRGB_CHROMATICITY)
+    is_same = difference.max() <= CHROMATICITY_TOLERANCE
+    if is_same or difference[:2].max() > SAME_WHITE or own[1::2].min() <= 0:
+        return None
+    try:
+        return np.linalg.solve(_xyz_matrix(np.array(SRGB_CHROMATICITY)), _xyz_matrix(own))
+    except np.linalg.LinAlgError:  # primaries on one line
+        return None
+
+
+def _xyz_matrix(chromaticity: NDArray[Any]) -> NDArray[Any]:
+    """Return the matrix from linear colours to XYZ. Shapes: (8,) -> (3, 3)."""
+    x, y = chromaticity.reshape(4, 2).T
+    xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])                         # (3, 4)
+    white, primaries = xyz[:, 0], xyz[:, 1:]
+    return primaries * np.linalg.solve(primaries, white)
 
 
 def _alpha(image: Image.Image) -> Image.Image | None:

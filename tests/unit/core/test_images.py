@@ -266,3 +266,40 @@ def test_each_orientation_is_upright_once_and_the_callers_image_is_unchanged(ori
     opened = reopened(stored, exif=exif)
     np.testing.assert_array_equal(np.asarray(to_srgb(opened).image), colours()[:, :20])
     np.testing.assert_array_equal(np.asarray(opened), np.asarray(stored))
+
+
+def primaries_chunk(primaries, white=(0.3127, 0.3290)) -> bytes:
+    return struct.pack(">8I", *(round(value * 1e5) for pair in (white, *primaries) for value in pair))
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+@pytest.mark.parametrize("exponent", [45455, 55556, 100000])
+def test_primaries_of_a_png_without_a_profile_are_converted(exponent, has_alpha):
+    # sRGB's red, green, blue and a grey, and what Display P3 calls them
+    in_p3 = [[234, 51, 35], [117, 251, 76], [0, 0, 245], [128, 128, 128]]
+    levels = np.array([in_p3], dtype=np.uint8)
+    if exponent != 45455:
+        light = np.where(levels <= 10, levels / 255 / 12.92, ((levels / 255 + 0.055) / 1.055) ** 2.4)
+        levels = (light ** (exponent / 1e5) * 255 + 0.5).astype(np.uint8)
+    rows = np.dstack([levels, np.full((1, 4), 255, np.uint8)]) if has_alpha else levels
+    chunks = {"gAMA": struct.pack(">I", exponent), "cHRM": primaries_chunk(P3)}
+    image = png(8, 6 if has_alpha else 2, [rows[0].tobytes()], 4, **chunks)
+    found = to_srgb(image)
+    expected = [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128]]]
+    deep = np.array(expected) > 100
+    np.testing.assert_allclose(np.asarray(found.image)[deep], np.array(expected)[deep], atol=3)
+    assert np.asarray(found.image)[~deep].max() <= 20  # dark levels are few where the gamma is low
+    assert "profile" in found.notes
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [{"cHRM": primaries_chunk(SRGB)}, {"cHRM": primaries_chunk(P3), "sRGB": b"\0"},
+     {"cHRM": primaries_chunk(((0.3, 0.3), (0.3, 0.3), (0.3, 0.3)))}, {"cHRM": bytes(32)},
+     {"cHRM": primaries_chunk(P3, (0.4476, 0.4074))}],
+    ids=["sRGB", "beside sRGB", "on one point", "zeros", "a lamp's white"],
+)  # fmt: skip
+def test_primaries_that_are_those_of_srgb_or_none_change_nothing(chunks):
+    levels = colours()
+    image = png(8, 2, [row.tobytes() for row in levels], 24, gAMA=struct.pack(">I", 45455), **chunks)
+    np.testing.assert_array_equal(np.asarray(to_srgb(image).image), levels)
