@@ -137,7 +137,7 @@ def _from_utf8(text: str, name: str) -> str:
     try:
         return text.encode("latin-1").decode()
     except UnicodeDecodeError as error:
-        shown = ascii(text[:MAX_ECHO_CHARACTERS])
+        shown = text[:MAX_ECHO_CHARACTERS]
         raise SettingError(name, shown, "text in UTF-8", "Save or send it in that encoding.") from error
 
 
