@@ -248,7 +248,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise LensError(f"{path} is not a readable image. Use a PNG, JPEG or WebP file.") from error
     except Exception as error:  # decoders raise any exception for damaged files
-        raise LensError(f"{path} cannot be read ({error}). It may be truncated; use another copy.") from error
+        raise LensError(f"{path} cannot be read ({error}). Use another copy, or save it as PNG.") from error
 
 
 def slug(prompt: str) -> str:
