@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from fake_engine import MODELS
+from pydantic import ValidationError
 
 from lens.errors import SettingError
 from lens.serve.api.schemas import CreateImageEditRequest, CreateJobRequest, resolve_request
@@ -44,8 +45,7 @@ def test_the_document_of_the_api_has_the_bounds_of_the_engine(kind):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("steps", 0), ("steps", 201), ("steps", LARGE), ("guidance", -1.0), ("guidance", 101.0),
-     ("guidance", float("nan")), ("solver", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0),
-     ("strength", 0.5)],
+     ("solver", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0), ("strength", 0.5)],
 )  # fmt: skip
 def test_the_api_refuses_a_value_with_the_message_of_the_engine(name, value):
     models = [model.name for model in MODELS]
@@ -56,6 +56,12 @@ def test_the_api_refuses_a_value_with_the_message_of_the_engine(name, value):
         resolve_request(body, MODELS, ["ink"], ServerSettings(), "me")
     assert (of_api.value.setting, str(of_api.value)) == (name, str(of_engine.value))
     assert of_engine.value.setting == name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_guidance_that_is_no_number_is_refused_before_an_image_is_read(value):
+    with pytest.raises(ValidationError, match="guidance"):
+        CreateImageEditRequest.model_validate({"prompt": "a fox", "guidance": value})
 
 
 def test_a_size_past_the_limits_is_not_answered_with_an_option_of_the_command():

@@ -112,8 +112,7 @@ class BaseImageRequest(BaseModel):
     )  # fmt: skip
     negative_prompt: str | None = None
     steps: Annotated[int, _bounded(REQUEST_BOUNDS, "steps")] | None = None
-    guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance"), Field(allow_inf_nan=True)] | None = None
-    """Not a number is refused with the others that are out of range."""
+    guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance")] | None = None
     loras: list[Lora] | None = Field(None, max_length=MAX_LORAS)
     solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
     enhance: bool | None = None
