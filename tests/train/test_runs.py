@@ -201,12 +201,13 @@ def test_a_run_that_is_stopped_before_its_first_step_says_so_and_what_it_was_loa
 
 
 def test_examples_that_do_not_fill_the_image_sizes_are_refused_at_once_with_their_origin(
-    values_of, finished, tmp_path
+    values_of, finished, tmp_path, monkeypatch
 ):
     from lens.errors import SettingError
     from lens.train.run import load_settings
 
     finished("pretrain")
+    monkeypatch.setattr("lens.train.settings.stages.NANO_EXAMPLES_PER_SHARD", 256)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values_of("pretrain", tmp_path / "run")))
     says = (

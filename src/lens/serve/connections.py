@@ -44,6 +44,23 @@ def connection_bound(num_wanted: int) -> int:
     return bound
 
 
+class LenientTransport:
+    """A transport that drops what is written after it was closed, where uvloop's raises an error.
+
+    A caller may leave while a response is written, a moment before the protocol hears of it.
+    """
+
+    def __init__(self, transport: asyncio.Transport):
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+
 def bounded_protocol(limits: RequestLimits) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol with deadlines, and with a bound on the number of connections.
 
@@ -65,7 +82,7 @@ def bounded_protocol(limits: RequestLimits) -> type[asyncio.Protocol]:
         """Seconds that the body may take, apart from those that its size earns."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(cast(asyncio.Transport, LenientTransport(transport)))
             self._receive_headers()
             if len(self.connections) > max_connections:
                 self._make_room()

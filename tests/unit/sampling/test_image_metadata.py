@@ -121,13 +121,13 @@ def test_damaged_metadata_is_an_error_that_names_the_file(tmp_path, text):
         read_image_metadata(tmp_path / "torn.png")
 
 
-def test_missing_unreadable_and_truncated_images_have_messages_of_their_own(tmp_path):
+def test_missing_unreadable_and_cut_off_images_have_messages_of_their_own(tmp_path):
     whole = saved(tmp_path / "whole.png", "png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "words.png").write_text("not an image")
     for name, said in [
         ("none.png", "does not exist"),
-        ("cut.png", "truncated"),
+        ("cut.png", "cannot be read"),
         ("words.png", "not a readable image"),
         (".", "is a folder"),
     ]:
