@@ -13,6 +13,7 @@ from repository import LENS, ROOT, dotted, imported_names, modules
 
 FLOORS = [
     "errors",
+    "text_files",
     "config files registration",
     "core llm",
     "models nano",

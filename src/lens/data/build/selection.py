@@ -27,7 +27,7 @@ from lens.data.build.scoring import PIXEL_SCORES_FOLDER, scores_folder
 from lens.data.build.settings import BuildSettings
 from lens.data.io.entry import SourceError
 from lens.data.io.parquet import read_parts
-from lens.data.io.text_values import TextError, decode_text
+from lens.text_files import TextError, decode_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,6 @@ Knows nothing of what the columns mean. Embedded images are not read here, see `
 
 import ast
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple
 
 from lens.data.io.parquet import import_pyarrow
 from lens.data.io.sample import MAX_SIDECAR_BYTES
-from lens.data.io.text_values import BYTE_ORDER_MARKS
 from lens.errors import first_line
+from lens.text_files import BYTE_ORDER_MARKS, TextError, parse_json
 
 ROW_FILE_EXTENSIONS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 """In lower case."""
@@ -52,7 +51,7 @@ def iter_file_rows(path: Path, name: str = "") -> Iterator[Row]:
         for row in rows:
             number = row.number
             yield row
-    except (OSError, ValueError) as error:  # those of pyarrow are both
+    except (OSError, ValueError) as error:
         yield Row(number + 1, {}, f"the file cannot be read further ({first_line(error)})")
 
 
@@ -64,7 +63,7 @@ def embedded_column(path: Path, preferred: str = "") -> str:
     pa, parquet = import_pyarrow()
     try:
         schema = parquet.read_schema(path)
-    except (OSError, ValueError):
+    except (OSError, pa.ArrowException):
         return ""
     found = [field.name for field in schema if _holds_bytes(pa, field.type)]
     return preferred if preferred in found else next(iter(found), "")
@@ -109,9 +108,9 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield Row(number, {}, f"is not valid JSON ({first_line(error)})")
+                values = parse_json(line)
+            except TextError as error:
+                yield Row(number, {}, str(error))
                 continue
             is_object = isinstance(values, dict)
             yield Row(number, values if is_object else {}, "" if is_object else "is not a JSON object")
@@ -151,6 +150,13 @@ def _cell(value: Any) -> Any:
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
     pa, parquet = import_pyarrow()
+    try:
+        yield from _read_parquet_rows(pa, parquet, path)
+    except pa.ArrowException as error:  # not all of them are a ValueError
+        raise ValueError(first_line(error)) from error
+
+
+def _read_parquet_rows(pa: Any, parquet: Any, path: Path) -> Iterator[Row]:
     with parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         # Of an embedded image only its path, not the bytes of all images of the list.

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lens.data.io.image_decoding import IMAGE_EXTENSIONS
-from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, TextError, decode_text, first_text
+from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, first_text
+from lens.text_files import TextError, decode_text
 
 FULL_CAPTION = "txt"
 BRIEF_CAPTION = "brief.txt"

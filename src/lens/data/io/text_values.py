@@ -1,50 +1,17 @@
-"""Texts from files that others wrote: bytes in the usual encodings, and values of JSON and tables.
+"""Texts in values of JSON and of tables that others wrote.
 
 A text that cannot be read is an error with the reason: a guess would put wrong characters into captions.
 """
 
-import codecs
 import hashlib
 import math
 from typing import Any
 
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
-"""The marks that name an encoding; the longer one first where one begins with another."""
+from lens.text_files import TextError, check_text, decode_text
+
 CAPTION_KEYS = ("caption", "captions", "text", "prompt", "description", "title")
 """Names of JSON keys and of columns that may hold the caption; the first one that is not empty counts."""
 LICENCE_KEYS = ("licence", "license")
-
-
-class TextError(ValueError):
-    """A text that cannot be read; the message is for the ledger."""
-
-
-def decode_text(content: bytes) -> str:
-    r"""Return a text in UTF-8, or in the encoding of its byte order mark, with lines that end in `\n`.
-
-    Raises: TextError.
-    """
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        name = encoding.removesuffix("-sig").upper()
-        raise TextError(f"is not valid {name} (byte {error.start})") from error
-    return check_text(text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def check_text(text: str) -> str:
-    """Return a text that can be stored. Raises: TextError for half a surrogate pair, or a zero character."""
-    if "\0" in text:
-        raise TextError("holds zero bytes, so it is not text in UTF-8")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TextError(f"holds half a surrogate pair (character {error.start})") from error
-    return text
 
 
 def escape_surrogates(text: str) -> str:

@@ -4,7 +4,6 @@ The file lies in the folder, or above it, and names images by their path from wh
 """
 
 import fnmatch
-import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -14,15 +13,8 @@ from lens.data.io.entry import Entry, PassedOver, faulty_entry
 from lens.data.io.image_decoding import IMAGE_EXTENSIONS
 from lens.data.io.rows import iter_file_rows
 from lens.data.io.sample import Sidecar
-from lens.data.io.text_values import (
-    CAPTION_KEYS,
-    LICENCE_KEYS,
-    TextError,
-    decode_text,
-    escape_surrogates,
-    first_text,
-    text_value,
-)
+from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, escape_surrogates, first_text, text_value
+from lens.text_files import TextError, parse_json
 
 TABLE_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 KOHYA_NAMES = "meta_*.json"
@@ -130,8 +122,8 @@ def _read_table(found: FolderMetadata, path: Path) -> FolderMetadata | None:
 
 def _read_kohya(found: FolderMetadata, path: Path) -> FolderMetadata | None:
     try:
-        values = json.loads(decode_text(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
+        values = parse_json(path.read_bytes())
+    except (OSError, TextError) as error:
         found.add_fault("", f"cannot be read: {error}")
         return found
     if not isinstance(values, dict) or not any(_is_kohya(one) for one in values.values()):

@@ -24,19 +24,12 @@ from lens.data.io.rows import (
     is_row_file,
     iter_file_rows,
 )
-from lens.data.io.text_values import (
-    CAPTION_KEYS,
-    LICENCE_KEYS,
-    TextError,
-    check_text,
-    escape_surrogates,
-    first_text,
-    text_value,
-)
+from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, escape_surrogates, first_text, text_value
 from lens.data.sources.base import DataSource
 from lens.data.sources.folder_walk import FolderWalk, WalkedFile, WalkedFolder, is_blob, kind_of_file
 from lens.errors import LensError
 from lens.files import write_bytes_atomic
+from lens.text_files import TextError, check_text
 
 LOCATION_KEYS = ("url", "image_url", "file_name", "path", "image", "image_path", "jpg", "png", "webp")
 """Columns that may hold the location, where the recipe names none; the first that is there counts."""

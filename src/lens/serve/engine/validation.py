@@ -7,12 +7,14 @@ queues.
 from collections.abc import Collection
 from typing import Any
 
-from lens.core.resolution import MAX_RATIO, resolve_resolution
+from lens.core.resolution import SizeWords, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.image_processor import check_image_file
 from lens.sampling.solvers import get_solver
 from lens.serve.engine.request import Bounds, GenerationRequest, LoraRequest, field_bounds
 
+API_SIZE_WORDS = SizeWords(height="", width="", exact="send size as WIDTHxHEIGHT", override="")
+"""The API has a size, and no request may override its limits."""
 REQUEST_BOUNDS = field_bounds(GenerationRequest)
 LORA_BOUNDS = field_bounds(LoraRequest)
 
@@ -36,7 +38,7 @@ def validate_parameters(
     for name, (kind, bounds) in REQUEST_BOUNDS.items():
         limits = bounds._replace(high=max_steps) if name == "steps" else bounds
         _check_number(name, getattr(request, name), kind, limits)
-    _check_size(request.height, request.width)
+    resolve_resolution(request.height, request.width, words=API_SIZE_WORDS)
     get_solver(request.solver)
     _check_loras(request.loras, loras)
     if request.image is None and request.mask is not None:
@@ -62,17 +64,6 @@ def _check_number(name: str, value: Any, kind: type, bounds: Bounds) -> None:
     is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and bounds.contains(value)):
         raise SettingError(name, value, bounds.description(kind))
-
-
-def _check_size(height: int, width: int) -> None:
-    try:
-        resolve_resolution(height, width)
-    except SettingError as error:
-        if error.setting != "size":
-            raise
-        # No request may override the limits: `allow_extreme` is not part of the API.
-        needs = f"an aspect ratio from 1:{MAX_RATIO} to {MAX_RATIO}:1, and an area of at most 1440 x 1440"
-        raise SettingError("size", f"{width}x{height}", needs) from None
 
 
 def _check_loras(loras: tuple[LoraRequest, ...], known: Collection[str]) -> None:
