@@ -116,6 +116,21 @@ def test_an_image_that_a_page_edits_is_drawn_from(server):
     assert Image.open(request.image).getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_the_editor_reads_images_as_the_api_does(tmp_path):
+    from gradio.components.image_editor import EditorData
+    from gradio.data_classes import FileData
+
+    editor = bound_editor(gr.ImageEditor(type="pil"), 10**6)
+
+    def background(image):
+        image.save(tmp_path / "a.png")
+        return editor.preprocess(EditorData(background=FileData(path=str(tmp_path / "a.png"))))["background"]
+
+    assert background(Image.new("I;16", (4, 3), 32768)).getpixel((0, 0)) == (128, 128, 128)
+    assert background(Image.new("RGBA", (4, 3), (255, 0, 0, 128))).getpixel((0, 0)) == (255, 127, 127)
+    assert background(Image.new("RGBA", (4, 3), (0, 0, 0, 0))) is None, "an editor without an image"
+
+
 def test_old_uploads_are_deleted(tmp_path, monkeypatch):
     folder = UploadFolder(tmp_path / "uploads", 10)
     folder.clear()

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import EpsImagePlugin, Image, ImageCms
 
 from lens.data.image_text_dataset import ImageTextSettings, image_text_samples
 from lens.data.io.image_decoding import ImageError, decode_image
 from lens.errors import LensError
-from lens.sampling.image_metadata import open_source_image
-from lens.sampling.image_processor import load_images
+from lens.sampling.image_metadata import open_mask, open_source_image
+from lens.sampling.image_processor import load_images, load_mask_images
 from lens.serve.api.uploads import store_source_images
 from lens.serve.storage.server_state import UploadStore
 
@@ -85,10 +86,28 @@ def test_the_transparent_colour_of_a_mask_is_drawn_anew_in_each_of_its_forms(tmp
     ]
     for mask, options in forms:
         files = saved(image), saved(mask, **options)
+        (tmp_path / "mask.png").write_bytes(files[1])
         stored = store_source_images(UploadStore(tmp_path), *files, 10**6, 64).mask
         assert stored is not None
-        with Image.open(stored) as kept:
-            assert [kept.getpixel((x, 1)) for x in range(4)] == [0, 0, 255, 255], mask.mode
+        seen = {
+            "API": Image.open(stored),
+            "command": open_mask(tmp_path / "mask.png"),
+            "pipeline, a path": load_mask_images(tmp_path / "mask.png")[0],
+            "pipeline, an image": load_mask_images(Image.open(tmp_path / "mask.png"))[0],
+        }
+        for reader, kept in seen.items():
+            assert [kept.getpixel((x, 1)) for x in range(4)] == [0, 0, 255, 255], (reader, mask.mode)
+
+
+def test_arrays_with_an_alpha_channel_are_read_as_files_are():
+    layered = np.dstack([np.zeros((4, 6, 3), np.uint8), np.full((4, 6), 255, np.uint8)])
+    layered[:, 3:, 3] = 0
+    for form in (layered, layered / 255, torch.from_numpy(layered).permute(2, 0, 1)):
+        (image,) = load_images(form)
+        assert [image.getpixel((x, 1)) for x in (2, 3)] == [(0, 0, 0), (255, 255, 255)]
+    for form in (layered, layered / 255):
+        (mask,) = load_mask_images(form)
+        assert [mask.getpixel((x, 1)) for x in (2, 3)] == [0, 255]
 
 
 def saved(image: Image.Image, **options) -> bytes:

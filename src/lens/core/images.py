@@ -75,6 +75,28 @@ def alpha_channel(image: Image.Image) -> Image.Image | None:
     return alpha.transpose(method) if alpha is not None and method is not None else alpha
 
 
+def to_mask(image: Image.Image) -> Image.Image:
+    """Return an inpainting mask of either convention as grey: white is redrawn, black is kept.
+
+    In a mask with transparency, as OpenAI's API asks for, what is transparent is redrawn; in an opaque one,
+    as of diffusers, what is white.
+    """
+    alpha = alpha_channel(image)
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        # Half transparent counts as one of the two: lossy formats leave opaque areas at 254.
+        return alpha.point([255] * 128 + [0] * 128)
+    return to_srgb(image).image.convert("L")
+
+
+def cut_share(size: tuple[int, int], new_size: tuple[int, int]) -> float:
+    """Return the share of a side that is lost where an image is resized to cover a size and cropped.
+
+    Units: both sizes (width, height) in pixels, in [0, 1).
+    """
+    ratio, new_ratio = size[0] / size[1], new_size[0] / new_size[1]
+    return 1 - min(ratio, new_ratio) / max(ratio, new_ratio)
+
+
 def _load(image: Image.Image) -> tuple[Image.Image, bool, Image.Transpose | None]:
     """Return an image at 8 bits, whether it had more, and how it is turned upright."""
     if image.format == "EPS":

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import Field
 
 from lens.config import Settings
-from lens.core.images import to_srgb
+from lens.core.images import to_mask, to_srgb
 from lens.errors import LensError
 
 FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
@@ -235,6 +235,12 @@ def open_source_image(path: Path) -> Image.Image:
     """
     with _opened(path) as image:
         return to_srgb(image).image
+
+
+def open_mask(path: Path) -> Image.Image:
+    """Return the inpainting mask of a file, white where it redraws. Raises: LensError, as `open_image`."""
+    with _opened(path) as image:
+        return to_mask(image)
 
 
 @contextmanager

@@ -112,6 +112,8 @@ def test_a_truncated_file_is_refused(tmp_path):
         ((1024, 1024), 128, (128, 128)),
         ((900, 100), 1024, (96, 192)),
         ((5, 5), 1024, (16, 16)),
+        ((1024, 768), 128, (112, 144)),
+        ((600, 400), 128, (96, 144)),
     ],
 )
 def test_a_source_image_sets_the_size_within_the_range_of_the_model(size, base, expected):

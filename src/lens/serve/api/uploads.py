@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lens.core.images import alpha_channel, to_srgb
+from lens.core.images import to_mask, to_srgb
 from lens.core.resolution import MAX_AREA_PX
 from lens.data.io.image_types import PREFIX_BYTES, image_type
 from lens.errors import SettingError
@@ -61,7 +61,7 @@ def store_source_images(
     del opened  # one image is decoded at a time
     mask_content = None
     if mask is not None:
-        mask_image, mask_size = _open_image(mask, "mask", max_px, _inpaint_mask)
+        mask_image, mask_size = _open_image(mask, "mask", max_px, to_mask)
         if mask_size != size:
             needs = f"the size of the image, {size[0]}x{size[1]}"
             raise SettingError("mask", f"{mask_size[0]}x{mask_size[1]}", needs)
@@ -141,14 +141,6 @@ def _num_jpeg_scans(content: bytes) -> int:
         num_scans += kind == START_OF_SCAN
         at += int.from_bytes(content[at : at + 2], "big")
     return num_scans
-
-
-def _inpaint_mask(mask: Image.Image) -> Image.Image:
-    """Return a mask that is white where the uploaded one is transparent or, if it is opaque, white."""
-    alpha = alpha_channel(mask)
-    if alpha is not None and alpha.getextrema() != (255, 255):
-        return alpha.point([255] * 128 + [0] * 128)
-    return to_srgb(mask).image.convert("L")
 
 
 def _encode_png(image: Image.Image) -> bytes:

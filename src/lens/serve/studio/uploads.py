@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from lens.core.images import alpha_channel, to_srgb
 from lens.errors import SettingError
 from lens.serve.api.middleware import AsgiApp, Receive, Scope, Send
 from lens.serve.api.uploads import check_image_size
@@ -75,6 +76,7 @@ class TrimAfterUpload:
 def bound_editor(editor: Any, max_px: int) -> Any:
     """Return an ImageEditor of Gradio, changed so that its images and the memory that they take are bounded.
 
+    It reads images as the API does: Gradio clips those of more than 8 bits and ignores colour profiles.
     It is changed and not derived from: for each new class, Gradio writes a file into the package.
     """
     import gradio as gr
@@ -102,7 +104,23 @@ def bound_editor(editor: Any, max_px: int) -> Any:
 
     accept_bounded._is_server_fn = True  # type: ignore[attr-defined]
     editor.preprocess, editor.accept_blobs = preprocess_bounded, accept_bounded
+    editor.convert_and_format_image = _read_part
     return editor
+
+
+def _read_part(file: Any, flatten_on_white: bool = False) -> Image.Image | None:
+    """Return a part of an edited image, a file or bytes: a layer, or else the image in sRGB.
+
+    None is an editor without an image, which is clear all over.
+    """
+    if file is None:
+        return None
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file.path) as opened:
+        if not flatten_on_white:
+            return opened.convert("RGBA")
+        alpha = alpha_channel(opened)
+        is_clear = alpha is not None and alpha.getextrema() == (0, 0)
+        return None if is_clear else to_srgb(opened).image
 
 
 def _sent_images(editor: Any, payload: Any) -> list[Any]:
