@@ -45,7 +45,8 @@ def test_the_embedded_model_generates_a_wide_image_and_another_process_reproduce
 
 @pytest.mark.parametrize("model", VARIANTS, ids=lambda model: model.name)
 def test_a_variant_uses_its_own_steps_and_guidance(lens, no_progress_bars, tmp_path, model):
-    ran = lens("generate", "three lemons on a purple background", "--model", model.name, "--json")
+    prompt = "three lemons on a purple background"
+    ran = lens("generate", prompt, "--model", model.name, "--seed", 0, "--json")
     assert (ran.status, ran.err) == (0, "")
     row = json.loads(ran.out)
     own = (model.name, model.num_inference_steps, model.guidance_scale, 128, 128)

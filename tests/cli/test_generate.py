@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lens.core.noise import MAX_SEED
 from lens.sampling.image_metadata import read_image_metadata
 
 
@@ -125,9 +126,25 @@ def test_explicit_options_override_like(lens, tiny_model, tmp_path):
 
 
 def test_an_image_does_not_depend_on_how_many_are_generated_with_it(lens, tiny_model):
-    lens("generate", "a fox", "two cats", "--model", tiny_model, "--count", 2, "--steps", 2, "--out", "many")
-    lens("generate", "two cats", "--model", tiny_model, "--seed", 1, "--steps", 2, "--out", "one")
+    common = ["--model", tiny_model, "--steps", 2]
+    lens("generate", "a fox", "two cats", *common, "--count", 2, "--seed", 0, "--out", "many")
+    lens("generate", "two cats", *common, "--seed", 1, "--out", "one")
     assert (pixels("many/two-cats_1.png") == pixels("one/two-cats_1.png")).all()
+
+
+def test_a_seed_that_nobody_chose_is_random_printed_and_recorded(lens, tiny_model, tmp_path):
+    request = ["generate", "a fox", "--model", tiny_model, "--steps", 1, "--cfg", 1]
+    seeds = []
+    for said in ([], ["--seed", "random"], ["--seed", -1]):
+        ran = lens(*request, *said, "--out", "fox.png")
+        seeds.append(read_image_metadata(tmp_path / "fox.png").seed)
+        assert ran.err == f"lens: random seed {seeds[-1]}\n"
+    assert len(set(seeds)) == 3
+    drawn = pixels("fox.png")
+    assert lens(*request, "--seed", seeds[-1], "--out", "again.png").err == ""
+    assert (pixels("again.png") == drawn).all()
+    ran = lens(*request, "--seed", MAX_SEED, "--count", 2)
+    assert ran.out.split() == [f"a-fox_{MAX_SEED}.png", "a-fox_0.png"]
 
 
 def test_the_image_equals_that_of_the_pipeline_with_a_cpu_generator(lens, tiny_model):
@@ -165,7 +182,8 @@ def test_options_change_the_image(lens, tiny_model, lora_file):
     }
     drawn = {}
     for name, more in options.items():
-        ran = lens("generate", "a fox", "--model", tiny_model, "--steps", 3, *more, "--out", f"{name}.png")
+        request = ["a fox", "--model", tiny_model, "--steps", 3, "--seed", 0, *more]
+        ran = lens("generate", *request, "--out", f"{name}.png")
         assert ran.status == 0, ran.err
         drawn[name] = pixels(f"{name}.png")
     for name, image in drawn.items():
@@ -181,7 +199,7 @@ def test_quantising_logs_the_memory_before_loading(lens, tiny_model):
 
 def test_a_named_file_is_replaced_and_a_folder_is_created(lens, tiny_model, tmp_path):
     (tmp_path / "fox.webp").write_text("old")
-    one = ["generate", "a fox", "--model", tiny_model, "--steps", 1]
+    one = ["generate", "a fox", "--model", tiny_model, "--steps", 1, "--seed", 0]
     assert lens(*one, "--out", "fox.webp").out == "fox.webp\n"
     with Image.open("fox.webp") as image:
         assert image.format == "WEBP"
@@ -222,7 +240,8 @@ def test_like_refuses_files_that_changed_and_says_which_option_replaces_them(
 
 
 def test_an_interrupted_process_leaves_no_temporary_file_and_exits_with_130(tiny_model, tmp_path):
-    command = ["generate", "a fox", "--model", tiny_model, "--steps", 60, "--count", 500, "--json"]
+    command = ["generate", "a fox", "--model", tiny_model, "--steps", 60, "--seed", 0]
+    command += ["--count", 500, "--json"]
     # A shell starts what it puts into the background deaf to SIGINT, and so would be all that it starts.
     hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
@@ -250,6 +269,6 @@ def test_a_failure_after_some_images_keeps_exactly_those(lens, tiny_model, tmp_p
         return draw_one(pipeline, prompt_embeds, seed, *others)
 
     monkeypatch.setattr(run, "_generate_one", fails_at_the_second)
-    ran = lens("generate", "a fox", "--model", tiny_model, "--steps", 1, "--count", 3)
+    ran = lens("generate", "a fox", "--model", tiny_model, "--steps", 1, "--seed", 0, "--count", 3)
     assert (ran.status, ran.out, ran.err) == (2, "a-fox_0.png\n", "lens: No more.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a-fox_0.png"]

@@ -14,6 +14,7 @@ from fake_engine import FakeEngine
 from PIL import Image
 from running import serving, until
 
+from lens.core.noise import MAX_SEED
 from lens.errors import ModerationError
 from lens.sampling.image_metadata import read_image_metadata
 from lens.serve.api.generation import GenerationHooks
@@ -65,6 +66,20 @@ def test_n_pictures_have_seeds_that_follow_one_another(server):
     answer = server.client.images.generate(prompt=PROMPT, n=3, extra_body={"seed": 7})
     assert [one.seed for one in answer.data] == [7, 8, 9]
     assert [opened(one.b64_json).getpixel((0, 0))[0] for one in answer.data] == [7, 8, 9]
+
+
+@pytest.mark.parametrize("seed", [-1, "random", None])
+def test_a_random_seed_is_another_one_each_time(server, seed):
+    own = {} if seed is None else {"extra_body": {"seed": seed}}
+    seeds = {server.client.images.generate(prompt=PROMPT, **own).data[0].seed for _ in range(3)}
+    assert len(seeds) == 3
+
+
+def test_the_largest_seed_is_drawn_and_a_larger_one_refused(server):
+    answer = server.client.images.generate(prompt=PROMPT, n=2, extra_body={"seed": MAX_SEED})
+    assert [one.seed for one in answer.data] == [MAX_SEED, 0]
+    with pytest.raises(openai.BadRequestError, match="seed"):
+        server.client.images.generate(prompt=PROMPT, extra_body={"seed": MAX_SEED + 1})
 
 
 @pytest.mark.parametrize(("name", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])

@@ -12,6 +12,7 @@ import pytest
 from fake_engine import MODELS, image_metadata, render
 from PIL import Image
 
+from lens.core.noise import MAX_SEED, RANDOM_SEED
 from lens.errors import LensError, SettingError
 from lens.sampling.image_metadata import encode_image_file, read_image_metadata
 from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, resolve_request
@@ -28,7 +29,6 @@ from lens.serve.studio.contact_sheet import (
     render_side_by_side,
 )
 from lens.serve.studio.form import (
-    MAX_BROWSER_SEED,
     StudioForm,
     base_resolutions,
     randomize_seed,
@@ -194,7 +194,7 @@ def test_values_that_a_form_leaves_open_are_the_apis_defaults(tmp_path):
         ({"model": ""}, "model"),
         ({"count": 11}, "count"),
         ({"seed": -2}, "seed"),
-        ({"seed": MAX_BROWSER_SEED + 1}, "seed"),
+        ({"seed": MAX_SEED + 1}, "seed"),
         ({"steps": 0}, "steps"),
         ({"size": "100"}, "size"),
         ({"size": "100x96"}, "size"),
@@ -209,7 +209,14 @@ def test_a_value_that_cannot_be_used_is_an_error_that_names_its_field(changes, s
 
 def test_a_seed_is_random_unless_it_is_locked():
     assert randomize_seed(replace(FORM, is_seed_locked=True)).seed == 7
-    assert len({randomize_seed(FORM).seed for _ in range(5)}) > 1
+    asks_for_random = replace(FORM, is_seed_locked=True, seed=RANDOM_SEED)
+    for form in (FORM, asks_for_random):
+        assert len({randomize_seed(form).seed for _ in range(5)}) > 1
+
+
+def test_the_largest_seed_is_that_of_every_surface_and_0_follows_it():
+    requests = resolve(replace(FORM, seed=MAX_SEED, count=3)).requests()
+    assert [one.seed for one in requests] == [MAX_SEED, 0, 1]
 
 
 @pytest.mark.parametrize("form", [FORM, replace(FORM, size="208x144"), replace(FORM, base_resolution=512)])

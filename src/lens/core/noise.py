@@ -5,6 +5,7 @@ Knows nothing of models or of what the draws are for. Free of torch until it dra
 """
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,37 @@ if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
 
-MAX_SEED = 2**63 - 1
-"""Largest seed of an image, a signed 64-bit number; several images of one request have consecutive seeds."""
+MAX_SEED = 2**53 - 1
+"""Largest seed of an image: browsers and many readers of JSON hold no larger whole number exactly."""
+RANDOM_SEED = -1
+"""Asks for a random seed, as in other programs."""
+RANDOM_SEED_NAME = "random"
+NUM_RANDOM_SEEDS = 2**32
+_MAX_GENERATOR_SEED = 2**63 - 1
+
+
+def random_seed() -> int:
+    """Return the seed of a request that states none."""
+    return secrets.randbelow(NUM_RANDOM_SEEDS)
+
+
+def parse_seed(text: str | int, setting: str = "seed") -> int:
+    """Return a seed, or RANDOM_SEED for `random` and -1.
+
+    Raises: SettingError for anything else than a whole number up to MAX_SEED.
+    """
+    words = str(text).strip().lower()
+    seed = RANDOM_SEED if words == RANDOM_SEED_NAME else None
+    if seed is None and words.removeprefix("-").isdecimal() and words.isascii():
+        seed = int(words) if len(words) < 20 else MAX_SEED + 1
+    if seed is None or not RANDOM_SEED <= seed <= MAX_SEED:
+        raise SettingError(setting, text, f"a whole number from 0 to {MAX_SEED}, or random", "-1 is random.")
+    return seed
+
+
+def seed_of_image(first_seed: int, index: int) -> int:
+    """Return the seed of one of several images: they count up, and 0 follows the largest."""
+    return (first_seed + index) % (MAX_SEED + 1)
 
 
 def generator_for(seed: int, purpose: str, step: int = 0, item: int = 0) -> "Generator":
@@ -24,7 +54,7 @@ def generator_for(seed: int, purpose: str, step: int = 0, item: int = 0) -> "Gen
 
     name = f"{int(seed)}/{purpose}/{int(step)}/{int(item)}".encode()
     digest = hashlib.blake2b(name, digest_size=8).digest()
-    return Generator("cpu").manual_seed(int.from_bytes(digest, "little") & MAX_SEED)
+    return Generator("cpu").manual_seed(int.from_bytes(digest, "little") & _MAX_GENERATOR_SEED)
 
 
 def draw_noise(

@@ -29,7 +29,7 @@ from lens.cli.arguments import (
     parse_lora,
     parse_size,
 )
-from lens.core.noise import MAX_SEED
+from lens.core.noise import RANDOM_SEED, parse_seed, random_seed
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.components.component_file import COMPONENT_OPTIONS
 from lens.models.checkpoints.components.search import is_weight_file
@@ -73,7 +73,10 @@ class GenerateArguments:
     num_images_per_prompt: Annotated[
         int, _option(PROMPT, "Images per prompt, with consecutive seeds.", "--count", min=1)
     ] = 1
-    seed: Annotated[int | None, _option(PROMPT, "Seed of the first image of each prompt (0).")] = None
+    seed: Annotated[
+        str | None,
+        _option(PROMPT, "Seed of the first image of each prompt, or random (random).", metavar="SEED"),
+    ] = None
 
     aspect_ratio: Annotated[
         str | None, _option(SAMPLING, "One of nine, from 1:2 to 2:1 (1:1).", metavar="W:H")
@@ -159,6 +162,8 @@ class GenerateArguments:
     image_format: Annotated[ImageFormat | None, _option(OUTPUT, "File format (png).", "--format")] = None
     as_json: AsJson = False
 
+    recorded_seed: int | None = None
+    """Only from --like: the seed where --seed is not given."""
     model_hash: str | None = None
     """Only from --like: the content hash that the model must have."""
     tile_px: int | None = None
@@ -174,6 +179,20 @@ class GenerateArguments:
     @cached_property
     def loras(self) -> tuple[LoraArgument, ...]:
         return tuple(parse_lora(text) for text in self.lora or ())
+
+    @cached_property
+    def first_seed(self) -> int:
+        """The seed of the first image of each prompt; a random one is drawn once."""
+        if self.seed is None and self.recorded_seed is not None:
+            return self.recorded_seed
+        return random_seed() if self.is_seed_random else parse_seed(self.seed or RANDOM_SEED, "--seed")
+
+    @property
+    def is_seed_random(self) -> bool:
+        """Whether nobody chose the seed."""
+        if self.seed is None:
+            return self.recorded_seed is None
+        return parse_seed(self.seed, "--seed") == RANDOM_SEED
 
     @property
     def has_size(self) -> bool:
@@ -219,7 +238,7 @@ class GenerateArguments:
         if self.guidance is not None:
             check_number("--cfg", self.guidance, 0, 100, "1 turns guidance off.")
         if self.seed is not None:
-            check_number("--seed", self.seed, 0, MAX_SEED + 1 - self.num_images_per_prompt)
+            parse_seed(self.seed, "--seed")
         if self.init_image is None and (self.mask is not None or self.strength is not None):
             name, got = ("--mask", str(self.mask)) if self.mask is not None else ("--strength", self.strength)
             raise SettingError(name, got, "a source image", "Add --init-image IMAGE.")
@@ -239,7 +258,7 @@ class GenerateArguments:
         recorded: dict[str, Any] = {
             "prompts": [metadata.prompt],
             "negative_prompt": metadata.negative_prompt,
-            "seed": metadata.seed,
+            "recorded_seed": metadata.seed,
             "steps": metadata.steps,
             "guidance": metadata.guidance,
             "solver": metadata.solver,

@@ -14,6 +14,7 @@ from PIL import Image
 from lens.cli.arguments import DEFAULT_MODEL
 from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
 from lens.cli.generation.request import GenerateArguments
+from lens.core.noise import seed_of_image
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
@@ -76,10 +77,13 @@ def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> It
             _enable_cache(pipeline, resolved.recorded["cache"], resolved.recorded["steps"])
         tile: dict[str, Any] = {"tile_px": pipeline.tile_px}
         recorded = resolved.recorded | _environment(session) | tile
-        image_number, first_seed = 0, arguments.seed or 0
+        if arguments.is_seed_random:
+            logger.info("random seed %d", arguments.first_seed)
+        image_number = 0
         for prompt in prompts:
             prompt_embeds = _prompt_embeds(pipeline, features[prompt], features.get(negative))
-            for seed in range(first_seed, first_seed + arguments.num_images_per_prompt):
+            for index in range(arguments.num_images_per_prompt):
+                seed = seed_of_image(arguments.first_seed, index)
                 image_number += 1
                 progress.start_image(image_number)
                 image = _generate_one(pipeline, prompt_embeds, seed, resolved, progress)

@@ -6,14 +6,13 @@ of HTTP.
 
 import math
 import re
-import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from lens.core.noise import MAX_SEED
+from lens.core.noise import MAX_SEED, RANDOM_SEED, RANDOM_SEED_NAME, random_seed, seed_of_image
 from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.defaults import default_strength
@@ -33,11 +32,6 @@ from lens.serve.settings.server import ServerSettings
 MAX_IMAGES_PER_REQUEST = 10
 MAX_LORAS = 16
 MAX_USER_CHARACTERS = 512
-RANDOM_SEED = -1
-"""As in other programs."""
-MAX_REQUEST_SEED = MAX_SEED - MAX_IMAGES_PER_REQUEST
-"""Of the first image: the others add their index."""
-NUM_RANDOM_SEEDS = 2**32
 NO_ENHANCER = "The operator of this server has configured no language model."
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
@@ -75,6 +69,10 @@ def _bounded(bounds_of: dict[str, tuple[type, Bounds]], name: str) -> WithJsonSc
     return WithJsonSchema(schema if math.isinf(bounds.high) else schema | {"maximum": bounds.high})
 
 
+def _read_seed(value: Any) -> Any:
+    return RANDOM_SEED if value == RANDOM_SEED_NAME else value
+
+
 class Lora(BaseModel):
     """A LoRA of the server and its weight."""
 
@@ -106,10 +104,9 @@ class BaseImageRequest(BaseModel):
     )
     user: str | None = Field(None, max_length=MAX_USER_CHARACTERS)
     safety_identifier: str | None = Field(None, max_length=MAX_USER_CHARACTERS)
-    seed: int | None = Field(
-        None, ge=RANDOM_SEED, le=MAX_REQUEST_SEED,
-        description="Seed of the first image; the others count up. -1 is a random one, as without it.",
-    )  # fmt: skip
+    seed: Annotated[int, BeforeValidator(_read_seed), Field(ge=RANDOM_SEED, le=MAX_SEED)] | None = Field(
+        None, description="Seed of the first image; the others count up. -1 is a random one, as without it."
+    )
     negative_prompt: str | None = None
     steps: Annotated[int, _bounded(REQUEST_BOUNDS, "steps")] | None = None
     guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance")] | None = None
@@ -181,7 +178,7 @@ class GenerationSpec:
 
     def request(self, index: int) -> GenerationRequest:
         """Return the request of one image, counted from 0."""
-        return replace(self.draw, seed=self.draw.seed + index)
+        return replace(self.draw, seed=seed_of_image(self.draw.seed, index))
 
     @property
     def size(self) -> str:
@@ -273,11 +270,6 @@ def decisive_fields(body: BaseImageRequest) -> dict[str, Any]:
     if body.quality is not None:
         fields["quality"] = QUALITY_ALIASES.get(body.quality, body.quality)
     return {name: value for name, value in fields.items() if value != SAME_AS_ABSENT.get(name)}
-
-
-def random_seed() -> int:
-    """Return the seed of a request that states none."""
-    return secrets.randbelow(NUM_RANDOM_SEEDS)
 
 
 def check_prompt(prompt: str, settings: ServerSettings) -> None:

@@ -6,12 +6,13 @@ Their choices and limits come from the server's settings, the models, the solver
 import json
 from typing import Any
 
+from lens.core.noise import MAX_SEED, RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.errors import LensError
 from lens.sampling.defaults import default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.api.schemas import MAX_IMAGES_PER_REQUEST
-from lens.serve.studio.form import MAX_BROWSER_SEED, base_resolutions, variant_labels
+from lens.serve.studio.form import base_resolutions, variant_labels
 from lens.serve.studio.handlers import StudioHandlers
 from lens.serve.studio.uploads import bound_editor
 
@@ -55,7 +56,7 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
             scale=0, min_width=84,
         )  # fmt: skip
         seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, maximum=MAX_BROWSER_SEED, elem_id="seed",
+            0, label="Seed", precision=0, minimum=RANDOM_SEED, maximum=MAX_SEED, elem_id="seed",
             scale=1, min_width=140,
         )  # fmt: skip
         lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", scale=0, min_width=130)

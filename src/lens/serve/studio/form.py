@@ -11,20 +11,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lens.core.noise import RANDOM_SEED, random_seed
 from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket
 from lens.errors import SettingError
 from lens.sampling.image_metadata import ImageMetadata
-from lens.serve.api.schemas import (
-    MAX_IMAGES_PER_REQUEST,
-    CreateImageEditRequest,
-    UploadedImages,
-    random_seed,
-)
+from lens.serve.api.schemas import CreateImageEditRequest, UploadedImages
 from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
 from lens.serve.studio.gallery import Gallery
 
-MAX_BROWSER_SEED = 2**53 - 1 - MAX_IMAGES_PER_REQUEST
-"""JavaScript represents integers up to 2**53 - 1 exactly."""
 FIELD_NAMES = {"n": "count"}
 """Names of a form's fields that differ from those of the API."""
 
@@ -58,8 +52,9 @@ class StudioForm:
 
 
 def randomize_seed(form: StudioForm) -> StudioForm:
-    """Return the form with a new seed, unless the seed is locked."""
-    return form if form.is_seed_locked else replace(form, seed=random_seed())
+    """Return the form with a new seed, unless a seed is locked."""
+    has_seed = form.is_seed_locked and form.seed not in (None, RANDOM_SEED)
+    return form if has_seed else replace(form, seed=random_seed())
 
 
 def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateImageEditRequest:
@@ -67,8 +62,6 @@ def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateIm
 
     Raises: SettingError for a value that the API does not accept.
     """
-    if form.seed is not None and form.seed > MAX_BROWSER_SEED:
-        raise SettingError("seed", form.seed, f"to be at most {MAX_BROWSER_SEED}")
     has_size = bool(form.size.strip())
     fields = {
         "prompt": form.prompt.strip(),

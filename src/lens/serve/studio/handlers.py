@@ -16,6 +16,7 @@ from uuid import uuid4
 from PIL import Image, ImageChops
 
 from lens.core.images import to_srgb
+from lens.core.noise import RANDOM_SEED
 from lens.errors import LensError, SettingError
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import open_image, read_image_metadata
@@ -82,7 +83,7 @@ class StudioHandlers:
         Raises: SettingError for a value that is no number, or a source image that is too large.
         """
         fields: dict[str, Any] = dict(zip(FORM_FIELDS, values, strict=True))
-        fields["seed"] = fields["seed"] or 0
+        fields["seed"] = RANDOM_SEED if fields["seed"] is None else fields["seed"]
         for name, kind in (("seed", int), ("count", int), ("steps", int), ("base_resolution", int),
                            ("guidance", float), ("strength", float)):  # fmt: skip
             try:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lens.cli.generation.request import GenerateArguments
+from lens.core.noise import MAX_SEED
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, library_versions
@@ -36,15 +37,16 @@ def like(settings: ImageMetadata = RECORDED, **said) -> GenerateArguments:
 def test_like_fills_every_argument_that_is_not_given():
     wanted = like()
     assert wanted.prompts == ["a fox"]
-    assert (wanted.seed, wanted.image_size, wanted.steps) == (7, (80, 48), 20)
+    assert (wanted.first_seed, wanted.image_size, wanted.steps) == (7, (80, 48), 20)
     assert (wanted.guidance, wanted.solver, wanted.negative_prompt, wanted.threads) == (5.0, "ab2", "blur", 2)
     assert (wanted.model, wanted.model_hash, wanted.loras) == ("lens-nano", "ab" * 32, ())
     assert wanted.num_images == 1
 
 
 def test_zero_and_empty_count_as_given():
-    wanted = like(seed=0, guidance=0.0, negative_prompt="", quantize="none")
-    assert (wanted.seed, wanted.guidance, wanted.negative_prompt, wanted.quantization) == (0, 0.0, "", None)
+    wanted = like(seed="0", guidance=0.0, negative_prompt="", quantize="none")
+    assert (wanted.first_seed, wanted.guidance) == (0, 0.0)
+    assert (wanted.negative_prompt, wanted.quantization) == ("", None)
 
 
 @pytest.mark.parametrize("said", [{"aspect_ratio": "1:2"}, {"base_resolution": 192}, {"size": "64x64"}])
@@ -92,7 +94,9 @@ def test_other_versions_are_warned_of_by_name(caplog):
         ({"size": "64x64", "base_resolution": 64}, "--size"),
         ({"steps": 1001}, "--steps"),
         ({"guidance": float("inf")}, "--cfg"),
-        ({"seed": 2**63}, "--seed"),
+        ({"seed": str(MAX_SEED + 1)}, "--seed"),
+        ({"seed": "-2"}, "--seed"),
+        ({"seed": "1.5"}, "--seed"),
         ({"mask": Path("m.png")}, "--mask"),
         ({"strength": 0.5}, "--strength"),
         ({"init_image": Path("s.png"), "strength": 0.0}, "--strength"),
@@ -102,6 +106,21 @@ def test_other_versions_are_warned_of_by_name(caplog):
 def test_settings_that_do_not_fit_are_refused_by_the_options_name(said, names):
     with pytest.raises(SettingError, match=names):
         GenerateArguments(prompts=["a fox"], **said).check()
+
+
+@pytest.mark.parametrize("said", [{}, {"seed": "random"}, {"seed": "-1"}])
+def test_without_a_seed_a_random_one_is_drawn_once(said):
+    drawn = [GenerateArguments(prompts=["a fox"], **said).check() for _ in range(4)]
+    assert len({one.first_seed for one in drawn}) > 1 and all(one.is_seed_random for one in drawn)
+    assert drawn[0].first_seed == drawn[0].first_seed
+
+
+def test_a_seed_is_fixed_by_its_number_or_by_the_image_that_is_repeated():
+    assert GenerateArguments(seed="0").first_seed == 0 and not GenerateArguments(seed="0").is_seed_random
+    assert GenerateArguments(seed=str(MAX_SEED)).check().first_seed == MAX_SEED
+    older = RECORDED.model_copy(update={"seed": 2**60})
+    assert (like(older).first_seed, like(older).is_seed_random) == (2**60, False)
+    assert like(seed="random").is_seed_random
 
 
 def test_several_prompts_and_a_count_multiply():
