@@ -156,14 +156,16 @@ def measured_memory(where: Path, count: int) -> int:
 
 
 BUILD = """
-import sys
-from lens.data.build.settings import BuildSettings
-from lens.data.pipeline import build_dataset
+import json, sys
+from pathlib import Path
+from lens.cli.main import main
 source = {"kind": "folder", "path": sys.argv[1]}
 filters = {"min_area_px": 0, "max_nsfw": None, "min_aesthetics": None, "max_watermark": None}
-build_dataset(BuildSettings.of({
+recipe = Path(sys.argv[2] + ".json")
+recipe.write_text(json.dumps({
     "out": sys.argv[2], "source": source, "filters": filters, "num_workers": int(sys.argv[3]),
 }))
+sys.exit(main(["data", "build", str(recipe)]))
 """
 POOL = """
 import io, json, sys

@@ -29,8 +29,10 @@ def build(
     settings = BuildSettings.of(read_recipe(recipe, overrides), str(recipe))
 
     from lens.cli.progress import ProgressBar
+    from lens.data.io.parquet import leave_pandas_out
     from lens.data.pipeline import build_dataset as run_build
 
+    leave_pandas_out()
     with ProgressBar(num_images=1) as progress:
         summary = run_build(settings, progress, until)
     view = settings.out / "views" / summary["view"] if "view" in summary else None

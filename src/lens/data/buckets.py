@@ -49,6 +49,13 @@ def best_fit(height_px: int, width_px: int, bases: tuple[int, ...] = TRAINING_BA
     return max((fit for fit in fits if fit.ratio == nearest), key=lambda fit: fit.base)
 
 
+def fit_drop_reason(fit: BucketFit | None, max_cut: float | None) -> str:
+    """Return why an image is dropped for its bucket, one word for the ledger; empty where it is not."""
+    if fit is None:
+        return "no_bucket"
+    return "cut_too_much" if max_cut is not None and fit.crop_fraction > max_cut else ""
+
+
 def resize_and_crop(image: Image.Image, fit: BucketFit) -> Image.Image:
     """Return the image scaled to cover its bucket and cropped at its centre."""
     width, height = image.width * fit.scale, image.height * fit.scale

@@ -4,6 +4,7 @@ Each stage writes complete files that the next run finds, so the same command re
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ import numpy as np
 from lens.config import write_yaml
 from lens.data.build.filters import KEPT
 from lens.data.build.inventory import Inventory, take_inventory
+from lens.data.build.prepared import Preparation, prepared_root
 from lens.data.build.process_executor import map_in_processes
 from lens.data.build.ray_executor import has_gpus, is_connected, map_parallel, ray_session
 from lens.data.build.reader import EntryReader
@@ -75,7 +77,10 @@ class _Pipeline:
             return facts
         with self._workers(inventory):
             scores = self._retry_downloads(inventory)
-            self._score(settings, inventory, self.reader, scores)
+            # Models drop most images, and shards of a large build need the disk for themselves.
+            prepares = until == "shards" and not settings.scorers and not self._uses_ray
+            preparation = Preparation.of(settings) if prepares else None
+            self._score(settings, inventory, self.reader, scores, preparation)
             facts["scores"] = scores.name
             if until == "scores":
                 return facts
@@ -86,6 +91,7 @@ class _Pipeline:
             if until == "view":
                 return facts
             facts["shards"] = self._write_shards(inventory, view)
+        shutil.rmtree(prepared_root(self.out), ignore_errors=True)
         for finished in (inventory.folder, scores, view.folder):
             remove_partials(finished)
         write_bytes_atomic(view.folder / "manifest.json", json_bytes(facts))
@@ -118,13 +124,16 @@ class _Pipeline:
         return begin_round(scores, stale) if stale else scores
 
     def _score(
-        self, settings: BuildSettings, inventory: Inventory, reader: EntryReader, scores: Path
-    ) -> None:
+        self, settings: BuildSettings, inventory: Inventory, reader: EntryReader, scores: Path,
+        preparation: Preparation | None = None,
+    ) -> None:  # fmt: skip
         scorers = settings.scorers
         total = inventory.num_parts
         missing = unscored_parts(scores, total, scorers)
 
-        work = partial(score_part, inventory, scores=scores, reader=reader, scorers=scorers)
+        work = partial(
+            score_part, inventory, scores=scores, reader=reader, scorers=scorers, preparation=preparation
+        )
         self.on_progress("scores", total - len(missing), total)
         with self._record_timing("scores") as count:
             gpus = _gpus_per_worker(settings)
@@ -185,8 +194,11 @@ class _Pipeline:
 
     def _write_shards(self, inventory: Inventory, view: View) -> list[dict[str, Any]]:
         names = shard_names(view.folder)
-        shards = self.settings.shards
-        work = partial(write_view_shard, inventory, view.folder, settings=shards, reader=self.reader)
+        prepared = Preparation.of(self.settings).folder
+        work = partial(
+            write_view_shard, inventory, view.folder, settings=self.settings.shards, reader=self.reader,
+            prepared=prepared,
+        )  # fmt: skip
         missing = [name for name in names if not (view.folder / "shards" / f"{name}.json").is_file()]
         self.on_progress("shards", len(names) - len(missing), len(names))
         with self._record_timing("shards") as count:

@@ -10,13 +10,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import httpx2
 from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.errors import LensError, SettingError
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_WAIT_S = 60.0
 RETRYABLE_STATUSES = (408, 409, 425, 429)
@@ -103,6 +105,8 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, sleep: Callable[[float], None] = time.sleep):
         if not endpoint.url.startswith(("http://", "https://")):
             raise SettingError("endpoint.url", endpoint.url, "to begin with http:// or https://")
+        import httpx2
+
         self.endpoint = endpoint
         key = os.environ.get(endpoint.api_key_variable)
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -150,6 +154,8 @@ class ChatClient:
         raise ChatError(f"{last} Gave up after {self.endpoint.max_attempts} attempts.", is_final=False)
 
     def _request_once(self, body: dict[str, Any]) -> tuple[ChatResponse, TopLogprobs]:
+        import httpx2
+
         url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
         try:
             response = self._client.post(url, json=body)
@@ -208,7 +214,7 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _parse_response(response: httpx2.Response, url: str) -> tuple[ChatResponse, TopLogprobs]:
+def _parse_response(response: "httpx2.Response", url: str) -> tuple[ChatResponse, TopLogprobs]:
     try:
         answer = response.json()
         choice = answer["choices"][0]
@@ -232,7 +238,7 @@ def _parse_logprobs(choice: dict[str, Any]) -> TopLogprobs:
     )
 
 
-def _retry_after_s(response: httpx2.Response) -> float:
+def _retry_after_s(response: "httpx2.Response") -> float:
     try:
         return float(response.headers.get("retry-after", 0))
     except ValueError:  # a date; the growing wait is enough

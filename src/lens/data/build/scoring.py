@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from lens.data.build.inventory import Inventory
+from lens.data.build.prepared import Preparation, sample_preparer
 from lens.data.build.reader import EntryReader
 from lens.data.io.image_decoding import ImageError, decode_image, sample_id
 from lens.data.io.parquet import Schema, part_path, write_table
@@ -52,8 +53,12 @@ def score_part(
     scores: Path,
     reader: EntryReader,
     scorers: Sequence[ScorerSettings] = (),
+    preparation: Preparation | None = None,
 ) -> int:
-    """Score a part by every scorer that has not scored it, and return its number of entries."""
+    """Score a part by every scorer that has not scored it, and return its number of entries.
+
+    With a preparation, the images that may stay are made ready for their shards meanwhile.
+    """
     entries = inventory.part(number)
     tables = {scorer: part_path(scores / scores_folder(scorer), number) for scorer in scorers}
     missing = {load_scorer(scorer): path for scorer, path in tables.items() if not path.is_file()}
@@ -64,16 +69,18 @@ def score_part(
     rows: list[dict[str, Any]] = []
     pending: dict[int, Image.Image] = {}
     scored: dict[Scorer, dict[int, dict[str, Any]]] = {scorer: {} for scorer in missing}
-    for index, entry in enumerate(entries):
-        row, image = score_entry(entry, reader, failures.get(entry[1].path, ""))
-        rows.append(row)
-        if image is not None and missing:
-            pending[index] = reduce_for_scorers(image)
-        if len(pending) == SCORER_BATCH_SIZE or index == len(entries) - 1:
-            for scorer in missing if pending else ():
-                found = scorer.score(list(pending.values()))
-                scored[scorer] |= dict(zip(pending, found, strict=True))
-            pending = {}
+    with sample_preparer(preparation, number) as prepare:
+        for index, entry in enumerate(entries):
+            row, image = score_entry(entry, reader, failures.get(entry[1].path, ""))
+            rows.append(row)
+            prepare(entry[1], row, image)
+            if image is not None and missing:
+                pending[index] = reduce_for_scorers(image)
+            if len(pending) == SCORER_BATCH_SIZE or index == len(entries) - 1:
+                for scorer in missing if pending else ():
+                    found = scorer.score(list(pending.values()))
+                    scored[scorer] |= dict(zip(pending, found, strict=True))
+                pending = {}
     if not pixels.is_file():
         _write_rows(pixels, rows, SCHEMA)
     for scorer, path in missing.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.data.buckets import BucketFit, best_fit
+from lens.data.buckets import BucketFit, best_fit, fit_drop_reason
 from lens.data.build.dedup import (
     Pairs,
     duplicate_groups,
@@ -261,11 +261,9 @@ def _assign_buckets(
     fits = {}
     for index in np.flatnonzero(sample_reasons == KEPT).tolist():
         fit = best_fit(heights[index], widths[index], settings.shards.bases)
-        if fit is None:
-            sample_reasons[index] = "no_bucket"
-        elif max_cut is not None and fit.crop_fraction > max_cut:
-            sample_reasons[index] = "cut_too_much"
+        sample_reasons[index] = reason = fit_drop_reason(fit, max_cut)
+        if fit is not None and reason:
             details[index] = f"{fit.crop_fraction:.0%} of {widths[index]} x {heights[index]} for {fit.ratio}"
-        else:
+        elif fit is not None:
             fits[index] = fit
     return fits

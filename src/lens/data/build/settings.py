@@ -104,7 +104,7 @@ class BuildSettings(Settings):
     def inventory_id(self) -> str:
         """Return a hash of the settings that decide the entries and their parts."""
         sources = [one.model_dump(mode="json") for one in self.all_sources]
-        return _digest([sources, self.part_size, INVENTORY_VERSION])
+        return digest([sources, self.part_size, INVENTORY_VERSION])
 
     @property
     def view_id(self) -> str:
@@ -116,8 +116,9 @@ class BuildSettings(Settings):
             self.inventory_id, pixel_stats.VERSION, scorer_versions(self.scorers), withdrawn,
             str(self.held_out or ""), *(part.model_dump(mode="json") for part in parts),
         ]  # fmt: skip
-        return _digest(facts)
+        return digest(facts)
 
 
-def _digest(facts: Any) -> str:
+def digest(facts: Any) -> str:
+    """Return a short hash of settings."""
     return hashlib.sha256(json_bytes({"facts": facts})).hexdigest()[:12]

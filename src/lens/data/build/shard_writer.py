@@ -1,25 +1,19 @@
-"""The shard writer: kept samples are read again, fitted to their bucket, and written in order."""
+"""The shard writer: kept samples in order, as they were prepared, or read and fitted to their bucket."""
 
-import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
-
-from lens.data.buckets import best_fit, resize_and_crop
 from lens.data.build.inventory import Inventory
+from lens.data.build.prepared import image_files, read_prepared
 from lens.data.build.reader import EntryReader
 from lens.data.build.settings import ShardSettings
-from lens.data.io.entry import Entry
 from lens.data.io.image_decoding import decode_image, sample_id
 from lens.data.io.parquet import read_table
 from lens.data.io.sample import BRIEF_CAPTION, FULL_CAPTION
 from lens.data.io.webdataset import ShardError, json_bytes, write_shard
 from lens.data.sources.registry import NumberedEntry
 from lens.files import write_bytes_atomic
-
-PILLOW_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
 def shard_names(view: Path) -> list[str]:
@@ -28,17 +22,25 @@ def shard_names(view: Path) -> list[str]:
 
 
 def write_view_shard(
-    inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: EntryReader
+    inventory: Inventory, view: Path, name: str, settings: ShardSettings, reader: EntryReader, prepared: Path
 ) -> dict:
-    """Write one shard of a view unless it exists, and return its line of the index."""
+    """Write one shard of a view unless it exists, and return its line of the index.
+
+    `prepared` is the folder of the samples that were prepared; it need not exist.
+    """
     index_path = view / "shards" / f"{name}.json"
     if not index_path.is_file():
         rows = read_table(view / "kept.parquet", shard=name).to_pylist()
-        entries = _read_entries(inventory, rows)
-        samples = (
-            (row["id"], _sample_files(entry[1], reader.read(entry), row, settings))
-            for row, entry in zip(rows, entries, strict=True)
-        )
+        parts: dict[int, list[NumberedEntry]] = {}
+
+        def image_files_of(row: dict[str, Any]) -> dict[str, bytes]:
+            if files := read_prepared(prepared, row):
+                return files
+            if row["part"] not in parts:
+                parts[row["part"]] = inventory.part(row["part"])
+            return _read_image_files(parts[row["part"]][row["row"]], row["id"], settings, reader)
+
+        samples = ((row["id"], image_files_of(row) | _caption_files(row)) for row in rows)
         written = write_shard(view / "shards" / f"{name}.tar", samples)
         facts = {
             "shard": written.path.name, "num_samples": written.num_samples,
@@ -48,47 +50,20 @@ def write_view_shard(
     return json.loads(index_path.read_text())
 
 
-def _read_entries(inventory: Inventory, rows: list[dict]) -> Iterator[NumberedEntry]:
-    parts: dict[int, list[NumberedEntry]] = {}
-    for row in rows:
-        if row["part"] not in parts:
-            parts[row["part"]] = inventory.part(row["part"])
-        yield parts[row["part"]][row["row"]]
-
-
-def _sample_files(entry: Entry, content: bytes, row: dict, settings: ShardSettings) -> dict[str, bytes]:
-    """Return the files of a sample: the image at the size of its bucket, its captions, its facts.
+def _read_image_files(
+    numbered: NumberedEntry, known_id: str, settings: ShardSettings, reader: EntryReader
+) -> dict[str, bytes]:
+    """Return the image and the facts of an entry.
 
     Raises: ShardError for bytes that changed since they were scored.
     """
-    known_id = row["id"]
+    content = reader.read(numbered)
     if sample_id(content) != known_id:
         fix = "Build into another folder (out)."
-        raise ShardError(f"{entry.path} changed since the inventory was taken. {fix}")
-    image = decode_image(content).image
-    fit = best_fit(image.height, image.width, settings.bases)
-    assert fit is not None, known_id
-    buffer = io.BytesIO()
-    _save_image(resize_and_crop(image, fit), buffer, settings)
-    facts = {
-        "id": known_id,
-        "address": entry.address,
-        "licence": entry.licence,
-        "base": fit.base,
-        "ratio": fit.ratio,
-        "height_px": image.height,
-        "width_px": image.width,
-        "cut": round(fit.crop_fraction, 6),
-    }
-    files = {settings.format: buffer.getvalue(), "json": json_bytes(facts)}
+        raise ShardError(f"{numbered[1].path} changed since the inventory was taken. {fix}")
+    return image_files(numbered[1], known_id, decode_image(content).image, settings)
+
+
+def _caption_files(row: dict[str, Any]) -> dict[str, bytes]:
     captions = {FULL_CAPTION: row["caption"], BRIEF_CAPTION: row["brief"]}
-    return files | {extension: text.encode() for extension, text in captions.items() if text}
-
-
-def _save_image(image: Image.Image, buffer: io.BytesIO, settings: ShardSettings) -> None:
-    options = {
-        "jpg": {"quality": settings.quality, "subsampling": 0, "optimize": False},
-        "webp": {"quality": settings.quality, "method": 4},
-        "png": {"compress_level": 6},
-    }[settings.format]
-    image.save(buffer, PILLOW_FORMAT[settings.format], **options)
+    return {extension: text.encode() for extension, text in captions.items() if text}

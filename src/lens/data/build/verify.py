@@ -1,14 +1,14 @@
 """Verification of a build: every sample is in exactly one shard or once in the ledger."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER
-from lens.data.io.parquet import read_parts, read_table
+from lens.data.io.parquet import parquet_errors, read_parts, read_table
 from lens.data.io.webdataset import ShardError, checksum, read_shard
-from lens.errors import LensError
+from lens.errors import LensError, first_line
+from lens.text_files import read_json
 
 MAX_NAMED_FAULTS = 5
 """Faults of a kind that are listed by name."""
@@ -30,8 +30,18 @@ def verify_build(out: Path, view: str | None = None) -> VerifyResult:
     Raises: LensError where there is no finished view.
     """
     folder = _view_folder(out, view)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    inventory = json.loads((out / "inventory" / manifest["inventory"] / "inventory.json").read_text())
+    try:
+        return _verify_view(out, folder)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, *parquet_errors()) as error:
+        if isinstance(error, LensError):
+            raise
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise LensError(f"A file of {folder} is missing or damaged ({what}). Build it again.") from error
+
+
+def _verify_view(out: Path, folder: Path) -> VerifyResult:
+    manifest = read_json(folder / "manifest.json", "manifest")
+    inventory = read_json(out / "inventory" / manifest["inventory"] / "inventory.json", "inventory")
     scores = out / "scores" / manifest["scores"] / PIXEL_SCORES_FOLDER
     ids = read_parts(scores, inventory["num_parts"]).column("id").to_pylist()
     faults: list[str] = []

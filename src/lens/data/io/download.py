@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-import httpx2
 from pydantic import Field
 
 from lens.config import Settings
 from lens.files import write_bytes_atomic
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_REDIRECTS = 5
 SECONDS_PER_DAY = 24 * 3600
@@ -84,6 +86,8 @@ def download_all(
 
     Failures are remembered too, but for those that may have passed since; see `retry_days`.
     """
+    import httpx2
+
     headers = {"user-agent": settings.user_agent, "accept": "image/*"}
     with (
         httpx2.Client(headers=headers, timeout=settings.timeout_s) as client,
@@ -99,8 +103,9 @@ def cache_path(url: str, folder: Path) -> Path:
 
 
 def _download_cached(
-    client: httpx2.Client, url: str, folder: Path, settings: DownloadSettings, sleep: Callable[[float], None]
-) -> DownloadResult:
+    client: "httpx2.Client", url: str, folder: Path, settings: DownloadSettings,
+    sleep: Callable[[float], None],
+) -> DownloadResult:  # fmt: skip
     path = cache_path(url, folder)
     failed = path.with_suffix(".failed")
     if path.is_file():
@@ -137,8 +142,10 @@ def _is_worth_a_retry(failure: dict[str, Any], settings: DownloadSettings) -> bo
     return failure["reason"] in RULE_REASONS and failure["rules"] not in (None, settings.rules)
 
 
-def _download(client: httpx2.Client, url: str, settings: DownloadSettings) -> bytes:
+def _download(client: "httpx2.Client", url: str, settings: DownloadSettings) -> bytes:
     """Return the bytes of a URL, following redirects. Raises: DownloadError."""
+    import httpx2
+
     for _ in range(MAX_REDIRECTS + 1):
         _check_host(url, settings)
         try:
@@ -152,7 +159,7 @@ def _download(client: httpx2.Client, url: str, settings: DownloadSettings) -> by
     raise DownloadError("too_many_redirects")
 
 
-def _read_body(response: httpx2.Response, settings: DownloadSettings) -> bytes:
+def _read_body(response: "httpx2.Response", settings: DownloadSettings) -> bytes:
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:
         raise DownloadError("unreachable", is_retryable=True)

@@ -3,6 +3,7 @@
 Schemas are plain names of types, so only this file needs pyarrow, and only when it is used.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,18 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Schema) -> None:
 
 def read_table(path: Path, **equal: str) -> "pa.Table":
     """Return a table: all rows, or those whose columns have the given values."""
-    filters = [(name, "=", value) for name, value in equal.items()]
-    return import_pyarrow()[1].read_table(path, filters=filters or None)
+    parquet = import_pyarrow()[1]
+    if not equal:
+        # Without a filter a file needs none of what `read_table` imports in each process.
+        return parquet.ParquetFile(path).read()
+    return parquet.read_table(path, filters=[(name, "=", value) for name, value in equal.items()])
 
 
 def read_parts(folder: Path, num_parts: int, columns: Sequence[str] | None = None) -> "pa.Table":
     """Return the parts 0 to num_parts - 1 of a folder as one table, in their order."""
     pa, parquet = import_pyarrow()
     paths = (part_path(folder, part) for part in range(num_parts))
-    return pa.concat_tables([parquet.read_table(path, columns=columns) for path in paths])
+    return pa.concat_tables([parquet.ParquetFile(path).read(columns) for path in paths])
 
 
 def column_types(path: Path) -> dict[str, str]:
@@ -56,6 +60,36 @@ def _ascii_to_text(column: Any) -> Any:
     is_ascii = getattr(getattr(column, "dtype", None), "kind", "") == "S"
     pa = import_pyarrow()[0]
     return pa.array(column, pa.binary()).cast(pa.string()) if is_ascii else column
+
+
+def leave_pandas_out() -> None:
+    """Keep pyarrow from importing pandas, as it does to convert any list: a third of the start of a build.
+
+    For a process of our own: pyarrow then takes what pandas holds for any other sequence. Where pandas is
+    imported already nothing changes.
+    """
+    if "pandas" in sys.modules:
+        return
+    pa, _ = import_pyarrow()
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.array([])  # pyarrow looks for pandas once
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas:
+    """A finder of modules that finds no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is left out", name=name)
+
+
+def parquet_errors() -> tuple[type[Exception], ...]:
+    """Return what reading a damaged file raises, beside OSError and ValueError."""
+    return (import_pyarrow()[0].ArrowException,)
 
 
 def import_pyarrow() -> tuple[Any, Any]:
