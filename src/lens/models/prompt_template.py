@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lens.core.prompt_text import SHOWN_CHARACTERS, TokenCount
 from lens.errors import NonFiniteError, SettingError
 from lens.models.prompt_date import PINNED_DATE
 
@@ -106,10 +107,7 @@ class PromptTemplate:
 
         Raises: SettingError where the length leaves no room for a prompt.
         """
-        num_fixed = len(self.preamble_ids) + len(self.scaffold_ids)
-        room = max_sequence_length - num_fixed
-        if room < 1:
-            raise SettingError("max_sequence_length", max_sequence_length, f"more than {num_fixed} tokens")
+        room = self._room(max_sequence_length)
         rows = [self.preamble_ids + self._prompt_ids(prompt, room) + self.scaffold_ids for prompt in prompts]
         length = max(map(len, rows), default=0)
         pad = self.tokenizer.pad_token_id or 0
@@ -117,10 +115,27 @@ class PromptTemplate:
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], dtype=torch.long)
         return TokenizedPrompts(ids, mask, len(self.preamble_ids))
 
+    def count_tokens(self, prompt: str, max_sequence_length: int = 512) -> TokenCount:
+        """Return the number of a prompt's tokens, and how many of them are read.
+
+        Raises: SettingError where the length leaves no room for a prompt.
+        """
+        return self._count(self._ids(prompt, control_tokens=False), self._room(max_sequence_length))
+
+    def _room(self, max_sequence_length: int) -> int:
+        num_fixed = len(self.preamble_ids) + len(self.scaffold_ids)
+        if max_sequence_length <= num_fixed:
+            raise SettingError("max_sequence_length", max_sequence_length, f"more than {num_fixed} tokens")
+        return max_sequence_length - num_fixed
+
+    def _count(self, ids: list[int], room: int) -> TokenCount:
+        dropped = str(self.tokenizer.decode(ids[room : room + SHOWN_CHARACTERS]))[:SHOWN_CHARACTERS]
+        return TokenCount(len(ids), room, dropped)
+
     def _prompt_ids(self, prompt: str, room: int) -> list[int]:
         ids = self._ids(prompt, control_tokens=False)
-        if len(ids) > room:
-            _log_truncation(len(ids), room, str(self.tokenizer.decode(ids[room:]))[:60])
+        if warning := self._count(ids, room).warning():
+            _log_once(warning)
         return ids[:room]
 
     def _is_control(self, token: str) -> bool:
@@ -133,15 +148,13 @@ class PromptTemplate:
             add_special_tokens=False,
             split_special_tokens=not control_tokens,
             return_attention_mask=False,
+            verbose=False,  # a long prompt is told by `_log_once`
         )["input_ids"]
 
 
-@lru_cache(maxsize=1024)  # a prompt is tokenized for its cache key, and to be encoded, but named once
-def _log_truncation(num_tokens: int, room: int, dropped: str) -> None:
-    logger.warning(
-        "The prompt has %d tokens, of which %d fit: the last %d are dropped, from %r on.",
-        num_tokens, room, num_tokens - room, dropped,
-    )  # fmt: skip
+@lru_cache(maxsize=1024)  # a prompt is tokenized for its cache key, and to be encoded, but told once
+def _log_once(warning: str) -> None:
+    logger.warning(warning)
 
 
 def encode_prompts(

@@ -33,6 +33,8 @@ class DiffusersApi:
     image_processor: VaeImageProcessor
     """What turns decoded pixels into images; assign another one to change the output."""
 
+    logs_warnings = True
+    """Whether calls log what is drawn in another way than a caller may expect, such as cut source images."""
     _guidance_scale: float = 1.0
     _num_timesteps: int = 0
     _current_timestep: float | None = None

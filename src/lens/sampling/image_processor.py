@@ -95,14 +95,6 @@ def load_mask_images(mask: ImageInput | Sequence[ImageInput]) -> list[Image.Imag
     return _load_each(mask, "mask_image", to_mask)
 
 
-def load_masks(mask: ImageInput | Sequence[ImageInput], height: int, width: int) -> Tensor:
-    """Return masks at this size; 1 is redrawn.
-
-    Shapes: -> (B, 1, H, W).
-    """
-    return mask_pixels([resize_to_cover(one, height, width) for one in load_mask_images(mask)])
-
-
 def mask_pixels(masks: Sequence[Image.Image]) -> Tensor:
     """Return grey masks of one size; white is 1.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from lens.core.noise import draw_noise
+from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import resolve_resolution
 from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 from lens.errors import SettingError, ShapeError
@@ -20,6 +21,13 @@ from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.nano.request_warnings import request_warnings
 from lens.sampling import image_processor
 from lens.sampling.image_processor import ImageInput
+from lens.sampling.request_warnings import (
+    check_mask_shape,
+    cut_warning,
+    distinct,
+    effect_warnings,
+    mask_warning,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,30 +41,47 @@ class SourceImages(NamedTuple):
     """(R, 3, H, W)"""
     mask: Tensor | None = None
     """(R, 1, H, W), 1 where the image is redrawn."""
+    warnings: tuple[str, ...] = ()
+    """What is told of images that are cut, and of masks that keep or redraw everything."""
 
 
 def normalize_prompts(prompt: str | Sequence[str] | None, setting: str = "prompt") -> list[str]:
     """Return prompts as a list.
 
-    Raises: SettingError for a prompt that is missing, empty or not text.
+    Raises: SettingError for a prompt that is missing, empty, too long or not text.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, (list, tuple)) or not all(isinstance(one, str) for one in prompts):
         raise SettingError(setting, prompt, "a text, or a list of texts", "Or pass prompt_embeds.")
     if not prompts or not all(one.strip() for one in prompts):
         raise SettingError(setting, prompt, "some text", "Describe the image.")
+    for one in prompts:
+        check_prompt_text(one, setting)
     return list(prompts)
 
 
 def log_warnings(
-    config: Any, default_base: int, prompt: str | Sequence[str] | None, source: SourceImages
-) -> None:
-    """Log what a model of a small world does not know of prompts or their size; nothing for prompt embeds."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt or []
-    bases = config.trained_base_resolutions or [default_base]
-    size = source.height, source.width
-    found = (request_warnings(config.lens_variant or "", bases, one, size) for one in dict.fromkeys(prompts))
-    for warning in dict.fromkeys(text for texts in found for text in texts):
+    pipeline: Any, source: SourceImages, prompt: str | Sequence[str] | None, negatives: tuple[Any, Any],
+    guidance: float, strength: float | None, solver: str, num_steps: int,
+) -> None:  # fmt: skip
+    """Log what is told of a call: settings without effect, cut images, what a small model does not know.
+
+    `negatives` is (negative prompts, negative prompt embeds).
+    """
+    texts, embeds = negatives
+    has_text = any(map(str.strip, normalize_negative_prompts(texts, None)))
+    layers = embeds if isinstance(embeds, (list, tuple)) else ()
+    has_embeds = any(isinstance(one, Tensor) and bool(one.any()) for one in layers)
+    warnings = effect_warnings(
+        guidance=guidance, has_negative=has_text or has_embeds, strength=strength,
+        has_image=source.pixels is not None, has_mask=source.mask is not None,
+        solver=solver, num_steps=num_steps,
+    )  # fmt: skip
+    config, size = pipeline.config, (source.height, source.width)
+    bases = config.trained_base_resolutions or [pipeline.defaults.base_resolution]
+    for one in normalize_prompts(prompt) if prompt is not None else ():
+        warnings += request_warnings(config.lens_variant or "", bases, one, size)
+    for warning in distinct([*warnings, *source.warnings]):
         logger.warning(warning)
 
 
@@ -73,6 +98,8 @@ def normalize_negative_prompts(
     if not isinstance(given, (list, tuple)) or not all(isinstance(one, str | None) for one in given):
         raise SettingError("negative_prompt", negative_prompt, "a text, or a list of texts")
     negatives = [text or "" for text in given]
+    for text in negatives:
+        check_prompt_text(text, "negative_prompt")
     if num_prompts is None:
         return negatives
     if len(negatives) == 1:
@@ -84,26 +111,13 @@ def normalize_negative_prompts(
     return negatives
 
 
-def drop_negative_prompt(negative_prompt: str | Sequence[str] | None) -> str:
-    """Return an empty negative prompt; log a warning if there was one, as it acts only with guidance."""
-    if any(text.strip() for text in normalize_negative_prompts(negative_prompt, None)):
-        logger.warning("negative_prompt has no effect at guidance_scale 1; it is not used.")
-    return ""
-
-
-def check_numbers(
-    num_steps: int, guidance_scale: float, num_images: int, strength: float | None, has_image: bool
-) -> None:
-    """Raise SettingError for a number outside its range, or a strength without a source image."""
+def check_numbers(num_steps: int, guidance_scale: float, num_images: int, strength: float | None) -> None:
+    """Raise SettingError for a number outside its range."""
     check_count("num_inference_steps", num_steps)
     check_count("num_images_per_prompt", num_images)
     if not _is_finite(guidance_scale) or guidance_scale < 0:
         raise SettingError("guidance_scale", guidance_scale, "a number of 0 or more", "1 turns guidance off.")
-    if strength is None:
-        return
-    if not has_image:
-        raise SettingError("strength", strength, "a source image", "Pass image=, or leave strength out.")
-    if not _is_finite(strength) or not 0 < strength <= 1:
+    if strength is not None and not (_is_finite(strength) and 0 < strength <= 1):
         raise SettingError("strength", strength, "a number above 0, at most 1", "1 redraws everything.")
 
 
@@ -240,11 +254,16 @@ def prepare_source(
     )
     if not loaded:
         return SourceImages(height, width)
-    pixels = image_processor.to_pixels(
-        [image_processor.resize_to_cover(one, height, width) for one in loaded]
-    )
-    mask = None if mask_image is None else image_processor.load_masks(mask_image, height, width)
-    return SourceImages(height, width, pixels, mask)
+    masks = [] if mask_image is None else image_processor.load_mask_images(mask_image)
+    for index in range(max(len(loaded), len(masks)) if masks else 0):
+        pair = masks[index % len(masks)].size, loaded[index % len(loaded)].size
+        check_mask_shape(*pair, (width, height), "mask_image")
+    fitted = [image_processor.resize_to_cover(one, height, width) for one in loaded]
+    fitted_masks = [image_processor.resize_to_cover(one, height, width) for one in masks]
+    warnings = [cut_warning(one.size, (width, height)) for one in loaded]
+    warnings += [mask_warning(*one.getextrema()) for one in fitted_masks]
+    mask = image_processor.mask_pixels(fitted_masks) if masks else None
+    return SourceImages(height, width, image_processor.to_pixels(fitted), mask, tuple(distinct(warnings)))
 
 
 def sigmas_for_strength(strength: float, num_tokens: int, num_steps: int) -> Tensor:

@@ -159,22 +159,18 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         inputs.check_count("num_images_per_prompt", num_images_per_prompt)
         if (prompt is None) == (prompt_embeds is None):
             raise SettingError("prompt", prompt, "to be given alone, or left out beside prompt_embeds")
-        prompts = inputs.normalize_prompts(prompt) if prompt_embeds is None else []
-        ready = (
-            None if prompt_embeds is None else make_prompt_embeds(prompt_embeds, prompt_mask, "prompt_embeds")
-        )
+        ready = make_prompt_embeds(prompt_embeds, prompt_mask, "prompt_embeds")
+        negative = make_prompt_embeds(negative_prompt_embeds, negative_prompt_mask, "negative_prompt_embeds")
+        prompts = inputs.normalize_prompts(prompt) if ready is None else []
         num_prompts = len(prompts) if ready is None else len(ready.mask)
-        negatives: list[str] = []
-        if negative_prompt_embeds is None:
-            negatives = inputs.normalize_negative_prompts(negative_prompt, num_prompts)
+        negatives = inputs.normalize_negative_prompts(negative_prompt, num_prompts)
         texts = [*prompts, *(text for text in negatives if text.strip())]
+        if negative is not None and len(texts) > len(prompts):
+            needs = "to be left out beside negative_prompt_embeds"
+            raise SettingError("negative_prompt", negative_prompt, needs)
         encoded = self._encode_texts(texts, max_sequence_length) if texts else None
         positive = ready or encoded.rows(range(num_prompts))  # type: ignore[union-attr]
-        if negative_prompt_embeds is not None:
-            negative = make_prompt_embeds(
-                negative_prompt_embeds, negative_prompt_mask, "negative_prompt_embeds"
-            )
-        else:
+        if negative is None:
             negative_rows = iter(range(len(prompts), len(texts)))
             negative = (encoded or positive).rows(
                 [next(negative_rows) if text.strip() else None for text in negatives]
@@ -260,7 +256,7 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
         callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        inputs.check_numbers(num_steps, guidance, num_images_per_prompt, strength, image is not None)
+        inputs.check_numbers(num_steps, guidance, num_images_per_prompt, strength)
         inputs.check_sides(height=height, width=width, base_resolution=base_resolution)
         callback_inputs = inputs.check_output_names(output_type, callback_inputs, CALLBACK_TENSORS)
         inputs.check_types(
@@ -275,15 +271,16 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         size = (height, width, base_resolution, aspect_ratio)
         source = inputs.prepare_source(image, mask_image, size, defaults.base_resolution, allow_extreme)
         with self._call_context(guidance, attention_kwargs, on_progress):
-            if guidance == 1 and negative_prompt_embeds is None:
-                negative_prompt = inputs.drop_negative_prompt(negative_prompt)
+            if self.logs_warnings:
+                negatives = negative_prompt, negative_prompt_embeds
+                inputs.log_warnings(self, source, prompt, negatives, guidance, strength, solver, num_steps)
+            negative_prompt = "" if guidance == 1 else negative_prompt
             text = self.encode_prompt(
                 prompt, negative_prompt, num_images_per_prompt,
                 prompt_embeds=prompt_embeds, prompt_mask=prompt_mask,
                 negative_prompt_embeds=negative_prompt_embeds, negative_prompt_mask=negative_prompt_mask,
                 max_sequence_length=max_sequence_length,
             )  # fmt: skip
-            inputs.log_warnings(self.config, defaults.base_resolution, prompt, source)
             latent_size = source.height // self.vae_scale_factor, source.width // self.vae_scale_factor
             initial = self.prepare_initial_state(
                 source, latent_size, len(text[1]), num_steps, strength, generator, latents

@@ -36,18 +36,30 @@ class PromptEmbeds(NamedTuple):
         return PromptEmbeds([one.to(device) for one in self.features], self.mask.to(device))
 
 
-def make_prompt_embeds(features: Sequence[Tensor], mask: Tensor | None, setting: str) -> PromptEmbeds:
-    """Return passed features as prompt embeds; without a mask every token is real.
+def make_prompt_embeds(
+    features: Sequence[Tensor] | None, mask: Tensor | None, setting: str
+) -> PromptEmbeds | None:
+    """Return passed features as prompt embeds; None for none.
 
+    Without a mask, tokens whose features are all zero are padding: `encode_prompt` pads with zeros, and no
+    real token has them.
     Raises: SettingError or ShapeError that names what does not fit.
     """
+    if features is None:
+        if mask is not None:
+            name = setting.replace("embeds", "mask")
+            raise SettingError(name, "a tensor", f"the {setting} that it masks", f"Pass {setting}= too.")
+        return None
     layers = list(features) if isinstance(features, (list, tuple)) else []
     if not layers or not all(isinstance(one, Tensor) and one.ndim == 3 for one in layers):
         got = type(features).__name__
         raise SettingError(setting, got, "a list of (batch, tokens, width) tensors, one per captured layer")
     shape = layers[0].shape[:2]
+    if any(one.shape[:2] != shape for one in layers):
+        got = ", ".join(str(tuple(one.shape)) for one in layers)
+        raise ShapeError(f"The layers of {setting} are {got}, but they need one batch and length.")
     if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=layers[0].device)
+        mask = torch.stack([one.ne(0).any(dim=-1) for one in layers]).any(dim=0)
     if not isinstance(mask, Tensor):
         raise SettingError(f"the mask of {setting}", type(mask).__name__, "a tensor of booleans")
     if mask.shape != shape:

@@ -137,6 +137,6 @@ def test_white_is_redrawn_in_every_input_type_of_a_mask():
     half[:, 24:] = 255
     expected = torch.from_numpy(half / 255).float()
     for form in (Image.fromarray(half), half, half / 255, half > 0, torch.from_numpy(half)[None]):
-        masks = image_processor.load_masks(form, 32, 48)
+        masks = image_processor.mask_pixels(image_processor.load_mask_images(form))
         assert masks.shape == (1, 1, 32, 48)
         torch.testing.assert_close(masks[0, 0], expected)

@@ -28,13 +28,12 @@ def test_one_negative_prompt_is_used_for_all_prompts_and_several_must_match():
 @pytest.mark.parametrize(
     ("numbers", "setting"),
     [
-        ((0, 5.0, 1, None, False), "num_inference_steps"),
-        ((20, -1.0, 1, None, False), "guidance_scale"),
-        ((20, float("nan"), 1, None, False), "guidance_scale"),
-        ((20, 5.0, 0, None, False), "num_images_per_prompt"),
-        ((20, 5.0, 1, 0.5, False), "strength"),
-        ((20, 5.0, 1, 0.0, True), "strength"),
-        ((20, 5.0, 1, 1.1, True), "strength"),
+        ((0, 5.0, 1, None), "num_inference_steps"),
+        ((20, -1.0, 1, None), "guidance_scale"),
+        ((20, float("nan"), 1, None), "guidance_scale"),
+        ((20, 5.0, 0, None), "num_images_per_prompt"),
+        ((20, 5.0, 1, 0.0), "strength"),
+        ((20, 5.0, 1, 1.1), "strength"),
     ],
 )
 def test_numbers_outside_their_range_are_refused_by_name(numbers, setting):
@@ -101,6 +100,10 @@ def test_prompt_embeds_of_the_wrong_shape_are_refused():
         make_prompt_embeds(torch.zeros(1, 2, 3), None, "prompt_embeds")
     with pytest.raises(ShapeError, match="mask of prompt_embeds"):
         make_prompt_embeds([torch.zeros(1, 2, 3)], torch.ones(1, 3, dtype=torch.bool), "prompt_embeds")
+    with pytest.raises(ShapeError, match=r"layers of prompt_embeds are \(1, 2, 3\), \(1, 4, 3\)"):
+        make_prompt_embeds([torch.zeros(1, 2, 3), torch.zeros(1, 4, 3)], None, "prompt_embeds")
+    with pytest.raises(SettingError, match=r"prompt_mask .* needs the prompt_embeds that it masks"):
+        make_prompt_embeds(None, torch.ones(1, 2, dtype=torch.bool), "prompt_embeds")
 
 
 @pytest.mark.parametrize(

@@ -147,11 +147,67 @@ def test_without_guidance_the_unconditional_pass_is_skipped(pipeline, passes):
     assert passes == [1, 1, 1] + [1] * 6
 
 
-def test_a_negative_prompt_without_guidance_is_named_as_without_effect(pipeline, caplog):
-    assert torch.equal(
-        draw(pipeline, guidance_scale=1.0, negative_prompt="a cat"), draw(pipeline, guidance_scale=1.0)
-    )
-    assert "no effect at guidance_scale 1" in caplog.text
+@pytest.mark.parametrize(
+    ("without_effect", "told"),
+    [
+        ({"guidance_scale": 1.0, "negative_prompt": "a cat"}, "negative prompt has no effect at guidance 1"),
+        ({"strength": 0.5}, "strength has no effect without a source image"),
+        ({"num_inference_steps": 1, "solver": "ab2"}, "solver ab2 has no effect on one step"),
+        ({"image": speckled(), "strength": 1.0}, "source image decides the size alone"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_without_effect_change_nothing_and_are_told(pipeline, caplog, without_effect, told):
+    others = {"negative_prompt", "strength", "solver", "image"}
+    plain = {name: value for name, value in without_effect.items() if name not in others}
+    assert torch.equal(draw(pipeline, **without_effect), draw(pipeline, **plain))
+    assert [told in record.message for record in caplog.records] == [True]
+
+
+def test_settings_that_act_are_not_told(pipeline, caplog):
+    acting = {"guidance_scale": 2.0, "negative_prompt": "a cat", "solver": "ab2", "strength": 0.9}
+    draw(pipeline, image=speckled(), **acting)
+    assert caplog.text == ""
+
+
+def test_prompt_embeds_without_masks_give_the_image_that_they_give_with_them(pipeline):
+    for prompts, negative in (("a fox", PROMPTS[1]), (PROMPTS, "a dog"), (PROMPTS[1], "")):
+        embeds, mask, negative_embeds, negative_mask = pipeline.encode_prompt(prompts, negative)
+        both = {"prompt_embeds": embeds, "negative_prompt_embeds": negative_embeds, "guidance_scale": 3.0}
+        masks = {"prompt_mask": mask, "negative_prompt_mask": negative_mask}
+        assert not (mask.all() and negative_mask.all()), "nothing is padded"
+        first, second = (
+            draw(pipeline, None, generator=seeds(*range(len(mask))), **both, **more) for more in (masks, {})
+        )
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"image": speckled(96, 64), "height": 64, "width": 64}, "33% of its width is cut off"),
+        ({"image": speckled(64, 96), "aspect_ratio": "1:1"}, "33% of its height is cut off"),
+        ({"image": speckled(300, 64)}, "57% of its width is cut off"),
+        ({"image": speckled(), "mask_image": np.full((64, 64), 3, np.uint8)}, "The mask keeps nothing"),
+        ({"image": speckled(), "mask_image": np.zeros((64, 64), np.uint8)}, "The mask redraws nothing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_cut_from_a_source_image_and_a_mask_of_one_colour_are_told(pipeline, caplog, request_, told):
+    draw(pipeline, **request_)
+    assert [told in record.message for record in caplog.records] == [True]
+
+
+def test_a_source_image_of_the_shape_that_is_drawn_is_not_told(pipeline, caplog):
+    draw(pipeline, image=speckled(96, 64))
+    draw(pipeline, image=speckled(128, 128), height=64, width=64)
+    assert caplog.text == ""
+
+
+def test_a_long_prompt_is_cut_and_told_in_our_words_alone(pipeline, caplog, capfd):
+    draw(pipeline, "fox " * 5000, num_inference_steps=1)
+    assert [record.message.startswith("The prompt has ") for record in caplog.records] == [True]
+    assert "indexing errors" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("variant", "num_passes"), [("lens", 40), ("turbo", 4), ("base", 100), ("nano", 40)])
@@ -213,7 +269,15 @@ def test_large_images_decode_in_tiles_on_request(pipeline):
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"output_type": "jpeg"}, "pil, np, pt, latent"),
         ({"solver": "magic"}, "euler, ab2"),
-        ({"strength": 0.5}, "a source image"),
+        ({"prompt": "a \udcff fox"}, "text in UTF-8"),
+        ({"negative_prompt": "fog\0"}, "negative_prompt is .* without NUL"),
+        ({"prompt": "x" * 32_001}, "at most 32000 characters"),
+        ({"prompt_mask": torch.ones(1, 2)}, "the prompt_embeds that it masks"),
+        (
+            {"negative_prompt": "fog", "negative_prompt_embeds": [torch.ones(1, 2, TEXT_WIDTH)] * 4},
+            "left out beside negative_prompt_embeds",
+        ),
+        ({"image": speckled(), "mask_image": speckled(64, 32)}, "the shape of the image, 64x64"),
         ({"mask_image": speckled()}, "mask_image"),
         ({"image": "nowhere.png"}, "nowhere.png"),
         ({"prompt_embeds": [torch.zeros(1, 2, TEXT_WIDTH)] * 4}, "left out beside prompt_embeds"),
