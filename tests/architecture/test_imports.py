@@ -16,7 +16,7 @@ FLOORS = [
     "text_files",
     "config files registration",
     "core llm",
-    "models nano",
+    "models nano prompts",
     "losses sampling data",
     "rl",
     "train evals serve",

@@ -1,0 +1,1 @@
+"""Prompts as people write them: styles, alternatives, wildcards, LoRAs and weights inside the text."""
