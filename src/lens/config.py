@@ -4,6 +4,9 @@ A recipe may name a `base:` file and then holds only what differs from it. Unkno
 says where its value comes from. Knows nothing of torch or of what the settings mean.
 """
 
+import difflib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -12,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lens.errors import SettingError
+from lens.text_files import TextError, parse_yaml, read_yaml
 
 RENAMED_KEYS = {
     "encode_at_once": "text_encoder_batch_size",
@@ -29,14 +33,27 @@ NEEDS = {
     "less_than": "less than {lt}", "less_than_equal": "at most {le}",
     "multiple_of": "a multiple of {multiple_of}",
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number with fewer digits",
     "float_type": "a number", "float_parsing": "a number", "finite_number": "a finite number",
     "bool_type": "true or false", "bool_parsing": "true or false",
-    "string_type": "text", "path_type": "a path",
-    "literal_error": "{expected}", "tuple_type": "a list", "list_type": "a list",
-    "dict_type": "a mapping", "model_type": "a mapping of settings",
+    "string_type": "text", "string_sub_type": "text", "string_unicode": "text in Unicode",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters", "string_pattern_mismatch": "the form {pattern}",
+    "bytes_type": "text", "path_type": "a path",
+    "literal_error": "{expected}", "enum": "{expected}", "none_required": "null",
+    "tuple_type": "a list", "list_type": "a list", "set_type": "a list", "frozen_set_type": "a list",
+    "iterable_type": "a list", "dict_type": "a mapping", "mapping_type": "a mapping",
+    "model_type": "a mapping of settings", "model_attributes_type": "a mapping of settings",
+    "dataclass_type": "a mapping of settings", "invalid_key": "names in text",
     "too_short": "at least {min_length} entries", "too_long": "at most {max_length} entries",
+    "date_type": "a date", "date_parsing": "a date", "date_from_datetime_parsing": "a date",
+    "date_from_datetime_inexact": "a date", "datetime_type": "a time", "datetime_parsing": "a time",
+    "url_type": "a URL", "url_parsing": "a URL", "url_scheme": "a URL that starts with {expected_schemes}",
+    "recursion_loop": "values that do not hold themselves",
 }  # fmt: skip
-"""What a value needs, by pydantic's type of the error; other errors are told in its words."""
+"""What a value needs, by pydantic's type of the error."""
+OWN_WORDS = {"value_error": "Value error, ", "assertion_error": "Assertion failed, "}
+"""What pydantic puts before the message of a check of ours, by its type of the error."""
 
 
 class RecipeValues(dict[str, Any]):
@@ -44,6 +61,12 @@ class RecipeValues(dict[str, Any]):
 
     origins: dict[str, str]
     """A file or an override, by the dotted name of the value."""
+
+    def set(self, name: str, value: Any, origin: str) -> None:
+        """Set a value by its dotted name; `origin` says where it comes from, such as an option."""
+        _set_nested(self, name.split("."), value, origin)
+        names = [name, *(_names(value, f"{name}.") if isinstance(value, dict) else ())]
+        self.origins |= dict.fromkeys(names, origin)
 
     def origin_of(self, place: tuple[int | str, ...]) -> str:
         """Return where the value at a place comes from, or the nearest one around it; empty if nobody set it.
@@ -75,30 +98,76 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            ours = first.get("ctx", {}).get("error")
-            if isinstance(ours, SettingError):  # from one of our validators
-                raise add_origin(ours, values, first["loc"]) from error
-            name = ".".join(str(part) for part in first["loc"]) or source
-            if first["type"] == "extra_forbidden":
-                if new := RENAMED_KEYS.get(str(first["loc"][-1])):
-                    fix = f"Rename the key in {source}."
-                    raise SettingError(name, first["input"], f"its new name, {new}", fix) from error
-                place = ".".join(str(part) for part in first["loc"][:-1])
-                known = ", ".join(sorted(_settings_at(cls, first["loc"][:-1]).model_fields))
-                fix = f"Known in {f'{place} of {source}' if place else source}: {known}."
-                raise SettingError(name, first["input"], "a known name", fix) from error
-            origin = values.origin_of(first["loc"]) if isinstance(values, RecipeValues) else ""
-            fix = f"Change {origin}." if origin.startswith("--") else f"Fix it in {origin or source}."
-            got = None if first["type"] == "missing" else first["input"]
-            raise SettingError(name, got, _needs(first), fix) from error
+            raise _setting_error(cls, values, error.errors()[0], source) from error
 
 
-def _needs(details: Mapping[str, Any]) -> str:
-    text = NEEDS.get(details["type"])
-    if text is None:
-        return details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return text.format_map({name: _plain(value) for name, value in details.get("ctx", {}).items()})
+def _setting_error(
+    cls: type[BaseModel], values: Any, problem: Mapping[str, Any], source: str
+) -> SettingError:
+    """Return the error of a value that pydantic refuses, in words of ours."""
+    place, got, needs = tuple(problem["loc"]), problem["input"], needs_of(problem)
+    ours = problem.get("ctx", {}).get("error")
+    if isinstance(ours, SettingError):  # from one of our validators
+        return add_origin(ours, values, place)
+    if problem["type"].startswith("union_tag"):
+        tag = problem["ctx"]["discriminator"].strip("'")
+        got = got.get(tag) if isinstance(got, Mapping) else None
+        place, needs = (*place, tag), f"one of {', '.join(_kinds_at(cls, place, tag))}"
+    elif place[-1:] == ("[key]",):
+        place, needs = place[:-2], f"keys that are each {needs}"
+    name = ".".join(map(str, _without_kinds(place, values))) or source
+    if problem["type"] != "extra_forbidden":
+        got = None if problem["type"] == "missing" else got
+        return SettingError(name, got, needs, remedy(values, place, source))
+    if new := RENAMED_KEYS.get(str(place[-1])):
+        return SettingError(name, got, f"its new name, {new}", f"Rename the key in {source}.")
+    above, known = name.rpartition(".")[0], sorted(_settings_at(cls, place[:-1]).model_fields)
+    fix = f"Known in {f'{above} of {source}' if above else source}: {', '.join(known)}."
+    near = difflib.get_close_matches(str(place[-1]), known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return add_origin(SettingError(name, got, "a known name", fix + hint), values)
+
+
+def _without_kinds(place: tuple[int | str, ...], values: Any) -> list[int | str]:
+    """Return a place without the kinds that pydantic adds to that of settings of several kinds."""
+    parts: list[int | str] = []
+    for part in place:
+        if isinstance(values, Mapping) and part not in values and part in values.values():
+            continue
+        parts.append(part)
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            values = None
+    return parts
+
+
+def _kinds_at(cls: type[BaseModel], place: tuple[int | str, ...], tag: str) -> list[str]:
+    """Return the kinds that settings at a place can have, each a value of their field `tag`."""
+    names = [part for part in place if isinstance(part, str)]
+    pending = [_settings_at(cls, tuple(names[:-1])).model_fields[names[-1]].annotation]
+    kinds: list[str] = []
+    while pending:
+        annotation = pending.pop(0)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            kinds += get_args(annotation.model_fields[tag].annotation)
+        pending += get_args(annotation)
+    return kinds
+
+
+def remedy(values: Any, place: tuple[int | str, ...], source: str) -> str:
+    """Return the sentence that says where the value at a place is to be changed."""
+    origin = values.origin_of(place) if isinstance(values, RecipeValues) else ""
+    return f"Change {origin}." if origin.startswith("--") else f"Fix it in {origin or source}."
+
+
+def needs_of(problem: Mapping[str, Any]) -> str:
+    """Return what a value needs that pydantic refuses, in words of ours."""
+    if prefix := OWN_WORDS.get(problem["type"]):
+        return problem["msg"].removeprefix(prefix).rstrip(".")
+    values = {name: _plain(value) for name, value in problem.get("ctx", {}).items()}
+    text = NEEDS.get(problem["type"], "a value of another kind").format_map(values)
+    return re.sub(r"\b1 (character|entrie)s\b", lambda one: f"1 {one[1].replace('ie', 'y')}", text)
 
 
 def _plain(value: Any) -> Any:
@@ -130,12 +199,13 @@ def _settings_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[Bas
     return cls
 
 
-def read_recipe(path: Path, overrides: list[str] | None = None) -> RecipeValues:
+def read_recipe(path: Path, overrides: list[str] | None = None, setting: str = "recipe") -> RecipeValues:
     """Return the values of a recipe: those of its base, then its own, then `key=value` overrides.
 
+    `setting` is what the caller calls the file.
     Raises: SettingError for a missing or malformed file, a cycle of bases, or a malformed override.
     """
-    return _apply_overrides(_read_with_base(Path(path), seen=()), overrides or [])
+    return _apply_overrides(_read_with_base(Path(path), setting, seen=()), overrides or [])
 
 
 def parse_overrides(overrides: list[str]) -> RecipeValues:
@@ -148,7 +218,7 @@ def parse_overrides(overrides: list[str]) -> RecipeValues:
 
 def write_yaml(values: dict[str, Any], path: Path) -> None:
     """Write values as YAML in their order."""
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
+    path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _with_origins(values: dict[str, Any], origins: dict[str, str]) -> RecipeValues:
@@ -165,23 +235,23 @@ def _names(values: dict[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> RecipeValues:
+def _read_with_base(path: Path, setting: str, seen: tuple[Path, ...]) -> RecipeValues:
+    if not os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
+        fix = "The recipes of the project are in recipes/." if setting == "recipe" else "Check the path."
+        raise SettingError(setting, str(path), "the path of a YAML file", fix)
     if path.resolve() in seen:
-        raise SettingError("base", str(path), "a recipe that is not based on itself")
-    if not path.is_file():
-        fix = "The recipes of the project are in recipes/."
-        raise SettingError("recipe", str(path), "the path of a YAML file", fix)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError("recipe", str(path), "valid YAML", str(error).replace("\n", " ")) from error
+        raise SettingError(setting, str(path), "a recipe that is not based on itself")
+    values = read_yaml(path, setting)
+    values = {} if values is None else values
     if not isinstance(values, dict):
-        raise SettingError("recipe", str(path), "a mapping of settings at the top level")
+        raise SettingError(setting, str(path), "a mapping of settings at the top level")
     base = values.pop("base", None)
     origins = dict.fromkeys(_names(values), str(path))
     if base is None:
         return _with_origins(values, origins)
-    below = _read_with_base(path.parent / base, (*seen, path.resolve()))
+    if not isinstance(base, str):
+        raise SettingError("base", base, "the path of a YAML file", f"Fix it in {path}.")
+    below = _read_with_base(path.parent / base, f"base (in {path})", (*seen, path.resolve()))
     return _with_origins(deep_merge(below, values), below.origins | origins)
 
 
@@ -200,18 +270,16 @@ def _apply_overrides(values: RecipeValues, overrides: list[str]) -> RecipeValues
         if not equals or not key:
             raise SettingError("--set", override, "the form key=value", "For example --set steps=100.")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingError("--set", override, "a value in YAML", str(error).replace("\n", " ")) from error
-        _set_nested(values, key.split("."), value)
-        names = [key, *(_names(value, f"{key}.") if isinstance(value, dict) else ())]
-        values.origins |= dict.fromkeys(names, f"--set {override}")
+            values.set(key, parse_yaml(text), f"--set {override}")
+        except TextError as error:
+            raise SettingError("--set", override, "a value in YAML", f"It {error}.") from error
     return values
 
 
-def _set_nested(values: dict[str, Any], keys: list[str], value: Any) -> None:
+def _set_nested(values: dict[str, Any], keys: list[str], value: Any, origin: str) -> None:
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise SettingError("--set", ".".join(keys), f"a mapping at {key}, which is a single value")
+            option, _, text = origin.partition(" ")
+            raise SettingError(option, text, f"a mapping at {key}, which is a single value")
     values[keys[-1]] = value

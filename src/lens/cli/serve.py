@@ -11,7 +11,7 @@ from lens.errors import SettingError
 
 if TYPE_CHECKING:
     from lens.serve.settings.server import ServerSettings
-    from lens.serve.storage.server_state import ServerState
+    from lens.serve.storage.api_keys import ApiKeyStore
 
 Config = Annotated[
     Path | None, typer.Option(help="YAML file of settings; options override it.", show_default=False)
@@ -82,8 +82,12 @@ def add_key(
     overrides: Overrides = None,
 ) -> None:
     """Create a key and print it. Only its hash is stored, so it cannot be shown again."""
+    from lens.serve.storage.api_keys import check_key
+
+    check_key(name, requests_per_minute)  # before a state is created for it
     with ExitStack() as stack:
-        print(_open_server_state(stack, config, overrides, state).api_keys.add(name, requests_per_minute))
+        store = _open_keys(stack, config, overrides, state, is_new=True)
+        print(store.add(name, requests_per_minute))
 
 
 @keys.command("list")
@@ -92,7 +96,7 @@ def list_keys(state: State = None, config: Config = None, overrides: Overrides =
     from datetime import datetime
 
     with ExitStack() as stack:
-        for key in _open_server_state(stack, config, overrides, state).api_keys.list_keys():
+        for key in _open_keys(stack, config, overrides, state).list_keys():
             per_minute = key.requests_per_minute
             limit = f"{per_minute} requests per minute" if per_minute else "server's rate limit"
             print(f"{key.name}\t{limit}\t{datetime.fromtimestamp(key.created_at):%Y-%m-%d %H:%M}")
@@ -107,7 +111,7 @@ def remove_key(
 ) -> None:
     """Delete a key. The server rejects it within seconds."""
     with ExitStack() as stack:
-        _open_server_state(stack, config, overrides, state).api_keys.remove(name)
+        _open_keys(stack, config, overrides, state).remove(name)
 
 
 def _read_settings(
@@ -121,26 +125,47 @@ def _read_settings(
     from lens.config import parse_overrides, read_recipe
     from lens.serve.settings.server import ServerSettings
 
-    values = parse_overrides(overrides or []) if config is None else read_recipe(config, overrides)
-    values |= {name: value for name, value in options.items() if value is not None and value != []}
+    if config is None:
+        values = parse_overrides(overrides or [])
+    else:
+        values = read_recipe(config, overrides, setting="--config")
+    for name, value in options.items():
+        if value is not None and value != []:
+            shown = " ".join(value) if isinstance(value, list) else value
+            values.set(name, value, f"--{name.removesuffix('s')} {shown}")
     if device is not None:
-        values["engine"] = {**values.get("engine", {}), "device": device}
+        values.set("engine.device", device, f"--device {device}")
     if ray_options is not None:
-        set_options = {name: value for name, value in ray_options.items() if value is not None}
-        values["ray"] = {**(values.get("ray") or {}), **set_options}
+        values.set("ray", values.get("ray") or {}, "--ray")
+        for name, value in ray_options.items():
+            if value is not None:
+                option = "--ray-address" if name == "address" else f"--{name}"
+                values.set(f"ray.{name}", value, f"{option} {value}")
     for text in loras or []:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise SettingError("--lora", text, "the form NAME=FILE", "Such as --lora ink=ink.safetensors.")
-        values["loras"] = {**values.get("loras", {}), name: path}
+        if not isinstance(values.setdefault("loras", {}), dict):
+            break  # as the configuration has no mapping there, which is told below
+        values["loras"][name] = path
+        values.origins[f"loras.{name}"] = f"--lora {text}"
     return ServerSettings.of(values, source="the settings of the server")
 
 
-def _open_server_state(
-    stack: ExitStack, config: Path | None, overrides: list[str] | None, state: Path | None
-) -> "ServerState":
+def _open_keys(
+    stack: ExitStack,
+    config: Path | None,
+    overrides: list[str] | None,
+    state: Path | None,
+    is_new: bool = False,
+) -> "ApiKeyStore":
+    """Return the keys of a server's state; only where one `is_new` is a state created for them."""
     from lens.serve.storage.server_state import open_server_state
 
-    store = open_server_state(_read_settings(config, overrides, {"state": state}), is_shared=True)
+    settings = _read_settings(config, overrides, {"state": state})
+    if not is_new and not settings.has_state:
+        fix = "`lens keys add NAME` or `lens serve` creates it."
+        raise SettingError("--state", str(settings.state), "the state folder of a server", fix)
+    store = open_server_state(settings, is_shared=True)
     stack.callback(store.close)
-    return store
+    return store.api_keys

@@ -4,7 +4,6 @@ Reads the folder of a run, finished or not. Knows nothing of training. docs/how-
 of RL and distillation.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from math import ceil
@@ -12,10 +11,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import yaml
-
 from lens.errors import SettingError
 from lens.evals.figures import new_figure, save_svg
+from lens.text_files import TextError, parse_json, read_text, read_yaml
 
 FILE_NAME = "monitors.svg"
 COLUMNS = 4
@@ -76,11 +74,13 @@ def read_panels(folder: Path) -> list[Panel]:
     """
     lines = _read_metrics(folder / "metrics.jsonl")
     path = folder / "recipe.yaml"
-    recipe: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+    recipe = read_yaml(path, "run") if path.is_file() else {}
+    if not isinstance(recipe, dict):
+        raise SettingError("run", str(path), "a mapping of settings")
     curves: dict[str, dict[str, Curve]] = {}
     for line in lines:
         for key, value in _label_by_role(line, recipe).items():
-            if key != "step" and value is not None and not EXCLUDED_METRICS.fullmatch(key):
+            if key != "step" and isinstance(value, int | float) and not EXCLUDED_METRICS.fullmatch(key):
                 name, label = _panel_and_label(key, recipe)
                 curves.setdefault(name, {}).setdefault(label, []).append((line["step"], value))
     if not curves:
@@ -98,8 +98,18 @@ def running_mean(values: list[float]) -> list[float]:
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the complete lines of a metrics file; a run may be writing the last one."""
-    text = path.read_text() if path.is_file() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    needs = "the lines of metrics of a run, each with a step"
+    text = read_text(path, "run", needs) if path.is_file() else ""
+    found = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            values = parse_json(line)
+        except TextError:
+            values = None
+        if not isinstance(values, dict) or type(values.get("step")) is not int:
+            raise SettingError("run", f"{path}, line {number}", needs)
+        found.append(values)
+    return found
 
 
 def _label_by_role(line: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:

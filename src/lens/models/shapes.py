@@ -9,10 +9,61 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lens.errors import CheckpointError
+
 Shapes = dict[str, tuple[int, ...]]
 
 TIME_CHANNELS = 256
 """Channels of the sinusoid of the time embedding, at any width."""
+
+
+COUNTS = {
+    "transformer": (
+        "num_attention_heads", "attention_head_dim", "enc_hidden_dim", "in_channels", "out_channels",
+        "num_layers", "patch_size",
+    ),
+    "text_encoder": (
+        "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+        "num_hidden_layers", "num_local_experts", "intermediate_size",
+    ),
+    "vae": ("latent_channels", "layers_per_block"),
+}  # fmt: skip
+"""Whole numbers of a configuration that decide shapes."""
+LISTS = {"transformer": ("selected_layer_index",), "text_encoder": (), "vae": ("block_out_channels",)}
+"""Lists of whole numbers that decide shapes."""
+OPTIONAL_LISTS = ("axes_dims_rope", "decoder_block_out_channels", "patch_size")
+MAX_COUNT, MAX_REPEATS = 2**24, 4096
+"""Largest number of a configuration; the second one is for layers, which are listed one by one."""
+
+
+def check_config(component: str, config: Mapping[str, Any], source: object) -> None:
+    """Raise a CheckpointError unless a configuration has all that decides the shapes of a component.
+
+    `source` is the file that it comes from.
+    """
+    for name in (*COUNTS[component], *LISTS[component]):
+        if name not in config:
+            raise CheckpointError(f"{source} lacks {name!r}; it is for another model.")
+    for name in COUNTS[component]:
+        most = MAX_REPEATS if "layers" in name else MAX_COUNT
+        if not _is_count(config[name], most):
+            raise _config_error(source, name, config[name], f"a whole number from 1 to {most}")
+    for name in (*LISTS[component], *OPTIONAL_LISTS):
+        values = config.get(name)
+        if name in COUNTS[component] or (values is None and name in OPTIONAL_LISTS):
+            continue
+        is_list = isinstance(values, list | tuple) and 0 < len(values) <= MAX_REPEATS
+        low = 0 if name == "selected_layer_index" else 1
+        if not is_list or not all(_is_count(one, MAX_COUNT, low) for one in values):
+            raise _config_error(source, name, values, "a list of whole numbers")
+
+
+def _is_count(value: Any, most: int, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _config_error(source: object, name: str, got: Any, needs: str) -> CheckpointError:
+    return CheckpointError(f"{source} has {name} = {got!r:.80}, but it needs {needs}.")
 
 
 def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:

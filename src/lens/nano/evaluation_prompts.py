@@ -6,7 +6,6 @@ value, and `"text": null` for no sign. Names and colours are those of `lens info
 `language`, `kind` and `id` are kept; other fields are refused.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from itertools import permutations
 from pathlib import Path
@@ -25,6 +24,7 @@ from lens.nano.world.scene_spec import (
     SceneSpec,
     Size,
 )
+from lens.text_files import TextError, parse_json, read_text
 
 OBJECT_FIELDS = ("name", "count", "color", "size")
 SPEC_FIELDS = ("background", "objects", "relations", "text")
@@ -46,10 +46,7 @@ def read_prompts(path: Path, setting: str = "--prompts") -> list[EvalPrompt]:
 
     Raises: SettingError that names the line, the field, its value and what it needs.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(setting, str(path), "a readable UTF-8 file of JSON lines") from error
+    lines = read_text(path, setting, "a readable UTF-8 file of JSON lines").split("\n")
     prompts = [
         _read_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
     ]
@@ -85,9 +82,9 @@ def _agrees(required: SceneSpec, stated: SceneSpec) -> bool:
 def _read_line(where: str, line: str) -> EvalPrompt:
     """Return the prompt of a line; `where` names the line in errors."""
     try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise SettingError(f"line ({where})", line[:60], f"a JSON object ({error})") from error
+        fields = parse_json(line)
+    except TextError as error:
+        raise SettingError(f"line ({where})", line[:60], "a JSON object", f"It {error}.") from error
     read = _FieldReader(where)
     read.check(isinstance(fields, dict), "line", line[:60], "a JSON object")
     known = ("prompt", *SPEC_FIELDS, *LABEL_FIELDS)

@@ -6,9 +6,9 @@ so that each file is read once. Only the configs of single files need torch.
 """
 
 import hashlib
-import json
 import logging
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,14 @@ from lens.models.checkpoints.components.component_file import read_component
 from lens.models.checkpoints.components.model_parts import check_named_parts, resolve_parts
 from lens.models.checkpoints.components.search import is_component_tree, is_weight_file
 from lens.models.checkpoints.detect import STATED_SETTINGS
-from lens.models.checkpoints.diffusers_folder import component_config, component_folder
+from lens.models.checkpoints.diffusers_folder import absent_components, component_config, component_folder
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.checkpoints.reader import read_json, validate_file
 from lens.models.checkpoints.registry import known_model, resolve_model
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
+from lens.models.shapes import check_config
 from lens.sampling.defaults import SamplingDefaults, sampling_defaults, variant_from_name
+from lens.text_files import TextError, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,23 @@ COMPONENTS_WITH_FILES = (*COMPONENTS_WITH_WEIGHTS, "tokenizer")
 VARIANT_TITLES = {"lens": "Lens", "turbo": "Turbo", "base": "Base"}
 
 PathOrName = str | Path
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**16
+
+
+INDEX_NEEDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lens_variant": (lambda value: isinstance(value, str), "text"),
+    "prompt_date": (lambda value: isinstance(value, str), "a date, YYYY-MM-DD"),
+    "default_steps": (_is_count, "a whole number"),
+    "default_guidance": (lambda value: type(value) in (int, float) and math.isfinite(value), "a number"),
+    "default_base_resolution": (_is_count, "a whole number"),
+    "trained_base_resolutions": (
+        lambda value: isinstance(value, list) and all(map(_is_count, value)), "a list of whole numbers"
+    ),
+}  # fmt: skip
+"""What a model_index.json states for Lens: a check of each value, and what it needs."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +155,22 @@ class ResolvedModel:
     def index(self) -> dict[str, Any]:
         """The content of model_index.json; for a model of files, the same settings of the denoiser's file."""
         if self.folder is not None:
-            return read_json(self.folder / "model_index.json")
-        return {key: _parse(self.metadata[key]) for key in STATED_SETTINGS if key in self.metadata}
+            path = self.folder / "model_index.json"
+            return _checked_index(read_json(path), path)
+        stated = {key: _parse(self.metadata[key]) for key in STATED_SETTINGS if key in self.metadata}
+        return _checked_index(stated, self.component_path("transformer"))
 
     @cached_property
     def configs(self) -> dict[str, dict[str, Any]]:
         """The config of each component with weights, as far as the model has it."""
         paths = {part: self.component_path(part) for part in COMPONENTS_WITH_WEIGHTS if self.has(part)}
+        absent = absent_components(self.folder) if self.folder is not None else []
         return {
-            part: _file_config(part, path) if path.is_file() else component_config(path)
+            part: _file_config(part, path) if path.is_file() else _folder_config(part, path)
             for part, path in paths.items()
-            if path.is_file() or (path / "config.json").is_file()
+            if path.is_file()
+            or (path / "config.json").is_file()
+            or (part == "transformer" and part not in absent)  # its sizes are needed everywhere
         }
 
     @property
@@ -212,6 +236,14 @@ class ResolvedModel:
         return part in self.parts and not is_inside
 
 
+def _checked_index(index: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return what a model states of itself. Raises: CheckpointError for a value of another kind."""
+    for name, (is_fit, needs) in INDEX_NEEDS.items():
+        if index.get(name) is not None and not is_fit(index[name]):
+            raise CheckpointError(f"{path} has {name} = {index[name]!r:.80}, but it needs {needs}.")
+    return index
+
+
 def _label(path: Path) -> str:
     """Return the name of a file; that of a folder with the one above it, as components' folders are alike."""
     return f"{path.absolute().parent.name}/{path.name}" if path.is_dir() else path.name
@@ -220,9 +252,16 @@ def _label(path: Path) -> str:
 def _parse(text: str) -> Any:
     """Return a value of a file's metadata, where everything is text."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text)
+    except TextError:
         return text
+
+
+def _folder_config(component: str, folder: Path) -> dict[str, Any]:
+    config = component_config(folder)
+    if config.get("model_type") in (None, "gpt_oss"):
+        check_config(component, config, folder / "config.json")
+    return config
 
 
 def _file_config(component: str, path: Path) -> dict[str, Any]:

@@ -34,18 +34,36 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("Serving", "uvicorn", "serve") from error
-    state = open_server_state(settings)
-    try:
-        settings.check_exposure(has_key=bool(state.api_keys.list_keys()))
-        with _bind_socket(settings) as server_socket:
+    check_start(settings)
+    with _bind_socket(settings) as server_socket:
+        state = open_server_state(settings)
+        try:
+            settings.check_exposure(has_key=bool(state.api_keys.list_keys()))
             hooks, engine = create_hooks(settings), create_engine(settings)
             try:
                 app = create_server_app(engine, settings, state, hooks, has_studio)
                 _run_server(app, engine, settings, server_socket)
             finally:
                 engine.drain(timeout_s=0)
-    finally:
-        state.close()
+        finally:
+            state.close()
+
+
+def check_start(settings: "ServerSettings") -> None:
+    """Check what can be checked before a state folder is created: keys, LoRAs, models, policy.
+
+    Raises: SettingError or CheckpointError.
+    """
+    from lens.serve.engine.model_registry import ModelRegistry
+    from lens.serve.safety.moderation import ModerationPolicy
+
+    if not settings.has_state:
+        settings.check_exposure(has_key=False)
+    for name, path in settings.loras.items():
+        if not path.exists():
+            raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
+    ModelRegistry.from_names(settings.models, settings.loras)
+    ModerationPolicy.from_file(settings.policy)
 
 
 def create_engine(settings: "ServerSettings") -> "EngineClient":
@@ -55,9 +73,6 @@ def create_engine(settings: "ServerSettings") -> "EngineClient":
     """
     from lens.serve.engine.model_registry import ModelRegistry
 
-    for name, path in settings.loras.items():
-        if not path.exists():
-            raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
     if settings.ray is not None:
         from lens.serve.ray.router import RayEngineClient
 
@@ -90,7 +105,8 @@ def create_hooks(settings: "ServerSettings") -> "GenerationHooks":
         check_image=policy.check_image if policy.checks_images else None,
         enhance_prompt=PromptEnhancer(settings.enhance) if settings.enhance else None,
         count_tokens=TokenCounter(
-            {name: entry.model.component_path("tokenizer") for name, entry in registry.models.items()}
+            {name: entry.model.component_path("tokenizer") for name, entry in registry.models.items()},
+            {name: entry.model.prompt_date for name, entry in registry.models.items()},
         ),
     )
 

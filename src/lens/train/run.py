@@ -9,7 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from lens.config import add_origin, read_recipe, write_yaml
+from lens.config import add_origin, read_recipe, remedy, write_yaml
 from lens.errors import SettingError
 from lens.train.metrics import load_tracker
 
@@ -118,5 +118,5 @@ def parse_settings(name: Any, values: dict[str, Any], source: str) -> Any:
     Raises: SettingError for an unknown stage, or a setting that does not fit.
     """
     if name not in tuple(STAGES):
-        raise SettingError("stage", name, f"one of {', '.join(STAGES)}", f"Fix it in {source}.")
+        raise SettingError("stage", name, f"one of {', '.join(STAGES)}", remedy(values, ("stage",), source))
     return STAGES[name].settings_class.of(values, source)

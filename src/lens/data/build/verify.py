@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER
-from lens.data.io.parquet import parquet_errors, read_parts, read_table
+from lens.data.io.parquet import import_pyarrow, read_parts, read_table
 from lens.data.io.webdataset import ShardError, checksum, read_shard
 from lens.errors import LensError, first_line
 from lens.text_files import read_json
@@ -30,9 +30,11 @@ def verify_build(out: Path, view: str | None = None) -> VerifyResult:
     Raises: LensError where there is no finished view.
     """
     folder = _view_folder(out, view)
+    arrow_error = import_pyarrow()[0].ArrowException
+    damaged = (OSError, LookupError, TypeError, ValueError, AttributeError, arrow_error)
     try:
         return _verify_view(out, folder)
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, *parquet_errors()) as error:
+    except damaged as error:
         if isinstance(error, LensError):
             raise
         what = f"{type(error).__name__}: {first_line(error)}"

@@ -7,11 +7,11 @@ from datetime import date as Date
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.text_files import read_yaml
 
 RATES_PATH = Path(__file__).with_name("throughput.yaml")
 REQUIRED_FIELDS = {
@@ -64,5 +64,7 @@ class RateLookup:
 
 def read_rates(path: Path = RATES_PATH) -> dict[str, Rate]:
     """Return the rates of a file by name. Raises: SettingError for a rate without its source."""
-    found = yaml.safe_load(path.read_text())
+    found = read_yaml(path, "rates")
+    if not isinstance(found, dict):
+        raise SettingError("rates", str(path), "a mapping of rates by name")
     return {name: Rate.of(values, f"{path.name}, {name}") for name, values in found.items()}

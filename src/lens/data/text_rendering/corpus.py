@@ -16,6 +16,7 @@ import numpy as np
 from lens.data.io.entry import SourceError
 from lens.data.text_rendering.fonts import FontFace, can_shape
 from lens.errors import SettingError
+from lens.text_files import read_text
 
 Script = Literal["latin", "cyrillic", "greek", "han", "kana", "hangul", "arabic", "devanagari"]
 SCRIPTS: tuple[Script, ...] = get_args(Script)
@@ -168,11 +169,7 @@ def _is_covered(script: str, faces: Sequence[FontFace]) -> bool:
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        needs, fix = "a UTF-8 file with one text a line", str(error)
-        raise SettingError("source.texts", str(path), needs, fix) from error
+    text = read_text(path, "source.texts", "a UTF-8 file with one text a line")
     lines = (" ".join(unicodedata.normalize("NFC", line).split()) for line in text.splitlines())
     found = [line for line in lines if line and line.isprintable()]
     if not found:

@@ -22,10 +22,11 @@ from lens.models.checkpoints.reader import (
     check_names_and_shapes,
     open_safetensors,
     read_json,
+    read_weight_map,
     shapes_of,
     validate_file,
 )
-from lens.models.shapes import Shapes, component_shapes
+from lens.models.shapes import Shapes, check_config, component_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def shared_components(folder: Path) -> dict[str, Path]:
     if sibling is None:
         return {}
     index = read_json(folder / "model_index.json")
-    names = [name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None]
+    names = [name for name, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None]
     return {name: sibling / name for name in names if not (folder / name).is_dir()}
 
 
@@ -168,10 +169,7 @@ def missing_files(folder: Path) -> list[str]:
     for component, stem in WEIGHTS_STEMS.items():
         inside = component_folder(folder, component)
         index = inside / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        else:
-            names = [f"{stem}.safetensors"]
+        names = sorted(set(read_weight_map(index).values())) if index.is_file() else [f"{stem}.safetensors"]
         missing += [f"{component}/{name}" for name in names if not (inside / name).exists()]
     return missing
 
@@ -187,7 +185,7 @@ def open_component(folder: Path, component: str) -> LazyStateDict:
             _raise_missing_weights(folder)
         validate_file(whole)
         return open_safetensors(whole)
-    shard_of: dict[str, str] = read_json(index).get("weight_map", {})
+    shard_of = read_weight_map(index)
     tensors, metadata = {}, {}
     for shard in sorted(set(shard_of.values())):
         part = open_safetensors(folder / shard)
@@ -223,13 +221,8 @@ def check_component(folder: Path, component: str) -> None:
     """Raise a CheckpointError unless a component's files are complete and have exactly its weights."""
     stored = open_component(folder, component)
     config = component_config(folder)
-    try:
-        expected = component_shapes(component, config)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'} lacks {error.args[0]}; it is for another model."
-        ) from error
-    found = shapes_of(stored.tensors)
+    check_config(component, config, folder / "config.json")
+    expected, found = component_shapes(component, config), shapes_of(stored.tensors)
     if component == "text_encoder":
         expected, found = _allow_transformers_layouts(expected, found, config)
     check_names_and_shapes(expected, found, source=folder, what=COMPONENT_LABELS[component])

@@ -64,7 +64,9 @@ def read_gguf_header(path: Path, arrays: Collection[str] = ()) -> GgufHeader:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _Reader(data, path).header(arrays)
-            except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+            except (struct.error, LookupError, ValueError, OverflowError, RecursionError) as error:
+                if isinstance(error, CheckpointError):
+                    raise
                 raise _truncated_error(path) from error
 
 
@@ -94,6 +96,8 @@ class _Reader:
                 settings[name] = value
         entries = [self.entry() for _ in range(num_tensors)]
         alignment = settings.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1:
+            raise _truncated_error(self.path)
         start = -(-self.at // alignment) * alignment
         tensors = {name: self.tensor(name, start, *entry) for name, *entry in entries}  # type: ignore[arg-type]
         if any(one.offset + one.num_bytes > len(self.data) for one in tensors.values()):

@@ -5,7 +5,6 @@ of gate and up alternate. Spec: section 6.
 Letters: E experts, O outputs, I inputs.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +17,11 @@ from lens.errors import CheckpointError
 from lens.models.checkpoints.detect import TEXT_ENCODER_CONFIG_KEY, detect_kind
 from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file, quantized_layers
-from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of, stored_config
 from lens.models.checkpoints.registry import GPT_OSS_20B
 from lens.models.quantized.mxfp4_values import BLOCK_SIZE, dequantize
 from lens.models.quantized.packed_weight import MXFP4, PackedSource
+from lens.models.shapes import check_config
 
 TOKENIZER_KEY = "tokenizer_json"
 
@@ -198,7 +198,9 @@ def text_encoder_config(
 ) -> dict[str, Any]:
     """Return the configuration of a single file, from its metadata or else from its shapes."""
     if TEXT_ENCODER_CONFIG_KEY in metadata:
-        return json.loads(metadata[TEXT_ENCODER_CONFIG_KEY])
+        config = stored_config(metadata, TEXT_ENCODER_CONFIG_KEY, source)
+        check_config("text_encoder", config, source)
+        return config
     return infer_text_encoder_config(shapes_of(tensors), source=source)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lens.errors import CheckpointError
+from lens.errors import CheckpointError, first_line
 from lens.models.checkpoints.reader import TORCH_DTYPES, LazyTensor, check_names_and_shapes, shapes_of
 from lens.models.mapped_memory import release
 from lens.models.quantized.packed_modules import PackedEmbedding, PackedExperts, PackedLinear
@@ -40,12 +40,19 @@ def one_at_a_time(build: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
 
 @one_at_a_time
-def init_empty(build: Callable[[], Module]) -> Module:
-    """Return a module whose parameters take no memory; its buffers are real."""
+def init_empty(build: Callable[[], Module], source: object = "the model") -> Module:
+    """Return a module whose parameters take no memory; its buffers are real.
+
+    Raises: CheckpointError for a configuration that makes no module; `source` is where it comes from.
+    """
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
-        return build()
+        try:
+            return build()
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise CheckpointError(f"The configuration of {source} cannot be used ({what}).") from error
 
 
 def load_state_dict_strict(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lens.errors import CheckpointError
+from lens.text_files import TextError, parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -289,9 +290,32 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} is missing. The folder is incomplete; download it again (`hf download` resumes)."
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}. Download it again.") from error
+        values = parse_json(path.read_bytes())
+    except TextError as error:
+        raise CheckpointError(f"{path} {error}. Download it again.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must be a JSON object.")
     return values
+
+
+def stored_config(metadata: Mapping[str, str], key: str, source: object) -> dict[str, Any]:
+    """Return the configuration in the metadata of a file. Raises: CheckpointError if it is no JSON object."""
+    try:
+        values = parse_json(metadata[key])
+    except TextError as error:
+        raise CheckpointError(f"{key} in {source} {error}. Download it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{key} in {source} must be a JSON object. Download it again.")
+    return values
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Return the file of each weight from an index of shards. Raises: CheckpointError if it has none."""
+    names = read_json(index).get("weight_map")
+    is_map = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+    if not is_map or not names:
+        raise CheckpointError(f"{index} has no weight_map, which names the file of each weight.")
+    odd = next((name for name in names.values() if Path(name).name != name), None)
+    if odd is not None:
+        raise CheckpointError(f"{index} names {odd!r}, which is no file beside it.")
+    return names

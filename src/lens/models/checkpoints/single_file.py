@@ -24,9 +24,10 @@ from lens.models.checkpoints.diffusers_folder import (
 )
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict, one_at_a_time
 from lens.models.checkpoints.quantized_layers import dequantize_layers, open_weights_file
-from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of
+from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, shapes_of, stored_config
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.models.denoiser import LensTransformer2DModel
+from lens.models.shapes import check_config
 
 DENOISER_CONFIG_KEY = "lens_config"
 
@@ -49,7 +50,7 @@ def load_denoiser(
     """
     path = Path(path)
     stored, settings = open_denoiser(path, config)
-    model = init_empty(lambda: LensTransformer2DModel(**settings))
+    model = init_empty(lambda: LensTransformer2DModel(**settings), path)
     load_state_dict_strict(
         model,
         stored.tensors,
@@ -76,6 +77,8 @@ def open_denoiser(
     folder = resolve_component_folder(path, "transformer")
     stored = open_component(folder, "transformer")
     settings = dict(config or component_config(folder))
+    if config is None:
+        check_config("transformer", settings, folder / "config.json")
     unknown = sorted(set(settings) - set(LENS_DENOISER))
     if unknown:
         names = ", ".join(unknown)
@@ -99,7 +102,9 @@ def open_denoiser_file(path: Path) -> LazyStateDict:
 def denoiser_config(stored: LazyStateDict, *, source: object) -> dict[str, Any]:
     """Return the configuration of a single-file denoiser, from its metadata or else from its shapes."""
     if DENOISER_CONFIG_KEY in stored.metadata:
-        return json.loads(stored.metadata[DENOISER_CONFIG_KEY])
+        config = stored_config(stored.metadata, DENOISER_CONFIG_KEY, source)
+        check_config("transformer", config, source)
+        return config
     return infer_denoiser_config(shapes_of(stored.tensors), source=source)
 
 

@@ -177,7 +177,7 @@ def _load_tensors(
     keep_stored: bool,
 ) -> Any:
     """Return an encoder with these tensors; one without an LM head encodes, but does not generate."""
-    model = init_empty(lambda: LensGptOssEncoder(config))
+    model = init_empty(lambda: LensGptOssEncoder(config), source)
     if config.tie_word_embeddings:
         tensors = {name: tensor for name, tensor in tensors.items() if name != LM_HEAD_NAME}
     if LM_HEAD_NAME not in tensors:

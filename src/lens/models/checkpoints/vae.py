@@ -24,9 +24,15 @@ from lens.models.checkpoints.diffusers_folder import (
     resolve_component_folder,
 )
 from lens.models.checkpoints.module_loader import init_empty, load_state_dict_strict, one_at_a_time
-from lens.models.checkpoints.reader import LazyStateDict, LazyTensor, open_safetensors, shapes_of
+from lens.models.checkpoints.reader import (
+    LazyStateDict,
+    LazyTensor,
+    open_safetensors,
+    shapes_of,
+    stored_config,
+)
 from lens.models.checkpoints.registry import FLUX2_VAE
-from lens.models.shapes import Shapes, vae_shapes
+from lens.models.shapes import Shapes, check_config, vae_shapes
 
 VAE_CONFIG_KEY = "lens_vae_config"
 UPCAST_KEY = "force_upcast"
@@ -128,9 +134,10 @@ def open_vae_file(
     if config is not None:
         settings = dict(config)
     elif VAE_CONFIG_KEY in stored.metadata:
-        settings = json.loads(stored.metadata[VAE_CONFIG_KEY])
+        settings = stored_config(stored.metadata, VAE_CONFIG_KEY, path)
     else:
         settings = infer_vae_config(shapes_of(stored.tensors), source=path)
+    check_config("vae", settings, path)
     return LazyStateDict(from_flux2(stored.tensors, vae_shapes(settings)), stored.metadata), settings
 
 
@@ -149,7 +156,7 @@ def load_vae(
     else:
         stored, found = open_vae_file(path, config)
     settings = _known_settings(found, source=path)
-    model = init_empty(lambda: AutoencoderKLFlux2(**settings))
+    model = init_empty(lambda: AutoencoderKLFlux2(**settings), path)
     load_state_dict_strict(model, stored.tensors, torch_dtype, source=path, what=COMPONENT_LABELS["vae"])
     return model
 
@@ -159,6 +166,7 @@ def _known_settings(config: Mapping[str, Any], *, source: object) -> dict[str, A
 
     Raises: CheckpointError for settings of another model.
     """
+    check_config("vae", config, source)
     num_levels = len(config["block_out_channels"])
     types = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
     settings = {key: value * num_levels for key, value in types.items()} | dict(config)

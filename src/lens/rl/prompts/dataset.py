@@ -13,6 +13,7 @@ from pydantic import Field
 from lens.config import Settings
 from lens.errors import SettingError
 from lens.files import write_bytes_atomic
+from lens.text_files import read_json_lines
 
 GLOBAL_CRITERION = "coherent"
 """Name of the criterion that every rubric has: the whole image is coherent and plausible."""
@@ -45,17 +46,10 @@ def read_prompts(path: Path) -> list[RLPrompt]:
 
     Raises: SettingError for a file that is missing, is empty, or has a line that is no prompt.
     """
+    needs = "a file with one prompt (JSON object) a line"
     if not path.is_file():
-        fix = "`lens rl prompts RECIPE` makes one."
-        raise SettingError("prompts", str(path), "a file with one prompt (JSON object) a line", fix)
-    prompts = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            prompts.append(RLPrompt.of(json.loads(line), f"{path}, line {number}"))
-        except ValueError as error:
-            if isinstance(error, SettingError):
-                raise
-            raise SettingError("prompts", f"{path}, line {number}", "a JSON object") from error
+        raise SettingError("prompts", str(path), needs, "`lens rl prompts RECIPE` makes one.")
+    prompts = [RLPrompt.of(values, line) for line, values in read_json_lines(path, "prompts", needs)]
     if not prompts:
         raise SettingError("prompts", str(path), "at least one prompt")
     return prompts

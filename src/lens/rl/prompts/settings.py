@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lens.config import Settings
+from lens.config import Settings, remedy
 from lens.errors import SettingError
 from lens.llm.client import LLMSettings
 from lens.nano.tasks import TASKS
@@ -116,7 +116,8 @@ def parse_prompt_settings(
     """
     kind = values.get("source")
     if kind not in PROMPT_SOURCES:
-        raise SettingError("source", kind, f"one of {', '.join(PROMPT_SOURCES)}", f"Set it in {source}.")
+        fix = remedy(values, ("source",), source)
+        raise SettingError("source", kind, f"one of {', '.join(PROMPT_SOURCES)}", fix)
     return (NanoPromptSetSettings if kind == "nano" else TaxonomyPromptSetSettings).of(values, source)
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens.errors import SettingError
 from lens.nano.tasks import TASKS, task_prompts
 from lens.rl.prompts.taxonomy import PromptSubject
+from lens.text_files import read_text
 
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 STOP_WORDS = frozenset((
@@ -136,11 +136,8 @@ class Decontamination:
             if name == "nano":
                 prompts += [one.prompt for task in TASKS for one in task_prompts(task, NUM_NANO_TESTS)]
             else:
-                try:
-                    lines = Path(name).read_text().splitlines()
-                except UnicodeDecodeError as error:
-                    raise SettingError("benchmarks", name, "text files with one prompt a line") from error
-                prompts += [line.strip() for line in lines if line.strip()]
+                text = read_text(Path(name), "benchmarks", "text files with one prompt a line")
+                prompts += [line.strip() for line in text.splitlines() if line.strip()]
         return cls(prompts)
 
     def __len__(self) -> int:

@@ -125,7 +125,7 @@ class ModerationPolicy:
         path = DEFAULT_POLICY if file is None else Path(file)
         if not path.is_file():
             raise SettingError("policy", str(path), "the path of a YAML file")
-        settings = PolicySettings.of(read_recipe(path), source=str(path))
+        settings = PolicySettings.of(read_recipe(path, setting="policy"), source=str(path))
         if settings.audit.file is not None:
             audit = settings.audit.model_copy(update={"file": path.parent / settings.audit.file})
             settings = settings.model_copy(update={"audit": audit})

@@ -40,7 +40,7 @@ class RequestLimits(Settings):
     """Maximum size of the files that pages of the studio have uploaded; beyond it, the oldest are deleted."""
     picture_px: int | None = Field(None, ge=256)
     """Maximum pixels of a generated image; None is the models' limit, 1440 x 1440."""
-    prompt_characters: int = Field(32_000, ge=1)
+    prompt_characters: int = Field(MAX_PROMPT_CHARACTERS, ge=1, le=MAX_PROMPT_CHARACTERS)
     """Maximum length of a prompt; models read about the first 512 tokens."""
     requests_per_minute: int | None = Field(None, ge=1)
     """For keys without a limit of their own; None is no limit."""
@@ -169,6 +169,11 @@ class ServerSettings(Settings):
     def effective_database_url(self) -> str:
         """URL of the database."""
         return self.database_url or f"sqlite:///{self.state.absolute() / 'lens.sqlite'}"
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state already: a database elsewhere, or one in the folder."""
+        return self.database_url is not None or (self.state / "lens.sqlite").is_file()
 
     @property
     def effective_images_url(self) -> str:

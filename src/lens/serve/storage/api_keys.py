@@ -27,6 +27,14 @@ class ApiKey(NamedTuple):
     created_at: float
 
 
+def check_key(name: str, requests_per_minute: int | None = None) -> None:
+    """Raise SettingError for a name or a rate limit that no key can have."""
+    if not name.strip() or len(name) > 80:
+        raise SettingError("NAME", name, "1 to 80 characters")
+    if requests_per_minute is not None and requests_per_minute < 1:
+        raise SettingError("--requests-per-minute", requests_per_minute, "1 or more")
+
+
 class ApiKeyStore:
     """The API keys of a server."""
 
@@ -41,10 +49,7 @@ class ApiKeyStore:
         """
         from sqlalchemy.exc import IntegrityError
 
-        if not name.strip() or len(name) > 80:
-            raise SettingError("name", name, "1 to 80 characters")
-        if requests_per_minute is not None and requests_per_minute < 1:
-            raise SettingError("requests-per-minute", requests_per_minute, "to be 1 or more")
+        check_key(name, requests_per_minute)
         key = KEY_PREFIX + secrets.token_urlsafe(32)
         row = {"id": f"key_{uuid4().hex}", "name": name, "sha256": _hash(key), "created_at": time.time()}
         try:

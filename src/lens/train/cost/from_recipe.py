@@ -3,7 +3,6 @@
 Without torch. Includes the recipes that a recipe `follows`.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from lens.config import read_recipe
 from lens.errors import SettingError
 from lens.models.checkpoints.diffusers_folder import component_folder
 from lens.models.checkpoints.registry import KNOWN_MODELS, LENS_DENOISER
-from lens.models.shapes import Shapes, denoiser_shapes, linear_modules, num_parameters
+from lens.models.shapes import Shapes, check_config, denoiser_shapes, linear_modules, num_parameters
+from lens.text_files import read_json
 from lens.train.cost.gpus import GPU_SPECS, MFU_ASSUMED, MFU_FROM_OPTION
 from lens.train.cost.training import RunSpec
 from lens.train.settings.run import LoraSettings
@@ -39,7 +39,7 @@ def read_run_specs(
             raise SettingError("stage", values.get("stage"), needs, f"See {path}.")
         if str(path) in specs:
             raise SettingError("follows", values.get("follows"), f"a recipe other than {path.name} itself")
-        specs[str(path)] = run_spec(TextToImageSettings.of(dict(values), str(path)), num_text_tokens)
+        specs[str(path)] = run_spec(TextToImageSettings.of(values, str(path)), num_text_tokens)
         if not values.get("follows"):
             return dict(reversed(specs.items()))
         path, changes = path.parent / values["follows"], None
@@ -64,6 +64,7 @@ def resolve_mfu(recipe: Path, gpu: str, mfu: float | None) -> tuple[float | None
 def run_spec(settings: TextToImageSettings, num_text_tokens: int | None = None) -> RunSpec:
     """Return the cost-relevant part of one recipe."""
     config = LENS_DENOISER | (settings.config or component_config(settings.model, "transformer"))
+    check_config("transformer", config, "The recipe")
     shapes = denoiser_shapes(config)
     total = num_trainable = num_parameters(shapes)
     if settings.lora:
@@ -106,4 +107,4 @@ def component_config(model: str, part: str) -> dict[str, Any]:
     path = component_folder(folder, part) / "config.json"
     if not path.is_file():
         raise SettingError("model", model, f"a known model ({', '.join(KNOWN_MODELS)}) or a model folder")
-    return {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("_")}
+    return {name: value for name, value in read_json(path, "model").items() if not name.startswith("_")}

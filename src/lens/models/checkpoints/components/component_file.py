@@ -3,7 +3,6 @@
 Free of torch, and of file names: a component is known by its tensors. Spec: section 6.
 """
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -20,7 +19,7 @@ from lens.models.checkpoints.detect import (
 )
 from lens.models.checkpoints.diffusers_folder import component_config
 from lens.models.checkpoints.gguf_header import GGUF_SUFFIX, read_gguf_header
-from lens.models.checkpoints.reader import read_header
+from lens.models.checkpoints.reader import read_header, read_json, read_weight_map, stored_config
 from lens.models.checkpoints.registry import LENS_DENOISER
 
 COMPONENT_OPTIONS = {
@@ -123,7 +122,7 @@ def _denoiser_sizes(
     is_whole = _is_contiguous(shapes, rf"{re.escape(prefix)}transformer_blocks\.(\d+)\.attn\.norm_q\.weight$")
     if not (inputs and norm and is_whole and f"{prefix}proj_out.weight" in shapes):
         return None  # a shard
-    config = json.loads(metadata.get(DENOISER_CONFIG_KEY, "{}"))
+    config = stored_config(metadata, DENOISER_CONFIG_KEY, "it") if DENOISER_CONFIG_KEY in metadata else {}
     layers = config.get("selected_layer_index", LENS_DENOISER["selected_layer_index"])
     return {"text_width": norm[0], "num_layers": max(layers) + 1, "token_channels": inputs[1]}
 
@@ -173,8 +172,8 @@ def _is_shard(path: Path) -> bool:
     """Return whether an index beside a file lists it with others."""
     for index in path.parent.glob("*.safetensors.index.json"):
         try:
-            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            files = set(read_weight_map(index).values())
+        except (OSError, CheckpointError):
             continue
         if path.name in files and len(files) > 1:
             return True
@@ -193,7 +192,7 @@ def _read_folder(folder: Path) -> ComponentFile:
             "file of its weights."
         )
     config = component_config(folder)
-    stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
+    stated = read_json(folder / "config.json").get("_class_name")
     name = stated or config.get("model_type")
     component = _FOLDER_CLASSES.get(str(name))
     has_tokenizer = (folder / "tokenizer.json").is_file()

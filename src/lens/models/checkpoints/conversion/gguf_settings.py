@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lens.errors import CheckpointError, first_line
+
 ARCHITECTURE = "gpt-oss"
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 """Types of tokens."""
@@ -43,7 +45,14 @@ def tokenizer_settings(tokenizer: bytes | None, vocab_size: int) -> dict[str, An
     """Return the vocabulary, merges and token types of a tokenizer.json; empty without one."""
     if tokenizer is None:
         return {}
-    values = json.loads(tokenizer)
+    try:
+        return _tokenizer_settings(json.loads(tokenizer), vocab_size)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(f"The tokenizer has no vocabulary that can be read ({what}).") from error
+
+
+def _tokenizer_settings(values: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     ids: dict[str, int] = dict(values["model"]["vocab"])
     added = {token["content"]: token for token in values.get("added_tokens", ())}
     ids |= {content: token["id"] for content, token in added.items()}
