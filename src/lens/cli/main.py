@@ -4,12 +4,17 @@ Results go to stdout, everything else to stderr. Neither this module nor the mod
 heavy packages; a subcommand loads them once its arguments are valid.
 """
 
+import difflib
+import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lens.cli.ablate import ablate
 from lens.cli.convert import convert
@@ -27,9 +32,39 @@ from lens.errors import LensError
 
 EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
+UsageError: Any = typer.BadParameter.__base__
+"""The class of all mistakes in arguments, which typer keeps in a private module."""
+OPTIONS_OF_OTHERS = {
+    "guidance": "--cfg", "guidance-scale": "--cfg", "cfg-scale": "--cfg", "scale": "--cfg",
+    "negative-prompt": "--negative", "sampler": "--solver", "scheduler": "--solver",
+    "num-inference-steps": "--steps", "num-images": "--count", "num-images-per-prompt": "--count",
+    "batch-size": "--count", "n-samples": "--count", "output": "--out", "outdir": "--out",
+    "output-dir": "--out", "ratio": "--aspect-ratio", "ckpt": "--model", "checkpoint": "--model",
+    "image": "--init-image", "input": "--init-image", "denoise": "--strength", "w": "--width",
+    "h": "--height", "W": "--width", "H": "--height", "config": "--set",
+}  # fmt: skip
+"""Options that other programs have, each with what Lens calls it."""
+
+class _Commands(TyperGroup):
+    """The commands of `lens`; any other word is told what to do with it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise LensError(_unknown_command_message(args[0], list(self.commands)))
+        return super().resolve_command(ctx, args)
+
+
+def _unknown_command_message(word: str, commands: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, commands, n=1, cutoff=0.65)
+    if near:
+        return f"There is no command {word!r}. Did you mean `lens {near[0]}`?"
+    verb, name = ("look at it", "info") if Path(word).exists() else ("draw it", "generate")
+    return f"There is no command {word!r}. To {verb}, run: lens {name} {shlex.quote(word)}"
+
 
 app = typer.Typer(
     name="lens",
+    cls=_Commands,
     help='Lens generates images from text. Start with: lens generate "a red apple on a blue background"',
     no_args_is_help=True,
     add_completion=False,
@@ -51,7 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; a LensError is printed as one line, with status 2."""
     with command_session(is_own=arguments is None):
         try:
-            app(args=None if arguments is None else list(arguments), prog_name="lens")
+            command = typer.main.get_command(app)
+            given = None if arguments is None else list(arguments)
+            status = command.main(args=given, prog_name="lens", standalone_mode=False) or 0
+            _print_stop(status)
+            return status
+        except UsageError as error:
+            if message := _usage_message(error):
+                print(f"lens: {message}", file=sys.stderr)
+            return EXIT_FAILED
         except SystemExit as exit_request:
             status = exit_request.code if isinstance(exit_request.code, int) else EXIT_FAILED
             _print_stop(status)
@@ -61,10 +104,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"lens: {' '.join(str(error).split())}", file=sys.stderr)
             return EXIT_FAILED
+        except OSError as error:
+            if command_state.is_debugging or error.filename is None:
+                raise
+            print(f"lens: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+            return EXIT_FAILED
         except KeyboardInterrupt:
             _print_stop(EXIT_INTERRUPTED)
             return EXIT_INTERRUPTED
-    return 0
+
+
+def _usage_message(error: Any) -> str:
+    """Return a mistake in the arguments as one line; empty where the help was printed instead."""
+    path = error.ctx.command_path if error.ctx else "lens"
+    kind = type(error).__name__
+    if kind == "NoArgsIsHelpError":
+        return ""
+    if kind == "NoSuchOption":
+        return f"{error.option_name} is no option of {path}. {_near_option(error)}See `{path} --help`."
+    if hasattr(error.__cause__, "errors"):  # of pydantic, which parses the values of options
+        from lens.config import needs_of
+
+        problem = error.__cause__.errors()[0]
+        needs = re.sub(r"^.* is not (one of .*)$", r"\1", needs_of(problem))
+        got = repr(problem["input"])
+        return f"{_name_of(error.param)} is {got}, but it needs {needs}. See `{path} --help`."
+    text = " ".join(error.format_message().split())
+    return f"{text.rstrip('.?')}{'?' if text.endswith('?') else '.'} See `{path} --help`."
+
+
+def _name_of(parameter: Any) -> str:
+    """Return what people type for a parameter: the option, or the name of an argument."""
+    if parameter.param_type_name == "argument":
+        return (parameter.metavar or parameter.name).upper()
+    return next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
+
+
+def _near_option(error: Any) -> str:
+    """Return a sentence with the option that was probably meant; empty if none is near."""
+    typed = error.option_name.lstrip("-")
+    names = [name for one in error.ctx.command.params for name in one.opts if name.startswith("--")]
+    if typed == "prompt" and error.ctx.command.name == "generate":
+        return 'A prompt needs no option: lens generate "a red apple". '
+    known = {name.lstrip("-"): name for name in names}
+    near = [name for name in (OPTIONS_OF_OTHERS.get(typed),) if name in names]
+    near += [name for bare, name in known.items() if len(typed) > 1 and bare.startswith(typed)]
+    # Without the dashes, which all options have in common.
+    near += [known[bare] for bare in difflib.get_close_matches(typed, known, cutoff=0.75)]
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def _print_stop(status: int) -> None:
