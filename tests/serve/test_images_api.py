@@ -192,7 +192,7 @@ BAD = [
     ({"steps": 5000}, "steps"), ({"guidance": -1}, "guidance"), ({"solver": "magic"}, "solver"),
     ({"loras": [{"name": "oil"}]}, "loras"), ({"enhance": True}, "enhance"),
     ({"aspect_ratio": "7:1"}, "aspect_ratio"), ({"base_resolution": 130}, "base_resolution"),
-    ({"negative_prompt": "fog"}, "negative_prompt"), ({"strength": 0.5}, "strength"),
+    ({"strength": 0.5}, "strength"), ({"negative_prompt": "fog\0"}, "negative_prompt"),
     ({"stream": True, "response_format": "url"}, "response_format"), ({"prompt": "x" * 32_001}, "prompt"),
 ]  # fmt: skip
 

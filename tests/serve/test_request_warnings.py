@@ -1,4 +1,4 @@
-"""What a nano model does not know of a request is in the answers of the API."""
+"""What is told of a request that is drawn all the same is in the answers of the API."""
 
 import base64
 import dataclasses
@@ -6,7 +6,14 @@ import json
 
 import pytest
 from fake_engine import MODELS, FakeEngine
+from PIL import Image
 from running import serving, until
+from test_uploads import encoded
+
+from lens.sampling.request_warnings import MASK_KEEPS_NOTHING, MASK_REDRAWS_NOTHING, NO_STRENGTH, cut_warning
+from lens.sampling.resolved_model import ResolvedModel
+from lens.serve.api.generation import GenerationHooks
+from lens.serve.api.token_counter import TokenCounter
 
 MERMAID = "lens-nano-turbo does not know mermaid; it knows fish, shell, octopus, dolphin, turtle: "
 SIZE = "lens-nano-turbo was trained at sizes of about 128 x 128; 256x256 often shows repeated things"
@@ -53,10 +60,75 @@ def test_the_official_client_reads_them(server):
     assert answer.warnings[0].startswith(MERMAID)
 
 
-def test_models_of_other_worlds_have_no_such_field(tmp_path, monkeypatch):
+def test_models_of_other_worlds_know_any_word_and_size(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeEngine, "models", lambda _: [dataclasses.replace(MODELS[0], variant="turbo")])
     with serving(tmp_path) as running:
-        assert "warnings" not in generate(running, "a mermaid", size="256x256")
+        assert generate(running, "a mermaid", size="256x256")["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"negative_prompt": "fog"}, "The negative prompt has no effect at guidance 1."),
+        ({"negative_prompt": "fog", "guidance": 2.0}, None),
+        ({"solver": "ab2", "steps": 1}, "The solver ab2 has no effect on one step"),
+        ({"solver": "ab2", "steps": 2}, None),
+    ],
+)
+def test_settings_without_effect_are_told_and_drawn(server, values, told):
+    warnings = generate(server, "a fox", **values)["warnings"]
+    assert [warning.startswith(told) for warning in warnings] == [True] if told else warnings == []
+
+
+def test_a_strength_without_a_source_image_is_told(server):
+    job = server.http.post("/v1/jobs", json={"prompt": "a fox", "strength": 0.5}).json()
+    assert job["warnings"] == [NO_STRENGTH]
+    until(lambda: server.http.get(f"/v1/jobs/{job['id']}").json()["status"] == "done")
+
+
+def edit(server, image, mask=None, **values):
+    files = {"image": ("a.png", encoded(image))}
+    files |= {} if mask is None else {"mask": ("m.png", encoded(mask))}
+    return server.http.post("/v1/images/edits", data={"prompt": "a fox"} | values, files=files).json()
+
+
+def test_a_source_image_sets_the_shape_and_what_another_cuts_is_told(server):
+    image = Image.new("RGB", (144, 112), "red")
+    own = edit(server, image)
+    assert (own["size"], own["warnings"]) == ("144x112", [])
+    square = edit(server, image, size="128x128")
+    assert square["warnings"] == [cut_warning((144, 112), (128, 128))]
+    assert "22% of its width is cut off" in square["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (Image.new("L", (128, 128), 0), [MASK_REDRAWS_NOTHING]),
+        (Image.new("L", (128, 128), 255), [MASK_KEEPS_NOTHING]),
+        (Image.new("RGBA", (128, 128), (0, 0, 0, 0)), [MASK_KEEPS_NOTHING]),
+        (Image.linear_gradient("L").point(lambda level: 255 * (level > 128)).resize((128, 128)), []),
+    ],
+    ids=["black", "white", "clear", "half"],
+)
+def test_a_mask_of_one_colour_is_told(server, mask, told):
+    assert edit(server, Image.new("RGB", (128, 128), "red"), mask)["warnings"] == told
+
+
+def test_a_prompt_that_is_cut_is_told_and_what_was_read_is_counted(tmp_path):
+    path = ResolvedModel.of("lens-nano-turbo").component_path("tokenizer")
+    counter = TokenCounter({model.name: path for model in MODELS})
+    long, room = "a fox " * 1000, counter("lens-nano", "a fox").room
+    with serving(tmp_path, hooks=GenerationHooks(count_tokens=counter)) as running:
+        answer = generate(running, long)
+        (warning,) = answer["warnings"]
+        assert f"of which {room} fit" in warning and warning.startswith("The prompt has ")
+        assert answer["usage"]["input_tokens_details"]["text_tokens"] == room
+        short = generate(running, "a fox", negative_prompt="fog")
+        assert short["usage"]["input_tokens"] == counter("lens-nano", "a fox").num_tokens
+        both = generate(running, "a fox", model="lens-nano", negative_prompt=long)
+        assert both["usage"]["input_tokens"] == room + short["usage"]["input_tokens"]
+        assert both["warnings"][0].startswith("The negative prompt has ")
 
 
 def test_sizes_between_trained_bases_have_no_warning(tmp_path, monkeypatch):

@@ -45,7 +45,8 @@ def test_the_document_of_the_api_has_the_bounds_of_the_engine(kind):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("steps", 0), ("steps", 201), ("steps", LARGE), ("guidance", -1.0), ("guidance", 101.0),
-     ("solver", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0), ("strength", 0.5)],
+     ("solver", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0), ("strength", 1.5),
+     ("prompt", "a fox\0"), ("prompt", "x" * 32_001), ("negative_prompt", "fog\0")],
 )  # fmt: skip
 def test_the_api_refuses_a_value_with_the_message_of_the_engine(name, value):
     models = [model.name for model in MODELS]

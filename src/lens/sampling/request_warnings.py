@@ -5,7 +5,7 @@ what small models lack, which is in `lens.nano.request_warnings`, nor of prompts
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from lens.core.images import cut_share
 from lens.errors import SettingError
@@ -83,6 +83,6 @@ def check_mask_shape(
         raise SettingError(setting, f"{mask_width}x{mask_height}", needs, "Save the mask at that size.")
 
 
-def distinct(warnings: "Sequence[str | None]") -> list[str]:
+def distinct(warnings: Iterable[str | None]) -> list[str]:
     """Return warnings once each, in their order; None is none."""
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))

@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from lens.core.prompt_text import TokenCount
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.nano.request_warnings import is_nano, request_warnings
 from lens.sampling.image_metadata import ImageMetadata
+from lens.sampling.image_processor import load_mask_images, resize_to_cover
+from lens.sampling.request_warnings import cut_warning, distinct, effect_warnings, mask_warning
 from lens.serve.api.errors import without_places
 from lens.serve.api.schemas import (
     NO_ENHANCER,
@@ -63,8 +66,8 @@ class GenerationHooks:
     """(image or preview, caller); raises the error that the caller gets."""
     enhance_prompt: Callable[[str], str] | None = None
     """Returns a more detailed prompt."""
-    count_tokens: Callable[[str, str], int] | None = None
-    """(model, text) -> tokens of the text; None counts words and punctuation marks."""
+    count_tokens: Callable[[str, str], TokenCount] | None = None
+    """(model, text) -> tokens of the text; without it, words and punctuation marks are counted."""
 
 
 NO_HOOKS = GenerationHooks()
@@ -91,26 +94,51 @@ class GenerationService:
         )
 
     def prepare(self, spec: GenerationSpec, should_enhance: bool = False) -> GenerationSpec:
-        """Moderate the prompt of a request, and enhance it if asked. Blocks, possibly for seconds.
+        """Moderate the prompt of a request, enhance it if asked, and note what is told of the request.
 
+        Blocks, possibly for seconds.
         Raises: DrainingError; whatever the hooks raise.
         """
         self.check_draining()
         original, caller = spec.draw.prompt, spec.draw.caller
-        if not (should_enhance and self.can_enhance):
+        if should_enhance and self.can_enhance:
+            prompt = self.enhance_prompt(original, caller)
+            spec = replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
+        else:
             self.check_prompts([original], caller)
-            return spec
-        prompt = self.enhance_prompt(original, caller)
-        return replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
+        return replace(spec, warnings=tuple(self.request_warnings(spec)))
 
-    def request_warnings(self, spec: GenerationSpec) -> list[str] | None:
-        """Return what the model of a request does not know of it; None for a model without such a check."""
+    def request_warnings(self, spec: GenerationSpec) -> list[str]:
+        """Return what is told of a request that is drawn all the same. Reads its images."""
         draw = spec.draw
+        found: list[str | None] = [
+            *effect_warnings(
+                guidance=draw.guidance, has_negative=bool(draw.negative_prompt), strength=draw.strength,
+                has_image=draw.image is not None, has_mask=draw.mask is not None,
+                solver=draw.solver, num_steps=draw.steps,
+            ),
+            *_source_warnings(draw),
+            *(count.warning(name) for name, count in self._token_counts(draw).items()),
+        ]  # fmt: skip
         model = next((one for one in self.engine.models() if one.name == draw.model), None)
-        if model is None or not is_nano(model.variant):
-            return None
-        bases = model.trained_bases or (model.base_resolution,)
-        return request_warnings(model.variant, bases, draw.prompt, (draw.height, draw.width))
+        if model is not None and is_nano(model.variant):
+            bases = model.trained_bases or (model.base_resolution,)
+            found += request_warnings(model.variant, bases, draw.prompt, (draw.height, draw.width))
+        return distinct(found)
+
+    def count_tokens(self, model: str, prompt: str) -> TokenCount | None:
+        """Return how long a prompt is for a model, and how much of it is read; None if nobody counts."""
+        return None if self.hooks.count_tokens is None else self.hooks.count_tokens(model, prompt)
+
+    def num_text_tokens(self, spec: GenerationSpec) -> int:
+        """Return the number of tokens that are read of the prompt and the negative prompt."""
+        if self.hooks.count_tokens is not None:
+            return sum(count.num_read for count in self._token_counts(spec.draw).values())
+        return sum(len(re.findall(r"\w+|[^\w\s]", text)) for text in _read_texts(spec.draw).values())
+
+    def _token_counts(self, draw: GenerationRequest) -> dict[str, TokenCount]:
+        counts = {name: self.count_tokens(draw.model, text) for name, text in _read_texts(draw).items()}
+        return {name: count for name, count in counts.items() if count is not None}
 
     @property
     def can_enhance(self) -> bool:
@@ -216,13 +244,22 @@ class GenerationService:
         return event
 
 
-def num_text_tokens(hooks: GenerationHooks, spec: GenerationSpec) -> int:
-    """Return the number of tokens of the prompt and the negative prompt."""
-    draw = spec.draw
-    texts = (draw.prompt, draw.negative_prompt)
-    if hooks.count_tokens is not None:
-        return sum(hooks.count_tokens(draw.model, text) for text in texts)
-    return sum(len(re.findall(r"\w+|[^\w\s]", text)) for text in texts)
+def _read_texts(draw: GenerationRequest) -> dict[str, str]:
+    """Return the texts that the text encoder reads, by what warnings call them."""
+    texts = {"prompt": draw.prompt}
+    has_negative = draw.guidance != 1 and draw.negative_prompt.strip()
+    return texts | {"negative prompt": draw.negative_prompt} if has_negative else texts
+
+
+def _source_warnings(draw: GenerationRequest) -> list[str | None]:
+    if draw.image is None:
+        return []
+    with Image.open(draw.image) as image:
+        found = [cut_warning(image.size, (draw.width, draw.height))]
+    if draw.mask is not None:
+        (mask,) = load_mask_images(draw.mask)
+        found.append(mask_warning(*resize_to_cover(mask, draw.height, draw.width).getextrema()))
+    return found
 
 
 def _as_setting_error(error: Exception, spec: GenerationSpec) -> Exception:

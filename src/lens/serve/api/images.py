@@ -11,7 +11,7 @@ from lens.errors import GenerationCancelledError, SettingError
 from lens.serve.api.bodies import json_route_class, read_edit
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
-from lens.serve.api.generation import EncodedImage, EncodedPreview, num_text_tokens
+from lens.serve.api.generation import EncodedImage, EncodedPreview
 from lens.serve.api.http_conventions import is_unchanged, no_idempotency_key, strict_query
 from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, GenerationSpec
 from lens.serve.api.sse import KEEP_ALIVE, sse_error, sse_event, stream_events, wait_for_all
@@ -29,8 +29,8 @@ IMAGES_SCHEMA: dict[str, Any] = {
         "warnings": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "What the model does not know of the request: words that name nothing it draws, "
-            "sizes far from those it was trained at. Only models of the nano world have it.",
+            "description": "What is told of a request that is drawn all the same: settings without effect, "
+            "a prompt or a source image that is cut, words and sizes that a nano model does not know.",
         },
     },
     "required": ["created", "data"],
@@ -124,7 +124,7 @@ def images_router(context: ApiContext) -> "APIRouter":
 
 def token_usage(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:
     """Return the token usage of a request in the form of OpenAI's API."""
-    num_text, num_image = num_text_tokens(context.service.hooks, spec), spec.tokens_per_image * spec.count
+    num_text, num_image = context.service.num_text_tokens(spec), spec.tokens_per_image * spec.count
     details = {"text_tokens": num_text, "image_tokens": spec.tokens_per_image if spec.draw.image else 0}
     num_input_tokens = sum(details.values())
     return {
@@ -134,12 +134,6 @@ def token_usage(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:
         "output_tokens_details": {"image_tokens": num_image, "text_tokens": 0},
         "total_tokens": num_input_tokens + num_image,
     }
-
-
-def warning_fields(context: ApiContext, spec: GenerationSpec) -> dict[str, Any]:
-    """Return the field `warnings` of an answer; no field for models without such a check."""
-    warnings = context.service.request_warnings(spec)
-    return {} if warnings is None else {"warnings": warnings}
 
 
 async def _generate_response(
@@ -181,7 +175,7 @@ def _response_body(
         data = [one | {"revised_prompt": spec.draw.prompt} for one in data]
     fields = {"created": int(time.time()), "data": data, "background": "opaque", "model": spec.draw.model}
     fields |= {"output_format": spec.output_format, "quality": spec.quality, "size": spec.size}
-    fields |= warning_fields(context, spec)
+    fields |= {"warnings": spec.warnings}
     return json.dumps(fields | {"usage": token_usage(context, spec)}).encode()
 
 
@@ -207,7 +201,6 @@ async def _event_stream(
 ) -> AsyncIterator[bytes]:
     output_fields = {"size": spec.size, "quality": spec.quality, "background": "opaque"}
     output_fields |= {"output_format": spec.output_format}
-    warnings = await asyncio.to_thread(warning_fields, context, spec)  # long prompts take a second
     image_usage = await asyncio.to_thread(token_usage, context, spec)
     image_usage |= {"output_tokens": spec.tokens_per_image}
     image_usage["output_tokens_details"] = {"image_tokens": spec.tokens_per_image, "text_tokens": 0}
@@ -241,7 +234,7 @@ async def _event_stream(
                     {"type": name, **image_fields, "usage": image_usage}
                     | event_fields
                     | output_fields
-                    | warnings,
+                    | {"warnings": spec.warnings},
                 )
             elif isinstance(output, Failed):
                 yield sse_error(output.error)

@@ -10,7 +10,6 @@ from lens.serve.api.bodies import json_route_class
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.http_conventions import strict_query
-from lens.serve.api.images import warning_fields
 from lens.serve.api.job_worker import JobProgress, JobWorker
 from lens.serve.api.schemas import CreateJobRequest, decisive_fields
 from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
@@ -169,7 +168,7 @@ def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: 
     }
     fields = {"id": job.id, "object": "job", "status": job.status, "created_at": job.created_at}
     fields |= {"started_at": job.started_at, "finished_at": job.finished_at, "error": job.error}
-    fields |= {"request": request_fields, "pictures": images} | warning_fields(context, spec)
+    fields |= {"request": request_fields, "pictures": images, "warnings": spec.warnings}
     return fields | _progress_fields(runner, job, progress)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from lens.core.noise import MAX_SEED, RANDOM_SEED, RANDOM_SEED_NAME, random_seed, seed_of_image
+from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.defaults import default_strength
@@ -171,6 +172,8 @@ class GenerationSpec:
     quality: str = "medium"
     original_prompt: str | None = None
     """The caller's prompt, if a language model has enhanced it."""
+    warnings: tuple[str, ...] = ()
+    """What is told of the request, which is drawn all the same."""
 
     def requests(self) -> list[GenerationRequest]:
         """Return the requests of all images."""
@@ -205,7 +208,8 @@ class GenerationSpec:
         draw["loras"] = tuple(LoraRequest(**lora) for lora in draw["loras"])
         for name in ("image", "mask"):
             draw[name] = None if draw[name] is None else uploads / Path(draw[name]).name
-        return cls(**{**values, "draw": GenerationRequest(**draw)})
+        warnings = tuple(values.get("warnings", ()))
+        return cls(**{**values, "draw": GenerationRequest(**draw), "warnings": warnings})
 
 
 def resolve_request(
@@ -228,9 +232,6 @@ def resolve_request(
     output_format = body.output_format or "png"
     check_encoding(output_format, body.output_compression)
     guidance = model.default_guidance if body.guidance is None else body.guidance
-    if body.negative_prompt and guidance == 1:
-        fix = "Raise guidance, or leave it out."
-        raise SettingError("negative_prompt", body.negative_prompt, "guidance other than 1 to act", fix)
     partial_images = getattr(body, "partial_images", None) or 0
     if partial_images and isinstance(body, CreateImageRequest) and not body.stream:
         raise SettingError("partial_images", partial_images, "stream to be true", "Or leave it out.")
@@ -273,23 +274,15 @@ def decisive_fields(body: BaseImageRequest) -> dict[str, Any]:
 
 
 def check_prompt(prompt: str, settings: ServerSettings) -> None:
-    """Raise SettingError for a prompt without words, or one that is too long."""
-    _check_text("prompt", prompt, settings)
+    """Raise SettingError for a prompt without words, too long, or that no tokenizer reads."""
+    check_prompt_text(prompt, "prompt", settings.limits.prompt_characters)
     validation.check_prompt(prompt)
-
-
-def _check_text(name: str, text: str, settings: ServerSettings) -> None:
-    limit = settings.limits.prompt_characters
-    if len(text) > limit:
-        raise SettingError(name, f"{text[:40]}...", f"at most {limit} characters")
-    if "\0" in text:
-        raise SettingError(name, text[:40], "text without NUL characters")
 
 
 def _check_texts(body: BaseImageRequest, settings: ServerSettings) -> None:
     check_prompt(body.prompt, settings)
     for name in ("negative_prompt", "user", "safety_identifier"):
-        _check_text(name, getattr(body, name) or "", settings)
+        check_prompt_text(getattr(body, name) or "", name, settings.limits.prompt_characters)
     if body.background == "transparent":
         raise SettingError("background", "transparent", "opaque or auto", "Lens draws no transparency.")
     if isinstance(body, CreateImageEditRequest) and body.input_fidelity is not None:

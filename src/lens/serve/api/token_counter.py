@@ -1,32 +1,28 @@
-"""Token counts of prompts, by the tokenizer of each model."""
+"""Token counts of prompts, by the tokenizer and the prompt template of each model."""
 
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lens.models.checkpoints.components.tokenizer import load_tokenizer_backend
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from lens.core.prompt_text import TokenCount
+from lens.models.checkpoints.components.tokenizer import load_tokenizer
+from lens.models.prompt_date import PINNED_DATE
+from lens.models.prompt_template import PromptTemplate
 
 
 class TokenCounter:
     """Counts tokens; safe to share among threads."""
 
-    def __init__(self, paths: Mapping[str, Path]):
-        """Take the folder or file of each model's tokenizer, by the model's name."""
-        self._paths = paths
-        self._tokenizers: dict[Path, Tokenizer] = {}
+    def __init__(self, paths: Mapping[str, Path], dates: Mapping[str, str] | None = None):
+        """Take the folder or file of each model's tokenizer, and its prompt date, by the model's name."""
+        self._paths, self._dates = paths, dates or {}
+        self._templates: dict[tuple[Path, str], PromptTemplate] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, model: str, text: str) -> int:
-        """Return the number of tokens of a text, without those of the prompt template."""
-        if not text:
-            return 0
-        path = self._paths[model]
-        with self._lock:
-            tokenizer = self._tokenizers.get(path)
-            if tokenizer is None:
-                tokenizer = self._tokenizers[path] = load_tokenizer_backend(path)
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    def __call__(self, model: str, text: str) -> TokenCount:
+        """Return the number of tokens of a text, without those of the prompt template, and how many fit."""
+        key = self._paths[model], self._dates.get(model, PINNED_DATE)
+        with self._lock:  # a tokenizer is changed while it splits the control tokens in a prompt
+            if key not in self._templates:
+                self._templates[key] = PromptTemplate(load_tokenizer(key[0]), key[1])
+            return self._templates[key].count_tokens(text)

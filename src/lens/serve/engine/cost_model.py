@@ -49,9 +49,10 @@ def request_cost(request: GenerationRequest) -> RequestCost:
 
 def effective_strength(request: GenerationRequest) -> float:
     """Return the share of noise that an image starts from: 1 without a source image."""
-    if request.strength is not None:
-        return request.strength
-    return 1.0 if request.image is None else default_strength(has_mask=request.mask is not None)
+    if request.image is None:
+        return 1.0
+    has_mask = request.mask is not None
+    return default_strength(has_mask) if request.strength is None else request.strength
 
 
 def estimate_text_tokens(text: str) -> int:

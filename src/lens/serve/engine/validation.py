@@ -7,6 +7,7 @@ queues.
 from collections.abc import Collection
 from typing import Any
 
+from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import SizeWords, resolve_resolution
 from lens.errors import SettingError
 from lens.sampling.image_processor import check_image_file
@@ -35,6 +36,7 @@ def validate_parameters(
     """Raise SettingError as `validate_request` does, but open no files."""
     check_name("model", request.model, models)
     check_prompt(request.prompt)
+    check_prompt_text(request.negative_prompt, "negative_prompt")
     for name, (kind, bounds) in REQUEST_BOUNDS.items():
         limits = bounds._replace(high=max_steps) if name == "steps" else bounds
         _check_number(name, getattr(request, name), kind, limits)
@@ -43,8 +45,6 @@ def validate_parameters(
     _check_loras(request.loras, loras)
     if request.image is None and request.mask is not None:
         raise SettingError("mask", str(request.mask), "an image that it is a mask of", "Send image too.")
-    if request.image is None and request.strength is not None:
-        raise SettingError("strength", request.strength, "a source image", "Send image, or leave it out.")
 
 
 def check_name(setting: str, name: str, known: Collection[str]) -> None:
@@ -55,7 +55,8 @@ def check_name(setting: str, name: str, known: Collection[str]) -> None:
 
 
 def check_prompt(prompt: str) -> None:
-    """Raise SettingError for a prompt without words."""
+    """Raise SettingError for a prompt without words, too long, or that no tokenizer reads."""
+    check_prompt_text(prompt)
     if not prompt.strip():
         raise SettingError("prompt", prompt, "some words", "Say what the image shows.")
 
