@@ -4,17 +4,18 @@ import re
 import subprocess
 import sys
 import time
-import zipfile
 
 import pytest
 from fake_engine import FakeEngine, color
 from PIL import Image
 
-from lens.errors import LensError
+from lens.errors import LensError, SettingError
 from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationHooks, GenerationService
 from lens.serve.settings.server import ServerSettings
+from lens.serve.studio import gallery_html
 from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.gallery_handlers import GallerySearch
 from lens.serve.studio.handlers import FORM_FIELDS, StudioHandlers, editor_value, image_and_mask, parse_loras
 from lens.serve.studio.html import error_line
 
@@ -65,7 +66,7 @@ def test_an_image_reports_each_step_and_is_stored(tmp_path):
     assert lines[-1] == "Done: 1 image." and views[-1].is_finished
     assert any('data-state="preview"' in view.tiles_html for view in views)
     [item] = handlers.gallery.items()
-    assert views[-1].last_item == item.name and item.metadata.seed == 5
+    assert f'data-name="{item.name}"' in views[-1].tiles_html and item.metadata.seed == 5
     assert Image.open(item.path).getpixel((0, 0)) == color("two foxes", 5)
     assert handlers.engine.requests[0].caller == "me" and handlers.engine.requests[0].previews == 3
     [remembered] = handlers.batches.find(views[-1].batch_id).images
@@ -138,12 +139,11 @@ def test_texts_are_escaped_wherever_they_are_shown(tmp_path):
     handlers = studio(tmp_path)
     evil = "<script>alert(1)</script>\" onerror='x'"
     last = list(handlers.draw(values(prompt=evil, negative_prompt=evil), "me"))[-1]
-    item = handlers.find_item(last.last_item)
-    from lens.serve.studio import html
-
-    compared = html.comparison(item, item, [("prompt", evil, evil)])
-    listing, line = handlers.search_gallery("", False), error_line(LensError(evil))
-    for text in (last.tiles_html, listing, html.image_detail(item), compared, line):
+    [item] = handlers.gallery.items()
+    compared = gallery_html.comparison(item, item, [("prompt", evil, evil)])
+    listing, line = handlers.in_gallery.search(GallerySearch())[0], error_line(LensError(evil))
+    dialog = handlers.in_gallery.act_on_one("open", item.name, GallerySearch()).viewer_html
+    for text in (last.tiles_html, listing, dialog, compared, line):
         assert "<script" not in text and "&lt;script" in text and '" onerror' not in text
 
 
@@ -200,14 +200,28 @@ def test_a_server_that_shuts_down_accepts_no_batch(tmp_path):
         ({"limits": {"picture_px": 20_000}}, {"base_resolution": 192}, "at most 20000 pixels"),
         ({"limits": {"prompt_characters": 8}}, {}, "at most 8 characters"),
         ({"limits": {"upload_px": 3000}}, {"start": source_image()}, "at most 3000 pixels"),
-        ({"engine": {"max_steps": 3}}, {}, "steps is 4"),
-        ({}, {"count": 11}, "count is 11, but it needs to be less than or equal to 10."),
-        ({}, {"guidance": 101.0}, "guidance is 101.0"),
+        ({"engine": {"max_steps": 3}}, {}, "Steps is 4"),
+        ({}, {"count": 11}, "Images is 11, but it needs to be less than or equal to 10."),
+        ({}, {"guidance": 101.0}, "Guidance is 101.0"),
         ({}, {"loras": [["none", 1]]}, "one of ink"),
+        ({}, {"seed": 1.5}, "Seed is 1.5, but it needs a whole number."),
+        ({}, {"seed": -7}, "Seed is -7"),
+        ({}, {"count": None}, "Images is &#x27;&#x27;, but it needs a whole number."),
+        ({}, {"count": 0}, "Images is 0"),
+        ({}, {"steps": 1e400}, "Steps is inf, but it needs a whole number."),
+        ({}, {"guidance": -1}, "Guidance is -1"),
+        ({}, {"strength": 1.5, "is_strength_set": True, "start": "source"}, "Strength is 1.5"),
+        ({}, {"model": "gone"}, "Model is &#x27;gone&#x27;"),
+        ({}, {"aspect_ratio": "5:1"}, "Aspect ratio is &#x27;5:1&#x27;"),
+        ({}, {"base_resolution": 7}, "Base resolution is 7"),
+        ({}, {"solver": "magic"}, "Solver is &#x27;magic&#x27;"),
+        ({}, {"start": SettingError("image", "the file", "words")}, "Source image is"),
     ],
 )
 def test_the_limits_of_the_server_hold_in_the_studio(tmp_path, settings, changes, says):
     handlers = studio(tmp_path, settings=settings)
+    if changes.get("start") == "source":
+        changes = changes | {"start": source_image()}
     [view] = handlers.draw(values(**changes), "me")
     assert says in view.status_html and handlers.engine.requests == []
 
@@ -227,6 +241,26 @@ def test_a_strength_that_nobody_set_is_the_default_with_or_without_a_mask(
     assert request.strength == strength and (request.mask is not None) == (mask_box is not None)
     assert handlers.shown_strength(start, slider, chosen is not None) == strength
     assert f"'strength': {strength}" in handlers.code_snippets(values(**changes), "http://h/")[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"negative_prompt": "fog"}, "The negative prompt has no effect at guidance 1."),
+        ({"strength": 0.3, "is_strength_set": True}, "The strength has no effect without a source image."),
+        ({"solver": "ab2", "steps": 1}, "The solver ab2 has no effect on one step"),
+        ({"start": source_image()}, "25% of its width is cut off"),
+        ({"start": source_image((0, 0, 64, 48)), "size": "64x48"}, "The mask keeps nothing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_told_of_a_request_is_beside_its_status_and_the_image_is_drawn(tmp_path, changes, told):
+    handlers = studio(tmp_path)
+    views = list(handlers.draw(values(**changes), "me"))
+    assert all(told in view.status_html for view in views)
+    assert words(views[-1].status_html).startswith("Done: 1 image.")
+    grid = list(handlers.draw_grid(values(**changes), "seed", "1, 2", "guidance", "1", "me"))
+    assert grid[-1][1].count(told) == 1
 
 
 def test_an_enhanced_prompt_is_shown_or_why_there_is_none(tmp_path):
@@ -313,33 +347,45 @@ def test_a_grid_is_one_contact_sheet_and_its_cells_are_not_stored(tmp_path):
     assert "a setting that differs from X" in wrong[-1][1]
 
 
-def test_gallery_images_are_searched_favoured_deleted_compared_and_exported(tmp_path):
-    handlers = studio(tmp_path)
-    for prompt in ("a fox", "a bear"):
-        list(handlers.draw(values(prompt=prompt), "me"))
-    fox, bear = (handlers.gallery.items(prompt)[0].name for prompt in ("fox", "bear"))
-    assert "2 images" in handlers.search_gallery("", False)
-    assert "1 image<" in handlers.search_gallery("fox", False)
-    handlers.toggle_favourite(fox)
-    assert "favourite" in handlers.search_gallery("", True) and bear not in handlers.search_gallery("", True)
-    with zipfile.ZipFile(handlers.export_zip("", True)) as packed:
-        assert packed.namelist() == [fox]
-    text, sheet = handlers.compare(fox, bear)
-    assert "a bear" in text and Image.open(sheet).width > 256
-    assert "Select B in" in handlers.compare(fox, None)[0]
-    handlers.toggle_favourite(fox)
-    handlers.delete(fox)
-    handlers.delete(fox)
-    handlers.delete("../../x.png")
-    handlers.toggle_favourite(None)
-    assert handlers.export_zip("", True) is None and handlers.find_item(fox) is None
-    assert "1 image<" in handlers.search_gallery("", False)
-
-
 def test_snippets_of_values_that_cannot_be_used_are_the_error(tmp_path):
     handlers = studio(tmp_path)
     assert "/v1/images/generations" in handlers.code_snippets(values(), "http://h/")[0]
-    assert handlers.code_snippets(values(size="5"), "http://h/")[1].startswith("# size is")
+    assert handlers.code_snippets(values(size="5"), "http://h/")[1].startswith("# Exact size is")
+
+
+def test_a_tile_acts_on_its_own_image_and_offers_nothing_where_there_is_none(tmp_path):
+    handlers = studio(tmp_path, step_s=0.02)
+    list(handlers.draw(values(prompt="an earlier bear"), "me"))
+    last = None
+    for view in handlers.draw(values(count=2, steps=50), "me"):
+        last = view
+        if "Step" in view.status_html:
+            handlers.cancel(view.batch_id)
+    assert last is not None and handlers.gallery.items()[0].name not in last.tiles_html
+    buttons = re.findall("<button[^>]*>", last.tiles_html)
+    assert len(buttons) == 2 * 4 and all(button.endswith(" disabled>") for button in buttons)
+    views = list(handlers.draw(values(count=4), "me"))
+    third = handlers.gallery.items()[1]
+    tiles, line = handlers.toggle_favourite(third.name, views[-1].batch_id)
+    assert handlers.gallery.favourites() == {third.name} and "added to the favourites" in line
+    [pressed] = re.findall('<button[^>]*aria-pressed="true"[^>]*>', tiles)
+    assert f'data-name="{third.name}"' in pressed
+    handlers.gallery.delete(third.name)
+    assert 'role="alert"' in handlers.toggle_favourite(third.name, None)[1]
+
+
+def test_settings_that_a_browser_kept_come_back_without_those_that_the_server_lost(tmp_path):
+    handlers = studio(tmp_path)
+    kept = {name: value for name, value in GIVEN.items() if name not in ("start", "loras")}
+    kept |= {"prompt": "a kept fox", "negative_prompt": "", "is_seed_locked": False, "steps": 7}
+    kept |= {"loras": {"headers": ["LoRA", "Weight"], "data": [["ink", 0.3], ["gone", 1]]}}
+    source = handlers.keep_source(source_image((8, 8, 20, 20)))
+    changes = handlers.kept_values(kept, source)
+    assert {name: changes[name] for name in kept} == kept | {"loras": [["ink", 0.3]]}
+    image, mask = image_and_mask(changes["start"])
+    assert image.size == (64, 48) and mask.getbbox() == (8, 8, 20, 20)
+    lost = {"model": "gone", "base_resolution": 7, "solver": "magic", "aspect_ratio": "5:1", "prompt": ["x"]}
+    assert handlers.kept_values(lost, ["0", "1"]) == {} == handlers.kept_values(None, None)
 
 
 def test_the_page_has_no_telemetry_and_no_web_fonts_and_labels_every_control(tmp_path):

@@ -170,11 +170,12 @@ def test_a_form_becomes_one_request_per_image_with_seeds_that_follow():
     assert requests[0].strength is None and requests[0].previews == 3
 
 
-def test_values_without_effect_are_left_out_of_the_request(tmp_path):
+def test_values_without_effect_reach_the_api_which_tells_of_them(tmp_path):
     form = replace(FORM, negative_prompt="blur", loras=(LoraRequest("ink", 0.0), LoraRequest("oil", 0.5)))
     assert resolve(form).draw.negative_prompt == "blur"
     assert resolve(form).draw.loras == (LoraRequest("oil", 0.5),)
-    assert resolve(replace(form, guidance=1.0)).draw.negative_prompt == ""
+    assert resolve(replace(form, guidance=1.0, strength=0.4)).draw.negative_prompt == "blur"
+    assert "strength" not in curl_command(resolve(replace(form, strength=0.4)), "http://h")
     assert resolve(replace(form, mask=tmp_path / "mask.png")).draw.mask is None
 
 
@@ -264,6 +265,8 @@ def test_models_have_base_resolutions_and_unambiguous_labels():
 
 def test_values_of_an_axis_are_numbers_ranges_names_or_lines():
     assert parse_axis("steps", "1, 4..6", MODELS).values == (1, 4, 5, 6)
+    assert parse_axis("seed", "1..64", MODELS).values == tuple(range(1, 65))
+    assert parse_axis("guidance", "3..1, -1..0", MODELS).values == (3.0, 2.0, 1.0, -1.0, 0.0)
     assert parse_axis("guidance", "1,2.5", MODELS).labels == ["guidance 1.0", "guidance 2.5"]
     assert parse_axis("prompt", "a fox, red\n\na bear", MODELS).labels == ["a fox, red", "a bear"]
     assert parse_axis("model", "lens-nano-base", MODELS).values == ("lens-nano-base",)
@@ -285,6 +288,14 @@ def test_a_value_that_a_setting_does_not_accept_is_an_error(setting, text):
     with pytest.raises(SettingError) as caught:
         parse_axis(setting, text, MODELS)
     assert caught.value.setting == setting
+
+
+def test_a_range_with_too_many_values_names_the_limit_and_an_unknown_axis_the_list():
+    with pytest.raises(SettingError, match="at most 64 values; this range has 100"):
+        parse_axis("seed", "1..100", MODELS)
+    for setting in ("magic", None):
+        with pytest.raises(SettingError, match="a setting of the list"):
+            parse_axis(setting, "1", MODELS)
 
 
 def test_every_axis_changes_the_request(tmp_path):

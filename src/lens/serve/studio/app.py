@@ -4,6 +4,7 @@ Lays out the pages; `handlers` decides what happens. Nothing is loaded from a ne
 to anybody.
 """
 
+import json
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from lens.serve.studio.uploads import TrimAfterUpload, UploadFolder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from lens.serve.studio.draw_page import DrawPage
 
 NUM_STUDIO_THREADS = 256
 """A page that watches a batch takes one."""
@@ -37,7 +40,7 @@ def mount_studio(
     uploads = UploadFolder(gallery.folder.parent / "studio-uploads", limits.studio_bytes)
     uploads.clear()
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.path.absolute())  # read when pages and apps are created
-    page = create_studio(service, gallery)
+    page = create_studio(service, gallery, Gallery(uploads.path))
     gallery.folder.mkdir(parents=True, exist_ok=True)
     app = gr.mount_gradio_app(
         app,
@@ -64,16 +67,17 @@ def mount_studio(
     return app
 
 
-def create_studio(service: GenerationService, gallery: Gallery) -> Any:
-    """Return the page as Gradio's Blocks.
+def create_studio(service: GenerationService, gallery: Gallery, drafts: Gallery | None = None) -> Any:
+    """Return the page as Gradio's Blocks; source images that nobody has drawn from yet are in `drafts`.
 
     Raises: MissingExtraError.
     """
     gr = import_gradio()
+    from lens.serve.studio.controls import QUIET_EVENT
     from lens.serve.studio.draw_page import draw_page
     from lens.serve.studio.pages import compare_page, gallery_page, grid_page
 
-    handlers = StudioHandlers(service, gallery)
+    handlers = StudioHandlers(service, gallery, drafts)
     with gr.Blocks(
         title="Lens", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as page:
@@ -83,30 +87,49 @@ def create_studio(service: GenerationService, gallery: Gallery) -> Any:
                 draw_tab = draw_page(handlers)
             with gr.Tab("Gallery", id="gallery") as tab:
                 gallery_tab = gallery_page(handlers, draw_tab)
-            with gr.Tab("Compare", id="compare"):
-                compare_page(handlers, gallery_tab)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                compare_page(handlers, gallery_tab, [compare_tab.select, page.load])
             with gr.Tab("Grid", id="grid"):
-                grid_page(handlers, draw_tab)
+                grid_controls = grid_page(handlers, draw_tab)
         gr.HTML(html.FOOTER)
-        search_inputs = [gallery_tab.search, gallery_tab.only_favourites]
         for trigger in (tab.select, page.load):
             trigger(
-                handlers.search_gallery,
-                search_inputs,
-                gallery_tab.items,
-                show_progress="hidden",
-                api_visibility="private",
+                gallery_tab.search, gallery_tab.search_inputs, gallery_tab.search_outputs, **QUIET_EVENT
             )
-        page.load(
-            draw_tab.watch,
-            draw_tab.browser_state,
-            draw_tab.batch_outputs,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        page.load(draw_tab.watch, draw_tab.batch, draw_tab.batch_outputs, **QUIET_EVENT)
+        _keep_settings(page, draw_tab, grid_controls)
     page.max_threads = NUM_STUDIO_THREADS
     page.queue(default_concurrency_limit=None, max_size=256)
     return page
+
+
+def _keep_settings(page: Any, draw_tab: "DrawPage", others: dict[str, Any]) -> None:
+    """Let the browser keep every setting over a reload: at each change, without the server."""
+    import gradio as gr
+
+    from lens.serve.studio.controls import BROWSER_SECRET, QUIET_EVENT
+
+    kept = gr.BrowserState({}, storage_key="lens-settings", secret=BROWSER_SECRET)
+    controls = {name: control for name, control in draw_tab.controls.items() if name != "start"} | others
+
+    def restore(by_field: Any, source: Any) -> list[Any]:
+        by_field = by_field if isinstance(by_field, dict) else {}
+        values = [by_field[name] if isinstance(by_field.get(name), str) else gr.skip() for name in others]
+        return [*draw_tab.kept(by_field, source), *values]
+
+    outputs = [*draw_tab.restore_outputs, *others.values()]
+    restored = page.load(restore, [kept, draw_tab.kept_source], outputs, **QUIET_EVENT)
+    restored.then(None, None, None, js="() => { window.lensKeeps = true; }")
+    # Before that, controls have their first values, which must not replace those that are kept.
+    keep_js = (
+        "(...values) => window.lensKeeps"
+        f" ? Object.fromEntries({json.dumps(list(controls))}.map((name, index) => [name, values[index]]))"
+        ' : {__type__: "update"}'
+    )
+    gr.on(
+        [control.change for control in controls.values()], None, list(controls.values()), kept,
+        js=keep_js, show_progress="hidden", trigger_mode="multiple",
+    )  # fmt: skip
 
 
 def import_gradio() -> Any:

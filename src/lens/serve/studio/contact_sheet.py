@@ -55,6 +55,14 @@ def parse_axis(setting: str, text: str, models: Sequence[ModelInfo]) -> Axis:
 
     Raises: SettingError for a value that the setting does not accept.
     """
+    allowed: dict[str, Sequence[str]] = {
+        "aspect_ratio": ASPECT_RATIOS,
+        "solver": tuple(SOLVERS),
+        "model": [model.name for model in models],
+    }
+    known = (*TEXT_SETTINGS, *allowed, *NUMERIC_SETTINGS)
+    if not isinstance(setting, str) or not (setting in known or setting.startswith(LORA_PREFIX)):
+        raise SettingError("axis", setting or "", "a setting of the list")
     parts = [part.strip() for part in re.split(r"\n" if setting in TEXT_SETTINGS else r"[,\n]", text)]
     parts = [part for part in parts if part]
     if not parts:
@@ -64,11 +72,6 @@ def parse_axis(setting: str, text: str, models: Sequence[ModelInfo]) -> Axis:
             else "values separated by commas, such as 1, 2, 4"
         )
         raise SettingError(setting, text, needs)
-    allowed: dict[str, Sequence[str]] = {
-        "aspect_ratio": ASPECT_RATIOS,
-        "solver": tuple(SOLVERS),
-        "model": [model.name for model in models],
-    }
     if setting in TEXT_SETTINGS:
         return Axis(setting, tuple(parts))
     if setting in allowed:
@@ -81,9 +84,14 @@ def parse_axis(setting: str, text: str, models: Sequence[ModelInfo]) -> Axis:
 
 
 def _parse_numbers(setting: str, part: str, kind: type) -> list[Any]:
-    span = re.fullmatch(r"(\d+)\s*\.\.\s*(\d+)", part)
-    if span and int(span[1]) <= int(span[2]) < int(span[1]) + MAX_GRID_CELLS:
-        return [kind(number) for number in range(int(span[1]), int(span[2]) + 1)]
+    span = re.fullmatch(r"(-?\d+)\s*\.\.\s*(-?\d+)", part)
+    if span:
+        first, last = int(span[1]), int(span[2])
+        step = 1 if first <= last else -1
+        if abs(last - first) >= MAX_GRID_CELLS:
+            needs = f"at most {MAX_GRID_CELLS} values; this range has {abs(last - first) + 1}"
+            raise SettingError(setting, part, needs)
+        return [kind(number) for number in range(first, last + step, step)]
     try:
         return [kind(part)]
     except ValueError:

@@ -4,7 +4,7 @@ Their choices and limits come from the server's settings, the models, the solver
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from lens.core.noise import MAX_SEED, RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
@@ -12,13 +12,15 @@ from lens.errors import LensError
 from lens.sampling.defaults import default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.api.schemas import MAX_IMAGES_PER_REQUEST
-from lens.serve.studio.form import base_resolutions, variant_labels
+from lens.serve.studio import html
+from lens.serve.studio.form import LABELS, base_resolutions, variant_labels
 from lens.serve.studio.handlers import StudioHandlers
 from lens.serve.studio.uploads import bound_editor
 
 QUIET_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Options of events that show no overlay and are not part of the public API."""
-
+BROWSER_SECRET = "lens-studio"
+"""Of what a browser keeps of a page. A fixed one, so that it can be read after the server's next start."""
 
 SOURCE_IMAGE_HELP = (
     '<p class="lens-count">Source image: paint a mask to inpaint that area. Without a mask, all of it is'
@@ -26,14 +28,27 @@ SOURCE_IMAGE_HELP = (
 )
 
 
-def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
-    """Lay out the controls that are always visible; return them by field, and the line of warnings."""
+def unchecked(control: Any) -> Any:
+    """Return a control of Gradio that passes on what a page sends, for our own checks.
+
+    Gradio's checks end in a message that names no field, with a traceback in the log, and call no handler, so
+    that the status line stays as it was.
+    """
+    control.preprocess = lambda payload: payload
+    return control
+
+
+def sent(event: Any, key: str) -> Any:
+    """Return a part of what HTML sends with an event, or None."""
+    return getattr(event, key, None)
+
+
+def prompt_controls(handlers: StudioHandlers) -> dict[str, Any]:
+    """Lay out the prompt and what helps with it; return the prompt, and the line of warnings."""
     import gradio as gr
 
-    models = handlers.engine.models()
-    first = models[0]
     prompt = gr.Textbox(
-        label="Prompt",
+        label=LABELS["prompt"],
         lines=3,
         max_lines=10,
         placeholder="two red apples to the left of a fox, on a blue background",
@@ -43,28 +58,39 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
     warnings = gr.HTML("", elem_id="prompt-warnings")
     if handlers.service.can_enhance:
         _enhance_controls(handlers, prompt)
-    ratio = gr.Radio(list(ASPECT_RATIOS), value="1:1", label="Aspect ratio", elem_id="ratios")
+    return {"prompt": prompt, "warnings": warnings}
+
+
+def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
+    """Lay out the other controls that are always visible; return them by field."""
+    import gradio as gr
+
+    models = handlers.engine.models()
+    first = models[0]
+    ratio = gr.Radio(list(ASPECT_RATIOS), value="1:1", label=LABELS["aspect_ratio"], elem_id="ratios")
     size = gr.HTML(_size_line("1:1", first.base_resolution), elem_id="size-line")
-    variant = gr.Radio(variant_labels(models), value=first.name, label="Model", elem_id="variant")
+    variant = gr.Radio(variant_labels(models), value=first.name, label=LABELS["model"], elem_id="variant")
     with gr.Row(elem_id="numbers"):
         base = gr.Dropdown(
-            base_resolutions(first), value=first.base_resolution, label="Base resolution", elem_id="base",
-            scale=0, min_width=134,
+            base_resolutions(first), value=first.base_resolution, label=LABELS["base_resolution"],
+            elem_id="base", min_width=120,
         )  # fmt: skip
         count = gr.Number(
-            1, label="Images", precision=0, minimum=1, maximum=MAX_IMAGES_PER_REQUEST, elem_id="count",
-            scale=0, min_width=84,
+            1, label=LABELS["count"], precision=0, minimum=1, maximum=MAX_IMAGES_PER_REQUEST,
+            elem_id="count", min_width=120,
         )  # fmt: skip
         seed = gr.Number(
-            0, label="Seed", precision=0, minimum=RANDOM_SEED, maximum=MAX_SEED, elem_id="seed",
-            scale=1, min_width=140,
+            0, label=LABELS["seed"], precision=0, minimum=RANDOM_SEED, maximum=MAX_SEED, elem_id="seed",
+            min_width=120,
         )  # fmt: skip
-        lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", scale=0, min_width=130)
+        lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", min_width=120)
+    for control in (ratio, variant, base, count, seed):
+        unchecked(control)
     for control in (ratio, base):
         control.change(_size_line, [ratio, base], size, **QUIET_EVENT)
     return {
-        "prompt": prompt, "aspect_ratio": ratio, "model": variant, "base_resolution": base, "seed": seed,
-        "is_seed_locked": lock, "count": count, "warnings": warnings,
+        "aspect_ratio": ratio, "model": variant, "base_resolution": base, "seed": seed,
+        "is_seed_locked": lock, "count": count,
     }  # fmt: skip
 
 
@@ -101,19 +127,31 @@ def caller_name(request: Any) -> str:
     return f"studio {request.session_hash}"
 
 
-def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
-    """Lay out the other controls; return them by field, and the list of chosen LoRAs."""
+class AdvancedControls(NamedTuple):
+    """The controls that are hidden at first."""
+
+    panel: Any
+    by_field: dict[str, Any]
+    lora_names: Any
+    """The list of chosen LoRAs."""
+    kept_source: Any
+    """What the browser keeps of the source image and its mask: the names of their copies here."""
+
+
+def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
+    """Lay out the other controls."""
     import gradio as gr
 
     first, loras = handlers.engine.models()[0], handlers.engine.loras()
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+    kept_source = gr.BrowserState([], storage_key="lens-source", secret=BROWSER_SECRET)
+    with gr.Accordion("Advanced", open=False, elem_id="advanced") as panel:
         with gr.Row():
             steps = gr.Slider(
                 1,
                 handlers.service.settings.engine.max_steps,
                 first.default_steps,
                 step=1,
-                label="Steps",
+                label=LABELS["steps"],
                 elem_id="steps",
                 min_width=140,
             )
@@ -122,21 +160,21 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
                 20,
                 first.default_guidance,
                 step=0.1,
-                label="Guidance",
+                label=LABELS["guidance"],
                 info="1 turns it off",
                 elem_id="guidance",
                 min_width=140,
             )
         negative = gr.Textbox(
-            label="Negative prompt", info="Has no effect at guidance 1", lines=1, elem_id="negative"
+            label=LABELS["negative_prompt"], info="Has no effect at guidance 1", lines=1, elem_id="negative"
         )
         with gr.Row():
             choices = [(solver.label, name) for name, solver in SOLVERS.items()]
             solver = gr.Dropdown(
-                choices, value=DEFAULT_SOLVER, label="Solver", elem_id="solver", min_width=140
+                choices, value=DEFAULT_SOLVER, label=LABELS["solver"], elem_id="solver", min_width=140
             )
             size = gr.Textbox(
-                label="Exact size", info="Replaces ratio and base", placeholder="192x128",
+                label=LABELS["size"], info="Replaces ratio and base", placeholder="192x128",
                 elem_id="size", min_width=140,
             )  # fmt: skip
         names = gr.Dropdown(
@@ -158,9 +196,10 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
             height=320,
             elem_id="start",
         )
+        source_line = gr.HTML("", elem_id="source-line")
         start = bound_editor(start, handlers.service.settings.limits.upload_px)
         strength = gr.Slider(
-            0.01, 1, default_strength(has_mask=False), step=0.01, label="Strength",
+            0.01, 1, default_strength(has_mask=False), step=0.01, label=LABELS["strength"],
             info="How much the source image changes; 1 ignores it", elem_id="strength",
         )  # fmt: skip
         is_strength_set = gr.Checkbox(
@@ -174,13 +213,22 @@ def advanced_controls(handlers: StudioHandlers) -> tuple[dict[str, Any], Any]:
     names.input(update_weights, [names, table], table, **QUIET_EVENT)
     # In the browser, as Draw may be pressed before a request to the server has returned.
     strength.input(None, None, is_strength_set, js="() => true", show_progress="hidden")
-    inputs = [start, strength, is_strength_set]
-    start.change(handlers.shown_strength, inputs, strength, trigger_mode="always_last", **QUIET_EVENT)
+
+    def on_source(source: Any, value: float, is_set: bool) -> list[Any]:
+        line = html.error_line(source) if isinstance(source, LensError) else ""
+        return [handlers.shown_strength(source, value, is_set), handlers.keep_source(source), line]
+
+    start.change(
+        on_source, [start, strength, is_strength_set], [strength, kept_source, source_line],
+        trigger_mode="always_last", **QUIET_EVENT,
+    )  # fmt: skip
+    for control in (steps, guidance, solver, strength, names):
+        unchecked(control)
     advanced = {
         "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "size": size,
         "loras": table, "start": start, "strength": strength, "is_strength_set": is_strength_set,
     }  # fmt: skip
-    return advanced, names
+    return AdvancedControls(panel, advanced, names, kept_source)
 
 
 def connect_variant_defaults(handlers: StudioHandlers, controls: dict[str, Any]) -> None:

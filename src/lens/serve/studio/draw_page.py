@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lens.errors import LensError
 from lens.serve.studio import html
 from lens.serve.studio.controls import (
+    BROWSER_SECRET,
     QUIET_EVENT,
     advanced_controls,
     caller_name,
     connect_variant_defaults,
     main_controls,
+    prompt_controls,
+    sent,
 )
 from lens.serve.studio.form import base_resolutions
 from lens.serve.studio.guide_panel import connect_warnings, guide_panel
 from lens.serve.studio.handlers import FORM_FIELDS, BatchView, StudioHandlers
+from lens.serve.studio.theme import ACTIONS_JS
 
 COPY_JS = "(code) => { navigator.clipboard?.writeText(code); }"
 
@@ -27,32 +32,42 @@ class DrawPage(NamedTuple):
 
     controls: dict[str, Any]
     """By field, in the order of FORM_FIELDS."""
-    browser_state: list[Any]
-    """Values that the browser keeps over a reload: the inputs of `watch`."""
+    batch: Any
+    """Name of the last batch: the input of `watch`."""
     batch_outputs: list[Any]
     """Outputs of `watch`."""
     watch: Any
     restore_outputs: list[Any]
-    """Controls that `restore` sets."""
+    """Controls that `restore` and `kept` set."""
     restore: Any
+    kept_source: Any
+    """What the browser keeps of the source image; it keeps the other controls by their fields."""
+    kept: Any
+    """Returns what the browser kept, by fields, and of the source image."""
+    start_from: Any
+    """Makes the image of an event the source image."""
+    start_outputs: list[Any]
 
 
 def draw_page(handlers: StudioHandlers) -> DrawPage:
     """Lay out the page and connect its controls."""
     import gradio as gr
 
-    batch = gr.BrowserState("", storage_key="lens-batch")
-    stored_prompt = gr.BrowserState("", storage_key="lens-prompt")
-    last_item = gr.State(None)
+    batch = gr.BrowserState("", storage_key="lens-batch", secret=BROWSER_SECRET)
     with gr.Row(elem_id="draw-columns"):
         with gr.Column(scale=5, min_width=340):
-            controls = main_controls(handlers)
-            with gr.Row(elem_id="actions"):
-                draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
-                cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=90, interactive=False)
-            advanced, lora_names = advanced_controls(handlers)
+            controls = prompt_controls(handlers)
+            with gr.Column(elem_id="actions"):  # early, so that two tabs lead from the prompt to Draw
+                with gr.Row(elem_id="buttons"):
+                    draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
+                    cancel = gr.Button(
+                        "Cancel", elem_id="cancel", scale=1, min_width=90, interactive=False
+                    )
+                status = gr.HTML(html.status("Ready."), elem_id="status")
+            controls |= main_controls(handlers)
+            advanced = advanced_controls(handlers)
             warnings = controls["warnings"]
-            controls |= advanced
+            controls |= advanced.by_field
             controls = {name: controls[name] for name in FORM_FIELDS}
             connect_warnings(handlers, controls, warnings)
             guide_panel(handlers, controls)
@@ -63,40 +78,29 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
                 elem_id="restore",
             )
         with gr.Column(scale=7, min_width=340, elem_id="stage-column"):
-            status = gr.HTML(html.status("Ready."), elem_id="status")
-            stage = gr.HTML(html.EMPTY_STAGE, elem_id="stage")
-            reuse, as_start, favourite = _last_image_actions()
+            stage = gr.HTML(html.EMPTY_STAGE, js_on_load=ACTIONS_JS, elem_id="stage")
             _code_controls(handlers, list(controls.values()))
     values = list(controls.values())
-    batch_outputs = [batch, stage, status, controls["seed"], last_item, cancel]
+    batch_outputs = [batch, stage, status, controls["seed"], cancel]
 
     def updates(views: Iterator[BatchView]) -> Iterator[list[Any]]:
         for view in views:
-            batch_id, tiles, newest = (
-                value or gr.skip() for value in (view.batch_id, view.tiles_html, view.last_item)
-            )
-            yield [
-                batch_id,
-                tiles,
-                view.status_html,
-                view.seed,
-                newest,
-                gr.update(interactive=not view.is_finished),
-            ]
+            shown = [value or gr.skip() for value in (view.batch_id, view.tiles_html)]
+            yield [*shown, view.status_html, view.seed, gr.update(interactive=not view.is_finished)]
 
     def on_draw(request: gr.Request, *field_values: Any) -> Iterator[list[Any]]:
         yield from updates(handlers.draw(field_values, caller_name(request)))
 
-    def watch(name: str, text: str) -> Iterator[list[Any]]:
-        yield [*(gr.skip() for _ in batch_outputs), text or gr.skip()]
-        for update in updates(handlers.watch(name)):
-            yield [*update, gr.skip()]
+    def watch(name: str) -> Iterator[list[Any]]:
+        for batch_id, tiles, line, _, is_running in updates(handlers.watch(name)):
+            yield [batch_id, tiles, line, gr.skip(), is_running]  # the browser keeps the seed
 
-    def restore(path: str | None, *field_values: Any) -> list[Any]:
-        changes, line = handlers.restore(Path(path), field_values) if path else ({}, html.status("Ready."))
+    def control_updates(changes: dict[str, Any]) -> list[Any]:
+        """Return what sets the controls to values by field, and the list of LoRAs."""
         if "model" in changes:
             bases = base_resolutions(handlers.model(changes["model"]))
-            changes["base_resolution"] = gr.update(choices=bases, value=changes["base_resolution"])
+            base = changes.get("base_resolution")
+            changes["base_resolution"] = gr.update(choices=bases, **({} if base is None else {"value": base}))
         names: Any = gr.skip()
         if "loras" in changes:
             names = [row[0] for row in changes["loras"]]
@@ -105,48 +109,48 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
             if name in changes:
                 maximum = max(controls[name].maximum, changes[name])
                 changes[name] = gr.update(value=changes[name], maximum=maximum)
-        return [*(changes.get(name, gr.skip()) for name in FORM_FIELDS), names, line]
+        return [*(changes.get(name, gr.skip()) for name in FORM_FIELDS), names]
 
-    def toggle_favourite(name: str | None) -> str:
-        handlers.toggle_favourite(name)
-        item = handlers.find_item(name)
-        return html.status("No image yet." if item is None else _favourite_message(item.is_favourite))
+    def restore(path: str | None, *field_values: Any) -> list[Any]:
+        changes, line = handlers.restore(Path(path), field_values) if path else ({}, html.status("Ready."))
+        return [*control_updates(changes), line]
 
-    def start_from(name: str | None) -> Any:
-        item = handlers.find_item(name)
-        return gr.skip() if item is None else str(item.path)
+    def kept(by_field: Any, source: Any) -> list[Any]:
+        return [*control_updates(handlers.kept_values(by_field, source)), gr.skip()]
 
-    restore_outputs = [*values, lora_names, status]
+    def start_from(event: gr.EventData) -> list[Any]:
+        item = handlers.in_gallery.find_item(sent(event, "name"))
+        if item is None:
+            line = html.error_line(LensError("The image is no longer in the gallery."))
+            return [gr.skip(), line, gr.skip()]
+        line = "The image is the source image now; Advanced has its strength and a brush for a mask."
+        return [str(item.path), html.status(line), gr.update(open=True)]
+
+    def on_tile(event: gr.EventData, batch_id: str) -> list[Any]:
+        action, name = sent(event, "action"), sent(event, "name")
+        tiles, seed, is_locked, start = gr.skip(), gr.skip(), gr.skip(), [gr.skip(), gr.skip(), gr.skip()]
+        if action == "favourite":
+            shown, start[1] = handlers.toggle_favourite(str(name), batch_id)
+            tiles = shown or tiles
+        elif action == "seed":
+            seed, is_locked = int(sent(event, "seed")), True
+            start[1] = html.status(f"Seed {seed} is locked.")
+        elif action == "source":
+            start = start_from(event)
+        return [tiles, seed, is_locked, *start]
+
+    restore_outputs = [*values, advanced.lora_names, status]
+    start_outputs = [controls["start"], status, advanced.panel]
     connect_variant_defaults(handlers, controls)
-    draw.click(lambda text: text, controls["prompt"], stored_prompt, queue=False, **QUIET_EVENT)
     draw.click(on_draw, values, batch_outputs, trigger_mode="once", **QUIET_EVENT)
     cancel.click(handlers.cancel, batch, None, queue=False, **QUIET_EVENT)
     dropped.upload(restore, [dropped, *values], restore_outputs, **QUIET_EVENT)
-    reuse.click(lambda: True, None, controls["is_seed_locked"], queue=False, **QUIET_EVENT)
-    as_start.click(start_from, last_item, controls["start"], **QUIET_EVENT)
-    favourite.click(toggle_favourite, last_item, status, **QUIET_EVENT)
+    on_tile_outputs = [stage, controls["seed"], controls["is_seed_locked"], *start_outputs]
+    stage.click(on_tile, batch, on_tile_outputs, trigger_mode="multiple", **QUIET_EVENT)
     return DrawPage(
-        controls,
-        [batch, stored_prompt],
-        [*batch_outputs, controls["prompt"]],
-        watch,
-        restore_outputs,
-        restore,
-    )
-
-
-def _favourite_message(is_favourite: bool) -> str:
-    return "Added to favourites." if is_favourite else "Removed from favourites."
-
-
-def _last_image_actions() -> tuple[Any, Any, Any]:
-    import gradio as gr
-
-    with gr.Row(elem_id="on-last"):
-        reuse = gr.Button("Reuse this seed", size="sm", elem_id="reuse", min_width=110)
-        as_start = gr.Button("Use as source", size="sm", elem_id="as-start", min_width=110)
-        favourite = gr.Button("Favourite", size="sm", elem_id="favour-last", min_width=110)
-    return reuse, as_start, favourite
+        controls, batch, batch_outputs, watch, restore_outputs, restore, advanced.kept_source, kept,
+        start_from, start_outputs,
+    )  # fmt: skip
 
 
 def _code_controls(handlers: StudioHandlers, values: list[Any]) -> None:

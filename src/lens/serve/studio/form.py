@@ -19,6 +19,13 @@ from lens.serve.api.schemas import CreateImageEditRequest, UploadedImages
 from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
 from lens.serve.studio.gallery import Gallery
 
+LABELS = {
+    "prompt": "Prompt", "model": "Model", "aspect_ratio": "Aspect ratio", "seed": "Seed", "count": "Images",
+    "base_resolution": "Base resolution", "steps": "Steps", "guidance": "Guidance", "solver": "Solver",
+    "negative_prompt": "Negative prompt", "size": "Exact size", "strength": "Strength", "loras": "LoRAs",
+    "image": "Source image", "mask": "Mask",
+}  # fmt: skip
+"""What the page calls a form's fields; its messages speak of them by these names."""
 FIELD_NAMES = {"n": "count"}
 """Names of a form's fields that differ from those of the API."""
 
@@ -58,7 +65,7 @@ def randomize_seed(form: StudioForm) -> StudioForm:
 
 
 def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateImageEditRequest:
-    """Return the form as a request body of the API; values without effect are left out.
+    """Return the form as a request body of the API, which tells of values without effect.
 
     Raises: SettingError for a value that the API does not accept.
     """
@@ -73,10 +80,10 @@ def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateIm
         "base_resolution": None if has_size else form.base_resolution,
         "steps": form.steps,
         "guidance": form.guidance,
-        "negative_prompt": form.negative_prompt.strip() if form.guidance != 1 else None,
+        "negative_prompt": form.negative_prompt.strip(),
         "solver": form.solver,
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in form.loras if lora.weight],
-        "strength": form.strength if form.image else None,
+        "strength": form.strength,
         "stream": num_previews > 0,
         "partial_images": num_previews,
     }

@@ -67,7 +67,7 @@ class Gallery:
     def items(self, search: str = "", only_favourites: bool = False) -> list[GalleryItem]:
         """Return the images whose prompts contain every word of the search, the newest first."""
         words = search.lower().split()
-        favourites = self._favourites()
+        favourites = self.favourites()
         matches = []
         for name, metadata in sorted(self._all_metadata().items(), reverse=True):
             prompt = metadata.prompt.lower()
@@ -81,13 +81,13 @@ class Gallery:
         Raises: LensError if no image has this name.
         """
         path = self._path(name)
-        return GalleryItem(name, path, read_image_metadata(path), name in self._favourites())
+        return GalleryItem(name, path, read_image_metadata(path), name in self.favourites())
 
     def set_favourite(self, name: str, is_favourite: bool) -> None:
         """Add an image to the favourites, or remove it from them."""
         self._path(name)
         with self._lock:
-            names = self._favourites() - {name} | ({name} if is_favourite else set())
+            names = self.favourites() - {name} | ({name} if is_favourite else set())
             self._write_favourites(names)
 
     def delete(self, name: str) -> None:
@@ -96,7 +96,7 @@ class Gallery:
         with self._lock:
             path.unlink(missing_ok=True)
             (self.folder / THUMBNAILS_FOLDER / f"{name}.webp").unlink(missing_ok=True)
-            self._write_favourites(self._favourites() - {name})
+            self._write_favourites(self.favourites() - {name})
 
     def thumbnail(self, item: GalleryItem) -> Path:
         """Return the thumbnail of an image; it is made on first use."""
@@ -172,7 +172,8 @@ class Gallery:
             logger.warning("The gallery skips a file: %s", error)
             return None
 
-    def _favourites(self) -> set[str]:
+    def favourites(self) -> set[str]:
+        """Return the names of the favourites."""
         try:
             names = json.loads((self.folder / FAVOURITES_FILE).read_text())
         except (FileNotFoundError, json.JSONDecodeError):

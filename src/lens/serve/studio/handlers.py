@@ -5,21 +5,20 @@ controls' values in the order of `FORM_FIELDS`, and put what comes back where it
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from PIL import Image, ImageChops
 
 from lens.core.images import to_srgb
 from lens.core.noise import RANDOM_SEED
+from lens.core.resolution import ASPECT_RATIOS
 from lens.errors import LensError, SettingError
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import open_image, read_image_metadata
+from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationService
 from lens.serve.api.schemas import NO_ENHANCER, GenerationSpec
 from lens.serve.api.uploads import check_image_size
@@ -28,13 +27,18 @@ from lens.serve.studio import html
 from lens.serve.studio.batches import BatchManager, StudioBatch
 from lens.serve.studio.contact_sheet import (
     grid_forms,
-    metadata_differences,
     parse_axis,
     render_sheet,
-    render_side_by_side,
 )
-from lens.serve.studio.form import StudioForm, randomize_seed, request_body, restore_form
-from lens.serve.studio.gallery import Gallery, GalleryItem
+from lens.serve.studio.form import (
+    StudioForm,
+    base_resolutions,
+    randomize_seed,
+    request_body,
+    restore_form,
+)
+from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.gallery_handlers import GalleryHandlers, favourite_text
 from lens.serve.studio.snippets import curl_command, python_script
 
 logger = logging.getLogger(__name__)
@@ -47,7 +51,6 @@ FORM_FIELDS = (
 whether a person chose the strength, as otherwise it is the default."""
 SHEET_SIDE_PX = 512
 """Longest side of an image on a contact sheet."""
-MAX_LISTED = 120
 ControlValues = dict[str, Any]
 """New values of controls, by field."""
 
@@ -60,17 +63,15 @@ class BatchView(NamedTuple):
     status_html: str
     seed: int
     is_finished: bool
-    last_item: str | None
-    """Name of the first finished image."""
 
 
 class StudioHandlers:
     """The event handlers of one server's studio; safe to share among pages."""
 
-    def __init__(self, service: GenerationService, gallery: Gallery):
+    def __init__(self, service: GenerationService, gallery: Gallery, drafts: Gallery | None = None):
         self.service, self.engine, self.gallery = service, service.engine, gallery
         self.batches = BatchManager(service)
-        self._downloads = TemporaryDirectory(prefix="lens-studio-")
+        self.in_gallery, self.drafts = GalleryHandlers(gallery), drafts or gallery
 
     def model(self, name: str) -> ModelInfo:
         """Return the model of this name, or else the first one."""
@@ -86,13 +87,13 @@ class StudioHandlers:
         fields["seed"] = RANDOM_SEED if fields["seed"] is None else fields["seed"]
         for name, kind in (("seed", int), ("count", int), ("steps", int), ("base_resolution", int),
                            ("guidance", float), ("strength", float)):  # fmt: skip
-            try:
-                fields[name] = kind(fields[name])
-            except (TypeError, ValueError):
-                raise SettingError(name, fields[name], "a number") from None
+            fields[name] = parse_number(name, fields[name], kind)
         if not fields.pop("is_strength_set"):
             fields["strength"] = None
-        image, mask = image_and_mask(fields.pop("start"))
+        start = fields.pop("start")
+        if isinstance(start, LensError):
+            raise start
+        image, mask = image_and_mask(start)
         if image is not None:
             check_image_size(image.size, "image", self.service.settings.limits.upload_px)
         fields["loras"] = parse_loras(fields["loras"])
@@ -105,13 +106,41 @@ class StudioHandlers:
         """Return the strength that the slider shows: the default of image or mask until a person sets one."""
         return strength if is_strength_set else default_strength(image_and_mask(start)[1] is not None)
 
+    def keep_source(self, start: Any) -> list[str]:
+        """Store the source image and its mask for a while; return the names that find them after a reload."""
+        return [self.drafts.save_input(image).stem for image in image_and_mask(start) if image is not None]
+
+    def kept_values(self, kept: Any, source: Any) -> ControlValues:
+        """Return the controls' values that a browser kept, without those that this server does not have."""
+        kept = kept if isinstance(kept, dict) else {}
+        names = [model.name for model in self.engine.models()]
+        model = self.model(str(kept.get("model")))
+        allowed: dict[str, Collection[Any]] = {
+            "model": names, "aspect_ratio": ASPECT_RATIOS, "solver": SOLVERS,
+            "base_resolution": base_resolutions(model),
+        }  # fmt: skip
+        changes = {
+            name: kept[name]
+            for name in FORM_FIELDS
+            if isinstance(kept.get(name), str | int | float)
+            and (name not in allowed or kept[name] in allowed[name])
+        }
+        rows = kept["loras"].get("data") if isinstance(kept.get("loras"), dict) else None
+        known = [row for row in rows or () if row and row[0] in self.engine.loras()]
+        if known:
+            changes["loras"] = known
+        paths = [self.drafts.find_input(str(name)) for name in source or ()]
+        if paths and paths[0] is not None:
+            changes["start"] = editor_value(paths[0], paths[1] if len(paths) > 1 else None)
+        return changes
+
     def draw(self, values: Sequence[Any], caller: str) -> Iterator[BatchView]:
         """Start a batch and yield its state until it is finished."""
         try:
             spec = self.service.prepare(self.resolve(randomize_seed(self.parse_form(values)), caller))
             batch = self.batches.start([spec], self.gallery)
         except LensError as error:
-            yield BatchView("", "", html.error_line(error), values[FORM_FIELDS.index("seed")], True, None)
+            yield BatchView("", "", html.error_line(error), values[FORM_FIELDS.index("seed")], True)
             return
         yield from self._batch_views(batch)
 
@@ -129,17 +158,27 @@ class StudioHandlers:
             yield from self._batch_views(batch)
 
     def _batch_views(self, batch: StudioBatch) -> Iterator[BatchView]:
-        seed = batch.items[0].request.seed
+        seed, warnings = batch.items[0].request.seed, html.warning_lines(batch.items[0].spec.warnings)
         last_state = None
         for _ in batch.changes():
             state = [(item.gallery_item, id(item.preview), item.is_finished) for item in batch.items]
             # Previews are large and steps are many: the grid is sent only when an image changed.
-            tiles = "" if state == last_state else html.batch_grid(batch)
+            tiles = "" if state == last_state else html.batch_grid(batch, self.gallery.favourites())
             last_state = state
-            last_item = next((item.gallery_item.name for item in batch.items if item.gallery_item), None)
-            yield BatchView(batch.batch_id, tiles, html.progress(batch), seed, batch.is_finished, last_item)
+            line = html.progress(batch) + warnings
+            yield BatchView(batch.batch_id, tiles, line, seed, batch.is_finished)
         if batch.error is not None and not isinstance(batch.error, LensError):
             logger.error("An image of the studio failed.", exc_info=batch.error)
+
+    def toggle_favourite(self, name: str, batch_id: str | None) -> tuple[str | None, str]:
+        """Add an image of a batch to the favourites, or remove it; return the batch's HTML and a line."""
+        if self.in_gallery.find_item(name) is None:
+            return None, html.error_line(LensError("The image is no longer in the gallery."))
+        is_favourite = name not in self.gallery.favourites()
+        self.gallery.set_favourite(name, is_favourite)
+        batch = self.batches.find(batch_id)
+        tiles = html.batch_grid(batch, self.gallery.favourites()) if batch is not None else None
+        return tiles, html.status(f"The image is {favourite_text(is_favourite)}")
 
     def cancel(self, name: str | None) -> None:
         """Cancel a batch."""
@@ -186,48 +225,8 @@ class StudioHandlers:
             spec = self.resolve(self.parse_form(values), caller="")
             return curl_command(spec, base_url), python_script(spec, base_url)
         except LensError as error:
-            return f"# {error}", f"# {error}"
-
-    def search_gallery(self, search: str, only_favourites: bool) -> str:
-        """Return the images that match a search as HTML."""
-        items = self.gallery.items(search or "", only_favourites)
-        return html.gallery_grid(self.gallery, items[:MAX_LISTED], len(items))
-
-    def find_item(self, name: str | None) -> GalleryItem | None:
-        """Return an image of the gallery, or None if it no longer exists."""
-        with suppress(LensError):
-            return self.gallery.item(name) if name else None
-        return None
-
-    def toggle_favourite(self, name: str | None) -> None:
-        """Add an image to the favourites, or remove it from them."""
-        item = self.find_item(name)
-        if item is not None:
-            self.gallery.set_favourite(item.name, not item.is_favourite)
-
-    def delete(self, name: str | None) -> None:
-        """Delete an image."""
-        item = self.find_item(name)
-        if item is not None:
-            self.gallery.delete(item.name)
-
-    def export_zip(self, search: str, only_favourites: bool) -> Path | None:
-        """Return a ZIP file of the images that match a search, or None without a match."""
-        names = [item.name for item in self.gallery.items(search or "", only_favourites)]
-        if not names:
-            return None
-        return self.gallery.write_zip(names, self._download_path("lens-images.zip"))
-
-    def compare(self, first: str | None, second: str | None) -> tuple[str, Path | None]:
-        """Return two images with their differences as HTML, and a file that shows both."""
-        a, b = self.find_item(first), self.find_item(second)
-        if a is None or b is None:
-            missing = " and ".join(name for name, item in (("A", a), ("B", b)) if item is None)
-            return html.status(f"Select {missing} in the gallery."), None
-        pair = render_side_by_side(_open_rgb(a.path), _open_rgb(b.path), a.metadata.prompt)
-        path = self._download_path("a-b.png")
-        pair.save(path)
-        return html.comparison(a, b, metadata_differences(a.metadata, b.metadata)), path
+            line = f"# {html.error_text(error)}"
+            return line, line
 
     def draw_grid(
         self, values: Sequence[Any], x: str, x_values: str, y: str, y_values: str, caller: str
@@ -243,7 +242,7 @@ class StudioHandlers:
         except LensError as error:
             yield "", html.error_line(error), None
             return
-        found = (self.service.request_warnings(spec) or [] for spec in specs)
+        found = (self.service.request_warnings(spec) for spec in specs)
         warnings = html.warning_lines(dict.fromkeys(text for texts in found for text in texts))
         batch = self.batches.start(specs, None)
         for _ in batch.changes():
@@ -255,11 +254,6 @@ class StudioHandlers:
         page = render_sheet(images, across.labels, down.labels, form.prompt)
         line = html.progress(batch) + warnings
         yield batch.batch_id, line, self.gallery.save_sheet(page, f"{x} {y} {form.prompt}")
-
-    def _download_path(self, name: str) -> Path:
-        folder = Path(self._downloads.name) / uuid4().hex
-        folder.mkdir()
-        return folder / name
 
 
 def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
@@ -288,6 +282,20 @@ def editor_value(image: Path | None, mask: Path | None) -> Any:
         layer.putalpha(alpha)
         layers = [layer]
     return {"background": background, "layers": layers, "composite": None}
+
+
+def parse_number(name: str, value: Any, kind: type) -> Any:
+    """Return a field's value as a number of a kind.
+
+    Raises: SettingError for an empty field, a text, or a fraction where a whole number is needed.
+    """
+    try:
+        number = kind(value)
+        if number == float(value) or kind is float:  # what is not finite is refused with the other limits
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SettingError(name, "" if value is None else value, f"a {'whole ' * (kind is int)}number")
 
 
 def parse_loras(rows: Any) -> tuple[LoraRequest, ...]:

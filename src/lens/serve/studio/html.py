@@ -1,10 +1,10 @@
-"""HTML of the studio: batches with their progress, the gallery, one image, two images compared.
+"""HTML of the studio: batches with their progress, status lines, and the parts that pages share.
 
 Every text that a person typed is escaped here. Knows nothing of the page around it; `theme` has the styles.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -12,21 +12,24 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from lens.core.prompt_text import TokenCount
 from lens.errors import GenerationCancelledError, LensError, SettingError
-from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.api.errors import without_places
 from lens.serve.engine.request import Failed, Queued, StepProgress
 from lens.serve.studio.batches import BatchItem, StudioBatch
-from lens.serve.studio.gallery import Gallery, GalleryItem
+from lens.serve.studio.form import LABELS
 
 PREVIEW_SIDE_PX = 512
-STAR = "&#9733;"
+SMALL_PX = 320
+"""Up to this width an image shows its pixels as such: every tile has room for it, so none is shrunk."""
+PRESSED = {True: "true", False: "false"}
 NOTICE = (
     "Research model, not for unattended production: a person reviews every image before it is used. "
     "Each image carries its settings and a mark that says it is AI-generated."
 )
 
 HEADER = """
+<p id="lens-gone" role="alert"></p>
 <header class="lens-head">
  <span class="lens-mark" aria-hidden="true"></span>
  <h1>Lens</h1>
@@ -41,7 +44,6 @@ EMPTY_STAGE = (
     "<p>Describe an image and press Draw.</p></div>"
 )
 INTERNAL_ERROR = "Internal error. The log of the server has the details."
-NOTHING_FOUND = '<div class="lens-empty"><p>No images found.</p></div>'
 
 
 def file_url(path: Path) -> str:
@@ -49,16 +51,17 @@ def file_url(path: Path) -> str:
     return "gradio_api/file=" + quote(str(path.absolute()))
 
 
-def batch_grid(batch: StudioBatch) -> str:
+def batch_grid(batch: StudioBatch, favourites: Collection[str] = ()) -> str:
     """Return the images of a batch: finished, as previews, or as placeholders."""
-    figures = "".join(_batch_item(item, number) for number, item in enumerate(batch.items))
-    return f'<div class="lens-tiles lens-of-{min(len(batch.items), 4)}">{figures}</div>'
+    figures = "".join(_batch_item(item, number, favourites) for number, item in enumerate(batch.items, 1))
+    widest = max(item.request.width for item in batch.items)
+    css = f"lens-tiles lens-of-{min(len(batch.items), 4)}"
+    return f'<div class="{css}" style="--widest:{widest}">{figures}</div>'
 
 
-def _batch_item(item: BatchItem, number: int) -> str:
+def _batch_item(item: BatchItem, number: int, favourites: Collection[str]) -> str:
     request, event = item.request, item.event
-    shape = f"aspect-ratio:{request.width}/{request.height}"
-    label = f"{number + 1}: {escape(request.prompt, quote=True)}"
+    label = f"{number}: {escape(request.prompt, quote=True)}"
     if item.image is not None:
         source = file_url(item.gallery_item.path) if item.gallery_item else data_url(item.image)
         link = f'<a href="{source}" target="_blank" rel="noopener" aria-label="Open the full-size image">'
@@ -70,8 +73,60 @@ def _batch_item(item: BatchItem, number: int) -> str:
         inside, state = f'<img src="{data_url(item.preview)}" alt="Preview of image {label}">', "preview"
     else:
         inside, state = "<span></span>", "waiting"
-    caption = f"<figcaption>seed {request.seed}</figcaption>"
-    return f'<figure class="lens-tile" data-state="{state}" style="{shape}">{inside}{caption}</figure>'
+    return (
+        f'<figure class="lens-tile" data-state="{state}">{frame(request.width, request.height, inside)}'
+        f"<figcaption>seed {request.seed}</figcaption>"
+        f'<div class="lens-actions">{_tile_actions(item, favourites)}</div></figure>'
+    )
+
+
+def _tile_actions(item: BatchItem, favourites: Collection[str]) -> str:
+    """Return what can be done with one image of a batch; nothing can until it is in the gallery."""
+    name = item.gallery_item.name if item.gallery_item else ""
+    path = item.gallery_item.path if item.gallery_item else None
+    buttons = [
+        action_button(
+            "favourite", "Favourite", name, pressed=PRESSED[name in favourites], is_disabled=not name
+        ),
+        action_button("source", "Use as source", name, is_disabled=not name),
+        action_button("seed", "Reuse seed", name, data={"seed": item.request.seed}, is_disabled=not name),
+        download_link(path),
+    ]
+    return "".join(buttons)
+
+
+def frame(width: int, height: int, inside: str, css: str = "", style: str = "") -> str:
+    """Return a box in the shape of an image, which `studio.css` makes as large as its room allows."""
+    small = " lens-small" * (width <= SMALL_PX)
+    return f'<div class="lens-frame {css}{small}" style="--w:{width};--h:{height};{style}">{inside}</div>'
+
+
+def action_button(
+    action: str,
+    text: str,
+    name: str = "",
+    *,
+    data: Mapping[str, object] | None = None,
+    event: str = "",
+    keys: str = "",
+    pressed: str = "",
+    css: str = "",
+    confirm: str = "",
+    is_disabled: bool = False,
+) -> str:
+    """Return a button whose click sends an action on the image of a name, and further data."""
+    sent = {"data-action": action, "data-name": name, "data-event": event, "data-confirm": confirm}
+    sent |= {f"data-{key}": value for key, value in (data or {}).items()}
+    sent |= {"aria-keyshortcuts": keys, "aria-pressed": pressed, "class": css}
+    attributes = "".join(f' {key}="{escape(str(value), quote=True)}"' for key, value in sent.items() if value)
+    return f'<button type="button"{attributes}{" disabled" * is_disabled}>{escape(text)}</button>'
+
+
+def download_link(path: Path | None) -> str:
+    """Return a link that downloads a file of the gallery; a button that is disabled without one."""
+    if path is None:
+        return '<button type="button" disabled>Download</button>'
+    return f'<a href="{file_url(path)}" download="{escape(path.name, quote=True)}">Download</a>'
 
 
 def progress(batch: StudioBatch) -> str:
@@ -117,94 +172,32 @@ def status(text: str, share: float | None = None) -> str:
 
 def error_line(error: Exception) -> str:
     """Return an error as a line; only the text of a LensError is shown, without places of the server."""
-    text = str(error) if isinstance(error, LensError) else INTERNAL_ERROR
-    text = text if isinstance(error, SettingError) else without_places(text)
-    return f'<div class="lens-status lens-problem"><p role="alert">{escape(text)}</p></div>'
+    return f'<div class="lens-status lens-problem"><p role="alert">{escape(error_text(error))}</p></div>'
+
+
+def error_text(error: Exception) -> str:
+    """Return an error in the words of the page, which has labels for the settings."""
+    if not isinstance(error, LensError):
+        return INTERNAL_ERROR
+    if not isinstance(error, SettingError):
+        return without_places(str(error))
+    name = error.setting
+    return LABELS.get(name, name) + str(error).removeprefix(name)
 
 
 def warning_lines(warnings: Iterable[str]) -> str:
-    """Return what a model does not know of a request as lines; empty without warnings."""
+    """Return what is told of a request as lines; empty without warnings."""
     return "".join(f'<p class="lens-hint" role="status">{escape(text)}</p>' for text in warnings)
+
+
+def token_line(count: TokenCount) -> str:
+    """Return how much of the room for a prompt is taken."""
+    return f'<p class="lens-count" id="token-count">{count.num_tokens} of {count.room} tokens</p>'
 
 
 def status_with_notes(lines: Sequence[str], first: str) -> str:
     """Return a status line with notes after it."""
     return status(" ".join([first, *lines]))
-
-
-def gallery_grid(gallery: Gallery, visible: Sequence[GalleryItem], num_found: int) -> str:
-    """Return images as buttons that select them."""
-    if not visible:
-        return NOTHING_FOUND
-    items = "".join(_gallery_item(item, gallery.thumbnail(item)) for item in visible)
-    count = num_images_text(num_found)
-    more = f", the newest {len(visible)} shown" if len(visible) < num_found else ""
-    return f'<p class="lens-count" role="status">{count}{more}</p><div class="lens-grid">{items}</div>'
-
-
-def _gallery_item(item: GalleryItem, thumbnail: Path) -> str:
-    prompt = escape(item.metadata.prompt, quote=True)
-    star = f'<b aria-label="favourite">{STAR}</b>' if item.is_favourite else ""
-    return (
-        f'<button type="button" class="lens-item" data-name="{escape(item.name, quote=True)}"'
-        f' title="{prompt}">'
-        f'<img loading="lazy" src="{file_url(thumbnail)}" alt="{prompt}">{star}</button>'
-    )
-
-
-def image_detail(item: GalleryItem) -> str:
-    """Return one image at full size with its metadata."""
-    source, prompt = file_url(item.path), escape(item.metadata.prompt, quote=True)
-    star = f'<b aria-label="favourite">{STAR}</b> ' if item.is_favourite else ""
-    rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in metadata_rows(item.metadata)
-    )
-    return (
-        f'<article class="lens-detail"><a href="{source}" target="_blank" rel="noopener"'
-        f' aria-label="Open the full-size image"><img src="{source}" alt="{prompt}"></a>'
-        f"<p>{star}{prompt}</p><dl>{rows}</dl></article>"
-    )
-
-
-def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
-    """Return (name, value) of the metadata that a person needs most."""
-    rows = [
-        ("model", Path(metadata.model).name),
-        ("size", f"{metadata.width} x {metadata.height}"),
-        ("seed", str(metadata.seed)),
-        ("steps", str(metadata.steps)),
-        ("guidance", f"{metadata.guidance:g}"),
-        ("solver", metadata.solver),
-    ]
-    if metadata.negative_prompt:
-        rows.append(("negative prompt", metadata.negative_prompt))
-    if metadata.loras:
-        loras = ", ".join(f"{Path(lora.path).stem} {lora.weight:g}" for lora in metadata.loras)
-        rows.append(("LoRAs", loras))
-    if metadata.strength is not None:
-        rows.append(("strength", f"{metadata.strength:g}"))
-    return rows
-
-
-def comparison(first: GalleryItem, second: GalleryItem, rows: Sequence[tuple[str, str, str]]) -> str:
-    """Return two images under a slider that reveals one or the other, and a table of their differences."""
-    first_url, second_url = file_url(first.path), file_url(second.path)
-    width, height = first.metadata.width, first.metadata.height
-    table = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(a)}</td><td>{escape(b)}</td></tr>'
-        for name, a, b in rows
-    )
-    return (
-        f'<div class="lens-ab" style="aspect-ratio:{width}/{height};--split:50%">'
-        f'<img src="{second_url}" alt="B: {escape(second.metadata.prompt, quote=True)}">'
-        f'<img class="lens-a" src="{first_url}" alt="A: {escape(first.metadata.prompt, quote=True)}">'
-        "<span>A</span><span>B</span></div>"
-        '<input class="lens-split" type="range" min="0" max="100" value="50"'
-        ' aria-label="Share of image A"'
-        " oninput=\"this.previousElementSibling.style.setProperty('--split', this.value + '%')\">"
-        '<table class="lens-table"><thead><tr><th scope="col">setting</th><th scope="col">A</th>'
-        f'<th scope="col">B</th></tr></thead><tbody>{table}</tbody></table>'
-    )
 
 
 def data_url(image: Image.Image) -> str:

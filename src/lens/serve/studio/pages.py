@@ -3,26 +3,28 @@
 Lays out the controls and connects them; `handlers` decides what happens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lens.serve.studio import html
-from lens.serve.studio.contact_sheet import axis_names
-from lens.serve.studio.controls import QUIET_EVENT, caller_name
+from lens.serve.studio import gallery_html, html
+from lens.serve.studio.contact_sheet import MAX_GRID_CELLS, axis_names
+from lens.serve.studio.controls import BROWSER_SECRET, QUIET_EVENT, caller_name, sent, unchecked
 from lens.serve.studio.draw_page import DrawPage
+from lens.serve.studio.gallery_handlers import GallerySearch, GalleryView
 from lens.serve.studio.handlers import StudioHandlers
-from lens.serve.studio.theme import SELECT_JS
 
-CONFIRM_DELETE_JS = "(isConfirmed, ...others) => [confirm('Delete this image?'), ...others]"
-OPEN_DRAW_TAB_JS = "() => document.querySelector('#pages button[role=tab]').click()"
+OPEN_DRAW_PAGE_JS = "() => { lensOpen('draw'); scrollTo(0, 0); }"
+LIST_JS = "lensActions(element, trigger); lensGallery(element, trigger, watch);"
+VIEWER_JS = "lensViewer(element, trigger, props, watch); // sends 'restore' and 'source', besides click"
 
 
 class GalleryPage(NamedTuple):
     """Controls of the gallery that other pages use."""
 
+    search_inputs: list[Any]
+    search_outputs: list[Any]
     search: Any
-    only_favourites: Any
-    items: Any
+    """Fills the outputs for the inputs."""
     first: Any
     second: Any
 
@@ -31,123 +33,108 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
     """Lay out the page and connect its controls."""
     import gradio as gr
 
-    selected, first, second = gr.State(None), gr.State(None), gr.State(None)
-    with gr.Row():
-        search = gr.Textbox(label="Search prompts", elem_id="search", scale=4)
+    in_gallery = handlers.in_gallery
+    first, second = (
+        gr.BrowserState(None, storage_key=f"lens-{letter}", secret=BROWSER_SECRET) for letter in "ab"
+    )
+    with gr.Row(elem_id="gallery-bar"):
+        words = gr.Textbox(label="Search prompts", elem_id="search", scale=4)
         only_favourites = gr.Checkbox(
             False, label="Favourites only", elem_id="only-favourites", scale=1, min_width=140
         )
-        export = gr.Button("Export as ZIP", elem_id="pack", scale=1, min_width=120)
+        export = gr.Button("Export as ZIP", elem_id="pack", scale=1, min_width=120, interactive=False)
         download = gr.DownloadButton("Download ZIP", visible=False, elem_id="packed", min_width=120)
-    with gr.Row():
-        with gr.Column(scale=7, min_width=320):
-            items = gr.HTML(html.NOTHING_FOUND, js_on_load=SELECT_JS, elem_id="gallery")
-        with gr.Column(scale=4, min_width=300):
-            detail = gr.HTML("", elem_id="detail")
-            with gr.Group(visible=False, elem_id="on-chosen") as actions:
-                with gr.Row():
-                    restore = gr.Button(
-                        "Restore settings", size="sm", elem_id="restore-chosen", min_width=100
-                    )
-                    favour = gr.Button("Favourite", size="sm", elem_id="favour-chosen", min_width=100)
-                    delete = gr.Button("Delete", variant="stop", size="sm", elem_id="delete", min_width=100)
-                with gr.Row():
-                    as_first = gr.Button("Compare as A", size="sm", elem_id="as-a", min_width=100)
-                    as_second = gr.Button("Compare as B", size="sm", elem_id="as-b", min_width=100)
-            line = gr.HTML("")
-            is_confirmed = gr.Checkbox(False, visible=False)
+    line = gr.HTML("", elem_id="gallery-line")
+    listing = gr.HTML(gallery_html.NOTHING_FOUND, js_on_load=LIST_JS, elem_id="gallery")
+    viewer = gr.HTML("", js_on_load=VIEWER_JS, elem_id="detail")
 
-    def show(name: str | None) -> list[Any]:
-        item = handlers.find_item(name)
-        return [name, "" if item is None else html.image_detail(item), gr.update(visible=item is not None)]
+    def search(words: str, only_favourites: bool) -> list[Any]:
+        found, is_any = in_gallery.search(GallerySearch(words or "", only_favourites))
+        return [found, gr.update(interactive=is_any)]
 
-    def pick(event: gr.EventData) -> list[Any]:
-        return show(getattr(event, "name", None))
+    def sent_search(event: Any, words: str, only_favourites: bool) -> GallerySearch:
+        return GallerySearch(words or "", only_favourites, int(sent(event, "shown") or 1))
 
-    def with_refresh(act: Any) -> Any:
-        def act_and_refresh(name: str | None, words: str, favourites: bool) -> list[Any]:
-            act(name)
-            return [*show(name), handlers.search_gallery(words, favourites)]
+    def shown(view: GalleryView) -> list[Any]:
+        texts = (view.list_html, view.viewer_html, view.line_html)
+        file = gr.skip() if view.zip_path is None else gr.update(value=str(view.zip_path), visible=True)
+        return [*(gr.skip() if text is None else text for text in texts), file]
 
-        return act_and_refresh
+    def act(event: gr.EventData, words: str, only_favourites: bool) -> list[Any]:
+        search, action = sent_search(event, words, only_favourites), sent(event, "action")
+        if action == "open":
+            return shown(in_gallery.act_on_one("open", sent(event, "name"), search))
+        if action == "page":
+            search = search._replace(page=int(sent(event, "page") or 1))
+        return shown(in_gallery.act(action, [str(name) for name in sent(event, "names") or ()], search))
 
-    def delete_item(is_confirmed: bool, name: str | None, words: str, favourites: bool) -> list[Any]:
-        handlers.delete(name if is_confirmed else None)
-        return [*show(name), handlers.search_gallery(words, favourites)]
+    def act_on_one(event: gr.EventData, words: str, only_favourites: bool) -> list[Any]:
+        action, name = sent(event, "action"), sent(event, "name")
+        view = in_gallery.act_on_one(action, name, sent_search(event, words, only_favourites))
+        chosen = [name if action == letter else gr.skip() for letter in ("compare-a", "compare-b")]
+        return [*shown(view), *chosen]
 
-    def restore_item(name: str | None, *field_values: Any) -> list[Any]:
-        item = handlers.find_item(name)
+    def restore(event: gr.EventData, *field_values: Any) -> list[Any]:
+        item = in_gallery.find_item(sent(event, "name"))
         return draw_tab.restore(str(item.path) if item else None, *field_values)
 
-    def export_zip(words: str, favourites: bool) -> tuple[Any, str]:
-        path = handlers.export_zip(words, favourites)
-        if path is None:
-            return gr.update(visible=False), html.status("There are no images to export.")
-        return gr.update(value=str(path), visible=True), html.status("The ZIP file is ready.")
+    def export_zip(words: str, only_favourites: bool) -> tuple[Any, str]:
+        path, text = in_gallery.export_zip(GallerySearch(words or "", only_favourites))
+        return gr.update(value=str(path) if path else None, visible=path is not None), text
 
-    search_inputs, detail_outputs = [search, only_favourites], [selected, detail, actions]
-    search.change(handlers.search_gallery, search_inputs, items, trigger_mode="always_last", **QUIET_EVENT)
-    only_favourites.change(handlers.search_gallery, search_inputs, items, **QUIET_EVENT)
-    items.click(pick, None, detail_outputs, **QUIET_EVENT)
-    favour.click(
-        with_refresh(handlers.toggle_favourite),
-        [selected, *search_inputs],
-        [*detail_outputs, items],
-        **QUIET_EVENT,
-    )
-    delete.click(
-        delete_item,
-        [is_confirmed, selected, *search_inputs],
-        [*detail_outputs, items],
-        js=CONFIRM_DELETE_JS,
-        trigger_mode="multiple",  # by default a click is lost while the one before it is handled
-        **QUIET_EVENT,
-    )
-    restore_event = restore.click(
-        restore_item, [selected, *draw_tab.controls.values()], draw_tab.restore_outputs, **QUIET_EVENT
-    )
-    restore_event.then(None, None, None, js=OPEN_DRAW_TAB_JS)
-    for button, place, letter in ((as_first, first, "A"), (as_second, second, "B")):
-        text = html.status(f"Selected as image {letter}; see the Compare tab.")
-        button.click(lambda name, text=text: (name, text), selected, [place, line], **QUIET_EVENT)
+    search_inputs, search_outputs = [words, only_favourites], [listing, export]
+    outputs = [listing, viewer, line, download]
+    # By default a click is lost while the one before it is handled.
+    each_click: dict[str, Any] = {"trigger_mode": "multiple", **QUIET_EVENT}
+    words.change(search, search_inputs, search_outputs, trigger_mode="always_last", **QUIET_EVENT)
+    only_favourites.change(search, search_inputs, search_outputs, **QUIET_EVENT)
+    listing.click(act, search_inputs, outputs, **each_click)
+    viewer.click(act_on_one, search_inputs, [*outputs, first, second], **each_click)
+    values = list(draw_tab.controls.values())
+    restored = viewer.restore(restore, values, draw_tab.restore_outputs, **each_click)
+    restored.then(None, None, None, js=OPEN_DRAW_PAGE_JS)
+    started = viewer.source(draw_tab.start_from, None, draw_tab.start_outputs, **each_click)
+    started.then(None, None, None, js=OPEN_DRAW_PAGE_JS)
     export.click(export_zip, search_inputs, [download, line], **QUIET_EVENT)
-    return GalleryPage(search, only_favourites, items, first, second)
+    return GalleryPage(search_inputs, search_outputs, search, first, second)
 
 
-def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage) -> None:
-    """Lay out the page and connect its controls."""
+def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage, reload_triggers: Sequence[Any]) -> None:
+    """Lay out the page and connect its controls; triggers compare anew."""
     import gradio as gr
 
-    both = gr.HTML(html.status("Select A and B in the gallery."), elem_id="compared")
+    both = gr.HTML(handlers.in_gallery.compare(None, None)[0], elem_id="compared")
     sheet = gr.DownloadButton("Download both as one image", visible=False, elem_id="both-sheet")
 
     def compare(first: str | None, second: str | None) -> tuple[str, Any]:
-        text, path = handlers.compare(first, second)
+        text, path = handlers.in_gallery.compare(first, second)
         return text, gr.update(value=str(path) if path else None, visible=path is not None)
 
-    for place in (gallery_tab.first, gallery_tab.second):
-        place.change(compare, [gallery_tab.first, gallery_tab.second], [both, sheet], **QUIET_EVENT)
+    for trigger in (gallery_tab.first.change, gallery_tab.second.change, *reload_triggers):
+        trigger(compare, [gallery_tab.first, gallery_tab.second], [both, sheet], **QUIET_EVENT)
 
 
-def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> None:
-    """Lay out the page and connect its controls."""
+def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> dict[str, Any]:
+    """Lay out the page and connect its controls; return those that a reload keeps, by name."""
     import gradio as gr
 
     names = axis_names(handlers.engine.models(), handlers.engine.loras())
     batch = gr.State("")
     gr.HTML(
         '<p class="lens-count">Draws one image for each pair of values; the Draw page has the other settings.'
-        " Separate values by commas, prompts by line breaks; 1..4 is a range.</p>"
+        f" Separate values by commas, prompts by line breaks; 1..4 is a range. At most {MAX_GRID_CELLS}"
+        " images.</p>"
     )
     with gr.Row():
-        x = gr.Dropdown(names, value="guidance", label="X axis (columns)", elem_id="x")
+        x = unchecked(gr.Dropdown(names, value="guidance", label="X axis (columns)", elem_id="x"))
         x_values = gr.Textbox("1, 2, 4", label="X values", lines=2, elem_id="x-values")
-        y = gr.Dropdown(names, value="steps", label="Y axis (rows)", elem_id="y")
+        y = unchecked(gr.Dropdown(names, value="steps", label="Y axis (rows)", elem_id="y"))
         y_values = gr.Textbox("4, 20", label="Y values", lines=2, elem_id="y-values")
-    with gr.Row():
-        draw = gr.Button("Draw grid", variant="primary", elem_id="draw-grid", scale=3)
-        cancel = gr.Button("Cancel", elem_id="cancel-grid", scale=1)
-    line = gr.HTML(html.status("Ready."), elem_id="grid-status")
+    with gr.Column(elem_id="grid-actions"):
+        with gr.Row():
+            draw = gr.Button("Draw grid", variant="primary", elem_id="draw-grid", scale=3)
+            cancel = gr.Button("Cancel", elem_id="cancel-grid", scale=1, interactive=False)
+        line = gr.HTML(html.status("Ready."), elem_id="grid-status")
     sheet = gr.Image(
         label="Contact sheet", type="filepath", format="png", interactive=False,
         buttons=["download", "fullscreen"], elem_id="sheet",
@@ -156,8 +143,11 @@ def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> None:
     def on_draw(request: gr.Request, *field_values: Any) -> Iterator[list[Any]]:
         values, axes = field_values[:-4], field_values[-4:]
         for name, text, path in handlers.draw_grid(values, *axes, caller=caller_name(request)):
-            yield [name, text, gr.skip() if path is None else str(path)]
+            image = gr.skip() if path is None else str(path)
+            yield [name, text, image, gr.update(interactive=bool(name))]
+        yield [gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False)]
 
     inputs = [*draw_tab.controls.values(), x, x_values, y, y_values]
-    draw.click(on_draw, inputs, [batch, line, sheet], trigger_mode="once", **QUIET_EVENT)
+    draw.click(on_draw, inputs, [batch, line, sheet, cancel], trigger_mode="once", **QUIET_EVENT)
     cancel.click(handlers.cancel, batch, None, queue=False, **QUIET_EVENT)
+    return {"x": x, "x_values": x_values, "y": y, "y_values": y_values}

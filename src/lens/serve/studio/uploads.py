@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from lens.core.images import alpha_channel, to_srgb
-from lens.errors import SettingError
+from lens.errors import SettingError, first_line
 from lens.serve.api.middleware import AsgiApp, Receive, Scope, Send
 from lens.serve.api.uploads import check_image_size
 
@@ -24,6 +24,8 @@ UPLOAD_TTL_S = 3600.0
 MAX_LAYERS = 8
 MAX_EDITED_IMAGES = 16
 """Edited images of all pages that wait to be used."""
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no images."""
 UPLOAD_ROUTES = ("/gradio_api/upload", "/gradio_api/component_server")
 
 
@@ -88,15 +90,18 @@ def bound_editor(editor: Any, max_px: int) -> Any:
             for image in _sent_images(editor, payload):
                 with Image.open(image) as opened:
                     check_image_size(opened.size, "image", max_px)
+            with lock:  # one page's images at a time
+                return preprocess(payload)
         except SettingError as error:
-            raise gr.Error(str(error)) from error
-        with lock:  # one page's images at a time
-            return preprocess(payload)
+            return error  # the handlers name the field: an error of Gradio would reach none of them
+        except UNREADABLE as error:
+            needs = f"a PNG, JPEG or WebP file that can be read ({first_line(error)})"
+            return SettingError("image", "the file", needs)
 
     def accept_bounded(data: Any) -> Any:
         index = data.data["index"]
         if index not in (None, "", "null") and not 0 <= int(index) < MAX_LAYERS:
-            raise gr.Error(f"An image has at most {MAX_LAYERS} layers.")
+            raise gr.Error(f"An image has at most {MAX_LAYERS} layers.", print_exception=False)
         stored = editor.blob_storage
         while len(stored) >= MAX_EDITED_IMAGES and data.data["id"] not in stored:
             stored.pop(next(iter(stored)), None)
