@@ -6,6 +6,7 @@ content of files.
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -24,6 +25,13 @@ class FileWriteError(LensError, OSError):
 
 class DiskFullError(FileWriteError):
     """A file that does not fit on the disk; nothing of it is left."""
+
+
+def config_folder() -> Path:
+    """Return the folder of a person's own files: LENS_CONFIG, or `lens` in the user's folder of settings."""
+    if base := os.environ.get("LENS_CONFIG"):
+        return Path(base)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lens"
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> Path:
@@ -93,6 +101,21 @@ def remove_partials(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def remove_on_failure(folder: Path) -> Iterator[None]:
+    """Remove `folder` if the block fails, with the folders above it that were not there before."""
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if missing:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in missing:
+            with suppress(OSError):  # something else may be in it
+                path.rmdir()
+        raise
+
+
 def apply_umask(folder: Path) -> None:
     """Give the files in a folder and below it the permissions that a new file has.
 
@@ -112,9 +135,7 @@ def check_writable(folder: Path, setting: str = "--out") -> None:
     if not existing.is_dir():
         raise SettingError(setting, str(folder), "a folder", f"The file {existing} is in the way.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingError(
-            setting, str(folder), "a folder you may write to", f"Choose another with {setting}."
-        )
+        raise SettingError(setting, str(folder), "a folder you may write to", "Choose another.")
 
 
 @contextmanager

@@ -63,12 +63,12 @@ class _Pipeline:
 
     def run(self, until: BuildStage) -> dict[str, Any]:
         settings = self.settings
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_yaml(settings.model_dump(mode="json"), self.out / "recipe.yaml")
+        settings.check_inputs()  # before anything is written
         self.on_progress("inventory", 0, 1)
         with self._record_timing("inventory") as count:
             inventory = take_inventory(settings)
             count["items"] = inventory.num_entries
+        write_yaml(settings.model_dump(mode="json"), self.out / "recipe.yaml")
         facts: dict[str, Any] = {
             "inventory": settings.inventory_id, "num_entries": inventory.num_entries,
             "passed_over": [one._asdict() for one in inventory.passed_over],

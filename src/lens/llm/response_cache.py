@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def response_key(
@@ -26,12 +26,10 @@ class ResponseCache:
     """Answers by key in an append-only file. One process writes; its threads may share the object."""
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
+        self._path, self._lock = path, threading.Lock()
         self._responses = _read_responses(path)
-        self._file = path.open("ab")
-        if self._file.tell() and not _ends_with_newline(path):
-            self._file.write(b"\n")  # the next answer starts a line of its own after one that was cut off
+        self._file: BinaryIO | None = None
+        """Opened with the first answer: a model that never answers leaves no file."""
 
     def get(self, key: str) -> dict[str, Any] | None:
         with self._lock:
@@ -42,15 +40,24 @@ class ResponseCache:
         line = json.dumps({"key": key, **answer}, sort_keys=True, ensure_ascii=False).encode() + b"\n"
         with self._lock:
             self._responses[key] = answer
-            self._file.write(line)
-            self._file.flush()
+            file = self._file = self._file or self._open()
+            file.write(line)
+            file.flush()
+
+    def _open(self) -> BinaryIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("ab")
+        if file.tell() and not _ends_with_newline(self._path):
+            file.write(b"\n")  # the next answer starts a line of its own after one that was cut off
+        return file
 
     def close(self) -> None:
         """Flush everything to disk, where it survives a power cut."""
         with self._lock:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            if self._file is not None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
 
     def __len__(self) -> int:
         return len(self._responses)

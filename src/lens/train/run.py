@@ -78,12 +78,12 @@ def train_from_settings(settings: Any) -> Path:
         torch.set_num_threads(settings.threads)
     with init_distributed(settings.parallel, resolve_device(settings.device)) as distributed:
         distributed.local_micro_batches(settings.micro_batches)  # refused here, before anything is written
-        if distributed.is_main:
-            settings.out.mkdir(parents=True, exist_ok=True)
-            write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
         logger.info("%s: loading %s", settings.out, _inputs(settings))
         with distributed.main_first():
             stage = stage_class(settings)
+        if distributed.is_main:  # now, as a stage that cannot be built leaves no folder
+            settings.out.mkdir(parents=True, exist_ok=True)
+            write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
         fit(stage, settings, distributed, started_at)
     return settings.out
 

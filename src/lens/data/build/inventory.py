@@ -15,7 +15,7 @@ from lens.data.io.parquet import part_path, read_table, write_table
 from lens.data.io.webdataset import json_bytes
 from lens.data.sources.passed_over import PassedOverCounter, PassedOverCounts, no_image_message
 from lens.data.sources.registry import NumberedEntry
-from lens.files import write_bytes_atomic
+from lens.files import remove_on_failure, write_bytes_atomic
 
 SCHEMA = {
     "source": "int32", "address": "string", "path": "binary", "offset": "int64", "num_bytes": "int64",
@@ -53,7 +53,8 @@ def take_inventory(settings: BuildSettings) -> Inventory:
     where = settings.out / "inventory" / settings.inventory_id
     committed = where / "inventory.json"
     if not committed.is_file():
-        _write_inventory(settings, where)
+        with remove_on_failure(where):
+            _write_inventory(settings, where)
     facts = json.loads(committed.read_text())
     passed_over = tuple(
         PassedOverCounts(kind, count, tuple(examples)) for kind, count, examples in facts["passed_over"]

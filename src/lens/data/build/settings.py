@@ -1,6 +1,7 @@
 """Settings of a build: sources, scorers, filters, captions and shards."""
 
 import hashlib
+import os.path
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +16,7 @@ from lens.data.scorers.base import check_columns, scorer_versions
 from lens.data.scorers.registry import AnyScorerSettings
 from lens.data.sources.registry import AnySource
 from lens.errors import SettingError
+from lens.files import check_writable
 
 INVENTORY_VERSION = 2
 """Change it with the columns of an inventory, or with what sources list."""
@@ -94,6 +96,20 @@ class BuildSettings(Settings):
             needs = "null, for no scorer of this build computes embeddings"
             raise SettingError("duplicates.min_cosine", self.duplicates.min_cosine, needs)
         return self
+
+    def check_inputs(self) -> None:
+        """Check what the build reads beside its sources, and where it writes.
+
+        Raises: SettingError.
+        """
+        for name, path, is_there in (
+            ("withdrawn", self.withdrawn, os.path.isfile),
+            ("held_out", self.held_out, os.path.isdir),
+        ):
+            if path is not None and not is_there(path):
+                kind = "file" if name == "withdrawn" else "folder"
+                raise SettingError(name, str(path), f"a {kind} that exists", "Check the path.")
+        check_writable(self.out, "out")
 
     @property
     def all_sources(self) -> tuple[AnySource, ...]:

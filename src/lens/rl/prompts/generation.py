@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lens.config import write_yaml
 from lens.errors import LensError
-from lens.files import write_bytes_atomic
+from lens.files import check_writable, write_bytes_atomic
 from lens.llm.batch import InvalidResponse, LLMBatch, LLMTask, TaskResult, chat_messages, token_costs
 from lens.llm.json_repair import JsonRepairError, parse_json_object
 from lens.rl.prompts.dataset import RLPrompt, write_prompts
@@ -58,8 +58,7 @@ def build_prompts(
 
     Raises: EndpointError when a model does not answer; received answers are kept.
     """
-    settings.out.mkdir(parents=True, exist_ok=True)
-    write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
+    check_writable(settings.out, "out")
     benchmarks = Decontamination.from_files(settings.benchmarks)
     if isinstance(settings, NanoPromptSetSettings):
         return _write_prompt_set(settings, _generate_nano_prompts(settings), [], benchmarks, {}, 0)
@@ -67,14 +66,23 @@ def build_prompts(
     with LLMBatch(settings.model, settings.out / "prompt_answers.jsonl") as llm_batch:
         builder = _PromptSetBuilder(settings, benchmarks, llm_batch, on_progress)
         limit = math.ceil(settings.count * (1 + settings.spare))
-        while (num_missing := settings.count - len(builder.prompts)) and builder.num_subjects < limit:
-            stop = min(limit, builder.num_subjects + num_missing)
-            draw = settings.categories, settings.seed, settings.text_share
-            builder.generate(subjects(taxonomy, *draw, builder.num_subjects, stop))
+        try:
+            while (num_missing := settings.count - len(builder.prompts)) and builder.num_subjects < limit:
+                stop = min(limit, builder.num_subjects + num_missing)
+                draw = settings.categories, settings.seed, settings.text_share
+                builder.generate(subjects(taxonomy, *draw, builder.num_subjects, stop))
+        finally:
+            if llm_batch.num_calls:  # a model that never answers leaves no folder
+                _write_recipe(settings)
     usage = {"answers": builder.num_tries} | token_costs(settings.model, *builder.tokens)
     return _write_prompt_set(
         settings, builder.prompts, builder.rejected, benchmarks, usage, llm_batch.num_calls
     )
+
+
+def _write_recipe(settings: NanoPromptSetSettings | TaxonomyPromptSetSettings) -> None:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
 
 
 def prompt_task(
@@ -207,6 +215,7 @@ def _write_prompt_set(
     if not prompts:
         reasons = Counter(one["reason"] for one in rejected)
         raise LensError(f"All prompts were rejected: {dict(reasons)}.")
+    _write_recipe(settings)
     write_prompts(prompts, settings.prompts_file)
     lines = (json.dumps(one, ensure_ascii=False) for one in rejected)
     (settings.out / "fallen.jsonl").write_text("".join(f"{line}\n" for line in lines))

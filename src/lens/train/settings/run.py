@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.files import check_writable
 
 ActivationCheckpointing = Annotated[
     Literal["none", "selective", "full"],
@@ -138,6 +139,7 @@ class RunSettings(Settings):
         """
         if self.start_from is not None and not self.start_from.exists():
             raise SettingError("start_from", str(self.start_from), "the folder of an exported model")
+        check_writable(self.out, "out")
 
 
 class BatchSettings(RunSettings):
