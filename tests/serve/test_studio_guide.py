@@ -4,11 +4,13 @@ from dataclasses import replace
 
 from fake_engine import MODELS, FakeEngine
 
+from lens.sampling.resolved_model import ResolvedModel
 from lens.serve.api.generation import GenerationHooks, GenerationService
+from lens.serve.api.token_counter import TokenCounter
 from lens.serve.settings.server import ServerSettings
 from lens.serve.studio.app import create_studio
 from lens.serve.studio.gallery import Gallery
-from lens.serve.studio.guide_panel import guide_html, warning_line
+from lens.serve.studio.guide_panel import guide_html, length_line, warning_line
 from lens.serve.studio.handlers import FORM_FIELDS, StudioHandlers
 
 NANO = MODELS[1]
@@ -30,6 +32,19 @@ def test_unknown_words_and_far_sizes_are_lines_under_the_prompt():
 
 def test_what_is_typed_is_escaped_and_a_size_that_is_none_is_left_out():
     assert "<b>" not in warning_line(NANO, "a mermaid<b>x</b>", "1:1", 128, "wide")
+
+
+def test_the_tokens_of_a_prompt_are_counted_under_it_and_what_is_cut_is_told():
+    counter = TokenCounter({NANO.name: ResolvedModel.of(NANO.name).component_path("tokenizer")})
+    service = GenerationService(FakeEngine(), ServerSettings.of({}), GenerationHooks(count_tokens=counter))
+    for prompt, is_cut in (("a fox", False), ("a fox, " * 1000, True)):
+        line, count = length_line(service, NANO, prompt), counter(NANO.name, prompt)
+        assert f">{count.num_tokens} of {count.room} tokens<" in line
+        assert (f"of which {count.room} fit" in line) == is_cut == ("lens-hint" in line)
+    for prompt in ("a fox\0", "a \ud83d fox", "x" * 32_001):
+        assert "but it needs" in length_line(service, NANO, prompt)
+    service.hooks = GenerationHooks()
+    assert length_line(service, NANO, "a fox") == "", "nobody counts"
 
 
 def test_other_models_have_no_line():

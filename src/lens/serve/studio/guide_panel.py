@@ -1,15 +1,18 @@
-"""The studio's help with prompts of nano models: what they do not know, told while typing, and a list.
+"""The studio's help with prompts: their tokens, what nano models do not know of them, and a list of that.
 
-Models of other worlds have neither.
+Models of other worlds have the tokens alone.
 """
 
 from html import escape
 from typing import Any
 
+from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import buckets_for
-from lens.errors import LensError
+from lens.errors import LensError, SettingError
 from lens.nano.request_warnings import is_nano, request_warnings
 from lens.nano.world_guide import examples, guide_lines
+from lens.sampling.request_warnings import distinct
+from lens.serve.api.generation import GenerationService
 from lens.serve.engine.request import ModelInfo
 from lens.serve.studio import html
 from lens.serve.studio.controls import QUIET_EVENT
@@ -28,6 +31,18 @@ def warning_line(model: ModelInfo, prompt: str, ratio: str, base: Any, size: str
     return html.warning_lines(request_warnings(model.variant, bases, prompt, pixels))
 
 
+def length_line(service: GenerationService, model: ModelInfo, prompt: str) -> str:
+    """Return how many tokens a prompt has for a model, and what is cut of it, as HTML."""
+    try:
+        check_prompt_text(prompt, "prompt", service.settings.limits.prompt_characters)
+    except SettingError as error:
+        return html.warning_lines([str(error)])
+    count = service.count_tokens(model.name, prompt)
+    if count is None:
+        return ""
+    return html.token_line(count) + html.warning_lines(distinct([count.warning()]))
+
+
 def guide_html() -> str:
     """Return what the nano world has as HTML."""
     rows = "".join(f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>" for title, text in guide_lines())
@@ -38,7 +53,8 @@ def connect_warnings(handlers: StudioHandlers, controls: dict[str, Any], line: A
     """Keep the line under the prompt up to date while a person types."""
 
     def update(prompt: str, name: str, ratio: str, base: Any, size: str) -> str:
-        return warning_line(handlers.model(name), prompt or "", ratio, base, size or "")
+        model, text = handlers.model(name), prompt or ""
+        return length_line(handlers.service, model, text) + warning_line(model, text, ratio, base, size or "")
 
     names = ("prompt", "model", "aspect_ratio", "base_resolution", "size")
     inputs = [controls[name] for name in names]

@@ -30,7 +30,7 @@ def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
         body["negative_prompt"] = draw.negative_prompt
     if draw.loras:
         body["loras"] = [{"name": lora.name, "weight": lora.weight} for lora in draw.loras]
-    if draw.strength is not None:
+    if draw.image is not None and draw.strength is not None:
         body["strength"] = draw.strength
     return body
 
