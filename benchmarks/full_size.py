@@ -72,7 +72,7 @@ def run_case(files: Path, name: str, side: int) -> dict[str, object]:
         guidance=1.0, memory=case["memory"], text_cache="on", **parts,
     )  # fmt: skip
     clock = Clock()
-    for generated in generate_images(arguments.check(), clock):  # type: ignore[arg-type]
+    for generated in generate_images([arguments.check()], clock):  # type: ignore[arg-type]
         assert generated.image.size == (side, side)
     encoding, steps = clock.seconds("encoding"), clock.seconds("denoising")
     loaded = clock.seconds("loading")[0]

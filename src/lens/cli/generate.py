@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lens.cli.arguments import command_of
 from lens.cli.generation.request import GenerateArguments
+from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
     from lens.sampling.image_metadata import ImageMetadata
+
+PRINTED_FIELDS = ("prompt", "seed", "width", "height", "steps", "guidance", "model")
+OPTIONAL_FIELDS = ("negative_prompt", "cache", "strength")
+"""Printed where they are set."""
 
 
 @command_of(GenerateArguments)
@@ -21,15 +26,27 @@ def generate(arguments: GenerateArguments) -> None:
     from lens.cli.generation.run import generate_images
     from lens.cli.progress import ProgressBar
 
-    complete = arguments.complete()
-    target = OutputTarget.of(complete.out, complete.image_format, complete.like, complete.num_images)
-    with ProgressBar(complete.num_images) as progress:
-        for generated in generate_images(complete, progress):
+    requests = arguments.complete()
+    num_images = sum(request.num_images for request in requests)
+    target = OutputTarget.of(arguments.out, arguments.image_format, arguments.like, num_images)
+    with ProgressBar(num_images) as progress:
+        for generated in generate_images(requests, progress):
             path = target.save(generated.image, generated.metadata)
-            is_json = complete.as_json
-            progress.print(json.dumps(_result_fields(path, generated.metadata)) if is_json else str(path))
+            progress.print(result_line(path, generated.metadata, arguments.as_json))
 
 
-def _result_fields(path: Path, metadata: "ImageMetadata") -> dict[str, Any]:
-    names = ("prompt", "seed", "width", "height", "steps", "guidance", "model")
-    return {"path": str(path)} | {name: getattr(metadata, name) for name in names}
+def result_line(path: Path, metadata: "ImageMetadata", as_json: bool) -> str:
+    """Return what is printed of an image: its path, or settings that `--from-file` draws again."""
+    if not as_json:
+        return str(path)
+    values: dict[str, Any] = {"path": str(path)}
+    values |= {name: getattr(metadata, name) for name in PRINTED_FIELDS}
+    values |= {name: value for name in OPTIONAL_FIELDS if (value := getattr(metadata, name))}
+    if metadata.solver != DEFAULT_SOLVER:
+        values["solver"] = metadata.solver
+    if metadata.loras:
+        values["loras"] = [{"path": lora.path, "weight": lora.weight} for lora in metadata.loras]
+    for name in ("init_image", "mask"):
+        if (file := getattr(metadata, name)) is not None:
+            values[name] = file.path
+    return json.dumps(values)

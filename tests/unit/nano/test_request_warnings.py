@@ -6,7 +6,7 @@ import pytest
 from tiny_models import tiny_pipeline
 
 from lens.cli.generation.request import GenerateArguments
-from lens.cli.generation.run import resolve_arguments
+from lens.cli.generation.run import generate_images
 from lens.nano.request_warnings import request_warnings, size_warning
 from lens.sampling.resolved_model import ResolvedModel
 
@@ -35,8 +35,13 @@ def test_other_models_are_not_checked():
 
 
 def test_the_command_logs_each_warning_once_before_it_loads_a_model(caplog):
-    arguments = GenerateArguments(prompts=["a mermaid", "a fox", "a mermaid"], size="256x256").complete()
-    resolve_arguments(arguments)
+    arguments = GenerateArguments(prompts=["a mermaid", "a fox", "a mermaid"], size="256x256")
+
+    def stop(*_):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        next(generate_images(arguments.complete(), stop))
     assert [WORDS in line for line in lines(caplog)] == [True, False]
     assert "256x256 often shows repeated things" in lines(caplog)[1]
 

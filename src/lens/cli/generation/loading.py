@@ -7,8 +7,10 @@ loads the denoiser. Text features that are cached need no encoder at all.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lens.cli.arguments import LoraArgument
 from lens.cli.generation.request import GenerateArguments
 from lens.cli.process import prepare_libraries
 from lens.errors import MemoryNeedError, SettingError, first_line
@@ -35,17 +37,23 @@ ProgressCallback = Callable[[int, int], None]
 class GenerationSession:
     """A model in the course of one command: first its text encoder, then everything else."""
 
-    def __init__(self, model: "ResolvedModel", arguments: GenerateArguments, size: tuple[int, int]):
-        """Decide device, dtype and rung for images of a (height, width).
+    def __init__(
+        self,
+        model: "ResolvedModel",
+        arguments: GenerateArguments,
+        size: tuple[int, int],
+        lora_files: Sequence[Path] = (),
+    ):
+        """Decide device, dtype and rung for images of a (height, width) that use some of these LoRAs.
 
         Raises: SettingError for options that do not fit; MemoryNeedError if no rung fits.
         """
-        prepare_libraries(needed=_required_packages(model, arguments))
+        prepare_libraries(needed=_required_packages(model, arguments, lora_files))
         import torch
 
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
-        self.model, self.arguments = model, arguments
+        self.model, self.arguments, self.lora_files = model, arguments, lora_files
         self.device = pick_device(arguments.device)
         if arguments.offload != "none" and not self.device.startswith("cuda"):
             raise SettingError(
@@ -53,19 +61,21 @@ class GenerationSession:
             )
         self.dtype = pick_dtype(arguments.dtype, self.device, model)
         self._torch_dtype = getattr(torch, self.dtype)
+        self._adapter_names: dict[Path, list[str]] = {}
+        """Names of the adapters of each file, one for each time that an image can use it."""
         self._check_loras()
         self.rung = self._choose_rung(size)
 
     def _check_loras(self) -> None:
         """Raise a CheckpointError for a LoRA that does not fit, before anything is loaded or encoded."""
-        if not self.arguments.loras:
+        if not self.lora_files:
             return
         from lens.models.checkpoints.adapters.keys import adapter_layers_of
         from lens.models.checkpoints.adapters.lora_formats import read_adapter
         from lens.models.shapes import denoiser_shapes
 
         layers = adapter_layers_of(denoiser_shapes(self.model.configs["transformer"]))
-        for path, _ in self.arguments.loras:
+        for path in dict.fromkeys(self.lora_files):
             read_adapter(path, layers)
 
     def _choose_rung(self, size: tuple[int, int]) -> "Rung":
@@ -171,10 +181,12 @@ class GenerationSession:
         )
         if self.arguments.quantization is not None:
             self._quantize(denoiser)
-        if self.arguments.loras:
+        if self.lora_files:
             from lens.models.checkpoints.adapters.lora import load_loras
 
-            load_loras(denoiser, self.arguments.loras)
+            names = load_loras(denoiser, [(path, 1.0) for path in self.lora_files])
+            for path, name in zip(self.lora_files, names, strict=True):
+                self._adapter_names.setdefault(path, []).append(name)
         pipeline = LensPipeline.from_pretrained(
             self.model,
             torch_dtype=self._torch_dtype,
@@ -190,6 +202,15 @@ class GenerationSession:
         if self.arguments.tile_px is not None:
             pipeline.enable_vae_tiling(self.arguments.tile_px)
         return pipeline
+
+    def activate_loras(self, pipeline: "LensPipeline", loras: Sequence[LoraArgument]) -> None:
+        """Activate exactly these of the session's LoRAs; a file may be used several times."""
+        if not self.lora_files:
+            return
+        from lens.models.checkpoints.adapters.lora import set_lora_weights
+
+        names = {path: iter(names) for path, names in self._adapter_names.items()}
+        set_lora_weights(pipeline.transformer, {next(names[path]): weight for path, weight in loras})
 
     @property
     def _placement(self) -> "RungName":
@@ -257,7 +278,9 @@ def explain_out_of_memory() -> Iterator[None]:
         raise MemoryNeedError(f"Out of memory during generation ({first_line(error)}). {remedy}") from error
 
 
-def _required_packages(model: "ResolvedModel", arguments: GenerateArguments) -> set[str]:
+def _required_packages(
+    model: "ResolvedModel", arguments: GenerateArguments, lora_files: Sequence[Path]
+) -> set[str]:
     has_gguf = any(path.suffix.lower() == GGUF_SUFFIX for path in model.parts.values())
-    reasons = {"peft": arguments.loras, "torchao": arguments.quantization, "gguf": has_gguf}
+    reasons = {"peft": lora_files, "torchao": arguments.quantization, "gguf": has_gguf}
     return {package for package, reason in reasons.items() if reason}

@@ -4,7 +4,6 @@ None means that an option is not given: the value in the image of --like applies
 Loads no torch until files are read.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -25,16 +24,23 @@ from lens.cli.arguments import (
     SolverName,
     TextCacheOption,
     check_number,
-    gather_prompts,
     parse_lora,
     parse_size,
 )
+from lens.cli.generation.batch import batch_lines
+from lens.cli.generation.recorded_files import verified_path, warn_of_other_versions
 from lens.core.noise import RANDOM_SEED, parse_seed, random_seed
+from lens.core.prompt_text import check_prompt_text
+from lens.core.resolution import SizeWords
 from lens.errors import LensError, SettingError
+from lens.files import config_folder
 from lens.models.checkpoints.components.component_file import COMPONENT_OPTIONS
 from lens.models.checkpoints.components.search import is_weight_file
 from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
+from lens.prompts.loras import find_lora
+from lens.prompts.reading import PromptReader
+from lens.prompts.syntax import InlineLora, escape
 from lens.sampling.defaults import default_strength
 from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.solvers import DEFAULT_SOLVER
@@ -42,11 +48,13 @@ from lens.sampling.solvers import DEFAULT_SOLVER
 if TYPE_CHECKING:
     from lens.sampling.image_metadata import FileRecord, ImageMetadata
 
-logger = logging.getLogger(__name__)
-
 STRENGTHS = f"{default_strength(has_mask=False):g}; with --mask {default_strength(has_mask=True):g}"
 PART_OPTIONS = ("text_encoder", "vae", "tokenizer")
 """Options that name a component of the model."""
+SIZE_WORDS = SizeWords(
+    "--height", "--width", "--size", "--base-resolution", "--aspect-ratio", "give --size WIDTHxHEIGHT",
+    "add --allow-extreme",
+)  # fmt: skip
 PROMPT, SAMPLING, MODEL, OUTPUT = "Prompts and seeds", "Sampling", "Model", "Output"
 
 
@@ -61,17 +69,30 @@ class GenerateArguments:
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Prompts, one image each; - reads prompts from stdin, one per line.", show_default=False
+            help="Prompts, one image each; - reads prompts or settings from stdin, one per line.",
+            show_default=False,
         ),
     ] = None
-    from_file: Annotated[Path | None, _option(PROMPT, "Text file of prompts, one per line.")] = None
+    from_file: Annotated[
+        Path | None, _option(PROMPT, "File of prompts, or of settings as JSON or CSV, one per line.")
+    ] = None
     like: Annotated[
         Path | None,
         _option(PROMPT, "Reproduce this image from its metadata; other options replace what is recorded."),
     ] = None
     negative_prompt: Annotated[str | None, _option(PROMPT, "Negative prompt.", "--negative")] = None
+    style: Annotated[
+        list[str] | None, _option(PROMPT, "Put the prompt into a style; repeat for more.", metavar="NAME")
+    ] = None
+    style_file: Annotated[
+        Path | None, _option(PROMPT, "YAML file of styles (styles.yaml in ~/.config/lens, or built in).")
+    ] = None
+    wildcards: Annotated[
+        Path | None,
+        _option(PROMPT, "Folder of NAME.txt, whose lines __NAME__ stands for (~/.config/lens/wildcards)."),
+    ] = None
     num_images_per_prompt: Annotated[
-        int, _option(PROMPT, "Images per prompt, with consecutive seeds.", "--count", min=1)
+        int, _option(PROMPT, "Images per prompt, with consecutive seeds.", "--count", "-n", min=1)
     ] = 1
     seed: Annotated[
         str | None,
@@ -79,7 +100,8 @@ class GenerateArguments:
     ] = None
 
     aspect_ratio: Annotated[
-        str | None, _option(SAMPLING, "One of nine, from 1:2 to 2:1 (1:1).", metavar="W:H")
+        str | None,
+        _option(SAMPLING, "One of nine, from 1:2 to 2:1 (1:1).", "--aspect-ratio", "--ar", metavar="W:H"),
     ] = None
     base_resolution: Annotated[
         int | None,
@@ -88,6 +110,8 @@ class GenerateArguments:
     size: Annotated[
         str | None, _option(SAMPLING, "Exact size in pixels, multiples of 16.", metavar="WxH")
     ] = None
+    width: Annotated[int | None, _option(SAMPLING, "Width in pixels, with --height.", metavar="PX")] = None
+    height: Annotated[int | None, _option(SAMPLING, "Height in pixels, with --width.", metavar="PX")] = None
     allow_extreme: Annotated[
         bool, _option(SAMPLING, "Accept sizes outside the supported range.", "--allow-extreme")
     ] = False
@@ -137,6 +161,10 @@ class GenerateArguments:
         list[str] | None,
         _option(MODEL, "Apply a LoRA; repeat for more.", metavar="PATH[:WEIGHT]"),
     ] = None
+    lora_folder: Annotated[
+        Path | None,
+        _option(MODEL, "Folder of the LoRAs that prompts name, as <lora:NAME:0.8> (~/.config/lens/loras)."),
+    ] = None
     dtype: Annotated[DtypeName | None, _option(MODEL, "Dtype of weights and computation (auto).")] = None
     device: Annotated[
         str | None, _option(MODEL, "cpu, cuda, cuda:1 or mps (the fastest available).", metavar="NAME")
@@ -157,7 +185,8 @@ class GenerateArguments:
     ] = None
 
     out: Annotated[
-        Path | None, _option(OUTPUT, "Output folder, or the file of a single image, which is replaced.")
+        Path | None,
+        _option(OUTPUT, "Output folder, or the file of a single image, which is replaced.", "--out", "-o"),
     ] = None
     image_format: Annotated[ImageFormat | None, _option(OUTPUT, "File format (png).", "--format")] = None
     as_json: AsJson = False
@@ -172,13 +201,35 @@ class GenerateArguments:
     """Only from --like: CPU threads to compute with."""
 
     @cached_property
-    def image_size(self) -> tuple[int, int] | None:
+    def image_size(self) -> tuple[int | None, int | None] | None:
         """(width, height) of --size."""
-        return None if self.size is None else parse_size(self.size)
+        if self.size is None:
+            return None if self.width is None and self.height is None else (self.width, self.height)
+        return parse_size(self.size)
+
+    @property
+    def size_words(self) -> SizeWords:
+        """What errors call the size: as it was given."""
+        return SIZE_WORDS if self.size is None else SIZE_WORDS._replace(height="", width="")
 
     @cached_property
     def loras(self) -> tuple[LoraArgument, ...]:
         return tuple(parse_lora(text) for text in self.lora or ())
+
+    @cached_property
+    def prompt_reader(self) -> PromptReader:
+        """What reads the prompts, with the folders of these options."""
+        return PromptReader(
+            self.wildcards or config_folder() / "wildcards",
+            self.style_file or config_folder() / "styles.yaml",
+            wildcard_setting="--wildcards",
+            style_setting="--style",
+        )
+
+    def find_lora(self, lora: InlineLora) -> LoraArgument:
+        """Return the file of a LoRA that a prompt names. Raises: SettingError."""
+        folder = self.lora_folder or config_folder() / "loras"
+        return LoraArgument(find_lora(lora.name, folder, "--lora-folder"), lora.weight)
 
     @cached_property
     def first_seed(self) -> int:
@@ -196,7 +247,8 @@ class GenerateArguments:
 
     @property
     def has_size(self) -> bool:
-        return any(value is not None for value in (self.size, self.aspect_ratio, self.base_resolution))
+        given = (self.size, self.width, self.height, self.aspect_ratio, self.base_resolution)
+        return any(value is not None for value in given)
 
     @property
     def quantization(self) -> str | None:
@@ -210,25 +262,50 @@ class GenerateArguments:
     def num_images(self) -> int:
         return len(self.prompts or ()) * self.num_images_per_prompt
 
-    def complete(self) -> Self:
-        """Return these arguments with the prompts of all sources and the values of --like, checked.
+    def complete(self) -> list[Self]:
+        """Return the arguments of each prompt or line of settings, with the values of --like, checked.
 
         Raises: LensError for values that contradict each other and for files that cannot be used.
         """
-        prompts = gather_prompts(self.prompts or [], self.from_file, read_stdin=self.like is None)
-        arguments = replace(self, prompts=prompts or None, from_file=None)
-        _ = arguments.image_size, arguments.loras  # a malformed value is reported before files are read
-        if self.like is not None:
-            from lens.sampling.image_metadata import read_image_metadata
+        _ = self.image_size, self.loras  # a malformed value is reported before files are read
+        for path, setting, kind in (
+            (self.wildcards, "--wildcards", "folder"),
+            (self.lora_folder, "--lora-folder", "folder"),
+            (self.style_file, "--style-file", "file"),
+        ):
+            if path is not None and not (path.is_dir() if kind == "folder" else path.is_file()):
+                raise SettingError(setting, str(path), f"a {kind} that exists", "Check the path.")
+        lines = batch_lines(self.prompts or [], self.from_file, read_stdin=self.like is None)
+        own = replace(self, prompts=None, from_file=None)
+        if not lines:
+            return [own._complete_one()]
+        requests = []
+        for line, place in lines:
+            try:
+                requests.append(replace(own, **line.changes())._complete_one())
+            except LensError as error:
+                if not place:
+                    raise
+                raise LensError(f"In {place}: {error}") from error
+        return requests
 
-            arguments = arguments.fill_from_image(self.like, read_image_metadata(self.like))
-        return arguments.check()
+    def _complete_one(self) -> Self:
+        """Return these arguments, of one prompt, with the values of --like, checked."""
+        if self.like is None:
+            return self.check()
+        from lens.sampling.image_metadata import read_image_metadata
+
+        return self.fill_from_image(self.like, read_image_metadata(self.like)).check()
 
     def check(self) -> Self:
         """Return these arguments if their values are in range and fit each other."""
-        if self.size is not None and (self.aspect_ratio is not None or self.base_resolution is not None):
-            other = "--aspect-ratio" if self.aspect_ratio is not None else "--base-resolution"
-            raise SettingError("--size", self.size, f"to be given without {other}", "Give one.")
+        ways = {"--size": self.size, "--width": self.width, "--height": self.height}
+        named = next((name for name, value in ways.items() if value is not None), None)
+        others = {"--aspect-ratio": self.aspect_ratio, "--base-resolution": self.base_resolution}
+        others |= {} if self.size is None else {"--width": self.width, "--height": self.height}
+        other = next((name for name, value in others.items() if value is not None), None)
+        if named and other:
+            raise SettingError(named, ways[named], f"to be given without {other}", "Give one.")
         if self.memory is not None:
             if self.offload != "none":
                 raise SettingError("--memory", self.memory, "to be given without --offload", "Give one.")
@@ -239,9 +316,11 @@ class GenerateArguments:
             check_number("--cfg", self.guidance, 0, 100, "1 turns guidance off.")
         if self.seed is not None:
             parse_seed(self.seed, "--seed")
-        if self.init_image is None and (self.mask is not None or self.strength is not None):
-            name, got = ("--mask", str(self.mask)) if self.mask is not None else ("--strength", self.strength)
-            raise SettingError(name, got, "a source image", "Add --init-image IMAGE.")
+        for text in self.prompts or ():
+            check_prompt_text(text, "the prompt")
+        check_prompt_text(self.negative_prompt or "", "--negative")
+        if self.init_image is None and self.mask is not None:
+            raise SettingError("--mask", str(self.mask), "a source image", "Add --init-image IMAGE.")
         if self.strength is not None:
             check_number("--strength", self.strength, 1e-6, 1, "1 redraws everything, 0.3 changes little.")
         if self.prompt_date is not None:
@@ -254,10 +333,10 @@ class GenerateArguments:
         A model, LoRA or source image that comes from the metadata must have the content recorded there.
         Raises: LensError naming a file that has changed or is missing, and the option that replaces it.
         """
-        _warn_of_other_versions(path, metadata)
+        warn_of_other_versions(path, metadata)
         recorded: dict[str, Any] = {
-            "prompts": [metadata.prompt],
-            "negative_prompt": metadata.negative_prompt,
+            "prompts": [escape(metadata.prompt)],
+            "negative_prompt": escape(metadata.negative_prompt),
             "recorded_seed": metadata.seed,
             "steps": metadata.steps,
             "guidance": metadata.guidance,
@@ -279,12 +358,12 @@ class GenerateArguments:
             recorded["model_hash"] = metadata.model_hash
         if not self.lora:
             recorded["lora"] = [
-                f"{_verified_path(lora, path, '--lora')}:{lora.weight!r}" for lora in metadata.loras
+                f"{verified_path(lora, path, '--lora')}:{lora.weight!r}" for lora in metadata.loras
             ]
         if self.init_image is None and metadata.init_image is not None:
             mask = metadata.mask if self.mask is None else None
-            recorded["init_image"] = _verified_path(metadata.init_image, path, "--init-image")
-            recorded["mask"] = _verified_path(mask, path, "--mask") if mask else None
+            recorded["init_image"] = verified_path(metadata.init_image, path, "--init-image")
+            recorded["mask"] = verified_path(mask, path, "--mask") if mask else None
             recorded["strength"] = metadata.strength
         missing = [field.name for field in fields(self) if getattr(self, field.name) in (None, [])]
         values = {name: recorded[name] for name in missing if name in recorded}
@@ -303,36 +382,9 @@ class GenerateArguments:
         if self.text_encoder is not None and parts.get("tokenizer") == parts.get("text_encoder"):
             del given["tokenizer"]  # it was inside the file that is replaced
         verified: dict[str, Any] = {
-            part: _verified_path(parts[part], path, COMPONENT_OPTIONS[part])
+            part: verified_path(parts[part], path, COMPONENT_OPTIONS[part])
             for part, value in given.items()
             if value is None and part in parts
         }
         denoiser = verified.pop("transformer", None)
         return verified | {"model": str(denoiser)} if denoiser is not None and is_file else verified
-
-
-def _warn_of_other_versions(path: Path, metadata: "ImageMetadata") -> None:
-    from lens.sampling.image_metadata import library_versions
-
-    here = library_versions()
-    other = {name: version for name, version in metadata.versions.items() if here.get(name) != version}
-    if other:
-        names = ", ".join(f"{name} {version}" for name, version in other.items())
-        logger.warning("%s was generated with %s; with other versions, pixels may differ.", path, names)
-
-
-def _verified_path(record: "FileRecord", image_path: Path, option: str) -> Path:
-    from lens.models.checkpoints.hashing import content_hash
-
-    path = Path(record.path)
-    if not path.exists():
-        raise LensError(
-            f"{image_path} was generated with {path}, which does not exist. Restore it, or replace it with "
-            f"{option}."
-        )
-    if content_hash(path) != record.sha256:
-        raise LensError(
-            f"{image_path} was generated with {path}, which has changed since. "
-            f"Add {option} {path} to use it as it is."
-        )
-    return path

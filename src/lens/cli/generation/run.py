@@ -5,32 +5,51 @@ settings alone, so that --like reproduces them, and each file exists as soon as 
 """
 
 import logging
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from lens.cli.arguments import DEFAULT_MODEL
+from lens.cli.arguments import DEFAULT_MODEL, LoraArgument
 from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
 from lens.cli.generation.request import GenerateArguments
 from lens.core.noise import seed_of_image
 from lens.core.resolution import resolve_resolution
 from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
-from lens.nano.request_warnings import is_nano, request_warnings
+from lens.nano.request_warnings import request_warnings
+from lens.prompts.reading import ReadPrompt
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import (
     FileRecord,
     ImageMetadata,
     LoraRecord,
     library_versions,
+    open_mask,
     open_source_image,
+)
+from lens.sampling.request_warnings import (
+    check_mask_shape,
+    cut_warning,
+    distinct,
+    effect_warnings,
+    mask_warning,
 )
 from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 logger = logging.getLogger(__name__)
+
+PART_OPTIONS = ("text_encoder", "vae", "tokenizer", "prompt_date")
+SESSION_OPTIONS = (
+    "model", *PART_OPTIONS, "dtype", "device", "memory", "offload", "quantize", "text_cache", "tile_px",
+    "threads",
+)  # fmt: skip
+"""Options that decide how a model is loaded."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,68 +65,130 @@ class GeneratedImage(NamedTuple):
     metadata: ImageMetadata
 
 
-class ResolvedRequest(NamedTuple):
-    """What a command's images have in common, with every value decided from files and defaults."""
+class PlannedImage(NamedTuple):
+    """An image of a request: its seed, and its prompt as it is read for this seed."""
 
+    seed: int
+    prompt: ReadPrompt
+    loras: tuple[LoraArgument, ...]
+    """Those of the options, then those that the prompt names."""
+
+
+class ResolvedRequest(NamedTuple):
+    """What the images of a request have in common, with every value decided from files and defaults."""
+
+    arguments: GenerateArguments
     model: ResolvedModel
     size: tuple[int | None, int | None]
     """(height, width); None if the source image decides."""
     source: Image.Image | None
     mask: Image.Image | None
-    allow_extreme: bool
     recorded: dict[str, Any]
     """Fields of `ImageMetadata` that all images have in common and that need no loaded model."""
+    images: list[PlannedImage]
+    warnings: list[str]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return _image_size(self.size, self.source, self.model)
+
+    @property
+    def session_key(self) -> tuple[Any, ...]:
+        """Requests with equal keys are drawn with one load of the model."""
+        return tuple(getattr(self.arguments, name) for name in SESSION_OPTIONS)
+
+    def negative_text(self, image: PlannedImage) -> str:
+        """Return the negative prompt of an image if it has an effect, else an empty text."""
+        return "" if self.recorded["guidance"] == 1 else image.prompt.negative_prompt
 
 
-def generate_images(arguments: GenerateArguments, progress: "ProgressBar") -> Iterator[GeneratedImage]:
-    """Yield the images of the arguments, each as soon as it is generated.
+def generate_images(
+    requests: Sequence[GenerateArguments], progress: "ProgressBar"
+) -> Iterator[GeneratedImage]:
+    """Yield the images of requests, each as soon as it is generated; requests of one model come together.
 
     Raises: LensError for whatever the caller can correct; MemoryNeedError if memory runs out.
     """
-    resolved = resolve_arguments(arguments)
+    models: dict[tuple[Any, ...], ResolvedModel] = {}
+    resolved = [resolve_arguments(arguments, models) for arguments in requests]
+    for warning in distinct([warning for request in resolved for warning in request.warnings]):
+        logger.warning(warning)
+    groups: dict[tuple[Any, ...], list[ResolvedRequest]] = {}
+    for request in resolved:
+        groups.setdefault(request.session_key, []).append(request)
+    image_numbers = count(1)
+    for group in groups.values():
+        yield from _generate_group(group, progress, image_numbers, is_alone=len(requests) == 1)
+
+
+def _generate_group(
+    group: Sequence[ResolvedRequest], progress: "ProgressBar", image_numbers: Iterator[int], is_alone: bool
+) -> Iterator[GeneratedImage]:
+    """Yield the images of requests that one load of a model draws; a request that is alone tells its seed."""
+    first, images = group[0], [image for request in group for image in request.images]
+    largest = max((request.image_size for request in group), key=math.prod)
     with explain_out_of_memory():
-        image_size = _image_size(resolved.size, resolved.source, resolved.model)
-        session = GenerationSession(resolved.model, arguments, image_size)
-        prompts, negative = arguments.prompts or [], _negative_text(resolved.recorded)
-        texts: list[str] = list(dict.fromkeys([*prompts, *([negative] if negative else [])]))
+        session = GenerationSession(first.model, first.arguments, largest, _lora_files(images))
+        texts = [image.prompt.prompt for image in images]
+        texts += [request.negative_text(image) for request in group for image in request.images]
         progress("encoding", 0, 1)
-        features = session.encode(texts, lambda done, total: progress("encoding", done, total))
+        features = session.encode(
+            list(dict.fromkeys(filter(None, texts))), lambda done, total: progress("encoding", done, total)
+        )
         pipeline = session.load_pipeline()
-        if resolved.recorded["cache"] is not None:
-            _enable_cache(pipeline, resolved.recorded["cache"], resolved.recorded["steps"])
-        tile: dict[str, Any] = {"tile_px": pipeline.tile_px}
-        recorded = resolved.recorded | _environment(session) | tile
-        if arguments.is_seed_random:
-            logger.info("random seed %d", arguments.first_seed)
-        image_number = 0
-        for prompt in prompts:
-            prompt_embeds = _prompt_embeds(pipeline, features[prompt], features.get(negative))
-            for index in range(arguments.num_images_per_prompt):
-                seed = seed_of_image(arguments.first_seed, index)
-                image_number += 1
-                progress.start_image(image_number)
-                image = _generate_one(pipeline, prompt_embeds, seed, resolved, progress)
+        pipeline.logs_warnings = False  # they were told before anything was loaded
+        environment = _environment(session) | {"tile_px": pipeline.tile_px}
+        active_cache = None
+        for request in group:
+            if (cache := request.recorded["cache"]) != active_cache:
+                _switch_cache(pipeline, cache, request.recorded["steps"], is_on=active_cache is not None)
+                active_cache = cache
+            if is_alone and request.arguments.is_seed_random:
+                logger.info("random seed %d", request.images[0].seed)
+            files = {path: _file_fields(path) for image in request.images for path, _ in image.loras}
+            for planned in request.images:
+                progress.start_image(next(image_numbers))
+                session.activate_loras(pipeline, planned.loras)
+                negative = features.get(request.negative_text(planned))
+                prompt_embeds = _prompt_embeds(pipeline, features[planned.prompt.prompt], negative)
+                image = _generate_one(pipeline, prompt_embeds, planned.seed, request, progress)
+                records = tuple(LoraRecord(**files[path], weight=weight) for path, weight in planned.loras)
                 metadata = ImageMetadata(
-                    prompt=prompt, seed=seed, width=image.width, height=image.height, **recorded
+                    prompt=planned.prompt.prompt,
+                    negative_prompt=planned.prompt.negative_prompt,
+                    prompt_template=planned.prompt.template,
+                    seed=planned.seed,
+                    width=image.width,
+                    height=image.height,
+                    loras=records,
+                    **request.recorded,
+                    **environment,
                 )
                 yield GeneratedImage(image, metadata)
 
 
-def _enable_cache(pipeline: "LensPipeline", name: str, num_steps: int) -> None:
+def _lora_files(images: Sequence[PlannedImage]) -> list[Path]:
+    """Return the LoRA files of all images, each as often as one image uses it."""
+    uses: Counter[Path] = Counter()
+    for image in images:
+        uses |= Counter(path for path, _ in image.loras)
+    return list(uses.elements())
+
+
+def _switch_cache(pipeline: "LensPipeline", name: str | None, num_steps: int, is_on: bool) -> None:
     from lens.models.step_cache import MIN_STEPS, cache_settings
 
+    if is_on:
+        pipeline.transformer.disable_cache()
+    if name is None:
+        return
     if num_steps < MIN_STEPS:
         logger.warning(
             "--cache %s saves next to nothing at %d steps, as the first steps are always computed; "
             "it is meant for %d steps or more.", name, num_steps, MIN_STEPS,
         )  # fmt: skip
     pipeline.transformer.enable_cache(cache_settings(name))
-
-
-def _negative_text(recorded: dict[str, Any]) -> str:
-    """Return the negative prompt if it has an effect, else an empty text."""
-    text = recorded["negative_prompt"]
-    return "" if recorded["guidance"] == 1 or not text.strip() else text
 
 
 def _prompt_embeds(
@@ -135,30 +216,30 @@ def _image_size(
     return height, width
 
 
-def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
-    """Return the arguments with everything decided that does not need the model in memory.
+def resolve_arguments(
+    arguments: GenerateArguments, models: dict[tuple[Any, ...], ResolvedModel] | None = None
+) -> ResolvedRequest:
+    """Return the arguments of a prompt with everything decided that does not need the model in memory.
 
+    `models` keeps the models of other requests.
     Raises: LensError for whatever can be refused before the model is loaded.
     """
-    source, mask = (
-        None if path is None else open_source_image(path) for path in (arguments.init_image, arguments.mask)
-    )
-    model = ResolvedModel.of(
-        arguments.model or DEFAULT_MODEL,
-        text_encoder=arguments.text_encoder,
-        vae=arguments.vae,
-        tokenizer=arguments.tokenizer,
-        prompt_date=arguments.prompt_date,
-    )
-    model.log_summary()
+    models = {} if models is None else models
+    source = None if arguments.init_image is None else open_source_image(arguments.init_image)
+    mask = None if arguments.mask is None else open_mask(arguments.mask)
+    model_options = {name: getattr(arguments, name) for name in PART_OPTIONS}
+    key = (arguments.model, *model_options.values())
+    if key not in models:
+        models[key] = ResolvedModel.of(arguments.model or DEFAULT_MODEL, **model_options)
+        models[key].log_summary()
+    model = models[key]
     size = _resolve_size(arguments, model)
-    _log_warnings(arguments.prompts or [], model, size, source)
+    images = _plan_images(arguments)
     _check_hash(arguments, model)
-    guidance, strength = arguments.guidance, arguments.strength
-    if source is not None and strength is None:
-        strength = default_strength(has_mask=mask is not None)
+    guidance, strength = arguments.guidance, None
+    if source is not None:
+        strength = arguments.strength or default_strength(has_mask=mask is not None)
     recorded = {
-        "negative_prompt": arguments.negative_prompt or "",
         "steps": arguments.steps or model.defaults.num_inference_steps,
         "guidance": model.defaults.guidance_scale if guidance is None else guidance,
         "solver": arguments.solver or DEFAULT_SOLVER,
@@ -167,13 +248,27 @@ def resolve_arguments(arguments: GenerateArguments) -> ResolvedRequest:
         "model_hash": model.content_hash,
         "parts": _part_records(model),
         "prompt_date": model.prompt_date,
-        "loras": tuple(LoraRecord(**_file_fields(path), weight=weight) for path, weight in arguments.loras),
         "init_image": FileRecord(**_file_fields(arguments.init_image)) if arguments.init_image else None,
         "mask": FileRecord(**_file_fields(arguments.mask)) if arguments.mask else None,
         "strength": strength,
         "quantize": arguments.quantization,
     }
-    return ResolvedRequest(model, size, source, mask, arguments.allow_extreme, recorded)
+    warnings = _warnings(arguments, images, model, recorded, _image_size(size, source, model))
+    warnings += _source_warnings(source, mask, _image_size(size, source, model))
+    return ResolvedRequest(arguments, model, size, source, mask, recorded, images, warnings)
+
+
+def _plan_images(arguments: GenerateArguments) -> list[PlannedImage]:
+    [prompt] = arguments.prompts or []
+    planned = []
+    for index in range(arguments.num_images_per_prompt):
+        seed = seed_of_image(arguments.first_seed, index)
+        read = arguments.prompt_reader.read(
+            prompt, arguments.negative_prompt or "", seed, arguments.style or ()
+        )
+        loras = (*arguments.loras, *map(arguments.find_lora, read.loras))
+        planned.append(PlannedImage(seed, read, loras))
+    return planned
 
 
 def _resolve_size(arguments: GenerateArguments, model: ResolvedModel) -> tuple[int | None, int | None]:
@@ -187,17 +282,43 @@ def _resolve_size(arguments: GenerateArguments, model: ResolvedModel) -> tuple[i
         arguments.aspect_ratio,
         default_base=model.defaults.base_resolution,
         allow_extreme=arguments.allow_extreme,
+        words=arguments.size_words,
     )
 
 
-def _log_warnings(
-    prompts: list[str], model: ResolvedModel, size: tuple[int | None, int | None], source: Image.Image | None
-) -> None:
-    """Log, once for each prompt, what a model of a small world does not know of it; of sizes, once."""
-    pixels = _image_size(size, source, model) if is_nano(model.variant) else None
-    found = (request_warnings(model.variant, model.trained_bases, prompt, pixels) for prompt in prompts)
-    for warning in dict.fromkeys(text for texts in found for text in texts):
-        logger.warning(warning)
+def _warnings(
+    arguments: GenerateArguments, images: Sequence[PlannedImage], model: ResolvedModel,
+    recorded: dict[str, Any], size: tuple[int, int],
+) -> list[str]:  # fmt: skip
+    """Return what is told of settings, of prompts, and of what a model of a small world does not know."""
+    warnings = effect_warnings(
+        guidance=recorded["guidance"], has_negative=any(image.prompt.negative_prompt for image in images),
+        strength=arguments.strength, has_image=arguments.init_image is not None,
+        has_mask=arguments.mask is not None, solver=recorded["solver"], num_steps=recorded["steps"],
+    )  # fmt: skip
+    for image in images:
+        warnings += image.prompt.warnings
+        warnings += request_warnings(model.variant, model.trained_bases, image.prompt.prompt, size)
+    return distinct(warnings)
+
+
+def _source_warnings(
+    source: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]
+) -> list[str]:
+    """Return what is told of a source image and its mask; `size` is (height, width).
+
+    Raises: SettingError for a mask of another shape.
+    """
+    if source is None:
+        return []
+    height, width = size
+    found = [cut_warning(source.size, (width, height))]
+    if mask is not None:
+        from lens.sampling.image_processor import resize_to_cover
+
+        check_mask_shape(mask.size, source.size, (width, height), "--mask")
+        found.append(mask_warning(*resize_to_cover(mask, height, width).getextrema()))
+    return distinct(found)
 
 
 def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:
@@ -260,7 +381,7 @@ def _generate_one(
         strength=recorded["strength"],
         solver=recorded["solver"],
         on_progress=progress,
-        allow_extreme=resolved.allow_extreme,
+        allow_extreme=resolved.arguments.allow_extreme,
     )
     return result.images[0]  # type: ignore[union-attr]
 
