@@ -61,6 +61,8 @@ class ImageMetadata(Settings):
 
     prompt: str
     negative_prompt: str = ""
+    prompt_template: str | None = None
+    """The prompt before its alternatives, wildcards, LoRAs and weights were read, where it had any."""
     seed: int
     width: int
     height: int
