@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +111,20 @@ def test_like_reproduces_a_source_image_a_mask_and_a_lora_from_lossy_files(
     assert settings == read_image_metadata(tmp_path / first.out.strip())
     assert (settings.width, settings.height, settings.strength, settings.solver) == (80, 48, 0.8, "ab2")
     assert (settings.guidance, settings.negative_prompt, settings.loras[0].weight) == (2.5, "blur", 0.7)
+
+
+def test_a_mask_with_a_transparent_hole_redraws_the_hole_as_a_white_area_does(lens, tiny_model, start):
+    image, mask = start
+    with Image.open(image) as opened, Image.open(mask) as white:
+        holed = opened.convert("RGBA")
+        holed.putalpha(white.point(lambda level: 255 - level))
+        holed.save("holed.png")
+    for name in (mask, "holed.png"):
+        options = ("--model", tiny_model, "--seed", 3, "--steps", 2, "--init-image", image, "--mask", name)
+        assert lens("generate", "a fox", *options, "--out", f"of-{Path(name).name}").status == 0
+    drawn, kept = pixels("of-holed.png"), pixels(image)
+    assert (drawn == pixels("of-mask.png")).all()
+    assert (drawn[:, :40] == kept[:, :40]).all() and (drawn[:, 40:] != kept[:, 40:]).any()
 
 
 def test_explicit_options_override_like(lens, tiny_model, tmp_path):

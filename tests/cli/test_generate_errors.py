@@ -36,7 +36,6 @@ def refuses(lens, tiny_model, tmp_path):
         (["--seed", "-1"], ["--seed is -1"]),
         (["--init-image", "gone.png"], ["gone.png does not exist"]),
         (["--mask", "mask.png"], ["--mask", "Add --init-image"]),
-        (["--strength", "0.5"], ["--strength is 0.5", "Add --init-image"]),
         (["--lora", "gone.safetensors"], ["gone.safetensors", "exists"]),
         (["--lora", "gone.safetensors:strong"], ["--lora", "number as the weight"]),
         (["--device", "tpu"], ["--device is 'tpu'", "cpu"]),
