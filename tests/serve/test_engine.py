@@ -14,6 +14,7 @@ from lens.errors import CheckpointError, GenerationCancelledError, NonFiniteErro
 from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_adapter
 from lens.models.checkpoints.hashing import content_hash
 from lens.models.prompt_date import PINNED_DATE
+from lens.models.step_cache import cache_settings
 from lens.models.vae import decode_latents
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.solvers import SOLVERS
@@ -129,6 +130,30 @@ MIXED = [
     replace(APPLE, prompt="three stars", width=96, guidance=3.0, negative_prompt="a green apple", steps=2),
     replace(APPLE, model="lens-nano-base", prompt="a fish", guidance=2.0, height=160, width=96),
 ]
+
+
+CACHED = [
+    replace(APPLE, steps=14, height=64, width=64, guidance=2.0, cache="taylorseer"),
+    replace(APPLE, steps=12, height=64, width=96, cache="first-block", prompt="two cats"),
+    replace(APPLE, steps=6, height=64, width=64, prompt="a dog"),
+    replace(APPLE, steps=12, height=64, width=64, cache="taylorseer", prompt="three stars"),
+]
+
+
+def test_pictures_with_caches_are_those_of_the_pipeline_in_any_company(engine, pipelines, monkeypatch):
+    handles, _ = joining_step_by_step(engine, CACHED, monkeypatch)
+    for request, handle in zip(CACHED, handles, strict=True):
+        result, denoiser = handle.result(WAIT_S), pipelines[request.model].transformer
+        plain = pipeline_image(pipelines, request)
+        if request.cache is not None:
+            denoiser.enable_cache(cache_settings(request.cache))
+        try:
+            assert_same_picture(result.image, pipeline_image(pipelines, request))
+        finally:
+            if request.cache is not None:
+                denoiser.disable_cache()
+                assert (np.asarray(result.image) != np.asarray(plain)).any()
+        assert result.metadata.cache == request.cache
 
 
 def test_pictures_that_join_and_leave_at_any_step_are_those_of_the_pipeline(engine, pipelines, monkeypatch):

@@ -5,6 +5,7 @@ the run, calls the benchmark with a progress callback, and prints a table.
 """
 
 import json
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from lens.cli.arguments import DEFAULT_MODEL, SolverName, parse_size
+from lens.cli.arguments import DEFAULT_MODEL, CacheName, SolverName, parse_size
+from lens.core.step_caches import NO_CACHE, cache_warning, parse_cache
 from lens.errors import SettingError
 from lens.sampling.solvers import DEFAULT_SOLVER
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from lens.evals.nano import NanoEvalOptions
     from lens.evals.nano_prompts import PromptLine
     from lens.evals.nano_report import EvalModel
+
+logger = logging.getLogger(__name__)
 
 evaluate = typer.Typer(help="Evaluate models: score their images on a benchmark.", no_args_is_help=True)
 
@@ -30,6 +34,7 @@ ModelNames = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of every model, in place of its own number.")]
 Guidance = Annotated[float | None, typer.Option(help="Guidance of every model, in place of its own scale.")]
 Solver = Annotated[SolverName, typer.Option(help="ODE solver.")]
+Cache = Annotated[CacheName, typer.Option(help="Cache of denoising steps.")]
 Seed = Annotated[int, typer.Option(help="First seed.")]
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Images generated at a time.")]
 Lora = Annotated[Path | None, typer.Option(metavar="FILE", help="A LoRA to apply.")]
@@ -115,6 +120,7 @@ def nano(
     steps: Steps = None,
     guidance: Guidance = None,
     solver: Solver = DEFAULT_SOLVER,
+    cache: Cache = NO_CACHE,
     seed: Seed = 0,
     batch: BatchSize = 10,
     lora: Lora = None,
@@ -137,8 +143,13 @@ def nano(
     from lens.evals import nano as nano_eval
 
     source = prompt_source(prompts, seeds=seeds, size=size, diversity=diversity)
-    options = nano_eval.NanoEvalOptions(solver, seed, batch, processes, lora, lora_weight)
+    options = nano_eval.NanoEvalOptions(
+        solver, seed, batch, processes, lora, lora_weight, parse_cache(cache, "--cache")
+    )
     found = [] if truth else nano_eval.eval_models(models or [DEFAULT_MODEL], extra or [], steps, guidance)
+    for steps in sorted({model.steps for model in found}):
+        if warning := cache_warning(options.cache, steps, "--cache"):
+            logger.warning(warning)
     info = nano_eval.run_info(command_line(ctx), has_models=bool(found))
     if json_file != STDOUT:
         for name, value in info.items():

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lens.core.resolution import buckets_for
+from lens.core.step_caches import NO_CACHE
 from lens.errors import SettingError
 from lens.evals.nano_report import (
     EvalItem,
@@ -52,6 +53,8 @@ class NanoEvalOptions(NamedTuple):
     """Processes that score; 0 scores in this one."""
     lora: Path | None = None
     lora_weight: float = 1.0
+    cache: str | None = None
+    """Cache of denoising steps; `first-block` decides for a batch as a whole."""
 
 
 def evaluate_nano(
@@ -205,6 +208,10 @@ def build_pipeline(model: EvalModel, options: NanoEvalOptions) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     if options.lora:
         pipeline.load_lora_weights(options.lora, weight=options.lora_weight)
+    if options.cache:
+        from lens.models.step_cache import cache_settings
+
+        pipeline.transformer.enable_cache(cache_settings(options.cache))
     return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
 
 
@@ -286,6 +293,7 @@ def model_info(model: EvalModel, options: NanoEvalOptions) -> dict[str, object]:
         "steps": model.steps,
         "guidance": model.guidance,
         "drawn": f"{model.sampling_label}, {options.solver}, seed {options.seed}",
+        "cache": options.cache or NO_CACHE,
         "batch": options.batch_size,
     }
 

@@ -1,5 +1,7 @@
 """Caches of denoising steps on a tiny pipeline: what they compute again, and what they leave alone."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from diffusers import (
@@ -10,10 +12,11 @@ from diffusers import (
     TaylorSeerCacheConfig,
 )
 from diffusers.hooks import TextKVCacheConfig
-from tiny_models import tiny_pipeline
+from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, TOKEN_CHANNELS, tiny_pipeline
 
 from lens.errors import SettingError
-from lens.models.step_cache import CACHES, cache_settings
+from lens.models.step_cache import CACHES, ImageCache, cache_settings
+from lens.models.velocity import predict_token_velocity
 
 NUM_STEPS = 8
 
@@ -129,3 +132,43 @@ def test_what_does_not_work_here_is_refused_by_name(cached):
     cached.transformer.enable_cache(FirstBlockCacheConfig())
     with pytest.raises(ValueError, match="already been enabled"):
         cached.transformer.enable_cache(FirstBlockCacheConfig())
+
+
+def velocities(denoiser, seed, contexts):
+    """The velocities of neighbouring points of one image, each computed in the next of the contexts."""
+    generator = torch.Generator().manual_seed(seed)
+    x, way = torch.randn(2, 1, 12, TOKEN_CHANNELS, generator=generator)
+    texts = [torch.randn(1, 5, TEXT_WIDTH, generator=generator) for _ in CAPTURED_LAYERS]
+    for step, context in enumerate(contexts):
+        t, near = torch.tensor([1 - 1e-6 * step]), x + 0.005 * step * way
+        with context, torch.no_grad():
+            velocity = predict_token_velocity(denoiser, near, t, texts, latent_sizes=[(3, 4)])
+        yield velocity
+
+
+def test_images_that_take_turns_have_caches_of_their_own_and_the_others_none(cached):
+    denoiser, steps = cached.transformer, 10
+    alone = [list(velocities(denoiser, seed, [nullcontext()] * steps)) for seed in range(3)]
+    for seed, name in enumerate(CACHES):
+        plain = alone[seed]
+        denoiser.enable_cache(cache_settings(name))
+        contexts = [denoiser.cache_context("cond") for _ in range(steps)]
+        alone[seed] = list(velocities(denoiser, seed, contexts))
+        assert not torch.equal(torch.cat(alone[seed]), torch.cat(plain)), f"{name} computes everything"
+        denoiser._reset_stateful_cache()
+        denoiser.disable_cache()
+    caches = [*map(ImageCache, CACHES), None]
+    in_turn = [
+        velocities(denoiser, seed, [
+            nullcontext() if cache is None else denoiser.cached_pass(cache, "cond") for _ in range(steps)
+        ]) for seed, cache in enumerate(caches)
+    ]  # fmt: skip
+    for step in range(steps):
+        if step == 6:
+            denoiser.release_cached_passes()  # as where an adapter replaces layers
+        for seed, one in enumerate(in_turn):
+            assert torch.equal(next(one), alone[seed][step]), (seed, step)
+    assert not any(hook for hook in denoiser._hooks() if hook.state_manager._state_cache)
+    assert not denoiser.is_cache_enabled
+    denoiser.release_cached_passes()
+    assert not list(denoiser._hooks())

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lens.core.prompt_text import TokenCount
+from lens.core.step_caches import cache_warning
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.nano.request_warnings import is_nano, request_warnings
 from lens.sampling.image_metadata import ImageMetadata
@@ -117,6 +118,7 @@ class GenerationService:
                 has_image=draw.image is not None, has_mask=draw.mask is not None,
                 solver=draw.solver, num_steps=draw.steps,
             ),
+            cache_warning(draw.cache, draw.steps),
             *_source_warnings(draw),
             *(count.warning(name) for name, count in self._token_counts(draw).items()),
         ]  # fmt: skip

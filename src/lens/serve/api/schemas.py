@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from lens.core.noise import MAX_SEED, RANDOM_SEED, RANDOM_SEED_NAME, random_seed, seed_of_image
 from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
+from lens.core.step_caches import CACHE_NAMES, MIN_STEPS, NO_CACHE, parse_cache
 from lens.errors import SettingError
 from lens.sampling.defaults import default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
@@ -113,6 +114,9 @@ class BaseImageRequest(BaseModel):
     guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance")] | None = None
     loras: list[Lora] | None = Field(None, max_length=MAX_LORAS)
     solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
+    cache: str | None = Field(
+        None, description=f"Cache of denoising steps: one of {', '.join((NO_CACHE, *CACHE_NAMES))}."
+    )
     enhance: bool | None = None
     deadline_s: Annotated[float, _bounded(REQUEST_BOUNDS, "deadline_s")] | None = Field(
         None, description="Seconds from now; an image that cannot finish by then fails."
@@ -235,16 +239,18 @@ def resolve_request(
     partial_images = getattr(body, "partial_images", None) or 0
     if partial_images and isinstance(body, CreateImageRequest) and not body.stream:
         raise SettingError("partial_images", partial_images, "stream to be true", "Or leave it out.")
+    steps = max(1, round(model.default_steps * preset.step_factor)) if body.steps is None else body.steps
     request = GenerationRequest(
         model=model.name,
         prompt=body.prompt.strip(),
         seed=random_seed() if body.seed in (None, RANDOM_SEED) else body.seed,
         height=height,
         width=width,
-        steps=max(1, round(model.default_steps * preset.step_factor)) if body.steps is None else body.steps,
+        steps=steps,
         guidance=guidance,
         negative_prompt=(body.negative_prompt or "").strip(),
         solver=body.solver or DEFAULT_SOLVER,
+        cache=_resolve_cache(body.cache, steps, settings),
         loras=tuple(LoraRequest(lora.name, lora.weight) for lora in body.loras or []),
         image=uploads.image,
         mask=uploads.mask,
@@ -312,23 +318,25 @@ def _resolve_size(
         width, height = int(match[1]), int(match[2])
     elif source_size is not None and body.aspect_ratio is None and body.base_resolution is None:
         height, width = source_size
-    try:
-        height, width = resolve_resolution(
-            height,
-            width,
-            body.base_resolution,
-            body.aspect_ratio,
-            default_base=model.base_resolution,
-            allow_extreme=True,  # `validate_parameters` checks the limits
-        )
-    except SettingError as error:
-        if error.setting in ("height", "width"):
-            error.setting = "size"
-        raise
+    height, width = resolve_resolution(
+        height,
+        width,
+        body.base_resolution,
+        body.aspect_ratio,
+        default_base=model.base_resolution,
+        allow_extreme=True,  # `validate_parameters` checks the limits
+        words=validation.API_SIZE_WORDS,
+    )
     limit = settings.limits.picture_px
     if limit is not None and height * width > limit:
         raise SettingError("size", f"{width}x{height}", f"at most {limit} pixels on this server")
     return height, width
+
+
+def _resolve_cache(name: str | None, num_steps: int, settings: ServerSettings) -> str | None:
+    if name is None:
+        return parse_cache(settings.engine.cache) if num_steps >= MIN_STEPS else None
+    return parse_cache(name)
 
 
 def _resolve_strength(body: BaseImageRequest, uploads: UploadedImages) -> float | None:

@@ -1,13 +1,15 @@
 """Continuous batching: images at different steps share one forward pass of the denoiser.
 
 With guidance, an image needs two inputs of a pass: its prompt, and its negative prompt or no text. Inputs
-of any size, step and guidance are packed into one sequence.
+of any size, step and guidance are packed into one sequence. Those of an image with a cache of denoising steps
+run alone, as the cache decides for each whether it is computed.
 Knows nothing of queues or callers. Letters: I image tokens, T text tokens, C channels of an image token.
 """
 
 import gc
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from lens.core.guidance import cfg_norm_rescaled
 from lens.errors import MemoryNeedError, first_line
 from lens.models.memory import is_out_of_memory
+from lens.models.step_cache import ImageCache
 from lens.models.velocity import compute_dtype, predict_token_velocity
 from lens.sampling.guided_denoiser import InpaintContext
 from lens.sampling.inputs import SourceImages
@@ -34,6 +37,10 @@ class ForwardInput(NamedTuple):
     sigma: float
     text_features: PromptFeatures
     latent_size: tuple[int, int]
+    pass_name: str = "cond"
+    """cond, or uncond."""
+    cache: ImageCache | None = None
+    """That of the image; an input with one is a batch of its own."""
 
     @property
     def num_tokens(self) -> int:
@@ -56,6 +63,7 @@ class DenoisingState:
     uncond: PromptFeatures
     """Features of the negative prompt; unused without guidance."""
     solver: Solver
+    cache: ImageCache | None = None
     preview_steps: tuple[int, ...] = ()
     """Steps after which a preview is due."""
     step: int = 0
@@ -92,8 +100,11 @@ class DenoisingState:
     def forward_inputs(self) -> list[ForwardInput]:
         """Return the inputs whose velocities `advance` needs next."""
         x, sigma = self._evaluation
-        texts = [self.cond] if self.guidance == 1 else [self.cond, self.uncond]
-        return [ForwardInput(x[0], sigma, text, self.latent_size) for text in texts]
+        texts = {"cond": self.cond} if self.guidance == 1 else {"cond": self.cond, "uncond": self.uncond}
+        return [
+            ForwardInput(x[0], sigma, text, self.latent_size, name, self.cache)
+            for name, text in texts.items()
+        ]
 
     def advance(self, velocities: Sequence[Tensor]) -> None:
         """Use the velocities of `forward_inputs`; a step ends once the solver has all that it needs.
@@ -177,10 +188,14 @@ class BatchExecutor:
 
 
 def split_batches(inputs: Sequence[ForwardInput], max_tokens: int) -> Iterator[list[ForwardInput]]:
-    """Yield batches of inputs in order, within the token limit; a larger input is a batch of its own."""
+    """Yield batches of inputs in order, within the token limit.
+
+    A larger input, and one with a cache, is a batch of its own.
+    """
     batch: list[ForwardInput] = []
     for one in inputs:
-        if batch and sum(other.num_tokens for other in batch) + one.num_tokens > max_tokens:
+        is_alone = one.cache is not None or any(other.cache is not None for other in batch)
+        if batch and (is_alone or sum(other.num_tokens for other in batch) + one.num_tokens > max_tokens):
             yield batch
             batch = []
         batch.append(one)
@@ -195,12 +210,14 @@ def predict_packed_velocities(denoiser: Any, batch: Sequence[ForwardInput]) -> S
     """
     image_tokens, text_features = [one.image_tokens for one in batch], [one.text_features for one in batch]
     is_alone = len(batch) == 1  # then a batch of one takes a fifth less time
-    velocities = predict_token_velocity(
-        denoiser,
-        image_tokens[0][None] if is_alone else image_tokens,
-        torch.tensor([one.sigma for one in batch], dtype=torch.float32, device=image_tokens[0].device),
-        [layer[None] for layer in text_features[0]] if is_alone else text_features,
-        latent_sizes=[one.latent_size for one in batch],
-        dtype=compute_dtype(denoiser),
-    )
+    cache = batch[0].cache
+    with nullcontext() if cache is None else denoiser.cached_pass(cache, batch[0].pass_name):
+        velocities = predict_token_velocity(
+            denoiser,
+            image_tokens[0][None] if is_alone else image_tokens,
+            torch.tensor([one.sigma for one in batch], dtype=torch.float32, device=image_tokens[0].device),
+            [layer[None] for layer in text_features[0]] if is_alone else text_features,
+            latent_sizes=[one.latent_size for one in batch],
+            dtype=compute_dtype(denoiser),
+        )
     return list(velocities)

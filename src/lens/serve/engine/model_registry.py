@@ -145,6 +145,7 @@ class LoadedModel:
             if adapter.name in self._adapter_names:
                 continue
             name = f"offered_{len(self._adapter_names)}"  # LoRA names may contain dots, adapter names may not
+            self.denoiser.release_cached_passes()
             try:
                 load_loras(self.denoiser, [(self._lora_files[adapter.name], 1.0)], [name])
                 self._adapter_names[adapter.name] = name

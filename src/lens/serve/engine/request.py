@@ -64,6 +64,8 @@ class GenerationRequest:
     """1 disables guidance."""
     negative_prompt: str = ""
     solver: str = DEFAULT_SOLVER
+    cache: str | None = None
+    """Cache of denoising steps, one of `lens.core.step_caches.CACHE_NAMES`."""
     loras: tuple[LoraRequest, ...] = ()
     image: Path | None = None
     """Source image."""
@@ -82,7 +84,9 @@ class GenerationRequest:
 
     def metadata_fields(self) -> dict[str, Any]:
         """Return the values that the metadata of the image has under the same names."""
-        names = ("prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance", "solver")
+        names = (
+            "prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance", "solver", "cache",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import SizeWords, resolve_resolution
+from lens.core.step_caches import parse_cache
 from lens.errors import SettingError
 from lens.sampling.image_processor import check_image_file
 from lens.sampling.solvers import get_solver
@@ -42,6 +43,7 @@ def validate_parameters(
         _check_number(name, getattr(request, name), kind, limits)
     resolve_resolution(request.height, request.width, words=API_SIZE_WORDS)
     get_solver(request.solver)
+    parse_cache(request.cache)
     _check_loras(request.loras, loras)
     if request.image is None and request.mask is not None:
         raise SettingError("mask", str(request.mask), "an image that it is a mask of", "Send image too.")

@@ -16,6 +16,7 @@ from torch import Tensor
 from lens.core.resolution import SIDE_STEP_PX
 from lens.models.checkpoints.hashing import file_hash
 from lens.models.memory import execution_device
+from lens.models.step_cache import ImageCache
 from lens.models.vae import spatial_compression_ratio
 from lens.sampling import inputs as sampling
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions
@@ -82,7 +83,8 @@ class ModelWorker:
         sigmas = initial.sigmas.tolist()
         return DenoisingState(
             initial.x, sigmas, initial.inpaint, source, latent_size, request.guidance, cond, uncond,
-            get_solver(request.solver), preview_schedule(len(sigmas) - 1, request.previews),
+            get_solver(request.solver), None if request.cache is None else ImageCache(request.cache),
+            preview_schedule(len(sigmas) - 1, request.previews),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -102,7 +104,8 @@ class ModelWorker:
             errors = [_advance(state, each) for state, each in zip(states, outputs_per_request, strict=True)]
             self._wait_for_device()
         self.num_tokens += num_tokens
-        self.cost_model.record(model_name, "denoise", num_tokens, timer())
+        if not any(state.cache for state in states):  # whose passes say nothing of those of others
+            self.cost_model.record(model_name, "denoise", num_tokens, timer())
         return errors
 
     @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lens.config import Settings
+from lens.core.step_caches import NO_CACHE, parse_cache
 from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.text_cache import DEFAULT_MAX_BYTES, TextCacheMode
 
@@ -34,6 +35,9 @@ class EngineSettings(Settings):
     """Maximum estimated seconds of queued work."""
     max_steps: int = Field(default=200, ge=1)
     """Maximum steps of an image."""
+    cache: str = NO_CACHE
+    """Cache of denoising steps of the requests that name none and have at least 12 steps: first-block or
+    taylorseer. Images with a cache do not share passes."""
     text_cache_bytes: int = Field(default=64 * 2**20, ge=0)
     """Memory of the prompt cache: hundreds of prompts of nano models, about ten of the full model."""
     text_cache_disk: TextCacheMode = "auto"
@@ -41,6 +45,11 @@ class EngineSettings(Settings):
     text encoders above 1 GB."""
     text_cache_disk_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
     """Disk space of these; the least recently used ones are removed first."""
+
+    @field_validator("cache")
+    @classmethod
+    def _check_cache(cls, value: str) -> str:
+        return parse_cache(value, "engine.cache") or NO_CACHE
 
     @model_validator(mode="after")
     def _check_memory(self) -> Self:

@@ -4,6 +4,7 @@ import json
 import shlex
 from typing import Any
 
+from lens.core.step_caches import NO_CACHE
 from lens.serve.api.schemas import GenerationSpec
 
 GENERATIONS_PATH, EDITS_PATH = "/v1/images/generations", "/v1/images/edits"
@@ -25,6 +26,7 @@ def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
         "steps": draw.steps,
         "guidance": draw.guidance,
         "solver": draw.solver,
+        "cache": draw.cache or NO_CACHE,
     }
     if draw.negative_prompt:
         body["negative_prompt"] = draw.negative_prompt
