@@ -73,6 +73,11 @@ def test_models_of_other_worlds_know_any_word_and_size(tmp_path, monkeypatch):
         ({"negative_prompt": "fog", "guidance": 2.0}, None),
         ({"solver": "ab2", "steps": 1}, "The solver ab2 has no effect on one step"),
         ({"solver": "ab2", "steps": 2}, None),
+        ({"quality": "max", "model": "lens-nano", "steps": 2}, "The quality max has no effect"),
+        ({"quality": "low", "model": "lens-nano"}, "The quality low has no effect"),
+        ({"quality": "max", "model": "lens-nano"}, None),
+        ({"quality": "high", "model": "lens-nano"}, None),
+        ({"quality": "high", "steps": 2}, None),
     ],
 )
 def test_settings_without_effect_are_told_and_drawn(server, values, told):

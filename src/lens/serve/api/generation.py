@@ -107,7 +107,7 @@ class GenerationService:
             spec = replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
         else:
             self.check_prompts([original], caller)
-        return replace(spec, warnings=tuple(self.request_warnings(spec)))
+        return replace(spec, warnings=(*spec.warnings, *self.request_warnings(spec)))
 
     def request_warnings(self, spec: GenerationSpec) -> list[str]:
         """Return what is told of a request that is drawn all the same. Reads its images."""

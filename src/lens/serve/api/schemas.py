@@ -267,6 +267,7 @@ def resolve_request(
         output_format,
         body.output_compression if output_format != "png" else None,
         quality if quality in ("low", "medium", "high", "xhigh", "max") else "medium",
+        warnings=_quality_warnings(body, quality, model),
     )
 
 
@@ -305,6 +306,16 @@ def _resolve_model(name: str | None, models: list[ModelInfo], is_distilled: bool
         matching = [model for model in models if model.is_distilled == is_distilled]
         return (matching or models)[0]
     return models[0]
+
+
+def _quality_warnings(body: BaseImageRequest, quality: str, model: ModelInfo) -> tuple[str, ...]:
+    """Return what is told of a quality that a named model and steps leave nothing to decide."""
+    preset = QUALITIES[quality]
+    decides_steps = preset.step_factor != 1 and body.steps is None
+    is_of_model = preset.is_distilled in (None, model.is_distilled) and preset.step_factor == 1
+    if body.model is None or decides_steps or is_of_model:
+        return ()
+    return (f"The quality {quality} has no effect beside the model and the steps. Leave it or them out.",)
 
 
 def _resolve_size(
