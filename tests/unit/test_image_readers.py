@@ -83,6 +83,7 @@ def test_the_transparent_colour_of_a_mask_is_drawn_anew_in_each_of_its_forms(tmp
         (Image.fromarray(np.dstack([halves] * 3)), {"transparency": (9, 9, 9)}),
         (Image.fromarray(halves.astype(np.uint16)), {"transparency": 9}),
         (Image.fromarray((halves > 0).astype(np.uint16) * np.uint16(65535)), {}),
+        (Image.fromarray(np.dstack([(halves > 0) * 255, np.full_like(halves, 254)]).astype(np.uint8)), {}),
     ]
     for mask, options in forms:
         files = saved(image), saved(mask, **options)

@@ -79,11 +79,10 @@ def to_mask(image: Image.Image) -> Image.Image:
     """Return an inpainting mask of either convention as grey: white is redrawn, black is kept.
 
     In a mask with transparency, as OpenAI's API asks for, what is transparent is redrawn; in an opaque one,
-    as of diffusers, what is white.
+    as of diffusers, what is white. Levels of alpha count as clear or opaque: lossy formats leave 254 of 255.
     """
     alpha = alpha_channel(image)
-    if alpha is not None and alpha.getextrema() != (255, 255):
-        # Half transparent counts as one of the two: lossy formats leave opaque areas at 254.
+    if alpha is not None and alpha.getextrema()[0] < 128:
         return alpha.point([255] * 128 + [0] * 128)
     return to_srgb(image).image.convert("L")
 
