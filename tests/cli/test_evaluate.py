@@ -32,8 +32,12 @@ def test_a_model_that_is_not_here_is_refused_before_anything_is_drawn(lens, monk
 def test_one_table_holds_all_models_and_the_file_an_object_each(lens, tmp_path):
     path = tmp_path / "scores.json"
     ran = lens("eval", "nano", "--models", "lens-nano-base", "--extra", "lens-nano:1:1.0", "--steps", 3,
-               "--prompts", 1, "--json", path, "--contact-sheet", tmp_path / "sheet.png")  # fmt: skip
+               "--cache", "taylorseer", "--prompts", 1, "--json", path,
+               "--contact-sheet", tmp_path / "sheet.png")  # fmt: skip
     assert ran.status == 0, ran
+    assert [f"--cache taylorseer saves next to nothing at {n} steps" in ran.err for n in (1, 2, 3)] == [
+        True, False, True
+    ]  # fmt: skip
     lines = ran.out.splitlines()
     assert lines[0].startswith("command  lens eval nano --models lens-nano-base --extra lens-nano:1:1.0 ")
     head = lines.index("", 3) + 1
@@ -46,6 +50,7 @@ def test_one_table_holds_all_models_and_the_file_an_object_each(lens, tmp_path):
     assert [one["name"] for one in (base, nano)] == ["lens-nano-base", "lens-nano"]
     assert [(one["steps"], one["guidance"]) for one in (base, nano)] == [(3, 2.0), (1, 1.0)]
     for one in (base, nano):
+        assert one["cache"] == "taylorseer"
         assert one["hash"] == content_hash(resolve_model(one["name"]))
         assert list(one["tables"]["model"]) == [*TASKS, "mean"] and len(one["pictures"]) == len(TASKS)
         assert 0 < one["denoiser_seconds_a_picture"] < one["seconds_a_picture"]

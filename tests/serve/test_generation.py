@@ -18,7 +18,8 @@ REQUEST = GenerationRequest("lens-nano", "a fox", 3, 96, 144, 2, 2.0)
 CONTROLS = {
     "prompt": "a fox", "model": "lens-nano", "aspect_ratio": "1:1", "base_resolution": 128, "seed": 5,
     "is_seed_locked": True, "count": 1, "steps": 20, "guidance": 2.0, "negative_prompt": "",
-    "solver": "euler", "size": "", "loras": [], "start": None, "strength": 0.6, "is_strength_set": False,
+    "solver": "euler", "cache": "", "size": "", "loras": [], "start": None, "strength": 0.6,
+    "is_strength_set": False,
 }  # fmt: skip
 
 

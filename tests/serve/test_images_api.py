@@ -105,11 +105,13 @@ def test_compression_makes_smaller_files(server):
 
 def test_our_own_parameters_reach_the_engine(server):
     own = {"seed": 11, "steps": 3, "guidance": 4.5, "negative_prompt": "fog", "solver": "ab2"}
+    own |= {"cache": "first-block"}
     own |= {"loras": [{"name": "ink", "weight": 0.5}], "aspect_ratio": "16:9", "base_resolution": 192}
     server.client.images.generate(model="lens-nano", prompt=f" {PROMPT} ", user="ann", extra_body=own)
     asked = server.engine.requests[-1]
     assert (asked.prompt, asked.seed, asked.steps, asked.guidance) == (PROMPT, 11, 3, 4.5)
     assert (asked.negative_prompt, asked.solver, asked.caller) == ("fog", "ab2", "user:ann")
+    assert asked.cache == "first-block"
     assert [(lora.name, lora.weight) for lora in asked.loras] == [("ink", 0.5)]
     assert asked.width > asked.height and asked.width % 16 == asked.height % 16 == 0
 
@@ -190,6 +192,7 @@ BAD = [
     ({"model": "dall-e-3"}, "model"), ({"style": "vivid"}, "style"), ({"prompt": " "}, "prompt"),
     ({"partial_images": 2}, "partial_images"), ({"seed": -2}, "seed"), ({"steps": 0}, "steps"),
     ({"steps": 5000}, "steps"), ({"guidance": -1}, "guidance"), ({"solver": "magic"}, "solver"),
+    ({"cache": "magic"}, "cache"),
     ({"loras": [{"name": "oil"}]}, "loras"), ({"enhance": True}, "enhance"),
     ({"aspect_ratio": "7:1"}, "aspect_ratio"), ({"base_resolution": 130}, "base_resolution"),
     ({"strength": 0.5}, "strength"), ({"negative_prompt": "fog\0"}, "negative_prompt"),

@@ -73,6 +73,8 @@ def test_models_of_other_worlds_know_any_word_and_size(tmp_path, monkeypatch):
         ({"negative_prompt": "fog", "guidance": 2.0}, None),
         ({"solver": "ab2", "steps": 1}, "The solver ab2 has no effect on one step"),
         ({"solver": "ab2", "steps": 2}, None),
+        ({"cache": "taylorseer"}, "cache taylorseer saves next to nothing at 4 steps"),
+        ({"cache": "taylorseer", "steps": 12}, None),
         ({"quality": "max", "model": "lens-nano", "steps": 2}, "The quality max has no effect"),
         ({"quality": "low", "model": "lens-nano"}, "The quality low has no effect"),
         ({"quality": "max", "model": "lens-nano"}, None),

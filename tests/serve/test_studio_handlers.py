@@ -14,6 +14,7 @@ from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationHooks, GenerationService
 from lens.serve.settings.server import ServerSettings
 from lens.serve.studio import gallery_html
+from lens.serve.studio.controls import cache_choices
 from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.gallery_handlers import GallerySearch
 from lens.serve.studio.handlers import FORM_FIELDS, StudioHandlers, editor_value, image_and_mask, parse_loras
@@ -22,7 +23,8 @@ from lens.serve.studio.html import error_line
 GIVEN = {
     "prompt": "two foxes", "model": "lens-nano-turbo", "aspect_ratio": "1:1", "base_resolution": 128,
     "seed": 5, "is_seed_locked": True, "count": 1, "steps": 4, "guidance": 1.0, "negative_prompt": "",
-    "solver": "euler", "size": "", "loras": [], "start": None, "strength": 0.6, "is_strength_set": False,
+    "solver": "euler", "cache": "", "size": "", "loras": [], "start": None, "strength": 0.6,
+    "is_strength_set": False,
 }  # fmt: skip
 
 
@@ -291,8 +293,8 @@ def test_prompts_are_moderated_before_and_after_they_are_enhanced(tmp_path):
 def test_a_dropped_image_sets_every_control_so_that_drawing_repeats_its_request(tmp_path):
     handlers = studio(tmp_path)
     chosen = values(
-        model="lens-nano", aspect_ratio="16:9", base_resolution=192, steps=7, guidance=3.0, solver="ab2",
-        negative_prompt="fog", loras=[["ink", 0.4]], start=source_image((8, 8, 20, 20)),
+        model="lens-nano", aspect_ratio="16:9", base_resolution=192, steps=12, guidance=3.0, solver="ab2",
+        cache="taylorseer", negative_prompt="fog", loras=[["ink", 0.4]], start=source_image((8, 8, 20, 20)),
         strength=0.3, is_strength_set=True,
     )  # fmt: skip
     list(handlers.draw(chosen, "me"))
@@ -302,6 +304,7 @@ def test_a_dropped_image_sets_every_control_so_that_drawing_repeats_its_request(
     list(handlers.draw([changes[name] for name in FORM_FIELDS], "me"))
     first, second = handlers.engine.requests
     assert first == second and first.mask is not None and first.strength == 0.3
+    assert first.cache == "taylorseer"
 
 
 def test_a_dropped_file_without_metadata_changes_nothing_and_hides_its_folder(tmp_path):
@@ -405,6 +408,9 @@ def test_the_choices_of_the_page_are_those_of_the_solver_table_and_the_settings(
     page = create_studio(service_of(settings={"engine": {"max_steps": 77}}), Gallery(tmp_path))
     controls = {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
     assert controls["solver"].choices == [(solver.label, name) for name, solver in SOLVERS.items()]
+    names = [("none", "none"), ("first-block", "first-block"), ("taylorseer", "taylorseer")]
+    assert controls["cache"].choices == names and controls["cache"].value == "none"
+    assert cache_choices("taylorseer") == [("taylorseer, from 12 steps on", ""), *names]
     assert controls["steps"].maximum == 77 and controls["strength"].value == 0.6
 
 

@@ -302,7 +302,7 @@ def test_every_axis_changes_the_request(tmp_path):
     texts = {
         "guidance": "3", "steps": "5", "seed": "9", "prompt": "a bear", "negative_prompt": "fog",
         "solver": "ab2", "aspect_ratio": "2:1", "base_resolution": "192", "model": "lens-nano-base",
-        "strength": "0.3", "LoRA ink": "0.9",
+        "strength": "0.3", "LoRA ink": "0.9", "cache": "taylorseer",
     }  # fmt: skip
     start = replace(FORM, image=tmp_path / "a.png", size="")
     base = resolve(start).draw

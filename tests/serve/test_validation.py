@@ -45,7 +45,7 @@ def test_the_document_of_the_api_has_the_bounds_of_the_engine(kind):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("steps", 0), ("steps", 201), ("steps", LARGE), ("guidance", -1.0), ("guidance", 101.0),
-     ("solver", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0), ("strength", 1.5),
+     ("solver", "magic"), ("cache", "magic"), ("model", "dall-e-3"), ("deadline_s", 0.0), ("strength", 1.5),
      ("prompt", "a fox\0"), ("prompt", "x" * 32_001), ("negative_prompt", "fog\0")],
 )  # fmt: skip
 def test_the_api_refuses_a_value_with_the_message_of_the_engine(name, value):
@@ -57,6 +57,24 @@ def test_the_api_refuses_a_value_with_the_message_of_the_engine(name, value):
         resolve_request(body, MODELS, ["ink"], ServerSettings(), "me")
     assert (of_api.value.setting, str(of_api.value)) == (name, str(of_engine.value))
     assert of_engine.value.setting == name
+
+
+@pytest.mark.parametrize(
+    ("of_server", "of_request", "steps", "expected"),
+    [("none", None, 20, None), ("none", "first-block", 4, "first-block"), ("taylorseer", "none", 20, None),
+     ("taylorseer", None, 12, "taylorseer"), ("taylorseer", None, 11, None)],
+)  # fmt: skip
+def test_the_cache_of_the_server_is_for_requests_that_name_none_and_have_the_steps(
+    of_server, of_request, steps, expected
+):
+    body = CreateImageEditRequest(prompt="a fox", steps=steps, cache=of_request)
+    settings = ServerSettings.of({"engine": {"cache": of_server}})
+    assert resolve_request(body, MODELS, [], settings, "me").draw.cache == expected
+
+
+def test_a_cache_that_does_not_exist_is_refused_in_the_settings():
+    with pytest.raises(SettingError, match="cache is 'magic', but it needs one of none, first-block, taylor"):
+        ServerSettings.of({"engine": {"cache": "magic"}})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -31,7 +31,7 @@ from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 from diffusers.models.cache_utils import CacheMixin
 from torch import nn
 
-from lens.core.step_caches import CACHE_NAMES, MIN_STEPS  # noqa: F401 - read by the command
+from lens.core.step_caches import CACHE_NAMES
 from lens.errors import SettingError
 from lens.models.layers import LensTransformerBlock
 

@@ -65,6 +65,13 @@ def test_an_adapter_is_drawn_with_at_the_weight_that_is_asked_for(tmp_path):
     torch.testing.assert_close(added, 0.25 * 6.0 / 2 * up @ down, rtol=0.01, atol=0.02)  # of bfloat16
 
 
+def test_a_cache_is_on_where_it_is_asked_for():
+    model = eval_model("lens-nano-turbo")
+    caches = (None, "first-block")
+    assert [build_pipeline(model, NanoEvalOptions(cache=cache)).transformer.is_cache_enabled
+            for cache in caches] == [False, True]  # fmt: skip
+
+
 def test_scores_are_fractions_by_task():
     items = [item for item in eval_items(3, 0) if item.task == "single"]
     items += [item for item in eval_items(2, 0) if item.task == "two"]

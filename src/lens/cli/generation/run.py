@@ -19,6 +19,7 @@ from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
 from lens.cli.generation.request import GenerateArguments
 from lens.core.noise import seed_of_image
 from lens.core.resolution import resolve_resolution
+from lens.core.step_caches import cache_warning
 from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
 from lens.nano.request_warnings import request_warnings
@@ -59,10 +60,11 @@ if TYPE_CHECKING:
 
 
 class GeneratedImage(NamedTuple):
-    """An image and everything that decided it."""
+    """An image, everything that decided it, and which request it is of, counted from 0."""
 
     image: Image.Image
     metadata: ImageMetadata
+    request_index: int
 
 
 class PlannedImage(NamedTuple):
@@ -87,6 +89,8 @@ class ResolvedRequest(NamedTuple):
     """Fields of `ImageMetadata` that all images have in common and that need no loaded model."""
     images: list[PlannedImage]
     warnings: list[str]
+    index: int = 0
+    """Of the request among those of the command."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -111,7 +115,9 @@ def generate_images(
     Raises: LensError for whatever the caller can correct; MemoryNeedError if memory runs out.
     """
     models: dict[tuple[Any, ...], ResolvedModel] = {}
-    resolved = [resolve_arguments(arguments, models) for arguments in requests]
+    resolved = [
+        resolve_arguments(arguments, models)._replace(index=index) for index, arguments in enumerate(requests)
+    ]
     for warning in distinct([warning for request in resolved for warning in request.warnings]):
         logger.warning(warning)
     groups: dict[tuple[Any, ...], list[ResolvedRequest]] = {}
@@ -165,7 +171,7 @@ def _generate_group(
                     **request.recorded,
                     **environment,
                 )
-                yield GeneratedImage(image, metadata)
+                yield GeneratedImage(image, metadata, request.index)
 
 
 def _lora_files(images: Sequence[PlannedImage]) -> list[Path]:
@@ -177,17 +183,14 @@ def _lora_files(images: Sequence[PlannedImage]) -> list[Path]:
 
 
 def _switch_cache(pipeline: "LensPipeline", name: str | None, num_steps: int, is_on: bool) -> None:
-    from lens.models.step_cache import MIN_STEPS, cache_settings
+    from lens.models.step_cache import cache_settings
 
     if is_on:
         pipeline.transformer.disable_cache()
     if name is None:
         return
-    if num_steps < MIN_STEPS:
-        logger.warning(
-            "--cache %s saves next to nothing at %d steps, as the first steps are always computed; "
-            "it is meant for %d steps or more.", name, num_steps, MIN_STEPS,
-        )  # fmt: skip
+    if warning := cache_warning(name, num_steps, "--cache"):
+        logger.warning(warning)
     pipeline.transformer.enable_cache(cache_settings(name))
 
 

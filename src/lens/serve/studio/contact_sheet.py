@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from lens.core.resolution import ASPECT_RATIOS
+from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import SettingError
 from lens.sampling.image_metadata import ImageMetadata
 from lens.sampling.solvers import SOLVERS
@@ -45,20 +46,23 @@ class Axis:
 
 def axis_names(models: Sequence[ModelInfo], loras: Sequence[str], has_image: bool = True) -> list[str]:
     """Return the settings that a grid can vary."""
-    names = ["guidance", "steps", "seed", *TEXT_SETTINGS, "aspect_ratio", "base_resolution", "solver"]
+    names = ["guidance", "steps", "seed", *TEXT_SETTINGS]
+    names += ["aspect_ratio", "base_resolution", "solver", "cache"]
     names += ["model"] * (len(models) > 1) + ["strength"] * has_image
     return names + [f"{LORA_PREFIX}{name}" for name in loras]
 
 
-def parse_axis(setting: str, text: str, models: Sequence[ModelInfo]) -> Axis:
+def parse_axis(setting: str, text: str, models: Sequence[ModelInfo] | None) -> Axis:
     """Return an axis from typed text: values separated by commas, prompts by lines; `1..4` is a range.
 
+    Without `models`, a model may have any name.
     Raises: SettingError for a value that the setting does not accept.
     """
-    allowed: dict[str, Sequence[str]] = {
+    allowed: dict[str, Sequence[str] | None] = {
         "aspect_ratio": ASPECT_RATIOS,
         "solver": tuple(SOLVERS),
-        "model": [model.name for model in models],
+        "cache": (NO_CACHE, *CACHE_NAMES),
+        "model": None if models is None else [model.name for model in models],
     }
     known = (*TEXT_SETTINGS, *allowed, *NUMERIC_SETTINGS)
     if not isinstance(setting, str) or not (setting in known or setting.startswith(LORA_PREFIX)):
@@ -75,9 +79,10 @@ def parse_axis(setting: str, text: str, models: Sequence[ModelInfo]) -> Axis:
     if setting in TEXT_SETTINGS:
         return Axis(setting, tuple(parts))
     if setting in allowed:
+        names = allowed[setting]
         for part in parts:
-            if part not in allowed[setting]:
-                raise SettingError(setting, part, f"one of {', '.join(allowed[setting])}")
+            if names is not None and part not in names:
+                raise SettingError(setting, part, f"one of {', '.join(names)}")
         return Axis(setting, tuple(parts))
     kind = float if setting.startswith(LORA_PREFIX) else NUMERIC_SETTINGS[setting]
     return Axis(setting, tuple(value for part in parts for value in _parse_numbers(setting, part, kind)))
@@ -102,6 +107,20 @@ def _parse_numbers(setting: str, part: str, kind: type) -> list[Any]:
 def grid_forms(form: StudioForm, x: Axis, y: Axis) -> list[StudioForm]:
     """Return the forms of all cells, row by row; all have the same seed unless the seed is an axis.
 
+    Raises: SettingError, as `grid_cells` does.
+    """
+    forms = []
+    for cell in grid_cells(x, y):
+        changed = form
+        for setting, value in cell.items():
+            changed = _replace_setting(changed, setting, value)
+        forms.append(changed)
+    return forms
+
+
+def grid_cells(x: Axis, y: Axis) -> list[dict[str, Any]]:
+    """Return the two settings of each cell, row by row.
+
     Raises: SettingError for one setting on both sides, or too many cells.
     """
     if x.setting == y.setting:
@@ -109,8 +128,7 @@ def grid_forms(form: StudioForm, x: Axis, y: Axis) -> list[StudioForm]:
     num_cells = len(x.values) * len(y.values)
     if num_cells > MAX_GRID_CELLS:
         raise SettingError("grid", f"{len(x.values)} x {len(y.values)}", f"at most {MAX_GRID_CELLS} images")
-    rows = [_replace_setting(form, y.setting, y_value) for y_value in y.values]
-    return [_replace_setting(row, x.setting, x_value) for row in rows for x_value in x.values]
+    return [{y.setting: y_value, x.setting: x_value} for y_value in y.values for x_value in x.values]
 
 
 def _replace_setting(form: StudioForm, setting: str, value: Any) -> StudioForm:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from lens.core.noise import MAX_SEED, RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
+from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import LensError
 from lens.sampling.defaults import default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
@@ -173,6 +174,10 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
             solver = gr.Dropdown(
                 choices, value=DEFAULT_SOLVER, label=LABELS["solver"], elem_id="solver", min_width=140
             )
+            cache = gr.Dropdown(
+                cache_choices(handlers.service.settings.engine.cache), label=LABELS["cache"],
+                info="Faster, with a small loss", elem_id="cache", min_width=140,
+            )  # fmt: skip
             size = gr.Textbox(
                 label=LABELS["size"], info="Replaces ratio and base", placeholder="192x128",
                 elem_id="size", min_width=140,
@@ -222,13 +227,20 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
         on_source, [start, strength, is_strength_set], [strength, kept_source, source_line],
         trigger_mode="always_last", **QUIET_EVENT,
     )  # fmt: skip
-    for control in (steps, guidance, solver, strength, names):
+    for control in (steps, guidance, solver, cache, strength, names):
         unchecked(control)
     advanced = {
-        "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "size": size,
-        "loras": table, "start": start, "strength": strength, "is_strength_set": is_strength_set,
+        "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "cache": cache,
+        "size": size, "loras": table, "start": start, "strength": strength,
+        "is_strength_set": is_strength_set,
     }  # fmt: skip
     return AdvancedControls(panel, advanced, names, kept_source)
+
+
+def cache_choices(default: str) -> list[tuple[str, str]]:
+    """Return (label, value) of the caches of denoising steps; the first is that of the server's settings."""
+    own = [] if default == NO_CACHE else [(f"{default}, from 12 steps on", "")]
+    return [*own, ("none", NO_CACHE), *((name, name) for name in CACHE_NAMES)]
 
 
 def connect_variant_defaults(handlers: StudioHandlers, controls: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lens.core.noise import RANDOM_SEED, random_seed
 from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket
+from lens.core.step_caches import NO_CACHE
 from lens.errors import SettingError
 from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.api.schemas import CreateImageEditRequest, UploadedImages
@@ -22,6 +23,7 @@ from lens.serve.studio.gallery import Gallery
 LABELS = {
     "prompt": "Prompt", "model": "Model", "aspect_ratio": "Aspect ratio", "seed": "Seed", "count": "Images",
     "base_resolution": "Base resolution", "steps": "Steps", "guidance": "Guidance", "solver": "Solver",
+    "cache": "Cache",
     "negative_prompt": "Negative prompt", "size": "Exact size", "strength": "Strength", "loras": "LoRAs",
     "image": "Source image", "mask": "Mask",
 }  # fmt: skip
@@ -45,6 +47,7 @@ class StudioForm:
     guidance: float | None = None
     negative_prompt: str = ""
     solver: str | None = None
+    cache: str | None = None
     size: str = ""
     """Width x height; if not empty, it replaces aspect ratio and base resolution."""
     loras: tuple[LoraRequest, ...] = ()
@@ -82,6 +85,7 @@ def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateIm
         "guidance": form.guidance,
         "negative_prompt": form.negative_prompt.strip(),
         "solver": form.solver,
+        "cache": form.cache or None,
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in form.loras if lora.weight],
         "strength": form.strength,
         "stream": num_previews > 0,
@@ -134,6 +138,7 @@ def restore_form(
         guidance=metadata.guidance,
         negative_prompt=metadata.negative_prompt,
         solver=metadata.solver,
+        cache=metadata.cache or NO_CACHE,
         loras=tuple(restored_loras),
         image=image,
         mask=mask,

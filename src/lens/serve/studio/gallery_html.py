@@ -124,6 +124,8 @@ def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
         ("guidance", f"{metadata.guidance:g}"),
         ("solver", metadata.solver),
     ]
+    if metadata.cache is not None:
+        rows.append(("cache", metadata.cache))
     if metadata.negative_prompt:
         rows.append(("negative prompt", metadata.negative_prompt))
     if metadata.loras:

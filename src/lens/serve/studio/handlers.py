@@ -15,6 +15,7 @@ from PIL import Image, ImageChops
 from lens.core.images import to_srgb
 from lens.core.noise import RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS
+from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import LensError, SettingError
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import open_image, read_image_metadata
@@ -45,7 +46,8 @@ logger = logging.getLogger(__name__)
 
 FORM_FIELDS = (
     "prompt", "model", "aspect_ratio", "base_resolution", "seed", "is_seed_locked", "count", "steps",
-    "guidance", "negative_prompt", "solver", "size", "loras", "start", "strength", "is_strength_set",
+    "guidance", "negative_prompt", "solver", "cache", "size", "loras", "start", "strength",
+    "is_strength_set",
 )  # fmt: skip
 """The controls, in order. `start` holds the source image and the mask painted over it; `is_strength_set` says
 whether a person chose the strength, as otherwise it is the default."""
@@ -117,7 +119,7 @@ class StudioHandlers:
         model = self.model(str(kept.get("model")))
         allowed: dict[str, Collection[Any]] = {
             "model": names, "aspect_ratio": ASPECT_RATIOS, "solver": SOLVERS,
-            "base_resolution": base_resolutions(model),
+            "base_resolution": base_resolutions(model), "cache": (NO_CACHE, *CACHE_NAMES),
         }  # fmt: skip
         changes = {
             name: kept[name]
