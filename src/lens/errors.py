@@ -42,6 +42,11 @@ class SettingError(LensError, ValueError):
         super().__init__(f"{setting} is {shown}, but it needs {needs}. {fix}".strip())
         self.setting = setting
 
+    def rename(self, setting: str) -> None:
+        """Call the setting by the name that a surface has for it, such as an option."""
+        self.args = (f"{setting}{str(self).removeprefix(self.setting)}",)
+        self.setting = setting
+
 
 class MissingExtraError(LensError):
     """An optional package that is not installed: what needs it, its name, and the extra that installs it."""

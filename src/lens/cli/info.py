@@ -1,10 +1,12 @@
-"""`lens info MODEL`: components, parameters and memory of a model, from configs and file headers alone.
+"""`lens info MODEL`: components, parameters and memory of a model, from its headers; what a picture is.
 
 Counts come from the configs, so that a known model need not be on this machine. Only models of several files
 load torch.
 """
 
 import json
+import os.path
+import shlex
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -14,8 +16,11 @@ from typing import Annotated, Any
 import typer
 
 from lens.cli.arguments import AsJson, parse_size
+from lens.cli.models import print_columns
 from lens.cli.process import prepare_libraries
-from lens.errors import CheckpointError
+from lens.data.io.image_types import PREFIX_BYTES, image_type
+from lens.errors import CheckpointError, LensError
+from lens.models.checkpoints.reader import PICKLED_SUFFIXES
 
 LISTED_DTYPES = ("float32", "bfloat16", "float8")
 COMPONENT_NAMES = {"transformer": "denoiser", "text_encoder": "text_encoder", "vae": "vae"}
@@ -27,7 +32,9 @@ COMPONENT_CLASSES = {
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(help="A name (see lens models), a model folder or a file of weights.", show_default=False),
+    typer.Argument(
+        help="A name (see lens models), a model folder, a file of weights or a picture.", show_default=False
+    ),
 ]
 
 
@@ -50,9 +57,11 @@ def info(
     if with_memory:
         print_ladder(model, parse_size(size), as_json)
         return
-    description = describe_file(Path(model)) if Path(model).is_file() else describe_model(model)
+    description = describe_path(Path(model)) if os.path.isfile(model) else describe_model(model)
     if as_json:
         print(json.dumps(description))
+    elif "settings" in description:
+        _print_picture(description)
     elif "components" in description:
         _print_model(description)
     else:
@@ -130,6 +139,35 @@ def _describe_world(variant: str, trained_bases: tuple[int, ...]) -> dict[str, A
     return {"world": world_guide() | {"trained_base_resolutions": list(trained_bases)}}
 
 
+def describe_path(path: Path) -> dict[str, Any]:
+    """Return what a file is: weights, or a picture with the settings that Lens drew it by.
+
+    Raises: CheckpointError for anything else, and for damaged weights; LensError for a damaged picture.
+    """
+    with path.open("rb") as file:
+        kind = image_type(file.read(PREFIX_BYTES))
+    if kind:
+        return describe_picture(path, kind)
+    if path.suffix.lower() not in (".safetensors", ".gguf", *PICKLED_SUFFIXES):
+        weights = "a model is a folder, or a file that ends in .safetensors or .gguf"
+        raise CheckpointError(f"{path} is neither weights nor a picture: {weights}.")
+    return describe_file(path)
+
+
+def describe_picture(path: Path, kind: str) -> dict[str, Any]:
+    """Return the format, the size and the settings of a picture; the latter are None without Lens's own."""
+    from lens.sampling.image_metadata import open_image, read_image_metadata
+
+    size = open_image(path).size
+    try:
+        settings = read_image_metadata(path).model_dump(mode="json")
+    except LensError:
+        settings = None
+    return {"file": str(path), "kind": f"a {kind} picture", "width": size[0], "height": size[1]} | {
+        "settings": settings
+    }
+
+
 def describe_file(path: Path) -> dict[str, Any]:
     """Return the probable kind of a file of weights, its number of parameters and bytes by stored dtype."""
     from lens.models.checkpoints.components.component_file import read_component
@@ -188,18 +226,26 @@ def _describe_component(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _print_model(description: dict[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def _print_picture(description: dict[str, Any]) -> None:
+    name, settings = shlex.quote(description["file"]), description["settings"]
+    size = f"{description['width']}x{description['height']}"
+    print(f"{description['file']}: {description['kind']} of {size} pixels")
+    if settings is None:
+        print("  It has no settings of Lens. What it is: lens verify " + name)
+        return
+    print(f"  Prompt: {settings['prompt']}")
+    print(f"  Drawn by {settings['model']}, seed {settings['seed']}, {settings['steps']} steps")
+    print(f"  To draw it again: lens generate --like {name}")
 
+
+def _print_model(description: dict[str, Any]) -> None:
     dtypes = [*LISTED_DTYPES, "mxfp4"]
-    table = Table("component", "parameters", *dtypes, box=box.SIMPLE)
-    for name, part in description["components"].items():
-        sizes = (_format_bytes(part["memory_bytes"].get(dtype)) for dtype in dtypes)
-        table.add_row(name, f"{part['parameters']:,}", *sizes)
+    rows = [
+        (name, f"{part['parameters']:,}", *(_format_bytes(part["memory_bytes"].get(one)) for one in dtypes))
+        for name, part in description["components"].items()
+    ]
     print(f"{description['model']}: {description['folder'] or 'not on this machine'}")
-    Console().print(table)
+    print_columns(("component", "parameters", *dtypes), rows)
     if description["shared"]:
         folders = {str(Path(at).parent) for at in description["shared"].values()}
         print(f"{', '.join(description['shared'])}: shared, in {', '.join(folders)}")

@@ -8,19 +8,23 @@ import difflib
 import re
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import wraps
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperGroup
+from typer.models import ArgumentInfo
 
 from lens.cli.ablate import ablate
 from lens.cli.convert import convert
 from lens.cli.data import data
 from lens.cli.evaluate import evaluate
 from lens.cli.generate import generate
+from lens.cli.grid import grid
 from lens.cli.info import info
 from lens.cli.models import models
 from lens.cli.process import EXIT_TERMINATED, command_session, command_state
@@ -28,7 +32,7 @@ from lens.cli.rl import rl
 from lens.cli.serve import keys, serve
 from lens.cli.train import train
 from lens.cli.verify import verify
-from lens.errors import LensError
+from lens.errors import LensError, SettingError
 
 EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
@@ -72,8 +76,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, models, info, convert, ablate, verify):
-    app.command()(command)
+
+
+def _in_own_words(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose errors call a setting of the library by its own option or argument."""
+    names: dict[str, str] = {}
+    for name, parameter in signature(command).parameters.items():
+        declared = next((one for one in get_args(parameter.annotation) if hasattr(one, "param_decls")), None)
+        options = [one for one in getattr(declared, "param_decls", None) or () if one.startswith("--")]
+        is_argument = isinstance(declared, ArgumentInfo)
+        names[name] = name.upper() if is_argument else [*options, f"--{name.replace('_', '-')}"][0]
+
+    @wraps(command)
+    def run(*args: Any, **values: Any) -> None:
+        try:
+            command(*args, **values)
+        except SettingError as error:
+            if error.setting in names:
+                error.rename(names[error.setting])
+            raise
+
+    return run
+
+
+for command in (generate, grid, models, info, convert, verify):
+    app.command()(_in_own_words(command))
+app.command()(ablate)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(rl, name="rl")

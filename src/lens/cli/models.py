@@ -1,6 +1,8 @@
 """`lens models`: the known models, their sources, and which of them are on this machine."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from lens.cli.arguments import AsJson
@@ -15,20 +17,40 @@ def models(as_json: AsJson = False) -> None:
         for row in rows:
             print(json.dumps(row))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "steps", "guidance", "base", "local", "description", box=box.SIMPLE)
-    for row in rows:
-        numbers = (str(row["steps"]), f"{row['guidance']:g}", str(row["base_resolution"]))
-        table.add_row(row["name"], *numbers, "yes" if row["folder"] else "no", row["about"])
-    Console().print(table)
+    numbers = [
+        (row["name"], str(row["steps"]), f"{row['guidance']:g}", str(row["base_resolution"]),
+         "yes" if row["folder"] else "no")
+        for row in rows
+    ]  # fmt: skip
+    print_columns(("name", "steps", "guidance", "base", "local"), numbers, [row["about"] for row in rows])
     hub_ids: dict[str, list[str]] = {}
     for source in (source for row in rows for source in row["sources"]):
         hub_ids.setdefault(source["provenance"], []).append(source["hub_id"])
     for provenance, names in hub_ids.items():
-        print(f"{provenance.capitalize()}:\n  " + "\n  ".join(names))
+        print(f"\n{provenance[0].upper()}{provenance[1:]}:\n  " + "\n  ".join(names))
+
+
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+    """Print rows in columns, each with its note behind it.
+
+    On a narrow terminal a note has a line of its own, and on a very narrow one every value has.
+    """
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    total = sum(widths) + 2 * (len(widths) - 1)
+    room = shutil.get_terminal_size((200, 24)).columns - total
+    notes = notes or [""] * len(rows)
+    if room < 0:
+        for row, note in zip(rows, notes, strict=True):
+            values = (f"  {name}: {value}" for name, value in zip(header[1:], row[1:], strict=True) if value)
+            print("\n".join([row[0], *values, *([f"  {note}"] if note else [])]))
+        return
+    gap = "  " if room >= max(map(len, notes)) + 2 else "\n    "
+    is_number = [all(value[:1].isdigit() or not value for value in column[1:]) for column in columns]
+    for line, note in zip((header, *rows), ("", *notes), strict=True):
+        cells = zip(line, widths, is_number, strict=True)
+        text = "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells)
+        print(f"{text}{gap if note else ''}{note}".rstrip())
 
 
 def _model_fields(name: str) -> dict[str, Any]:

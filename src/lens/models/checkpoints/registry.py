@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lens.errors import CheckpointError, SettingError, first_line
+from lens.errors import CheckpointError, LensError, SettingError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,9 @@ FLUX2_VAE: dict[str, Any] = {
     "norm_num_groups": 32,
     "patch_size": (2, 2),
 }
+
+PATH_SUFFIXES = (".safetensors", ".gguf", ".json", ".yaml", ".yml", ".png", ".jpg", ".jpeg", ".webp", ".txt")
+"""Endings of files, which no model's name and no hub id has."""
 
 # The files that are downloaded from a hub. Pickled weights are left out, as reading them runs code.
 DOWNLOAD_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.md")
@@ -204,10 +207,15 @@ def resolve_model(
 
 def _looks_like_hub_id(text: str) -> bool:
     parts = text.split("/")
+    if Path(text).suffix.lower() in PATH_SUFFIXES:
+        return False
     return len(parts) == 2 and all(parts) and not text.startswith((".", "~", "/"))
 
 
-def _unknown_model_error(name: str) -> SettingError:
+def _unknown_model_error(name: str) -> LensError:
+    if "/" in name or "\\" in name or Path(name).suffix.lower() in PATH_SUFFIXES or name.startswith("~"):
+        remedy = f"Check the path of the model, or give a known name: {', '.join(KNOWN_MODELS)}."
+        return CheckpointError(f"{name} does not exist. {remedy}")
     near = difflib.get_close_matches(name.lower(), KNOWN_MODELS, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]}? " if near else ""
     known = ", ".join(KNOWN_MODELS)
