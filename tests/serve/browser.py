@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages, where there is one, and a server of the studio in a thread."""
+"""A real Chromium for tests of pages, where there is one, and servers of the studio in a thread."""
 
 import os
 import shutil
@@ -9,6 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+DONE, PREVIEW = '.lens-tile[data-state="done"] img', '.lens-tile[data-state="preview"] img'
+TIMEOUT_MS = 30_000
+NOT_TESTED = (
+    "NOT TESTED: the studio in a browser (typing, previews, cancelling, reloading, gallery, dropping an "
+    "image, phone width, accessibility), as Chromium is not installed; `apt-get install chromium` "
+    "installs it."
+)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PLAYWRIGHTS = "chromium*/chrome-linux*/*chrome*"
 
@@ -42,3 +50,39 @@ def served(app) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def app_of(folder, engine, enhance=None):
+    from fastapi import FastAPI
+
+    from lens.serve.api.generation import GenerationHooks, GenerationService
+    from lens.serve.settings.server import ServerSettings
+    from lens.serve.studio.app import mount_studio
+    from lens.serve.studio.gallery import Gallery
+
+    hooks = GenerationHooks(enhance_prompt=enhance)
+    return mount_studio(FastAPI(), GenerationService(engine, ServerSettings.of({}), hooks), Gallery(folder))
+
+
+def new_page(browser, address, **options):
+    """Return a page of a new visitor, once the studio is there."""
+    page = browser.new_context(**{"color_scheme": "light"} | options).new_page()
+    page.set_default_timeout(TIMEOUT_MS)
+    page.goto(address)
+    page.wait_for_selector("#draw")
+    page.wait_for_function("window.lensKeeps")
+    return page
+
+
+def is_elsewhere(url):
+    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+def draw(page, prompt):
+    page.fill("#prompt textarea", prompt)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(f'{DONE}[alt="Image 1: {prompt}"]')
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()

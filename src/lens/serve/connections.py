@@ -9,6 +9,7 @@ import logging
 import resource
 from typing import Any, Literal, cast
 
+from lens.serve.api.middleware import AsgiApp, Receive, Scope, Send
 from lens.serve.settings.server import RequestLimits
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,48 @@ def connection_bound(num_wanted: int) -> int:
         num_wanted, num_files, bound,
     )  # fmt: skip
     return bound
+
+
+class EndableStreams:
+    """An ASGI app around another one, whose streams end at shutdown as if their callers had left.
+
+    A page of the studio keeps streams open for as long as it is shown, so that a shutdown would wait for them
+    in vain and then cancel them, with a traceback for each.
+    """
+
+    def __init__(self, app: AsgiApp):
+        self._app, self._is_ended = app, asyncio.Event()
+
+    def end(self) -> None:
+        """End the streams; call it in the event loop."""
+        self._is_ended.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET":
+            return await self._app(scope, receive, send)
+        is_started = is_complete = False
+
+        async def send_noted(message: Any) -> None:
+            nonlocal is_started, is_complete
+            is_started = True
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        async def receive_or_end() -> Any:
+            receiving = asyncio.ensure_future(receive())
+            ending = asyncio.ensure_future(self._is_ended.wait())
+            try:
+                await asyncio.wait({receiving, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if is_started and not receiving.done():
+                    return {"type": "http.disconnect"}
+                return await receiving
+            finally:
+                receiving.cancel()
+                ending.cancel()
+
+        await self._app(scope, receive_or_end, send_noted)
+        if self._is_ended.is_set() and is_started and not is_complete:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class LenientTransport:

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from lens.serve.api.generation import GenerationHooks
     from lens.serve.engine.client import EngineClient
+    from lens.serve.safety.provenance import Signer
     from lens.serve.settings.server import ServerSettings
     from lens.serve.storage.server_state import ServerState
 
 logger = logging.getLogger(__name__)
+LAST_EVENTS_S = 0.5
+"""Time in which pages and callers hear of the images that were finished last, before their streams end."""
 
 
 def run(settings: "ServerSettings", has_studio: bool = True) -> None:
@@ -39,10 +42,11 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
         state = open_server_state(settings)
         try:
             settings.check_exposure(has_key=bool(state.api_keys.list_keys()))
-            hooks, engine = create_hooks(settings), create_engine(settings)
+            signer = create_signer(settings)
+            hooks, engine = create_hooks(settings, signer), create_engine(settings)
             try:
                 app = create_server_app(engine, settings, state, hooks, has_studio)
-                _run_server(app, engine, settings, server_socket)
+                _run_server(app, engine, settings, server_socket, signer)
             finally:
                 engine.drain(timeout_s=0)
         finally:
@@ -82,21 +86,33 @@ def create_engine(settings: "ServerSettings") -> "EngineClient":
     return Engine(ModelRegistry.from_names(settings.models, settings.loras), settings.engine)
 
 
-def create_hooks(settings: "ServerSettings") -> "GenerationHooks":
-    """Return the operator's functions: moderation, provenance, prompt enhancement, token counting."""
+def create_signer(settings: "ServerSettings") -> "Signer | None":
+    """Return what signs the images, or None if they are not signed.
+
+    Raises: LensError for a certificate or a key that cannot be used.
+    """
+    from lens.serve.safety.provenance import Signer
+
+    folder = settings.state.absolute()
+    return Signer.from_settings(settings.signing, folder) if settings.is_signing else None
+
+
+def create_hooks(settings: "ServerSettings", signer: "Signer | None" = None) -> "GenerationHooks":
+    """Return the operator's functions: moderation, provenance, prompt enhancement, token counting.
+
+    Images are signed by the signer of the settings unless another one is given.
+    """
     from lens.serve.api.generation import GenerationHooks
     from lens.serve.api.prompt_enhancer import PromptEnhancer
     from lens.serve.api.token_counter import TokenCounter
     from lens.serve.engine.model_registry import ModelRegistry
     from lens.serve.safety.moderation import ModerationPolicy
-    from lens.serve.safety.provenance import Signer, embed_provenance
+    from lens.serve.safety.provenance import embed_provenance
 
     registry = ModelRegistry.from_names(settings.models, settings.loras)
     folder = settings.state.absolute()
     policy = ModerationPolicy.from_file(settings.policy, folder / "refusals.jsonl")
-    signer = Signer.from_settings(settings.signing, folder) if settings.is_signing else None
-    if signer is not None and signer.is_test:
-        logger.warning("images are signed with a self-signed test certificate, which proves no origin")
+    signer = signer or create_signer(settings)
     return GenerationHooks(
         embed_provenance=lambda image, metadata, image_format, quality: embed_provenance(
             image, metadata, image_format, quality, signer
@@ -122,10 +138,12 @@ def create_server_app(
     from lens.serve.api.app import create_app
 
     app = create_app(engine, settings, state, hooks)
+    app.state.has_studio = has_studio
     if has_studio:
         try:
             return _add_studio(app, settings, state)
         except (ImportError, LensError) as error:
+            app.state.has_studio = False
             logger.warning("the studio is not available: %s", error)
 
     @app.get("/", include_in_schema=False)
@@ -162,13 +180,29 @@ def _bind_socket(settings: "ServerSettings") -> socket:
         raise SettingError("port", address, "a free address of this machine", fix) from error
 
 
+def _where_to_open(app: "FastAPI", settings: "ServerSettings", server_socket: socket) -> str:
+    """Return the first line of a server: the addresses of the studio and of the API."""
+    host, port = server_socket.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # all addresses: one that can be opened
+    base = settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    base = base.rstrip("/")
+    studio = f"open {base}/ in a browser for the studio; " if app.state.has_studio else "without the studio; "
+    return f"{studio}the API is at {base}/v1"
+
+
 def _run_server(
-    app: "FastAPI", engine: "EngineClient", settings: "ServerSettings", server_socket: socket
+    app: "FastAPI",
+    engine: "EngineClient",
+    settings: "ServerSettings",
+    server_socket: socket,
+    signer: "Signer | None",
 ) -> None:
     import uvicorn
 
     from lens.serve.api.app import drain
-    from lens.serve.connections import uvicorn_config
+    from lens.serve.connections import EndableStreams, uvicorn_config
+
+    streams = EndableStreams(app)
 
     class Server(uvicorn.Server):
         """Finishes the accepted requests on the first signal, and exits at once on the second."""
@@ -178,9 +212,17 @@ def _run_server(
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            host, port = server_socket.getsockname()[:2]
-            logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            logger.info(_where_to_open(app, settings, server_socket))
+            if signer is not None and signer.is_test:
+                logger.warning(
+                    "images are signed with a self-signed test certificate, which proves no origin"
+                )
             threading.Thread(target=self._watch_loading, daemon=True).start()
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            await asyncio.sleep(LAST_EVENTS_S)
+            streams.end()
+            await super().shutdown(sockets)
 
         def _watch_loading(self) -> None:
             try:
@@ -203,7 +245,7 @@ def _run_server(
             finally:
                 self.should_exit = True
 
-    config = uvicorn_config(app, settings.limits, log_level="warning", timeout_graceful_shutdown=10)
+    config = uvicorn_config(streams, settings.limits, log_level="warning", timeout_graceful_shutdown=10)
     server = Server(config)
     server.run(sockets=[server_socket])
     if server.failure is not None:
