@@ -27,6 +27,7 @@ FLOORS_INSIDE = {
     "data": ["io", "text_rendering scorers", "sources", "captions", "build", "report", "estimate"],
     "models": ["quantized", "checkpoints"],
     "nano": ["world", "scoring"],
+    "sampling": ["metadata_formats"],
     "rl": ["prompts", "rewards"],
     "train": ["settings", "data cost", "post_training", "stages"],
     "serve": ["settings", "engine storage safety", "ray", "api", "studio"],

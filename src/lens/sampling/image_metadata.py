@@ -1,8 +1,8 @@
 """Image files: metadata inside the file, reading it back, and file names from prompts.
 
-A PNG stores the metadata in text chunks: `lens` (a JSON document) and `parameters` (readable text). JPEG and
-WebP store the same two texts in EXIF as UserComment and ImageDescription.
-Knows nothing of models or sampling.
+A PNG stores the metadata in text chunks: `lens` (a JSON document) and `parameters` (the text that other tools
+read). JPEG and WebP store the same two texts in EXIF as ImageDescription and UserComment.
+Knows nothing of models or sampling; `metadata_formats` has the forms of other tools.
 """
 
 import json
@@ -21,6 +21,16 @@ from pydantic import Field
 from lens.config import Settings
 from lens.core.images import to_mask, to_srgb
 from lens.errors import LensError
+from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
+from lens.sampling.metadata_formats.image_texts import (
+    COMMENT_NAME,
+    EXIF_ERRORS,
+    encode_user_comment,
+    exif_texts,
+)
+from lens.sampling.metadata_formats.infotext import format_infotext
+from lens.sampling.metadata_formats.reading import READABLE_TOOLS, describe_image, foreign_settings
+from lens.sampling.solvers import SOLVERS
 
 FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,7 +47,13 @@ REPORTED_DISTRIBUTIONS = {
     "transformers": "transformers",
 }
 """Reported libraries, each with its distribution."""
-ASCII_COMMENT = b"ASCII\0\0\0"  # EXIF's marker of the character set that follows in a UserComment
+DOCUMENT_PREFIX = "lens:"
+"""Stands before the JSON document in EXIF, where texts have no names of ours."""
+WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".bin")
+SCHEDULE_NAME = "Simple"
+"""What other tools call steps at equal distances, shifted by the size of the image."""
+SHORT_HASH, SHORT_LORA_HASH = 10, 12
+"""Digits of the hashes that other tools look files up by."""
 EXIF_VERSION = b"0232"
 EXIF_BYTE, EXIF_UNDEFINED = 1, 7  # types of values
 MAX_SLUG_BYTES = 60
@@ -54,6 +70,26 @@ class LoraRecord(FileRecord):
     """A LoRA file and its weight."""
 
     weight: float = 1.0
+
+
+class AxisRecord(Settings):
+    """A setting that a sheet of images varies, and its values."""
+
+    setting: str
+    values: tuple[int | float | str, ...]
+
+
+class SheetRecord(Settings):
+    """A sheet that shows several images, row by row: a grid over two settings, or two images compared."""
+
+    width: int
+    height: int
+    columns: AxisRecord | None = None
+    rows: AxisRecord | None = None
+    files: tuple[str | None, ...]
+    """The file name of each image; None for one that could not be generated."""
+    images: tuple["ImageMetadata | None", ...]
+    """The metadata of each image."""
 
 
 class ImageMetadata(Settings):
@@ -91,31 +127,45 @@ class ImageMetadata(Settings):
     threads: int | None = None
     """CPU threads; sums split among another number of threads may round differently."""
     versions: dict[str, str] = Field(default_factory=dict)
+    sheet: SheetRecord | None = None
+    """The sheet that this is, whose first image has the other settings."""
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """(width, height) of the image in the file."""
+        return (self.sheet.width, self.sheet.height) if self.sheet else (self.width, self.height)
 
     def parameters(self) -> str:
         """Return the settings in the text format that other image generation tools display and parse."""
+        solver = SOLVERS.get(self.solver)
         fields = {
             "Steps": self.steps,
-            "Sampler": self.solver,
+            "Sampler": solver.title if solver else self.solver,
+            "Schedule type": SCHEDULE_NAME,
             "CFG scale": self.guidance,
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",
+            "Model hash": self.model_hash[:SHORT_HASH],
             "Model": Path(self.model).name,
-            "Model hash": self.model_hash[:10],
         }
         if self.cache:
             fields["Cache"] = self.cache
-        if self.loras:
-            fields["Loras"] = " ".join(f"{Path(lora.path).name}:{lora.weight:g}" for lora in self.loras)
         if self.init_image:
-            fields |= {"Init image": Path(self.init_image.path).name, "Denoising strength": self.strength}
+            fields |= {"Denoising strength": self.strength, "Init image": Path(self.init_image.path).name}
         if self.mask:
             fields["Mask"] = Path(self.mask.path).name
         fields["Version"] = f"lens {self.versions.get('lens', 'unknown')}"
-        lines = [self.prompt, f"Negative prompt: {self.negative_prompt}" if self.negative_prompt else ""]
-        return "\n".join(
-            [*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in fields.items())]
-        )
+        loras = [
+            (_weights_name(lora.path), lora.weight, lora.sha256[:SHORT_LORA_HASH]) for lora in self.loras
+        ]
+        hashes = {"model": self.model_hash[:SHORT_HASH]}
+        return format_infotext(self.prompt, self.negative_prompt, fields, loras, hashes)
+
+
+def _weights_name(path: str) -> str:
+    """Return the name that prompts call a file of weights by."""
+    name = Path(path).name
+    return Path(name).stem if name.lower().endswith(WEIGHT_SUFFIXES) else name
 
 
 def library_versions() -> dict[str, str]:
@@ -141,16 +191,18 @@ def encode_image_file(
     options = dict(ENCODER_OPTIONS[image_format])
     if image_format == "png":
         chunks = PngImagePlugin.PngInfo()
-        chunks.add_itxt(METADATA_CHUNK, document)
-        chunks.add_itxt("parameters", metadata.parameters())
+        # tEXt where Latin-1 suffices, else iTXt, which some readers do not see.
+        chunks.add_text(METADATA_CHUNK, document)
+        chunks.add_text("parameters", metadata.parameters())
         if xmp is not None:
             chunks.add_itxt(XMP_CHUNK, xmp)
         options["pnginfo"] = chunks
     else:
         exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = metadata.parameters().encode()
+        exif.endian = ">"  # the order of the comment's UTF-16, which some readers take from here
+        exif[ExifTags.Base.ImageDescription] = DOCUMENT_PREFIX + document
         exif[ExifTags.Base.Software] = f"lens {metadata.versions.get('lens', '')}".strip()
-        comment = ASCII_COMMENT + document.encode("ascii")
+        comment = encode_user_comment(metadata.parameters())
         exif.get_ifd(ExifTags.IFD.Exif).update(
             {ExifTags.Base.ExifVersion: EXIF_VERSION, ExifTags.Base.UserComment: comment}
         )
@@ -180,28 +232,54 @@ def _with_undefined_comment(exif: bytes, num_bytes: int) -> bytes:
 
 
 def read_image_metadata(path: Path) -> ImageMetadata:
-    """Return the metadata of an image file.
+    """Return the metadata of an image file that Lens wrote.
 
     Raises: LensError for a file that is not an image, has no metadata, or has damaged metadata.
     """
-    with open_image(path) as image:
-        document = metadata_json(image)
-    if document is None:
+    settings = read_image_settings(path)
+    if isinstance(settings, ForeignSettings):
         raise LensError(
-            f"{path} has no metadata of Lens. Only files written by Lens have it, and many programs remove "
-            "it when they save an image."
+            f"{path} has no metadata of Lens, only settings of {settings.tool}. Draw it again with --like."
         )
-    return parse_image_metadata(document, path)
+    return settings
+
+
+def read_image_settings(path: Path) -> ImageMetadata | ForeignSettings:
+    """Return the metadata of an image file that Lens wrote, or what another tool recorded in it.
+
+    Raises: LensError for a file that is not an image, has no settings, or has damaged ones.
+    """
+    with _opened(path) as image:
+        image.load()
+        try:
+            document = metadata_json(image)
+        except EXIF_ERRORS:
+            document = None
+        foreign = foreign_settings(image) if document is None else None
+        description = describe_image(image)
+    if document is not None:
+        return parse_image_metadata(document, path)
+    if foreign is None:
+        raise LensError(
+            f"{path} has no metadata of Lens, {READABLE_TOOLS}. It is {description}. "
+            "Many programs remove metadata when they save an image; use the original file."
+        )
+    return foreign
 
 
 def metadata_json(image: Image.Image) -> str | None:
-    """Return the JSON text of the metadata of an open image, unchecked; None if there is none."""
-    document = image.info.get(METADATA_CHUNK)
-    if document is None:
-        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-        if isinstance(comment, bytes) and comment.startswith(ASCII_COMMENT):
-            document = comment.removeprefix(ASCII_COMMENT).decode("ascii", errors="replace")
-    return document
+    """Return the JSON text of the metadata of an open image, unchecked; None if there is none.
+
+    Raises: EXIF_ERRORS for damaged EXIF data.
+    """
+    if METADATA_CHUNK in image.info:
+        return image.info[METADATA_CHUNK]
+    texts = exif_texts(image)
+    description = texts.get("ImageDescription", "")
+    if description.startswith(DOCUMENT_PREFIX):
+        return description.removeprefix(DOCUMENT_PREFIX)
+    comment = texts.get(COMMENT_NAME, "")  # where the first versions wrote the document
+    return comment if comment.startswith("{") and '"model_hash":' in comment else None
 
 
 def parse_image_metadata(document: str, path: Path) -> ImageMetadata:

@@ -75,6 +75,11 @@ class Solver:
     num_velocities: int = 1
     """Velocities that each step needs, which is its cost in passes of the denoiser."""
 
+    @property
+    def title(self) -> str:
+        """Its name alone, as other tools write it."""
+        return self.label.partition(",")[0]
+
     def __call__(
         self,
         velocity: VelocityFn,

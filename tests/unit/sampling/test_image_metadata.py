@@ -1,6 +1,7 @@
 """Settings survive in every format, names never clobber, and no write is ever seen half-done."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -62,19 +63,47 @@ def test_the_parameters_text_has_the_format_that_other_tools_parse(tmp_path):
     with Image.open(saved(tmp_path / "a.png", "png")) as image:
         lines = image.text["parameters"].splitlines()
     assert lines[2] == "Negative prompt: blur, caf\u00e9"
+    assert lines[1].endswith(" <lora:ink:0.8>")
     assert lines[3] == (
-        "Steps: 20, Sampler: euler, CFG scale: 5.0, Seed: 7, Size: 48x32, Model: lens-nano, "
-        "Model hash: ababababab, Loras: ink.safetensors:0.8, Init image: start.png, Denoising strength: 0.6, "
-        "Version: lens 0.1.0"
+        "Steps: 20, Sampler: Euler, Schedule type: Simple, CFG scale: 5.0, Seed: 7, Size: 48x32, "
+        "Model hash: ababababab, Model: lens-nano, Denoising strength: 0.6, Init image: start.png, "
+        'Version: lens 0.1.0, Lora hashes: "ink: cdcdcdcdcdcd", Hashes: {"model": "ababababab"}'
     )
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "webp"])
-def test_the_parameters_line_is_the_exif_description(tmp_path, image_format):
+def test_the_parameters_are_the_exif_comment_in_utf_16_and_the_document_is_the_description(
+    tmp_path, image_format
+):
     with Image.open(saved(tmp_path / f"a.{image_format}", image_format)) as image:
-        description = image.getexif()[0x010E]
-    raw = description.encode("latin-1") if isinstance(description, str) else description
-    assert b"Steps: 20, Sampler: euler" in raw
+        exif = image.getexif()
+        comment, description = exif.get_ifd(0x8769)[0x9286], exif[0x010E]
+    assert comment == b"UNICODE\0" + SETTINGS.parameters().encode("utf-16-be")
+    assert json.loads(description.removeprefix("lens:"))["prompt"] == SETTINGS.prompt
+
+
+def test_a_text_chunk_is_of_the_plain_kind_where_latin_1_suffices(tmp_path):
+    latin = SETTINGS.model_copy(update={"prompt": "caf\u00e9"})
+    plain, other = (saved(tmp_path / f"{number}.png", "png", one).read_bytes()
+                    for number, one in enumerate((latin, SETTINGS)))  # fmt: skip
+    assert b"tEXtparameters\0caf\xe9 " in plain and b"tEXtlens\0{" in plain and b"iTXt" not in plain
+    assert b"iTXtparameters\0" in other and b"tEXtlens\0{" in other
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "webp"])
+def test_files_of_the_first_versions_are_read(tmp_path, image_format):
+    exif = Image.Exif()
+    exif[0x010E] = b"a fox\nSteps: 20, Sampler: euler, CFG scale: 5.0, Seed: 7, Size: 48x32"
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + json.dumps(SETTINGS.model_dump(mode="json")).encode()
+    sample_image().save(tmp_path / f"old.{image_format}", exif=exif)
+    assert read_image_metadata(tmp_path / f"old.{image_format}") == SETTINGS
+
+
+def test_damaged_exif_data_is_told_as_no_metadata(tmp_path):
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(20)
+    sample_image().save(tmp_path / "torn.jpg", exif=broken)
+    with pytest.raises(LensError, match=r"torn\.jpg has no metadata"):
+        read_image_metadata(tmp_path / "torn.jpg")
 
 
 def directory(exif: bytes, offset: int) -> TiffImagePlugin.ImageFileDirectory_v2:

@@ -6,7 +6,6 @@ these marks.
 
 import io
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from lens.errors import LensError, SettingError
 from lens.sampling.image_metadata import metadata_json, open_image, parse_image_metadata
+from lens.sampling.metadata_formats.image_texts import EXIF_ERRORS
 from lens.serve.safety.certificates import TEST_ORGANIZATION
 from lens.serve.safety.provenance import (
     IPTC_EXTENSION,
@@ -139,7 +139,7 @@ def read_trust_anchors(path: Path) -> bytes:
 def _check_settings(image: Image.Image, path: Path) -> Finding:
     try:
         document = metadata_json(image)
-    except (SyntaxError, ValueError, OSError, LookupError, TypeError, struct.error) as error:
+    except EXIF_ERRORS as error:
         return Finding("settings", "broken", "damaged", f"the EXIF data cannot be read ({error})")
     if document is None:
         return Finding("settings", "absent", "absent", "none")
@@ -148,11 +148,9 @@ def _check_settings(image: Image.Image, path: Path) -> Finding:
     except LensError as error:
         return Finding("settings", "broken", "damaged", str(error))
     details = {"settings": settings.model_dump(mode="json", exclude_none=True)}
-    if (settings.width, settings.height) != image.size:
-        recorded_size, actual_size = (
-            f"{settings.width} x {settings.height}",
-            f"{image.width} x {image.height}",
-        )
+    if settings.file_size != image.size:
+        sizes = settings.file_size, image.size
+        recorded_size, actual_size = (f"{width} x {height}" for width, height in sizes)
         return Finding(
             "settings",
             "broken",

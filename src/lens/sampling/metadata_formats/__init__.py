@@ -1,0 +1,1 @@
+"""What image generation tools write into image files, in the forms that each of them has."""
