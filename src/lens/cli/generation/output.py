@@ -48,8 +48,8 @@ class OutputTarget:
         check_writable(out.parent)
         return cls(out.parent, suffix_format, out)
 
-    def save(self, image: Image.Image, metadata: ImageMetadata) -> Path:
-        """Write an image with its metadata and return its path."""
+    def save(self, image: Image.Image, metadata: ImageMetadata, prefix: str = "") -> Path:
+        """Write an image with its metadata and return its path, whose name begins with a prefix."""
 
         def write(file) -> None:
             encode_image_file(image, metadata, self.image_format, file)
@@ -57,5 +57,5 @@ class OutputTarget:
         if self.file is not None:
             return write_atomic(self.file, write)
         return write_unique(
-            self.folder, f"{slug(metadata.prompt)}_{metadata.seed}", f".{self.image_format}", write
+            self.folder, f"{prefix}{slug(metadata.prompt)}_{metadata.seed}", f".{self.image_format}", write
         )
