@@ -4,31 +4,37 @@ Parsers return a value or raise an error that shows the accepted form (`832x1248
 Loads no torch.
 """
 
+import os.path
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
 import typer
 
-from lens.errors import SettingError
+from lens.core.step_caches import CACHE_NAMES, NO_CACHE
+from lens.errors import MissingExtraError, SettingError
 from lens.sampling.solvers import SOLVERS
+from lens.text_files import TextError, check_text, decode_text, read_text
 
 DEFAULT_MODEL = "lens-nano"
+GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+"""What the drivers of NVIDIA, of WSL and of ROCm have on Linux."""
+PROMPT_LINES = "a text in UTF-8, one prompt per line"
 
 ImageFormat = Literal["png", "jpg", "webp"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 OffloadMode = Literal["none", "model", "group"]
 TextCacheOption = Literal["auto", "on", "off"]
 QuantizeFormat = Literal["none", "int8", "float8"]
-CacheName = Literal["none", "first-block", "taylorseer"]
-"""Names of `lens.models.step_cache.CACHES`, which loads torch."""
 if TYPE_CHECKING:
-    SolverName = str
+    CacheName = SolverName = str
 else:
+    CacheName = Literal[NO_CACHE, *CACHE_NAMES]
     SolverName = Literal[tuple(SOLVERS)]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON, one object per line.")]
@@ -88,6 +94,8 @@ def parse_lora(text: str) -> LoraArgument:
 
     A colon that is part of the path stays there: a drive letter, or the name of an existing file.
     """
+    if not text.strip():
+        raise SettingError("--lora", text, "the path of a LoRA file", "Omit it to draw without one.")
     head, colon, tail = text.rpartition(":")
     path, weight = Path(text), 1.0
     if colon and head and not path.exists() and not re.fullmatch(r"[A-Za-z]", head):
@@ -118,7 +126,7 @@ def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin:
         else:
             prompts.append(argument.strip())
     if from_file is not None:
-        prompts += _non_empty_lines(_read_text(from_file))
+        prompts += _non_empty_lines(read_text(from_file, "--from-file", PROMPT_LINES))
     has_no_prompts = not arguments and from_file is None
     if has_no_prompts and read_stdin and not sys.stdin.isatty():
         prompts += _non_empty_lines(_read_stdin())
@@ -126,6 +134,26 @@ def gather_prompts(arguments: Sequence[str], from_file: Path | None, read_stdin:
         fix = 'Pass it as an argument (lens generate "a red apple"), in --from-file, or on stdin.'
         raise SettingError("the prompt", "", "some text", fix)
     return prompts
+
+
+def check_device(device: str | None, offload: str, quantization: str | None) -> None:
+    """Raise an error for a device, or what needs one, that cannot be here; torch is not loaded for it."""
+    if device is not None:
+        kind, _, index = device.partition(":")
+        has_driver = {"cpu": True, "mps": sys.platform == "darwin", "cuda": _has_gpu_driver()}
+        if kind not in has_driver or (index and not (kind == "cuda" and index.isdigit())):
+            raise SettingError("--device", device, "one of cpu, cuda, cuda:1 or mps")
+        if not has_driver[kind]:
+            here = ", ".join(name for name, is_here in has_driver.items() if is_here)
+            raise SettingError("--device", device, f"one of {here}", f"This machine has no {kind}.")
+        if offload != "none" and kind != "cuda":
+            raise SettingError("--offload", offload, "a CUDA device", f"Omit it on {device}; see --memory.")
+    if quantization is not None and find_spec("torchao") is None:
+        raise MissingExtraError("--quantize", "torchao", "quantize")
+
+
+def _has_gpu_driver() -> bool:
+    return sys.platform != "linux" or any(map(os.path.exists, GPU_DRIVER_FILES))
 
 
 def check_number(name: str, value: float, low: float, high: float, fix: str = "") -> None:
@@ -139,17 +167,8 @@ def _non_empty_lines(text: str) -> list[str]:
 
 
 def _read_stdin() -> str:
+    stream = getattr(sys.stdin, "buffer", None)
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise SettingError("stdin", "bytes", "UTF-8 text, one prompt per line") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SettingError("--from-file", str(path), "a UTF-8 text file, one prompt per line") from error
-    except OSError as error:
-        needs = "a readable text file, one prompt per line"
-        raise SettingError("--from-file", str(path), needs, f"{error.strerror}.") from error
+        return check_text(sys.stdin.read()) if stream is None else decode_text(stream.read())
+    except TextError as error:
+        raise SettingError("stdin", "bytes", PROMPT_LINES, f"It {error}.") from error

@@ -48,7 +48,7 @@ def convert(
     from lens.models.checkpoints.convert import convert as write_converted
     from lens.models.checkpoints.convert import find_convertible
 
-    find_convertible(source, target, layout, part)  # before libraries load
+    find_convertible(source, target, layout, part, tokenizer)  # before libraries load
     prepare_libraries(needed={"gguf", "peft"})
     with ProgressBar(1) as bar:
         written = write_converted(

@@ -83,9 +83,12 @@ def _in_own_words(command: Callable[..., None]) -> Callable[..., None]:
     names: dict[str, str] = {}
     for name, parameter in signature(command).parameters.items():
         declared = next((one for one in get_args(parameter.annotation) if hasattr(one, "param_decls")), None)
-        options = [one for one in getattr(declared, "param_decls", None) or () if one.startswith("--")]
+        # In an annotation the first name takes the place of the default.
+        words = [getattr(declared, "default", None), *(getattr(declared, "param_decls", None) or ())]
+        options = [one for one in words if isinstance(one, str) and one.startswith("--")]
         is_argument = isinstance(declared, ArgumentInfo)
-        names[name] = name.upper() if is_argument else [*options, f"--{name.replace('_', '-')}"][0]
+        shown = name.upper() if is_argument else [*options, f"--{name.replace('_', '-')}"][0]
+        names |= {name: shown, shown.lstrip("-").replace("-", "_").lower(): shown}
 
     @wraps(command)
     def run(*args: Any, **values: Any) -> None:

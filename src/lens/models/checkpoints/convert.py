@@ -5,15 +5,17 @@ checked from names and headers is checked before libraries load.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
-from lens.errors import SettingError
+from lens.errors import CheckpointError, MissingExtraError, SettingError
 from lens.files import check_writable
 from lens.models.checkpoints.conversion.formats import (
     ADAPTER,
     COMPONENT_OF_PART,
     DENOISER,
     FORMATS,
+    TEXT_ENCODER,
     VAE,
     Format,
     require_format,
@@ -27,14 +29,23 @@ from lens.models.checkpoints.conversion.sources import (
 )
 from lens.models.checkpoints.conversion.staging import staged
 from lens.models.checkpoints.diffusers_folder import WEIGHTS_STEMS
+from lens.models.checkpoints.gguf_header import GGUF_SUFFIX
 from lens.models.checkpoints.registry import known_model, resolve_model
 
 __all__ = ["FORMATS", "convert", "find_convertible"]
 
+TOKENIZER_PLACES = ("tokenizer.json", "tokenizer/tokenizer.json")
+"""Where a folder can have a tokenizer."""
 Progress = Callable[[str, int, int], None]
 
 
-def find_convertible(source: str | Path, target: str | Path, format: str, part: str | None = None) -> Source:
+def find_convertible(
+    source: str | Path,
+    target: str | Path,
+    format: str,
+    part: str | None = None,
+    tokenizer: str | Path | None = None,
+) -> Source:
     """Return what is to be converted, once format, target, source and free space are checked.
 
     `source` is a path, or the name of a known model, which is downloaded if necessary.
@@ -45,7 +56,11 @@ def find_convertible(source: str | Path, target: str | Path, format: str, part: 
     source, target = _source_path(source), Path(target).expanduser()
     layout = require_format(format)
     _check_target(target, format, layout)
+    if layout.suffix == GGUF_SUFFIX and find_spec("gguf") is None:
+        raise MissingExtraError("A GGUF file", "gguf", "quantize")
     found = find_source(source, format, layout, part)
+    if tokenizer is not None:
+        _check_tokenizer(Path(tokenizer).expanduser(), found.part)
     if found.part != ADAPTER:
         check_space(target, estimated_bytes(stored_shapes(found), format, layout, found.part))
     return found
@@ -71,7 +86,7 @@ def convert(
     fit, nothing is written. `tokenizer` is a tokenizer.json, or what has one, for a format with one inside.
     Raises: as find_convertible.
     """
-    found = find_convertible(source, target, format, part)
+    found = find_convertible(source, target, format, part, tokenizer)
     target = Path(target).expanduser()
     with staged(target) as path:
         if found.part == ADAPTER:
@@ -93,6 +108,17 @@ def _check_target(target: Path, name: str, layout: Format) -> None:
     if not layout.suffix and target.suffix in (".safetensors", ".gguf"):
         raise SettingError("target", str(target), "the name of a folder", f"{name} is a folder.")
     check_writable(target.parent, "target")
+
+
+def _check_tokenizer(path: Path, part: str) -> None:
+    if part != TEXT_ENCODER:
+        needs = f"a text encoder, but the {part} is converted"
+        raise SettingError("tokenizer", str(path), needs, "Omit it.")
+    if not path.exists():
+        raise SettingError("tokenizer", str(path), "a tokenizer.json, or a folder or file that has one")
+    if path.is_dir() and not any((path / inside).is_file() for inside in TOKENIZER_PLACES):
+        needs = f"it needs a {TOKENIZER_PLACES[0]}, inside or by name"
+        raise CheckpointError(f"{path} has no tokenizer: {needs}.")
 
 
 def _write_model(
