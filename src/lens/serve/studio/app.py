@@ -73,7 +73,7 @@ def create_studio(service: GenerationService, gallery: Gallery, drafts: Gallery 
     Raises: MissingExtraError.
     """
     gr = import_gradio()
-    from lens.serve.studio.controls import QUIET_EVENT
+    from lens.serve.studio.controls import BROWSER_SECRET, QUIET_EVENT
     from lens.serve.studio.draw_page import draw_page
     from lens.serve.studio.pages import compare_page, gallery_page, grid_page
 
@@ -82,13 +82,18 @@ def create_studio(service: GenerationService, gallery: Gallery, drafts: Gallery 
         title="Lens", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as page:
         gr.HTML(html.HEADER)
+        # Outside of the pages: what is in a page exists only once that page was shown.
+        compared = [
+            gr.BrowserState(None, storage_key=f"lens-{letter}", secret=BROWSER_SECRET) for letter in "ab"
+        ]
         with gr.Tabs(elem_id="pages"):
             with gr.Tab("Draw", id="draw"):
                 draw_tab = draw_page(handlers)
             with gr.Tab("Gallery", id="gallery") as tab:
-                gallery_tab = gallery_page(handlers, draw_tab)
+                gallery_tab = gallery_page(handlers, draw_tab, compared)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                compare_page(handlers, gallery_tab, [compare_tab.select, page.load])
+                triggers = [compare_tab.select, page.load, *(place.change for place in compared)]
+                compare_page(handlers, compared, triggers)
             with gr.Tab("Grid", id="grid"):
                 grid_controls = grid_page(handlers, draw_tab)
         gr.HTML(html.FOOTER)
@@ -126,8 +131,10 @@ def _keep_settings(page: Any, draw_tab: "DrawPage", others: dict[str, Any]) -> N
         f" ? Object.fromEntries({json.dumps(list(controls))}.map((name, index) => [name, values[index]]))"
         ' : {__type__: "update"}'
     )
+    # A model sets other controls after its own change; those that are not shown tell of no change.
+    triggers = [control.change for control in controls.values()] + [controls["model"].input]
     gr.on(
-        [control.change for control in controls.values()], None, list(controls.values()), kept,
+        triggers, None, list(controls.values()), kept,
         js=keep_js, show_progress="hidden", trigger_mode="multiple",
     )  # fmt: skip
 

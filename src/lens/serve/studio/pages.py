@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lens.serve.studio import gallery_html, html
 from lens.serve.studio.contact_sheet import MAX_GRID_CELLS, axis_names
-from lens.serve.studio.controls import BROWSER_SECRET, QUIET_EVENT, caller_name, sent, unchecked
+from lens.serve.studio.controls import QUIET_EVENT, caller_name, sent, unchecked
 from lens.serve.studio.draw_page import DrawPage
 from lens.serve.studio.gallery_handlers import GallerySearch, GalleryView
 from lens.serve.studio.handlers import StudioHandlers
@@ -25,18 +25,13 @@ class GalleryPage(NamedTuple):
     search_outputs: list[Any]
     search: Any
     """Fills the outputs for the inputs."""
-    first: Any
-    second: Any
 
 
-def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
-    """Lay out the page and connect its controls."""
+def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage, compared: Sequence[Any]) -> GalleryPage:
+    """Lay out the page and connect its controls; `compared` keeps the names of the images A and B."""
     import gradio as gr
 
     in_gallery = handlers.in_gallery
-    first, second = (
-        gr.BrowserState(None, storage_key=f"lens-{letter}", secret=BROWSER_SECRET) for letter in "ab"
-    )
     with gr.Row(elem_id="gallery-bar"):
         words = gr.Textbox(label="Search prompts", elem_id="search", scale=4)
         only_favourites = gr.Checkbox(
@@ -89,18 +84,18 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage) -> GalleryPage:
     words.change(search, search_inputs, search_outputs, trigger_mode="always_last", **QUIET_EVENT)
     only_favourites.change(search, search_inputs, search_outputs, **QUIET_EVENT)
     listing.click(act, search_inputs, outputs, **each_click)
-    viewer.click(act_on_one, search_inputs, [*outputs, first, second], **each_click)
+    viewer.click(act_on_one, search_inputs, [*outputs, *compared], **each_click)
     values = list(draw_tab.controls.values())
     restored = viewer.restore(restore, values, draw_tab.restore_outputs, **each_click)
     restored.then(None, None, None, js=OPEN_DRAW_PAGE_JS)
     started = viewer.source(draw_tab.start_from, None, draw_tab.start_outputs, **each_click)
     started.then(None, None, None, js=OPEN_DRAW_PAGE_JS)
     export.click(export_zip, search_inputs, [download, line], **QUIET_EVENT)
-    return GalleryPage(search_inputs, search_outputs, search, first, second)
+    return GalleryPage(search_inputs, search_outputs, search)
 
 
-def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage, reload_triggers: Sequence[Any]) -> None:
-    """Lay out the page and connect its controls; triggers compare anew."""
+def compare_page(handlers: StudioHandlers, compared: Sequence[Any], triggers: Sequence[Any]) -> None:
+    """Lay out the page and connect its controls; the images are compared at each trigger."""
     import gradio as gr
 
     both = gr.HTML(handlers.in_gallery.compare(None, None)[0], elem_id="compared")
@@ -110,8 +105,8 @@ def compare_page(handlers: StudioHandlers, gallery_tab: GalleryPage, reload_trig
         text, path = handlers.in_gallery.compare(first, second)
         return text, gr.update(value=str(path) if path else None, visible=path is not None)
 
-    for trigger in (gallery_tab.first.change, gallery_tab.second.change, *reload_triggers):
-        trigger(compare, [gallery_tab.first, gallery_tab.second], [both, sheet], **QUIET_EVENT)
+    for trigger in triggers:
+        trigger(compare, list(compared), [both, sheet], **QUIET_EVENT)
 
 
 def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> dict[str, Any]:

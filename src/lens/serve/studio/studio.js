@@ -21,7 +21,8 @@ function lensLoad() {
   let dark = null;
   try { dark = localStorage.getItem("lens-dark"); } catch (error) {}
   if (dark !== null) document.body.classList.toggle("dark", dark === "1");
-  lensOpen(lensPage());
+  const open = () => { if (!lensOpen(lensPage())) setTimeout(open, 50); };
+  open();
   setInterval(() => { if (!document.hidden) lensCheckServer(); }, LENS_CHECK_MS);
 }
 
@@ -32,20 +33,17 @@ function lensPage() {
   return LENS_PAGES.includes(name) ? name : LENS_PAGES[0];
 }
 
-function lensPageOf(tab) {
-  return tab.textContent.trim().toLowerCase();
-}
-
+// Select a page; return whether it is there.
 function lensOpen(page) {
-  const tabs = [...document.querySelectorAll("#pages button[role=tab]")];
-  const tab = tabs.find((one) => lensPageOf(one) === page && one.getClientRects().length);
-  if (tab?.getAttribute("aria-selected") !== "true") tab?.click();
+  const tab = document.querySelector(`#pages button[role=tab][data-tab-id=${page}]`);
+  if (tab?.getAttribute("aria-selected") === "false") tab.click();
+  return Boolean(tab);
 }
 
 document.addEventListener("click", (event) => {
   const tab = event.target.closest?.("#pages button[role=tab]");
   if (!tab) return;
-  if (lensPageOf(tab) !== lensPage()) history.pushState(null, "", "#" + lensPageOf(tab));
+  if (tab.dataset.tabId !== lensPage()) history.pushState(null, "", "#" + tab.dataset.tabId);
   document.title = lensPage() === LENS_PAGES[0] ? "Lens" : `${tab.textContent.trim()} - Lens`;
 });
 window.addEventListener("popstate", () => {
