@@ -30,12 +30,13 @@ SOURCE_IMAGE_HELP = (
 
 
 def unchecked(control: Any) -> Any:
-    """Return a control of Gradio that passes on what a page sends, for our own checks.
+    """Return a control of Gradio that passes on a number or a choice as a page sends it, for our own checks.
 
     Gradio's checks end in a message that names no field, with a traceback in the log, and call no handler, so
     that the status line stays as it was.
     """
-    control.preprocess = lambda payload: payload
+    if control.get_block_name() in ("number", "slider", "dropdown", "radio"):
+        control.preprocess = lambda payload: payload
     return control
 
 
@@ -85,8 +86,6 @@ def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
             min_width=120,
         )  # fmt: skip
         lock = gr.Checkbox(False, label="Lock seed", elem_id="lock", min_width=120)
-    for control in (ratio, variant, base, count, seed):
-        unchecked(control)
     for control in (ratio, base):
         control.change(_size_line, [ratio, base], size, **QUIET_EVENT)
     return {
@@ -227,8 +226,6 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
         on_source, [start, strength, is_strength_set], [strength, kept_source, source_line],
         trigger_mode="always_last", **QUIET_EVENT,
     )  # fmt: skip
-    for control in (steps, guidance, solver, cache, strength, names):
-        unchecked(control)
     advanced = {
         "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "cache": cache,
         "size": size, "loras": table, "start": start, "strength": strength,

@@ -18,6 +18,7 @@ from lens.serve.studio.controls import (
     main_controls,
     prompt_controls,
     sent,
+    unchecked,
 )
 from lens.serve.studio.form import base_resolutions
 from lens.serve.studio.guide_panel import connect_warnings, guide_panel
@@ -68,7 +69,8 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
             advanced = advanced_controls(handlers)
             warnings = controls["warnings"]
             controls |= advanced.by_field
-            controls = {name: controls[name] for name in FORM_FIELDS}
+            controls = {name: unchecked(controls[name]) for name in FORM_FIELDS}
+            unchecked(advanced.lora_names)
             connect_warnings(handlers, controls, warnings)
             guide_panel(handlers, controls)
             dropped = gr.File(

@@ -131,7 +131,11 @@ class StudioHandlers:
         known = [row for row in rows or () if row and row[0] in self.engine.loras()]
         if known:
             changes["loras"] = known
-        paths = [self.drafts.find_input(str(name)) for name in source or ()]
+        folders = (self.drafts, self.gallery)
+        paths = [
+            next(filter(None, (folder.find_input(str(name)) for folder in folders)), None)
+            for name in source or ()
+        ]
         if paths and paths[0] is not None:
             changes["start"] = editor_value(paths[0], paths[1] if len(paths) > 1 else None)
         return changes
