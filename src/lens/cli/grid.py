@@ -66,19 +66,21 @@ def grid(arguments: GridArguments) -> None:
 
 
 def _axes_of_sheet(arguments: GridArguments) -> GridArguments:
-    """Return the arguments with the axes of the sheet of --like where none are given."""
+    """Return the arguments with the axes and the first image of the sheet of --like."""
     if arguments.like is None or arguments.x is not None:
         return arguments
     from lens.sampling.image_metadata import read_image_metadata
 
     sheet = read_image_metadata(arguments.like).sheet
-    axes = [] if sheet is None else [axis for axis in (sheet.columns, sheet.rows) if axis is not None]
-    texts = []
+    if sheet is None:
+        return arguments
+    axes, texts = [axis for axis in (sheet.columns, sheet.rows) if axis is not None], []
     for axis in axes:
         separator = "\n" if axis.setting in ("prompt", "negative_prompt") else ", "
         texts.append(f"{axis.setting}={separator.join(map(str, axis.values))}")
     x, y = (*texts, None, None)[:2]
-    return replace(arguments, x=x, y=arguments.y or y)
+    first = arguments.like.with_name(next(filter(None, sheet.files), arguments.like.name))
+    return replace(arguments, like=first, x=x, y=arguments.y or y)
 
 
 def _cell_requests(arguments: GridArguments, cells: list[dict[str, Any]]) -> list[GenerateArguments]:

@@ -46,16 +46,20 @@ class PromptReader:
         return read_styles(self.style_file, self.style_setting)
 
     def read(
-        self, prompt: str, negative_prompt: str, seed: int, styles: Sequence[str] = ()
+        self,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        styles: Sequence[str] = (),
+        has_guidance: bool = True,
     ) -> ReadPrompt:
-        """Return the prompt of the image of a seed.
+        """Return the prompt of the image of a seed; without guidance, styles add no negative prompt.
 
         Raises: SettingError for a wildcard, style or weight that cannot be used, or a prompt without words.
         """
         if styles:
-            prompt, negative_prompt = apply_styles(
-                prompt, negative_prompt, styles, self.styles, self.style_setting
-            )
+            styled = apply_styles(prompt, negative_prompt, styles, self.styles, self.style_setting)
+            prompt, negative_prompt = styled if has_guidance else (styled[0], negative_prompt)
         chosen, chosen_negative = (expand(text, seed, self.wildcards) for text in (prompt, negative_prompt))
         chosen, loras = take_loras(chosen)
         chosen_negative, negative_loras = take_loras(chosen_negative)

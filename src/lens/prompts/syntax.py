@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lens.errors import SettingError
 from lens.prompts.brackets import find_brackets
+from lens.prompts.wildcards import WILDCARD
 
 SPECIAL = re.escape("(){}[]<>|_:\\")
 """Characters that a backslash makes plain."""
@@ -60,6 +61,11 @@ def take_loras(text: str) -> tuple[str, tuple[InlineLora, ...]]:
     return (_tidied(_LORA.sub("", text)) if loras else text), loras
 
 
+def named_loras(text: str) -> set[str]:
+    """Return the names of all LoRAs in a prompt, those of its alternatives too."""
+    return {match[1].strip() for match in _LORA.finditer(text)}
+
+
 def plain_text(text: str) -> PlainText:
     """Return a prompt as the model reads it, without weights and backslashes, and what to tell about it."""
     unweighted, weighted = _without_weights(text)
@@ -77,7 +83,10 @@ def plain_text(text: str) -> PlainText:
 
 def escape(text: str) -> str:
     """Return a text that is read as it is: with backslashes where it has syntax, else unchanged."""
-    is_plain = plain_text(text).text == text and not _LORA.search(text) and not re.search(r"[{|]|__", text)
+    has_choices = WILDCARD.search(text) or any(
+        braces.separators for braces in find_brackets(text, "{", "}").values()
+    )
+    is_plain = plain_text(text).text == text and not _LORA.search(text) and not has_choices
     return text if is_plain else re.sub(rf"([{SPECIAL}])", r"\\\1", text)
 
 

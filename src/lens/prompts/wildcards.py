@@ -51,5 +51,5 @@ class Wildcards:
         lines = [line.strip() for line in text.splitlines()]
         lines = [line for line in lines if line and not line.startswith("#")]
         if not lines:
-            raise SettingError(f"the wildcard {shown}", str(path), "a file with at least one line")
+            raise SettingError(f"the wildcard {shown}", path.name, "a file with at least one line")
         return lines

@@ -66,7 +66,7 @@ def check_start(settings: "ServerSettings") -> None:
     for name, path in settings.loras.items():
         if not path.exists():
             raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
-    ModelRegistry.from_names(settings.models, settings.loras)
+    ModelRegistry.from_names(settings.models, settings.served_loras)
     ModerationPolicy.from_file(settings.policy)
 
 
@@ -83,7 +83,7 @@ def create_engine(settings: "ServerSettings") -> "EngineClient":
         return RayEngineClient(settings)
     from lens.serve.engine.engine import Engine
 
-    return Engine(ModelRegistry.from_names(settings.models, settings.loras), settings.engine)
+    return Engine(ModelRegistry.from_names(settings.models, settings.served_loras), settings.engine)
 
 
 def create_signer(settings: "ServerSettings") -> "Signer | None":
@@ -109,7 +109,7 @@ def create_hooks(settings: "ServerSettings", signer: "Signer | None" = None) -> 
     from lens.serve.safety.moderation import ModerationPolicy
     from lens.serve.safety.provenance import embed_provenance
 
-    registry = ModelRegistry.from_names(settings.models, settings.loras)
+    registry = ModelRegistry.from_names(settings.models, settings.served_loras)
     folder = settings.state.absolute()
     policy = ModerationPolicy.from_file(settings.policy, folder / "refusals.jsonl")
     signer = signer or create_signer(settings)

@@ -237,7 +237,6 @@ def resolve_arguments(
         models[key].log_summary()
     model = models[key]
     size = _resolve_size(arguments, model)
-    images = _plan_images(arguments)
     _check_hash(arguments, model)
     guidance, strength = arguments.guidance, None
     if source is not None:
@@ -256,18 +255,19 @@ def resolve_arguments(
         "strength": strength,
         "quantize": arguments.quantization,
     }
+    images = _plan_images(arguments, has_guidance=recorded["guidance"] != 1)
     warnings = _warnings(arguments, images, model, recorded, _image_size(size, source, model))
     warnings += _source_warnings(source, mask, _image_size(size, source, model))
     return ResolvedRequest(arguments, model, size, source, mask, recorded, images, warnings)
 
 
-def _plan_images(arguments: GenerateArguments) -> list[PlannedImage]:
+def _plan_images(arguments: GenerateArguments, has_guidance: bool) -> list[PlannedImage]:
     [prompt] = arguments.prompts or []
     planned = []
     for index in range(arguments.num_images_per_prompt):
         seed = seed_of_image(arguments.first_seed, index)
         read = arguments.prompt_reader.read(
-            prompt, arguments.negative_prompt or "", seed, arguments.style or ()
+            prompt, arguments.negative_prompt or "", seed, arguments.style or (), has_guidance
         )
         loras = (*arguments.loras, *map(arguments.find_lora, read.loras))
         planned.append(PlannedImage(seed, read, loras))

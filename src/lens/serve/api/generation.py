@@ -6,7 +6,7 @@ encodes and marks in the thread that calls it, never in an event loop. Knows not
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from lens.core.prompt_text import TokenCount
 from lens.core.step_caches import cache_warning
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.nano.request_warnings import is_nano, request_warnings
+from lens.prompts.reading import PromptReader
 from lens.sampling.image_metadata import ImageMetadata
 from lens.sampling.image_processor import load_mask_images, resize_to_cover
 from lens.sampling.request_warnings import cut_warning, distinct, effect_warnings, mask_warning
@@ -25,13 +26,23 @@ from lens.serve.api.schemas import (
     NO_UPLOADS,
     BaseImageRequest,
     GenerationSpec,
+    ImagePrompt,
     UploadedImages,
     check_prompt,
     resolve_request,
 )
 from lens.serve.engine.client import EngineClient
-from lens.serve.engine.request import Failed, Finished, GenerationRequest, Preview, Queued, StepProgress
+from lens.serve.engine.request import (
+    Failed,
+    Finished,
+    GenerationRequest,
+    LoraRequest,
+    Preview,
+    Queued,
+    StepProgress,
+)
 from lens.serve.engine.request_handle import RequestHandle
+from lens.serve.engine.validation import validate_parameters
 from lens.serve.safety.provenance import embed_provenance, xmp_packet
 from lens.serve.settings.server import ServerSettings
 
@@ -90,9 +101,13 @@ class GenerationService:
 
         Raises: SettingError that names the parameter.
         """
-        return resolve_request(
-            body, self.engine.models(), self.engine.loras(), self.settings, caller, uploads
-        )
+        models, loras = self.engine.models(), self.engine.loras()
+        spec = resolve_request(body, models, loras, self.settings, caller, uploads)
+        spec = read_prompts(spec, self.settings.prompt_reader(), body.styles or ())
+        names, max_steps = [model.name for model in models], self.settings.engine.max_steps
+        for request in spec.distinct_requests():
+            validate_parameters(request, names, loras, max_steps)
+        return spec
 
     def prepare(self, spec: GenerationSpec, should_enhance: bool = False) -> GenerationSpec:
         """Moderate the prompt of a request, enhance it if asked, and note what is told of the request.
@@ -101,18 +116,24 @@ class GenerationService:
         Raises: DrainingError; whatever the hooks raise.
         """
         self.check_draining()
-        original, caller = spec.draw.prompt, spec.draw.caller
+        prompts, caller = [one.prompt for one in spec.distinct_requests()], spec.draw.caller
         if should_enhance and self.can_enhance:
-            prompt = self.enhance_prompt(original, caller)
-            spec = replace(spec, draw=replace(spec.draw, prompt=prompt), original_prompt=original)
+            enhanced = {prompt: self.enhance_prompt(prompt, caller) for prompt in dict.fromkeys(prompts)}
+            spec = replace(
+                spec,
+                draw=replace(spec.draw, prompt=enhanced[spec.draw.prompt]),
+                prompts=tuple(replace(one, prompt=enhanced[one.prompt]) for one in spec.prompts),
+                original_prompt=spec.draw.prompt_template or spec.draw.prompt,
+            )
         else:
-            self.check_prompts([original], caller)
+            self.check_prompts(prompts, caller)
         return replace(spec, warnings=(*spec.warnings, *self.request_warnings(spec)))
 
     def request_warnings(self, spec: GenerationSpec) -> list[str]:
         """Return what is told of a request that is drawn all the same. Reads its images."""
         draw = spec.draw
         found: list[str | None] = [
+            *spec.warnings,
             *effect_warnings(
                 guidance=draw.guidance, has_negative=bool(draw.negative_prompt), strength=draw.strength,
                 has_image=draw.image is not None, has_mask=draw.mask is not None,
@@ -120,12 +141,15 @@ class GenerationService:
             ),
             cache_warning(draw.cache, draw.steps),
             *_source_warnings(draw),
-            *(count.warning(name) for name, count in self._token_counts(draw).items()),
         ]  # fmt: skip
+        requests = spec.distinct_requests()
+        for one in requests:
+            found += [count.warning(name) for name, count in self._token_counts(one).items()]
         model = next((one for one in self.engine.models() if one.name == draw.model), None)
         if model is not None and is_nano(model.variant):
             bases = model.trained_bases or (model.base_resolution,)
-            found += request_warnings(model.variant, bases, draw.prompt, (draw.height, draw.width))
+            for one in requests:
+                found += request_warnings(model.variant, bases, one.prompt, (one.height, one.width))
         return distinct(found)
 
     def count_tokens(self, model: str, prompt: str) -> TokenCount | None:
@@ -244,6 +268,25 @@ class GenerationService:
                 self.hooks.embed_provenance(event.image, event.metadata, *encoding), event.metadata
             )
         return event
+
+
+def read_prompts(spec: GenerationSpec, reader: PromptReader, styles: Sequence[str]) -> GenerationSpec:
+    """Return the images of a request with their prompts as they are read, each for its own seed.
+
+    Raises: SettingError for a style, wildcard or LoRA that cannot be used.
+    """
+    draw, prompts = spec.draw, list[ImagePrompt]()
+    template, warnings = None, list[str]()
+    for request in spec.requests():
+        has_guidance = draw.guidance != 1
+        read = reader.read(draw.prompt, draw.negative_prompt, request.seed, styles, has_guidance)
+        loras = (*draw.loras, *(LoraRequest(lora.name, lora.weight) for lora in read.loras))
+        prompts.append(ImagePrompt(read.prompt, read.negative_prompt, loras))
+        template = template or read.template
+        warnings += read.warnings
+    draw = replace(draw, **vars(prompts[0]), prompt_template=template)
+    own = tuple(prompts) if len(set(prompts)) > 1 else ()
+    return replace(spec, draw=draw, prompts=own, warnings=tuple(dict.fromkeys(warnings)))
 
 
 def _read_texts(draw: GenerationRequest) -> dict[str, str]:

@@ -171,8 +171,9 @@ def _response_body(
     else:
         outputs = [{"b64_json": base64.b64encode(one.content).decode()} for one in images]
     data = [output | {"seed": one.metadata.seed} for output, one in zip(outputs, images, strict=True)]
-    if spec.original_prompt is not None:
-        data = [one | {"revised_prompt": spec.draw.prompt} for one in data]
+    if spec.original_prompt is not None or spec.draw.prompt_template is not None:
+        prompts = [image.metadata.prompt for image in images]
+        data = [one | {"revised_prompt": prompt} for one, prompt in zip(data, prompts, strict=True)]
     fields = {"created": int(time.time()), "data": data, "background": "opaque", "model": spec.draw.model}
     fields |= {"output_format": spec.output_format, "quality": spec.quality, "size": spec.size}
     fields |= {"warnings": spec.warnings}
@@ -248,13 +249,14 @@ def _edit_openapi() -> dict[str, Any]:
     schema = CreateImageEditRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     lora = {"type": "string", "description": 'JSON, such as [{"name": "ink", "weight": 0.8}].'}
+    style = {"type": "string", "description": "Name of a style of the server."}
     file = {"type": "string", "format": "binary"}
     fields = {}
     for name, field in schema["properties"].items():  # forms have no null: an absent field is left out
         fields[name] = {key: value for key, value in field.items() if key not in ("default", "anyOf")}
         for choice in field.get("anyOf", []):
             fields[name] |= choice if choice != {"type": "null"} else {}
-    form = schema | {"properties": fields | {"image": file, "mask": file, "loras": lora}}
+    form = schema | {"properties": fields | {"image": file, "mask": file, "loras": lora, "styles": style}}
     url = {"type": "string", "description": "A data URL with base64."}
     image = {"type": "object", "properties": {"image_url": url}, "required": ["image_url"]}
     image |= {"additionalProperties": False}

@@ -57,7 +57,7 @@ QUALITIES: dict[str, QualityPreset] = {
 SAME_AS_ABSENT: dict[str, Any] = {
     "n": 1, "size": "auto", "quality": "medium", "output_format": "png",
     "background": "auto", "moderation": "auto", "seed": RANDOM_SEED, "negative_prompt": "", "loras": [],
-    "solver": DEFAULT_SOLVER, "enhance": False, "partial_images": 0, "priority": 0,
+    "styles": [], "solver": DEFAULT_SOLVER, "enhance": False, "partial_images": 0, "priority": 0,
 }  # fmt: skip
 """Values that a body may state or leave out, with the same result."""
 QUALITY_ALIASES = {"auto": "medium", "standard": "medium", "hd": "high"}
@@ -73,6 +73,10 @@ def _bounded(bounds_of: dict[str, tuple[type, Bounds]], name: str) -> WithJsonSc
 
 def _read_seed(value: Any) -> Any:
     return RANDOM_SEED if value == RANDOM_SEED_NAME else value
+
+
+def _read_names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value  # a field of a form
 
 
 class Lora(BaseModel):
@@ -113,6 +117,9 @@ class BaseImageRequest(BaseModel):
     steps: Annotated[int, _bounded(REQUEST_BOUNDS, "steps")] | None = None
     guidance: Annotated[float, _bounded(REQUEST_BOUNDS, "guidance")] | None = None
     loras: list[Lora] | None = Field(None, max_length=MAX_LORAS)
+    styles: Annotated[list[str], BeforeValidator(_read_names)] | None = Field(
+        None, max_length=MAX_LORAS, description="Names of styles of the server, put around the prompt."
+    )
     solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
     cache: str | None = Field(
         None, description=f"Cache of denoising steps: one of {', '.join((NO_CACHE, *CACHE_NAMES))}."
@@ -165,12 +172,23 @@ NO_UPLOADS = UploadedImages()
 
 
 @dataclass(frozen=True)
+class ImagePrompt:
+    """The prompt of one image: its choices are those of its seed."""
+
+    prompt: str
+    negative_prompt: str = ""
+    loras: tuple[LoraRequest, ...] = ()
+
+
+@dataclass(frozen=True)
 class GenerationSpec:
     """The images of one request, with every value decided, and their file format."""
 
     draw: GenerationRequest
     """The first image; the others have the seeds that follow."""
     count: int
+    prompts: tuple[ImagePrompt, ...] = ()
+    """Those of all images, where they are not all the same."""
     output_format: str = "png"
     output_quality: int | None = None
     quality: str = "medium"
@@ -185,7 +203,12 @@ class GenerationSpec:
 
     def request(self, index: int) -> GenerationRequest:
         """Return the request of one image, counted from 0."""
-        return replace(self.draw, seed=seed_of_image(self.draw.seed, index))
+        own = vars(self.prompts[index]) if self.prompts else {}
+        return replace(self.draw, seed=seed_of_image(self.draw.seed, index), **own)
+
+    def distinct_requests(self) -> list[GenerationRequest]:
+        """Return one request for each distinct prompt."""
+        return list({(one.prompt, one.negative_prompt, one.loras): one for one in self.requests()}.values())
 
     @property
     def size(self) -> str:
@@ -209,11 +232,17 @@ class GenerationSpec:
     def from_json(cls, values: dict[str, Any], uploads: Path) -> "GenerationSpec":
         """Return what `to_json` wrote; `uploads` is the folder of uploads, which may have moved since."""
         draw = dict(values["draw"])
-        draw["loras"] = tuple(LoraRequest(**lora) for lora in draw["loras"])
+        draw["loras"] = _stored_loras(draw)
         for name in ("image", "mask"):
             draw[name] = None if draw[name] is None else uploads / Path(draw[name]).name
         warnings = tuple(values.get("warnings", ()))
-        return cls(**{**values, "draw": GenerationRequest(**draw), "warnings": warnings})
+        prompts = (ImagePrompt(**one | {"loras": _stored_loras(one)}) for one in values.get("prompts", ()))
+        read = {"draw": GenerationRequest(**draw), "prompts": tuple(prompts), "warnings": warnings}
+        return cls(**{**values, **read})
+
+
+def _stored_loras(values: dict[str, Any]) -> tuple[LoraRequest, ...]:
+    return tuple(LoraRequest(**lora) for lora in values["loras"])
 
 
 def resolve_request(

@@ -63,6 +63,8 @@ class GenerationRequest:
     guidance: Annotated[float, Bounds(0, 100)]
     """1 disables guidance."""
     negative_prompt: str = ""
+    prompt_template: str | None = None
+    """The prompt before its choices and syntax were read, where that changed it."""
     solver: str = DEFAULT_SOLVER
     cache: str | None = None
     """Cache of denoising steps, one of `lens.core.step_caches.CACHE_NAMES`."""
@@ -85,7 +87,8 @@ class GenerationRequest:
     def metadata_fields(self) -> dict[str, Any]:
         """Return the values that the metadata of the image has under the same names."""
         names = (
-            "prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance", "solver", "cache",
+            "prompt", "negative_prompt", "prompt_template", "seed", "width", "height", "steps", "guidance",
+            "solver", "cache",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 

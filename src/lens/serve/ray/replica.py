@@ -46,7 +46,8 @@ class EngineReplica:
 
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._threads = ThreadPoolExecutor(max_ongoing_requests(settings), "lens-replica")
-        self.engine = Engine(ModelRegistry.from_names(settings.models, settings.loras), settings.engine)
+        registry = ModelRegistry.from_names(settings.models, settings.served_loras)
+        self.engine = Engine(registry, settings.engine)
         self.engine.wait_until_ready()
 
     async def generate(

@@ -94,7 +94,7 @@ class RayEngineClient:
 
     def __init__(self, settings: ServerSettings):
         self.settings, self.ray_settings = settings, settings.ray or RaySettings.of({})
-        self.registry = ModelRegistry.from_names(settings.models, settings.loras)
+        self.registry = ModelRegistry.from_names(settings.models, settings.served_loras)
         self._owns_ray = connect_ray(self.ray_settings, gpus_per_replica(settings))
         self._changed = threading.Condition()
         self._in_flight: dict[RequestHandle, InFlightRequest] = {}

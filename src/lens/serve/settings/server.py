@@ -10,9 +10,12 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from lens.config import Settings
+from lens.core.prompt_text import MAX_PROMPT_CHARACTERS
 from lens.errors import SettingError
 from lens.llm.client import Endpoint
 from lens.models.prompt_date import parse_prompt_date
+from lens.prompts.loras import lora_files
+from lens.prompts.reading import PromptReader
 from lens.serve.settings.engine import EngineSettings
 from lens.serve.settings.ray import RaySettings
 
@@ -133,6 +136,12 @@ class ServerSettings(Settings):
     """Further names of models in requests, such as {gpt-image-1: lens}."""
     loras: dict[str, Path] = Field(default_factory=dict)
     """LoRA files to serve, by the name that requests use."""
+    lora_folder: Path | None = None
+    """Folder whose LoRA files are served under their names; None is loras in the state folder."""
+    wildcards: Path | None = None
+    """Folder of the files that wildcards in prompts stand for; None is wildcards in the state folder."""
+    styles: Path | None = None
+    """YAML file of styles, which the studio edits; None is styles.yaml in the state folder."""
     require_key: bool | None = None
     """Whether callers need an API key; None requires one once a key exists."""
     cors_origins: tuple[str, ...] = ()
@@ -164,6 +173,21 @@ class ServerSettings(Settings):
             if alias in names:
                 raise SettingError(f"model_aliases.{alias}", name, "a name that no model has")
         return self
+
+    @property
+    def served_loras(self) -> dict[str, Path]:
+        """LoRA files by name: those of the folder, and those that `loras` names."""
+        return lora_files(self.lora_folder or self.state.absolute() / "loras") | self.loras
+
+    @property
+    def style_file(self) -> Path:
+        """YAML file of styles; it need not exist."""
+        return self.styles or self.state.absolute() / "styles.yaml"
+
+    def prompt_reader(self) -> PromptReader:
+        """Return what reads prompts, with wildcards and styles as they are now."""
+        folder = self.wildcards or self.state.absolute() / "wildcards"
+        return PromptReader(folder, self.style_file, "wildcards in the settings of the server", "styles")
 
     @property
     def effective_database_url(self) -> str:

@@ -15,6 +15,7 @@ from lens.core.noise import RANDOM_SEED, random_seed
 from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket
 from lens.core.step_caches import NO_CACHE
 from lens.errors import SettingError
+from lens.prompts.syntax import escape
 from lens.sampling.image_metadata import ImageMetadata
 from lens.serve.api.schemas import CreateImageEditRequest, UploadedImages
 from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
@@ -126,7 +127,7 @@ def restore_form(
         ratio, base, size = "1:1", None, f"{metadata.width}x{metadata.height}"
     return replace(
         form,
-        prompt=metadata.prompt,
+        prompt=escape(metadata.prompt),
         model=model.name if model else form.model,
         aspect_ratio=ratio,
         base_resolution=base or form.base_resolution,
@@ -136,7 +137,7 @@ def restore_form(
         count=1,
         steps=metadata.steps,
         guidance=metadata.guidance,
-        negative_prompt=metadata.negative_prompt,
+        negative_prompt=escape(metadata.negative_prompt),
         solver=metadata.solver,
         cache=metadata.cache or NO_CACHE,
         loras=tuple(restored_loras),

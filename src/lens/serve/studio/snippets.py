@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from lens.core.step_caches import NO_CACHE
+from lens.prompts.syntax import escape, named_loras
 from lens.serve.api.schemas import GenerationSpec
 
 GENERATIONS_PATH, EDITS_PATH = "/v1/images/generations", "/v1/images/edits"
@@ -18,7 +19,7 @@ def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
     draw = spec.draw
     body: dict[str, Any] = {
         "model": draw.model,
-        "prompt": draw.prompt,
+        "prompt": draw.prompt_template or escape(draw.prompt),
         "n": spec.count,
         "size": spec.size,
         "response_format": "b64_json",
@@ -29,9 +30,10 @@ def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
         "cache": draw.cache or NO_CACHE,
     }
     if draw.negative_prompt:
-        body["negative_prompt"] = draw.negative_prompt
-    if draw.loras:
-        body["loras"] = [{"name": lora.name, "weight": lora.weight} for lora in draw.loras]
+        body["negative_prompt"] = escape(draw.negative_prompt)
+    inline = named_loras(draw.prompt_template or "")
+    if loras := [lora for lora in draw.loras if lora.name not in inline]:
+        body["loras"] = [{"name": lora.name, "weight": lora.weight} for lora in loras]
     if draw.image is not None and draw.strength is not None:
         body["strength"] = draw.strength
     return body
