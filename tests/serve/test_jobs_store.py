@@ -3,6 +3,7 @@
 import base64
 import io
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -211,6 +212,31 @@ def test_a_caller_has_a_limited_number_of_unfinished_jobs(store):
     with pytest.raises(QueueFullError):
         store.jobs.add("ann", REQUEST, 1, max_unfinished=2)
     store.jobs.add("bob", REQUEST, 1, max_unfinished=2)
+
+
+def test_a_caller_who_is_at_the_limit_is_told_when_a_job_ends_by_the_pace_of_the_last_ones(store):
+    open_ids = [store.jobs.add("ann", REQUEST, 1).id for _ in range(3)]
+    done_ids = [store.jobs.add("ann", REQUEST, 1).id for _ in range(2)]
+    old = store.jobs.add("ann", REQUEST, 1).id
+    for ended in (*done_ids, old):
+        store.jobs.finish(ended, DONE)
+    table, now = store.database.tables["jobs"], time.time()
+    times = {one: {"created_at": now - 90} for one in open_ids}
+    times |= {done_ids[0]: {"finished_at": now - 50}, done_ids[1]: {"finished_at": now - 10}}
+    times |= {old: {"finished_at": now - 5000}}
+    with store.database.engine.begin() as connection:
+        for job_id, values in times.items():
+            connection.execute(table.update().where(table.c.id == job_id).values(**values))
+    told = []
+    for _ in range(4):
+        with pytest.raises(QueueFullError) as caught:
+            store.jobs.add("ann", REQUEST, 1, max_unfinished=3)
+        told.append(caught.value.retry_after_s)
+    # Two ended in 80 s, so the next one 40 s after the last; each who is refused has a place of its own.
+    assert told == pytest.approx([30, 70, 110, 150], abs=5)
+    with pytest.raises(QueueFullError) as caught:
+        store.jobs.add("cid", REQUEST, 1, max_unfinished=0)
+    assert caught.value.retry_after_s == 1.0, "a caller without jobs"
 
 
 def test_keys_are_kept_as_hashes_and_can_be_taken_away(store):

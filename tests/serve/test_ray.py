@@ -20,8 +20,18 @@ from lens.models.checkpoints.adapters.lora_formats import LoraWeights, write_ada
 from lens.sampling.pipeline import LensPipeline
 from lens.serve.engine.engine import Engine
 from lens.serve.engine.model_registry import ModelRegistry
-from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Preview
-from lens.serve.ray.router import RayEngineClient, connect_ray
+from lens.serve.engine.request import (
+    EngineState,
+    Failed,
+    Finished,
+    GenerationRequest,
+    LoraRequest,
+    Preview,
+    StepProgress,
+)
+from lens.serve.engine.request_handle import RequestHandle
+from lens.serve.ray.router import START_RETRY_S, InFlightRequest, RayEngineClient, connect_ray
+from lens.serve.retry_after import RetryPlaces
 from lens.serve.settings.ray import RaySettings, num_replicas_for_load
 from lens.serve.settings.server import ServerSettings
 
@@ -205,3 +215,20 @@ def test_errors_are_whole_in_another_process():
     assert (str(full), full.retry_after_s) == ("full", 7.0)
     setting = pickle.loads(pickle.dumps(SettingError("steps", 0, "a whole number")))
     assert setting.setting == "steps" and "steps is 0" in str(setting)
+
+
+def test_a_request_beyond_the_bound_is_told_when_the_first_image_in_flight_is_finished():
+    client = RayEngineClient.__new__(RayEngineClient)
+    client._in_flight, client._states, client._retry_places = {}, {}, RetryPlaces()
+    assert client._retry_after_s() == START_RETRY_S
+    for number, remaining_s in enumerate((40.0, 20.0, None, None)):
+        one = InFlightRequest(RequestHandle(APPLE, lambda handle: None))
+        client._in_flight[one.handle] = one
+        if remaining_s is not None:
+            client._handle_event(one, StepProgress(number, 9, remaining_s))
+    counts = {"num_waiting": 1, "num_running": 1, "num_tokens": 0, "stage_seconds": {}} | dict.fromkeys(
+        ("rejected", "finished", "failed", "cancelled", "prompt_cache_hits", "prompt_cache_misses"), 0
+    )
+    client._states = {name: EngineState(queue_s=work_s, **counts) for name, work_s in (("a", 60), ("b", 30))}
+    told = [client._retry_after_s() for _ in range(6)]
+    assert told == pytest.approx([20, 45, 70, 95, 120, 120], abs=5)  # four images in 100 s

@@ -7,18 +7,15 @@ Paper: Shreedhar and Varghese, Efficient Fair Queuing using Deficit Round Robin,
 """
 
 import heapq
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
 from lens.errors import QueueFullError
+from lens.serve.retry_after import RetryPlaces
 
 Item = TypeVar("Item")
-
-MIN_RETRY_AFTER_S = 1.0
-"""Minimum delay before a retry."""
 
 
 @dataclass(order=True)
@@ -37,8 +34,7 @@ class FairQueue(Generic[Item]):
         self._entries: dict[str, list[_Entry[Item]]] = {}
         """A heap per caller, in the order of their turns."""
         self._credits: dict[str, float] = {}
-        self._places_given_until = 0.0
-        """When the last place is free that a rejected item was told to come back for."""
+        self._retry_places = RetryPlaces()
 
     def __len__(self) -> int:
         return sum(map(len, self._entries.values()))
@@ -69,14 +65,7 @@ class FairQueue(Generic[Item]):
         heapq.heappush(self._entries[caller], _Entry((-priority, next(self._sequence_numbers)), cost_s, item))
 
     def _retry_after_s(self, free_in_s: float) -> float:
-        """Return when to retry where the next place is free in some seconds: each rejected item gets its own.
-
-        At the latest it is when all that waits now is done, as then nobody is ahead.
-        """
-        now, total_s = time.monotonic(), self.total_cost_s
-        wait_s = min(free_in_s + total_s, max(free_in_s, self._places_given_until - now))
-        self._places_given_until = now + wait_s + total_s / len(self)
-        return max(MIN_RETRY_AFTER_S, wait_s)
+        return self._retry_places.next_s(free_in_s, self.total_cost_s / len(self), self.total_cost_s)
 
     def peek(self) -> Item | None:
         """Return the next item; None if the queue is empty."""

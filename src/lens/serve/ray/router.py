@@ -38,6 +38,7 @@ from lens.serve.ray.replica import (
     max_ongoing_requests,
     read_input_files,
 )
+from lens.serve.retry_after import RetryPlaces
 from lens.serve.settings.ray import RaySettings
 from lens.serve.settings.server import ServerSettings
 
@@ -47,6 +48,8 @@ MAX_REPLICA_DEATHS = 8
 """Maximum number of replicas that die with one request; after that, the request may be the cause."""
 RETRY_PAUSE_S = 0.2
 """Pause before the first retry of a request; doubled each time."""
+START_RETRY_S = 5.0
+"""When to send a request again while no replica has told anything of its work."""
 CONNECT_TIMEOUT_S = 5.0
 ADMISSION_TIMEOUT_S = 2.0
 """How long `submit` waits for a replica to reject a request; later rejections are retried."""
@@ -59,6 +62,8 @@ class InFlightRequest:
         self.handle = handle
         self.response: Any = None
         self.is_running = False
+        self.ends_at: float | None = None
+        """When its image is finished, by the clock of `time.monotonic`; None before its first step."""
         self.replica = ""
         """Replica that sent the last event."""
         self.num_previews = self.num_deaths = 0
@@ -98,6 +103,7 @@ class RayEngineClient:
         self._owns_ray = connect_ray(self.ray_settings, gpus_per_replica(settings))
         self._changed = threading.Condition()
         self._in_flight: dict[RequestHandle, InFlightRequest] = {}
+        self._retry_places = RetryPlaces()
         self._num_ended = {"rejected": 0, "finished": 0, "failed": 0, "cancelled": 0}
         self._states: dict[str, EngineState] = {}
         """Last state of each replica, including those that are gone."""
@@ -137,11 +143,24 @@ class RayEngineClient:
                 raise DrainingError()
             if len(self._in_flight) >= max_ongoing_requests(self.settings) * self.ray_settings.replica_limit:
                 self._num_ended["rejected"] += 1
-                raise QueueFullError("The queue is full. Try again later.", retry_after_s=5.0)
+                retry_after_s = self._retry_after_s()
+                raise QueueFullError("The queue is full. Try again later.", retry_after_s)
             self._in_flight[handle] = in_flight
         threading.Thread(target=self._run_request, args=(in_flight,), name="lens-follow", daemon=True).start()
         in_flight.wait_for_admission(ADMISSION_TIMEOUT_S if self.is_ready else 0.0)
         return handle
+
+    def _retry_after_s(self) -> float:
+        """Return when one of the requests in flight is finished whose place nobody was told of."""
+        now = time.monotonic()
+        ends = [one.ends_at for one in self._in_flight.values() if one.ends_at is not None]
+        queue_s = [state.queue_s for state in self._states.values() if state.queue_s]
+        if not ends and not queue_s:
+            return START_RETRY_S
+        all_done_s = max(queue_s, default=0.0) + max(0.0, max(ends, default=now) - now)
+        pace_s = all_done_s / len(self._in_flight)
+        free_in_s = max(0.0, min(ends) - now) if ends else pace_s
+        return self._retry_places.next_s(free_in_s, pace_s, all_done_s)
 
     def state(self) -> EngineState:
         with self._changed:
@@ -243,7 +262,7 @@ class RayEngineClient:
             if (state := self._states.get(in_flight.replica)) is not None:  # its queue is gone
                 self._states[in_flight.replica] = replace(state, queue_s=0.0)
         in_flight.num_deaths += 1
-        in_flight.is_running = False
+        in_flight.is_running, in_flight.ends_at = False, None
         if in_flight.num_deaths >= MAX_REPLICA_DEATHS:
             message = (
                 f"{MAX_REPLICA_DEATHS} replicas died while they generated this image; it is not retried."
@@ -267,6 +286,8 @@ class RayEngineClient:
 
     def _handle_event(self, in_flight: InFlightRequest, event: Any) -> None:
         in_flight.is_running = isinstance(event, StepProgress | Preview)
+        if isinstance(event, StepProgress):
+            in_flight.ends_at = time.monotonic() + event.remaining_s
         handle = in_flight.handle
         if isinstance(event, Finished):
             metadata = _restore_file_names(event.metadata, handle.request)

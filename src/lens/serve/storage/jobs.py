@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from lens.errors import LensError, QueueFullError
 from lens.sampling.image_metadata import ImageMetadata
+from lens.serve.retry_after import RetryPlaces
 from lens.serve.storage.blob_store import BlobStore
 from lens.serve.storage.database import storage_error
 from lens.serve.storage.images import ImageStore, StoredImage
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OPEN_STATUSES = (QUEUED, RUNNING)
+MAX_FREE_IN_S = 600.0
+"""Nobody is told that the next place is free later: a server may have been off meanwhile."""
+MAX_RETRY_PLACES = 1000
+"""Callers whose places are remembered."""
 MAX_ATTEMPTS = 3
 """A job under which this many servers stopped is not tried again: it may be what stops them."""
 ATTEMPTS_ERROR = {
@@ -65,6 +70,7 @@ class JobStore:
     def __init__(self, database: "Database", blobs: BlobStore):
         self._engine = database.engine
         self._jobs_table = database.tables["jobs"]
+        self._retry_places: dict[str, RetryPlaces] = {}
         self.images = ImageStore(database, blobs)
 
     def add(
@@ -89,7 +95,8 @@ class JobStore:
         ):
             return existing
         if max_unfinished is not None and self.num_unfinished(owner) >= max_unfinished:
-            raise QueueFullError(f"This caller has {max_unfinished} unfinished jobs, which is the limit.", 30)
+            message = f"This caller has {max_unfinished} unfinished jobs, which is the limit."
+            raise QueueFullError(message, self._retry_after_s(owner, max_unfinished))
         now = time.time()
         row = {"id": f"job_{uuid4().hex}", "owner": owner, "status": status, "request": request}
         row |= {"count": num_images, "idempotency_key": idempotency_key, "created_at": now}
@@ -161,6 +168,29 @@ class JobStore:
             query = query.where(table.c.owner == owner)
         with self._engine.connect() as connection:
             return connection.execute(query).scalar_one()
+
+    def _retry_after_s(self, owner: str, num_open: int) -> float:
+        """Return when an owner has a place for another job, by the pace since the oldest open one came."""
+        import sqlalchemy as sa
+
+        table, now = self._jobs_table, time.time()
+        own = sa.select(sa.func.min(table.c.created_at)).where(table.c.owner == owner)
+        with self._engine.connect() as connection:
+            since = connection.execute(own.where(table.c.status.in_(OPEN_STATUSES))).scalar_one() or now
+            query = sa.select(sa.func.count(), sa.func.max(table.c.finished_at)).where(
+                (table.c.owner == owner) & (table.c.finished_at >= since)
+            )
+            num_finished, last_finished_at = connection.execute(query).one()
+        if num_finished:
+            pace_s = (last_finished_at - since) / num_finished
+            free_in_s = max(0.0, last_finished_at + pace_s - now)
+        else:
+            pace_s = free_in_s = now - since  # as long again
+        free_in_s = min(MAX_FREE_IN_S, free_in_s)
+        while len(self._retry_places) >= MAX_RETRY_PLACES:
+            self._retry_places.pop(next(iter(self._retry_places)), None)
+        places = self._retry_places.setdefault(owner, RetryPlaces())
+        return places.next_s(free_in_s, pace_s, pace_s * num_open)
 
     def num_ahead(self, job: Job, recent_owners: Sequence[str] = ()) -> int:
         """Return how many queued jobs `claim` returns before this one, given the same `recent_owners`.
