@@ -23,12 +23,12 @@ def refuses(lens, tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--size", "100x96"], ["width is 100", "multiple of 16", "96 or 112"]),
+        (["--size", "100x96"], ["--size is '100x96'", "multiple of 16 as width", "96 or 112"]),
         (["--size", "big"], ["--size is 'big'", "WIDTHxHEIGHT"]),
         (["--size", "64x160"], ["1:2 to 2:1", "--allow-extreme"]),
         (["--size", "1456x1456"], ["1440 x 1440", "--allow-extreme"]),
         (["--aspect-ratio", "5:4"], ["5:4", "1:2, 9:16, 2:3, 3:4, 1:1, 4:3, 3:2, 16:9, 2:1"]),
-        (["--base-resolution", "100"], ["base_resolution is 100", "multiple of 16", "96"]),
+        (["--base-resolution", "100"], ["--base-resolution is 100", "multiple of 16", "96"]),
         (["--size", "64x64", "--aspect-ratio", "1:1"], ["--size", "--aspect-ratio", "Give one"]),
         (["--steps", "0"], ["--steps is 0", "from 1 to"]),
         (["--cfg", "-1"], ["--cfg is -1.0", "1 turns guidance off"]),
@@ -40,7 +40,7 @@ def refuses(lens, tiny_model, tmp_path):
         (["--lora", "gone.safetensors:strong"], ["--lora", "number as the weight"]),
         (["--device", "tpu"], ["--device is 'tpu'", "cpu"]),
         (["--offload", "model", "--device", "cpu"], ["--offload is 'model'", "a CUDA device"]),
-        (["--out", "new", "--size", "9x16"], ["width is 9"]),
+        (["--out", "new", "--size", "9x16"], ["--size is '9x16'"]),
         (["--out", "a.tiff"], ["--out is 'a.tiff'", ".png, .jpg, .jpeg, .webp"]),
         (["--out", "a.png", "--format", "jpg"], ["--format is 'jpg'", "a.png"]),
         (["--out", "a.png", "--count", "2"], ["--out is 'a.png'", "a folder for 2 images"]),
@@ -144,7 +144,16 @@ def test_a_damaged_adapter_and_one_of_another_kind_are_refused_before_loading(re
 
 def test_an_image_without_metadata_cannot_be_reproduced(refuses, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
-    assert "plain.png has no metadata" in refuses("--like", "plain.png")
+    line = refuses("--like", "plain.png")
+    assert "plain.png has no metadata" in line and "It is a PNG image of 64 x 64 pixels." in line
+
+
+def test_an_image_of_another_tool_without_a_prompt_asks_for_one(refuses, tmp_path):
+    exif = Image.Exif()
+    exif[0x0110] = 'prompt:{"1": {"class_type": "Unheard", "inputs": {}}}'
+    Image.new("RGB", (64, 64)).save(tmp_path / "odd.webp", exif=exif)
+    *_, line = refuses("--like", "odd.webp").splitlines()
+    assert "--like is 'odd.webp', but it needs an image whose prompt is found" in line
 
 
 def test_too_little_memory_is_an_error_with_the_need_and_the_remedy(refuses, monkeypatch):
