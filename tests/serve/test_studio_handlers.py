@@ -380,7 +380,7 @@ def test_a_tile_acts_on_its_own_image_and_offers_nothing_where_there_is_none(tmp
 def test_settings_that_a_browser_kept_come_back_without_those_that_the_server_lost(tmp_path):
     handlers = studio(tmp_path)
     kept = {name: value for name, value in GIVEN.items() if value is not None and name != "loras"}
-    kept |= {"prompt": "a kept fox", "negative_prompt": "", "is_seed_locked": False, "steps": 7}
+    kept |= {"prompt": "a kept fox", "is_seed_locked": False, "steps": 7, "cache": "none"}
     kept |= {"loras": {"headers": ["LoRA", "Weight"], "data": [["ink", 0.3], ["gone", 1]]}}
     source = handlers.keep_source(source_image((8, 8, 20, 20)))
     changes = handlers.kept_values(kept, source)
