@@ -18,6 +18,7 @@ import typer
 
 from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import MissingExtraError, SettingError
+from lens.sampling.defaults import MAX_UPSCALE
 from lens.sampling.solvers import SOLVERS
 from lens.text_files import TextError, check_text, decode_text, read_text
 
@@ -160,6 +161,21 @@ def check_number(name: str, value: float, low: float, high: float, fix: str = ""
     """Raise a SettingError unless low <= value <= high."""
     if not low <= value <= high:
         raise SettingError(name, value, f"a number from {low:g} to {high:g}", fix)
+
+
+def check_upscale(factor: float | None, strength: float | None, has_mask: bool) -> None:
+    """Raise a SettingError for an --upscale or --upscale-strength that is out of range or does not fit."""
+    if factor is None:
+        if strength is not None:
+            fix = "Add --upscale 2."
+            raise SettingError("--upscale-strength", strength, "to be given with --upscale", fix)
+        return
+    if not 1 < factor <= MAX_UPSCALE:
+        raise SettingError("--upscale", factor, f"a number above 1, at most {MAX_UPSCALE}")
+    if has_mask:
+        raise SettingError("--upscale", factor, "to be given without --mask", "Upscale the result.")
+    if strength is not None:
+        check_number("--upscale-strength", strength, 1e-6, 1, "1 redraws everything, 0.3 changes little.")
 
 
 def _non_empty_lines(text: str) -> list[str]:

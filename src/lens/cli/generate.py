@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lens.cli.arguments import command_of
 from lens.cli.generation.request import GenerateArguments
+from lens.core.resolution import size_before_upscaling
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
     from lens.sampling.image_metadata import ImageMetadata
 
 PRINTED_FIELDS = ("prompt", "seed", "width", "height", "steps", "guidance", "model")
-OPTIONAL_FIELDS = ("negative_prompt", "cache", "strength")
+OPTIONAL_FIELDS = ("negative_prompt", "cache", "strength", "upscale", "upscale_strength")
 """Printed where they are set."""
 
 
@@ -42,6 +43,10 @@ def result_line(path: Path, metadata: "ImageMetadata", as_json: bool) -> str:
     values: dict[str, Any] = {"path": str(path)}
     values |= {name: getattr(metadata, name) for name in PRINTED_FIELDS}
     values |= {name: value for name in OPTIONAL_FIELDS if (value := getattr(metadata, name))}
+    if metadata.upscale:
+        values["size"] = "{1}x{0}".format(
+            *size_before_upscaling(metadata.height, metadata.width, metadata.upscale)
+        )
     if metadata.solver != DEFAULT_SOLVER:
         values["solver"] = metadata.solver
     if metadata.loras:

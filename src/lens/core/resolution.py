@@ -145,6 +145,18 @@ def _check_limits(height: int, width: int, allow_extreme: bool, words: SizeWords
     return height, width
 
 
+def upscaled_size(height: int, width: int, factor: float) -> tuple[int, int]:
+    """Return a (height, width) times a factor of 1 or more, each side at the nearest multiple of 16."""
+    return _nearest_side_px(height * factor), _nearest_side_px(width * factor)
+
+
+def size_before_upscaling(height: int, width: int, factor: float | None) -> tuple[int, int]:
+    """Return the (height, width) that `upscaled_size` was given; without a factor, the size itself."""
+    if factor is None:
+        return height, width
+    return _nearest_side_px(height / factor), _nearest_side_px(width / factor)
+
+
 def find_bucket(height: int, width: int) -> tuple[int, str] | None:
     """Return the base resolution and the aspect ratio of a size in pixels, or None if it is no bucket."""
     for base in (*SMALL_BASES, *RESOLUTION_BUCKETS):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -118,6 +119,16 @@ def denormalize_latents(vae: "AutoencoderKLFlux2", latents: Tensor) -> Tensor:
     """
     mean, std = _statistics(vae, latents)
     return latents * std + mean
+
+
+def resize_latents(vae: "AutoencoderKLFlux2", latents: Tensor, h: int, w: int) -> Tensor:
+    """Return normalized latents at another size, interpolated on the autoencoder's own grid of cells.
+
+    Shapes: (B, 4c, h', w') -> (B, 4c, h, w), float32.
+    """
+    grid = unpatchify(denormalize_latents(vae, latents.float()))  # (B, c, 2h', 2w')
+    grid = functional.interpolate(grid, (2 * h, 2 * w), mode="bicubic", align_corners=False)
+    return normalize_latents(vae, patchify(grid))  # (B, 4c, h, w)
 
 
 def spatial_compression_ratio(vae: "AutoencoderKLFlux2") -> int:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from lens.errors import SettingError
 from lens.models.checkpoints.registry import KNOWN_MODELS
 
-IMAGE_TO_IMAGE_STRENGTH, INPAINT_STRENGTH = 0.6, 1.0
+IMAGE_TO_IMAGE_STRENGTH, INPAINT_STRENGTH, UPSCALE_STRENGTH = 0.6, 1.0, 0.5
+MAX_UPSCALE = 4
 
 
 class SamplingDefaults(NamedTuple):

@@ -12,7 +12,11 @@ from torch import Tensor
 
 from lens.core.flow import interpolate
 from lens.core.guidance import cfg_norm_rescaled
+from lens.core.latents import pack_latents, unpack_latents
+from lens.core.noise import draw_noise, generator_for
+from lens.models.vae import resize_latents
 from lens.models.velocity import compute_dtype, predict_token_velocity
+from lens.sampling.inputs import sigmas_for_strength
 from lens.sampling.prompt_embeds import PromptEmbeds
 
 
@@ -78,3 +82,25 @@ class InitialState(NamedTuple):
     sigmas: Tensor
     """(n + 1,), n steps"""
     inpaint: InpaintContext | None
+
+
+def upscaled_state(
+    pipeline: Any,
+    latents: Tensor,
+    latent_size: tuple[int, int],
+    larger_size: tuple[int, int],
+    num_steps: int,
+    strength: float,
+    seed: int,
+) -> InitialState:
+    """Return the state that draws finished latents of one image again at a larger size.
+
+    The latents are resized, and as much noise is added as `strength` asks for. The noise is that of the seed.
+
+    Shapes: latents (1, h*w, C); sizes (h, w).
+    """
+    grid = resize_latents(pipeline.vae, unpack_latents(latents, *latent_size), *larger_size)
+    clean = pack_latents(grid).to(latents.device)  # (1, I, C)
+    noise = draw_noise(clean.shape, [generator_for(seed, "upscale")], device=latents.device)
+    sigmas = sigmas_for_strength(strength, clean.shape[1], num_steps)
+    return InitialState(interpolate(clean, noise, sigmas[0].expand(1).to(clean.device)), sigmas, None)

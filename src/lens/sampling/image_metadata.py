@@ -20,6 +20,7 @@ from pydantic import Field
 
 from lens.config import Settings
 from lens.core.images import to_mask, to_srgb
+from lens.core.resolution import size_before_upscaling
 from lens.errors import LensError
 from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.sampling.metadata_formats.image_texts import (
@@ -119,6 +120,9 @@ class ImageMetadata(Settings):
     init_image: FileRecord | None = None
     mask: FileRecord | None = None
     strength: float | None = None
+    upscale: float | None = None
+    """The factor of size at which the image was drawn again from its latents; width and height are after."""
+    upscale_strength: float | None = None
     dtype: str
     device: str
     quantize: str | None = None
@@ -144,7 +148,7 @@ class ImageMetadata(Settings):
             "Schedule type": SCHEDULE_NAME,
             "CFG scale": self.guidance,
             "Seed": self.seed,
-            "Size": f"{self.width}x{self.height}",
+            "Size": "{1}x{0}".format(*size_before_upscaling(self.height, self.width, self.upscale)),
             "Model hash": self.model_hash[:SHORT_HASH],
             "Model": Path(self.model).name,
         }
@@ -152,6 +156,8 @@ class ImageMetadata(Settings):
             fields["Cache"] = self.cache
         if self.init_image:
             fields |= {"Denoising strength": self.strength, "Init image": Path(self.init_image.path).name}
+        if self.upscale:
+            fields |= {"Denoising strength": self.upscale_strength, "Hires upscale": f"{self.upscale:g}"}
         if self.mask:
             fields["Mask"] = Path(self.mask.path).name
         fields["Version"] = f"lens {self.versions.get('lens', 'unknown')}"

@@ -41,7 +41,7 @@ class BatchLine(Settings):
     seed: int | str | None = None
     count: int | None = Field(None, ge=1)
     size: str | None = None
-    """WIDTHxHEIGHT."""
+    """WIDTHxHEIGHT; it wins over width and height, which are those of an image after it was upscaled."""
     width: int | None = None
     height: int | None = None
     aspect_ratio: str | None = None
@@ -53,6 +53,8 @@ class BatchLine(Settings):
     init_image: Path | None = None
     mask: Path | None = None
     strength: float | None = None
+    upscale: float | None = None
+    upscale_strength: float | None = None
     model: str | None = None
     loras: tuple[LineLora | str, ...] | str | None = None
     """Each with path and weight; as a text PATH:WEIGHT, several with semicolons between them."""
@@ -84,7 +86,8 @@ class BatchLine(Settings):
     def changes(self) -> dict[str, Any]:
         """Return the fields of `GenerateArguments` that this line decides."""
         names = ("negative_prompt", "steps", "guidance", "solver", "cache", "init_image", "mask", "strength")
-        values = {name: getattr(self, name) for name in (*names, "model")}
+        names = (*names, "upscale", "upscale_strength", "model")
+        values = {name: getattr(self, name) for name in names}
         values |= {
             "seed": None if self.seed is None else str(self.seed),
             "num_images_per_prompt": self.count,
@@ -93,7 +96,7 @@ class BatchLine(Settings):
         }
         values = {name: value for name, value in values.items() if value is not None}
         if any(getattr(self, name) is not None for name in SIZE_FIELDS):
-            size = self.size if self.width is None else f"{self.width}x{self.height}"
+            size = self.size or (None if self.width is None else f"{self.width}x{self.height}")
             values |= {"size": size, "width": None, "height": None, "aspect_ratio": self.aspect_ratio}
             values |= {"base_resolution": self.base_resolution, "width": None, "height": None}
         return values | {"prompts": [self.prompt.strip()]}

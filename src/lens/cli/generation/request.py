@@ -23,30 +23,35 @@ from lens.cli.arguments import (
     QuantizeFormat,
     SolverName,
     TextCacheOption,
+    check_device,
     check_number,
+    check_upscale,
     parse_lora,
     parse_size,
 )
 from lens.cli.generation.batch import batch_lines
-from lens.cli.generation.recorded_files import verified_path, warn_of_other_versions
+from lens.cli.generation.recorded_files import (
+    read_like,
+    recorded_parts,
+    verified_path,
+    warn_of_other_versions,
+)
 from lens.core.noise import RANDOM_SEED, parse_seed, random_seed
 from lens.core.prompt_text import check_prompt_text
-from lens.core.resolution import SizeWords
+from lens.core.resolution import SizeWords, size_before_upscaling
 from lens.errors import LensError, SettingError
 from lens.files import config_folder
-from lens.models.checkpoints.components.component_file import COMPONENT_OPTIONS
-from lens.models.checkpoints.components.search import is_weight_file
 from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.prompts.loras import find_lora
 from lens.prompts.reading import PromptReader
 from lens.prompts.syntax import InlineLora, escape
-from lens.sampling.defaults import default_strength
+from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
-    from lens.sampling.image_metadata import FileRecord, ImageMetadata
+    from lens.sampling.image_metadata import ImageMetadata
 
 STRENGTHS = f"{default_strength(has_mask=False):g}; with --mask {default_strength(has_mask=True):g}"
 PART_OPTIONS = ("text_encoder", "vae", "tokenizer")
@@ -123,6 +128,12 @@ class GenerateArguments:
     cache: Annotated[
         CacheName | None,
         _option(SAMPLING, "Use parts of a step again in the next: faster, less exact (none)."),
+    ] = None
+    upscale: Annotated[
+        float | None, _option(SAMPLING, "Draw the image again at this multiple of its size.", metavar="TIMES")
+    ] = None
+    upscale_strength: Annotated[
+        float | None, _option(SAMPLING, f"Noise added before it is drawn again ({UPSCALE_STRENGTH:g}).")
     ] = None
     init_image: Annotated[Path | None, _option(SAMPLING, "Source image for image-to-image.")] = None
     strength: Annotated[
@@ -293,9 +304,15 @@ class GenerateArguments:
         """Return these arguments, of one prompt, with the values of --like, checked."""
         if self.like is None:
             return self.check()
-        from lens.sampling.image_metadata import read_image_metadata
+        has_size = self.has_size or self.init_image is not None
+        recorded = read_like(self.like, has_prompt=bool(self.prompts), has_size=has_size)
+        if isinstance(recorded, dict):
+            return self._fill(recorded).check()
+        return self.fill_from_image(self.like, recorded).check()
 
-        return self.fill_from_image(self.like, read_image_metadata(self.like)).check()
+    def _fill(self, recorded: Mapping[str, Any]) -> Self:
+        missing = [field.name for field in fields(self) if getattr(self, field.name) in (None, [])]
+        return replace(self, **{name: recorded[name] for name in missing if name in recorded})
 
     def check(self) -> Self:
         """Return these arguments if their values are in range and fit each other."""
@@ -310,6 +327,7 @@ class GenerateArguments:
             if self.offload != "none":
                 raise SettingError("--memory", self.memory, "to be given without --offload", "Give one.")
             parse_memory(self.memory)
+        check_device(self.device, self.offload, self.quantization)
         if self.steps is not None:
             check_number("--steps", self.steps, 1, 1000)
         if self.guidance is not None:
@@ -323,6 +341,7 @@ class GenerateArguments:
             raise SettingError("--mask", str(self.mask), "a source image", "Add --init-image IMAGE.")
         if self.strength is not None:
             check_number("--strength", self.strength, 1e-6, 1, "1 redraws everything, 0.3 changes little.")
+        check_upscale(self.upscale, self.upscale_strength, has_mask=self.mask is not None)
         if self.prompt_date is not None:
             return replace(self, prompt_date=parse_prompt_date(self.prompt_date, "--prompt-date"))
         return self
@@ -342,6 +361,8 @@ class GenerateArguments:
             "guidance": metadata.guidance,
             "solver": metadata.solver,
             "cache": metadata.cache,
+            "upscale": metadata.upscale,
+            "upscale_strength": metadata.upscale_strength,
             "model": metadata.model,
             "dtype": metadata.dtype,
             "device": metadata.device,
@@ -351,9 +372,11 @@ class GenerateArguments:
             "prompt_date": metadata.prompt_date or PINNED_DATE,
         }
         if not self.has_size:
-            recorded["size"] = f"{metadata.width}x{metadata.height}"
+            height, width = size_before_upscaling(metadata.height, metadata.width, metadata.upscale)
+            recorded["size"] = f"{width}x{height}"
         if metadata.parts:
-            recorded |= self._recorded_parts(path, metadata.parts)
+            given = {part: getattr(self, part) for part in PART_OPTIONS}
+            recorded |= recorded_parts(path, metadata.parts, self.model, given)
         elif self.model is None:
             recorded["model_hash"] = metadata.model_hash
         if not self.lora:
@@ -365,26 +388,5 @@ class GenerateArguments:
             recorded["init_image"] = verified_path(metadata.init_image, path, "--init-image")
             recorded["mask"] = verified_path(mask, path, "--mask") if mask else None
             recorded["strength"] = metadata.strength
-        missing = [field.name for field in fields(self) if getattr(self, field.name) in (None, [])]
-        values = {name: recorded[name] for name in missing if name in recorded}
         # An image of an extreme size was accepted once; reproducing it needs no second confirmation.
-        return replace(self, **values, allow_extreme=True)
-
-    def _recorded_parts(self, path: Path, parts: Mapping[str, "FileRecord"]) -> dict[str, Any]:
-        """Return the parts of the model of --like that no option replaces, each with its content checked.
-
-        A --model of another kind, such as a known name instead of a file, replaces all of them.
-        """
-        is_file = "transformer" in parts and is_weight_file(parts["transformer"].path)
-        if self.model is not None and is_weight_file(self.model) != is_file:
-            return {}
-        given = {"transformer": self.model, **{part: getattr(self, part) for part in PART_OPTIONS}}
-        if self.text_encoder is not None and parts.get("tokenizer") == parts.get("text_encoder"):
-            del given["tokenizer"]  # it was inside the file that is replaced
-        verified: dict[str, Any] = {
-            part: verified_path(parts[part], path, COMPONENT_OPTIONS[part])
-            for part, value in given.items()
-            if value is None and part in parts
-        }
-        denoiser = verified.pop("transformer", None)
-        return verified | {"model": str(denoiser)} if denoiser is not None and is_file else verified
+        return replace(self._fill(recorded), allow_extreme=True)

@@ -14,43 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from lens.cli.arguments import DEFAULT_MODEL, LoraArgument
 from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
 from lens.cli.generation.request import GenerateArguments
-from lens.core.noise import seed_of_image
-from lens.core.resolution import resolve_resolution
+from lens.cli.generation.resolve import PlannedImage, ResolvedRequest, file_fields, resolve_arguments
 from lens.core.step_caches import cache_warning
-from lens.errors import LensError
-from lens.models.checkpoints.hashing import content_hash
-from lens.nano.request_warnings import request_warnings
-from lens.prompts.reading import ReadPrompt
-from lens.sampling.defaults import default_strength
-from lens.sampling.image_metadata import (
-    FileRecord,
-    ImageMetadata,
-    LoraRecord,
-    library_versions,
-    open_mask,
-    open_source_image,
-)
-from lens.sampling.request_warnings import (
-    check_mask_shape,
-    cut_warning,
-    distinct,
-    effect_warnings,
-    mask_warning,
-)
-from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
-from lens.sampling.solvers import DEFAULT_SOLVER
+from lens.sampling.image_metadata import ImageMetadata, LoraRecord, library_versions
+from lens.sampling.request_warnings import distinct
+from lens.sampling.resolved_model import ResolvedModel
 
 logger = logging.getLogger(__name__)
-
-PART_OPTIONS = ("text_encoder", "vae", "tokenizer", "prompt_date")
-SESSION_OPTIONS = (
-    "model", *PART_OPTIONS, "dtype", "device", "memory", "offload", "quantize", "text_cache", "tile_px",
-    "threads",
-)  # fmt: skip
-"""Options that decide how a model is loaded."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,46 +37,6 @@ class GeneratedImage(NamedTuple):
     image: Image.Image
     metadata: ImageMetadata
     request_index: int
-
-
-class PlannedImage(NamedTuple):
-    """An image of a request: its seed, and its prompt as it is read for this seed."""
-
-    seed: int
-    prompt: ReadPrompt
-    loras: tuple[LoraArgument, ...]
-    """Those of the options, then those that the prompt names."""
-
-
-class ResolvedRequest(NamedTuple):
-    """What the images of a request have in common, with every value decided from files and defaults."""
-
-    arguments: GenerateArguments
-    model: ResolvedModel
-    size: tuple[int | None, int | None]
-    """(height, width); None if the source image decides."""
-    source: Image.Image | None
-    mask: Image.Image | None
-    recorded: dict[str, Any]
-    """Fields of `ImageMetadata` that all images have in common and that need no loaded model."""
-    images: list[PlannedImage]
-    warnings: list[str]
-    index: int = 0
-    """Of the request among those of the command."""
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return _image_size(self.size, self.source, self.model)
-
-    @property
-    def session_key(self) -> tuple[Any, ...]:
-        """Requests with equal keys are drawn with one load of the model."""
-        return tuple(getattr(self.arguments, name) for name in SESSION_OPTIONS)
-
-    def negative_text(self, image: PlannedImage) -> str:
-        """Return the negative prompt of an image if it has an effect, else an empty text."""
-        return "" if self.recorded["guidance"] == 1 else image.prompt.negative_prompt
 
 
 def generate_images(
@@ -133,7 +65,7 @@ def _generate_group(
 ) -> Iterator[GeneratedImage]:
     """Yield the images of requests that one load of a model draws; a request that is alone tells its seed."""
     first, images = group[0], [image for request in group for image in request.images]
-    largest = max((request.image_size for request in group), key=math.prod)
+    largest = max((request.final_size for request in group), key=math.prod)
     with explain_out_of_memory():
         session = GenerationSession(first.model, first.arguments, largest, _lora_files(images))
         texts = [image.prompt.prompt for image in images]
@@ -152,7 +84,7 @@ def _generate_group(
                 active_cache = cache
             if is_alone and request.arguments.is_seed_random:
                 logger.info("random seed %d", request.images[0].seed)
-            files = {path: _file_fields(path) for image in request.images for path, _ in image.loras}
+            files = {path: file_fields(path) for image in request.images for path, _ in image.loras}
             for planned in request.images:
                 progress.start_image(next(image_numbers))
                 session.activate_loras(pipeline, planned.loras)
@@ -204,150 +136,6 @@ def _prompt_embeds(
     )
 
 
-def _image_size(
-    size: tuple[int | None, int | None], source: Image.Image | None, model: ResolvedModel
-) -> tuple[int, int]:
-    """Return the (height, width) of the images."""
-    height, width = size
-    if height is None or width is None:
-        base = model.defaults.base_resolution
-        if source is not None:
-            from lens.sampling.image_processor import size_from_image
-
-            return size_from_image(source, base)
-        return base, base
-    return height, width
-
-
-def resolve_arguments(
-    arguments: GenerateArguments, models: dict[tuple[Any, ...], ResolvedModel] | None = None
-) -> ResolvedRequest:
-    """Return the arguments of a prompt with everything decided that does not need the model in memory.
-
-    `models` keeps the models of other requests.
-    Raises: LensError for whatever can be refused before the model is loaded.
-    """
-    models = {} if models is None else models
-    source = None if arguments.init_image is None else open_source_image(arguments.init_image)
-    mask = None if arguments.mask is None else open_mask(arguments.mask)
-    model_options = {name: getattr(arguments, name) for name in PART_OPTIONS}
-    key = (arguments.model, *model_options.values())
-    if key not in models:
-        models[key] = ResolvedModel.of(arguments.model or DEFAULT_MODEL, **model_options)
-        models[key].log_summary()
-    model = models[key]
-    size = _resolve_size(arguments, model)
-    _check_hash(arguments, model)
-    guidance, strength = arguments.guidance, None
-    if source is not None:
-        strength = arguments.strength or default_strength(has_mask=mask is not None)
-    recorded = {
-        "steps": arguments.steps or model.defaults.num_inference_steps,
-        "guidance": model.defaults.guidance_scale if guidance is None else guidance,
-        "solver": arguments.solver or DEFAULT_SOLVER,
-        "cache": arguments.step_cache,
-        "model": model.recorded_name,
-        "model_hash": model.content_hash,
-        "parts": _part_records(model),
-        "prompt_date": model.prompt_date,
-        "init_image": FileRecord(**_file_fields(arguments.init_image)) if arguments.init_image else None,
-        "mask": FileRecord(**_file_fields(arguments.mask)) if arguments.mask else None,
-        "strength": strength,
-        "quantize": arguments.quantization,
-    }
-    images = _plan_images(arguments, has_guidance=recorded["guidance"] != 1)
-    warnings = _warnings(arguments, images, model, recorded, _image_size(size, source, model))
-    warnings += _source_warnings(source, mask, _image_size(size, source, model))
-    return ResolvedRequest(arguments, model, size, source, mask, recorded, images, warnings)
-
-
-def _plan_images(arguments: GenerateArguments, has_guidance: bool) -> list[PlannedImage]:
-    [prompt] = arguments.prompts or []
-    planned = []
-    for index in range(arguments.num_images_per_prompt):
-        seed = seed_of_image(arguments.first_seed, index)
-        read = arguments.prompt_reader.read(
-            prompt, arguments.negative_prompt or "", seed, arguments.style or (), has_guidance
-        )
-        loras = (*arguments.loras, *map(arguments.find_lora, read.loras))
-        planned.append(PlannedImage(seed, read, loras))
-    return planned
-
-
-def _resolve_size(arguments: GenerateArguments, model: ResolvedModel) -> tuple[int | None, int | None]:
-    if arguments.init_image is not None and not arguments.has_size:
-        return None, None
-    width, height = arguments.image_size or (None, None)
-    return resolve_resolution(
-        height,
-        width,
-        arguments.base_resolution,
-        arguments.aspect_ratio,
-        default_base=model.defaults.base_resolution,
-        allow_extreme=arguments.allow_extreme,
-        words=arguments.size_words,
-    )
-
-
-def _warnings(
-    arguments: GenerateArguments, images: Sequence[PlannedImage], model: ResolvedModel,
-    recorded: dict[str, Any], size: tuple[int, int],
-) -> list[str]:  # fmt: skip
-    """Return what is told of settings, of prompts, and of what a model of a small world does not know."""
-    warnings = effect_warnings(
-        guidance=recorded["guidance"], has_negative=any(image.prompt.negative_prompt for image in images),
-        strength=arguments.strength, has_image=arguments.init_image is not None,
-        has_mask=arguments.mask is not None, solver=recorded["solver"], num_steps=recorded["steps"],
-    )  # fmt: skip
-    for image in images:
-        warnings += image.prompt.warnings
-        warnings += request_warnings(model.variant, model.trained_bases, image.prompt.prompt, size)
-    return distinct(warnings)
-
-
-def _source_warnings(
-    source: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]
-) -> list[str]:
-    """Return what is told of a source image and its mask; `size` is (height, width).
-
-    Raises: SettingError for a mask of another shape.
-    """
-    if source is None:
-        return []
-    height, width = size
-    found = [cut_warning(source.size, (width, height))]
-    if mask is not None:
-        from lens.sampling.image_processor import resize_to_cover
-
-        check_mask_shape(mask.size, source.size, (width, height), "--mask")
-        found.append(mask_warning(*resize_to_cover(mask, height, width).getextrema()))
-    return distinct(found)
-
-
-def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:
-    """Return the file or folder of each component of a model of several files; None for a plain folder."""
-    if not model.parts:
-        return None
-    return {
-        # Links stay, as the hub's cache links to files whose names have no suffix.
-        part: FileRecord(path=str(model.component_path(part).absolute()), sha256=model.part_hash(part))
-        for part in COMPONENTS_WITH_FILES
-    }
-
-
-def _check_hash(arguments: GenerateArguments, model: ResolvedModel) -> None:
-    """Check the weights against those of the image of --like, whose model is a plain folder."""
-    if arguments.model_hash is None:
-        return
-    here = model.content_hash if model.folder is None or not model.parts else content_hash(model.folder)
-    if arguments.model_hash != here:
-        raise LensError(
-            f"{arguments.like} was generated with other weights of {model.name} "
-            f"({arguments.model_hash[:10]}; the weights here are {here[:10]}). "
-            f"Restore those weights, or add --model {model.name} to use the weights here."
-        )
-
-
 def _environment(session: GenerationSession) -> dict[str, Any]:
     """Return the fields of the metadata that say where and with what an image is computed."""
     import torch
@@ -385,9 +173,33 @@ def _generate_one(
         solver=recorded["solver"],
         on_progress=progress,
         allow_extreme=resolved.arguments.allow_extreme,
+        output_type="latent" if recorded["upscale"] else "pil",
     )
-    return result.images[0]  # type: ignore[union-attr]
+    images: Any = result.images  # type: ignore[union-attr]
+    if not recorded["upscale"]:
+        return images[0]
+    return _draw_larger(pipeline, images, prompt_embeds, seed, resolved, progress)
 
 
-def _file_fields(path: Path) -> dict[str, str]:
-    return {"path": str(path.resolve()), "sha256": content_hash(path)}
+def _draw_larger(
+    pipeline: "LensPipeline",
+    latents: "Tensor",
+    prompt_embeds: Any,
+    seed: int,
+    resolved: ResolvedRequest,
+    progress: "ProgressBar",
+) -> Image.Image:
+    """Return the image of finished latents, drawn again at a larger size."""
+    from lens.sampling.guided_denoiser import upscaled_state
+    from lens.sampling.inputs import SourceImages
+    from lens.sampling.solvers import get_solver
+
+    recorded, cell_px = resolved.recorded, pipeline.vae_scale_factor
+    before, after = (
+        (height // cell_px, width // cell_px) for height, width in (resolved.image_size, resolved.final_size)
+    )
+    steps, strength = recorded["steps"], recorded["upscale_strength"]
+    with pipeline._call_context(recorded["guidance"], None, progress):
+        initial = upscaled_state(pipeline, latents, before, after, steps, strength, seed)
+        x = pipeline.denoise(initial, prompt_embeds, after, get_solver(recorded["solver"]))
+        return pipeline.postprocess(x, SourceImages(*resolved.final_size), "pil")[0]
