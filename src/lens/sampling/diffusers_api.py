@@ -5,7 +5,7 @@ channels of an image token.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
@@ -21,6 +21,9 @@ CALLBACK_TENSORS = (
     "latents", "prompt_embeds", "prompt_mask", "negative_prompt_embeds", "negative_prompt_mask",
 )  # fmt: skip
 """Tensors that a callback may request and replace."""
+TILE_PX = 1024
+OFFLOAD_STATE = ("_all_hooks", "_offload_device", "_offload_gpu_id")
+"""What diffusers keeps at a pipeline of the hooks that move its components."""
 
 
 class DiffusersApi:
@@ -35,6 +38,7 @@ class DiffusersApi:
 
     logs_warnings = True
     """Whether calls log what is drawn in another way than a caller may expect, such as cut source images."""
+    components: dict[str, Any]
     _guidance_scale: float = 1.0
     _num_timesteps: int = 0
     _current_timestep: float | None = None
@@ -72,6 +76,51 @@ class DiffusersApi:
     def vae_scale_factor(self) -> int:
         """The side in pixels of a latent cell, which the denoiser sees as one token."""
         return SIDE_STEP_PX if self.vae is None else spatial_compression_ratio(self.vae)
+
+    # What belongs to a component is kept at it, so that pipelines that share it have it in common.
+
+    @property
+    def tile_px(self) -> int | None:
+        """The side of the tiles in which images are decoded; None decodes only the largest ones in tiles."""
+        return getattr(self.vae, "tile_px", None)
+
+    def enable_vae_tiling(self, tile_px: int = TILE_PX) -> None:
+        """Decode every image larger than a tile in tiles of this side, which takes less memory."""
+        self.need("vae", "to decode in tiles").tile_px = tile_px
+
+    def disable_vae_tiling(self) -> None:
+        """Decode only images larger than every named size in tiles."""
+        self.need("vae", "to decode in tiles").tile_px = None
+
+    @property
+    def memory_rung(self) -> str:
+        """The rung of the memory ladder that the denoiser was loaded on."""
+        return getattr(self.transformer, "memory_rung", "resident")
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
+        """Return a pipeline of the components and settings of another one; those in `kwargs` replace its own.
+
+        Unlike diffusers' it converts no weights unless `torch_dtype` or `dtype` is given, as the other
+        pipeline has the same ones.
+        """
+        if not isinstance(pipeline, DiffusersApi) or "custom_pipeline" in kwargs:
+            return super().from_pipe(pipeline, **kwargs)  # type: ignore[misc]
+        dtypes = kwargs.pop("torch_dtype", None), kwargs.pop("dtype", None)
+        known, optional = cls._get_signature_keys(cls)  # type: ignore[attr-defined]
+        config: Any = pipeline.config  # type: ignore[attr-defined]
+        own = {name: getattr(pipeline, name) for name in known}
+        made = cls(**(own | {name: config[name] for name in optional if name in config} | kwargs))
+        if path := config.get("_name_or_path"):
+            made.register_to_config(_name_or_path=path)  # type: ignore[attr-defined]
+        carried = ["logs_warnings", "_progress_bar_config"]
+        carried += ["image_processor"] * ("vae" not in kwargs) + [*OFFLOAD_STATE] * (made.components == own)
+        for name in carried:
+            if hasattr(pipeline, name):
+                setattr(made, name, getattr(pipeline, name))
+        if dtype := next(filter(None, dtypes), None):
+            made.to(dtype=dtype)  # type: ignore[attr-defined]
+        return made
 
     def check_inputs(
         self,

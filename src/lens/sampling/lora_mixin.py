@@ -26,6 +26,12 @@ class LoraMixin(LoraBaseMixin):
     transformer_name = COMPONENT
     transformer: Any
 
+    @property
+    def _merged_adapters(self) -> set[str]:  # type: ignore[override] - diffusers keeps a copy
+        from lens.models.checkpoints.adapters.lora import fused_adapters
+
+        return set() if self.transformer is None else fused_adapters(self.transformer)
+
     @classmethod
     def lora_state_dict(
         cls,
@@ -184,13 +190,12 @@ class LoraMixin(LoraBaseMixin):
         `safe_fusing` refuses adapters with values that are not finite.
         Raises: SettingError for quantized weights.
         """
-        from lens.models.checkpoints.adapters.lora import fuse_loras, fused_adapters
+        from lens.models.checkpoints.adapters.lora import fuse_loras
         from lens.models.denoiser import apply_lora_scale
 
         _check_components(components)
         with apply_lora_scale(self.transformer, lora_scale):
             fuse_loras(self.transformer, adapter_names, is_checked=safe_fusing)
-        self._merged_adapters = fused_adapters(self.transformer)
 
     def unfuse_lora(self, components: Sequence[str] = (COMPONENT,)) -> None:
         """Remove fused adapters from the weights, up to rounding."""
@@ -198,14 +203,12 @@ class LoraMixin(LoraBaseMixin):
 
         _check_components(components)
         unfuse_loras(self.transformer)
-        self._merged_adapters = set()
 
     def unload_lora_weights(self) -> None:
         """Unload all adapters; the denoiser is as before."""
         from lens.models.checkpoints.adapters.lora import unload_loras
 
         unload_loras(self.transformer)
-        self._merged_adapters = set()
 
 
 def _load(

@@ -204,14 +204,15 @@ def apply_rung(pipeline: Any, name: RungName) -> None:
     from lens.models.block_streaming import stream_blocks
     from lens.models.hidden_states import HiddenStateExtractor
 
-    pipeline.memory_rung = name
+    if pipeline.transformer is not None:
+        pipeline.transformer.memory_rung = name
     if name == "resident":
         return
     if isinstance(pipeline.text_encoder, HiddenStateExtractor):
         pipeline.text_encoder.releases_blocks = True
     if name in STREAMED_RUNGS:
         stream_blocks(pipeline.transformer.transformer_blocks)
-    if name == "tiled":
+    if name == "tiled" and pipeline.vae is not None:
         pipeline.enable_vae_tiling(LOW_MEMORY_TILE_PX)
 
 

@@ -34,7 +34,7 @@ from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels
 from lens.sampling import image_processor, inputs
 from lens.sampling.defaults import SamplingDefaults, default_strength, sampling_defaults, variant_from_name
-from lens.sampling.diffusers_api import CALLBACK_TENSORS, DiffusersApi
+from lens.sampling.diffusers_api import CALLBACK_TENSORS, TILE_PX, DiffusersApi
 from lens.sampling.guided_denoiser import InitialState, InpaintContext, predict_velocity_cfg
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.loader import LoaderMixin
@@ -52,7 +52,6 @@ PUBLISHED_LIBRARY = {"LensTransformer2DModel": "diffusers", "LensGptOssEncoder":
 
 TILE_ABOVE_PX = 2080 * 1040
 """Area above which images are decoded in tiles by default: that of the largest named size."""
-TILE_PX = 1024
 
 
 @dataclass
@@ -104,8 +103,6 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
             selected_layer_index=selected_layer_index,
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
-        self.tile_px: int | None = None
-        self.memory_rung = "resident"
         self._on_progress: ProgressCallback | None = None
 
     def register_to_config(self, **entries: Any) -> None:
@@ -123,14 +120,6 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         return sampling_defaults(
             variant, config.default_steps, config.default_guidance, config.default_base_resolution
         )
-
-    def enable_vae_tiling(self, tile_px: int = TILE_PX) -> None:
-        """Decode every image larger than a tile in tiles of this side, which takes less memory."""
-        self.tile_px = tile_px
-
-    def disable_vae_tiling(self) -> None:
-        """Decode only images larger than every named size in tiles."""
-        self.tile_px = None
 
     # ---- stages, each callable by itself
 

@@ -4,6 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from tiny_models import CAPTURED_LAYERS, TOKEN_CHANNELS, tiny_components, tiny_denoiser, tiny_pipeline
 
@@ -61,6 +62,44 @@ def test_a_pipeline_made_of_another_shares_its_components_and_settings():
     assert second.defaults == first.defaults
     other = tiny_denoiser(seed=7)
     assert LensPipeline.from_pipe(first, transformer=other).transformer is other
+
+
+def test_a_pipeline_made_of_another_keeps_what_was_set_and_leaves_the_weights_alone():
+    first = tiny_pipeline()
+    first.to(torch.bfloat16)
+    first.enable_vae_tiling(64)
+    first.transformer.memory_rung = "streamed"
+    first.logs_warnings = False
+    first.set_progress_bar_config(disable=True)
+    first.image_processor = VaeImageProcessor(do_normalize=False)
+    down, up = torch.ones(2, 32), torch.ones(TOKEN_CHANNELS, 2)
+    first.load_lora_weights({"proj_out.lora_A.weight": down, "proj_out.lora_B.weight": up})
+    first.fuse_lora()
+    for second in (LensPipeline.from_pipe(first), LensPipeline(**first.components)):
+        assert (second.tile_px, second.memory_rung, second.num_fused_loras) == (64, "streamed", 1)
+    second = LensPipeline.from_pipe(first)
+    assert {part.dtype for part in (first.transformer, second.transformer, second.vae)} == {torch.bfloat16}
+    assert second.image_processor is first.image_processor and not second.logs_warnings
+    assert second._progress_bar_config == {"disable": True}
+    other = tiny_denoiser(seed=7)
+    replaced = LensPipeline.from_pipe(first, transformer=other, default_steps=9)
+    assert (replaced.memory_rung, replaced.num_fused_loras, replaced.defaults.num_inference_steps) == (
+        "resident", 0, 9
+    )  # fmt: skip
+    assert LensPipeline.from_pipe(replaced, torch_dtype=torch.float32).transformer.dtype == torch.float32
+    first.unfuse_lora()
+    assert second.num_fused_loras == 0
+    second.disable_vae_tiling()
+    assert first.tile_px is None
+
+
+def test_offloading_goes_on_in_a_pipeline_made_of_another():
+    first = tiny_pipeline()
+    first.enable_model_cpu_offload(device="cpu")
+    second = LensPipeline.from_pipe(first)
+    assert second._all_hooks == first._all_hooks and second._offload_device == torch.device("cpu:0")
+    torch.testing.assert_close(draw(second), draw(tiny_pipeline()), atol=1e-5, rtol=0)
+    assert not hasattr(LensPipeline.from_pipe(first, transformer=tiny_denoiser(seed=7)), "_all_hooks")
 
 
 # ---- parts alone
