@@ -293,9 +293,9 @@ def resolve_request(
     return GenerationSpec(
         request,
         body.n or 1,
-        output_format,
-        body.output_compression if output_format != "png" else None,
-        quality if quality in ("low", "medium", "high", "xhigh", "max") else "medium",
+        output_format=output_format,
+        output_quality=body.output_compression if output_format != "png" else None,
+        quality=quality if quality in ("low", "medium", "high", "xhigh", "max") else "medium",
         warnings=_quality_warnings(body, quality, model),
     )
 
