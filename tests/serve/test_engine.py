@@ -1,6 +1,7 @@
 """The engine's pictures, on the nano models: those of the pipeline, in any company."""
 
 import gc
+import shutil
 import threading
 from dataclasses import replace
 
@@ -16,11 +17,13 @@ from lens.models.checkpoints.hashing import content_hash
 from lens.models.prompt_date import PINNED_DATE
 from lens.models.step_cache import cache_settings
 from lens.models.vae import decode_latents
+from lens.sampling.inputs import prepare_source
 from lens.sampling.pipeline import LensPipeline
 from lens.sampling.solvers import SOLVERS
 from lens.serve.engine.engine import Engine
 from lens.serve.engine.model_registry import ModelRegistry
 from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Preview, StepProgress
+from lens.serve.engine.source_cache import SourceCache
 
 WAIT_S = 60.0
 MODELS = ("lens-nano-turbo", "lens-nano-base")
@@ -130,6 +133,29 @@ MIXED = [
     replace(APPLE, prompt="three stars", width=96, guidance=3.0, negative_prompt="a green apple", steps=2),
     replace(APPLE, model="lens-nano-base", prompt="a fish", guidance=2.0, height=160, width=96),
 ]
+
+
+def test_the_images_of_a_request_decode_its_source_once_wherever_its_file_lies(
+    engine, folder, tmp_path, monkeypatch
+):
+    decoded = []
+
+    def counted(image, mask, size, base):
+        decoded.append((image.name, mask and mask.name, size))
+        return prepare_source(image, mask, size, base)
+
+    monkeypatch.setattr("lens.serve.engine.source_cache.prepare_source", counted)
+    monkeypatch.setattr(engine._worker, "_sources", SourceCache())
+    copy = shutil.copy(folder / "start.png", tmp_path / "copy.png")
+    shown = replace(APPLE, image=folder / "start.png", steps=1)
+    masked = replace(shown, mask=folder / "mask.png")
+    for request in (shown, replace(shown, seed=4), replace(shown, image=copy, seed=5), masked,
+                    replace(shown, height=64, width=128), masked, shown):  # fmt: skip
+        engine.submit(request).result(WAIT_S)
+    assert decoded == [
+        ("start.png", None, (96, 176, None, None)), ("start.png", "mask.png", (96, 176, None, None)),
+        ("start.png", None, (64, 128, None, None)), ("start.png", None, (96, 176, None, None)),
+    ]  # fmt: skip
 
 
 CACHED = [

@@ -18,8 +18,9 @@ from lens.models.checkpoints.hashing import file_hash
 from lens.models.memory import execution_device
 from lens.models.step_cache import ImageCache
 from lens.models.vae import spatial_compression_ratio
-from lens.sampling import inputs as sampling
+from lens.sampling.guided_denoiser import InitialState, upscaled_state
 from lens.sampling.image_metadata import FileRecord, ImageMetadata, LoraRecord, library_versions
+from lens.sampling.inputs import SourceImages
 from lens.sampling.resolved_model import COMPONENTS_WITH_FILES, ResolvedModel
 from lens.sampling.solvers import get_solver
 from lens.serve.engine.batching import BatchExecutor, DenoisingState, ForwardInput, preview_schedule
@@ -28,6 +29,7 @@ from lens.serve.engine.model_registry import LoadedModel, LoadedModels, LoraSet,
 from lens.serve.engine.prompt_cache import PromptCache, PromptFeatures
 from lens.serve.engine.prompt_encoding import CachedPromptEncoder
 from lens.serve.engine.request import GenerationRequest
+from lens.serve.engine.source_cache import SourceCache
 from lens.serve.settings.engine import EngineSettings
 
 CALIBRATION_BATCH_SIZE = 2
@@ -45,6 +47,7 @@ class ModelWorker:
         self._models = LoadedModels(registry, settings.device, settings.dtype, settings.memory)
         self._encoders: dict[TextEncoderKey, CachedPromptEncoder] = {}
         self._executor = BatchExecutor(settings.pack_tokens)
+        self._sources = SourceCache()
         self._versions = library_versions()
 
     @torch.no_grad()
@@ -71,21 +74,26 @@ class ModelWorker:
             model.load_adapters(request.loras)
             cond = self._encode_text(model, request.prompt)
             uncond = self._encode_negative(model, request, cond)
-            size = (request.height, request.width, None, None)
-            base = model.entry.info.base_resolution
-            source = sampling.prepare_source(request.image, request.mask, size, base)
+            size, base = request.first_size, model.entry.info.base_resolution
+            source = self._sources.prepare(request.image, request.mask, size, base)
             cell_px = spatial_compression_ratio(model.pipeline.vae)
             latent_size = source.height // cell_px, source.width // cell_px
             generator = torch.Generator("cpu").manual_seed(request.seed)
             initial = model.pipeline.prepare_initial_state(
                 source, latent_size, 1, request.steps, request.strength, generator, None
             )
-        sigmas = initial.sigmas.tolist()
-        return DenoisingState(
-            initial.x, sigmas, initial.inpaint, source, latent_size, request.guidance, cond, uncond,
-            get_solver(request.solver), None if request.cache is None else ImageCache(request.cache),
-            preview_schedule(len(sigmas) - 1, request.previews),
-        )  # fmt: skip
+        return _denoising_state(request, initial, source, latent_size, cond, uncond, request.previews)
+
+    @torch.no_grad()
+    def start_upscaled(self, request: GenerationRequest, state: DenoisingState) -> DenoisingState:
+        """Return the state that draws a finished image again at the larger size of its request."""
+        pipeline = self._models[request.model].pipeline
+        source, cell_px = SourceImages(request.height, request.width), spatial_compression_ratio(pipeline.vae)
+        latent_size = source.height // cell_px, source.width // cell_px
+        initial = upscaled_state(
+            pipeline, state.x, state.latent_size, latent_size, request.steps, request.redraw_strength, request.seed
+        )
+        return _denoising_state(request, initial, source, latent_size, state.cond, state.uncond)
 
     @torch.no_grad()
     def step(
@@ -200,6 +208,18 @@ class ModelWorker:
         finally:
             elapsed_s[0] = time.perf_counter() - started_at
             self.stage_seconds[stage] += elapsed_s[0]
+
+
+def _denoising_state(
+    request: GenerationRequest, initial: InitialState, source: SourceImages, latent_size: tuple[int, int],
+    cond: PromptFeatures, uncond: PromptFeatures, num_previews: int = 0,
+) -> DenoisingState:  # fmt: skip
+    sigmas = initial.sigmas.tolist()
+    return DenoisingState(
+        initial.x, sigmas, initial.inpaint, source, latent_size, request.guidance, cond, uncond,
+        get_solver(request.solver), None if request.cache is None else ImageCache(request.cache),
+        preview_schedule(len(sigmas) - 1, num_previews),
+    )  # fmt: skip
 
 
 def _part_records(model: ResolvedModel) -> dict[str, FileRecord] | None:
