@@ -58,7 +58,9 @@ def test_with_little_noise_it_is_the_image_of_the_resized_latents_and_the_streng
     ).images  # fmt: skip
     larger = resize_latents(pipeline.vae, unpack_latents(latents, 2, 3), 4, 6)
     expected = (pipeline.decode(pack_latents(larger), 64, 96)[0].permute(1, 2, 0).numpy() + 1) * 127.5
-    drawn = {strength: draw("x.png", "--upscale", 2, "--upscale-strength", strength) for strength in (1e-4, 1)}
+    drawn = {
+        strength: draw("x.png", "--upscale", 2, "--upscale-strength", strength) for strength in (1e-4, 1)
+    }
     far = {strength: np.abs(image - expected).mean() for strength, image in drawn.items()}
     assert far[1e-4] < 2 < far[1]
 

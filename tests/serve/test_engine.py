@@ -17,9 +17,10 @@ from lens.models.checkpoints.hashing import content_hash
 from lens.models.prompt_date import PINNED_DATE
 from lens.models.step_cache import cache_settings
 from lens.models.vae import decode_latents
-from lens.sampling.inputs import prepare_source
+from lens.sampling.guided_denoiser import upscaled_state
+from lens.sampling.inputs import SourceImages, prepare_source
 from lens.sampling.pipeline import LensPipeline
-from lens.sampling.solvers import SOLVERS
+from lens.sampling.solvers import SOLVERS, get_solver
 from lens.serve.engine.engine import Engine
 from lens.serve.engine.model_registry import ModelRegistry
 from lens.serve.engine.request import Failed, Finished, GenerationRequest, LoraRequest, Preview, StepProgress
@@ -124,6 +125,21 @@ def joining_step_by_step(engine, requests, monkeypatch):
     first.result(WAIT_S)
     assert not left
     return [first, *handles], steps_of_packs
+
+
+def test_an_upscaled_image_is_drawn_again_from_its_own_latents(engine, pipelines):
+    pipeline, before, after = pipelines[APPLE.model], (4, 6), (8, 12)
+    small = replace(APPLE, height=64, width=96)
+    latents = pipeline_image(pipelines, small, output_type="latent")[None]
+    with torch.no_grad(), pipeline._call_context(APPLE.guidance, None, None):
+        initial = upscaled_state(pipeline, latents, before, after, 4, 0.5, APPLE.seed)
+        x = pipeline.denoise(initial, pipeline.encode_prompt(APPLE.prompt), after, get_solver("euler"))
+        expected = pipeline.postprocess(x, SourceImages(128, 192), "pil")[0]
+    events = events_of(engine.submit(replace(APPLE, height=128, width=192, upscale=2.0)))
+    assert isinstance(events[-1], Finished)
+    assert_same_picture(events[-1].image, expected)
+    assert (events[-1].metadata.upscale, events[-1].metadata.width) == (2.0, 192)
+    assert {event.num_steps for event in events if isinstance(event, StepProgress)} == {4, 2}
 
 
 MIXED = [

@@ -43,6 +43,7 @@ MEANT_FIELDS = {
     "output_quality": "output_compression", "denoising_strength": "strength", "image_strength": "strength",
     "prompt_strength": "strength", "init_image": "image", "input_image": "image", "image_url": "image",
     "mask_image": "mask", "mask_url": "mask", "negative": "negative_prompt", "random_seed": "seed",
+    "hr_scale": "upscale", "upscale_factor": "upscale",
     "style": "styles", "style_preset": "styles", "prompt_upsampling": "enhance", "prompt_extend": "enhance",
 }  # fmt: skip
 """Names that clients of other servers send, each with the field that says here what they mean."""

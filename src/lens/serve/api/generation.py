@@ -149,7 +149,7 @@ class GenerationService:
         if model is not None and is_nano(model.variant):
             bases = model.trained_bases or (model.base_resolution,)
             for one in requests:
-                found += request_warnings(model.variant, bases, one.prompt, (one.height, one.width))
+                found += request_warnings(model.variant, bases, one.prompt, one.first_size)
         return distinct(found)
 
     def count_tokens(self, model: str, prompt: str) -> TokenCount | None:
@@ -300,10 +300,11 @@ def _source_warnings(draw: GenerationRequest) -> list[str | None]:
     if draw.image is None:
         return []
     with Image.open(draw.image) as image:
-        found = [cut_warning(image.size, (draw.width, draw.height))]
+        height, width = draw.first_size
+        found = [cut_warning(image.size, (width, height))]
     if draw.mask is not None:
         (mask,) = load_mask_images(draw.mask)
-        found.append(mask_warning(*resize_to_cover(mask, draw.height, draw.width).getextrema()))
+        found.append(mask_warning(*resize_to_cover(mask, height, width).getextrema()))
     return found
 
 

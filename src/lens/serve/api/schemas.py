@@ -14,10 +14,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from lens.core.noise import MAX_SEED, RANDOM_SEED, RANDOM_SEED_NAME, random_seed, seed_of_image
 from lens.core.prompt_text import check_prompt_text
-from lens.core.resolution import SIDE_STEP_PX, resolve_resolution
+from lens.core.resolution import SIDE_STEP_PX, resolve_resolution, upscaled_size
 from lens.core.step_caches import CACHE_NAMES, MIN_STEPS, NO_CACHE, parse_cache
 from lens.errors import SettingError
-from lens.sampling.defaults import default_strength
+from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.engine import validation
 from lens.serve.engine.request import (
@@ -120,6 +120,8 @@ class BaseImageRequest(BaseModel):
     styles: Annotated[list[str], BeforeValidator(_read_names)] | None = Field(
         None, max_length=MAX_LORAS, description="Names of styles of the server, put around the prompt."
     )
+    upscale: Annotated[float, _bounded(REQUEST_BOUNDS, "upscale")] | None = None
+    upscale_strength: Annotated[float, _bounded(REQUEST_BOUNDS, "upscale_strength")] | None = None
     solver: str | None = Field(None, description=f"One of {', '.join(SOLVERS)}.")
     cache: str | None = Field(
         None, description=f"Cache of denoising steps: one of {', '.join((NO_CACHE, *CACHE_NAMES))}."
@@ -269,6 +271,7 @@ def resolve_request(
     if partial_images and isinstance(body, CreateImageRequest) and not body.stream:
         raise SettingError("partial_images", partial_images, "stream to be true", "Or leave it out.")
     steps = max(1, round(model.default_steps * preset.step_factor)) if body.steps is None else body.steps
+    strength = body.upscale_strength
     request = GenerationRequest(
         model=model.name,
         prompt=body.prompt.strip(),
@@ -284,6 +287,8 @@ def resolve_request(
         image=uploads.image,
         mask=uploads.mask,
         strength=_resolve_strength(body, uploads),
+        upscale=body.upscale,
+        upscale_strength=UPSCALE_STRENGTH if body.upscale and strength is None else strength,
         caller=caller,
         priority=getattr(body, "priority", None) or 0,
         deadline_s=body.deadline_s,
@@ -367,6 +372,8 @@ def _resolve_size(
         allow_extreme=True,  # `validate_parameters` checks the limits
         words=validation.API_SIZE_WORDS,
     )
+    if body.upscale is not None and REQUEST_BOUNDS["upscale"][1].contains(body.upscale):
+        height, width = upscaled_size(height, width, body.upscale)
     limit = settings.limits.picture_px
     if limit is not None and height * width > limit:
         raise SettingError("size", f"{width}x{height}", f"at most {limit} pixels on this server")

@@ -5,6 +5,7 @@ to tokens: the quadratic part of attention and the fixed part of a pass are in t
 that estimates follow the traffic. Knows nothing of models in memory.
 """
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -42,8 +43,10 @@ def request_cost(request: GenerationRequest) -> RequestCost:
     if request.guidance != 1:
         tokens += image + estimate_text_tokens(request.negative_prompt)
     # A source image leaves the share of the steps that is its strength.
-    num_steps = max(1, round(request.steps * effective_strength(request)))
-    num_evaluations = num_steps * get_solver(request.solver).num_velocities
+    num_steps = max(1.0, round(request.steps * effective_strength(request)))
+    if request.upscale is not None:  # the steps before it are of fewer tokens
+        num_steps = num_steps / request.upscale**2 + max(1.0, request.steps * request.redraw_strength)
+    num_evaluations = math.ceil(num_steps) * get_solver(request.solver).num_velocities
     return RequestCost(tokens, num_evaluations, image, 1 + request.previews)
 
 

@@ -57,6 +57,8 @@ class ActiveRequest:
     evaluation_s: float
     """Seconds between its last two evaluations of the denoiser; before them, an estimate."""
     num_previews: int = 0
+    is_upscaled: bool = False
+    """Whether the image is drawn again at the larger size of its request."""
 
     @property
     def batch_key(self) -> tuple[str, LoraSet]:
@@ -290,6 +292,9 @@ class Engine:
         latents = state.latents_to_decode
         if latents is None or handle.is_cancelled:  # a cancelled request is removed before the next step
             return
+        if state.is_finished and handle.request.upscale is not None and not running.is_upscaled:
+            self._upscale(running)
+            return
         try:
             image = self._worker.decode(handle.request.model, state, latents)
         except Exception as error:
@@ -301,6 +306,16 @@ class Engine:
             handle.publish(Preview(running.num_previews, image))
             running.num_previews += 1
             state.preview = None
+
+    def _upscale(self, running: ActiveRequest) -> None:
+        """Begin to draw a finished image again at the larger size of its request."""
+        try:
+            running.state = self._worker.start_upscaled(running.handle.request, running.state)
+        except Exception as error:
+            self._remove(running, Failed(error), "failed")
+            return
+        running.is_upscaled, running.stepped_at = True, time.monotonic()
+        running.handle.publish(self._progress(running))
 
     def _progress(self, running: ActiveRequest) -> StepProgress:
         state, request = running.state, running.handle.request

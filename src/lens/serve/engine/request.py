@@ -11,6 +11,8 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 from PIL import Image
 
 from lens.core.noise import MAX_SEED
+from lens.core.resolution import size_before_upscaling
+from lens.sampling.defaults import MAX_UPSCALE, UPSCALE_STRENGTH
 from lens.sampling.image_metadata import ImageMetadata
 from lens.sampling.solvers import DEFAULT_SOLVER
 
@@ -75,6 +77,10 @@ class GenerationRequest:
     """White is regenerated, black is kept; needs `image`."""
     strength: Annotated[float, Bounds(0, 1, excludes_low=True)] | None = None
     """Share of noise in the source image; 1 replaces it."""
+    upscale: Annotated[float, Bounds(1, MAX_UPSCALE, excludes_low=True)] | None = None
+    """Factor of size at which the image is drawn again from its latents; height and width are after."""
+    upscale_strength: Annotated[float, Bounds(0, 1, excludes_low=True)] | None = None
+    """Share of noise in the latents that are drawn again; needs `upscale`."""
     caller: str = ""
     """Callers get equal shares of the engine."""
     priority: Annotated[int, Bounds(-100, 100)] = 0
@@ -84,11 +90,21 @@ class GenerationRequest:
     previews: Annotated[int, Bounds(0, MAX_PREVIEWS)] = 0
     """Number of preview images."""
 
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """(height, width) before the image is upscaled."""
+        return size_before_upscaling(self.height, self.width, self.upscale)
+
+    @property
+    def redraw_strength(self) -> float:
+        """Share of noise in the latents that are drawn again."""
+        return UPSCALE_STRENGTH if self.upscale_strength is None else self.upscale_strength
+
     def metadata_fields(self) -> dict[str, Any]:
         """Return the values that the metadata of the image has under the same names."""
         names = (
             "prompt", "negative_prompt", "prompt_template", "seed", "width", "height", "steps", "guidance",
-            "solver", "cache",
+            "solver", "cache", "upscale", "upscale_strength",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 

@@ -45,8 +45,16 @@ def validate_parameters(
     get_solver(request.solver)
     parse_cache(request.cache)
     _check_loras(request.loras, loras)
+    _check_upscale(request)
     if request.image is None and request.mask is not None:
         raise SettingError("mask", str(request.mask), "an image that it is a mask of", "Send image too.")
+
+
+def _check_upscale(request: GenerationRequest) -> None:
+    if request.upscale is None and request.upscale_strength is not None:
+        raise SettingError("upscale_strength", request.upscale_strength, "upscale", "Send it too.")
+    if request.upscale is not None and request.mask is not None:
+        raise SettingError("upscale", request.upscale, "an image without a mask", "Upscale the result.")
 
 
 def check_name(setting: str, name: str, known: Collection[str]) -> None:

@@ -91,8 +91,9 @@ class ModelWorker:
         source, cell_px = SourceImages(request.height, request.width), spatial_compression_ratio(pipeline.vae)
         latent_size = source.height // cell_px, source.width // cell_px
         initial = upscaled_state(
-            pipeline, state.x, state.latent_size, latent_size, request.steps, request.redraw_strength, request.seed
-        )
+            pipeline, state.x, state.latent_size, latent_size,
+            request.steps, request.redraw_strength, request.seed,
+        )  # fmt: skip
         return _denoising_state(request, initial, source, latent_size, state.cond, state.uncond)
 
     @torch.no_grad()

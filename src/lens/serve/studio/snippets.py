@@ -21,7 +21,7 @@ def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
         "model": draw.model,
         "prompt": draw.prompt_template or escape(draw.prompt),
         "n": spec.count,
-        "size": spec.size,
+        "size": "{1}x{0}".format(*draw.first_size),
         "response_format": "b64_json",
         "seed": draw.seed,
         "steps": draw.steps,
@@ -36,6 +36,8 @@ def explicit_body(spec: GenerationSpec) -> dict[str, Any]:
         body["loras"] = [{"name": lora.name, "weight": lora.weight} for lora in loras]
     if draw.image is not None and draw.strength is not None:
         body["strength"] = draw.strength
+    if draw.upscale is not None:
+        body |= {"upscale": draw.upscale, "upscale_strength": draw.upscale_strength}
     return body
 
 
