@@ -107,7 +107,7 @@ async function lensCheckServer() {
 // Buttons inside HTML send their data to the server: `data-event` is the event, click if there is none.
 function lensActions(element, trigger) {
   element.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-action]");
+    const button = event.target.closest("button[data-action]:not([data-many])");
     if (!button || button.disabled) return;
     if (button.dataset.confirm && !confirm(button.dataset.confirm)) return;
     trigger(button.dataset.event ?? "click", { ...button.dataset, shown: lensGalleryPage() });
@@ -175,7 +175,10 @@ function lensViewer(element, trigger, props, watch) {
   element.addEventListener("cancel", (event) => { event.preventDefault(); close(); }, true);
   watch("value", () => {
     const shown = dialog();
-    if (!shown) return;
+    if (!shown) { // the last image was deleted
+      if (history.state?.lensViewer) history.back();
+      return;
+    }
     if (!shown.matches(":modal")) {
       shown.removeAttribute("open"); // it came open, but not as a modal one
       shown.showModal();
