@@ -1,5 +1,6 @@
 """What pages of the studio upload: into a folder of the server, within bounds, not from other sites."""
 
+import gc
 import io
 import os
 import time
@@ -18,7 +19,8 @@ from lens.serve.api.generation import NO_HOOKS
 from lens.serve.server import create_server_app
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.server_state import open_server_state
-from lens.serve.studio.uploads import MAX_EDITED_IMAGES, MAX_LAYERS, UploadFolder, bound_editor
+from lens.serve.studio.handlers import image_and_mask
+from lens.serve.studio.uploads import MAX_EDITED_IMAGES, MAX_LAYERS, EditedImage, UploadFolder, bound_editor
 
 UPLOAD = "/gradio_api/upload"
 
@@ -125,7 +127,8 @@ def test_the_editor_reads_images_as_the_api_does(tmp_path):
 
     def background(image):
         image.save(tmp_path / "a.png")
-        return editor.preprocess(EditorData(background=FileData(path=str(tmp_path / "a.png"))))["background"]
+        sent = EditorData(background=FileData(path=str(tmp_path / "a.png")))
+        return editor.preprocess(sent).decode()["background"]
 
     assert background(Image.new("I;16", (4, 3), 32768)).getpixel((0, 0)) == (128, 128, 128)
     assert background(Image.new("RGBA", (4, 3), (255, 0, 0, 128))).getpixel((0, 0)) == (255, 127, 127)
@@ -153,11 +156,37 @@ def test_an_edited_image_is_bounded_before_it_is_decoded(tmp_path):
         path.write_bytes(content)
         return editor.preprocess(editor.data_model(background={"path": str(path)}, layers=[], composite=None))
 
-    assert preprocess(encoded(Image.new("RGB", (64, 64))))["background"].size == (64, 64)
+    assert preprocess(encoded(Image.new("RGB", (64, 64)))).decode()["background"].size == (64, 64)
     assert editor.preprocess(None) is None
     for content, says in ((bomb(8000), "8000x8000"), (b"no image", "can be read"), (b"", "can be read")):
         refused = preprocess(content)  # an error of Gradio would name no field and stand in the log
         assert isinstance(refused, SettingError) and says in str(refused) and refused.setting == "image"
+
+
+def test_a_page_that_draws_for_minutes_keeps_its_edited_image_as_it_was_sent():
+    """Decoded, a source image of 16 megapixels and its layer take 112 MB for each page that draws."""
+    with gr.Blocks():
+        editor = bound_editor(gr.ImageEditor(type="pil", layers=False), max_px=16_000_000)
+    stroke = Image.new("RGBA", (1000, 500), (255, 255, 255, 0))
+    stroke.paste((255, 255, 255, 255), (10, 20, 30, 40))
+    for kind, part in (("background", Image.new("RGBA", (1000, 500), "red")), ("layer", stroke)):
+        sent = {"id": "edited", "type": kind, "index": "0"}
+        editor.accept_blobs(SimpleNamespace(data=sent, files=[("file", encoded(part))]))
+    before = {id(one) for one in gc.get_objects() if isinstance(one, Image.Image)}
+    value = editor.preprocess(editor.data_model(id="edited"))
+    assert not [one for one in gc.get_objects() if isinstance(one, Image.Image) and id(one) not in before]
+    assert isinstance(value, EditedImage) and len(value.background) + len(value.layers[0]) < 10_000
+    image, mask = image_and_mask(value)
+    assert image.mode == "RGB" and image.getpixel((0, 0)) == (255, 0, 0)
+    assert mask.getbbox() == (10, 20, 30, 40)
+    assert not editor.blob_storage
+
+
+def test_a_cut_off_image_is_told_where_it_is_decoded():
+    content = encoded(Image.effect_noise((64, 64), 50))
+    with pytest.raises(SettingError, match="can be read") as caught:
+        image_and_mask(EditedImage(content[: len(content) // 2]))
+    assert caught.value.setting == "image"
 
 
 def test_pages_cannot_choose_how_much_memory_an_edited_image_takes():

@@ -10,13 +10,14 @@ from lens.core.noise import MAX_SEED, RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS, buckets_for
 from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import LensError
-from lens.sampling.defaults import default_strength
+from lens.prompts.styles import Style, check_pattern, check_style_name, edit_styles
+from lens.sampling.defaults import MAX_UPSCALE, UPSCALE_STRENGTH, default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.api.schemas import MAX_IMAGES_PER_REQUEST
 from lens.serve.studio import html
 from lens.serve.studio.form import LABELS, base_resolutions, variant_labels
 from lens.serve.studio.handlers import StudioHandlers
-from lens.serve.studio.uploads import bound_editor
+from lens.serve.studio.uploads import EditedImage, bound_editor
 
 QUIET_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Options of events that show no overlay and are not part of the public API."""
@@ -210,6 +211,17 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
             False, visible="hidden", label="Strength is set", elem_id="strength-set"
         )
 
+        with gr.Row():
+            upscale = gr.Slider(
+                1, MAX_UPSCALE, 1, step=0.5, label=LABELS["upscale"],
+                info="2 draws the image again at twice its size", elem_id="upscale", min_width=140,
+            )  # fmt: skip
+            upscale_strength = gr.Slider(
+                0.05, 1, UPSCALE_STRENGTH, step=0.05, label=LABELS["upscale_strength"],
+                info="How much it changes then, and with Larger", elem_id="upscale-strength", min_width=140,
+            )  # fmt: skip
+        styles = style_controls(handlers)
+
     def update_weights(chosen: list[str], rows: list[list[Any]]) -> Any:
         current = {row[0]: row[1] for row in rows or () if row}
         return gr.update(value=[[name, current.get(name, 1.0)] for name in chosen], visible=bool(chosen))
@@ -219,7 +231,14 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
     strength.input(None, None, is_strength_set, js="() => true", show_progress="hidden")
 
     def on_source(source: Any, value: float, is_set: bool) -> list[Any]:
-        line = html.error_line(source) if isinstance(source, LensError) else ""
+        line = ""
+        if isinstance(source, EditedImage):
+            try:
+                source = source.decode()
+            except LensError as error:
+                source = error
+        if isinstance(source, LensError):
+            source, line = None, html.error_line(source)
         return [handlers.shown_strength(source, value, is_set), handlers.keep_source(source), line]
 
     start.change(
@@ -229,9 +248,68 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
     advanced = {
         "steps": steps, "guidance": guidance, "negative_prompt": negative, "solver": solver, "cache": cache,
         "size": size, "loras": table, "start": start, "strength": strength,
-        "is_strength_set": is_strength_set,
+        "is_strength_set": is_strength_set, "styles": styles, "upscale": upscale,
+        "upscale_strength": upscale_strength,
     }  # fmt: skip
     return AdvancedControls(panel, advanced, names, kept_source)
+
+
+def style_controls(handlers: StudioHandlers) -> Any:
+    """Lay out the choice of styles, and what edits them; return the choice."""
+    import gradio as gr
+
+    path = handlers.service.settings.style_file
+    names = list(handlers.styles())
+    chosen = gr.Dropdown(
+        names, value=[], multiselect=True, label=LABELS["styles"], info="Put around the prompt",
+        elem_id="styles",
+    )  # fmt: skip
+    with gr.Accordion("Edit styles", open=False, elem_id="edit-styles"):
+        name = gr.Dropdown(
+            names, value=None, allow_custom_value=True, label="Style", info="Choose one, or type a new name",
+            elem_id="style-name",
+        )  # fmt: skip
+        pattern = gr.Textbox(
+            label="Pattern", info="{prompt} is the place of the prompt", lines=2, elem_id="style-pattern"
+        )
+        negative = gr.Textbox(label="Negative prompt of the style", elem_id="style-negative")
+        with gr.Row():
+            save = gr.Button("Save style", size="sm", elem_id="save-style")
+            delete = gr.Button("Delete style", size="sm", elem_id="delete-style")
+        line = gr.HTML("", elem_id="style-line")
+
+    def show(picked: Any) -> list[str]:
+        style = handlers.styles().get(str(picked), Style(prompt=""))
+        return [style.prompt, style.negative_prompt]
+
+    def edited(change: Any, text: str) -> list[Any]:
+        try:
+            changed = list(edit_styles(path, change))
+        except LensError as error:
+            return [gr.skip(), gr.skip(), html.error_line(error)]
+        return [gr.update(choices=changed), gr.update(choices=changed), html.status(text)]
+
+    def on_save(picked: Any, prompt: str, negative_prompt: str) -> list[Any]:
+        def change(styles: dict[str, Style]) -> None:
+            styles[check_style_name(str(picked or ""))] = Style.of(
+                {"prompt": check_pattern(prompt), "negative_prompt": negative_prompt.strip()}, "the style"
+            )
+
+        return edited(change, "The style is saved.")
+
+    def on_delete(picked: Any) -> list[Any]:
+        return edited(lambda styles: styles.pop(str(picked), None), "The style is deleted.")
+
+    def refresh() -> Any:
+        return gr.update(choices=list(handlers.styles()))
+
+    outputs = [chosen, name, line]
+    for control in (chosen, name):  # other pages edit them too
+        control.focus(refresh, None, control, **QUIET_EVENT)
+    name.input(show, unchecked(name), [pattern, negative], **QUIET_EVENT)
+    save.click(on_save, [name, pattern, negative], outputs, **QUIET_EVENT)
+    delete.click(on_delete, name, outputs, **QUIET_EVENT)
+    return chosen
 
 
 def cache_choices(default: str) -> list[tuple[str, str]]:

@@ -41,6 +41,7 @@ from lens.serve.studio.form import (
 from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.gallery_handlers import GalleryHandlers, favourite_text
 from lens.serve.studio.snippets import curl_command, python_script
+from lens.serve.studio.uploads import EditedImage
 
 logger = logging.getLogger(__name__)
 
@@ -263,7 +264,12 @@ class StudioHandlers:
 
 
 def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
-    """Return the source image of an editor, and its painted area in white; None for what is missing."""
+    """Return the source image of an editor, and its painted area in white; None for what is missing.
+
+    Raises: SettingError for a file that cannot be read.
+    """
+    if isinstance(start, EditedImage):
+        start = start.decode()
     if not isinstance(start, dict) or start.get("background") is None:
         return None, None
     background: Image.Image = start["background"]

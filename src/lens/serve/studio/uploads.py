@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -75,28 +75,74 @@ class TrimAfterUpload:
                 await asyncio.to_thread(self._folder.trim)
 
 
+class EditedImage(NamedTuple):
+    """An edited image as a page sent it. Handlers keep it while images are drawn, so it is not decoded."""
+
+    background: bytes | str | None
+    """The content of a file, or its path."""
+    layers: tuple[bytes | str, ...] = ()
+
+    def decode(self) -> dict[str, Any]:
+        """Return the image in sRGB, None for an editor without one, and the layers over it.
+
+        One page's images are decoded at a time.
+        Raises: SettingError.
+        """
+        try:
+            with _decoding:
+                layers = [_open(layer).convert("RGBA") for layer in self.layers]
+                return {"background": self._decode_background(), "layers": layers}
+        except UNREADABLE as error:
+            raise _unreadable(error) from error
+
+    def check_size(self, max_px: int) -> None:
+        """Raise SettingError for a part that has too many pixels, or is no image."""
+        try:
+            for part in (self.background, *self.layers):
+                if part is not None:
+                    with _open(part) as opened:
+                        check_image_size(opened.size, "image", max_px)
+        except SettingError:
+            raise
+        except UNREADABLE as error:
+            raise _unreadable(error) from error
+
+    def _decode_background(self) -> Image.Image | None:
+        if self.background is None:
+            return None
+        with _open(self.background) as opened:
+            alpha = alpha_channel(opened)
+            is_clear = alpha is not None and alpha.getextrema() == (0, 0)
+            return None if is_clear else to_srgb(opened).image
+
+
+_decoding = threading.Lock()
+
+
 def bound_editor(editor: Any, max_px: int) -> Any:
     """Return an ImageEditor of Gradio, changed so that its images and the memory that they take are bounded.
 
-    It reads images as the API does: Gradio clips those of more than 8 bits and ignores colour profiles.
-    It is changed and not derived from: for each new class, Gradio writes a file into the package.
+    Its value is an EditedImage, which is read as the API reads images: Gradio clips those of more than 8 bits
+    and ignores colour profiles. It is changed and not derived from: for each new class, Gradio writes a file
+    into the package.
     """
     import gradio as gr
 
-    preprocess, accept_blobs, lock = editor.preprocess, editor.accept_blobs, threading.Lock()
+    accept_blobs = editor.accept_blobs
 
-    def preprocess_bounded(payload: Any) -> Any:
+    def preprocess(payload: Any) -> EditedImage | SettingError | None:
+        if payload is None:
+            return None
+        sent = payload if payload.id is None else editor.blob_storage.pop(payload.id, None)
+        if sent is None:
+            return EditedImage(None)
+        layers = tuple(_content_or_path(layer) for layer in sent.layers or () if layer is not None)
+        edited = EditedImage(_content_or_path(sent.background), layers)
         try:
-            for image in _sent_images(editor, payload):
-                with Image.open(image) as opened:
-                    check_image_size(opened.size, "image", max_px)
-            with lock:  # one page's images at a time
-                return preprocess(payload)
+            edited.check_size(max_px)
         except SettingError as error:
             return error  # the handlers name the field: an error of Gradio would reach none of them
-        except UNREADABLE as error:
-            needs = f"a PNG, JPEG or WebP file that can be read ({first_line(error)})"
-            return SettingError("image", "the file", needs)
+        return edited
 
     def accept_bounded(data: Any) -> Any:
         index = data.data["index"]
@@ -108,30 +154,19 @@ def bound_editor(editor: Any, max_px: int) -> Any:
         return accept_blobs(data)
 
     accept_bounded._is_server_fn = True  # type: ignore[attr-defined]
-    editor.preprocess, editor.accept_blobs = preprocess_bounded, accept_bounded
-    editor.convert_and_format_image = _read_part
+    editor.preprocess, editor.accept_blobs = preprocess, accept_bounded
     return editor
 
 
-def _read_part(file: Any, flatten_on_white: bool = False) -> Image.Image | None:
-    """Return a part of an edited image, a file or bytes: a layer, or else the image in sRGB.
-
-    None is an editor without an image, which is clear all over.
-    """
-    if file is None:
-        return None
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file.path) as opened:
-        if not flatten_on_white:
-            return opened.convert("RGBA")
-        alpha = alpha_channel(opened)
-        is_clear = alpha is not None and alpha.getextrema() == (0, 0)
-        return None if is_clear else to_srgb(opened).image
+def _content_or_path(file: Any) -> Any:
+    """Return what a page sent of a part of an edited image: bytes, or the path of an uploaded file."""
+    return file if file is None or isinstance(file, bytes) else file.path
 
 
-def _sent_images(editor: Any, payload: Any) -> list[Any]:
-    """Return the files of an edited image: paths, or bytes that pages sent before."""
-    if payload is None:
-        return []
-    sent = payload if payload.id is None else editor.blob_storage.get(payload.id)
-    files = [] if sent is None else [sent.background, sent.composite, *(sent.layers or [])]
-    return [io.BytesIO(one) if isinstance(one, bytes) else one.path for one in files if one is not None]
+def _open(part: bytes | str) -> Image.Image:
+    return Image.open(io.BytesIO(part) if isinstance(part, bytes) else part)
+
+
+def _unreadable(error: Exception) -> SettingError:
+    needs = f"a PNG, JPEG or WebP file that can be read ({first_line(error)})"
+    return SettingError("image", "the file", needs)
