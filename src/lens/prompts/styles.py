@@ -9,10 +9,12 @@
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lens.config import Settings
+from lens.core.prompt_text import check_prompt_text
 from lens.errors import SettingError
 from lens.files import write_bytes_atomic
 from lens.text_files import read_yaml
@@ -74,6 +76,31 @@ def apply_styles(
         prompt = styles[name].apply(prompt)
         negative_prompt = ", ".join(filter(None, (negative_prompt, styles[name].negative_prompt)))
     return prompt, negative_prompt
+
+
+_EDITING = threading.Lock()
+
+
+def edit_styles(path: Path, change: Callable[[dict[str, Style]], object]) -> Styles:
+    """Change the styles of a file by a function, and return them; the file need not exist.
+
+    Raises: SettingError for a file that cannot be read; FileWriteError.
+    """
+    with _EDITING:
+        styles = dict(read_styles(path, "styles"))
+        change(styles)
+        if len(styles) > MAX_STYLES:
+            raise SettingError("styles", f"{len(styles)} styles", f"at most {MAX_STYLES}")
+        write_styles(styles, path)
+    return styles
+
+
+def check_pattern(pattern: str) -> str:
+    """Return the pattern of a style without the blanks around it. Raises: SettingError for an empty one."""
+    if not pattern.strip():
+        raise SettingError("pattern", pattern, "some text", "For example: {prompt}, at night.")
+    check_prompt_text(pattern, "pattern")
+    return pattern.strip()
 
 
 def check_style_name(name: str) -> str:
