@@ -12,8 +12,18 @@ from typing import NamedTuple
 from lens.errors import SettingError
 from lens.prompts.expansion import expand
 from lens.prompts.styles import Styles, apply_styles, read_styles
-from lens.prompts.syntax import InlineLora, plain_text, take_loras
+from lens.prompts.syntax import InlineLora, escape, plain_text, take_loras
 from lens.prompts.wildcards import Wildcards
+
+
+def unread_syntax(prompt: str) -> list[str]:
+    """Return what is told of a prompt that is drawn as it is, although it has syntax that could be read."""
+    if escape(prompt) == prompt:
+        return list(plain_text(prompt).warnings)
+    return [
+        "A prompt has alternatives, wildcards, LoRAs or weights, which a pipeline draws as words. Read it "
+        "with lens.prompts.reading.PromptReader first."
+    ]
 
 
 class ReadPrompt(NamedTuple):

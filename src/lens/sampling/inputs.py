@@ -19,6 +19,7 @@ from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
 from lens.errors import SettingError, ShapeError
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.nano.request_warnings import request_warnings
+from lens.prompts.reading import unread_syntax
 from lens.sampling import image_processor
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.request_warnings import (
@@ -80,7 +81,7 @@ def log_warnings(
     config, size = pipeline.config, (source.height, source.width)
     bases = config.trained_base_resolutions or [pipeline.defaults.base_resolution]
     for one in normalize_prompts(prompt) if prompt is not None else ():
-        warnings += request_warnings(config.lens_variant or "", bases, one, size)
+        warnings += unread_syntax(one) + request_warnings(config.lens_variant or "", bases, one, size)
     for warning in distinct([*warnings, *source.warnings]):
         logger.warning(warning)
 

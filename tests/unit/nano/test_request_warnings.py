@@ -55,6 +55,18 @@ def test_the_pipeline_logs_what_it_does_not_know_and_nothing_for_other_models(ca
     assert lines(caplog) == []
 
 
+def test_the_pipeline_tells_of_syntax_that_it_draws_as_words(caplog):
+    settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "output_type": "latent"}
+    pipeline = tiny_pipeline()
+    for prompt in ("a {red|blue} fox", "a (red:1.3) fox", "a fox <lora:ink:1>", "a __colour__ fox"):
+        caplog.clear()
+        pipeline(prompt, **settings)
+        assert len(lines(caplog)) == 1 and "PromptReader" in lines(caplog)[0]
+    caplog.clear()
+    pipeline('a fox (left), {"json": true}', **settings)
+    assert lines(caplog) == []
+
+
 def test_a_model_states_its_trained_bases(tmp_path, monkeypatch):
     model = ResolvedModel.of("lens-nano")
     assert model.trained_bases == tuple(model.index.get("trained_base_resolutions") or [128])
