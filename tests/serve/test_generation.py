@@ -19,7 +19,7 @@ CONTROLS = {
     "prompt": "a fox", "model": "lens-nano", "aspect_ratio": "1:1", "base_resolution": 128, "seed": 5,
     "is_seed_locked": True, "count": 1, "steps": 20, "guidance": 2.0, "negative_prompt": "",
     "solver": "euler", "cache": "", "size": "", "loras": [], "start": None, "strength": 0.6,
-    "is_strength_set": False,
+    "is_strength_set": False, "styles": [], "upscale": 1, "upscale_strength": 0.5,
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_a_grid_tells_each_warning_once(tmp_path):
         "prompt": "a mermaid", "model": "lens-nano", "aspect_ratio": "1:1", "base_resolution": 128, "seed": 5,
         "is_seed_locked": True, "count": 1, "steps": 4, "guidance": 1.0, "negative_prompt": "",
         "solver": "euler", "cache": "", "size": "", "loras": [], "start": None, "strength": 0.6,
-        "is_strength_set": False,
+        "is_strength_set": False, "styles": [], "upscale": 1, "upscale_strength": 0.5,
     }  # fmt: skip
     values = [given[name] for name in FORM_FIELDS]
     *_, (_, line, sheet) = handlers.draw_grid(values, "guidance", "1, 2", "steps", "1, 2", caller="anna")

@@ -4,15 +4,21 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from fake_engine import FakeEngine, color
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from lens.errors import LensError, SettingError
+from lens.prompts.styles import Style, edit_styles
+from lens.sampling.image_metadata import read_image_metadata
 from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationHooks, GenerationService
-from lens.serve.settings.server import ServerSettings
+from lens.serve.safety.provenance import Signer, embed_provenance
+from lens.serve.safety.verify import verify_image
+from lens.serve.settings.server import ServerSettings, SigningSettings
 from lens.serve.studio import gallery_html
 from lens.serve.studio.controls import cache_choices
 from lens.serve.studio.gallery import Gallery
@@ -24,7 +30,7 @@ GIVEN = {
     "prompt": "two foxes", "model": "lens-nano-turbo", "aspect_ratio": "1:1", "base_resolution": 128,
     "seed": 5, "is_seed_locked": True, "count": 1, "steps": 4, "guidance": 1.0, "negative_prompt": "",
     "solver": "euler", "cache": "", "size": "", "loras": [], "start": None, "strength": 0.6,
-    "is_strength_set": False,
+    "is_strength_set": False, "styles": [], "upscale": 1, "upscale_strength": 0.5,
 }  # fmt: skip
 
 
@@ -288,6 +294,36 @@ def test_prompts_are_moderated_before_and_after_they_are_enhanced(tmp_path):
     for prompt in ("bad", "good"):
         text, line = handlers.enhance(prompt, "me")
         assert text == prompt and "me: refused" in line
+
+
+def test_a_tile_is_drawn_larger_from_the_settings_of_its_image_and_larger_again(tmp_path):
+    handlers = studio(tmp_path)
+    list(handlers.draw(values(negative_prompt="fog", guidance=2.0, aspect_ratio="16:9"), "me"))
+    for factor in (2, 4):
+        last = list(handlers.draw_larger(handlers.gallery.items()[0].name, 0.3, "me"))[-1]
+        assert words(last.status_html) == "Done: 1 image."
+        drawn, first = handlers.engine.requests[-1], handlers.engine.requests[0]
+        size = {"width": first.width * factor, "height": first.height * factor}
+        assert drawn == replace(first, **size, upscale=float(factor), upscale_strength=0.3)
+    last = list(handlers.draw_larger(handlers.gallery.items()[0].name, 0.3, "me"))[-1]
+    assert "Upscale is 8" in words(last.status_html) and len(handlers.engine.requests) == 3
+    [view] = handlers.draw_larger("gone.png", 0.3, "me")
+    assert "no longer in the gallery" in view.status_html
+
+
+def test_styles_and_upscaling_are_asked_for_by_their_controls(tmp_path):
+    handlers = studio(tmp_path, settings={"state": tmp_path})
+    edit_styles(tmp_path / "styles.yaml", lambda styles: styles.update(dusk=Style(prompt="{prompt} at dusk")))
+    assert "dusk" in handlers.styles()
+    list(handlers.draw(values(styles=["dusk"], upscale=1.5, upscale_strength=0.4), "me"))
+    [asked] = handlers.engine.requests
+    assert asked.prompt == "two foxes at dusk" and (asked.upscale, asked.upscale_strength) == (1.5, 0.4)
+    changes, _ = handlers.restore(handlers.gallery.items()[0].path, values())
+    assert (changes["prompt"], changes["styles"], changes["upscale"]) == ("two foxes at dusk", [], 1.5)
+    list(handlers.draw([changes[name] for name in FORM_FIELDS], "me"))
+    assert handlers.engine.requests[1] == asked
+    [view] = handlers.draw(values(styles=["gone"]), "me")
+    assert "Styles is 'gone'" in words(view.status_html)
 
 
 def test_a_dropped_image_sets_every_control_so_that_drawing_repeats_its_request(tmp_path):

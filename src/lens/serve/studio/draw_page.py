@@ -141,6 +141,11 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
             start = start_from(event)
         return [tiles, seed, is_locked, *start]
 
+    def on_larger(request: gr.Request, event: gr.EventData, strength: Any) -> Iterator[list[Any]]:
+        views = handlers.draw_larger(str(sent(event, "name")), strength, caller_name(request))
+        for batch_id, tiles, line, _, is_running in updates(views):
+            yield [batch_id, tiles, line, gr.skip(), is_running]
+
     restore_outputs = [*values, advanced.lora_names, status]
     start_outputs = [controls["start"], status, advanced.panel]
     connect_variant_defaults(handlers, controls)
@@ -148,6 +153,8 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
     cancel.click(handlers.cancel, batch, None, queue=False, **QUIET_EVENT)
     dropped.upload(restore, [dropped, *values], restore_outputs, **QUIET_EVENT)
     on_tile_outputs = [stage, controls["seed"], controls["is_seed_locked"], *start_outputs]
+    larger_inputs = [controls["upscale_strength"]]
+    stage.larger(on_larger, larger_inputs, batch_outputs, trigger_mode="once", **QUIET_EVENT)
     stage.click(on_tile, batch, on_tile_outputs, trigger_mode="multiple", **QUIET_EVENT)
     return DrawPage(
         controls, batch, batch_outputs, watch, restore_outputs, restore, advanced.kept_source, kept,

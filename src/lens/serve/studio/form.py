@@ -26,7 +26,8 @@ LABELS = {
     "base_resolution": "Base resolution", "steps": "Steps", "guidance": "Guidance", "solver": "Solver",
     "cache": "Cache",
     "negative_prompt": "Negative prompt", "size": "Exact size", "strength": "Strength", "loras": "LoRAs",
-    "image": "Source image", "mask": "Mask",
+    "image": "Source image", "mask": "Mask", "styles": "Styles", "upscale": "Upscale",
+    "upscale_strength": "Upscale strength",
 }  # fmt: skip
 """What the page calls a form's fields; its messages speak of them by these names."""
 FIELD_NAMES = {"n": "count"}
@@ -55,6 +56,10 @@ class StudioForm:
     image: Path | None = None
     mask: Path | None = None
     strength: float | None = None
+    styles: tuple[str, ...] = ()
+    upscale: float = 1.0
+    """Factor of size; 1 is that of an image that is drawn once."""
+    upscale_strength: float | None = None
 
     @property
     def uploads(self) -> UploadedImages:
@@ -89,6 +94,9 @@ def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateIm
         "cache": form.cache or None,
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in form.loras if lora.weight],
         "strength": form.strength,
+        "styles": list(form.styles),
+        "upscale": None if form.upscale == 1 else form.upscale,
+        "upscale_strength": None if form.upscale == 1 else form.upscale_strength,
         "stream": num_previews > 0,
         "partial_images": num_previews,
     }
@@ -144,6 +152,9 @@ def restore_form(
         image=image,
         mask=mask,
         strength=metadata.strength,
+        styles=(),  # the prompt is that within the styles
+        upscale=metadata.upscale or 1.0,
+        upscale_strength=metadata.upscale_strength or form.upscale_strength,
     ), notes
 
 

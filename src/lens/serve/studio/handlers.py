@@ -17,6 +17,7 @@ from lens.core.noise import RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS
 from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import LensError, SettingError
+from lens.prompts.styles import Styles
 from lens.sampling.defaults import default_strength
 from lens.sampling.image_metadata import open_image, read_image_metadata
 from lens.sampling.solvers import SOLVERS
@@ -48,12 +49,14 @@ logger = logging.getLogger(__name__)
 FORM_FIELDS = (
     "prompt", "model", "aspect_ratio", "base_resolution", "seed", "is_seed_locked", "count", "steps",
     "guidance", "negative_prompt", "solver", "cache", "size", "loras", "start", "strength",
-    "is_strength_set",
+    "is_strength_set", "styles", "upscale", "upscale_strength",
 )  # fmt: skip
 """The controls, in order. `start` holds the source image and the mask painted over it; `is_strength_set` says
 whether a person chose the strength, as otherwise it is the default."""
 SHEET_SIDE_PX = 512
 """Longest side of an image on a contact sheet."""
+LARGER_FACTOR = 2.0
+"""Of a tile that is drawn again larger."""
 ControlValues = dict[str, Any]
 """New values of controls, by field."""
 
@@ -81,6 +84,10 @@ class StudioHandlers:
         models = self.engine.models()
         return next((model for model in models if model.name == name), models[0])
 
+    def styles(self) -> Styles:
+        """Return the styles of the server as they are now."""
+        return self.service.settings.prompt_reader().styles
+
     def parse_form(self, values: Sequence[Any]) -> StudioForm:
         """Return the controls' values as a form; the source image and the mask are stored in the gallery.
 
@@ -89,7 +96,8 @@ class StudioHandlers:
         fields: dict[str, Any] = dict(zip(FORM_FIELDS, values, strict=True))
         fields["seed"] = RANDOM_SEED if fields["seed"] is None else fields["seed"]
         for name, kind in (("seed", int), ("count", int), ("steps", int), ("base_resolution", int),
-                           ("guidance", float), ("strength", float)):  # fmt: skip
+                           ("guidance", float), ("strength", float), ("upscale", float),
+                           ("upscale_strength", float)):  # fmt: skip
             fields[name] = parse_number(name, fields[name], kind)
         if not fields.pop("is_strength_set"):
             fields["strength"] = None
@@ -99,7 +107,7 @@ class StudioHandlers:
         image, mask = image_and_mask(start)
         if image is not None:
             check_image_size(image.size, "image", self.service.settings.limits.upload_px)
-        fields["loras"] = parse_loras(fields["loras"])
+        fields["loras"], fields["styles"] = parse_loras(fields["loras"]), tuple(fields["styles"] or ())
         fields["image"] = self.gallery.save_input(image) if image else None
         fields["mask"] = self.gallery.save_input(mask) if mask else None
         texts: dict[str, Any] = {name: fields[name] or "" for name in ("prompt", "negative_prompt", "size")}
@@ -148,6 +156,24 @@ class StudioHandlers:
             batch = self.batches.start([spec], self.gallery)
         except LensError as error:
             yield BatchView("", "", html.error_line(error), values[FORM_FIELDS.index("seed")], True)
+            return
+        yield from self._batch_views(batch)
+
+    def draw_larger(self, name: str, strength: float, caller: str) -> Iterator[BatchView]:
+        """Draw an image of the gallery again at twice its size, from its own latents; yield the batch."""
+        try:
+            item = self.in_gallery.find_item(name)
+            if item is None:
+                raise LensError("The image is no longer in the gallery.")
+            models, loras = self.engine.models(), self.engine.loras()
+            form, notes = restore_form(item.metadata, StudioForm(), models, loras, self.gallery)
+            if notes:
+                raise LensError(" ".join(notes))
+            form = replace(form, upscale=LARGER_FACTOR * form.upscale, upscale_strength=strength)
+            spec = self.service.prepare(self.resolve(form, caller))
+            batch = self.batches.start([spec], self.gallery)
+        except LensError as error:
+            yield BatchView("", "", html.error_line(error), 0, True)
             return
         yield from self._batch_views(batch)
 
@@ -219,7 +245,7 @@ class StudioHandlers:
             return {}, html.error_line(_hide_path(error, path))
         converted = {"loras", "start", "strength", "is_strength_set"}
         changes = {name: getattr(form, name) for name in FORM_FIELDS if name not in converted}
-        changes["loras"] = [[lora.name, lora.weight] for lora in form.loras]
+        changes["loras"], changes["styles"] = [[one.name, one.weight] for one in form.loras], []
         changes["start"] = editor_value(form.image, form.mask)
         changes["is_strength_set"] = form.strength is not None
         has_mask = form.mask is not None

@@ -89,6 +89,7 @@ def _tile_actions(item: BatchItem, favourites: Collection[str]) -> str:
             "favourite", "Favourite", name, pressed=PRESSED[name in favourites], is_disabled=not name
         ),
         action_button("source", "Use as source", name, is_disabled=not name),
+        action_button("larger", "Larger", name, event="larger", is_disabled=not name),
         action_button("seed", "Reuse seed", name, data={"seed": item.request.seed}, is_disabled=not name),
         download_link(path),
     ]
