@@ -389,3 +389,14 @@ def test_layerwise_casting_computes_in_its_own_dtype_which_adapters_need(monkeyp
     assert denoiser.transformer_blocks[0].attn.img_qkv.weight.dtype == torch.float8_e4m3fn
     drawn = denoiser(**given).sample
     assert (drawn - expected).abs().mean() < 0.2 * expected.abs().mean()
+
+
+def test_a_factor_on_the_features_of_some_words_does_not_act_as_they_are_normalized():
+    denoiser = tiny_denoiser()
+    features = [normal(2, 7, TEXT_WIDTH, seed=2 + n) for n in range(4)]
+    factors = torch.tensor([1, 1.3, 0.5, 2, 1, 1, 1])[None, :, None]
+    weighted = [layer * factors for layer in features]
+    plain, scaled = (call(denoiser, encoder_hidden_states=layers) for layers in (features, weighted))
+    torch.testing.assert_close(scaled, plain, atol=1e-4, rtol=1e-4)
+    other = [layer.roll(1, dims=1) for layer in features]
+    assert not torch.allclose(call(denoiser, encoder_hidden_states=other), plain, atol=1e-2)
