@@ -150,7 +150,7 @@ def example(kind: str) -> str:
 
 
 HOSTILE = (
-    b"", b"\x00", b"\xff\xfe", b"[" * 3000, b"{" * 3000, b"a: &a [*a]\n", b"a: &a {b: *a}\n", b"!!bool x",
+    b"", b"\x00", b"\xff\xfe", b"[" * 700, b"{" * 700, b"a: &a [*a]\n", b"a: &a {b: *a}\n", b"!!bool x",
     b"!!timestamp x\n", b"2020-13-45", b"? [1]\n: 2\n", b"base: 5\n", b'base: "\\0"\n', b"base: [x]\n",
     b"stage: [vae]\n", b"1: 2\n", b"- 1\n", b'"\\ud800"', b"9" * 5000, b"nan", b"steps: 1e999\n", b"<html>",
     b"PK\x03\x04", b"\x80\x02cos\nsystem\n",
