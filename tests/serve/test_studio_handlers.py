@@ -372,7 +372,7 @@ def test_empty_rows_of_a_lora_table_are_skipped():
     ]  # fmt: skip
 
 
-def test_a_grid_is_one_contact_sheet_and_its_cells_are_not_stored(tmp_path):
+def test_a_grid_is_one_contact_sheet_and_its_cells_are_in_the_gallery(tmp_path):
     handlers = studio(tmp_path)
     lines = list(handlers.draw_grid(values(is_seed_locked=False), "steps", "1..3", "guidance", "1, 2", "me"))
     _, line, path = lines[-1]
@@ -380,10 +380,83 @@ def test_a_grid_is_one_contact_sheet_and_its_cells_are_not_stored(tmp_path):
     assert sorted((request.steps, request.guidance) for request in handlers.engine.requests) == [
         (steps, guidance) for steps in (1, 2, 3) for guidance in (1.0, 2.0)
     ]
-    assert len({request.seed for request in handlers.engine.requests}) == 1 and handlers.gallery.items() == []
-    assert Image.open(path).width > 3 * 128
+    assert len({request.seed for request in handlers.engine.requests}) == 1
+    items = handlers.gallery.items()
+    assert sorted((item.metadata.steps, item.metadata.guidance) for item in items) == [
+        (steps, guidance) for steps in (1, 2, 3) for guidance in (1.0, 2.0)
+    ]
+    with Image.open(path) as sheet:
+        assert sheet.width > 3 * 128
+        centre = sheet.getpixel((sheet.width - 12 - 64, sheet.height - 12 - 64))
+    assert centre == color("two foxes", items[0].metadata.seed)
     wrong = list(handlers.draw_grid(values(), "seed", "1", "seed", "2", "me"))
     assert "a setting that differs from X" in wrong[-1][1]
+
+
+def signed_studio(folder):
+    """Return handlers whose images are signed, as a server's are."""
+    signer = Signer.from_settings(SigningSettings(), folder / "keys")
+    return studio(folder, GenerationHooks(partial(embed_provenance, signer=signer)))
+
+
+def test_sheets_have_settings_xmp_and_signature_as_every_image(tmp_path):
+    handlers = signed_studio(tmp_path)
+    *_, (_, _, grid) = handlers.draw_grid(values(), "steps", "1, 2", "prompt", "a fox\na bear", "me")
+    first, second = (item.name for item in handlers.gallery.items("fox"))
+    _, pair = handlers.in_gallery.compare(first, second)
+    for path, names, columns in ((grid, 4, "steps"), (pair, 2, None)):
+        report = verify_image(path)
+        assert report.is_valid, report.failure_message
+        assert {one.check: one.state for one in report.findings} == dict.fromkeys(
+            ("settings", "xmp", "c2pa"), "holds"
+        )
+        sheet = read_image_metadata(path).sheet
+        assert sheet is not None and (sheet.columns and sheet.columns.setting) == columns
+        assert len(set(sheet.files)) == len(sheet.images) == names
+        for name, metadata in zip(sheet.files, sheet.images, strict=True):
+            assert handlers.gallery.item(name).metadata == metadata
+
+
+def test_a_grid_is_drawn_again_from_its_sheet(tmp_path):
+    handlers = studio(tmp_path)
+    axes = ("guidance", "1, 2.5", "prompt", "a fox\na bear, asleep")
+    *_, (_, _, sheet) = handlers.draw_grid(values(is_seed_locked=False, steps=3), *axes, "me")
+    changes, line = handlers.restore(sheet, values())
+    assert words(line).endswith("The Grid page has the axes of this sheet.")
+    again = handlers.restored_axes(sheet)
+    assert again == ["guidance", "1.0, 2.5", "prompt", "a fox\na bear, asleep"]
+    *_, (_, _, second) = handlers.draw_grid([changes[name] for name in FORM_FIELDS], *again, "me")
+    requests = handlers.engine.requests
+    assert requests[:4] == requests[4:] and len(requests) == 8
+    with Image.open(sheet) as one, Image.open(second) as other:
+        assert one.tobytes() == other.tobytes()
+    assert handlers.restored_axes(handlers.gallery.items()[0].path) == []
+
+
+def test_an_image_that_is_deleted_while_its_grid_is_drawn_leaves_its_place_empty(tmp_path):
+    handlers = studio(tmp_path)
+    for _, line, path in handlers.draw_grid(values(), "steps", "1, 2", "seed", "3", "me"):
+        if "Done" in line and path is None:
+            handlers.in_gallery.delete([handlers.gallery.items()[-1].name])
+    assert path is not None and len(handlers.gallery.items()) == 1
+
+
+def test_a_dropped_image_of_another_tool_fills_what_lens_has_and_names_the_rest(tmp_path):
+    text = (
+        "a fox <lora:ink:0.8>\nNegative prompt: fog\n"
+        "Steps: 7, Sampler: Euler a, CFG scale: 2.5, Seed: 11, Size: 192x128, Clip skip: 2"
+    )
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png", pnginfo=chunks)
+    handlers = studio(tmp_path)
+    changes, line = handlers.restore(tmp_path / "other.png", values(model="lens-nano", solver="ab2"))
+    assert "Not taken over: &lt;lora:ink:0.8&gt;, Sampler Euler a, Clip skip 2." in line
+    list(handlers.draw([changes[name] for name in FORM_FIELDS], "me"))
+    [request] = handlers.engine.requests
+    assert (request.prompt, request.negative_prompt, request.seed) == ("a fox", "fog", 11)
+    assert (request.width, request.height, request.steps, request.guidance) == (192, 128, 7, 2.5)
+    assert (request.model, request.solver) == ("lens-nano", "ab2")
 
 
 def test_snippets_of_values_that_cannot_be_used_are_the_error(tmp_path):

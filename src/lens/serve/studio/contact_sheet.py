@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lens.core.resolution import ASPECT_RATIOS
 from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import SettingError
-from lens.sampling.image_metadata import ImageMetadata
+from lens.sampling.image_metadata import AxisRecord, ImageMetadata, SheetRecord
 from lens.sampling.solvers import SOLVERS
 from lens.serve.engine.request import LoraRequest, ModelInfo
 from lens.serve.studio.form import StudioForm
@@ -189,6 +189,39 @@ def render_sheet(
 def render_side_by_side(first: Image.Image, second: Image.Image, title: str = "") -> Image.Image:
     """Return two images as one, labelled A and B."""
     return render_sheet([first, second], ["A", "B"], [""], title)
+
+
+def sheet_metadata(
+    sheet: Image.Image,
+    cells: Sequence[tuple[str, ImageMetadata] | None],
+    columns: Axis | None = None,
+    rows: Axis | None = None,
+) -> ImageMetadata:
+    """Return the metadata of a sheet: those of its first image, and the files and metadata of all.
+
+    A cell is None if its image could not be generated; at least one is not.
+    """
+    axes = [axis and AxisRecord(setting=axis.setting, values=axis.values) for axis in (columns, rows)]
+    record = SheetRecord(
+        width=sheet.width,
+        height=sheet.height,
+        columns=axes[0],
+        rows=axes[1],
+        files=tuple(cell and cell[0] for cell in cells),
+        images=tuple(cell and cell[1] for cell in cells),
+    )
+    first = next(metadata for metadata in record.images if metadata is not None)
+    return first.model_copy(update={"sheet": record})
+
+
+def axis_texts(sheet: SheetRecord) -> list[str]:
+    """Return setting and values of the columns and of the rows, as `parse_axis` reads them."""
+    texts = []
+    for axis in (sheet.columns, sheet.rows):
+        if axis is not None:
+            separator = "\n" if axis.setting in TEXT_SETTINGS else ", "
+            texts += [axis.setting, separator.join(map(str, axis.values))]
+    return texts
 
 
 def metadata_differences(first: ImageMetadata, second: ImageMetadata) -> list[tuple[str, str, str]]:

@@ -41,6 +41,8 @@ class DrawPage(NamedTuple):
     restore_outputs: list[Any]
     """Controls that `restore` and `kept` set."""
     restore: Any
+    dropped: Any
+    """The control that images are dropped on."""
     kept_source: Any
     """What the browser keeps of the source image; it keeps the other controls by their fields."""
     kept: Any
@@ -74,7 +76,7 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
             connect_warnings(handlers, controls, warnings)
             guide_panel(handlers, controls)
             dropped = gr.File(
-                label="Drop an image made by Lens to restore its settings",
+                label="Drop an image of Lens, AUTOMATIC1111, ComfyUI or InvokeAI to restore its settings",
                 file_types=[".png", ".jpg", ".jpeg", ".webp"],
                 height=132,
                 elem_id="restore",
@@ -157,8 +159,8 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
     stage.larger(on_larger, larger_inputs, batch_outputs, trigger_mode="once", **QUIET_EVENT)
     stage.click(on_tile, batch, on_tile_outputs, trigger_mode="multiple", **QUIET_EVENT)
     return DrawPage(
-        controls, batch, batch_outputs, watch, restore_outputs, restore, advanced.kept_source, kept,
-        start_from, start_outputs,
+        controls, batch, batch_outputs, watch, restore_outputs, restore, dropped, advanced.kept_source,
+        kept, start_from, start_outputs,
     )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lens.core.noise import RANDOM_SEED, random_seed
-from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket
+from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket, size_before_upscaling
 from lens.core.step_caches import NO_CACHE
 from lens.errors import SettingError
 from lens.prompts.syntax import escape
 from lens.sampling.image_metadata import ImageMetadata
+from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.serve.api.schemas import CreateImageEditRequest, UploadedImages
 from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
 from lens.serve.studio.gallery import Gallery
@@ -129,17 +130,12 @@ def restore_form(
     mask = gallery.find_input(metadata.mask.sha256) if metadata.mask and image else None
     if (metadata.init_image and image is None) or (metadata.mask and mask is None):
         notes.append("The source image or its mask is not available; select it again.")
-    ratio, base, size = shape_from_size(metadata.width, metadata.height)
-    target_model = model or _find_model(form.model or "", models)
-    if base is not None and target_model is not None and base not in base_resolutions(target_model):
-        ratio, base, size = "1:1", None, f"{metadata.width}x{metadata.height}"
+    height, width = size_before_upscaling(metadata.height, metadata.width, metadata.upscale)
+    form = _with_size(form, (width, height), model or _find_model(form.model or "", models))
     return replace(
         form,
         prompt=escape(metadata.prompt),
         model=model.name if model else form.model,
-        aspect_ratio=ratio,
-        base_resolution=base or form.base_resolution,
-        size=size,
         seed=metadata.seed,
         is_seed_locked=True,
         count=1,
@@ -156,6 +152,33 @@ def restore_form(
         upscale=metadata.upscale or 1.0,
         upscale_strength=metadata.upscale_strength or form.upscale_strength,
     ), notes
+
+
+def restore_foreign_form(
+    settings: ForeignSettings, form: StudioForm, models: Sequence[ModelInfo]
+) -> StudioForm:
+    """Return the form with what another tool recorded of an image; the rest stays as it is."""
+    if settings.width is not None and settings.height is not None:
+        form = _with_size(form, (settings.width, settings.height), _find_model(form.model or "", models))
+    has_seed = settings.seed is not None
+    return replace(
+        form,
+        prompt=settings.prompt or form.prompt,
+        negative_prompt=settings.negative_prompt,
+        seed=settings.seed if has_seed else form.seed,
+        is_seed_locked=has_seed or form.is_seed_locked,
+        count=1,
+        steps=settings.steps or form.steps,
+        guidance=form.guidance if settings.guidance is None else settings.guidance,
+    )
+
+
+def _with_size(form: StudioForm, size: tuple[int, int], model: ModelInfo | None) -> StudioForm:
+    """Return the form with a (width, height): as a shape that the model has, else as a text."""
+    ratio, base, text = shape_from_size(*size)
+    if base is not None and model is not None and base not in base_resolutions(model):
+        ratio, base, text = "1:1", None, f"{size[0]}x{size[1]}"
+    return replace(form, aspect_ratio=ratio, base_resolution=base or form.base_resolution, size=text)
 
 
 def shape_from_size(width: int, height: int) -> tuple[str, int | None, str]:

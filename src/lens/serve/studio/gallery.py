@@ -130,11 +130,11 @@ class Gallery:
         path = self.folder / INPUTS_FOLDER / f"{Path(sha256).name}.png"
         return path if path.is_file() else None
 
-    def save_sheet(self, sheet: Image.Image, title: str) -> Path:
-        """Store a contact sheet."""
+    def save_sheet(self, content: bytes, title: str) -> Path:
+        """Store the PNG file of a contact sheet, which has its metadata and marks inside."""
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{slug(title)}"
         return write_unique(
-            self.folder / SHEETS_FOLDER, stem, ".png", lambda file: sheet.save(file, format="PNG")
+            self.folder / SHEETS_FOLDER, stem, ".png", lambda file: file.write(content)
         )
 
     def _path(self, name: str) -> Path:

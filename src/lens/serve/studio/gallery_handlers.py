@@ -12,8 +12,10 @@ from uuid import uuid4
 
 from lens.errors import LensError
 from lens.sampling.image_metadata import open_image
+from lens.serve.api.generation import ProvenanceEmbedder
+from lens.serve.safety.provenance import embed_provenance
 from lens.serve.studio import gallery_html, html
-from lens.serve.studio.contact_sheet import metadata_differences, render_side_by_side
+from lens.serve.studio.contact_sheet import metadata_differences, render_side_by_side, sheet_metadata
 from lens.serve.studio.gallery import Gallery, GalleryItem
 
 PAGE_SIZE = 120
@@ -40,8 +42,8 @@ class GalleryView(NamedTuple):
 class GalleryHandlers:
     """The event handlers of one server's gallery; safe to share among pages."""
 
-    def __init__(self, gallery: Gallery):
-        self.gallery = gallery
+    def __init__(self, gallery: Gallery, embed: ProvenanceEmbedder = embed_provenance):
+        self.gallery, self._embed = gallery, embed
         self._downloads = TemporaryDirectory(prefix="lens-studio-")
 
     def find_item(self, name: str | None) -> GalleryItem | None:
@@ -125,10 +127,17 @@ class GalleryHandlers:
             missing = " and ".join(name for name, item in (("A", a), ("B", b)) if item is None)
             line = f"Select {missing} in the gallery: open an image, then Compare as A or as B."
             return html.status(line), None
+        text = gallery_html.comparison(a, b, metadata_differences(a.metadata, b.metadata))
         images = (open_image(item.path).convert("RGB") for item in (a, b))
+        sheet = render_side_by_side(*images, a.metadata.prompt)
+        metadata = sheet_metadata(sheet, [(item.name, item.metadata) for item in (a, b)])
+        try:
+            content = self._embed(sheet, metadata, "png", None)
+        except LensError as error:
+            return html.error_line(error) + text, None
         path = self._download_path("a-b.png")
-        render_side_by_side(*images, a.metadata.prompt).save(path)
-        return gallery_html.comparison(a, b, metadata_differences(a.metadata, b.metadata)), path
+        path.write_bytes(content)
+        return text, path
 
     def _place(self, name: str, search: GallerySearch) -> gallery_html.Place:
         """Return the place of an image, also of one that the search no longer finds."""

@@ -6,6 +6,7 @@ controls' values in the order of `FORM_FIELDS`, and put what comes back where it
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ from lens.core.step_caches import CACHE_NAMES, NO_CACHE
 from lens.errors import LensError, SettingError
 from lens.prompts.styles import Styles
 from lens.sampling.defaults import default_strength
-from lens.sampling.image_metadata import open_image, read_image_metadata
+from lens.sampling.image_metadata import open_image, read_image_settings
+from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationService
 from lens.serve.api.schemas import NO_ENHANCER, GenerationSpec
@@ -28,18 +30,21 @@ from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
 from lens.serve.studio import html
 from lens.serve.studio.batches import BatchManager, StudioBatch
 from lens.serve.studio.contact_sheet import (
+    axis_texts,
     grid_forms,
     parse_axis,
     render_sheet,
+    sheet_metadata,
 )
 from lens.serve.studio.form import (
     StudioForm,
     base_resolutions,
     randomize_seed,
     request_body,
+    restore_foreign_form,
     restore_form,
 )
-from lens.serve.studio.gallery import Gallery
+from lens.serve.studio.gallery import Gallery, GalleryItem
 from lens.serve.studio.gallery_handlers import GalleryHandlers, favourite_text
 from lens.serve.studio.snippets import curl_command, python_script
 from lens.serve.studio.uploads import EditedImage
@@ -55,6 +60,8 @@ FORM_FIELDS = (
 whether a person chose the strength, as otherwise it is the default."""
 SHEET_SIDE_PX = 512
 """Longest side of an image on a contact sheet."""
+SHEET_NOTES = ("They are those of image A.", "The Grid page has the axes of this sheet.")
+"""What is told of a sheet whose settings are restored: of a comparison, of a grid."""
 LARGER_FACTOR = 2.0
 """Of a tile that is drawn again larger."""
 ControlValues = dict[str, Any]
@@ -77,7 +84,8 @@ class StudioHandlers:
     def __init__(self, service: GenerationService, gallery: Gallery, drafts: Gallery | None = None):
         self.service, self.engine, self.gallery = service, service.engine, gallery
         self.batches = BatchManager(service)
-        self.in_gallery, self.drafts = GalleryHandlers(gallery), drafts or gallery
+        self.in_gallery = GalleryHandlers(gallery, service.hooks.embed_provenance)
+        self.drafts = drafts or gallery
 
     def model(self, name: str) -> ModelInfo:
         """Return the model of this name, or else the first one."""
@@ -231,16 +239,16 @@ class StudioHandlers:
 
     def restore(self, path: Path, values: Sequence[Any]) -> tuple[ControlValues, str]:
         """Return the controls' values that generate an image again, and a status line."""
+        notes, line = [], "Settings restored; the seed is locked."
         try:
-            metadata = read_image_metadata(path)
-            with_defaults = [0 if value is None else value for value in values]
-            form, notes = restore_form(
-                metadata,
-                self.parse_form(with_defaults),
-                self.engine.models(),
-                self.engine.loras(),
-                self.gallery,
-            )
+            metadata, models = read_image_settings(path), self.engine.models()
+            form = self.parse_form([0 if value is None else value for value in values])
+            if isinstance(metadata, ForeignSettings):
+                form, line = restore_foreign_form(metadata, form, models), metadata.summary
+            else:
+                form, notes = restore_form(metadata, form, models, self.engine.loras(), self.gallery)
+                if metadata.sheet is not None:
+                    notes.append(SHEET_NOTES[metadata.sheet.columns is not None])
         except (LensError, Image.DecompressionBombError) as error:
             return {}, html.error_line(_hide_path(error, path))
         converted = {"loras", "start", "strength", "is_strength_set"}
@@ -250,7 +258,15 @@ class StudioHandlers:
         changes["is_strength_set"] = form.strength is not None
         has_mask = form.mask is not None
         changes["strength"] = default_strength(has_mask) if form.strength is None else form.strength
-        return changes, html.status_with_notes(notes, "Settings restored; the seed is locked.")
+        return changes, html.status_with_notes(notes, line)
+
+    def restored_axes(self, path: Path) -> list[str]:
+        """Return settings and values of both axes of a contact sheet; nothing for any other image."""
+        with suppress(LensError, Image.DecompressionBombError):
+            metadata = read_image_settings(path)
+            if not isinstance(metadata, ForeignSettings) and metadata.sheet is not None:
+                return axis_texts(metadata.sheet)
+        return []
 
     def code_snippets(self, values: Sequence[Any], base_url: str) -> tuple[str, str]:
         """Return a curl command and a Python script for the controls' values; an error is a comment."""
@@ -277,16 +293,24 @@ class StudioHandlers:
             return
         found = (self.service.request_warnings(spec) for spec in specs)
         warnings = html.warning_lines(dict.fromkeys(text for texts in found for text in texts))
-        batch = self.batches.start(specs, None)
+        batch = self.batches.start(specs, self.gallery)
         for _ in batch.changes():
             yield batch.batch_id, html.progress(batch) + warnings, None
-        images = [_downscale(image) for image in batch.images]
+        cells = [item.gallery_item for item in batch.items]
         self.batches.forget(batch)
-        if not any(images):
+        if not any(cells):
             return
-        page = render_sheet(images, across.labels, down.labels, form.prompt)
-        line = html.progress(batch) + warnings
-        yield batch.batch_id, line, self.gallery.save_sheet(page, f"{x} {y} {form.prompt}")
+        title = "" if "prompt" in (x, y) else form.prompt
+        page = render_sheet([_cell_image(cell) for cell in cells], across.labels, down.labels, title)
+        files = [cell and (cell.name, cell.metadata) for cell in cells]
+        try:
+            marked = sheet_metadata(page, files, across, down)
+            content = self.service.hooks.embed_provenance(page, marked, "png", None)
+            sheet = self.gallery.save_sheet(content, f"{x} {y} {form.prompt}")
+        except LensError as error:
+            yield batch.batch_id, html.error_line(error) + warnings, None
+            return
+        yield batch.batch_id, html.progress(batch) + warnings, sheet
 
 
 def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
@@ -354,12 +378,14 @@ def _open_rgb(path: Path) -> Image.Image:
     return open_image(path).convert("RGB")
 
 
-def _downscale(image: Image.Image | None) -> Image.Image | None:
-    if image is None or max(image.size) <= SHEET_SIDE_PX:
-        return image
-    image = image.copy()
-    image.thumbnail((SHEET_SIDE_PX, SHEET_SIDE_PX))
-    return image
+def _cell_image(cell: GalleryItem | None) -> Image.Image | None:
+    """Return an image of the gallery as a contact sheet shows it; None if somebody has deleted it."""
+    with suppress(LensError):
+        if cell is not None:
+            image = _open_rgb(cell.path)
+            image.thumbnail((SHEET_SIDE_PX, SHEET_SIDE_PX))
+            return image
+    return None
 
 
 def _hide_path(error: Exception, path: Path) -> LensError:

@@ -4,6 +4,7 @@ Lays out the controls and connects them; `handlers` decides what happens.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lens.serve.studio import gallery_html, html
@@ -145,4 +146,11 @@ def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> dict[str, Any]:
     inputs = [*draw_tab.controls.values(), x, x_values, y, y_values]
     draw.click(on_draw, inputs, [batch, line, sheet, cancel], trigger_mode="once", **QUIET_EVENT)
     cancel.click(handlers.cancel, batch, None, queue=False, **QUIET_EVENT)
+    axes = [x, x_values, y, y_values]
+
+    def restore_axes(path: str | None) -> list[Any]:
+        texts = handlers.restored_axes(Path(path)) if path else []
+        return texts if len(texts) == len(axes) else [gr.skip()] * len(axes)
+
+    draw_tab.dropped.upload(restore_axes, draw_tab.dropped, axes, **QUIET_EVENT)
     return {"x": x, "x_values": x_values, "y": y, "y_values": y_values}
