@@ -127,6 +127,22 @@ def test_a_mask_with_a_transparent_hole_redraws_the_hole_as_a_white_area_does(le
     assert (drawn[:, :40] == kept[:, :40]).all() and (drawn[:, 40:] != kept[:, 40:]).any()
 
 
+def test_like_takes_over_what_another_tool_recorded_and_names_the_rest(lens, tiny_model, tmp_path):
+    text = (
+        "a fox <lora:ink:0.8>\nNegative prompt: blur\n"
+        "Steps: 3, Sampler: DPM++ 2M, CFG scale: 2.5, Seed: 11, Size: 96x64, Clip skip: 2"
+    )
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")
+    Image.new("RGB", (96, 64)).save(tmp_path / "other.webp", exif=exif.tobytes())
+    done = lens("generate", "--like", "other.webp", "--model", tiny_model, "--steps", 2)
+    assert done.status == 0 and done.out.endswith(".webp\n")
+    settings = read_image_metadata(tmp_path / done.out.strip())
+    assert (settings.prompt, settings.negative_prompt, settings.seed) == ("a fox", "blur", 11)
+    assert (settings.width, settings.height, settings.steps, settings.guidance) == (96, 64, 2, 2.5)
+    assert "Not taken over: <lora:ink:0.8>, Sampler DPM++ 2M, Clip skip 2." in done.err
+
+
 def test_explicit_options_override_like(lens, tiny_model, tmp_path):
     first = lens(
         "generate", "a fox", "--model", tiny_model, "--steps", 2, "--seed", 3, "--cfg", 2
