@@ -69,7 +69,7 @@ def test_a_seed_of_minus_one_is_a_random_one(server, path):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [("cfg_scale", "guidance"), ("width", "size"), ("num_images", "n"), ("sampler_name", "solver"),
-     ("scheduler", "solver"), ("style", "prompt"), ("format", "output_format"), ("lora", "loras")],
+     ("scheduler", "solver"), ("style", "styles"), ("format", "output_format"), ("lora", "loras")],
 )  # fmt: skip
 @pytest.mark.parametrize("path", [GENERATIONS, EDITS, JOBS])
 def test_other_names_are_refused_by_the_field_that_is_meant(server, path, name, meant):

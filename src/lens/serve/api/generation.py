@@ -127,7 +127,7 @@ class GenerationService:
             )
         else:
             self.check_prompts(prompts, caller)
-        return replace(spec, warnings=(*spec.warnings, *self.request_warnings(spec)))
+        return replace(spec, warnings=tuple(self.request_warnings(spec)))
 
     def request_warnings(self, spec: GenerationSpec) -> list[str]:
         """Return what is told of a request that is drawn all the same. Reads its images."""
@@ -276,7 +276,7 @@ def read_prompts(spec: GenerationSpec, reader: PromptReader, styles: Sequence[st
     Raises: SettingError for a style, wildcard or LoRA that cannot be used.
     """
     draw, prompts = spec.draw, list[ImagePrompt]()
-    template, warnings = None, list[str]()
+    template, warnings = None, list(spec.warnings)
     for request in spec.requests():
         has_guidance = draw.guidance != 1
         read = reader.read(draw.prompt, draw.negative_prompt, request.seed, styles, has_guidance)

@@ -3,6 +3,7 @@
 Models of other worlds have the tokens alone.
 """
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -31,6 +32,17 @@ def warning_line(model: ModelInfo, prompt: str, ratio: str, base: Any, size: str
     return html.warning_lines(request_warnings(model.variant, bases, prompt, pixels))
 
 
+def read_text(service: GenerationService, prompt: str) -> tuple[str, Sequence[str]]:
+    """Return a prompt as a model gets it for some seed, and what is told of its syntax."""
+    if not prompt.strip():
+        return prompt, ()
+    try:
+        read = service.settings.prompt_reader().read(prompt, "", seed=0)
+    except SettingError as error:
+        return prompt, [str(error)]
+    return read.prompt, read.warnings
+
+
 def length_line(service: GenerationService, model: ModelInfo, prompt: str) -> str:
     """Return how many tokens a prompt has for a model, and what is cut of it, as HTML."""
     try:
@@ -53,8 +65,9 @@ def connect_warnings(handlers: StudioHandlers, controls: dict[str, Any], line: A
     """Keep the line under the prompt up to date while a person types."""
 
     def update(prompt: str, name: str, ratio: str, base: Any, size: str) -> str:
-        model, text = handlers.model(name), prompt or ""
-        return length_line(handlers.service, model, text) + warning_line(model, text, ratio, base, size or "")
+        model, (text, told) = handlers.model(name), read_text(handlers.service, prompt or "")
+        lines = length_line(handlers.service, model, text) + html.warning_lines(told)
+        return lines + warning_line(model, text, ratio, base, size or "")
 
     names = ("prompt", "model", "aspect_ratio", "base_resolution", "size")
     inputs = [controls[name] for name in names]
