@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 STRIP_PIXELS = 2**16
+PNG_SIGNATURE_BYTES = 8
 ALPHA_BACKGROUND = (255, 255, 255)
 """Transparent images are composited on white."""
 FLOAT_WHITES = (1.0, 255.0, 65535.0)
@@ -24,6 +25,14 @@ GAMMA_TOLERANCE = 0.05
 SRGB_CHROMATICITY = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 """x and y of the white, red, green and blue of sRGB, as a PNG file states them."""
 CHROMATICITY_TOLERANCE = 0.005
+CICP_PRIMARIES = {
+    1: SRGB_CHROMATICITY,
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+"""Primaries by their code in ITU-T H.273: sRGB, BT.2020, Display P3."""
+CICP_GAMMAS = {4: SRGB_GAMMA, 8: 1.0, 13: SRGB_GAMMA}
+"""Gammas by the code of the curve: 2.2, linear, sRGB. The curves of HDR are no gammas."""
 SAME_WHITE = 0.02
 """Whites that differ by more in x or y are not adapted: such files are rare, and their cHRM often wrong."""
 PROFILE_TOLERANCE = 1
@@ -49,7 +58,10 @@ class SrgbImage(NamedTuple):
     image: Image.Image
     """RGB, upright, of full size."""
     notes: Notes
-    """Some of: rotated, profile, bad_profile, deep, grey, palette, cmyk, alpha."""
+    """Some of: rotated, profile, bad_profile, other_colours, deep, grey, palette, cmyk, alpha.
+
+    `other_colours` is a PNG whose cICP chunk names colours that are not converted, such as those of HDR.
+    """
 
 
 def to_srgb(image: Image.Image) -> SrgbImage:
@@ -58,8 +70,9 @@ def to_srgb(image: Image.Image) -> SrgbImage:
     Where nothing has to be converted it is the image itself. Best before its pixels are loaded: Pillow then
     forgets how many bits the file has a pixel. A profile that cannot be used is ignored and noted.
     """
+    cicp = _cicp_chunk(image)
     shallow, is_deep, method = _load(image)
-    coloured, profile_notes = _apply_profile(shallow)
+    coloured, profile_notes = _apply_profile(shallow) if cicp is None else _apply_cicp(shallow, cicp)
     opaque, alpha_notes = _flatten_alpha(coloured)
     rgb = opaque.convert("RGB") if opaque.mode != "RGB" else opaque
     if method is not None:
@@ -169,6 +182,36 @@ def _levels_and_white(image: Image.Image, tags: Any) -> tuple[NDArray[Any], floa
     return levels, next((white for white in (255, 65535) if levels.max() <= white), 2**31 - 1)
 
 
+def _cicp_chunk(image: Image.Image) -> bytes | None:
+    """Return what an opened PNG file says of its colours in cICP, which Pillow does not read.
+
+    The bytes are primaries, curve, matrix, and whether the range is full.
+    """
+    file: Any = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None or file.closed:
+        return None
+    place = file.tell()
+    try:
+        file.seek(PNG_SIGNATURE_BYTES)
+        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            num_bytes = int.from_bytes(head[:4])
+            if head[4:] == b"cICP":
+                return file.read(4) if num_bytes == 4 else None
+            file.seek(num_bytes + 4, io.SEEK_CUR)
+        return None
+    finally:
+        file.seek(place)
+
+
+def _apply_cicp(image: Image.Image, cicp: bytes) -> tuple[Image.Image, Notes]:
+    """Return the image with the colours of a cICP chunk converted; it counts before a profile."""
+    primaries, curve, matrix, is_full = cicp
+    if primaries in CICP_PRIMARIES and curve in CICP_GAMMAS and matrix == 0 and is_full == 1:
+        return _apply_colours(image, CICP_GAMMAS[curve], CICP_PRIMARIES[primaries])
+    converted, notes = _apply_profile(image)
+    return converted, (*notes, "other_colours")
+
+
 def _apply_profile(image: Image.Image) -> tuple[Image.Image, Notes]:
     """Return the image with its colour profile, or the gamma of a PNG, converted to sRGB."""
     content = image.info.get("icc_profile")
@@ -215,11 +258,20 @@ def _srgb_transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | N
 
 def _apply_gamma(image: Image.Image) -> tuple[Image.Image, Notes]:
     """Return the image with the gamma and the primaries of its PNG file turned into those of sRGB."""
-    gamma = image.info.get("gamma") or SRGB_GAMMA
+    if "srgb" in image.info or "gamma" not in image.info:
+        return image, ()
+    chromaticity = image.info.get("chromaticity", SRGB_CHROMATICITY)
+    return _apply_colours(image, image.info["gamma"] or SRGB_GAMMA, chromaticity)
+
+
+def _apply_colours(
+    image: Image.Image, gamma: float, chromaticity: tuple[float, ...]
+) -> tuple[Image.Image, Notes]:
+    """Return the image with a gamma and primaries turned into those of sRGB."""
     is_grey = image.mode in ("1", "L", "LA")
-    matrix = None if is_grey or "gamma" not in image.info else _primaries_matrix(image)
+    matrix = None if is_grey else _primaries_matrix(chromaticity)
     is_gamma_own = abs(gamma / SRGB_GAMMA - 1) > GAMMA_TOLERANCE
-    if "srgb" in image.info or (matrix is None and not is_gamma_own):
+    if matrix is None and not is_gamma_own:
         return image, ()
     levels = np.linspace(0, 1, 256)
     light = levels ** (1 / gamma) if is_gamma_own else _light_of(levels)
@@ -253,12 +305,12 @@ def _levels_of(light: NDArray[Any]) -> NDArray[Any]:
     return (levels * 255 + 0.5).astype(np.uint8)
 
 
-def _primaries_matrix(image: Image.Image) -> NDArray[Any] | None:
-    """Return what turns linear colours of a PNG's primaries into those of sRGB; None where they are its own.
+def _primaries_matrix(chromaticity: tuple[float, ...]) -> NDArray[Any] | None:
+    """Return what turns linear colours of primaries into those of sRGB; None where they are its own.
 
     Shapes: -> (3, 3).
     """
-    own = np.array(image.info.get("chromaticity", SRGB_CHROMATICITY))
+    own = np.array(chromaticity)
     difference = np.abs(own - SRGB_CHROMATICITY)
     is_same = difference.max() <= CHROMATICITY_TOLERANCE
     if is_same or difference[:2].max() > SAME_WHITE or own[1::2].min() <= 0:

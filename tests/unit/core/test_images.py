@@ -303,3 +303,42 @@ def test_primaries_that_are_those_of_srgb_or_none_change_nothing(chunks):
     levels = colours()
     image = png(8, 2, [row.tobytes() for row in levels], 24, gAMA=struct.pack(">I", 45455), **chunks)
     np.testing.assert_array_equal(np.asarray(to_srgb(image).image), levels)
+
+
+def in_space(levels: np.ndarray, primaries, linear: bool) -> bytes:
+    """Return a row of colours of sRGB as levels of primaries, on the curve of sRGB or a line."""
+    light = np.where(levels <= 10, levels / 255 / 12.92, ((levels / 255 + 0.055) / 1.055) ** 2.4)
+    own = light @ np.linalg.solve(xyz_from_rgb(primaries), xyz_from_rgb(SRGB)).T
+    return (own * 255 if linear else encode(own)).round().astype(np.uint8).tobytes()
+
+
+BT2020 = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
+
+
+@pytest.mark.parametrize(
+    ("cicp", "primaries", "linear"),
+    [((12, 13, 0, 1), P3, False), ((9, 13, 0, 1), BT2020, False), ((1, 8, 0, 1), SRGB, True),
+     ((1, 13, 0, 1), SRGB, False)],
+    ids=["Display P3", "BT.2020", "linear", "sRGB"],
+)  # fmt: skip
+def test_colours_that_a_png_names_by_code_are_converted_and_count_before_a_profile(cicp, primaries, linear):
+    levels = np.array([[200, 60, 40], [90, 180, 70], [60, 70, 190], [128, 128, 128]], dtype=np.uint8)
+    row, adobe = in_space(levels, primaries, linear), zlib.compress(profile_bytes(ADOBE))
+    others = ({}, {"iCCP": b"adobe\0\0" + adobe}, {"gAMA": struct.pack(">I", 100000)}, {"sRGB": b"\0"})
+    for other in others:
+        found = to_srgb(png(8, 2, [row], 4, cICP=bytes(cicp), **other))
+        np.testing.assert_allclose(np.asarray(found.image)[0], levels, atol=4 if linear else 2)
+        assert ("profile" in found.notes) == (cicp != (1, 13, 0, 1))
+    behind = png(8, 2, [row], 4, pHYs=bytes(9), cICP=bytes(cicp))
+    np.testing.assert_array_equal(np.asarray(to_srgb(behind).image), np.asarray(found.image))
+
+
+@pytest.mark.parametrize("cicp", [(9, 16, 0, 1), (9, 18, 0, 1), (12, 13, 0, 0), (1, 13, 1, 1), (2, 2, 0, 1)])
+def test_colours_of_hdr_and_unknown_codes_are_left_and_told(cicp):
+    levels = colours()
+    rows = [row.tobytes() for row in levels]
+    found = to_srgb(png(8, 2, rows, 24, cICP=bytes(cicp)))
+    np.testing.assert_array_equal(np.asarray(found.image), levels)
+    assert found.notes == ("other_colours",)
+    for cut in (b"", bytes(cicp)[:3]):
+        assert to_srgb(png(8, 2, rows, 24, cICP=cut)).notes == ()

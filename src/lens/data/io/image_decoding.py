@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from lens.core.images import to_srgb
-from lens.data.io.image_repair import drop_damaged_chunks, load_jpeg
+from lens.data.io.image_repair import drop_bad_chunks, load_jpeg
 from lens.data.io.image_types import PREFIX_BYTES, image_type
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -97,7 +97,7 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS, draft_px: int = 0
 
 def _decode_unchecked(content: bytes, max_pixels: int, draft_px: int) -> DecodedImage:
     kind = image_type(content[:PREFIX_BYTES])
-    content = drop_damaged_chunks(content) if kind == "PNG" else content
+    content = drop_bad_chunks(content) if kind == "PNG" else content
     with Image.open(io.BytesIO(content), formats=(*FORMATS, *_plugin_formats(kind))) as opened:
         width, height = opened.size
         if width * height > max_pixels:

@@ -1,4 +1,4 @@
-"""What is left of damaged files: PNG with a damaged chunk that no pixel needs, and JPEG that breaks off.
+"""What is left of damaged files: PNG with a bad chunk that no pixel needs, and JPEG that breaks off.
 
 libjpeg fills what it cannot read with one colour and says nothing, so the rows that are there are measured:
 other bytes behind a break change every pixel that was not decoded from bytes before it.
@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 
 MIN_DECODED = 0.95
 """A JPEG with a smaller share of its rows is corrupt; of others the rows that are there are kept."""
 PNG_SIGNATURE_BYTES = 8
+MAX_KEYWORD_BYTES = 80
 MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 """A marker of JPEG in coded data, where 0 is a byte of data and D0 to D7 restart the coder.
 
@@ -49,16 +51,41 @@ class JpegCut(NamedTuple):
     num_scans: int
 
 
-def drop_damaged_chunks(content: bytes) -> bytes:
-    """Return a PNG without the ancillary chunks whose checksum is wrong, as all viewers read it."""
-    kept, first = [], 0
+def drop_bad_chunks(content: bytes) -> bytes:
+    """Return a PNG without the ancillary chunks that it cannot be read with, as all viewers read it.
+
+    Their checksum is wrong, or they are texts or a profile that are larger than Pillow allows.
+    """
+    kept, first, text_bytes = [], 0, 0
+    view = memoryview(content)
     for start, end, name in _png_chunks(content):
-        is_ancillary = bool(name[0] & 0x20)
-        checksum = int.from_bytes(content[end - 4 : end])
-        if is_ancillary and zlib.crc32(content[start + 4 : end - 4]) != checksum:
+        if not name[0] & 0x20:
+            continue
+        size = _expanded_bytes(name, view[start + 8 : end - 4])
+        text_bytes += size
+        is_damaged = zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end])
+        if is_damaged or size > MAX_TEXT_CHUNK or text_bytes > MAX_TEXT_MEMORY:
+            text_bytes -= size
             kept.append(content[first:start])
             first = end
     return b"".join((*kept, content[first:])) if kept else content
+
+
+def _expanded_bytes(name: bytes, data: memoryview) -> int:
+    """Return the size of a text or a profile of a PNG, up to one more than Pillow allows; else 0."""
+    if name not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+        return 0
+    start = bytes(data[:MAX_KEYWORD_BYTES]).find(b"\0") + 2  # behind the keyword and its end
+    is_packed = name in (b"zTXt", b"iCCP") or (name == b"iTXt" and data[start - 1 : start] == b"\x01")
+    if not is_packed:
+        return len(data)
+    if name == b"iTXt":  # the method, the language and the keyword in it
+        head = bytes(data[start + 1 : start + 1 + 2 * MAX_KEYWORD_BYTES]).split(b"\0", 2)
+        start += 1 + sum(len(part) + 1 for part in head[:2])
+    try:
+        return len(zlib.decompressobj().decompress(data[start:], MAX_TEXT_CHUNK + 1))
+    except zlib.error:  # Pillow ignores it
+        return 0
 
 
 def load_jpeg(opened: Image.Image, content: bytes) -> Image.Image:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lens.data.io.image_decoding import PLUGINS, ImageError, decode_image
+from lens.data.io.image_repair import drop_bad_chunks
 from lens.data.io.image_types import image_type
 
 SIDE = 640
@@ -92,6 +93,39 @@ def test_a_png_is_read_without_the_ancillary_chunk_whose_checksum_is_wrong():
     odd = header + chunk(b"pHYs", bytes(9), checksum=1) + chunk(b"gAMA", (45455).to_bytes(4)) + rest
     np.testing.assert_array_equal(np.asarray(decode_image(odd).image), np.asarray(photograph()))
     assert reason_of(content[:29] + b"\0\0\0\0" + rest) == "corrupt", "the header is needed"
+
+
+ZEROS = zlib.compress(bytes(80 * 2**20))
+LARGE_CHUNKS = {
+    "a text": [chunk(b"tEXt", b"workflow\0" + bytes(65 * 2**20))],
+    "many texts": [chunk(b"tEXt", b"workflow\0" + bytes(2**20))] * 65,
+    "a packed text": [chunk(b"zTXt", b"workflow\0\0" + ZEROS)],
+    "a packed text of a language": [chunk(b"iTXt", b"workflow\0\x01\0en\0Ablauf\0" + ZEROS)],
+    "a profile": [chunk(b"iCCP", b"large\0\0" + ZEROS)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["before the pixels", "behind them"])
+@pytest.mark.parametrize("kind", LARGE_CHUNKS)
+def test_a_png_is_read_without_the_texts_that_are_too_large_for_its_reader(kind, place):
+    content = encoded(photograph(), "PNG")
+    start = 33 if place == "before the pixels" else len(content) - 12
+    odd = b"".join((content[:start], *LARGE_CHUNKS[kind], content[start:]))
+    with pytest.raises(ValueError, match=r"too large|Too much"):
+        Image.open(io.BytesIO(odd)).load()
+    np.testing.assert_array_equal(np.asarray(decode_image(odd).image), np.asarray(photograph()))
+
+
+def test_texts_that_a_png_is_read_with_stay():
+    content = encoded(photograph(), "PNG")
+    packed = zlib.compress(bytes(2**20))
+    texts = (
+        chunk(b"tEXt", b"a\0b"), chunk(b"zTXt", b"a\0\0" + packed), chunk(b"zTXt", b"a\0\0no zlib"),
+        chunk(b"iTXt", b"a\0\x01\0\0\0" + packed), chunk(b"iTXt", b"a\0\0\0\0\0" + packed),
+        chunk(b"tEXt", b""), chunk(b"iTXt", b"a"),
+    )  # fmt: skip
+    odd = b"".join((content[:33], *texts, content[33:]))
+    assert drop_bad_chunks(odd) is odd
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP", "AVIF"])
