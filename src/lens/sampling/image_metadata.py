@@ -32,6 +32,7 @@ from lens.sampling.metadata_formats.image_texts import (
 from lens.sampling.metadata_formats.infotext import format_infotext
 from lens.sampling.metadata_formats.reading import READABLE_TOOLS, describe_image, foreign_settings
 from lens.sampling.solvers import SOLVERS
+from lens.text_files import TextError, parse_json
 
 FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -294,11 +295,9 @@ def parse_image_metadata(document: str, path: Path) -> ImageMetadata:
     Raises: LensError for damaged metadata.
     """
     try:
-        values = json.loads(document)
-    except json.JSONDecodeError as error:
-        raise LensError(
-            f"The metadata in {path} is damaged ({error}). Use another copy of the file."
-        ) from error
+        values = parse_json(document)
+    except TextError as error:
+        raise LensError(f"The metadata in {path} {error}. Use another copy of the file.") from error
     if not isinstance(values, dict):
         raise LensError(f"The metadata in {path} is not a JSON object. Use another copy of the file.")
     return ImageMetadata.of(values, source=f"the metadata in {path}")

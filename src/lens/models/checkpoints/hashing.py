@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lens.files import FileWriteError, write_bytes_atomic
 from lens.models.checkpoints.diffusers_folder import shared_components
+from lens.text_files import TextError, parse_json
 
 MODEL_SUFFIXES = {".json", ".jinja", ".safetensors", ".gguf", ".txt"}
 MIN_CACHED_HASH_BYTES = 256 * 2**20
@@ -65,9 +66,10 @@ def _cached_hash(path: Path) -> str:
     key = f"{path} {stat.st_size} {stat.st_mtime_ns}"
     store = cache_folder() / "file_hashes.json"
     try:
-        known = json.loads(store.read_text())
-    except (OSError, ValueError):
+        known = parse_json(store.read_bytes())
+    except (OSError, TextError):
         known = {}
+    known = known if isinstance(known, dict) else {}
     if key not in known:
         known[key] = _read_and_hash(path)
         with suppress(FileWriteError):  # a read-only home: the file is hashed again next time
