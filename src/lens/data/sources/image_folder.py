@@ -1,7 +1,8 @@
 """Image folders, at any depth, with captions and licences in the forms that trainers use."""
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -32,6 +33,9 @@ from lens.data.sources.passed_over import UNPACK, is_archive
 COMPANION_SUFFIXES = ("-masklabel", "-condlabel")
 """What OneTrainer puts after the name of an image for its mask and its condition."""
 COMPANION = "masks and conditions of other images"
+REPEATS_NAME = re.compile(r"([2-9]|[1-9][0-9]{1,2})_.+")
+"""Name of a folder for kohya's trainer: how often an epoch shows its images, and what they are."""
+REPEATS = "repeats in names of folders, as each image counts once"
 CAPTION_FILE_EXTENSIONS = tuple(f".{one}" for one in SIDECAR_EXTENSIONS if "." not in one)
 
 
@@ -75,6 +79,8 @@ class ImageFolderSource(DataSource):
         own = [one for one in read if one is not None]
         metadata = (*reversed(own), *above)  # kohya's later steps have later names
         names_used = {one.name for one in own}
+        if files.images and REPEATS_NAME.fullmatch(PurePath(folder.prefix or folder.path.absolute()).name):
+            yield PassedOver(REPEATS, escape_surrogates(folder.prefix or folder.path.name))
         for child in children:
             if isinstance(child, WalkedFolder):
                 yield from self._list_folder(walk, child, metadata)

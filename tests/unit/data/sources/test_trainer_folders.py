@@ -259,6 +259,17 @@ def test_masks_and_caches_of_trainers_are_no_examples(tmp_path):
     assert len(found["hidden or derived files"]) == 2
 
 
+def test_folders_named_with_repeats_are_read_once_and_told(tmp_path):
+    with_repeats = ("10_sks dog", "2_cats", "img/100_fox")
+    names = (*with_repeats, "1_once", "2024_holiday", "007_bond", "10", "3_empty/deeper")
+    put(tmp_path, {f"{name}/a.jpg": JPEG for name in names})
+    assert len(listed(tmp_path)) == len(names)
+    ((kind, told),) = passed_over(tmp_path).items()
+    assert kind == "repeats in names of folders, as each image counts once"
+    assert told == [f"{name}/" for name in with_repeats]
+    assert list(passed_over(tmp_path / "2_cats").values()) == [["2_cats"]]
+
+
 @pytest.mark.parametrize("name", ["all.zip", "all.tar.gz", "ALL.7z"])
 def test_an_archive_instead_of_a_folder_is_to_be_unpacked(tmp_path, name):
     archive = put(tmp_path, {name: b"PK"}) / name
