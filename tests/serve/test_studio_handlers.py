@@ -209,7 +209,7 @@ def test_a_server_that_shuts_down_accepts_no_batch(tmp_path):
         ({"limits": {"prompt_characters": 8}}, {}, "at most 8 characters"),
         ({"limits": {"upload_px": 3000}}, {"start": source_image()}, "at most 3000 pixels"),
         ({"engine": {"max_steps": 3}}, {}, "Steps is 4"),
-        ({}, {"count": 11}, "Images is 11, but it needs to be less than or equal to 10."),
+        ({}, {"count": 11}, "Images is 11, but it needs at most 10."),
         ({}, {"guidance": 101.0}, "Guidance is 101.0"),
         ({}, {"loras": [["none", 1]]}, "one of ink"),
         ({}, {"seed": 1.5}, "Seed is 1.5, but it needs a whole number."),

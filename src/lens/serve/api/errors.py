@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
+from lens.config import needs_of
 from lens.errors import (
     DeadlineError,
     DrainingError,
@@ -192,7 +193,7 @@ def validation_error_response(problems: list[Any]) -> ErrorResponse:
     if problem["type"] == "json_invalid":
         return ErrorResponse(400, "The body is not valid JSON.", "invalid_json")
     prefix = f"Invalid value for '{'.'.join(place[1:])}': " if param else "Invalid request body: "
-    return ErrorResponse(400, f"{prefix}{problem['msg']}.", "invalid_value", param)
+    return ErrorResponse(400, f"{prefix}it needs {needs_of(problem)}.", "invalid_value", param)
 
 
 def add_error_handlers(app: "FastAPI") -> None:

@@ -4,13 +4,13 @@ States no default and no limit of a request: a value that is None is left to the
 a LensError says what is wrong with a value.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from lens.config import needs_of
 from lens.core.noise import RANDOM_SEED, random_seed
 from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket, size_before_upscaling
 from lens.core.step_caches import NO_CACHE
@@ -219,5 +219,4 @@ def _find_model(name: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
 def _setting_error(error: ValidationError) -> SettingError:
     problem = error.errors()[0]
     name = str(problem["loc"][0])
-    needs = re.sub(r"^(Input|String|Value) should ", "to ", problem["msg"])
-    return SettingError(FIELD_NAMES.get(name, name), problem["input"], needs)
+    return SettingError(FIELD_NAMES.get(name, name), problem["input"], needs_of(problem))
