@@ -62,7 +62,9 @@ def grid(arguments: GridArguments) -> None:
             drawn[generated.request_index] = path, generated
             progress.print(result_line(path, generated.metadata, arguments.as_json))
     sheet, metadata = _sheet([one for one in drawn if one is not None], columns, rows)
-    print(result_line(target.save(sheet, metadata, "grid-"), metadata, arguments.as_json))
+    # The settings of all cells do not fit into the metadata of a JPEG.
+    path = replace(target, image_format="png").save(sheet, metadata, "grid-")
+    print(result_line(path, metadata, arguments.as_json))
 
 
 def _axes_of_sheet(arguments: GridArguments) -> GridArguments:
@@ -70,15 +72,14 @@ def _axes_of_sheet(arguments: GridArguments) -> GridArguments:
     if arguments.like is None or arguments.x is not None:
         return arguments
     from lens.sampling.image_metadata import read_image_metadata
+    from lens.serve.studio.contact_sheet import axis_texts
 
     sheet = read_image_metadata(arguments.like).sheet
     if sheet is None:
         return arguments
-    axes, texts = [axis for axis in (sheet.columns, sheet.rows) if axis is not None], []
-    for axis in axes:
-        separator = "\n" if axis.setting in ("prompt", "negative_prompt") else ", "
-        texts.append(f"{axis.setting}={separator.join(map(str, axis.values))}")
-    x, y = (*texts, None, None)[:2]
+    texts = axis_texts(sheet)
+    axes = [f"{name}={values}" for name, values in zip(texts[::2], texts[1::2], strict=True)]
+    x, y = (*axes, None, None)[:2]
     first = arguments.like.with_name(next(filter(None, sheet.files), arguments.like.name))
     return replace(arguments, like=first, x=x, y=arguments.y or y)
 
@@ -144,21 +145,12 @@ def _lora_prefix() -> str:
 def _sheet(
     drawn: "list[tuple[Path, GeneratedImage]]", columns: "Axis", rows: "Axis"
 ) -> "tuple[Any, ImageMetadata]":
-    """Return the sheet of all cells, and its metadata: those of the first cell, and how it was made."""
-    from lens.sampling.image_metadata import AxisRecord, SheetRecord
-    from lens.serve.studio.contact_sheet import render_sheet
+    """Return the sheet of all cells, and its metadata."""
+    from lens.serve.studio.contact_sheet import render_sheet, sheet_metadata
 
+    has_rows = bool(rows.setting)
+    title = "" if "prompt" in (columns.setting, rows.setting) else drawn[0][1].metadata.prompt
     images = [generated.image for _, generated in drawn]
-    row_labels = rows.labels if rows.setting else [""]
-    first = drawn[0][1].metadata
-    title = "" if "prompt" in (columns.setting, rows.setting) else first.prompt
-    sheet = render_sheet(images, columns.labels, row_labels, title)
-    record = SheetRecord(
-        width=sheet.width,
-        height=sheet.height,
-        columns=AxisRecord(setting=columns.setting, values=columns.values),
-        rows=AxisRecord(setting=rows.setting, values=rows.values) if rows.setting else None,
-        files=tuple(path.name for path, _ in drawn),
-        images=tuple(generated.metadata for _, generated in drawn),
-    )
-    return sheet, first.model_copy(update={"sheet": record})
+    sheet = render_sheet(images, columns.labels, rows.labels if has_rows else [""], title)
+    cells = [(path.name, generated.metadata) for path, generated in drawn]
+    return sheet, sheet_metadata(sheet, cells, columns, rows if has_rows else None)
