@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lens.cli.arguments import AsJson, Overrides
+from lens.files import check_writable
 
 Recipes = Annotated[
     list[Path],
@@ -53,6 +54,8 @@ def ablate(
         text = "\n\n".join([*lines, f"In all, as questions share runs: {format_work(minutes)}"])
         print(json.dumps({"plan": lines, "runs": len(minutes), "hours": hours}) if as_json else text)
         return
+    for _, settings in questions:
+        check_writable(settings.out, "out")
     for recipe, settings in questions:
         runs = ablation_runs(settings)
         train_missing(runs, jobs)

@@ -6,6 +6,7 @@ the run, calls the benchmark with a progress callback, and prints a table.
 
 import json
 import logging
+import os.path
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -16,6 +17,7 @@ from typer.core import TyperCommand
 from lens.cli.arguments import DEFAULT_MODEL, CacheName, SolverName, parse_size
 from lens.core.step_caches import NO_CACHE, cache_warning, parse_cache
 from lens.errors import SettingError
+from lens.files import check_writable, write_bytes_atomic
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ ContactSheet = Annotated[
 ]
 
 
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 STDOUT = "-"
 """A file that stands for stdout."""
 DEFAULT_NUM_PROMPTS = 100
@@ -138,15 +141,15 @@ def nano(
     Prompts of the tasks are held out, and the scorer is exact. Each model uses its own steps and guidance.
     """
     from lens.cli.process import prepare_libraries
-
-    prepare_libraries(needed={"peft"})
     from lens.evals import nano as nano_eval
 
+    _check_files(json_file, contact_sheet, lora)
     source = prompt_source(prompts, seeds=seeds, size=size, diversity=diversity)
     options = nano_eval.NanoEvalOptions(
         solver, seed, batch, processes, lora, lora_weight, parse_cache(cache, "--cache")
     )
     found = [] if truth else nano_eval.eval_models(models or [DEFAULT_MODEL], extra or [], steps, guidance)
+    prepare_libraries(needed={"peft"})  # once all that was typed is known to be right
     for steps in sorted({model.steps for model in found}):
         if warning := cache_warning(options.cache, steps, "--cache"):
             logger.warning(warning)
@@ -165,7 +168,22 @@ def nano(
     for table in tables:
         print(f"\n{table}")
     if json_file:
-        Path(json_file).write_text(text)
+        write_bytes_atomic(Path(json_file), f"{text}\n".encode())
+
+
+def _check_files(json_file: str | None, contact_sheet: Path | None, lora: Path | None) -> None:
+    """Raise a SettingError for files that cannot be read or written, before anything is drawn."""
+    if lora is not None and not os.path.exists(lora):
+        raise SettingError("--lora", str(lora), "a LoRA file that exists", "Check the path.")
+    if json_file not in (None, STDOUT):
+        check_writable(Path(json_file).parent, "--json")
+        if os.path.isdir(json_file):
+            raise SettingError("--json", json_file, "the name of a file")
+    if contact_sheet is not None:
+        if contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
+            needs = f"a name that ends in {' or '.join(SHEET_SUFFIXES)}"
+            raise SettingError("--contact-sheet", str(contact_sheet), needs)
+        check_writable(contact_sheet.parent, "--contact-sheet")
 
 
 class PromptFiles(NamedTuple):
@@ -218,6 +236,7 @@ def _evaluate_tasks(
     if result.diversities:
         tables.append(nano_report.diversity_table(result))
     if contact_sheet:
+        contact_sheet.parent.mkdir(parents=True, exist_ok=True)
         nano_report.save_contact_sheets(result, contact_sheet)
     return tables, nano.result_to_json(result, info, options)
 
@@ -237,6 +256,7 @@ def _evaluate_files(
         report = with_log_lines(progress)
         runs = nano_prompts.evaluate_prompts(models, *files, options, report)
     if contact_sheet:
+        contact_sheet.parent.mkdir(parents=True, exist_ok=True)
         nano_report.save_numbered_sheets([run.results for run in runs], contact_sheet)
     values = [nano_prompts.prompts_to_json(run, info, options) for run in runs]
     return [nano_prompts.prompts_table(run) for run in runs], values if len(values) > 1 else values[0]

@@ -104,8 +104,8 @@ def plan(
     from lens.config import read_recipe
     from lens.train.run import STAGES
 
-    prepare_libraries(needed={"peft"})
     values = read_recipe(recipe, overrides)
+    prepare_libraries(needed={"peft"})
     post_training = [name for name, stage in STAGES.items() if stage.is_post_training]
     if values.get("stage") in post_training:
         estimate, lines = _post_training_estimate(values, recipe, text_tokens, gpu, gpus, mfu, price)

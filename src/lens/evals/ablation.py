@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from lens.config import Settings, deep_merge, read_recipe, write_yaml
 from lens.core.resolution import buckets_for
-from lens.errors import LensError, SettingError
+from lens.errors import LensError, SettingError, first_line
 from lens.nano.tasks import PROMPT_STYLES, TASKS, WorldConfig
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,11 @@ def _run(
     """Return a run in a folder that is named after its settings."""
     values = recipe | {"seed": seed} | ({"model": str(first.export)} if first else {})
     values.pop("out", None)
-    name = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=5).hexdigest()
+    try:
+        text = json.dumps(values, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise SettingError("arms", arm, f"values of JSON ({first_line(error)})") from error
+    name = hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
     return AblationRun(arm, seed, values | {"out": str(settings.out / "runs" / name)}, first)
 
 
