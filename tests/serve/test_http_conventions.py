@@ -65,6 +65,25 @@ def test_unknown_addresses_and_methods_are_answered_in_the_form_of_the_api(base,
         assert allowed and method not in allowed and allowed <= {"GET", "POST", "DELETE"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models/", "//v1/models", "/v1//models", "/v1/models//", "/healthz/", "//readyz", "/metrics/"],
+)
+def test_slashes_too_many_are_no_other_address(base, path):
+    answer = httpx2.get(base + path)  # redirects are not followed
+    assert answer.status_code == 200, answer.text
+    body = {"prompt": PROMPT, "size": "64x64"}
+    assert httpx2.post(f"{base}/v1//images/generations/", json=body).status_code == 200
+    assert httpx2.get(f"{base}/v1/nothing/").status_code == 404
+
+
+def test_a_base_url_without_the_version_or_with_two_is_told(base):
+    for path, says in (("/models", "end the base URL"), ("/images/generations", "end the base URL"),
+                       ("/v1/v1/models", "/v1 twice"), ("/v1/nothing", "/openapi.json")):  # fmt: skip
+        answer = httpx2.get(base + path)
+        assert answer.status_code == 404 and says in answer.json()["error"]["message"], path
+
+
 def test_head_is_answered_as_get_without_its_body(base):
     for address in (f"{base}/healthz", f"{base}/v1/models", image_url(base), f"{base}/docs"):
         got, head = httpx2.get(address), httpx2.head(address)

@@ -47,6 +47,47 @@ def refusal(answer):
     return answer.status_code, error["param"], error["message"]
 
 
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [({"size": "64X96"}, (64, 96)), ({"size": " 64 x 96 "}, (64, 96)), ({"size": "64*96"}, (64, 96)),
+     ({"size": "64\u00d796"}, (64, 96)), ({"size": "AUTO"}, (128, 128)),
+     ({"aspect_ratio": "1/2", "base_resolution": 128}, (96, 176)),
+     ({"aspect_ratio": "1x2", "base_resolution": 128}, (96, 176)),
+     ({"aspect_ratio": " 1 : 2", "base_resolution": 128}, (96, 176))],
+    ids=str,
+)  # fmt: skip
+def test_a_size_has_one_meaning_in_each_way_of_writing(server, given, drawn):
+    answer = server.http.post(GENERATIONS, json={"prompt": "a fox", "model": "lens-nano"} | given)
+    assert answer.status_code == 200, answer.text
+    asked = server.engine.requests[-1]
+    assert (asked.width, asked.height) == drawn
+
+
+def test_words_have_one_meaning_in_any_case(server):
+    odd = {"quality": "HD", "output_format": "JPG", "background": "Opaque", "moderation": " Low",
+           "solver": "AB2", "cache": "None", "response_format": "B64_JSON"}  # fmt: skip
+    answer = server.http.post(GENERATIONS, json=BODY | odd)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["output_format"] == "jpeg" and server.engine.requests[-1].solver == "ab2"
+    form = [part(f'; name="{name}"'.encode(), value.encode()) for name, value in odd.items()]
+    assert post_form(server, IMAGE, PROMPT, *form).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"size": "64"}, {"size": "64x"}, {"size": "64x64x64"}, {"size": "-64x64"}, {"size": "64.0x64"},
+     {"size": "square"}, {"aspect_ratio": "1.5"}, {"output_format": "image/png"}, {"quality": "4k"}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_size_and_no_known_word_is_refused_by_the_words_there_are(server, values):
+    (name,) = values
+    status, param, message = refusal(server.http.post(GENERATIONS, json=BODY | {"size": None} | values))
+    assert (status, param) == (400, name)
+    assert {"size": "WIDTHxHEIGHT", "aspect_ratio": "16:9", "output_format": "webp", "quality": "high"}[
+        name
+    ] in message  # fmt: skip
+
+
 @pytest.mark.parametrize("path", [GENERATIONS, EDITS])
 def test_a_compressed_body_is_refused_as_compressed(server, path):
     content = gzip.compress(json.dumps(BODY).encode())

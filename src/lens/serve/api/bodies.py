@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from lens.errors import SettingError
+from lens.sampling.solvers import SOLVERS
 from lens.serve.api.errors import ApiError, RequestTooLargeError
 from lens.serve.api.schemas import MAX_LORAS, CreateImageEditRequest
 from lens.serve.api.uploads import SourceFiles, decode_base64
@@ -33,6 +34,11 @@ BASE64_ALPHABET = (string.ascii_letters + string.digits + "+/=-_").encode()
 FILE_FIELD = re.compile(r"(image|mask)(\[0?\])?")
 """Names of files in forms: clients that can send several put brackets after them."""
 IMAGE_KEYS = ("image_url", "b64_json", "url")
+MAX_WORD_CHARACTERS = 40
+WORD_FIELDS = (
+    "quality", "output_format", "background", "moderation", "solver", "cache", "response_format",
+)  # fmt: skip
+"""Fields whose value is a word of a list; the case of letters says nothing."""
 SYNONYMS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 """Names of diffusers for what has another name here, and no other meaning."""
 MEANT_FIELDS = {
@@ -179,8 +185,24 @@ def check_fields(values: Any, model: type[BaseModel], others: tuple[str, ...] = 
             fix = f"{', '.join(synonyms)} is another name of it."
             raise SettingError(name, value, "to be sent once", fix)
         _check_entries(name, value)
-        fields[name] = value
+        fields[name] = _plain_word(name, value)
     return fields
+
+
+def _plain_word(name: str, value: Any) -> Any:
+    """Return a size, a ratio or a word of a list as it is documented, where it is written in another way."""
+    if not isinstance(value, str) or len(value) > MAX_WORD_CHARACTERS:
+        return value
+    if name == "solver" and value in SOLVERS:
+        return value
+    if name == "size":
+        return re.sub(r"\s*[xX*\u00d7]\s*", "x", value.strip()).lower()
+    if name == "aspect_ratio":
+        return re.sub(r"\s*[:/xX]\s*", ":", value.strip())
+    if name not in WORD_FIELDS:
+        return value
+    word = value.strip().lower()
+    return "jpeg" if word == "jpg" else word
 
 
 def unknown_field_error(name: str, model: type[BaseModel]) -> ApiError:

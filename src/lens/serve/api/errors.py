@@ -196,6 +196,16 @@ def validation_error_response(problems: list[Any]) -> ErrorResponse:
     return ErrorResponse(400, f"{prefix}it needs {needs_of(problem)}.", "invalid_value", param)
 
 
+def _address_hint(address: str) -> str:
+    """Return what to do about an address that does not exist; base URLs differ in whether they have /v1."""
+    first = address.strip("/").partition("/")[0]
+    if first in ("models", "images", "jobs", "pictures"):
+        return "The addresses of the API begin with /v1: end the base URL with it."
+    if address.startswith("/v1/v1"):
+        return "It has /v1 twice: the base URL ends with it already."
+    return "See /openapi.json for the addresses of this server."
+
+
 def add_error_handlers(app: "FastAPI") -> None:
     """Make an app answer every error in this form."""
     from fastapi import Request
@@ -219,7 +229,7 @@ def add_error_handlers(app: "FastAPI") -> None:
         address = request.url.path[:MAX_ECHO_CHARACTERS]
         allowed = (error.headers or {}).get("Allow", "other methods are")
         texts = {
-            404: f"There is nothing at {address}. See /openapi.json for the addresses of this server.",
+            404: f"There is nothing at {address}. {_address_hint(address)}",
             405: f"{request.method} is not allowed at {address}, but {allowed}.",
         }
         response = ErrorResponse(

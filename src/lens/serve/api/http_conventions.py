@@ -25,8 +25,15 @@ GRADIO_PREFIX = "/gradio_api/"
 """Gradio's page reads the errors of these addresses itself."""
 
 
+OTHER_ADDRESSES = ("/v1", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
+"""Addresses of the API beside those below /v1/."""
+
+
 class ConventionsMiddleware:
-    """Gives every answer an id and its caller's rate limit, and answers HEAD as GET without its body."""
+    """Gives every answer an id and its caller's rate limit, and answers HEAD as GET without its body.
+
+    It removes slashes that are too many: base URLs that end in one are common.
+    """
 
     def __init__(self, app: AsgiApp):
         self._app = app
@@ -36,7 +43,8 @@ class ConventionsMiddleware:
             return await self._app(scope, receive, send)
         is_head, is_body_read, has_started = scope["method"] == "HEAD", False, asyncio.Event()
         request_id = _request_id(scope)
-        scope = dict(scope, method="GET" if is_head else scope["method"])
+        method = "GET" if is_head else scope["method"]
+        scope = dict(scope, method=method, path=_plain_address(scope["path"]))
         scope["state"] = dict(scope.get("state", {}))
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
@@ -67,6 +75,12 @@ class ConventionsMiddleware:
             await self._app(scope, receive_nothing if is_head else receive, send_with_headers)
         finally:
             REQUEST_ID.reset(token)
+
+
+def _plain_address(path: str) -> str:
+    """Return the address of the API that a path means; any other path is unchanged."""
+    plain = re.sub("/{2,}", "/", path).rstrip("/")
+    return plain if plain.startswith("/v1/") or plain in OTHER_ADDRESSES else path
 
 
 def _request_id(scope: Scope) -> str:
