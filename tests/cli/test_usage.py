@@ -1,6 +1,9 @@
 """What is typed wrongly gets one line in the words of the command, with what was probably meant."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -123,6 +126,14 @@ def test_info_of_a_picture_says_what_drew_it_and_how_to_draw_it_again(lens, draw
     assert (facts["kind"], facts["settings"]["seed"]) == ("a PNG picture", 3)
 
 
+def test_info_of_a_picture_of_another_tool_says_which(lens, tmp_path):
+    exif = Image.Exif()
+    text = "a fox\nSteps: 4, Sampler: Euler, CFG scale: 2, Seed: 9, Size: 64x64"
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")
+    Image.new("RGB", (4, 3)).save(tmp_path / "other.jpg", exif=exif.tobytes())
+    assert "Prompt: a fox\n  Drawn by AUTOMATIC1111, seed 9, 4 steps\n" in lens("info", "other.jpg").out
+
+
 def test_info_of_a_plain_picture_and_of_another_file_says_what_they_are(lens, tmp_path):
     Image.new("RGB", (4, 3)).save(tmp_path / "plain.jpg")
     assert "plain.jpg: a JPEG picture of 4x3 pixels\n  It has no settings" in lens("info", "plain.jpg").out
@@ -220,3 +231,12 @@ def test_a_command_that_cannot_start_leaves_nothing(lens, tmp_path, typed, said)
     before = sorted(tmp_path.rglob("*"))
     assert said in lens(*typed).error_line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_whose_name_is_not_utf_8_is_told_by_its_bytes(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (4, 3)).save(tmp_path / name)
+    command = [sys.executable, "-m", "lens", "info", name]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"})
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.startswith(b"caf\xe9.png: a PNG picture of 4x3 pixels")

@@ -8,6 +8,8 @@ import json
 import os.path
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from textwrap import fill
@@ -155,17 +157,22 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 
 def describe_picture(path: Path, kind: str) -> dict[str, Any]:
-    """Return the format, the size and the settings of a picture; the latter are None without Lens's own."""
-    from lens.sampling.image_metadata import open_image, read_image_metadata
+    """Return the format, the size and the settings of a picture; the latter are None without Lens's own.
+
+    `other_tool` has the settings that another tool recorded, or is None.
+    """
+    from lens.sampling.image_metadata import ImageMetadata, open_image, read_image_settings
 
     size = open_image(path).size
-    try:
-        settings = read_image_metadata(path).model_dump(mode="json")
-    except LensError:
-        settings = None
-    return {"file": str(path), "kind": f"a {kind} picture", "width": size[0], "height": size[1]} | {
-        "settings": settings
-    }
+    settings = other = None
+    with suppress(LensError):
+        found = read_image_settings(path)
+        if isinstance(found, ImageMetadata):
+            settings = found.model_dump(mode="json")
+        else:
+            other = asdict(found)
+    facts = {"file": str(path), "kind": f"a {kind} picture", "width": size[0], "height": size[1]}
+    return facts | {"settings": settings, "other_tool": other}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -230,6 +237,12 @@ def _print_picture(description: dict[str, Any]) -> None:
     name, settings = shlex.quote(description["file"]), description["settings"]
     size = f"{description['width']}x{description['height']}"
     print(f"{description['file']}: {description['kind']} of {size} pixels")
+    other = description["other_tool"]
+    if other is not None:
+        print(f"  Prompt: {other['prompt']}")
+        print(f"  Drawn by {other['tool']}, seed {other['seed']}, {other['steps']} steps")
+        print(f"  To draw with its settings: lens generate --like {name}")
+        return
     if settings is None:
         print("  It has no settings of Lens. What it is: lens verify " + name)
         return
