@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 
 OPTIONAL_PACKAGES = ("torchao", "gguf", "peft")
 LIBRARIES = ("transformers", "diffusers", "torchao", "huggingface_hub", "peft", "accelerate")
@@ -45,6 +46,8 @@ def command_session(is_own: bool) -> Iterator[CommandState]:
     logger.propagate = False
     if is_own:
         signal.signal(signal.SIGTERM, _exit_on_sigterm)
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be text in UTF-8
     try:
         yield command_state
     finally:
