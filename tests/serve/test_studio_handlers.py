@@ -475,7 +475,7 @@ def test_a_tile_acts_on_its_own_image_and_offers_nothing_where_there_is_none(tmp
             handlers.cancel(view.batch_id)
     assert last is not None and handlers.gallery.items()[0].name not in last.tiles_html
     buttons = re.findall("<button[^>]*>", last.tiles_html)
-    assert len(buttons) == 2 * 4 and all(button.endswith(" disabled>") for button in buttons)
+    assert len(buttons) == 2 * 5 and all(button.endswith(" disabled>") for button in buttons)
     views = list(handlers.draw(values(count=4), "me"))
     third = handlers.gallery.items()[1]
     tiles, line = handlers.toggle_favourite(third.name, views[-1].batch_id)

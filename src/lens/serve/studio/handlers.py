@@ -148,6 +148,8 @@ class StudioHandlers:
         known = [row for row in rows or () if row and row[0] in self.engine.loras()]
         if known:
             changes["loras"] = known
+        if isinstance(kept.get("styles"), list):
+            changes["styles"] = [name for name in kept["styles"] if name in self.styles()]
         folders = (self.drafts, self.gallery)
         paths = [
             next(filter(None, (folder.find_input(str(name)) for folder in folders)), None)

@@ -40,8 +40,8 @@ gradio-app > .gradio-container > .main {{ padding: 0 !important; max-width: none
 """
 
 ON_LOAD_JS = "() => lensLoad()"
-ACTIONS_JS = "lensActions(element, trigger);"
-"""Of HTML with buttons: `studio.js` sends what a button stands for."""
+ACTIONS_JS = "lensActions(element, trigger); // sends 'larger', besides click"
+"""Of HTML with buttons: `studio.js` sends what they stand for. Gradio reads from it which events there are."""
 
 
 def css() -> str:
