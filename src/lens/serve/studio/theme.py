@@ -41,7 +41,7 @@ gradio-app > .gradio-container > .main {{ padding: 0 !important; max-width: none
 
 ON_LOAD_JS = "() => lensLoad()"
 ACTIONS_JS = "lensActions(element, trigger); // sends 'larger', besides click"
-"""Of HTML with buttons: `studio.js` sends what they stand for. Gradio reads from it which events there are."""
+"""Of HTML with buttons: `studio.js` sends what they stand for. Gradio reads there which events it has."""
 
 
 def css() -> str:
