@@ -11,8 +11,11 @@ from typing import Any
 from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 
 Graph = Mapping[str, Mapping[str, Any]]
-MAX_LINKS = 200
-"""Links that are followed for a value; a graph from a file may have any number."""
+MAX_LINKS, MAX_CHAIN, MAX_TEXT = 100_000, 200, 100_000
+"""Links that are followed for all values, and for one; characters of a text that nodes join.
+
+A graph from a file may be a circle, or double what it holds at each node.
+"""
 SAMPLER_INPUTS = ("latent_image", "samples", "latent")
 SEEDS, STEPS, GUIDANCES = ("seed", "noise_seed"), ("steps",), ("cfg", "guidance")
 BESIDE_SAMPLER = ("noise", "sigmas", "guider", "scheduler", "sampler")
@@ -79,7 +82,7 @@ class _Nodes:
     """The nodes of a graph, and ways through it. A damaged part is as if it were not there."""
 
     def __init__(self, graph: Graph):
-        self._graph = graph
+        self._graph, self._num_links = graph, 0
 
     def inputs(self, name: str) -> Mapping[str, Any]:
         inputs = self._graph.get(name, {}).get("inputs")
@@ -147,12 +150,14 @@ class _Nodes:
         if link is None:
             return None if isinstance(value, list | dict) else value
         name = link[0]
-        if name in seen or len(seen) == MAX_LINKS:
+        self._num_links += 1
+        if name in seen or len(seen) == MAX_CHAIN or self._num_links > MAX_LINKS:
             return None
         inputs, seen = self.inputs(name), seen | {name}
         if "string_a" in inputs:
             parts = [self.literal(inputs.get(key), keys, seen) for key in ("string_a", "string_b")]
-            return str(inputs.get("delimiter", "")).join(str(part) for part in parts if part)
+            delimiter = self.literal(inputs.get("delimiter"), keys, seen)
+            return str(delimiter or "").join(str(part) for part in parts if part)[:MAX_TEXT]
         key = next((key for key in keys if key in inputs), None)
         links = [other for other, _ in self.linked(name)]
         if key is None and len(links) != 1:  # which of them holds the value cannot be known
@@ -170,7 +175,7 @@ class _Nodes:
         return "" if start is None else ", ".join(dict.fromkeys(self._texts(*start, side, set())))
 
     def _texts(self, name: str, output: Any, side: str, seen: set[str]) -> Iterator[str]:
-        if name in seen or len(seen) == MAX_LINKS or "ZeroOut" in self.kind(name):
+        if name in seen or len(seen) == MAX_CHAIN or "ZeroOut" in self.kind(name):
             return
         seen.add(name)
         inputs = self.inputs(name)

@@ -13,8 +13,8 @@ from lens.core.noise import MAX_SEED
 from lens.core.resolution import SIDE_STEP_PX
 
 MAX_STEPS, MAX_GUIDANCE, MAX_SIDE_PX = 1000, 100.0, 16384
-MAX_VALUE_CHARACTERS = 80
-"""What a note repeats of a value that is not taken over."""
+MAX_VALUE_CHARACTERS, MAX_NAMED = 80, 40
+"""What a note repeats of a value that is not taken over, and how many it names."""
 NETWORK_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
 """A file of weights that a prompt names, as in `<lora:ink:0.8>`."""
 NumberT = TypeVar("NumberT", int, float)
@@ -46,7 +46,7 @@ class ForeignSettings:
         for name in ("prompt", "negative_prompt"):
             text = values.get(name)
             text = text if isinstance(text, str) else ""
-            left_out += NETWORK_TAG.findall(text)
+            left_out += [shortened(tag) for tag in NETWORK_TAG.findall(text)]
             texts[name] = _without_tags(text)
 
         def number(name: str, kind: Callable[[Any], NumberT], low: float, high: float) -> NumberT | None:
@@ -55,7 +55,7 @@ class ForeignSettings:
                 return None
             found = _number(value, kind)
             if found is None or not low <= found <= high:
-                left_out.append(f"{name} {_short(value)} (Lens takes {low:.17g} to {high:.17g})")
+                left_out.append(f"{name} {shortened(value)} (Lens takes {low:.17g} to {high:.17g})")
                 return None
             return found
 
@@ -70,7 +70,7 @@ class ForeignSettings:
             left_out.append(f"size {given} ({width}x{height} instead, multiples of {SIDE_STEP_PX})")
         steps = number("steps", int, 1, MAX_STEPS)
         guidance = number("guidance", float, 0.0, MAX_GUIDANCE)
-        left_out += [f"{name} {_short(value)}".strip() for name, value in others]
+        left_out += [f"{shortened(name)} {shortened(value)}".strip() for name, value in others]
         return cls(tool, **texts, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
                    left_out=tuple(dict.fromkeys(left_out)))  # fmt: skip
 
@@ -82,11 +82,13 @@ class ForeignSettings:
     @property
     def summary(self) -> str:
         """Which settings are taken over, and which are not, in two sentences."""
-        names = ("prompt", "negative_prompt", "seed", "size", "steps", "guidance")
-        taken = [name.replace("_", " ") for name in names if getattr(self, name) not in (None, "")]
+        ours = ("prompt", "negative_prompt", "seed", "size", "steps", "guidance")
+        taken = [name.replace("_", " ") for name in ours if getattr(self, name) not in (None, "")]
         sentences = [f"Taken over from {self.tool}: {', '.join(taken) or 'nothing'}."]
         if self.left_out:
-            sentences.append(f"Not taken over: {', '.join(self.left_out)}.")
+            more = len(self.left_out) - MAX_NAMED
+            names = [*self.left_out[:MAX_NAMED], *([f"and {more} more"] if more > 0 else [])]
+            sentences.append(f"Not taken over: {', '.join(names)}.")
         return " ".join(sentences)
 
 
@@ -115,7 +117,11 @@ def _nearest_side(side: int) -> int:
     return max(SIDE_STEP_PX, int(side / SIDE_STEP_PX + 0.5) * SIDE_STEP_PX)
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
     """Return a value of a file as one line of bounded length, without control characters."""
-    text = "".join(one if one.isprintable() else " " for one in str(value)).strip()
+    try:
+        text = str(value)
+    except (RecursionError, ValueError):  # a list in a list in ...; a number of thousands of digits
+        text = "..."
+    text = "".join(one if one.isprintable() else " " for one in text[: 2 * MAX_VALUE_CHARACTERS]).strip()
     return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[:MAX_VALUE_CHARACTERS]}..."

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
+from lens.sampling.metadata_formats.foreign_settings import ForeignSettings, shortened
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ DOCUMENTS = (
         no_settings=("swarm_version",),
     ),
 )  # fmt: skip
-MAX_DREAM_CHARACTERS = 20_000
+MAX_DREAM_CHARACTERS, MAX_SHOWN = 20_000, 16
 DREAM_NAMES = {"s": "steps", "S": "seed", "W": "width", "H": "height", "C": "guidance"}
 
 
@@ -138,11 +138,14 @@ def split_negative(prompt: Any) -> dict[str, Any]:
 def _shown(value: Any) -> Any:
     """Return a value with its names alone where it describes models."""
     if isinstance(value, list):
-        return ", ".join(str(_shown(one)) for one in value)
+        return ", ".join(shortened(_name(one)) for one in value[:MAX_SHOWN])
+    return _name(value)
+
+
+def _name(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    inner = value.get("lora") or value.get("model")
-    name = next((value[key] for key in ("model_name", "name") if key in value), None)
-    found = _shown(inner) if isinstance(inner, dict) else name
-    weight = f" ({value['weight']})" if "weight" in value else ""
-    return f"{value if found is None else found}{weight}"
+    model = value.get("lora") or value.get("model")
+    model = model if isinstance(model, dict) else value
+    name = next((model[key] for key in ("model_name", "name") if key in model), value)
+    return f"{shortened(name)} ({shortened(value['weight'])})" if "weight" in value else name
