@@ -11,7 +11,6 @@ import typer
 
 from lens.cli.arguments import command_of
 from lens.cli.generate import result_line
-from lens.cli.generation.batch import SYNONYMS
 from lens.cli.generation.request import PROMPT, GenerateArguments
 from lens.errors import SettingError
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 SIZE_OPTIONS: dict[str, Any] = {"size": None, "width": None, "height": None}
 LORA_AXIS = "lora "
-AXIS_NAMES = SYNONYMS | {"ar": "aspect_ratio", "base": "base_resolution"}
-"""Names of options for settings of an axis, besides the settings' own."""
-
 
 def _axis_option(where: str) -> Any:
     text = f'Setting and values of the {where}: "cfg=1, 2, 4", "seed=1..4", "lora FILE=0.5, 1".'
@@ -117,6 +113,7 @@ def _changes(one: GenerateArguments, cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse_axis(text: str | None, option: str) -> "Axis":
+    from lens.cli.generation.batch import SYNONYMS
     from lens.serve.studio.contact_sheet import NUMERIC_SETTINGS, TEXT_SETTINGS, parse_axis
 
     setting, equals, values = (text or "").partition("=")
@@ -127,7 +124,7 @@ def _parse_axis(text: str | None, option: str) -> "Axis":
     if name.startswith(LORA_AXIS):
         setting = _lora_prefix() + setting.strip()[len(LORA_AXIS) :].strip()
     else:
-        setting = AXIS_NAMES.get(name, name)
+        setting = (SYNONYMS | {"ar": "aspect_ratio", "base": "base_resolution"}).get(name, name)
     try:
         return parse_axis(setting, values.replace("\\n", "\n"), None)
     except SettingError as error:

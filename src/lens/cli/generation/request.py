@@ -29,7 +29,6 @@ from lens.cli.arguments import (
     parse_lora,
     parse_size,
 )
-from lens.cli.generation.batch import batch_lines
 from lens.cli.generation.recorded_files import (
     read_like,
     recorded_parts,
@@ -43,14 +42,13 @@ from lens.errors import LensError, SettingError
 from lens.files import config_folder
 from lens.models.checkpoints.registry import KNOWN_MODELS
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
-from lens.prompts.loras import find_lora
-from lens.prompts.reading import PromptReader
-from lens.prompts.syntax import InlineLora, escape
 from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
+    from lens.prompts.reading import PromptReader
+    from lens.prompts.syntax import InlineLora
     from lens.sampling.image_metadata import ImageMetadata
 
 STRENGTHS = f"{default_strength(has_mask=False):g}; with --mask {default_strength(has_mask=True):g}"
@@ -228,8 +226,10 @@ class GenerateArguments:
         return tuple(parse_lora(text) for text in self.lora or ())
 
     @cached_property
-    def prompt_reader(self) -> PromptReader:
+    def prompt_reader(self) -> "PromptReader":
         """What reads the prompts, with the folders of these options."""
+        from lens.prompts.reading import PromptReader
+
         return PromptReader(
             self.wildcards or config_folder() / "wildcards",
             self.style_file or config_folder() / "styles.yaml",
@@ -237,8 +237,10 @@ class GenerateArguments:
             style_setting="--style",
         )
 
-    def find_lora(self, lora: InlineLora) -> LoraArgument:
+    def find_lora(self, lora: "InlineLora") -> LoraArgument:
         """Return the file of a LoRA that a prompt names. Raises: SettingError."""
+        from lens.prompts.loras import find_lora
+
         folder = self.lora_folder or config_folder() / "loras"
         return LoraArgument(find_lora(lora.name, folder, "--lora-folder"), lora.weight)
 
@@ -286,6 +288,8 @@ class GenerateArguments:
         ):
             if path is not None and not (path.is_dir() if kind == "folder" else path.is_file()):
                 raise SettingError(setting, str(path), f"a {kind} that exists", "Check the path.")
+        from lens.cli.generation.batch import batch_lines
+
         lines = batch_lines(self.prompts or [], self.from_file, read_stdin=self.like is None)
         own = replace(self, prompts=None, from_file=None)
         if not lines:
@@ -352,6 +356,8 @@ class GenerateArguments:
         A model, LoRA or source image that comes from the metadata must have the content recorded there.
         Raises: LensError naming a file that has changed or is missing, and the option that replaces it.
         """
+        from lens.prompts.syntax import escape
+
         warn_of_other_versions(path, metadata)
         recorded: dict[str, Any] = {
             "prompts": [escape(metadata.prompt)],

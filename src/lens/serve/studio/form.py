@@ -95,7 +95,7 @@ def request_body(form: StudioForm, num_previews: int = MAX_PREVIEWS) -> CreateIm
         "cache": form.cache or None,
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in form.loras if lora.weight],
         "strength": form.strength,
-        "styles": list(form.styles),
+        "styles": list(form.styles) or None,
         "upscale": None if form.upscale == 1 else form.upscale,
         "upscale_strength": None if form.upscale == 1 else form.upscale_strength,
         "stream": num_previews > 0,
