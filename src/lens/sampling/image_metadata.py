@@ -234,8 +234,8 @@ def _with_undefined_comment(exif: bytes, num_bytes: int) -> bytes:
         struct.pack(f"{order}HHL", ExifTags.Base.UserComment, kind, num_bytes)
         for kind in (EXIF_BYTE, EXIF_UNDEFINED)
     )
-    assert exif.count(entry) == 1, "Pillow has changed how it writes a UserComment"
-    return exif.replace(entry, standard)
+    assert entry in exif, "Pillow has changed how it writes a UserComment"
+    return exif.replace(entry, standard, 1)  # before it stands ASCII alone, after it any text
 
 
 def read_image_metadata(path: Path) -> ImageMetadata:

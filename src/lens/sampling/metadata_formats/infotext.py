@@ -20,7 +20,7 @@ KNOWN = ("Steps", "Seed", "CFG scale", "Sampler", "Size")
 TAKEN_OVER = ("Steps", "Seed", "CFG scale", "Size")
 NO_SETTINGS = ("Version", "Model hash", "VAE hash", "Lora hashes", "Hashes")
 """Fields that only say more of another field, or of the tool."""
-NOT_IN_NAMES = re.compile(r"[\s<>:,\"]+")
+NOT_IN_NAMES = re.compile(r"\s*[<>:,\"\r\n]+\s*")
 DEFAULT_TOOL = "AUTOMATIC1111"
 
 

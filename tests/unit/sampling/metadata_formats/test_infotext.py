@@ -34,16 +34,16 @@ def test_a_text_of_the_web_ui_is_taken_over_and_the_rest_is_named():
 
 def test_values_are_quoted_where_readers_would_take_them_apart():
     fields = {"Steps": 4, "Sampler": "Euler", "Seed": 5, "Init image": 'a, "b": c.png', "Mask": "two\nlines"}
-    text = format_infotext("a fox", "", fields, [("my: ink", -0.5, "ab" * 6)], {"model": "0" * 10})
+    text = format_infotext("a fox", "", fields, [("my: ink two", -0.5, "ab" * 6)], {"model": "0" * 10})
     first, line = text.split("\n")
-    assert first == "a fox <lora:my_ink:-0.5>"
+    assert first == "a fox <lora:my_ink two:-0.5>"
     assert parse_fields(line) == {
         **{name: str(value) if isinstance(value, int) else value for name, value in fields.items()},
-        "Lora hashes": f"my_ink: {'ab' * 6}",
+        "Lora hashes": f"my_ink two: {'ab' * 6}",
         "Hashes": {"model": "0" * 10},
     }
     peers = dict(PEERS_FIELDS.findall(line))
-    assert peers["Lora hashes"] == f'"my_ink: {"ab" * 6}"' and peers["Mask"] == '"two\\nlines"'
+    assert peers["Lora hashes"] == f'"my_ink two: {"ab" * 6}"' and peers["Mask"] == '"two\\nlines"'
     assert set(peers) == set(parse_fields(line))
 
 
