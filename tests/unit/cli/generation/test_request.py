@@ -98,7 +98,6 @@ def test_other_versions_are_warned_of_by_name(caplog):
         ({"seed": "-2"}, "--seed"),
         ({"seed": "1.5"}, "--seed"),
         ({"mask": Path("m.png")}, "--mask"),
-        ({"strength": 0.5}, "--strength"),
         ({"init_image": Path("s.png"), "strength": 0.0}, "--strength"),
         ({"init_image": Path("s.png"), "strength": 1.01}, "--strength"),
     ],
