@@ -450,13 +450,15 @@ def test_a_dropped_image_of_another_tool_fills_what_lens_has_and_names_the_rest(
     chunks.add_text("parameters", text)
     Image.new("RGB", (8, 8)).save(tmp_path / "other.png", pnginfo=chunks)
     handlers = studio(tmp_path)
-    changes, line = handlers.restore(tmp_path / "other.png", values(model="lens-nano", solver="ab2"))
+    chosen = values(model="lens-nano", solver="ab2", loras=[["ink", 1]], start=source_image())
+    changes, line = handlers.restore(tmp_path / "other.png", chosen)
     assert "Not taken over: &lt;lora:ink:0.8&gt;, Sampler Euler a, Clip skip 2." in line
     list(handlers.draw([changes[name] for name in FORM_FIELDS], "me"))
     [request] = handlers.engine.requests
     assert (request.prompt, request.negative_prompt, request.seed) == ("a fox", "fog", 11)
     assert (request.width, request.height, request.steps, request.guidance) == (192, 128, 7, 2.5)
     assert (request.model, request.solver) == ("lens-nano", "ab2")
+    assert request.loras == () and request.image is None
 
 
 def test_snippets_of_values_that_cannot_be_used_are_the_error(tmp_path):

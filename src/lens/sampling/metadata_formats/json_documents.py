@@ -1,4 +1,4 @@
-"""JSON documents that InvokeAI, Fooocus and SwarmUI write into images: one flat object of settings each.
+"""JSON documents that InvokeAI, Fooocus, SwarmUI and NovelAI write into images: an object of settings each.
 
 To add a tool, add an entry to `DOCUMENTS`. InvokeAI's first versions wrote a line of options instead.
 """
@@ -50,7 +50,7 @@ DOCUMENTS = (
     ),
     DocumentForm(
         "Fooocus",
-        ("guidance_scale", "fooocus_v2_expansion", "metadata_scheme"),
+        ("metadata_scheme", "adm_guidance"),
         {
             "prompt": ("prompt",), "negative_prompt": ("negative_prompt",), "seed": ("seed",),
             "steps": ("steps",), "guidance": ("guidance_scale",),
@@ -66,6 +66,15 @@ DOCUMENTS = (
         },
         inside="sui_image_params",
         no_settings=("swarm_version",),
+    ),
+    DocumentForm(
+        "NovelAI",
+        ("uc",),
+        {
+            "prompt": ("prompt",), "negative_prompt": ("uc",), "seed": ("seed",), "width": ("width",),
+            "height": ("height",), "steps": ("steps",), "guidance": ("scale",),
+        },
+        no_settings=("signed_hash", "request_type", "v4_prompt", "v4_negative_prompt"),
     ),
 )  # fmt: skip
 MAX_DREAM_CHARACTERS, MAX_SHOWN = 20_000, 16

@@ -157,7 +157,10 @@ def restore_form(
 def restore_foreign_form(
     settings: ForeignSettings, form: StudioForm, models: Sequence[ModelInfo]
 ) -> StudioForm:
-    """Return the form with what another tool recorded of an image; the rest stays as it is."""
+    """Return the form with what another tool recorded of an image, and nothing that would change it.
+
+    Model, solver and cache stay as they are.
+    """
     if settings.width is not None and settings.height is not None:
         form = _with_size(form, (settings.width, settings.height), _find_model(form.model or "", models))
     has_seed = settings.seed is not None
@@ -170,6 +173,12 @@ def restore_foreign_form(
         count=1,
         steps=settings.steps or form.steps,
         guidance=form.guidance if settings.guidance is None else settings.guidance,
+        loras=(),
+        image=None,
+        mask=None,
+        strength=None,
+        styles=(),
+        upscale=1.0,
     )
 
 

@@ -42,6 +42,10 @@ FOOOCUS = {
 SWARM = {"sui_image_params": {
     "prompt": "a f\u00f6x", "negativeprompt": "blur", "seed": 5, "steps": 20, "cfgscale": 7.0, "width": 512,
     "height": 768, "model": "dream"}}  # fmt: skip
+NOVEL = {
+    "prompt": "a f\u00f6x", "uc": "blur", "seed": 5, "steps": 20, "scale": 7.0, "width": 512, "height": 768,
+    "sampler": "k_euler",
+}  # fmt: skip
 PNG_TEXTS = {
     "AUTOMATIC1111": {"parameters": TEXT},
     "ComfyUI": {"prompt": json.dumps(GRAPH), "workflow": json.dumps(WORKFLOW)},
@@ -50,6 +54,7 @@ PNG_TEXTS = {
     "InvokeAI 1": {"Dream": DREAM},
     "Fooocus": {"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"},
     "SwarmUI": {"parameters": json.dumps(SWARM)},
+    "NovelAI": {"Software": "NovelAI", "Description": "a f\u00f6x", "Comment": json.dumps(NOVEL)},
 }
 EXIF_TAGS = {
     "AUTOMATIC1111": {COMMENT: b"UNICODE\0" + TEXT.encode("utf-16-be")},
