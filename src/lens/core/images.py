@@ -95,8 +95,12 @@ def to_mask(image: Image.Image) -> Image.Image:
     as of diffusers, what is white. Levels of alpha count as clear or opaque: lossy formats leave 254 of 255.
     """
     alpha = alpha_channel(image)
-    if alpha is not None and alpha.getextrema()[0] < 128:
+    lowest = 255 if alpha is None else alpha.getextrema()[0]
+    if alpha is not None and lowest < 128:
         return alpha.point([255] * 128 + [0] * 128)
+    if lowest < 255:
+        image = image.convert("RGBA")
+        image.putalpha(255)
     return to_srgb(image).image.convert("L")
 
 
