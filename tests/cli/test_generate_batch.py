@@ -74,12 +74,12 @@ def test_lines_of_one_batch_do_not_change_one_another(draw, loras, tmp_path):
     assert (drawn[0] != drawn[3]).any() and (drawn[2] != drawn[3]).any()
 
 
-def test_a_lora_in_the_prompt_is_that_of_the_option(draw, loras):
+def test_a_lora_in_the_prompt_is_that_of_the_option(draw, loras, tmp_path):
     [inline], _ = draw("a fox, <lora:ochre:0.6>", "--seed", 2, "--lora-folder", loras)
     [option], _ = draw("a fox", "--seed", 2, "--lora", f"{loras / 'old' / 'ochre.safetensors'}:0.6")
     assert (pixels(inline["path"]) == pixels(option["path"])).all()
     assert inline["prompt"] == "a fox" and inline["loras"] == option["loras"]
-    assert read_image_metadata(inline["path"]).prompt_template == "a fox, <lora:ochre:0.6>"
+    assert read_image_metadata(tmp_path / inline["path"]).prompt_template == "a fox, <lora:ochre:0.6>"
 
 
 def test_alternatives_and_wildcards_are_chosen_by_the_seed_and_recorded(draw, lens, tmp_path):
@@ -91,7 +91,7 @@ def test_alternatives_and_wildcards_are_chosen_by_the_seed_and_recorded(draw, le
     prompts = [row["prompt"] for row in rows]
     assert set(prompts) <= {f"a {colour} {what}" for colour in ("red", "blue") for what in ("fox", "cat")}
     assert len(set(prompts)) > 1 and [row["prompt"] for row in draw(*request)[0]] == prompts
-    metadata = read_image_metadata(rows[0]["path"])
+    metadata = read_image_metadata(tmp_path / rows[0]["path"])
     assert (metadata.prompt, metadata.prompt_template) == (prompts[0], prompt)
     again = lens("generate", "--like", rows[0]["path"], "--out", "again.png")
     assert again.status == 0 and (pixels("again.png") == pixels(rows[0]["path"])).all()

@@ -35,7 +35,7 @@ def test_a_grid_keeps_its_cells_which_are_the_images_of_generate(grid, lens, tin
     options = ["--model", tiny_model, "--seed", 4, "--steps", 2, "--cfg", 2.5, "--out", "alone.png"]
     lens("generate", "a fox", *options)
     assert (pixels("alone.png") == pixels(cells[4]["path"])).all()
-    metadata = read_image_metadata(sheet["path"])
+    metadata = read_image_metadata(tmp_path / sheet["path"])
     names = [cell["path"].rpartition("/")[2] for cell in cells]
     assert metadata.sheet is not None and list(metadata.sheet.files) == names
     assert pixels(sheet["path"]).shape[1] > 3 * 64 and sheet["path"].startswith("drawn/grid-")

@@ -47,9 +47,9 @@ def ask_job(server, body):
 
 def ask_studio(server, body, **controls):
     handlers = StudioHandlers(server.app.state.service, Gallery(server.settings.state / "gallery"))
-    values = CONTROLS | body | controls
+    values, num_before = CONTROLS | body | controls, len(handlers.gallery.items())
     list(handlers.draw([values[name] for name in FORM_FIELDS], "me"))
-    assert len(handlers.gallery.items()) == 1
+    assert len(handlers.gallery.items()) == num_before + 1
 
 
 @pytest.mark.parametrize("ask", [ask_images, ask_job, ask_studio])
