@@ -153,6 +153,7 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
                 first.default_steps,
                 step=1,
                 label=LABELS["steps"],
+                info="More take longer",
                 elem_id="steps",
                 min_width=140,
             )
@@ -172,8 +173,9 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
         with gr.Row():
             choices = [(solver.label, name) for name, solver in SOLVERS.items()]
             solver = gr.Dropdown(
-                choices, value=DEFAULT_SOLVER, label=LABELS["solver"], elem_id="solver", min_width=140
-            )
+                choices, value=DEFAULT_SOLVER, label=LABELS["solver"], info="The method of each step",
+                elem_id="solver", min_width=220,
+            )  # fmt: skip
             cache = gr.Dropdown(
                 cache_choices(handlers.service.settings.engine.cache), label=LABELS["cache"],
                 info="Faster, with a small loss", elem_id="cache", min_width=140,
@@ -214,11 +216,11 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
         with gr.Row():
             upscale = gr.Slider(
                 1, MAX_UPSCALE, 1, step=0.5, label=LABELS["upscale"],
-                info="2 draws the image again at twice its size", elem_id="upscale", min_width=140,
+                info="2 draws the image again at twice its size", elem_id="upscale", min_width=260,
             )  # fmt: skip
             upscale_strength = gr.Slider(
                 0.05, 1, UPSCALE_STRENGTH, step=0.05, label=LABELS["upscale_strength"],
-                info="How much it changes then, and with Larger", elem_id="upscale-strength", min_width=140,
+                info="How much it changes then, and with Larger", elem_id="upscale-strength", min_width=260,
             )  # fmt: skip
         styles = style_controls(handlers)
 

@@ -96,6 +96,7 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
         yield from updates(handlers.draw(field_values, caller_name(request)))
 
     def watch(name: str) -> Iterator[list[Any]]:
+        yield [gr.skip()] * len(batch_outputs)  # without a batch: what yields nothing empties its outputs
         for batch_id, tiles, line, _, is_running in updates(handlers.watch(name)):
             yield [batch_id, tiles, line, gr.skip(), is_running]  # the browser keeps the seed
 

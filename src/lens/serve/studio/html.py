@@ -38,7 +38,7 @@ HEADER = """
   onclick="lensDark(!document.body.classList.contains('dark'))">&#9680;</button>
 </header>
 """
-FOOTER = f'<footer class="lens-notice" role="note">{NOTICE}</footer>'
+FOOTER = f'<footer class="lens-notice">{NOTICE}</footer>'
 EMPTY_STAGE = (
     '<div class="lens-empty"><p>No image yet.</p>'
     "<p>Describe an image and press Draw.</p></div>"

@@ -133,13 +133,13 @@ def grid_page(handlers: StudioHandlers, draw_tab: DrawPage) -> dict[str, Any]:
         line = gr.HTML(html.status("Ready."), elem_id="grid-status")
     sheet = gr.Image(
         label="Contact sheet", type="filepath", format="png", interactive=False,
-        buttons=["download", "fullscreen"], elem_id="sheet",
+        buttons=["download", "fullscreen"], elem_id="sheet", visible=False,
     )  # fmt: skip
 
     def on_draw(request: gr.Request, *field_values: Any) -> Iterator[list[Any]]:
         values, axes = field_values[:-4], field_values[-4:]
         for name, text, path in handlers.draw_grid(values, *axes, caller=caller_name(request)):
-            image = gr.skip() if path is None else str(path)
+            image = gr.skip() if path is None else gr.update(value=str(path), visible=True)
             yield [name, text, image, gr.update(interactive=bool(name))]
         yield [gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False)]
 

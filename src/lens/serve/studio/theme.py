@@ -26,11 +26,14 @@ NEUTRAL = {
 HEAD_HTML = f"""
 <style>
 gradio-app > .gradio-container {{ max-width: 1440px !important; width: 100% !important;
-  margin: 0 auto !important;
+  margin: 0 auto !important; overflow: clip !important; /* hidden would let nothing stick */
   padding: 0 24px 24px !important; }}
 gradio-app > .gradio-container > .main {{ padding: 0 !important; max-width: none !important;
   width: 100% !important; }}
-@media (max-width: 760px) {{ gradio-app > .gradio-container {{ padding: 0 10px 20px !important; }} }}
+@media (max-width: 760px) {{
+  gradio-app > .gradio-container {{ padding: 0 10px 20px !important; }}
+  html {{ overflow-anchor: none; }} /* an image that grows must not push its own top out of sight */
+}}
 </style>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
@@ -81,7 +84,7 @@ def theme() -> Any:
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
         input_placeholder_color="*neutral_500",
-        input_placeholder_color_dark="*neutral_400",
+        input_placeholder_color_dark="*neutral_300",
         block_label_text_color="*neutral_600",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
