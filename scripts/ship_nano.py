@@ -1,8 +1,8 @@
 """Ship trained weights in the package as one of the nano models, and write model cards from measured scores.
 
 The autoencoder, text encoder, tokenizer and scheduler are stored once, with lens-nano; the other models refer
-to its folder. Denoisers are stored in half precision, which halves the package. A card is written only from
-scores of the weights that ship, which their hash identifies.
+to its folder. A model whose denoiser is that of lens-nano, as lens-nano-base is before RL, shares it as well.
+A card is written only from scores of the weights that ship, which their hash identifies.
 
     python scripts/ship_nano.py --shared runs/nano/pretrain/export   # the shared parts, when they changed
     python scripts/ship_nano.py --model lens-nano-turbo --weights runs/nano/turbo/export
@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,7 @@ HOLDER = "lens-nano"
 """The model whose folder holds the shared parts."""
 MODELS = [model.name for model in KNOWN_MODELS.values() if model.folder]
 SHARED_PARTS = ("scheduler", "text_encoder", "tokenizer", "vae")
-DENOISER_FILE = "diffusion_pytorch_model.safetensors"
-LIMIT_BYTES = 40_000_000
+LIMIT_BYTES = 50_000_000
 """Largest size of one model with its shared parts."""
 TOTAL_LIMIT_BYTES = 100_000_000
 """Largest size of all models together."""
@@ -209,15 +207,26 @@ def main() -> None:
 
 
 def ship(name: str, source: Path, root: Path = PACKAGED_WEIGHTS) -> None:
-    """Replace the denoiser of a shipped model; its card stays until new scores are given."""
+    """Replace the denoiser of a shipped model; its card stays until new scores are given.
+
+    Models that shared the denoiser of lens-nano keep it when lens-nano gets another.
+    """
     check_component(source / "transformer", "transformer")
     target = root / name
-    size = size_of(source / "transformer") // 2
+    is_shared = name != HOLDER and denoiser_hash(source) == denoiser_hash(root / HOLDER)
+    size = 0 if is_shared else size_of(source / "transformer")
     shared = sum(size_of(root / HOLDER / part) for part in SHARED_PARTS)
-    total = size_of(root) - size_of(target / "transformer") + size
+    sharing = [root / other for other in MODELS if name == HOLDER != other and shares_denoiser(root / other)]
+    total = size_of(root) + size + size_of(target / "transformer") * (len(sharing) - 1)
     assert size + shared <= LIMIT_BYTES, f"{name} would take {size + shared} bytes of {LIMIT_BYTES}"
     assert total <= TOTAL_LIMIT_BYTES, f"all models would take {total} bytes of {TOTAL_LIMIT_BYTES}"
-    replace_folder(source / "transformer", target / "transformer", halve_precision)
+    for other in sharing:
+        replace_folder(target / "transformer", other / "transformer")
+    if is_shared:
+        shutil.rmtree(target / "transformer", ignore_errors=True)
+        target.mkdir(exist_ok=True)
+    else:
+        replace_folder(source / "transformer", target / "transformer")
     if name != HOLDER:
         index = json.loads((root / HOLDER / "model_index.json").read_text())
         index |= {"lens_variant": KNOWN_MODELS[name].variant, SHARED_KEY: f"../{HOLDER}"}
@@ -226,8 +235,8 @@ def ship(name: str, source: Path, root: Path = PACKAGED_WEIGHTS) -> None:
         (target / "README.md").write_text(card(name, [], root))
 
 
-def replace_folder(source: Path, target: Path, change: Callable[[Path], None] = lambda draft: None) -> None:
-    """Replace a component by a changed copy; the path that its configuration came from is removed."""
+def replace_folder(source: Path, target: Path) -> None:
+    """Replace a component by a copy; the path that its configuration came from is removed."""
     assert source.is_dir(), f"{source} is not there"
     draft = target.with_name(f".{target.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -236,24 +245,8 @@ def replace_folder(source: Path, target: Path, change: Callable[[Path], None] = 
         values = json.loads(config.read_text())
         if values.pop("_name_or_path", None) is not None:
             write_json(config, values)
-    change(draft)
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
-
-
-def halve_precision(denoiser: Path) -> None:
-    """Store the float32 tensors of a denoiser as float16, whose relative error is at most 2**-11."""
-    import torch
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
-    path = denoiser / DENOISER_FILE
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
-    halves = {name: one.half() if one.dtype == torch.float32 else one for name, one in tensors.items()}
-    assert all(one.isfinite().all() for one in halves.values()), f"{path} holds values that float16 does not"
-    save_file(halves, path, metadata=metadata)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -288,8 +281,12 @@ def card(name: str, scores: list[dict[str, Any]], root: Path = PACKAGED_WEIGHTS)
 
 def denoiser_hash(folder: Path) -> str | None:
     """Return the hash of the denoiser of a model, or None where there is none."""
-    path = folder / "transformer" / DENOISER_FILE
+    path = component_folder(folder, "transformer") / "diffusion_pytorch_model.safetensors"
     return file_hash(path) if path.is_file() else None
+
+
+def shares_denoiser(folder: Path) -> bool:
+    return folder.is_dir() and not (folder / "transformer").is_dir()
 
 
 def tables(name: str, scores: list[dict[str, Any]], root: Path) -> str:
