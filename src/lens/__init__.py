@@ -7,6 +7,7 @@ diffusers and transformers, so that `DiffusionPipeline.from_pretrained` loads Le
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lens.library_logs import quiet_imports
 from lens.registration import register
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ _MODULE_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'lens' has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name]), name)
+    with quiet_imports():
+        value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     register()  # the import above may have replaced a library's module
     return value

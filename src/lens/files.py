@@ -134,8 +134,13 @@ def check_writable(folder: Path, setting: str = "--out") -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise SettingError(setting, str(folder), "a folder", f"The file {existing} is in the way.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingError(setting, str(folder), "a folder you may write to", "Choose another.")
+    probe = existing / f".lens-{uuid4().hex}.partial"
+    try:
+        probe.mkdir()  # permissions alone do not tell, for root or in /proc
+        probe.rmdir()
+    except OSError as error:
+        needs = f"a folder you may write to ({error.strerror or error})"
+        raise SettingError(setting, str(folder), needs, "Choose another.") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import repository
 from repository import LENS, ROOT, dotted, imported_names, modules
 
 FLOORS = [
-    "errors",
+    "errors library_logs",
     "text_files",
     "config files registration",
     "core llm",

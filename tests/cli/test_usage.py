@@ -31,7 +31,7 @@ FOREIGN_SENTENCES = (
         (["generate", "x", "--cfg", "much"], "--cfg is 'much', but it needs a number."),
         (["generate", "x", "-n", "0"], "--count is '0', but it needs at least 1."),
         (["generate", "x", "--solver", "magic"], "--solver is 'magic', but it needs one of 'euler', 'ab2'."),
-        (["generate", "x", "--steps"], "Option '--steps' requires an argument."),
+        (["generate", "x", "--steps"], "--steps needs a value. See"),
         (["generate", "x", "--model", "lens-turbi"], "--model is 'lens-turbi', but it needs a known name"),
         (["generate", "x", "--ar", "21:9"], "For any other ratio, give --size WIDTHxHEIGHT."),
         (

@@ -49,6 +49,7 @@ OPTIONS_OF_OTHERS = {
 }  # fmt: skip
 """Options that other programs have, each with what Lens calls it."""
 
+
 class _Commands(TyperGroup):
     """The commands of `lens`; any other word is told what to do with it."""
 
@@ -161,6 +162,10 @@ def _usage_message(error: Any) -> str:
         got = repr(problem["input"])
         return f"{_name_of(error.param)} is {got}, but it needs {needs}. See `{path} --help`."
     text = " ".join(error.format_message().split())
+    if kind == "MissingParameter" and error.param is not None:
+        text = f"{_name_of(error.param)} is missing"
+    elif match := re.fullmatch(r"Option '(.+)' requires an argument\.", text):
+        text = f"{match[1]} needs a value"
     return f"{text.rstrip('.?')}{'?' if text.endswith('?') else '.'} See `{path} --help`."
 
 
@@ -175,7 +180,7 @@ def _near_option(error: Any) -> str:
     """Return a sentence with the option that was probably meant; empty if none is near."""
     typed = error.option_name.lstrip("-")
     names = [name for one in error.ctx.command.params for name in one.opts if name.startswith("--")]
-    if typed == "prompt" and error.ctx.command.name == "generate":
+    if typed in ("prompt", "p") and error.ctx.command.name == "generate":
         return 'A prompt needs no option: lens generate "a red apple". '
     known = {name.lstrip("-"): name for name in names}
     near = [name for name in (OPTIONS_OF_OTHERS.get(typed),) if name in names]

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 
+from lens.library_logs import quiet_loggers
+
 OPTIONAL_PACKAGES = ("torchao", "gguf", "peft")
 LIBRARIES = ("transformers", "diffusers", "torchao", "huggingface_hub", "peft", "accelerate")
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -71,6 +73,7 @@ def prepare_libraries(needed: Collection[str] = ()) -> None:
         return
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.simplefilter("ignore")
+    quiet_loggers()
     for library in LIBRARIES:
         logging.getLogger(library).setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging

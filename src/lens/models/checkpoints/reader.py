@@ -119,6 +119,9 @@ def _read_entries(path: Path) -> tuple[dict[str, StoredEntry], dict[str, str]]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             if length > 100_000_000 or size < 8:
+                if path.suffix.lower() != ".safetensors":
+                    needs = "weights are in files that end in .safetensors or .gguf"
+                    raise CheckpointError(f"{path} is not a safetensors file; {needs}.")
                 raise CheckpointError(
                     f"{path} is not a safetensors file, or only its first {size} bytes. Download it again."
                 )
