@@ -12,7 +12,7 @@ from browser import DESKTOP, DONE, NOT_TESTED, PHONE, PREVIEW, app_of, chromium,
 from fake_engine import image_metadata
 from PIL import Image
 
-from lens.sampling.image_metadata import encode_image_file
+from lens.sampling.image_metadata import encode_image_file, read_image_metadata
 from lens.serve.engine.request import GenerationRequest
 from lens.serve.studio.gallery import Gallery
 
@@ -105,7 +105,7 @@ def test_gallery_images_are_searched_favoured_compared_exported_and_deleted(page
 
 
 def test_a_dropped_image_restores_its_settings(page, site, tmp_path):
-    request = GenerationRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 23.5, "fog", "ab2")
+    request = GenerationRequest("lens-nano-base", "an old ship", 77, 192, 384, 9, 23.5, "fog", solver="ab2")
     with (tmp_path / "ship.webp").open("wb") as file:
         encode_image_file(Image.new("RGB", (384, 192), "blue"), image_metadata(request), "webp", file)
     page.set_input_files("#restore input[type=file]", tmp_path / "ship.webp")
@@ -169,7 +169,7 @@ def test_an_enhanced_prompt_is_shown_beside_the_original_and_can_be_edited(page)
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a fox in snow'")
 
 
-def test_a_grid_becomes_a_contact_sheet_and_snippets_can_be_copied(page):
+def test_a_grid_becomes_a_contact_sheet_that_restores_it_and_snippets_can_be_copied(page, tmp_path):
     page.fill("#prompt textarea", "a lemon")
     page.click("#copy-python")
     page.wait_for_selector("#python >> text=client.images.generate")
@@ -181,6 +181,19 @@ def test_a_grid_becomes_a_contact_sheet_and_snippets_can_be_copied(page):
     page.click("#draw-grid")
     page.wait_for_selector("#grid-status >> text=Done: 4 images.")
     page.wait_for_selector("#sheet img")
+    downloaded = tmp_path / "sheet.png"
+    downloaded.write_bytes(page.request.get(page.locator("#sheet img").get_attribute("src")).body())
+    sheet = read_image_metadata(downloaded).sheet
+    assert sheet is not None and len(sheet.files) == 4
+    page.fill("#x-values textarea", "7")
+    page.locator("#x input").fill("seed")
+    open_tab(page, "Draw")
+    page.set_input_files("#restore input[type=file]", downloaded)
+    page.wait_for_selector("#status >> text=The Grid page has the axes of this sheet.")
+    open_tab(page, "Grid")
+    page.wait_for_function("document.querySelector('#x-values textarea').value == '1.0, 2.0'")
+    assert page.input_value("#x input") == "guidance"
+    assert page.input_value("#y-values textarea") == "1, 2"
 
 
 def test_every_control_has_an_accessible_name_and_the_notice_is_shown(page):
