@@ -28,9 +28,10 @@ def read_like(path: Path, has_prompt: bool, has_size: bool) -> "ImageMetadata | 
             return found
         files = ", ".join(filter(None, found.sheet.files))
         raise LensError(f"{path} is a sheet of several images. Give one of them to --like: {files}.")
-    logger.warning("%s: %s", path, found.summary)
     if not (has_prompt or found.prompt):
-        raise SettingError("--like", str(path), "an image whose prompt is found", "Add a prompt of your own.")
+        fix = f"Add a prompt of your own. {found.summary}"
+        raise SettingError("--like", str(path), "an image whose prompt is found", fix)
+    logger.warning("%s: %s", path, found.summary)
     values = {
         "prompts": [found.prompt],
         "negative_prompt": found.negative_prompt,

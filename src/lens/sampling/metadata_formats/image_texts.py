@@ -63,7 +63,9 @@ def exif_texts(image: Image.Image) -> dict[str, str]:
 
 def image_texts(image: Image.Image) -> dict[str, str]:
     """Return all texts of an open image by name; of damaged EXIF data, none."""
-    texts = {name: value for name, value in image.info.items() if isinstance(value, str)}
+    texts = {
+        name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)
+    }
     comment = image.info.get("comment")
     if isinstance(comment, bytes):  # GIF, and JPEG outside of EXIF
         texts["comment"] = comment.decode("utf-8", "replace")

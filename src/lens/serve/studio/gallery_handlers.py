@@ -128,8 +128,8 @@ class GalleryHandlers:
             line = f"Select {missing} in the gallery: open an image, then Compare as A or as B."
             return html.status(line), None
         text = gallery_html.comparison(a, b, metadata_differences(a.metadata, b.metadata))
-        images = (open_image(item.path).convert("RGB") for item in (a, b))
-        sheet = render_side_by_side(*images, a.metadata.prompt)
+        first_image, second_image = (open_image(item.path).convert("RGB") for item in (a, b))
+        sheet = render_side_by_side(first_image, second_image, a.metadata.prompt)
         metadata = sheet_metadata(sheet, [(item.name, item.metadata) for item in (a, b)])
         try:
             content = self._embed(sheet, metadata, "png", None)
