@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 LENS = ROOT / "src" / "lens"
 FOLDERS = ("src", "tests", "docs", "recipes", "benchmarks", "scripts", ".ci")
 TEXT = {".py", ".md", ".yaml", ".toml", ".txt", ""}
-IGNORED = {"__pycache__", "weights"}
+IGNORED = {"__pycache__", "node_modules", "weights"}
 
 
 def text_files() -> list[Path]:
