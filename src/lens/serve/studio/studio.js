@@ -160,6 +160,7 @@ function lensViewer(element, trigger, props, watch) {
   const dialog = () => element.querySelector("dialog");
   const close = (goesBack = true) => {
     const name = dialog()?.dataset.name;
+    dialog()?.close(); // before the focus goes back: what is behind a modal dialog takes none
     props.value = "";
     const opener = document.querySelector(`#gallery button[data-name="${CSS.escape(name ?? "")}"]`);
     (opener ?? document.querySelector("#gallery button:not(:disabled)"))?.focus();
