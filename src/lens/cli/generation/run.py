@@ -76,7 +76,7 @@ def _generate_group(
         )
         pipeline = session.load_pipeline()
         pipeline.logs_warnings = False  # they were told before anything was loaded
-        environment = _environment(session) | {"tile_px": pipeline.tile_px}
+        environment: dict[str, Any] = _environment(session) | {"tile_px": pipeline.tile_px}
         active_cache = None
         for request in group:
             if (cache := request.recorded["cache"]) != active_cache:
