@@ -7,7 +7,6 @@ diffusers and transformers, so that `DiffusionPipeline.from_pretrained` loads Le
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lens.library_logs import quiet_imports
 from lens.registration import register
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ _MODULE_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'lens' has no attribute {name!r}")
+    from lens.library_logs import quiet_imports
+
     with quiet_imports():
         value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
