@@ -10,7 +10,13 @@ from lens.cli.generation.request import GenerateArguments
 from lens.core.noise import MAX_SEED
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.hashing import content_hash
-from lens.sampling.image_metadata import FileRecord, ImageMetadata, library_versions
+from lens.sampling.image_metadata import (
+    FileRecord,
+    ImageMetadata,
+    SheetRecord,
+    encode_image_file,
+    library_versions,
+)
 
 RECORDED = ImageMetadata(
     prompt="a fox",
@@ -124,3 +130,15 @@ def test_a_seed_is_fixed_by_its_number_or_by_the_image_that_is_repeated():
 
 def test_several_prompts_and_a_count_multiply():
     assert GenerateArguments(prompts=["a", "b", "c"], num_images_per_prompt=4).num_images == 12
+
+
+def test_a_sheet_is_refused_with_the_names_of_its_images(tmp_path):
+    files, images = ("a.png", None, "b.png"), (RECORDED, None, RECORDED)
+    sheet = SheetRecord(width=160, height=48, files=files, images=images)
+    path = tmp_path / "sheet.png"
+    with path.open("wb") as file:
+        encode_image_file(
+            Image.new("RGB", (160, 48)), RECORDED.model_copy(update={"sheet": sheet}), "png", file
+        )
+    with pytest.raises(LensError, match=r"sheet of several images\. .* --like: a\.png, b\.png"):
+        GenerateArguments(like=path).complete()
