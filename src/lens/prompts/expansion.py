@@ -1,4 +1,4 @@
-r"""Alternatives and wildcards: `{red|blue}` and `__colour__` in a prompt become one of their texts.
+"""Alternatives and wildcards: `{red|blue}` and `__colour__` in a prompt become one of their texts.
 
 The seed of an image decides, so each image of a request gets texts of its own, and the same ones again. A
 backslash before a character leaves it as it is; `syntax` takes the backslash away.

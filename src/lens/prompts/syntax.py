@@ -1,4 +1,4 @@
-r"""Syntax of other programs inside a prompt: LoRAs, weights, and what is not understood here.
+"""Syntax of other programs inside a prompt: LoRAs, weights, and what is not understood here.
 
 `<lora:ink:0.8>` is taken out of the text and applied. `(word:1.3)` and `((word))` are read as the word, since
 weights of words do not act here: the denoiser normalizes each token's features, which takes away any factor.
