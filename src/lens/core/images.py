@@ -95,7 +95,7 @@ def to_mask(image: Image.Image) -> Image.Image:
     as of diffusers, what is white. Levels of alpha count as clear or opaque: lossy formats leave 254 of 255.
     """
     alpha = alpha_channel(image)
-    lowest = 255 if alpha is None else alpha.getextrema()[0]
+    lowest: Any = 255 if alpha is None else alpha.getextrema()[0]
     if alpha is not None and lowest < 128:
         return alpha.point([255] * 128 + [0] * 128)
     if lowest < 255:

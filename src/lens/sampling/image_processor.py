@@ -72,7 +72,7 @@ def size_from_image(image: Image.Image, base_resolution: int) -> tuple[int, int]
     ]
 
     def loss(size: tuple[int, int]) -> tuple[float, int]:
-        return max(UNSEEN_CUT, cut_share(image.size, size[::-1])), size[0] * size[1]
+        return max(UNSEEN_CUT, cut_share(image.size, (size[1], size[0]))), size[0] * size[1]
 
     return min((size for size in sizes if size[0] * size[1] <= max_area_px or size == sizes[0]), key=loss)
 

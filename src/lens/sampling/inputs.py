@@ -262,7 +262,7 @@ def prepare_source(
     fitted = [image_processor.resize_to_cover(one, height, width) for one in loaded]
     fitted_masks = [image_processor.resize_to_cover(one, height, width) for one in masks]
     warnings = [cut_warning(one.size, (width, height)) for one in loaded]
-    warnings += [mask_warning(*one.getextrema()) for one in fitted_masks]
+    warnings += [mask_warning(one) for one in fitted_masks]
     mask = image_processor.mask_pixels(fitted_masks) if masks else None
     return SourceImages(height, width, image_processor.to_pixels(fitted), mask, tuple(distinct(warnings)))
 

@@ -6,6 +6,9 @@ what small models lack, which is in `lens.nano.request_warnings`, nor of prompts
 
 import math
 from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image
 
 from lens.core.images import cut_share
 from lens.errors import SettingError
@@ -63,8 +66,10 @@ def cut_warning(image_size: tuple[int, int], size: tuple[int, int]) -> str | Non
     )
 
 
-def mask_warning(lowest: float, highest: float) -> str | None:
-    """Return what is told of a mask by its lowest and highest value at the size of the image, or None."""
+def mask_warning(mask: Image.Image) -> str | None:
+    """Return what is told of a grey mask at the size of the image, or None."""
+    extremes: Any = mask.getextrema()
+    lowest, highest = extremes
     if highest == 0:
         return MASK_REDRAWS_NOTHING
     return MASK_KEEPS_NOTHING if lowest > 0 else None

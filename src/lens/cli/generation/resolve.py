@@ -192,7 +192,7 @@ def _source_warnings(
         from lens.sampling.image_processor import resize_to_cover
 
         check_mask_shape(mask.size, source.size, (width, height), "--mask")
-        found.append(mask_warning(*resize_to_cover(mask, height, width).getextrema()))
+        found.append(mask_warning(resize_to_cover(mask, height, width)))
     return distinct(found)
 
 

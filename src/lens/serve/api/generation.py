@@ -304,7 +304,7 @@ def _source_warnings(draw: GenerationRequest) -> list[str | None]:
         found = [cut_warning(image.size, (width, height))]
     if draw.mask is not None:
         (mask,) = load_mask_images(draw.mask)
-        found.append(mask_warning(*resize_to_cover(mask, height, width).getextrema()))
+        found.append(mask_warning(resize_to_cover(mask, height, width)))
     return found
 
 
