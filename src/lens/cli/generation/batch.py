@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field
 
@@ -39,7 +39,7 @@ class BatchLine(Settings):
     prompt: str
     negative_prompt: str | None = None
     seed: int | str | None = None
-    count: int | None = Field(None, ge=1)
+    count: Annotated[int, Field(ge=1)] | None = None
     size: str | None = None
     """WIDTHxHEIGHT; it wins over width and height, which are those of an image after it was upscaled."""
     width: int | None = None
