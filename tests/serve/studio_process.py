@@ -9,6 +9,7 @@ from lens.serve import server
 from lens.serve.settings.server import ServerSettings
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lens").setLevel(logging.INFO)
     server.create_engine = lambda settings: FakeEngine(step_s=float(sys.argv[2]))
     server.run(ServerSettings.of({"state": sys.argv[1], "port": 0, "drain_s": 5}))

@@ -350,7 +350,7 @@ def test_a_server_that_stops_with_a_page_open_ends_soon_and_quietly_and_the_page
         page.wait_for_selector("#status >> text=/Step [1-9]/")
         process.terminate()
         page.wait_for_selector("#status >> text=Done: 1 image.")
-        _, rest = process.communicate(timeout=10)
+        _, rest = process.communicate(timeout=30)
         assert process.returncode == 0 and len(rest.splitlines()) <= 3 and "Traceback" not in rest, rest
         page.wait_for_selector("#lens-gone >> text=The server does not answer")
         assert not page.locator("#status .lens-status").is_visible(), "Done says nothing any more"

@@ -23,7 +23,11 @@ function lensLoad() {
   if (dark !== null) document.body.classList.toggle("dark", dark === "1");
   const open = () => { if (!lensOpen(lensPage())) setTimeout(open, 50); };
   open();
-  setInterval(() => { if (!document.hidden) lensCheckServer(); }, LENS_CHECK_MS);
+  const check = async () => { // one at a time, also of a server that is slow
+    if (!document.hidden) await lensCheckServer();
+    setTimeout(check, LENS_CHECK_MS);
+  };
+  setTimeout(check, LENS_CHECK_MS);
 }
 
 // Pages: each is an entry of the history, so that Back leads to the one before.
