@@ -54,7 +54,7 @@ def check_config(component: str, config: Mapping[str, Any], source: object) -> N
             continue
         is_list = isinstance(values, list | tuple) and 0 < len(values) <= MAX_REPEATS
         low = 0 if name == "selected_layer_index" else 1
-        if not is_list or not all(_is_count(one, MAX_COUNT, low) for one in values):
+        if not is_list or not all(_is_count(one, MAX_COUNT, low) for one in values or ()):
             raise _config_error(source, name, values, "a list of whole numbers")
 
 
