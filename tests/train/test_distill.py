@@ -75,6 +75,15 @@ def assembled(values):
     return assemble
 
 
+def test_what_pretraining_encoded_is_not_encoded_again(finished, assembled):
+    pretrained = finished("pretrain").run.settings
+    before = sorted(path.name for path in Path(pretrained.cache).iterdir())
+    nano = {"cache": pretrained.cache, "base": 48, "ratios": ["1:1"], "examples": 80, "batch_size": 3}
+    _, stage = assembled(nano=nano | {"captions": pretrained.captions, "probe_prompts": 0})
+    assert len(stage._batch_source.micro_batch(0, 0).latents) == 3
+    assert sorted(path.name for path in Path(pretrained.cache).iterdir()) == before
+
+
 class Watched:
     """A stage whose weights are noted after every update, before and after what follows it."""
 

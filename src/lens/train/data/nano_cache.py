@@ -46,6 +46,8 @@ VAE_PRECISION = "bf16"
 """Autocast precision of the autoencoder."""
 STORED_DTYPE = torch.bfloat16
 """Dtype of latents and text features on disk."""
+EXPORTED_DTYPE = torch.bfloat16
+"""Dtype of the encoders in the export of a run."""
 ENCODED_TOGETHER = {"cpu": 32, "cuda": 256}
 """Captions or images in a batch of an encoder, by its device."""
 
@@ -83,7 +85,9 @@ class NanoExampleSource:
 
 
 def _weights(module: torch.nn.Module) -> Iterator[bytes]:
-    return (tensor.detach().float().cpu().numpy().tobytes() for tensor in module.state_dict().values())
+    """Yield the weights as a run exports them, so that an encoder and its export have one key."""
+    tensors = (tensor.detach().float().cpu() for tensor in module.state_dict().values())
+    return (tensor.to(EXPORTED_DTYPE).view(torch.int16).numpy().tobytes() for tensor in tensors)
 
 
 def _hash(*parts: bytes) -> str:

@@ -367,7 +367,9 @@ class DistillStage:
         assert settings is not None
         tasks_world = WorldConfig.of(settings.world, settings.dense_share)
         world = tasks_world if settings.captions is None else CaptionMix.of(settings.captions)
-        source = NanoExampleSource(encoders.vae, encoders.text_encoder, encoders.tokenizer, world)
+        source = NanoExampleSource(
+            encoders.vae, encoders.text_encoder, encoders.tokenizer, world, layers=tuple(encoders.layers)
+        )
         if settings.probe_prompts:
             probe_sizes = bucket_sizes("nano.probe_ratios", settings.probe_ratios, settings.base)
             self._nano_eval = NanoEval(
