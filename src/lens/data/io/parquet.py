@@ -87,11 +87,6 @@ class _NoPandas:
             raise ModuleNotFoundError("pandas is left out", name=name)
 
 
-def parquet_errors() -> tuple[type[Exception], ...]:
-    """Return what reading a damaged file raises, beside OSError and ValueError."""
-    return (import_pyarrow()[0].ArrowException,)
-
-
 def import_pyarrow() -> tuple[Any, Any]:
     """Return pyarrow and its module of Parquet. Raises: MissingExtraError."""
     try:
