@@ -159,6 +159,15 @@ def test_the_seed_is_locked_and_reused(page, site):
     assert site[1].requests[-1].seed == site[1].requests[-2].seed
 
 
+def test_larger_draws_a_tile_again_at_twice_its_size(page, site):
+    draw(page, "a fox")
+    num_asked = len(site[1].requests)
+    page.click("#stage >> text=Larger")
+    page.wait_for_function("document.querySelector('#stage img')?.naturalWidth == 256")
+    first, larger = site[1].requests[num_asked - 1 : num_asked + 1]
+    assert (larger.seed, larger.width, larger.upscale) == (first.seed, 2 * first.width, 2.0)
+
+
 def test_an_enhanced_prompt_is_shown_beside_the_original_and_can_be_edited(page):
     page.fill("#prompt textarea", "a fox")
     page.click("#enhance")
