@@ -37,8 +37,11 @@ DATA_FILES = {
     "nano/world/other_things.json": "Names of things that the nano world lacks",
     "nano/world/prompt_words.json": "Words of prompts that name nothing",
     "nano/world/sprites.json": "The drawings of the nano world as SVG",
+    "prompts/styles.yaml": "Styles to start with",
     "rl/prompts/taxonomy.yaml": "Ten categories of prompts, their kinds and thousands of subjects",
     "serve/safety/policy.yaml": "The default moderation policy",
+    "serve/studio/studio.css": "Looks of the studio",
+    "serve/studio/studio.js": "What the studio does in the browser",
 }
 
 
