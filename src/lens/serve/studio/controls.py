@@ -17,7 +17,7 @@ from lens.serve.api.schemas import MAX_IMAGES_PER_REQUEST
 from lens.serve.studio import html
 from lens.serve.studio.form import LABELS, base_resolutions, variant_labels
 from lens.serve.studio.handlers import StudioHandlers
-from lens.serve.studio.uploads import EditedImage, bound_editor
+from lens.serve.studio.uploads import EditedImage, bound_editor, with_methods
 
 QUIET_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Options of events that show no overlay and are not part of the public API."""
@@ -37,7 +37,7 @@ def unchecked(control: Any) -> Any:
     that the status line stays as it was.
     """
     if control.get_block_name() in ("number", "slider", "dropdown", "radio"):
-        control.preprocess = lambda payload: payload
+        with_methods(control, preprocess=lambda self, payload: payload)
     return control
 
 
@@ -243,7 +243,8 @@ def advanced_controls(handlers: StudioHandlers) -> AdvancedControls:
             source, line = None, html.error_line(source)
         return [handlers.shown_strength(source, value, is_set), handlers.keep_source(source), line]
 
-    start.change(
+    gr.on(
+        [start.change, start.input, start.apply],  # by the page, by a person, by a stroke of the brush
         on_source, [start, strength, is_strength_set], [strength, kept_source, source_line],
         trigger_mode="always_last", **QUIET_EVENT,
     )  # fmt: skip

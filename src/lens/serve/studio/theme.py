@@ -83,7 +83,7 @@ def theme() -> Any:
         body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
-        input_placeholder_color="*neutral_500",
+        input_placeholder_color="*neutral_600",
         input_placeholder_color_dark="*neutral_300",
         block_label_text_color="*neutral_600",
         block_background_fill="white",

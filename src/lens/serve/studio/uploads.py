@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import time
+from abc import ABCMeta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,21 +120,31 @@ class EditedImage(NamedTuple):
 _decoding = threading.Lock()
 
 
+def with_methods(control: Any, **methods: Any) -> Any:
+    """Return a control of Gradio with other methods, which it keeps.
+
+    They belong to its class, as Gradio makes a control anew from that whenever a handler changes or skips it.
+    Gradio's metaclass is passed by: for each new class it writes a file into the package.
+    """
+    kind = type(control)
+    control.__class__ = ABCMeta.__new__(type(kind), kind.__name__, (kind,), methods)
+    return control
+
+
 def bound_editor(editor: Any, max_px: int) -> Any:
     """Return an ImageEditor of Gradio, changed so that its images and the memory that they take are bounded.
 
     Its value is an EditedImage, which is read as the API reads images: Gradio clips those of more than 8 bits
-    and ignores colour profiles. It is changed and not derived from: for each new class, Gradio writes a file
-    into the package.
+    and ignores colour profiles.
     """
     import gradio as gr
 
-    accept_blobs = editor.accept_blobs
+    theirs = type(editor).accept_blobs
 
-    def preprocess(payload: Any) -> EditedImage | SettingError | None:
+    def preprocess(self: Any, payload: Any) -> EditedImage | SettingError | None:
         if payload is None:
             return None
-        sent = payload if payload.id is None else editor.blob_storage.pop(payload.id, None)
+        sent = payload if payload.id is None else self.blob_storage.pop(payload.id, None)
         if sent is None:
             return EditedImage(None)
         layers = tuple(_content_or_path(layer) for layer in sent.layers or () if layer is not None)
@@ -144,18 +155,17 @@ def bound_editor(editor: Any, max_px: int) -> Any:
             return error  # the handlers name the field: an error of Gradio would reach none of them
         return edited
 
-    def accept_bounded(data: Any) -> Any:
+    def accept_blobs(self: Any, data: Any) -> Any:
         index = data.data["index"]
         if index not in (None, "", "null") and not 0 <= int(index) < MAX_LAYERS:
             raise gr.Error(f"An image has at most {MAX_LAYERS} layers.", print_exception=False)
-        stored = editor.blob_storage
+        stored = self.blob_storage
         while len(stored) >= MAX_EDITED_IMAGES and data.data["id"] not in stored:
             stored.pop(next(iter(stored)), None)
-        return accept_blobs(data)
+        return theirs(self, data)
 
-    accept_bounded._is_server_fn = True  # type: ignore[attr-defined]
-    editor.preprocess, editor.accept_blobs = preprocess, accept_bounded
-    return editor
+    accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
+    return with_methods(editor, preprocess=preprocess, accept_blobs=accept_blobs)
 
 
 def _content_or_path(file: Any) -> Any:
