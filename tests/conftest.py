@@ -1,7 +1,7 @@
 """Tests run in two processes (see addopts in pyproject.toml), each with one thread unless told otherwise.
 
 A process takes a file at a time, the longest first, so that no process waits long for another. Files that use
-Ray go to one process, which starts it once.
+Ray go to one process, which starts it once; those that use a browser too, as two of them take it all.
 """
 
 import os
@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 LONGEST_FIRST = (
-    "serve/test_studio_browser",
+    "browser",
     "ray",
     "train/test_ranks",
     "train/test_nano_post_training",
@@ -30,12 +30,17 @@ LONGEST_FIRST = (
     "data",
     "cli",
 )
-USE_RAY = ("serve/test_ray", "data/test_execution")
+TOGETHER = {
+    "serve/test_ray": "ray",
+    "data/test_execution": "ray",
+    "serve/test_studio_browser": "browser",
+    "serve/test_studio_pages": "browser",
+}
 
 
 def group_of(item: pytest.Item) -> str:
     name = item.path.relative_to(TESTS).with_suffix("").as_posix()
-    return "ray" if name in USE_RAY else name
+    return TOGETHER.get(name, name)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -1,5 +1,6 @@
 """The two set-up commands, the pinned versions, what CI runs, and the models that ship."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -76,6 +77,12 @@ def test_the_pinned_versions_are_those_that_run_now():
         if installed != version:
             wrong[name] = installed
     assert wrong == {}
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="the tests run in one process")
+def test_a_test_process_takes_a_file_at_a_time(request):
+    """xdist appends the group to the name of a test; else it deals tests out one by one, silently."""
+    assert request.node.nodeid.endswith("@architecture/test_packaging")
 
 
 def test_the_command_and_the_package_come_from_the_project_file():
