@@ -89,7 +89,7 @@ def test_a_file_without_prompts_is_refused(tmp_path):
         read_prompts(written(tmp_path, "", " "))
     with pytest.raises(SettingError, match="a readable UTF-8 file"):
         read_prompts(tmp_path / "gone.jsonl")
-    (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe")
+    (tmp_path / "latin.jsonl").write_bytes(b"caf\xe9")
     with pytest.raises(SettingError, match="a readable UTF-8 file"):
         read_prompts(tmp_path / "latin.jsonl")
 

@@ -47,7 +47,8 @@ def test_weights_are_read_as_their_words_and_told(prompt, text):
 @pytest.mark.parametrize(
     "prompt",
     ["a fox (left) and a cat", "a clock (at 12:30)", "a screen (16:9)", "a fox :)", "(a", "b)",
-     "a (big) (red) fox", "a poster: stars, {json}? no: a | b", "C:\\temp", 'a sign "THIS AND [THAT]"', "light-blue --- sky"],
+     "a (big) (red) fox", "a poster: stars, {json}? no: a | b", "C:\\temp",
+     'a sign "THIS AND [THAT]"', "light-blue --- sky"],
 )  # fmt: skip
 def test_ordinary_text_stays_as_it_is(prompt):
     assert plain_text(prompt).text == prompt

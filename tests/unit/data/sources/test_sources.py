@@ -214,7 +214,7 @@ def test_a_text_file_beside_an_image_does_not_hide_the_licence_of_its_json_file(
 
 
 def test_an_unknown_kind_of_source_is_an_error_that_names_the_known_ones():
-    with pytest.raises(SettingError, match=r"'ftp'.*'folder', 'tars', 'manifest', 'text'"):
+    with pytest.raises(SettingError, match=r"'ftp'.*folder, tars, manifest, text"):
         BuildSettings.of({"out": "out", "source": {"kind": "ftp", "path": "in"}})
 
 
