@@ -210,7 +210,7 @@ def apply_rung(pipeline: Any, name: RungName) -> None:
         return
     if isinstance(pipeline.text_encoder, HiddenStateExtractor):
         pipeline.text_encoder.releases_blocks = True
-    if name in STREAMED_RUNGS:
+    if name in STREAMED_RUNGS and pipeline.transformer is not None:
         stream_blocks(pipeline.transformer.transformer_blocks)
     if name == "tiled" and pipeline.vae is not None:
         pipeline.enable_vae_tiling(LOW_MEMORY_TILE_PX)

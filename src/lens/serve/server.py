@@ -183,7 +183,7 @@ def _bind_socket(settings: "ServerSettings") -> socket:
 def _where_to_open(app: "FastAPI", settings: "ServerSettings", server_socket: socket) -> str:
     """Return the first line of a server: the addresses of the studio and of the API."""
     host, port = server_socket.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # all addresses: one that can be opened
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, str(host))  # all addresses: one that can be opened
     base = settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     base = base.rstrip("/")
     studio = f"open {base}/ in a browser for the studio; " if app.state.has_studio else "without the studio; "

@@ -133,7 +133,8 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
 
     def on_tile(event: gr.EventData, batch_id: str) -> list[Any]:
         action, name = sent(event, "action"), sent(event, "name")
-        tiles, seed, is_locked, start = gr.skip(), gr.skip(), gr.skip(), [gr.skip(), gr.skip(), gr.skip()]
+        tiles, seed, is_locked = gr.skip(), gr.skip(), gr.skip()
+        start: list[Any] = [gr.skip(), gr.skip(), gr.skip()]
         if action == "favourite":
             shown, start[1] = handlers.toggle_favourite(str(name), batch_id)
             tiles = shown or tiles
