@@ -134,14 +134,13 @@ def test_headers_have_a_size(patient, connect, sent):
 
 
 def test_a_caller_who_does_not_read_is_let_go(strict, connect):
-    connection = connect(strict)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection = connect(strict)  # with buffers as they come: where they are tiny, it sends nothing either
     request = GET.replace(b"/healthz", b"/openapi.json")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with pytest.raises(OSError):  # answers pile up until the server stops to wait
         while time.monotonic() < deadline:
             connection.sendall(request)
-            time.sleep(0.01)
+            time.sleep(0.002)
 
 
 CHUNKED = POST.replace(b"Content-Length: 9000", b"Transfer-Encoding: chunked")

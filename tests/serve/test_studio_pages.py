@@ -128,7 +128,9 @@ def test_a_lower_image_opens_in_a_dialog_in_view_and_closes_where_it_was_opened(
     assert download.value.suggested_filename == "0-stone-016.png"
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="detached")
-    assert focused(page) == "0-stone-016.png" and page.evaluate("scrollY") == scrolled
+    page.wait_for_function("!history.state?.lensViewer")
+    page.wait_for_function("document.activeElement.dataset.name === '0-stone-016.png'")
+    assert page.evaluate("scrollY") == scrolled
     lowest.click()
     page.wait_for_selector("dialog:modal")
     page.go_back()
@@ -267,7 +269,9 @@ def test_a_seed_of_16_digits_fits_and_neighbours_have_one_height(page, width):
     page.fill("#seed input", "9007199254740981")
     assert page.evaluate("(() => { const e = document.querySelector('#seed input');"
                          " return e.scrollWidth <= e.clientWidth; })()")  # fmt: skip
-    base, count = (page.locator(one).bounding_box() for one in ("#base", "#count"))
+    # At once, as the page may still move.
+    base, count = page.evaluate("['#base', '#count'].map((one) =>"
+                                " document.querySelector(one).getBoundingClientRect().toJSON())")  # fmt: skip
     assert abs(base["y"] - count["y"]) < 1 and abs(base["height"] - count["height"]) < 1
     assert abs(base["width"] - count["width"]) < 2
 
@@ -277,6 +281,7 @@ def test_placeholders_have_enough_contrast(browser, site, scheme):
     page = new_page(browser, site[0], viewport=DESKTOP, color_scheme=scheme)
     page.click("#advanced > button")
     for selector in ("#prompt textarea", "#size :is(textarea, input)"):
+        page.wait_for_selector(selector)
         assert page.evaluate(CONTRAST, [selector, "::placeholder"]) >= 4.5, selector
     page.context.close()
 

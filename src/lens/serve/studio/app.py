@@ -75,7 +75,7 @@ def create_studio(service: GenerationService, gallery: Gallery, drafts: Gallery 
     gr = import_gradio()
     from lens.serve.studio.controls import BROWSER_SECRET, QUIET_EVENT
     from lens.serve.studio.draw_page import draw_page
-    from lens.serve.studio.pages import compare_page, gallery_page, grid_page
+    from lens.serve.studio.pages import LISTS_IMAGES, compare_page, gallery_page, grid_page
 
     handlers = StudioHandlers(service, gallery, drafts)
     with gr.Blocks(
@@ -99,7 +99,7 @@ def create_studio(service: GenerationService, gallery: Gallery, drafts: Gallery 
         gr.HTML(html.FOOTER)
         for trigger in (tab.select, page.load):
             trigger(
-                gallery_tab.search, gallery_tab.search_inputs, gallery_tab.search_outputs, **QUIET_EVENT
+                gallery_tab.search, gallery_tab.search_inputs, gallery_tab.search_outputs, **LISTS_IMAGES
             )
         page.load(draw_tab.watch, draw_tab.batch, draw_tab.batch_outputs, **QUIET_EVENT)
         _keep_settings(page, draw_tab, grid_controls)

@@ -18,6 +18,9 @@ OPEN_DRAW_PAGE_JS = "() => { lensOpen('draw'); scrollTo(0, 0); }"
 LIST_JS = "lensActions(element, trigger); lensGallery(element, trigger, watch);"
 VIEWER_JS = "lensViewer(element, trigger, props, watch); // sends 'restore' and 'source', besides click"
 
+LISTS_IMAGES: dict[str, Any] = {"concurrency_id": "gallery", "concurrency_limit": 1, **QUIET_EVENT}
+"""Options of events that fill the list: one after the other, so that the newest answer is the last."""
+
 
 class GalleryPage(NamedTuple):
     """Controls of the gallery that other pages use."""
@@ -82,10 +85,10 @@ def gallery_page(handlers: StudioHandlers, draw_tab: DrawPage, compared: Sequenc
     outputs = [listing, viewer, line, download]
     # By default a click is lost while the one before it is handled.
     each_click: dict[str, Any] = {"trigger_mode": "multiple", **QUIET_EVENT}
-    words.change(search, search_inputs, search_outputs, trigger_mode="always_last", **QUIET_EVENT)
-    only_favourites.change(search, search_inputs, search_outputs, **QUIET_EVENT)
-    listing.click(act, search_inputs, outputs, **each_click)
-    viewer.click(act_on_one, search_inputs, [*outputs, *compared], **each_click)
+    words.change(search, search_inputs, search_outputs, trigger_mode="always_last", **LISTS_IMAGES)
+    only_favourites.change(search, search_inputs, search_outputs, trigger_mode="always_last", **LISTS_IMAGES)
+    listing.click(act, search_inputs, outputs, **each_click | LISTS_IMAGES)
+    viewer.click(act_on_one, search_inputs, [*outputs, *compared], **each_click | LISTS_IMAGES)
     values = list(draw_tab.controls.values())
     restored = viewer.restore(restore, values, draw_tab.restore_outputs, **each_click)
     restored.then(None, None, None, js=OPEN_DRAW_PAGE_JS)

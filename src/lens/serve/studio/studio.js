@@ -166,9 +166,15 @@ function lensViewer(element, trigger, props, watch) {
     const name = dialog()?.dataset.name;
     dialog()?.close(); // before the focus goes back: what is behind a modal dialog takes none
     props.value = "";
-    const opener = document.querySelector(`#gallery button[data-name="${CSS.escape(name ?? "")}"]`);
-    (opener ?? document.querySelector("#gallery button:not(:disabled)"))?.focus();
+    const opener = document.querySelector(`#gallery button[data-name="${CSS.escape(name ?? "")}"]`)
+      ?? document.querySelector("#gallery button:not(:disabled)");
+    const height = scrollY;
+    const focus = () => { scrollTo(0, height); opener?.focus({ preventScroll: true }); };
+    focus();
+    // An address that ends in #gallery moves the focus and the page when the history comes to it.
+    setTimeout(focus);
     if (!history.state?.lensViewer) return;
+    if (goesBack) window.addEventListener("popstate", () => setTimeout(focus), { once: true });
     if (goesBack) history.back(); else history.replaceState(null, "");
   };
   lensActions(element, (event, data) => {
