@@ -17,7 +17,7 @@ FLOORS = [
     "config files registration",
     "core llm",
     "models nano prompts",
-    "losses sampling data",
+    "losses sampling data reasoner",
     "rl",
     "train evals serve",
     "cli",

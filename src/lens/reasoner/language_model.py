@@ -1,0 +1,43 @@
+"""What a reasoner needs of a language model, wherever it runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from lens.errors import LensError
+from lens.llm.client import ChatResponse
+
+Message = dict[str, str]
+"""role (system, user or assistant) and content."""
+
+
+class ReasoningStoppedError(LensError):
+    """The caller stopped a reasoner while it was waiting for its model."""
+
+
+class LanguageModel(Protocol):
+    """A chat model: an endpoint, GPT-OSS as the text encoder of a pipeline, or a model of transformers.
+
+    Threads may share it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What identifies the model in caches and records."""
+        ...
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        seed: int,
+        choices: Sequence[str] = (),
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ChatResponse:
+        """Return the answer to a conversation; with `choices`, the answer is one of them.
+
+        `max_tokens` includes what the model thinks before it answers. The same seed gives the same answer where
+        the model can promise that.
+        Raises: ChatError if there is no answer; ReasoningStoppedError once `should_stop` returns True.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""What a reasoner returns for a request. Spec: section 11.
+
+Knows nothing of language models, files or images.
+"""
+
+from typing import Literal, NamedTuple, Protocol
+
+Outcome = Literal["refined", "unchanged", "refused", "failed"]
+"""refined: another prompt is drawn. unchanged: the request is drawable as it is. refused: nothing is drawn.
+failed: no valid prompt came; the request itself is drawn, and its user is told why."""
+
+
+class Check(NamedTuple):
+    """A rule that a refined prompt has to keep, checked by program."""
+
+    rule: str
+    """Such as quoted_text, numbers, colours, language, length, one_prompt."""
+    is_kept: bool
+    detail: str = ""
+    """What broke, in words for the user and for the request that asks for a repair."""
+
+
+class Usage(NamedTuple):
+    """What a request cost."""
+
+    num_requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    is_cached: bool = False
+    """Whether the answer came from the cache; the counts are then those of the first time."""
+
+
+class Reasoned(NamedTuple):
+    """The answer of a reasoner to one request."""
+
+    outcome: Outcome
+    prompt: str
+    """What is to be drawn: the refined prompt, or the request itself unless the outcome is `refined`."""
+    original: str
+    """The request."""
+    reason: str | None = None
+    """Why it was refused, failed or left unchanged; a sentence for the user."""
+    category: str | None = None
+    """The category of the operator's policy that refused it."""
+    checks: tuple[Check, ...] = ()
+    """The checks of the last answer of the model."""
+    usage: Usage = Usage()
+    model: str | None = None
+    """Name of the language model, or of the rule engine."""
+    system_prompt: str | None = None
+    """Name of the system prompt, such as general."""
+    system_prompt_hash: str | None = None
+    """SHA-256 of its text."""
+
+
+class Reasoner(Protocol):
+    """Any reasoner: one in front of a language model, or a rule engine. Threads may share it."""
+
+    def __call__(self, prompt: str, *, seed: int = 0) -> Reasoned:
+        """Return the answer to a request; a model that does not answer is the outcome `failed`.
+
+        Raises: ReasoningStoppedError if it is stopped meanwhile; nothing else.
+        """
+        ...
