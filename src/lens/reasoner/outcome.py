@@ -3,6 +3,7 @@
 Knows nothing of language models, files or images.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 Outcome = Literal["refined", "unchanged", "refused", "failed"]
@@ -56,9 +57,11 @@ class Reasoned(NamedTuple):
 class Reasoner(Protocol):
     """Any reasoner: one in front of a language model, or a rule engine. Threads may share it."""
 
-    def __call__(self, prompt: str, *, seed: int = 0) -> Reasoned:
+    def __call__(
+        self, prompt: str, *, seed: int = 0, should_stop: Callable[[], bool] | None = None
+    ) -> Reasoned:
         """Return the answer to a request; a model that does not answer is the outcome `failed`.
 
-        Raises: ReasoningStoppedError if it is stopped meanwhile; nothing else.
+        Raises: ReasoningStoppedError soon after `should_stop` returns True; nothing else.
         """
         ...
