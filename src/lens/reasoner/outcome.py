@@ -3,8 +3,8 @@
 Knows nothing of language models, files or images.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 Outcome = Literal["refined", "unchanged", "refused", "failed"]
 """refined: another prompt is drawn. unchanged: the request is drawable as it is. refused: nothing is drawn.
@@ -52,6 +52,25 @@ class Reasoned(NamedTuple):
     """Name of the system prompt, such as general."""
     system_prompt_hash: str | None = None
     """SHA-256 of its text."""
+
+    @property
+    def warning(self) -> str | None:
+        """What a user is told where no valid prompt came and the request itself is drawn; None elsewhere."""
+        if self.outcome != "failed":
+            return None
+        reason = (self.reason or "its reasoner gave no reason").strip().rstrip(".")
+        return f"The prompt is drawn as it was written, because it could not be refined: {reason}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return values that JSON can represent, by name; `from_json` reads them."""
+        checks = [check._asdict() for check in self.checks]
+        return self._asdict() | {"checks": checks, "usage": self.usage._asdict()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_json` wrote."""
+        checks = tuple(Check(**check) for check in values["checks"])
+        return cls(**{**values, "checks": checks, "usage": Usage(**values["usage"])})
 
 
 class Reasoner(Protocol):
