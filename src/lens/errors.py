@@ -108,3 +108,18 @@ class ModerationError(LensError):
         super().__init__(f"The {what} is refused: {reason} (record {record})")
         self.what, self.reason, self.by, self.record = what, reason, by, record
         self.is_unavailable = is_unavailable
+
+
+class PromptRefusedError(LensError):
+    """A prompt that a reasoner refuses, so that nothing is drawn.
+
+    `category` is the one of the operator's policy, None where the model refused by rules of its own. `record`
+    identifies the refusal in an audit file, if there is one.
+    """
+
+    def __init__(self, category: str | None, reason: str | None = None, record: str | None = None):
+        where = f" (category {category})" if category else ""
+        why = f": {reason.strip().rstrip('.')}" if reason and reason.strip() else ""
+        noted = f" (record {record})" if record else ""
+        super().__init__(f"The reasoner refuses this prompt{where}{why}. Nothing is drawn.{noted}")
+        self.category, self.reason, self.record = category, reason, record

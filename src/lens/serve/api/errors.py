@@ -19,10 +19,11 @@ from lens.errors import (
     LensError,
     MemoryNeedError,
     ModerationError,
+    PromptRefusedError,
     QueueFullError,
     SettingError,
 )
-from lens.serve.api.prompt_enhancer import EnhancerUnavailableError, PromptRefusedError
+from lens.serve.api.prompt_enhancer import EnhancerUnavailableError
 from lens.serve.storage.api_keys import RateLimitError, RateStatus
 from lens.serve.storage.database import StorageError, storage_error
 from lens.serve.storage.jobs import IdempotencyError

@@ -5,7 +5,7 @@ Knows nothing of HTTP or of images.
 
 import logging
 
-from lens.errors import LensError
+from lens.errors import LensError, PromptRefusedError
 from lens.llm.client import ChatClient, ChatError
 from lens.serve.settings.server import PromptEnhancerSettings
 
@@ -18,10 +18,6 @@ inferences explicit: "the answer to 2+2" becomes "2+2=4". Describe each of sever
 If the request asks for harmful, sexual, hateful or illegal content, answer with the single word REFUSED. \
 Answer with the description alone."""
 REFUSAL_WORD = "REFUSED"
-
-
-class PromptRefusedError(LensError):
-    """A prompt that the language model declines; the message gives the reason."""
 
 
 class EnhancerUnavailableError(LensError):
@@ -49,5 +45,5 @@ class PromptEnhancer:
         text = reply.text.replace("\0", " ").encode(errors="replace").decode().strip()
         if reply.is_refused or text.strip(".*\"'`") == REFUSAL_WORD:
             reason = f" Its answer: {text}" if reply.is_refused and text else ""
-            raise PromptRefusedError(f"The language model declined to enhance this prompt.{reason}")
+            raise PromptRefusedError(None, f"The language model declined to enhance it.{reason}")
         return text if text and not reply.is_cut else prompt
