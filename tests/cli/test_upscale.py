@@ -70,7 +70,7 @@ def test_with_little_noise_it_is_the_image_of_the_resized_latents_and_the_streng
     [
         (["--upscale", 1], "--upscale is 1.0"),
         (["--upscale", 5], "--upscale is 5.0"),
-        (["--upscale-strength", 0.5], "Add --upscale 2"),
+        (["--upscale-strength", 2], "--upscale-strength is 2.0"),
         (["--upscale", 2, "--upscale-strength", 0], "--upscale-strength is 0.0"),
         (["--upscale", 2, "--size", "1024x1024"], "an area of at most 1440 x 1440"),
     ],

@@ -36,6 +36,7 @@ WIDE = ("--init-image", "wide.png")
     [
         (("--negative", "fog", "--cfg", 1), "The negative prompt has no effect at guidance 1."),
         (("--strength", 0.5), "The strength has no effect without a source image."),
+        (("--upscale-strength", 0.5), "The upscale strength has no effect without upscaling."),
         (("--solver", "ab2"), "The solver ab2 has no effect on one step"),
         ((*WIDE, "--strength", 1), "At strength 1 the source image decides the size alone."),
         ((*WIDE, "--size", "64x64"), "33% of its width is cut off"),

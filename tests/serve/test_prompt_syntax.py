@@ -88,7 +88,7 @@ def test_upscaling_is_asked_for_by_its_factor_and_the_size_is_that_before(server
     answer, [asked] = draw(server, "a red fox", size="96x64", upscale=2)
     assert (asked.width, asked.height, asked.first_size, asked.upscale_strength) == (192, 128, (64, 96), 0.5)
     assert answer.size == "192x128"
-    for own in ({"upscale": 1}, {"upscale": 9}, {"upscale_strength": 0.5}, {"upscale": 4, "size": "720x720"}):
+    for own in ({"upscale": 1}, {"upscale": 9}, {"upscale_strength": 2}, {"upscale": 4, "size": "720x720"}):
         with pytest.raises(openai.BadRequestError):
             draw(server, "a red fox", **own)
 

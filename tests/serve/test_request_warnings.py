@@ -75,6 +75,8 @@ def test_models_of_other_worlds_know_any_word_and_size(tmp_path, monkeypatch):
         ({"solver": "ab2", "steps": 2}, None),
         ({"cache": "taylorseer"}, "cache taylorseer saves next to nothing at 4 steps"),
         ({"cache": "taylorseer", "steps": 12}, None),
+        ({"upscale_strength": 0.5}, "The upscale strength has no effect without upscaling."),
+        ({"upscale_strength": 0.5, "upscale": 2}, None),
         ({"quality": "max", "model": "lens-nano", "steps": 2}, "The quality max has no effect"),
         ({"quality": "low", "model": "lens-nano"}, "The quality low has no effect"),
         ({"quality": "max", "model": "lens-nano"}, None),

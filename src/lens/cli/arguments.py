@@ -165,17 +165,18 @@ def check_number(name: str, value: float, low: float, high: float, fix: str = ""
 
 def check_upscale(factor: float | None, strength: float | None, has_mask: bool) -> None:
     """Raise a SettingError for an --upscale or --upscale-strength that is out of range or does not fit."""
-    if factor is None:
-        if strength is not None:
-            fix = "Add --upscale 2."
-            raise SettingError("--upscale-strength", strength, "to be given with --upscale", fix)
-        return
-    if not 1 < factor <= MAX_UPSCALE:
+    if factor is not None and not 1 < factor <= MAX_UPSCALE:
         raise SettingError("--upscale", factor, f"a number above 1, at most {MAX_UPSCALE}")
-    if has_mask:
+    if factor is not None and has_mask:
         raise SettingError("--upscale", factor, "to be given without --mask", "Upscale the result.")
-    if strength is not None:
-        check_number("--upscale-strength", strength, 1e-6, 1, "1 redraws everything, 0.3 changes little.")
+    check_strength("--upscale-strength", strength)
+
+
+def check_strength(name: str, strength: float | None) -> None:
+    """Raise a SettingError for a share of noise that is out of range."""
+    if strength is not None and not 0 < strength <= 1:
+        fix = "1 redraws everything, 0.3 changes little."
+        raise SettingError(name, strength, "a number above 0, at most 1", fix)
 
 
 def _non_empty_lines(text: str) -> list[str]:

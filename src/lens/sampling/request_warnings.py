@@ -17,6 +17,7 @@ from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 
 NO_NEGATIVE = "The negative prompt has no effect at guidance 1. Raise guidance, or leave it out."
 NO_STRENGTH = "The strength has no effect without a source image. Give one, or leave the strength out."
+NO_UPSCALE = "The upscale strength has no effect without upscaling. Ask for it, or leave the strength out."
 NO_SOURCE = "At strength 1 the source image decides the size alone. Lower the strength to keep some of it."
 NO_SOLVER = "The solver {} has no effect on one step, which is that of euler. Raise steps, or leave it out."
 MASK_KEEPS_NOTHING = (
@@ -35,7 +36,7 @@ MIN_TOLD_CUT = 0.01
 
 def effect_warnings(
     *, guidance: float, has_negative: bool, strength: float | None, has_image: bool, has_mask: bool,
-    solver: str, num_steps: int,
+    solver: str, num_steps: int, upscale: float | None = None, upscale_strength: float | None = None,
 ) -> list[str]:  # fmt: skip
     """Return what is told of settings that a request gives and that do not act; None is not given."""
     used_strength = strength if strength is not None and has_image else None
@@ -47,6 +48,7 @@ def effect_warnings(
     told = {
         NO_NEGATIVE: has_negative and guidance == 1,
         NO_STRENGTH: strength is not None and not has_image,
+        NO_UPSCALE: upscale_strength is not None and upscale is None,
         NO_SOURCE: used_strength == 1 and not has_mask,
         NO_SOLVER.format(solver): is_euler,
     }

@@ -25,6 +25,7 @@ from lens.cli.arguments import (
     TextCacheOption,
     check_device,
     check_number,
+    check_strength,
     check_upscale,
     parse_lora,
     parse_size,
@@ -343,9 +344,7 @@ class GenerateArguments:
         check_prompt_text(self.negative_prompt or "", "--negative")
         if self.init_image is None and self.mask is not None:
             raise SettingError("--mask", str(self.mask), "a source image", "Add --init-image IMAGE.")
-        if self.strength is not None and not 0 < self.strength <= 1:
-            fix = "1 redraws everything, 0.3 changes little."
-            raise SettingError("--strength", self.strength, "a number above 0, at most 1", fix)
+        check_strength("--strength", self.strength)
         check_upscale(self.upscale, self.upscale_strength, has_mask=self.mask is not None)
         if self.prompt_date is not None:
             return replace(self, prompt_date=parse_prompt_date(self.prompt_date, "--prompt-date"))

@@ -170,6 +170,7 @@ def _warnings(
         guidance=recorded["guidance"], has_negative=any(image.prompt.negative_prompt for image in images),
         strength=arguments.strength, has_image=arguments.init_image is not None,
         has_mask=arguments.mask is not None, solver=recorded["solver"], num_steps=recorded["steps"],
+        upscale=arguments.upscale, upscale_strength=arguments.upscale_strength,
     )  # fmt: skip
     for image in images:
         warnings += image.prompt.warnings

@@ -137,7 +137,8 @@ class GenerationService:
             *effect_warnings(
                 guidance=draw.guidance, has_negative=bool(draw.negative_prompt), strength=draw.strength,
                 has_image=draw.image is not None, has_mask=draw.mask is not None,
-                solver=draw.solver, num_steps=draw.steps,
+                solver=draw.solver, num_steps=draw.steps, upscale=draw.upscale,
+                upscale_strength=draw.upscale_strength,
             ),
             cache_warning(draw.cache, draw.steps),
             *_source_warnings(draw),

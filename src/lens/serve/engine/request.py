@@ -80,7 +80,7 @@ class GenerationRequest:
     upscale: Annotated[float, Bounds(1, MAX_UPSCALE, excludes_low=True)] | None = None
     """Factor of size at which the image is drawn again from its latents; height and width are after."""
     upscale_strength: Annotated[float, Bounds(0, 1, excludes_low=True)] | None = None
-    """Share of noise in the latents that are drawn again; needs `upscale`."""
+    """Share of noise in the latents that are drawn again; no effect without `upscale`."""
     caller: str = ""
     """Callers get equal shares of the engine."""
     priority: Annotated[int, Bounds(-100, 100)] = 0
@@ -106,7 +106,8 @@ class GenerationRequest:
             "prompt", "negative_prompt", "prompt_template", "seed", "width", "height", "steps", "guidance",
             "solver", "cache", "upscale", "upscale_strength",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return values if self.upscale else values | {"upscale_strength": None}
 
 
 def field_bounds(request_type: type) -> dict[str, tuple[type, Bounds]]:

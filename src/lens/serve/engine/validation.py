@@ -51,8 +51,6 @@ def validate_parameters(
 
 
 def _check_upscale(request: GenerationRequest) -> None:
-    if request.upscale is None and request.upscale_strength is not None:
-        raise SettingError("upscale_strength", request.upscale_strength, "upscale", "Send it too.")
     if request.upscale is not None and request.mask is not None:
         raise SettingError("upscale", request.upscale, "an image without a mask", "Upscale the result.")
 
