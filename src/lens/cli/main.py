@@ -24,10 +24,11 @@ from lens.cli.convert import convert
 from lens.cli.data import data
 from lens.cli.evaluate import evaluate
 from lens.cli.generate import generate
-from lens.cli.grid import grid
+from lens.cli.generation.grid import grid
 from lens.cli.info import info
 from lens.cli.models import models
 from lens.cli.process import EXIT_TERMINATED, command_session, command_state
+from lens.cli.reasoner import reasoner
 from lens.cli.rl import rl
 from lens.cli.serve import keys, serve
 from lens.cli.train import train
@@ -110,6 +111,7 @@ app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(rl, name="rl")
 app.add_typer(evaluate, name="eval")
+app.add_typer(reasoner, name="reasoner")
 app.command()(serve)
 app.add_typer(keys, name="keys")
 

@@ -1,14 +1,21 @@
-"""Output of `lens generate`: a folder of files named after their prompts, or one named file."""
+"""Output of `lens generate`: files named after their prompts, or one named file; a printed line for each."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from PIL import Image
 
+from lens.core.resolution import size_before_upscaling
 from lens.errors import SettingError
 from lens.files import check_writable, write_atomic, write_unique
 from lens.sampling.image_metadata import FORMAT_BY_SUFFIX, ImageMetadata, encode_image_file, slug
+from lens.sampling.solvers import DEFAULT_SOLVER
+
+PRINTED_FIELDS = ("prompt", "seed", "width", "height", "steps", "guidance", "model")
+OPTIONAL_FIELDS = ("negative_prompt", "cache", "strength", "upscale", "upscale_strength")
+"""Printed where they are set."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +66,24 @@ class OutputTarget:
         return write_unique(
             self.folder, f"{prefix}{slug(metadata.prompt)}_{metadata.seed}", f".{self.image_format}", write
         )
+
+
+def result_line(path: Path, metadata: ImageMetadata, as_json: bool) -> str:
+    """Return what is printed of an image: its path, or settings that `--from-file` draws again."""
+    if not as_json:
+        return str(path)
+    values: dict[str, Any] = {"path": str(path)}
+    values |= {name: getattr(metadata, name) for name in PRINTED_FIELDS}
+    values |= {name: value for name in OPTIONAL_FIELDS if (value := getattr(metadata, name))}
+    if metadata.upscale:
+        values["size"] = "{1}x{0}".format(
+            *size_before_upscaling(metadata.height, metadata.width, metadata.upscale)
+        )
+    if metadata.solver != DEFAULT_SOLVER:
+        values["solver"] = metadata.solver
+    if metadata.loras:
+        values["loras"] = [{"path": lora.path, "weight": lora.weight} for lora in metadata.loras]
+    for name in ("init_image", "mask"):
+        if (file := getattr(metadata, name)) is not None:
+            values[name] = file.path
+    return json.dumps(values)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lens.cli.arguments import command_of
-from lens.cli.generate import result_line
 from lens.cli.generation.request import PROMPT, GenerateArguments
 from lens.errors import SettingError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 SIZE_OPTIONS: dict[str, Any] = {"size": None, "width": None, "height": None}
 LORA_AXIS = "lora "
+
 
 def _axis_option(where: str) -> Any:
     text = f'Setting and values of the {where}: "cfg=1, 2, 4", "seed=1..4", "lora FILE=0.5, 1".'
@@ -38,7 +38,7 @@ class GridArguments(GenerateArguments):
 @command_of(GridArguments)
 def grid(arguments: GridArguments) -> None:
     """Generate a grid of images over two settings; print one path per line, that of the sheet last."""
-    from lens.cli.generation.output import OutputTarget
+    from lens.cli.generation.output import OutputTarget, result_line
     from lens.cli.generation.run import generate_images
     from lens.cli.progress import ProgressBar
     from lens.serve.studio.contact_sheet import Axis, grid_cells
