@@ -247,6 +247,11 @@ def _print_picture(description: dict[str, Any]) -> None:
         print("  It has no settings of Lens. What it is: lens verify " + name)
         return
     print(f"  Prompt: {settings['prompt']}")
+    if record := settings["reasoner"]:
+        if settings["original_prompt"] != settings["prompt"]:
+            print(f"  Asked for: {settings['original_prompt']}")
+        system_prompt = f", system prompt {record['system_prompt']}" if record["system_prompt"] else ""
+        print(f"  Reasoner: {record['outcome']} by {record['model'] or 'an unnamed reasoner'}{system_prompt}")
     print(f"  Drawn by {settings['model']}, seed {settings['seed']}, {settings['steps']} steps")
     print(f"  To draw it again: lens generate --like {name}")
 

@@ -22,6 +22,7 @@ from lens.config import Settings
 from lens.core.images import to_mask, to_srgb
 from lens.core.resolution import size_before_upscaling
 from lens.errors import LensError
+from lens.reasoner.outcome import Outcome, Reasoned
 from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.sampling.metadata_formats.image_texts import (
     COMMENT_NAME,
@@ -74,6 +75,18 @@ class LoraRecord(FileRecord):
     weight: float = 1.0
 
 
+class ReasonerRecord(Settings):
+    """Where a prompt comes from that a reasoner was asked about."""
+
+    outcome: Outcome
+    model: str | None = None
+    """Name of the language model, or of the rule engine."""
+    system_prompt: str | None = None
+    """Name of the system prompt."""
+    system_prompt_hash: str | None = None
+    """SHA-256 of its text."""
+
+
 class AxisRecord(Settings):
     """A setting that a sheet of images varies, and its values."""
 
@@ -101,6 +114,10 @@ class ImageMetadata(Settings):
     negative_prompt: str = ""
     prompt_template: str | None = None
     """The prompt before its alternatives, wildcards, LoRAs and weights were read, where it had any."""
+    original_prompt: str | None = None
+    """The request that a reasoner was asked about; `prompt` is what came of it."""
+    reasoner: ReasonerRecord | None = None
+    """The reasoner that was asked; None without one."""
     seed: int
     width: int
     height: int
@@ -134,6 +151,11 @@ class ImageMetadata(Settings):
     versions: dict[str, str] = Field(default_factory=dict)
     sheet: SheetRecord | None = None
     """The sheet that this is, whose first image has the other settings."""
+
+    @property
+    def request(self) -> str:
+        """The prompt as it was asked for, which names the file."""
+        return self.prompt if self.original_prompt is None else self.original_prompt
 
     @property
     def file_size(self) -> tuple[int, int]:
@@ -173,6 +195,16 @@ def _weights_name(path: str) -> str:
     """Return the name that prompts call a file of weights by."""
     name = Path(path).name
     return Path(name).stem if name.lower().endswith(WEIGHT_SUFFIXES) else name
+
+
+def reasoner_fields(reasoned: Reasoned) -> dict[str, Any]:
+    """Return the fields of `ImageMetadata` that record what a reasoner made of a prompt."""
+    record = {name: getattr(reasoned, name) for name in ReasonerRecord.model_fields}
+    return {
+        "prompt": reasoned.prompt,
+        "original_prompt": reasoned.original,
+        "reasoner": ReasonerRecord.of(record),
+    }
 
 
 def library_versions() -> dict[str, str]:

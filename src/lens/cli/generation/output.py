@@ -64,7 +64,7 @@ class OutputTarget:
         if self.file is not None:
             return write_atomic(self.file, write)
         return write_unique(
-            self.folder, f"{prefix}{slug(metadata.prompt)}_{metadata.seed}", f".{self.image_format}", write
+            self.folder, f"{prefix}{slug(metadata.request)}_{metadata.seed}", f".{self.image_format}", write
         )
 
 

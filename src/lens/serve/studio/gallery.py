@@ -60,7 +60,7 @@ class Gallery:
 
         Raises: LensError if it cannot be written.
         """
-        stem = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{slug(metadata.prompt)}"
+        stem = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{slug(metadata.request)}"
         path = write_unique(self.folder, stem, f".{image_format}", lambda file: file.write(content))
         return GalleryItem(path.name, path, metadata, False)
 
