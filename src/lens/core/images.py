@@ -11,28 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
+from lens.core.colour_codes import (
+    GAMMAS,
+    PRIMARIES,
+    SRGB_CHROMATICITY,
+    SRGB_GAMMA,
+    ColourCodes,
+    colour_codes,
+)
+
 STRIP_PIXELS = 2**16
-PNG_SIGNATURE_BYTES = 8
 ALPHA_BACKGROUND = (255, 255, 255)
 """Transparent images are composited on white."""
 FLOAT_WHITES = (1.0, 255.0, 65535.0)
 """White of floating-point grey: the smallest that the brightest pixel does not exceed."""
 MAX_HIGHLIGHT = 16.0
 """Floating-point grey up to here has its white at 1; highlights above white are clipped."""
-SRGB_GAMMA = 1 / 2.2
 GAMMA_TOLERANCE = 0.05
 """A PNG whose gamma differs by a smaller share from that of sRGB is left alone, as libpng does."""
-SRGB_CHROMATICITY = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
-"""x and y of the white, red, green and blue of sRGB, as a PNG file states them."""
 CHROMATICITY_TOLERANCE = 0.005
-CICP_PRIMARIES = {
-    1: SRGB_CHROMATICITY,
-    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
-    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
-}
-"""Primaries by their code in ITU-T H.273: sRGB, BT.2020, Display P3."""
-CICP_GAMMAS = {4: SRGB_GAMMA, 8: 1.0, 13: SRGB_GAMMA}
-"""Gammas by the code of the curve: 2.2, linear, sRGB. The curves of HDR are no gammas."""
 SAME_WHITE = 0.02
 """Whites that differ by more in x or y are not adapted: such files are rare, and their cHRM often wrong."""
 PROFILE_TOLERANCE = 1
@@ -49,6 +46,8 @@ UPRIGHT = {
 """By the EXIF orientation. Other values mean nothing."""
 MODE_NOTES = {"CMYK": ("cmyk",), "P": ("palette",), "L": ("grey",), "1": ("grey",)}
 
+OTHER_COLOURS = "other_colours"
+
 Notes = tuple[str, ...]
 
 
@@ -60,7 +59,8 @@ class SrgbImage(NamedTuple):
     notes: Notes
     """Some of: rotated, profile, bad_profile, other_colours, deep, grey, palette, cmyk, alpha.
 
-    `other_colours` is a PNG whose cICP chunk names colours that are not converted, such as those of HDR.
+    `other_colours` is a file whose codes name colours that are not converted, such as those of HDR. The image
+    has this note in its `info`, too.
     """
 
 
@@ -70,13 +70,16 @@ def to_srgb(image: Image.Image) -> SrgbImage:
     Where nothing has to be converted it is the image itself. Best before its pixels are loaded: Pillow then
     forgets how many bits the file has a pixel. A profile that cannot be used is ignored and noted.
     """
-    cicp = _cicp_chunk(image)
+    codes = colour_codes(image)
     shallow, is_deep, method = _load(image)
-    coloured, profile_notes = _apply_profile(shallow) if cicp is None else _apply_cicp(shallow, cicp)
+    coloured, profile_notes = _apply_profile(shallow) if codes is None else _apply_codes(shallow, codes)
     opaque, alpha_notes = _flatten_alpha(coloured)
     rgb = opaque.convert("RGB") if opaque.mode != "RGB" else opaque
     if method is not None:
         rgb = rgb.transpose(method)
+    if OTHER_COLOURS in profile_notes:
+        rgb = rgb.copy() if rgb is image else rgb
+        rgb.info[OTHER_COLOURS] = "read as sRGB"
     mode_notes = ("deep", "grey") if is_deep else () if alpha_notes else MODE_NOTES.get(image.mode, ())
     return SrgbImage(rgb, (*(("rotated",) if method else ()), *profile_notes, *mode_notes, *alpha_notes))
 
@@ -186,34 +189,12 @@ def _levels_and_white(image: Image.Image, tags: Any) -> tuple[NDArray[Any], floa
     return levels, next((white for white in (255, 65535) if levels.max() <= white), 2**31 - 1)
 
 
-def _cicp_chunk(image: Image.Image) -> bytes | None:
-    """Return what an opened PNG file says of its colours in cICP, which Pillow does not read.
-
-    The bytes are primaries, curve, matrix, and whether the range is full.
-    """
-    file: Any = getattr(image, "fp", None)
-    if image.format != "PNG" or file is None or file.closed:
-        return None
-    place = file.tell()
-    try:
-        file.seek(PNG_SIGNATURE_BYTES)
-        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
-            num_bytes = int.from_bytes(head[:4])
-            if head[4:] == b"cICP":
-                return file.read(4) if num_bytes == 4 else None
-            file.seek(num_bytes + 4, io.SEEK_CUR)
-        return None
-    finally:
-        file.seek(place)
-
-
-def _apply_cicp(image: Image.Image, cicp: bytes) -> tuple[Image.Image, Notes]:
-    """Return the image with the colours of a cICP chunk converted; it counts before a profile."""
-    primaries, curve, matrix, is_full = cicp
-    if primaries in CICP_PRIMARIES and curve in CICP_GAMMAS and matrix == 0 and is_full == 1:
-        return _apply_colours(image, CICP_GAMMAS[curve], CICP_PRIMARIES[primaries])
+def _apply_codes(image: Image.Image, codes: ColourCodes) -> tuple[Image.Image, Notes]:
+    """Return the image with the colours of its codes converted; a profile counts where they are not known."""
+    if codes.is_known:
+        return _apply_colours(image, GAMMAS[codes.curve], PRIMARIES[codes.primaries])
     converted, notes = _apply_profile(image)
-    return converted, (*notes, "other_colours")
+    return converted, (*notes, OTHER_COLOURS)
 
 
 def _apply_profile(image: Image.Image) -> tuple[Image.Image, Notes]:

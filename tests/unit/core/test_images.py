@@ -333,12 +333,63 @@ def test_colours_that_a_png_names_by_code_are_converted_and_count_before_a_profi
     np.testing.assert_array_equal(np.asarray(to_srgb(behind).image), np.asarray(found.image))
 
 
+def container(row: bytes, kind: str, codes: tuple[int, int], **options) -> Image.Image:
+    """Return an opened AVIF or HEIF file of a row of colours, 16 px each, that names colours by code."""
+    pixels = np.frombuffer(row, np.uint8).reshape(1, -1, 3).repeat(16, axis=0).repeat(16, axis=1)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, quality=100, **options)
+    content = file.getvalue()
+    at = content.index(b"colrnclx") + 8
+    return Image.open(io.BytesIO(content[:at] + struct.pack(">2H", *codes) + content[at + 4 :]))
+
+
+@pytest.fixture(params=["AVIF", "HEIF"])
+def kind(request) -> str:
+    if request.param == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("codes", "primaries", "linear"),
+    [((12, 13), P3, False), ((9, 1), BT2020, False), ((1, 8), SRGB, True), ((2, 2), SRGB, False)],
+    ids=["Display P3", "BT.2020", "linear", "unspecified"],
+)
+def test_colours_that_a_container_names_by_code_are_converted(kind, codes, primaries, linear):
+    levels = np.array([[200, 60, 40], [90, 180, 70], [60, 70, 190], [128, 128, 128]], dtype=np.uint8)
+    image = container(in_space(levels, primaries, linear), kind, codes)
+    found = to_srgb(image)
+    np.testing.assert_allclose(np.asarray(found.image)[8, 8::16], levels, atol=8)
+    assert found.notes == (() if primaries is SRGB and not linear else ("profile",))
+    assert to_srgb(image).image.size == (64, 16)  # once more, where the file is closed or replaced
+
+
+def test_a_profile_counts_before_the_codes_of_a_container():
+    levels = np.full((4, 3), 100, np.uint8)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    row = levels.tobytes()
+    plain = container(row, "AVIF", (1, 13))
+    assert to_srgb(container(row, "AVIF", (12, 8))).notes == ("profile",)
+    image = container(row, "AVIF", (12, 8), icc_profile=srgb)
+    np.testing.assert_array_equal(np.asarray(to_srgb(image).image), np.asarray(to_srgb(plain).image))
+
+
+@pytest.mark.parametrize("codes", [(9, 16), (12, 18), (22, 13)])
+def test_colours_of_hdr_in_a_container_are_left_and_told(kind, codes):
+    row = bytes(range(0, 120, 10))
+    found = to_srgb(container(row, kind, codes))
+    assert found.notes == ("other_colours",) and "other_colours" in found.image.info
+    plain = to_srgb(container(row, kind, (1, 13)))
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(plain.image))
+    assert "other_colours" not in plain.image.info
+
+
 @pytest.mark.parametrize("cicp", [(9, 16, 0, 1), (9, 18, 0, 1), (12, 13, 0, 0), (1, 13, 1, 1), (2, 2, 0, 1)])
 def test_colours_of_hdr_and_unknown_codes_are_left_and_told(cicp):
     levels = colours()
     rows = [row.tobytes() for row in levels]
     found = to_srgb(png(8, 2, rows, 24, cICP=bytes(cicp)))
     np.testing.assert_array_equal(np.asarray(found.image), levels)
-    assert found.notes == ("other_colours",)
+    assert found.notes == ("other_colours",) and "other_colours" in found.image.info
     for cut in (b"", bytes(cicp)[:3]):
         assert to_srgb(png(8, 2, rows, 24, cICP=cut)).notes == ()
