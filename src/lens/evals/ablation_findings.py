@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lens.core.statistics import MeanEstimate, estimate_mean
 from lens.evals.ablation import AblationRun, AblationSettings, ClaimSettings, missing_runs
 from lens.evals.paired import PairedDifference, Spread, paired_difference
-from lens.evals.statistics import MeanEstimate, estimate_mean
 
 Scores = Mapping[tuple[str, str], NDArray[np.bool_]]
 """Passed images (seeds, prompts) by arm and name of the scores."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from lens.evals.statistics import wilson_interval
+from lens.core.statistics import wilson_interval
 from lens.nano.scoring.scorer import ImageArray, SceneScore
 from lens.nano.tasks import TASKS, TaskPrompt
 

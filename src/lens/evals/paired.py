@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens.evals.statistics import MeanEstimate, student_t, t_test_power
+from lens.core.statistics import MeanEstimate, student_t, t_test_power
 
 
 class Spread(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lens.core.statistics import MeanEstimate
 from lens.errors import LensError, SettingError
 from lens.evals import ablation, ablation_scores
 from lens.evals.ablation import ClaimSettings, ablation_runs, missing_runs, read_ablation, train_missing
@@ -21,7 +22,6 @@ from lens.evals.ablation_findings import (
 )
 from lens.evals.ablation_scores import read_scores, score_missing
 from lens.evals.paired import Spread
-from lens.evals.statistics import MeanEstimate
 from lens.train.run import parse_settings
 
 QUESTIONS = sorted(

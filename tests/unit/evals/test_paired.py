@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lens.core.statistics import estimate_mean
 from lens.evals.paired import Spread, paired_difference
-from lens.evals.statistics import estimate_mean
 
 SPREADS = [Spread(0.03, 0.0, 0.6), Spread(0.03, 0.15, 0.6), Spread(0.0, 0.0, 0.5)]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens.evals.statistics import estimate_mean, student_t, t_test_power
+from lens.core.statistics import bootstrap_means, estimate_mean, lower_bound, student_t, t_test_power
 
 
 def test_three_values_have_the_interval_that_tables_of_students_t_give():
@@ -33,3 +33,24 @@ def test_the_power_of_a_t_test_is_that_of_tables_and_its_level_without_a_differe
     assert t_test_power(1.0, 1 / np.sqrt(10), 9) == pytest.approx(0.803, abs=0.002)
     assert t_test_power(0.0, 1.0, 4) == pytest.approx(0.05, abs=0.001)
     assert t_test_power(1.96, 1.0, 1e6) == pytest.approx(0.5, abs=0.002)
+
+
+def test_a_one_sided_bound_is_that_of_tables_of_students_t():
+    # Three values with standard deviation sqrt(7); the 80% point of t with 2 degrees of freedom is 1.0607.
+    assert lower_bound([1.0, 2.0, 6.0], 0.8) == pytest.approx(3 - 1.0607 * (7 / 3) ** 0.5, abs=1e-3)
+    assert lower_bound([0.25, 0.25, 0.25], 0.9) == 0.25
+
+
+def test_a_bootstrap_of_clusters_has_the_error_of_their_means_and_pairs_the_rows():
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 1, 40)
+    values = np.stack([common, common + 0.5])
+    means = bootstrap_means(values, [""] * 40, seed=1)
+    assert means.shape == (10_000, 2)
+    assert means.std(0) == pytest.approx([common.std() / 40**0.5] * 2, rel=0.05)
+    assert means[:, 1] - means[:, 0] == pytest.approx(0.5)
+
+
+def test_a_bootstrap_keeps_the_number_of_clusters_of_every_stratum():
+    values = np.array([[0.0] * 3 + [1.0] * 5])
+    assert bootstrap_means(values, ["a"] * 3 + ["b"] * 5, seed=0, num_samples=50) == pytest.approx(5 / 8)
