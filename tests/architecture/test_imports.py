@@ -29,6 +29,7 @@ FLOORS_INSIDE = {
     "models": ["quantized", "checkpoints"],
     "nano": ["world", "scoring"],
     "sampling": ["metadata_formats"],
+    "reasoner": ["rules nano_rules", "search"],
     "rl": ["prompts", "rewards"],
     "train": ["settings", "data cost", "post_training", "stages"],
     "serve": ["settings", "engine storage safety", "ray", "api", "studio"],

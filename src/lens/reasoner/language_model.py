@@ -36,8 +36,8 @@ class LanguageModel(Protocol):
     ) -> ChatResponse:
         """Return the answer to a conversation; with `choices`, the answer is one of them.
 
-        `max_tokens` includes what the model thinks before it answers. The same seed gives the same answer where
-        the model can promise that.
+        `max_tokens` includes what the model thinks before it answers. The same seed gives the same answer
+        where the model can promise that.
         Raises: ChatError if there is no answer; ReasoningStoppedError once `should_stop` returns True.
         """
         ...

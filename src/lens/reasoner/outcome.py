@@ -52,6 +52,8 @@ class Reasoned(NamedTuple):
     """Name of the system prompt, such as general."""
     system_prompt_hash: str | None = None
     """SHA-256 of its text."""
+    is_unavailable: bool = False
+    """Whether the model did not answer, so that the same request may have another outcome later."""
 
     @property
     def warning(self) -> str | None:

@@ -25,6 +25,8 @@ from pydantic import Field, model_validator
 from lens.config import Settings, read_recipe
 from lens.errors import LensError, ModerationError, SettingError
 from lens.llm.client import RETRYABLE_STATUSES, image_part
+from lens.reasoner.outcome import Reasoned
+from lens.reasoner.refusal import RefusalPolicy
 from lens.serve.safety.word_filter import WordRule, find_refusing_rule
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class PolicySettings(Settings):
     prompts: tuple[WordRule, ...] = ()
     nudenet: NudeNetRule | None = None
     endpoint: ModerationEndpointSettings | None = None
+    reasoner: RefusalPolicy = RefusalPolicy()
+    """What a reasoner refuses, and what happens while its model does not answer."""
     audit: AuditSettings = AuditSettings()
 
 
@@ -163,6 +167,18 @@ class ModerationPolicy:
         if self._endpoint and "pictures" in self._endpoint.settings.checks:
             self._check_with_endpoint("picture", [_image_content_part(image)], user, None)
 
+    def record_refusal(self, reasoned: Reasoned, user: str) -> str:
+        """Record that a reasoner refused a prompt, and return the record's id.
+
+        The words of a model may repeat the prompt, so they are recorded only where the prompt is.
+        Raises: LensError if it cannot be recorded.
+        """
+        category = f"category {reasoned.category}" if reasoned.category else "no category"
+        words = reasoned.reason if self.settings.audit.with_prompt and reasoned.reason else category
+        by = f"reasoner {reasoned.model or 'unknown'}"
+        fields = {"category": reasoned.category}
+        return self._record("refused", "prompt", Refusal(by, words), user, reasoned.original, **fields)
+
     def close(self) -> None:
         if self._endpoint:
             self._endpoint.close()
@@ -204,7 +220,7 @@ class ModerationPolicy:
         cause: str | None = None,
         is_unavailable: bool = False,
     ) -> NoReturn:
-        record = self._record("refused", target, refusal, user, prompt, cause)
+        record = self._record("refused", target, refusal, user, prompt, cause=cause)
         what = "image" if target == "picture" else target
         raise ModerationError(what, refusal.reason, refusal.source, record, is_unavailable)
 
@@ -215,7 +231,7 @@ class ModerationPolicy:
         refusal: Refusal,
         user: str,
         prompt: str | None,
-        cause: str | None = None,
+        **others: str | None,
     ) -> str:
         fields = {
             "decision": decision,
@@ -224,8 +240,7 @@ class ModerationPolicy:
             "reason": refusal.reason,
             "user": user,
         }
-        if cause is not None:
-            fields["cause"] = cause
+        fields |= {name: text for name, text in others.items() if text is not None}
         if prompt is not None and self.settings.audit.with_prompt:
             fields["prompt"] = prompt
         return self._audit.write(fields)
