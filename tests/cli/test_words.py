@@ -109,7 +109,7 @@ def test_convert_refuses_and_leaves_nothing(lens, tiny_model, tmp_path, argument
 @pytest.mark.parametrize(
     ("recipe", "overrides", "said"),
     [
-        ("gone.yaml", [], "recipe is 'gone.yaml'"),
+        ("gone.yaml", [], "RECIPE is 'gone.yaml'"),
         ("broken.yaml", [], "valid YAML"),
         ("good.yaml", ["--set", "steps"], "key=value"),
     ],

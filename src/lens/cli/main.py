@@ -81,38 +81,48 @@ app = typer.Typer(
 
 
 def _in_own_words(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose errors call a setting of the library by its own option or argument."""
-    names: dict[str, str] = {}
+    """Return a command whose errors call a setting of the library by its own option or argument.
+
+    A setting of a file keeps its name: an option that is not given decides nothing.
+    """
+    names: dict[str, tuple[str, str]] = {}
     for name, parameter in signature(command).parameters.items():
         declared = next((one for one in get_args(parameter.annotation) if hasattr(one, "param_decls")), None)
         # In an annotation the first name takes the place of the default.
         words = [getattr(declared, "default", None), *(getattr(declared, "param_decls", None) or ())]
         options = [one for one in words if isinstance(one, str) and one.startswith("--")]
         is_argument = isinstance(declared, ArgumentInfo)
-        shown = name.upper() if is_argument else [*options, f"--{name.replace('_', '-')}"][0]
-        names |= {name: shown, shown.lstrip("-").replace("-", "_").lower(): shown}
+        if is_argument:
+            options = [declared.metavar or name.upper()]
+        options = options or [f"--{name.replace('_', '-')}"]
+        names.setdefault(name.removesuffix("s"), (name, options[0]))
+        names |= {one.lstrip("-").replace("-", "_").lower(): (name, one) for one in options}
+        names[name] = name, options[0]
 
     @wraps(command)
     def run(*args: Any, **values: Any) -> None:
         try:
             command(*args, **values)
         except SettingError as error:
-            if error.setting in names:
-                error.rename(names[error.setting])
+            name, shown = names.get(error.setting, ("", ""))
+            if values.get(name) not in (None, [], False):
+                error.rename(shown)
             raise
 
     return run
 
 
-for command in (generate, grid, models, info, convert, verify):
+for command in (generate, grid, models, info, convert, verify, ablate, serve):
     app.command()(_in_own_words(command))
-app.command()(ablate)
+for group in (train, data, rl, evaluate):
+    for registered in group.registered_commands:
+        if registered.callback is not None:
+            registered.callback = _in_own_words(registered.callback)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(rl, name="rl")
 app.add_typer(evaluate, name="eval")
 app.add_typer(reasoner, name="reasoner")
-app.command()(serve)
 app.add_typer(keys, name="keys")
 
 
