@@ -9,7 +9,6 @@ from typing import Self
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("loading", "encoding", "denoising", "decoding")
 LOG_INTERVAL_S = 10.0
 
 

@@ -5,7 +5,7 @@ Knows nothing of models. Letters: B images, R source images, I image tokens, C c
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -16,10 +16,11 @@ from lens.core.noise import draw_noise
 from lens.core.prompt_text import check_prompt_text
 from lens.core.resolution import resolve_resolution
 from lens.core.schedule import empirical_mu, sampling_sigmas, shift_times
-from lens.errors import SettingError, ShapeError
+from lens.errors import PromptRefusedError, SettingError, ShapeError
 from lens.models.checkpoints.registry import LENS_DENOISER
 from lens.nano.request_warnings import request_warnings
 from lens.prompts.reading import unread_syntax
+from lens.reasoner.outcome import Reasoned, Reasoner
 from lens.sampling import image_processor
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.request_warnings import (
@@ -59,6 +60,33 @@ def normalize_prompts(prompt: str | Sequence[str] | None, setting: str = "prompt
     for one in prompts:
         check_prompt_text(one, setting)
     return list(prompts)
+
+
+def reason_prompts(
+    prompt: str | Sequence[str] | None,
+    reasoner: Reasoner | None,
+    on_progress: Callable[[str, int, int], None],
+) -> list[Reasoned] | None:
+    """Return what a reasoner makes of each prompt; each distinct one is asked about once. None without one.
+
+    Raises: SettingError for a prompt that is missing or cannot be used; PromptRefusedError for the first that
+    is refused.
+    """
+    if reasoner is None:
+        return None
+    if prompt is None:
+        raise SettingError("reasoner", "given", "a prompt", "Pass prompt=, or leave the reasoner out.")
+    prompts = normalize_prompts(prompt)
+    answers = dict[str, Reasoned]()
+    distinct_prompts = distinct(prompts)
+    for index, text in enumerate(distinct_prompts):
+        on_progress("reasoning", index, len(distinct_prompts))
+        answer = answers[text] = reasoner(text)
+        if answer.outcome == "refused":
+            raise PromptRefusedError(answer.category, answer.reason)
+        if answer.warning is not None:
+            logger.warning(answer.warning)
+    return [answers[text] for text in prompts]
 
 
 def log_warnings(

@@ -32,6 +32,7 @@ from lens.models.memory import execution_device
 from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
 from lens.models.prompt_template import encode_prompts
 from lens.models.vae import decode_latents, encode_pixels
+from lens.reasoner.outcome import Reasoned, Reasoner
 from lens.sampling import image_processor, inputs
 from lens.sampling.defaults import SamplingDefaults, default_strength, sampling_defaults, variant_from_name
 from lens.sampling.diffusers_api import CALLBACK_TENSORS, TILE_PX, DiffusersApi
@@ -43,7 +44,7 @@ from lens.sampling.prompt_embeds import PromptEmbeds, make_prompt_embeds
 from lens.sampling.solvers import DEFAULT_SOLVER, Solver, get_solver
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with (stage, done, total), stage one of "encoding", "denoising", "decoding"; may raise to stop."""
+"""Called with (stage, done, total); may raise to stop. Stages: reasoning, encoding, denoising, decoding."""
 StepEndCallback = Callable[["LensPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 """diffusers' callback: (pipeline, step, time x 1000, requested tensors) -> tensors that replace them."""
 
@@ -60,6 +61,8 @@ class LensPipelineOutput(BaseOutput):
 
     images: list[Image.Image] | np.ndarray | Tensor
     """PIL images, floats in [0, 1], or latents (B, I, C), by the output type."""
+    reasoned: list[Reasoned] | None = None
+    """What the reasoner made of each prompt."""
 
 
 class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
@@ -230,6 +233,7 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         attention_kwargs: dict[str, Any] | None = None,
         on_progress: ProgressCallback | None = None,
         allow_extreme: bool = False,
+        reasoner: Reasoner | None = None,
     ) -> LensPipelineOutput | tuple[Any]:
         """Generate images.
 
@@ -237,9 +241,11 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         in a call of its own. `latents` is the initial noise, one (I, C) per image. With `image`, `strength`
         in (0, 1] is the noise level to start at. With `mask_image` too, white areas are redrawn and black
         areas are kept exactly. A callback that sets `_interrupt` ends denoising with the image so far; one
-        that raises GenerationCancelledError stops the call.
+        that raises GenerationCancelledError stops the call. A `reasoner` is asked about each distinct prompt
+        first.
 
-        Raises: SettingError or ShapeError for arguments that cannot be used; GenerationCancelledError.
+        Raises: SettingError or ShapeError for arguments that cannot be used; PromptRefusedError of the
+        reasoner, before anything is encoded; GenerationCancelledError.
         """
         defaults = self.defaults
         num_steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -251,6 +257,7 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         inputs.check_types(
             generator=generator, latents=latents, attention_kwargs=attention_kwargs, solver=solver,
             aspect_ratio=aspect_ratio, callback_on_step_end=callback_on_step_end, on_progress=on_progress,
+            reasoner=reasoner,
         )  # fmt: skip
         inputs.check_scheduler(self.scheduler)
         self.need("transformer", "to draw")
@@ -260,6 +267,8 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
         size = (height, width, base_resolution, aspect_ratio)
         source = inputs.prepare_source(image, mask_image, size, defaults.base_resolution, allow_extreme)
         with self._call_context(guidance, attention_kwargs, on_progress):
+            reasoned = inputs.reason_prompts(prompt, reasoner, self._report_progress)
+            prompt = prompt if reasoned is None else [one.prompt for one in reasoned]
             if self.logs_warnings:
                 negatives = negative_prompt, negative_prompt_embeds
                 inputs.log_warnings(self, source, prompt, negatives, guidance, strength, solver, num_steps)
@@ -276,7 +285,7 @@ class LensPipeline(DiffusersApi, LoraMixin, LoaderMixin, DiffusionPipeline):
             )
             x = self.denoise(initial, text, latent_size, solve, callback_on_step_end, callback_inputs)
             images = x if output_type == "latent" else self.postprocess(x, source, output_type)
-        return LensPipelineOutput(images=images) if return_dict else (images,)
+        return LensPipelineOutput(images, reasoned) if return_dict else (images,)
 
     # ---- parts of a call
 
