@@ -31,7 +31,12 @@ from lens.sampling.metadata_formats.image_texts import (
     exif_texts,
 )
 from lens.sampling.metadata_formats.infotext import format_infotext
-from lens.sampling.metadata_formats.reading import READABLE_TOOLS, describe_image, foreign_settings
+from lens.sampling.metadata_formats.reading import (
+    READABLE_TOOLS,
+    describe_image,
+    foreign_settings,
+    settings_beside,
+)
 from lens.sampling.solvers import SOLVERS
 from lens.text_files import TextError, parse_json
 
@@ -73,6 +78,8 @@ class LoraRecord(FileRecord):
     """A LoRA file and its weight."""
 
     weight: float = 1.0
+    weights_sha256: str | None = None
+    """SHA-256 of the weights alone, which other tools look the file up by; see `weights_hash`."""
 
 
 class ReasonerRecord(Settings):
@@ -185,7 +192,12 @@ class ImageMetadata(Settings):
             fields["Mask"] = Path(self.mask.path).name
         fields["Version"] = f"lens {self.versions.get('lens', 'unknown')}"
         loras = [
-            (_weights_name(lora.path), lora.weight, lora.sha256[:SHORT_LORA_HASH]) for lora in self.loras
+            (
+                _weights_name(lora.path),
+                lora.weight,
+                (lora.weights_sha256 or lora.sha256)[:SHORT_LORA_HASH],
+            )
+            for lora in self.loras
         ]
         hashes = {"model": self.model_hash[:SHORT_HASH]}
         return format_infotext(self.prompt, self.negative_prompt, fields, loras, hashes)
@@ -294,7 +306,7 @@ def read_image_settings(path: Path) -> ImageMetadata | ForeignSettings:
             document = metadata_json(image)
         except EXIF_ERRORS:
             document = None
-        foreign = foreign_settings(image) if document is None else None
+        foreign = None if document is not None else foreign_settings(image) or settings_beside(path)
         description = describe_image(image)
     if document is not None:
         return parse_image_metadata(document, path)

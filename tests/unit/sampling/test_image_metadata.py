@@ -69,6 +69,9 @@ def test_the_parameters_text_has_the_format_that_other_tools_parse(tmp_path):
         "Model hash: ababababab, Model: lens-nano, Denoising strength: 0.6, Init image: start.png, "
         'Version: lens 0.1.0, Lora hashes: "ink: cdcdcdcdcdcd", Hashes: {"model": "ababababab"}'
     )
+    looked_up = SETTINGS.loras[0].model_copy(update={"weights_sha256": "ef" * 32})
+    other = SETTINGS.model_copy(update={"loras": (looked_up,)})
+    assert 'Lora hashes: "ink: efefefefefef"' in other.parameters()
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "webp"])

@@ -18,6 +18,7 @@ from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
 from lens.cli.generation.request import GenerateArguments
 from lens.cli.generation.resolve import PlannedImage, ResolvedRequest, file_fields, resolve_arguments
 from lens.core.step_caches import cache_warning
+from lens.models.checkpoints.hashing import weights_hash
 from lens.sampling.image_metadata import ImageMetadata, LoraRecord, library_versions
 from lens.sampling.request_warnings import distinct
 from lens.sampling.resolved_model import ResolvedModel
@@ -84,7 +85,7 @@ def _generate_group(
                 active_cache = cache
             if is_alone and request.arguments.is_seed_random:
                 logger.info("random seed %d", request.images[0].seed)
-            files = {path: file_fields(path) for image in request.images for path, _ in image.loras}
+            files = {path: _lora_fields(path) for image in request.images for path, _ in image.loras}
             for planned in request.images:
                 progress.start_image(next(image_numbers))
                 session.activate_loras(pipeline, planned.loras)
@@ -104,6 +105,10 @@ def _generate_group(
                     **environment,
                 )
                 yield GeneratedImage(image, metadata, request.index)
+
+
+def _lora_fields(path: Path) -> dict[str, Any]:
+    return {**file_fields(path), "weights_sha256": weights_hash(path)}
 
 
 def _lora_files(images: Sequence[PlannedImage]) -> list[Path]:

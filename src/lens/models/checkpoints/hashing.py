@@ -28,6 +28,18 @@ def file_hash(path: Path) -> str:
     return _cached_hash(real)
 
 
+def weights_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a safetensors file behind its header; None for a folder or another file.
+
+    Other tools look LoRAs up by it, as AutoV3: notes in the header change it not.
+    """
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_hash(path: Path) -> str:
     """Return one hash of a model: of its single file, or of the names and hashes of its folder's files.
 

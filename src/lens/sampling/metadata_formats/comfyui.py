@@ -47,6 +47,13 @@ def graph_of(document: Any) -> Graph | None:
     return document if _is_graph(document) else None
 
 
+def is_workflow(document: Any) -> bool:
+    """Return whether a JSON document is a graph as ComfyUI's editor saves it, whose values have no names."""
+    return isinstance(document, Mapping) and all(
+        isinstance(document.get(key), list) for key in ("nodes", "links")
+    )
+
+
 def _is_graph(document: Any) -> bool:
     return (
         isinstance(document, Mapping)

@@ -6,21 +6,26 @@ Texts are told apart by their content, as converters and upload sites move them 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from lens.sampling.metadata_formats.comfyui import comfyui_settings, graph_of
+from lens.sampling.metadata_formats.comfyui import comfyui_settings, graph_of, is_workflow
 from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.sampling.metadata_formats.image_texts import image_texts
 from lens.sampling.metadata_formats.infotext import parse_infotext
 from lens.sampling.metadata_formats.json_documents import document_settings, dream_settings
+from lens.text_files import TextError, decode_text
 
 READABLE_TOOLS = "AUTOMATIC1111, ComfyUI or InvokeAI"
 NAME_PREFIX = re.compile(r"\s*[A-Za-z_]{3,24}:\s*(?=[{\[])")
 """ComfyUI puts the name of a text before it where a file has no names, as in `prompt:{...}`."""
 TRAINED_SOURCE = "trainedAlgorithmicMedia"
 MAX_ORIGIN_CHARACTERS = 80
+MAX_BESIDE_BYTES = 200_000
+WORKFLOW_ALONE = "all settings: it has the workflow of the editor alone, whose values have no names"
 
 
 def foreign_settings(image: Image.Image) -> ForeignSettings | None:
@@ -41,7 +46,21 @@ def foreign_settings(image: Image.Image) -> ForeignSettings | None:
         graph = graph_of(document)
         if graph is not None:
             return comfyui_settings(graph)
+    if any(map(is_workflow, documents)):
+        return ForeignSettings.of("ComfyUI", {}, [(WORKFLOW_ALONE, "")])
     return None
+
+
+def settings_beside(path: Path) -> ForeignSettings | None:
+    """Return the settings in the text file beside an image, which AUTOMATIC1111 can write, or None."""
+    beside = path.with_suffix(".txt")
+    try:
+        if beside.stat().st_size > MAX_BESIDE_BYTES:
+            return None
+        found = parse_infotext(decode_text(beside.read_bytes()))
+    except (OSError, TextError):
+        return None
+    return None if found is None else replace(found, tool=f"{found.tool} ({beside.name})")
 
 
 def _documents(texts: Iterable[str]) -> Iterator[Any]:

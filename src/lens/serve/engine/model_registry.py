@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lens.errors import CheckpointError, SettingError
 from lens.models.checkpoints.diffusers_folder import missing_files
-from lens.models.checkpoints.hashing import content_hash
+from lens.models.checkpoints.hashing import content_hash, weights_hash
 from lens.sampling.resolved_model import ResolvedModel
 from lens.serve.engine.request import LoraRequest, ModelInfo
 from lens.serve.settings.server import ServedModel
@@ -70,7 +70,7 @@ class ModelRegistry:
             name: _model_entry(name, ServedModel.model_validate(source)) for name, source in models.items()
         }
         self.loras = {name: Path(path) for name, path in (loras or {}).items()}
-        self._hashes: dict[Path, str] = {}
+        self._hashes: dict[Path, dict[str, Any]] = {}
 
     @classmethod
     def from_names(
@@ -87,11 +87,12 @@ class ModelRegistry:
                 raise SettingError("models", entry.served_name, "one model for each name", fix)
         return cls(served, loras)
 
-    def lora_hash(self, name: str) -> str:
-        """Return the hash of a LoRA file."""
+    def lora_hashes(self, name: str) -> dict[str, Any]:
+        """Return the hashes of a LoRA file, by the names of their fields in the metadata of an image."""
         path = self.loras[name]
         if path not in self._hashes:
-            self._hashes[path] = content_hash(path)
+            hashes = {"sha256": content_hash(path), "weights_sha256": weights_hash(path)}
+            self._hashes[path] = hashes
         return self._hashes[path]
 
 

@@ -159,7 +159,7 @@ class ModelWorker:
         return None if path is None else FileRecord(path=path.name, sha256=file_hash(path))
 
     def _lora_record(self, name: str, weight: float) -> LoraRecord:
-        return LoraRecord(path=name, sha256=self.registry.lora_hash(name), weight=weight)
+        return LoraRecord(path=name, weight=weight, **self.registry.lora_hashes(name))
 
     def _encode_text(self, model: LoadedModel, text: str) -> PromptFeatures:
         def encode(text: str) -> PromptFeatures:

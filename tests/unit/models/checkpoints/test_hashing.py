@@ -4,7 +4,7 @@ import hashlib
 import shutil
 
 from lens.models.checkpoints import hashing
-from lens.models.checkpoints.hashing import content_hash, file_hash
+from lens.models.checkpoints.hashing import content_hash, file_hash, weights_hash
 
 
 def test_a_file_hash_is_its_sha256(tmp_path):
@@ -17,6 +17,14 @@ def test_a_hub_blob_is_believed_by_its_name(tmp_path):
     blob.write_bytes(b"anything")
     (tmp_path / "model.safetensors").symlink_to(blob)
     assert file_hash(tmp_path / "model.safetensors") == "ab" * 32
+
+
+def test_a_hash_of_weights_is_that_behind_the_header_whose_notes_may_change(tmp_path):
+    for number, header in enumerate((b"{}", b'{"__metadata__": {"title": "ink"}}')):
+        path = tmp_path / f"{number}.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"weights")
+        assert weights_hash(path) == hashlib.sha256(b"weights").hexdigest()
+    assert weights_hash(tmp_path) is None
 
 
 def test_a_content_hash_follows_content_and_names_but_not_the_place_or_the_card(tmp_path):

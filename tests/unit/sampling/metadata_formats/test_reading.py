@@ -114,6 +114,25 @@ def test_exif_of_another_tool_is_read(tmp_path, tool, suffix):
     check(read(tmp_path / f"a.{suffix}"), tool)
 
 
+def test_a_workflow_without_the_values_of_a_run_is_named(tmp_path):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("workflow", json.dumps(WORKFLOW))
+    image().save(tmp_path / "a.png", pnginfo=chunks)
+    told = "Taken over from ComfyUI: nothing. Not taken over: all settings: it has the workflow"
+    assert read(tmp_path / "a.png").summary.startswith(told)
+
+
+def test_the_text_file_beside_an_image_is_read_where_the_image_has_no_settings(tmp_path):
+    image().save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
+    found = read(tmp_path / "a.png")
+    assert (found.tool, found.prompt, found.seed) == ("AUTOMATIC1111 (a.txt)", "a f\u00f6x", 5)
+    for caption in (b"a fox in the snow", b"\xff\xfe\xff", bytes(300_000)):
+        (tmp_path / "a.txt").write_bytes(caption)
+        with pytest.raises(LensError, match=r"a\.png has no metadata"):
+            read_image_settings(tmp_path / "a.png")
+
+
 def test_an_image_of_another_tool_is_no_image_of_the_gallery(tmp_path):
     image().save(tmp_path / "a.jpg", exif=exif_of(EXIF_TAGS["AUTOMATIC1111"]))
     with pytest.raises(LensError, match=r"a\.jpg has no metadata of Lens, only settings of AUTOMATIC1111"):
