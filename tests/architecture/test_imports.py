@@ -31,6 +31,7 @@ FLOORS_INSIDE = {
     "sampling": ["metadata_formats"],
     "reasoner": ["rules nano_rules", "search"],
     "rl": ["prompts", "rewards"],
+    "evals": ["scores"],
     "train": ["settings", "data cost", "post_training", "stages"],
     "serve": ["settings", "engine storage safety", "ray", "api", "studio"],
     "cli": ["generation"],

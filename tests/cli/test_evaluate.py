@@ -1,4 +1,4 @@
-"""`lens eval nano`: one table of several models on stdout, and a file with an object each."""
+"""`lens eval`: nano models side by side, and scores of what models saw in images."""
 
 import json
 
@@ -106,3 +106,20 @@ def test_json_takes_a_file_or_nothing():
     assert complete_json_option(["--json"]) == ["--json", "-"]
     assert complete_json_option(["--json", "--truth"]) == ["--json", "-", "--truth"]
     assert complete_json_option(["--json", "a.json", "--truth"]) == ["--json", "a.json", "--truth"]
+
+
+def test_observations_are_scored_without_a_model_and_errors_name_the_line(lens, tmp_path):
+    file = tmp_path / "seen.jsonl"
+    line = {"type": "text", "length": "long", "index": 0, "answers": ["yes", "no"]}
+    line["predictions"] = ["Yes", "yes"]
+    file.write_text(json.dumps(line))
+    ran = lens("eval", "score", "tiif", file, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert (found["benchmark"], found["headline"]) == ("tiif", 0.5)
+    assert found["cases"] == [{"questions": 2, "right": 1}]
+    assert "headline                                 0.5000" in lens("eval", "score", "tiif", file).out
+    file.write_text(json.dumps(line) + "\n" + json.dumps(line | {"index": "three"}))
+    told = lens("eval", "score", "tiif", file).error_line
+    assert "index is 'three'" in told and "line 2" in told
+    assert "BENCHMARK is 'tif'" in lens("eval", "score", "tif", file).error_line

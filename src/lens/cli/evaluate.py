@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from lens.cli.arguments import DEFAULT_MODEL, CacheName, SolverName, parse_size
+from lens.cli.arguments import DEFAULT_MODEL, AsJson, CacheName, SolverName, parse_size
 from lens.core.step_caches import NO_CACHE, cache_warning, parse_cache
 from lens.errors import SettingError
 from lens.files import check_writable, write_bytes_atomic
@@ -98,6 +98,24 @@ def complete_json_option(arguments: list[str]) -> list[str]:
 def command_line(ctx: typer.Context) -> str:
     """Return the command as it was typed, for the reader of its results."""
     return ctx.meta["lens.command_line"]
+
+
+@evaluate.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="Such as geneval; a wrong name lists them all.")],
+    observations: Annotated[Path, typer.Argument(help="What models saw, one JSON object a line.")],
+    as_json: AsJson = False,
+) -> None:
+    """Score what models saw in images, by the rules of the official scorer. Loads no model."""
+    from lens.evals.scores.registry import score_file
+
+    found = score_file(benchmark, observations)
+    if as_json:
+        print(json.dumps(found.to_json(benchmark), ensure_ascii=False))
+        return
+    print(f"{benchmark}: {len(found.cases)} lines")
+    for name, value in [("headline", found.headline), *found.parts.items()]:
+        print(f"{name:<40} {'nothing counts' if value is None else f'{value:.4f}'}")
 
 
 @evaluate.command(cls=ListOptionsCommand)

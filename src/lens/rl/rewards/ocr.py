@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Self
 
 from PIL import Image
+from rapidfuzz.distance import Levenshtein
 
 from lens.data.scorers.ocr import OcrScorer, OcrSettings
 from lens.rl.prompts.dataset import RLPrompt
@@ -73,18 +74,8 @@ def text_similarity(lines: Sequence[str], expected_text: str) -> float:
             joined += line
             longer, shorter = max(len(joined), len(target)), min(len(joined), len(target))
             if longer and shorter / longer > best:  # similarity is at most the ratio of lengths
-                best = max(best, 1 - edit_distance(joined, target) / longer)
+                best = max(best, 1 - Levenshtein.distance(joined, target) / longer)
     return best
-
-
-def edit_distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance: insertions, deletions and substitutions between two texts."""
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, other_letter in enumerate(other, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other_letter))
-    return row[-1]
 
 
 def _normalized_letters(text: str) -> str:

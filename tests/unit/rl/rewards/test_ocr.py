@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lens.rl.prompts.dataset import RLPrompt
 from lens.rl.rewards.base import NotApplicable
-from lens.rl.rewards.ocr import OcrReward, edit_distance, text_similarity
+from lens.rl.rewards.ocr import OcrReward, text_similarity
 from lens.rl.rewards.pool import RewardExecutor, gather_scores
 from lens.rl.rewards.settings import OcrRewardSettings
 
@@ -66,14 +66,6 @@ def test_a_prompt_without_text_is_none_of_its_business_and_alone_a_failure(rewar
 )  # fmt: skip
 def test_the_nearest_run_of_lines_counts(lines, wanted, value):
     assert text_similarity(lines, wanted) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "distance"),
-    [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("abc", "abc", 0)],
-)
-def test_the_edit_distance_is_levenshteins_both_ways(one, other, distance):
-    assert edit_distance(one, other) == edit_distance(other, one) == distance
 
 
 def test_the_version_tells_how_is_read(reward):
