@@ -122,10 +122,12 @@ def _setting_error(
     if new := RENAMED_KEYS.get(str(place[-1])):
         return SettingError(name, got, f"its new name, {new}", f"Rename the key in {source}.")
     above, known = name.rpartition(".")[0], sorted(_settings_at(cls, place[:-1]).model_fields)
-    fix = f"Known in {f'{above} of {source}' if above else source}: {', '.join(known)}."
+    where = f"{above} of {source}" if above else source
     near = difflib.get_close_matches(str(place[-1]), known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return add_origin(SettingError(name, got, "a known name", fix + hint), values)
+    # Of some forty names, the one that was meant is enough.
+    fix = f"Known in {where}: {', '.join(known)}."
+    fix = f"Did you mean {near[0]}? {remedy(values, place, source)}" if near else fix
+    return add_origin(SettingError(name, got, "a known name", fix), values)
 
 
 def _without_kinds(place: tuple[int | str, ...], values: Any) -> list[int | str]:

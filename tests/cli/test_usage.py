@@ -164,7 +164,7 @@ def test_models_and_info_fit_the_terminal(lens, monkeypatch, width):
         (["--config", "s.yaml"], "port is 'many', but it needs a whole number. Fix it in s.yaml."),
         (["--config", "gone.yaml"], "--config is 'gone.yaml', but it needs the path of a YAML file."),
         (["--config", "s.yaml", "--port", "-1"], "--port is -1, but it needs at least 0. Change --port -1."),
-        (["--set", "prot=1"], "It comes from --set prot=1."),
+        (["--set", "prot=1"], "Did you mean port? Change --set prot=1."),
         (
             ["--lora", "ink=gone.safetensors"],
             "loras.ink is 'gone.safetensors', but it needs a LoRA file that",
