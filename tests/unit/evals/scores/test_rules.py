@@ -9,7 +9,6 @@ from lens.errors import SettingError
 from lens.evals.scores.geneval import COLOURS, relations
 from lens.evals.scores.registry import score_file
 
-
 RED_CUP = {"class": "cup", "count": 1, "color": "red"}
 
 
