@@ -26,7 +26,7 @@ FLOORS = [
 ]
 FLOORS_INSIDE = {
     "data": ["io", "text_rendering scorers", "sources", "captions", "build", "report", "estimate"],
-    "models": ["quantized", "checkpoints"],
+    "models": ["quantized", "checkpoints", "chat"],
     "nano": ["world", "scoring"],
     "sampling": ["metadata_formats"],
     "reasoner": ["rules nano_rules", "search"],

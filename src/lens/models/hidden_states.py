@@ -1,8 +1,9 @@
 """Text features of a language model: the outputs of chosen transformer blocks.
 
-The forward pass stops after the last chosen block, and the LM head never runs; `generate` works on the same
-weights. Knows nothing of prompt templates or of what reads the features. Spec: section 4.
-Letters: B batch, T tokens, hidden the width of the language model.
+The forward pass stops after the last chosen block, and the LM head does not run. The next tokens of a text
+come from the same weights, through all blocks. Knows nothing of prompt templates or of what reads the
+features. Spec: section 4.
+Letters: B batch, T tokens, N last tokens of several sequences, V vocabulary, hidden the width of the model.
 """
 
 import copy
@@ -18,11 +19,14 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from lens.errors import SettingError
 from lens.models.mapped_memory import prefetch, release
 from lens.models.memory import hooked_device
-from lens.models.quantized.packed_modules import PackedExperts
+from lens.models.quantized.packed_modules import PackedExperts, PackedLinear
 
 MASK_FUNCTIONS = {
     "full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask,
 }  # fmt: skip
+
+HEAD_ROWS = 8192
+"""Rows of a packed LM head that are dequantized at a time: a whole one would take gigabytes."""
 
 
 class HiddenStateExtractor:
@@ -30,6 +34,7 @@ class HiddenStateExtractor:
 
     model: Any
     """The language model without its head."""
+    lm_head: Any
     releases_blocks: bool = False
     """Whether the mapped weights of a block leave the memory after its use, for encoding once in a while."""
 
@@ -77,20 +82,46 @@ class HiddenStateExtractor:
         Raises: SettingError for a layer that the model does not have.
         """
         self._check_layers(layers)
-        device, num_blocks = self._onload(), max(layers) + 1
-        states = [self.model.embed_tokens(ids[None].to(device)) for ids in sequences]  # (1, T, hidden) each
-        inputs = [self._block_inputs(hidden_states, None, None) for hidden_states in states]
+        last_layer = max(layers)
         features: list[list[Tensor]] = [[] for _ in sequences]
         captured: dict[int, list[Tensor]] = {}
-        for index, block in enumerate(self._blocks(num_blocks - 1)):
-            states = self._run_block(block, index, states, inputs)
+        for index, states in self._states_by_block(sequences, [None] * len(sequences), last_layer):
             if index in layers:
                 captured[index] = states
             if on_block is not None:
-                on_block(index + 1, num_blocks)
+                on_block(index + 1, last_layer + 1)
         for row, of_sequence in enumerate(features):
             of_sequence += [captured[layer][row][0] for layer in layers]
         return features
+
+    @torch.no_grad()
+    def next_token_logits(
+        self,
+        sequences: Sequence[Tensor],
+        pasts: Sequence[DynamicCache],
+        num_logits: int = 1,
+        on_block: Callable[[int, int], None] | None = None,
+    ) -> list[Tensor]:
+        """Return the logits after the last tokens of several sequences, and add all tokens to their caches.
+
+        The sequences go through all blocks together. Where blocks are released, a token reads of each block
+        only the experts that it is routed to. `on_block` is called with (blocks done, in all).
+
+        Shapes: ids (T,) each -> (num_logits, V) each, or (T, V) where T is less.
+        """
+        num_blocks = len(self.model.layers)
+        lasts = torch.empty(0)
+        for index, states in self._states_by_block(sequences, pasts, num_blocks - 1, self.lm_head):
+            if index == num_blocks - 1:
+                lasts = torch.cat([state[0, -num_logits:] for state in states])  # (N, hidden)
+            if on_block is not None:
+                on_block(index + 1, num_blocks)
+        normed = self.model.norm(lasts)
+        is_packed = isinstance(self.lm_head, PackedLinear)
+        logits = self.lm_head.product_by_rows(normed, HEAD_ROWS) if is_packed else self.lm_head(normed)
+        if self.releases_blocks:
+            release(self.lm_head)
+        return list(logits.split([min(len(ids), num_logits) for ids in sequences]))
 
     @torch.no_grad()
     def prefill(self, input_ids: Tensor, layers: Sequence[int] = (5, 11, 17, 23)) -> DynamicCache:
@@ -115,21 +146,55 @@ class HiddenStateExtractor:
         hidden_states = self.model.embed_tokens(input_ids)  # (B, T, hidden)
         inputs = self._block_inputs(hidden_states, mask, past)
         features: dict[int, Tensor] = {}
-        for index, block in enumerate(self._blocks(last_layer)):
+        for index, block in enumerate(self._blocks(last_layer, input_ids.numel())):
             hidden_states = block(hidden_states, **inputs.of_block(index))
             if index in output_layers:
                 features[index] = hidden_states
         return features
 
-    def _blocks(self, last_layer: int) -> Iterator[Any]:
-        """Yield the blocks in order; `releases_blocks` keeps one in memory while the next is read ahead."""
+    def _states_by_block(
+        self,
+        sequences: Sequence[Tensor],
+        pasts: Sequence[DynamicCache | None],
+        last_layer: int,
+        last_part: torch.nn.Module | None = None,
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Yield the index of each block, and its outputs for all sequences. Shapes: (1, T, hidden) each."""
+        device = self._onload()
+        states = [self.model.embed_tokens(ids[None].to(device)) for ids in sequences]  # (1, T, hidden) each
+        inputs = [self._block_inputs(state, None, past) for state, past in zip(states, pasts, strict=True)]
+        num_tokens = sum(map(len, sequences))
+        for index, block in enumerate(self._blocks(last_layer, num_tokens, last_part)):
+            states = self._run_block(block, index, states, inputs)
+            yield index, states
+
+    def _blocks(
+        self, last_layer: int, num_tokens: int, last_part: torch.nn.Module | None = None
+    ) -> Iterator[Any]:
+        """Yield the blocks in order; `releases_blocks` keeps one in memory while the next is read ahead.
+
+        `last_part` runs after them.
+        """
         blocks = self.model.layers[: last_layer + 1]
-        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        for block, following in zip(blocks, [*blocks[1:], last_part], strict=True):
             if self.releases_blocks and following is not None:
-                prefetch(following)
-            yield block
-            if self.releases_blocks:
-                release(block)
+                self._read_ahead(following, num_tokens)
+            try:
+                yield block
+            finally:
+                if self.releases_blocks:
+                    release(block)
+
+    def _read_ahead(self, part: Any, num_tokens: int) -> None:
+        experts = getattr(getattr(part, "mlp", None), "experts", None)
+        if isinstance(experts, PackedExperts) and self._uses_few_experts(experts, num_tokens):
+            waiting = {id(stored) for stored in experts.buffers()}  # read once the router has chosen
+            prefetch(*(one for one in chain(part.parameters(), part.buffers()) if id(one) not in waiting))
+        else:
+            prefetch(part)
+
+    def _uses_few_experts(self, experts: PackedExperts, num_tokens: int) -> bool:
+        return num_tokens * self.model.config.num_experts_per_tok < experts.gate_up.shape[0]
 
     def _run_block(
         self, block: Any, index: int, states: Sequence[Tensor], inputs: Sequence["BlockInputs"]
@@ -147,6 +212,9 @@ class HiddenStateExtractor:
             tokens = block.post_attention_layernorm(attended[-1])[0]  # (T, hidden)
             _, weights, indices = block.mlp.router(tokens)
             routed.append((tokens, indices, weights))
+        if self.releases_blocks and self._uses_few_experts(experts, sum(len(one[0]) for one in routed)):
+            chosen = torch.cat([indices.flatten() for _, indices, _ in routed]).unique().tolist()
+            prefetch(*experts.stored_parts(chosen))
         outputs = experts.forward_sequences(routed)
         return [state + out[None] for state, out in zip(attended, outputs, strict=True)]
 

@@ -142,14 +142,23 @@ class PromptTemplate:
         return self.tokenizer.convert_ids_to_tokens(self._ids(token)) == [token]
 
     def _ids(self, text: str, control_tokens: bool = True) -> list[int]:
-        # Control tokens in a prompt are split into ordinary ones, as they could end the message.
-        return self.tokenizer(
-            text,
-            add_special_tokens=False,
-            split_special_tokens=not control_tokens,
-            return_attention_mask=False,
-            verbose=False,  # a long prompt is told by `_log_once`
-        )["input_ids"]
+        return token_ids(self.tokenizer, text, control_tokens=control_tokens)
+
+
+def token_ids(
+    tokenizer: "PreTrainedTokenizerFast", text: str, *, control_tokens: bool = False
+) -> list[int]:
+    """Return the tokens of a text; its control tokens are split into ordinary ones unless it may have some.
+
+    In a text of a user they could end the message.
+    """
+    return tokenizer(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=not control_tokens,
+        return_attention_mask=False,
+        verbose=False,  # a long prompt is told by `_log_once`
+    )["input_ids"]
 
 
 @lru_cache(maxsize=1024)  # a prompt is tokenized for its cache key, and to be encoded, but told once

@@ -6,7 +6,7 @@ Letters: N tokens, E experts, k experts of a token, H hidden width, M inner widt
 I inputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,14 @@ class PackedLinear(nn.Linear):
             return linear(input, self.packed.dequantize(self.compute_dtype), self.bias)
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return linear(input, self.packed.dequantize(input.dtype), bias)
+
+    def product_by_rows(self, input: Tensor, num_rows: int) -> Tensor:
+        """Return what `forward` returns, with so many rows of the matrix dequantized at a time."""
+        if not self.packed.format.is_by_rows or self.bias is not None:
+            return self(input)
+        dtype = self.compute_dtype if is_mixed(input, self.compute_dtype) else input.dtype
+        rows = torch.arange(self.out_features, device=input.device).split(num_rows)
+        return torch.cat([linear(input, self.packed.dequantize_rows(some, dtype)) for some in rows], dim=-1)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, format={self.packed.format.name}"
@@ -108,6 +116,11 @@ class PackedExperts(nn.Module):
                 out = linear(self._apply_gate(inner), down, self.down_proj_bias[expert])  # (n, H)
                 total.index_add_(0, token, (out * weights[token, choice, None]).to(total.dtype))
         return totals
+
+    def stored_parts(self, experts: Iterable[int]) -> list[Tensor]:
+        """Return the stored matrices of some experts; of mapped weights they are views of the file."""
+        weights = (self.gate_up, self.down)
+        return [part for expert in experts for weight in weights for part in weight.stored_parts(expert)]
 
     def _apply_gate(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up[:, 0::2], gate_up[:, 1::2]  # (n, M) each

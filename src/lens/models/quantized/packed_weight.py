@@ -94,6 +94,11 @@ class PackedWeight(nn.Module):
         """Return some rows of a matrix whose format stores each row by itself. Shapes: (N,) -> (N, I)."""
         return self.format.dequantize(*(part[rows] for part in self._parts(None)), dtype=dtype)
 
+    def stored_parts(self, expert: int) -> list[Tensor]:
+        """Return the stored bytes of one expert of a stack."""
+        others = [] if self.interleaved is None else self.interleaved.stored_parts(expert)
+        return self._parts(expert) + others
+
     def _parts(self, expert: int | None) -> list[Tensor]:
         parts = []
         for index, dtype in enumerate(self._dtypes):

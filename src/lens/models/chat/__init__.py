@@ -1,0 +1,1 @@
+"""Language models as chat models: conversations as tokens, the next tokens one by one, what they cost."""
