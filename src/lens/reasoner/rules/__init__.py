@@ -1,0 +1,1 @@
+"""What checks know of languages: quotation marks, numbers, colours, scripts, function words, talk."""
