@@ -25,6 +25,7 @@ from lens.sampling import image_processor
 from lens.sampling.image_processor import ImageInput
 from lens.sampling.request_warnings import (
     check_mask_shape,
+    colour_warning,
     cut_warning,
     distinct,
     effect_warnings,
@@ -289,7 +290,8 @@ def prepare_source(
         check_mask_shape(*pair, (width, height), "mask_image")
     fitted = [image_processor.resize_to_cover(one, height, width) for one in loaded]
     fitted_masks = [image_processor.resize_to_cover(one, height, width) for one in masks]
-    warnings = [cut_warning(one.size, (width, height)) for one in loaded]
+    warnings = [colour_warning(one) for one in loaded]
+    warnings += [cut_warning(one.size, (width, height)) for one in loaded]
     warnings += [mask_warning(one) for one in fitted_masks]
     mask = image_processor.mask_pixels(fitted_masks) if masks else None
     return SourceImages(height, width, image_processor.to_pixels(fitted), mask, tuple(distinct(warnings)))

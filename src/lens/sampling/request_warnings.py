@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lens.core.images import cut_share
+from lens.core.images import OTHER_COLOURS, cut_share
 from lens.errors import SettingError
 from lens.sampling.defaults import default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
@@ -20,6 +20,10 @@ NO_STRENGTH = "The strength has no effect without a source image. Give one, or l
 NO_UPSCALE = "The upscale strength has no effect without upscaling. Ask for it, or leave the strength out."
 NO_SOURCE = "At strength 1 the source image decides the size alone. Lower the strength to keep some of it."
 NO_SOLVER = "The solver {} has no effect on one step, which is that of euler. Raise steps, or leave it out."
+UNCONVERTED_COLOURS = (
+    "The source image has colours of HDR, or others that are not converted: they are read as sRGB and look "
+    "pale. Save it as sRGB."
+)
 MASK_KEEPS_NOTHING = (
     "The mask keeps nothing: all of the image is drawn anew. Areas to keep are black, or opaque in a mask "
     "with transparency."
@@ -66,6 +70,11 @@ def cut_warning(image_size: tuple[int, int], size: tuple[int, int]) -> str | Non
         f"The source image of {width}x{height} has another shape than {new_width}x{new_height}: "
         f"{share:.0%} of its {side} is cut off, half on either side. Ask for its own shape to keep all of it."
     )
+
+
+def colour_warning(image: Image.Image) -> str | None:
+    """Return what is told of the colours of a source image that was read as models see it, or None."""
+    return UNCONVERTED_COLOURS if OTHER_COLOURS in image.info else None
 
 
 def mask_warning(mask: Image.Image) -> str | None:

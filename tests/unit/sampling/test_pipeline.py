@@ -1,9 +1,12 @@
 """LensPipeline on tiny real models: what each argument means, and that images and calls stay apart."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from png_files import HDR, with_colour_codes
 from tiny_models import CAPTURED_LAYERS, TEXT_WIDTH, TOKEN_CHANNELS, tiny_pipeline
 
 from lens.errors import GenerationCancelledError, NonFiniteError, SettingError, ShapeError
@@ -182,12 +185,19 @@ def test_prompt_embeds_without_masks_give_the_image_that_they_give_with_them(pip
         assert torch.equal(first, second)
 
 
+def of_hdr(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return Image.open(io.BytesIO(with_colour_codes(file.getvalue(), HDR)))
+
+
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
         ({"image": speckled(96, 64), "height": 64, "width": 64}, "33% of its width is cut off"),
         ({"image": speckled(64, 96), "aspect_ratio": "1:1"}, "33% of its height is cut off"),
         ({"image": speckled(300, 64)}, "57% of its width is cut off"),
+        ({"image": of_hdr(speckled())}, "The source image has colours of HDR"),
         ({"image": speckled(), "mask_image": np.full((64, 64), 3, np.uint8)}, "The mask keeps nothing"),
         ({"image": speckled(), "mask_image": np.zeros((64, 64), np.uint8)}, "The mask redraws nothing"),
     ],

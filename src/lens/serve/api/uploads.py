@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
-from lens.core.images import to_mask, to_srgb
+from lens.core.images import OTHER_COLOURS, to_mask, to_srgb
 from lens.core.resolution import MAX_AREA_PX
 from lens.data.io.image_types import PREFIX_BYTES, image_type
 from lens.errors import SettingError
@@ -144,6 +145,8 @@ def _num_jpeg_scans(content: bytes) -> int:
 
 
 def _encode_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format="PNG", compress_level=1)
+    file, texts = io.BytesIO(), PngInfo()
+    if OTHER_COLOURS in image.info:  # so that the request is told of it
+        texts.add_text(OTHER_COLOURS, image.info[OTHER_COLOURS])
+    image.save(file, format="PNG", compress_level=1, pnginfo=texts)
     return file.getvalue()
