@@ -20,4 +20,4 @@ def generate(arguments: GenerateArguments) -> None:
     with ProgressBar(num_images) as progress:
         for generated in generate_images(requests, progress):
             path = target.save(generated.image, generated.metadata)
-            progress.print(result_line(path, generated.metadata, arguments.as_json))
+            progress.print(result_line(path, generated.metadata, arguments.as_json, generated.reasoned))

@@ -14,6 +14,8 @@ from pydantic import Field
 from lens.cli.arguments import gather_prompts
 from lens.config import Settings
 from lens.errors import SettingError
+from lens.prompts.syntax import escape
+from lens.sampling.image_metadata import ReasonerRecord
 from lens.text_files import TextError, parse_json, read_json_lines, read_text
 
 JSON_SUFFIXES, CSV_SUFFIXES = (".jsonl", ".ndjson"), (".csv", ".tsv")
@@ -31,6 +33,14 @@ class LineLora(Settings):
 
     path: str
     weight: float = 1.0
+
+
+class LineReasoner(ReasonerRecord):
+    """What `--json` printed of a reasoner; what an image does not record is not used."""
+
+    reason: str | None = None
+    checks: tuple[dict[str, Any], ...] = ()
+    usage: dict[str, Any] | None = None
 
 
 class BatchLine(Settings):
@@ -60,6 +70,9 @@ class BatchLine(Settings):
     """Each with path and weight; as a text PATH:WEIGHT, several with semicolons between them."""
     styles: tuple[str, ...] | str | None = None
     """Names; in a text, with semicolons between them."""
+    original_prompt: str | None = None
+    reasoner: LineReasoner | None = None
+    """The reasoner that made the prompt of `original_prompt`; it is not asked again."""
     path: str | None = None
     """The file that `--json` printed: not used, as no file is ever replaced."""
 
@@ -99,7 +112,12 @@ class BatchLine(Settings):
             size = self.size or (None if self.width is None else f"{self.width}x{self.height}")
             values |= {"size": size, "width": None, "height": None, "aspect_ratio": self.aspect_ratio}
             values |= {"base_resolution": self.base_resolution, "width": None, "height": None}
-        return values | {"prompts": [self.prompt.strip()]}
+        if self.reasoner is None:
+            return values | {"prompts": [self.prompt.strip()]}
+        record = ReasonerRecord(**self.reasoner.model_dump(include=set(ReasonerRecord.model_fields)))
+        # The prompt was read before the reasoner saw it: brackets in it are the words of the reasoner.
+        values |= {"original_prompt": self.original_prompt, "reasoner_record": record}
+        return values | {"prompts": [escape(self.prompt.strip())]}
 
 
 class PlacedLine(NamedTuple):

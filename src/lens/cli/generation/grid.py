@@ -53,10 +53,11 @@ def grid(arguments: GridArguments) -> None:
     target = OutputTarget.of(arguments.out, arguments.image_format, arguments.like, len(requests) + 1)
     drawn: list[tuple[Path, GeneratedImage] | None] = [None] * len(requests)
     with ProgressBar(len(requests)) as progress:
-        for generated in generate_images(requests, progress):
+        for generated in generate_images(requests, progress, needs_all=True):
             path = target.save(generated.image, generated.metadata)
             drawn[generated.request_index] = path, generated
-            progress.print(result_line(path, generated.metadata, arguments.as_json))
+            line = result_line(path, generated.metadata, arguments.as_json, generated.reasoned)
+            progress.print(line)
     sheet, metadata = _sheet([one for one in drawn if one is not None], columns, rows)
     # The settings of all cells do not fit into the metadata of a JPEG.
     path = replace(target, image_format="png").save(sheet, metadata, "grid-")
@@ -106,7 +107,7 @@ def _changes(one: GenerateArguments, cell: dict[str, Any]) -> dict[str, Any]:
         elif setting in ("aspect_ratio", "base_resolution"):
             changes |= SIZE_OPTIONS | {setting: value}
         elif setting == "prompt":
-            changes["prompts"] = [value]
+            changes |= {"prompts": [value], "original_prompt": None, "reasoner_record": None}
         else:
             changes[setting] = str(value) if setting == "seed" else value
     return changes

@@ -63,6 +63,7 @@ class GenerationSession:
         self._torch_dtype = getattr(torch, self.dtype)
         self._adapter_names: dict[Path, list[str]] = {}
         """Names of the adapters of each file, one for each time that an image can use it."""
+        self._text_encoder: Any = None
         self._check_loras()
         self.rung = self._choose_rung(size)
 
@@ -123,7 +124,7 @@ class GenerationSession:
         cache = open_text_cache(self.arguments.text_cache or "auto", encoder_bytes)
 
         def encode_missing(missing: list[str]) -> "list[list[Tensor]]":
-            encoder = self._load_text_encoder()
+            encoder = self.text_encoder
             check_vocabulary(tokenizer, encoder)
             date = self.model.prompt_date
             return encode_rows(encoder, tokenizer, missing, layers, date=date, on_progress=on_progress)
@@ -138,7 +139,19 @@ class GenerationSession:
                 PromptTemplate(tokenizer, self.model.prompt_date),
             )
             rows = encode_with_cache(texts, cache, source.key, encode_missing)
+        self.drop_text_encoder()
         return dict(zip(texts, rows, strict=True))
+
+    @property
+    def text_encoder(self) -> Any:
+        """The text encoder, which is loaded when it is first needed."""
+        if self._text_encoder is None:
+            self._text_encoder = self._load_text_encoder()
+        return self._text_encoder
+
+    def drop_text_encoder(self) -> None:
+        """Free the text encoder; it is loaded again if it is needed again."""
+        self._text_encoder = None
 
     @property
     def _layers(self) -> tuple[int, ...]:

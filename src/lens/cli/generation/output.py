@@ -10,6 +10,7 @@ from PIL import Image
 from lens.core.resolution import size_before_upscaling
 from lens.errors import SettingError
 from lens.files import check_writable, write_atomic, write_unique
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.image_metadata import FORMAT_BY_SUFFIX, ImageMetadata, encode_image_file, slug
 from lens.sampling.solvers import DEFAULT_SOLVER
 
@@ -68,13 +69,24 @@ class OutputTarget:
         )
 
 
-def result_line(path: Path, metadata: ImageMetadata, as_json: bool) -> str:
-    """Return what is printed of an image: its path, or settings that `--from-file` draws again."""
+def result_line(
+    path: Path, metadata: ImageMetadata, as_json: bool, reasoned: Reasoned | None = None
+) -> str:
+    """Return what is printed of an image: its path, or settings that `--from-file` draws again.
+
+    `reasoned` is what a reasoner made of its prompt, which has more than the metadata.
+    """
     if not as_json:
         return str(path)
     values: dict[str, Any] = {"path": str(path)}
     values |= {name: getattr(metadata, name) for name in PRINTED_FIELDS}
     values |= {name: value for name in OPTIONAL_FIELDS if (value := getattr(metadata, name))}
+    if metadata.reasoner is not None:
+        values["original_prompt"] = metadata.original_prompt
+        values["reasoner"] = metadata.reasoner.model_dump()
+        if reasoned is not None:
+            answer = reasoned.to_json()
+            values["reasoner"] |= {name: answer[name] for name in ("reason", "checks", "usage")}
     if metadata.upscale:
         values["size"] = "{1}x{0}".format(
             *size_before_upscaling(metadata.height, metadata.width, metadata.upscale)

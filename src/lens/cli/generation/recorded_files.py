@@ -1,10 +1,11 @@
-"""What an image of --like records: files of the same content, versions, or the settings of another tool."""
+"""What an image of --like records: settings, files of the same content, versions; settings of other tools."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lens.core.resolution import size_before_upscaling
 from lens.errors import LensError, SettingError
 from lens.models.checkpoints.components.component_file import COMPONENT_OPTIONS
 from lens.models.checkpoints.components.search import is_weight_file
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from lens.sampling.image_metadata import FileRecord, ImageMetadata
 
 logger = logging.getLogger(__name__)
+
+PART_OPTIONS = ("text_encoder", "vae", "tokenizer")
+"""Options that name a component of the model."""
 
 
 def read_like(path: Path, has_prompt: bool, has_size: bool) -> "ImageMetadata | dict[str, Any]":
@@ -95,3 +99,55 @@ def recorded_parts(
     }
     denoiser = verified.pop("transformer", None)
     return verified | {"model": str(denoiser)} if denoiser is not None and is_file else verified
+
+
+def recorded_arguments(
+    path: Path, metadata: "ImageMetadata", given: Mapping[str, Any], has_size: bool
+) -> dict[str, Any]:
+    """Return the arguments that an image records, its files with their content checked.
+
+    `given` are the arguments of the command: what they replace is not read.
+    Raises: LensError naming a file that has changed or is missing, and the option that replaces it.
+    """
+    from lens.models.prompt_date import PINNED_DATE
+    from lens.prompts.syntax import escape
+
+    warn_of_other_versions(path, metadata)
+    recorded: dict[str, Any] = {
+        "prompts": [escape(metadata.prompt)],
+        "negative_prompt": escape(metadata.negative_prompt),
+        "recorded_seed": metadata.seed,
+        "steps": metadata.steps,
+        "guidance": metadata.guidance,
+        "solver": metadata.solver,
+        "cache": metadata.cache,
+        "upscale": metadata.upscale,
+        "upscale_strength": metadata.upscale_strength,
+        "model": metadata.model,
+        "dtype": metadata.dtype,
+        "device": metadata.device,
+        "quantize": metadata.quantize,
+        "tile_px": metadata.tile_px,
+        "threads": metadata.threads,
+        "prompt_date": metadata.prompt_date or PINNED_DATE,
+    }
+    if not has_size:
+        height, width = size_before_upscaling(metadata.height, metadata.width, metadata.upscale)
+        recorded["size"] = f"{width}x{height}"
+    if metadata.parts:
+        parts = {part: given[part] for part in PART_OPTIONS}
+        recorded |= recorded_parts(path, metadata.parts, given["model"], parts)
+    elif given["model"] is None:
+        recorded["model_hash"] = metadata.model_hash
+    if not given["lora"]:
+        recorded["lora"] = [
+            f"{verified_path(lora, path, '--lora')}:{lora.weight!r}" for lora in metadata.loras
+        ]
+    if given["init_image"] is None and metadata.init_image is not None:
+        mask = metadata.mask if given["mask"] is None else None
+        recorded["init_image"] = verified_path(metadata.init_image, path, "--init-image")
+        recorded["mask"] = verified_path(mask, path, "--mask") if mask else None
+        recorded["strength"] = metadata.strength
+    if not given["prompts"]:
+        recorded |= {"original_prompt": metadata.original_prompt, "reasoner_record": metadata.reasoner}
+    return recorded

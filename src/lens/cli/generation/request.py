@@ -30,19 +30,15 @@ from lens.cli.arguments import (
     parse_lora,
     parse_size,
 )
-from lens.cli.generation.recorded_files import (
-    read_like,
-    recorded_parts,
-    verified_path,
-    warn_of_other_versions,
-)
+from lens.cli.generation.reasoner_options import ReasonerOptions
+from lens.cli.generation.recorded_files import read_like, recorded_arguments
 from lens.core.noise import RANDOM_SEED, parse_seed, random_seed
 from lens.core.prompt_text import check_prompt_text
-from lens.core.resolution import SizeWords, size_before_upscaling
+from lens.core.resolution import SizeWords
 from lens.errors import LensError, SettingError
 from lens.files import config_folder
 from lens.models.checkpoints.registry import KNOWN_MODELS
-from lens.models.prompt_date import PINNED_DATE, parse_prompt_date
+from lens.models.prompt_date import parse_prompt_date
 from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.memory_ladder import parse_memory
 from lens.sampling.solvers import DEFAULT_SOLVER
@@ -53,13 +49,11 @@ if TYPE_CHECKING:
     from lens.sampling.image_metadata import ImageMetadata
 
 STRENGTHS = f"{default_strength(has_mask=False):g}; with --mask {default_strength(has_mask=True):g}"
-PART_OPTIONS = ("text_encoder", "vae", "tokenizer")
-"""Options that name a component of the model."""
 SIZE_WORDS = SizeWords(
     "--height", "--width", "--size", "--base-resolution", "--aspect-ratio", "give --size WIDTHxHEIGHT",
     "add --allow-extreme",
 )  # fmt: skip
-PROMPT, SAMPLING, MODEL, OUTPUT = "Prompts and seeds", "Sampling", "Model", "Output"
+PROMPT, REASONER, SAMPLING, MODEL, OUTPUT = "Prompts and seeds", "Reasoner", "Sampling", "Model", "Output"
 
 
 def _option(panel: str, help_text: str, *names: str, **settings: Any) -> Any:
@@ -101,6 +95,27 @@ class GenerateArguments:
     seed: Annotated[
         str | None,
         _option(PROMPT, "Seed of the first image of each prompt, or random (random).", metavar="SEED"),
+    ] = None
+
+    reason: Annotated[
+        bool,
+        _option(REASONER, "Have a reasoner make each prompt drawable, or refuse it, first.", "--reason"),
+    ] = False
+    reasoner: Annotated[
+        str | None,
+        _option(
+            REASONER,
+            "URL of a language model, gpt-oss, nano, a folder of transformers, or a YAML file (LENS_REASONER "
+            "or reasoner.yaml in ~/.config/lens, else by the model).",
+            metavar="WHAT",
+        ),
+    ] = None
+    reasoner_model: Annotated[str | None, _option(REASONER, "Name of the language model at the URL.")] = None
+    system_prompt: Annotated[
+        str | None, _option(REASONER, "System prompt of the reasoner: a name or a text file (general).")
+    ] = None
+    policy: Annotated[
+        Path | None, _option(REASONER, "YAML file with the categories that the reasoner refuses (built in).")
     ] = None
 
     aspect_ratio: Annotated[
@@ -209,6 +224,10 @@ class GenerateArguments:
     """Only from --like: the side of tiles to decode in."""
     threads: int | None = None
     """Only from --like: CPU threads to compute with."""
+    original_prompt: str | None = None
+    """Only from --like or a line of settings: the request that became this prompt."""
+    reasoner_record: Any = None
+    """Likewise: the `ReasonerRecord` of the reasoner that was asked then, and is not asked again."""
 
     @cached_property
     def image_size(self) -> tuple[int | None, int | None] | None:
@@ -260,6 +279,14 @@ class GenerateArguments:
         return parse_seed(self.seed, "--seed") == RANDOM_SEED
 
     @property
+    def reasoner_options(self) -> ReasonerOptions:
+        return ReasonerOptions(self.reasoner, self.reasoner_model, self.system_prompt, self.policy)
+
+    @property
+    def asks_reasoner(self) -> bool:
+        return self.reason and self.reasoner_record is None
+
+    @property
     def has_size(self) -> bool:
         given = (self.size, self.width, self.height, self.aspect_ratio, self.base_resolution)
         return any(value is not None for value in given)
@@ -289,6 +316,7 @@ class GenerateArguments:
         ):
             if path is not None and not (path.is_dir() if kind == "folder" else path.is_file()):
                 raise SettingError(setting, str(path), f"a {kind} that exists", "Check the path.")
+        self.reasoner_options.check(is_used=self.reason)
         from lens.cli.generation.batch import batch_lines
 
         lines = batch_lines(self.prompts or [], self.from_file, read_stdin=self.like is None)
@@ -356,43 +384,6 @@ class GenerateArguments:
         A model, LoRA or source image that comes from the metadata must have the content recorded there.
         Raises: LensError naming a file that has changed or is missing, and the option that replaces it.
         """
-        from lens.prompts.syntax import escape
-
-        warn_of_other_versions(path, metadata)
-        recorded: dict[str, Any] = {
-            "prompts": [escape(metadata.prompt)],
-            "negative_prompt": escape(metadata.negative_prompt),
-            "recorded_seed": metadata.seed,
-            "steps": metadata.steps,
-            "guidance": metadata.guidance,
-            "solver": metadata.solver,
-            "cache": metadata.cache,
-            "upscale": metadata.upscale,
-            "upscale_strength": metadata.upscale_strength,
-            "model": metadata.model,
-            "dtype": metadata.dtype,
-            "device": metadata.device,
-            "quantize": metadata.quantize,
-            "tile_px": metadata.tile_px,
-            "threads": metadata.threads,
-            "prompt_date": metadata.prompt_date or PINNED_DATE,
-        }
-        if not self.has_size:
-            height, width = size_before_upscaling(metadata.height, metadata.width, metadata.upscale)
-            recorded["size"] = f"{width}x{height}"
-        if metadata.parts:
-            given = {part: getattr(self, part) for part in PART_OPTIONS}
-            recorded |= recorded_parts(path, metadata.parts, self.model, given)
-        elif self.model is None:
-            recorded["model_hash"] = metadata.model_hash
-        if not self.lora:
-            recorded["lora"] = [
-                f"{verified_path(lora, path, '--lora')}:{lora.weight!r}" for lora in metadata.loras
-            ]
-        if self.init_image is None and metadata.init_image is not None:
-            mask = metadata.mask if self.mask is None else None
-            recorded["init_image"] = verified_path(metadata.init_image, path, "--init-image")
-            recorded["mask"] = verified_path(mask, path, "--mask") if mask else None
-            recorded["strength"] = metadata.strength
+        recorded = recorded_arguments(path, metadata, vars(self), self.has_size)
         # An image of an extreme size was accepted once; reproducing it needs no second confirmation.
         return replace(self._fill(recorded), allow_extreme=True)

@@ -14,6 +14,7 @@ from lens.errors import LensError
 from lens.models.checkpoints.hashing import content_hash
 from lens.nano.request_warnings import request_warnings
 from lens.prompts.reading import ReadPrompt
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.image_metadata import FileRecord, open_mask, open_source_image
 from lens.sampling.request_warnings import (
@@ -41,6 +42,8 @@ class PlannedImage(NamedTuple):
     prompt: ReadPrompt
     loras: tuple[LoraArgument, ...]
     """Those of the options, then those that the prompt names."""
+    reasoned: Reasoned | None = None
+    """What a reasoner made of the prompt; `prompt` has it."""
 
 
 class ResolvedRequest(NamedTuple):
@@ -73,6 +76,17 @@ class ResolvedRequest(NamedTuple):
     def session_key(self) -> tuple[Any, ...]:
         """Requests with equal keys are drawn with one load of the model."""
         return tuple(getattr(self.arguments, name) for name in SESSION_OPTIONS)
+
+    def prompt_warnings(self) -> list[str]:
+        """Return what is told of the prompts, and of what a model of a small world does not know."""
+        warnings: list[str] = []
+        for image in self.images:
+            prompt = image.prompt
+            warnings += prompt.warnings
+            warnings += request_warnings(
+                self.model.variant, self.model.trained_bases, prompt.prompt, self.image_size
+            )
+        return distinct(warnings)
 
     def negative_text(self, image: PlannedImage) -> str:
         """Return the negative prompt of an image if it has an effect, else an empty text."""
@@ -119,7 +133,7 @@ def resolve_arguments(
     }
     _check_upscaled(arguments, _image_size(size, source, model))
     images = _plan_images(arguments, has_guidance=recorded["guidance"] != 1)
-    warnings = _warnings(arguments, images, model, recorded, _image_size(size, source, model))
+    warnings = _warnings(arguments, images, recorded)
     warnings += _source_warnings(source, mask, _image_size(size, source, model))
     return ResolvedRequest(arguments, model, size, source, mask, recorded, images, warnings)
 
@@ -162,20 +176,15 @@ def _check_upscaled(arguments: GenerateArguments, size: tuple[int, int]) -> None
 
 
 def _warnings(
-    arguments: GenerateArguments, images: Sequence[PlannedImage], model: ResolvedModel,
-    recorded: dict[str, Any], size: tuple[int, int],
-) -> list[str]:  # fmt: skip
-    """Return what is told of settings, of prompts, and of what a model of a small world does not know."""
-    warnings = effect_warnings(
+    arguments: GenerateArguments, images: Sequence[PlannedImage], recorded: dict[str, Any]
+) -> list[str]:
+    """Return what is told of settings."""
+    return effect_warnings(
         guidance=recorded["guidance"], has_negative=any(image.prompt.negative_prompt for image in images),
         strength=arguments.strength, has_image=arguments.init_image is not None,
         has_mask=arguments.mask is not None, solver=recorded["solver"], num_steps=recorded["steps"],
         upscale=arguments.upscale, upscale_strength=arguments.upscale_strength,
     )  # fmt: skip
-    for image in images:
-        warnings += image.prompt.warnings
-        warnings += request_warnings(model.variant, model.trained_bases, image.prompt.prompt, size)
-    return distinct(warnings)
 
 
 def _source_warnings(

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from lens.cli.generation.loading import GenerationSession, explain_out_of_memory
+from lens.cli.generation.reasoning import reason_about
 from lens.cli.generation.request import GenerateArguments
 from lens.cli.generation.resolve import PlannedImage, ResolvedRequest, file_fields, resolve_arguments
 from lens.core.step_caches import cache_warning
 from lens.models.checkpoints.hashing import weights_hash
-from lens.sampling.image_metadata import ImageMetadata, LoraRecord, library_versions
+from lens.reasoner.outcome import Reasoned
+from lens.sampling.image_metadata import ImageMetadata, LoraRecord, library_versions, reasoner_fields
 from lens.sampling.request_warnings import distinct
 from lens.sampling.resolved_model import ResolvedModel
 
@@ -38,37 +40,72 @@ class GeneratedImage(NamedTuple):
     image: Image.Image
     metadata: ImageMetadata
     request_index: int
+    reasoned: Reasoned | None = None
+    """What a reasoner made of its prompt now; None where the metadata has what it made of it before."""
 
 
 def generate_images(
-    requests: Sequence[GenerateArguments], progress: "ProgressBar"
+    requests: Sequence[GenerateArguments], progress: "ProgressBar", needs_all: bool = False
 ) -> Iterator[GeneratedImage]:
     """Yield the images of requests, each as soon as it is generated; requests of one model come together.
 
+    Images whose prompts a reasoner refuses are left out, and an error tells so at the end; with `needs_all`,
+    nothing is drawn then.
     Raises: LensError for whatever the caller can correct; MemoryNeedError if memory runs out.
     """
     models: dict[tuple[Any, ...], ResolvedModel] = {}
     resolved = [
         resolve_arguments(arguments, models)._replace(index=index) for index, arguments in enumerate(requests)
     ]
-    for warning in distinct([warning for request in resolved for warning in request.warnings]):
+    groups = _groups(resolved)
+    sessions = dict[tuple[Any, ...], GenerationSession]()
+
+    def session_of(key: tuple[Any, ...]) -> GenerationSession:
+        for other in sessions.keys() - {key}:  # several text encoders may not fit into memory
+            sessions[other].drop_text_encoder()
+        if key not in sessions:
+            sessions[key] = _session_of_group(groups[key])
+        return sessions[key]
+
+    with explain_out_of_memory():
+        reasoned = reason_about(resolved, session_of, progress)
+    drawn = reasoned.requests
+    progress.num_images = sum(len(request.images) for request in drawn)
+    warnings = [warning for request in drawn for warning in request.warnings + request.prompt_warnings()]
+    for warning in distinct(warnings):
         logger.warning(warning)
-    groups: dict[tuple[Any, ...], list[ResolvedRequest]] = {}
-    for request in resolved:
-        groups.setdefault(request.session_key, []).append(request)
+    reasoned.check(needs_all)
     image_numbers = count(1)
-    for group in groups.values():
-        yield from _generate_group(group, progress, image_numbers, is_alone=len(requests) == 1)
+    for key, group in _groups(drawn).items():
+        with explain_out_of_memory():
+            session = session_of(key)
+        yield from _generate_group(group, session, progress, image_numbers, is_alone=len(requests) == 1)
+    if reasoned.refused:
+        raise reasoned.error()
+
+
+def _groups(requests: Sequence[ResolvedRequest]) -> dict[tuple[Any, ...], list[ResolvedRequest]]:
+    """Return requests by what loads their model."""
+    groups: dict[tuple[Any, ...], list[ResolvedRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.session_key, []).append(request)
+    return groups
+
+
+def _session_of_group(group: Sequence[ResolvedRequest]) -> GenerationSession:
+    """Return the session that draws the requests of a group."""
+    images = [image for request in group for image in request.images]
+    largest = max((request.final_size for request in group), key=math.prod)
+    return GenerationSession(group[0].model, group[0].arguments, largest, _lora_files(images))
 
 
 def _generate_group(
-    group: Sequence[ResolvedRequest], progress: "ProgressBar", image_numbers: Iterator[int], is_alone: bool
-) -> Iterator[GeneratedImage]:
+    group: Sequence[ResolvedRequest], session: GenerationSession, progress: "ProgressBar",
+    image_numbers: Iterator[int], is_alone: bool,
+) -> Iterator[GeneratedImage]:  # fmt: skip
     """Yield the images of requests that one load of a model draws; a request that is alone tells its seed."""
-    first, images = group[0], [image for request in group for image in request.images]
-    largest = max((request.final_size for request in group), key=math.prod)
+    images = [image for request in group for image in request.images]
     with explain_out_of_memory():
-        session = GenerationSession(first.model, first.arguments, largest, _lora_files(images))
         texts = [image.prompt.prompt for image in images]
         texts += [request.negative_text(image) for request in group for image in request.images]
         progress("encoding", 0, 1)
@@ -94,7 +131,7 @@ def _generate_group(
                 image = _generate_one(pipeline, prompt_embeds, planned.seed, request, progress)
                 records = tuple(LoraRecord(**files[path], weight=weight) for path, weight in planned.loras)
                 metadata = ImageMetadata(
-                    prompt=planned.prompt.prompt,
+                    **_prompt_fields(request, planned),
                     negative_prompt=planned.prompt.negative_prompt,
                     prompt_template=planned.prompt.template,
                     seed=planned.seed,
@@ -104,7 +141,16 @@ def _generate_group(
                     **request.recorded,
                     **environment,
                 )
-                yield GeneratedImage(image, metadata, request.index)
+                yield GeneratedImage(image, metadata, request.index, planned.reasoned)
+
+
+def _prompt_fields(request: ResolvedRequest, planned: PlannedImage) -> dict[str, Any]:
+    """Return the prompt of an image, and what is recorded of a reasoner that was asked now or before."""
+    if planned.reasoned is not None:
+        return reasoner_fields(planned.reasoned)
+    arguments = request.arguments
+    recorded = {"original_prompt": arguments.original_prompt, "reasoner": arguments.reasoner_record}
+    return {"prompt": planned.prompt.prompt, **recorded}
 
 
 def _lora_fields(path: Path) -> dict[str, Any]:
