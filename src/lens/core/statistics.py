@@ -45,9 +45,9 @@ def estimate_mean(values: Sequence[float]) -> MeanEstimate:
 def lower_bound(values: Sequence[float], confidence: float) -> float:
     """Return the one-sided lower bound of the mean of two or more values by Student's t.
 
-    The true mean is above it with the probability `confidence`, which is above a half.
+    The true mean is above it with the probability `confidence`, which is a half or more.
     """
-    assert len(values) > 1 and 0.5 < confidence < 1, (values, confidence)
+    assert len(values) > 1 and 0.5 <= confidence < 1, (values, confidence)
     error = statistics.stdev(values) / math.sqrt(len(values))
     return statistics.fmean(values) - student_t(len(values) - 1, 2 * confidence - 1) * error
 
