@@ -114,12 +114,20 @@ class PromptRefusedError(LensError):
     """A prompt that a reasoner refuses, so that nothing is drawn.
 
     `category` is the one of the operator's policy, None where the model refused by rules of its own. `record`
-    identifies the refusal in an audit file, if there is one.
+    identifies the refusal in an audit file, if there is one. `is_unavailable` means that the question whether
+    to refuse had no answer, so the same request may be accepted later.
     """
 
-    def __init__(self, category: str | None, reason: str | None = None, record: str | None = None):
+    def __init__(
+        self,
+        category: str | None,
+        reason: str | None = None,
+        record: str | None = None,
+        is_unavailable: bool = False,
+    ):
         where = f" (category {category})" if category else ""
         why = f": {reason.strip().rstrip('.')}" if reason and reason.strip() else ""
         noted = f" (record {record})" if record else ""
         super().__init__(f"The reasoner refuses this prompt{where}{why}. Nothing is drawn.{noted}")
         self.category, self.reason, self.record = category, reason, record
+        self.is_unavailable = is_unavailable

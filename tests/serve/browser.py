@@ -55,12 +55,16 @@ def served(app) -> Iterator[str]:
 def app_of(folder, engine, enhance=None):
     from fastapi import FastAPI
 
+    from lens.reasoner.outcome import Reasoned
     from lens.serve.api.generation import GenerationHooks, GenerationService
     from lens.serve.settings.server import ServerSettings
     from lens.serve.studio.app import mount_studio
     from lens.serve.studio.gallery import Gallery
 
-    hooks = GenerationHooks(enhance_prompt=enhance)
+    def refine(prompt, *, seed=0, should_stop=None):
+        return Reasoned("refined", enhance(prompt), prompt)
+
+    hooks = GenerationHooks(find_reasoner=lambda _: refine if enhance else None)
     return mount_studio(FastAPI(), GenerationService(engine, ServerSettings.of({}), hooks), Gallery(folder))
 
 

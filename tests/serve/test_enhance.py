@@ -1,43 +1,80 @@
-"""Prompt enhancement by a language model; a real server plays the model."""
+"""The reasoner of a server: each outcome through the API, jobs and streams; a real server plays the model."""
 
 import base64
+import io
 import json
+import stat
+import threading
+import time
+import zlib
+from dataclasses import replace
 
 import pytest
+import yaml
+from fake_engine import MODELS, FakeEngine
 from local_server import Server
+from PIL import Image
 from running import serving, until
 
+from lens.errors import SettingError
+from lens.reasoner.system_prompts import read_system_prompt
 from lens.sampling.image_metadata import read_image_metadata
-from lens.serve.api.prompt_enhancer import ENHANCER_SYSTEM_PROMPT
-from lens.serve.server import create_hooks
+from lens.serve.safety.moderation import DEFAULT_POLICY
+from lens.serve.server import check_start, create_hooks
 from lens.serve.settings.server import ServerSettings
 from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.handlers import StudioHandlers
 
 PROMPT = "a fox"
-ENHANCED = "A red fox in fresh snow at dawn, seen from the side."
-APIS = ("/v1/images/generations", "/v1/jobs")
+REFINED = "A red fox in fresh snow at dawn, seen from the side."
+GENERATIONS, JOBS = APIS = ("/v1/images/generations", "/v1/jobs")
+CATEGORY = {"name": "gore", "description": "Blood for its own sake."}
 
 
-def completion(text=ENHANCED, finish="stop", refusal=None):
+def completion(text=REFINED, finish="stop", refusal=None):
     message = {"role": "assistant", "content": text, "refusal": refusal}
-    return 200, json.dumps({"choices": [{"message": message, "finish_reason": finish}]}).encode()
+    usage = {"prompt_tokens": 30, "completion_tokens": 12}
+    choices = [{"message": message, "finish_reason": finish}]
+    return 200, json.dumps({"choices": choices, "usage": usage}).encode()
 
 
 class LanguageModel(Server):
-    """Returns the answer that a test sets."""
+    """Returns the answers that a test sets: to the question whether to refuse, and to all other requests."""
 
     answer = completion()
+    verdict = completion("none")
 
     def answer_to(self, body):
-        return self.answer
+        return self.verdict if is_question(body) else self.answer
+
+    @property
+    def rewritings(self):
+        return [one.body for one in self.asked if not is_question(one.body)]
+
+
+def is_question(body):
+    return CATEGORY["description"] in json.dumps(body["messages"])
+
+
+def requests_of(request):
+    """The text of the last message, which holds the request."""
+    return request["messages"][-1]["content"]
+
+
+def settings_of(folder, llm=None, **values):
+    policy = folder / "policy.yaml"
+    rules = {"base": str(DEFAULT_POLICY), "reasoner": {"categories": [CATEGORY]}}
+    policy.write_text(yaml.safe_dump(rules | values.pop("rules", {})))
+    if llm is not None:
+        endpoint = {"url": llm.url, "model": "scribe", "first_wait_s": 0.0}
+        values["enhance"] = {**endpoint, "uses_seed": True, **values.get("enhance", {})}
+    return {"state": folder, "is_signing": False, "policy": policy, **values}
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     llm = LanguageModel()
-    values = {"state": tmp_path_factory.mktemp("enhance"), "is_signing": False}
-    values["enhance"] = {"url": llm.url, "model": "scribe", "first_wait_s": 0.0}
+    values = settings_of(tmp_path_factory.mktemp("enhance"), llm)
     with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
         yield server, llm
     llm.close()
@@ -50,127 +87,328 @@ def server(running):
 
 @pytest.fixture
 def llm(running):
-    running[1].answer, running[1].asked = completion(), []
+    running[1].answer, running[1].verdict, running[1].asked = completion(), completion("none"), []
     return running[1]
 
 
-def refusal_of(server, path, prompt=PROMPT):
-    """Return the status and the error of an enhanced request; nothing is generated."""
+@pytest.fixture
+def prompt(request):
+    """A prompt that no other test asks about, as answers are kept."""
+    return f"a fox of {zlib.crc32(request.node.nodeid.encode())}"
+
+
+def refined(prompt):
+    """Return the answer of a model that keeps the number of a test's prompt."""
+    return completion(f"{prompt}, red, in fresh snow at dawn.")
+
+
+def refusal_of(server, path, prompt, **fields):
+    """Return the status and the error of a request with `enhance`; nothing is drawn."""
     num_requests = len(server.engine.requests)
-    answer = server.http.post(path, json={"prompt": prompt, "enhance": True}, timeout=30)
+    body = {"prompt": prompt, "enhance": True, **fields}
+    answer = server.http.post(path, json=body, timeout=30)
     assert len(server.engine.requests) == num_requests
     return answer.status_code, answer.json()["error"]
 
 
-def test_the_enhanced_prompt_is_generated_returned_and_recorded_in_the_image(server, llm, tmp_path):
-    answer = server.client.images.generate(prompt=PROMPT, n=2, extra_body={"enhance": True})
-    assert [one.revised_prompt for one in answer.data] == [ENHANCED, ENHANCED]
-    assert [request.prompt for request in server.engine.requests[-2:]] == [ENHANCED, ENHANCED]
-    path = tmp_path / "image.png"
-    path.write_bytes(base64.b64decode(answer.data[0].b64_json))
-    assert read_image_metadata(path).prompt == ENHANCED
-    messages = [{"role": "system", "content": ENHANCER_SYSTEM_PROMPT}, {"role": "user", "content": PROMPT}]
-    (asked,) = llm.asked
-    assert (asked.path, asked.body) == ("/v1/chat/completions", {"model": "scribe", "messages": messages})
+def finished_job(server, job):
+    until(lambda: server.http.get(f"{JOBS}/{job['id']}").json()["status"] == "done")
+    return server.http.get(f"{JOBS}/{job['id']}").json()
 
 
-def test_a_job_generates_the_enhanced_prompt(server, llm):
-    job = server.http.post("/v1/jobs", json={"prompt": PROMPT, "enhance": True}).json()
-    assert job["request"]["prompt"] == ENHANCED
-    until(lambda: server.http.get(f"/v1/jobs/{job['id']}").json()["status"] == "done")
-    assert server.engine.requests[-1].prompt == ENHANCED and len(llm.asked) == 1
+def metadata_of(content, folder):
+    path = folder / "image.png"
+    path.write_bytes(content)
+    return read_image_metadata(path)
 
 
-def test_a_job_that_is_sent_again_is_not_enhanced_again(server, llm):
+# Outcomes.
+
+
+def test_the_refined_prompt_is_drawn_and_both_are_told_and_recorded_in_the_image(
+    server, llm, prompt, tmp_path
+):
+    llm.answer = refined(prompt)
+    body = {"prompt": prompt, "n": 2, "enhance": True}
+    answer = server.http.post(GENERATIONS, json=body).json()
+    drawn = f"{prompt}, red, in fresh snow at dawn."
+    assert [one["revised_prompt"] for one in answer["data"]] == [drawn, drawn]
+    assert [request.prompt for request in server.engine.requests[-2:]] == [drawn, drawn]
+    (told,) = answer["enhanced"]
+    assert (told["outcome"], told["original"], told["prompt"]) == ("refined", prompt, drawn)
+    assert told["usage"]["completion_tokens"] == 12 * len(llm.asked) and answer["warnings"] == []
+    assert {check["rule"]: check["is_kept"] for check in told["checks"]}["numbers"]
+    metadata = metadata_of(base64.b64decode(answer["data"][0]["b64_json"]), tmp_path)
+    assert (metadata.prompt, metadata.original_prompt) == (drawn, prompt)
+    assert (metadata.reasoner.outcome, metadata.reasoner.model) == ("refined", "scribe")
+    assert metadata.reasoner.system_prompt_hash == read_system_prompt("general").hash
+    assert len(llm.rewritings) == 1 and prompt in requests_of(llm.rewritings[0])
+
+
+def test_a_job_draws_the_refined_prompt_also_when_it_is_read_again(server, llm, prompt):
+    llm.answer = refined(prompt)
+    job = server.http.post(JOBS, json={"prompt": prompt, "enhance": True}).json()
+    assert job["request"]["prompt"].endswith("at dawn.") and job["enhanced"][0]["original"] == prompt
+    shown = finished_job(server, job)
+    assert shown["enhanced"] == job["enhanced"] and len(llm.rewritings) == 1
+    assert server.engine.requests[-1].reasoned.original == prompt
+
+
+def test_a_stream_ends_with_both_prompts(server, llm, prompt):
+    llm.answer = refined(prompt)
+    body = {"prompt": prompt, "enhance": True, "stream": True}
+    events = server.http.post(GENERATIONS, json=body).text.strip().split("\n\n")
+    name, data = events[-1].split("\ndata: ")
+    assert name == "event: image_generation.completed"
+    last = json.loads(data)
+    assert last["revised_prompt"].endswith("at dawn.") and last["enhanced"][0]["original"] == prompt
+
+
+def test_an_edit_draws_the_refined_prompt(server, llm, prompt):
+    llm.answer = refined(prompt)
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, format="PNG")
+    answer = server.client.images.edit(image=file.getvalue(), prompt=prompt, extra_body={"enhance": True})
+    assert answer.data[0].revised_prompt.endswith("at dawn.")
+    assert server.engine.requests[-1].image is not None
+
+
+def test_each_distinct_prompt_is_asked_about_once(server, llm, prompt):
+    llm.answer = completion("A fox in snow.")
+    body = {"prompt": "a {red|blue} fox", "n": 6, "seed": 1, "enhance": True}
+    answer = server.http.post(GENERATIONS, json=body).json()
+    assert sorted(one["original"] for one in answer["enhanced"]) == ["a blue fox", "a red fox"]
+    assert len(answer["data"]) == 6 and len({requests_of(one) for one in llm.rewritings}) == 2
+    server.http.post(GENERATIONS, json=body)
+    assert len({requests_of(one) for one in llm.rewritings}) == 2
+
+
+def test_a_job_that_is_sent_again_is_not_refined_again(server, llm, prompt):
+    llm.answer = refined(prompt)
+
     def sent():
-        body, headers = {"prompt": PROMPT, "enhance": True}, {"Idempotency-Key": "one fox"}
-        return server.http.post("/v1/jobs", json=body, headers=headers).json()["id"]
+        body, headers = {"prompt": prompt, "enhance": True}, {"Idempotency-Key": "one fox"}
+        return server.http.post(JOBS, json=body, headers=headers).json()["id"]
 
-    assert sent() == sent() and len(llm.asked) == 1
+    assert sent() == sent() and len(llm.rewritings) == 1
 
 
-def test_a_prompt_is_enhanced_only_on_request(server, llm):
+def test_the_model_is_asked_only_on_request(server, llm):
     for own in ({}, {"enhance": False}):
-        answer = server.client.images.generate(prompt=PROMPT, extra_body=own)
-        assert server.engine.requests[-1].prompt == PROMPT
-        assert "revised_prompt" not in answer.data[0].model_fields_set
+        answer = server.http.post(GENERATIONS, json={"prompt": PROMPT, **own}).json()
+        assert server.engine.requests[-1].prompt == PROMPT and "enhanced" not in answer
+        assert "revised_prompt" not in answer["data"][0]
     assert llm.asked == []
 
 
 @pytest.mark.parametrize("path", APIS)
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (completion("REFUSED"), "declined"),
-        (completion("**REFUSED.**\n"), "declined"),
-        (completion(None, refusal="I draw no real people."), "I draw no real people."),
-        (completion("A fox that", "content_filter"), "declined"),
-    ],
-    ids=["word", "decorated word", "refusal", "filter"],
-)
-def test_a_prompt_that_the_model_refuses_is_a_400_with_its_reason(server, llm, path, answer, says):
-    llm.answer = answer
-    status, error = refusal_of(server, path)
-    assert (status, error["code"], error["param"]) == (400, "content_policy_violation", "prompt")
-    assert says in error["message"] and "A fox that" not in error["message"]
-    assert len(llm.asked) == 1
-
-
-@pytest.mark.parametrize("path", APIS)
-def test_the_enhanced_prompt_is_moderated(server, llm, path):
-    llm.answer = completion("A naked child.")
-    status, error = refusal_of(server, path)
-    assert (status, error["code"], error["param"]) == (400, "content_policy_violation", "prompt")
-
-
-@pytest.mark.parametrize("answer", [completion(""), completion(" \n"), completion("A red fox in", "length")])
-def test_an_empty_or_truncated_answer_leaves_the_prompt_unchanged(server, llm, answer):
-    llm.answer = answer
-    made = server.client.images.generate(prompt=PROMPT, extra_body={"enhance": True})
-    assert made.data[0].revised_prompt == server.engine.requests[-1].prompt == PROMPT
-
-
-@pytest.mark.parametrize("path", APIS)
-@pytest.mark.parametrize(
-    "answer", [(500, b""), (401, b"secret"), (200, b"<html>"), (200, b"{}")], ids=["500", "401", "html", "{}"]
-)
-def test_a_model_that_fails_or_answers_nonsense_is_a_503_without_details(
-    server, llm, path, answer
+def test_a_refused_prompt_is_a_400_with_its_category_and_a_record_without_its_text(
+    server, llm, path, prompt
 ):
-    llm.answer = answer
-    status, error = refusal_of(server, path)
-    assert (status, error["code"], error["param"]) == (503, "enhance_failed", "enhance")
-    assert "language model" in error["message"]
-    assert not any(inside in error["message"] for inside in (llm.url, "secret", "scribe"))
+    llm.verdict = completion("gore")
+    status, error = refusal_of(server, path, prompt)
+    assert (status, error["code"], error["param"]) == (400, "prompt_refused", "prompt")
+    assert error["category"] == "gore" and "gore" in error["message"]
+    assert llm.rewritings == []
+    record = json.loads((server.settings.state / "refusals.jsonl").read_text().splitlines()[-1])
+    assert record["id"] in error["message"]
+    assert (record["by"], record["category"]) == ("reasoner scribe", "gore")
+    assert prompt not in json.dumps(record)
 
 
-@pytest.mark.parametrize("text", ["a fox\0 in snow", "a fox \ud800 in snow"], ids=["NUL", "surrogate"])
-def test_characters_that_files_cannot_hold_are_removed_from_the_answer(server, llm, text):
-    llm.answer = completion(text)
-    made = server.client.images.generate(prompt=PROMPT, extra_body={"enhance": True})
-    assert made.data[0].revised_prompt.replace("?", "").split() == ["a", "fox", "in", "snow"]
+def test_the_record_of_a_refusal_has_the_prompt_where_the_operator_wants_it(tmp_path, llm, prompt):
+    llm.verdict = completion("gore")
+    values = settings_of(tmp_path, llm, rules={"audit": {"file": "kept.jsonl", "with_prompt": True}})
+    with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
+        refusal_of(server, GENERATIONS, prompt)
+    assert json.loads((tmp_path / "kept.jsonl").read_text())["prompt"] == prompt
 
 
-def test_an_unreachable_model_is_a_503_and_other_requests_succeed(tmp_path):
-    values = {"state": tmp_path, "is_signing": False}
+@pytest.mark.parametrize("path", APIS)
+def test_a_question_without_an_answer_is_a_503_as_the_policy_says(server, llm, path, prompt):
+    llm.verdict = (500, b"")
+    status, error = refusal_of(server, path, prompt)
+    assert (status, error["code"], error["param"]) == (503, "reasoner_unavailable", "enhance")
+    assert llm.url not in error["message"] and llm.rewritings == []
+
+
+def test_the_refined_prompt_is_moderated(server, llm, prompt):
+    llm.answer = completion(f"{prompt}, a naked child.")
+    status, error = refusal_of(server, GENERATIONS, prompt)
+    assert (status, error["code"], error["param"]) == (400, "content_policy_violation", "prompt")
+
+
+def test_a_prompt_that_the_words_of_the_policy_refuse_never_reaches_the_model(server, llm):
+    status, error = refusal_of(server, GENERATIONS, "a naked child")
+    assert (status, error["code"]) == (400, "content_policy_violation") and llm.asked == []
+
+
+FAILURES = {
+    "empty": completion(""), "blank": completion(" \n"), "cut": completion("A red fox in", "length"),
+    "filter": completion("A fox that", "content_filter"),
+    "500": (500, b""), "401": (401, b"secret"), "html": (200, b"<html>"), "{}": (200, b"{}"),
+    "lost number": completion("A fox."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", APIS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_fails_is_told_and_the_prompt_is_drawn_as_it_was_written(server, llm, path, failure, prompt):
+    llm.answer = FAILURES[failure]
+    answer = server.http.post(path, json={"prompt": prompt, "enhance": True}, timeout=30).json()
+    (told,), (warning, *_) = answer["enhanced"], answer["warnings"]
+    assert (told["outcome"], told["prompt"]) == ("failed", prompt)
+    assert told["reason"] and "could not be refined" in warning
+    assert not any(inside in warning + told["reason"] for inside in (llm.url, "secret"))
+    if path == JOBS:
+        finished_job(server, answer)
+    assert server.engine.requests[-1].prompt == prompt
+    assert 1 <= len(llm.rewritings) <= 4  # two requests, each tried twice
+
+
+def test_an_unreachable_model_is_told_and_other_requests_succeed(tmp_path):
+    values = settings_of(tmp_path, rules={"reasoner": {"categories": []}})
     values["enhance"] = {"url": "http://127.0.0.1:1/v1", "model": "scribe", "first_wait_s": 0.0}
     with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
-        for path in APIS:
-            assert refusal_of(server, path)[0] == 503
+        answer = server.http.post(GENERATIONS, json={"prompt": PROMPT, "enhance": True}).json()
+        assert answer["enhanced"][0]["outcome"] == "failed" and "127.0.0.1" not in str(answer["enhanced"])
         shown = StudioHandlers(server.app.state.service, Gallery(tmp_path)).enhance(PROMPT, "me")
-        assert shown[0] == PROMPT and "did not answer" in shown[1] and "127.0.0.1" not in shown[1]
-        assert server.http.post(APIS[0], json={"prompt": PROMPT}).status_code == 200
+        assert shown.prompt == PROMPT and "could not be refined" in shown.line_html
+        assert "127.0.0.1" not in shown.line_html
+        assert server.http.post(GENERATIONS, json={"prompt": PROMPT}).status_code == 200
 
 
-def test_callers_wait_at_most_75_seconds_for_a_model_that_does_not_answer():
-    endpoint = ServerSettings.of({"enhance": {"url": "http://127.0.0.1:1/v1", "model": "scribe"}}).enhance
-    assert endpoint.max_attempts * endpoint.timeout_s + endpoint.first_wait_s <= 75
+# Bounds.
+
+
+class Slow:
+    """An answer that comes when a test says so."""
+
+    def __init__(self):
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def __call__(self, handler):
+        self.is_asked.set()
+        self.may_answer.wait(30)
+        status, content = completion()
+        try:
+            handler.send(status, {}, content)
+        except OSError:  # the other side has given up
+            return
+
+
+@pytest.fixture
+def slow(llm):
+    answer = llm.answer = Slow()
+    yield answer
+    answer.may_answer.set()
 
 
 @pytest.mark.parametrize("path", APIS)
-def test_without_a_model_enhance_is_a_400_that_names_it(tmp_path, path):
-    values = {"state": tmp_path, "is_signing": False}
+def test_a_client_that_goes_while_the_model_thinks_stops_it_and_nothing_is_drawn(server, slow, path, prompt):
+    num_drawn, num_jobs = len(server.engine.requests), len(server.http.get(JOBS).json()["data"])
+    num_stopped = server.app.state.service.reasoning.ends()["stopped"]
+    with pytest.raises(Exception, match="timed out"):
+        server.http.post(path, json={"prompt": prompt, "enhance": True}, timeout=0.3)
+    assert slow.is_asked.is_set()
+    until(lambda: server.app.state.service.reasoning.ends()["stopped"] == num_stopped + 1)
+    assert len(server.engine.requests) == num_drawn
+    assert len(server.http.get(JOBS).json()["data"]) == num_jobs
+    assert 'lens_reasoned_prompts_total{outcome="stopped"}' in server.http.get("/metrics").text
+
+
+def test_a_server_that_drains_stops_its_reasoners(server, slow, prompt):
+    found = []
+    caller = threading.Thread(target=lambda: found.append(refusal_of(server, GENERATIONS, prompt)))
+    caller.start()
+    assert slow.is_asked.wait(10)
+    server.app.state.service.is_draining = True
+    try:
+        caller.join(10)
+    finally:
+        server.app.state.service.is_draining = False
+    ((status, error),) = found
+    assert (status, error["code"]) == (503, "draining")
+
+
+def test_more_prompts_than_places_are_turned_away(tmp_path, llm, slow, prompt, monkeypatch):
+    monkeypatch.setattr("lens.serve.api.reasoning.MAX_OPEN_REQUESTS", 1)
+    values = settings_of(tmp_path, llm)
     with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
-        status, error = refusal_of(server, path)
-    assert (status, error["code"], error["param"]) == (400, "invalid_value", "enhance")
-    assert "no language model" in error["message"]
+        body = {"prompt": prompt, "enhance": True}
+        caller = threading.Thread(target=lambda: server.http.post(GENERATIONS, json=body, timeout=30))
+        caller.start()
+        assert slow.is_asked.wait(10)
+        answer = server.http.post(GENERATIONS, json=body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
+        assert server.http.post(GENERATIONS, json={"prompt": PROMPT}).status_code == 200
+        slow.may_answer.set()
+        caller.join(10)
+
+
+def test_callers_wait_at_most_two_minutes_for_a_model_that_does_not_answer(tmp_path, llm, slow, prompt):
+    assert ServerSettings.of(settings_of(tmp_path, llm)).enhance.time_limit_s == 120
+    values = settings_of(tmp_path, llm, enhance={"time_limit_s": 0.2})
+    with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
+        started_at = time.monotonic()
+        answer = server.http.post(GENERATIONS, json={"prompt": prompt, "enhance": True}).json()
+        assert time.monotonic() - started_at < 5
+    assert answer["enhanced"][0]["outcome"] == "failed"
+
+
+def test_answers_are_kept_for_the_owner_alone(server, llm, prompt):
+    llm.answer = refined(prompt)
+    for _ in range(2):
+        server.http.post(GENERATIONS, json={"prompt": prompt, "enhance": True})
+    assert len(llm.rewritings) == 1
+    folder = server.settings.state / "reasoner"
+    (file,) = folder.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+# Which reasoner a model has.
+
+
+class FullModelEngine(FakeEngine):
+    def models(self):
+        return [*MODELS, replace(MODELS[0], name="lens", variant="base")]
+
+
+@pytest.mark.parametrize("backend", [None, "nano"])
+def test_without_a_language_model_nano_models_have_rules_and_others_say_what_is_missing(tmp_path, backend):
+    values = settings_of(tmp_path) | ({"enhance": {"backend": backend}} if backend else {})
+    hooks = create_hooks(ServerSettings.of(values))
+    with serving(hooks=hooks, engine=FullModelEngine(), **values) as server:
+        body = {"prompt": "could you draw me two apples please", "model": "lens-nano", "enhance": True}
+        (told,) = server.http.post(GENERATIONS, json=body).json()["enhanced"]
+        assert told["outcome"] == "refined" and told["model"].startswith("nano-rules")
+        assert "two apples" in told["prompt"] and "please" not in told["prompt"]
+        for path in APIS:
+            status, error = refusal_of(server, path, PROMPT, model="lens")
+            assert (status, error["code"], error["param"]) == (400, "invalid_value", "enhance")
+            assert "no language model" in error["message"] and "for lens" in error["message"]
+
+
+def test_off_is_off_whatever_is_configured(tmp_path, llm, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    values = settings_of(tmp_path, llm, is_enhancing=False)
+    with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
+        assert refusal_of(server, GENERATIONS, PROMPT)[0] == 400
+        assert not server.app.state.service.can_enhance
+    assert llm.asked == []
+
+
+@pytest.mark.parametrize(
+    ("enhance", "says"),
+    [
+        ({"backend": "gpt-oss"}, "endpoint, transformers or nano on a server"),
+        (False, "is_enhancing"),
+        ({"url": "ftp://model", "model": "scribe"}, "http:// or https://"),
+        ({"url": "http://model", "model": "scribe", "systemprompt": "text"}, "system_prompt"),
+        ({"url": "http://model", "model": "scribe", "system_prompt": "nobody"}, "geneval-metadata"),
+    ],
+    ids=["gpt-oss", "false", "url", "name", "system prompt"],
+)
+def test_settings_of_a_reasoner_that_cannot_be_used_stop_the_start(tmp_path, enhance, says):
+    with pytest.raises(SettingError, match=says):
+        check_start(ServerSettings.of({"state": tmp_path, "enhance": enhance}))

@@ -123,9 +123,9 @@ def test_waiting_for_room_ends_when_either_function_raises():
         service.submit_when_room(lambda: REQUEST, refuse)
 
 
-def test_without_a_language_model_enhancing_a_prompt_is_an_error():
+def test_without_a_reasoner_enhancing_a_prompt_is_an_error():
     with pytest.raises(SettingError, match="no language model"):
-        GenerationService(FakeEngine(), ServerSettings.of({})).enhance_prompt("a fox", "me")
+        GenerationService(FakeEngine(), ServerSettings.of({})).enhance("a fox", "lens-nano", "me")
 
 
 def without_caller(request):

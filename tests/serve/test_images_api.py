@@ -16,6 +16,7 @@ from running import serving, until
 
 from lens.core.noise import MAX_SEED
 from lens.errors import ModerationError
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.image_metadata import read_image_metadata
 from lens.serve.api.generation import GenerationHooks
 from lens.serve.api.schemas import CreateImageRequest, CreateJobRequest
@@ -329,12 +330,11 @@ def test_the_operators_hooks_stand_between_requests_and_pictures(tmp_path):
         if image.getpixel((0, 0))[0] == 66:
             raise ModerationError("picture", "not this one", "detector", "abc124")
 
-    def write_out(prompt):
-        return f"{prompt}, in full"
+    def write_out(prompt, *, seed=0, should_stop=None):
+        return Reasoned("refined", f"{prompt}, in full", prompt)
 
-    hooks = GenerationHooks(check_prompt=check, check_image=check_picture, enhance_prompt=write_out)
-    endpoint = {"url": "http://127.0.0.1:1/v1", "model": "any"}
-    with serving(tmp_path, hooks=hooks, enhance=endpoint) as server:
+    hooks = GenerationHooks(check_prompt=check, check_image=check_picture, find_reasoner=lambda _: write_out)
+    with serving(tmp_path, hooks=hooks) as server:
         status, error = refused(lambda: server.client.images.generate(prompt="a weapon"))
         assert (status, error["code"], error["param"]) == (400, "content_policy_violation", "prompt")
         assert server.engine.requests == []

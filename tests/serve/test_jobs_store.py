@@ -18,7 +18,7 @@ from running import serving, until
 
 from lens.errors import QueueFullError, SettingError
 from lens.sampling.image_metadata import ImageMetadata
-from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.generation_spec import GenerationSpec
 from lens.serve.engine.request import GenerationRequest
 from lens.serve.storage.api_keys import ApiKeyStore
 from lens.serve.storage.blob_store import BlobStore

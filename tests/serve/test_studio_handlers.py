@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +15,8 @@ from PIL import Image, PngImagePlugin
 
 from lens.errors import LensError, SettingError
 from lens.prompts.styles import Style, edit_styles
+from lens.reasoner.language_model import ReasoningStoppedError
+from lens.reasoner.outcome import Check, Reasoned
 from lens.sampling.image_metadata import read_image_metadata
 from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationHooks, GenerationService
@@ -271,17 +275,95 @@ def test_what_is_told_of_a_request_is_beside_its_status_and_the_image_is_drawn(t
     assert grid[-1][1].count(told) == 1
 
 
-def test_an_enhanced_prompt_is_shown_or_why_there_is_none(tmp_path):
-    def enhance(prompt):
-        if prompt == "no":
-            raise LensError("declined")
-        return f"{prompt}, in the rain"
+def rainy(prompt, *, seed=0, should_stop=None):
+    """A reasoner with an outcome for each kind of prompt."""
+    checks = (Check("numbers", True), Check("quoted_text", "loses" not in prompt, "<OPEN> is gone"))
+    if "blood" in prompt:
+        return Reasoned("refused", prompt, prompt, reason="Gore.", category="violence", model="scribe")
+    if "loses" in prompt:
+        return Reasoned("failed", prompt, prompt, reason="it lost a text at http://inside/v1", checks=checks)
+    if "rain" in prompt:
+        return Reasoned("unchanged", prompt, prompt, reason="It is detailed already.")
+    return Reasoned("refined", f"{prompt}, in the rain", prompt, checks=checks, model="scribe <1>")
 
-    handlers = studio(tmp_path, GenerationHooks(enhance_prompt=enhance))
-    assert handlers.enhance("a fox", "me")[0] == "a fox, in the rain"
-    assert handlers.enhance("no", "me")[0] == "no" and "declined" in handlers.enhance("no", "me")[1]
-    assert 'role="alert"' in handlers.enhance(" ", "me")[1]
-    assert studio(tmp_path).enhance("a fox", "me")[0] == "a fox"
+
+def with_reasoner(reasoner=rainy, **hooks):
+    return GenerationHooks(find_reasoner=lambda _: reasoner, **hooks)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown", "told"),
+    [
+        ("a fox", "a fox, in the rain",
+         ["Refined by scribe &lt;1&gt;", "Edit the new prompt", "checked: numbers, quoted text."]),
+        ("rain", "rain", ["Unchanged", "It is detailed already."]),
+        ("blood", "blood", ["(category violence)", "Gore", "Nothing is drawn", 'role="alert"']),
+        ("it loses", "it loses",
+         ["could not be refined: it lost a text at (an address)", 'role="alert"',
+          "Not kept: quoted text (&lt;OPEN&gt; is gone)"]),
+        (" ", " ", ['role="alert"', "some words"]),
+    ],
+    ids=["refined", "unchanged", "refused", "failed", "no words"],
+)  # fmt: skip
+def test_each_outcome_of_the_reasoner_is_told_in_words_and_only_a_refined_prompt_is_another(
+    tmp_path, prompt, shown, told
+):
+    view = studio(tmp_path, with_reasoner()).enhance(prompt, "me")
+    assert view.prompt == shown
+    assert [text for text in told if text not in view.line_html] == []
+
+
+def test_without_a_reasoner_the_prompt_stays_and_the_line_says_why(tmp_path):
+    prompt, line = studio(tmp_path).enhance("a fox", "me")
+    assert prompt == "a fox" and "no language model" in line
+
+
+def test_the_prompt_is_read_before_it_is_refined_and_what_comes_back_is_not_read_again(tmp_path):
+    def write(prompt, *, seed=0, should_stop=None):
+        return Reasoned("refined", f"{prompt} (day:1.3) {{dawn|dusk}}", prompt)
+
+    handlers = studio(tmp_path, with_reasoner(write))
+    view = handlers.enhance("a (red:1.2) fox <lora:ink:0.5>", "me")
+    assert "were chosen before" in view.line_html
+    list(handlers.draw(values(prompt=view.prompt), "me"))
+    drawn = handlers.engine.requests[-1]
+    assert drawn.prompt == "a red fox (day:1.3) {dawn|dusk}"
+    assert [(lora.name, lora.weight) for lora in drawn.loras] == [("ink", 0.5)]
+
+
+def test_an_image_of_a_refined_prompt_records_the_request_also_when_it_is_restored_or_made_larger(tmp_path):
+    handlers = studio(tmp_path, with_reasoner())
+    refined = handlers.enhance("a fox", "me").prompt
+    list(handlers.draw(values(prompt=refined), "me"))
+    item = handlers.gallery.items()[0]
+    later = StudioHandlers(handlers.service, handlers.gallery)  # after a new start of the server
+    list(later.draw_larger(item.name, 0.3, "me"))
+    changes, _ = later.restore(item.path, values())
+    list(later.draw(values(prompt=changes["prompt"]), "me"))
+    records = [item.metadata for item in handlers.gallery.items()]
+    assert [(one.prompt, one.original_prompt) for one in records] == [("a fox, in the rain", "a fox")] * 3
+    assert [one.reasoner.model for one in records] == ["scribe <1>"] * 3
+    list(handlers.draw(values(prompt="a fox, in the sun"), "me"))
+    assert handlers.gallery.items()[0].metadata.original_prompt is None
+
+
+def test_a_page_can_stop_the_reasoner_and_only_its_own(tmp_path):
+    is_asked = threading.Event()
+
+    def think(prompt, *, seed=0, should_stop=None):
+        is_asked.set()
+        until(should_stop)
+        raise ReasoningStoppedError("stopped")
+
+    handlers = studio(tmp_path, with_reasoner(think))
+    with ThreadPoolExecutor(1) as thread:
+        view = thread.submit(handlers.enhance, "a fox", "me")
+        assert is_asked.wait(5)
+        handlers.stop_enhancing("another")
+        assert not view.done()
+        handlers.stop_enhancing("me")
+        assert view.result(5).prompt == "a fox" and "Stopped" in view.result().line_html
+    handlers.stop_enhancing("me")  # nothing is asked any more
 
 
 def test_prompts_are_moderated_before_and_after_they_are_enhanced(tmp_path):
@@ -289,8 +371,10 @@ def test_prompts_are_moderated_before_and_after_they_are_enhanced(tmp_path):
         if "bad" in prompt:
             raise LensError(f"{caller}: refused")
 
-    hooks = GenerationHooks(check_prompt=check_prompt, enhance_prompt=lambda prompt: f"{prompt} or bad")
-    handlers = studio(tmp_path, hooks)
+    def worsen(prompt, *, seed=0, should_stop=None):
+        return Reasoned("refined", f"{prompt} or bad", prompt)
+
+    handlers = studio(tmp_path, with_reasoner(worsen, check_prompt=check_prompt))
     for prompt in ("bad", "good"):
         text, line = handlers.enhance(prompt, "me")
         assert text == prompt and "me: refused" in line

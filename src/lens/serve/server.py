@@ -54,10 +54,11 @@ def run(settings: "ServerSettings", has_studio: bool = True) -> None:
 
 
 def check_start(settings: "ServerSettings") -> None:
-    """Check what can be checked before a state folder is created: keys, LoRAs, models, policy.
+    """Check what can be checked before a state folder is created: keys, LoRAs, models, policy, reasoner.
 
     Raises: SettingError or CheckpointError.
     """
+    from lens.reasoner.system_prompts import read_system_prompt
     from lens.serve.engine.model_registry import ModelRegistry
     from lens.serve.safety.moderation import ModerationPolicy
 
@@ -68,6 +69,8 @@ def check_start(settings: "ServerSettings") -> None:
             raise SettingError(f"loras.{name}", str(path), "a LoRA file that exists", "Check the path.")
     ModelRegistry.from_names(settings.models, settings.served_loras)
     ModerationPolicy.from_file(settings.policy)
+    if settings.enhance is not None:
+        read_system_prompt(settings.enhance.system_prompt, "enhance.system_prompt")
 
 
 def create_engine(settings: "ServerSettings") -> "EngineClient":
@@ -98,12 +101,12 @@ def create_signer(settings: "ServerSettings") -> "Signer | None":
 
 
 def create_hooks(settings: "ServerSettings", signer: "Signer | None" = None) -> "GenerationHooks":
-    """Return the operator's functions: moderation, provenance, prompt enhancement, token counting.
+    """Return the operator's functions: moderation, provenance, reasoners, token counting.
 
     Images are signed by the signer of the settings unless another one is given.
     """
     from lens.serve.api.generation import GenerationHooks
-    from lens.serve.api.prompt_enhancer import PromptEnhancer
+    from lens.serve.api.reasoning import ModelReasoners
     from lens.serve.api.token_counter import TokenCounter
     from lens.serve.engine.model_registry import ModelRegistry
     from lens.serve.safety.moderation import ModerationPolicy
@@ -113,17 +116,18 @@ def create_hooks(settings: "ServerSettings", signer: "Signer | None" = None) -> 
     folder = settings.state.absolute()
     policy = ModerationPolicy.from_file(settings.policy, folder / "refusals.jsonl")
     signer = signer or create_signer(settings)
+    tokenizers = {name: entry.model.component_path("tokenizer") for name, entry in registry.models.items()}
+    prompt_dates = {name: entry.model.prompt_date for name, entry in registry.models.items()}
+    count_tokens = TokenCounter(tokenizers, prompt_dates)
     return GenerationHooks(
         embed_provenance=lambda image, metadata, image_format, quality: embed_provenance(
             image, metadata, image_format, quality, signer
         ),
         check_prompt=policy.check_prompt,
         check_image=policy.check_image if policy.checks_images else None,
-        enhance_prompt=PromptEnhancer(settings.enhance) if settings.enhance else None,
-        count_tokens=TokenCounter(
-            {name: entry.model.component_path("tokenizer") for name, entry in registry.models.items()},
-            {name: entry.model.prompt_date for name, entry in registry.models.items()},
-        ),
+        find_reasoner=ModelReasoners(settings, policy.settings.reasoner, count_tokens, tokenizers),
+        record_refusal=policy.record_refusal,
+        count_tokens=count_tokens,
     )
 
 

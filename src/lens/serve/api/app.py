@@ -50,10 +50,10 @@ def create_app(
         from fastapi.responses import JSONResponse, Response
         from fastapi_offline import FastAPIOffline
 
-        metrics = ServerMetrics(engine, store.jobs)
+        service = GenerationService(engine, settings, hooks)
+        metrics = ServerMetrics(engine, store.jobs, service.reasoning)
     except ImportError as error:
         raise MissingExtraError("Serving", str(error.name), "serve") from error
-    service = GenerationService(engine, settings, hooks)
     runner = JobWorker(store, service, settings)
     context = ApiContext(engine, store, settings, service)
 

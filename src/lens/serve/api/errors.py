@@ -23,7 +23,6 @@ from lens.errors import (
     QueueFullError,
     SettingError,
 )
-from lens.serve.api.prompt_enhancer import EnhancerUnavailableError
 from lens.serve.storage.api_keys import RateLimitError, RateStatus
 from lens.serve.storage.database import StorageError, storage_error
 from lens.serve.storage.jobs import IdempotencyError
@@ -48,6 +47,8 @@ class ErrorDetail(BaseModel):
     type: str
     param: str | None
     code: str
+    category: str | None = None
+    """Of the operator's policy, where a reasoner refuses a prompt by it."""
 
 
 class ErrorBody(BaseModel):
@@ -96,13 +97,15 @@ class ErrorResponse(NamedTuple):
     param: str | None = None
     retry_after_s: float | None = None
     rate: RateStatus | None = None
+    category: str | None = None
 
     @property
     def body(self) -> dict[str, Any]:
         """The JSON object."""
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, INVALID_REQUEST_ERROR if self.status < 500 else SERVER_ERROR)
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        fields = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": fields if self.category is None else fields | {"category": self.category}}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -139,7 +142,10 @@ def error_response(error: BaseException) -> ErrorResponse:
     if isinstance(error, DrainingError):
         return ErrorResponse(503, text, "draining", retry_after_s=5)
     if isinstance(error, PromptRefusedError):
-        return ErrorResponse(400, text, "content_policy_violation", "prompt")
+        text = without_places(text)
+        if error.is_unavailable:
+            return ErrorResponse(503, text, "reasoner_unavailable", "enhance", retry_after_s=30)
+        return ErrorResponse(400, text, "prompt_refused", "prompt", category=error.category)
     if isinstance(error, ModerationError):
         if error.is_unavailable:
             return ErrorResponse(503, text, "moderation_unavailable", retry_after_s=30)
@@ -153,8 +159,6 @@ def error_response(error: BaseException) -> ErrorResponse:
         return ErrorResponse(409, text or "The image was cancelled.", "cancelled")
     if isinstance(error, MemoryNeedError):
         return ErrorResponse(400, text, "too_large", "size")
-    if isinstance(error, EnhancerUnavailableError):
-        return ErrorResponse(503, text, "enhance_failed", "enhance", retry_after_s=30)
     storage = storage_error(error) if isinstance(error, Exception) else None
     if isinstance(storage, StorageError):
         logger.error("request %s: %s", REQUEST_ID.get(), storage)

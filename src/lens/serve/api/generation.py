@@ -7,7 +7,7 @@ encodes and marks in the thread that calls it, never in an event loop. Knows not
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from PIL import Image
@@ -17,26 +17,40 @@ from lens.core.step_caches import cache_warning
 from lens.errors import CheckpointError, DrainingError, QueueFullError, SettingError
 from lens.nano.request_warnings import is_nano, request_warnings
 from lens.prompts.reading import PromptReader
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.image_metadata import ImageMetadata
 from lens.sampling.image_processor import load_mask_images, resize_to_cover
-from lens.sampling.request_warnings import cut_warning, distinct, effect_warnings, mask_warning
+from lens.sampling.request_warnings import (
+    colour_warning,
+    cut_warning,
+    distinct,
+    effect_warnings,
+    mask_warning,
+)
 from lens.serve.api.errors import without_places
+from lens.serve.api.reasoning import (
+    ReasonerFinder,
+    RefusalRecorder,
+    ServerReasoning,
+    ShouldStop,
+    for_each_prompt,
+    never,
+)
 from lens.serve.api.schemas import (
-    NO_ENHANCER,
     NO_UPLOADS,
     BaseImageRequest,
-    GenerationSpec,
-    ImagePrompt,
     UploadedImages,
     check_prompt,
     resolve_request,
 )
 from lens.serve.engine.client import EngineClient
+from lens.serve.engine.generation_spec import GenerationSpec, ImagePrompt
 from lens.serve.engine.request import (
     Failed,
     Finished,
     GenerationRequest,
     LoraRequest,
+    ModelInfo,
     Preview,
     Queued,
     StepProgress,
@@ -69,15 +83,17 @@ ProvenanceEmbedder = Callable[[Image.Image, ImageMetadata, str, int | None], byt
 
 @dataclass(frozen=True)
 class GenerationHooks:
-    """The operator's functions: moderation, provenance, prompt enhancement, token counting."""
+    """The operator's functions: moderation, provenance, reasoners, token counting."""
 
     embed_provenance: ProvenanceEmbedder = embed_provenance
     check_prompt: Callable[[str, str], None] | None = None
     """(prompt, caller); raises the error that the caller gets. Negative prompts are not moderated."""
     check_image: Callable[[Image.Image, str], None] | None = None
     """(image or preview, caller); raises the error that the caller gets."""
-    enhance_prompt: Callable[[str], str] | None = None
-    """Returns a more detailed prompt."""
+    find_reasoner: ReasonerFinder | None = None
+    """The reasoner of a model, which refines or refuses prompts where `enhance` asks for it."""
+    record_refusal: RefusalRecorder | None = None
+    """(refusal of a reasoner, caller) -> the id of its record."""
     count_tokens: Callable[[str, str], TokenCount] | None = None
     """(model, text) -> tokens of the text; without it, words and punctuation marks are counted."""
 
@@ -93,6 +109,10 @@ class GenerationService:
     settings: ServerSettings
     hooks: GenerationHooks = NO_HOOKS
     is_draining: bool = False
+    reasoning: ServerReasoning = field(init=False)
+
+    def __post_init__(self):
+        self.reasoning = ServerReasoning(self.hooks.find_reasoner, self.hooks.record_refusal)
 
     def resolve_request(
         self, body: BaseImageRequest, caller: str, uploads: UploadedImages = NO_UPLOADS
@@ -107,23 +127,30 @@ class GenerationService:
         names, max_steps = [model.name for model in models], self.settings.engine.max_steps
         for request in spec.distinct_requests():
             validate_parameters(request, names, loras, max_steps)
+        if body.enhance:
+            self.reasoning.check(self.model(spec.draw.model))
         return spec
 
-    def prepare(self, spec: GenerationSpec, should_enhance: bool = False) -> GenerationSpec:
-        """Moderate the prompt of a request, enhance it if asked, and note what is told of the request.
+    def model(self, name: str) -> ModelInfo:
+        """Return a model of the server by its name."""
+        return next(model for model in self.engine.models() if model.name == name)
 
-        Blocks, possibly for seconds.
-        Raises: DrainingError; whatever the hooks raise.
+    def prepare(
+        self, spec: GenerationSpec, should_enhance: bool = False, should_stop: ShouldStop = never
+    ) -> GenerationSpec:
+        """Moderate the prompts of a request, refine them if asked, and note what is told of the request.
+
+        Blocks; reasoners may take minutes, and end soon after `should_stop` returns True.
+        Raises: DrainingError; GenerationCancelledError; PromptRefusedError; whatever the hooks raise.
         """
         self.check_draining()
         prompts, caller = [one.prompt for one in spec.distinct_requests()], spec.draw.caller
-        if should_enhance and self.can_enhance:
-            enhanced = {prompt: self.enhance_prompt(prompt, caller) for prompt in dict.fromkeys(prompts)}
-            spec = replace(
-                spec,
-                draw=replace(spec.draw, prompt=enhanced[spec.draw.prompt]),
-                prompts=tuple(replace(one, prompt=enhanced[one.prompt]) for one in spec.prompts),
-                original_prompt=spec.draw.prompt_template or spec.draw.prompt,
+        if should_enhance:
+            model = spec.draw.model
+            spec = spec.refined(
+                for_each_prompt(
+                    prompts, lambda prompt, stop: self.enhance(prompt, model, caller, stop), should_stop
+                )
             )
         else:
             self.check_prompts(prompts, caller)
@@ -134,6 +161,7 @@ class GenerationService:
         draw = spec.draw
         found: list[str | None] = [
             *spec.warnings,
+            *(None if one.warning is None else without_places(one.warning) for one in spec.reasoned),
             *effect_warnings(
                 guidance=draw.guidance, has_negative=bool(draw.negative_prompt), strength=draw.strength,
                 has_image=draw.image is not None, has_mask=draw.mask is not None,
@@ -169,21 +197,24 @@ class GenerationService:
 
     @property
     def can_enhance(self) -> bool:
-        """Whether a language model enhances prompts here."""
-        return self.hooks.enhance_prompt is not None
+        """Whether any model of the server has a reasoner."""
+        return any(self.reasoning.can_reason(model) for model in self.engine.models())
 
-    def enhance_prompt(self, prompt: str, caller: str) -> str:
-        """Return a more detailed prompt; both prompts pass moderation. Blocks, possibly for seconds.
+    def enhance(self, prompt: str, model: str, caller: str, should_stop: ShouldStop = never) -> Reasoned:
+        """Return what the reasoner of a model makes of a prompt. Both prompts pass moderation. Blocks.
 
-        Raises: SettingError; whatever the hooks raise.
+        Raises: SettingError if it has none; PromptRefusedError; DrainingError; GenerationCancelledError once
+        `should_stop` returns True; whatever the hooks raise.
         """
-        if self.hooks.enhance_prompt is None:
-            raise SettingError("enhance", True, "to be false here", NO_ENHANCER)
+        self.check_draining()
+        info = self.model(model)
+        self.reasoning.check(info)
         check_prompt(prompt, self.settings)
         self.check_prompts([prompt], caller)
-        enhanced = self.hooks.enhance_prompt(prompt)
-        self.check_prompts([enhanced], caller)
-        return enhanced
+        reasoned = self.reasoning.reason(prompt, info, caller, should_stop, lambda: self.is_draining)
+        if reasoned.outcome == "refined":
+            self.check_prompts([reasoned.prompt], caller)
+        return reasoned
 
     def check_prompts(self, prompts: Iterable[str], caller: str) -> None:
         """Moderate prompts, equal ones once. Negative prompts are not moderated: they steer away.
@@ -302,7 +333,7 @@ def _source_warnings(draw: GenerationRequest) -> list[str | None]:
         return []
     with Image.open(draw.image) as image:
         height, width = draw.first_size
-        found = [cut_warning(image.size, (width, height))]
+        found = [colour_warning(image), cut_warning(image.size, (width, height))]
     if draw.mask is not None:
         (mask,) = load_mask_images(draw.mask)
         found.append(mask_warning(resize_to_cover(mask, height, width)))

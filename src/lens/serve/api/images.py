@@ -13,8 +13,10 @@ from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.generation import EncodedImage, EncodedPreview
 from lens.serve.api.http_conventions import is_unchanged, no_idempotency_key, strict_query
-from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest, GenerationSpec
+from lens.serve.api.reasoning import answer_fields
+from lens.serve.api.schemas import CreateImageEditRequest, CreateImageRequest
 from lens.serve.api.sse import KEEP_ALIVE, sse_error, sse_event, stream_events, wait_for_all
+from lens.serve.engine.generation_spec import GenerationSpec
 from lens.serve.engine.request import Failed, ModelInfo
 from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.safety.provenance import MEDIA_TYPES
@@ -31,6 +33,12 @@ IMAGES_SCHEMA: dict[str, Any] = {
             "items": {"type": "string"},
             "description": "What is told of a request that is drawn all the same: settings without effect, "
             "a prompt or a source image that is cut, words and sizes that a nano model does not know.",
+        },
+        "enhanced": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "What the reasoner made of each distinct prompt, where `enhance` asked it: the "
+            "outcome (refined, unchanged or failed), prompt, original, reason, checks and usage.",
         },
     },
     "required": ["created", "data"],
@@ -141,7 +149,7 @@ async def _generate_response(
 ) -> "Response":
     from fastapi.responses import Response, StreamingResponse
 
-    spec = await asyncio.to_thread(context.service.prepare, spec, bool(body.enhance))
+    spec = await context.prepare(request, spec, bool(body.enhance))
     handles = await asyncio.to_thread(context.service.submit, spec)
     if body.stream:
         if body.response_format == "url":
@@ -171,13 +179,23 @@ def _response_body(
     else:
         outputs = [{"b64_json": base64.b64encode(one.content).decode()} for one in images]
     data = [output | {"seed": one.metadata.seed} for output, one in zip(outputs, images, strict=True)]
-    if spec.original_prompt is not None or spec.draw.prompt_template is not None:
-        prompts = [image.metadata.prompt for image in images]
-        data = [one | {"revised_prompt": prompt} for one, prompt in zip(data, prompts, strict=True)]
+    data = [one | _revised_prompt(spec, number) for number, one in enumerate(data)]
     fields = {"created": int(time.time()), "data": data, "background": "opaque", "model": spec.draw.model}
     fields |= {"output_format": spec.output_format, "quality": spec.quality, "size": spec.size}
-    fields |= {"warnings": spec.warnings}
+    fields |= {"warnings": spec.warnings} | enhanced_fields(spec)
     return json.dumps(fields | {"usage": token_usage(context, spec)}).encode()
+
+
+def enhanced_fields(spec: GenerationSpec) -> dict[str, Any]:
+    """Return what the reasoner made of the prompts of a request, if it was asked."""
+    return {"enhanced": answer_fields(spec.reasoned)} if spec.reasoned else {}
+
+
+def _revised_prompt(spec: GenerationSpec, image_index: int) -> dict[str, str]:
+    """Return the prompt that an image was drawn from, where it may differ from the one that was sent."""
+    request = spec.request(image_index)
+    is_revised = request.reasoned is not None or request.prompt_template is not None
+    return {"revised_prompt": request.prompt} if is_revised else {}
 
 
 def _store_images(
@@ -235,7 +253,9 @@ async def _event_stream(
                     {"type": name, **image_fields, "usage": image_usage}
                     | event_fields
                     | output_fields
-                    | {"warnings": spec.warnings},
+                    | {"warnings": spec.warnings}
+                    | _revised_prompt(spec, item.image_index)
+                    | enhanced_fields(spec),
                 )
             elif isinstance(output, Failed):
                 yield sse_error(output.error)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from lens.errors import DeadlineError, DrainingError, GenerationCancelledError, SettingError
 from lens.serve.api.errors import REQUEST_ID, error_response
 from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
-from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.generation_spec import GenerationSpec
 from lens.serve.engine.request import Failed, GenerationRequest, Queued, StepProgress
 from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.settings.server import ServerSettings

@@ -10,7 +10,9 @@ from lens.serve.api.bodies import json_route_class
 from lens.serve.api.context import ApiContext, request_caller
 from lens.serve.api.errors import ApiError
 from lens.serve.api.http_conventions import strict_query
+from lens.serve.api.images import enhanced_fields
 from lens.serve.api.job_worker import JobProgress, JobWorker
+from lens.serve.api.reasoning import ShouldStop, never
 from lens.serve.api.schemas import CreateJobRequest, decisive_fields
 from lens.serve.api.sse import KEEP_ALIVE, KEEP_ALIVE_INTERVAL_S, sse_event
 from lens.serve.api.uploads import SourceFiles, decode_base64
@@ -54,20 +56,23 @@ def jobs_router(context: ApiContext, runner: JobWorker) -> "APIRouter":
         caller = request_caller(request)
         uploads = await context.store_uploads(body.model, await asyncio.to_thread(_source_files, body))
 
-        def create_job() -> Job:
+        def create_job(should_stop: ShouldStop = never) -> Job:
             body_fields = decisive_fields(body)
             if idempotency_key is not None and (
                 existing := jobs.find_by_idempotency_key(caller.owner, idempotency_key, body_fields)
             ):
-                return existing  # before its prompt is enhanced again
+                return existing  # before its prompt is refined again
             spec = context.resolve_request(body, caller, uploads)
-            spec = context.service.prepare(spec, bool(body.enhance))
+            spec = context.service.prepare(spec, bool(body.enhance), should_stop)
             limit = context.settings.limits.waiting_jobs
             return jobs.add(
                 caller.owner, spec.to_json(), spec.count, idempotency_key, body_fields, max_unfinished=limit
             )
 
-        job = await asyncio.to_thread(create_job)
+        if body.enhance:
+            job = await context.reason(request, create_job)
+        else:
+            job = await asyncio.to_thread(create_job)
         runner.wake()
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return await asyncio.to_thread(job_object, context, runner, request, job)
@@ -169,7 +174,7 @@ def job_object(context: ApiContext, runner: JobWorker, request: "Request", job: 
     fields = {"id": job.id, "object": "job", "status": job.status, "created_at": job.created_at}
     fields |= {"started_at": job.started_at, "finished_at": job.finished_at, "error": job.error}
     fields |= {"request": request_fields, "pictures": images, "warnings": spec.warnings}
-    return fields | _progress_fields(runner, job, progress)
+    return fields | enhanced_fields(spec) | _progress_fields(runner, job, progress)
 
 
 def _progress_fields(runner: JobWorker, job: Job, progress: JobProgress | None) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""Prometheus metrics: the engine's counters, unfinished jobs, and HTTP requests by status.
+"""Prometheus metrics: the engine's counters, outcomes of reasoners, unfinished jobs, HTTP requests by status.
 
-The engine's counters are read at each scrape, not copied.
+The engine's counters and those of the reasoners are read at each scrape, not copied.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lens.serve.api.reasoning import ServerReasoning
 from lens.serve.engine.client import EngineClient
 from lens.serve.storage.jobs import QUEUED, RUNNING, JobStore
 
@@ -15,11 +16,11 @@ OUTCOMES = ("rejected", "finished", "failed", "cancelled")
 class ServerMetrics:
     """The metrics of one server."""
 
-    def __init__(self, engine: EngineClient, jobs: JobStore):
+    def __init__(self, engine: EngineClient, jobs: JobStore, reasoning: ServerReasoning):
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
         self.registry: CollectorRegistry = CollectorRegistry()
-        self.registry.register(_Collector(engine, jobs))  # type: ignore[arg-type]
+        self.registry.register(_Collector(engine, jobs, reasoning))  # type: ignore[arg-type]
         self.requests = Counter(
             "lens_http_requests", "HTTP requests.", ["route", "status"], registry=self.registry
         )
@@ -36,8 +37,8 @@ class ServerMetrics:
 
 
 class _Collector:
-    def __init__(self, engine: EngineClient, jobs: JobStore):
-        self._engine, self._jobs = engine, jobs
+    def __init__(self, engine: EngineClient, jobs: JobStore, reasoning: ServerReasoning):
+        self._engine, self._jobs, self._reasoning = engine, jobs, reasoning
 
     def describe(self) -> list[Any]:
         return []
@@ -72,6 +73,12 @@ class _Collector:
         for name, seconds in state.stage_seconds.items():
             stages.add_metric([name], seconds)
         yield stages
+        reasoned = CounterMetricFamily(
+            "lens_reasoned_prompts", "Prompts that reasoners were asked about.", labels=["outcome"]
+        )
+        for name, number in self._reasoning.ends().items():
+            reasoned.add_metric([name], number)
+        yield reasoned
         jobs = GaugeMetricFamily("lens_jobs", "Unfinished jobs.", labels=["state"])
         for name in (QUEUED, RUNNING):
             number = _count_or_none(lambda name=name: self._jobs.num_unfinished(status=name))

@@ -6,20 +6,20 @@ of HTTP.
 
 import math
 import re
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from lens.core.noise import MAX_SEED, RANDOM_SEED, RANDOM_SEED_NAME, random_seed, seed_of_image
+from lens.core.noise import MAX_SEED, RANDOM_SEED, RANDOM_SEED_NAME, random_seed
 from lens.core.prompt_text import check_prompt_text
-from lens.core.resolution import SIDE_STEP_PX, resolve_resolution, upscaled_size
+from lens.core.resolution import resolve_resolution, upscaled_size
 from lens.core.step_caches import CACHE_NAMES, MIN_STEPS, NO_CACHE, parse_cache
 from lens.errors import SettingError
 from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.solvers import DEFAULT_SOLVER, SOLVERS
 from lens.serve.engine import validation
+from lens.serve.engine.generation_spec import GenerationSpec
 from lens.serve.engine.request import (
     MAX_PREVIEWS,
     Bounds,
@@ -34,7 +34,6 @@ from lens.serve.settings.server import ServerSettings
 MAX_IMAGES_PER_REQUEST = 10
 MAX_LORAS = 16
 MAX_USER_CHARACTERS = 512
-NO_ENHANCER = "The operator of this server has configured no language model."
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
@@ -126,7 +125,7 @@ class BaseImageRequest(BaseModel):
     cache: str | None = Field(
         None, description=f"Cache of denoising steps: one of {', '.join((NO_CACHE, *CACHE_NAMES))}."
     )
-    enhance: bool | None = None
+    enhance: bool | None = Field(None, description="Let a reasoner refine or refuse the prompt first.")
     deadline_s: Annotated[float, _bounded(REQUEST_BOUNDS, "deadline_s")] | None = Field(
         None, description="Seconds from now; an image that cannot finish by then fails."
     )
@@ -171,80 +170,6 @@ class UploadedImages(NamedTuple):
 
 
 NO_UPLOADS = UploadedImages()
-
-
-@dataclass(frozen=True)
-class ImagePrompt:
-    """The prompt of one image: its choices are those of its seed."""
-
-    prompt: str
-    negative_prompt: str = ""
-    loras: tuple[LoraRequest, ...] = ()
-
-
-@dataclass(frozen=True)
-class GenerationSpec:
-    """The images of one request, with every value decided, and their file format."""
-
-    draw: GenerationRequest
-    """The first image; the others have the seeds that follow."""
-    count: int
-    prompts: tuple[ImagePrompt, ...] = ()
-    """Those of all images, where they are not all the same."""
-    output_format: str = "png"
-    output_quality: int | None = None
-    quality: str = "medium"
-    original_prompt: str | None = None
-    """The caller's prompt, if a language model has enhanced it."""
-    warnings: tuple[str, ...] = ()
-    """What is told of the request, which is drawn all the same."""
-
-    def requests(self) -> list[GenerationRequest]:
-        """Return the requests of all images."""
-        return [self.request(number) for number in range(self.count)]
-
-    def request(self, index: int) -> GenerationRequest:
-        """Return the request of one image, counted from 0."""
-        own = vars(self.prompts[index]) if self.prompts else {}
-        return replace(self.draw, seed=seed_of_image(self.draw.seed, index), **own)
-
-    def distinct_requests(self) -> list[GenerationRequest]:
-        """Return one request for each distinct prompt."""
-        return list({(one.prompt, one.negative_prompt, one.loras): one for one in self.requests()}.values())
-
-    @property
-    def size(self) -> str:
-        """WIDTHxHEIGHT."""
-        return f"{self.draw.width}x{self.draw.height}"
-
-    @property
-    def tokens_per_image(self) -> int:
-        """Image tokens of one image."""
-        return self.draw.height * self.draw.width // SIDE_STEP_PX**2
-
-    def to_json(self) -> dict[str, Any]:
-        """Return values that JSON can represent, uploads by their names; `from_json` reads them."""
-        values = asdict(self)
-        for name in ("image", "mask"):
-            path = values["draw"][name]
-            values["draw"][name] = None if path is None else path.name
-        return values
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any], uploads: Path) -> "GenerationSpec":
-        """Return what `to_json` wrote; `uploads` is the folder of uploads, which may have moved since."""
-        draw = dict(values["draw"])
-        draw["loras"] = _stored_loras(draw)
-        for name in ("image", "mask"):
-            draw[name] = None if draw[name] is None else uploads / Path(draw[name]).name
-        warnings = tuple(values.get("warnings", ()))
-        prompts = (ImagePrompt(**one | {"loras": _stored_loras(one)}) for one in values.get("prompts", ()))
-        read = {"draw": GenerationRequest(**draw), "prompts": tuple(prompts), "warnings": warnings}
-        return cls(**{**values, **read})
-
-
-def _stored_loras(values: dict[str, Any]) -> tuple[LoraRequest, ...]:
-    return tuple(LoraRequest(**lora) for lora in values["loras"])
 
 
 def resolve_request(
@@ -328,8 +253,6 @@ def _check_texts(body: BaseImageRequest, settings: ServerSettings) -> None:
         raise SettingError("background", "transparent", "opaque or auto", "Lens draws no transparency.")
     if isinstance(body, CreateImageEditRequest) and body.input_fidelity is not None:
         raise SettingError("input_fidelity", body.input_fidelity, "to be left out", "Use strength.")
-    if body.enhance and settings.enhance is None:
-        raise SettingError("enhance", True, "to be false here", NO_ENHANCER)
 
 
 def _resolve_model(name: str | None, models: list[ModelInfo], is_distilled: bool | None) -> ModelInfo:

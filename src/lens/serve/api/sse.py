@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lens.serve.api.errors import error_response
 from lens.serve.api.generation import EncodedImage, GenerationEvent, GenerationService
-from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.generation_spec import GenerationSpec
 from lens.serve.engine.request import Failed
 from lens.serve.engine.request_handle import RequestHandle
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from lens.core.noise import MAX_SEED
 from lens.core.resolution import size_before_upscaling
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.defaults import MAX_UPSCALE, UPSCALE_STRENGTH
-from lens.sampling.image_metadata import ImageMetadata
+from lens.sampling.image_metadata import ImageMetadata, reasoner_fields
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 MAX_PREVIEWS = 3
@@ -67,6 +68,8 @@ class GenerationRequest:
     negative_prompt: str = ""
     prompt_template: str | None = None
     """The prompt before its choices and syntax were read, where that changed it."""
+    reasoned: Reasoned | None = None
+    """What a reasoner made of the request, if it was asked; `prompt` is what came of it."""
     solver: str = DEFAULT_SOLVER
     cache: str | None = None
     """Cache of denoising steps, one of `lens.core.step_caches.CACHE_NAMES`."""
@@ -106,7 +109,8 @@ class GenerationRequest:
             "prompt", "negative_prompt", "prompt_template", "seed", "width", "height", "steps", "guidance",
             "solver", "cache", "upscale", "upscale_strength",
         )  # fmt: skip
-        values = {name: getattr(self, name) for name in names}
+        values = {} if self.reasoned is None else reasoner_fields(self.reasoned)
+        values |= {name: getattr(self, name) for name in names}
         return values if self.upscale else values | {"upscale_strength": None}
 
 

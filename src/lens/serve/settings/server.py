@@ -1,4 +1,4 @@
-"""Settings of a server: address, storage, models, limits, moderation, signing, prompt enhancement.
+"""Settings of a server: address, storage, models, limits, moderation, signing, the reasoner.
 
 They come from a YAML file and the options of `lens serve`. Knows nothing of HTTP.
 """
@@ -12,10 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from lens.config import Settings
 from lens.core.prompt_text import MAX_PROMPT_CHARACTERS
 from lens.errors import SettingError
-from lens.llm.client import Endpoint
 from lens.models.prompt_date import parse_prompt_date
 from lens.prompts.loras import lora_files
 from lens.prompts.reading import PromptReader
+from lens.reasoner.settings import ReasonerEndpoint, ReasonerSettings
 from lens.serve.settings.engine import EngineSettings
 from lens.serve.settings.ray import RaySettings
 
@@ -69,15 +69,6 @@ class SigningSettings(Settings):
             missing = "signing.key" if self.key is None else "signing.certificate"
             raise SettingError(missing, None, "a file, as certificate and key go together", "Set both.")
         return self
-
-
-class PromptEnhancerSettings(Endpoint):
-    """Chat endpoint that enhances prompts; callers wait for it, so it times out early."""
-
-    timeout_s: float = Field(30.0, gt=0)
-    """Of one attempt."""
-    max_attempts: int = Field(2, ge=1)
-    """Attempts per prompt, the first included."""
 
 
 class ServedModel(Settings):
@@ -157,12 +148,35 @@ class ServerSettings(Settings):
     is_signing: bool = True
     """Whether images get a signed C2PA manifest."""
     signing: SigningSettings = SigningSettings()
-    enhance: PromptEnhancerSettings | None = None
-    """Language model that enhances prompts; None disables `enhance`."""
+    is_enhancing: bool = True
+    """Whether requests may ask for `enhance`."""
+    enhance: ReasonerSettings | None = None
+    """Reasoner that refines or refuses prompts; None leaves models of the nano family the rule engine."""
     limits: RequestLimits = RequestLimits.of({})
     engine: EngineSettings = EngineSettings.of({})
     ray: RaySettings | None = None
     """Engines on Ray Serve; None is one engine in the process of the server."""
+
+    @field_validator("enhance", mode="before")
+    @classmethod
+    def _take_an_endpoint(cls, value: Any) -> Any:
+        """Read {url, model, ...} as the endpoint of a reasoner, as settings were written before."""
+        if isinstance(value, bool):
+            fix = "To switch it off or on for requests, set is_enhancing."
+            raise SettingError("enhance", value, "the settings of a reasoner", fix)
+        if not isinstance(value, dict) or "url" not in value:
+            return value
+        endpoint = {name: one for name, one in value.items() if name in ReasonerEndpoint.model_fields}
+        others = {name: one for name, one in value.items() if name not in endpoint}
+        return {"backend": "endpoint", **others, "endpoint": endpoint}
+
+    @model_validator(mode="after")
+    def _check_reasoner(self) -> Self:
+        if self.enhance is not None and self.enhance.backend == "gpt-oss":
+            fix = "Serve GPT-OSS with a program such as vLLM, and name its endpoint."
+            needs = "endpoint, transformers or nano on a server"
+            raise SettingError("enhance.backend", "gpt-oss", needs, fix)
+        return self
 
     @model_validator(mode="after")
     def _check_aliases(self) -> Self:

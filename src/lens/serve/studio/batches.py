@@ -17,7 +17,7 @@ from PIL import Image
 
 from lens.errors import GenerationCancelledError, QueueFullError
 from lens.serve.api.generation import EncodedImage, EncodedPreview, GenerationEvent, GenerationService
-from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.generation_spec import GenerationSpec
 from lens.serve.engine.request import Failed, GenerationRequest, Queued, StepProgress
 from lens.serve.engine.request_handle import RequestHandle
 from lens.serve.studio.gallery import Gallery, GalleryItem

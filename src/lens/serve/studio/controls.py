@@ -4,6 +4,7 @@ Their choices and limits come from the server's settings, the models, the solver
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lens.core.noise import MAX_SEED, RANDOM_SEED
@@ -47,7 +48,7 @@ def sent(event: Any, key: str) -> Any:
 
 
 def prompt_controls(handlers: StudioHandlers) -> dict[str, Any]:
-    """Lay out the prompt and what helps with it; return the prompt, and the line of warnings."""
+    """Lay out the prompt and what helps with it; return the prompt, the line of warnings and Enhance."""
     import gradio as gr
 
     prompt = gr.Textbox(
@@ -59,9 +60,8 @@ def prompt_controls(handlers: StudioHandlers) -> dict[str, Any]:
         autofocus=True,
     )
     warnings = gr.HTML("", elem_id="prompt-warnings")
-    if handlers.service.can_enhance:
-        _enhance_controls(handlers, prompt)
-    return {"prompt": prompt, "warnings": warnings}
+    enhance = _enhance_controls() if handlers.service.can_enhance else None
+    return {"prompt": prompt, "warnings": warnings, "enhance": enhance}
 
 
 def main_controls(handlers: StudioHandlers) -> dict[str, Any]:
@@ -103,24 +103,62 @@ def _size_line(ratio: str, base: int) -> str:
     return f'<p class="lens-count">{width} x {height} pixels</p>'
 
 
-def _enhance_controls(handlers: StudioHandlers, prompt: Any) -> None:
+class EnhanceControls(NamedTuple):
+    """What asks the reasoner about a prompt, and shows the prompt before and after."""
+
+    ask: Any
+    both: Any
+    """The group that is hidden until Enhance is pressed."""
+    before: Any
+    after: Any
+    line: Any
+    use: Any
+    stop: Any
+    keep: Any
+
+
+def _enhance_controls() -> EnhanceControls:
     import gradio as gr
 
     ask = gr.Button("Enhance prompt", size="sm", elem_id="enhance")
     with gr.Group(visible=False, elem_id="enhanced") as both:
         before = gr.Textbox(label="Original prompt", interactive=False, lines=2, elem_id="before")
         after = gr.Textbox(label="Enhanced prompt, editable", lines=4, elem_id="after")
-        line = gr.HTML("")
+        line = gr.HTML("", elem_id="enhance-line")
         with gr.Row():
             use = gr.Button("Use enhanced prompt", variant="primary", size="sm", elem_id="use-enhanced")
-            keep = gr.Button("Keep original", size="sm")
+            stop = gr.Button("Stop", size="sm", elem_id="stop-enhancing")
+            keep = gr.Button("Keep original", size="sm", elem_id="keep-original")
+    return EnhanceControls(ask, both, before, after, line, use, stop, keep)
 
-    def enhance(text: str, request: gr.Request) -> tuple[Any, str, str, str]:
-        return gr.update(visible=True), text, *handlers.enhance(text, caller_name(request))
 
-    ask.click(enhance, prompt, [both, before, after, line], api_visibility="private")
-    use.click(lambda text: (text, gr.update(visible=False)), after, [prompt, both], **QUIET_EVENT)
-    keep.click(lambda: gr.update(visible=False), None, both, **QUIET_EVENT)
+def connect_enhance(handlers: StudioHandlers, prompt: Any, model: Any, parts: EnhanceControls | None) -> None:
+    """Let the buttons ask the reasoner of the chosen model. The prompt changes only when a person says so."""
+    import gradio as gr
+
+    if parts is None:
+        return
+
+    def enhance(text: str, name: str, request: gr.Request) -> Iterator[list[Any]]:
+        asking = html.status("The reasoner is asked. Stop or Escape ends that.")
+        enabled, disabled = gr.update(interactive=True), gr.update(interactive=False)
+        yield [gr.update(visible=True), text, "", asking, disabled, enabled]
+        view = handlers.enhance(text or "", caller_name(request), name)
+        yield [gr.skip(), gr.skip(), view.prompt, view.line_html, enabled, disabled]
+
+    def stop(request: gr.Request) -> None:
+        handlers.stop_enhancing(caller_name(request))
+
+    def keep(request: gr.Request) -> Any:
+        stop(request)
+        return gr.update(visible=False)
+
+    shown = [parts.both, parts.before, parts.after, parts.line, parts.use, parts.stop]
+    parts.ask.click(enhance, [prompt, model], shown, trigger_mode="once", **QUIET_EVENT)
+    used = [prompt, parts.both]
+    parts.use.click(lambda text: (text, gr.update(visible=False)), parts.after, used, **QUIET_EVENT)
+    parts.stop.click(stop, None, None, queue=False, **QUIET_EVENT)
+    parts.keep.click(keep, None, parts.both, queue=False, **QUIET_EVENT)
 
 
 def caller_name(request: Any) -> str:

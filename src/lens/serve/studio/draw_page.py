@@ -14,6 +14,7 @@ from lens.serve.studio.controls import (
     QUIET_EVENT,
     advanced_controls,
     caller_name,
+    connect_enhance,
     connect_variant_defaults,
     main_controls,
     prompt_controls,
@@ -69,11 +70,12 @@ def draw_page(handlers: StudioHandlers) -> DrawPage:
                 status = gr.HTML(html.status("Ready."), elem_id="status")
             controls |= main_controls(handlers)
             advanced = advanced_controls(handlers)
-            warnings = controls["warnings"]
+            warnings, enhance = controls["warnings"], controls["enhance"]
             controls |= advanced.by_field
             controls = {name: unchecked(controls[name]) for name in FORM_FIELDS}
             unchecked(advanced.lora_names)
             connect_warnings(handlers, controls, warnings)
+            connect_enhance(handlers, controls["prompt"], controls["model"], enhance)
             guide_panel(handlers, controls)
             dropped = gr.File(
                 label="Drop an image of Lens, AUTOMATIC1111, ComfyUI or InvokeAI to restore its settings",

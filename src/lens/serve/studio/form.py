@@ -7,6 +7,7 @@ a LensError says what is wrong with a value.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from lens.core.resolution import RESOLUTION_BUCKETS, SIDE_STEP_PX, find_bucket, 
 from lens.core.step_caches import NO_CACHE
 from lens.errors import SettingError
 from lens.prompts.syntax import escape
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.image_metadata import ImageMetadata
 from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.serve.api.schemas import CreateImageEditRequest, UploadedImages
@@ -66,6 +68,34 @@ class StudioForm:
     def uploads(self) -> UploadedImages:
         """The source image and its mask, as the API gets them."""
         return UploadedImages(self.image, self.mask if self.image else None)
+
+
+def parse_number(name: str, value: Any, kind: type) -> Any:
+    """Return a field's value as a number of a kind.
+
+    Raises: SettingError for an empty field, a text, or a fraction where a whole number is needed.
+    """
+    try:
+        number = kind(value)
+        if number == float(value) or kind is float:  # what is not finite is refused with the other limits
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SettingError(name, "" if value is None else value, f"a {'whole ' * (kind is int)}number")
+
+
+def parse_loras(rows: Any) -> tuple[LoraRequest, ...]:
+    """Return the LoRAs of a table of names and weights; rows without a name are skipped."""
+    loras = []
+    for row in rows or ():
+        name, weight = (*row, None, None)[:2]
+        if not name:
+            continue
+        try:
+            loras.append(LoraRequest(str(name), float(1.0 if weight in (None, "") else weight)))
+        except ValueError:
+            raise SettingError(f"weight of {name}", weight, "a number") from None
+    return tuple(loras)
 
 
 def randomize_seed(form: StudioForm) -> StudioForm:
@@ -152,6 +182,14 @@ def restore_form(
         upscale=metadata.upscale or 1.0,
         upscale_strength=metadata.upscale_strength or form.upscale_strength,
     ), notes
+
+
+def recorded_reasoning(metadata: ImageMetadata) -> Reasoned | None:
+    """Return what a reasoner made of the request of an image; None if it was not asked."""
+    record = metadata.reasoner
+    if record is None:
+        return None
+    return Reasoned(prompt=metadata.prompt, original=metadata.request, **dict(record))
 
 
 def restore_foreign_form(

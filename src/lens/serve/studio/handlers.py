@@ -5,28 +5,31 @@ controls' values in the order of `FORM_FIELDS`, and put what comes back where it
 """
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageChops
+from PIL import Image
 
-from lens.core.images import to_srgb
 from lens.core.noise import RANDOM_SEED
 from lens.core.resolution import ASPECT_RATIOS
 from lens.core.step_caches import CACHE_NAMES, NO_CACHE
-from lens.errors import LensError, SettingError
+from lens.errors import GenerationCancelledError, LensError
 from lens.prompts.styles import Styles
+from lens.prompts.syntax import escape
+from lens.reasoner.outcome import Reasoned
 from lens.sampling.defaults import default_strength
-from lens.sampling.image_metadata import open_image, read_image_settings
+from lens.sampling.image_metadata import ImageMetadata, read_image_settings
 from lens.sampling.metadata_formats.foreign_settings import ForeignSettings
 from lens.sampling.solvers import SOLVERS
 from lens.serve.api.generation import GenerationService
-from lens.serve.api.schemas import NO_ENHANCER, GenerationSpec
 from lens.serve.api.uploads import check_image_size
-from lens.serve.engine.request import MAX_PREVIEWS, LoraRequest, ModelInfo
+from lens.serve.engine.generation_spec import GenerationSpec
+from lens.serve.engine.request import MAX_PREVIEWS, ModelInfo
 from lens.serve.studio import html
 from lens.serve.studio.batches import BatchManager, StudioBatch
 from lens.serve.studio.contact_sheet import (
@@ -39,7 +42,10 @@ from lens.serve.studio.contact_sheet import (
 from lens.serve.studio.form import (
     StudioForm,
     base_resolutions,
+    parse_loras,
+    parse_number,
     randomize_seed,
+    recorded_reasoning,
     request_body,
     restore_foreign_form,
     restore_form,
@@ -47,7 +53,7 @@ from lens.serve.studio.form import (
 from lens.serve.studio.gallery import Gallery, GalleryItem
 from lens.serve.studio.gallery_handlers import GalleryHandlers, favourite_text
 from lens.serve.studio.snippets import curl_command, python_script
-from lens.serve.studio.uploads import EditedImage
+from lens.serve.studio.uploads import editor_value, image_and_mask, open_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +68,8 @@ SHEET_SIDE_PX = 512
 """Longest side of an image on a contact sheet."""
 SHEET_NOTES = ("They are those of image A.", "The Grid page has the axes of this sheet.")
 """What is told of a sheet whose settings are restored: of a comparison, of a grid."""
+MAX_REFINED_PROMPTS = 512
+"""Prompts of reasoners that are remembered, so that images drawn from them record the request."""
 LARGER_FACTOR = 2.0
 """Of a tile that is drawn again larger."""
 ControlValues = dict[str, Any]
@@ -78,6 +86,15 @@ class BatchView(NamedTuple):
     is_finished: bool
 
 
+class EnhancedView(NamedTuple):
+    """What a page shows of a prompt that a reasoner was asked about."""
+
+    prompt: str
+    """The prompt to edit and use, as the control has it: the request itself unless it was refined."""
+    line_html: str
+    """The outcome, its reason and the checks, in words."""
+
+
 class StudioHandlers:
     """The event handlers of one server's studio; safe to share among pages."""
 
@@ -86,6 +103,9 @@ class StudioHandlers:
         self.batches = BatchManager(service)
         self.in_gallery = GalleryHandlers(gallery, service.hooks.embed_provenance)
         self.drafts = drafts or gallery
+        self._refined: OrderedDict[str, Reasoned] = OrderedDict()
+        self._asking: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
 
     def model(self, name: str) -> ModelInfo:
         """Return the model of this name, or else the first one."""
@@ -177,6 +197,7 @@ class StudioHandlers:
                 raise LensError("The image is no longer in the gallery.")
             models, loras = self.engine.models(), self.engine.loras()
             form, notes = restore_form(item.metadata, StudioForm(), models, loras, self.gallery)
+            self._remember_record(item.metadata, form)
             if notes:
                 raise LensError(" ".join(notes))
             form = replace(form, upscale=LARGER_FACTOR * form.upscale, upscale_strength=strength)
@@ -192,7 +213,9 @@ class StudioHandlers:
 
         Raises: SettingError.
         """
-        return self.service.resolve_request(request_body(form, num_previews), caller, form.uploads)
+        spec = self.service.resolve_request(request_body(form, num_previews), caller, form.uploads)
+        reasoned = self._refined.get(form.prompt.strip())
+        return spec if reasoned is None else replace(spec, draw=replace(spec.draw, reasoned=reasoned))
 
     def watch(self, name: str | None) -> Iterator[BatchView]:
         """Yield the state of a batch that a page started before it was reloaded, if it is remembered."""
@@ -229,15 +252,54 @@ class StudioHandlers:
         if batch is not None:
             batch.cancel()
 
-    def enhance(self, prompt: str, caller: str) -> tuple[str, str]:
-        """Return the enhanced prompt and a status line; on an error, the prompt as it was and the error."""
-        if not self.service.can_enhance:
-            return prompt, html.status(NO_ENHANCER)
+    def enhance(self, prompt: str, caller: str, model: str = "") -> EnhancedView:
+        """Return what the reasoner of a model makes of a prompt; on an error, the prompt itself and why."""
         try:
-            enhanced = self.service.enhance_prompt(prompt, caller)
+            read = self.service.settings.prompt_reader().read(prompt, "", seed=0)
+            with self._stoppable(caller) as should_stop:
+                name = self.model(model).name
+                reasoned = self.service.enhance(read.prompt, name, caller, should_stop)
+        except GenerationCancelledError:
+            return EnhancedView(prompt, html.status("Stopped. The prompt is as it was."))
         except LensError as error:
-            return prompt, html.error_line(error)
-        return enhanced, html.status("Edit the enhanced prompt, then use it or keep the original.")
+            return EnhancedView(prompt, html.error_line(error))
+        if reasoned.outcome != "refined":
+            return EnhancedView(prompt, html.reasoned_lines(reasoned))
+        loras = [f"<lora:{one.name}:{one.weight:g}>" for one in read.loras]
+        refined = " ".join([escape(reasoned.prompt), *loras])
+        self._remember(refined, reasoned)
+        return EnhancedView(refined, html.reasoned_lines(reasoned, read.template))
+
+    def stop_enhancing(self, caller: str) -> None:
+        """Stop the reasoner that a page is waiting for."""
+        with self._lock:
+            if (asking := self._asking.get(caller)) is not None:
+                asking.set()
+
+    @contextmanager
+    def _stoppable(self, caller: str) -> Iterator[Callable[[], bool]]:
+        stop = threading.Event()
+        self.stop_enhancing(caller)  # a page shows one answer
+        with self._lock:
+            self._asking[caller] = stop
+        try:
+            yield stop.is_set
+        finally:
+            with self._lock:
+                if self._asking.get(caller) is stop:
+                    del self._asking[caller]
+
+    def _remember(self, prompt: str, reasoned: Reasoned) -> None:
+        """Remember where a prompt comes from, as the control has it."""
+        with self._lock:
+            self._refined[prompt.strip()] = reasoned
+            while len(self._refined) > MAX_REFINED_PROMPTS:
+                self._refined.popitem(last=False)
+
+    def _remember_record(self, metadata: ImageMetadata, form: StudioForm) -> None:
+        """Remember where the prompt of an image comes from, once a form has it."""
+        if (reasoned := recorded_reasoning(metadata)) is not None:
+            self._remember(form.prompt, reasoned)
 
     def restore(self, path: Path, values: Sequence[Any]) -> tuple[ControlValues, str]:
         """Return the controls' values that generate an image again, and a status line."""
@@ -249,6 +311,7 @@ class StudioHandlers:
                 form, line = restore_foreign_form(metadata, form, models), metadata.summary
             else:
                 form, notes = restore_form(metadata, form, models, self.engine.loras(), self.gallery)
+                self._remember_record(metadata, form)
                 if metadata.sheet is not None:
                     notes.append(SHEET_NOTES[metadata.sheet.columns is not None])
         except (LensError, Image.DecompressionBombError) as error:
@@ -315,76 +378,11 @@ class StudioHandlers:
         yield batch.batch_id, html.progress(batch) + warnings, sheet
 
 
-def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
-    """Return the source image of an editor, and its painted area in white; None for what is missing.
-
-    Raises: SettingError for a file that cannot be read.
-    """
-    if isinstance(start, EditedImage):
-        start = start.decode()
-    if not isinstance(start, dict) or start.get("background") is None:
-        return None, None
-    background: Image.Image = start["background"]
-    if background.mode == "RGBA" and background.getchannel("A").getextrema() == (0, 0):
-        return None, None  # an editor without an image
-    mask = Image.new("L", background.size, 0)
-    for layer in start.get("layers") or ():
-        alpha = layer.convert("RGBA").getchannel("A")
-        mask = ImageChops.lighter(mask, alpha.point(lambda value: 255 if value > 0 else 0))
-    return to_srgb(background).image, mask if mask.getbbox() else None
-
-
-def editor_value(image: Path | None, mask: Path | None) -> Any:
-    """Return the editor's value for an image and a mask: the inverse of `image_and_mask`."""
-    if image is None:
-        return None
-    background = _open_rgb(image)
-    layers = []
-    if mask is not None:
-        alpha = _open_rgb(mask).convert("L")
-        layer = Image.new("RGBA", alpha.size, (255, 255, 255, 0))
-        layer.putalpha(alpha)
-        layers = [layer]
-    return {"background": background, "layers": layers, "composite": None}
-
-
-def parse_number(name: str, value: Any, kind: type) -> Any:
-    """Return a field's value as a number of a kind.
-
-    Raises: SettingError for an empty field, a text, or a fraction where a whole number is needed.
-    """
-    try:
-        number = kind(value)
-        if number == float(value) or kind is float:  # what is not finite is refused with the other limits
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise SettingError(name, "" if value is None else value, f"a {'whole ' * (kind is int)}number")
-
-
-def parse_loras(rows: Any) -> tuple[LoraRequest, ...]:
-    """Return the LoRAs of a table of names and weights; rows without a name are skipped."""
-    loras = []
-    for row in rows or ():
-        name, weight = (*row, None, None)[:2]
-        if not name:
-            continue
-        try:
-            loras.append(LoraRequest(str(name), float(1.0 if weight in (None, "") else weight)))
-        except ValueError:
-            raise SettingError(f"weight of {name}", weight, "a number") from None
-    return tuple(loras)
-
-
-def _open_rgb(path: Path) -> Image.Image:
-    return open_image(path).convert("RGB")
-
-
 def _cell_image(cell: GalleryItem | None) -> Image.Image | None:
     """Return an image of the gallery as a contact sheet shows it; None if somebody has deleted it."""
     with suppress(LensError):
         if cell is not None:
-            image = _open_rgb(cell.path)
+            image = open_rgb(cell.path)
             image.thumbnail((SHEET_SIDE_PX, SHEET_SIDE_PX))
             return image
     return None

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lens.core.prompt_text import TokenCount
 from lens.errors import GenerationCancelledError, LensError, SettingError
+from lens.reasoner.outcome import Reasoned
 from lens.serve.api.errors import without_places
 from lens.serve.engine.request import Failed, Queued, StepProgress
 from lens.serve.studio.batches import BatchItem, StudioBatch
@@ -189,6 +190,34 @@ def error_text(error: Exception) -> str:
 def warning_lines(warnings: Iterable[str]) -> str:
     """Return what is told of a request as lines; empty without warnings."""
     return "".join(f'<p class="lens-hint" role="status">{escape(text)}</p>' for text in warnings)
+
+
+def reasoned_lines(reasoned: Reasoned, template: str | None = None) -> str:
+    """Return what a reasoner made of a prompt: outcome, reason and checks in words.
+
+    `template` is the prompt before its alternatives were chosen, where it had any.
+    """
+    reason = f" {without_places(reasoned.reason)}" if reasoned.reason else ""
+    if reasoned.outcome == "failed":
+        lines = [f'<p role="alert">{escape(without_places(reasoned.warning or ""))}</p>']
+    elif reasoned.outcome == "refined":
+        by = f" by {reasoned.model}" if reasoned.model else ""
+        text = f"Refined{by}. Edit the new prompt, then use it or keep the original.{reason}"
+        lines = [f'<p role="status" aria-live="polite">{escape(text)}</p>']
+    else:
+        text = f"Unchanged: the prompt can be drawn as it is.{reason}"
+        lines = [f'<p role="status" aria-live="polite">{escape(text)}</p>']
+    if template is not None:
+        lines.append('<p class="lens-hint">Alternatives and wildcards were chosen before.</p>')
+    kept = [check.rule.replace("_", " ") for check in reasoned.checks if check.is_kept]
+    if kept:
+        lines.append(f'<p class="lens-hint">Kept, as a program checked: {escape(", ".join(kept))}.</p>')
+    for check in reasoned.checks:
+        if not check.is_kept:
+            text = f"Not kept: {check.rule.replace('_', ' ')}{f' ({check.detail})' if check.detail else ''}."
+            lines.append(f'<p class="lens-hint">{escape(text)}</p>')
+    css = "lens-status lens-problem" if reasoned.outcome == "failed" else "lens-status"
+    return f'<div class="{css}">{"".join(lines)}</div>'
 
 
 def token_line(count: TokenCount) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lens.core.step_caches import NO_CACHE
 from lens.prompts.syntax import escape, named_loras
-from lens.serve.api.schemas import GenerationSpec
+from lens.serve.engine.generation_spec import GenerationSpec
 
 GENERATIONS_PATH, EDITS_PATH = "/v1/images/generations", "/v1/images/edits"
 SOURCE_FILE, MASK_FILE = "source.png", "mask.png"

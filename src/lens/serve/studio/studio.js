@@ -65,7 +65,9 @@ document.addEventListener("keydown", (event) => {
     (lensShown("draw") ?? lensShown("draw-grid"))?.click();
   } else if (event.key === "Escape" && !viewer) {
     const isListOpen = document.activeElement?.getAttribute("aria-expanded") === "true";
-    if (!isListOpen) (lensShown("cancel") ?? lensShown("cancel-grid"))?.click();
+    const stop = lensShown("stop-enhancing");
+    const cancel = lensShown("cancel") ?? lensShown("cancel-grid");
+    if (!isListOpen) (stop && !stop.disabled ? stop : cancel)?.click();
   } else if (viewer && !isTyping && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
     viewer.querySelector(`[aria-keyshortcuts=${event.key}]`)?.click();
   }

@@ -14,10 +14,11 @@ from abc import ABCMeta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from lens.core.images import alpha_channel, to_srgb
 from lens.errors import SettingError, first_line
+from lens.sampling.image_metadata import open_image
 from lens.serve.api.middleware import AsgiApp, Receive, Scope, Send
 from lens.serve.api.uploads import check_image_size
 
@@ -180,3 +181,41 @@ def _open(part: bytes | str) -> Image.Image:
 def _unreadable(error: Exception) -> SettingError:
     needs = f"a PNG, JPEG or WebP file that can be read ({first_line(error)})"
     return SettingError("image", "the file", needs)
+
+
+def image_and_mask(start: Any) -> tuple[Image.Image | None, Image.Image | None]:
+    """Return the source image of an editor, and its painted area in white; None for what is missing.
+
+    Raises: SettingError for a file that cannot be read.
+    """
+    if isinstance(start, EditedImage):
+        start = start.decode()
+    if not isinstance(start, dict) or start.get("background") is None:
+        return None, None
+    background: Image.Image = start["background"]
+    if background.mode == "RGBA" and background.getchannel("A").getextrema() == (0, 0):
+        return None, None  # an editor without an image
+    mask = Image.new("L", background.size, 0)
+    for layer in start.get("layers") or ():
+        alpha = layer.convert("RGBA").getchannel("A")
+        mask = ImageChops.lighter(mask, alpha.point(lambda value: 255 if value > 0 else 0))
+    return to_srgb(background).image, mask if mask.getbbox() else None
+
+
+def editor_value(image: Path | None, mask: Path | None) -> Any:
+    """Return the editor's value for an image and a mask: the inverse of `image_and_mask`."""
+    if image is None:
+        return None
+    background = open_rgb(image)
+    layers = []
+    if mask is not None:
+        alpha = open_rgb(mask).convert("L")
+        layer = Image.new("RGBA", alpha.size, (255, 255, 255, 0))
+        layer.putalpha(alpha)
+        layers = [layer]
+    return {"background": background, "layers": layers, "composite": None}
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Return the image of a file in RGB. Raises: LensError if it cannot be read."""
+    return open_image(path).convert("RGB")
