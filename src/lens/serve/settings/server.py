@@ -7,7 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from lens.config import Settings
 from lens.core.prompt_text import MAX_PROMPT_CHARACTERS
@@ -157,10 +157,21 @@ class ServerSettings(Settings):
     ray: RaySettings | None = None
     """Engines on Ray Serve; None is one engine in the process of the server."""
 
-    @field_validator("enhance", mode="before")
+    @field_validator("enhance", mode="wrap")
     @classmethod
-    def _take_an_endpoint(cls, value: Any) -> Any:
-        """Read {url, model, ...} as the endpoint of a reasoner, as settings were written before."""
+    def _read_reasoner(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(cls._as_reasoner(value))
+        except ValidationError as error:
+            for problem in error.errors():
+                inner = problem.get("ctx", {}).get("error")
+                if isinstance(inner, SettingError):
+                    inner.rename(f"enhance.{inner.setting.removeprefix('reasoner.')}")
+            raise
+
+    @staticmethod
+    def _as_reasoner(value: Any) -> Any:
+        """Return {url, model, ...} as the endpoint of a reasoner: settings were written so before."""
         if isinstance(value, bool):
             fix = "To switch it off or on for requests, set is_enhancing."
             raise SettingError("enhance", value, "the settings of a reasoner", fix)
