@@ -343,6 +343,8 @@ def test_an_image_of_a_refined_prompt_records_the_request_also_when_it_is_restor
     records = [item.metadata for item in handlers.gallery.items()]
     assert [(one.prompt, one.original_prompt) for one in records] == [("a fox, in the rain", "a fox")] * 3
     assert [one.reasoner.model for one in records] == ["scribe <1>"] * 3
+    rows = dict(gallery_html.metadata_rows(records[0]))
+    assert (rows["asked for"], rows["reasoner"]) == ("a fox", "refined by scribe <1>")
     list(handlers.draw(values(prompt="a fox, in the sun"), "me"))
     assert handlers.gallery.items()[0].metadata.original_prompt is None
 

@@ -70,7 +70,7 @@ class Gallery:
         favourites = self.favourites()
         matches = []
         for name, metadata in sorted(self._all_metadata().items(), reverse=True):
-            prompt = metadata.prompt.lower()
+            prompt = f"{metadata.prompt} {metadata.request}".lower()
             if all(word in prompt for word in words) and (name in favourites or not only_favourites):
                 matches.append(GalleryItem(name, self.folder / name, metadata, name in favourites))
         return matches

@@ -133,6 +133,13 @@ def metadata_rows(metadata: ImageMetadata) -> list[tuple[str, str]]:
         rows.append(("LoRAs", loras))
     if metadata.strength is not None:
         rows.append(("strength", f"{metadata.strength:g}"))
+    if (record := metadata.reasoner) is not None:
+        if metadata.request != metadata.prompt:
+            rows.append(("asked for", metadata.request))
+        made = [record.outcome, record.model and f"by {record.model}"]
+        rows.append(("reasoner", " ".join(filter(None, made))))
+        if record.system_prompt is not None:
+            rows.append(("system prompt", f"{record.system_prompt} {(record.system_prompt_hash or '')[:12]}"))
     return rows
 
 
