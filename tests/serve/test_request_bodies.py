@@ -6,12 +6,14 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 from running import serving, until
 
 from lens.serve.api import bodies
+from lens.serve.retry_after import HeldRequests
 
 JSON = {"Content-Type": "application/json"}
 GENERATIONS, EDITS, JOBS = "/v1/images/generations", "/v1/images/edits", "/v1/jobs"
@@ -172,6 +174,25 @@ def test_large_bodies_share_a_bound(tmp_path):
         opened.close()
         body = {"prompt": "a", "image": "A" * 3500}
         until(lambda: httpx2.post(f"{server.base}{JOBS}", json=body).status_code == 400)
+
+
+def test_those_who_are_told_to_wait_are_told_by_how_long_the_last_bodies_were_held(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("lens.serve.retry_after.time", SimpleNamespace(monotonic=lambda: now))
+    held = HeldRequests(unknown_s=5)
+    held.begin("first")
+    assert held.retry_after_s() == 5
+    for _ in range(30):  # each takes 40 s
+        held.begin("one")
+        now += 40
+        held.end("one", counts=True)
+    held.begin("refused")
+    held.end("refused", counts=False)
+    held.end("first", counts=False)
+    for name in "abcd":
+        held.begin(name)
+    now += 20
+    assert [round(held.retry_after_s()) for _ in range(3)] == [20, 30, 40]  # one place after the other
 
 
 @pytest.mark.parametrize("name", ["prompt", "negative_prompt", "user", "safety_identifier"])

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lens.errors import QueueFullError
 from lens.serve.api.errors import ApiError, ErrorResponse, RequestTooLargeError, error_response
+from lens.serve.retry_after import HeldRequests
 from lens.serve.settings.server import ServerSettings
 from lens.serve.storage.api_keys import ApiKey, CallerRateLimiter, RateStatus
 from lens.serve.storage.server_state import ServerState
@@ -38,7 +39,8 @@ FRAME_POLICY = (b"content-security-policy", b"frame-ancestors 'self'")
 """Pages of other sites may not show the studio in a frame, where people click without knowing what on."""
 NUM_LARGE_BODIES = 8
 """Bodies of the largest size that are held at a time."""
-HELD_RETRY_S = 5.0
+HELD_S = 5.0
+"""How long a large body is held, before any was answered."""
 ANONYMOUS_OWNER = "local"
 KEY_CACHE_TTL_S = 5.0
 """How long keys are cached."""
@@ -149,6 +151,7 @@ class SecurityMiddleware:
         self._origin_policy = OriginPolicy(settings)
         self._num_held_bytes = 0
         """Bytes of the large bodies of all requests that are not answered yet."""
+        self._held = HeldRequests(HELD_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # no route has one, and browsers open them from any page
@@ -194,18 +197,22 @@ class SecurityMiddleware:
 
         refusal: Exception | None = None
         num_bytes, has_started = 0, False
-        is_held = limit > self._limits.json_bytes
+        is_held, key = limit > self._limits.json_bytes, object()
 
         async def receive_limited() -> MutableMapping[str, Any]:
             nonlocal num_bytes, refusal
             message = await receive()
             num_new = len(message.get("body", b""))
             num_bytes += num_new
+            if is_held and num_bytes > self._limits.json_bytes:
+                self._held.begin(key)
             self._num_held_bytes += num_new if is_held else 0
             if num_bytes > limit:
                 refusal = RequestTooLargeError(limit)
             elif is_held and self._num_held_bytes > NUM_LARGE_BODIES * self._limits.body_bytes:
-                refusal = QueueFullError("The server holds as many large requests as it can.", HELD_RETRY_S)
+                self._held.begin(key)
+                text = "The server holds as many large requests as it can."
+                refusal = QueueFullError(text, self._held.retry_after_s())
             if refusal is not None:
                 raise refusal
             return message
@@ -232,6 +239,7 @@ class SecurityMiddleware:
             await _send_error(response, send)
         finally:
             self._num_held_bytes -= num_bytes if is_held else 0
+            self._held.end(key, counts=refusal is None)
 
 
 def _origin(url: str) -> str | None:
