@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from png_files import HDR, with_colour_codes
 
 NOT_A_MODEL = ("--model", "nowhere")
 """A model that cannot be loaded: what is refused with it is refused before anything is loaded."""
@@ -18,6 +19,7 @@ def told(lens, tiny_model, tmp_path):
     half[:, 48:] = 255
     Image.fromarray(half).save(tmp_path / "half.png")
     Image.fromarray(half.T).save(tmp_path / "tall.png")
+    (tmp_path / "hdr.png").write_bytes(with_colour_codes((tmp_path / "wide.png").read_bytes(), HDR))
 
     def call(*arguments):
         fixed = ("--model", tiny_model, "--seed", 0, "--steps", 1, "--cfg", 2)
@@ -41,6 +43,7 @@ WIDE = ("--init-image", "wide.png")
         ((*WIDE, "--strength", 1), "At strength 1 the source image decides the size alone."),
         ((*WIDE, "--size", "64x64"), "33% of its width is cut off"),
         ((*WIDE, "--aspect-ratio", "1:1"), "33% of its width is cut off"),
+        (("--init-image", "hdr.png"), "The source image has colours of HDR, or others"),
         ((*WIDE, "--mask", "white.png"), "The mask keeps nothing"),
         ((*WIDE, "--mask", "black.png"), "The mask redraws nothing"),
     ],

@@ -7,10 +7,17 @@ import json
 import pytest
 from fake_engine import MODELS, FakeEngine
 from PIL import Image
+from png_files import HDR, with_colour_codes
 from running import serving, until
 from test_uploads import encoded
 
-from lens.sampling.request_warnings import MASK_KEEPS_NOTHING, MASK_REDRAWS_NOTHING, NO_STRENGTH, cut_warning
+from lens.sampling.request_warnings import (
+    MASK_KEEPS_NOTHING,
+    MASK_REDRAWS_NOTHING,
+    NO_STRENGTH,
+    UNCONVERTED_COLOURS,
+    cut_warning,
+)
 from lens.sampling.resolved_model import ResolvedModel
 from lens.serve.api.generation import GenerationHooks
 from lens.serve.api.token_counter import TokenCounter
@@ -108,6 +115,13 @@ def test_a_source_image_sets_the_shape_and_what_another_cuts_is_told(server):
     square = edit(server, image, size="128x128")
     assert square["warnings"] == [cut_warning((144, 112), (128, 128))]
     assert "22% of its width is cut off" in square["warnings"][0]
+
+
+def test_colours_of_a_source_image_that_are_not_converted_are_told(server):
+    content = with_colour_codes(encoded(Image.new("RGB", (128, 128), "red")), HDR)
+    files = {"image": ("a.png", content)}
+    answer = server.http.post("/v1/images/edits", data={"prompt": "a fox"}, files=files).json()
+    assert answer["warnings"] == [UNCONVERTED_COLOURS]
 
 
 @pytest.mark.parametrize(

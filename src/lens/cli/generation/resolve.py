@@ -19,6 +19,7 @@ from lens.sampling.defaults import UPSCALE_STRENGTH, default_strength
 from lens.sampling.image_metadata import FileRecord, open_mask, open_source_image
 from lens.sampling.request_warnings import (
     check_mask_shape,
+    colour_warning,
     cut_warning,
     distinct,
     effect_warnings,
@@ -197,7 +198,7 @@ def _source_warnings(
     if source is None:
         return []
     height, width = size
-    found = [cut_warning(source.size, (width, height))]
+    found = [colour_warning(source), cut_warning(source.size, (width, height))]
     if mask is not None:
         from lens.sampling.image_processor import resize_to_cover
 

@@ -35,6 +35,10 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the request that is being answered, for its log lines."""
 FINAL_STATUSES = (408, 409)
 """Statuses that OpenAI's clients repeat a request after, though the same request would fail again."""
+DRAINING_RETRY_S = 5
+"""When to try again where a server ends: soon, as another one may answer behind the same address."""
+OUTAGE_RETRY_S = 30
+"""When to try again after an outage of a disk or another server, whose end nobody knows."""
 MAX_ECHO_CHARACTERS = 100
 """What errors repeat of an address."""
 INVALID_REQUEST_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
@@ -140,15 +144,15 @@ def error_response(error: BaseException) -> ErrorResponse:
         rate = error.rate if isinstance(error, RateLimitError) else None
         return ErrorResponse(429, text, "rate_limit_exceeded", retry_after_s=error.retry_after_s, rate=rate)
     if isinstance(error, DrainingError):
-        return ErrorResponse(503, text, "draining", retry_after_s=5)
+        return ErrorResponse(503, text, "draining", retry_after_s=DRAINING_RETRY_S)
     if isinstance(error, PromptRefusedError):
         text = without_places(text)
         if error.is_unavailable:
-            return ErrorResponse(503, text, "reasoner_unavailable", "enhance", retry_after_s=30)
+            return ErrorResponse(503, text, "reasoner_unavailable", "enhance", retry_after_s=OUTAGE_RETRY_S)
         return ErrorResponse(400, text, "prompt_refused", "prompt", category=error.category)
     if isinstance(error, ModerationError):
         if error.is_unavailable:
-            return ErrorResponse(503, text, "moderation_unavailable", retry_after_s=30)
+            return ErrorResponse(503, text, "moderation_unavailable", retry_after_s=OUTAGE_RETRY_S)
         param = "prompt" if error.what == "prompt" else None
         return ErrorResponse(400, text, "content_policy_violation", param)
     if isinstance(error, IdempotencyError):
@@ -164,9 +168,9 @@ def error_response(error: BaseException) -> ErrorResponse:
         logger.error("request %s: %s", REQUEST_ID.get(), storage)
         if storage.is_full:
             text = "The server's disk is full. Delete jobs, or try again later."
-            return ErrorResponse(507, text, "storage_full", retry_after_s=30)
+            return ErrorResponse(507, text, "storage_full", retry_after_s=OUTAGE_RETRY_S)
         text = f"The server cannot read or write its storage. {_see_log()}"
-        return ErrorResponse(507, text, "storage_unavailable", retry_after_s=30)
+        return ErrorResponse(507, text, "storage_unavailable", retry_after_s=OUTAGE_RETRY_S)
     logger.error("request %s: unexpected error: %s", REQUEST_ID.get(), error, exc_info=error)
     if isinstance(error, LensError):
         return ErrorResponse(500, without_places(text), "server_error")
