@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from lens.reasoner.refusal import RefusalPolicy
     from lens.reasoner.settings import Backend, ReasonerSettings
 
+REASONER_HELP = (
+    "URL of a language model, gpt-oss, nano, a folder of transformers, or a YAML file (LENS_REASONER or "
+    "reasoner.yaml in ~/.config/lens, else by the model)."
+)
+MODEL_HELP = "Name of the language model at the URL."
+SYSTEM_PROMPT_HELP = "System prompt of the reasoner: a name or a text file (general)."
+POLICY_HELP = "YAML file with the categories that the reasoner refuses (built in)."
 REASONER_VARIABLE = "LENS_REASONER"
 SETTINGS_FILE = "reasoner.yaml"
 """In the folder of a person's own files."""

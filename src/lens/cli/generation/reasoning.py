@@ -5,14 +5,16 @@ Prompts have their alternatives, wildcards and styles read, so the reasoner sees
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lens.cli.generation.reasoner_options import as_options
+from lens.cli.generation.reasoner_options import ReasonerOptions, as_options
 from lens.cli.generation.resolve import PlannedImage, ResolvedRequest
 from lens.core.prompt_text import SHOWN_CHARACTERS
 from lens.errors import LensError, PromptRefusedError
 from lens.nano.request_warnings import is_nano
 from lens.reasoner.outcome import Reasoned, Reasoner
+from lens.sampling.resolved_model import ResolvedModel
 
 if TYPE_CHECKING:
     from lens.cli.generation.loading import GenerationSession
@@ -68,7 +70,9 @@ def reason_about(
     )
     answers: Answers = {}
     for session_key, first in firsts.items():  # one after the other: it may be a text encoder
-        reasoner = _build(first, session_of)
+        reasoner = load_reasoner(
+            first.arguments.reasoner_options, first.model, partial(session_of, session_key)
+        )
         for key in (key for key in keys if key[0] == session_key):
             progress("reasoning", len(answers), len(keys))
             answers[key] = reasoner(key[1])
@@ -103,20 +107,22 @@ def _refusal(answer: Reasoned) -> PromptRefusedError:
     return PromptRefusedError(answer.category, answer.reason, is_unavailable=answer.is_unavailable)
 
 
-def _build(request: ResolvedRequest, session_of: SessionOf) -> Reasoner:
-    """Return the reasoner of a request."""
+def load_reasoner(
+    options: ReasonerOptions, model: ResolvedModel, session_of: "Callable[[], GenerationSession]"
+) -> Reasoner:
+    """Return the reasoner of options for the prompts of a model, whose session has its text encoder.
+
+    Raises: SettingError for a reasoner that cannot be used.
+    """
     from lens.models.prompt_template import PromptTemplate
     from lens.reasoner.factory import build_reasoner
     from lens.sampling.loader import load_tokenizer_of
 
-    options, model = request.arguments.reasoner_options, request.model
     settings = options.settings("nano" if is_nano(model.variant) else "gpt-oss")
     policy = options.refusal_policy()
     tokenizer = load_tokenizer_of(model)
     template = PromptTemplate(tokenizer, model.prompt_date)
-    text_encoder = None
-    if settings.backend == "gpt-oss":
-        text_encoder = _text_encoder(session_of(request.session_key), settings)
+    text_encoder = _text_encoder(session_of(), settings) if settings.backend == "gpt-oss" else None
     with as_options():
         return build_reasoner(
             settings,

@@ -30,7 +30,13 @@ from lens.cli.arguments import (
     parse_lora,
     parse_size,
 )
-from lens.cli.generation.reasoner_options import ReasonerOptions
+from lens.cli.generation.reasoner_options import (
+    MODEL_HELP,
+    POLICY_HELP,
+    REASONER_HELP,
+    SYSTEM_PROMPT_HELP,
+    ReasonerOptions,
+)
 from lens.cli.generation.recorded_files import read_like, recorded_arguments
 from lens.core.noise import RANDOM_SEED, parse_seed, random_seed
 from lens.core.prompt_text import check_prompt_text
@@ -101,22 +107,10 @@ class GenerateArguments:
         bool,
         _option(REASONER, "Have a reasoner make each prompt drawable, or refuse it, first.", "--reason"),
     ] = False
-    reasoner: Annotated[
-        str | None,
-        _option(
-            REASONER,
-            "URL of a language model, gpt-oss, nano, a folder of transformers, or a YAML file (LENS_REASONER "
-            "or reasoner.yaml in ~/.config/lens, else by the model).",
-            metavar="WHAT",
-        ),
-    ] = None
-    reasoner_model: Annotated[str | None, _option(REASONER, "Name of the language model at the URL.")] = None
-    system_prompt: Annotated[
-        str | None, _option(REASONER, "System prompt of the reasoner: a name or a text file (general).")
-    ] = None
-    policy: Annotated[
-        Path | None, _option(REASONER, "YAML file with the categories that the reasoner refuses (built in).")
-    ] = None
+    reasoner: Annotated[str | None, _option(REASONER, REASONER_HELP, metavar="WHAT")] = None
+    reasoner_model: Annotated[str | None, _option(REASONER, MODEL_HELP)] = None
+    system_prompt: Annotated[str | None, _option(REASONER, SYSTEM_PROMPT_HELP)] = None
+    policy: Annotated[Path | None, _option(REASONER, POLICY_HELP)] = None
 
     aspect_ratio: Annotated[
         str | None,
