@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from fake_engine import MODELS, FakeEngine
 
+from lens.core.prompt_text import TokenCount
 from lens.sampling.resolved_model import ResolvedModel
 from lens.serve.api.generation import GenerationHooks, GenerationService
 from lens.serve.api.token_counter import TokenCounter
@@ -45,6 +46,13 @@ def test_the_tokens_of_a_prompt_are_counted_under_it_and_what_is_cut_is_told():
         assert "but it needs" in length_line(service, NANO, prompt)
     service.hooks = GenerationHooks()
     assert length_line(service, NANO, "a fox") == "", "nobody counts"
+
+
+def test_an_empty_page_says_how_many_tokens_a_prompt_may_have(tmp_path):
+    hooks = GenerationHooks(count_tokens=lambda model, text: TokenCount(len(text), 7))
+    page = create_studio(GenerationService(FakeEngine(), ServerSettings.of({}), hooks), Gallery(tmp_path))
+    [line] = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "prompt-warnings"]
+    assert ">0 of 7 tokens<" in line.value
 
 
 def test_other_models_have_no_line():

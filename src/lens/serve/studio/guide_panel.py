@@ -71,6 +71,7 @@ def connect_warnings(handlers: StudioHandlers, controls: dict[str, Any], line: A
 
     names = ("prompt", "model", "aspect_ratio", "base_resolution", "size")
     inputs = [controls[name] for name in names]
+    line.value = update("", handlers.engine.models()[0].name, "", None, "")  # before anything is typed
     for control in inputs:
         control.change(update, inputs, line, queue=False, trigger_mode="always_last", **QUIET_EVENT)
 
