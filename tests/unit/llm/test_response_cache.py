@@ -1,5 +1,7 @@
 """Answers that were paid for are kept through kills, and a key changes with whatever an answer depends on."""
 
+import stat
+
 from lens.llm.response_cache import ResponseCache, response_key
 
 
@@ -37,6 +39,21 @@ def test_at_whatever_byte_a_kill_cuts_the_file_the_whole_lines_stay_and_new_ones
         cut.close()
         assert ResponseCache(path).get("c") == {"text": "key"}
         assert (ResponseCache(path).get("a") is not None) == (length >= first - 1)
+
+
+def test_a_bounded_cache_drops_its_oldest_answers_and_is_for_its_owner_alone(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    answers = ResponseCache(path, max_bytes=1000, mode=0o600)
+    for number in range(50):
+        answers.put(f"{number}", {"text": "x" * 50})
+        assert path.stat().st_size <= 1000 and stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = ResponseCache(path)
+    for kept in (answers, again):
+        held = [number for number in range(50) if kept.get(f"{number}") is not None]
+        assert held == list(range(held[0], 50)) and 5 <= len(held) < 50
+    answers.put("large", {"text": "x" * 2000})
+    answers.put("next", {"text": "fox"})
+    assert ResponseCache(path).get("next") == {"text": "fox"}
 
 
 def test_a_key_depends_on_everything_that_an_answer_depends_on():
