@@ -5,6 +5,7 @@ the same time, start threads that share one `ChatClient` and its limits.
 """
 
 import base64
+import json
 import os
 import random
 import threading
@@ -25,6 +26,8 @@ RETRYABLE_STATUSES = (408, 409, 425, 429)
 """Statuses below 500 at which another attempt may succeed."""
 REJECTED_REQUEST_STATUSES = (400, 413, 415, 422)
 """Statuses at which the endpoint rejects this one request, while others may succeed."""
+MAX_RESPONSE_BYTES = 64 * 2**20
+"""A longer answer is no answer; log-probabilities of long ones take megabytes."""
 
 
 class Endpoint(Settings):
@@ -157,19 +160,29 @@ class ChatClient:
         import httpx2
 
         url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
+        too_late = f"{url} did not answer in {self.endpoint.timeout_s:g} s."
+        deadline, content = time.monotonic() + self.endpoint.timeout_s, bytearray()
         try:
-            response = self._client.post(url, json=body)
+            with self._client.stream("POST", url, json=body) as response:
+                for part in response.iter_bytes():
+                    content += part
+                    # The client's own limit is for each part: one that sends slowly would never reach it.
+                    if time.monotonic() > deadline:
+                        raise ChatError(too_late, False)
+                    if len(content) > MAX_RESPONSE_BYTES:
+                        raise ChatError(f"{url} answers with more than {MAX_RESPONSE_BYTES} bytes.", False)
         except httpx2.TimeoutException as error:
-            raise ChatError(f"{url} did not answer in {self.endpoint.timeout_s:g} s.", False) from error
-        except httpx2.TransportError as error:
+            raise ChatError(too_late, False) from error
+        except httpx2.RequestError as error:
             raise ChatError(f"{url} cannot be reached ({error}).", False) from error
         status = response.status_code
         if status in RETRYABLE_STATUSES or status >= 500:
             raise RetryableError(f"{url} answers {status}.", _retry_after_s(response))
         if status >= 400:
             hint = f" Check the key in {self.endpoint.api_key_variable}." if status in (401, 403) else ""
-            raise ChatError(f"{url} answers {status}: {response.text[:200].strip()}.{hint}", True, status)
-        return _parse_response(response, url)
+            said = content[:800].decode(errors="replace")[:200].strip()
+            raise ChatError(f"{url} answers {status}: {said}.{hint}", True, status)
+        return _parse_response(bytes(content), url)
 
     def _backoff_s(self, attempt: int, error: ChatError) -> float:
         # The random factor spreads workers that failed together.
@@ -214,9 +227,9 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _parse_response(response: "httpx2.Response", url: str) -> tuple[ChatResponse, TopLogprobs]:
+def _parse_response(content: bytes, url: str) -> tuple[ChatResponse, TopLogprobs]:
     try:
-        answer = response.json()
+        answer = json.loads(content)
         choice = answer["choices"][0]
         message, usage = choice["message"], answer.get("usage") or {}
         refusal = message.get("refusal")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lens.errors import LensError
-from lens.llm.client import ChatResponse
+from lens.llm.client import ChatError, ChatResponse
 
 Message = dict[str, str]
 """role (system, user or assistant) and content."""
@@ -12,6 +12,13 @@ Message = dict[str, str]
 
 class ReasoningStoppedError(LensError):
     """The caller stopped a reasoner while it was waiting for its model."""
+
+
+class NoChoiceError(ChatError):
+    """An answer that is none of the choices, from a model that cannot be constrained."""
+
+    def __init__(self, choices: Sequence[str]):
+        super().__init__(f"The answer is none of {', '.join(choices)}.", is_final=True)
 
 
 class LanguageModel(Protocol):
@@ -38,6 +45,7 @@ class LanguageModel(Protocol):
 
         `max_tokens` includes what the model thinks before it answers. The same seed gives the same answer
         where the model can promise that.
-        Raises: ChatError if there is no answer; ReasoningStoppedError once `should_stop` returns True.
+        Raises: ChatError if there is no answer, NoChoiceError if it is none of the choices;
+        ReasoningStoppedError once `should_stop` returns True.
         """
         ...

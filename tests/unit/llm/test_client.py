@@ -1,6 +1,7 @@
 """Questions get their answer through whatever a real server on this machine does to them."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -134,3 +135,27 @@ def test_calls_are_spaced_over_all_threads():
 def test_an_address_that_is_none_is_refused_at_once():
     with pytest.raises(SettingError, match="begin with http"):
         ChatClient(Endpoint(url="seer.example/v1", model="seer"))
+
+
+def test_a_server_that_sends_slowly_reaches_the_limit_of_an_attempt(served):
+    def trickle(request):
+        request.send_response(200)
+        request.end_headers()
+        try:
+            for _ in range(40):
+                request.wfile.write(b" ")
+                time.sleep(0.05)
+        except OSError:
+            pass  # the client hung up
+
+    server = served(trickle, OK)
+    chat, _ = chat_with(server, timeout_s=0.2)
+    started_at = time.monotonic()
+    assert chat.complete(QUESTION).text == "a fox"
+    assert time.monotonic() - started_at < 1, "each part came in time, the whole did not"
+
+
+def test_a_body_that_cannot_be_decoded_is_asked_for_again(served):
+    server = served((200, b"no gzip", {"content-encoding": "gzip"}), OK)
+    chat, _ = chat_with(server)
+    assert chat.complete(QUESTION).text == "a fox"
