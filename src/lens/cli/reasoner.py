@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lens.cli.arguments import DEFAULT_MODEL, AsJson
+from lens.cli.arguments import DEFAULT_MODEL, AsJson, Overrides, Recipe
 from lens.cli.generation.reasoner_options import (
     MODEL_HELP,
     POLICY_HELP,
@@ -15,6 +15,7 @@ from lens.cli.generation.reasoner_options import (
     SYSTEM_PROMPT_HELP,
     ReasonerOptions,
 )
+from lens.files import check_writable
 
 if TYPE_CHECKING:
     from lens.reasoner.outcome import Reasoner
@@ -63,6 +64,31 @@ def check(
     _print_table("Harmless prompts that sound bad", checked, is_harmless=True)
     print()
     _print_table("Prompts that are to be refused", checked, is_harmless=False)
+
+
+@reasoner.command()
+def search(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Search a better system prompt for a reasoner; print a table. A stopped search resumes.
+
+    Pictures are drawn, a language model reads what failed and rewrites the system prompt, and the best ones
+    are compared with the start on new prompts. The folder of the recipe gets best.txt and search.html.
+    """
+    from lens.evals.prompt_search import read_search
+
+    settings = read_search(recipe, overrides)
+    check_writable(settings.out, "out")
+
+    from lens.cli.progress import ProgressBar, with_log_lines
+    from lens.evals.prompt_search import run_search
+    from lens.evals.prompt_search_page import write_page
+    from lens.reasoner.search.result import format_result, result_to_dict
+
+    with ProgressBar(num_images=1) as progress:
+        result = run_search(settings, with_log_lines(progress))
+    page = write_page(result, settings.out / "search.html")
+    files = {"page": str(page), "best_file": str(settings.out / "best.txt")}
+    print(json.dumps(result_to_dict(result) | files) if as_json else format_result(result))
+    logger.info("The page is %s, and the best system prompt is %s.", *files.values())
 
 
 def _load_reasoner(options: ReasonerOptions, model: str) -> "Reasoner":
