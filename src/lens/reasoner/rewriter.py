@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 MAX_REWRITES = 2
 """The rewriting and one repair."""
+MAX_CACHE_BYTES = 64 * 2**20
+"""Of the answers on disk, which are in memory too; beyond it the oldest half goes."""
 NO_ANSWER = "The language model did not answer"
 UNCHECKED = Check("policy", False, "It was not checked against the operator's policy.")
 
@@ -280,7 +282,8 @@ class _AnswerCache:
     """Answers on disk, by everything they depend on; a disk that fails costs requests, and no picture."""
 
     def __init__(self, file: Path, model: str, settings: ReasonerSettings):
-        self._responses, self._model = ResponseCache(file), model
+        # Answers tell of requests, so they are for the owner of the file alone.
+        self._responses, self._model = ResponseCache(file, MAX_CACHE_BYTES, mode=0o600), model
         ours = {"max_tokens", "effort", "backend", "endpoint", "model"}
         scope = settings.model_dump(mode="json", include=ours)
         self._scope = hashlib.sha256(json.dumps(scope, sort_keys=True).encode()).hexdigest()
