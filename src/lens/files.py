@@ -34,6 +34,13 @@ def config_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lens"
 
 
+def cache_folder() -> Path:
+    """Return the folder for cached results: LENS_CACHE, or `lens` in the user's cache folder."""
+    if base := os.environ.get("LENS_CACHE"):
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens"
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> Path:
     """Write the file at `path`, replacing an older one, and return the path.
 

@@ -16,7 +16,7 @@ FLOORS = [
     "text_files",
     "config files registration",
     "core llm",
-    "models nano prompts",
+    "models nano prompts benchmarks",
     "reasoner",
     "losses sampling data",
     "rl",
@@ -31,10 +31,10 @@ FLOORS_INSIDE = {
     "sampling": ["metadata_formats"],
     "reasoner": ["rules nano_rules", "search"],
     "rl": ["prompts", "rewards"],
-    "evals": ["scores"],
+    "evals": ["scores observers", "suite"],
     "train": ["settings", "data cost", "post_training", "stages"],
     "serve": ["settings", "engine storage safety", "ray", "api", "studio"],
-    "cli": ["generation"],
+    "cli": ["generation evaluation"],
 }
 """The folders of a part, from the lowest floor up."""
 

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from lens.cli.arguments import DEFAULT_MODEL, AsJson, CacheName, SolverName, parse_size
+from lens.cli.evaluation import benchmark_runs
 from lens.core.step_caches import NO_CACHE, cache_warning, parse_cache
 from lens.errors import SettingError
 from lens.files import check_writable, write_bytes_atomic
@@ -98,6 +99,14 @@ def complete_json_option(arguments: list[str]) -> list[str]:
 def command_line(ctx: typer.Context) -> str:
     """Return the command as it was typed, for the reader of its results."""
     return ctx.meta["lens.command_line"]
+
+
+evaluate.command("list")(benchmark_runs.list_benchmarks)
+evaluate.command("fetch")(benchmark_runs.fetch)
+evaluate.command("generate")(benchmark_runs.generate)
+evaluate.command("observe")(benchmark_runs.observe)
+evaluate.command("run")(benchmark_runs.run)
+evaluate.command("report")(benchmark_runs.report)
 
 
 @evaluate.command()

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from lens.files import write_bytes_atomic
-from lens.models.checkpoints.hashing import cache_folder
+from lens.files import cache_folder, write_bytes_atomic
 
 if TYPE_CHECKING:
     import torch

@@ -5,12 +5,11 @@ The hash of a large file is cached under the file's path, size and time of chang
 
 import hashlib
 import json
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
-from lens.files import FileWriteError, write_bytes_atomic
+from lens.files import FileWriteError, cache_folder, write_bytes_atomic
 from lens.models.checkpoints.diffusers_folder import shared_components
 from lens.text_files import TextError, parse_json
 
@@ -58,14 +57,6 @@ def content_hash(path: Path) -> str:
     }
     lines = [f"{name.as_posix()} {file_hash(files[name])}" for name in sorted(files)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return the folder for cached results: LENS_CACHE, or `lens` in the user's cache folder."""
-    base = os.environ.get("LENS_CACHE")
-    if base:
-        return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens"
 
 
 def _read_and_hash(path: Path) -> str:

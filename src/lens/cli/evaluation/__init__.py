@@ -1,0 +1,1 @@
+"""Commands of `lens eval` that run published benchmarks."""

@@ -1,0 +1,303 @@
+"""`lens eval list | fetch | generate | observe | run | report`: published benchmarks in four steps.
+
+Each step reads and writes files of one folder: it can be stopped, repeated, or done by others.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lens.cli.arguments import DEFAULT_MODEL, AsJson, SolverName, parse_size
+from lens.errors import SettingError
+from lens.files import check_writable, write_bytes_atomic
+from lens.sampling.solvers import DEFAULT_SOLVER
+
+if TYPE_CHECKING:
+    from lens.benchmarks.base import Benchmark
+    from lens.evals.suite.observation import ObservationCount, Observers
+    from lens.evals.suite.run_folder import RunFolder
+    from lens.evals.suite.scoring import RunScore
+
+logger = logging.getLogger(__name__)
+
+OBSERVERS = ("ssd", "rapidocr")
+DEFAULT_OBSERVER = {"geneval": "ssd", "longtext": "rapidocr", "cvtg": "rapidocr"}
+NUM_SHOWN = 3
+
+BenchmarkName = Annotated[str, typer.Argument(help="Such as geneval; `lens eval list` has all.")]
+Data = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Folder with the benchmark's files (what was fetched).")
+]
+Model = Annotated[str, typer.Option("--model", help="Known name, folder or file.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="N prompts, spread over the benchmark.")]
+Images = Annotated[int | None, typer.Option(min=1, help="Images of each prompt (the benchmark's).")]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size of the images (the model's own).")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps, in place of the model's own number.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance, in place of the model's own scale.")]
+Solver = Annotated[SolverName, typer.Option(help="ODE solver.")]
+Seed = Annotated[int, typer.Option(help="Base of all seeds; runs of one base are paired.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images generated at a time.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run (runs/eval/BENCHMARK-MODEL).")
+]
+Observer = Annotated[
+    str | None, typer.Option(metavar="|".join(OBSERVERS), help="What sees the images (the benchmark's).")
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Print headlines of the images that are there.")
+]
+RunFolderPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+def list_benchmarks(
+    benchmark: Annotated[str | None, typer.Argument(help="Only this one, with its notes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List benchmarks: images, licence, whether their files are here; with a name, its notes."""
+    from lens.benchmarks.registry import BENCHMARKS, find_benchmark
+    from lens.evals.scores.registry import SCORERS
+
+    chosen = [find_benchmark(benchmark)] if benchmark else list(BENCHMARKS.values())
+    if as_json:
+        for one in chosen:
+            print(json.dumps(_facts_of(one), ensure_ascii=False))
+        return
+    for one in chosen:
+        facts = _facts_of(one)
+        print(f"{one.name:<10} {one.title}; {one.num_images} images a prompt; files {facts['files']}")
+        print(f"{'':<10} licence: {one.licence}")
+        for note in one.notes if benchmark else ():
+            print(f"{'':<10} - {note}")
+    if not benchmark:
+        print(f"\nObservations that `lens eval score` reads: {', '.join(SCORERS)}")
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK|ssd", help="A benchmark, or the SSD detector.")],
+    data: Data = None,
+) -> None:
+    """Download the files of a benchmark, or the weights of the SSD detector; print their folder."""
+    from lens.benchmarks import fetch as fetching
+    from lens.benchmarks.registry import data_folder, find_benchmark
+    from lens.cli.progress import ProgressBar
+
+    if name == "ssd":
+        from lens.evals.observers.ssd import fetch_weights
+
+        print(fetch_weights())
+        return
+    benchmark = find_benchmark(name)
+    folder = data or data_folder(name)
+    check_writable(folder, "--data")
+    with ProgressBar(num_images=1) as progress:
+        fetching.fetch(benchmark, folder, progress)
+    print(folder)
+
+
+def generate(
+    benchmark: BenchmarkName,
+    model: Model = DEFAULT_MODEL,
+    data: Data = None,
+    limit: Limit = None,
+    images: Images = None,
+    size: Size = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    solver: Solver = DEFAULT_SOLVER,
+    seed: Seed = 0,
+    batch: Batch = 8,
+    out: Out = None,
+) -> None:
+    """Draw the images of a benchmark that are not there yet; print the folder of the run."""
+    run, _ = _generate(benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out)
+    print(run.folder)
+
+
+def observe(run: RunFolderPath, observer: Observer = None) -> None:
+    """Look at the images of a run; print the files of observations."""
+    from lens.benchmarks.registry import find_benchmark
+    from lens.evals.suite.scoring import read_run
+
+    folder = read_run(run)
+    benchmark = find_benchmark(folder.settings().benchmark)
+    observers = _observers(benchmark, observer)
+    for path in _observe(folder, benchmark, observers):
+        print(path)
+
+
+def run(
+    benchmark: BenchmarkName,
+    model: Model = DEFAULT_MODEL,
+    data: Data = None,
+    limit: Limit = None,
+    images: Images = None,
+    size: Size = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    solver: Solver = DEFAULT_SOLVER,
+    seed: Seed = 0,
+    batch: Batch = 8,
+    out: Out = None,
+    observer: Observer = None,
+    allow_missing: AllowMissing = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw, observe and score a benchmark; print the scores and write a page. A second call goes on."""
+    from lens.benchmarks.registry import find_benchmark
+
+    observers = _observers(find_benchmark(benchmark), observer)  # what is missing is told before any image
+    folder, found = _generate(
+        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out
+    )
+    _observe(folder, found, observers)
+    _report([folder.folder], folder.folder / "report.html", allow_missing, as_json)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="Folders of runs.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="The page.")] = None,
+    allow_missing: AllowMissing = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score the observations of runs again, write one page of all, and print the scores."""
+    _report(runs, out or runs[0] / "report.html", allow_missing, as_json)
+
+
+def _generate(
+    name: str, model: str, data: Path | None, limit: int | None, images: int | None, size: str | None,
+    steps: int | None, guidance: float | None, solver: str, seed: int, batch: int, out: Path | None,
+) -> tuple["RunFolder", "Benchmark"]:  # fmt: skip
+    """Draw what is missing of a run, and return its folder and its benchmark."""
+    from lens.benchmarks.base import read_data, spread
+    from lens.benchmarks.registry import data_folder, find_benchmark
+    from lens.cli.process import prepare_libraries
+    from lens.cli.progress import ProgressBar, with_log_lines
+    from lens.core.resolution import resolve_resolution
+    from lens.evals.nano import NanoEvalOptions, build_pipeline, eval_model
+    from lens.evals.suite.generation import generate_missing, pipeline_draw
+    from lens.evals.suite.run_folder import RunFolder, RunSettings
+    from lens.sampling.resolved_model import ResolvedModel
+
+    benchmark = find_benchmark(name)
+    found = read_data(benchmark, data or data_folder(name))
+    chosen = eval_model(model, steps, guidance)
+    base = ResolvedModel.of(model).defaults.base_resolution
+    width, height = parse_size(size) if size else resolve_resolution(default_base=base)[::-1]
+    settings = RunSettings(
+        benchmark=name, data_hash=found.sha256, has_official_data=found.has_official_files, model=model,
+        model_hash=chosen.hash, steps=chosen.steps, guidance=chosen.guidance, solver=solver, width=width,
+        height=height, seed=seed, num_images=images or benchmark.num_images, limit=limit,
+    )  # fmt: skip
+    run = RunFolder(out or Path("runs/eval") / f"{name}-{Path(model).name}")
+    check_writable(run.folder)
+    run.start(settings, spread(found.prompts, limit))
+    if any(not (run.images / image.name).is_file() for image in run.planned(benchmark)):
+        prepare_libraries()
+        with ProgressBar(num_images=1) as progress:
+            pipeline = build_pipeline(chosen, NanoEvalOptions())
+            draw = pipeline_draw(pipeline, settings)
+            generate_missing(run, benchmark, draw, batch, with_log_lines(progress))
+    return run, benchmark
+
+
+def _observers(benchmark: "Benchmark", name: str | None) -> "Observers":
+    """Return the observers that a benchmark is looked at with.
+
+    Raises: SettingError for a name of another kind; LensError where weights or a package are missing.
+    """
+    from lens.evals.observers.colours import PixelColours
+    from lens.evals.suite.observation import OBSERVE, Observers
+
+    if not set(benchmark.scorers) & set(OBSERVE):
+        fix = f"Write observations by hand, and score them: lens eval score {benchmark.name} FILE."
+        raise SettingError("BENCHMARK", benchmark.name, "a benchmark with an observer here", fix)
+    needed = DEFAULT_OBSERVER[benchmark.name]
+    chosen = name or needed
+    if chosen not in OBSERVERS:
+        raise SettingError("--observer", chosen, f"one of {', '.join(OBSERVERS)}")
+    if chosen != needed:
+        raise SettingError("--observer", chosen, f"{needed} for {benchmark.name}")
+    if chosen == "ssd":
+        from lens.evals.observers.ssd import SsdDetector
+
+        return Observers(detector=SsdDetector(), colours=PixelColours())
+    from lens.evals.observers.reader import RapidOcrReader
+
+    return Observers(reader=RapidOcrReader())
+
+
+def _observe(run: "RunFolder", benchmark: "Benchmark", observers: "Observers") -> list[Path]:
+    """Look at the images of a run, tell what was met, and return the files of observations."""
+    from lens.cli.progress import ProgressBar
+    from lens.evals.suite.observation import OBSERVE, observe_run
+
+    paths = []
+    for scorer in benchmark.scorers:
+        if scorer in OBSERVE:
+            with ProgressBar(num_images=1) as progress:
+                count = observe_run(run, benchmark, scorer, observers, progress)
+            _tell(count)
+            paths.append(run.observations_path(scorer))
+    return paths
+
+
+def _tell(count: "ObservationCount") -> None:
+    """Log images that are missing, black or doubled, by name."""
+    for kind, names in (("missing", count.missing), ("black", count.black), ("doubled", count.doubled)):
+        if names:
+            more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+            logger.warning("%d images are %s: %s%s", len(names), kind, ", ".join(names[:NUM_SHOWN]), more)
+
+
+def _report(folders: list[Path], path: Path, allow_missing: bool, as_json: bool) -> None:
+    from lens.benchmarks.registry import find_benchmark
+    from lens.evals.suite.report import write_report
+    from lens.evals.suite.scoring import read_run, score_run
+
+    scored = []
+    for folder in folders:
+        found = read_run(folder)
+        scores = score_run(found, find_benchmark(found.settings().benchmark), allow_missing)
+        scored.append((found, scores))
+        values = [score.to_json() for score in scores]
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        write_bytes_atomic(folder / "scores.json", f"{text}\n".encode())
+        for score in scores:
+            if as_json:
+                print(json.dumps(score.to_json(), ensure_ascii=False))
+            else:
+                _print_score(folder, score)
+    write_report(scored, path)
+    if not as_json:
+        print(path)
+
+
+def _print_score(folder: Path, score: "RunScore") -> None:
+    print(f"{score.scorer}  {folder}  {score.settings.column}")
+    interval = score.interval
+    spread = ""
+    if interval:
+        spread = f"  ({interval.low:.4f} to {interval.high:.4f}, {interval.num_prompts} prompts)"
+    rows: list[tuple[str, Any]] = [("headline", score.score.headline), *score.score.parts.items()]
+    for name, value in rows:
+        shown = "nothing counts" if value is None else f"{value:.4f}"
+        print(f"  {name:<24} {shown}{spread if name == 'headline' else ''}")
+    for note in score.notes:
+        print(f"  note: {note}")
+
+
+def _facts_of(benchmark: "Benchmark") -> dict[str, Any]:
+    from lens.benchmarks.registry import data_folder
+
+    folder = data_folder(benchmark.name)
+    is_here = all((folder / file.name).is_file() for file in benchmark.files)
+    where = str(folder) if is_here else "not here: lens eval fetch " + benchmark.name
+    return {
+        "name": benchmark.name, "title": benchmark.title, "licence": benchmark.licence,
+        "images_a_prompt": benchmark.num_images, "scorers": list(benchmark.scorers),
+        "files": where if is_here or benchmark.can_be_fetched else "by --data PATH",
+        "notes": list(benchmark.notes),
+    }  # fmt: skip

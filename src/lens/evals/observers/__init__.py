@@ -1,0 +1,1 @@
+"""Observers: what detectors, readers and classifiers see in an image."""

@@ -1,0 +1,1 @@
+"""Runs of benchmarks in four steps with files between them: prompts, images, observations, scores."""
