@@ -84,7 +84,7 @@ def command_of(
 
 def parse_size(text: str) -> tuple[int, int]:
     """Return the (width, height) of a size in the form WIDTHxHEIGHT."""
-    match = re.fullmatch(r"\s*(\d+)\s*[xX*]\s*(\d+)\s*", text)
+    match = re.fullmatch(r"\s*(\d+)\s*[xX*\u00d7]\s*(\d+)\s*", text)
     if not match:
         raise SettingError("--size", text, "the form WIDTHxHEIGHT in pixels", "For example --size 1248x832.")
     return int(match[1]), int(match[2])

@@ -28,7 +28,7 @@ def lora_file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("text", ["176x96", "176X96", " 176 x 96 ", "176*96"])
+@pytest.mark.parametrize("text", ["176x96", "176X96", " 176 x 96 ", "176*96", "176\u00d796"])
 def test_a_size_is_width_then_height(text):
     assert parse_size(text) == (176, 96)
 

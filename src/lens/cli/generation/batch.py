@@ -5,6 +5,7 @@ Knows nothing of how a line is drawn.
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -102,7 +103,7 @@ class BatchLine(Settings):
         names = (*names, "upscale", "upscale_strength", "model")
         values = {name: getattr(self, name) for name in names}
         values |= {
-            "seed": None if self.seed is None else str(self.seed),
+            "seed": None if self.seed is None else str(self.seed).removesuffix(".0"),  # of pandas
             "num_images_per_prompt": self.count,
             "lora": None if self.loras is None else _lora_texts(self.loras),
             "style": None if self.styles is None else _texts(self.styles),
@@ -161,15 +162,19 @@ def _read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the cells of each row that are not empty, by the names in the first row."""
+    """Yield the cells of each row that are not empty, by the names in the first row.
+
+    Spreadsheets add empty cells and rows, and some a first line `sep=;`.
+    """
     text = read_text(path, "--from-file", "a CSV file with names in its first row")
+    text = re.sub(r"\A\s*\"?sep=.\"?[^\n]*\n", "", text, flags=re.IGNORECASE)
     header = text.lstrip().partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise SettingError("--from-file", str(path), "a file in valid CSV", f"{error}.") from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    rows = [_without_empty_end(row) for row in rows if any(cell.strip() for cell in row)]
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if "prompt" not in names or len(set(names)) < len(names):
         needs = "a first row of distinct names, one of them prompt"
@@ -179,6 +184,12 @@ def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if len(row) > len(names):
             raise SettingError("--from-file", place, f"at most {len(names)} cells, as many as names")
         yield place, {name: cell.strip() for name, cell in zip(names, row, strict=False) if cell.strip()}
+
+
+def _without_empty_end(row: list[str]) -> list[str]:
+    while not row[-1].strip():
+        row = row[:-1]
+    return row
 
 
 def _lora_texts(loras: Sequence[LineLora | str] | str) -> list[str]:

@@ -40,6 +40,14 @@ def test_rows_of_csv_are_lines_and_empty_cells_are_not_said(tmp_path, delimiter)
     assert (second.first_seed, second.steps, second.guidance) == (5, 9, 2.5)
 
 
+@pytest.mark.parametrize("start", ["", "sep=;\r\n"])
+def test_a_table_of_a_spreadsheet_is_read(tmp_path, start):
+    table = f"{start}Prompt;Seed;Steps;;\r\na fox;7.0;3.0;;\r\n;;;;\r\ntwo cats;;;;\r\n"
+    first, second = requests(tmp_path, table.encode("utf-8-sig"), "b.csv", steps=9, seed="5")
+    assert (first.prompts, first.first_seed, first.steps) == (["a fox"], 7, 3)
+    assert (second.prompts, second.first_seed, second.steps) == (["two cats"], 5, 9)
+
+
 def test_settings_on_stdin_and_prompts_keep_their_order(monkeypatch):
     text = 'a bear\n{"prompt": "a fox", "seed": 1}\n{red|blue} cats\n{"subject": "a dog"}\n'
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
