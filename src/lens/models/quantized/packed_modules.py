@@ -41,7 +41,7 @@ class PackedLinear(nn.Linear):
 
     def product_by_rows(self, input: Tensor, num_rows: int) -> Tensor:
         """Return what `forward` returns, with so many rows of the matrix dequantized at a time."""
-        if not self.packed.format.is_by_rows or self.bias is not None:
+        if not self.packed.format.is_by_rows or self.packed.interleaved or self.bias is not None:
             return self(input)
         dtype = self.compute_dtype if is_mixed(input, self.compute_dtype) else input.dtype
         rows = torch.arange(self.out_features, device=input.device).split(num_rows)

@@ -66,6 +66,22 @@ def test_a_packed_layer_multiplies_by_the_values_of_its_bytes(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_product_by_rows_is_the_product_with_few_rows_dequantized_at_a_time(kind, monkeypatch):
+    packed, truth = packed_and_values(kind)
+    layer, x = PackedLinear(packed, None, torch.float32), normal(ROWS, INPUTS, seed=2)
+    counts, by_rows = [], PackedWeight.dequantize_rows
+
+    def counted(self, rows, dtype):
+        counts.append(len(rows))
+        return by_rows(self, rows, dtype)
+
+    monkeypatch.setattr(PackedWeight, "dequantize_rows", counted)
+    torch.testing.assert_close(layer.product_by_rows(x, 3), linear(x, truth), rtol=1e-5, atol=1e-5)
+    if packed.format.is_by_rows:
+        assert sum(counts) == OUTPUTS and max(counts) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_change_of_dtype_and_a_copy_keep_the_stored_bytes(kind):
     packed, truth = packed_and_values(kind)
     layer = copy.deepcopy(PackedLinear(packed, None, torch.float32)).to(torch.bfloat16).to(torch.float64)
