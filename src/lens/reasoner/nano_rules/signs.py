@@ -1,0 +1,103 @@
+"""The text of a sign: quoted, in capitals after a word for a sign, or the answer to a sum.
+
+Knows nothing of things and backgrounds.
+"""
+
+import re
+
+from lens.reasoner.nano_rules.elements import Element
+from lens.reasoner.nano_rules.english_elements import is_break, kind_at, skip, without
+from lens.reasoner.nano_rules.scene import ReadScene
+
+QUOTES = re.compile(
+    "\"([^\"]+)\"|\u201c([^\u201d]+)\u201d|\u201e([^\u201c\u201d]+)[\u201c\u201d]|\u00ab\\s?([^\u00bb]+?)\\s?\u00bb"
+    "|\u00bb([^\u00ab]+)\u00ab|`([^`]+)`|\u300c([^\u300d]+)\u300d|\u300e([^\u300f]+)\u300f"
+    "|(?<!\\w)'([^']{1,40})'(?!\\w)|(?<!\\w)\u2018([^\u2019]{1,40})\u2019(?!\\w)"
+    "|\\*\\*([^*\\s][^*]*)\\*\\*|\\*([^*\\s][^*]*)\\*"
+)
+"""Quoted text, with every kind of quotation mark in a group of its own."""
+_AROUND = ("filler", "article", "definite", "size", "colour", "verb", "that", "with", "in", "medium")
+_BEFORE = ("filler", "article", "definite", "size", "verb", "with", "number", "says")
+
+
+def quotes_of(prompt: str) -> list[tuple[str, int, int]]:
+    """Return the quoted texts of a prompt with their places, quotation marks included."""
+    found = QUOTES.finditer(prompt)
+    return [(next(filter(None, quote.groups())), quote.start(), quote.end()) for quote in found]
+
+
+def read_sign(elements: list[Element], scene: ReadScene) -> list[Element]:
+    """Read the text of a sign, and return the elements that are left."""
+    quotes = [place for place, element in enumerate(elements) if element.kind == "quote"]
+    if len({elements[place].value for place in quotes}) > 1:
+        scene.doubts.append("it quotes more than one text, and a picture has one sign")
+        return elements
+    place = quotes[0] if quotes else _place_of_text(elements)
+    if place is None:
+        if any(element.kind == "sign" for element in elements):
+            scene.unknown += [element.text for element in elements if element.kind == "sign"]
+        return [element for element in elements if element.kind not in ("sign", "says", "answer")]
+    scene.text = elements[place].value if elements[place].kind == "quote" else elements[place].text
+    return _without_sign(elements, place)
+
+
+def _place_of_text(elements: list[Element]) -> int | None:
+    """Return the place of a text without quotation marks."""
+    signs = [place for place, element in enumerate(elements) if element.kind == "sign"]
+    for place, element in enumerate(elements):
+        if element.kind != "says" or not (signs or kind_at(elements, place + 1) == "comma"):
+            continue
+        after = _skip_to_text(elements, place + 1, ("says", "comma", "verb", "that", "definite"))
+        if _is_word(elements, after) and _ends(elements, after + 1):
+            return after
+    for place in signs:
+        after = _skip_to_text(elements, place + 1, ("comma", "filler", "verb", "with", "says", "definite"))
+        if after > place + 1 and _is_capitals(elements, after):
+            return after
+        if _is_capitals(elements, place - 1):
+            return place - 1
+        before = skip(elements, place - 1, ("on", "article", "definite", "filler", "verb", "says", "in"), -1)
+        if _is_capitals(elements, before):
+            return before
+    return None
+
+
+def _skip_to_text(elements: list[Element], place: int, kinds: tuple[str, ...]) -> int:
+    """Return the first place that is in capitals or of none of some kinds."""
+    while kind_at(elements, place) in kinds and place < len(elements) and not _is_capitals(elements, place):
+        place += 1
+    return place
+
+
+def _is_word(elements: list[Element], place: int) -> bool:
+    text = elements[place].text if 0 <= place < len(elements) else ""
+    return text[:1].isalnum() and " " not in text
+
+
+def _is_capitals(elements: list[Element], place: int) -> bool:
+    text = elements[place].text if _is_word(elements, place) else ""
+    return len(text) > 1 and (text.isupper() or text.isdigit())
+
+
+def _ends(elements: list[Element], place: int) -> bool:
+    place = skip(elements, place, ("filler",))
+    kind = kind_at(elements, place)
+    return is_break(kind) or kind in ("on", "sign", "says", "in", "near", "relation")
+
+
+def _without_sign(elements: list[Element], place: int) -> list[Element]:
+    """Return the elements without a text and the words around it for a sign and for saying."""
+    first = last = place
+    while True:
+        before = skip(elements, first - 1, (*_AROUND, "on", "comma"), -1)
+        after = skip(elements, last + 1, (*_AROUND, "on", "near"))
+        if kind_at(elements, before) in ("sign", "says"):
+            first = before
+        elif kind_at(elements, after) in ("sign", "says"):
+            last = after
+        else:
+            break
+    while kind_at(elements, first - 1) in _BEFORE:
+        first -= 1
+    rest = without(elements, first, last)
+    return [element for element in rest if element.kind not in ("sign", "says", "quote")]
