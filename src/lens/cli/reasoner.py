@@ -101,7 +101,7 @@ def _load_reasoner(options: ReasonerOptions, model: str) -> "Reasoner":
     resolved = ResolvedModel.of(model)
     base = resolved.defaults.base_resolution
     return load_reasoner(
-        options, resolved, lambda: GenerationSession(resolved, GenerateArguments(), (base, base))
+        options, resolved, lambda: GenerationSession(resolved, GenerateArguments(), (base, base)), None
     )
 
 

@@ -33,7 +33,7 @@ class CheckedCase(NamedTuple):
 
     @property
     def has_answer(self) -> bool:
-        """Whether the reasoner said if it refuses the prompt. A prompt that it only failed to refine is drawn."""
+        """Whether the reasoner said if it refuses the prompt; one that it only failed to refine is drawn."""
         return not self.reasoned.is_unavailable
 
     @property

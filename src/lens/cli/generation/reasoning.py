@@ -6,12 +6,14 @@ Prompts have their alternatives, wildcards and styles read, so the reasoner sees
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lens.cli.generation.reasoner_options import ReasonerOptions, as_options
 from lens.cli.generation.resolve import PlannedImage, ResolvedRequest
 from lens.core.prompt_text import SHOWN_CHARACTERS
 from lens.errors import LensError, PromptRefusedError
+from lens.files import cache_folder
 from lens.nano.request_warnings import is_nano
 from lens.reasoner.outcome import Reasoned, Reasoner
 from lens.sampling.resolved_model import ResolvedModel
@@ -71,7 +73,7 @@ def reason_about(
     answers: Answers = {}
     for session_key, first in firsts.items():  # one after the other: it may be a text encoder
         reasoner = load_reasoner(
-            first.arguments.reasoner_options, first.model, partial(session_of, session_key)
+            first.arguments.reasoner_options, first.model, partial(session_of, session_key), cache_folder()
         )
         for key in (key for key in keys if key[0] == session_key):
             progress("reasoning", len(answers), len(keys))
@@ -108,10 +110,14 @@ def _refusal(answer: Reasoned) -> PromptRefusedError:
 
 
 def load_reasoner(
-    options: ReasonerOptions, model: ResolvedModel, session_of: "Callable[[], GenerationSession]"
+    options: ReasonerOptions,
+    model: ResolvedModel,
+    session_of: "Callable[[], GenerationSession]",
+    cache_dir: Path | None,
 ) -> Reasoner:
     """Return the reasoner of options for the prompts of a model, whose session has its text encoder.
 
+    Answers are kept in `cache_dir`; None keeps none.
     Raises: SettingError for a reasoner that cannot be used.
     """
     from lens.models.prompt_template import PromptTemplate
@@ -131,6 +137,7 @@ def load_reasoner(
             count_tokens=lambda text: template.count_tokens(text).num_tokens,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            cache_dir=cache_dir,
         )
 
 
