@@ -130,8 +130,8 @@ def _final_message(text: str) -> str:
         return finals[-1] if finals else "<think>"
     if BARE_HARMONY.match(text):
         return BARE_FINAL.split(text)[-1] if BARE_FINAL.search(text) else "<think>"
-    text = ASSISTANT.split(text)[-1]
-    return END_OF_TURN.split(text.lstrip(), maxsplit=1)[0] if END_OF_TURN.search(text) else text
+    turns = END_OF_TURN.split(ASSISTANT.split(text)[-1])
+    return next((turn for turn in turns if turn.strip()), "")
 
 
 def _without_thinking(text: str) -> tuple[str, bool]:

@@ -78,6 +78,11 @@ class RewritingReasoner:
             raise SettingError("metadata", metadata, "a system prompt that sees metadata", "Leave it out.")
         return _Request(self, prompt, seed, should_stop, metadata).answer()
 
+    def close(self) -> None:
+        """Write kept answers to disk."""
+        if self._cache:
+            self._cache.close()
+
 
 class _Request:
     """One request on its way to an outcome."""
@@ -294,6 +299,9 @@ class _AnswerCache:
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self._responses.get(key)
+
+    def close(self) -> None:
+        self._responses.close()
 
     def put(self, key: str, values: dict[str, Any]) -> None:
         try:

@@ -62,6 +62,24 @@ def test_a_short_request_whose_language_cannot_be_told_is_not_failed(request_tex
         assert ("language" in rules_broken(request_text, refined)) == is_other_script
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Los Angeles skyline", "los angeles skyline", "La La Land poster", "Rio de Janeiro carnival",
+     "Die Hard poster", "Leonardo da Vinci", "El Capitan at dawn", "Las Vegas at night", "a van Gogh",
+     "Eau de Cologne bottle"],
+)  # fmt: skip
+def test_names_from_other_languages_are_no_evidence(name):
+    refined = f"{name}, seen from the street in the soft light of an evening, with people on the left."
+    assert "language" not in rules_broken(name, refined)
+
+
+@pytest.mark.parametrize(
+    "request_text", ["ein Hund", "un chien noir", "un perro negro", "une maison", "el gato", "drei Hunde"]
+)
+def test_two_words_may_tell_a_language(request_text):
+    assert "language" in rules_broken(request_text, "It stands in the soft light of an evening on the left.")
+
+
 def test_the_script_of_a_short_request_can_be_told():
     chinese = REQUESTS["zh"]["good"]
     assert "language" in rules_broken("Tokyo", chinese)
@@ -151,8 +169,8 @@ def test_length_and_structure_make_a_prompt_detailed():
     assert not is_detailed("a red fox in the snow")
     assert not is_detailed("")
     assert is_detailed(" ".join(["word"] * 60))
-    parts = "A red fox stands in deep snow, its tail raised, under a tall pine; behind it mountains fade "
-    assert is_detailed(parts + "into fog, and soft light of the morning falls from the left. Photograph, 85 mm.")
+    parts = "A red fox stands in deep snow, its tail raised, under a tall pine; behind it mountains "
+    assert is_detailed(parts + "fade into fog, and soft morning light falls from the left. Photograph.")
     assert not is_detailed(f'a sign "{" ".join(["word"] * 80)}"'), "a text to be written describes no picture"
 
 

@@ -35,8 +35,13 @@ NAMES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pt": "Portuguese",
     "nl": "Dutch", "pl": "Polish", "tr": "Turkish", "sv": "Swedish", "vi": "Vietnamese", "id": "Indonesian",
     "ru": "Russian", "uk": "Ukrainian", "bg": "Bulgarian", "ar": "Arabic", "fa": "Persian", "ur": "Urdu",
-    "hi": "Hindi", "mr": "Marathi", "ja": "Japanese", "ko": "Korean", "zh": "Chinese",
+    "da": "Danish", "no": "Norwegian", "fi": "Finnish", "cs": "Czech", "hu": "Hungarian", "ro": "Romanian",
+    "ca": "Catalan", "hi": "Hindi", "mr": "Marathi", "ja": "Japanese", "ko": "Korean", "zh": "Chinese",
 }  # fmt: skip
+PARTICLES = "de|da|di|del|della|do|dos|du|van|von|der|den|la|le|el|los|las"
+FIRST_PARTICLE = re.compile(rf"\b(?:(?!(?:[a-z]))(?i:{PARTICLES})\s)+(?=[A-Z\u00c0-\u00de])")
+INNER_PARTICLE = re.compile(rf"\b([A-Z\u00c0-\u00de]\w*)(?:\s(?:{PARTICLES}))+(?=\s[A-Z\u00c0-\u00de])")
+"""Words of names, which tell nothing of the language: Los Angeles, Rio de Janeiro."""
 MIN_SHARE = 0.75
 """A language is a candidate with this share of the evidence of the likeliest one."""
 MIN_SCRIPT_SHARE = 0.6
@@ -135,7 +140,7 @@ def _known_words() -> dict[str, frozenset[str]]:
 
 def _candidates(text: str, script: str) -> frozenset[str]:
     """Return the languages of a script for which the function words and letters of a text speak most."""
-    text = normal(text)
+    text = FIRST_PARTICLE.sub(" ", INNER_PARTICLE.sub(r"\1", normal(text)))
     words = Counter(words_of(text))
     scores: dict[str, float] = {}
     for code, known in _known_words().items():

@@ -92,9 +92,7 @@ def _generous_values(text: str) -> Iterator[str]:
     """Yield every value that words or digits of a text may stand for."""
     text = normal(text)
     yield from (value for value, _ in _digits(text))
-    every = _words(tables()["numbers"].keys()) | {}
-    for code, loose in tables()["loose_numbers"].items():
-        every |= {word: value for word, value in loose.items() if word not in every or code == "en"}
+    every = {word: value for listed in reversed(_all_tables()) for word, value in listed.items()}
     single: Counter[int] = Counter()
     for word in _split_words(text):
         for value in _values_of_word(word):
@@ -109,9 +107,9 @@ def _generous_values(text: str) -> Iterator[str]:
 
 def _values_of_word(word: str) -> set[int]:
     """Return the values that a word has in any language."""
-    found = {value for listed in _all_tables() for known, value in listed.items() if known == word}
+    found = {listed[word] for listed in _all_tables() if word in listed}
     if not found and "\uac00" <= word[:1] <= "\ud7af":  # a numeral with its counter, written together
-        found = {value for value, length in _korean_prefixes(word) if length}
+        found = {value for value, _ in _korean_prefixes(word)}
     return found
 
 

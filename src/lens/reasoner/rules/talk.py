@@ -25,7 +25,7 @@ def _leading() -> tuple[re.Pattern[str], ...]:
     adjectives, after = tables()["label_words"], tables()["trailing_label_words"]
     label = rf"(?:(?:{adjectives})\s?){{0,4}}(?:{nouns})(?:\s?(?:{after}))?(?:\s?[#\d]+)?"
     sources = (
-        rf"{bold}(?:{tables()['agreement']})(?:[!,.:\uff0c\uff01\u3002\u060c\u3001\u0964]+{marks}|\s*\n\s*)",
+        rf"{bold}\u00a1?(?:{tables()['agreement']})(?:\s?[!,.:\uff0c\uff01\u3002\u060c\u3001\u0964]+{marks}|\s*\n\s*)",
         rf"{bold}(?:{pointing}){inside}{{0,{MAX_LABEL}}}?(?:\b|(?<=\s)|(?=\S))(?:{nouns}){inside}{{0,80}}{end}{marks}",
         rf"{bold}(?:{pointing}){inside}{{0,60}}[:\uff1a]{marks}",
         rf"{bold}{inside}{{0,80}}(?:{nouns}){inside}{{0,40}}[:\uff1a]{marks}\n\s*",
@@ -34,8 +34,19 @@ def _leading() -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(rf"\A\s*{source}", re.IGNORECASE) for source in sources)
 
 
+@cache
+def _label_of_line() -> re.Pattern[str]:
+    """Return what names a prompt on a line of its own, after other lines: "Final prompt:"."""
+    adjectives, nouns, marks = tables()["label_words"], tables()["nouns"], r"[\s*_]*"
+    label = rf"(?:(?:{adjectives})\s?){{1,4}}(?:{nouns}){marks}[:\uff1a]{marks}"
+    return re.compile(rf"\n[ \t]*(?:\*\*|__|#+\s*)?{label}", re.IGNORECASE)
+
+
 def without_leading_talk(text: str) -> str:
     """Return a text without what is said before the prompt, such as "Sure, here is the prompt:"."""
+    labels = list(_label_of_line().finditer(text))
+    if len(labels) == 1 and text[labels[0].end() :].strip():
+        text = text[labels[0].end() :].strip()
     for _ in range(4):
         before = text
         for pattern in _leading():
