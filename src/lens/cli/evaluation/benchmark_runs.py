@@ -12,7 +12,7 @@ import typer
 
 from lens.cli.arguments import DEFAULT_MODEL, AsJson, SolverName, parse_size
 from lens.errors import SettingError
-from lens.files import check_writable, write_bytes_atomic
+from lens.files import cache_folder, check_writable, write_bytes_atomic
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OBSERVERS = ("ssd", "rapidocr")
-DEFAULT_OBSERVER = {"geneval": "ssd", "longtext": "rapidocr", "cvtg": "rapidocr"}
+OBSERVERS = ("ssd", "rapidocr", "judge")
+DEFAULT_OBSERVER = {"geneval": "ssd", "longtext": "rapidocr", "cvtg": "rapidocr", "dpg": "judge"}
 NUM_SHOWN = 3
 
 BenchmarkName = Annotated[str, typer.Argument(help="Such as geneval; `lens eval list` has all.")]
@@ -46,6 +46,10 @@ Out = Annotated[
 Observer = Annotated[
     str | None, typer.Option(metavar="|".join(OBSERVERS), help="What sees the images (the benchmark's).")
 ]
+JudgeUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Endpoint of a judge, with OpenAI's API.")
+]
+JudgeModel = Annotated[str | None, typer.Option(metavar="NAME", help="Its model.")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Print headlines of the images that are there.")
 ]
@@ -116,14 +120,16 @@ def generate(
     print(run.folder)
 
 
-def observe(run: RunFolderPath, observer: Observer = None) -> None:
+def observe(
+    run: RunFolderPath, observer: Observer = None, judge_url: JudgeUrl = None, judge_model: JudgeModel = None
+) -> None:
     """Look at the images of a run; print the files of observations."""
     from lens.benchmarks.registry import find_benchmark
     from lens.evals.suite.scoring import read_run
 
     folder = read_run(run)
     benchmark = find_benchmark(folder.settings().benchmark)
-    observers = _observers(benchmark, observer)
+    observers = _observers(benchmark, observer, judge_url, judge_model)
     for path in _observe(folder, benchmark, observers):
         print(path)
 
@@ -142,13 +148,16 @@ def run(
     batch: Batch = 8,
     out: Out = None,
     observer: Observer = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
     allow_missing: AllowMissing = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw, observe and score a benchmark; print the scores and write a page. A second call goes on."""
     from lens.benchmarks.registry import find_benchmark
 
-    observers = _observers(find_benchmark(benchmark), observer)  # what is missing is told before any image
+    # Whatever is missing is told before any image is drawn.
+    observers = _observers(find_benchmark(benchmark), observer, judge_url, judge_model)
     folder, found = _generate(
         benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out
     )
@@ -203,7 +212,9 @@ def _generate(
     return run, benchmark
 
 
-def _observers(benchmark: "Benchmark", name: str | None) -> "Observers":
+def _observers(
+    benchmark: "Benchmark", name: str | None, judge_url: str | None, judge_model: str | None
+) -> "Observers":
     """Return the observers that a benchmark is looked at with.
 
     Raises: SettingError for a name of another kind; LensError where weights or a package are missing.
@@ -224,6 +235,15 @@ def _observers(benchmark: "Benchmark", name: str | None) -> "Observers":
         from lens.evals.observers.ssd import SsdDetector
 
         return Observers(detector=SsdDetector(), colours=PixelColours())
+    if chosen == "judge":
+        from lens.evals.observers.judge import VlmJudge
+        from lens.llm.client import Endpoint
+
+        for option, value in (("--judge-url", judge_url), ("--judge-model", judge_model)):
+            if not value:
+                raise SettingError(option, value, f"a value for {benchmark.name}, which a judge looks at")
+        endpoint = Endpoint.of({"url": judge_url, "model": judge_model}, source="--judge-url")
+        return Observers(judge=VlmJudge(endpoint, cache_folder() / "judge.jsonl"))
     from lens.evals.observers.reader import RapidOcrReader
 
     return Observers(reader=RapidOcrReader())
@@ -246,7 +266,11 @@ def _observe(run: "RunFolder", benchmark: "Benchmark", observers: "Observers") -
 
 def _tell(count: "ObservationCount") -> None:
     """Log images that are missing, black or doubled, by name."""
-    for kind, names in (("missing", count.missing), ("black", count.black), ("doubled", count.doubled)):
+    kinds = {
+        "missing": count.missing, "black": count.black, "doubled": count.doubled,
+        "without all answers": count.unanswered,
+    }  # fmt: skip
+    for kind, names in kinds.items():
         if names:
             more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
             logger.warning("%d images are %s: %s%s", len(names), kind, ", ".join(names[:NUM_SHOWN]), more)

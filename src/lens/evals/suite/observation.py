@@ -17,6 +17,7 @@ from lens.benchmarks.base import Benchmark, BenchmarkPrompt
 from lens.benchmarks.geneval import CLASSES
 from lens.errors import SettingError
 from lens.evals.observers.base import ColourClassifier, Detector, ObserverInfo, TextReader
+from lens.evals.observers.judge import VlmJudge
 from lens.evals.scores.geneval import COLOURS
 from lens.evals.suite.generation import OnProgress
 from lens.evals.suite.run_folder import NEEDS_LINES, RunFolder, RunImage, write_json_lines
@@ -32,6 +33,7 @@ class Observers(NamedTuple):
     detector: Detector | None = None
     colours: ColourClassifier | None = None
     reader: TextReader | None = None
+    judge: VlmJudge | None = None
 
     @property
     def infos(self) -> list[ObserverInfo]:
@@ -50,6 +52,8 @@ class ObservationCount(NamedTuple):
     """Names of images without light. They are scored as they are, as the official scripts do."""
     doubled: list[str]
     """Names of images equal to another image of their prompt."""
+    unanswered: list[str]
+    """Names of images for which a question has no answer, which counts as wrong."""
 
 
 def observe_run(
@@ -90,7 +94,9 @@ def observe_run(
     _partial(path).unlink()
     on_progress(f"observing for {scorer}", len(planned), len(planned))
     black = [line["image"] for line in lines if line["is_black"]]
-    return ObservationCount(len(lines) - num_kept, num_kept, missing, black, _doubled(lines))
+    unanswered = [line["image"] for line in lines if line.get("failures")]
+    num_observed = len(lines) - num_kept
+    return ObservationCount(num_observed, num_kept, missing, black, _doubled(lines), unanswered)
 
 
 def _observe(image: RunImage, content: bytes, see: "See") -> dict[str, Any]:
@@ -98,7 +104,8 @@ def _observe(image: RunImage, content: bytes, see: "See") -> dict[str, Any]:
     pixels = Image.open(io.BytesIO(content)).convert("RGB")
     is_black = max(high for _, high in pixels.getextrema()) < BLACK_LEVEL
     facts = {name: value for name, value in image.prompt.facts.items() if name != "questions"}
-    return {**facts, "repeat": image.repeat, **see(image.prompt, pixels), "is_black": is_black}
+    numbers = {"repeat": image.repeat, "crop": image.repeat}  # DPG-Bench calls it a crop
+    return {**facts, **numbers, **see(image.prompt, pixels), "is_black": is_black}
 
 
 def _read(path: Path) -> bytes | None:
@@ -175,6 +182,18 @@ def _see_lines(observers: Observers) -> See:
     return lambda prompt, image: {"ocr": reader.read(image), "clip_cosine": 0.0, "has_clip": False}
 
 
+def _see_answers(observers: Observers) -> See:
+    judge = observers.judge
+    if judge is None:
+        raise SettingError("--judge-url", None, "the endpoint of a judge for this benchmark")
+
+    def see(prompt: BenchmarkPrompt, image: Image.Image) -> dict[str, Any]:
+        answers, failures = judge.ask_all(image, prompt.facts["questions"])
+        return {"answers": answers, "failures": failures}
+
+    return see
+
+
 def _reader(observers: Observers) -> TextReader:
     if observers.reader is None:
         raise SettingError("--observer", "none", "a reader of text", "Such as --observer rapidocr.")
@@ -185,5 +204,6 @@ OBSERVE: dict[str, Callable[[Observers], See]] = {
     "geneval": _see_objects,
     "longtext": _see_text,
     "cvtg": _see_lines,
+    "dpg": _see_answers,
 }
 """What each scorer needs to be seen."""

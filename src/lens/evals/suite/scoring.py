@@ -46,6 +46,9 @@ class RunScore(NamedTuple):
             found.append(f"{num_missing} of {self.num_planned} images are missing")
         if any(line.get("has_clip") is False for line in self.lines):
             found.append("clipscore was not measured, as no CLIP was there")
+        unanswered = sum(len(line.get("failures", ())) for line in self.lines)
+        if unanswered:
+            found.append(f"{unanswered} questions have no answer and count as wrong")
         black = sum(bool(line.get("is_black")) for line in self.lines)
         return found + ([f"{black} images are black"] if black else [])
 
@@ -75,8 +78,8 @@ def score_run(run: RunFolder, benchmark: Benchmark, allow_missing: bool = False)
         lines = [line for _, line in read_json_lines(path, "RUN", NEEDS_LINES)]
         if len(lines) < num_planned and not allow_missing:
             raise MissingImagesError(
-                f"{num_planned - len(lines)} of the {num_planned} images of {run.folder} are missing. Draw and "
-                "observe them, or pass --allow-missing for a headline of those that are there."
+                f"{num_planned - len(lines)} of the {num_planned} images of {run.folder} are missing. Draw "
+                "and observe them, or pass --allow-missing for a headline of those that are there."
             )
         score = score_file(scorer, path)
         interval = headline_interval(scorer, lines, score) if scorer in AGGREGATIONS else None
