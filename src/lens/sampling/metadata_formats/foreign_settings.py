@@ -105,12 +105,15 @@ def _number(value: Any, kind: Callable[[Any], NumberT]) -> NumberT | None:
     """Return a number of a file, which may be written as text; None if it is no such number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    try:
-        found = kind(value)
-        is_exact = math.isfinite(found) and (isinstance(value, str) or found == value)
-    except (ValueError, OverflowError):
-        return None
-    return found if is_exact else None
+    for read in (kind, float):  # a whole number may be written as 20.0
+        try:
+            number = read(value)
+            found = kind(number)
+        except (ValueError, OverflowError):
+            continue
+        is_exact = math.isfinite(found) and (isinstance(value, str) or number == value)
+        return found if is_exact and found == number else None
+    return None
 
 
 def _nearest_side(side: int) -> int:

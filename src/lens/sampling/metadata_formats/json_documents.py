@@ -1,4 +1,4 @@
-"""JSON documents that InvokeAI, Fooocus, SwarmUI and NovelAI write into images: an object of settings each.
+"""JSON documents of InvokeAI, Fooocus, SwarmUI, Draw Things and NovelAI in images: an object of settings.
 
 To add a tool, add an entry to `DOCUMENTS`. InvokeAI's first versions wrote a line of options instead.
 """
@@ -68,6 +68,15 @@ DOCUMENTS = (
         no_settings=("swarm_version",),
     ),
     DocumentForm(
+        "Draw Things",
+        ("c",),
+        {
+            "prompt": ("c",), "negative_prompt": ("uc",), "seed": ("seed",), "steps": ("steps",),
+            "guidance": ("scale",),
+        },
+        no_settings=("v2",),
+    ),
+    DocumentForm(
         "NovelAI",
         ("uc",),
         {
@@ -103,11 +112,12 @@ def _settings(form: DocumentForm, document: Mapping[str, Any]) -> ForeignSetting
         values["prompt"] = " ".join(part for part in parts if isinstance(part, str))
     if form.tool == "InvokeAI" and "negative_prompt" not in form.names:
         values |= split_negative(values["prompt"])
-    resolution = re.fullmatch(r"\((\d+), (\d+)\)", str(document.get("resolution", "")))
-    if resolution:  # Fooocus
-        values |= {"width": resolution[1], "height": resolution[2]}
+    size_name = "resolution" if "resolution" in document else "size"  # of Fooocus and of Draw Things
+    size = re.fullmatch(r"\(?(\d+)(?:, |x)(\d+)\)?", str(document.get(size_name, "")))
+    if size:
+        values |= {"width": size[1], "height": size[2]}
     taken = {name for names in form.names.values() for name in names}
-    skipped = taken | set(form.no_settings) | ({"resolution"} if resolution else set())
+    skipped = taken | set(form.no_settings) | ({size_name} if size else set())
     others = [
         (name, _shown(value))
         for name, value in document.items()

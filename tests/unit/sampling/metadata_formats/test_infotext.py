@@ -81,6 +81,13 @@ def test_values_out_of_range_are_left_out_by_name():
     ]  # fmt: skip
 
 
+def test_a_whole_number_may_have_a_point():
+    found = parse_infotext("a fox\nSteps: 20.0, Seed: 9007199254740991, CFG scale: 7")
+    assert found is not None and (found.steps, found.seed, found.left_out) == (20, 2**53 - 1, ())
+    found = parse_infotext("a fox\nSteps: 20.5, Seed: 3")
+    assert found is not None and found.steps is None and "steps 20.5" in found.left_out[0]
+
+
 def test_hostile_texts_are_read_in_no_time():
     prompt = f"{'a, ' * 100_000}{'<lora:' * 10_000}{' ' * 100_000}x"
     text = f"{prompt}\nSteps: 1, Seed: {{,{'a: {, ' * 10_000}{'[' * 10_000}"

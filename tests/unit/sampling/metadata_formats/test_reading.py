@@ -114,6 +114,17 @@ def test_exif_of_another_tool_is_read(tmp_path, tool, suffix):
     check(read(tmp_path / f"a.{suffix}"), tool)
 
 
+def test_an_image_of_draw_things_is_read(tmp_path):
+    document = {
+        "c": "a f\u00f6x", "uc": "blur", "seed": 5, "steps": 20, "scale": 7, "size": "512x768",
+        "sampler": "Euler A", "v2": {},
+    }  # fmt: skip
+    image().save(tmp_path / "a.jpg", exif=exif_of({COMMENT: b"ASCII\0\0\0" + json.dumps(document).encode()}))
+    found = read(tmp_path / "a.jpg")
+    assert (found.tool, found.prompt, found.negative_prompt) == ("Draw Things", "a f\u00f6x", "blur")
+    assert (found.size, found.steps, found.left_out) == ("512x768", 20, ("sampler Euler A",))
+
+
 def test_a_workflow_without_the_values_of_a_run_is_named(tmp_path):
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("workflow", json.dumps(WORKFLOW))
