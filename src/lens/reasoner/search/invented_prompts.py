@@ -4,6 +4,7 @@ Facts of a prompt hold a rubric, a sentence for each criterion, and the text whe
 one object cannot be drawn anew: GenEval has all 80 of them. Kinds alternate.
 """
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from lens.reasoner.search.prompts import SearchPrompt, normalized, read_excluded
 
 NUM_OFFICIAL = 553
 """Prompts of GenEval."""
+MAX_TRIES = 500
+"""Draws without a new prompt after which a kind has no more; counting has the fewest, about 150."""
 KINDS = ("two_object", "counting", "colors", "position", "color_attr")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -55,13 +58,17 @@ def geneval_prompts(seed: int, official: Path) -> list[SearchPrompt]:
         raise SettingError("prompts.official", str(official), needs, fix)
     rng = np.random.default_rng([seed, NUM_OFFICIAL])
     found: list[SearchPrompt] = []
-    for turn in range(5000):
-        prompt, other_order = _geneval_prompt(KINDS[turn % len(KINDS)], rng)
-        wordings = {normalized(prompt.prompt), normalized(other_order)}
-        if not wordings & taken:
-            taken |= wordings
-            found.append(prompt)
-    return found
+    for kind in cycle(KINDS):
+        for _ in range(MAX_TRIES):
+            prompt, other_order = _geneval_prompt(kind, rng)
+            wordings = {normalized(prompt.prompt), normalized(other_order)}
+            if not wordings & taken:
+                taken |= wordings
+                found.append(prompt)
+                break
+        else:
+            return found
+    raise AssertionError("unreachable")
 
 
 def text_prompts(seed: int) -> list[SearchPrompt]:
