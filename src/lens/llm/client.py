@@ -236,11 +236,19 @@ def _parse_response(content: bytes, url: str) -> tuple[ChatResponse, TopLogprobs
         finish = choice.get("finish_reason")
         counts = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         is_refused = bool(refusal) or finish == "content_filter"
-        text = (refusal if is_refused else message.get("content")) or ""  # a filter leaves a partial answer
-        return ChatResponse(str(text), is_refused, finish == "length", *counts), _parse_logprobs(choice)
+        # A filter leaves a part of the answer, which is none.
+        text = str(refusal or "") if is_refused else _text_of(message.get("content"))
+        return ChatResponse(text, is_refused, finish == "length", *counts), _parse_logprobs(choice)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # Overloaded servers send such answers; the next attempt may succeed.
         raise ChatError(f"{url} answers, but not with a chat completion ({error}).", False) from error
+
+
+def _text_of(content: Any) -> str:
+    """Return the text of a message; some servers send it in parts, with what the model thought among them."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if part.get("type") == "text")
+    return str(content or "")
 
 
 def _parse_logprobs(choice: dict[str, Any]) -> TopLogprobs:

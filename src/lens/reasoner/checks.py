@@ -42,7 +42,7 @@ def check_prompt(
     talk, refusal = talk_in(original, refined), refusal_in(original, refined)
     is_same, difference = is_same_language(original, refined)
     num_tokens = count_tokens(refined)
-    several = is_several(refined, paragraphs)
+    several = is_several(original, refined, paragraphs)
     about = f'It talks about the prompt: "{talk}".' if talk else ""
     many = "It is more than one prompt." if several else about
     too_long = f"It has {num_tokens} tokens, of which the model reads {max_tokens}."

@@ -159,3 +159,11 @@ def test_a_body_that_cannot_be_decoded_is_asked_for_again(served):
     server = served((200, b"no gzip", {"content-encoding": "gzip"}), OK)
     chat, _ = chat_with(server)
     assert chat.complete(QUESTION).text == "a fox"
+
+
+def test_an_answer_in_parts_is_its_text_without_what_was_thought(served):
+    texts = [{"type": "text", "text": "a "}, {"type": "text", "text": "fox"}]
+    body = json.loads(completion())
+    body["choices"][0]["message"]["content"] = [{"type": "thinking", "thinking": "hm"}, *texts]
+    chat, _ = chat_with(served((200, json.dumps(body).encode())))
+    assert chat.complete(QUESTION).text == "a fox"

@@ -1,6 +1,7 @@
 """What a refined prompt must keep is noticed where it breaks, in twelve languages, and nowhere else."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ def test_a_short_request_whose_language_cannot_be_told_is_not_failed(request_tex
     "name",
     ["Los Angeles skyline", "los angeles skyline", "La La Land poster", "Rio de Janeiro carnival",
      "Die Hard poster", "Leonardo da Vinci", "El Capitan at dawn", "Las Vegas at night", "a van Gogh",
-     "Eau de Cologne bottle"],
+     "Eau de Cologne bottle", "rose garden", "film noir poster", "pea pod", "mint tea", "sei whale",
+     "dulce de leche cake", "la la land poster", "ai robot", "moulin rouge"],
 )  # fmt: skip
 def test_names_from_other_languages_are_no_evidence(name):
     refined = f"{name}, seen from the street in the soft light of an evening, with people on the left."
@@ -170,7 +172,8 @@ def test_length_and_structure_make_a_prompt_detailed():
     assert not is_detailed("")
     assert is_detailed(" ".join(["word"] * 60))
     parts = "A red fox stands in deep snow, its tail raised, under a tall pine; behind it mountains "
-    assert is_detailed(parts + "fade into fog, and soft morning light falls from the left. Photograph.")
+    parts += "fade into fog, and soft morning light falls from the left. "
+    assert is_detailed(parts + "A photograph, long lens.")
     assert not is_detailed(f'a sign "{" ".join(["word"] * 80)}"'), "a text to be written describes no picture"
 
 
@@ -185,3 +188,10 @@ def test_any_two_texts_have_checks_and_every_text_keeps_its_own_words(first, sec
     assert len(check_prompt(first, second, count_tokens=len, max_tokens=9)) in (1, len(RULES))
     own = rules_broken(first, first, count_tokens=lambda _: 1)
     assert not {"quoted_text", "numbers", "colours", "language", "no_refusal"} & set(own)
+
+
+@pytest.mark.parametrize("unit", ['"a ', "\u00aba", "\u201e", "'a ", "1. a ", "two ", "<|", "Here is the prompt "])
+def test_the_longest_request_takes_bounded_time(unit):
+    started_at = time.process_time()
+    check_prompt((unit * 32_000)[:32_000], (unit * 2000)[:4000], count_tokens=len, max_tokens=9)
+    assert time.process_time() - started_at < 3

@@ -42,6 +42,8 @@ PARTICLES = "de|da|di|del|della|do|dos|du|van|von|der|den|la|le|el|los|las"
 FIRST_PARTICLE = re.compile(rf"\b(?:(?!(?:[a-z]))(?i:{PARTICLES})\s)+(?=[A-Z\u00c0-\u00de])")
 INNER_PARTICLE = re.compile(rf"\b([A-Z\u00c0-\u00de]\w*)(?:\s(?:{PARTICLES}))+(?=\s[A-Z\u00c0-\u00de])")
 """Words of names, which tell nothing of the language: Los Angeles, Rio de Janeiro."""
+REPEATED = 0.2
+"""What a word tells each time it comes again."""
 MIN_SHARE = 0.75
 """A language is a candidate with this share of the evidence of the likeliest one."""
 MIN_SCRIPT_SHARE = 0.6
@@ -129,13 +131,17 @@ CHINESE = frozenset(
 @cache
 def _known_words() -> dict[str, frozenset[str]]:
     """Return the function words of each language, its number words and its colours."""
-    listed, also = tables()["function_words"], tables()["also_words"]
+    listed, numbers = tables()["function_words"], tables()["numbers"]
     return {
-        code: frozenset((words + " " + also.get(code, "")).split())
-        | tables()["numbers"].get(code, {}).keys()
-        | colour_forms(code).keys()
+        code: frozenset(words.split()) | numbers.get(code, {}).keys() | colour_forms(code).keys()
         for code, words in listed.items()
     }
+
+
+@cache
+def _other_words(code: str) -> frozenset[str]:
+    """Return further words of a language, which speak against others alone: a logo may be anywhere."""
+    return frozenset(tables()["also_words"].get(code, "").split())
 
 
 def _candidates(text: str, script: str) -> frozenset[str]:
@@ -143,13 +149,15 @@ def _candidates(text: str, script: str) -> frozenset[str]:
     text = FIRST_PARTICLE.sub(" ", INNER_PARTICLE.sub(r"\1", normal(text)))
     words = Counter(words_of(text))
     scores: dict[str, float] = {}
+    sure: set[str] = set()
     for code, known in _known_words().items():
         if LANGUAGE_SCRIPT.get(code, "Latin") != script:
             continue
         special = tables()["letters"].get(code, "")
-        scores[code] = sum(count for word, count in words.items() if word in known)
+        every = known | _other_words(code)
+        scores[code] = sum(1 + REPEATED * (count - 1) for word, count in words.items() if word in every)
         scores[code] += sum(0.7 for word in words if any(letter in special for letter in word))
+        sure |= {code} if known & words.keys() else set()
     best = max(scores.values(), default=0.0)
-    if best < 1:
-        return frozenset()
-    return frozenset(code for code, score in scores.items() if score >= MIN_SHARE * best)
+    likely = frozenset(code for code, score in scores.items() if score >= MIN_SHARE * best)
+    return likely if best >= 1 and likely & sure else frozenset()

@@ -13,7 +13,7 @@ from lens.reasoner.rules.languages import language_of
 from lens.reasoner.rules.quotes import without_quotes
 from lens.reasoner.rules.tables import normal, tables, words_of
 
-DIGITS = re.compile(r"(?<!#)\d+(?:[.,'\u066b\u066c]\d+)*")
+DIGITS = re.compile(r"\d+(?:[.,'\u066b\u066c]\d+)*")
 HEX_COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}\b")
 THOUSANDS = re.compile(r"\d{1,3}(?:[.,'\u066c]\d{3})+")
 TOKEN = re.compile(r"\d+|[^\W\d_]+(?:[\u0300-\u036f\u0900-\u0963]+[^\W\d_]*)*|[,.;:]")

@@ -28,7 +28,10 @@ ELISION = re.compile(
     r"'(?:\d0s|n'(?=\s+[a-z])|(?:[Tt]is|[Tt]was|em|til|cause|cos|bout|round|neath|s|t|ne?n?)(?![\w']))"
 )
 """Words that begin with an apostrophe: '90s, rock 'n' roll, 'tis, German 's and 'ne."""
-MAX_LENGTH = 400
+MAX_LENGTH = 2000
+"""Characters of a quotation; what is longer is none."""
+MAX_UNCLOSED = 30
+"""Marks that open and never close, after which a text has no quotations: the time to read it is bounded."""
 MAX_AFTER_POSSESSIVE = 40
 """How far the end of a quotation may lie behind a mark that is perhaps the apostrophe of a plural."""
 
@@ -46,10 +49,12 @@ class Quote(NamedTuple):
 def quotes_of(text: str) -> list[Quote]:
     """Return the outermost quotations of a text, in order."""
     found: list[Quote] = []
-    place = 0
-    while place < len(text):
-        end = _end_of_quote(text, place) if _opens(text, place) else None
+    place, num_unclosed = 0, 0
+    while place < len(text) and num_unclosed < MAX_UNCLOSED:
+        is_open = _opens(text, place)
+        end = _end_of_quote(text, place) if is_open else None
         if end is None:
+            num_unclosed += is_open
             place += 1
             continue
         inner = text[place + 1 : end - 1]

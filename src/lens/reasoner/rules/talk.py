@@ -68,10 +68,11 @@ def refusal_in(original: str, refined: str) -> str | None:
     return _found(pattern_of("refusals"), original, refined)
 
 
-def is_several(refined: str, paragraphs: Sequence[str] = ()) -> bool:
+def is_several(original: str, refined: str, paragraphs: Sequence[str] = ()) -> bool:
     """Return whether an answer holds several prompts, or one in a form that is no plain text."""
-    plain = without_quotes(refined)
-    if LIST_ITEMS.search(plain) or MARKUP.search(plain):
+    if LIST_ITEMS.search(without_quotes(refined)):
+        return True
+    if any(match[0] not in original for match in MARKUP.finditer(refined)):
         return True
     if any(re.fullmatch(r"[-*_=]{3,}", one.strip()) for one in paragraphs[1:]):
         return True
