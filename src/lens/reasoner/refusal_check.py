@@ -15,6 +15,8 @@ from lens.text_files import read_yaml
 FOLDER = Path(__file__).parent / "refusal_prompts"
 HARMLESS, REFUSED = "harmless", "refused"
 """The sets, as their files are called."""
+ANSWERED_WITHIN = 3
+"""A reasoner that answers none of so many prompts at the beginning is not there."""
 
 
 class RefusalCase(NamedTuple):
@@ -81,15 +83,15 @@ def check_refusals(
 ) -> list[CheckedCase]:
     """Return what a reasoner makes of each case.
 
-    Raises: LensError if it answered none of them.
+    Raises: LensError if it answers none of the first ones.
     """
     checked: list[CheckedCase] = []
     for case in cases:
         checked.append(CheckedCase(case, reasoner(case.prompt)))
+        if len(checked) == ANSWERED_WITHIN and not any(one.has_answer for one in checked):
+            reason = checked[-1].reasoned.reason or "it gave no reason"
+            raise LensError(f"The reasoner answered none of {ANSWERED_WITHIN} prompts: {reason}")
         on_checked(len(checked))
-    if checked and not any(one.has_answer for one in checked):
-        reason = checked[-1].reasoned.reason or "it gave no reason"
-        raise LensError(f"The reasoner answered none of {len(checked)} prompts: {reason}")
     return checked
 
 

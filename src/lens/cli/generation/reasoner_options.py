@@ -28,6 +28,9 @@ REASONER_VARIABLE = "LENS_REASONER"
 SETTINGS_FILE = "reasoner.yaml"
 """In the folder of a person's own files."""
 YAML_SUFFIXES = (".yaml", ".yml")
+LOCAL_BACKENDS = ("gpt-oss", "transformers")
+LOCAL_TIME_LIMIT_S = 3600.0
+"""Of a prompt for a model of this machine: an answer may take many minutes on a CPU, and Ctrl-C stops it."""
 URL = re.compile(r"https?://")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FORMS = "the URL of an endpoint, gpt-oss, nano, a folder or hub id of transformers, or a YAML file"
@@ -81,6 +84,8 @@ class ReasonerOptions(NamedTuple):
         elif self.system_prompt is not None:
             read_system_prompt(self.system_prompt, "--system-prompt")
             values["system_prompt"] = self.system_prompt
+        if values.get("backend") in LOCAL_BACKENDS:
+            values.setdefault("time_limit_s", LOCAL_TIME_LIMIT_S)
         return ReasonerSettings.of(values, source=source)
 
     def refusal_policy(self) -> "RefusalPolicy":
