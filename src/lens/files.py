@@ -7,6 +7,7 @@ content of files.
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -17,6 +18,8 @@ from uuid import uuid4
 from lens.errors import LensError, SettingError
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAX_HELD_S = 3.0
+"""Seconds that the workers of a killed run may still hold its folder."""
 
 
 class FileWriteError(LensError, OSError):
@@ -134,6 +137,47 @@ def apply_umask(folder: Path) -> None:
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 path.chmod(mode)
+
+
+@contextmanager
+def hold_folder(folder: Path, setting: str) -> Iterator[None]:
+    """Hold a folder, made if needed, for the length of a block: no other run writes into it meanwhile.
+
+    A block that fails leaves no empty folder.
+    Raises: SettingError where another process holds it.
+    """
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, SettingError(
+            setting, str(folder), "a folder that no other run is writing into",
+            "Wait until the other one ends, or choose another folder.",
+        ))  # fmt: skip
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, refusal: SettingError) -> None:
+    """Lock an open folder, or raise the error where another process holds it."""
+    import fcntl  # not on Windows
+
+    gives_up_at = time.monotonic() + MAX_HELD_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > gives_up_at:
+                raise refusal from error
+            time.sleep(0.1)
+        except OSError:  # a file system without locks
+            return None
 
 
 def check_writable(folder: Path, setting: str = "--out") -> None:

@@ -17,6 +17,8 @@ from lens.data.io.parquet import read_table
 from lens.data.io.sample import parse_sample
 from lens.data.io.webdataset import read_shard, write_shard
 from lens.data.pipeline import build_dataset
+from lens.errors import SettingError
+from lens.files import hold_folder
 
 
 def picture(seed: int, side: int = 512) -> bytes:
@@ -134,3 +136,16 @@ def test_a_build_that_ends_early_tells_what_was_passed_over(until, tmp_path):
     result = CliRunner().invoke(app, ["data", "build", str(recipe), *source, "--until", until])
     assert result.exit_code == 0, result.output
     assert r"1  passed over: .md files (odd\x1b[31m.md)" in result.stderr
+
+
+def test_two_builds_at_once_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("lens.files.MAX_HELD_S", 0.0)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(picture(0))
+    settings = BuildSettings.of(values_of({"kind": "folder", "path": str(tmp_path / "in")}, tmp_path / "out"))
+    with (
+        hold_folder(tmp_path / "out", "out"),
+        pytest.raises(SettingError, match="no other run is writing into"),
+    ):
+        build_dataset(settings)
+    assert list((tmp_path / "out").iterdir()) == []

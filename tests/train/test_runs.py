@@ -244,6 +244,19 @@ def test_a_recipe_that_cannot_be_run_says_why_before_anything_is_written(changes
     assert not out.exists()
 
 
+def test_two_runs_at_once_do_not_share_a_folder(values_of, tmp_path, monkeypatch):
+    from lens.errors import SettingError
+    from lens.files import hold_folder
+    from lens.train.run import train
+
+    monkeypatch.setattr("lens.files.MAX_HELD_S", 0.0)
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(values_of("language", out)))
+    with hold_folder(out, "out"), pytest.raises(SettingError, match="no other run is writing into"):
+        train(recipe)
+    assert list(out.iterdir()) == []
+
+
 def test_a_checkpoint_of_another_network_is_refused(finished, fitted, tmp_path):
     from lens.errors import CheckpointError
 

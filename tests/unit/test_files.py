@@ -15,6 +15,7 @@ from lens.files import (
     DiskFullError,
     apply_umask,
     check_writable,
+    hold_folder,
     remove_partials,
     write_atomic,
     write_bytes_atomic,
@@ -160,3 +161,39 @@ def test_private_files_of_a_folder_get_the_permissions_of_new_ones(tmp_path):
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
     assert modes == {"index.json": 0o640, "weights": 0o640}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lens.files import hold_folder
+with hold_folder(Path(sys.argv[1]), "out"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends_in_whatever_way(tmp_path, monkeypatch):
+    monkeypatch.setattr("lens.files.MAX_HELD_S", 0.0)
+    folder = tmp_path / "deep" / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        says = r"out is .*no other run is writing into"
+        with pytest.raises(SettingError, match=says), hold_folder(folder, "out"):
+            pass
+        other.kill()
+        other.wait()
+    monkeypatch.undo()
+    with hold_folder(folder, "out"):
+        pass
+    assert folder.is_dir()
+
+
+def test_a_run_that_fails_leaves_no_folder_that_it_made_and_keeps_what_was_there(tmp_path):
+    for folder, is_left in ((tmp_path / "deep" / "out", False), (tmp_path, True)):
+        with pytest.raises(ZeroDivisionError), hold_folder(folder, "out"):
+            _ = 1 / 0
+        assert folder.exists() == is_left
+    assert not (tmp_path / "deep").exists()

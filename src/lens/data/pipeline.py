@@ -33,7 +33,7 @@ from lens.data.captions.requests import CaptionInput, CaptionResult
 from lens.data.io.webdataset import json_bytes
 from lens.data.report.page import write_report
 from lens.data.scorers.pretrained import PretrainedSettings
-from lens.files import remove_partials, write_bytes_atomic
+from lens.files import hold_folder, remove_partials, write_bytes_atomic
 
 RAY_MIN_ENTRIES = 100_000
 """Entries from which on a build on one machine starts Ray, whose start is then a small part of it."""
@@ -52,7 +52,9 @@ def build_dataset(
     Raises: SourceError, ShardError, SettingError, IncompleteCaptionsError, DiskFullError. Finished work is
     kept and is not done again.
     """
-    return _Pipeline(settings, on_progress).run(until)
+    settings.check_inputs()  # before anything is written
+    with hold_folder(settings.out, "out"):
+        return _Pipeline(settings, on_progress).run(until)
 
 
 class _Pipeline:
@@ -63,7 +65,6 @@ class _Pipeline:
 
     def run(self, until: BuildStage) -> dict[str, Any]:
         settings = self.settings
-        settings.check_inputs()  # before anything is written
         self.on_progress("inventory", 0, 1)
         with self._record_timing("inventory") as count:
             inventory = take_inventory(settings)

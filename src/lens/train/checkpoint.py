@@ -8,18 +8,21 @@ marks a checkpoint as complete. Checkpoints are for resuming only; models are ex
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
-from lens.errors import CheckpointError
-from lens.files import write_bytes_atomic
+from lens.errors import CheckpointError, first_line
+from lens.files import DISK_FULL_ERRNOS, DiskFullError, FileWriteError, write_bytes_atomic
 from lens.train.settings.run import CheckpointSettings
 from lens.train.step import TrainState
 
@@ -27,6 +30,11 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled", categ
 
 CHECKPOINTS_FOLDER = "checkpoints"
 COMPLETE_MARKER = "run.json"
+METADATA_NAMES = {"step", "guard", "num_averaged", "best"}
+OTHER_WEIGHTS = ("Missing key", "Size mismatch")
+"""What PyTorch says of a whole checkpoint of another network."""
+CUT_OFF = "PytorchStreamWriter failed"
+"""What PyTorch says where a file ends before its data, as on a full disk."""
 
 
 class Checkpoints:
@@ -58,13 +66,14 @@ class Checkpoints:
             future: Any = async_save(_state_tensors(run), checkpoint_id=folder, **dcp_kwargs)
             self._pending_write = future, folder, metadata, run.distributed.is_main
         else:
-            save(_state_tensors(run), checkpoint_id=folder, **dcp_kwargs)
+            with _write_errors(folder):
+                save(_state_tensors(run), checkpoint_id=folder, **dcp_kwargs)
             self._mark_complete(folder, metadata, run.distributed.is_main)
 
     def resume(self, run: TrainState) -> bool:
         """Load the latest complete checkpoint into the run; return whether there is one.
 
-        Raises: CheckpointError if the weights of the checkpoint do not fit the run.
+        Raises: CheckpointError for a checkpoint that does not fit the run, or is damaged.
         """
         self._wait_for_write()
         complete = self._complete_checkpoints()
@@ -72,13 +81,13 @@ class Checkpoints:
             return False
         tensors = _state_tensors(run)
         try:
+            metadata = json.loads((complete[-1] / COMPLETE_MARKER).read_text())
+            if lacking := METADATA_NAMES - metadata.keys():
+                raise ValueError(f"{COMPLETE_MARKER} has no {min(lacking)}")
+            FileSystemReader(complete[-1]).read_metadata()  # `load` would log the traceback of its error
             load(tensors, checkpoint_id=complete[-1], no_dist=self._group is None)
-        except (CheckpointException, RuntimeError, ValueError) as error:
-            problem = f"The weights in {complete[-1]} do not fit the recipe"
-            raise CheckpointError(
-                f"{problem}. Choose another `out`, or delete the checkpoint. {error}"
-            ) from error
-        metadata = json.loads((complete[-1] / COMPLETE_MARKER).read_text())
+        except (CheckpointException, Exception) as error:  # damaged pickles raise any exception
+            raise _reading_error(complete, error) from error
         run.model.load_state_dict(tensors["weights"], strict=False)
         for name, tensor in run.extra_state.items():
             tensor.copy_(tensors["kept"][name])
@@ -103,7 +112,8 @@ class Checkpoints:
         if self._pending_write:
             future, folder, metadata, is_main = self._pending_write
             self._pending_write = None
-            future.result()
+            with _write_errors(folder):
+                future.result()
             self._mark_complete(folder, metadata, is_main)
 
     def _mark_complete(self, folder: Path, metadata: dict[str, Any], is_main: bool) -> None:
@@ -112,9 +122,51 @@ class Checkpoints:
         if not is_main:
             return
         write_bytes_atomic(folder / COMPLETE_MARKER, json.dumps(metadata).encode())
-        for old in self._complete_checkpoints()[: -self._settings.keep_last]:
+        complete = self._complete_checkpoints()
+        for old in complete[: -self._settings.keep_last]:
             (old / COMPLETE_MARKER).unlink()
             shutil.rmtree(old)
+        for incomplete in {*self._folder.glob("step_*")} - {*complete}:  # of a process that was killed
+            shutil.rmtree(incomplete)
+
+
+@contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of writing a checkpoint, of which nothing is left then, into those of files."""
+    try:
+        yield
+    except (CheckpointException, OSError, RuntimeError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        cause = _cause(error)
+        message = f"Cannot write the checkpoint {folder}: {_reason(cause)}."
+        if getattr(cause, "errno", None) in DISK_FULL_ERRNOS or CUT_OFF in str(cause):
+            fix = "Free some space and run the same command again: it goes on from the checkpoint before."
+            raise DiskFullError(f"{message} {fix}") from error
+        raise FileWriteError(message) from error
+
+
+def _reading_error(complete: list[Path], error: BaseException) -> CheckpointError:
+    """Return the error of the last of the complete checkpoints: it is of other weights, or damaged."""
+    cause = _cause(error)
+    if any(words in str(cause) for words in OTHER_WEIGHTS):
+        fix = "Choose another `out`, or delete the checkpoint."
+        problem = f"The weights in {complete[-1]} do not fit the recipe"
+        return CheckpointError(f"{problem}: {first_line(cause)}. {fix}")
+    before = complete[-2].name if len(complete) > 1 else "the beginning"
+    fix = f"Delete it, and the run goes on from {before}."
+    return CheckpointError(f"The checkpoint {complete[-1]} is damaged: {_reason(cause)}. {fix}")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what the first rank that failed says: the text of a CheckpointException is a traceback."""
+    return next((cause for cause, _ in getattr(error, "failures", {}).values()), error)
+
+
+def _reason(cause: BaseException) -> str:
+    """Return why a checkpoint is not read or written; of damaged pickles PyTorch says what does not help."""
+    if isinstance(cause, OSError):
+        return ": ".join(filter(None, (Path(cause.filename or "").name, cause.strerror or str(cause))))
+    return first_line(cause) if isinstance(cause, ValueError) else "its data is not whole"
 
 
 def _state_tensors(run: TrainState) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from lens.errors import SettingError
 from lens.files import write_bytes_atomic
+from lens.text_files import TextError, parse_json
 from lens.train.settings.run import RunSettings
 
 TRACKER_RUN_FILE = "tracker_run.txt"
@@ -92,15 +93,27 @@ def load_tracker(name: str) -> Any:
 
 
 def truncate_after(step: int, path: Path) -> list[dict[str, Any]]:
-    """Remove an incomplete last line and the lines of later steps from a metrics file; return the latter."""
+    """Remove damaged lines and the lines of later steps from a metrics file; return the latter.
+
+    The last line of a killed run may be incomplete, and a machine that lost its power leaves zeros.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    complete = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    complete = [(line, values) for line in lines if (values := _parse_line(line)) is not None]
     remaining = [line for line, values in complete if values["step"] <= step]
     if len(remaining) < len(lines):
-        write_bytes_atomic(path, "".join(remaining).encode())
+        write_bytes_atomic(path, b"".join(remaining))
     return [values for _, values in complete if values["step"] > step]
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the values of a line; None for a damaged one."""
+    try:
+        values = parse_json(line) if line.endswith(b"\n") else None
+    except TextError:
+        return None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
 
 
 def _repeated_lines(removed: list[dict[str, Any]], folder: Path) -> set[tuple[int, frozenset[str]]]:

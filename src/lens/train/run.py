@@ -5,12 +5,14 @@ To add a stage, write its settings and its class, and add an entry to `STAGES`.
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from lens.config import add_origin, read_recipe, remedy, write_yaml
 from lens.errors import SettingError
+from lens.files import hold_folder
 from lens.train.metrics import load_tracker
 
 logger = logging.getLogger(__name__)
@@ -78,13 +80,13 @@ def train_from_settings(settings: Any) -> Path:
         torch.set_num_threads(settings.threads)
     with init_distributed(settings.parallel, resolve_device(settings.device)) as distributed:
         distributed.local_micro_batches(settings.micro_batches)  # refused here, before anything is written
-        logger.info("%s: loading %s", settings.out, _inputs(settings))
-        with distributed.main_first():
-            stage = stage_class(settings)
-        if distributed.is_main:  # now, as a stage that cannot be built leaves no folder
-            settings.out.mkdir(parents=True, exist_ok=True)
-            write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
-        fit(stage, settings, distributed, started_at)
+        with hold_folder(settings.out, "out") if distributed.is_main else nullcontext():
+            logger.info("%s: loading %s", settings.out, _inputs(settings))
+            with distributed.main_first():
+                stage = stage_class(settings)
+            if distributed.is_main:
+                write_yaml(settings.model_dump(mode="json"), settings.out / "recipe.yaml")
+            fit(stage, settings, distributed, started_at)
     return settings.out
 
 

@@ -5,14 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
+from tiny_stage import Tiny, settings_of
 
 from lens.errors import SettingError
-from lens.losses.base import LossOutput
 from lens.train.metrics import MetricsLogger, load_tracker
 from lens.train.run import train
-from lens.train.settings.run import RunSettings
 from lens.train.trainer import fit
 
 LANGUAGE = Path(__file__).parents[3] / "recipes" / "nano" / "language.yaml"
@@ -26,30 +23,6 @@ def log(numbers, step=None):
 def finish():
     told.append(("finish",))
 """
-
-
-class Tiny:
-    """A stage of three weights."""
-
-    def __init__(self):
-        self.model = nn.Linear(3, 1)
-
-    def objective(self, step: int, index: int) -> LossOutput:
-        return LossOutput(self.model(torch.ones(2, 3)).square().mean(), {})
-
-    def evaluate(self):
-        return {"score": 0.5}
-
-    def sample_grid(self):
-        return None
-
-    def export(self, folder, state):
-        folder.mkdir(exist_ok=True)
-
-
-def settings_of(out: Path, **changes) -> RunSettings:
-    values = {"stage": "none", "out": out / "run", "steps": 4, "log_every": 1, "probe_every": 4, "seed": 3}
-    return RunSettings.of(values | changes)
 
 
 @pytest.fixture(params=["trackio", "wandb"])
