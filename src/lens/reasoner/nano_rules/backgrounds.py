@@ -8,7 +8,9 @@ from lens.reasoner.nano_rules.english_elements import kind_at, skip, without
 from lens.reasoner.nano_rules.scene import ReadScene
 
 _SOFT = ("filler", "article", "definite")
-_LINKS = ("filler", "article", "definite", "verb", "comma", "that", "in", "with", "purpose", "restart")
+_LINKS = (
+    "filler", "article", "definite", "verb", "comma", "that", "in", "with", "purpose", "restart", "particle",
+)  # fmt: skip
 _NOUN_PARTS = ("thing", "size", "unknown", "other", "colour", "number", "sign")
 _LEADS = ("filler", "article", "definite", "on", "with", "in", "shade", "verb", "restart", "number")
 _OVER = ("over", "above", "in front of", "set over", "sobre", "sopra", "\u00fcber")
@@ -82,9 +84,11 @@ def _is_end(elements: list[Element], place: int) -> bool:
 
 def _after_noun(elements: list[Element], place: int) -> Span | None:
     """The background is blue."""
-    if kind_at(elements, place) != "background":
+    if kind_at(elements, place) not in ("background", "backdrop"):
         return None
     after = skip(elements, place + 1, (*_LINKS, "shade", "background"))
+    if kind_at(elements, after) == "unknown":  # "the background plok blue"
+        after += 1
     if _colour(elements, after) is None or _is_noun(elements, after + 1):
         return None
     return place, after, after

@@ -16,9 +16,9 @@ class Meaning(NamedTuple):
     pronoun stands for. side: a place of the image that is also a side of another thing; place: any other one.
     background, sign, says: words for these. behind: everything else. on: what may stand before a background.
     and, with, comma, stop: what separates. near: next to. ordinal: the first, the second. of_them: of what
-    was said before. negation: what follows is not wanted. purpose: what follows is no content. medium: the image
-    itself. verb: to be somewhere. that: of the thing before. pronoun. filler: nothing. unknown: in no list;
-    other: a thing outside the world; shade: of a colour. change: multiplied by; sum: plus and minus.
+    was said before. negation: what follows is not wanted. purpose: what follows is no content. medium: the
+    image itself. verb: to be somewhere. that: of the thing before. pronoun. filler: nothing. unknown: in no
+    list; other: a thing outside the world; shade: of a colour. answer: to a sum; change: its operators.
     """
 
     kind: str

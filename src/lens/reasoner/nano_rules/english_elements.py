@@ -10,7 +10,11 @@ from lens.reasoner.nano_rules.elements import BREAKS, FILLER, Element, Meaning
 from lens.reasoner.nano_rules.english_lexicon import MAX_WORDS, lexicon, meaning_of_word
 from lens.reasoner.nano_rules.spelling import mended
 
-_PIECE = re.compile(rf"{LETTERS}(?:['\u2019]{LETTERS})*|\d+|[^\s\w-]|(?<=\s)-(?=\s)|\n")
+_PIECE = re.compile(
+    # Letters and digits together are the text of a sign, but for "3x" and "x3".
+    r"(?!\d+[xX]\b|[xX]\d+\b)(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{2,}|"
+    rf"{LETTERS}(?:['\u2019]{LETTERS})*|\d+|[^\s\w'\u2019-]|(?<=\s)-(?=\s)|\n"
+)
 MARKS = {
     **dict.fromkeys(",;:/|\n()[]-\u2013\u2014\u2022", "comma"),
     **dict.fromkeys(".!?", "stop"),

@@ -105,7 +105,7 @@ def _add_relations(add: Any) -> None:
     for relation, phrases in ((relation, texts) for table in asides for relation, texts in table.items()):
         for phrase in phrases:
             for its, it in (("its", "it"), ("their", "them"), ("his", "him"), ("her", "her"), ("that",) * 2):
-                if "{" in phrase:
+                if "{" in phrase or phrase in ("higher up", "lower down"):
                     add(phrase.format(its=its, it=it), "aside", relation)
     for relation in ("left of", "right of"):
         side = relation.split()[0]
@@ -139,6 +139,9 @@ def _add_things(add: Any) -> None:
         # Not the synonyms with a colour, such as "red car": a colour that is said must be read.
         pairs = [(noun.singular, noun.plural) for noun in nouns_of(class_name)]
         for singular, plural in pairs:
+            if " of " in singular:  # one thing, where "a pair of" are two, and "a bunch of" several
+                add(f"a {singular}", "thing", (class_name, False))
+                add(f"one {singular}", "thing", (class_name, False))
             colour = (singular,) if singular in COLOURS else ()
             add(singular, "thing", (class_name, None if singular == plural else False, *colour))
         for _, plural in pairs:

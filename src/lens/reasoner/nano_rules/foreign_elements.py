@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from lens.nano.vocabulary_tables import LETTERS
+from lens.nano.world.languages.asian.chinese import TO_TRADITIONAL
 from lens.reasoner.nano_rules.elements import FILLER, Element, Meaning
 from lens.reasoner.nano_rules.english_elements import MARKS
 from lens.reasoner.nano_rules.english_lexicon import lexicon, read_words
@@ -19,6 +20,7 @@ from lens.reasoner.nano_rules.foreign_lexicon import (
     plain_key,
     stem_of,
     stems,
+    words_known,
 )
 from lens.reasoner.nano_rules.spelling import is_ordinary, mended
 
@@ -26,15 +28,23 @@ _SCRIPTS = {
     "ru": "[\u0400-\u04ff]", "ar": "[\u0600-\u06ff]", "hi": "[\u0900-\u097f]", "ko": "[\uac00-\ud7af]",
     "ja": "[\u3041-\u30ff]", "zh": "[\u4e00-\u9fff]",
 }  # fmt: skip
-_PIECE = re.compile(rf"{LETTERS}|\d+|(?<=\s)-(?=\s)|[^\s\w'\u2019-]|\n")
+_MARK = r"\d+|(?<=\s)-(?=\s)|[^\s\w'\u2019-]|\n"
+_PIECE = re.compile(f"{LETTERS}|{_MARK}")
+_PIECE_OF_SCRIPT = re.compile(f"[A-Za-z][A-Za-z0-9]*|(?:(?![A-Za-z]){LETTERS[:-1]})+|{_MARK}")
+"""The same where Latin letters end a word of another script."""
 _MARKS = {
     **MARKS,
     **dict.fromkeys("\u3001\uff0c\u060c\uff1b\uff1a\u061b\uff08\uff09\u00b7\u30fb", "comma"),
     **dict.fromkeys("\u3002\uff01\uff1f\u0964\u061f", "stop"),
     "\uff0b": "and",
 }
+_PLURAL_ENDINGS = (
+    "\u0430\u043c\u0438", "\u044f\u043c\u0438", "\u0430\u0445", "\u044f\u0445",
+    "\u0430\u043c", "\u044f\u043c",
+)  # fmt: skip
 _MAX_WORDS = 6
 _MAX_LETTERS = 10
+_TO_SIMPLIFIED = {other: one for one, other in TO_TRADITIONAL.items()}
 _ARABIC_PREFIXES = (
     "\u0648\u0627\u0644", "\u0628\u0627\u0644", "\u0644\u0644", "\u0627\u0644", "\u0648", "\u0628", "\u0644",
 )  # fmt: skip
@@ -47,29 +57,39 @@ def language_of(prompt: str) -> str:
         if re.search(letters, prompt):
             return code
     words = key_of(prompt).split()
-    votes = {"en": sum(_is_english(word) for word in words)}
+    votes: dict[str, float] = {"en": sum(map(_english_vote, words))}
     if votes["en"] < len(words):
         for code in LATIN:
-            votes[code] = sum(_find(word, code) is not None for word in words)
+            votes[code] = sum(word in words_known(code) or _find(word, code) is not None for word in words)
     return max(votes, key=lambda code: votes[code])
 
 
-def _is_english(word: str) -> bool:
-    return word in lexicon() or is_ordinary(word) or mended(word) != word
+def _english_vote(word: str) -> float:
+    """Return 1 for an English word, and less for one that may be a typo of it."""
+    return 1 if word in lexicon() or is_ordinary(word) else 0.5 if mended(word) != word else 0
 
 
 def foreign_elements(text: str, code: str, start: int = 0) -> list[Element]:
     """Return the elements of a part of a prompt without quotes; `start` is its place in the prompt."""
     composed = unicodedata.normalize("NFKC", text)
     text = composed if len(composed) == len(text) else text  # places in the prompt must stay
+    if code == "zh":
+        text = text.translate(_TO_SIMPLIFIED)
     elements: list[Element] = []
-    pieces = [(piece.group(), piece.start()) for piece in _PIECE.finditer(text)]
+    pattern = _PIECE if code in LATIN else _PIECE_OF_SCRIPT
+    pieces = [(piece.group(), piece.start()) for piece in pattern.finditer(text)]
     place = 0
     while place < len(pieces):
         piece, at = pieces[place]
         if not re.match(LETTERS, piece):
             elements.append(_of_mark(piece, at + start))
             place += 1
+        elif code in UNSPACED and (num_pieces := _num_joined(pieces, place, code)):
+            last, last_at = pieces[place + num_pieces - 1]
+            end = last_at + len(last)
+            meaning = foreign_lexicon(code)["".join(one for one, _ in pieces[place : place + num_pieces])]
+            elements.append(Element(*meaning, text[at:end], at + start, end + start))
+            place += num_pieces
         elif code in UNSPACED:
             elements += _segments(piece, code, at + start, elements[-1:])
             place += 1
@@ -80,6 +100,15 @@ def foreign_elements(text: str, code: str, start: int = 0) -> list[Element]:
             elements += [Element(*one, text[at:end], at + start, end + start) for one in meanings]
             place += length
     return elements
+
+
+def _num_joined(pieces: list[tuple[str, int]], place: int, code: str) -> int:
+    """Return the number of pieces that are one phrase with spaces in it, or 0."""
+    for number in (3, 2):
+        words = [piece for piece, _ in pieces[place : place + number]]
+        if len(words) == number and "".join(words) in foreign_lexicon(code):
+            return number
+    return 0
 
 
 def _of_mark(piece: str, at: int) -> Element:
@@ -110,7 +139,15 @@ def _find(key: str, code: str) -> Meaning | None:
     found = known.get(key) or (known.get(plain_key(key)) if code in LATIN else None)
     if found is not None or len(key) < 4:
         return found
-    return stems(code).get(stem_of(key, code))
+    endings = read_words("other_languages")[code].get("endings", "").split()
+    shorter = (known.get(key.removesuffix(ending)) for ending in endings if key.endswith(ending))
+    inflected = (one for one in shorter if one is not None and one.kind in ("thing", "colour", "size"))
+    found = next(inflected, None) or stems(code).get(stem_of(key, code))
+    if found is None or found.kind != "thing":
+        return found
+    # A case of a noun tells its number by its ending alone.
+    is_plural = key.endswith(_PLURAL_ENDINGS) if code == "ru" else found.value[1]
+    return Meaning("thing", (found.value[0], is_plural, *found.value[2:]))
 
 
 def _spread(meaning: Meaning) -> list[Meaning]:

@@ -27,8 +27,8 @@ _COLOUR_FORMS = (
 )  # fmt: skip
 """Forms of background colours in any of the languages."""
 _NUM_DRAWS = 12
-_SAME_LETTERS = str.maketrans("\u0623\u0625\u0622\u0649\u0629", "\u0627\u0627\u0627\u064a\u0647")
-"""Arabic letters that people write for each other."""
+_SAME_LETTERS = str.maketrans("\u0623\u0625\u0622\u0649\u0629\u0451", "\u0627\u0627\u0627\u064a\u0647\u0435")
+"""Letters that people write for each other, in Arabic and Russian."""
 _UMLAUTS = str.maketrans({"\u00e4": "ae", "\u00f6": "oe", "\u00fc": "ue", "\u00df": "ss"})
 
 
@@ -68,7 +68,8 @@ def foreign_lexicon(code: str) -> dict[str, Meaning]:
         known.setdefault(key, meaning)
         if is_latin:
             for other in (plain_key(key), key.translate(_UMLAUTS)):
-                known.setdefault(other, meaning)
+                if len(other) > 3 or meaning.kind != "thing":  # French "de" is no "d\u00e9"
+                    known.setdefault(other, meaning)
     return known
 
 
@@ -192,6 +193,13 @@ def _colours(code: str) -> Iterator[tuple[str, Meaning]]:
                 except (KeyError, IndexError, ValueError):
                     break  # the language has no such form
                 yield text, Meaning("colour", colour)
+
+
+@cache
+def words_known(code: str) -> frozenset[str]:
+    """Return every word of the phrases and captions of a language."""
+    captions = {key_of(word) for word in caption_words(code)}
+    return frozenset(word for phrase in foreign_lexicon(code) for word in phrase.split()) | captions
 
 
 LATIN = tuple(code for code in ("de", "fr", "es", "it", "pt") if code in LANGUAGES)

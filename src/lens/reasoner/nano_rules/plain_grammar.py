@@ -71,7 +71,9 @@ def _sentence() -> re.Pattern[str]:
         for column in ("left", "right")
     ]
     related = [frame for one in sets for frame in one.relations]
-    clauses = [start + frame for one in sets for start in one.clause_openers for frame in one.relation_clauses]
+    clauses = [
+        start + frame for one in sets for start in one.clause_openers for frame in one.relation_clauses
+    ]
     body = f"(?:{openers})?(?:{list_of_groups}|{_GROUP} {_any(places)}|{_filled(related)})|{_filled(clauses)}"
     backgrounds = _filled(text for one in sets for text in one.backgrounds)
     return re.compile(f"(?:{body})(?:{backgrounds})?")
@@ -83,7 +85,8 @@ def _filled(frames: Iterable[str]) -> str:
     for frame in dict.fromkeys(frames):
         for relation, prepositions in PREPOSITIONS.items():
             slots = {
-                "a": _GROUP, "b": _GROUP, "c": _COLOUR, "an": "an?", "is_a": "(?:is|are)", "is_b": "(?:is|are)",
+                "a": _GROUP, "b": _GROUP, "c": _COLOUR, "an": "an?",
+                "is_a": "(?:is|are)", "is_b": "(?:is|are)",
                 "prep": _any(prepositions), "opposite": _any(PREPOSITIONS[OPPOSITE[relation]]),
             }  # fmt: skip
             for spot_a, spot_b in SIDE_PHRASES[relation]:

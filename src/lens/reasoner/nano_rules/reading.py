@@ -13,7 +13,7 @@ from lens.reasoner.nano_rules.english_elements import english_elements, kind_at,
 from lens.reasoner.nano_rules.foreign_elements import foreign_elements, language_of
 from lens.reasoner.nano_rules.relations import RelationReader
 from lens.reasoner.nano_rules.scene import ReadScene
-from lens.reasoner.nano_rules.signs import quotes_of, read_sign
+from lens.reasoner.nano_rules.signs import read_sign, texts_of
 from lens.reasoner.nano_rules.sums import with_sums
 from lens.reasoner.nano_rules.things import ThingReader
 
@@ -45,7 +45,7 @@ def read_prompt(prompt: str) -> ReadScene:
 
 def _elements(prompt: str, code: str) -> list[Element]:
     """Return the elements of a prompt; what it quotes is one each."""
-    quotes = quotes_of(prompt)
+    quotes = texts_of(prompt)
     if len(quotes) == 1 and not re.search(r"\w", prompt[: quotes[0][1]] + prompt[quotes[0][2] :]):
         quotes = []  # all of the prompt is in quotation marks
     blank = _SETTINGS.sub(lambda found: "," * len(found.group()), prompt)

@@ -3,17 +3,20 @@
 Paper: Lens report, section on the reasoner; a language model does this for the 3.8B model.
 """
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from lens.nano.evaluation_prompts import is_stated
 from lens.nano.vocabulary import unknown_words
 from lens.reasoner.nano_rules.plain_grammar import is_plain
 from lens.reasoner.nano_rules.reading import read_prompt
 from lens.reasoner.nano_rules.scene import ReadScene
 from lens.reasoner.nano_rules.worlds import NanoWorld, world_of
-from lens.reasoner.nano_rules.writer import several, write
-from lens.reasoner.outcome import Reasoned
+from lens.reasoner.nano_rules.writer import several, with_numbers, write
+from lens.reasoner.outcome import Check, Outcome, Reasoned
+from lens.reasoner.rules.quotes import missing_quotes
 
 VERSION = 1
 """Changes whenever the rules do, so that cached answers of others are not taken for theirs."""
@@ -32,8 +35,10 @@ class NanoReasoner:
         """`world` is what the model knows; by default that of the weights that ship."""
         self.world = world or world_of(_shipped_tokenizer())
 
-    def __call__(self, prompt: str, *, seed: int = 0) -> Reasoned:
-        """Return the answer to a request; it does not depend on the seed."""
+    def __call__(
+        self, prompt: str, *, seed: int = 0, should_stop: Callable[[], bool] | None = None
+    ) -> Reasoned:
+        """Return the answer to a request, which takes no time to stop; it does not depend on the seed."""
         scene = read_prompt(prompt)
         self._drop_unknown(scene)
         told = self._told(prompt, scene)
@@ -49,10 +54,31 @@ class NanoReasoner:
         if len(prompt.split()) > LONG_PROMPT and scene.unknown:
             reason = "it is a detailed description already"
             return self._answer("unchanged", prompt, prompt, _joined([reason, *told]))
-        return self._answer("refined", written, prompt, _joined(told))
+        checks = self._checks(prompt, written, scene)
+        if broken := [check.detail for check in checks if not check.is_kept]:
+            return self._answer("failed", prompt, prompt, _joined([*broken, *told]), checks)
+        return self._answer("refined", written, prompt, _joined(told), checks)
 
-    def _answer(self, outcome, prompt: str, original: str, reason: str | None) -> Reasoned:
-        return Reasoned(outcome, prompt, original, reason, model=f"{self.name} {self.version}")
+    def _answer(
+        self,
+        outcome: Outcome,
+        prompt: str,
+        original: str,
+        reason: str | None,
+        checks: tuple[Check, ...] = (),
+    ) -> Reasoned:
+        model = f"{self.name} {self.version}"
+        return Reasoned(outcome, prompt, original, reason, checks=checks, model=model)
+
+    def _checks(self, prompt: str, written: str, scene: ReadScene) -> tuple[Check, ...]:
+        """Return whether quoted text is kept, and whether what is written reads as what was read."""
+        lost = [] if scene.text is None else missing_quotes(prompt, written)
+        wanted, again = with_numbers(scene).spec(), read_prompt(written).spec()
+        is_same = is_stated(wanted, again) and is_stated(again, wanted)
+        return (
+            Check("quoted_text", not lost, f"the text {', '.join(lost)} is missing" if lost else ""),
+            Check("scene", is_same, "" if is_same else f"\"{written}\" can be read as another scene"),
+        )
 
     def _is_plain(self, prompt: str, scene: ReadScene) -> bool:
         is_open = any(group.count is None for group in scene.groups)

@@ -76,9 +76,12 @@ class RelationReader:
         adjacent = self._thing_at(before)
         if landmark is None and self._kind(after) == "pronoun":
             landmark = self._pronoun(place, adjacent)
+        side = next(side for side, (name, _) in SIDES.items() if name == relation)
         if landmark is None:
-            side = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}[relation]
-            self._read_side(place, side)
+            if adjacent is not None and self._thing_before(before, adjacent) is not None:
+                self._read_aside(place, relation)  # with a tree above
+            else:
+                self._read_side(place, side)
             return
         if self._kind(before) == "pronoun" and adjacent is None:
             is_other = self.topic not in (None, landmark)
@@ -86,7 +89,11 @@ class RelationReader:
         if adjacent is not None:
             self._relate(adjacent, relation, landmark)
             return
-        self._relate(self._fronted(place, after, landmark), relation, landmark)
+        subject = self._fronted(place, after, landmark)
+        if subject is None and self.sides:
+            self._read_side(place, side)  # at the top a fox, below a cat
+        else:
+            self._relate(subject, relation, landmark)
 
     def _fronted(self, place: int, after: int, landmark: int) -> int | None:
         """Return the subject of a relation that comes before it: "left of a house there is a fox"."""
@@ -96,7 +103,9 @@ class RelationReader:
         following = self._thing_at(self._skip(after + 1, (*_VERBS, *breaks)))
         if following is not None:
             return following
-        return self.last_subject if front == "and" and self.last_subject is not None else earlier
+        if self.sides:
+            return None
+        return self.last_subject if front == "and" else earlier
 
     def _pronoun(self, place: int, subject: int | None) -> int | None:
         """Return what a pronoun after a relation stands for."""

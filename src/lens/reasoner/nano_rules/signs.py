@@ -8,22 +8,20 @@ import re
 from lens.reasoner.nano_rules.elements import Element
 from lens.reasoner.nano_rules.english_elements import is_break, kind_at, skip, without
 from lens.reasoner.nano_rules.scene import ReadScene
+from lens.reasoner.rules.quotes import quotes_of
 
-QUOTES = re.compile(
-    "\"([^\"]+)\"|\u201c([^\u201d]+)\u201d|\u201e([^\u201c\u201d]+)[\u201c\u201d]|\u00ab\\s?([^\u00bb]+?)\\s?\u00bb"
-    "|\u00bb([^\u00ab]+)\u00ab|`([^`]+)`|\u300c([^\u300d]+)\u300d|\u300e([^\u300f]+)\u300f"
-    "|(?<!\\w)'([^']{1,40})'(?!\\w)|(?<!\\w)\u2018([^\u2019]{1,40})\u2019(?!\\w)"
-    "|\\*\\*([^*\\s][^*]*)\\*\\*|\\*([^*\\s][^*]*)\\*"
-)
-"""Quoted text, with every kind of quotation mark in a group of its own."""
+_STARRED = re.compile(r"\*\*([^*\s][^*]*)\*\*|\*([^*\s][^*]*)\*|`([^`]+)`")
+"""Text that is marked as people mark it in messages."""
 _AROUND = ("filler", "article", "definite", "size", "colour", "verb", "that", "with", "in", "medium")
 _BEFORE = ("filler", "article", "definite", "size", "verb", "with", "number", "says")
 
 
-def quotes_of(prompt: str) -> list[tuple[str, int, int]]:
+def texts_of(prompt: str) -> list[tuple[str, int, int]]:
     """Return the quoted texts of a prompt with their places, quotation marks included."""
-    found = QUOTES.finditer(prompt)
-    return [(next(filter(None, quote.groups())), quote.start(), quote.end()) for quote in found]
+    quotes = [(quote.text, quote.start, quote.end) for quote in quotes_of(prompt)]
+    starred = _STARRED.finditer(prompt)
+    marked = [(next(filter(None, one.groups())), one.start(), one.end()) for one in starred]
+    return quotes or marked
 
 
 def read_sign(elements: list[Element], scene: ReadScene) -> list[Element]:
@@ -48,8 +46,10 @@ def _place_of_text(elements: list[Element]) -> int | None:
         if element.kind != "says" or not (signs or kind_at(elements, place + 1) == "comma"):
             continue
         after = _skip_to_text(elements, place + 1, ("says", "comma", "verb", "that", "definite"))
-        if _is_word(elements, after) and _ends(elements, after + 1):
+        if kind_at(elements, after) != "sign" and _is_word(elements, after) and _ends(elements, after + 1):
             return after
+        if _is_capitals(elements, place - 1):
+            return place - 1
     for place in signs:
         after = _skip_to_text(elements, place + 1, ("comma", "filler", "verb", "with", "says", "definite"))
         if after > place + 1 and _is_capitals(elements, after):

@@ -6,7 +6,6 @@ A word that is ordinary English is left alone, however near it is. Knows nothing
 from functools import cache, lru_cache
 
 from lens.nano.vocabulary_english import english_words
-from lens.nano.vocabulary_tables import singulars
 from lens.reasoner.nano_rules.english_lexicon import lexicon, lexicon_words, read_words
 
 MIN_LETTERS = 4
@@ -20,12 +19,14 @@ def mended(word: str) -> str:
     """Return the word that a word in lower case is a typo of, or the word itself."""
     if len(word) < MIN_LETTERS or not word.isalpha() or is_ordinary(word):
         return word
+    letters = set(word)
     for limit in (1, 2) if len(word) >= LONG else (1,):
         near = [
             other
-            for other in lexicon_words()
+            for other, others in _letters()
             if len(other) >= (MIN_LETTERS if limit == 1 else LONG)
             and abs(len(other) - len(word)) <= limit
+            and len(letters ^ others) <= 2 * limit
             and _starts_alike(word, other)
             and num_slips(word, other) <= limit
         ]
@@ -36,20 +37,61 @@ def mended(word: str) -> str:
 
 def is_ordinary(word: str) -> bool:
     """Return whether a word is one of the lists, or of English near to those of the world."""
-    return any(form in _known() for form in singulars(word)) or word in _near_words()
+    return any(form in _known() for form in _forms(word)) or word in _near_words()
+
+
+def _forms(word: str) -> list[str]:
+    """Return a word, and the word that it is the plural of."""
+    forms = [word, word.removesuffix("s")]
+    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        forms.append(word[:-2])
+    return [*forms, f"{word[:-3]}y"] if word.endswith("ies") else forms
 
 
 def num_slips(a: str, b: str) -> int:
-    """Return the letters that are wrong, missing, too many or swapped with their neighbour."""
+    """Return the slips by which somebody who means `b` writes `a`; more than any limit for letters at random.
+
+    A letter is missing, or swapped with the next; it is doubled, or a vowel too many; or it is another one
+    that is near on the keyboard, sounds alike, or is a vowel too.
+    """
     before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
-        older, before, row = before, row, [i]
+        older, before, row = before, row, [row[0] + _NO_SLIP]
+        around = a[max(0, i - 2) : i - 1] + a[i : i + 1]
+        is_extra = x in around or x in _VOWELS or any(x in _alike(other) for other in around)
+        extra = 1 if is_extra else _NO_SLIP
         for j, y in enumerate(b, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            other = 0 if x == y else 1 if y in _alike(x) else _NO_SLIP
+            cost = min(before[j] + extra, row[j - 1] + 1, before[j - 1] + other)
             if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
                 cost = min(cost, older[j - 2] + 1)
             row.append(cost)
     return row[-1]
+
+
+_NO_SLIP = 9
+_VOWELS = "aeiouyh"
+_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_SOUNDS = ("ck", "cs", "sz", "fv", "fp", "gj", "mn", "dt", "bp", "qk", "uw", "vw", "kx", "xs", "lr", "aeiouy")
+"""Letters that are written for each other."""
+
+
+@cache
+def _alike(letter: str) -> frozenset[str]:
+    """Return the letters that are written for a letter by a slip."""
+    near = "".join(letters for letters in _SOUNDS if letter in letters)
+    for row, keys in enumerate(_KEYS):
+        at = keys.find(letter)
+        if at >= 0:
+            near += keys[max(0, at - 1) : at + 2]
+            rows = (other for other in (row - 1, row + 1) if 0 <= other < len(_KEYS))
+            near += "".join(_KEYS[other][max(0, at - 1) : at + 2] for other in rows)
+    return frozenset(near) - {letter}
+
+
+@cache
+def _letters() -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple((word, frozenset(word)) for word in sorted(lexicon_words()))
 
 
 def _starts_alike(word: str, other: str) -> bool:

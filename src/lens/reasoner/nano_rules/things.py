@@ -16,6 +16,8 @@ _ENDS_UNKNOWN = (
 )  # fmt: skip
 
 
+_PAIRS = ("glasses", "scissors")
+"""Classes of which a pair is one: "une paire de lunettes"."""
 SPACED = ("en", "de", "fr", "es", "it", "pt", "ru")
 """Languages in which two things right beside each other are no list."""
 
@@ -84,12 +86,17 @@ class ThingReader:
             case "thing":
                 return self._read_thing(place)
             case "number":
+                self._flush_adjectives()
+                pending = self._pending
                 if pending.number not in (None, element.value):
                     self.scene.doubts.append(f"{pending.number} and {element.value} count the same thing")
                 pending.number = element.value
             case "several" | "article" | "definite":
+                self._flush_adjectives()
+                pending = self._pending
                 names = {"several": "is_several", "article": "is_one", "definite": "is_definite"}
                 setattr(pending, names[kind], True)
+                pending.is_several = kind == "several" or (pending.is_several and kind == "definite")
             case "colour":
                 pending.colours.append(element.value)
             case "size":
@@ -107,11 +114,19 @@ class ThingReader:
                 self.items.append(Item(kind, element.value, element.text))
         return place + 1
 
+    def _flush_adjectives(self) -> None:
+        """Give adjectives after a noun to it where the next phrase begins: "un copo diminuto y un ..."."""
+        pending = self._pending
+        has_adjectives = pending.colours or pending.sizes
+        if not self.is_english and has_adjectives and pending.is_bare and self._mention is not None:
+            self._flush("adjective")
+
     def _is_adjective(self, place: int) -> bool:
         """Return whether the word for an orange is a colour: a thing is right beside it."""
         if not self.is_english and self._pending.is_bare and kind_at(self.elements, place - 1) == "thing":
             return True
-        return kind_at(self.elements, skip(self.elements, place + 1, ("filler", "size"))) == "thing"
+        after = kind_at(self.elements, skip(self.elements, place + 1, ("filler", "size")))
+        return after in ("thing", "unknown", "other")
 
     def _read_thing(self, place: int) -> int:
         element, pending = self.elements[place], self._pending
@@ -126,7 +141,7 @@ class ThingReader:
         self.scene.unknown += self._adjectives(pending.unknown)
         colour = self._colour(class_name, pending)
         class_name, colour = _named_with_colour(class_name, colour)
-        count = self._count(pending, is_plural)
+        count = self._count(class_name, pending, is_plural)
         known = self._known_group(class_name, colour, pending)
         if known is None:
             known = len(self.scene.groups)
@@ -154,10 +169,11 @@ class ThingReader:
             self.scene.doubts.append(f"{class_name} has the colours {' and '.join(colours)}")
         return colours[0] if colours else None
 
-    def _count(self, pending: _Pending, is_plural: bool | None) -> int | None:
+    def _count(self, class_name: str, pending: _Pending, is_plural: bool | None) -> int | None:
         if pending.number is not None:
-            return pending.number
-        if pending.is_several or is_plural:
+            is_pair = class_name in _PAIRS and pending.first is not None and " " in pending.first.text
+            return 1 if is_pair else pending.number
+        if pending.is_several or (is_plural and not pending.is_one):
             return None
         return 1
 
@@ -198,7 +214,11 @@ class ThingReader:
         if pending.unknown and kind in _ENDS_UNKNOWN:
             last = pending.unknown[-1]
             first = pending.first or last
-            self.scene.unknown.append(self.prompt[min(first.start, last.start) : last.end])
+            text = self.prompt[min(first.start, last.start) : last.end]
+            self.scene.unknown.append(text)
+            self._mention = None
+            if pending.colours and all(element.kind == "unknown" for element in pending.unknown):
+                self.scene.doubts.append(f"\"{text}\" can be a thing or the background")
             return
         self.scene.unknown += self._adjectives(pending.unknown)
         group = self._mention
@@ -226,6 +246,11 @@ class ThingReader:
         for size in pending.sizes:
             if group is not None and self.scene.groups[group].size in (None, size):
                 self.scene.groups[group].size = size
+            elif group is not None and self.items and self.items[-1].kind == "thing":
+                # "A large melon, small melon" are two.
+                name, text = self.scene.groups[group].class_name, self.items[-1].text
+                self.scene.groups.append(Group(name, 1, size=size))
+                self.items[-1] = Item("thing", len(self.scene.groups) - 1, text)
             else:
                 self.scene.unknown.append(size)
 
@@ -237,10 +262,10 @@ class ThingReader:
 
 def _named_with_colour(class_name: str, colour: str | None) -> tuple[str, str | None]:
     """Return the class that a coloured thing is: a green apple is a class of its own."""
-    if class_name in OWN_COLOURS:
+    if class_name in OWN_COLOURS and colour is not None:
         if colour == OWN_COLOURS[class_name]:
             return class_name, None
         if "apple" in class_name:
-            is_other = colour not in ("red", None)
-            return ("green apple", None) if colour == "green" else ("red apple", colour if is_other else None)
+            names = {"red": ("red apple", None), "green": ("green apple", None)}
+            return names.get(colour, ("red apple", colour))
     return class_name, colour

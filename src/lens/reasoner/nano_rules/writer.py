@@ -3,8 +3,11 @@
 Knows nothing of prompts.
 """
 
+from dataclasses import replace
+
 from lens.nano.world.english import article, join_phrases
-from lens.nano.world.objects import OBJECT_CLASSES
+from lens.nano.world.languages.english.nouns import nouns_of
+from lens.nano.world.objects import FIRST_CLASSES, OBJECT_CLASSES
 from lens.nano.world.phrases import NUMERALS
 from lens.reasoner.nano_rules.scene import Group, ReadScene
 
@@ -30,7 +33,8 @@ _PLAIN_NOUNS = {
 
 def write(scene: ReadScene) -> str:
     """Return a prompt for a scene; a number that it leaves open is several."""
-    phrases = [_phrase(group, _count(scene, group)) for group in scene.groups]
+    scene = with_numbers(scene)
+    phrases = [_phrase(group) for group in scene.groups]
     text = _related(scene, phrases) if scene.relations else _listed(scene, phrases)
     if scene.text is not None:
         marks = '"{}"' if '"' not in scene.text else "\u201c{}\u201d"
@@ -49,8 +53,10 @@ def several(scene: ReadScene) -> int:
     return SEVERAL if len(scene.groups) == 1 else SEVERAL_OF_TWO
 
 
-def _count(scene: ReadScene, group: Group) -> int:
-    return several(scene) if group.count is None else group.count
+def with_numbers(scene: ReadScene) -> ReadScene:
+    """Return a scene whose numbers are all known."""
+    groups = [replace(group, count=group.count or several(scene)) for group in scene.groups]
+    return replace(scene, groups=groups)
 
 
 def _listed(scene: ReadScene, phrases: list[str]) -> str:
@@ -76,13 +82,16 @@ def _again(scene: ReadScene, thing: int) -> str:
     group = scene.groups[thing]
     same = [other for other in scene.groups if other.class_name == group.class_name]
     words = [group.size or "" if len(same) > 1 else "", group.colour or "" if len(same) > 1 else ""]
-    return " ".join(filter(None, ("the", *words, _noun(group, _count(scene, group)))))
+    return " ".join(filter(None, ("the", *words, _noun(group))))
 
 
-def _phrase(group: Group, count: int) -> str:
-    words = " ".join(filter(None, (group.size, group.colour, _noun(group, count))))
-    number = article(words) if count == 1 else _WORDS.get(count, str(count))
-    text = f"{number} {words}"
+def _phrase(group: Group) -> str:
+    count = group.count or 1
+    words = " ".join(filter(None, (group.size, group.colour, _noun(group))))
+    number = _WORDS.get(count, str(count))
+    if count == 1:
+        number = article(words) if _takes_article(group.class_name) else ""
+    text = f"{number} {words}".strip()
     return f"{text} {_place(group.place)}" if group.place else text
 
 
@@ -90,7 +99,24 @@ def _place(place: str) -> str:
     return _PLACES.get(place) or f"in the {place} corner"
 
 
-def _noun(group: Group, count: int) -> str:
+def _takes_article(class_name: str) -> bool:
+    """Return whether one of a class has an article; grapes and bread have none in the captions of today."""
+    if class_name in FIRST_CLASSES or " of " in _singular(class_name):
+        return True
+    return all(noun.takes_article for noun in nouns_of(class_name) if noun.singular == class_name)
+
+
+def _singular(class_name: str) -> str:
+    """Return the name of one thing: a pair of glasses, a loaf of bread."""
+    thing = OBJECT_CLASSES[class_name]
+    if class_name in FIRST_CLASSES:
+        return thing.name
+    return next((singular for singular, _ in thing.synonyms if " of " in singular), thing.name)
+
+
+def _noun(group: Group) -> str:
     thing = OBJECT_CLASSES[group.class_name]
-    names = _PLAIN_NOUNS.get(group.class_name, thing[:2]) if group.colour else thing[:2]
-    return names[count != 1]
+    names = (_singular(group.class_name), thing.plural)
+    if group.colour:
+        names = _PLAIN_NOUNS.get(group.class_name, names)
+    return names[group.count != 1]
