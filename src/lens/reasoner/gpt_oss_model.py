@@ -20,6 +20,8 @@ OTHER_BACKENDS = "Choose the backend endpoint or transformers"
 LAYERS_OF_EXPERTS = {32: 24, 128: 36}
 """Blocks of GPT-OSS 20B and 120B, by their number of experts."""
 RELEASED_WIDTH = 2880
+LEAST_CONTEXT_TOKENS = 2048
+"""A system prompt, a request, some thinking and an answer take about as much; lens-nano reads 1024."""
 
 
 class GptOssModel(LocalModel):
@@ -58,7 +60,8 @@ def check_can_chat(text_encoder: Any, tokenizer: "PreTrainedTokenizerFast") -> N
     if not isinstance(text_encoder, HiddenStateExtractor):
         raise SettingError("text_encoder", kind, needs, f"{OTHER_BACKENDS}.")
     config: Any = getattr(text_encoder, "config", None)
-    if str(tokenizer.decode(token_ids(tokenizer, "Aa"))) != "Aa":
+    context = getattr(config, "max_position_embeddings", 0)
+    if context < LEAST_CONTEXT_TOKENS or str(tokenizer.decode(token_ids(tokenizer, "Aa"))) != "Aa":
         fix = f"The one of lens-nano knows only the words of its small world. {OTHER_BACKENDS}, or nano."
         raise SettingError("text_encoder", f"{kind} with {config.vocab_size} tokens", needs, fix)
     if isinstance(text_encoder.lm_head, MissingLMHead):

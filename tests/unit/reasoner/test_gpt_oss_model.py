@@ -75,27 +75,27 @@ def test_the_letters_of_an_answer_stay_as_they_are():
 
 
 def random_answers(seeds: list[int], temperature: float = 0.7) -> list[str]:
-    """Return answers of random weights in the final channel."""
+    """Return answers whose final channel is opened by a script, and whose words are of random weights."""
     encoder = tiny_encoder()
     own = encoder.lm_head
+    model = GptOssModel(encoder, tiny_tokenizer(), temperature=temperature)
+    before = torch.random.get_rng_state()
     texts = []
     for seed in seeds:
         opening = say(encoder, tiny_tokenizer(), "<|channel|>final<|message|>")
-        forward = opening.forward
-        opening.forward = lambda states, forward=forward, opening=opening: (
-            forward(states) if opening.num_rows < len(opening.script) else own(states)
+        scripted = opening.forward
+        opening.forward = lambda states, scripted=scripted, opening=opening: (
+            scripted(states) if opening.num_rows < len(opening.script) else own(states)
         )
-        model = GptOssModel(encoder, tiny_tokenizer(), temperature=temperature)
         texts.append(model.complete(ASKED, max_tokens=25, seed=seed).text)
+    assert torch.equal(before, torch.random.get_rng_state())
     return texts
 
 
 def test_a_seed_repeats_its_answer_and_the_global_random_state_is_left_alone():
-    before = torch.random.get_rng_state()
     first, again, other = random_answers([5, 5, 6])
     assert first == again != other
     assert len(first) > 5
-    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_at_temperature_0_all_seeds_answer_alike():
@@ -264,9 +264,10 @@ class TestRefused:
             GptOssModel(tiny_encoder(), tiny_tokenizer(), **settings)
 
     def test_a_conversation_longer_than_the_context(self):
-        model = GptOssModel(tiny_encoder(max_position_embeddings=80), tiny_tokenizer())
-        with pytest.raises(ChatError, match=r"has 1\d\d tokens, and the model reads 80") as caught:
-            model.complete([*ASKED, *ASKED], max_tokens=5, seed=0)
+        model = GptOssModel(tiny_encoder(max_position_embeddings=2048), tiny_tokenizer())
+        long = [{"role": "user", "content": "a fox " * 1100}]
+        with pytest.raises(ChatError, match=r"has 2\d\d\d tokens, and the model reads 2048") as caught:
+            model.complete(long, max_tokens=5, seed=0)
         assert caught.value.is_final
 
     def test_weights_that_overflow(self):

@@ -86,7 +86,8 @@ class TemplateFormat:
             raise SettingError("model", self._name, f"a chat template that works ({error})") from error
         said = token_ids(self._tokenizer, "2")[-1]
         last = max((index for index, token in enumerate(ids) if token == said), default=len(ids))
-        special = set(self._tokenizer.all_special_ids)
+        added = self._tokenizer.added_tokens_decoder.items()
+        special = {number for number, token in added if token.special}
         first = [token for token in ids[last:] if token in special][:1]
         eos = self._tokenizer.eos_token_id
         found = {*first, *([eos] if isinstance(eos, int) else [])}
