@@ -5,6 +5,7 @@ Knows nothing of what the columns mean. Embedded images are not read here, see `
 
 import ast
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -69,8 +70,11 @@ def embedded_column(path: Path, preferred: str = "") -> str:
     return preferred if preferred in found else next(iter(found), "")
 
 
-def embedded_images(path: Path, column: str, rows: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield rows, counted from 0, with their embedded image; only the groups that hold them are read."""
+def embedded_images(path: Path, column: str, rows: set[int]) -> Iterator[tuple[int, bytes | str]]:
+    """Yield rows, counted from 0, with their embedded image, or the path that stands for it.
+
+    Only the groups that hold the rows are read. Hugging Face writes paths of files that it does not embed.
+    """
     with import_pyarrow()[1].ParquetFile(path) as file:
         first = 0
         for group in range(file.num_row_groups):
@@ -80,7 +84,7 @@ def embedded_images(path: Path, column: str, rows: set[int]) -> Iterator[tuple[i
                 images = file.read_row_group(group, columns=[column]).column(0)
                 for row in wanted:
                     value = images[row - first].as_py()
-                    content = value.get("bytes") if isinstance(value, dict) else value
+                    content = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
                     if content:
                         yield row, content
             first += count
@@ -120,9 +124,14 @@ def _csv_rows(path: Path, dialect: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_SIDECAR_BYTES)
     with _open_text(path) as lines:
         header = lines.readline()
-        # Spreadsheets write semicolons where the comma is that of decimals.
-        delimiter = ";" if "," not in header and ";" in header else csv.get_dialect(dialect).delimiter
-        rows = csv.DictReader(chain((header,), lines), dialect=dialect, delimiter=delimiter, restkey="")
+        delimiter = csv.get_dialect(dialect).delimiter
+        if stated := re.fullmatch(r'"?sep=(.)"?\s*', header, re.IGNORECASE):  # by Excel, in a line of its own
+            delimiter, header = stated[1], lines.readline()
+        elif "," not in header and ";" in header:  # of spreadsheets where the comma is that of decimals
+            delimiter = ";"
+        rows = csv.DictReader(
+            chain((header,), lines), dialect=dialect, delimiter=delimiter, restkey="", skipinitialspace=True
+        )
         number = 0
         while True:
             number += 1
@@ -135,7 +144,7 @@ def _csv_rows(path: Path, dialect: str) -> Iterator[Row]:
                 continue
             is_long = "" in values and values[""] not in (None, "")
             fault = "has more cells than the header" if is_long else ""
-            yield Row(number, {name: _cell(value) for name, value in values.items()}, fault)
+            yield Row(number, {name.strip(): _cell(value) for name, value in values.items()}, fault)
 
 
 def _cell(value: Any) -> Any:

@@ -101,7 +101,12 @@ class ManifestSource(DataSource):
         if not path.is_file() and not is_url(entry.path):
             self._extract([entry], cache)
         if not path.is_file():
-            raise EntryReadError("missing", f"{entry.path} gave no bytes")
+            detail = f"{entry.path} gave no bytes"
+            if entry.path.startswith(EMBEDDED_PREFIX):
+                where = f"{entry.path.removeprefix(EMBEDDED_PREFIX)}, row {entry.offset + 1},"
+                needs = "of a file in the folder (or anywhere, with source.allows_outside)"
+                detail = f"{where} has no bytes of an image, nor the path {needs}"
+            raise EntryReadError("missing", detail)
         return path.read_bytes()
 
     def prefetch(self, entries: Sequence[Entry], cache: Path) -> dict[str, str]:
@@ -125,11 +130,21 @@ class ManifestSource(DataSource):
             try:
                 column = embedded_column(file, self.location or "")
                 for row, content in embedded_images(file, column, set(rows)):
-                    write_bytes_atomic(rows[row], content)
+                    content = self._read_beside(file, content) if isinstance(content, str) else content
+                    if content:
+                        write_bytes_atomic(rows[row], content)
             except LensError:
                 raise  # the disk of the cache is full
             except (OSError, ValueError):
                 continue  # a broken file: the rows that are lacking are missing
+
+    def _read_beside(self, table: Path, location: str) -> bytes:
+        """Return the bytes of the file that a row has instead of an embedded image; empty for none."""
+        try:
+            path, num_bytes = self._local_file(table.parent, location)
+            return path.read_bytes() if num_bytes else b""
+        except (_RowError, OSError):
+            return b""
 
     def _table_entries(self, table: "_File") -> Iterator[Entry]:
         column = ""

@@ -13,7 +13,7 @@ from lens.data.build.inventory import take_inventory
 from lens.data.build.reader import EntryReader
 from lens.data.build.scoring import PIXEL_SCORES_FOLDER, score_part
 from lens.data.build.settings import BuildSettings
-from lens.data.io.entry import Entry, PassedOver, SourceError
+from lens.data.io.entry import Entry, EntryReadError, PassedOver, SourceError
 from lens.data.io.parquet import read_parts
 from lens.data.sources.manifest import ManifestSource
 
@@ -97,6 +97,27 @@ def test_images_inside_the_parquet_files_of_hugging_face_are_read(tmp_path):
     kept = [0, 3, 4]
     assert [part[row][1].caption for row in kept] == ["one", "two", "three"]
     assert [reader.read(part[row]) for row in kept] == [png("red"), png("blue"), png("lime")]
+
+
+def test_a_path_stands_for_an_image_that_hugging_face_did_not_embed(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png("red"))
+    (tmp_path / "far.png").write_bytes(png("blue"))
+    names = ["a.png", str(tmp_path / "in" / "a.png"), str(tmp_path / "far.png"), "../far.png", "gone.png"]
+    table = pa.table({
+        "image": pa.array([{"bytes": None, "path": name} for name in names],
+                          pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    })  # fmt: skip
+    parquet.write_table(table, tmp_path / "in" / "train.parquet")
+    for allows_outside, found in ((False, ["red", "red"]), (True, ["red", "red", "blue", "blue"])):
+        source = ManifestSource(path=tmp_path / "in", allows_outside=allows_outside)
+        entries = [*source.entries()]
+        cache = tmp_path / f"cache-{allows_outside}"
+        source.prefetch(entries, cache)
+        assert [source.read(one, cache) for one in entries[: len(found)]] == [png(colour) for colour in found]
+        for one in entries[len(found) :]:
+            with pytest.raises(EntryReadError, match=r"row \d, has no bytes .*nor the path .*outside"):
+                source.read(one, cache)
 
 
 def test_a_missing_file_an_empty_one_and_a_folder_have_reasons_of_their_own(tmp_path):
