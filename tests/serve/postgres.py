@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 SERVER_ACCOUNT = "postgres"
 
@@ -29,6 +31,13 @@ def missing():
 @contextmanager
 def postgres():
     """Start a cluster; yields the URL of its database. Stopped and removed at the end."""
+    with cluster() as running:
+        yield running.url
+
+
+@contextmanager
+def cluster():
+    """Start a cluster; yields its URL, and `kill` and `start`. Stopped and removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lens-pg-", dir="/tmp"))  # a socket's path must be short
     as_account = []
     if os.geteuid() == 0:
@@ -42,10 +51,13 @@ def postgres():
     try:
         call("initdb", "-U", "lens", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
         options = f"-k {folder} -c listen_addresses='' -c fsync=off -c shared_buffers=16MB"
-        call("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        start = partial(call, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        kill = partial(call, "pg_ctl", "-w", "-m", "immediate", "stop")
+        start()
         try:
-            yield f"postgresql+psycopg://lens@/postgres?host={folder}"
+            url = f"postgresql+psycopg://lens@/postgres?host={folder}"
+            yield SimpleNamespace(url=url, kill=kill, start=start)
         finally:
-            call("pg_ctl", "-w", "-m", "immediate", "stop")
+            kill()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
