@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 THUMBNAIL_PX, THUMBNAIL_QUALITY = 128, 80
 SEARCHED = "searched"
 """Name of the system prompts of a search, in what a reasoner records."""
-NUM_NANO_PROMPTS = 1000
 FACTS = {"rubric", "expected", "text"}
 """What rewards read of a prompt."""
 
@@ -57,11 +56,11 @@ class NanoSearchPrompts(Settings):
         check_choices("kinds", self.kinds, KINDS)
         return self
 
-    def draw(self, seed: int) -> list[SearchPrompt]:
-        """Return prompts that the seed fixes."""
+    def draw(self, seed: int, count: int) -> list[SearchPrompt]:
+        """Return at least so many prompts, which the seed fixes."""
         return [
             SearchPrompt(one.prompt, one.category, one.model_dump(mode="json", include=FACTS))
-            for one in nano_prompts(NUM_NANO_PROMPTS, seed, self.kinds)
+            for one in nano_prompts(count, seed, self.kinds)
         ]
 
 
@@ -72,8 +71,8 @@ class GenEvalSearchPrompts(Settings):
     official: Path
     """File of the 553 official prompts: generation_prompts.txt or evaluation_metadata.jsonl."""
 
-    def draw(self, seed: int) -> list[SearchPrompt]:
-        """Return prompts that the seed fixes."""
+    def draw(self, seed: int, count: int) -> list[SearchPrompt]:
+        """Return all prompts there are, which the seed fixes."""
         return geneval_prompts(seed, self.official)
 
 
@@ -82,8 +81,8 @@ class TextSearchPrompts(Settings):
 
     kind: Literal["text"] = "text"
 
-    def draw(self, seed: int) -> list[SearchPrompt]:
-        """Return prompts that the seed fixes."""
+    def draw(self, seed: int, count: int) -> list[SearchPrompt]:
+        """Return all prompts there are, which the seed fixes."""
         return text_prompts(seed)
 
 
@@ -132,7 +131,9 @@ def read_search(path: Path, overrides: Sequence[str] | None = None) -> PromptSea
 def search_prompts(settings: PromptSearchSettings) -> Splits:
     """Return the prompts of a search. Raises: SettingError."""
     excluded = [prompt for path in settings.benchmarks for prompt in read_excluded(path, "benchmarks")]
-    return split_by_prompt(settings.prompts.draw(settings.seed), settings.splits, excluded)
+    sizes = settings.splits
+    count = sizes.feedback + sizes.selection + sizes.test + len(excluded)
+    return split_by_prompt(settings.prompts.draw(settings.seed, count), sizes, excluded)
 
 
 def start_of(settings: PromptSearchSettings) -> SystemPrompt:

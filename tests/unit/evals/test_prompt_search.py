@@ -26,7 +26,7 @@ GENEVAL = ROOT / "recipes" / "reasoner" / "search.yaml"
 SMALL = (
     "splits.feedback=2", "splits.selection=2", "splits.test=2", "minibatch=2", "max_minibatches=1",
     "images_per_prompt=1", "final.images_per_prompt=1", "final.candidates=1", "budget.proposals=2",
-    "confidence=0.5", "prompts.kinds=[single, counting]", "rewriter.first_wait_s=0", "concurrency=1",
+    "confidence=0.5", "prompts.kinds=[single]", "rewriter.first_wait_s=0", "concurrency=1",
     "reasoner.endpoint.first_wait_s=0",
 )  # fmt: skip
 PLAIN = "Keep the words of the request."
@@ -48,7 +48,7 @@ class Scripted(Server):
         elif PLAIN in system:
             text = user
         else:
-            text = f"{user}, lost in dense grey fog, at night, far away, hardly visible"
+            text = "an empty field under a wide sky"
         choice = {"message": {"content": text}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 70, "completion_tokens": 7}
         return 200, json.dumps({"choices": [choice], "usage": usage}).encode()
@@ -83,6 +83,8 @@ def test_the_command_searches_the_nano_world_and_leaves_page_log_and_best(search
     assert lines[0]["status"] == "start" and len(lines) == 3
     assert lines[1]["text"].endswith(PLAIN) and lines[1]["change"] == "Plain words."
     assert lines[0]["tokens"] == 2 * 77 and lines[0]["pictures"] == 2
+    assert (lines[0]["selection_score"], lines[1]["selection_score"]) == (0, 1)
+    assert told["is_better"] is (told["finalists"][-1]["gain"]["low"] > 0)
     assert told["spent"]["pictures"] == sum(line["pictures"] for line in lines) + 2 * len(told["finalists"])
 
 
@@ -94,7 +96,7 @@ def test_the_page_needs_nothing_else_and_shows_lineage_texts_and_pictures(search
     for heading in ("Last comparison", "Lineage", "Budget", "Texts", "Pictures"):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("<circle") == 3 and page.count("data:image/jpeg;base64,") >= 2
-    assert f'<span class="added">{PLAIN}</span>' in page or "kept" not in page
+    assert f'<span class="added">{PLAIN}</span>' in page
 
 
 def test_the_same_command_again_asks_and_draws_nothing(searched, server, capsys):

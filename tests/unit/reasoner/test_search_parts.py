@@ -94,7 +94,7 @@ def test_new_prompts_of_genevals_grammar_are_none_of_the_official_ones(official)
 
 
 def test_a_prompt_that_asks_for_the_same_in_another_order_counts_as_official(official):
-    for seed in range(6):
+    for seed in range(2):
         drawn = {one.prompt for one in geneval_prompts(seed, official)}
         assert not drawn & {"a photo of a dog and a cat", "a photo of a cat and a dog"}
         for prompt in drawn:
@@ -286,7 +286,7 @@ def test_the_start_stays_where_nothing_surely_beats_it():
 def test_the_interval_of_a_gain_holds_the_true_gain():
     rng = np.random.default_rng(5)
     held = 0
-    for turn in range(100):
+    for turn in range(40):
         chances = rng.uniform(0.2, 0.6, 40)
 
         def evaluate(text, chances=chances):
@@ -299,7 +299,7 @@ def test_the_interval_of_a_gain_holds_the_true_gain():
         pair = [candidate(0, [0.4] * 4), candidate(1, [0.5] * 4)]
         gain = compare_finalists(pair, evaluate, seed=turn)[1].gain
         held += gain.low <= 0.2 <= gain.high
-    assert 88 <= held <= 100
+    assert 35 <= held <= 40
 
 
 def test_a_ledger_counts_what_was_made_before_as_its_first_time(tmp_path):
