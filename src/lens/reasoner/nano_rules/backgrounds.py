@@ -98,7 +98,8 @@ def _before_noun(elements: list[Element], place: int) -> Span | None:
     """With blue as the background colour; in colours: the background in blue."""
     if kind_at(elements, place) != "background":
         return None
-    before = skip(elements, place - 1, ("filler", "article", "definite", "purpose", "in"), -1)
+    between = ("filler", "article", "definite", "purpose", "in", "verb", "unknown", "shade")
+    before = skip(elements, place - 1, between, -1)
     return None if _colour(elements, before) is None else (before, before, place)
 
 

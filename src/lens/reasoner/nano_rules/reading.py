@@ -22,6 +22,8 @@ _SETTINGS = re.compile(
     re.IGNORECASE,
 )
 """What prompts of other models have, which means nothing here: 4k, --ar 1:1, 35mm."""
+LONG_PROMPT = 30
+"""Words and marks above which a prompt is a description, which comes back to what it named."""
 _ENDS_NEGATION = ("comma", "stop", "restart", "on", "background")
 _ENDS_PURPOSE = ("comma", "stop", "on", "with", "relation", "near", "aside", "says", "sign", "quote")
 
@@ -31,12 +33,15 @@ def read_prompt(prompt: str) -> ReadScene:
     scene = ReadScene()
     code = language_of(prompt)
     elements = _elements(prompt, code)
+    is_description = sum(element.text[:1].isalnum() for element in elements) > LONG_PROMPT
+    if is_description:
+        elements = _without_parts(elements)
     elements = with_sums(elements)
     elements = read_sign(elements, scene)
     elements = read_background(elements, scene)
     elements = _without_negated(elements)
     elements = _without_purposes(elements, scene)
-    items = ThingReader(scene, elements, prompt, code).read()
+    items = ThingReader(scene, elements, prompt, code, is_description=is_description).read()
     RelationReader(scene, items).read()
     if (doubt := _doubtful_tag(prompt, scene)) is not None:
         scene.doubts.append(doubt)
@@ -60,6 +65,20 @@ def _elements(prompt: str, code: str) -> list[Element]:
 
 def _of_part(text: str, code: str, start: int) -> list[Element]:
     return english_elements(text, start) if code == "en" else foreign_elements(text, code, start)
+
+
+def _without_parts(elements: list[Element]) -> list[Element]:
+    """Return the elements of a description without what its things consist of: "it has a striped roof"."""
+    place = 0
+    while place < len(elements):
+        last = place
+        while kind_at(elements, last + 1) not in ("stop", "comma"):
+            last += 1
+        is_part = elements[place].kind == "with" and elements[place].text.lower() in ("has", "have")
+        if is_part and not any(element.kind == "thing" for element in elements[place : last + 1]):
+            elements = without(elements, place, last)
+        place += 1
+    return elements
 
 
 def _without_negated(elements: list[Element]) -> list[Element]:

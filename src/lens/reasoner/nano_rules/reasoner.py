@@ -11,7 +11,7 @@ from pathlib import Path
 from lens.nano.evaluation_prompts import is_stated
 from lens.nano.vocabulary import unknown_words
 from lens.reasoner.nano_rules.plain_grammar import is_plain
-from lens.reasoner.nano_rules.reading import read_prompt
+from lens.reasoner.nano_rules.reading import LONG_PROMPT, read_prompt
 from lens.reasoner.nano_rules.scene import ReadScene
 from lens.reasoner.nano_rules.worlds import NanoWorld, world_of
 from lens.reasoner.nano_rules.writer import several, with_numbers, write
@@ -20,8 +20,6 @@ from lens.reasoner.rules.quotes import missing_quotes
 
 VERSION = 1
 """Changes whenever the rules do, so that cached answers of others are not taken for theirs."""
-LONG_PROMPT = 30
-"""Words from which on a prompt is a description, which is left alone unless all of it is understood."""
 _NUM_NEAR = 5
 
 
@@ -42,17 +40,17 @@ class NanoReasoner:
         scene = read_prompt(prompt)
         self._drop_unknown(scene)
         told = self._told(prompt, scene)
-        if scene.is_empty:
-            return self._answer("failed", prompt, prompt, self._nothing_known(prompt, scene))
         if scene.doubts:
             doubt = f"it can be read in two ways: {scene.doubts[0]}"
             return self._answer("unchanged", prompt, prompt, _joined([doubt, *told]))
+        if scene.is_empty:
+            return self._answer("failed", prompt, prompt, self._nothing_known(prompt, scene))
         written = write(scene)
         is_same = written == _as_written(prompt)
         if not scene.unknown and (is_same or self._is_plain(prompt, scene)):
             return self._answer("unchanged", prompt, prompt, _joined(told))
         if len(prompt.split()) > LONG_PROMPT and scene.unknown:
-            reason = "it is a detailed description already"
+            reason = "it is a detailed description already, and not all of it is understood"
             return self._answer("unchanged", prompt, prompt, _joined([reason, *told]))
         checks = self._checks(prompt, written, scene)
         if broken := [check.detail for check in checks if not check.is_kept]:

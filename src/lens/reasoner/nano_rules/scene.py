@@ -5,7 +5,7 @@ Knows nothing of words.
 
 from dataclasses import dataclass, field
 
-from lens.nano.world.scene_spec import ObjectGroup, SceneSpec
+from lens.nano.world.scene_spec import OPPOSITE, ObjectGroup, SceneSpec
 
 SIDES = {"left": ("left of", "right"), "right": ("right of", "left"), "top": ("above", "bottom"),
          "bottom": ("below", "top")}  # fmt: skip
@@ -48,8 +48,9 @@ class ReadScene:
         return not self.groups and self.background is None and self.text is None
 
     def relate(self, first: int, relation: str, second: int) -> None:
-        """Add a relation once; a thing is not related to itself."""
-        if first != second and (first, relation, second) not in self.relations:
+        """Add a relation once, whichever way it is said; a thing is not related to itself."""
+        known = {(first, relation, second), (second, OPPOSITE[relation], first)}
+        if first != second and known.isdisjoint(self.relations):
             self.relations.append((first, relation, second))
 
     def spec(self) -> SceneSpec:

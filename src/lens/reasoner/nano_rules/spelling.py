@@ -26,9 +26,9 @@ def mended(word: str) -> str:
             for other, others in _letters()
             if len(other) >= (MIN_LETTERS if limit == 1 else LONG)
             and abs(len(other) - len(word)) <= limit
-            and len(letters ^ others) <= 2 * limit
+            and len((letters ^ others) - set("phf")) <= 2 * limit
             and _starts_alike(word, other)
-            and num_slips(word, other) <= limit
+            and num_slips(word.replace("ph", "f"), other.replace("ph", "f")) <= limit
         ]
         if near:
             return _only_meaning(word, near)

@@ -53,9 +53,12 @@ class _Pending:
 class ThingReader:
     """Reads the elements of one prompt into a scene."""
 
-    def __init__(self, scene: ReadScene, elements: list[Element], prompt: str, code: str):
+    def __init__(
+        self, scene: ReadScene, elements: list[Element], prompt: str, code: str, *, is_description: bool
+    ):
         self.scene, self.elements, self.prompt = scene, elements, prompt
         self.has_spaces, self.is_english = code in SPACED, code == "en"
+        self.is_description = is_description
         self.items: list[Item] = []
         self._pending = _Pending()
         self._mention: int | None = None
@@ -101,11 +104,13 @@ class ThingReader:
                 pending.colours.append(element.value)
             case "size":
                 pending.sizes.append(element.value)
-            case "unknown" | "other" | "shade" | "background" | "backdrop" | "behind" | "equals":
+            case "behind" if not element.text.lower().startswith("behind"):
+                pass
+            case "unknown" | "other" | "shade" | "backdrop" | "behind" | "equals":
                 pending.unknown.append(element)
             case "of_them":
                 self._count_before()
-            case "filler" | "purpose" | "negation" | "restart" | "says" | "answer" | "change":
+            case "filler" | "background" | "purpose" | "negation" | "restart" | "says" | "answer" | "change":
                 pass
             case "medium":
                 self._pending = _Pending(colours=pending.colours, number=pending.number)
@@ -187,6 +192,9 @@ class ThingReader:
         if pending.sizes:
             same = [number for number in same if self.scene.groups[number].size == pending.sizes[0]]
         is_new = pending.is_one or pending.is_several or not (pending.is_definite or pending.is_bare)
+        if self.is_description and pending.number is not None:  # "in all, there are two foxes"
+            same = [number for number in same if self.scene.groups[number].count in (None, pending.number)]
+            is_new = False
         if not same or is_new:
             return None
         if len(same) > 1:

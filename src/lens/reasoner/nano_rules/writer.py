@@ -34,6 +34,9 @@ _PLAIN_NOUNS = {
 def write(scene: ReadScene) -> str:
     """Return a prompt for a scene; a number that it leaves open is several."""
     scene = with_numbers(scene)
+    related = {thing for first, _, second in scene.relations for thing in (first, second)}
+    for number in related:  # a place beside a relation says nothing new
+        scene.groups[number].place = None
     phrases = [_phrase(group) for group in scene.groups]
     text = _related(scene, phrases) if scene.relations else _listed(scene, phrases)
     if scene.text is not None:
