@@ -177,3 +177,30 @@ def test_an_image_in_json_has_the_forms_that_libraries_write(server, images):
     answer = server.http.post(EDITS, json={"prompt": "a fox"} | images)
     assert answer.status_code == 200, answer.text
     assert Image.open(server.engine.requests[-1].image).getpixel((0, 0)) == (0xFB, 0x7B, 0xEF)
+
+
+@pytest.mark.parametrize("name", ["n", "seed", "steps", "guidance", "strength", "base_resolution"])
+def test_true_and_false_are_no_numbers(server, name):
+    for value in (True, False):
+        status, param, message = refusal(server.http.post("/v1/jobs", json=BODY | {name: value}))
+        assert (status, param) == (400, name) and f"{name} is {value}" in message
+    assert server.http.post(GENERATIONS, json=BODY | {"stream": False}).status_code == 200
+
+
+def test_inputs_of_a_web_page_that_nobody_filled_in_are_not_set(server):
+    empty = [part(f'; name="{name}"'.encode(), b" ") for name in ("seed", "size", "model", "loras", "n")]
+    assert post_form(server, IMAGE, PROMPT, *empty).status_code == 200
+    assert refusal(post_form(server, IMAGE, part(b'; name="prompt"', b"")))[:2] == (400, "prompt")
+
+
+def test_a_lora_may_be_its_name_alone(server):
+    answer = server.http.post(GENERATIONS, json=BODY | {"loras": ["ink"]})
+    assert answer.status_code == 200, answer.text
+    (lora,) = server.engine.requests[-1].loras
+    assert (lora.name, lora.weight) == ("ink", 1.0)
+
+
+@pytest.mark.parametrize("name", ["input", "text", "positive_prompt"])
+def test_other_names_of_the_prompt_are_refused_by_its_own(server, name):
+    body = {key: value for key, value in BODY.items() if key != "prompt"} | {name: "a fox"}
+    assert "Use 'prompt' instead." in refusal(server.http.post(GENERATIONS, json=body))[2]

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -50,6 +50,7 @@ MEANT_FIELDS = {
     "prompt_strength": "strength", "init_image": "image", "input_image": "image", "image_url": "image",
     "mask_image": "mask", "mask_url": "mask", "negative": "negative_prompt", "random_seed": "seed",
     "hr_scale": "upscale", "upscale_factor": "upscale",
+    "input": "prompt", "text": "prompt", "prompts": "prompt", "positive_prompt": "prompt",
     "style": "styles", "style_preset": "styles", "prompt_upsampling": "enhance", "prompt_extend": "enhance",
 }  # fmt: skip
 """Names that clients of other servers send, each with the field that says here what they mean."""
@@ -185,12 +186,23 @@ def check_fields(values: Any, model: type[BaseModel], others: tuple[str, ...] = 
             fix = f"{', '.join(synonyms)} is another name of it."
             raise SettingError(name, value, "to be sent once", fix)
         _check_entries(name, value)
-        fields[name] = _plain_word(name, value)
+        if isinstance(value, bool) and name not in others:
+            _check_bool(name, value, model)
+        fields[name] = _plain_value(name, value)
     return fields
 
 
-def _plain_word(name: str, value: Any) -> Any:
-    """Return a size, a ratio or a word of a list as it is documented, where it is written in another way."""
+def _check_bool(name: str, value: bool, model: type[BaseModel]) -> None:
+    """Raise SettingError for true or false where no bool is meant: the validator takes them for 1 and 0."""
+    annotation = model.model_fields[name].annotation
+    if bool not in (annotation, *get_args(annotation)):
+        raise SettingError(name, value, "another value than true or false")
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    """Return a size, a ratio, a word or a LoRA as it is documented, where it is written in another way."""
+    if name == "loras" and isinstance(value, list):
+        return [{"name": one} if isinstance(one, str) else one for one in value]
     if not isinstance(value, str) or len(value) > MAX_WORD_CHARACTERS:
         return value
     if name == "solver" and value in SOLVERS:
@@ -256,6 +268,8 @@ def _parse_edit_form(texts: list[tuple[str, str]], max_bytes: int) -> CreateImag
         if name in values:
             raise SettingError(name, value[:MAX_ECHO_CHARACTERS], "to be sent once")
         values[name] = value
+    # A web page sends every input of its form, those that nobody filled in as empty texts.
+    values = {name: value for name, value in values.items() if value.strip() or name == "prompt"}
     if isinstance(values.get("loras"), str):
         try:
             values["loras"] = parse_json(values["loras"].encode(), max_bytes)
