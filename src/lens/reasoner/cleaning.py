@@ -55,13 +55,11 @@ ANSWER_TAG = re.compile(
     r"enhanced_prompt|recaption)>(.*?)(?:</\1>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-FENCE = re.compile(
-    r"^[ \t]*(```+|~~~+)[ \t]*[\w-]*[ \t]*\n(.*?)\n?^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE
-)
+FENCE = re.compile(r"[ \t]*(?:```+|~~~+)[ \t]*[\w-]*[ \t]*")
 ONE_LINE_FENCE = re.compile(r"\A(`{1,3})([^`]+)\1\Z")
-OPEN_FENCE = re.compile(r"\A[ \t]*(?:```+|~~~+)[ \t]*[\w-]*[ \t]*\n")
 EMPHASIS = re.compile(r"\A(\*\*|__)([^*_]+)\1\Z")
 CHOICE_LABEL = re.compile(r"^(?:the\s+)?(?:answer|category)(?:\s+is)?\s*[:=]?\s+", re.IGNORECASE)
+LONE_BULLET = re.compile(r"\A[-*\u2022]\s+(?=[^\n]+\Z)")
 INVISIBLE = re.compile(r"[\u200b\u2060\ufeff\u00ad]")
 MAX_ROUNDS = 4
 
@@ -98,7 +96,7 @@ def clean_answer(text: str, quoted: Sequence[str] = ()) -> CleanAnswer:
         is_cut |= is_fence_open
         text = _json_value(without_leading_talk(text)) or text
         text = without_leading_talk(text)
-        text = EMPHASIS.sub(r"\2", text.strip())
+        text = EMPHASIS.sub(r"\2", LONE_BULLET.sub("", text.strip()))
         if text[1:-1].strip() not in quoted:
             text = without_outer_marks(text)
         if text == before:
@@ -156,11 +154,12 @@ def _without_thinking(text: str) -> tuple[str, bool]:
 
 def _without_fence(text: str) -> tuple[str, bool]:
     """Return the content of the only code fence, and whether a fence was opened and not closed."""
-    fences = FENCE.findall(text)
-    if len(fences) == 1:
-        return fences[0][1].strip(), False
-    if not fences and (opened := OPEN_FENCE.match(text)):
-        return text[opened.end() :].strip(), True
+    lines = text.split("\n")
+    fences = [at for at, line in enumerate(lines) if FENCE.fullmatch(line)]
+    if len(fences) == 2:
+        return "\n".join(lines[fences[0] + 1 : fences[1]]).strip(), False
+    if fences == [0]:
+        return "\n".join(lines[1:]).strip(), True
     one_line = ONE_LINE_FENCE.match(text)
     return (one_line[2].strip() if one_line else text), False
 

@@ -314,9 +314,10 @@ class _AnswerCache:
 
 def _usage_of(stored: dict[str, Any]) -> Usage:
     try:
-        return Usage(*map(int, stored["usage"]))
+        num_requests, prompt_tokens, completion_tokens = map(int, stored["usage"])
     except (LookupError, TypeError, ValueError):  # a line of an older version
         return Usage()
+    return Usage(num_requests, prompt_tokens, completion_tokens)
 
 
 def _repair(text: str, checks: Sequence[Check]) -> list[Message]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lens.reasoner.checks import RULES, broken, check_prompt, is_detailed
 
 REQUESTS = json.loads((Path(__file__).parent / "requests.json").read_text("utf-8"))
+PAIRS = json.loads((Path(__file__).parent / "pairs.json").read_text("utf-8"))
 BREAKING = ("numbers", "colours", "quoted_text", "language", "one_prompt", "no_refusal")
 
 
@@ -41,6 +42,16 @@ def test_a_prompt_that_breaks_a_rule_is_noticed(code, rule):
 def test_every_language_is_told_from_every_other(asked, got):
     refined = REQUESTS[got]["good"]
     assert ("language" in rules_broken(REQUESTS[asked]["request"], refined)) == (asked != got)
+
+
+@pytest.mark.parametrize(("request_text", "refined"), PAIRS["faithful"])
+def test_what_a_good_model_writes_raises_no_alarm(request_text, refined):
+    assert rules_broken(request_text, refined) == []
+
+
+@pytest.mark.parametrize(("request_text", "refined", "rule"), PAIRS["broken"])
+def test_what_a_bad_model_writes_is_noticed_by_its_rule(request_text, refined, rule):
+    assert rule in rules_broken(request_text, refined)
 
 
 def test_checks_come_in_their_order_with_words_for_the_user():
@@ -190,7 +201,9 @@ def test_any_two_texts_have_checks_and_every_text_keeps_its_own_words(first, sec
     assert not {"quoted_text", "numbers", "colours", "language", "no_refusal"} & set(own)
 
 
-@pytest.mark.parametrize("unit", ['"a ', "\u00aba", "\u201e", "'a ", "1. a ", "two ", "<|", "Here is the prompt "])
+@pytest.mark.parametrize(
+    "unit", ['"a ', "\u00aba", "\u201e", "'a ", "1. a ", "two ", "<|", "Here is the prompt "]
+)
 def test_the_longest_request_takes_bounded_time(unit):
     started_at = time.process_time()
     check_prompt((unit * 32_000)[:32_000], (unit * 2000)[:4000], count_tokens=len, max_tokens=9)

@@ -1,6 +1,7 @@
 """An answer gives its prompt, whatever a model or a server puts around it."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_a_short_quotation_and_one_of_the_request_keep_their_marks():
 
 def test_what_files_cannot_hold_is_replaced():
     assert clean_answer("A\0 red\ud83d fox").text == "A red? fox"
+
+
+@pytest.mark.parametrize("unit", ["```a\n", "<think>", "1. a\n\n", "<|channel|>final<|message|>", "Sure! "])
+def test_the_longest_answer_takes_bounded_time(unit):
+    started_at = time.process_time()
+    clean_answer((unit * 20_000)[:20_000])
+    assert time.process_time() - started_at < 2
 
 
 @settings(max_examples=80, deadline=None)

@@ -43,9 +43,9 @@ def test_an_endpoint_times_out_early():
 
 def test_gpt_oss_needs_the_text_encoder_of_a_pipeline():
     with pytest.raises(SettingError, match="text encoder"):
-        build_language_model(ReasonerSettings(backend="gpt-oss"))
+        build_language_model(ReasonerSettings.of({"backend": "gpt-oss"}))
     with pytest.raises(SettingError, match="language model"):
-        build_language_model(ReasonerSettings(backend="nano"))
+        build_language_model(ReasonerSettings.of({"backend": "nano"}))
 
 
 def test_system_prompts_have_names_and_the_hash_of_their_text():

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from local_server import Server
@@ -35,7 +36,14 @@ ALLOWED, DOWN = says('{"answer": "none"}'), (500, b"")
 
 @pytest.fixture
 def reasoner_of(served, tmp_path):
-    def build(*answers, cached=False, when_down="refuse", endpoint=None, categories=CATEGORIES, **values):
+    def build(
+        *answers,
+        cached=False,
+        when_down: Literal["refuse", "allow"] = "refuse",
+        endpoint=None,
+        categories=CATEGORIES,
+        **values,
+    ):
         server = served(*answers)
         defaults = {"url": server.url, "model": "writer", "first_wait_s": 0, "timeout_s": 5}
         settings = ReasonerSettings.of(
@@ -294,7 +302,7 @@ def test_a_model_of_this_process_that_breaks_is_the_outcome_failed():
         def complete(self, messages, **_):
             raise MemoryError("no memory")
 
-    settings = ReasonerSettings(backend="transformers", model="breaking")
+    settings = ReasonerSettings.of({"backend": "transformers", "model": "breaking"})
     reasoner = RewritingReasoner(Breaking(), settings, count_tokens=len)
     assert reasoner("a fox").outcome == "failed"
 

@@ -24,6 +24,8 @@ CJK_LETTERS = {
 }  # fmt: skip
 """Letters that name a colour by themselves; in a refined prompt they are enough."""
 MIN_PREFIX = 3
+NEVER_ALONE = frozenset(("golden", "silver", "brown", "pink"))
+"""Colours whose letters mean a metal or a plant as often."""
 
 
 def lost_colours(original: str, refined: str) -> list[str]:
@@ -64,6 +66,11 @@ def _contained_colours(text: str, code: str) -> Iterator[tuple[str, str]]:
             if re.search(before + re.escape(form), text):
                 yield colour, form
                 break
+    if code == "zh":
+        counters = tables()["counters"]["zh"]
+        for colour in CJK_LETTERS.keys() - NEVER_ALONE:  # behind a counter, as in "a red apple"
+            if match := re.search(rf"[{counters}]([{CJK_LETTERS[colour]}])", text):
+                yield colour, match[1]
 
 
 def _has_colour(text: str, colour: str) -> bool:

@@ -154,8 +154,8 @@ def _candidates(text: str, script: str) -> frozenset[str]:
         if LANGUAGE_SCRIPT.get(code, "Latin") != script:
             continue
         special = tables()["letters"].get(code, "")
-        every = known | _other_words(code)
-        scores[code] = sum(1 + REPEATED * (count - 1) for word, count in words.items() if word in every)
+        scores[code] = sum(1 + REPEATED * (count - 1) for word, count in words.items() if word in known)
+        scores[code] += not _other_words(code).isdisjoint(words)
         scores[code] += sum(0.7 for word in words if any(letter in special for letter in word))
         sure |= {code} if known & words.keys() else set()
     best = max(scores.values(), default=0.0)

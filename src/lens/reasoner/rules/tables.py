@@ -17,7 +17,7 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 @cache
 def tables() -> dict[str, Any]:
     """Return all tables by name."""
-    text = files(__package__).joinpath("languages.json").read_text("utf-8")
+    text = files("lens.reasoner.rules").joinpath("languages.json").read_text("utf-8")
     return json.loads(unicodedata.normalize("NFC", text))
 
 

@@ -10,6 +10,7 @@ from lens.reasoner.rules.tables import is_unspaced, normal, pattern_of, tables, 
 MAX_LABEL = 160
 """Characters of a sentence that leads to a prompt."""
 LIST_ITEMS = re.compile(r"(?:^|\s)(?:\*\*)?1[.):]\s*\S.{15,}?\s(?:\*\*)?2[.):]\s*\S", re.DOTALL)
+BULLETS = re.compile(r"\A[-*\u2022]\s+\S.*\s[-*\u2022]\s+\S", re.DOTALL)
 MARKUP = re.compile(r"```|<\|[\w/]+\|>|</?(?:think|answer|prompt)\b|\{\s*\"\w+\"\s*:|^#{1,6}\s")
 MIN_PARAGRAPH_WORDS = 6
 MIN_LIKENESS = 0.45
@@ -70,7 +71,8 @@ def refusal_in(original: str, refined: str) -> str | None:
 
 def is_several(original: str, refined: str, paragraphs: Sequence[str] = ()) -> bool:
     """Return whether an answer holds several prompts, or one in a form that is no plain text."""
-    if LIST_ITEMS.search(without_quotes(refined)):
+    plain = without_quotes(refined)
+    if LIST_ITEMS.search(plain) or BULLETS.search(plain):
         return True
     if any(match[0] not in original for match in MARKUP.finditer(refined)):
         return True
