@@ -34,7 +34,7 @@ FLOORS_INSIDE = {
     "evals": ["scores observers", "suite"],
     "train": ["settings", "data cost", "post_training", "stages"],
     "serve": ["settings", "engine storage safety", "ray", "api", "studio"],
-    "cli": ["generation evaluation"],
+    "cli": ["generation", "evaluation"],
 }
 """The folders of a part, from the lowest floor up."""
 

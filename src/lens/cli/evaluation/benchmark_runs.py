@@ -6,20 +6,27 @@ Each step reads and writes files of one folder: it can be stopped, repeated, or 
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from lens.cli.arguments import DEFAULT_MODEL, AsJson, SolverName, parse_size
+from lens.cli.generation.reasoner_options import (
+    MODEL_HELP,
+    REASONER_HELP,
+    SYSTEM_PROMPT_HELP,
+    ReasonerOptions,
+)
 from lens.errors import SettingError
 from lens.files import cache_folder, check_writable, write_bytes_atomic
 from lens.sampling.solvers import DEFAULT_SOLVER
 
 if TYPE_CHECKING:
-    from lens.benchmarks.base import Benchmark
+    from lens.benchmarks.base import Benchmark, BenchmarkPrompt
     from lens.evals.suite.observation import ObservationCount, Observers
-    from lens.evals.suite.run_folder import RunFolder
+    from lens.evals.suite.run_folder import Rewriting, RunFolder
     from lens.evals.suite.scoring import RunScore
+    from lens.sampling.resolved_model import ResolvedModel
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +53,10 @@ Out = Annotated[
 Observer = Annotated[
     str | None, typer.Option(metavar="|".join(OBSERVERS), help="What sees the images (the benchmark's).")
 ]
+Reason = Annotated[bool, typer.Option("--reason", help="Let a reasoner rewrite the prompts first.")]
+ReasonerName = Annotated[str | None, typer.Option("--reasoner", metavar="WHAT", help=REASONER_HELP)]
+ReasonerModel = Annotated[str | None, typer.Option(metavar="NAME", help=MODEL_HELP)]
+SystemPromptName = Annotated[str | None, typer.Option("--system-prompt", help=SYSTEM_PROMPT_HELP)]
 JudgeUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="Endpoint of a judge, with OpenAI's API.")
 ]
@@ -101,6 +112,25 @@ def fetch(
     print(folder)
 
 
+class RunOptions(NamedTuple):
+    """What the options say of the images of a run."""
+
+    benchmark: str
+    model: str
+    data: Path | None
+    limit: int | None
+    images: int | None
+    size: str | None
+    steps: int | None
+    guidance: float | None
+    solver: str
+    seed: int
+    batch: int
+    out: Path | None
+    reasoner: ReasonerOptions | None
+    """What rewrites the prompts; None draws them as they are published."""
+
+
 def generate(
     benchmark: BenchmarkName,
     model: Model = DEFAULT_MODEL,
@@ -114,9 +144,19 @@ def generate(
     seed: Seed = 0,
     batch: Batch = 8,
     out: Out = None,
+    reason: Reason = False,
+    reasoner: ReasonerName = None,
+    reasoner_model: ReasonerModel = None,
+    system_prompt: SystemPromptName = None,
 ) -> None:
     """Draw the images of a benchmark that are not there yet; print the folder of the run."""
-    run, _ = _generate(benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out)
+    asked = ReasonerOptions(reasoner, reasoner_model, system_prompt)
+    asked.check(reason)
+    options = RunOptions(
+        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out,
+        asked if reason else None,
+    )  # fmt: skip
+    run, _ = _generate(options)
     print(run.folder)
 
 
@@ -147,6 +187,10 @@ def run(
     seed: Seed = 0,
     batch: Batch = 8,
     out: Out = None,
+    reason: Reason = False,
+    reasoner: ReasonerName = None,
+    reasoner_model: ReasonerModel = None,
+    system_prompt: SystemPromptName = None,
     observer: Observer = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
@@ -156,11 +200,15 @@ def run(
     """Draw, observe and score a benchmark; print the scores and write a page. A second call goes on."""
     from lens.benchmarks.registry import find_benchmark
 
+    asked = ReasonerOptions(reasoner, reasoner_model, system_prompt)
+    asked.check(reason)
+    options = RunOptions(
+        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out,
+        asked if reason else None,
+    )  # fmt: skip
     # Whatever is missing is told before any image is drawn.
     observers = _observers(find_benchmark(benchmark), observer, judge_url, judge_model)
-    folder, found = _generate(
-        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out
-    )
+    folder, found = _generate(options)
     _observe(folder, found, observers)
     _report([folder.folder], folder.folder / "report.html", allow_missing, as_json)
 
@@ -175,10 +223,7 @@ def report(
     _report(runs, out or runs[0] / "report.html", allow_missing, as_json)
 
 
-def _generate(
-    name: str, model: str, data: Path | None, limit: int | None, images: int | None, size: str | None,
-    steps: int | None, guidance: float | None, solver: str, seed: int, batch: int, out: Path | None,
-) -> tuple["RunFolder", "Benchmark"]:  # fmt: skip
+def _generate(options: RunOptions) -> tuple["RunFolder", "Benchmark"]:
     """Draw what is missing of a run, and return its folder and its benchmark."""
     from lens.benchmarks.base import read_data, spread
     from lens.benchmarks.registry import data_folder, find_benchmark
@@ -190,26 +235,46 @@ def _generate(
     from lens.evals.suite.run_folder import RunFolder, RunSettings
     from lens.sampling.resolved_model import ResolvedModel
 
-    benchmark = find_benchmark(name)
-    found = read_data(benchmark, data or data_folder(name))
-    chosen = eval_model(model, steps, guidance)
-    base = ResolvedModel.of(model).defaults.base_resolution
-    width, height = parse_size(size) if size else resolve_resolution(default_base=base)[::-1]
-    settings = RunSettings(
-        benchmark=name, data_hash=found.sha256, has_official_data=found.has_official_files, model=model,
-        model_hash=chosen.hash, steps=chosen.steps, guidance=chosen.guidance, solver=solver, width=width,
-        height=height, seed=seed, num_images=images or benchmark.num_images, limit=limit,
-    )  # fmt: skip
-    run = RunFolder(out or Path("runs/eval") / f"{name}-{Path(model).name}")
+    benchmark = find_benchmark(options.benchmark)
+    data = read_data(benchmark, options.data or data_folder(benchmark.name))
+    chosen = eval_model(options.model, options.steps, options.guidance)
+    resolved = ResolvedModel.of(options.model)
+    base = resolved.defaults.base_resolution
+    size = parse_size(options.size) if options.size else resolve_resolution(default_base=base)[::-1]
+    run = RunFolder(options.out or Path("runs/eval") / f"{benchmark.name}-{Path(options.model).name}")
     check_writable(run.folder)
-    run.start(settings, spread(found.prompts, limit))
-    if any(not (run.images / image.name).is_file() for image in run.planned(benchmark)):
-        prepare_libraries()
-        with ProgressBar(num_images=1) as progress:
-            pipeline = build_pipeline(chosen, NanoEvalOptions())
-            draw = pipeline_draw(pipeline, settings)
-            generate_missing(run, benchmark, draw, batch, with_log_lines(progress))
+    with ProgressBar(num_images=1) as progress:
+        report = with_log_lines(progress)
+        prompts, rewriting = spread(data.prompts, options.limit), None
+        if options.reasoner:
+            prompts, rewriting = _rewrite(prompts, options.reasoner, resolved, report)
+        settings = RunSettings(
+            benchmark=benchmark.name, data_hash=data.sha256, has_official_data=data.has_official_files,
+            model=options.model, model_hash=chosen.hash, steps=chosen.steps, guidance=chosen.guidance,
+            solver=options.solver, width=size[0], height=size[1], seed=options.seed,
+            num_images=options.images or benchmark.num_images, limit=options.limit, rewriting=rewriting,
+        )  # fmt: skip
+        run.start(settings, prompts)
+        if any(not (run.images / image.name).is_file() for image in run.planned(benchmark)):
+            prepare_libraries()
+            draw = pipeline_draw(build_pipeline(chosen, NanoEvalOptions()), settings)
+            generate_missing(run, benchmark, draw, options.batch, report)
     return run, benchmark
+
+
+def _rewrite(
+    prompts: list["BenchmarkPrompt"], asked: ReasonerOptions, model: "ResolvedModel", report: Any
+) -> tuple[list["BenchmarkPrompt"], "Rewriting"]:
+    """Return prompts as a reasoner wrote them; its answers are cached, so a run goes on with the same."""
+    from lens.cli.generation.reasoning import load_reasoner
+    from lens.evals.suite.rewriting import rewrite_prompts
+
+    def no_session() -> Any:
+        needs = "an endpoint, nano, or a folder of transformers"
+        raise SettingError("--reasoner", "gpt-oss", needs, "A benchmark loads no text encoder for it.")
+
+    reasoner = load_reasoner(asked, model, no_session, cache_folder())
+    return rewrite_prompts(prompts, reasoner, report)
 
 
 def _observers(

@@ -59,8 +59,8 @@ class RunSettings(Settings):
         if self.rewriting is None:
             return "prompts as published"
         seen = ", which saw the scorer's metadata" if self.rewriting.sees_metadata else ""
-        digest = self.rewriting.system_prompt_hash[:10]
-        return f"prompts rewritten by {self.rewriting.model}, system prompt {digest}{seen}"
+        made = f"system prompt {self.rewriting.system_prompt} {self.rewriting.system_prompt_hash[:10]}"
+        return f"prompts rewritten by {self.rewriting.model}, {made.strip()}{seen}"
 
 
 class RunImage(NamedTuple):

@@ -46,6 +46,9 @@ class RunScore(NamedTuple):
             found.append(f"{num_missing} of {self.num_planned} images are missing")
         if any(line.get("has_clip") is False for line in self.lines):
             found.append("clipscore was not measured, as no CLIP was there")
+        made = [line["rewriting"]["outcome"] for line in self.lines if "rewriting" in line]
+        if as_published := sum(outcome != "refined" for outcome in made):
+            found.append(f"{as_published} of {len(made)} images have their published prompt")
         unanswered = sum(len(line.get("failures", ())) for line in self.lines)
         if unanswered:
             found.append(f"{unanswered} questions have no answer and count as wrong")

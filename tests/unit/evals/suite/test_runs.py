@@ -14,8 +14,13 @@ from lens.evals.observers.colours import PixelColours
 from lens.evals.suite.generation import generate_missing
 from lens.evals.suite.observation import Observers, observe_run
 from lens.evals.suite.report import write_report
+from lens.evals.suite.rewriting import rewrite_prompts
 from lens.evals.suite.run_folder import Rewriting, RunFolder, RunSettings
 from lens.evals.suite.scoring import MissingImagesError, compare, score_run
+from lens.llm.client import ChatResponse
+from lens.reasoner.outcome import Reasoned
+from lens.reasoner.rewriter import RewritingReasoner
+from lens.reasoner.settings import ReasonerSettings
 
 GENEVAL, LONGTEXT = BENCHMARKS["geneval"], BENCHMARKS["longtext"]
 COLOURS = {"cup": (200, 30, 30), "dog": (30, 60, 190)}
@@ -205,7 +210,7 @@ def test_the_page_shows_scores_differences_and_boxes_and_keeps_columns_apart(run
     scored = [(one, score_run(one, GENEVAL)) for one in (run, rewritten)]
     text = write_report(scored, tmp_path / "page" / "report.html").read_text()
     assert "prompts as published" in text
-    assert "prompts rewritten by gpt-x, system prompt ababababab" in text
+    assert "prompts rewritten by gpt-x, system prompt general ababababab" in text
     assert "0.7500 (0.5000 to 1.0000)" in text and "Differences" not in text
     assert "cup 0.80" in text and text.count("data:image/jpeg") == 2 * 8
     assert "0.930" in text, "the published row of Lens"
@@ -235,3 +240,44 @@ def test_colours_are_told_by_the_pixels_in_the_middle_of_a_box(colour, pixel):
     names = ["red", "green", "blue", "brown", "black", "white"]
     scores = PixelColours().scores(Image.fromarray(pixels), found, names)
     assert max(scores, key=scores.get) == colour and sum(scores.values()) == pytest.approx(1)
+
+
+class Rewriter:
+    """A reasoner that adds words to prompts about cups and fails at others."""
+
+    def __call__(self, prompt, *, seed=0, should_stop=None):
+        if "cup" in prompt:
+            return Reasoned("refined", f"{prompt}, in soft light", prompt, model="gpt-x")
+        return Reasoned("failed", prompt, prompt, reason="It did not answer.", model="gpt-x")
+
+
+def test_rewritten_prompts_are_drawn_and_scored_by_the_published_facts(tmp_path):
+    prompts, rewriting = rewrite_prompts(PROMPTS, Rewriter(), quiet)
+    assert [one.prompt for one in prompts[:2]] == ["a photo of a cup, in soft light", "a photo of a dog"]
+    assert prompts[0].facts["include"] == PROMPTS[0].facts["include"]
+    run = RunFolder(tmp_path / "run")
+    run.start(settings(rewriting=rewriting), prompts)
+    generate_missing(run, GENEVAL, draw, 8, quiet)
+    observe(run)
+    (found,) = score_run(run, GENEVAL)
+    assert found.score.headline == 0.75 and "4 of 8 images have their published prompt" in found.notes
+    assert found.settings.column == "prompts rewritten by gpt-x, system prompt rules"
+
+
+def test_a_system_prompt_that_sees_metadata_gets_it_and_has_a_column_of_its_own(tmp_path):
+    asked = []
+
+    class Model:
+        name = "scribe"
+
+        def complete(self, messages, **_):
+            asked.append(messages[-1]["content"])
+            return ChatResponse("a photo of a cup on a table", False, False, 1, 1)
+
+    values = {"backend": "endpoint", "endpoint": {"url": "http://127.0.0.1:9", "model": "scribe"}}
+    told = ReasonerSettings.of(values | {"system_prompt": "geneval-metadata"})
+    reasoner = RewritingReasoner(Model(), told, categories=(), count_tokens=len)
+    (written,), rewriting = rewrite_prompts(PROMPTS[:1], reasoner, quiet)
+    assert written.prompt == "a photo of a cup on a table"
+    assert '"class": "cup"' in asked[-1] and rewriting.sees_metadata
+    assert "which saw the scorer's metadata" in settings(rewriting=rewriting).column
