@@ -26,12 +26,14 @@ from lens.serve.studio.gallery import Gallery
 from lens.serve.studio.handlers import StudioHandlers
 
 PROMPT = "a fox"
-REFINED = "A red fox in fresh snow at dawn, seen from the side."
+ADDED = ", in fresh snow at dawn"
+"""What the model adds to a prompt unless a test gives it another answer."""
 GENERATIONS, JOBS = APIS = ("/v1/images/generations", "/v1/jobs")
+EDITS = "/v1/images/edits"
 CATEGORY = {"name": "gore", "description": "Blood for its own sake."}
 
 
-def completion(text=REFINED, finish="stop", refusal=None):
+def completion(text, finish="stop", refusal=None):
     message = {"role": "assistant", "content": text, "refusal": refusal}
     usage = {"prompt_tokens": 30, "completion_tokens": 12}
     choices = [{"message": message, "finish_reason": finish}]
@@ -41,11 +43,12 @@ def completion(text=REFINED, finish="stop", refusal=None):
 class LanguageModel(Server):
     """Returns the answers that a test sets: to the question whether to refuse, and to all other requests."""
 
-    answer = completion()
-    verdict = completion("none")
+    answer, verdict = None, completion("none")
 
     def answer_to(self, body):
-        return self.verdict if is_question(body) else self.answer
+        if is_question(body):
+            return self.verdict
+        return self.answer or completion(requests_of(body) + ADDED)
 
     @property
     def rewritings(self):
@@ -76,6 +79,7 @@ def running(tmp_path_factory):
     llm = LanguageModel()
     values = settings_of(tmp_path_factory.mktemp("enhance"), llm)
     with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
+        server.http.timeout = 30  # the first request loads tokenizer and rules
         yield server, llm
     llm.close()
 
@@ -87,7 +91,7 @@ def server(running):
 
 @pytest.fixture
 def llm(running):
-    running[1].answer, running[1].verdict, running[1].asked = completion(), completion("none"), []
+    running[1].answer, running[1].verdict, running[1].asked = None, completion("none"), []
     return running[1]
 
 
@@ -95,11 +99,6 @@ def llm(running):
 def prompt(request):
     """A prompt that no other test asks about, as answers are kept."""
     return f"a fox of {zlib.crc32(request.node.nodeid.encode())}"
-
-
-def refined(prompt):
-    """Return the answer of a model that keeps the number of a test's prompt."""
-    return completion(f"{prompt}, red, in fresh snow at dawn.")
 
 
 def refusal_of(server, path, prompt, **fields):
@@ -128,10 +127,9 @@ def metadata_of(content, folder):
 def test_the_refined_prompt_is_drawn_and_both_are_told_and_recorded_in_the_image(
     server, llm, prompt, tmp_path
 ):
-    llm.answer = refined(prompt)
     body = {"prompt": prompt, "n": 2, "enhance": True}
     answer = server.http.post(GENERATIONS, json=body).json()
-    drawn = f"{prompt}, red, in fresh snow at dawn."
+    drawn = prompt + ADDED
     assert [one["revised_prompt"] for one in answer["data"]] == [drawn, drawn]
     assert [request.prompt for request in server.engine.requests[-2:]] == [drawn, drawn]
     (told,) = answer["enhanced"]
@@ -146,36 +144,31 @@ def test_the_refined_prompt_is_drawn_and_both_are_told_and_recorded_in_the_image
 
 
 def test_a_job_draws_the_refined_prompt_also_when_it_is_read_again(server, llm, prompt):
-    llm.answer = refined(prompt)
     job = server.http.post(JOBS, json={"prompt": prompt, "enhance": True}).json()
-    assert job["request"]["prompt"].endswith("at dawn.") and job["enhanced"][0]["original"] == prompt
+    assert job["request"]["prompt"].endswith(ADDED) and job["enhanced"][0]["original"] == prompt
     shown = finished_job(server, job)
     assert shown["enhanced"] == job["enhanced"] and len(llm.rewritings) == 1
     assert server.engine.requests[-1].reasoned.original == prompt
 
 
 def test_a_stream_ends_with_both_prompts(server, llm, prompt):
-    llm.answer = refined(prompt)
     body = {"prompt": prompt, "enhance": True, "stream": True}
     events = server.http.post(GENERATIONS, json=body).text.strip().split("\n\n")
     name, data = events[-1].split("\ndata: ")
     assert name == "event: image_generation.completed"
     last = json.loads(data)
-    assert last["revised_prompt"].endswith("at dawn.") and last["enhanced"][0]["original"] == prompt
+    assert last["revised_prompt"].endswith(ADDED) and last["enhanced"][0]["original"] == prompt
 
 
 def test_an_edit_draws_the_refined_prompt(server, llm, prompt):
-    llm.answer = refined(prompt)
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(file, format="PNG")
-    answer = server.client.images.edit(image=file.getvalue(), prompt=prompt, extra_body={"enhance": True})
-    assert answer.data[0].revised_prompt.endswith("at dawn.")
+    body = {"prompt": prompt, "images": [{"image_url": data_url()}], "enhance": True}
+    answer = server.http.post(EDITS, json=body).json()
+    assert answer["data"][0]["revised_prompt"] == prompt + ADDED
     assert server.engine.requests[-1].image is not None
 
 
 def test_each_distinct_prompt_is_asked_about_once(server, llm, prompt):
-    llm.answer = completion("A fox in snow.")
-    body = {"prompt": "a {red|blue} fox", "n": 6, "seed": 1, "enhance": True}
+    body = {"prompt": "a {red|blue} fox", "n": 6, "seed": 6, "enhance": True}
     answer = server.http.post(GENERATIONS, json=body).json()
     assert sorted(one["original"] for one in answer["enhanced"]) == ["a blue fox", "a red fox"]
     assert len(answer["data"]) == 6 and len({requests_of(one) for one in llm.rewritings}) == 2
@@ -184,7 +177,6 @@ def test_each_distinct_prompt_is_asked_about_once(server, llm, prompt):
 
 
 def test_a_job_that_is_sent_again_is_not_refined_again(server, llm, prompt):
-    llm.answer = refined(prompt)
 
     def sent():
         body, headers = {"prompt": prompt, "enhance": True}, {"Idempotency-Key": "one fox"}
@@ -201,19 +193,35 @@ def test_the_model_is_asked_only_on_request(server, llm):
     assert llm.asked == []
 
 
-@pytest.mark.parametrize("path", APIS)
+def data_url():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (GENERATIONS, {}),
+        (GENERATIONS, {"stream": True}),
+        (GENERATIONS, {"prompt": "a {red|blue} fox", "n": 6, "seed": 6}),
+        (EDITS, {"images": [{"image_url": data_url()}]}),
+        (JOBS, {}),
+    ],
+    ids=["image", "stream", "several prompts", "edit", "job"],
+)
 def test_a_refused_prompt_is_a_400_with_its_category_and_a_record_without_its_text(
-    server, llm, path, prompt
+    server, llm, path, fields, prompt
 ):
     llm.verdict = completion("gore")
-    status, error = refusal_of(server, path, prompt)
+    status, error = refusal_of(server, path, **{"prompt": prompt} | fields)
     assert (status, error["code"], error["param"]) == (400, "prompt_refused", "prompt")
     assert error["category"] == "gore" and "gore" in error["message"]
     assert llm.rewritings == []
     record = json.loads((server.settings.state / "refusals.jsonl").read_text().splitlines()[-1])
     assert record["id"] in error["message"]
     assert (record["by"], record["category"]) == ("reasoner scribe", "gore")
-    assert prompt not in json.dumps(record)
+    assert "fox" not in json.dumps(record)
 
 
 def test_the_record_of_a_refusal_has_the_prompt_where_the_operator_wants_it(tmp_path, llm, prompt):
@@ -222,6 +230,38 @@ def test_the_record_of_a_refusal_has_the_prompt_where_the_operator_wants_it(tmp_
     with serving(hooks=create_hooks(ServerSettings.of(values)), **values) as server:
         refusal_of(server, GENERATIONS, prompt)
     assert json.loads((tmp_path / "kept.jsonl").read_text())["prompt"] == prompt
+
+
+@pytest.mark.parametrize("path", APIS)
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (completion(None, refusal="I draw no real people."), "I draw no real people."),
+        (completion("A fox that", "content_filter"), "declined"),
+        (completion("I'm sorry, but I can't help with that."), "declined"),
+    ],
+    ids=["refusal", "filter", "sentence"],
+)
+def test_a_refusal_of_the_model_itself_is_never_drawn(server, llm, path, answer, says, prompt):
+    llm.answer = answer
+    status, error = refusal_of(server, path, prompt)
+    assert (status, error["code"], error["param"]) == (400, "prompt_refused", "prompt")
+    assert says in error["message"] and "A fox that" not in error["message"] and "category" not in error
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer", "shown", "told"),
+    [
+        ("none", None, ADDED, "Refined by scribe"),
+        ("gore", None, "", "category gore"),
+        ("none", completion(""), "", "could not be refined"),
+    ],
+    ids=["refined", "refused", "failed"],
+)
+def test_the_studio_shows_each_outcome(server, llm, prompt, tmp_path, verdict, answer, shown, told):
+    llm.verdict, llm.answer = completion(verdict), answer
+    view = StudioHandlers(server.app.state.service, Gallery(tmp_path)).enhance(prompt, "me", "lens-nano")
+    assert view.prompt == prompt + shown and told in view.line_html
 
 
 @pytest.mark.parametrize("path", APIS)
@@ -245,7 +285,6 @@ def test_a_prompt_that_the_words_of_the_policy_refuse_never_reaches_the_model(se
 
 FAILURES = {
     "empty": completion(""), "blank": completion(" \n"), "cut": completion("A red fox in", "length"),
-    "filter": completion("A fox that", "content_filter"),
     "500": (500, b""), "401": (401, b"secret"), "html": (200, b"<html>"), "{}": (200, b"{}"),
     "lost number": completion("A fox."),
 }  # fmt: skip
@@ -290,7 +329,7 @@ class Slow:
     def __call__(self, handler):
         self.is_asked.set()
         self.may_answer.wait(30)
-        status, content = completion()
+        status, content = completion("A fox.")
         try:
             handler.send(status, {}, content)
         except OSError:  # the other side has given up
@@ -357,12 +396,11 @@ def test_callers_wait_at_most_two_minutes_for_a_model_that_does_not_answer(tmp_p
 
 
 def test_answers_are_kept_for_the_owner_alone(server, llm, prompt):
-    llm.answer = refined(prompt)
     for _ in range(2):
         server.http.post(GENERATIONS, json={"prompt": prompt, "enhance": True})
     assert len(llm.rewritings) == 1
     folder = server.settings.state / "reasoner"
-    (file,) = folder.iterdir()
+    file = folder / "lens-nano-turbo.jsonl"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -382,7 +420,7 @@ def test_without_a_language_model_nano_models_have_rules_and_others_say_what_is_
         body = {"prompt": "could you draw me two apples please", "model": "lens-nano", "enhance": True}
         (told,) = server.http.post(GENERATIONS, json=body).json()["enhanced"]
         assert told["outcome"] == "refined" and told["model"].startswith("nano-rules")
-        assert "two apples" in told["prompt"] and "please" not in told["prompt"]
+        assert told["prompt"] == "two red apples"
         for path in APIS:
             status, error = refusal_of(server, path, PROMPT, model="lens")
             assert (status, error["code"], error["param"]) == (400, "invalid_value", "enhance")
