@@ -40,6 +40,7 @@ DATA_FILES = {
     "prompts/styles.yaml": "Styles to start with",
     "rl/prompts/taxonomy.yaml": "Ten categories of prompts, their kinds and thousands of subjects",
     "serve/safety/policy.yaml": "The default moderation policy",
+    "serve/studio/focus.js": "Keeps the keyboard's focus on the page of the studio",
     "serve/studio/studio.css": "Looks of the studio",
     "serve/studio/studio.js": "What the studio does in the browser",
 }

@@ -39,6 +39,7 @@ gradio-app > .gradio-container > .main {{ padding: 0 !important; max-width: none
 <meta name="color-scheme" content="light dark">
 <script>
 {(FOLDER / "studio.js").read_text()}
+{(FOLDER / "focus.js").read_text()}
 </script>
 """
 
