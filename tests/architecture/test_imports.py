@@ -29,7 +29,7 @@ FLOORS_INSIDE = {
     "models": ["quantized", "checkpoints", "chat"],
     "nano": ["world", "scoring"],
     "sampling": ["metadata_formats"],
-    "reasoner": ["rules nano_rules", "search"],
+    "reasoner": ["rules", "nano_rules", "search"],
     "rl": ["prompts", "rewards"],
     "evals": ["scores observers", "suite"],
     "train": ["settings", "data cost", "post_training", "stages"],

@@ -52,7 +52,7 @@ MIN_HAN_WITHOUT_KANA = 8
 """Japanese of that many Han letters has kana among them."""
 
 
-class Language(NamedTuple):
+class LanguageEvidence(NamedTuple):
     """What a text tells of its language."""
 
     script: str | None
@@ -66,18 +66,18 @@ class Language(NamedTuple):
         return " or ".join(names) or f"{self.script} script"
 
 
-def language_of(text: str) -> Language:
+def language_of(text: str) -> LanguageEvidence:
     """Return what a text tells of its language, the text in quotation marks aside."""
     plain = without_quotes(text)
     weights = _weights(plain)
     if not weights:
-        return Language(None, frozenset())
+        return LanguageEvidence(None, frozenset())
     script = max(weights, key=lambda one: weights[one])
     if script in EAST_ASIAN:
         return _east_asian(plain)
     if script == "Hangul":
-        return Language(script, frozenset({"ko"}))
-    return Language(script, _candidates(plain, script))
+        return LanguageEvidence(script, frozenset({"ko"}))
+    return LanguageEvidence(script, _candidates(plain, script))
 
 
 def is_same_language(original: str, refined: str) -> tuple[bool, str]:
@@ -108,12 +108,12 @@ def _weights(text: str) -> Counter[str]:
     return Counter({script: count * WEIGHT.get(script, 1.0) for script, count in counts if count})
 
 
-def _east_asian(text: str) -> Language:
+def _east_asian(text: str) -> LanguageEvidence:
     num_kana, num_han = (len(LETTERS_OF[script].findall(text)) for script in ("Kana", "Han"))
     if num_kana and num_kana * 12 >= num_han:
-        return Language("Kana", frozenset({"ja"}))
+        return LanguageEvidence("Kana", frozenset({"ja"}))
     is_short = num_han < MIN_HAN_WITHOUT_KANA
-    return Language("Han", frozenset({"zh", "ja"} if is_short and not _has_chinese(text) else {"zh"}))
+    return LanguageEvidence("Han", frozenset({"zh", "ja"} if is_short and not _has_chinese(text) else {"zh"}))
 
 
 def _has_chinese(text: str) -> bool:
