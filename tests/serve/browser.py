@@ -55,6 +55,7 @@ def served(app) -> Iterator[str]:
 def app_of(folder, engine, enhance=None):
     from fastapi import FastAPI
 
+    from lens.reasoner.language_model import ReasoningStoppedError
     from lens.reasoner.outcome import Reasoned
     from lens.serve.api.generation import GenerationHooks, GenerationService
     from lens.serve.settings.server import ServerSettings
@@ -62,10 +63,15 @@ def app_of(folder, engine, enhance=None):
     from lens.serve.studio.gallery import Gallery
 
     def refine(prompt, *, seed=0, should_stop=None):
+        while "endless" in prompt:
+            if should_stop():
+                raise ReasoningStoppedError("stopped")
+            time.sleep(0.02)
         return Reasoned("refined", enhance(prompt), prompt)
 
+    settings = ServerSettings.of({"state": str(folder.parent / "state")})
     hooks = GenerationHooks(find_reasoner=lambda _: refine if enhance else None)
-    return mount_studio(FastAPI(), GenerationService(engine, ServerSettings.of({}), hooks), Gallery(folder))
+    return mount_studio(FastAPI(), GenerationService(engine, settings, hooks), Gallery(folder))
 
 
 def new_page(browser, address, **options):

@@ -178,6 +178,17 @@ def test_an_enhanced_prompt_is_shown_beside_the_original_and_can_be_edited(page)
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a fox in snow'")
 
 
+def test_the_reasoner_can_be_stopped_and_the_prompt_stays(page):
+    for stop in (lambda: page.click("#stop-enhancing"), lambda: page.keyboard.press("Escape")):
+        page.fill("#prompt textarea", "an endless fox")
+        page.click("#enhance")
+        page.wait_for_selector("#enhance-line >> text=The reasoner is asked")
+        page.wait_for_selector("#stop-enhancing:enabled")
+        stop()
+        page.wait_for_selector("#enhance-line >> text=Stopped")
+        assert page.input_value("#prompt textarea") == "an endless fox"
+
+
 def test_a_grid_becomes_a_contact_sheet_that_restores_it_and_snippets_can_be_copied(page, tmp_path):
     page.fill("#prompt textarea", "a lemon")
     page.click("#copy-python")
