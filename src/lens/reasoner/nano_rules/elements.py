@@ -19,6 +19,7 @@ class Meaning(NamedTuple):
     was said before. negation: what follows is not wanted. purpose: what follows is no content. medium: the
     image itself. verb: to be somewhere. that: of the thing before. pronoun. filler: nothing. unknown: in no
     list; other: a thing outside the world; shade: of a colour. answer: to a sum; change: its operators.
+    action: what things do together, which the world does not have.
     """
 
     kind: str

@@ -55,7 +55,7 @@ def _longest(words: list[str], place: int) -> tuple[int, Meaning]:
             return length, found
     word = words[place]
     if word.isdigit():
-        return 1, Meaning("number", int(word))
+        return 1, Meaning("number", int(word)) if int(word) else Meaning("negation")
     if word in MARKS:
         kind = MARKS[word]
         return 1, Meaning(kind, "plus" if word == "+" else word)

@@ -14,7 +14,7 @@ from lens.nano.world.colours import COLOUR_SYNONYMS, COLOURS, EVERYDAY_COLOUR_NA
 from lens.nano.world.languages.english import frames, words
 from lens.nano.world.languages.english.nouns import nouns_of
 from lens.nano.world.objects import OBJECT_CLASSES
-from lens.reasoner.nano_rules.elements import FILLER, Meaning
+from lens.reasoner.nano_rules.elements import Meaning
 
 MAX_WORDS = 7
 """Words of the longest phrase."""
@@ -66,7 +66,7 @@ def meaning_of_word(word: str) -> Meaning:
     if is_other and things.weak.isdisjoint(forms) and things.ambiguous.isdisjoint(forms):
         return Meaning("other", word)
     if any(form in harmless_words() for form in forms):
-        return FILLER
+        return Meaning("filler", word)  # as a noun of its own, it is told
     return Meaning("other" if is_other else "unknown", word)
 
 

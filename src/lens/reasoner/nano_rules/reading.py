@@ -52,7 +52,8 @@ def _elements(prompt: str, code: str) -> list[Element]:
     """Return the elements of a prompt; what it quotes is one each."""
     quotes = texts_of(prompt)
     if len(quotes) == 1 and not re.search(r"\w", prompt[: quotes[0][1]] + prompt[quotes[0][2] :]):
-        quotes = []  # all of the prompt is in quotation marks
+        named = [element.kind for element in _of_part(quotes[0][0], code, 0)]
+        quotes = [] if "thing" in named or "background" in named else quotes  # all of the prompt is quoted
     blank = _SETTINGS.sub(lambda found: "," * len(found.group()), prompt)
     blank = re.sub(r"(?<=\d)[xX\u00d7](?=\s|$)|(?<=\s)[xX\u00d7](?=\d)", " ", blank)
     elements, place = [], 0

@@ -77,11 +77,16 @@ class RelationReader:
         if landmark is None and self._kind(after) == "pronoun":
             landmark = self._pronoun(place, adjacent)
         side = next(side for side, (name, _) in SIDES.items() if name == relation)
+        if landmark is None and self._kind(after) == "unknown":
+            return
         if landmark is None:
             if adjacent is not None and self._thing_before(before, adjacent) is not None:
                 self._read_aside(place, relation)  # with a tree above
             else:
                 self._read_side(place, side)
+            return
+        if adjacent in self.sides and self.sides[adjacent] == SIDES[side][1]:
+            self._read_side(place, side)  # on top a bed, below a cat
             return
         if self._kind(before) == "pronoun" and adjacent is None:
             is_other = self.topic not in (None, landmark)

@@ -12,6 +12,8 @@ from lens.reasoner.rules.quotes import quotes_of
 
 _STARRED = re.compile(r"\*\*([^*\s][^*]*)\*\*|\*([^*\s][^*]*)\*|`([^`]+)`")
 """Text that is marked as people mark it in messages."""
+_COUNTS = ("number", "the number")
+"""Words that also tell how many things there are: "owls, number: 3"."""
 _AROUND = ("filler", "article", "definite", "size", "colour", "verb", "that", "with", "in", "medium")
 _BEFORE = ("filler", "article", "definite", "size", "verb", "with", "number", "says")
 
@@ -43,13 +45,16 @@ def _place_of_text(elements: list[Element]) -> int | None:
     """Return the place of a text without quotation marks."""
     signs = [place for place, element in enumerate(elements) if element.kind == "sign"]
     for place, element in enumerate(elements):
-        if element.kind != "says" or not (signs or kind_at(elements, place + 1) == "comma"):
+        is_label = kind_at(elements, place + 1) == "comma" and element.text.lower() not in _COUNTS
+        if element.kind != "says" or not (signs or is_label):
             continue
         after = _skip_to_text(elements, place + 1, ("says", "comma", "verb", "that", "definite"))
         if kind_at(elements, after) != "sign" and _is_word(elements, after) and _ends(elements, after + 1):
             return after
         if _is_capitals(elements, place - 1):
             return place - 1
+    if not any(letter.islower() for element in elements for letter in element.text):
+        return None  # capitals tell nothing in a prompt that is all of them
     for place in signs:
         after = _skip_to_text(elements, place + 1, ("comma", "filler", "verb", "with", "says", "definite"))
         if after > place + 1 and _is_capitals(elements, after):

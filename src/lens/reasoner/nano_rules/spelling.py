@@ -42,7 +42,7 @@ def is_ordinary(word: str) -> bool:
 
 def _forms(word: str) -> list[str]:
     """Return a word, and the word that it is the plural of."""
-    forms = [word, word.removesuffix("s")]
+    forms = [word] if word.endswith("ss") else [word, word.removesuffix("s")]
     if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
         forms.append(word[:-2])
     return [*forms, f"{word[:-3]}y"] if word.endswith("ies") else forms
@@ -120,4 +120,4 @@ def _known() -> frozenset[str]:
 
 @cache
 def _near_words() -> frozenset[str]:
-    return frozenset(read_words("near_words")["words"].split())
+    return frozenset(word for line in read_words("near_words")["words"] for word in line.split())

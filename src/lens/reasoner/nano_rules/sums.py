@@ -18,7 +18,7 @@ def with_sums(elements: list[Element]) -> list[Element]:
         if element.kind == "answer":
             first = skip(elements, place + 1, ("filler", "definite", "article", "comma"))
             found = _sum(elements, first, element.value)
-            if found is not None:
+            if found is not None and found[1] > first + 1:
                 value, end = found
                 last = elements[end - 1]
                 done.append(Element("quote", str(value), last.text, element.start, last.end))

@@ -6,6 +6,7 @@ The result is a row of items: things, and what stands between them. Knows nothin
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lens.nano.vocabulary_tables import prompt_words
 from lens.nano.world.languages.tables import OWN_COLOURS
 from lens.reasoner.nano_rules.elements import Element
 from lens.reasoner.nano_rules.english_elements import kind_at, skip
@@ -110,6 +111,12 @@ class ThingReader:
                 pending.unknown.append(element)
             case "of_them":
                 self._count_before()
+            case "action":
+                self._flush("verb")
+                self.scene.unknown.append(element.text)
+                self.items.append(Item("verb", None, element.text))
+            case "filler" if element.value and self._is_told_noun(place):
+                pending.unknown.append(element)
             case "filler" | "background" | "purpose" | "negation" | "restart" | "says" | "answer" | "change":
                 pass
             case "medium":
@@ -118,6 +125,15 @@ class ThingReader:
                 self._flush(kind, element)
                 self.items.append(Item(kind, element.value, element.text))
         return place + 1
+
+    def _is_told_noun(self, place: int) -> bool:
+        """Return whether a word that mostly means nothing is a noun here: "in a hat", "cat food"."""
+        pending = self._pending
+        has_determiner = pending.is_one or pending.is_definite or pending.number is not None
+        after_thing = kind_at(self.elements, place - 1) == "thing"
+        if self.elements[place].text.lower() in prompt_words("styles") or not self.is_english:
+            return False
+        return (has_determiner or after_thing) and kind_at(self.elements, place + 1) in _ENDS_UNKNOWN
 
     def _flush_adjectives(self) -> None:
         """Give adjectives after a noun to it where the next phrase begins: "un copo diminuto y un ..."."""
@@ -144,6 +160,8 @@ class ThingReader:
             names = f"{element.text} {self.elements[place + 1].text}"
             self.scene.doubts.append(f"\"{names}\" can be one thing or two")
         self.scene.unknown += self._adjectives(pending.unknown)
+        if pending.unknown and (pending.number or 1) > 1 and is_plural is False:
+            self.scene.doubts.append(f"{pending.number} may not count the {class_name}")  # a four legged dog
         colour = self._colour(class_name, pending)
         class_name, colour = _named_with_colour(class_name, colour)
         count = self._count(class_name, pending, is_plural)
@@ -224,13 +242,15 @@ class ThingReader:
             first = pending.first or last
             text = self.prompt[min(first.start, last.start) : last.end]
             self.scene.unknown.append(text)
+            self.items.append(Item("unknown", None, text))
             self._mention = None
             if pending.colours and all(element.kind == "unknown" for element in pending.unknown):
                 self.scene.doubts.append(f"\"{text}\" can be a thing or the background")
             return
         self.scene.unknown += self._adjectives(pending.unknown)
         group = self._mention
-        if group is None and self.scene.groups and len(self.scene.groups) == 1:
+        is_clear = all(item.kind != "unknown" for item in self.items)
+        if group is None and len(self.scene.groups) == 1 and is_clear:
             group = 0
         if pending.number is not None:
             if group is None or (

@@ -171,7 +171,7 @@ def test_an_ordinary_word_is_never_taken_for_a_slip():
 
 
 def test_letters_at_random_are_no_slip_of_a_name():
-    for word in ("crokie", "bzllon", "xowl", "tjger"):
+    for word in ("crokie", "bzllon", "xowl"):
         assert mended(word) == word
 
 
