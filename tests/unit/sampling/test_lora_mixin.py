@@ -242,3 +242,13 @@ def test_a_hub_id_is_downloaded_or_refused_by_name(unloaded, files, monkeypatch)
     monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
     with pytest.raises(CheckpointError, match=r"someone/style is no file or folder here, .* no route"):
         unloaded.load_lora_weights("someone/style")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"transformer.x": 0}, {"proj_out.lora_A.weight": [[1.0]]}, {3: torch.ones(2, 2)}], ids=str
+)
+def test_a_state_dict_of_other_things_than_tensors_is_refused(pipeline, odd):
+    (key,) = odd
+    for call in (pipeline.load_lora_weights, pipeline.lora_state_dict):
+        with pytest.raises(CheckpointError, match=f"under {key!r}, but it needs names, each with a tensor"):
+            call(odd)

@@ -153,6 +153,7 @@ def read_adapter(
 def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a file, folder or state dict as they are, and PEFT's settings of them."""
     if isinstance(source, Mapping):
+        _check_tensors(source)
         return dict(source), {}
     file, settings = _file_and_settings(Path(source))
     stored = open_safetensors(file)
@@ -171,7 +172,16 @@ def _state_dict_in_memory(tensors: Mapping[str, Tensor]) -> LazyStateDict:
     def entry(tensor: Tensor) -> LazyTensor:
         return LazyTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.detach)
 
+    _check_tensors(tensors)
     return LazyStateDict({name: entry(tensor) for name, tensor in tensors.items()}, {})
+
+
+def _check_tensors(state_dict: Mapping[Any, Any]) -> None:
+    """Raise CheckpointError for a state dict that holds something else than tensors under names."""
+    for name, value in state_dict.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            problem = f"The state dict has {type(value).__name__} under {name!r}"
+            raise CheckpointError(f"{problem}, but it needs names, each with a tensor.")
 
 
 def _embedded_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
