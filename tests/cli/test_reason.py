@@ -91,7 +91,9 @@ def test_without_an_endpoint_a_nano_model_has_its_rule_engine(lens):
     row = json.loads(ran.out)
     assert row["reasoner"]["model"].startswith("nano-rules") and row["reasoner"]["outcome"] == "refined"
     assert (row["prompt"], row["original_prompt"]) == ("two cats", "a picture of two kitties please")
-    assert row["reasoner"]["usage"]["num_requests"] == 0
+    assert row["reasoner"]["usage"]["num_requests"] == 0 and "drawn as" not in ran.err
+    ran = lens("generate", "a picture of two kitties please", "--reason", "--steps", 1)
+    assert "lens: It is drawn as: two cats\n" in ran.err and ran.out.endswith(".png\n")
 
 
 def test_a_refusal_names_its_category_and_nothing_is_drawn_or_rewritten(serve, draw, tmp_path):

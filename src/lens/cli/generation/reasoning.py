@@ -78,7 +78,7 @@ def reason_about(
         for key in (key for key in keys if key[0] == session_key):
             progress("reasoning", len(answers), len(keys))
             answers[key] = reasoner(key[1])
-            _tell(answers[key], is_alone=len(keys) == 1)
+            _tell(answers[key], is_alone=len(keys) == 1, is_shown=first.arguments.as_json)
     reasoned = [request._replace(images=_drawn_images(request, answers)) for request in requests]
     refused = [answer for answer in answers.values() if answer.outcome == "refused"]
     return ReasonedRequests([request for request in reasoned if request.images], refused, len(keys))
@@ -96,12 +96,15 @@ def _drawn_images(request: ResolvedRequest, answers: Answers) -> list[PlannedIma
     return images
 
 
-def _tell(answer: Reasoned, is_alone: bool) -> None:
-    """Log what failed, and why a prompt was changed or left as it is where the reasoner says so."""
+def _tell(answer: Reasoned, is_alone: bool, is_shown: bool) -> None:
+    """Log what failed, and what is drawn unless results show it; why, where the reasoner says so."""
     which = "" if is_alone else f"{answer.original[:SHOWN_CHARACTERS]!r}: "
     if answer.warning is not None:
         logger.warning("%s%s", which, answer.warning)
-    elif answer.outcome != "refused" and answer.reason:
+        return
+    if answer.outcome == "refined" and not is_shown:
+        logger.info("%sIt is drawn as: %s", which, answer.prompt)
+    if answer.outcome != "refused" and answer.reason:
         logger.info("%sThe prompt is %s: %s", which, answer.outcome, answer.reason)
 
 
@@ -125,6 +128,8 @@ def load_reasoner(
     from lens.sampling.loader import load_tokenizer_of
 
     settings = options.settings("nano" if is_nano(model.variant) else "gpt-oss")
+    if settings.backend == "nano" and not is_nano(model.variant):
+        logger.warning("The rules of nano leave out what lens-nano does not know; %s knows more.", model.name)
     policy = options.refusal_policy()
     tokenizer = load_tokenizer_of(model)
     template = PromptTemplate(tokenizer, model.prompt_date)
