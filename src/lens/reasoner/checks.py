@@ -3,6 +3,7 @@
 A check that cannot tell is kept: a wrong alarm costs a request, and in the end the refinement.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ STRUCTURED_WORDS = 30
 """The same for a prompt of several parts."""
 MIN_PARTS = 4
 PARTS = re.compile(r"[,;.!?\n]+(?:\s|$)|[\u3001\u3002\uff0c\uff1b\uff0e\u060c\u061b\u06d4\u0964]+")
+SHORTER_MARGIN = 5
 LETTERS_PER_WORD = 1.7
 """Letters that a word has in scripts without spaces between words."""
 
@@ -45,7 +47,8 @@ def check_prompt(
     several = is_several(original, refined, paragraphs)
     about = f'It talks about the prompt: "{talk}".' if talk else ""
     many = "It is more than one prompt." if several else about
-    too_long = f"It has {num_tokens} tokens, of which the model reads {max_tokens}."
+    too_long = f"It has {num_tokens} tokens, of which the model reads {max_tokens}"
+    too_long += f": it must be {shorter_by(num_tokens, max_tokens)}% shorter."
     return (
         answer,
         Check("one_prompt", not many, many),
@@ -56,6 +59,11 @@ def check_prompt(
         Check("language", is_same, difference),
         Check("length", num_tokens <= max_tokens, too_long if num_tokens > max_tokens else ""),
     )
+
+
+def shorter_by(num_tokens: int, max_tokens: int) -> int:
+    """Return the part of a prompt that is too much, in percent with a margin: models cannot count tokens."""
+    return min(95, math.ceil(100 * (1 - max_tokens / max(num_tokens, 1))) + SHORTER_MARGIN)
 
 
 def broken(checks: Sequence[Check]) -> list[Check]:

@@ -28,7 +28,7 @@ from lens.reasoner.refusal import (
     refusal_question,
 )
 from lens.reasoner.rules.quotes import quotes_of
-from lens.reasoner.settings import ReasonerSettings
+from lens.reasoner.settings import PROMPT_ROOM_TOKENS, ReasonerSettings
 from lens.reasoner.system_prompts import SystemPrompt, read_system_prompt
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ MAX_REWRITES = 2
 """The rewriting and one repair."""
 MAX_CACHE_BYTES = 64 * 2**20
 """Of the answers on disk, which are in memory too; beyond it the oldest half goes."""
+WORDS_PER_TOKEN = 0.6
 NO_ANSWER = "The language model did not answer"
 UNCHECKED = Check("policy", False, "It was not checked against the operator's policy.")
 
@@ -201,7 +202,10 @@ class _Request:
         request = self._prompt
         if self._metadata is not None:
             request = f"Request:\n{request}\n\nMetadata:\n{self._metadata}"
-        system = self._reasoner.system_prompt.text
+        system, room = self._reasoner.system_prompt.text, self._settings.max_prompt_tokens
+        if room < PROMPT_ROOM_TOKENS:  # the prompts of Lens are written for the room of the released models
+            words = max(5, int(room * WORDS_PER_TOKEN))
+            system += f"\n\nThis model reads short prompts only. Write at most {words} words."
         return [{"role": "system", "content": system}, {"role": "user", "content": request}]
 
     def _quoted(self) -> list[str]:
@@ -289,7 +293,7 @@ class _AnswerCache:
     def __init__(self, file: Path, model: str, settings: ReasonerSettings):
         # Answers tell of requests, so they are for the owner of the file alone.
         self._responses, self._model = ResponseCache(file, MAX_CACHE_BYTES, mode=0o600), model
-        ours = {"max_tokens", "effort", "backend", "endpoint", "model"}
+        ours = {"max_tokens", "max_prompt_tokens", "effort", "backend", "endpoint", "model"}
         scope = settings.model_dump(mode="json", include=ours)
         self._scope = hashlib.sha256(json.dumps(scope, sort_keys=True).encode()).hexdigest()
         self._has_failed = False

@@ -61,7 +61,7 @@ def test_checks_come_in_their_order_with_words_for_the_user():
     assert details["quoted_text"] == 'The text "A" is missing or changed.'
     assert details["numbers"] == "The number 2 is missing or changed."
     assert details["colours"] == "The colour red is missing or changed."
-    assert details["length"] == "It has 5 tokens, of which the model reads 3."
+    assert details["length"] == "It has 5 tokens, of which the model reads 3: it must be 45% shorter."
     assert details["language"] == ""
 
 

@@ -228,12 +228,16 @@ def test_refusals_are_kept_and_failures_are_asked_again(reasoner_of):
     assert len(server.asked) == 2
 
 
-def test_a_kept_answer_that_breaks_the_rules_of_today_is_asked_for_again(reasoner_of):
+def test_a_kept_answer_that_breaks_the_rules_of_today_is_asked_for_again(reasoner_of, tmp_path):
     reasoner, server = reasoner_of(ALLOWED, says(GOOD), cached=True)
     assert reasoner(REQUEST).outcome == "refined"
-    stricter, _ = reasoner_of(DOWN, cached=True, endpoint={"url": server.url}, max_prompt_tokens=5)
-    assert stricter(REQUEST).outcome == "failed"
-    assert len(server.asked) == 4
+    kept = json.loads((tmp_path / "reasoner.jsonl").read_text().splitlines()[-1])
+    kept["prompt"] = REQUESTS["en"]["numbers"]
+    with (tmp_path / "reasoner.jsonl").open("a") as file:
+        file.write(json.dumps(kept) + "\n")
+    reopened, _ = reasoner_of(DOWN, cached=True, endpoint={"url": server.url})
+    assert reopened(REQUEST).prompt == GOOD
+    assert len(server.asked) == 3
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(reasoner_of, tmp_path):
@@ -305,6 +309,14 @@ def test_a_model_of_this_process_that_breaks_is_the_outcome_failed():
     settings = ReasonerSettings.of({"backend": "transformers", "model": "breaking"})
     reasoner = RewritingReasoner(Breaking(), settings, count_tokens=len)
     assert reasoner("a fox").outcome == "failed"
+
+
+def test_a_model_that_reads_short_prompts_is_told_of_before_the_prompt_is_written(reasoner_of):
+    for room, is_told in ((100, True), (393, False)):
+        reasoner, server = reasoner_of(says("A good dog sits."), categories=[], max_prompt_tokens=room)
+        assert reasoner("a dog").outcome == "refined"
+        system = server.asked[0].body["messages"][0]["content"]
+        assert ("at most 60 words" in system) == is_told
 
 
 def test_metadata_goes_to_system_prompts_that_see_it_and_to_no_other(served):
