@@ -26,9 +26,18 @@ THINKING = tuple(
         (r"\u25c1think\u25b7", r"\u25c1/think\u25b7"),
         (r"<\|channel>thought\b", r"<channel\|>"),
         (r"<unused94>", r"<unused95>"),
+        (r"<details[^<>]*reasoning[^<>]*>", r"</details>"),
+        (r"\AThinking\.\.\.\s*\n", r"\.\.\.\s*done thinking\.?"),
     )
 )  # fmt: skip
 """Marks around what a model thinks, in the forms that models of different makers have."""
+THINKING_CHAPTER = re.compile(
+    r"\A\W*(?:thinking|reasoning|analysis|thoughts?)\b[:*\s.]*\n.*\n\W*"
+    r"(?:final\s+)?(?:answer|prompt|response|output)\b[:*_\s]*\n",
+    re.DOTALL | re.IGNORECASE,
+)
+"""The same with headings instead of marks."""
+ROLE = re.compile(r"\A\s*assistant\s*(?::|\n)\s*", re.IGNORECASE)
 HARMONY_MESSAGE = re.compile(
     r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)"
     r"(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
@@ -43,10 +52,10 @@ ASSISTANT = re.compile(
 )
 END_OF_TURN = re.compile(
     r"<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|<\|return\|>|<\|endoftext\|>|</s>|<eos>|"
-    r"<\|end_of_text\|>|<\|end\u2581of\u2581sentence\|>|<\uff5cend\u2581of\u2581sentence\uff5c>"
+    r"<\|end_of_text\|>|<\|end of sentence\|>|<\uff5cend of sentence\uff5c>"
 )
 CONTROL_TOKEN = re.compile(
-    r"<\|[\w/ \u2581-]{1,40}\|>|<\uff5c[^<>\uff5c]{1,40}\uff5c>|"
+    r"<\|[\w/ -]{1,40}\|>|<\uff5c[^<>\uff5c]{1,40}\uff5c>|"
     r"</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]",
     re.IGNORECASE,
 )
@@ -59,7 +68,10 @@ FENCE = re.compile(r"[ \t]*(?:```+|~~~+)[ \t]*[\w-]*[ \t]*")
 ONE_LINE_FENCE = re.compile(r"\A(`{1,3})([^`]+)\1\Z")
 EMPHASIS = re.compile(r"\A(\*\*|__)([^*_]+)\1\Z")
 CHOICE_LABEL = re.compile(r"^(?:the\s+)?(?:answer|category)(?:\s+is)?\s*[:=]?\s+", re.IGNORECASE)
-LONE_BULLET = re.compile(r"\A[-*\u2022]\s+(?=[^\n]+\Z)")
+LONE_BULLET = re.compile(r"\A[-*>\u2022]\s+(?=[^\n]+\Z)")
+BRACKETS = re.compile(r"\A\[([^\[\]]*\s[^\[\]]*)\]\Z")
+NO_LETTERS = {0: " ", 0x2581: " "}
+"""What JSON may hold and files may not; the space of some tokenizers."""
 INVISIBLE = re.compile(r"[\u200b\u2060\ufeff\u00ad]")
 MAX_ROUNDS = 4
 
@@ -82,9 +94,10 @@ def clean_answer(text: str, quoted: Sequence[str] = ()) -> CleanAnswer:
     Quotation marks around the whole are kept where the whole is one of the texts that the request quotes.
     """
     # JSON may contain NUL and lone surrogates, which files and databases reject.
-    text = INVISIBLE.sub("", text.replace("\0", " ").encode(errors="replace").decode())
+    text = INVISIBLE.sub("", text.translate(NO_LETTERS).encode(errors="replace").decode())
     had_text = bool(text.strip())
     text, is_cut = _without_thinking(_final_message(text))
+    text = ROLE.sub("", THINKING_CHAPTER.sub("", text))
     is_only_thinking = had_text and not CONTROL_TOKEN.sub(" ", text).strip()
     tags = ANSWER_TAG.findall(text)
     if len(tags) == 1:
@@ -96,7 +109,7 @@ def clean_answer(text: str, quoted: Sequence[str] = ()) -> CleanAnswer:
         is_cut |= is_fence_open
         text = _json_value(without_leading_talk(text)) or text
         text = without_leading_talk(text)
-        text = EMPHASIS.sub(r"\2", LONE_BULLET.sub("", text.strip()))
+        text = EMPHASIS.sub(r"\2", BRACKETS.sub(r"\1", LONE_BULLET.sub("", text.strip())))
         if text[1:-1].strip() not in quoted:
             text = without_outer_marks(text)
         if text == before:

@@ -91,6 +91,8 @@ def missing_quotes(original: str, refined: str) -> list[str]:
 
 def without_outer_marks(text: str) -> str:
     """Return a text without the quotation marks around the whole of it; a short quotation keeps them."""
+    if len(text) > 3 and text[-1] in ".\u3002" and text[-2] in MARKS:
+        text = text[:-1] if without_outer_marks(text[:-1]) != text[:-1] else text
     if len(text) < 3 or text[-1] not in PAIRS.get(text[0], ""):
         return text
     inner = text[1:-1].strip()
