@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -220,10 +221,11 @@ def test_packed_experts_streamed_from_their_file_answer_as_resident_ones(tmp_pat
 
 
 def test_the_name_tells_apart_what_answers_differently():
-    names = {
-        GptOssModel(tiny_encoder(), tiny_tokenizer(), **settings).name
-        for settings in ({}, {"effort": "high"}, {"temperature": 0.0}, {"date": "2025-01-02"}, {"name": "x"})
-    }
+    changes: list[dict[str, Any]] = [
+        {}, {"effort": "high"}, {"temperature": 0.0}, {"date": "2025-01-02"}, {"name": "x"},
+    ]  # fmt: skip
+    encoder = tiny_encoder()
+    names = {GptOssModel(encoder, tiny_tokenizer(), **settings).name for settings in changes}
     assert len(names) == 5
     assert "gpt-oss (effort low, temperature 0.7, date 2026-05-01)" in names
 
