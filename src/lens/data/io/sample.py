@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lens.data.io.image_decoding import IMAGE_EXTENSIONS
-from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, first_text
+from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, first_text, tags_text, visible_text
 from lens.text_files import TextError, decode_text
 
 FULL_CAPTION = "txt"
@@ -70,13 +70,15 @@ def parse_sidecar(content: bytes, is_json: bool, draw_key: str = "") -> Sidecar:
         if len(content) > MAX_SIDECAR_BYTES:
             raise TextError(f"has more than {MAX_SIDECAR_BYTES} bytes, too many for a caption")
         if not is_json:
-            return Sidecar(decode_text(content).strip())
+            return Sidecar(visible_text(decode_text(content)))
         value = _json_value(content)
         if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
             value = {"caption": value}
         if not isinstance(value, dict):
             return Sidecar()
-        return Sidecar(first_text(value, CAPTION_KEYS, draw_key), first_text(value, LICENCE_KEYS, draw_key))
+        # Of art, a file often has tags alone.
+        caption = first_text(value, CAPTION_KEYS, draw_key) or tags_text(value.get("tags"), draw_key)
+        return Sidecar(caption, first_text(value, LICENCE_KEYS, draw_key))
     except TextError as error:
         return Sidecar(fault=str(error))
 

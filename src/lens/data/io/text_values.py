@@ -33,9 +33,9 @@ def text_value(value: Any, draw_key: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bytes):
-        return decode_text(value).strip()
+        return visible_text(decode_text(value))
     if isinstance(value, str):
-        return check_text(value).strip()
+        return visible_text(check_text(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, list | tuple):
@@ -44,6 +44,18 @@ def text_value(value: Any, draw_key: str) -> str:
     if isinstance(value, dict):
         return first_text(value, (*CAPTION_KEYS, "raw"), draw_key)
     raise TextError(f"holds a value of type {type(value).__name__} where a text is needed")
+
+
+def visible_text(text: str) -> str:
+    """Return a text, stripped; empty where it has no character that shows."""
+    return text.strip() if any(one.isprintable() and not one.isspace() for one in text) else ""
+
+
+def tags_text(value: Any, draw_key: str) -> str:
+    """Return tags, a list or a text, as a text with commas. Raises: TextError."""
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, (text_value(one, draw_key) for one in value)))
+    return text_value(value, draw_key)
 
 
 def first_text(values: dict[Any, Any], keys: tuple[str, ...], draw_key: str) -> str:

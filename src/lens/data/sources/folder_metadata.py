@@ -1,4 +1,4 @@
-"""Captions of a whole folder in one file: Hugging Face's `metadata.*`, and kohya's `meta_*.json`.
+"""Captions of a whole folder in one file: `metadata.*`, `captions.json`, and kohya's `meta_*.json`.
 
 The file lies in the folder, or above it, and names images by their path from where it lies.
 """
@@ -13,12 +13,21 @@ from lens.data.io.entry import Entry, PassedOver, faulty_entry
 from lens.data.io.image_decoding import IMAGE_EXTENSIONS
 from lens.data.io.rows import iter_file_rows
 from lens.data.io.sample import Sidecar
-from lens.data.io.text_values import CAPTION_KEYS, LICENCE_KEYS, escape_surrogates, first_text, text_value
+from lens.data.io.text_values import (
+    CAPTION_KEYS,
+    LICENCE_KEYS,
+    escape_surrogates,
+    first_text,
+    tags_text,
+    text_value,
+)
 from lens.text_files import TextError, parse_json
 
 TABLE_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 KOHYA_NAMES = "meta_*.json"
-FILE_NAME_KEYS = ("file_name", "image_file_name", "filename")
+CAPTIONS_NAME = "captions.json"
+"""An object of diffusion-pipe, with a caption or a list of them by the name of each image."""
+FILE_NAME_KEYS = ("file_name", "image_file_name", "filename", "image", "image_path", "path", "file")
 CAPTION_WITHOUT_IMAGE = "captions without an image"
 
 
@@ -85,19 +94,21 @@ class FolderMetadata:
     def _caption(self, values: dict[str, Any], draw_key: str) -> str:
         """Return a caption; kohya's trainer puts the tags after it."""
         caption = first_text(values, CAPTION_KEYS, draw_key)
-        tags = values.get("tags") if self.is_kohya else None
-        tags = ", ".join(map(str, tags)) if isinstance(tags, list) else tags
-        return ", ".join(filter(None, (caption, text_value(tags, draw_key))))
+        if caption and not self.is_kohya:
+            return caption
+        return ", ".join(filter(None, (caption, tags_text(values.get("tags"), draw_key))))
 
 
 def is_metadata(name: str) -> bool:
     """Return whether a file with this name may hold the captions of a folder."""
-    return name.lower() in TABLE_NAMES or fnmatch.fnmatch(name.lower(), KOHYA_NAMES)
+    return name.lower() in (*TABLE_NAMES, CAPTIONS_NAME) or fnmatch.fnmatch(name.lower(), KOHYA_NAMES)
 
 
 def read_metadata(prefix: str, name: str, path: Path) -> FolderMetadata | None:
     """Return what a file of captions holds; None for a file that names no image."""
     found = FolderMetadata(prefix, name)
+    if name.lower() == CAPTIONS_NAME:
+        return _read_captions(found, path)
     return (_read_kohya if found.is_kohya else _read_table)(found, path)
 
 
@@ -118,6 +129,19 @@ def _read_table(found: FolderMetadata, path: Path) -> FolderMetadata | None:
         except TextError as error:
             found.add_fault(str(row.number), str(error))
     return found if is_metadata else None
+
+
+def _read_captions(found: FolderMetadata, path: Path) -> FolderMetadata | None:
+    try:
+        values = parse_json(path.read_bytes())
+    except (OSError, TextError) as error:
+        found.add_fault("", f"cannot be read: {error}")
+        return found
+    if not isinstance(values, dict) or not all(isinstance(one, str | list) for one in values.values()):
+        return None
+    for name, caption in values.items():
+        found.add(escape_surrogates(name), name, {"caption": caption})
+    return found if values else None
 
 
 def _read_kohya(found: FolderMetadata, path: Path) -> FolderMetadata | None:

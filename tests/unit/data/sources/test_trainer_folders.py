@@ -290,3 +290,35 @@ def test_a_table_of_a_spreadsheet_may_have_semicolons(tmp_path, mark):
     assert captions(put(tmp_path, {"a.png": JPEG, "metadata.csv": table})) == {"a.png": "a fox, running"}
     commas = "file_name,text\r\na.png,a fox; running\r\n"
     assert captions(put(tmp_path, {"metadata.csv": commas})) == {"a.png": "a fox; running"}
+
+
+def test_captions_by_the_names_of_images_are_read_from_one_file(tmp_path):
+    table = {"a.jpg": "a fox", "sub/b.jpg": ["a bee"], "gone.jpg": "x"}
+    put(tmp_path, {"a.jpg": JPEG, "sub/b.jpg": JPEG, "captions.json": json.dumps(table)})
+    found = listed(tmp_path)
+    assert {address: one.caption for address, one in found.items() if not one.fault} == {
+        "a.jpg": "a fox", "sub/b.jpg": "a bee"
+    }  # fmt: skip
+    assert found["captions.json:gone.jpg:gone.jpg"].fault == "missing"
+    (tmp_path / "captions.json").write_text('{"a.jpg": ["\\ud83c"], "sub/b.jpg": "a bee"}')
+    assert listed(tmp_path)["a.jpg"].fault == "broken_caption"
+    for other in ('{"version": 1}', "[1]", "{}"):  # no captions by name
+        (tmp_path / "captions.json").write_text(other)
+        assert list(passed_over(tmp_path)) == ["captions without an image"]
+
+
+@pytest.mark.parametrize("key", ["image", "image_path", "path"])
+def test_a_table_of_metadata_may_name_its_images_in_other_words(key, tmp_path):
+    row = json.dumps({key: "a.jpg", "prompt": "a fox"})
+    assert captions(put(tmp_path, {"a.jpg": JPEG, "metadata.jsonl": row})) == {"a.jpg": "a fox"}
+
+
+def test_tags_are_the_caption_where_there_is_no_other_and_what_shows_nothing_is_none(tmp_path):
+    put(tmp_path, {
+        "a.json": '{"tags": ["red", "round"]}', "b.json": '{"tags": "red, round", "caption": "a fox"}',
+        "c.txt": "\u200b\ufeff ", "d.json": '{"caption": "\u200b"}',
+        "metadata.csv": "file_name,tags\ne.jpg,a red fox\n",
+    } | {f"{stem}.jpg": JPEG for stem in "abcde"})  # fmt: skip
+    assert captions(tmp_path) == {
+        "a.jpg": "red, round", "b.jpg": "a fox", "c.jpg": "", "d.jpg": "", "e.jpg": "a red fox",
+    }  # fmt: skip
