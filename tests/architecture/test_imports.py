@@ -54,7 +54,8 @@ OPTIONAL = {
 DISTRIBUTION_OF = {
     "PIL": "pillow", "yaml": "pyyaml", "resvg_py": "resvg-py", "faiss": "faiss-cpu", "c2pa": "c2pa-python",
     "prometheus_client": "prometheus-client", "python_multipart": "python-multipart",
-    "fastapi_offline": "fastapi-offline", "pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin",
+    "fastapi_offline": "fastapi-offline", "cv2": "opencv-python-headless", "pillow_heif": "pillow-heif",
+    "pillow_jxl": "pillow-jxl-plugin",
 }  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def _generate(options: RunOptions) -> tuple["RunFolder", "Benchmark"]:
     from lens.core.resolution import resolve_resolution
     from lens.evals.nano import NanoEvalOptions, build_pipeline, eval_model
     from lens.evals.suite.generation import generate_missing, pipeline_draw
-    from lens.evals.suite.run_folder import RunFolder, RunSettings
+    from lens.evals.suite.run_folder import EvalRunSettings, RunFolder
     from lens.sampling.resolved_model import ResolvedModel
 
     benchmark = find_benchmark(options.benchmark)
@@ -248,7 +248,7 @@ def _generate(options: RunOptions) -> tuple["RunFolder", "Benchmark"]:
         prompts, rewriting = spread(data.prompts, options.limit), None
         if options.reasoner:
             prompts, rewriting = _rewrite(prompts, options.reasoner, resolved, report)
-        settings = RunSettings(
+        settings = EvalRunSettings(
             benchmark=benchmark.name, data_hash=data.sha256, has_official_data=data.has_official_files,
             model=options.model, model_hash=chosen.hash, steps=chosen.steps, guidance=chosen.guidance,
             solver=options.solver, width=size[0], height=size[1], seed=options.seed,

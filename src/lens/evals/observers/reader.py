@@ -16,7 +16,9 @@ class RapidOcrReader:
 
         Raises: MissingExtraError where the package is not installed.
         """
-        self._scorer = OcrScorer(OcrSettings(judges_watermarks=False, num_threads=num_threads))
+        self._scorer = OcrScorer(
+            OcrSettings.of({"judges_watermarks": False, "num_threads": num_threads})
+        )
         self.info = ObserverInfo("rapidocr", self._scorer.version, NOTE)
 
     def read(self, image: Image.Image) -> list[str]:

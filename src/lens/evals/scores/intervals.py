@@ -19,7 +19,8 @@ NUM_RESAMPLES = 2000
 LEVEL = 0.95
 
 Sums = NDArray[np.float64]
-Line, Case = Mapping[str, Any], Mapping[str, Any]
+Line = Mapping[str, Any]
+Case = Mapping[str, Any]
 
 
 class Interval(NamedTuple):
@@ -127,7 +128,7 @@ def _prompt_of(line: Line) -> str:
 
 
 def _ratio(sums: dict[str, Sums]) -> Sums:
-    total = sum(sums.values())
+    total = np.sum(list(sums.values()), axis=0)                                         # (R, K)
     return total[:, 0] / np.maximum(total[:, 1], 1e-12)
 
 

@@ -54,7 +54,7 @@ class AlignmentLine(OneigLine):
         return self
 
 
-class TextLine(OneigLine):
+class OneigTextLine(OneigLine):
     """What a reader saw in one image."""
 
     repeat: int = 0
@@ -127,7 +127,7 @@ def score_diversity(lines: list[DiversityLine]) -> BenchmarkScore:
     return scored._replace(prompts=None)
 
 
-def score_text(lines: list[TextLine]) -> BenchmarkScore:
+def score_text(lines: list[OneigTextLine]) -> BenchmarkScore:
     """Return 1 less what edit distance, share of perfect images and share of words take off."""
     readings = [_read(line) for line in lines]
     parts: dict[str, float | None] = {}
@@ -163,7 +163,7 @@ def _text_parts(language: Language, readings: list[_Reading]) -> dict[str, float
     }
 
 
-def _read(line: TextLine) -> _Reading:
+def _read(line: OneigTextLine) -> _Reading:
     answer = line.ocr
     for phrase in PHRASES_OF_READER:
         answer = answer.replace(phrase, "")

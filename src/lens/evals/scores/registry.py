@@ -13,9 +13,9 @@ from lens.evals.scores.observations import BenchmarkScore, Observation, read_obs
 from lens.evals.scores.oneig import (
     AlignmentLine,
     DiversityLine,
+    OneigTextLine,
     ReasoningLine,
     StyleLine,
-    TextLine,
     score_alignment,
     score_diversity,
     score_reasoning,
@@ -25,7 +25,7 @@ from lens.evals.scores.oneig import (
 from lens.evals.scores.tiif import TiifLine, score_tiif
 
 
-class Scorer(NamedTuple):
+class BenchmarkScorer(NamedTuple):
     """How the observations of a benchmark are read and scored."""
 
     line_class: type[Observation]
@@ -33,16 +33,16 @@ class Scorer(NamedTuple):
 
 
 SCORERS = {
-    "geneval": Scorer(GenevalLine, score_geneval),
-    "longtext": Scorer(LongTextLine, score_longtext),
-    "oneig_alignment": Scorer(AlignmentLine, score_alignment),
-    "oneig_text": Scorer(TextLine, score_text),
-    "oneig_reasoning": Scorer(ReasoningLine, score_reasoning),
-    "oneig_style": Scorer(StyleLine, score_style),
-    "oneig_diversity": Scorer(DiversityLine, score_diversity),
-    "cvtg": Scorer(CvtgLine, score_cvtg),
-    "dpg": Scorer(DpgLine, score_dpg),
-    "tiif": Scorer(TiifLine, score_tiif),
+    "geneval": BenchmarkScorer(GenevalLine, score_geneval),
+    "longtext": BenchmarkScorer(LongTextLine, score_longtext),
+    "oneig_alignment": BenchmarkScorer(AlignmentLine, score_alignment),
+    "oneig_text": BenchmarkScorer(OneigTextLine, score_text),
+    "oneig_reasoning": BenchmarkScorer(ReasoningLine, score_reasoning),
+    "oneig_style": BenchmarkScorer(StyleLine, score_style),
+    "oneig_diversity": BenchmarkScorer(DiversityLine, score_diversity),
+    "cvtg": BenchmarkScorer(CvtgLine, score_cvtg),
+    "dpg": BenchmarkScorer(DpgLine, score_dpg),
+    "tiif": BenchmarkScorer(TiifLine, score_tiif),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from lens.benchmarks.base import Benchmark
-from lens.evals.suite.run_folder import RunFolder, RunImage, RunSettings, write_json_lines
+from lens.evals.suite.run_folder import EvalRunSettings, RunFolder, RunImage, write_json_lines
 from lens.files import write_atomic
 
 Draw = Callable[[Sequence[RunImage]], Iterator[Image.Image]]
@@ -40,7 +40,7 @@ def generate_missing(
     return len(missing)
 
 
-def pipeline_draw(pipeline: Any, settings: RunSettings) -> Draw:
+def pipeline_draw(pipeline: Any, settings: EvalRunSettings) -> Draw:
     """Return a function that draws with a loaded pipeline, each batch in one call."""
     import torch
 

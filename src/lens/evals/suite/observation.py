@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from lens.benchmarks.base import Benchmark, BenchmarkPrompt
@@ -102,7 +103,7 @@ def observe_run(
 def _observe(image: RunImage, content: bytes, see: "See") -> dict[str, Any]:
     """Return the fields of a line that come from its prompt and its image."""
     pixels = Image.open(io.BytesIO(content)).convert("RGB")
-    is_black = max(high for _, high in pixels.getextrema()) < BLACK_LEVEL
+    is_black = int(np.asarray(pixels).max()) < BLACK_LEVEL
     facts = {name: value for name, value in image.prompt.facts.items() if name != "questions"}
     numbers = {"repeat": image.repeat, "crop": image.repeat}  # DPG-Bench calls it a crop
     return {**facts, **numbers, **see(image.prompt, pixels), "is_black": is_black}

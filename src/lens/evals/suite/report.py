@@ -50,7 +50,7 @@ def _tables(found: list[tuple[RunFolder, RunScore]]) -> Iterator[str]:
     for column in dict.fromkeys(score.settings.column for _, score in found):
         own = [score for _, score in found if score.settings.column == column]
         names = list(dict.fromkeys(name for score in own for name in score.score.parts))
-        rows: list[list[Cell]] = [["headline", *(_headline(score) for score in own)]]
+        rows = [["headline", *(_headline(score) for score in own)]]
         rows += [[name, *(_number(score.score.parts.get(name)) for score in own)] for name in names]
         rows.append(["images", *(f"{score.num_images} of {score.num_planned}" for score in own)])
         yield f"<h3>{escape_html(column)}</h3>"

@@ -33,7 +33,7 @@ class Rewriting(Settings):
     """Whether the rewriter saw what the scorer asks for."""
 
 
-class RunSettings(Settings):
+class EvalRunSettings(Settings):
     """What decides the images of a run."""
 
     benchmark: str
@@ -80,7 +80,7 @@ class RunFolder:
         self.folder = folder
         self.images = folder / "images"
 
-    def start(self, settings: RunSettings, prompts: Iterable[BenchmarkPrompt]) -> None:
+    def start(self, settings: EvalRunSettings, prompts: Iterable[BenchmarkPrompt]) -> None:
         """Write the settings and prompts of a run, or check that they are those of the run that is there.
 
         Raises: SettingError that names the first setting which differs.
@@ -97,13 +97,13 @@ class RunFolder:
         write_json_lines(self.folder / "prompts.jsonl", (prompt._asdict() for prompt in prompts))
         write_bytes_atomic(path, settings.model_dump_json(indent=1).encode())  # last: a run has its prompts
 
-    def settings(self) -> RunSettings:
+    def settings(self) -> EvalRunSettings:
         """Return the settings of the run. Raises: SettingError where there is none."""
         path = self.folder / "run.json"
         if not path.is_file():
             needs = "the folder of a run, with run.json"
             raise SettingError("RUN", str(self.folder), needs, "Make one: lens eval generate BENCHMARK.")
-        return RunSettings.of(read_json(path, "RUN"), source=str(path))
+        return EvalRunSettings.of(read_json(path, "RUN"), source=str(path))
 
     def prompts(self) -> list[BenchmarkPrompt]:
         """Return the prompts of the run."""

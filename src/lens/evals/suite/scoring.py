@@ -8,7 +8,7 @@ from lens.errors import LensError
 from lens.evals.scores.intervals import AGGREGATIONS, Interval, difference_interval, headline_interval
 from lens.evals.scores.observations import BenchmarkScore
 from lens.evals.scores.registry import score_file
-from lens.evals.suite.run_folder import NEEDS_LINES, RunFolder, RunSettings
+from lens.evals.suite.run_folder import NEEDS_LINES, EvalRunSettings, RunFolder
 from lens.text_files import read_json_lines
 
 
@@ -20,7 +20,7 @@ class RunScore(NamedTuple):
     """The score of a run by one scorer."""
 
     scorer: str
-    settings: RunSettings
+    settings: EvalRunSettings
     lines: list[dict[str, Any]]
     score: BenchmarkScore
     interval: Interval | None

@@ -11,7 +11,7 @@ from lens.benchmarks.base import BenchmarkPrompt
 from lens.benchmarks.registry import BENCHMARKS
 from lens.evals.observers.judge import MAX_FAILURES, JudgeDownError, VlmJudge, normalize_answer
 from lens.evals.suite.observation import Observers, observe_run
-from lens.evals.suite.run_folder import RunFolder, RunSettings
+from lens.evals.suite.run_folder import EvalRunSettings, RunFolder
 from lens.evals.suite.scoring import score_run
 from lens.llm.client import Endpoint
 
@@ -76,7 +76,7 @@ def run_of(tmp_path):
         "steps": 1, "guidance": 1.0, "solver": "euler", "width": 6, "height": 4, "seed": 0, "num_images": 1,
         "limit": None,
     }  # fmt: skip
-    run.start(RunSettings(**values), [BenchmarkPrompt("a", "a red cup", "all", facts)])
+    run.start(EvalRunSettings(**values), [BenchmarkPrompt("a", "a red cup", "all", facts)])
     run.images.mkdir()
     picture().save(run.images / "a_0.png")
     return run

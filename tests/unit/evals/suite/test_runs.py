@@ -15,7 +15,7 @@ from lens.evals.suite.generation import generate_missing
 from lens.evals.suite.observation import Observers, observe_run
 from lens.evals.suite.report import write_report
 from lens.evals.suite.rewriting import rewrite_prompts
-from lens.evals.suite.run_folder import Rewriting, RunFolder, RunSettings
+from lens.evals.suite.run_folder import EvalRunSettings, Rewriting, RunFolder
 from lens.evals.suite.scoring import MissingImagesError, compare, score_run
 from lens.llm.client import ChatResponse
 from lens.reasoner.outcome import Reasoned
@@ -48,7 +48,7 @@ def settings(**changes):
         "model_hash": "m", "steps": 2, "guidance": 1.0, "solver": "euler", "width": 64,
         "height": 48, "seed": 0, "num_images": 2, "limit": None,
     }  # fmt: skip
-    return RunSettings(**(values | changes))
+    return EvalRunSettings(**(values | changes))
 
 
 def draw(requests):
