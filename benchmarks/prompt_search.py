@@ -3,19 +3,21 @@
 Each row is a way to search, over the same seeds. A seed has its own prompts, rewriter and luck; budgets are
 equal. Pictures are dice, so a search takes a second.
 
-    python benchmarks/prompt_search.py [--seeds 10] [--pictures 2000] [--ways margin plain ...]
+    python benchmarks/prompt_search.py [--seeds 10] [--pictures 2000] [--ways margin plain ...] [--noise]
     python benchmarks/prompt_search.py --ways gepa gepa-margin     (needs: pip install gepa==0.1.4)
 
 winner: true score of what the search returned. leader: of the best one by its selection score. best seen: of
 the truly best text that was drawn. false kept: of the proposals that are truly no better than their parent,
 those that got into the archive. lost: of those that are truly better, the ones that did not. noise won:
 searches whose leader is truly no better than the start, and those whose winner is. curse: gain of the leader
-where it was chosen, less its true gain. found at: pictures until the winner was in the archive.
+where it was chosen, less its true gain. found at: pictures until the winner was in the archive. With --noise
+no rule of the rewriter helps, so that whatever seems better is noise.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +36,13 @@ from lens.reasoner.search.proposal import (
     rewrite_messages,
 )
 from lens.reasoner.search.settings import SearchSettings
-from lens.reasoner.search.simulated import KINDS, START, SimulatedWorld, true_score
+from lens.reasoner.search.simulated import GAINS, KINDS, NO_GAINS, START, SimulatedWorld, true_score
 
 WAYS: dict[str, dict[str, Any]] = {
     "margin": {},
     "plain": {"confidence": 0.5, "max_minibatches": 1},
     "plain-3": {"confidence": 0.5, "max_minibatches": 1, "minibatch": 3},
-    "no-minibatch": {"confidence": 0.5, "max_minibatches": 1, "minibatch": 2, "margin": 0.0},
+    "fewer-at-last": {"final": {"images_per_prompt": 2}},
     "strict": {"confidence": 0.95},
     "one-picture": {"images_per_prompt": 1, "splits": {"feedback": 80, "selection": 96, "test": 48},
                     "minibatch": 16},
@@ -58,10 +60,6 @@ class Compared(NamedTuple):
     text: str
     is_kept: bool
 
-    @property
-    def is_better(self) -> bool:
-        return true_score(self.text) > true_score(self.parent) + 1e-9
-
 
 class Outcome(NamedTuple):
     """What one search did."""
@@ -72,16 +70,19 @@ class Outcome(NamedTuple):
     pictures: int
     found_at: int
 
-    def measures(self) -> dict[str, float]:
-        start = true_score(START)
+    def measures(self, gains: Sequence[float]) -> dict[str, float]:
+        def true(text: str) -> float:
+            return true_score(text, gains)
+
+        start = true(START)
         leader, winner = self.finalists[min(1, len(self.finalists) - 1)], winner_of(self.finalists)
-        leads, wins = true_score(leader.candidate.text), true_score(winner.candidate.text)
-        better = [one for one in self.compared if one.is_better]
-        worse = [one for one in self.compared if not one.is_better]
+        leads, wins = true(leader.candidate.text), true(winner.candidate.text)
+        better = [one for one in self.compared if true(one.text) > true(one.parent) + 1e-9]
+        worse = [one for one in self.compared if one not in better]
         gain = leader.selection.value - self.finalists[0].selection.value
         return {
             "winner": wins, "leader": leads,
-            "best seen": max([start, *(true_score(one.text) for one in self.compared)]),
+            "best seen": max([start, *(true(one.text) for one in self.compared)]),
             "proposals": self.num_proposals, "false": len(worse), "false kept": _num_kept(worse),
             "better": len(better), "lost": len(better) - _num_kept(better),
             "leader is noise": leader.candidate.number != 0 and leads <= start + 1e-9,
@@ -97,14 +98,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--pictures", type=int, default=2000, help="budget of each search")
     parser.add_argument("--ways", nargs="+", default=["margin", "plain"], choices=[*WAYS, *GEPA_WAYS])
+    parser.add_argument("--noise", action="store_true", help="a world in which no rule helps")
     options = parser.parse_args()
+    gains = NO_GAINS if options.noise else GAINS
     best = "\n".join(f"Mind the {kind} in way 0." for kind in KINDS)
-    print(f"start {true_score(START):.3f}, best possible {true_score(best):.3f}")
+    print(f"start {true_score(START):.3f}, best possible {true_score(best, gains):.3f}")
     heads = ("winner", "leader", "best seen", "proposals", "false kept", "lost", "noise won", "curse",
              "pictures", "found at")  # fmt: skip
     print(f"{'way':<14}" + "".join(f"{head:>13}" for head in heads))
     for way in options.ways:
-        rows = [run(way, seed, options.pictures).measures() for seed in range(options.seeds)]
+        rows = [run(way, seed, options.pictures, gains).measures(gains) for seed in range(options.seeds)]
         mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         total = {name: int(sum(row[name] for row in rows)) for name in rows[0]}
         cells = (
@@ -116,14 +119,14 @@ def main() -> None:
         print(f"{way:<14}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
 
 
-def run(way: str, seed: int, pictures: int) -> Outcome:
+def run(way: str, seed: int, pictures: int, gains: Sequence[float]) -> Outcome:
     """Search once."""
     with tempfile.TemporaryDirectory() as folder:
         changes = WAYS.get(way, {}) | {"budget": {"pictures": pictures}}
         settings = SearchSettings.of({"out": folder, "seed": seed, "concurrency": 1, **changes})
         if way in GEPA_WAYS:
-            return run_gepa(settings, has_margin=way == "gepa-margin")
-        world = SimulatedWorld(seed)
+            return run_gepa(settings, way == "gepa-margin", gains)
+        world = SimulatedWorld(seed, gains=gains)
         result = search(settings, START, split_by_prompt(world.prompts(), settings.splits), world.parts())
         compared = [
             Compared(result.candidates[one.parent].text, one.text, one.status == "kept")
@@ -136,12 +139,11 @@ def run(way: str, seed: int, pictures: int) -> Outcome:
         return Outcome(compared, result.finalists, num_proposals, result.spent.pictures, found_at)
 
 
-def run_gepa(settings: SearchSettings, has_margin: bool) -> Outcome:
+def run_gepa(settings: SearchSettings, has_margin: bool, gains: Sequence[float]) -> Outcome:
     """Search once with the library gepa: the same prompts, pictures, rewriter and last comparison."""
-    import gepa
-    from gepa.core.adapter import EvaluationBatch
+    gepa, adapter = import_module("gepa"), import_module("gepa.core.adapter")  # no dependency of Lens
 
-    world = SimulatedWorld(settings.seed)
+    world = SimulatedWorld(settings.seed, gains=gains)
     splits = split_by_prompt(world.prompts(), settings.splits)
     ledger = Ledger(settings.out / "ledger.jsonl")
     evaluator = Evaluator(settings, world.parts(), ledger)
@@ -154,7 +156,7 @@ def run_gepa(settings: SearchSettings, has_margin: bool) -> Outcome:
         def evaluate(self, batch: Any, candidate: dict[str, str], capture_traces: bool = False) -> Any:
             results = evaluator.evaluate(candidate["text"], batch)
             scores = [result.score for result in results]
-            return EvaluationBatch(results, scores, results if capture_traces else None)
+            return adapter.EvaluationBatch(results, scores, results if capture_traces else None)
 
         def make_reflective_dataset(self, candidate: Any, batch: Any, components: Any) -> Any:
             return {"text": [{"summary": failure_summary(batch.trajectories)}]}

@@ -54,3 +54,14 @@ def test_a_bootstrap_of_clusters_has_the_error_of_their_means_and_pairs_the_rows
 def test_a_bootstrap_keeps_the_number_of_clusters_of_every_stratum():
     values = np.array([[0.0] * 3 + [1.0] * 5])
     assert bootstrap_means(values, ["a"] * 3 + ["b"] * 5, seed=0, num_samples=50) == pytest.approx(5 / 8)
+
+
+def test_bootstrap_intervals_of_a_paired_gain_hold_the_true_one():
+    rng, held = np.random.default_rng(0), 0
+    for turn in range(200):
+        chances = rng.uniform(0.2, 0.6, 40)
+        values = np.stack([rng.binomial(2, chances), rng.binomial(2, chances + 0.2)]) / 2
+        means = bootstrap_means(values, [""] * 40, turn, num_samples=500)
+        low, high = np.quantile(means[:, 1] - means[:, 0], [0.025, 0.975])
+        held += low <= 0.2 <= high
+    assert held / 200 == pytest.approx(0.95, abs=0.05)

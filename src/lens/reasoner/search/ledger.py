@@ -25,11 +25,14 @@ class Spent(NamedTuple):
     seconds: float = 0.0
     """Of all calls, one after another."""
 
-    def __add__(self, other: "Spent") -> "Spent":  # type: ignore[override]
-        return Spent(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def __sub__(self, other: "Spent") -> "Spent":
-        return Spent(*(a - b for a, b in zip(self, other, strict=True)))
+    def plus(self, other: "Spent", sign: int = 1) -> "Spent":
+        """Return the sum of both; with -1 for a sign, the difference."""
+        return Spent(
+            self.pictures + sign * other.pictures,
+            self.tokens + sign * other.tokens,
+            self.requests + sign * other.requests,
+            self.seconds + sign * other.seconds,
+        )
 
 
 Made = tuple[dict[str, Any], Spent]
@@ -92,7 +95,7 @@ class Ledger:
         with self._lock:
             if key not in self._seen:
                 self._seen.add(key)
-                self.spent += Spent(*answer["cost"])
+                self.spent = self.spent.plus(Spent(*answer["cost"]))
         return answer["content"]
 
 

@@ -118,7 +118,7 @@ class _Search:
     def _add(self, candidate: Candidate, fill: Callable[[], None]) -> None:
         before = self.ledger.spent
         fill()
-        candidate.cost = self.ledger.spent - before
+        candidate.cost = self.ledger.spent.plus(before, sign=-1)
         self.candidates.append(candidate)
         write_log(self.candidates, self.settings.out / "candidates.jsonl")
         score = candidate.selection_score
@@ -203,6 +203,7 @@ class _Search:
         messages = rewrite_messages(
             parent.text, failure_summary(results), tried, self.settings.gates.max_words
         )
+        problem = InvalidAnswer("it was not asked")
         for attempt in range(MAX_REQUESTS):
             response = self._ask_rewriter(messages, seed_of(self.settings.seed, "rewrite", number, attempt))
             try:

@@ -55,7 +55,7 @@ class SearchSettings(Settings):
     """Folder of the search; a stopped search resumes from its files."""
     seed: int = Field(0, ge=0)
     """Of the splits, of the pictures, and of what is proposed."""
-    splits: SplitSettings = SplitSettings()
+    splits: SplitSettings = SplitSettings.of({})
     images_per_prompt: int = Field(2, ge=1)
     """Pictures of each prompt, of the same seeds for every candidate."""
     minibatch: int = Field(8, ge=2)
@@ -73,9 +73,9 @@ class SearchSettings(Settings):
     """Largest length of an answer of the rewriter, with what it thinks before."""
     concurrency: int = Field(4, ge=1)
     """Requests that the reasoner answers at the same time."""
-    gates: GateSettings = GateSettings()
-    final: FinalSettings = FinalSettings()
-    budget: BudgetSettings = BudgetSettings()
+    gates: GateSettings = GateSettings.of({})
+    final: FinalSettings = FinalSettings.of({})
+    budget: BudgetSettings = BudgetSettings.of({})
 
     @property
     def num_final_pictures(self) -> int:

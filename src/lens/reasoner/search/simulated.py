@@ -19,6 +19,8 @@ from lens.reasoner.search.prompts import SearchPrompt
 KINDS = ("counts", "colours", "places", "texts")
 GAINS = (0.4, 0.2, 0.0, 0.0, -0.2)
 """What a rule adds to the chance of its kind, by its variant; where rules help, the best one counts."""
+NO_GAINS = (0.0, 0.0, 0.0, 0.0, -0.2)
+"""Those of a world in which no rule helps, so that whatever seems better is noise."""
 CHANCES = (0.1, 0.6)
 """Chances of pictures without rules, least and largest; they are evenly spread."""
 START = "Describe one scene."
@@ -32,8 +34,8 @@ _NORMAL = NormalDist()
 class SimulatedWorld:
     """Pictures, reasoner and rewriter. `shared` is the part of the luck that all candidates share."""
 
-    def __init__(self, seed: int = 0, shared: float = 0.5):
-        self._seed, self._shared = seed, shared
+    def __init__(self, seed: int = 0, shared: float = 0.5, gains: Sequence[float] = GAINS):
+        self._seed, self._shared, self._gains = seed, shared, tuple(gains)
         self._texts: dict[str, str] = {}
 
     def prompts(self) -> list[SearchPrompt]:
@@ -45,7 +47,7 @@ class SimulatedWorld:
 
     def parts(self, batch_size: int = 16) -> SearchParts:
         """Return what a search is made of."""
-        name = f"simulated {self._seed} {self._shared:g}"
+        name = f"simulated {self._seed} {self._shared:g} {self._gains}"
         return SearchParts(self.reasoner_of, name, self.draw_and_score, name, self, batch_size)
 
     @property
@@ -95,25 +97,25 @@ class SimulatedWorld:
         kind, number = request.prompt.kind, request.prompt.facts["number"]
         low, high = CHANCES
         chance = low + (high - low) * _uniform(self._seed, "chance", number)
-        chance += rule_gains(self._texts.get(request.drawn[-12:], START))[kind]
+        chance += rule_gains(self._texts.get(request.drawn[-12:], START), self._gains)[kind]
         luck = self._shared**0.5 * _normal(self._seed, request.prompt.key, request.seed)
         luck += (1 - self._shared) ** 0.5 * _normal(self._seed, request.drawn, request.seed)
         is_passed = _NORMAL.cdf(luck) < chance
         return PictureScore(float(is_passed), () if is_passed else (f"the {kind} are wrong",))
 
 
-def true_score(text: str) -> float:
+def true_score(text: str, gains: Sequence[float] = GAINS) -> float:
     """Return the expected score of a system prompt over all prompts and pictures."""
-    return sum(CHANCES) / 2 + sum(rule_gains(text).values()) / len(KINDS)
+    return sum(CHANCES) / 2 + sum(rule_gains(text, gains).values()) / len(KINDS)
 
 
-def rule_gains(text: str) -> dict[str, float]:
+def rule_gains(text: str, gains: Sequence[float] = GAINS) -> dict[str, float]:
     """Return what the rules of a system prompt add to the chance of each kind."""
-    gains = {kind: 0.0 for kind in KINDS}
+    found = {}
     for kind in KINDS:
-        own = [GAINS[int(variant)] for name, variant in set(_RULE.findall(text)) if name == kind]
-        gains[kind] = max([0.0, *own]) + sum(gain for gain in own if gain < 0)
-    return gains
+        own = [gains[int(variant)] for name, variant in set(_RULE.findall(text)) if name == kind]
+        found[kind] = max([0.0, *own]) + sum(gain for gain in own if gain < 0)
+    return found
 
 
 def _uniform(*facts: object) -> float:
