@@ -79,8 +79,9 @@ def test_both_prompts_and_the_outcome_are_printed_and_recorded(serve, lens, tmp_
     assert reasoner["usage"]["num_requests"] == 2 == len(server.asked)
     metadata = read_image_metadata(tmp_path / row["path"])
     assert (metadata.prompt, metadata.original_prompt) == (row["prompt"], SUM)
-    assert metadata.reasoner.system_prompt_hash == general.hash
-    assert parse_infotext(metadata.parameters()).prompt == row["prompt"]
+    assert metadata.reasoner is not None and metadata.reasoner.system_prompt_hash == general.hash
+    read_by_others = parse_infotext(metadata.parameters())
+    assert read_by_others is not None and read_by_others.prompt == row["prompt"]
     assert row["path"].startswith("the-answer-to-2-2")
     told = lens("info", row["path"]).out
     assert row["prompt"] in told and SUM in told and "refined by scripted" in told
@@ -146,8 +147,9 @@ def test_a_reasoner_that_cannot_be_is_an_error_before_a_model_is_loaded(lens, op
     [
         (500, b"{}"), (401, b"{}"), (200, b"no json"), (200, b"{}"), 1.0,
         completion(None), completion("a fox in the", "length"), completion("<think>a fox"),
+        completion("a fox, " * 300 + "in the rain"),
     ],
-    ids=["500", "401", "text", "object", "silence", "empty", "cut", "thoughts"],
+    ids=["500", "401", "text", "object", "silence", "empty", "cut", "thoughts", "long"],
 )  # fmt: skip
 def test_a_failed_request_is_told_and_draws_the_prompt_as_it_was(serve, draw, answer):
     serve(lambda request: answer, timeout_s=0.3 if isinstance(answer, float) else 20)
@@ -189,7 +191,8 @@ def test_a_recorded_prompt_is_drawn_again_without_a_request(serve, draw, lens, t
         assert (pixels(other["path"]) == pixels(row["path"])).all()
         assert (other["prompt"], other["original_prompt"]) == (row["prompt"], "a fox")
         assert other["reasoner"]["system_prompt_hash"] == row["reasoner"]["system_prompt_hash"]
-        assert read_image_metadata(tmp_path / other["path"]).reasoner.outcome == "refined"
+        record = read_image_metadata(tmp_path / other["path"]).reasoner
+        assert record is not None and record.outcome == "refined"
     assert len(server.asked) == num_asked
     other = lens("generate", "a cat", "--like", row["path"], "--json", "--out", "other.png")
     assert "reasoner" not in json.loads(other.out)  # another prompt is not that of the reasoner

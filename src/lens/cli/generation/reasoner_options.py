@@ -69,8 +69,8 @@ class ReasonerOptions(NamedTuple):
         from lens.reasoner.settings import ReasonerSettings
         from lens.reasoner.system_prompts import read_system_prompt
 
-        values, source = self._stated_values()
-        values = {"backend": default_backend} if values is None else values
+        stated, source = self._stated_values()
+        values: dict[str, Any] = {"backend": default_backend} if stated is None else stated
         if self.model is not None:
             if values.get("backend") != "endpoint":
                 raise SettingError("--reasoner-model", self.model, "an endpoint", "Add --reasoner URL.")

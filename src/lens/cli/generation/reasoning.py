@@ -133,6 +133,8 @@ def load_reasoner(
     policy = options.refusal_policy()
     tokenizer = load_tokenizer_of(model)
     template = PromptTemplate(tokenizer, model.prompt_date)
+    room = min(settings.max_prompt_tokens, template.count_tokens("").room)
+    settings = settings.model_copy(update={"max_prompt_tokens": room})
     text_encoder = _text_encoder(session_of(), settings) if settings.backend == "gpt-oss" else None
     with as_options():
         return build_reasoner(
