@@ -1,6 +1,7 @@
 """`lens generate` with settings a line, and with syntax inside prompts: what is drawn and recorded."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -72,6 +73,29 @@ def test_lines_of_one_batch_do_not_change_one_another(draw, loras, tmp_path):
     drawn = [pixels(row["path"]) for row in together]
     assert drawn[1].shape == (80, 48, 3)
     assert (drawn[0] != drawn[3]).any() and (drawn[2] != drawn[3]).any()
+
+
+def test_a_batch_keeps_no_source_image_in_memory_but_the_one_that_is_drawn_from(draw, tmp_path, monkeypatch):
+    from lens.cli.generation import resolve, run
+
+    opened, alive = [], []
+    open_image, generate = resolve.open_source_image, run._generate_one
+
+    def tracked(path):
+        image = open_image(path)
+        opened.append(weakref.ref(image))
+        return image
+
+    def count(*arguments):
+        alive.append(sum(one() is not None for one in opened))
+        return generate(*arguments)
+
+    monkeypatch.setattr(resolve, "open_source_image", tracked)
+    monkeypatch.setattr(run, "_generate_one", count)
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "start.png")
+    line = json.dumps({"prompt": "a fox", "init_image": "start.png", "strength": 0.5})
+    rows, _ = draw("-", stdin=f"{line}\n" * 3)
+    assert len(rows) == 3 and len(opened) == 6 and set(alive) == {0}
 
 
 def test_a_lora_in_the_prompt_is_that_of_the_option(draw, loras, tmp_path):

@@ -54,8 +54,8 @@ class ResolvedRequest(NamedTuple):
     model: ResolvedModel
     size: tuple[int | None, int | None]
     """(height, width); None if the source image decides."""
-    source: Image.Image | None
-    mask: Image.Image | None
+    image_size: tuple[int, int]
+    """(height, width) of the images before they are upscaled."""
     recorded: dict[str, Any]
     """Fields of `ImageMetadata` that all images have in common and that need no loaded model."""
     images: list[PlannedImage]
@@ -63,10 +63,9 @@ class ResolvedRequest(NamedTuple):
     index: int = 0
     """Of the request among those of the command."""
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images before they are upscaled."""
-        return _image_size(self.size, self.source, self.model)
+    def open_images(self) -> tuple[Image.Image | None, Image.Image | None]:
+        """Return the source image and the mask; a batch has no room to keep those of every line."""
+        return _open_images(self.arguments)
 
     @property
     def final_size(self) -> tuple[int, int]:
@@ -103,8 +102,7 @@ def resolve_arguments(
     Raises: LensError for whatever can be refused before the model is loaded.
     """
     models = {} if models is None else models
-    source = None if arguments.init_image is None else open_source_image(arguments.init_image)
-    mask = None if arguments.mask is None else open_mask(arguments.mask)
+    source, mask = _open_images(arguments)
     model_options = {name: getattr(arguments, name) for name in PART_OPTIONS}
     key = (arguments.model, *model_options.values())
     if key not in models:
@@ -132,11 +130,17 @@ def resolve_arguments(
         "upscale": arguments.upscale,
         "upscale_strength": (arguments.upscale_strength or UPSCALE_STRENGTH) if arguments.upscale else None,
     }
-    _check_upscaled(arguments, _image_size(size, source, model))
+    image_size = _image_size(size, source, model)
+    _check_upscaled(arguments, image_size)
     images = _plan_images(arguments, has_guidance=recorded["guidance"] != 1)
     warnings = _warnings(arguments, images, recorded)
-    warnings += _source_warnings(source, mask, _image_size(size, source, model))
-    return ResolvedRequest(arguments, model, size, source, mask, recorded, images, warnings)
+    warnings += _source_warnings(source, mask, image_size)
+    return ResolvedRequest(arguments, model, size, image_size, recorded, images, warnings)
+
+
+def _open_images(arguments: GenerateArguments) -> tuple[Image.Image | None, Image.Image | None]:
+    source = None if arguments.init_image is None else open_source_image(arguments.init_image)
+    return source, None if arguments.mask is None else open_mask(arguments.mask)
 
 
 def _plan_images(arguments: GenerateArguments, has_guidance: bool) -> list[PlannedImage]:

@@ -206,6 +206,7 @@ def _generate_one(
     import torch
 
     embeds, mask, negative_embeds, negative_mask = prompt_embeds
+    source, redrawn = resolved.open_images()
     height, width = resolved.size
     recorded = resolved.recorded
     result = pipeline(
@@ -218,8 +219,8 @@ def _generate_one(
         prompt_mask=mask,
         negative_prompt_embeds=negative_embeds,
         negative_prompt_mask=negative_mask,
-        image=resolved.source,
-        mask_image=resolved.mask,
+        image=source,
+        mask_image=redrawn,
         strength=recorded["strength"],
         solver=recorded["solver"],
         on_progress=progress,
