@@ -4,6 +4,7 @@ import struct
 import zlib
 
 HEADER_BYTES = 33
+DISPLAY_P3 = bytes([12, 13, 0, 1])
 HDR = bytes([9, 16, 0, 1])
 """The codes of BT.2020 with the curve of PQ."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import EpsImagePlugin, Image, ImageCms
+from png_files import DISPLAY_P3, with_colour_codes
 
 from lens.data.image_text_dataset import ImageTextSettings, image_text_samples
 from lens.data.io.image_decoding import ImageError, decode_image
@@ -36,10 +37,11 @@ def picture(kind: str) -> tuple[Image.Image, dict]:
         "dark 16 bits": (Image.fromarray(levels[..., 0].astype(np.uint16)), {}),
         "clear 16 bits": (Image.fromarray(levels[..., 0] // 64 * np.uint16(9000)), {"transparency": 0}),
         "odd profile": (Image.fromarray(levels[..., :3]), {"icc_profile": odd_profile()}),
+        "colour codes": (Image.fromarray(levels[..., :3]), {}),
     }[kind]
 
 
-KINDS = ("rotated", "alpha", "one clear colour", "dark 16 bits", "clear 16 bits", "odd profile")
+KINDS = ("rotated", "alpha", "one clear colour", "dark 16 bits", "clear 16 bits", "odd profile", "colour codes")
 
 
 @pytest.fixture(params=KINDS)
@@ -48,6 +50,8 @@ def file(request, tmp_path) -> Path:
     path = tmp_path / "images" / "a.png"
     path.parent.mkdir()
     image.save(path, **options)
+    if request.param == "colour codes":
+        path.write_bytes(with_colour_codes(path.read_bytes(), DISPLAY_P3))
     path.with_suffix(".txt").write_text("a square")
     return path
 

@@ -105,11 +105,11 @@ def _open_image(
         check_image_size(image.size, name, max_px)
         shrink = min(1.0, (MAX_STORED_PX / (image.width * image.height)) ** 0.5)
         width, height = (max(1, round(side * shrink)) for side in image.size)
-        full_size, is_turned = (image.width, image.height), _is_turned(image)
+        full_size = image.width, image.height
         if shrink < 1:
             image.draft(image.mode, (width, height))  # JPEG is decoded at a half, a quarter or an eighth
         converted = convert(image)
-        if is_turned:
+        if _is_turned(image):  # not before: it loads the pixels of a PNG, whose colours are then not known
             full_size, width, height = (full_size[1], full_size[0]), height, width
         if converted.size != (width, height):
             converted = converted.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
