@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NUM_SEEDS = 2**63
+"""What the generator takes; other seeds are counted from its beginning."""
 STOP_POLL_S = 0.05
 """How often a request that waits for another one asks whether it is to stop."""
 
@@ -160,7 +162,7 @@ class _Answer:
     ) -> None:
         import torch
 
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed % NUM_SEEDS)
         while self._num_tokens < budget and not is_done():
             self._text.read(self._unread)
             token = self._text.sample(temperature, generator)

@@ -94,8 +94,9 @@ def random_answers(seeds: list[int], temperature: float = 0.7) -> list[str]:
 
 
 def test_a_seed_repeats_its_answer_and_the_global_random_state_is_left_alone():
-    first, again, other = random_answers([5, 5, 6])
-    assert first == again != other
+    first, again, other, large, negative = random_answers([5, 5, 6, 2**70 + 5, -1])
+    assert first == again == large != other
+    assert negative != other
     assert len(first) > 5
 
 

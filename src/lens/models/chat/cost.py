@@ -15,7 +15,7 @@ from lens.models.quantized.packed_weight import PackedWeight
 BYTES_PER_S = {"cuda": 1e12, "cpu": 1e10, "disk": 1e9}
 """Reading speed of a GPU's memory, of main memory, and of a disk with flash memory: rough, as they vary."""
 WIDENED_PER_S = {"cuda": 1e11, "cpu": 4e8}
-"""Packed values that are dequantized in a second; on a CPU by one thread (`benchmarks/reasoner_tokens.py`)."""
+"""Packed values dequantized in a second, on a CPU by one thread (see `benchmarks/reasoner_tokens.py`)."""
 
 
 class TokenCost(NamedTuple):

@@ -9,6 +9,8 @@ from lens.errors import NonFiniteError
 from lens.models import hidden_states
 from lens.models.chat.continuation import Continuation
 from lens.models.checkpoints.text_encoder import load_text_encoder_folder
+from lens.models.quantized.packed_modules import PackedLinear
+from lens.models.quantized.packed_weight import PackedWeight, plain_format
 from lens.models.qwen3 import LensQwen3Encoder
 
 PROMPT = [5, 17, 3, 88, 41, 9, 120, 7, 63, 30, 2, 77]
@@ -65,6 +67,18 @@ def test_packed_experts_continue_as_transformers_does(mxfp4):
         torch.tensor([PROMPT]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
     )
     assert greedy(mxfp4, 12) == generated[0, len(PROMPT) :].tolist()
+
+
+def test_a_packed_lm_head_is_widened_some_rows_at_a_time(monkeypatch):
+    model = tiny_encoder()
+    rounded = model.lm_head.weight.detach().bfloat16()
+    model.lm_head.weight.data.copy_(rounded.float())
+    plain = greedy(model, 8)
+    packed = PackedWeight(plain_format("BF16"), (rounded,), tuple(rounded.shape))
+    model.lm_head = PackedLinear(packed, None, torch.float32)
+    monkeypatch.setattr(hidden_states, "HEAD_ROWS", 100)
+    monkeypatch.setattr(PackedWeight, "dequantize", None)
+    assert greedy(model, 8) == plain
 
 
 def brute_force(model, text: list[int], end_ids: list[int]) -> float:
