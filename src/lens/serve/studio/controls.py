@@ -319,8 +319,10 @@ def style_controls(handlers: StudioHandlers) -> Any:
             delete = gr.Button("Delete style", size="sm", elem_id="delete-style")
         line = gr.HTML("", elem_id="style-line")
 
-    def show(picked: Any) -> list[str]:
-        style = handlers.styles().get(str(picked), Style(prompt=""))
+    def show(picked: Any) -> list[Any]:
+        style = handlers.styles().get(str(picked))
+        if style is None:  # a new name: its pattern may be typed before this answer arrives
+            return [gr.skip(), gr.skip()]
         return [style.prompt, style.negative_prompt]
 
     def edited(change: Any, text: str) -> list[Any]:

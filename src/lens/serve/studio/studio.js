@@ -62,6 +62,7 @@ document.addEventListener("keydown", (event) => {
   const viewer = document.querySelector("dialog.lens-viewer");
   if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
     event.preventDefault();
+    event.stopPropagation(); // an open list would choose
     (lensShown("draw") ?? lensShown("draw-grid"))?.click();
   } else if (event.key === "Escape" && !viewer) {
     const isListOpen = document.activeElement?.getAttribute("aria-expanded") === "true";

@@ -30,7 +30,10 @@ gradio-app > .gradio-container {{ max-width: 1440px !important; width: 100% !imp
   padding: 0 24px 24px !important; }}
 gradio-app > .gradio-container > .main {{ padding: 0 !important; max-width: none !important;
   width: 100% !important; }}
+/* What has the focus is not behind the bar with Draw. */
+html {{ scroll-padding: 120px 0 24px; }}
 @media (max-width: 760px) {{
+  html {{ scroll-padding: 8px 0 150px; }}
   gradio-app > .gradio-container {{ padding: 0 10px 20px !important; }}
   html {{ overflow-anchor: none; }} /* an image that grows must not push its own top out of sight */
 }}
