@@ -63,6 +63,7 @@ def app_of(folder, engine, enhance=None):
     from lens.serve.studio.gallery import Gallery
 
     def refine(prompt, *, seed=0, should_stop=None):
+        assert enhance is not None and should_stop is not None
         while "endless" in prompt:
             if should_stop():
                 raise ReasoningStoppedError("stopped")
