@@ -41,7 +41,9 @@ def picture(kind: str) -> tuple[Image.Image, dict]:
     }[kind]
 
 
-KINDS = ("rotated", "alpha", "one clear colour", "dark 16 bits", "clear 16 bits", "odd profile", "colour codes")
+KINDS = (
+    "rotated", "alpha", "one clear colour", "dark 16 bits", "clear 16 bits", "odd profile", "colour codes",
+)  # fmt: skip
 
 
 @pytest.fixture(params=KINDS)
