@@ -6,12 +6,12 @@ equal. Pictures are dice, so a search takes a second.
     python benchmarks/prompt_search.py [--seeds 10] [--pictures 2000] [--ways margin plain ...] [--noise]
     python benchmarks/prompt_search.py --ways gepa gepa-margin     (needs: pip install gepa==0.1.4)
 
-winner: true score of what the search returned. leader: of the best one by its selection score. best seen: of
-the truly best text that was drawn. false kept: of the proposals that are truly no better than their parent,
-those that got into the archive. lost: of those that are truly better, the ones that did not. noise won:
-searches whose leader is truly no better than the start, and those whose winner is. curse: gain of the leader
-where it was chosen, less its true gain. found at: pictures until the winner was in the archive. With --noise
-no rule of the rewriter helps, so that whatever seems better is noise.
+winner: true score of what the search returned, with the standard error of the mean. leader: of the best one
+by its selection score. best seen: of the truly best text that was drawn. false kept: of the proposals that
+are truly no better than their parent, those that got into the archive. lost: of those that are truly better,
+the ones that did not. noise won: searches whose leader is truly no better than the start, and those whose
+winner is. curse: gain of the leader where it was chosen, less its true gain. found at: pictures until the
+winner was in the archive. With --noise no rule of the rewriter helps, so that whatever seems better is noise.
 """
 
 import argparse
@@ -109,9 +109,10 @@ def main() -> None:
     for way in options.ways:
         rows = [run(way, seed, options.pictures, gains).measures(gains) for seed in range(options.seeds)]
         mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        error = float(np.std([row["winner"] for row in rows], ddof=1)) / len(rows) ** 0.5
         total = {name: int(sum(row[name] for row in rows)) for name in rows[0]}
         cells = (
-            f"{mean['winner']:.3f}", f"{mean['leader']:.3f}", f"{mean['best seen']:.3f}",
+            f"{mean['winner']:.3f}+-{error:.3f}", f"{mean['leader']:.3f}", f"{mean['best seen']:.3f}",
             f"{mean['proposals']:.1f}", f"{total['false kept']}/{total['false']}",
             f"{total['lost']}/{total['better']}", f"{total['leader is noise']}, {total['winner is noise']}",
             f"{mean['curse']:+.3f}", f"{mean['pictures']:.0f}", f"{mean['found at']:.0f}",
