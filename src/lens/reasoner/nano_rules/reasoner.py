@@ -20,6 +20,8 @@ from lens.reasoner.rules.quotes import missing_quotes
 
 VERSION = 1
 """Changes whenever the rules do, so that cached answers of others are not taken for theirs."""
+MAX_LETTERS = 2000
+"""Characters above which a prompt is left alone: no model of this world was trained on as many."""
 _NUM_NEAR = 5
 
 
@@ -37,6 +39,9 @@ class NanoReasoner:
         self, prompt: str, *, seed: int = 0, should_stop: Callable[[], bool] | None = None
     ) -> Reasoned:
         """Return the answer to a request, which takes no time to stop; it does not depend on the seed."""
+        if len(prompt) > MAX_LETTERS:
+            reason = f"it has {len(prompt)} characters, and the rules read up to {MAX_LETTERS}"
+            return self._answer("unchanged", prompt, prompt, reason)
         scene = read_prompt(prompt)
         self._drop_unknown(scene)
         told = self._told(prompt, scene)

@@ -145,6 +145,12 @@ def test_unknown_words_are_told_with_known_things_that_are_near(reasoner: NanoRe
     assert failed.reason is not None and "fish" in failed.reason
 
 
+def test_a_prompt_without_end_is_left_alone_at_once(reasoner: NanoReasoner):
+    answer = reasoner("a fox and " * 1000)
+    assert answer.outcome == "unchanged"
+    assert answer.reason is not None and "10000 characters" in answer.reason
+
+
 MARKS = ('""', "''", "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb", "\u300c\u300d", "``")
 
 
