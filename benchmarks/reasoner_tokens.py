@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -56,7 +57,7 @@ def main() -> None:
 def write_encoder(folder: Path, num_blocks: int) -> None:
     """Write an encoder of the released sizes with few blocks and few words."""
     words = 1024
-    sizes = {"num_hidden_layers": num_blocks, "num_local_experts": EXPERTS, "vocab_size": words}
+    sizes: dict[str, Any] = {"num_hidden_layers": num_blocks, "num_local_experts": EXPERTS, "vocab_size": words}
     config = GptOssConfig(**sizes, dtype="bfloat16")
     config.quantization_config = {"quant_method": "mxfp4"}
     config.save_pretrained(folder)
