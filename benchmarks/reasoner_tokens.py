@@ -57,8 +57,8 @@ def main() -> None:
 def write_encoder(folder: Path, num_blocks: int) -> None:
     """Write an encoder of the released sizes with few blocks and few words."""
     words = 1024
-    sizes: dict[str, Any] = {"num_hidden_layers": num_blocks, "num_local_experts": EXPERTS, "vocab_size": words}
-    config = GptOssConfig(**sizes, dtype="bfloat16")
+    sizes: dict[str, Any] = {"num_hidden_layers": num_blocks, "num_local_experts": EXPERTS}
+    config = GptOssConfig(**sizes, vocab_size=words, dtype="bfloat16")
     config.quantization_config = {"quant_method": "mxfp4"}
     config.save_pretrained(folder)
     generator = torch.Generator().manual_seed(0)
