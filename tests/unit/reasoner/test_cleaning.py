@@ -108,6 +108,8 @@ def test_quoted_text_may_change_its_marks_and_no_letter(text, mark, other):
 def test_nested_marks_apostrophes_and_a_final_stop_may_take_another_form():
     curly = "\u201cShe said \u2018hi\u2019, didn\u2019t she\u201d"
     assert missing_quotes(curly, "a card \"She said 'hi', didn't she.\" on a desk") == []
+    mixed = 'a card "Il a dit \u201coui\u201d" here'
+    assert missing_quotes(mixed, 'a card \u00abIl a dit "oui"\u00bb here') == []
     assert missing_quotes('a sign "STOP!"', 'a sign "STOP"') == ["STOP!"]
     assert missing_quotes('signs "A" and "B"', 'signs "A" and "C"') == ["B"]
     assert missing_quotes('a sign "CAT"', 'a sign "CATALOGUE"') == ["CAT"]

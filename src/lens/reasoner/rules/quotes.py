@@ -129,7 +129,8 @@ def _end_of_quote(text: str, place: int) -> int | None:
     depth, possible = 0, None
     for at in range(place + 1, min(len(text), place + MAX_LENGTH)):
         mark = text[at]
-        if mark == opening and opening not in closings:
+        # A quotation inside of this one, whose closing mark would close this one too.
+        if mark in PAIRS and mark not in SYMMETRIC and mark not in closings and {*PAIRS[mark]} & {*closings}:
             depth += 1
         elif mark in closings and _closes(text, at, opening):
             if depth:
