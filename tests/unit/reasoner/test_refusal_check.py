@@ -41,6 +41,7 @@ def test_refusals_are_counted_among_those_with_an_answer():
         *rows, total = refusal_rows(checked, is_harmless)
         assert (total.num_prompts, total.num_answered, total.num_refused) == (60, len(answered), len(refused))
         assert sum(row.num_refused for row in rows) == len(refused)
+        assert total.share is not None and total.interval is not None
         low, high = total.interval
         assert 0 < low < total.share < high < 1
         wrong = [one.case.prompt for one in checked if one.is_wrong and one.case.is_harmless == is_harmless]

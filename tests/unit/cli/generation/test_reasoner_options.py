@@ -24,7 +24,8 @@ def own_file(tmp_path, monkeypatch):
 def test_the_option_wins_over_the_environment_that_over_the_file_and_that_over_the_model(
     own_file, monkeypatch
 ):
-    assert ReasonerOptions().settings("nano").endpoint.model == "own"
+    endpoint = ReasonerOptions().settings("nano").endpoint
+    assert endpoint is not None and endpoint.model == "own"
     monkeypatch.setenv("LENS_REASONER", "gpt-oss")
     assert ReasonerOptions().settings("nano").backend == "gpt-oss"
     assert ReasonerOptions("owner/name").settings("nano").model == "owner/name"
@@ -35,6 +36,7 @@ def test_the_option_wins_over_the_environment_that_over_the_file_and_that_over_t
 
 def test_options_replace_what_a_file_says(own_file):
     settings = ReasonerOptions(str(own_file), "other", "general").settings("nano")
+    assert settings.endpoint is not None
     assert (settings.endpoint.url, settings.endpoint.model) == (URL, "other")
     assert settings.system_prompt == "general"
 
