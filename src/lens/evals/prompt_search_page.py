@@ -60,11 +60,11 @@ def _last_comparison(result: SearchResult) -> Iterator[str]:
         "drawn again; those of the gains hold together. Selection - test is what the choice added by chance, "
         "and what the two splits differ in."
     )
-    heads = ("candidate", "parent", "selection", "test", "gain over the start", "selection - test", "")
+    heads = ("candidate", "parent", "selection", "test", "gain over the start", "selection - test")
     rows: list[Sequence[Cell]] = [
         (
             name_of(one.candidate), _parent_of(one.candidate), str(one.selection), str(one.test),
-            str(one.gain) if one is not first else "", str(one.gap), Bar(one.test.value),
+            str(one.gain) if one is not first else "", str(one.gap),
         )
         for one in result.finalists
     ]  # fmt: skip
