@@ -21,7 +21,6 @@ from lens.sampling.resolved_model import ResolvedModel
 if TYPE_CHECKING:
     from lens.cli.generation.loading import GenerationSession
     from lens.cli.progress import ProgressBar
-    from lens.reasoner.settings import ReasonerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ def load_reasoner(
     template = PromptTemplate(tokenizer, model.prompt_date)
     room = min(settings.max_prompt_tokens, template.count_tokens("").room)
     settings = settings.model_copy(update={"max_prompt_tokens": room})
-    text_encoder = _text_encoder(session_of(), settings) if settings.backend == "gpt-oss" else None
+    text_encoder = session_of().text_encoder if settings.backend == "gpt-oss" else None
     with as_options():
         return build_reasoner(
             settings,
@@ -146,12 +145,3 @@ def load_reasoner(
             tokenizer=tokenizer,
             cache_dir=cache_dir,
         )
-
-
-def _text_encoder(session: "GenerationSession", settings: "ReasonerSettings") -> Any:
-    """Return the text encoder of a session, and tell what an answer of it costs."""
-    from lens.models.chat.cost import cost_note
-
-    encoder = session.text_encoder
-    logger.info("%s", cost_note(encoder, settings.max_tokens))
-    return encoder
