@@ -192,6 +192,13 @@ def test_a_folder_with_another_search_is_refused(whole):
         run(folder, seed=3, splits={"feedback": 16, "selection": 25, "test": 24})
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_folder_with_another_search_json_is_refused(tmp_path, content):
+    (tmp_path / "search.json").write_text(content)
+    with pytest.raises(SettingError, match=r"a folder whose search\.json is that of a search"):
+        run(tmp_path)
+
+
 def test_no_picture_is_drawn_from_a_prompt_that_breaks_a_rule(whole):
     result, world, _ = whole
     gated = [one for one in result.candidates if BREAKS in one.text]

@@ -40,6 +40,7 @@ from lens.reasoner.search.proposal import (
     rewrite_messages,
 )
 from lens.reasoner.search.settings import SearchSettings
+from lens.text_files import TextError, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +244,11 @@ def _claim_folder(settings: SearchSettings, start: str, splits: Splits, parts: S
         text = json.dumps(facts | {"hashes": values}, indent=1, ensure_ascii=False)
         write_bytes_atomic(path, text.encode())
         return
-    there = json.loads(path.read_text(encoding="utf-8")).get("hashes", {})
+    try:
+        there = parse_json(path.read_bytes())["hashes"]
+    except (TextError, LookupError, TypeError) as error:
+        needs = "a folder whose search.json is that of a search"
+        raise SettingError("out", str(settings.out), needs, "Name another folder.") from error
     if changed := [name for name, value in values.items() if there.get(name) != value]:
         needs = f"a folder without another search; it differs in {', '.join(changed)}"
         raise SettingError("out", str(settings.out), needs, "Name another folder, or delete this one.")
