@@ -34,6 +34,7 @@ TOGETHER = {
     "serve/test_ray": "ray",
     "data/test_execution": "ray",
     "serve/test_studio_browser": "browser",
+    "serve/test_studio_keyboard": "browser",
     "serve/test_studio_pages": "browser",
 }
 
