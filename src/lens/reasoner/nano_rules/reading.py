@@ -13,8 +13,7 @@ from lens.reasoner.nano_rules.english_elements import english_elements, kind_at,
 from lens.reasoner.nano_rules.foreign_elements import foreign_elements, language_of
 from lens.reasoner.nano_rules.relations import RelationReader
 from lens.reasoner.nano_rules.scene import ReadScene
-from lens.reasoner.nano_rules.signs import read_sign, texts_of
-from lens.reasoner.nano_rules.sums import with_sums
+from lens.reasoner.nano_rules.signs import read_sign, texts_of, with_sums
 from lens.reasoner.nano_rules.things import ThingReader
 
 _SETTINGS = re.compile(
