@@ -38,6 +38,16 @@ DATA_FILES = {
     "nano/world/prompt_words.json": "Words of prompts that name nothing",
     "nano/world/sprites.json": "The drawings of the nano world as SVG",
     "prompts/styles.yaml": "Styles to start with",
+    "reasoner/nano_rules/NOTICE": "Sources of the words of the rule engine",
+    "reasoner/nano_rules/english_words.json": "Words of English requests, by what they mean",
+    "reasoner/nano_rules/near_words.json": "Words near the names of things, for slips of typing",
+    "reasoner/nano_rules/other_languages.json": "Words of requests in eleven languages",
+    "reasoner/refusal_prompts/harmless.yaml": "Sixty harmless requests that sound bad",
+    "reasoner/refusal_prompts/refused.yaml": "Sixty requests that should be refused",
+    "reasoner/rules/languages.json": "Words by which languages are told",
+    "reasoner/system_prompts/general.txt": "The system prompt for any request",
+    "reasoner/system_prompts/geneval-metadata.txt": "The one that sees what GenEval's scorer looks for",
+    "reasoner/system_prompts/text.txt": "The one for texts in images",
     "rl/prompts/taxonomy.yaml": "Ten categories of prompts, their kinds and thousands of subjects",
     "serve/safety/policy.yaml": "The default moderation policy",
     "serve/studio/focus.js": "Keeps the keyboard's focus on the page of the studio",
@@ -65,7 +75,8 @@ def files_page() -> str:
             rows.setdefault(folder, []).append(f"| `{path.name}` | {text} |")
     page = HEAD
     for folder in sorted(rows):
-        about = first_line(LENS / folder / "__init__.py") if folder != "." else ""
+        package = LENS / folder / "__init__.py"
+        about = first_line(package) if folder != "." and package.is_file() else ""
         page += f"\n## {'lens' if folder == '.' else f'lens/{folder}'}\n\n"
         page += f"{about}.\n\n" if about else ""
         page += "| file | what it is |\n| --- | --- |\n" + "\n".join(sorted(rows[folder])) + "\n"
