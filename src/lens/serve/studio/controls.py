@@ -340,8 +340,12 @@ def style_controls(handlers: StudioHandlers) -> Any:
 
         return edited(change, "The style is saved.")
 
-    def on_delete(picked: Any) -> list[Any]:
-        return edited(lambda styles: styles.pop(str(picked), None), "The style is deleted.")
+    def on_delete(picked: Any, picked_for_prompt: Any) -> list[Any]:
+        first, second, told = edited(lambda styles: styles.pop(str(picked), None), "The style is deleted.")
+        if "choices" not in first:
+            return [first, second, told]
+        kept = [one for one in picked_for_prompt or () if one in handlers.styles()]
+        return [first | {"value": kept}, second | {"value": None}, told]
 
     def refresh() -> Any:
         return gr.update(choices=list(handlers.styles()))
@@ -351,7 +355,7 @@ def style_controls(handlers: StudioHandlers) -> Any:
         control.focus(refresh, None, control, **QUIET_EVENT)
     name.input(show, unchecked(name), [pattern, negative], **QUIET_EVENT)
     save.click(on_save, [name, pattern, negative], outputs, **QUIET_EVENT)
-    delete.click(on_delete, name, outputs, **QUIET_EVENT)
+    delete.click(on_delete, [name, chosen], outputs, **QUIET_EVENT)
     return chosen
 
 
