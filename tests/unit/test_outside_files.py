@@ -20,9 +20,12 @@ from lens.text_files import TextError, decode_text, parse_json, parse_yaml
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "src" / "lens" / "nano" / "weights" / "lens-nano"
+FUZZ = int(os.environ.get("LENS_FUZZ", "1"))
+"""How many times more files are tried than by default; if more, other ones in each run."""
 bounded = settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
+    max_examples=12 * FUZZ, deadline=None, derandomize=FUZZ == 1,
+    suppress_health_check=list(HealthCheck), database=None,
+)  # fmt: skip
 
 
 def read_server(path: Path) -> Any:
@@ -312,7 +315,7 @@ def test_no_file_of_weights_ends_in_the_exception_of_a_library(suffix, tmp_path)
     path.write_bytes(content)
     assert read_model(path).kind is None, "the undamaged file is read"
 
-    @settings(bounded, max_examples=60)
+    @settings(bounded, max_examples=60 * FUZZ)
     @given(damage(content))
     def check(damaged: bytes) -> None:
         held(read_model, tmp_path, suffix, damaged)
@@ -398,7 +401,7 @@ class Wide(Settings):
 
 
 def test_no_sentence_of_pydantic_reaches_the_user_and_every_error_says_where_its_value_comes_from(tmp_path):
-    @settings(bounded, max_examples=80)
+    @settings(bounded, max_examples=80 * FUZZ)
     @given(st.sampled_from(sorted(Wide.model_fields)), VALUES)
     def check(name: str, value: Any) -> None:
         override = f"{name}={json.dumps(value)}"
