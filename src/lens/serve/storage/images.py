@@ -103,11 +103,9 @@ class ImageStore:
 
     def delete_rows(self, job_id: str, connection: "Connection") -> set[str]:
         """Delete the rows of a job's images; return their files, for `delete_unreferenced` afterwards."""
-        is_of_job = self._table.c.job_id == job_id
-        query = self._table.select().with_only_columns(self._table.c.file).where(is_of_job)
-        files = set(connection.execute(query).scalars())
-        connection.execute(self._table.delete().where(is_of_job))
-        return files
+        # One statement: an image that is stored between a look and the deletion would leave its file for ever.
+        statement = self._table.delete().where(self._table.c.job_id == job_id).returning(self._table.c.file)
+        return set(connection.execute(statement).scalars())
 
     def delete_unreferenced(self, files: set[str], without_job: str | None = None) -> None:
         """Delete those of some files that no image refers to, or none of another job than `without_job`."""

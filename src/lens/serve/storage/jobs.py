@@ -325,9 +325,12 @@ class JobStore:
             self._delete_rows(job_id)
 
     def _delete_rows(self, job_id: str) -> None:
+        table = self._jobs_table
         with self._engine.begin() as connection:
+            # PostgreSQL stores no image of a job whose row is locked; SQLite has one writer at a time.
+            connection.execute(table.select().where(table.c.id == job_id).with_for_update())
             files = self.images.delete_rows(job_id, connection)
-            connection.execute(self._jobs_table.delete().where(self._jobs_table.c.id == job_id))
+            connection.execute(table.delete().where(table.c.id == job_id))
         self.images.delete_unreferenced(files)
 
     def delete_older_than(self, older_than_s: float) -> int:
