@@ -2,6 +2,7 @@
 
 import pytest
 from browser import DESKTOP, DONE, NOT_TESTED, chromium, new_page
+from running import until
 from test_studio_pages import fill_gallery
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason=NOT_TESTED)
@@ -52,9 +53,20 @@ def go_to(page, key="Tab", **wanted):
 def choose(page, *keys):
     """Choose from the list that has the focus; return its value; the list closes, the focus stays."""
     page.wait_for_function("document.activeElement.ariaExpanded === 'true'")
+    before = page.evaluate("document.activeElement.value")
     press(page, *keys, "Enter")
     page.wait_for_function("document.activeElement.ariaExpanded === 'false'")
+    page.wait_for_function("before => document.activeElement.value !== before", arg=before)
     return page.evaluate("document.activeElement.value")
+
+
+def is_edited(page):
+    """Press Enter in a cell of a table, which may still be drawn anew; return whether it takes text now."""
+    is_text = "document.activeElement.matches('input, textarea')"
+    if not page.evaluate(is_text):
+        press(page, "Enter")
+        page.wait_for_timeout(100)
+    return page.evaluate(is_text)
 
 
 def test_a_prompt_is_drawn_and_its_tile_acts_while_the_focus_stays(page, site, monkeypatch):
@@ -116,7 +128,9 @@ def test_every_setting_is_set_by_keys_and_no_control_keeps_the_focus(browser, si
     press(page, "ArrowDown", "Enter", "Escape")
     page.wait_for_selector("#lora-weights [role=gridcell]")
     go_to(page, place="lora-weights", tag="div")
-    press(page, "ArrowRight", "Enter", "Control+a")
+    press(page, "ArrowRight")
+    until(lambda: is_edited(page))
+    press(page, "Control+a")
     page.keyboard.type("0.4")
     press(page, "Enter")
     go_to(page, place="edit-styles")

@@ -111,10 +111,9 @@ def test_a_lower_image_opens_in_a_dialog_in_view_and_closes_where_it_was_opened(
     page.fill("#search textarea, #search input", "stone")
     page.wait_for_selector("#gallery >> text=40 images, page 1 of 2")
     lowest = page.locator("#gallery .lens-item").last
-    lowest.scroll_into_view_if_needed()
-    scrolled = page.evaluate("scrollY")
     lowest.click()
     page.wait_for_selector("dialog:modal")
+    scrolled = page.evaluate("scrollY")
     assert is_in_view(page, "dialog img") and is_in_view(page, "dialog >> text=Download")
     assert page.locator("dialog >> text=24 of 40").count() == 1
     page.keyboard.press("ArrowRight")
@@ -375,7 +374,12 @@ def test_axe_finds_nothing_on_any_page(browser, site, scheme, viewport):
     axe, found = Axe(), {}
     page = new_page(browser, site[0], viewport=viewport, color_scheme=scheme)
     draw(page, "an open door")
-    page.click("#advanced > button")
+    for panel in ("advanced", "guide", "edit-styles"):
+        page.click(f"#{panel} > button")
+    for button in ("enhance", "copy-curl"):
+        page.click(f"#{button}")
+    page.wait_for_selector("#curl >> text=v1/images")
+    page.wait_for_selector("#after textarea")
 
     def check(name):
         page.wait_for_timeout(300)  # colours change slowly

@@ -65,6 +65,23 @@ function lensJoinRadios() {
   }
 }
 
+// Keep what the keyboard has reached in sight where the page grows above it, until somebody scrolls.
+for (const kind of ["wheel", "touchmove"]) {
+  document.addEventListener(kind, () => { if (lensFocus) lensFocus.isSeen = false; }, { passive: true });
+}
+function lensKeepInSight() {
+  if (!lensFocus?.isSeen || document.activeElement !== lensFocus.target) return;
+  const { top, bottom } = lensFocus.target.getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) lensFocus.target.scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("DOMContentLoaded", () => new ResizeObserver(lensKeepInSight).observe(document.body));
+
+// Let the keyboard scroll code that is longer than its box.
+function lensLetScroll() {
+  for (const box of document.querySelectorAll(".cm-scroller[tabindex='-1']")) box.tabIndex = 0;
+}
+
 let lensIsCheckDue = false;
 new MutationObserver(() => {
   if (lensFocus && (!lensFocus.target.isConnected || lensFocus.target.matches(":disabled"))) {
@@ -76,7 +93,9 @@ new MutationObserver(() => {
   requestAnimationFrame(() => setTimeout(() => {
     lensIsCheckDue = false;
     lensJoinRadios();
+    lensLetScroll();
     lensKeepFocus();
+    lensKeepInSight();
   }));
 }).observe(document, { subtree: true, childList: true, attributes: true,
   attributeFilter: ["disabled", "style", "class", "hidden"] });
