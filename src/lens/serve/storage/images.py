@@ -103,7 +103,7 @@ class ImageStore:
 
     def delete_rows(self, job_id: str, connection: "Connection") -> set[str]:
         """Delete the rows of a job's images; return their files, for `delete_unreferenced` afterwards."""
-        # One statement: an image that is stored between a look and the deletion would leave its file for ever.
+        # One statement: an image stored between a look and the deletion would leave its file for ever.
         statement = self._table.delete().where(self._table.c.job_id == job_id).returning(self._table.c.file)
         return set(connection.execute(statement).scalars())
 
