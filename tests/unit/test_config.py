@@ -42,7 +42,10 @@ def test_values_are_typed_and_defaults_fill_the_rest():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"steps": 3, "step": 4}, "step is 4, but it needs a known name. Did you mean steps? Fix it in r.yaml."),
+        (
+            {"steps": 3, "step": 4},
+            "step is 4, but it needs a known name. Did you mean steps? Fix it in r.yaml.",
+        ),
         (
             {"steps": 3, "inner": {"rate": 4}},
             "inner.rate is 4, but it needs a known name. Known in inner of r.yaml: betas, lr.",
