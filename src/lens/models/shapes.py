@@ -32,6 +32,9 @@ COUNTS = {
 LISTS = {"transformer": ("selected_layer_index",), "text_encoder": (), "vae": ("block_out_channels",)}
 """Lists of whole numbers that decide shapes."""
 OPTIONAL_LISTS = ("axes_dims_rope", "decoder_block_out_channels", "patch_size")
+NULLABLE_LISTS = ("axes_dims_rope", "decoder_block_out_channels")
+OPTIONAL_COUNTS = ("in_channels", "out_channels")
+"""Values that a configuration may lack, and those of them that may be null."""
 MAX_COUNT, MAX_REPEATS = 2**24, 4096
 """Largest number of a configuration; the second one is for layers, which are listed one by one."""
 
@@ -48,9 +51,13 @@ def check_config(component: str, config: Mapping[str, Any], source: object) -> N
         most = MAX_REPEATS if "layers" in name else MAX_COUNT
         if not _is_count(config[name], most):
             raise _config_error(source, name, config[name], f"a whole number from 1 to {most}")
+    for name in OPTIONAL_COUNTS:
+        if name in config and not _is_count(config[name], MAX_COUNT):
+            raise _config_error(source, name, config[name], f"a whole number from 1 to {MAX_COUNT}")
     for name in (*LISTS[component], *OPTIONAL_LISTS):
         values = config.get(name)
-        if name in COUNTS[component] or (values is None and name in OPTIONAL_LISTS):
+        is_absent = name not in config or (values is None and name in NULLABLE_LISTS)
+        if name in COUNTS[component] or is_absent:
             continue
         is_list = isinstance(values, list | tuple) and 0 < len(values) <= MAX_REPEATS
         low = 0 if name == "selected_layer_index" else 1

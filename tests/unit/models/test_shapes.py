@@ -5,10 +5,12 @@ import tiny_models
 import torch
 from diffusers import AutoencoderKLFlux2
 
+from lens.errors import CheckpointError
 from lens.models.checkpoints.registry import FLUX2_VAE, GPT_OSS_20B, LENS_DENOISER
 from lens.models.checkpoints.text_encoder import LensGptOssEncoder
 from lens.models.denoiser import LensTransformer2DModel
 from lens.models.shapes import (
+    check_config,
     denoiser_shapes,
     linear_modules,
     num_parameters,
@@ -68,3 +70,13 @@ def test_linear_layers_are_those_of_the_module():
         if isinstance(m, torch.nn.Linear)
     }
     assert linear_modules(denoiser_shapes(tiny_models.DENOISER_CONFIG)) == modules
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("out_channels", None), ("patch_size", None), ("patch_size", "2x2")]
+)
+def test_an_autoencoder_whose_optional_values_are_no_numbers_is_refused_by_their_name(name, value):
+    config = {"latent_channels": 4, "layers_per_block": 1, "block_out_channels": [8, 16]}
+    check_config("vae", config, "config.json")
+    with pytest.raises(CheckpointError, match=name):
+        check_config("vae", config | {name: value}, "config.json")
