@@ -8,6 +8,8 @@ from lens.text_files import read_json_lines
 
 REVISION = "af4902f24d3ca90ebbb446dd9891a59e0f82725f"
 METADATA = "evaluation_metadata.jsonl"
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+"""Colours of prompts, in the order in which the scorer breaks ties."""
 CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",

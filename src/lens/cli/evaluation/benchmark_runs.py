@@ -150,12 +150,10 @@ def generate(
     system_prompt: SystemPromptName = None,
 ) -> None:
     """Draw the images of a benchmark that are not there yet; print the folder of the run."""
-    asked = ReasonerOptions(reasoner, reasoner_model, system_prompt)
-    asked.check(reason)
+    asked = _reasoner_options(reason, reasoner, reasoner_model, system_prompt)
     options = RunOptions(
-        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out,
-        asked if reason else None,
-    )  # fmt: skip
+        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out, asked
+    )
     run, _ = _generate(options)
     print(run.folder)
 
@@ -200,12 +198,10 @@ def run(
     """Draw, observe and score a benchmark; print the scores and write a page. A second call goes on."""
     from lens.benchmarks.registry import find_benchmark
 
-    asked = ReasonerOptions(reasoner, reasoner_model, system_prompt)
-    asked.check(reason)
+    asked = _reasoner_options(reason, reasoner, reasoner_model, system_prompt)
     options = RunOptions(
-        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out,
-        asked if reason else None,
-    )  # fmt: skip
+        benchmark, model, data, limit, images, size, steps, guidance, solver, seed, batch, out, asked
+    )
     # Whatever is missing is told before any image is drawn.
     observers = _observers(find_benchmark(benchmark), observer, judge_url, judge_model)
     folder, found = _generate(options)
@@ -221,6 +217,15 @@ def report(
 ) -> None:
     """Score the observations of runs again, write one page of all, and print the scores."""
     _report(runs, out or runs[0] / "report.html", allow_missing, as_json)
+
+
+def _reasoner_options(
+    is_used: bool, reasoner: str | None, model: str | None, system_prompt: str | None
+) -> ReasonerOptions | None:
+    """Return the options of the reasoner that rewrites prompts; None if none does."""
+    asked = ReasonerOptions(reasoner, model, system_prompt)
+    asked.check(is_used)
+    return asked if is_used else None
 
 
 def _generate(options: RunOptions) -> tuple["RunFolder", "Benchmark"]:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from lens.benchmarks.geneval import COLOURS
 from lens.errors import SettingError
 from lens.evals.scores.observations import BenchmarkScore, Observation, group_by, mean
 
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9
 """An object stays when its score is above; of the tag `counting`, above the second."""
 MAX_OBJECTS = 16

@@ -15,11 +15,10 @@ import numpy as np
 from PIL import Image
 
 from lens.benchmarks.base import Benchmark, BenchmarkPrompt
-from lens.benchmarks.geneval import CLASSES
+from lens.benchmarks.geneval import CLASSES, COLOURS
 from lens.errors import SettingError
 from lens.evals.observers.base import ColourClassifier, Detector, ObserverInfo, TextReader
 from lens.evals.observers.judge import VlmJudge
-from lens.evals.scores.geneval import COLOURS
 from lens.evals.suite.generation import OnProgress
 from lens.evals.suite.run_folder import NEEDS_LINES, RunFolder, RunImage, write_json_lines
 from lens.text_files import read_json_lines

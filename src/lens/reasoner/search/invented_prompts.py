@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lens.benchmarks.geneval import CLASSES, COLOURS
 from lens.errors import SettingError
 from lens.reasoner.search.prompts import SearchPrompt, normalized, read_excluded
 
@@ -17,21 +18,8 @@ NUM_OFFICIAL = 553
 MAX_TRIES = 500
 """Draws without a new prompt after which a kind has no more; counting has the fewest, about 150."""
 KINDS = ("two_object", "counting", "colors", "position", "color_attr")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 NUMBERS = {2: "two", 3: "three", 4: "four"}
-OBJECTS = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
-    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
-    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
-    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
-    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
-    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "computer mouse", "tv remote",
-    "computer keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
-    "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-"""Classes of COCO, by the names that GenEval has for them."""
 PLACES = (
     "a wooden sign in front of a bakery", "the cover of an old book", "a chalkboard in a classroom",
     "a neon sign above a bar", "a banner across a village street", "the side of a delivery van",
@@ -91,7 +79,7 @@ def text_prompts(seed: int) -> list[SearchPrompt]:
 def _geneval_prompt(kind: str, rng: np.random.Generator) -> tuple[SearchPrompt, str]:
     """Return a prompt, and another one that asks for the same."""
     # No person has a colour.
-    names = list(OBJECTS[1:] if kind in ("colors", "color_attr") else OBJECTS)
+    names = list(CLASSES[1:] if kind in ("colors", "color_attr") else CLASSES)
     if kind == "counting":
         names = [name for name in names if name not in ("skis", "scissors")]  # the grammar cannot count them
     first, second = (names[index] for index in rng.choice(len(names), 2, replace=False))

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from lens.benchmarks.geneval import COLOURS
 from lens.errors import SettingError
-from lens.evals.scores.geneval import COLOURS, relations
+from lens.evals.scores.geneval import relations
 from lens.evals.scores.registry import score_file
 
 RED_CUP = {"class": "cup", "count": 1, "color": "red"}
